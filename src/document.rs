@@ -1,0 +1,232 @@
+//! The values that every layer speaks of: ids, revisions, positions, changes, attachments.
+//!
+//! Pure data. It must not know I/O, tokio, or any store.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Declares a cheaply cloned, immutable string with a meaning of its own.
+macro_rules! text_value {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The text itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl<T: Into<Arc<str>>> From<T> for $name {
+            fn from(text: T) -> Self {
+                Self(text.into())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+    };
+}
+
+text_value! {
+    /// The id of a document, exactly as its store spells it. Any Unicode text.
+    DocumentId
+}
+
+text_value! {
+    /// The name of a collection: a CouchDB database, or what a recorded feed calls one.
+    CollectionName
+}
+
+text_value! {
+    /// A document's revision. CouchDB's are `generation-hash`; other stores' are any text.
+    Revision
+}
+
+impl Revision {
+    /// The number before the first `-`, where there is one.
+    pub fn generation(&self) -> Option<u64> {
+        self.0.split_once('-')?.0.parse().ok()
+    }
+
+    /// How this revision stands to another of the same document: by generation, then by hash, as
+    /// CouchDB chooses a winner among leaves. `None` where either has no generation: then nothing
+    /// is known of their age.
+    pub fn age(&self, other: &Self) -> Option<Ordering> {
+        let generations = self.generation()?.cmp(&other.generation()?);
+        Some(generations.then_with(|| self.0.cmp(&other.0)))
+    }
+}
+
+/// A source's own opaque place in its feed.
+///
+/// Only the source that issued a position may look inside it; everybody else stores it, hands it
+/// back and prints its [`token`](Position::token).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    token: Arc<str>,
+    context: Arc<str>,
+    anchor: Option<Anchor>,
+}
+
+/// The change that stood at a position, by which a source recognises its own history later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anchor {
+    /// The document that changed.
+    pub id: DocumentId,
+    /// Its revision at that time.
+    pub revision: Revision,
+}
+
+impl Position {
+    /// A position. `token` is JSON text (CouchDB's `seq`, quotes included, or a number), `context`
+    /// whatever the source wants to find again beside it.
+    pub fn new(token: impl Into<Arc<str>>, context: Arc<str>, anchor: Option<Anchor>) -> Self {
+        Self { token: token.into(), context, anchor }
+    }
+
+    /// The place as JSON text, as subscribers see it.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// What the source noted beside the place.
+    pub fn context(&self) -> &str {
+        &self.context
+    }
+
+    /// The change that stood here, if the source noted it.
+    pub fn anchor(&self) -> Option<&Anchor> {
+        self.anchor.as_ref()
+    }
+}
+
+/// The newest state of one document, as a feed told it.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Which document.
+    pub id: DocumentId,
+    /// Its revision in this state.
+    pub revision: Revision,
+    /// The place in the feed after this change; `None` where the source gave none for this row.
+    pub position: Option<Position>,
+    /// What the document is now.
+    pub state: DocumentState,
+}
+
+/// A document's state after a change.
+#[derive(Clone, Debug)]
+pub enum DocumentState {
+    /// It lives, with this body.
+    Present(Document),
+    /// It is gone. The tombstone's own body, where the source sent one.
+    Deleted(Option<Bytes>),
+}
+
+impl Change {
+    /// Whether the document is gone.
+    pub fn is_deletion(&self) -> bool {
+        matches!(self.state, DocumentState::Deleted(_))
+    }
+
+    /// The bytes that this change holds in memory, for the bounds of queues.
+    pub fn weight(&self) -> usize {
+        /// What the values around a body take, roughly.
+        const OVERHEAD: usize = 256;
+        OVERHEAD
+            + match &self.state {
+                DocumentState::Deleted(body) => body.as_ref().map_or(0, Bytes::len),
+                DocumentState::Present(document) => document.weight(),
+            }
+    }
+}
+
+/// A live document.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// The body as raw JSON text, byte for byte as the source sent it. Inline attachment data has
+    /// been taken out of it, and a stub stands in its place.
+    pub body: Bytes,
+    /// The attachments that the body names, in its order.
+    pub attachments: Vec<Attachment>,
+}
+
+impl Document {
+    fn weight(&self) -> usize {
+        let inline = |attachment: &Attachment| match &attachment.content {
+            Content::Inline(bytes) => bytes.len(),
+            Content::Remote(locator) => locator.len(),
+        };
+        self.body.len() + self.attachments.iter().map(inline).sum::<usize>()
+    }
+}
+
+/// One attachment of a live document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its name, exactly as the store spells it. Any Unicode text.
+    pub name: Arc<str>,
+    /// The digest of its stub, such as `md5-<base64>`. Of the encoded bytes where `gzipped`.
+    pub digest: Option<Arc<str>>,
+    /// Its length in bytes, before any encoding, as the stub says.
+    pub length: Option<u64>,
+    /// Whether the store keeps it gzipped, so that the digest is that of the gzipped bytes.
+    pub gzipped: bool,
+    /// Where its bytes are.
+    pub content: Content,
+}
+
+/// Where an attachment's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Here.
+    Inline(Bytes),
+    /// At the source, which alone understands the text (it may be empty).
+    Remote(Arc<str>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn age(left: &str, right: &str) -> Option<Ordering> {
+        Revision::from(left).age(&Revision::from(right))
+    }
+
+    #[test]
+    fn revisions_age_by_generation_as_a_number_and_then_by_hash() {
+        assert_eq!(age("2-a", "10-a"), Some(Ordering::Less));
+        assert_eq!(age("2-b", "2-a"), Some(Ordering::Greater));
+        assert_eq!(age("2-a", "2-a"), Some(Ordering::Equal));
+    }
+
+    #[test]
+    fn nothing_is_said_of_the_age_of_revisions_without_a_generation() {
+        assert_eq!(age("abc", "2-a"), None);
+        assert_eq!(age("2-a", "x-a"), None);
+    }
+
+    #[test]
+    fn a_position_comes_back_from_its_stored_form_unchanged() {
+        let anchor = Anchor { id: "a\u{2028}b".into(), revision: "1-x".into() };
+        let position = Position::new("\"12-g1AAA\"", "ctx".into(), Some(anchor));
+        let stored = serde_json::to_string(&position).unwrap();
+        assert_eq!(serde_json::from_str::<Position>(&stored).unwrap(), position);
+    }
+}

@@ -1,0 +1,11 @@
+//! Plainfold keeps a live copy of a document database as plain folders.
+//!
+//! The modules in reading order; imports point down only:
+//!
+//! 1. [`document`]: values, no I/O; [`client`]: wire protocols.
+//! 2. [`source`]: where changes come from; [`mirror`]: the tree on disk.
+
+pub mod client;
+pub mod document;
+pub mod mirror;
+pub mod source;

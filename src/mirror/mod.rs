@@ -1,0 +1,3 @@
+//! The tree on disk.
+
+pub mod names;

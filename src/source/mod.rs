@@ -1,0 +1,241 @@
+//! Where changes come from: the traits that every source keeps, and their errors.
+//!
+//! A [`Store`] holds collections and opens a [`Source`] for each. A source turns one collection's
+//! feed into a stream of [`FeedEvent`]s. Errors stay in the stream and are classified here; waiting
+//! and trying again is done in one place, [`retry`]. Sources must not know paths of the mirror,
+//! sled, or when to retry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+
+use crate::document::{Attachment, Change, CollectionName, DocumentId, Position, Revision};
+
+pub mod couchdb;
+pub mod feed;
+pub mod retry;
+mod selection;
+
+pub use selection::{BadGlob, Selection};
+
+/// What a feed says, in the order in which it says it.
+///
+/// Delivery is at least once: a change may be repeated, and after a fault at the source the feed
+/// may rewind. Whoever applies changes does so idempotently.
+#[derive(Clone, Debug)]
+pub enum FeedEvent {
+    /// A document's newest state.
+    Change(Change),
+    /// A row that could not be made into a change. The feed goes on after it.
+    Unreadable(Unreadable),
+    /// Nothing to write; everything before this position has been delivered.
+    Position(Position),
+    /// History was lost: a full listing of the collection follows. `reason` says why, for people.
+    ScanStarted {
+        /// Why the listing is needed, as a clause: "the database was created again".
+        reason: String,
+    },
+    /// The listing is complete: documents not seen since `ScanStarted` are gone from the source,
+    /// if `exhaustive`; a source that cannot list what it holds says `false` and nothing is removed.
+    ScanFinished {
+        /// The place in the feed that the listing brought us to.
+        position: Position,
+        /// Whether every document of the collection was in the listing.
+        exhaustive: bool,
+    },
+    /// The source's end, as of now. Repeated while following, whenever the source shows that it
+    /// has nothing newer (a heartbeat).
+    CaughtUp,
+    /// How far the feed has been read, for a progress bar.
+    Progress(Progress),
+}
+
+/// A row that could not be made into a change: it is not JSON, or lacks what a row must have, or
+/// its document could not be read from the source.
+#[derive(Clone, Debug)]
+pub struct Unreadable {
+    /// The document, where at least its id could be read.
+    pub id: Option<DocumentId>,
+    /// Its revision, where known.
+    pub revision: Option<Revision>,
+    /// Where the row stands in words that a person can use: "row at byte 1234 of library.ndjson".
+    pub place: String,
+    /// The place in the feed after this row, where the source gave one.
+    pub position: Option<Position>,
+    /// What is wrong, and what can be done about it.
+    pub reason: String,
+}
+
+/// How far a feed has been read, in the source's own unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Units read so far.
+    pub done: u64,
+    /// Units in all, as far as the source can tell.
+    pub total: u64,
+}
+
+/// Whether a feed ends at the source's present end or goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// End after the first [`FeedEvent::CaughtUp`].
+    CatchUp,
+    /// Go on after it, for as long as the stream is polled.
+    Follow,
+}
+
+/// A stream of an attachment's own bytes. It ends with an error, never early, when they are cut
+/// short or do not match the attachment's digest.
+pub type ByteStream = BoxStream<'static, Result<Bytes, SourceError>>;
+
+/// The newest state of one document, read apart from the feed.
+#[derive(Clone, Debug)]
+pub enum Reading {
+    /// The source answered with this state (it may be a deletion).
+    Found(Change),
+    /// The source does not know the document, or cannot look a document up outside its feed.
+    Unknown,
+}
+
+/// One collection of a store.
+///
+/// Any number of streams may be open on one source, and a stream may be dropped at any await.
+pub trait Source: Send + Sync + 'static {
+    /// Opens the feed after `since`, or from the beginning.
+    ///
+    /// Yields [`FeedEvent`]s; a change with a position promises that all before it were yielded.
+    /// Ends after `CaughtUp` with [`Mode::CatchUp`]; with [`Mode::Follow`] it ends only by an error.
+    /// After an error the stream is over; open it again from the last position yielded. An
+    /// [`SourceError::Expired`] means that `since` is of no use any more: open it again from
+    /// [`Since::Scan`].
+    fn changes(
+        &self,
+        since: Since,
+        mode: Mode,
+    ) -> BoxStream<'static, Result<FeedEvent, SourceError>>;
+
+    /// Reads the newest state of a document apart from the feed. `position` is where the feed
+    /// named it, for sources that can only look there.
+    fn document<'a>(
+        &'a self,
+        id: &'a DocumentId,
+        position: Option<&'a Position>,
+    ) -> BoxFuture<'a, Result<Reading, SourceError>>;
+
+    /// Opens one attachment of a revision of a document, for large ones.
+    fn attachment<'a>(
+        &'a self,
+        id: &'a DocumentId,
+        revision: &'a Revision,
+        attachment: &'a Attachment,
+    ) -> BoxFuture<'a, Result<ByteStream, SourceError>>;
+
+    /// Reads many small attachments at once, in the order of `wanted`; one answer each. The caller
+    /// bounds the sum of their lengths.
+    fn attachments<'a>(
+        &'a self,
+        wanted: &'a [Wanted],
+    ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>>;
+}
+
+/// Where a feed is to be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// From its beginning, into a mirror that holds nothing of this collection.
+    Start,
+    /// After this position.
+    Position(Position),
+    /// From its beginning, as a full listing between `ScanStarted` and `ScanFinished`: the mirror
+    /// holds documents whose history is unknown. The text says why, as a clause.
+    Scan(String),
+}
+
+/// One attachment asked for in bulk.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Whose it is.
+    pub id: DocumentId,
+    /// Of which revision.
+    pub revision: Revision,
+    /// Which.
+    pub attachment: Attachment,
+}
+
+/// What a store says of its collections.
+#[derive(Clone)]
+pub enum StoreEvent {
+    /// A collection to be mirrored. Named once in a stream.
+    Collection(CollectionName),
+    /// All collections that the store holds as of now have been named.
+    Listed,
+}
+
+/// A document store: a server, or a recorded feed.
+pub trait Store: Send + Sync + 'static {
+    /// Who the store is, without credentials, for people and for telling two stores apart.
+    fn identity(&self) -> String;
+
+    /// Names the store's collections. With [`Mode::CatchUp`] it ends after `Listed`; with
+    /// [`Mode::Follow`] it goes on with those that appear later. The [`Selection`] has been applied.
+    fn collections(&self, mode: Mode) -> BoxStream<'static, Result<StoreEvent, SourceError>>;
+
+    /// The source of one collection. Does no I/O.
+    fn open(&self, collection: &CollectionName) -> Arc<dyn Source>;
+}
+
+/// What went wrong at a source, and thereby what can be done about it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It may work later: a lost connection, an overloaded server, a broken feed.
+    #[error("{what}")]
+    Transient {
+        /// What happened, to what.
+        what: String,
+        /// How long the source asked us to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The position is of no use any more: scan.
+    #[error("{reason}")]
+    Expired {
+        /// Why, as a clause: "the database was created again".
+        reason: String,
+    },
+    /// The credentials were refused. Never tried again by itself: servers lock users out.
+    #[error("{what}")]
+    Refused {
+        /// What was refused, and what to do.
+        what: String,
+    },
+    /// The collection, document or attachment is not there.
+    #[error("{what}")]
+    Missing {
+        /// What is not there.
+        what: String,
+    },
+    /// It will not work however often it is tried.
+    #[error("{what}")]
+    Permanent {
+        /// What happened, to what, and what to do.
+        what: String,
+    },
+}
+
+impl SourceError {
+    /// A transient error without a word on when to come back.
+    pub fn transient(what: impl Into<String>) -> Self {
+        Self::Transient { what: what.into(), retry_after: None }
+    }
+
+    /// An error that trying again does not mend.
+    pub fn permanent(what: impl Into<String>) -> Self {
+        Self::Permanent { what: what.into() }
+    }
+
+    /// Something is not there.
+    pub fn missing(what: impl Into<String>) -> Self {
+        Self::Missing { what: what.into() }
+    }
+}
