@@ -5,7 +5,9 @@
 //! 1. [`document`]: values, no I/O; [`client`]: wire protocols.
 //! 2. [`source`]: where changes come from; [`mirror`]: the tree on disk.
 
+pub mod checkpoint;
 pub mod client;
 pub mod document;
+pub mod event;
 pub mod mirror;
 pub mod source;

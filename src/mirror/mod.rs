@@ -1,3 +1,206 @@
-//! The tree on disk.
+//! The tree on disk: one folder a document, replaced in single steps and never followed out of.
+//!
+//! A change goes through [`Collection::plan`] (what is to be done, by what the tree holds),
+//! [`Collection::stage`] (new files under temporary names), [`Mirror::sync_staged`],
+//! [`Collection::publish`] (renames) and [`Mirror::sync_published`]. All calls block. The mirror
+//! must not know sources, what a position means, checkpoints or subscribers.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+mod beneath;
+mod collection;
+mod error;
+mod format;
+pub mod layout;
+mod lock;
 pub mod names;
+mod plan;
+mod pretty;
+mod publish;
+mod scan;
+mod stage;
+mod sync;
+
+pub use collection::Collection;
+pub use error::MirrorError;
+pub use format::{FORMAT_NUMBER, Format};
+pub use lock::Holder;
+pub use plan::{Authority, Held, Plan, Write};
+pub use publish::Published;
+pub use stage::{Blob, BlobWriter, Staged};
+pub use sync::Sync;
+
+use crate::document::CollectionName;
+use beneath::Folder;
+use lock::Lock;
+use names::Codec;
+
+/// How documents are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JsonStyle {
+    /// Byte for byte as the source sent them.
+    AsSent,
+    /// Laid out for people; numbers, keys and their order unchanged.
+    Pretty,
+}
+
+/// How a mirror is opened.
+#[derive(Clone, Debug)]
+pub struct MirrorOptions {
+    /// The codec of a new mirror; of an existing one it must be the same, or `None`.
+    pub names: Option<Codec>,
+    /// How documents are written.
+    pub json: JsonStyle,
+    /// Whether attachments are mirrored, or only their stubs.
+    pub attachments: bool,
+}
+
+impl Default for MirrorOptions {
+    fn default() -> Self {
+        Self { names: None, json: JsonStyle::AsSent, attachments: true }
+    }
+}
+
+/// A mirror, locked by this process for as long as this value lives.
+#[derive(Debug)]
+pub struct Mirror {
+    root: Folder,
+    ours: Folder,
+    staging: Folder,
+    collections: Folder,
+    format: Format,
+    json: JsonStyle,
+    attachments: bool,
+    /// The next temporary name.
+    next_name: AtomicU64,
+    /// Whether this file system keeps extended attributes, as far as we have seen.
+    keeps_attributes: AtomicBool,
+    lock: std::sync::Mutex<Lock>,
+}
+
+impl Mirror {
+    /// Opens the mirror in `path`, or creates one in a new or empty directory, and takes its lock.
+    /// What an interrupted run left in staging is removed.
+    pub fn open(
+        path: &Path,
+        options: &MirrorOptions,
+        holder: &Holder,
+    ) -> Result<Self, MirrorError> {
+        std::fs::create_dir_all(path).map_err(|error| MirrorError::io("create", path, error))?;
+        let root = Folder::open_path(path)?;
+        format::recognise(&root)?;
+        Self::open_ours(root, options, holder)
+    }
+
+    /// Opens a mirror that exists, for a command that only reads its state.
+    pub fn open_existing(path: &Path, holder: &Holder) -> Result<Self, MirrorError> {
+        Ours::find(path)?;
+        Self::open_ours(Folder::open_path(path)?, &MirrorOptions::default(), holder)
+    }
+
+    fn open_ours(
+        root: Folder,
+        options: &MirrorOptions,
+        holder: &Holder,
+    ) -> Result<Self, MirrorError> {
+        let (ours, _) = root.open_or_create(layout::OURS)?;
+        // A format that we do not know is refused before anything of it is touched.
+        format::read(root.path(), &ours)?;
+        let lock = Lock::take(&ours.path().join(layout::LOCK), root.path(), holder)?;
+        let format = format::read_or_create(root.path(), &ours, options.names)?;
+        let (staging, _) = ours.open_or_create(layout::STAGING)?;
+        let (collections, _) = ours.open_or_create(layout::COLLECTIONS)?;
+        scan::sweep(&staging)?;
+        if format.names == Codec::Native && scan::folds_case(&staging)? {
+            return Err(MirrorError::FoldsCase { path: root.path().to_owned() });
+        }
+        root.sync()?;
+        Ok(Self {
+            root,
+            ours,
+            staging,
+            collections,
+            format,
+            json: options.json,
+            attachments: options.attachments,
+            next_name: AtomicU64::new(0),
+            keeps_attributes: AtomicBool::new(true),
+            lock: std::sync::Mutex::new(lock),
+        })
+    }
+
+    /// Where the mirror is.
+    pub fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Where its state belongs.
+    pub fn state_path(&self) -> PathBuf {
+        self.ours.path().join(layout::STATE)
+    }
+
+    /// Where a running mirror answers questions, unless told otherwise.
+    pub fn socket_path(&self) -> PathBuf {
+        self.ours.path().join(layout::SOCKET)
+    }
+
+    /// What `format.json` says.
+    pub fn format(&self) -> &Format {
+        &self.format
+    }
+
+    /// Whether attachments are mirrored.
+    pub fn mirrors_attachments(&self) -> bool {
+        self.attachments
+    }
+
+    /// Writes down who holds the lock, when that has become more precise.
+    pub fn describe_holder(&self, holder: &Holder) -> Result<(), MirrorError> {
+        let mut lock = self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        lock.describe(holder)
+    }
+
+    /// Opens the folder of a collection, creating it if need be.
+    pub fn collection(self: &Arc<Self>, name: &CollectionName) -> Result<Collection, MirrorError> {
+        Collection::open(self, name)
+    }
+
+    fn encode(&self, text: &str) -> names::Name {
+        self.format.names.encode(text)
+    }
+
+    /// A name in staging that was not used before by this process.
+    fn temporary_name(&self) -> String {
+        format!("{:x}", self.next_name.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The `.plainfold` folder of a mirror, seen from outside: no lock is taken.
+#[derive(Debug)]
+pub struct Ours {
+    path: PathBuf,
+}
+
+impl Ours {
+    /// Finds the mirror in `path`; refuses one of a newer format, and what is no mirror.
+    pub fn find(path: &Path) -> Result<Self, MirrorError> {
+        let missing = || MirrorError::NoMirror { path: path.to_owned() };
+        if !path.is_dir() {
+            return Err(missing());
+        }
+        let root = Folder::open_path(path)?;
+        let ours = root.open(layout::OURS)?.ok_or_else(missing)?;
+        format::read(path, &ours)?.ok_or_else(missing)?;
+        Ok(Self { path: path.join(layout::OURS) })
+    }
+
+    /// Who works on the mirror right now, if anybody.
+    pub fn holder(&self) -> Result<Option<Holder>, MirrorError> {
+        lock::holder(&self.path.join(layout::LOCK))
+    }
+}

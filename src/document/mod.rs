@@ -9,6 +9,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+mod head;
+
+pub use head::{Head, Stub};
+
 /// Declares a cheaply cloned, immutable string with a meaning of its own.
 macro_rules! text_value {
     ($(#[$doc:meta])* $name:ident) => {

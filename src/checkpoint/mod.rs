@@ -1,0 +1,364 @@
+//! What a mirror remembers between runs, in sled: checkpoints, the journal of write events, and
+//! the documents that could not be mirrored.
+//!
+//! There is no record per document: the tree is the index. A lost or damaged state is set aside
+//! and rebuilt by a catch-up that writes only what differs. It must not know bodies, the mirror's
+//! paths, how positions are ordered, or what an event says.
+
+use std::fs::File;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sled::Transactional as _;
+use sled::transaction::{ConflictableTransactionError, TransactionError};
+
+use crate::document::{CollectionName, DocumentId, Position, Revision};
+
+mod journal;
+mod numbers;
+
+use journal::Journal;
+pub use journal::{Bounds, JournalRange};
+use numbers::HighWater;
+
+/// What the checkpoint of one collection says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The last position whose effects are durable in the mirror; none before the first, and none
+    /// while a scan has not been finished.
+    pub position: Option<Position>,
+    /// Why a full listing is under way, if one is. Interrupted, it starts over.
+    pub scanning: Option<String>,
+    /// Whether attachments were mirrored up to here.
+    pub attachments: bool,
+    /// When this was committed.
+    pub at: Option<Timestamp>,
+}
+
+/// A document, or a row of a feed, that could not be mirrored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The document, where its id is known.
+    pub document: Option<DocumentId>,
+    /// The revision that could not be mirrored, where known.
+    pub revision: Option<Revision>,
+    /// Where the feed named it, in words.
+    pub place: String,
+    /// What is wrong, and what can be done about it.
+    pub reason: String,
+    /// The place in the feed after it, where the source gave one.
+    pub position: Option<Position>,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it failed first.
+    pub since: Timestamp,
+    /// When it failed last.
+    pub at: Timestamp,
+}
+
+impl Failure {
+    /// What tells it from the other failures of its collection.
+    fn key(&self) -> Vec<u8> {
+        match &self.document {
+            Some(id) => [b"d", id.as_str().as_bytes()].concat(),
+            None => [b"p", self.place.as_bytes()].concat(),
+        }
+    }
+}
+
+/// Everything that one commit makes true at once.
+#[derive(Debug, Default)]
+pub struct Commit {
+    /// The collection's checkpoint after it; `None` leaves it as it is.
+    pub checkpoint: Option<Checkpoint>,
+    /// Documents that failed.
+    pub failed: Vec<Failure>,
+    /// Documents that are mirrored or gone now, and may have failed before.
+    pub mended: Vec<DocumentId>,
+    /// Forget all earlier failures of the collection: everything is being read again.
+    pub forget_failures: bool,
+}
+
+/// What is wrong with the state.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// sled, or the file system below it.
+    #[error("the state in {}: {source}", path.display())]
+    Store {
+        /// The state's folder.
+        path: PathBuf,
+        /// What sled said.
+        source: sled::Error,
+    },
+    /// A file of the state.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the file system said.
+        source: std::io::Error,
+    },
+}
+
+/// The state of a mirror. The mirror's lock makes sure that one process has it.
+#[derive(Debug)]
+pub struct Checkpoints {
+    path: PathBuf,
+    db: sled::Db,
+    checkpoints: sled::Tree,
+    failures: sled::Tree,
+    journal: Journal,
+    /// Held from drawing numbers to broadcasting them, so that both happen in the same order.
+    turn: Mutex<HighWater>,
+    /// sled's own file, to be synced: its flush alone leaves the last half second to the kernel.
+    file: File,
+}
+
+/// What opening the state found.
+#[derive(Debug)]
+pub struct Opened {
+    /// The state.
+    pub state: Checkpoints,
+    /// Where a damaged state was set aside, if it was, and what was wrong with it.
+    pub damaged: Option<(PathBuf, String)>,
+}
+
+/// sled's own default is 1 GiB.
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+
+impl Checkpoints {
+    /// Opens or creates the state in the folder `path`, keeping the journal within `bounds`.
+    pub fn open(path: &Path, bounds: Bounds) -> Result<Opened, StateError> {
+        let mut damaged = None;
+        let db = match open_store(path)? {
+            Ok(db) => db,
+            Err(reason) => {
+                let aside = set_aside(path)?;
+                damaged = Some((aside, reason));
+                open_store(path)?.map_err(|reason| StateError::Store {
+                    path: path.to_owned(),
+                    source: sled::Error::Unsupported(reason),
+                })?
+            }
+        };
+        let failed = |source| StateError::Store { path: path.to_owned(), source };
+        let tree = |name| db.open_tree(name).map_err(failed);
+        let (checkpoints, failures) = (tree("checkpoints")?, tree("failures")?);
+        let journal = Journal::new(tree("journal")?, bounds);
+        let file = path.join("db");
+        let file = File::open(&file).map_err(|source| StateError::Io {
+            action: "open",
+            path: file,
+            source,
+        })?;
+        let last = journal.range().map_err(failed)?.map_or(0, |range| range.last);
+        let turn = HighWater::open(&path.with_extension("high-water"), last, damaged.is_some())?;
+        let turn = Mutex::new(turn);
+        let state = Self { path: path.to_owned(), checkpoints, failures, journal, turn, file, db };
+        Ok(Opened { state, damaged })
+    }
+
+    /// The checkpoint of a collection. One that cannot be read counts as none: a scan follows.
+    pub fn checkpoint(&self, name: &CollectionName) -> Result<Option<Checkpoint>, StateError> {
+        let text = self.checkpoints.get(name.as_str()).map_err(|error| self.failed(error))?;
+        Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+
+    /// The collections that have a checkpoint.
+    pub fn collections(&self) -> Result<Vec<CollectionName>, StateError> {
+        let mut names = Vec::new();
+        for key in self.checkpoints.iter().keys() {
+            let key = key.map_err(|error| self.failed(error))?;
+            names.push(CollectionName::from(&*String::from_utf8_lossy(&key)));
+        }
+        Ok(names)
+    }
+
+    /// The failures of a collection.
+    pub fn failures(&self, name: &CollectionName) -> Result<Vec<Failure>, StateError> {
+        let mut failures = Vec::new();
+        for value in self.failures.scan_prefix(prefix(name)).values() {
+            let value = value.map_err(|error| self.failed(error))?;
+            failures.extend(serde_json::from_slice::<Failure>(&value).ok());
+        }
+        Ok(failures)
+    }
+
+    /// The numbers of the events in the journal; `None` while it is empty.
+    pub fn journal_range(&self) -> Result<Option<JournalRange>, StateError> {
+        self.journal.range().map_err(|error| self.failed(error))
+    }
+
+    /// Up to about `limit` records of events after number `since`, in order.
+    pub fn journal_after(&self, since: u64, limit: usize) -> Result<Vec<Record>, StateError> {
+        self.journal.after(since, limit).map_err(|error| self.failed(error))
+    }
+
+    /// Waits for the turn to commit.
+    pub fn turn(&self) -> Turn<'_> {
+        let numbers = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        Turn { state: self, numbers }
+    }
+
+    fn failed(&self, source: sled::Error) -> StateError {
+        StateError::Store { path: self.path.clone(), source }
+    }
+}
+
+/// One event of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its number.
+    pub number: u64,
+    /// What it says: a line of JSON, without a newline.
+    pub text: String,
+}
+
+/// The turn to commit: nobody else commits, or draws numbers, while it is held.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    state: &'a Checkpoints,
+    numbers: MutexGuard<'a, HighWater>,
+}
+
+impl Turn<'_> {
+    /// The first of `count` numbers for events, none of which was ever drawn before.
+    pub fn draw(&mut self, count: usize) -> Result<u64, StateError> {
+        self.numbers.draw(count as u64)
+    }
+
+    /// Makes a commit and its events durable. `records` carry consecutive numbers of this turn.
+    pub fn commit(
+        &self,
+        name: &CollectionName,
+        commit: &Commit,
+        records: &[Record],
+    ) -> Result<(), StateError> {
+        let state = self.state;
+        let chunks = journal::chunks(records);
+        let forgotten = self.forgotten(name, commit)?;
+        let checkpoint = commit.checkpoint.as_ref().map(encode).transpose();
+        let checkpoint = checkpoint.map_err(|error| state.failed(error))?;
+        let mut failed = Vec::with_capacity(commit.failed.len());
+        for failure in &commit.failed {
+            let value = encode(failure).map_err(|error| state.failed(error))?;
+            failed.push((failure_key(name, &failure.key()), value));
+        }
+        let trees = (&state.checkpoints, &state.failures, state.journal.tree());
+        trees
+            .transaction(|(checkpoints, failures, journal)| {
+                if let Some(value) = &checkpoint {
+                    checkpoints.insert(name.as_str(), value.as_slice())?;
+                }
+                for key in &forgotten {
+                    failures.remove(key.as_slice())?;
+                }
+                for (key, value) in &failed {
+                    failures.insert(key.as_slice(), value.as_slice())?;
+                }
+                for (key, value) in &chunks {
+                    journal.insert(key, value.as_slice())?;
+                }
+                Ok::<(), ConflictableTransactionError<()>>(())
+            })
+            .map_err(|error| match error {
+                TransactionError::Storage(error) => state.failed(error),
+                TransactionError::Abort(()) => {
+                    state.failed(sled::Error::ReportableBug("a commit was aborted".to_owned()))
+                }
+            })?;
+        state.journal.trim().map_err(|error| state.failed(error))?;
+        state.flush()
+    }
+
+    fn forgotten(
+        &self,
+        name: &CollectionName,
+        commit: &Commit,
+    ) -> Result<Vec<Vec<u8>>, StateError> {
+        if commit.forget_failures {
+            let keys = self.state.failures.scan_prefix(prefix(name)).keys();
+            let keys = keys.map(|key| key.map(|key| key.to_vec()));
+            return keys.collect::<Result<_, _>>().map_err(|error| self.state.failed(error));
+        }
+        let key = |id: &DocumentId| failure_key(name, &[b"d", id.as_str().as_bytes()].concat());
+        Ok(commit.mended.iter().map(key).collect())
+    }
+}
+
+impl Checkpoints {
+    /// After this, what was committed survives a power loss.
+    fn flush(&self) -> Result<(), StateError> {
+        self.db.flush().map_err(|error| self.failed(error))?;
+        self.file.sync_data().map_err(|source| StateError::Io {
+            action: "sync",
+            path: self.path.join("db"),
+            source,
+        })
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, sled::Error> {
+    serde_json::to_vec(value).map_err(|error| sled::Error::Unsupported(error.to_string()))
+}
+
+/// Collection names hold any character but, as keys, each ends where its length says.
+fn prefix(name: &CollectionName) -> Vec<u8> {
+    let mut prefix = (name.as_str().len() as u64).to_be_bytes().to_vec();
+    prefix.extend_from_slice(name.as_str().as_bytes());
+    prefix
+}
+
+fn failure_key(name: &CollectionName, key: &[u8]) -> Vec<u8> {
+    let mut whole = prefix(name);
+    whole.extend_from_slice(key);
+    whole
+}
+
+/// Opens sled. The inner error says that the store is damaged; the outer one that the file system
+/// failed, which setting the store aside would not mend.
+fn open_store(path: &Path) -> Result<Result<sled::Db, String>, StateError> {
+    let config = sled::Config::new()
+        .path(path)
+        .cache_capacity(CACHE_BYTES)
+        // Every commit is flushed by us.
+        .flush_every_ms(None);
+    // sled panics on some damaged files. Its message would only alarm: the damage is reported by us.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let opened = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()));
+    std::panic::set_hook(hook);
+    match opened {
+        Ok(Ok(db)) => Ok(Ok(db)),
+        Ok(Err(sled::Error::Io(source))) => {
+            Err(StateError::Store { path: path.to_owned(), source: sled::Error::Io(source) })
+        }
+        Ok(Err(error)) => Ok(Err(error.to_string())),
+        Err(_) => Ok(Err("its files are damaged".to_owned())),
+    }
+}
+
+/// Moves a damaged state out of the way, so that somebody can look at it.
+fn set_aside(path: &Path) -> Result<PathBuf, StateError> {
+    let aside = path.with_extension(format!("damaged-{}", Timestamp::now().as_millisecond()));
+    std::fs::rename(path, &aside).map_err(|source| StateError::Io {
+        action: "move aside",
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(aside)
+}
+
+impl Bounds {
+    /// What a mirror keeps unless told otherwise.
+    pub const DEFAULT: Self = Self { events: 100_000, age: Duration::from_secs(7 * 24 * 60 * 60) };
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! What the state keeps, what it forgets, and what it survives.
+
+use super::*;
+
+fn open(path: &Path) -> Checkpoints {
+    Checkpoints::open(path, Bounds::DEFAULT).unwrap().state
+}
+
+fn position(token: &str) -> Position {
+    Position::new(token, "".into(), None)
+}
+
+fn checkpoint(token: &str) -> Commit {
+    let checkpoint = Checkpoint { position: Some(position(token)), ..Checkpoint::default() };
+    Commit { checkpoint: Some(checkpoint), ..Commit::default() }
+}
+
+fn commit_events(state: &Checkpoints, count: usize) {
+    let mut turn = state.turn();
+    let first = turn.draw(count).unwrap();
+    let record = |number| Record { number, text: format!("{{\"event\":{number}}}") };
+    let records: Vec<_> = (first..first + count as u64).map(record).collect();
+    turn.commit(&"books".into(), &checkpoint("1"), &records).unwrap();
+}
+
+fn failure(id: &str) -> Failure {
+    Failure {
+        document: Some(id.into()),
+        revision: None,
+        place: format!("document {id}"),
+        reason: "it is cursed".into(),
+        position: None,
+        attempts: 1,
+        since: Timestamp::UNIX_EPOCH,
+        at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+#[test]
+fn a_checkpoint_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let name = "books".into();
+    {
+        let state = open(&path);
+        assert_eq!(state.checkpoint(&name).unwrap(), None);
+        state.turn().commit(&name, &checkpoint("\"5-x\""), &[]).unwrap();
+    }
+    let state = open(&path);
+    let kept = state.checkpoint(&name).unwrap().unwrap();
+    assert_eq!(kept.position.unwrap().token(), "\"5-x\"");
+    assert_eq!(state.collections().unwrap(), vec![name]);
+}
+
+#[test]
+fn the_journal_gives_back_what_follows_a_number_wherever_its_chunk_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = open(&dir.path().join("state"));
+    commit_events(&state, 5_000);
+    commit_events(&state, 3);
+    assert_eq!(state.journal_range().unwrap(), Some(JournalRange { first: 1, last: 5_003 }));
+    for since in [0, 1, 777, 4_999, 5_000, 5_002] {
+        let mut numbers = Vec::new();
+        while numbers.len() < 5_003 - since as usize {
+            let after = numbers.last().copied().unwrap_or(since);
+            let page = state.journal_after(after, 100).unwrap();
+            assert!(page.iter().all(|r| r.text == format!("{{\"event\":{}}}", r.number)));
+            numbers.extend(page.into_iter().map(|record| record.number));
+        }
+        assert!(numbers.iter().copied().eq(since + 1..=5_003), "since {since}");
+    }
+    assert!(state.journal_after(5_003, 100).unwrap().is_empty());
+}
+
+#[test]
+fn the_journal_is_bounded_by_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let bounds = Bounds { events: 100, ..Bounds::DEFAULT };
+    let state = Checkpoints::open(&dir.path().join("state"), bounds).unwrap().state;
+    for _ in 0..50 {
+        commit_events(&state, 10);
+    }
+    let range = state.journal_range().unwrap().unwrap();
+    assert_eq!(range, JournalRange { first: 401, last: 500 });
+}
+
+#[test]
+fn the_journal_is_bounded_by_age_and_keeps_its_last_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let bounds = Bounds { age: Duration::ZERO, ..Bounds::DEFAULT };
+    let state = Checkpoints::open(&path, bounds).unwrap().state;
+    commit_events(&state, 10);
+    // Everything older than this very millisecond may go.
+    let before = Timestamp::now().as_millisecond();
+    while Timestamp::now().as_millisecond() <= before {}
+    commit_events(&state, 1);
+    drop(state);
+    let state = open(&path);
+    assert_eq!(state.journal_range().unwrap(), Some(JournalRange { first: 11, last: 11 }));
+    assert_eq!(state.turn().draw(1).unwrap(), 12);
+}
+
+#[test]
+fn failures_are_remembered_until_they_are_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let (books, other) = ("books".into(), "books2".into());
+    {
+        let state = open(&path);
+        let commit = Commit { failed: vec![failure("a"), failure("b")], ..Commit::default() };
+        state.turn().commit(&books, &commit, &[]).unwrap();
+    }
+    let state = open(&path);
+    assert_eq!(state.failures(&books).unwrap().len(), 2);
+    assert!(state.failures(&other).unwrap().is_empty());
+    let commit = Commit { mended: vec!["a".into()], ..Commit::default() };
+    state.turn().commit(&books, &commit, &[]).unwrap();
+    assert_eq!(state.failures(&books).unwrap(), vec![failure("b")]);
+    let commit = Commit { forget_failures: true, failed: vec![failure("c")], ..Commit::default() };
+    state.turn().commit(&books, &commit, &[]).unwrap();
+    assert_eq!(state.failures(&books).unwrap(), vec![failure("c")]);
+}
+
+#[test]
+fn a_damaged_state_is_set_aside_and_its_numbers_are_not_used_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    commit_events(&open(&path), 10);
+    std::fs::write(path.join("conf"), "this is not a configuration").unwrap();
+    std::fs::write(path.join("db"), vec![0xA5; 300_000]).unwrap();
+    let opened = Checkpoints::open(&path, Bounds::DEFAULT).unwrap();
+    let (aside, _) = opened.damaged.expect("the damage was noticed");
+    assert!(aside.join("db").exists());
+    assert_eq!(opened.state.checkpoint(&"books".into()).unwrap(), None);
+    assert!(opened.state.turn().draw(1).unwrap() > 10);
+}

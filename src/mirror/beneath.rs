@@ -1,0 +1,254 @@
+//! A directory held open, and every operation on what lies directly in it.
+//!
+//! All paths of a mirror are opened one component at a time beneath a handle, and no link is ever
+//! followed. It must not know what the folders mean.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::error::MirrorError;
+
+/// Folders and files of a mirror are readable by others, as the umask allows: it is a backup that
+/// people look into.
+const FOLDER_MODE: Mode = Mode::from_raw_mode(0o777);
+const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
+
+/// An open directory. The path is for messages only; all work goes through the handle.
+#[derive(Debug)]
+pub struct Folder {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Opens a directory by its path. The path itself is the user's and may lead through links.
+    pub fn open_path(path: &Path) -> Result<Self, MirrorError> {
+        let fd = rustix::fs::openat(
+            CWD,
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|error| MirrorError::io("open", path, error))?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// Where it is, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The error for something in this folder.
+    pub fn error(&self, action: &'static str, name: &str, source: Errno) -> MirrorError {
+        MirrorError::io(action, self.path.join(name), source)
+    }
+
+    /// Opens the folder `name` in this one; `None` where nothing has that name.
+    pub fn open(&self, name: &str) -> Result<Option<Self>, MirrorError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(Self { fd, path: self.path.join(name) })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error @ (Errno::NOTDIR | Errno::LOOP)) => {
+                Err(match self.kind(name).ok().flatten() {
+                    Some(kind) => MirrorError::InTheWay {
+                        path: self.path.join(name),
+                        what: if kind.is_symlink() { "a symbolic link" } else { "a file" },
+                    },
+                    None => self.error("open", name, error),
+                })
+            }
+            Err(error) => Err(self.error("open", name, error)),
+        }
+    }
+
+    /// Opens the folder `name`, creating it if need be; says whether it was created.
+    pub fn open_or_create(&self, name: &str) -> Result<(Self, bool), MirrorError> {
+        let created = match rustix::fs::mkdirat(&self.fd, name, FOLDER_MODE) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(error) => return Err(self.error("create", name, error)),
+        };
+        match self.open(name)? {
+            Some(folder) => Ok((folder, created)),
+            None => Err(self.error("open", name, Errno::NOENT)),
+        }
+    }
+
+    /// Creates the folder `name`, which must not exist.
+    pub fn create(&self, name: &str) -> Result<(), MirrorError> {
+        rustix::fs::mkdirat(&self.fd, name, FOLDER_MODE)
+            .map_err(|error| self.error("create", name, error))
+    }
+
+    /// What has this name, itself and not what it may point to; `None` where nothing has.
+    pub fn kind(&self, name: &str) -> Result<Option<FileType>, MirrorError> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(self.error("look at", name, error)),
+        }
+    }
+
+    /// Opens the regular file `name` for reading; `None` where there is nothing, or something else
+    /// than a regular file.
+    pub fn open_file(&self, name: &str) -> Result<Option<File>, MirrorError> {
+        // Without NONBLOCK, a planted pipe would make us wait for its writer for ever.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => {
+                let stat =
+                    rustix::fs::fstat(&fd).map_err(|error| self.error("look at", name, error))?;
+                let regular = FileType::from_raw_mode(stat.st_mode).is_file();
+                Ok(regular.then(|| File::from(fd)))
+            }
+            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::NXIO) => Ok(None),
+            Err(error) => Err(self.error("open", name, error)),
+        }
+    }
+
+    /// Creates the file `name` (which may lie in a folder that we have just made ourselves), which
+    /// must not exist, for writing.
+    pub fn create_file(&self, name: &str) -> Result<File, MirrorError> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, name, flags, FILE_MODE)
+            .map(File::from)
+            .map_err(|error| self.error("create", name, error))
+    }
+
+    /// Renames `name` to `new_name` in `to`, replacing a file that has that name.
+    pub fn rename(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
+        rustix::fs::renameat(&self.fd, name, &to.fd, new_name)
+    }
+
+    /// Renames `name` to `new_name` in `to`, failing with `EXIST` where something has that name.
+    pub fn rename_new(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
+        rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE)
+    }
+
+    /// Swaps `name` with `other_name` in `other` in one step.
+    pub fn exchange(&self, name: &str, other: &Folder, other_name: &str) -> Result<(), Errno> {
+        rustix::fs::renameat_with(&self.fd, name, &other.fd, other_name, RenameFlags::EXCHANGE)
+    }
+
+    /// Gives the file `name` of this folder a second name in `to`.
+    pub fn link(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
+        rustix::fs::linkat(&self.fd, name, &to.fd, new_name, AtFlags::empty())
+    }
+
+    /// Makes the names in this folder durable.
+    pub fn sync(&self) -> Result<(), MirrorError> {
+        rustix::fs::fsync(&self.fd).map_err(|error| MirrorError::io("sync", &self.path, error))
+    }
+
+    /// Makes the whole file system that holds this folder durable.
+    pub fn sync_file_system(&self) -> Result<(), MirrorError> {
+        rustix::fs::syncfs(&self.fd)
+            .map_err(|error| MirrorError::io("sync the file system of", &self.path, error))
+    }
+
+    /// Removes `name`, be it a file, a link (never what it points to) or a folder with all in it.
+    /// Nothing there is fine.
+    pub fn remove(&self, name: &str) -> Result<(), MirrorError> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            // Linux says EISDIR, POSIX says EPERM.
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(error) => return Err(self.error("remove", name, error)),
+        }
+        if let Some(folder) = self.open(name)? {
+            for entry in folder.names()? {
+                folder.remove(&entry)?;
+            }
+        }
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(self.error("remove", name, error)),
+        }
+    }
+
+    /// The names in this folder, without `.` and `..`, in no order.
+    pub fn names(&self) -> Result<Vec<String>, MirrorError> {
+        let failed = |error| MirrorError::io("list", &self.path, error);
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.fd).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_string_lossy();
+            if name != "." && name != ".." {
+                names.push(name.into_owned());
+            }
+        }
+        Ok(names)
+    }
+}
+
+/// Writes all of `parts` one after the other, in one call where the system allows.
+pub fn write_all(file: &mut File, parts: [&[u8]; 2]) -> io::Result<()> {
+    let mut slices = [IoSlice::new(parts[0]), IoSlice::new(parts[1])];
+    let mut left = &mut slices[..];
+    while left.iter().any(|part| !part.is_empty()) {
+        match rustix::io::writev(file.as_fd(), left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    file.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open_path(dir.path()).unwrap();
+        (dir, folder)
+    }
+
+    #[test]
+    fn a_link_is_named_and_never_followed() {
+        let (dir, folder) = folder();
+        let outside = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join("link")).unwrap();
+        let error = folder.open("link").unwrap_err().to_string();
+        assert!(error.contains("symbolic link") && error.contains("/link"), "{error}");
+        assert!(folder.open_file("link").unwrap().is_none());
+    }
+
+    #[test]
+    fn removing_a_folder_removes_the_links_in_it_and_not_their_targets() {
+        let (dir, folder) = folder();
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("precious"), "x").unwrap();
+        std::fs::create_dir_all(dir.path().join("doomed/deep")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join("doomed/deep/link")).unwrap();
+        folder.remove("doomed").unwrap();
+        assert!(!dir.path().join("doomed").exists());
+        assert!(outside.path().join("precious").exists());
+    }
+
+    #[test]
+    fn a_planted_pipe_is_not_waited_for() {
+        let (dir, folder) = folder();
+        let path = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        assert!(folder.open_file("pipe").unwrap().is_none());
+    }
+
+    #[test]
+    fn both_parts_are_written_whole() {
+        let (dir, folder) = folder();
+        let mut file = folder.create_file("f").unwrap();
+        write_all(&mut file, [b"body", b"\n"]).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"body\n");
+    }
+}

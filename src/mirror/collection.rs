@@ -1,0 +1,101 @@
+//! One collection's folder, and the record of whom it follows.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::beneath::Folder;
+use super::error::MirrorError;
+use super::{Mirror, format, names};
+use crate::document::CollectionName;
+
+/// A collection of a mirror, its folder held open.
+#[derive(Clone, Debug)]
+pub struct Collection {
+    pub(super) mirror: Arc<Mirror>,
+    pub(super) folder: Arc<Folder>,
+    /// The encoded name of the folder.
+    pub(super) encoded: Arc<str>,
+    name: CollectionName,
+    created: bool,
+}
+
+/// What `.plainfold/collections/<folder>.json` says of a collection.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    /// Its name as the source spells it, which a long name's folder does not tell.
+    name: String,
+    /// Whom it follows, without credentials; empty until that is known.
+    #[serde(default)]
+    source: String,
+}
+
+impl Collection {
+    pub(super) fn open(mirror: &Arc<Mirror>, name: &CollectionName) -> Result<Self, MirrorError> {
+        let encoded: Arc<str> = mirror.encode(name.as_str()).as_str().into();
+        let (folder, created) = mirror.root.open_or_create(&encoded)?;
+        if created {
+            mirror.root.sync()?;
+        }
+        let collection = Self {
+            mirror: Arc::clone(mirror),
+            folder: Arc::new(folder),
+            encoded,
+            name: name.clone(),
+            created,
+        };
+        if collection.record()?.is_none() {
+            collection.write_record(String::new())?;
+        }
+        Ok(collection)
+    }
+
+    /// Its name, as the source spells it.
+    pub fn name(&self) -> &CollectionName {
+        &self.name
+    }
+
+    /// Whether its folder was created just now, so that it holds nothing.
+    pub fn is_new(&self) -> bool {
+        self.created
+    }
+
+    /// Whom this collection follows, as `follow` recorded it.
+    pub fn followed(&self) -> Result<Option<String>, MirrorError> {
+        Ok(self.record()?.map(|record| record.source).filter(|source| !source.is_empty()))
+    }
+
+    /// Records durably whom this collection follows.
+    pub fn follow(&self, source: &str) -> Result<(), MirrorError> {
+        if self.followed()?.as_deref() == Some(source) {
+            return Ok(());
+        }
+        self.write_record(source.to_owned())
+    }
+
+    /// The folder name of a document.
+    pub fn document_name(&self, id: &str) -> names::Name {
+        self.mirror.encode(id)
+    }
+
+    fn write_record(&self, source: String) -> Result<(), MirrorError> {
+        let record = Record { name: self.name.to_string(), source };
+        format::write(&self.mirror.collections, &self.record_name(), &record)
+    }
+
+    fn record(&self) -> Result<Option<Record>, MirrorError> {
+        let name = self.record_name();
+        let folder = &self.mirror.collections;
+        let Some(mut file) = folder.open_file(&name)? else { return Ok(None) };
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)
+            .map_err(|error| MirrorError::io("read", folder.path().join(&name), error))?;
+        // A record that cannot be read is written anew: all of it is known again by the next run.
+        Ok(serde_json::from_slice(&text).ok())
+    }
+
+    fn record_name(&self) -> String {
+        format!("{}.json", self.encoded)
+    }
+}

@@ -1,0 +1,117 @@
+//! What can be wrong with a mirror on disk, in words that name the path and the remedy.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::lock::Holder;
+
+/// A mirror that cannot be used, or cannot be used as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum MirrorError {
+    /// The file system said no.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried: "create", "rename", …
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// Another process works on this mirror.
+    #[error("{} is in use by {holder}", path.display())]
+    Locked {
+        /// The mirror.
+        path: PathBuf,
+        /// Who holds it.
+        holder: Holder,
+    },
+    /// The mirror was written by a newer Plainfold.
+    #[error(
+        "{} has on-disk format {found}, and this Plainfold knows formats up to {known}: \
+         use a newer Plainfold, or another directory",
+        path.display()
+    )]
+    NewerFormat {
+        /// The mirror.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+        /// The newest that we know.
+        known: u64,
+    },
+    /// `format.json` cannot be read as what it should be.
+    #[error("{} is damaged: {reason}; restore it from a copy, or mirror into another directory", path.display())]
+    BadFormat {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The directory holds files that are not a mirror's.
+    #[error(
+        "{} is neither empty nor a mirror (it holds `{example}`): choose an empty or a new directory",
+        path.display()
+    )]
+    NotOurs {
+        /// The directory.
+        path: PathBuf,
+        /// One of the names in it.
+        example: String,
+    },
+    /// There is no mirror where one was named.
+    #[error("{} is not a mirror: it has no .plainfold/format.json", path.display())]
+    NoMirror {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A link or a file stands where a folder of the mirror has to be.
+    #[error(
+        "{} is not a folder but {what}, which is never followed: move it out of the way and run again",
+        path.display()
+    )]
+    InTheWay {
+        /// Where.
+        path: PathBuf,
+        /// What stands there.
+        what: &'static str,
+    },
+    /// Names that differ only in case would share a folder here.
+    #[error(
+        "{} is on a file system that folds upper and lower case, on which two ids could share a \
+         folder: create the mirror with `--names portable`",
+        path.display()
+    )]
+    FoldsCase {
+        /// The mirror.
+        path: PathBuf,
+    },
+    /// The mirror exists with another codec than the one asked for.
+    #[error(
+        "{} was created with {found} names and cannot be continued with others: leave `--names` out",
+        path.display()
+    )]
+    OtherNames {
+        /// The mirror.
+        path: PathBuf,
+        /// Its codec, by name.
+        found: &'static str,
+    },
+    /// A collection of this mirror follows another source.
+    #[error("`{collection}` in this mirror follows {recorded}, not {given}")]
+    OtherSource {
+        /// The collection.
+        collection: String,
+        /// Whom it follows.
+        recorded: String,
+        /// Whom it was to follow now.
+        given: String,
+    },
+}
+
+impl MirrorError {
+    /// Wraps what the file system said, with what was tried on which path.
+    pub fn io(action: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
+        Self::Io { action, path: path.as_ref().to_owned(), source: source.into() }
+    }
+}

@@ -1,0 +1,181 @@
+//! The `.plainfold` folder: created in an empty directory, recognised in a mirror, refused anywhere
+//! else.
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::beneath::Folder;
+use super::error::MirrorError;
+use super::layout::{FORMAT, OURS};
+use super::names::Codec;
+
+/// The on-disk format that this Plainfold writes, and the newest that it reads.
+pub const FORMAT_NUMBER: u64 = 1;
+
+/// A file system of its own may hold this folder at its root, and is empty all the same.
+const FILE_SYSTEMS_OWN: &str = "lost+found";
+
+/// What `format.json` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Format {
+    /// The on-disk format's number.
+    pub format: u64,
+    /// Tells this mirror from every other, for as long as it lives: 32 hex digits.
+    pub lineage: String,
+    /// How ids become names.
+    pub names: Codec,
+    /// The Plainfold that created the mirror.
+    pub created_by: String,
+    /// When, in RFC 3339.
+    pub created_at: String,
+}
+
+impl Format {
+    fn new(names: Codec) -> Self {
+        Self {
+            format: FORMAT_NUMBER,
+            lineage: lineage(),
+            names,
+            created_by: format!("plainfold {}", env!("CARGO_PKG_VERSION")),
+            created_at: jiff::Timestamp::now().to_string(),
+        }
+    }
+}
+
+/// Refuses a directory that holds other people's files; says whether it is a mirror already.
+pub fn recognise(root: &Folder) -> Result<bool, MirrorError> {
+    if let Some(ours) = root.open(OURS)?
+        && ours.kind(FORMAT)?.is_some()
+    {
+        return Ok(true);
+    }
+    // A start that was interrupted may have left `.plainfold` alone, without its format.
+    let foreign = |name: &String| name != OURS && name != FILE_SYSTEMS_OWN;
+    match root.names()?.into_iter().find(foreign) {
+        Some(example) => Err(MirrorError::NotOurs { path: root.path().to_owned(), example }),
+        None => Ok(false),
+    }
+}
+
+/// Reads `format.json` in `ours`, or writes the first one. `names` is the codec asked for, if any.
+pub fn read_or_create(
+    mirror: &Path,
+    ours: &Folder,
+    names: Option<Codec>,
+) -> Result<Format, MirrorError> {
+    let Some(format) = read(mirror, ours)? else {
+        let format = Format::new(names.unwrap_or(Codec::Native));
+        write(ours, FORMAT, &format)?;
+        return Ok(format);
+    };
+    if names.is_some_and(|names| names != format.names) {
+        return Err(MirrorError::OtherNames {
+            path: mirror.to_owned(),
+            found: match format.names {
+                Codec::Native => "native",
+                Codec::Portable => "portable",
+            },
+        });
+    }
+    Ok(format)
+}
+
+/// Reads `format.json` in `ours`; `None` where there is none.
+pub fn read(mirror: &Path, ours: &Folder) -> Result<Option<Format>, MirrorError> {
+    #[derive(Deserialize)]
+    struct Number {
+        format: u64,
+    }
+    let Some(mut file) = ours.open_file(FORMAT)? else { return Ok(None) };
+    let path = ours.path().join(FORMAT);
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(|error| MirrorError::io("read", &path, error))?;
+    let bad = |error: serde_json::Error| MirrorError::BadFormat {
+        path: path.clone(),
+        reason: error.to_string(),
+    };
+    // The number first: a newer format may have anything else beside it.
+    let number: Number = serde_json::from_str(&text).map_err(bad)?;
+    if number.format > FORMAT_NUMBER {
+        return Err(MirrorError::NewerFormat {
+            path: mirror.to_owned(),
+            found: number.format,
+            known: FORMAT_NUMBER,
+        });
+    }
+    serde_json::from_str(&text).map(Some).map_err(bad)
+}
+
+/// Writes a small JSON file of ours durably: a temporary file, synced, renamed, folder synced.
+pub fn write<T: Serialize>(folder: &Folder, name: &str, value: &T) -> Result<(), MirrorError> {
+    let temporary = format!("{name}.new");
+    let failed = |error| MirrorError::io("write", folder.path().join(name), error);
+    folder.remove(&temporary)?;
+    let mut file = folder.create_file(&temporary)?;
+    let mut text = serde_json::to_string_pretty(value).map_err(|error| failed(error.into()))?;
+    text.push('\n');
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    folder
+        .rename(&temporary, folder, name)
+        .map_err(|error| folder.error("rename", &temporary, error))?;
+    folder.sync()
+}
+
+/// A fresh lineage. Its bits come from the hasher keys that the standard library draws from the
+/// system's randomness.
+fn lineage() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let draw = || RandomState::new().hash_one(jiff::Timestamp::now().as_nanosecond());
+    format!("{:016x}{:016x}", draw(), draw())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open_path(dir.path()).unwrap();
+        (dir, folder)
+    }
+
+    #[test]
+    fn a_format_is_created_once_and_then_kept() {
+        let (dir, ours) = folder();
+        let first = read_or_create(dir.path(), &ours, None).unwrap();
+        assert_eq!(read_or_create(dir.path(), &ours, None).unwrap(), first);
+        assert_eq!(first.format, FORMAT_NUMBER);
+        assert_eq!(first.lineage.len(), 32);
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_whatever_else_it_says() {
+        let (dir, ours) = folder();
+        std::fs::write(dir.path().join(FORMAT), r#"{"format":2,"shape":"other"}"#).unwrap();
+        let error = read_or_create(dir.path(), &ours, None).unwrap_err();
+        assert!(matches!(error, MirrorError::NewerFormat { found: 2, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_format_is_named() {
+        let (dir, ours) = folder();
+        std::fs::write(dir.path().join(FORMAT), "{").unwrap();
+        let error = read_or_create(dir.path(), &ours, None).unwrap_err().to_string();
+        assert!(error.contains("format.json is damaged"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_with_other_peoples_files_is_refused_and_an_empty_one_taken() {
+        let (dir, root) = folder();
+        assert!(!recognise(&root).unwrap());
+        std::fs::create_dir(dir.path().join(FILE_SYSTEMS_OWN)).unwrap();
+        std::fs::create_dir(dir.path().join(OURS)).unwrap();
+        assert!(!recognise(&root).unwrap());
+        std::fs::write(dir.path().join("thesis.doc"), "").unwrap();
+        let error = recognise(&root).unwrap_err().to_string();
+        assert!(error.contains("thesis.doc"), "{error}");
+    }
+}

@@ -1,0 +1,169 @@
+//! One process at a time works on a mirror: the lock, and who holds it.
+//!
+//! The lock itself is the kernel's and vanishes with its process; the text in the file only tells
+//! people and other commands who that is.
+
+use std::fmt;
+use std::fs::{File, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::MirrorError;
+
+/// Who holds a mirror.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Holder {
+    /// Its process id; 0 where it could not be read.
+    pub pid: u32,
+    /// What it does: "mirror", "status", …
+    pub command: String,
+    /// Since when, in RFC 3339.
+    pub since: String,
+    /// Where it answers questions, if it does: the path of a Unix socket.
+    pub socket: Option<PathBuf>,
+}
+
+impl Holder {
+    /// This process, from now on.
+    pub fn this_process(command: &str) -> Self {
+        Self {
+            pid: std::process::id(),
+            command: command.to_owned(),
+            since: jiff::Timestamp::now().to_string(),
+            socket: None,
+        }
+    }
+
+    /// Whether this is a command that only reads and is done in a moment.
+    fn is_passing(&self) -> bool {
+        matches!(self.command.as_str(), "status" | "tail")
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pid == 0 {
+            return f.write_str("another process that has not said who it is");
+        }
+        write!(f, "`plainfold {}` (process {}, since {})", self.command, self.pid, self.since)
+    }
+}
+
+/// The lock of a mirror, held until dropped.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Takes the lock file at `path` for `holder`. A command that only reads is waited for; any
+    /// other holder is named in the error.
+    pub fn take(path: &Path, mirror: &Path, holder: &Holder) -> Result<Self, MirrorError> {
+        /// How often a `status` or `tail` in passing is waited for, and anybody else: whoever
+        /// only looks who the holder is takes the lock for a moment too.
+        const TRIES: (u32, u32) = (60, 4);
+        const PAUSE: Duration = Duration::from_millis(50);
+        let mut lock = Self { file: open(path)?, path: path.to_owned() };
+        let mut waited = 0;
+        loop {
+            match lock.file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {
+                    let other = read(&mut lock.file);
+                    waited += 1;
+                    let passing = other.is_passing() || other.pid == 0;
+                    if waited > if passing { TRIES.0 } else { TRIES.1 } {
+                        return Err(MirrorError::Locked { path: mirror.to_owned(), holder: other });
+                    }
+                    std::thread::sleep(PAUSE);
+                }
+                Err(TryLockError::Error(error)) => {
+                    return Err(MirrorError::io("lock", path, error));
+                }
+            }
+        }
+        lock.describe(holder)?;
+        Ok(lock)
+    }
+
+    /// Writes down who holds the lock.
+    pub fn describe(&mut self, holder: &Holder) -> Result<(), MirrorError> {
+        let failed = |error| MirrorError::io("write", &self.path, error);
+        let text = serde_json::to_vec(holder).map_err(|error| failed(error.into()))?;
+        self.file.rewind().map_err(failed)?;
+        self.file.set_len(0).map_err(failed)?;
+        self.file.write_all(&text).map_err(failed)
+    }
+}
+
+/// Who holds the lock file at `path` right now; `None` where nobody does.
+pub fn holder(path: &Path) -> Result<Option<Holder>, MirrorError> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(MirrorError::io("open", path, error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => Ok(Some(read(&mut file))),
+        Err(TryLockError::Error(error)) => Err(MirrorError::io("lock", path, error)),
+    }
+}
+
+fn open(path: &Path) -> Result<File, MirrorError> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(|error| MirrorError::io("open", path, error))
+}
+
+/// What stands in the lock file; an unknown holder where it is being written just now.
+fn read(file: &mut File) -> Holder {
+    let mut text = String::new();
+    let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
+    read.ok().and_then(|_| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_holds_the_mirror() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let me = Holder::this_process("mirror");
+        let held = Lock::take(&path, dir.path(), &me).unwrap();
+        let error = Lock::take(&path, dir.path(), &me).unwrap_err().to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        assert_eq!(holder(&path).unwrap(), Some(me));
+        drop(held);
+        assert_eq!(holder(&path).unwrap(), None);
+    }
+
+    #[test]
+    fn a_reader_in_passing_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = Lock::take(&path, dir.path(), &Holder::this_process("status")).unwrap();
+        let (entered, wait) = std::sync::mpsc::channel();
+        let second = std::thread::spawn({
+            let (path, mirror) = (path.clone(), dir.path().to_owned());
+            move || {
+                entered.send(()).unwrap();
+                Lock::take(&path, &mirror, &Holder::this_process("mirror")).map(drop)
+            }
+        });
+        wait.recv().unwrap();
+        drop(held);
+        second.join().unwrap().unwrap();
+    }
+}

@@ -1,0 +1,106 @@
+//! JSON laid out for people, token by token, so that no number, key or escape is changed. Pure.
+
+/// `json` with every member on a line of its own, indented by two spaces. The text must be valid
+/// JSON; all that changes is the white space between its tokens.
+pub fn pretty(json: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len() + json.len() / 4);
+    let mut depth = 0_usize;
+    let mut rest = json;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b' ' | b'\t' | b'\r' | b'\n' => {}
+            b'"' => {
+                let end = string_length(after);
+                out.push(byte);
+                out.extend_from_slice(&after[..end]);
+                rest = &after[end..];
+            }
+            b'{' | b'[' => {
+                out.push(byte);
+                let next = after.iter().position(|byte| !byte.is_ascii_whitespace());
+                match next.map(|at| (at, after[at])) {
+                    Some((at, close @ (b'}' | b']'))) => {
+                        out.push(close);
+                        rest = &after[at + 1..];
+                    }
+                    _ => {
+                        depth += 1;
+                        new_line(&mut out, depth);
+                    }
+                }
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                new_line(&mut out, depth);
+                out.push(byte);
+            }
+            b',' => {
+                out.push(byte);
+                new_line(&mut out, depth);
+            }
+            b':' => out.extend_from_slice(b": "),
+            _ => out.push(byte),
+        }
+    }
+    out
+}
+
+/// How many bytes of `text`, which starts behind an opening quote, belong to the string, its
+/// closing quote included.
+fn string_length(text: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(step) = memchr::memchr2(b'"', b'\\', &text[at..]) {
+        at += step + 1;
+        if text[at - 1] == b'"' {
+            return at;
+        }
+        at += 1;
+        if at > text.len() {
+            break;
+        }
+    }
+    text.len()
+}
+
+fn new_line(out: &mut Vec<u8>, depth: usize) {
+    out.push(b'\n');
+    out.resize(out.len() + 2 * depth, b' ');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn laid_out(json: &str) -> String {
+        String::from_utf8(pretty(json.as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn members_stand_on_lines_of_their_own() {
+        let expected = "{\n  \"a\": [\n    1.0,\n    {}\n  ],\n  \"b\": \"x, y: {\\\"}\"\n}";
+        assert_eq!(laid_out(r#"{"a":[1.0,{ }],"b":"x, y: {\"}"}"#), expected);
+    }
+
+    #[test]
+    fn numbers_keys_and_escapes_stay_as_they_are() {
+        let json = r#"{"b":1e400,"a":123456789012345678901234567890,"a":"\u00e9\/"}"#;
+        assert_eq!(laid_out(json).replace([' ', '\n'], ""), json);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            pretty(&bytes);
+        }
+
+        #[test]
+        fn a_string_stays_itself(text in any::<String>()) {
+            let json = serde_json::to_string(&[&text]).unwrap();
+            let back: Vec<String> = serde_json::from_slice(&pretty(json.as_bytes())).unwrap();
+            prop_assert_eq!(back, vec![text]);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Staged files take their places, one document in one step.
+
+use rustix::io::Errno;
+
+use super::Mirror;
+use super::beneath::Folder;
+use super::collection::Collection;
+use super::error::MirrorError;
+use super::layout::{DOCUMENT, attachment_path, document_path};
+use super::names::Name;
+use super::stage::{Staged, Step};
+use super::sync::Sync;
+
+/// A change that readers of the tree can see.
+#[derive(Debug)]
+pub struct Published {
+    /// The paths written, relative to the mirror; none for a removal.
+    pub files: Vec<String>,
+    /// Bytes written.
+    pub bytes: u64,
+    /// How many attachments were written.
+    pub attachments: u64,
+    /// What the change replaced, still in staging under this name.
+    replaced: Option<String>,
+}
+
+impl Collection {
+    /// Puts a staged change into its place.
+    pub fn publish(&self, staged: Staged, sync: Sync) -> Result<Published, MirrorError> {
+        let name = &staged.name;
+        let removal = matches!(staged.step, Step::Remove);
+        let replaced = match &staged.step {
+            Step::Add { temporary } => self.add(temporary, name)?,
+            Step::ReplaceFolder { temporary } => self.replace_folder(temporary, name)?,
+            Step::ReplaceBody { temporary } => {
+                let folder = self.replace_body(temporary, name)?;
+                if sync == Sync::Each {
+                    folder.sync()?;
+                }
+                None
+            }
+            Step::Remove => self.remove(name)?,
+        };
+        let mut files = Vec::new();
+        if !removal {
+            files.push(document_path(&self.encoded, name.as_str()));
+            let path = |file: &String| attachment_path(&self.encoded, name.as_str(), file);
+            files.extend(staged.attachments.iter().map(path));
+        }
+        let attachments = staged.attachments.len() as u64;
+        Ok(Published { files, bytes: staged.bytes, attachments, replaced })
+    }
+
+    fn add(&self, temporary: &str, name: &Name) -> Result<Option<String>, MirrorError> {
+        let staging = &self.mirror.staging;
+        match staging.rename_new(temporary, &self.folder, name.as_str()) {
+            Ok(()) => Ok(None),
+            // Something came into its place since we looked; it goes the way of a replaced folder.
+            Err(Errno::EXIST) => self.replace_folder(temporary, name),
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                // This file system cannot promise to replace nothing, but a plain rename of a
+                // folder replaces at most an empty folder.
+                staging
+                    .rename(temporary, &self.folder, name.as_str())
+                    .map_err(|error| self.folder.error("rename to", name.as_str(), error))?;
+                Ok(None)
+            }
+            Err(error) => Err(self.folder.error("rename to", name.as_str(), error)),
+        }
+    }
+
+    fn replace_folder(&self, temporary: &str, name: &Name) -> Result<Option<String>, MirrorError> {
+        let staging = &self.mirror.staging;
+        match staging.exchange(temporary, &self.folder, name.as_str()) {
+            Ok(()) => Ok(Some(temporary.to_owned())),
+            Err(Errno::NOENT) => self.add(temporary, name),
+            Err(Errno::INVAL | Errno::NOSYS) => self.replace_stepwise(temporary, name),
+            Err(error) => Err(self.folder.error("exchange", name.as_str(), error)),
+        }
+    }
+
+    /// Where two folders cannot be swapped: the old one steps aside first. A reader may find no
+    /// document for a moment, but never half of one.
+    fn replace_stepwise(
+        &self,
+        temporary: &str,
+        name: &Name,
+    ) -> Result<Option<String>, MirrorError> {
+        let replaced = self.remove(name)?;
+        self.mirror
+            .staging
+            .rename(temporary, &self.folder, name.as_str())
+            .map_err(|error| self.folder.error("rename to", name.as_str(), error))?;
+        Ok(replaced)
+    }
+
+    fn replace_body(&self, temporary: &str, name: &Name) -> Result<Folder, MirrorError> {
+        let folder = self.folder.open(name.as_str())?;
+        let folder =
+            folder.ok_or_else(|| self.folder.error("open", name.as_str(), Errno::NOENT))?;
+        self.mirror
+            .staging
+            .rename(temporary, &folder, DOCUMENT)
+            .map_err(|error| folder.error("rename to", DOCUMENT, error))?;
+        Ok(folder)
+    }
+
+    fn remove(&self, name: &Name) -> Result<Option<String>, MirrorError> {
+        let aside = self.mirror.temporary_name();
+        match self.folder.rename(name.as_str(), &self.mirror.staging, &aside) {
+            Ok(()) => Ok(Some(aside)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(self.folder.error("move away", name.as_str(), error)),
+        }
+    }
+}
+
+impl Mirror {
+    /// Removes from staging what published changes replaced.
+    pub fn dispose<'a>(
+        &self,
+        published: impl IntoIterator<Item = &'a Published>,
+    ) -> Result<(), MirrorError> {
+        for name in published.into_iter().filter_map(|published| published.replaced.as_deref()) {
+            self.staging.remove(name)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! Walking the tree: the sweep of what an interrupted run left, and the listing of what we hold.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use walkdir::WalkDir;
+
+use super::beneath::Folder;
+use super::collection::Collection;
+use super::error::MirrorError;
+use super::layout::DOCUMENT;
+use super::names::Decoded;
+use crate::document::{DocumentId, Head};
+
+/// Removes everything from staging.
+pub(super) fn sweep(staging: &Folder) -> Result<(), MirrorError> {
+    for name in names(staging)? {
+        staging.remove(&name)?;
+    }
+    Ok(())
+}
+
+/// Whether this file system takes upper and lower case for the same.
+pub(super) fn folds_case(staging: &Folder) -> Result<bool, MirrorError> {
+    const NAMES: [&str; 2] = ["case-a", "CASE-A"];
+    staging.create(NAMES[0])?;
+    let folds = staging.kind(NAMES[1])?.is_some();
+    staging.remove(NAMES[0])?;
+    Ok(folds)
+}
+
+impl Collection {
+    /// Whether the tree holds nothing of this collection.
+    pub fn is_empty(&self) -> Result<bool, MirrorError> {
+        Ok(self.is_new() || entries(&self.folder).next().transpose()?.is_none())
+    }
+
+    /// The ids of all documents that the tree holds, in no order. Folders that Plainfold could not
+    /// have written are passed over.
+    pub fn documents(&self) -> impl Iterator<Item = Result<DocumentId, MirrorError>> + '_ {
+        entries(&self.folder).filter_map(|entry| match entry {
+            Ok(name) => self.id_of(&name).transpose(),
+            Err(error) => Some(Err(error)),
+        })
+    }
+
+    /// The id whose folder has this name; `None` where it is no document's.
+    fn id_of(&self, name: &str) -> Result<Option<DocumentId>, MirrorError> {
+        match self.mirror.format.names.decode(name) {
+            Decoded::Exact(id) => Ok(Some(id.into())),
+            Decoded::Foreign => Ok(None),
+            Decoded::Hashed => {
+                let Ok(Some(folder)) = self.folder.open(name) else { return Ok(None) };
+                let Some(mut file) = folder.open_file(DOCUMENT)? else { return Ok(None) };
+                let mut text = Vec::new();
+                file.read_to_end(&mut text).map_err(|error| {
+                    MirrorError::io("read", folder.path().join(DOCUMENT), error)
+                })?;
+                let id = Head::read(&text).unwrap_or_default().id;
+                let fits = |id: &str| self.document_name(id).as_str() == name;
+                Ok(id.filter(|id| fits(id)).map(|id| DocumentId::from(&*id)))
+            }
+        }
+    }
+}
+
+fn names(folder: &Folder) -> Result<Vec<String>, MirrorError> {
+    entries(folder).collect()
+}
+
+/// The names directly in a folder. `walkdir` never follows a link in it; the path itself was
+/// opened without following one.
+fn entries(folder: &Folder) -> impl Iterator<Item = Result<String, MirrorError>> {
+    let path: PathBuf = folder.path().to_owned();
+    let walk = WalkDir::new(&path).min_depth(1).max_depth(1).follow_root_links(false);
+    walk.into_iter().map(move |entry| match entry {
+        Ok(entry) => Ok(entry.file_name().to_string_lossy().into_owned()),
+        Err(error) => {
+            let at = error.path().map_or_else(|| path.clone(), std::path::Path::to_owned);
+            Err(MirrorError::io("list", at, std::io::Error::from(error)))
+        }
+    })
+}

@@ -1,0 +1,59 @@
+//! Making things durable: file by file for a handful, the whole file system at once for a batch.
+
+use std::fs::File;
+use std::io;
+
+use super::Mirror;
+use super::collection::Collection;
+use super::error::MirrorError;
+use super::publish::Published;
+use super::stage::Staged;
+
+/// How the changes of one batch are made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// Every file and folder as it is written: quickest for a handful.
+    Each,
+    /// The file system as a whole, once before publishing and once after: cheapest for many.
+    Together,
+}
+
+impl Sync {
+    /// The right way for a batch of so many changes.
+    pub fn for_batch(changes: usize) -> Self {
+        /// From about here on, one `syncfs` is cheaper than an `fsync` a file.
+        const HANDFUL: usize = 8;
+        if changes <= HANDFUL { Self::Each } else { Self::Together }
+    }
+
+    /// Makes a file durable, if files are synced one by one.
+    pub(super) fn file(self, file: &File) -> io::Result<()> {
+        if self == Self::Each { file.sync_all() } else { Ok(()) }
+    }
+}
+
+impl Mirror {
+    /// The staged changes are durable after this, and may be published.
+    pub fn sync_staged(&self, staged: &[Staged], sync: Sync) -> Result<(), MirrorError> {
+        let written = staged.iter().any(|change| change.bytes > 0);
+        if sync == Sync::Together && written {
+            self.staging.sync_file_system()?;
+        }
+        Ok(())
+    }
+
+    /// The published changes of one collection are durable after this, and may be committed.
+    pub fn sync_published(
+        &self,
+        collection: &Collection,
+        published: &[Published],
+        sync: Sync,
+    ) -> Result<(), MirrorError> {
+        match sync {
+            _ if published.is_empty() => Ok(()),
+            Sync::Together => self.staging.sync_file_system(),
+            // Names in the documents' own folders were synced as they changed.
+            Sync::Each => collection.folder.sync(),
+        }
+    }
+}
