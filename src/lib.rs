@@ -10,4 +10,5 @@ pub mod client;
 pub mod document;
 pub mod event;
 pub mod mirror;
+pub mod pipeline;
 pub mod source;

@@ -1,1 +1,368 @@
-//! Placeholder.
+//! The one place that waits and tries again: an adaptor over a feed, and one over a single request.
+//!
+//! Sources say what kind of error it is; here it is decided what follows from that. It must not
+//! know any store.
+
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures_util::stream::{self, BoxStream, Stream, StreamExt};
+
+use super::{FeedEvent, Mode, Since, Source, SourceError};
+use std::sync::Arc;
+
+/// How long to wait between tries, and when to give up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// The first pause. Each further one is about twice as long, with jitter.
+    pub first: Duration,
+    /// The longest pause.
+    pub longest: Duration,
+    /// After so long without any progress a feed is given up; `None` is never.
+    pub give_up_after: Option<Duration>,
+    /// How often a single document or attachment is tried.
+    pub attempts: usize,
+}
+
+impl RetryPolicy {
+    /// For a catch-up: somebody waits for the exit code.
+    pub const CATCH_UP: Self = Self {
+        first: Duration::from_millis(250),
+        longest: Duration::from_secs(10),
+        give_up_after: Some(Duration::from_secs(30)),
+        attempts: 4,
+    };
+
+    /// For a service: the source comes back one day.
+    pub const FOLLOW: Self = Self {
+        first: Duration::from_millis(250),
+        longest: Duration::from_secs(30),
+        give_up_after: None,
+        attempts: 4,
+    };
+
+    fn pauses(&self) -> ExponentialBackoff {
+        ExponentialBuilder::default()
+            .with_min_delay(self.first)
+            .with_max_delay(self.longest)
+            .with_jitter()
+            .without_max_times()
+            .build()
+    }
+}
+
+/// What a resilient feed says.
+#[derive(Clone, Debug)]
+pub enum Fed {
+    /// The feed itself spoke.
+    Event(FeedEvent),
+    /// The feed broke, and is opened again after a pause.
+    Waiting {
+        /// What broke it.
+        error: SourceError,
+        /// The pause.
+        pause: Duration,
+    },
+}
+
+/// A feed that survives what can be survived. Its only errors are final.
+///
+/// It opens the feed again after the last position that was yielded, so that nothing is lost and
+/// rows may be repeated.
+pub fn resilient(
+    source: Arc<dyn Source>,
+    since: Since,
+    mode: Mode,
+    policy: RetryPolicy,
+) -> impl Stream<Item = Result<Fed, SourceError>> + Send {
+    let feed = Feed {
+        source,
+        mode,
+        policy,
+        since,
+        state: State::Closed,
+        pauses: policy.pauses(),
+        stuck: None,
+    };
+    stream::unfold(feed, |mut feed| async move { Some((feed.step().await?, feed)) })
+}
+
+struct Feed {
+    source: Arc<dyn Source>,
+    mode: Mode,
+    policy: RetryPolicy,
+    /// From where it would be opened now.
+    since: Since,
+    state: State,
+    pauses: ExponentialBackoff,
+    /// Since when, and from where, no progress has been made.
+    stuck: Option<(Instant, Since)>,
+}
+
+enum State {
+    Closed,
+    Open(BoxStream<'static, Result<FeedEvent, SourceError>>),
+    Pausing(Duration),
+    Over,
+}
+
+impl Feed {
+    async fn step(&mut self) -> Option<Result<Fed, SourceError>> {
+        loop {
+            match &mut self.state {
+                State::Over => return None,
+                State::Pausing(pause) => {
+                    tokio::time::sleep(*pause).await;
+                    self.state = State::Closed;
+                }
+                State::Closed => {
+                    self.state = State::Open(self.source.changes(self.since.clone(), self.mode));
+                }
+                State::Open(stream) => match stream.next().await {
+                    Some(Ok(event)) => {
+                        self.note(&event);
+                        return Some(Ok(Fed::Event(event)));
+                    }
+                    None if self.mode == Mode::CatchUp => self.state = State::Over,
+                    None => {
+                        let error = SourceError::transient("the feed ended by itself");
+                        return Some(self.broken(error));
+                    }
+                    Some(Err(error)) => return Some(self.broken(error)),
+                },
+            }
+        }
+    }
+
+    /// Moves the place from which the feed would be opened again.
+    fn note(&mut self, event: &FeedEvent) {
+        let position = match event {
+            FeedEvent::ScanStarted { reason } => {
+                self.since = Since::Scan(reason.clone());
+                return;
+            }
+            FeedEvent::ScanFinished { position, .. } => Some(position),
+            // An interrupted scan starts over: what it had seen is not remembered.
+            _ if matches!(self.since, Since::Scan(_)) => None,
+            FeedEvent::Position(position) => Some(position),
+            FeedEvent::Change(change) => change.position.as_ref(),
+            FeedEvent::Unreadable(row) => row.position.as_ref(),
+            FeedEvent::CaughtUp | FeedEvent::Progress(_) => None,
+        };
+        if let Some(position) = position {
+            self.since = Since::Position(position.clone());
+        }
+        let moved = self.stuck.as_ref().is_some_and(|(_, place)| *place != self.since);
+        if moved || matches!(event, FeedEvent::CaughtUp) {
+            self.stuck = None;
+            self.pauses = self.policy.pauses();
+        }
+    }
+
+    fn broken(&mut self, error: SourceError) -> Result<Fed, SourceError> {
+        let asked = match &error {
+            SourceError::Transient { retry_after, .. } => *retry_after,
+            // A service waits for a database that may be created again.
+            SourceError::Missing { .. } if self.mode == Mode::Follow => Some(self.policy.longest),
+            SourceError::Expired { reason } => {
+                let again = matches!(self.since, Since::Scan(_));
+                self.since = Since::Scan(reason.clone());
+                // The first time a scan follows at once; a source that refuses even that waits.
+                (!again).then_some(Duration::ZERO)
+            }
+            SourceError::Missing { .. }
+            | SourceError::Refused { .. }
+            | SourceError::Permanent { .. } => {
+                self.state = State::Over;
+                return Err(error);
+            }
+        };
+        let now = Instant::now();
+        let (stuck_since, _) = self.stuck.get_or_insert((now, self.since.clone()));
+        let next = self.pauses.next().unwrap_or(self.policy.longest);
+        let pause = match asked {
+            Some(Duration::ZERO) => Duration::ZERO,
+            Some(asked) => asked.max(next),
+            None => next,
+        };
+        let stuck_for = now - *stuck_since;
+        if self.policy.give_up_after.is_some_and(|patience| stuck_for + pause > patience) {
+            self.state = State::Over;
+            return Err(error);
+        }
+        self.state = State::Pausing(pause);
+        Ok(Fed::Waiting { error, pause })
+    }
+}
+
+/// Tries a single request again while its error is transient, or while what it asks for is missing
+/// (a cluster may lag), up to `policy.attempts` times.
+pub async fn attempts<T, F>(
+    policy: &RetryPolicy,
+    mut request: impl FnMut() -> F,
+) -> Result<T, SourceError>
+where
+    F: Future<Output = Result<T, SourceError>>,
+{
+    let mut pauses = policy.pauses().take(policy.attempts.saturating_sub(1));
+    loop {
+        let error = match request().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let asked = match &error {
+            SourceError::Transient { retry_after, .. } => retry_after.unwrap_or_default(),
+            SourceError::Missing { .. } => Duration::ZERO,
+            _ => return Err(error),
+        };
+        let Some(pause) = pauses.next() else { return Err(error) };
+        tokio::time::sleep(pause.max(asked)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use bytes::Bytes;
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+
+    use super::*;
+    use crate::document::{Attachment, DocumentId, Position, Revision};
+    use crate::source::{ByteStream, Reading, Wanted};
+
+    /// A source that says what it was told to say, one script an opening.
+    struct Scripted {
+        scripts: Mutex<Vec<Vec<Result<FeedEvent, SourceError>>>>,
+        opened: Mutex<Vec<Since>>,
+    }
+
+    impl Source for Scripted {
+        fn changes(
+            &self,
+            since: Since,
+            _mode: Mode,
+        ) -> BoxStream<'static, Result<FeedEvent, SourceError>> {
+            self.opened.lock().unwrap().push(since);
+            let script = self.scripts.lock().unwrap().pop().unwrap_or_default();
+            stream::iter(script).boxed()
+        }
+
+        fn document<'a>(
+            &'a self,
+            _id: &'a DocumentId,
+            _position: Option<&'a Position>,
+        ) -> BoxFuture<'a, Result<Reading, SourceError>> {
+            async { Ok(Reading::Unknown) }.boxed()
+        }
+
+        fn attachment<'a>(
+            &'a self,
+            _id: &'a DocumentId,
+            _revision: &'a Revision,
+            _attachment: &'a Attachment,
+        ) -> BoxFuture<'a, Result<ByteStream, SourceError>> {
+            async { Err(SourceError::missing("none")) }.boxed()
+        }
+
+        fn attachments<'a>(
+            &'a self,
+            _wanted: &'a [Wanted],
+        ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>> {
+            async { Ok(Vec::new()) }.boxed()
+        }
+    }
+
+    fn at(token: &str) -> Position {
+        Position::new(token, "".into(), None)
+    }
+
+    fn position(token: &str) -> Result<FeedEvent, SourceError> {
+        Ok(FeedEvent::Position(at(token)))
+    }
+
+    fn cut() -> Result<FeedEvent, SourceError> {
+        Err(SourceError::transient("the connection was cut"))
+    }
+
+    const QUICK: RetryPolicy = RetryPolicy {
+        first: Duration::from_millis(1),
+        longest: Duration::from_millis(2),
+        give_up_after: Some(Duration::from_millis(40)),
+        attempts: 3,
+    };
+
+    async fn run(
+        mut scripts: Vec<Vec<Result<FeedEvent, SourceError>>>,
+        since: Since,
+        mode: Mode,
+    ) -> (Vec<Result<Fed, SourceError>>, Vec<Since>) {
+        scripts.reverse();
+        let source = Arc::new(Scripted { scripts: Mutex::new(scripts), opened: Mutex::default() });
+        let feed = resilient(Arc::clone(&source) as Arc<dyn Source>, since, mode, QUICK);
+        let said = feed.take(200).collect().await;
+        let opened = source.opened.lock().unwrap().clone();
+        (said, opened)
+    }
+
+    #[tokio::test]
+    async fn a_broken_feed_goes_on_after_the_last_position() {
+        let scripts = vec![
+            vec![position("1"), position("2"), cut()],
+            vec![position("3"), Ok(FeedEvent::CaughtUp)],
+        ];
+        let (said, opened) = run(scripts, Since::Start, Mode::CatchUp).await;
+        assert_eq!(opened, [Since::Start, Since::Position(at("2"))]);
+        assert!(matches!(said[2], Ok(Fed::Waiting { .. })));
+        assert!(matches!(said.last(), Some(Ok(Fed::Event(FeedEvent::CaughtUp)))));
+    }
+
+    #[tokio::test]
+    async fn a_feed_that_makes_no_progress_is_given_up() {
+        let scripts = (0..100).map(|_| vec![position("1"), cut()]).collect();
+        let (said, opened) = run(scripts, Since::Start, Mode::CatchUp).await;
+        assert!(opened.len() > 2, "it was tried again");
+        assert!(matches!(said.last(), Some(Err(SourceError::Transient { .. }))));
+    }
+
+    #[tokio::test]
+    async fn an_expired_position_leads_to_a_scan_which_an_interruption_starts_over() {
+        let expired = || Err(SourceError::Expired { reason: "it was created again".into() });
+        let scan = || Ok(FeedEvent::ScanStarted { reason: "it was created again".into() });
+        let finished = Ok(FeedEvent::ScanFinished { position: at("9"), exhaustive: true });
+        let scripts = vec![
+            vec![expired()],
+            vec![scan(), position("1"), cut()],
+            vec![scan(), position("1"), finished, cut()],
+            vec![Ok(FeedEvent::CaughtUp)],
+        ];
+        let (_, opened) = run(scripts, Since::Position(at("5")), Mode::CatchUp).await;
+        let scanning = Since::Scan("it was created again".into());
+        let expected =
+            [Since::Position(at("5")), scanning.clone(), scanning, Since::Position(at("9"))];
+        assert_eq!(opened, expected);
+    }
+
+    #[tokio::test]
+    async fn refused_credentials_are_never_tried_twice() {
+        for mode in [Mode::CatchUp, Mode::Follow] {
+            let refused = SourceError::Refused { what: "wrong password".into() };
+            let (said, opened) = run(vec![vec![Err(refused)]], Since::Start, mode).await;
+            assert_eq!(opened.len(), 1);
+            assert!(matches!(said[..], [Err(SourceError::Refused { .. })]));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_single_request_is_tried_so_often_and_no_oftener() {
+        let tries = Mutex::new(0);
+        let answer: Result<(), _> = attempts(&QUICK, || {
+            *tries.lock().unwrap() += 1;
+            async { Err(SourceError::transient("busy")) }
+        })
+        .await;
+        assert!(answer.is_err());
+        assert_eq!(*tries.lock().unwrap(), 3);
+    }
+}

@@ -1,0 +1,174 @@
+//! Changes gathered for one round through the durable steps, the newest of each document.
+
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+
+use crate::checkpoint::Failure;
+use crate::document::{Change, Content, Document, DocumentId, DocumentState, Position};
+use crate::mirror::Authority;
+use crate::source::Unreadable;
+
+/// An attachment up to this size is fetched together with others and held in memory on its way.
+pub const SMALL_ATTACHMENT: u64 = 64 * 1024;
+
+/// A batch has at most so many changes.
+const MOST_CHANGES: usize = 2_000;
+
+/// A batch has at most about so many bytes, attachments that will be held in memory included. A
+/// single change may be larger; then it is alone.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// A change, and whether it may replace a newer revision.
+#[derive(Debug)]
+pub struct Item {
+    pub change: Change,
+    pub authority: Authority,
+}
+
+/// Changes that are made durable together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub items: Vec<Item>,
+    pub unreadable: Vec<Unreadable>,
+    /// Documents that failed again when they were revisited.
+    pub failed: Vec<Failure>,
+    /// Documents that had failed, and that the source does not know any more.
+    pub gone: Vec<DocumentId>,
+    /// The place in the feed after this batch, if it moved.
+    pub position: Option<Position>,
+    places: HashMap<DocumentId, usize>,
+    bytes: usize,
+}
+
+impl Batch {
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+            && self.unreadable.is_empty()
+            && self.failed.is_empty()
+            && self.gone.is_empty()
+            && self.position.is_none()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.items.len() + self.unreadable.len() >= MOST_CHANGES || self.bytes >= MOST_BYTES
+    }
+
+    /// Whether `change` has to wait for the next batch: this one holds a newer revision of the same
+    /// document, and which of the two is right can only be asked when the newer one is in the tree.
+    pub fn conflicts_with(&self, change: &Change) -> bool {
+        let held = self.places.get(&change.id).map(|place| &self.items[*place].change.revision);
+        held.is_some_and(|held| change.revision.age(held) == Some(Ordering::Less))
+    }
+
+    /// Adds a change; an earlier one of the same document is not needed any more.
+    pub fn push(&mut self, change: Change, authority: Authority) {
+        if let Some(position) = &change.position {
+            self.position = Some(position.clone());
+        }
+        self.bytes += weight(&change);
+        let item = Item { change, authority };
+        match self.places.get(&item.change.id) {
+            Some(place) => self.items[*place] = item,
+            None => {
+                self.places.insert(item.change.id.clone(), self.items.len());
+                self.items.push(item);
+            }
+        }
+    }
+
+    /// Adds a row that could not be made into a change.
+    pub fn push_unreadable(&mut self, row: Unreadable) {
+        if let Some(position) = &row.position {
+            self.position = Some(position.clone());
+        }
+        self.unreadable.push(row);
+    }
+
+    /// The documents that this batch is about.
+    pub fn ids(&self) -> HashSet<DocumentId> {
+        self.places.keys().cloned().collect()
+    }
+}
+
+/// What a change takes in memory before it is written, with the small attachments that will be
+/// fetched for it.
+fn weight(change: &Change) -> usize {
+    let fetched = match &change.state {
+        DocumentState::Present(Document { attachments, .. }) => attachments
+            .iter()
+            .filter(|attachment| matches!(attachment.content, Content::Remote(_)))
+            .filter_map(|attachment| attachment.length)
+            .filter(|length| *length <= SMALL_ATTACHMENT)
+            .sum(),
+        DocumentState::Deleted(_) => 0,
+    };
+    change.weight() + usize::try_from(fetched).unwrap_or(usize::MAX / 2)
+}
+
+/// The documents seen in a scan, as hashes: 16 bytes each, so that a million ids stay small. Two
+/// different ids with the same hash do not happen in practice (128 bits).
+#[derive(Debug, Default)]
+pub struct Seen {
+    hashes: HashSet<[u8; 16]>,
+    /// A row without an id was met: which document it stood for is unknown.
+    pub blind: bool,
+}
+
+impl Seen {
+    pub fn insert(&mut self, id: &DocumentId) {
+        self.hashes.insert(hash(id));
+    }
+
+    pub fn contains(&self, id: &DocumentId) -> bool {
+        self.hashes.contains(&hash(id))
+    }
+}
+
+fn hash(id: &DocumentId) -> [u8; 16] {
+    let hash = blake3::hash(id.as_str().as_bytes());
+    let mut short = [0; 16];
+    short.copy_from_slice(&hash.as_bytes()[..16]);
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deletion(id: &str, revision: &str, token: Option<&str>) -> Change {
+        Change {
+            id: id.into(),
+            revision: revision.into(),
+            position: token.map(|token| Position::new(token, "".into(), None)),
+            state: DocumentState::Deleted(None),
+        }
+    }
+
+    #[test]
+    fn only_the_newest_change_of_a_document_stays_and_the_position_moves_on() {
+        let mut batch = Batch::default();
+        batch.push(deletion("a", "1-x", Some("1")), Authority::Feed);
+        batch.push(deletion("b", "1-x", None), Authority::Feed);
+        batch.push(deletion("a", "2-x", Some("3")), Authority::Feed);
+        let revisions: Vec<_> =
+            batch.items.iter().map(|item| item.change.revision.as_str()).collect();
+        assert_eq!(revisions, ["2-x", "1-x"]);
+        assert_eq!(batch.position.unwrap().token(), "3");
+    }
+
+    #[test]
+    fn a_row_without_a_position_never_moves_it() {
+        let mut batch = Batch::default();
+        batch.push(deletion("a", "1-x", None), Authority::Feed);
+        assert!(batch.position.is_none());
+    }
+
+    #[test]
+    fn an_older_revision_waits_for_the_next_batch() {
+        let mut batch = Batch::default();
+        batch.push(deletion("a", "2-x", None), Authority::Feed);
+        assert!(batch.conflicts_with(&deletion("a", "1-x", None)));
+        assert!(!batch.conflicts_with(&deletion("a", "3-x", None)));
+        assert!(!batch.conflicts_with(&deletion("b", "1-x", None)));
+    }
+}

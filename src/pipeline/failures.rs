@@ -1,0 +1,130 @@
+//! The documents of a collection that could not be mirrored: known at once, kept beside the
+//! checkpoint, tried again.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::checkpoint::Failure;
+use crate::document::{Change, DocumentId};
+use crate::source::Unreadable;
+
+/// The failures of one collection, as they stand in the state.
+#[derive(Debug, Default)]
+pub struct Failures {
+    known: Mutex<HashMap<String, Failure>>,
+}
+
+impl Failures {
+    /// Those that the state remembers.
+    pub fn new(failures: Vec<Failure>) -> Self {
+        let known = failures.into_iter().map(|failure| (key(&failure), failure)).collect();
+        Self { known: Mutex::new(known) }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.known().len() as u64
+    }
+
+    pub fn all(&self) -> Vec<Failure> {
+        self.known().values().cloned().collect()
+    }
+
+    /// Notes that a document failed, again perhaps.
+    pub fn note(&self, mut failure: Failure) -> Failure {
+        let mut known = self.known();
+        if let Some(earlier) = known.get(&key(&failure)) {
+            failure.attempts = earlier.attempts.saturating_add(1);
+            failure.since = earlier.since;
+            failure.position = failure.position.or_else(|| earlier.position.clone());
+        }
+        known.insert(key(&failure), failure.clone());
+        failure
+    }
+
+    /// Whether this document is among them; it is not any more.
+    pub fn forget(&self, id: &DocumentId) -> bool {
+        self.known().remove(id.as_str()).is_some()
+    }
+
+    pub fn forget_all(&self) {
+        self.known().clear();
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Failure>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(failure: &Failure) -> String {
+    match &failure.document {
+        Some(id) => id.to_string(),
+        // No id contains what only a place can start with: a NUL before its words.
+        None => format!("\0{}", failure.place),
+    }
+}
+
+/// The failure of a row that could not be made into a change.
+pub fn of_row(row: Unreadable) -> Failure {
+    let now = Timestamp::now();
+    Failure {
+        document: row.id,
+        revision: row.revision,
+        place: row.place,
+        reason: row.reason,
+        position: row.position,
+        attempts: 1,
+        since: now,
+        at: now,
+    }
+}
+
+/// The failure of a change that could not be applied.
+pub fn of_change(change: &Change, reason: String) -> Failure {
+    let now = Timestamp::now();
+    Failure {
+        document: Some(change.id.clone()),
+        revision: Some(change.revision.clone()),
+        place: format!("document `{}`", change.id.as_str().escape_debug()),
+        reason,
+        position: change.position.clone(),
+        attempts: 1,
+        since: now,
+        at: now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(id: Option<&str>, reason: &str) -> Failure {
+        of_row(Unreadable {
+            id: id.map(DocumentId::from),
+            revision: None,
+            place: "row at byte 5".into(),
+            position: None,
+            reason: reason.into(),
+        })
+    }
+
+    #[test]
+    fn a_document_that_fails_again_counts_its_attempts() {
+        let failures = Failures::default();
+        failures.note(failure(Some("a"), "first"));
+        let again = failures.note(failure(Some("a"), "second"));
+        assert_eq!((again.attempts, again.reason.as_str()), (2, "second"));
+        assert_eq!(failures.count(), 1);
+        assert!(failures.forget(&"a".into()));
+        assert!(!failures.forget(&"a".into()));
+    }
+
+    #[test]
+    fn rows_without_an_id_are_told_apart_by_their_place() {
+        let failures = Failures::default();
+        failures.note(failure(None, "x"));
+        failures.note(failure(Some("row at byte 5"), "x"));
+        assert_eq!(failures.count(), 2);
+    }
+}

@@ -1,0 +1,257 @@
+//! Getting the bytes of attachments: small ones many at a time, large ones streamed into staging.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use super::batch::SMALL_ATTACHMENT;
+use super::failures;
+use super::prepare::Pending;
+use super::{Pipeline, PipelineError};
+use crate::checkpoint::Failure;
+use crate::document::{Content, DocumentId};
+use crate::mirror::{Blob, MirrorError, Sync};
+use crate::source::retry::{RetryPolicy, attempts};
+use crate::source::{SourceError, Wanted};
+
+/// So many requests for attachments run at once.
+const CONCURRENCY: usize = 4;
+/// A request for small attachments asks for at most so many, and so many bytes.
+const GROUP: (usize, u64) = (100, 1024 * 1024);
+/// Pieces of a large attachment that may wait for the disk.
+const PIECES: usize = 4;
+
+/// What came of fetching.
+pub struct Fetched {
+    pub complete: Vec<Pending>,
+    pub failed: Vec<Failure>,
+}
+
+/// An attachment that is fetched: whose it is, as a place in the list of pending writes, and which.
+struct Task {
+    owner: usize,
+    wanted: Wanted,
+}
+
+/// One request, or a few for a large attachment.
+enum Job {
+    Small(Vec<Task>),
+    Large(Task),
+}
+
+type Outcome = (Task, Result<Blob, FetchError>);
+
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    #[error(transparent)]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl Pipeline {
+    /// Fetches what the writes in `pending` lack. A document of which an attachment cannot be had
+    /// fails alone; when the source itself breaks, so does the batch, unless the document is a
+    /// known suspect.
+    pub(super) async fn fetch(
+        &self,
+        mut pending: Vec<Pending>,
+        suspects: &HashSet<DocumentId>,
+        sync: Sync,
+    ) -> Result<Fetched, PipelineError> {
+        let jobs = jobs(&mut pending);
+        let mut outcomes = stream::iter(jobs)
+            .map(|job| self.fetch_job(job, sync))
+            .buffer_unordered(CONCURRENCY)
+            .boxed();
+        let mut failures: HashMap<usize, Failure> = HashMap::new();
+        while let Some(outcomes) = outcomes.next().await {
+            for (Task { owner, wanted }, outcome) in outcomes {
+                match outcome {
+                    Ok(blob) => {
+                        pending[owner].blobs.insert(wanted.attachment.name, blob);
+                    }
+                    Err(FetchError::Mirror(error)) => return Err(error.into()),
+                    Err(FetchError::Task(error)) => return Err(error.into()),
+                    Err(FetchError::Source(error)) => {
+                        let suspect = suspects.contains(&wanted.id);
+                        let failure = judge(&pending[owner], &wanted, error, suspect)?;
+                        failures.entry(owner).or_insert(failure);
+                    }
+                }
+            }
+        }
+        drop(outcomes);
+        let mut complete = Vec::with_capacity(pending.len());
+        for (owner, item) in pending.into_iter().enumerate() {
+            if failures.contains_key(&owner) {
+                for blob in item.blobs.into_values() {
+                    self.collection.discard(blob)?;
+                }
+            } else {
+                complete.push(item);
+            }
+        }
+        Ok(Fetched { complete, failed: failures.into_values().collect() })
+    }
+
+    async fn fetch_job(&self, job: Job, sync: Sync) -> Vec<Outcome> {
+        match job {
+            Job::Small(tasks) => self.fetch_small(tasks).await,
+            Job::Large(task) => {
+                let policy = &self.options.retry;
+                let outcome = loop_until(policy, || self.fetch_large(&task.wanted, sync)).await;
+                vec![(task, outcome)]
+            }
+        }
+    }
+
+    /// Fetches a group in one request, and tries again, one by one, what that did not bring.
+    async fn fetch_small(&self, tasks: Vec<Task>) -> Vec<Outcome> {
+        let wanted: Vec<Wanted> = tasks.iter().map(|task| task.wanted.clone()).collect();
+        let policy = &self.options.retry;
+        let answers = match attempts(policy, || self.source.attachments(&wanted)).await {
+            Ok(answers) => answers,
+            Err(error) => vec![Err(error); tasks.len()],
+        };
+        let mut outcomes = Vec::with_capacity(tasks.len());
+        for (task, answer) in tasks.into_iter().zip(answers) {
+            let bytes = match answer {
+                Err(SourceError::Missing { .. } | SourceError::Transient { .. }) => {
+                    attempts(policy, || self.fetch_one(&task.wanted)).await
+                }
+                answer => answer,
+            };
+            outcomes.push((task, bytes.map(Blob::Bytes).map_err(FetchError::from)));
+        }
+        outcomes
+    }
+
+    async fn fetch_one(&self, wanted: &Wanted) -> Result<Bytes, SourceError> {
+        let answer = self.source.attachments(std::slice::from_ref(wanted)).await?;
+        let lost = || Err(SourceError::transient("the source answered nothing"));
+        answer.into_iter().next().unwrap_or_else(lost)
+    }
+
+    /// Streams an attachment into a file of staging.
+    async fn fetch_large(&self, wanted: &Wanted, sync: Sync) -> Result<Blob, FetchError> {
+        let Wanted { id, revision, attachment } = wanted;
+        let mut pieces = self.source.attachment(id, revision, attachment).await?;
+        let (sender, mut receiver) = mpsc::channel::<Bytes>(PIECES);
+        let collection = self.collection.clone();
+        let writing = spawn_blocking(move || {
+            let mut writer = collection.blob_writer()?;
+            while let Some(piece) = receiver.blocking_recv() {
+                writer.write(&piece)?;
+            }
+            Ok::<_, MirrorError>(writer)
+        });
+        let mut broken = None;
+        while let Some(piece) = pieces.next().await {
+            let sent = match piece {
+                Ok(piece) => sender.send(piece).await.is_ok(),
+                Err(error) => {
+                    broken = Some(error);
+                    false
+                }
+            };
+            // A writer that has ended says itself why.
+            if !sent {
+                break;
+            }
+        }
+        drop(sender);
+        let writer = writing.await??;
+        match broken {
+            None => Ok(spawn_blocking(move || writer.finish(sync)).await??),
+            Some(error) => {
+                writer.abandon()?;
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// Sorts what the writes lack into requests. What is at hand already is put into its place.
+fn jobs(pending: &mut [Pending]) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    let (mut group, mut group_bytes) = (Vec::new(), 0);
+    for (owner, item) in pending.iter_mut().enumerate() {
+        for attachment in &item.write.fetch {
+            let name = Arc::clone(&attachment.name);
+            if let Content::Inline(bytes) = &attachment.content {
+                item.blobs.insert(name, Blob::Bytes(bytes.clone()));
+                continue;
+            }
+            let task = Task {
+                owner,
+                wanted: Wanted {
+                    id: item.change.id.clone(),
+                    revision: item.change.revision.clone(),
+                    attachment: attachment.clone(),
+                },
+            };
+            match attachment.length.filter(|length| *length <= SMALL_ATTACHMENT) {
+                None => jobs.push(Job::Large(task)),
+                Some(length) => {
+                    if group.len() >= GROUP.0 || group_bytes + length > GROUP.1 {
+                        jobs.push(Job::Small(std::mem::take(&mut group)));
+                        group_bytes = 0;
+                    }
+                    group.push(task);
+                    group_bytes += length;
+                }
+            }
+        }
+    }
+    if !group.is_empty() {
+        jobs.push(Job::Small(group));
+    }
+    jobs
+}
+
+/// What a source's error means for the document.
+fn judge(
+    pending: &Pending,
+    wanted: &Wanted,
+    error: SourceError,
+    suspect: bool,
+) -> Result<Failure, PipelineError> {
+    match error {
+        SourceError::Refused { .. } => Err(error.into()),
+        SourceError::Transient { .. } if !suspect => {
+            Err(PipelineError::Interrupted { document: wanted.id.clone(), error })
+        }
+        error => {
+            let name = wanted.attachment.name.escape_debug();
+            let reason = format!("attachment `{name}`: {error}");
+            Ok(failures::of_change(&pending.change, reason))
+        }
+    }
+}
+
+/// [`attempts`] for an operation that may also fail on our side, which is final.
+async fn loop_until<F>(
+    policy: &RetryPolicy,
+    mut request: impl FnMut() -> F,
+) -> Result<Blob, FetchError>
+where
+    F: Future<Output = Result<Blob, FetchError>>,
+{
+    attempts(policy, || {
+        let request = request();
+        async {
+            match request.await {
+                Err(FetchError::Source(error)) => Err(error),
+                other => Ok(other),
+            }
+        }
+    })
+    .await?
+}

@@ -1,0 +1,261 @@
+//! Reading the feed into batches.
+//!
+//! A batch is handed on as soon as the next task is free and the feed has nothing more at hand; so
+//! a live change is not held up, and a catch-up fills its batches by itself.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{Batch, Seen};
+use super::failures;
+use super::report::Phase;
+use super::{Pipeline, PipelineError, Work};
+use crate::checkpoint::Failure;
+use crate::document::DocumentId;
+use crate::mirror::Authority;
+use crate::source::retry::{Fed, attempts, resilient};
+use crate::source::{FeedEvent, Mode, Reading, Since, SourceError};
+
+/// While catching up, a batch waits so long for more: a sync is worth many documents.
+const LINGER: Duration = Duration::from_millis(20);
+
+/// Reads the feed from `since` until it ends or `stop`; what was read is handed on even then.
+pub async fn gather(
+    pipeline: Pipeline,
+    since: Since,
+    stop: CancellationToken,
+    out: mpsc::Sender<Work<Batch>>,
+) -> Result<(), PipelineError> {
+    let mut gatherer = Gatherer {
+        pipeline,
+        out,
+        batch: Batch::default(),
+        seen: None,
+        catching_up: true,
+        waiting: false,
+        deadline: Instant::now(),
+    };
+    gatherer.revisit(&stop).await?;
+    gatherer.read(since, &stop).await
+}
+
+/// What the reader of the feed does next.
+enum Next {
+    Fed(Result<Fed, SourceError>),
+    Revisit,
+    Again,
+    Stop,
+}
+
+struct Gatherer {
+    pipeline: Pipeline,
+    out: mpsc::Sender<Work<Batch>>,
+    batch: Batch,
+    /// The documents of the scan that is under way.
+    seen: Option<Seen>,
+    catching_up: bool,
+    /// The feed is broken, and is opened again.
+    waiting: bool,
+    /// When the batch is handed on at the latest, if there is room.
+    deadline: Instant,
+}
+
+impl Gatherer {
+    async fn read(&mut self, since: Since, stop: &CancellationToken) -> Result<(), PipelineError> {
+        let options = self.pipeline.options;
+        self.phase_of(&since);
+        let source = self.pipeline.source.clone();
+        let feed = resilient(source, since, options.mode, options.retry);
+        tokio::pin!(feed);
+        let mut revisits = tokio::time::interval(options.revisit);
+        revisits.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        revisits.reset();
+        loop {
+            let (some, full) = (!self.batch.is_empty(), self.batch.is_full());
+            let ripe = some && (full || !self.catching_up || Instant::now() >= self.deadline);
+            let next = tokio::select! {
+                biased;
+                () = stop.cancelled() => Next::Stop,
+                fed = feed.next(), if !full => fed.map_or(Next::Stop, Next::Fed),
+                permit = self.out.reserve(), if ripe => match permit {
+                    Ok(permit) => {
+                        permit.send(Work::Batch(std::mem::take(&mut self.batch)));
+                        Next::Again
+                    }
+                    // The next task has ended, and says itself why.
+                    Err(_) => Next::Stop,
+                },
+                () = tokio::time::sleep_until(self.deadline), if some && !ripe => Next::Again,
+                _ = revisits.tick(), if options.mode == Mode::Follow => Next::Revisit,
+            };
+            match next {
+                Next::Stop => break,
+                Next::Again => {}
+                Next::Fed(fed) => self.take(fed?).await,
+                Next::Revisit => self.revisit(stop).await?,
+            }
+        }
+        self.hand_on().await;
+        Ok(())
+    }
+
+    async fn take(&mut self, fed: Fed) {
+        match fed {
+            Fed::Event(event) => {
+                if std::mem::take(&mut self.waiting) {
+                    self.say_working();
+                }
+                self.take_event(event).await;
+            }
+            Fed::Waiting { error, pause } => {
+                // Whatever was read before the break is worth keeping.
+                self.hand_on().await;
+                self.say_waiting(&error, pause);
+            }
+        }
+    }
+
+    async fn take_event(&mut self, event: FeedEvent) {
+        if self.batch.is_empty() {
+            self.deadline = Instant::now() + LINGER;
+        }
+        match event {
+            FeedEvent::Change(change) => {
+                if let Some(seen) = &mut self.seen {
+                    seen.insert(&change.id);
+                }
+                if self.batch.conflicts_with(&change) {
+                    self.hand_on().await;
+                }
+                self.batch.push(change, Authority::Feed);
+            }
+            FeedEvent::Unreadable(row) => {
+                if let Some(seen) = &mut self.seen {
+                    match &row.id {
+                        Some(id) => seen.insert(id),
+                        None => seen.blind = true,
+                    }
+                }
+                self.batch.push_unreadable(row);
+            }
+            FeedEvent::Position(position) => self.batch.position = Some(position),
+            FeedEvent::ScanStarted { reason } => {
+                self.hand_on().await;
+                self.catching_up = true;
+                self.seen = Some(Seen::default());
+                self.send(Work::BeginScan(reason)).await;
+            }
+            FeedEvent::ScanFinished { position, exhaustive } => {
+                self.hand_on().await;
+                let seen = self.seen.take().filter(|_| exhaustive);
+                self.send(Work::EndScan { position, seen }).await;
+            }
+            FeedEvent::CaughtUp => {
+                self.hand_on().await;
+                self.catching_up = false;
+                self.send(Work::CaughtUp).await;
+            }
+            FeedEvent::Progress(progress) => {
+                self.pipeline.reporter.update(|report| report.progress = Some(progress));
+            }
+        }
+    }
+
+    async fn hand_on(&mut self) {
+        if !self.batch.is_empty() {
+            let batch = std::mem::take(&mut self.batch);
+            self.send(Work::Batch(batch)).await;
+        }
+    }
+
+    async fn send(&self, work: Work<Batch>) {
+        // When the next task has ended it says itself why, and this one is told to stop.
+        let _ended = self.out.send(work).await;
+    }
+
+    /// Tries the documents again that could not be mirrored.
+    async fn revisit(&mut self, stop: &CancellationToken) -> Result<(), PipelineError> {
+        let failures = self.pipeline.failures.all();
+        for failure in failures {
+            let Some(id) = &failure.document else { continue };
+            let reading = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                reading = self.read_again(id, &failure) => reading,
+            };
+            match reading {
+                Ok(Reading::Found(change)) => {
+                    if self.batch.is_full() {
+                        self.hand_on().await;
+                    }
+                    let change = crate::document::Change { position: None, ..change };
+                    self.batch.push(change, Authority::Confirmed);
+                }
+                Ok(Reading::Unknown) => self.batch.gone.push(id.clone()),
+                Err(error @ SourceError::Refused { .. }) => return Err(error.into()),
+                Err(error) => {
+                    let reason = error.to_string();
+                    let failure = Failure { reason, at: jiff::Timestamp::now(), ..failure };
+                    self.batch.failed.push(failure);
+                }
+            }
+        }
+        self.hand_on().await;
+        Ok(())
+    }
+
+    async fn read_again(&self, id: &DocumentId, failure: &Failure) -> Result<Reading, SourceError> {
+        let pipeline = &self.pipeline;
+        let position = failure.position.as_ref();
+        attempts(&pipeline.options.retry, || pipeline.source.document(id, position)).await
+    }
+
+    fn phase_of(&self, since: &Since) {
+        let phase = match since {
+            Since::Scan(_) => Phase::Scanning,
+            Since::Start | Since::Position(_) => Phase::CatchingUp,
+        };
+        self.pipeline.reporter.update(|report| report.phase = phase);
+    }
+
+    fn say_working(&self) {
+        let phase = match (&self.seen, self.catching_up) {
+            (Some(_), _) => Phase::Scanning,
+            (None, true) => Phase::CatchingUp,
+            (None, false) => Phase::Live,
+        };
+        tracing::info!(collection = %self.pipeline.collection.name(), "the source answers again");
+        self.pipeline.reporter.update(|report| {
+            report.phase = phase;
+            report.trouble = None;
+        });
+    }
+
+    fn say_waiting(&mut self, error: &SourceError, pause: Duration) {
+        let collection = self.pipeline.collection.name();
+        if pause.is_zero() {
+            tracing::warn!(%collection, "the feed is opened again: {error}");
+            return;
+        }
+        self.waiting = true;
+        let seconds = pause.as_secs_f32();
+        tracing::warn!(%collection, "{error}; trying again in {seconds:.1} s");
+        self.pipeline.reporter.update(|report| {
+            report.phase = Phase::Waiting;
+            report.trouble = Some(error.to_string());
+        });
+    }
+}
+
+impl Batch {
+    /// The failures that this batch brings, apart from those that come up as it is prepared.
+    pub fn take_failures(&mut self) -> Vec<Failure> {
+        let rows = std::mem::take(&mut self.unreadable);
+        let mut failed = std::mem::take(&mut self.failed);
+        failed.extend(rows.into_iter().map(failures::of_row));
+        failed
+    }
+}

@@ -1,0 +1,253 @@
+//! One collection: source -> mirror -> checkpoint -> events.
+//!
+//! Three tasks overlap: [`gather`] reads the feed into batches, [`prepare`] plans them, fetches
+//! attachments and stages files, [`settle`] makes them durable, publishes, commits and tells
+//! subscribers. Two batches may be in flight, and they commit in order. The pipeline must not know
+//! which store it follows, HTTP, or signals.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::checkpoint::{Checkpoints, Failure, StateError};
+use crate::document::{DocumentId, Position};
+use crate::event::Broadcast;
+use crate::mirror::{Collection, Mirror, MirrorError};
+use crate::source::retry::RetryPolicy;
+use crate::source::{Mode, Since, Source, SourceError};
+
+mod batch;
+mod failures;
+mod fetch;
+mod gather;
+mod prepare;
+mod report;
+mod settle;
+
+pub use report::{Phase, Report, Reporter};
+
+use batch::{Batch, Seen};
+use failures::Failures;
+use prepare::Prepared;
+use report::shown;
+
+/// How a pipeline works.
+#[derive(Clone, Copy, Debug)]
+pub struct PipelineOptions {
+    /// Whether it ends when it has caught up.
+    pub mode: Mode,
+    /// When it tries again.
+    pub retry: RetryPolicy,
+    /// How often documents that failed are tried again while following.
+    pub revisit: Duration,
+}
+
+/// Everything that one collection's pipeline works with.
+#[derive(Clone)]
+pub struct Pipeline {
+    source: Arc<dyn Source>,
+    mirror: Arc<Mirror>,
+    collection: Collection,
+    checkpoints: Arc<Checkpoints>,
+    events: Broadcast,
+    reporter: Reporter,
+    failures: Arc<Failures>,
+    options: PipelineOptions,
+}
+
+/// Why a pipeline ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The source, finally.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The mirror on disk.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// The state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A fault of ours.
+    #[error("a task of the pipeline ended unexpectedly: {0}; please report this")]
+    Task(#[from] JoinError),
+    /// The source broke while a document was being read; the feed is opened again.
+    #[error("{error}")]
+    Interrupted {
+        /// The document.
+        document: DocumentId,
+        /// What broke.
+        error: SourceError,
+    },
+}
+
+/// What flows from the reader of the feed to the disk, in order.
+#[derive(Debug)]
+enum Work<B> {
+    Batch(B),
+    /// A full listing begins.
+    BeginScan(String),
+    /// The listing is complete. Documents not in `seen` are gone, if there is one.
+    EndScan {
+        position: Position,
+        seen: Option<Seen>,
+    },
+    /// The source's end has been reached.
+    CaughtUp,
+}
+
+impl Pipeline {
+    /// A pipeline that has not begun.
+    pub fn new(
+        source: Arc<dyn Source>,
+        mirror: &Arc<Mirror>,
+        collection: Collection,
+        checkpoints: &Arc<Checkpoints>,
+        events: &Broadcast,
+        reporter: Reporter,
+        options: PipelineOptions,
+    ) -> Result<Self, StateError> {
+        let failures = Failures::new(checkpoints.failures(collection.name())?);
+        reporter.update(|report| report.failures = failures.count());
+        Ok(Self {
+            source,
+            mirror: Arc::clone(mirror),
+            collection,
+            checkpoints: Arc::clone(checkpoints),
+            events: events.clone(),
+            reporter,
+            failures: Arc::new(failures),
+            options,
+        })
+    }
+
+    /// Works until it has caught up (or for ever, following), until `stop`, or until an error that
+    /// waiting does not mend. The batch in hand is finished in any case.
+    pub async fn run(&self, stop: &CancellationToken) -> Result<(), PipelineError> {
+        /// How often a document may break the whole feed before it is set aside as failed.
+        const PATIENCE: usize = 2;
+        let mut broken_by: Vec<DocumentId> = Vec::new();
+        loop {
+            let suspects: HashSet<DocumentId> = broken_by
+                .iter()
+                .filter(|id| broken_by.iter().filter(|other| other == id).count() >= PATIENCE)
+                .cloned()
+                .collect();
+            match self.work(stop, suspects).await {
+                Err(PipelineError::Interrupted { document, error }) => {
+                    tracing::warn!(
+                        collection = %self.collection.name(),
+                        %document,
+                        "reading a document broke off, the feed is opened again: {error}",
+                    );
+                    broken_by.push(document);
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// The documents that could not be mirrored.
+    pub fn failures(&self) -> Vec<Failure> {
+        self.failures.all()
+    }
+
+    /// One opening of the feed, to its end.
+    async fn work(
+        &self,
+        stop: &CancellationToken,
+        suspects: HashSet<DocumentId>,
+    ) -> Result<(), PipelineError> {
+        let since = self.since()?;
+        let (gathered, batches) = mpsc::channel(1);
+        let (prepared, settling) = mpsc::channel(1);
+        let (settled, settled_count) = watch::channel(0_u64);
+        let mut tasks: JoinSet<Result<(), PipelineError>> = JoinSet::new();
+        let halt = stop.child_token();
+        tasks.spawn(gather::gather(self.clone(), since, halt.clone(), gathered));
+        tasks.spawn(self.clone().prepare_all(suspects, batches, prepared, settled_count));
+        tasks.spawn(self.clone().settle_all(settling, settled));
+        let mut outcome = Ok(());
+        while let Some(ended) = tasks.join_next().await {
+            let ended = ended.unwrap_or_else(|error| Err(error.into()));
+            if let Err(error) = ended
+                && outcome.is_ok()
+            {
+                outcome = Err(error);
+                // The others finish what they have in hand; their channels close behind them.
+                halt.cancel();
+            }
+        }
+        outcome
+    }
+
+    /// Where the feed has to be opened, by what the state and the tree say.
+    fn since(&self) -> Result<Since, PipelineError> {
+        let checkpoint = self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
+        if self.collection.is_empty()? {
+            return Ok(match (checkpoint.position, self.collection.is_new()) {
+                // All its documents are deleted, or it never had any.
+                (Some(position), false) => Since::Position(position),
+                (_, _) => Since::Start,
+            });
+        }
+        if let Some(reason) = checkpoint.scanning {
+            return Ok(Since::Scan(reason));
+        }
+        let Some(position) = checkpoint.position else {
+            return Ok(Since::Scan("the mirror holds documents but no checkpoint".to_owned()));
+        };
+        if self.mirror.mirrors_attachments() && !checkpoint.attachments {
+            return Ok(Since::Scan("attachments are mirrored from now on".to_owned()));
+        }
+        self.reporter.update(|report| report.position = shown(&position));
+        Ok(Since::Position(position))
+    }
+
+    /// Plans, fetches and stages batch after batch.
+    async fn prepare_all(
+        self,
+        suspects: HashSet<DocumentId>,
+        mut batches: mpsc::Receiver<Work<Batch>>,
+        prepared: mpsc::Sender<Work<Prepared>>,
+        mut settled: watch::Receiver<u64>,
+    ) -> Result<(), PipelineError> {
+        // The ids of batches that may not be in the tree yet, oldest first, by number.
+        let mut in_flight: VecDeque<(u64, HashSet<DocumentId>)> = VecDeque::new();
+        let mut number = 0;
+        while let Some(work) = batches.recv().await {
+            let ready = match work {
+                Work::Batch(batch) => {
+                    number += 1;
+                    let ids = batch.ids();
+                    // What the tree holds of a document decides what is done, so its earlier
+                    // change has to be in the tree.
+                    let latest = in_flight.iter().rev().find(|(_, held)| !held.is_disjoint(&ids));
+                    if let Some((latest, _)) = latest
+                        && settled.wait_for(|count| count >= latest).await.is_err()
+                    {
+                        return Ok(());
+                    }
+                    let done = *settled.borrow_and_update();
+                    in_flight.retain(|(number, _)| *number > done);
+                    in_flight.push_back((number, ids));
+                    Work::Batch(self.prepare(batch, &suspects).await?)
+                }
+                Work::BeginScan(reason) => Work::BeginScan(reason),
+                Work::EndScan { position, seen } => Work::EndScan { position, seen },
+                Work::CaughtUp => Work::CaughtUp,
+            };
+            if prepared.send(ready).await.is_err() {
+                // The settler has ended, and says itself why.
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! A batch on its way to the disk: planned by what the tree holds, its attachments fetched, its
+//! files staged.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
+use super::batch::{Batch, Item};
+use super::failures;
+use super::{Pipeline, PipelineError};
+use crate::checkpoint::Failure;
+use crate::document::{Change, DocumentId, DocumentState, Position, Revision};
+use crate::mirror::{Authority, Blob, Collection, MirrorError, Plan, Staged, Sync, Write};
+use crate::source::retry::attempts;
+use crate::source::{Reading, SourceError};
+
+/// A batch whose files are staged.
+#[derive(Debug)]
+pub struct Prepared {
+    pub staged: Vec<(Meta, Staged)>,
+    pub failed: Vec<Failure>,
+    /// Documents that are in the tree as the source has them, or gone.
+    pub settled: Vec<DocumentId>,
+    pub unchanged: u64,
+    pub position: Option<Position>,
+    pub sync: Sync,
+}
+
+/// What is told of a staged change once it is durable.
+#[derive(Debug)]
+pub struct Meta {
+    pub id: DocumentId,
+    pub revision: Revision,
+    pub position: Option<Position>,
+    pub deleted: bool,
+}
+
+/// A planned write of which attachments are still missing.
+pub struct Pending {
+    pub change: Change,
+    pub write: Write,
+    pub blobs: HashMap<Arc<str>, Blob>,
+}
+
+/// What came out of planning some items.
+#[derive(Default)]
+struct Planned {
+    staged: Vec<(Meta, Staged)>,
+    pending: Vec<Pending>,
+    older: Vec<(Change, Revision)>,
+    unchanged: Vec<DocumentId>,
+}
+
+impl Pipeline {
+    /// Plans and stages a batch. Documents in `suspects` have broken the feed before: they fail
+    /// alone now.
+    pub(super) async fn prepare(
+        &self,
+        mut batch: Batch,
+        suspects: &HashSet<DocumentId>,
+    ) -> Result<Prepared, PipelineError> {
+        let sync = Sync::for_batch(batch.items.len());
+        let mut failed = batch.take_failures();
+        let mut planned = self.plan(batch.items, sync).await?;
+        if !planned.older.is_empty() {
+            let older = std::mem::take(&mut planned.older);
+            let confirmed = self.confirm(older, &mut failed, &mut planned.unchanged).await?;
+            planned.extend(self.plan(confirmed, sync).await?);
+        }
+        if !planned.pending.is_empty() {
+            let pending = std::mem::take(&mut planned.pending);
+            let fetched = self.fetch(pending, suspects, sync).await?;
+            failed.extend(fetched.failed);
+            let collection = self.collection.clone();
+            let complete = fetched.complete;
+            let stage = move || -> Result<Vec<_>, MirrorError> {
+                complete.into_iter().map(|item| stage(&collection, item, sync)).collect()
+            };
+            planned.staged.extend(spawn_blocking(stage).await??);
+        }
+        let unchanged = planned.unchanged.len() as u64;
+        let mut settled = batch.gone;
+        settled.extend(planned.unchanged);
+        settled.extend(planned.staged.iter().map(|(meta, _)| meta.id.clone()));
+        let (staged, position) = (planned.staged, batch.position);
+        Ok(Prepared { staged, failed, settled, unchanged, position, sync })
+    }
+
+    /// Decides what is to be done, and does what needs nothing from the source.
+    async fn plan(&self, items: Vec<Item>, sync: Sync) -> Result<Planned, PipelineError> {
+        let collection = self.collection.clone();
+        let plan = move || plan_items(&collection, items, sync);
+        Ok(spawn_blocking(plan).await??)
+    }
+
+    /// Asks the source which revision is right where the feed brought an older one than the tree
+    /// holds. A source that cannot tell has repeated itself: the newer one stays.
+    async fn confirm(
+        &self,
+        older: Vec<(Change, Revision)>,
+        failed: &mut Vec<Failure>,
+        unchanged: &mut Vec<DocumentId>,
+    ) -> Result<Vec<Item>, PipelineError> {
+        let mut confirmed = Vec::new();
+        for (change, held) in older {
+            let (id, policy) = (&change.id, &self.options.retry);
+            match attempts(policy, || self.source.document(id, None)).await {
+                Ok(Reading::Found(present)) => {
+                    let change = Change { position: change.position, ..present };
+                    confirmed.push(Item { change, authority: Authority::Confirmed });
+                }
+                Ok(Reading::Unknown) => {
+                    tracing::debug!(
+                        collection = %self.collection.name(),
+                        document = %change.id,
+                        "the feed repeated revision {}, and the mirror holds {held}",
+                        change.revision,
+                    );
+                    unchanged.push(change.id);
+                }
+                Err(error @ SourceError::Refused { .. }) => return Err(error.into()),
+                Err(error) => failed.push(failures::of_change(&change, error.to_string())),
+            }
+        }
+        Ok(confirmed)
+    }
+}
+
+impl Planned {
+    fn extend(&mut self, other: Self) {
+        self.staged.extend(other.staged);
+        self.pending.extend(other.pending);
+        self.older.extend(other.older);
+        self.unchanged.extend(other.unchanged);
+    }
+}
+
+fn plan_items(
+    collection: &Collection,
+    items: Vec<Item>,
+    sync: Sync,
+) -> Result<Planned, MirrorError> {
+    let mut planned = Planned::default();
+    for Item { change, authority } in items {
+        match collection.plan(&change, authority)? {
+            Plan::Unchanged => planned.unchanged.push(change.id),
+            Plan::Older { held } => planned.older.push((change, held)),
+            Plan::Write(write) => {
+                let pending = Pending { change, write, blobs: HashMap::new() };
+                if pending.write.fetch.is_empty() {
+                    planned.staged.push(stage(collection, pending, sync)?);
+                } else {
+                    planned.pending.push(pending);
+                }
+            }
+            removal @ Plan::Remove(_) => {
+                if let Some(staged) = collection.stage_removal(removal) {
+                    planned.staged.push((Meta::of(change), staged));
+                }
+            }
+        }
+    }
+    Ok(planned)
+}
+
+fn stage(
+    collection: &Collection,
+    pending: Pending,
+    sync: Sync,
+) -> Result<(Meta, Staged), MirrorError> {
+    let Pending { change, write, blobs } = pending;
+    let staged = match &change.state {
+        DocumentState::Present(document) => collection.stage(document, write, blobs, sync)?,
+        DocumentState::Deleted(_) => unreachable!("only live documents are planned to be written"),
+    };
+    Ok((Meta::of(change), staged))
+}
+
+impl Meta {
+    fn of(change: Change) -> Self {
+        let deleted = change.is_deletion();
+        Self { id: change.id, revision: change.revision, position: change.position, deleted }
+    }
+}

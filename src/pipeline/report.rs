@@ -1,0 +1,153 @@
+//! What a pipeline tells about itself while it works: one value, watched by whoever is interested.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+
+use crate::document::{CollectionName, Position};
+use crate::source::Progress;
+
+/// What a pipeline is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// It waits for its turn to catch up.
+    Queued,
+    /// It applies what happened since the checkpoint.
+    CatchingUp,
+    /// It compares everything the source holds with everything the mirror holds.
+    Scanning,
+    /// It is at the source's end and follows it.
+    Live,
+    /// The source does not answer; it is tried again.
+    Waiting,
+    /// It has caught up and ended.
+    CaughtUp,
+    /// It was told to stop before it had caught up.
+    Stopped,
+    /// It ended with an error.
+    Failed,
+}
+
+/// What a pipeline has done in this run, and where it stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// The collection.
+    pub collection: CollectionName,
+    /// What it is doing.
+    pub phase: Phase,
+    /// The position of the checkpoint, as the source writes it.
+    pub position: Option<Box<RawValue>>,
+    /// Documents written in this run.
+    pub documents: u64,
+    /// Documents removed in this run.
+    pub deletions: u64,
+    /// Documents that were in the mirror already.
+    pub unchanged: u64,
+    /// Attachments written in this run.
+    pub attachments: u64,
+    /// Bytes written in this run, bodies and attachments.
+    pub bytes: u64,
+    /// Documents that could not be mirrored, remembered from any run.
+    pub failures: u64,
+    /// How far the feed has been read, where the source can tell.
+    #[serde(with = "progress")]
+    pub progress: Option<Progress>,
+    /// When the mirror was last known to hold all that the source held.
+    pub current_at: Option<Timestamp>,
+    /// Why it waits, or why it ended.
+    pub trouble: Option<String>,
+    /// Whether it has caught up since it started.
+    pub caught_up: bool,
+    /// Since when a batch has been in hand.
+    #[serde(skip)]
+    pub busy_since: Option<Instant>,
+}
+
+impl Report {
+    /// A pipeline that has not begun.
+    pub fn new(collection: CollectionName) -> Self {
+        Self {
+            collection,
+            phase: Phase::Queued,
+            position: None,
+            documents: 0,
+            deletions: 0,
+            unchanged: 0,
+            attachments: 0,
+            bytes: 0,
+            failures: 0,
+            progress: None,
+            current_at: None,
+            trouble: None,
+            caught_up: false,
+            busy_since: None,
+        }
+    }
+
+    /// For how many seconds the mirror may have been behind: since it was last known to be
+    /// current. `None` before it ever was.
+    pub fn lag_seconds(&self, now: Timestamp) -> Option<f64> {
+        let current_at = self.current_at?;
+        Some(now.duration_since(current_at).as_secs_f64().max(0.0))
+    }
+}
+
+/// Where a pipeline writes its report.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    sender: watch::Sender<Report>,
+}
+
+impl Reporter {
+    /// A reporter for a pipeline that has not begun.
+    pub fn new(collection: CollectionName) -> Self {
+        Self { sender: watch::Sender::new(Report::new(collection)) }
+    }
+
+    /// Watches the report.
+    pub fn subscribe(&self) -> watch::Receiver<Report> {
+        self.sender.subscribe()
+    }
+
+    /// The report as of now.
+    pub fn report(&self) -> Report {
+        self.sender.borrow().clone()
+    }
+
+    /// Changes the report.
+    pub fn update(&self, change: impl FnOnce(&mut Report)) {
+        self.sender.send_modify(change);
+    }
+}
+
+/// A position as raw JSON, for reports and events. A token that is no JSON is shown as a string.
+pub fn shown(position: &Position) -> Option<Box<RawValue>> {
+    let token = position.token();
+    RawValue::from_string(token.to_owned()).or_else(|_| serde_json::value::to_raw_value(token)).ok()
+}
+
+/// Progress as `{"done":N,"total":N}`.
+mod progress {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::source::Progress;
+
+    #[derive(Serialize, Deserialize)]
+    struct Shown {
+        done: u64,
+        total: u64,
+    }
+
+    pub fn serialize<S: Serializer>(value: &Option<Progress>, to: S) -> Result<S::Ok, S::Error> {
+        value.map(|p| Shown { done: p.done, total: p.total }).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Progress>, D::Error> {
+        let shown = Option::<Shown>::deserialize(from)?;
+        Ok(shown.map(|shown| Progress { done: shown.done, total: shown.total }))
+    }
+}

@@ -1,0 +1,271 @@
+//! The durable end of a batch: sync, publish, sync, commit, broadcast.
+//!
+//! A crash between any two of these leaves every document at its old or its new version, and the
+//! checkpoint at or before what the tree holds.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+
+use super::batch::Seen;
+use super::prepare::{Meta, Prepared};
+use super::report::{Phase, shown};
+use super::{Pipeline, PipelineError, Work};
+use crate::checkpoint::{Checkpoint, Commit, Failure, Record};
+use crate::document::{DocumentId, Position, Revision};
+use crate::event::WriteEvent;
+use crate::mirror::{MirrorError, Plan, Published, Staged, Sync};
+
+/// Removals after a scan are made durable so many at a time.
+const REMOVALS: usize = 1_000;
+
+impl Pipeline {
+    /// Settles batch after batch, in order; counts them in `settled`.
+    pub(super) async fn settle_all(
+        self,
+        mut prepared: mpsc::Receiver<Work<Prepared>>,
+        settled: watch::Sender<u64>,
+    ) -> Result<(), PipelineError> {
+        let checkpoint = self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
+        let mut settler = Settler { pipeline: Arc::new(self), checkpoint };
+        while let Some(work) = prepared.recv().await {
+            let reporter = settler.pipeline.reporter.clone();
+            let counts = matches!(work, Work::Batch(_));
+            reporter.update(|report| report.busy_since = Some(Instant::now()));
+            settler = spawn_blocking(move || settler.settle(work)).await??;
+            reporter.update(|report| report.busy_since = None);
+            if counts {
+                settled.send_modify(|count| *count += 1);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Works on the disk, one piece of work at a time.
+struct Settler {
+    pipeline: Arc<Pipeline>,
+    /// As it stands in the state.
+    checkpoint: Checkpoint,
+}
+
+impl Settler {
+    fn settle(mut self, work: Work<Prepared>) -> Result<Self, PipelineError> {
+        match work {
+            Work::Batch(batch) => self.batch(batch)?,
+            Work::BeginScan(reason) => self.begin_scan(reason)?,
+            Work::EndScan { position, seen } => self.end_scan(position, seen)?,
+            Work::CaughtUp => self.caught_up(),
+        }
+        Ok(self)
+    }
+
+    fn batch(&mut self, batch: Prepared) -> Result<(), PipelineError> {
+        let (metas, staged): (Vec<Meta>, Vec<Staged>) = batch.staged.into_iter().unzip();
+        let published = self.publish(staged, batch.sync)?;
+        let position = if self.checkpoint.scanning.is_some() {
+            None
+        } else {
+            batch.position.filter(|position| self.checkpoint.position.as_ref() != Some(position))
+        };
+        let failed = self.note_failures(batch.failed);
+        let failures = &self.pipeline.failures;
+        let mended = batch.settled.into_iter().filter(|id| failures.forget(id)).collect();
+        let checkpoint = position.map(|position| self.advanced(position));
+        let commit = Commit { checkpoint, failed, mended, forget_failures: false };
+        self.commit(commit, &metas, &published)?;
+        self.pipeline.mirror.dispose(&published)?;
+        self.pipeline.reporter.update(|report| report.unchanged += batch.unchanged);
+        Ok(())
+    }
+
+    /// Steps 2 to 4 of the durable order.
+    fn publish(&self, staged: Vec<Staged>, sync: Sync) -> Result<Vec<Published>, MirrorError> {
+        let (mirror, collection) = (&self.pipeline.mirror, &self.pipeline.collection);
+        mirror.sync_staged(&staged, sync)?;
+        let published: Vec<_> = staged
+            .into_iter()
+            .map(|staged| collection.publish(staged, sync))
+            .collect::<Result<_, _>>()?;
+        mirror.sync_published(collection, &published, sync)?;
+        Ok(published)
+    }
+
+    /// Steps 5 and 6: what was published is committed and then told to subscribers.
+    fn commit(
+        &mut self,
+        commit: Commit,
+        metas: &[Meta],
+        published: &[Published],
+    ) -> Result<(), PipelineError> {
+        let idle = commit.checkpoint.is_none()
+            && commit.failed.is_empty()
+            && commit.mended.is_empty()
+            && !commit.forget_failures;
+        if idle && metas.is_empty() {
+            return Ok(());
+        }
+        let pipeline = &self.pipeline;
+        let name = pipeline.collection.name();
+        let at = Timestamp::now();
+        let mut turn = pipeline.checkpoints.turn();
+        let first = turn.draw(metas.len())?;
+        let events: Vec<Arc<WriteEvent>> = metas
+            .iter()
+            .zip(published)
+            .zip(first..)
+            .map(|((meta, published), event)| {
+                Arc::new(WriteEvent {
+                    event,
+                    collection: name.clone(),
+                    document: meta.id.clone(),
+                    files: published.files.clone(),
+                    deleted: meta.deleted,
+                    revision: meta.revision.clone(),
+                    position: meta.position.as_ref().and_then(shown),
+                    at,
+                })
+            })
+            .collect();
+        let record = |event: &Arc<WriteEvent>| Record {
+            number: event.event,
+            // An event is made of strings, numbers and raw JSON, which always can be written.
+            text: serde_json::to_string(event).unwrap_or_default(),
+        };
+        let records: Vec<Record> = events.iter().map(record).collect();
+        turn.commit(name, &commit, &records)?;
+        for event in events {
+            pipeline.events.send(event);
+        }
+        drop(turn);
+        if let Some(checkpoint) = commit.checkpoint {
+            self.checkpoint = checkpoint;
+        }
+        self.report(metas, published);
+        Ok(())
+    }
+
+    fn report(&self, metas: &[Meta], published: &[Published]) {
+        let deletions = metas.iter().filter(|meta| meta.deleted).count() as u64;
+        let failures = self.pipeline.failures.count();
+        let position = self.checkpoint.position.as_ref().and_then(shown);
+        self.pipeline.reporter.update(|report| {
+            report.deletions += deletions;
+            report.documents += metas.len() as u64 - deletions;
+            report.attachments += published.iter().map(|change| change.attachments).sum::<u64>();
+            report.bytes += published.iter().map(|change| change.bytes).sum::<u64>();
+            report.failures = failures;
+            report.position = position;
+        });
+    }
+
+    fn begin_scan(&mut self, reason: String) -> Result<(), PipelineError> {
+        let collection = self.pipeline.collection.name();
+        tracing::warn!(%collection, "everything is compared anew: {reason}");
+        self.pipeline.failures.forget_all();
+        let checkpoint =
+            Checkpoint { position: None, scanning: Some(reason), ..self.checkpoint_now() };
+        let commit =
+            Commit { checkpoint: Some(checkpoint), forget_failures: true, ..Commit::default() };
+        self.commit(commit, &[], &[])?;
+        self.pipeline.reporter.update(|report| report.phase = Phase::Scanning);
+        Ok(())
+    }
+
+    /// Removes what the listing did not show, now that it is complete, and ends the scan.
+    fn end_scan(&mut self, position: Position, seen: Option<Seen>) -> Result<(), PipelineError> {
+        let collection = self.pipeline.collection.name().clone();
+        match seen {
+            Some(seen) if seen.blind => tracing::warn!(
+                %collection,
+                "rows without an id were in the listing, so nothing is removed by it",
+            ),
+            Some(seen) => {
+                let removed = self.remove_unseen(&seen, &position)?;
+                if removed > 0 {
+                    tracing::warn!(
+                        %collection,
+                        "{removed} documents that the source does not hold any more were removed",
+                    );
+                }
+            }
+            None => {}
+        }
+        let checkpoint = Some(self.advanced(position));
+        self.commit(Commit { checkpoint, ..Commit::default() }, &[], &[])
+    }
+
+    fn remove_unseen(&mut self, seen: &Seen, position: &Position) -> Result<usize, PipelineError> {
+        let collection = self.pipeline.collection.clone();
+        let mut removed = 0;
+        let mut gone: Vec<DocumentId> = Vec::new();
+        for id in collection.documents() {
+            let id = id?;
+            if !seen.contains(&id) {
+                gone.push(id);
+            }
+            if gone.len() >= REMOVALS {
+                removed += self.remove(std::mem::take(&mut gone), position)?;
+            }
+        }
+        Ok(removed + self.remove(gone, position)?)
+    }
+
+    fn remove(&mut self, ids: Vec<DocumentId>, at: &Position) -> Result<usize, PipelineError> {
+        let collection = self.pipeline.collection.clone();
+        let (mut metas, mut staged) = (Vec::new(), Vec::new());
+        for id in ids {
+            // What has no body is no document of ours.
+            let Some(held) = collection.held(id.as_str())? else { continue };
+            let removal = Plan::Remove(collection.document_name(id.as_str()));
+            staged.extend(collection.stage_removal(removal));
+            let revision = held.revision.unwrap_or_else(|| Revision::from(""));
+            metas.push(Meta { id, revision, position: Some(at.clone()), deleted: true });
+        }
+        let sync = Sync::for_batch(staged.len());
+        let published = self.publish(staged, sync)?;
+        self.commit(Commit::default(), &metas, &published)?;
+        self.pipeline.mirror.dispose(&published)?;
+        Ok(metas.len())
+    }
+
+    fn caught_up(&self) {
+        let live = self.pipeline.options.mode == crate::source::Mode::Follow;
+        self.pipeline.reporter.update(|report| {
+            report.phase = if live { Phase::Live } else { Phase::CaughtUp };
+            report.caught_up = true;
+            report.current_at = Some(Timestamp::now());
+            report.trouble = None;
+        });
+    }
+
+    fn note_failures(&self, failed: Vec<Failure>) -> Vec<Failure> {
+        let collection = self.pipeline.collection.name();
+        let mut noted = Vec::new();
+        for failure in failed {
+            tracing::error!(%collection, "{} was not mirrored: {}", failure.place, failure.reason);
+            // A row whose place in the feed was not passed is read again by itself.
+            let kept = failure.document.is_some() || failure.position.is_some();
+            let failure = self.pipeline.failures.note(failure);
+            if kept {
+                noted.push(failure);
+            }
+        }
+        noted
+    }
+
+    fn advanced(&self, position: Position) -> Checkpoint {
+        Checkpoint { position: Some(position), scanning: None, ..self.checkpoint_now() }
+    }
+
+    fn checkpoint_now(&self) -> Checkpoint {
+        Checkpoint {
+            attachments: self.pipeline.mirror.mirrors_attachments(),
+            at: Some(Timestamp::now()),
+            ..Checkpoint::default()
+        }
+    }
+}
