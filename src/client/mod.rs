@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Wire protocols that more than one layer speaks. They know only [`crate::document`].
+
+pub mod couchdb;

@@ -1,1 +1,275 @@
-//! Placeholder.
+//! A server speaking the CouchDB protocol as a store, and each of its databases as a source.
+//!
+//! It must not know how HTTP is spoken, which is the client's, nor what becomes of a change.
+
+mod attachments;
+mod feed;
+mod lookup;
+mod origin;
+mod reader;
+mod row;
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt};
+
+use super::{
+    ByteStream, FeedEvent, Mode, Reading, Selection, Since, Source, SourceError, Store, StoreEvent,
+    Wanted,
+};
+use crate::client::couchdb::{
+    Address, BadAddress, Client, Credentials, Database, Error, Kind, Patience,
+};
+use crate::document::{Attachment, CollectionName, DocumentId, Position, Revision};
+
+/// What a [`CouchStore`] is made from.
+#[derive(Clone, Debug)]
+pub struct CouchOptions {
+    /// Where the server is.
+    pub address: Address,
+    /// Who asks.
+    pub credentials: Option<Credentials>,
+    /// Which databases.
+    pub databases: Databases,
+    /// How long things may take, and how often they are done.
+    pub timings: Timings,
+}
+
+/// Which databases of a server are the store's collections.
+#[derive(Clone, Debug)]
+pub enum Databases {
+    /// This one. Listing all needs an admin, reading one does not.
+    One(CollectionName),
+    /// All that the selection wants.
+    Selected(Selection),
+}
+
+impl CouchOptions {
+    /// What a URL says: the one database in its path, or else all that `selection` wants.
+    pub fn from_url(url: &str, selection: Selection) -> Result<Self, BadAddress> {
+        let given = Address::parse(url)?;
+        Ok(Self {
+            address: given.address,
+            credentials: given.credentials,
+            databases: given.database.map_or(Databases::Selected(selection), Databases::One),
+            timings: Timings::default(),
+        })
+    }
+}
+
+/// How long things may take, and how often they are done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timings {
+    /// How long the server may take to connect and to answer.
+    pub patience: Patience,
+    /// How often the server shows that a continuous feed lives. Silent for three of these, the
+    /// feed is taken for lost.
+    pub heartbeat: Duration,
+    /// How long a continuous feed says nothing after a row until we call ourselves caught up.
+    pub quiet: Duration,
+    /// How often an idle continuous feed is checked against its database, which may have been
+    /// created again without a word of it in the feed.
+    pub check: Duration,
+    /// The wait before a continuous feed that the server ended is opened again.
+    pub reopen: Duration,
+    /// How often new databases are looked for.
+    pub poll: Duration,
+    /// The waits before a document that the feed named without its body is asked for again:
+    /// a cluster's nodes may lag behind one another.
+    pub lag: [Duration; 3],
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            patience: Patience::default(),
+            heartbeat: Duration::from_secs(10),
+            quiet: Duration::from_millis(100),
+            check: Duration::from_secs(60),
+            reopen: Duration::from_secs(1),
+            poll: Duration::from_secs(5),
+            lag: [100, 400, 1500].map(Duration::from_millis),
+        }
+    }
+}
+
+/// A server speaking the CouchDB protocol.
+#[derive(Clone, Debug)]
+pub struct CouchStore {
+    client: Client,
+    databases: Databases,
+    timings: Timings,
+}
+
+impl CouchStore {
+    /// The store at a server. Does no I/O.
+    pub fn new(options: CouchOptions) -> Result<Self, SourceError> {
+        let CouchOptions { address, credentials, databases, timings } = options;
+        let client = Client::new(address, credentials, timings.patience)?;
+        Ok(Self { client, databases, timings })
+    }
+
+    /// The wanted databases that the server has now.
+    async fn list(&self, selection: &Selection) -> Result<Vec<CollectionName>, SourceError> {
+        let listed = self.client.all_databases().await.map_err(|error| match error.kind() {
+            Kind::Refused => SourceError::Refused {
+                what: format!(
+                    "{error}. To list databases takes an admin: give one's credentials, or name \
+                     one database in the URL"
+                ),
+            },
+            _ => error.into(),
+        })?;
+        Ok(listed.into_iter().filter(|name| selection.wants(name)).collect())
+    }
+}
+
+impl Store for CouchStore {
+    fn identity(&self) -> String {
+        match &self.databases {
+            Databases::One(name) => self.client.address().database(name),
+            Databases::Selected(_) => self.client.address().to_string(),
+        }
+    }
+
+    fn collections(&self, mode: Mode) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
+        let listing = Listing {
+            store: self.clone(),
+            mode,
+            ready: VecDeque::new(),
+            named: HashSet::new(),
+            listed: false,
+            over: false,
+        };
+        stream::unfold(listing, |mut listing| async {
+            listing.next().await.map(|event| (event, listing))
+        })
+        .boxed()
+    }
+
+    fn open(&self, collection: &CollectionName) -> Arc<dyn Source> {
+        Arc::new(CouchSource { database: self.client.database(collection), timings: self.timings })
+    }
+}
+
+/// The naming of a store's collections, under way.
+struct Listing {
+    store: CouchStore,
+    mode: Mode,
+    ready: VecDeque<StoreEvent>,
+    named: HashSet<CollectionName>,
+    listed: bool,
+    over: bool,
+}
+
+impl Listing {
+    async fn next(&mut self) -> Option<Result<StoreEvent, SourceError>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Ok(event));
+            }
+            if self.over {
+                return None;
+            }
+            if let Err(error) = self.look().await {
+                self.over = true;
+                return Some(Err(error));
+            }
+        }
+    }
+
+    /// Looks for collections that have not been named yet.
+    async fn look(&mut self) -> Result<(), SourceError> {
+        let first = !self.listed;
+        if !first && self.mode == Mode::CatchUp {
+            self.over = true;
+            return Ok(());
+        }
+        let found = match &self.store.databases {
+            Databases::One(name) if first => vec![name.clone()],
+            Databases::One(_) => std::future::pending().await,
+            Databases::Selected(selection) => {
+                if !first {
+                    tokio::time::sleep(self.store.timings.poll).await;
+                }
+                match self.store.list(selection).await {
+                    Err(error @ SourceError::Transient { .. }) if !first => {
+                        tracing::warn!(%error, "databases could not be listed; trying again");
+                        return Ok(());
+                    }
+                    listed => listed?,
+                }
+            }
+        };
+        for name in found {
+            if self.named.insert(name.clone()) {
+                self.ready.push_back(StoreEvent::Collection(name));
+            }
+        }
+        if first {
+            self.ready.push_back(StoreEvent::Listed);
+            self.listed = true;
+        }
+        Ok(())
+    }
+}
+
+/// One database.
+#[derive(Clone, Debug)]
+struct CouchSource {
+    database: Database,
+    timings: Timings,
+}
+
+impl Source for CouchSource {
+    fn changes(
+        &self,
+        since: Since,
+        mode: Mode,
+    ) -> BoxStream<'static, Result<FeedEvent, SourceError>> {
+        feed::events(self.database.clone(), self.timings, since, mode)
+    }
+
+    fn document<'a>(
+        &'a self,
+        id: &'a DocumentId,
+        _position: Option<&'a Position>,
+    ) -> BoxFuture<'a, Result<Reading, SourceError>> {
+        Box::pin(lookup::document(&self.database, id))
+    }
+
+    fn attachment<'a>(
+        &'a self,
+        id: &'a DocumentId,
+        revision: &'a Revision,
+        attachment: &'a Attachment,
+    ) -> BoxFuture<'a, Result<ByteStream, SourceError>> {
+        Box::pin(attachments::stream(&self.database, id, revision, attachment))
+    }
+
+    fn attachments<'a>(
+        &'a self,
+        wanted: &'a [Wanted],
+    ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>> {
+        Box::pin(attachments::many(&self.database, wanted))
+    }
+}
+
+impl From<Error> for SourceError {
+    fn from(error: Error) -> Self {
+        let what = error.to_string();
+        match error.kind() {
+            Kind::Transient { retry_after } => Self::Transient { what, retry_after },
+            Kind::Expired => Self::Expired {
+                reason: format!("the server does not understand the position any more ({what})"),
+            },
+            Kind::Refused => Self::Refused { what },
+            Kind::Missing => Self::Missing { what },
+            Kind::TooLarge | Kind::Permanent => Self::Permanent { what },
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Where a CouchDB-protocol server is and who asks: URLs, their paths, credentials.
+//!
+//! Pure. It must not know HTTP, nor what is asked of the server.
+
+use std::fmt;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use crate::document::CollectionName;
+
+/// Everything but RFC 3986's unreserved characters, so that a segment stays one segment.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// A server's address. It never holds credentials.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Scheme, host, port and what path a proxy puts before the server's own; no slash at its end.
+    base: String,
+}
+
+/// What one URL, as a person types it, says.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// Where the server is.
+    pub address: Address,
+    /// The user part of the URL, if it had one.
+    pub credentials: Option<Credentials>,
+    /// The database, if the URL had a path: its last segment, percent-decoded.
+    pub database: Option<CollectionName>,
+}
+
+impl Address {
+    /// Reads `https://user:password@host:5984/database`. Without a path it is the whole server.
+    /// Where the path has several segments the last is the database and those before it are a
+    /// proxy's; a `/` in a database's name is written `%2F`.
+    pub fn parse(url: &str) -> Result<Given, BadAddress> {
+        let url = read(url)?;
+        let segments: Vec<&str> = url.path().split('/').filter(|part| !part.is_empty()).collect();
+        let (database, proxy) = match segments.split_last() {
+            None => (None, &[][..]),
+            Some((last, proxy)) => {
+                let name = percent_decode_str(last).decode_utf8().map_err(|_| BadAddress::Name)?;
+                (Some(CollectionName::from(name.as_ref())), proxy)
+            }
+        };
+        let address = Self::below(&url, proxy);
+        Ok(Given { address, credentials: Credentials::of(&url)?, database })
+    }
+
+    /// Reads the URL of a whole server: a path in it is a proxy's and no database.
+    pub fn server(url: &str) -> Result<(Self, Option<Credentials>), BadAddress> {
+        let url = read(url)?;
+        let segments: Vec<&str> = url.path().split('/').filter(|part| !part.is_empty()).collect();
+        Ok((Self::below(&url, &segments), Credentials::of(&url)?))
+    }
+
+    fn below(url: &Url, proxy: &[&str]) -> Self {
+        let mut base = url.origin().ascii_serialization();
+        for segment in proxy {
+            base.push('/');
+            base.push_str(segment);
+        }
+        Self { base }
+    }
+
+    /// The URL of a database, for people.
+    pub fn database(&self, name: &CollectionName) -> String {
+        format!("{self}/{}", encode(name.as_str()))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.base)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.base)
+    }
+}
+
+/// A name and a password, sent as HTTP Basic authentication. Neither is ever printed.
+#[derive(Clone)]
+pub struct Credentials {
+    user: String,
+    password: SecretString,
+}
+
+impl Credentials {
+    /// Credentials of this user.
+    pub fn new(user: impl Into<String>, password: SecretString) -> Self {
+        Self { user: user.into(), password }
+    }
+
+    /// The user's name.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    pub(super) fn password(&self) -> &str {
+        self.password.expose_secret()
+    }
+
+    fn of(url: &Url) -> Result<Option<Self>, BadAddress> {
+        if url.username().is_empty() && url.password().is_none() {
+            return Ok(None);
+        }
+        let decode = |text| -> Result<String, BadAddress> {
+            let text = percent_decode_str(text).decode_utf8().map_err(|_| BadAddress::User)?;
+            Ok(text.into_owned())
+        };
+        let password = decode(url.password().unwrap_or_default())?;
+        Ok(Some(Self::new(decode(url.username())?, password.into())))
+    }
+
+    /// A server's words without the password, should the server repeat it.
+    pub(super) fn scrub(&self, text: &str) -> String {
+        match self.password() {
+            "" => text.to_owned(),
+            password => text.replace(password, "…"),
+        }
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(…)")
+    }
+}
+
+/// A URL that does not name a server. It never repeats the URL, which may hold a password.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadAddress {
+    /// It is no URL.
+    #[error("the server's URL cannot be read: {0}")]
+    Url(#[from] url::ParseError),
+    /// It is the URL of something else.
+    #[error("the server's URL must begin with http:// or https://, not `{0}:`")]
+    Scheme(String),
+    /// It has a query or a fragment.
+    #[error("the server's URL must not have a `?` or `#` part")]
+    Query,
+    /// The database's name is not UTF-8.
+    #[error("the database's name in the URL is not UTF-8 when percent-decoded")]
+    Name,
+    /// The user part is not UTF-8.
+    #[error("the user part of the URL is not UTF-8 when percent-decoded")]
+    User,
+}
+
+fn read(url: &str) -> Result<Url, BadAddress> {
+    let url = Url::parse(url.trim())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(BadAddress::Scheme(url.scheme().to_owned()));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(BadAddress::Query);
+    }
+    Ok(url)
+}
+
+/// One percent-encoded path segment or query value.
+pub(super) fn encode(text: &str) -> String {
+    utf8_percent_encode(text, SEGMENT).to_string()
+}
+
+/// The path segment for a name, unless it is one that no URL can carry: every URL library takes
+/// `.` and `..` (and their encoded forms) for a way through the path.
+pub(super) fn segment(name: &str) -> Option<String> {
+    if matches!(name, "" | "." | "..") { None } else { Some(encode(name)) }
+}
+
+/// The path of a document below its database. CouchDB redirects `_design%2Fname`, so the slash
+/// after these two prefixes stays as it is.
+pub(super) fn document_path(id: &str) -> Option<String> {
+    for prefix in ["_design/", "_local/"] {
+        if let Some(rest) = id.strip_prefix(prefix) {
+            return Some(format!("{prefix}{}", segment(rest)?));
+        }
+    }
+    segment(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_gives_the_server_the_user_and_the_database() {
+        let given = Address::parse("https://me:p%40ss@host:6984/a%2Fb/").unwrap();
+        assert_eq!(given.address.to_string(), "https://host:6984");
+        assert_eq!(given.database.unwrap().as_str(), "a/b");
+        let credentials = given.credentials.unwrap();
+        assert_eq!((credentials.user(), credentials.password()), ("me", "p@ss"));
+    }
+
+    #[test]
+    fn a_url_without_a_path_is_the_whole_server() {
+        let given = Address::parse("http://host:5984/").unwrap();
+        assert_eq!(given.address.to_string(), "http://host:5984");
+        assert!(given.database.is_none() && given.credentials.is_none());
+    }
+
+    #[test]
+    fn segments_before_the_last_are_a_proxys() {
+        let given = Address::parse("http://host/couch/shelf").unwrap();
+        assert_eq!(given.address.to_string(), "http://host/couch");
+        assert_eq!(given.database.unwrap().as_str(), "shelf");
+        let (server, _) = Address::server("http://host/couch").unwrap();
+        assert_eq!(server.to_string(), "http://host/couch");
+    }
+
+    #[test]
+    fn no_form_of_credentials_or_of_a_bad_url_shows_the_password() {
+        let given = Address::parse("http://me:hunter2@host/db").unwrap();
+        assert!(!format!("{given:?}").contains("hunter2"));
+        assert!(!format!("{given:?}").contains("me:"));
+        for bad in
+            ["http://me:hunter2@host:99999/", "ftp://me:hunter2@host/", "http://me:hunter2@h/?x"]
+        {
+            let error = Address::parse(bad).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_segment_stays_one_segment_and_dots_are_refused() {
+        assert_eq!(segment("a/b ü.txt").unwrap(), "a%2Fb%20%C3%BC.txt");
+        assert_eq!(document_path("_design/by year").unwrap(), "_design/by%20year");
+        assert_eq!(segment("..a").unwrap(), "..a");
+        assert!(segment("..").is_none() && segment(".").is_none());
+        assert!(document_path("_design/..").is_none());
+    }
+}

@@ -1,0 +1,192 @@
+//! What a server answers, as types: the fields that we read, of the many there are.
+//!
+//! It must not know how an answer came here.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::error::Error;
+use crate::document::Revision;
+
+/// What a server says of itself.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ServerInfo {
+    /// Its version, if it tells.
+    pub version: Option<String>,
+    /// A name for this server that outlives its restarts.
+    pub uuid: Option<String>,
+}
+
+/// What a database says of itself.
+#[derive(Clone, Debug, Deserialize)]
+pub struct DatabaseInfo {
+    /// When it was created on CouchDB since 3.3, `0` before; the start of the server's process on
+    /// pouchdb-server.
+    #[serde(default)]
+    pub instance_start_time: Option<Box<RawValue>>,
+    /// How many purges there were: `12-opaque`, or a number.
+    #[serde(default)]
+    pub purge_seq: Option<Box<RawValue>>,
+    /// The end of its feed, as JSON text.
+    pub update_seq: Box<RawValue>,
+    /// Live documents.
+    #[serde(default)]
+    pub doc_count: u64,
+    /// Deleted documents; pouchdb-server does not tell.
+    #[serde(default)]
+    pub doc_del_count: u64,
+}
+
+/// Revisions of one document that a database does not know.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct MissingRevisions {
+    /// The unknown ones.
+    #[serde(default)]
+    pub missing: Vec<Revision>,
+    /// Known ones that may be their ancestors.
+    #[serde(default)]
+    pub possible_ancestors: Vec<Revision>,
+}
+
+/// One row of `_all_docs`.
+#[derive(Debug, Deserialize)]
+pub struct AllDocsRow<'a> {
+    /// The id that was asked for.
+    #[serde(borrow)]
+    pub key: Cow<'a, str>,
+    /// Why there is no document: `not_found`.
+    #[serde(default, borrow)]
+    pub error: Option<&'a RawValue>,
+    /// The newest revision.
+    #[serde(default)]
+    pub value: Option<AllDocsValue>,
+    /// The body, `null` for a deleted document.
+    #[serde(default, borrow)]
+    pub doc: Option<&'a RawValue>,
+}
+
+/// The newest revision that a row of `_all_docs` tells.
+#[derive(Debug, Deserialize)]
+pub struct AllDocsValue {
+    /// Which.
+    pub rev: Revision,
+    /// Whether it is a deletion.
+    #[serde(default)]
+    pub deleted: bool,
+}
+
+/// One entry of `_bulk_get`'s answer.
+#[derive(Debug, Deserialize)]
+pub struct BulkResult<'a> {
+    /// The document. pouchdb-server groups the entries by it.
+    #[serde(borrow)]
+    pub id: Cow<'a, str>,
+    /// What there is of it.
+    #[serde(borrow)]
+    pub docs: Vec<BulkItem<'a>>,
+}
+
+/// One revision in `_bulk_get`'s answer; pouchdb-server may answer `{}`.
+#[derive(Debug, Default, Deserialize)]
+pub struct BulkItem<'a> {
+    /// The document.
+    #[serde(default, borrow)]
+    pub ok: Option<BulkDocument<'a>>,
+    /// Why there is none: `{"id","rev","error","reason"}`.
+    #[serde(default, borrow)]
+    pub error: Option<&'a RawValue>,
+    /// The revision that pouchdb-server does not have.
+    #[serde(default)]
+    pub missing: Option<Revision>,
+}
+
+/// A document with its attachments inline.
+#[derive(Debug, Deserialize)]
+pub struct BulkDocument<'a> {
+    /// Which revision it is.
+    #[serde(rename = "_rev")]
+    pub revision: Revision,
+    /// Its attachments.
+    #[serde(rename = "_attachments", default, borrow)]
+    pub attachments: BulkAttachments<'a>,
+}
+
+/// The attachments of a [`BulkDocument`], in their order.
+#[derive(Debug, Default)]
+pub struct BulkAttachments<'a>(pub Vec<(String, BulkAttachment<'a>)>);
+
+/// One attachment inline.
+#[derive(Debug, Deserialize)]
+pub struct BulkAttachment<'a> {
+    /// Its bytes as JSON text: a string of base64, quotes included.
+    #[serde(default, borrow)]
+    pub data: Option<&'a RawValue>,
+}
+
+impl BulkAttachment<'_> {
+    /// Its bytes, if they are here and whole.
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        use base64::Engine as _;
+        let engine = base64::engine::general_purpose::STANDARD;
+        let text = self.data?.get();
+        match text.strip_prefix('"')?.strip_suffix('"')? {
+            // Base64 has no character that must be escaped, but some escape the slash.
+            escaped if escaped.contains('\\') => {
+                engine.decode(serde_json::from_str::<String>(text).ok()?).ok()
+            }
+            plain => engine.decode(plain).ok(),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for BulkAttachments<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = BulkAttachments<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of attachments")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(BulkAttachments(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// The rows of an answer of [`super::Database::all_docs`].
+pub fn all_docs_rows(answer: &[u8]) -> Result<Vec<AllDocsRow<'_>>, Error> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow)]
+        rows: Vec<AllDocsRow<'a>>,
+    }
+    let answer: Answer<'_> = serde_json::from_slice(answer).map_err(|e| unread("_all_docs", &e))?;
+    Ok(answer.rows)
+}
+
+/// The entries of an answer of [`super::Database::bulk_get`].
+pub fn bulk_get_results(answer: &[u8]) -> Result<Vec<BulkResult<'_>>, Error> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow)]
+        results: Vec<BulkResult<'a>>,
+    }
+    let answer: Answer<'_> = serde_json::from_slice(answer).map_err(|e| unread("_bulk_get", &e))?;
+    Ok(answer.results)
+}
+
+fn unread(endpoint: &str, error: &serde_json::Error) -> Error {
+    Error::transient(format!("the answer of {endpoint} is not understood: {error}"))
+}

@@ -1,0 +1,72 @@
+//! The body of an answer: pieces as they come in, or the whole, within limits of time and size.
+//!
+//! It must not know what the bytes mean.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::Response;
+use reqwest::header::CONTENT_ENCODING;
+
+use super::error::{Error, Kind};
+
+/// A successful answer's body, read piece by piece.
+#[derive(Debug)]
+pub struct Body {
+    response: Response,
+    label: String,
+    patience: Duration,
+}
+
+impl Body {
+    pub(super) fn new(response: Response, label: String, patience: Duration) -> Self {
+        Self { response, label, patience }
+    }
+
+    /// The request that this answers, for messages.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The encoding in which the server says the body comes, such as `gzip`.
+    pub fn encoding(&self) -> Option<String> {
+        let value = self.response.headers().get(CONTENT_ENCODING)?;
+        Some(String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase())
+    }
+
+    /// The next piece; `None` at the end. May be dropped at any await without losing bytes.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        let (patience, label) = (self.patience, &self.label);
+        match tokio::time::timeout(patience, self.response.chunk()).await {
+            Ok(chunk) => chunk.map_err(|error| Error::transport(label, error)),
+            Err(_) => Err(Error::transient(format!("{label}: silent for {patience:?}"))),
+        }
+    }
+
+    /// The whole, if it is no larger than this.
+    pub async fn collect(mut self, limit: usize) -> Result<Bytes, Error> {
+        let first = self.chunk().await?.unwrap_or_default();
+        let mut whole = BytesMut::from(first);
+        while whole.len() <= limit
+            && let Some(chunk) = self.chunk().await?
+        {
+            whole.extend_from_slice(&chunk);
+        }
+        if whole.len() > limit {
+            let what = format!("{}: the answer is larger than {limit} bytes", self.label);
+            return Err(Error::new(Kind::TooLarge, what));
+        }
+        Ok(whole.freeze())
+    }
+
+    /// As much of the beginning as comes, up to about this size.
+    pub(super) async fn beginning(&mut self, limit: usize) -> Vec<u8> {
+        let mut beginning = Vec::new();
+        while beginning.len() < limit
+            && let Ok(Some(chunk)) = self.chunk().await
+        {
+            beginning.extend_from_slice(&chunk[..chunk.len().min(limit - beginning.len())]);
+        }
+        beginning
+    }
+}

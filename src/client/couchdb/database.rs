@@ -1,0 +1,198 @@
+//! The requests that a database answers.
+//!
+//! It must not know what is done with the answers.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::address::{document_path, encode, segment};
+use super::answer::{DatabaseInfo, MissingRevisions};
+use super::{Body, Client, Error, Kind, Request};
+use crate::document::{CollectionName, DocumentId, Revision};
+
+/// A database of a server. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Database {
+    client: Client,
+    name: CollectionName,
+}
+
+/// Which changes are asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Changes<'a> {
+    /// After which place, as the JSON text of a `seq`; from the beginning without one.
+    pub since: Option<&'a str>,
+    /// How they are to be told.
+    pub feed: Feed,
+}
+
+/// The shape of a change feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// All there are now.
+    Normal {
+        /// Tell a place only at every so many rows, which makes CouchDB half as fast again.
+        seq_interval: Option<u32>,
+    },
+    /// All there are now and all that come later.
+    Continuous {
+        /// How often the server shows that it lives.
+        heartbeat: Duration,
+    },
+}
+
+/// An attachment's bytes, on their way.
+#[derive(Debug)]
+pub struct AttachmentAnswer {
+    /// The bytes, gzipped if so said.
+    pub body: Body,
+    /// Whether they come gzipped.
+    pub gzipped: bool,
+}
+
+/// Whether a URL can carry this document's id and this attachment's name. Those that none can carry
+/// are read with [`Database::bulk_get`].
+pub fn can_address(id: &DocumentId, attachment: &str) -> bool {
+    document_path(id.as_str()).is_some() && segment(attachment).is_some()
+}
+
+impl Database {
+    pub(super) fn new(client: Client, name: CollectionName) -> Self {
+        Self { client, name }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &CollectionName {
+        &self.name
+    }
+
+    /// Its URL without credentials, for people.
+    pub fn url(&self) -> String {
+        self.client.address().database(&self.name)
+    }
+
+    /// `GET /db`: what it holds and which incarnation it is.
+    pub async fn info(&self) -> Result<DatabaseInfo, Error> {
+        let request = Request::get(self.path("")?);
+        self.client.read_json(request).await.map_err(|error| self.absent(error))
+    }
+
+    /// `GET /db/_changes` with each document's body and stubs of its attachments.
+    pub async fn changes(&self, changes: Changes<'_>) -> Result<Body, Error> {
+        let mut query = vec!["include_docs=true&att_encoding_info=true".to_owned()];
+        let mut patience = None;
+        match changes.feed {
+            Feed::Normal { seq_interval: None } => {}
+            Feed::Normal { seq_interval: Some(rows) } => query.push(format!("seq_interval={rows}")),
+            Feed::Continuous { heartbeat } => {
+                query.push(format!("feed=continuous&heartbeat={}", heartbeat.as_millis()));
+                // pouchdb-server sends even the headers only with its first row or heartbeat.
+                patience = Some(heartbeat * 3);
+            }
+        }
+        if let Some(since) = changes.since {
+            let text: Option<String> = serde_json::from_str(since).ok();
+            query.push(format!("since={}", encode(text.as_deref().unwrap_or(since))));
+        }
+        let mut request = Request::get(self.path("/_changes")?);
+        request.query = query.join("&");
+        request.patience = patience;
+        self.client.send(request).await.map_err(|error| self.absent(error))
+    }
+
+    /// `POST /db/_all_docs` with keys: the documents of these ids as they are now, in their order.
+    /// Read the answer with [`super::all_docs_rows`].
+    pub async fn all_docs(&self, ids: &[&DocumentId]) -> Result<Bytes, Error> {
+        #[derive(Serialize)]
+        struct Keys<'a> {
+            keys: &'a [&'a DocumentId],
+        }
+        let mut request = Request::post(self.path("/_all_docs")?, json(&Keys { keys: ids })?);
+        request.query = "include_docs=true&att_encoding_info=true".to_owned();
+        self.client.read(request).await.map_err(|error| self.absent(error))
+    }
+
+    /// `POST /db/_bulk_get`: these revisions with all their attachments inline.
+    /// Read the answer with [`super::bulk_get_results`].
+    pub async fn bulk_get(&self, wanted: &[(&DocumentId, &Revision)]) -> Result<Bytes, Error> {
+        #[derive(Serialize)]
+        struct One<'a> {
+            id: &'a DocumentId,
+            rev: &'a Revision,
+        }
+        #[derive(Serialize)]
+        struct Docs<'a> {
+            docs: Vec<One<'a>>,
+        }
+        let docs = wanted.iter().map(|(id, rev)| One { id, rev }).collect();
+        let mut request = Request::post(self.path("/_bulk_get")?, json(&Docs { docs })?);
+        request.query = "attachments=true".to_owned();
+        self.client.read(request).await.map_err(|error| self.absent(error))
+    }
+
+    /// `POST /db/_revs_diff`: which of these revisions the database does not know.
+    pub async fn revs_diff(
+        &self,
+        revisions: &HashMap<DocumentId, Vec<Revision>>,
+    ) -> Result<HashMap<DocumentId, MissingRevisions>, Error> {
+        let request = Request::post(self.path("/_revs_diff")?, json(revisions)?);
+        self.client.read_json(request).await.map_err(|error| self.absent(error))
+    }
+
+    /// `GET /db/_revs_limit`: how many revisions of a document the database remembers.
+    pub async fn revs_limit(&self) -> Result<u64, Error> {
+        self.client.read_json(Request::get(self.path("/_revs_limit")?)).await
+    }
+
+    /// `GET /db/id/name`: one attachment's bytes, gzipped if that is asked for and stored so.
+    pub async fn attachment(
+        &self,
+        id: &DocumentId,
+        revision: &Revision,
+        name: &str,
+        gzip: bool,
+    ) -> Result<AttachmentAnswer, Error> {
+        let path = document_path(id.as_str()).zip(segment(name));
+        let Some((document, attachment)) = path else {
+            let what = format!("no URL can carry the attachment `{name}` of `{id}`");
+            return Err(Error::new(Kind::Permanent, what));
+        };
+        let mut request = Request::get(self.path(&format!("/{document}/{attachment}"))?);
+        request.query = format!("rev={}", encode(revision.as_str()));
+        request.file = Some(gzip);
+        let body = self.client.send(request).await?;
+        match body.encoding().as_deref() {
+            None | Some("identity") => Ok(AttachmentAnswer { body, gzipped: false }),
+            Some("gzip" | "x-gzip") => Ok(AttachmentAnswer { body, gzipped: true }),
+            Some(other) => {
+                let what = format!("{}: the answer comes as `{other}`", body.label());
+                Err(Error::new(Kind::Permanent, super::bounded(&what)))
+            }
+        }
+    }
+
+    /// A path below the database.
+    fn path(&self, rest: &str) -> Result<String, Error> {
+        let Some(name) = segment(self.name.as_str()) else {
+            let what = format!("no URL can carry a database named `{}`", self.name);
+            return Err(Error::new(Kind::Permanent, what));
+        };
+        Ok(format!("/{name}{rest}"))
+    }
+
+    /// Says of a 404 what is not there. An endpoint that a server lacks answers otherwise.
+    fn absent(&self, error: Error) -> Error {
+        if error.kind() != Kind::Missing {
+            return error;
+        }
+        let what = format!("database `{}` does not exist on {}", self.name, self.client.address());
+        Error::new(Kind::Missing, what)
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value).map_err(|error| Error::new(Kind::Permanent, error.to_string()))
+}

@@ -1,0 +1,214 @@
+//! The CouchDB protocol: one client for a server, one handle for each of its databases.
+//!
+//! It sends requests and reads answers, and says what an answer's status means. It must not know
+//! what the answers are for: feeds read with it, restores write with it.
+
+mod address;
+mod answer;
+mod body;
+mod database;
+mod error;
+pub mod rows;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use reqwest::Method;
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::redirect::Policy;
+
+use crate::document::CollectionName;
+
+pub use address::{Address, BadAddress, Credentials, Given};
+pub use answer::{AllDocsRow, BulkAttachment, BulkDocument, BulkItem, BulkResult};
+pub use answer::{DatabaseInfo, MissingRevisions, ServerInfo, all_docs_rows, bulk_get_results};
+pub use body::Body;
+pub use database::{AttachmentAnswer, Changes, Database, Feed, can_address};
+pub use error::{Error, Kind, bounded};
+
+/// The largest answer that is held in memory as a whole, in bytes. A stream has no such limit.
+pub const MAX_ANSWER: usize = 128 << 20;
+
+/// How much of a failure's body is read, in bytes.
+const MAX_FAILURE: usize = 16 << 10;
+
+/// How long a server may take for things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// To accept a connection.
+    pub connect: Duration,
+    /// To begin an answer, and then from one piece of it to the next.
+    pub answer: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        // pouchdb-server builds the whole of a feed before it sends the first byte.
+        Self { connect: Duration::from_secs(10), answer: Duration::from_secs(120) }
+    }
+}
+
+/// A server. Cheap to clone; connections are shared between clones.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    http: reqwest::Client,
+    address: Address,
+    credentials: Option<Credentials>,
+    patience: Patience,
+}
+
+/// One request, before it is sent.
+struct Request {
+    method: Method,
+    /// Below the server's address, percent-encoded, with its leading slash.
+    path: String,
+    /// Without the question mark, percent-encoded.
+    query: String,
+    json: Option<Vec<u8>>,
+    /// Whether the answer is a file, which may be sent gzipped, and not JSON.
+    file: Option<Gzip>,
+    patience: Option<Duration>,
+}
+
+/// Whether a file's gzipped form is asked for.
+type Gzip = bool;
+
+impl Request {
+    fn get(path: String) -> Self {
+        let (method, query) = (Method::GET, String::new());
+        Self { method, path, query, json: None, file: None, patience: None }
+    }
+
+    fn post(path: String, json: Vec<u8>) -> Self {
+        Self { method: Method::POST, json: Some(json), ..Self::get(path) }
+    }
+}
+
+impl Client {
+    /// A client for this server. Does no I/O.
+    pub fn new(
+        address: Address,
+        credentials: Option<Credentials>,
+        patience: Patience,
+    ) -> Result<Self, Error> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("plainfold/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(patience.connect)
+            // A redirect would take the credentials to another place.
+            .redirect(Policy::none())
+            // CouchDB speaks HTTP/1.1; over one HTTP/2 connection a feed that nobody reads for a
+            // while would take the flow-control window from all others.
+            .http1_only()
+            .tcp_keepalive(Duration::from_secs(60))
+            .build()
+            .map_err(|error| Error::transport("the HTTP client", error))?;
+        Ok(Self { inner: Arc::new(Inner { http, address, credentials, patience }) })
+    }
+
+    /// Where the server is.
+    pub fn address(&self) -> &Address {
+        &self.inner.address
+    }
+
+    /// One of its databases. Does no I/O.
+    pub fn database(&self, name: &CollectionName) -> Database {
+        Database::new(self.clone(), name.clone())
+    }
+
+    /// `GET /`: what the server says of itself.
+    pub async fn server_info(&self) -> Result<ServerInfo, Error> {
+        self.read_json(Request::get("/".to_owned())).await
+    }
+
+    /// `GET /_all_dbs`: the names of all databases. CouchDB tells them to an admin only.
+    pub async fn all_databases(&self) -> Result<Vec<CollectionName>, Error> {
+        self.read_json(Request::get("/_all_dbs".to_owned())).await
+    }
+
+    /// Sends a request and reads its answer, which must be JSON, as a whole.
+    async fn read_json<T: serde::de::DeserializeOwned>(
+        &self,
+        request: Request,
+    ) -> Result<T, Error> {
+        let label = self.label(&request);
+        let answer = self.read(request).await?;
+        serde_json::from_slice(&answer).map_err(|error| {
+            let excerpt = String::from_utf8_lossy(&answer[..answer.len().min(200)]).into_owned();
+            let excerpt = self.scrub(&bounded(&excerpt));
+            Error::transient(format!("{label}: the answer is not understood ({error}): {excerpt}"))
+        })
+    }
+
+    /// Sends a request and reads its answer as a whole.
+    async fn read(&self, request: Request) -> Result<Bytes, Error> {
+        self.send(request).await?.collect(MAX_ANSWER).await
+    }
+
+    /// Sends a request. The answer is a success, and its body is yet to be read.
+    async fn send(&self, request: Request) -> Result<Body, Error> {
+        let label = self.label(&request);
+        let patience = request.patience.unwrap_or(self.inner.patience.answer);
+        let sent = tokio::time::timeout(patience, self.prepare(request).send()).await;
+        let response = sent
+            .map_err(|_| Error::transient(format!("{label}: no answer within {patience:?}")))?
+            .map_err(|error| Error::transport(&label, error))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut body = Body::new(response, label, patience);
+        if status.is_success() {
+            return Ok(body);
+        }
+        let said = body.beginning(MAX_FAILURE).await;
+        let said = self.scrub(&String::from_utf8_lossy(&said));
+        let now = jiff::Timestamp::now();
+        Err(Error::answered(body.label(), status, &headers, &said, now))
+    }
+
+    fn prepare(&self, request: Request) -> reqwest::RequestBuilder {
+        let mut url = format!("{}{}", self.inner.address, request.path);
+        if !request.query.is_empty() {
+            url = format!("{url}?{}", request.query);
+        }
+        let mut builder = self.inner.http.request(request.method, url);
+        builder = match request.file {
+            // Anything beside exactly this makes CouchDB choose multipart or a login page.
+            None => builder.header(ACCEPT, "application/json"),
+            Some(true) => builder.header(ACCEPT_ENCODING, "gzip"),
+            Some(false) => builder,
+        };
+        if let Some(authorization) = self.authorization() {
+            builder = builder.header(AUTHORIZATION, authorization);
+        }
+        match request.json {
+            Some(json) => builder.header(CONTENT_TYPE, "application/json").body(json),
+            None => builder,
+        }
+    }
+
+    fn authorization(&self) -> Option<HeaderValue> {
+        let credentials = self.inner.credentials.as_ref()?;
+        let pair = STANDARD.encode(format!("{}:{}", credentials.user(), credentials.password()));
+        let mut value = HeaderValue::try_from(format!("Basic {pair}")).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+
+    /// The request as errors name it: neither its user nor its query.
+    fn label(&self, request: &Request) -> String {
+        format!("{} {}{}", request.method, self.inner.address, request.path)
+    }
+
+    fn scrub(&self, text: &str) -> String {
+        match &self.inner.credentials {
+            Some(credentials) => credentials.scrub(text),
+            None => text.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! The change feed of one database as a state machine: read to the end, then followed.
+//!
+//! It must not know how bytes become rows, nor when to try again after an error.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::Timings;
+use super::lookup::{self, Found};
+use super::origin::{Origin, RECREATED, is_number};
+use super::reader::{Heard, Reader};
+use super::row::{self, Bodiless, Row};
+use crate::client::couchdb::rows::{Frame, Shape};
+use crate::client::couchdb::{Changes, Database, Feed as FeedShape, bounded};
+use crate::document::{Anchor, Change, Position};
+use crate::source::{FeedEvent, Mode, Progress, Since, SourceError, Unreadable};
+
+/// How many rows of a catch-up stand between two that tell their place: CouchDB is half as fast
+/// again for it, and less than this is read again after a crash.
+const SEQ_INTERVAL: u32 = 1000;
+
+/// How many rows stand between two words about progress.
+const PROGRESS_INTERVAL: u64 = 1000;
+
+/// Opens the feed of a database.
+pub(super) fn events(
+    database: Database,
+    timings: Timings,
+    since: Since,
+    mode: Mode,
+) -> BoxStream<'static, Result<FeedEvent, SourceError>> {
+    let feed = Feed {
+        database,
+        timings,
+        mode,
+        origin: Origin::counting(),
+        scan: false,
+        token: None,
+        last: None,
+        progress: None,
+        fresh: false,
+        checked: Instant::now(),
+        ready: VecDeque::new(),
+        state: State::Opening(since),
+    };
+    stream::unfold(feed, |mut feed| async { feed.next().await.map(|event| (event, feed)) }).boxed()
+}
+
+/// Where the reading of a feed stands.
+enum State {
+    /// Nothing has been asked yet.
+    Opening(Since),
+    /// A normal feed is open and is read to its end.
+    CatchingUp(Box<CatchUp>),
+    /// Everything up to `Feed::token` has been read, and no feed is open.
+    AtEnd,
+    /// A continuous feed is open.
+    Following(Box<Reader>),
+    /// The stream has ended.
+    Over,
+}
+
+/// A normal feed that is being read.
+struct CatchUp {
+    reader: Reader,
+    /// The position whose own row must come first, if the feed was opened just before it.
+    recognise: Option<Position>,
+}
+
+struct Feed {
+    database: Database,
+    timings: Timings,
+    mode: Mode,
+    origin: Origin,
+    /// Whether the feed is read as a full listing.
+    scan: bool,
+    /// The last place that the feed told.
+    token: Option<Arc<str>>,
+    /// The last change that the feed told.
+    last: Option<Anchor>,
+    /// How far a feed from the beginning is.
+    progress: Option<Progress>,
+    /// Whether rows have come since we were last caught up.
+    fresh: bool,
+    /// When the database was last asked whether it is still the same.
+    checked: Instant,
+    /// What is to be yielded before anything else is done.
+    ready: VecDeque<FeedEvent>,
+    state: State,
+}
+
+impl Feed {
+    async fn next(&mut self) -> Option<Result<FeedEvent, SourceError>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Ok(event));
+            }
+            // An error leaves the state as it is now: over.
+            match std::mem::replace(&mut self.state, State::Over) {
+                State::Over => return None,
+                state => match self.step(state).await {
+                    Ok(state) => self.state = state,
+                    Err(error) => return Some(Err(error)),
+                },
+            }
+        }
+    }
+
+    async fn step(&mut self, state: State) -> Result<State, SourceError> {
+        match state {
+            State::Opening(Since::Start) => self.read_all().await,
+            State::Opening(Since::Scan(reason)) => {
+                self.scan = true;
+                self.ready.push_back(FeedEvent::ScanStarted { reason });
+                self.read_all().await
+            }
+            State::Opening(Since::Position(position)) => {
+                self.token = Some(position.token().into());
+                self.last = position.anchor().cloned();
+                if is_number(position.token()) {
+                    self.resume_counting(position).await
+                } else {
+                    self.resume(position).await
+                }
+            }
+            State::CatchingUp(open) => self.catch_up(open).await,
+            State::AtEnd => self.follow().await,
+            State::Following(reader) => self.go_on(reader).await,
+            State::Over => Ok(State::Over),
+        }
+    }
+
+    /// Opens the feed from its beginning.
+    async fn read_all(&mut self) -> Result<State, SourceError> {
+        let info = self.database.info().await?;
+        self.origin = Origin::of(&info);
+        let progress = Progress { done: 0, total: info.doc_count + info.doc_del_count };
+        self.progress = Some(progress);
+        self.ready.push_back(FeedEvent::Progress(progress));
+        self.open(None, None).await
+    }
+
+    /// Opens the feed after a position of CouchDB, if the database is still the one it was.
+    async fn resume(&mut self, position: Position) -> Result<State, SourceError> {
+        let info = self.database.info().await?;
+        self.origin = Origin::of(&info);
+        if let Some(reason) = self.origin.contradicts(&position) {
+            return Err(SourceError::Expired { reason });
+        }
+        if self.origin.is_end(&position) {
+            self.ready.extend([FeedEvent::Position(position), FeedEvent::CaughtUp]);
+            return Ok(self.caught_up());
+        }
+        self.verify(&position).await?;
+        self.open(Some(position.token()), None).await
+    }
+
+    /// Opens the feed at a position of pouchdb-server, which tells nothing that would show whether
+    /// the database is still the one it was, and takes any number for a place in its feed. So the
+    /// row of the position itself is read once more: it must be the first.
+    async fn resume_counting(&mut self, position: Position) -> Result<State, SourceError> {
+        self.origin = Origin::counting();
+        let number = position.token().parse::<u64>().ok().filter(|number| *number > 0);
+        match number.zip(position.anchor()) {
+            Some((number, _)) => {
+                let before = (number - 1).to_string();
+                self.open(Some(&before), Some(position)).await
+            }
+            None => self.open(Some(position.token()), None).await,
+        }
+    }
+
+    async fn open(
+        &mut self,
+        since: Option<&str>,
+        recognise: Option<Position>,
+    ) -> Result<State, SourceError> {
+        let seq_interval = (!self.origin.counts()).then_some(SEQ_INTERVAL);
+        let feed = FeedShape::Normal { seq_interval };
+        let body = self.database.changes(Changes { since, feed }).await?;
+        let reader = Reader::new(body, Shape::Normal);
+        Ok(State::CatchingUp(Box::new(CatchUp { reader, recognise })))
+    }
+
+    /// Fails if the database does not know the change that stood at this position.
+    async fn verify(&self, position: &Position) -> Result<(), SourceError> {
+        let Some(anchor) = position.anchor() else { return Ok(()) };
+        match lookup::disowned(&self.database, anchor).await? {
+            Some(reason) => Err(SourceError::Expired { reason }),
+            None => Ok(()),
+        }
+    }
+
+    async fn catch_up(&mut self, mut open: Box<CatchUp>) -> Result<State, SourceError> {
+        match open.reader.hear(None).await? {
+            Heard::Frame(Frame::Row(bytes)) => {
+                let row = self.read(&open.reader, &bytes)?;
+                if let Some(position) = open.recognise.take()
+                    && self.recognises(&row, &position).await?
+                {
+                    return Ok(State::CatchingUp(open));
+                }
+                self.deliver(&open.reader, row).await?;
+                Ok(State::CatchingUp(open))
+            }
+            Heard::Frame(Frame::Tail(tail)) => {
+                if open.recognise.is_some() {
+                    let reason = format!("the feed ends before the position: {RECREATED}");
+                    return Err(SourceError::Expired { reason });
+                }
+                self.finish(&open.reader, &tail)?;
+                // The feed is whole. To hear its end lets the connection be used again; what else
+                // may follow is of no interest.
+                let _ = open.reader.hear(Some(self.timings.quiet)).await;
+                Ok(self.caught_up())
+            }
+            Heard::Frame(Frame::Blank) | Heard::Quiet => Ok(State::CatchingUp(open)),
+            Heard::End => Err(open.reader.failed("the feed ended without its last place")),
+        }
+    }
+
+    /// Whether the first row is the position's own, which was delivered long ago. Fails if the
+    /// database is not the one it was.
+    async fn recognises(&self, row: &Row, position: &Position) -> Result<bool, SourceError> {
+        let Some(found) = row.position() else { return Ok(false) };
+        if !is_number(found.token()) {
+            let reason = "the server is another: it does not number its changes".to_owned();
+            return Err(SourceError::Expired { reason });
+        }
+        if found.token() == position.token() && found.anchor() == position.anchor() {
+            return Ok(true);
+        }
+        self.verify(position).await?;
+        Ok(false)
+    }
+
+    /// The end of a normal feed.
+    fn finish(&mut self, reader: &Reader, tail: &Bytes) -> Result<(), SourceError> {
+        #[derive(serde::Deserialize)]
+        struct Tail<'a> {
+            #[serde(borrow)]
+            last_seq: Option<&'a RawValue>,
+        }
+        let tail: Tail<'_> = serde_json::from_slice(tail)
+            .map_err(|error| reader.failed(format!("the feed's end is not JSON: {error}")))?;
+        let Some(last_seq) = tail.last_seq else {
+            return Err(reader.failed("the feed ended without its last place"));
+        };
+        // Where places are numbers, the position must be that of a row: it is looked for later.
+        let own = self.token.take().filter(|_| self.origin.counts());
+        let token = own.unwrap_or_else(|| last_seq.get().into());
+        let position = self.origin.at_end(token.clone(), self.last.clone());
+        self.token = Some(token);
+        if let Some(Progress { done, .. }) = self.progress.take() {
+            self.ready.push_back(FeedEvent::Progress(Progress { done, total: done }));
+        }
+        self.ready.push_back(if std::mem::take(&mut self.scan) {
+            FeedEvent::ScanFinished { position, exhaustive: true }
+        } else {
+            FeedEvent::Position(position)
+        });
+        self.ready.push_back(FeedEvent::CaughtUp);
+        Ok(())
+    }
+
+    fn caught_up(&self) -> State {
+        match self.mode {
+            Mode::CatchUp => State::Over,
+            Mode::Follow => State::AtEnd,
+        }
+    }
+
+    /// Opens a continuous feed from where we are.
+    async fn follow(&mut self) -> Result<State, SourceError> {
+        let feed = FeedShape::Continuous { heartbeat: self.timings.heartbeat };
+        let since = self.token.as_deref();
+        let body = self.database.changes(Changes { since, feed }).await?;
+        self.checked = Instant::now();
+        Ok(State::Following(Box::new(Reader::new(body, Shape::Continuous))))
+    }
+
+    async fn go_on(&mut self, mut reader: Box<Reader>) -> Result<State, SourceError> {
+        let quiet = self.fresh.then_some(self.timings.quiet);
+        match reader.hear(quiet).await? {
+            Heard::Quiet => self.be_current(),
+            Heard::Frame(Frame::Blank) => {
+                self.check().await?;
+                self.be_current();
+            }
+            Heard::Frame(Frame::Row(bytes)) => match self.read(&reader, &bytes)? {
+                Row::End(last_seq) => return self.closed(last_seq).await,
+                row => {
+                    self.fresh = true;
+                    self.deliver(&reader, row).await?;
+                }
+            },
+            Heard::Frame(Frame::Tail(_)) | Heard::End => {
+                return Err(reader.failed("the connection ended without the feed's closing row"));
+            }
+        }
+        Ok(State::Following(reader))
+    }
+
+    fn be_current(&mut self) {
+        self.fresh = false;
+        self.ready.push_back(FeedEvent::CaughtUp);
+    }
+
+    /// The server ended a continuous feed in good order. That can mean that it is about to stop,
+    /// or that the database was deleted.
+    async fn closed(&mut self, last_seq: Option<Arc<str>>) -> Result<State, SourceError> {
+        let info = self.database.info().await?;
+        if let Some(reason) = self.origin.has_changed(&info, self.token.as_deref()) {
+            return Err(SourceError::Expired { reason });
+        }
+        self.token = last_seq.or_else(|| self.token.take());
+        tokio::time::sleep(self.timings.reopen).await;
+        Ok(State::AtEnd)
+    }
+
+    /// Asks now and then whether the database is still the one it was: pouchdb-server keeps the
+    /// feed of a deleted database open in silence, and a purge leaves no row.
+    async fn check(&mut self) -> Result<(), SourceError> {
+        if self.checked.elapsed() < self.timings.check {
+            return Ok(());
+        }
+        self.checked = Instant::now();
+        let info = match self.database.info().await {
+            Ok(info) => info,
+            Err(error) if error.is_transient() => {
+                tracing::debug!(%error, "the database could not be asked; the feed still lives");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match self.origin.has_changed(&info, self.token.as_deref()) {
+            Some(reason) => Err(SourceError::Expired { reason }),
+            None => Ok(()),
+        }
+    }
+
+    fn read(&self, reader: &Reader, bytes: &Bytes) -> Result<Row, SourceError> {
+        row::read(bytes, &self.origin, || reader.place())
+            .map_err(|error| reader.failed(format!("{} is not JSON: {error}", reader.place())))
+    }
+
+    /// Makes a row ready to be yielded.
+    async fn deliver(&mut self, reader: &Reader, row: Row) -> Result<(), SourceError> {
+        if let Some(position) = row.position() {
+            self.token = Some(position.token().into());
+        }
+        if let Some(anchor) = row.anchor() {
+            self.last = Some(anchor);
+        }
+        let event = match row {
+            Row::Change(change) => FeedEvent::Change(change),
+            Row::Bodiless(bodiless) => self.fetch(reader, bodiless).await?,
+            Row::Unreadable(unreadable) => FeedEvent::Unreadable(unreadable),
+            Row::End(_) => return Err(reader.failed("the feed ended in its middle")),
+            Row::Failure { error, reason } => return Err(self.failure(reader, &error, &reason)),
+        };
+        self.ready.push_back(event);
+        if let Some(progress) = &mut self.progress {
+            progress.done += 1;
+            progress.total = progress.total.max(progress.done);
+            if progress.done % PROGRESS_INTERVAL == 0 {
+                self.ready.push_back(FeedEvent::Progress(*progress));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the document of a row that came without it.
+    async fn fetch(&self, reader: &Reader, row: Bodiless) -> Result<FeedEvent, SourceError> {
+        let mut pauses = self.timings.lag.iter();
+        loop {
+            let reason = match lookup::find(&self.database, &row.id).await? {
+                Found::Change(change) => {
+                    return Ok(FeedEvent::Change(Change { position: row.position, ..change }));
+                }
+                Found::Nothing => "the server says that it is not there".to_owned(),
+                Found::Unreadable(reason) => reason,
+            };
+            match pauses.next() {
+                Some(pause) => tokio::time::sleep(*pause).await,
+                None => {
+                    return Ok(FeedEvent::Unreadable(Unreadable {
+                        id: Some(row.id),
+                        revision: Some(row.revision),
+                        place: reader.place(),
+                        position: row.position,
+                        reason: format!("the feed names it without its body, and {reason}"),
+                    }));
+                }
+            }
+        }
+    }
+
+    /// What it means that the server gave up within a feed.
+    fn failure(&self, reader: &Reader, error: &str, reason: &str) -> SourceError {
+        let said = format!("the server says {}: {}", bounded(error), bounded(reason));
+        let words = format!("{error} {reason}").to_lowercase();
+        if words.contains("no_db_file") || words.contains("database does not exist") {
+            let what = format!("database `{}` is gone: {said}", self.database.name());
+            SourceError::Missing { what }
+        } else if words.contains("malformed sequence") {
+            SourceError::Expired { reason: said }
+        } else if matches!(error, "unauthorized" | "forbidden") {
+            SourceError::Refused { what: format!("{}: {said}", self.database.url()) }
+        } else {
+            reader.failed(said)
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Reads documents apart from the feed, and asks whether a revision is known.
+//!
+//! It must not know why a document is asked for.
+
+use std::collections::HashMap;
+
+use crate::client::couchdb::{Database, all_docs_rows, bounded};
+use crate::document::{Anchor, Change, DocumentId, DocumentState};
+use crate::source::{Reading, SourceError};
+
+use super::row;
+
+/// What the server has of a document.
+pub(super) enum Found {
+    /// Its newest state.
+    Change(Change),
+    /// Nothing: it does not know the document.
+    Nothing,
+    /// It knows the document and does not give it, or gives what cannot be read. Says why.
+    Unreadable(String),
+}
+
+/// The newest state of a document, as a source's answer.
+pub(super) async fn document(database: &Database, id: &DocumentId) -> Result<Reading, SourceError> {
+    match find(database, id).await? {
+        Found::Change(change) => Ok(Reading::Found(change)),
+        Found::Nothing => Ok(Reading::Unknown),
+        Found::Unreadable(reason) => Err(SourceError::transient(format!(
+            "document `{id}` of {} cannot be read: {reason}",
+            database.url()
+        ))),
+    }
+}
+
+/// The newest state of a document.
+pub(super) async fn find(database: &Database, id: &DocumentId) -> Result<Found, SourceError> {
+    let answer = database.all_docs(&[id]).await?;
+    let rows = all_docs_rows(&answer)?;
+    let Some(row) = rows.into_iter().find(|row| row.key == id.as_str()) else {
+        return Ok(Found::Nothing);
+    };
+    let Some(value) = row.value else {
+        return Ok(match row.error {
+            Some(error) if error.get() != "\"not_found\"" => {
+                Found::Unreadable(format!("the server says {}", bounded(error.get())))
+            }
+            _ => Found::Nothing,
+        });
+    };
+    let made = match row.doc {
+        Some(doc) => row::state(&answer, doc, value.deleted, id),
+        None if value.deleted => Ok((DocumentState::Deleted(None), None)),
+        None => Err("the server knows it and does not send it".to_owned()),
+    };
+    Ok(match made {
+        Ok((state, own)) => {
+            let revision = own.unwrap_or(value.rev);
+            Found::Change(Change { id: id.clone(), revision, position: None, state })
+        }
+        Err(reason) => Found::Unreadable(reason),
+    })
+}
+
+/// Why the database cannot be the one in which this change stood, if it cannot.
+///
+/// A server that does not answer the question says nothing against it.
+pub(super) async fn disowned(
+    database: &Database,
+    anchor: &Anchor,
+) -> Result<Option<String>, SourceError> {
+    let asked = HashMap::from([(anchor.id.clone(), vec![anchor.revision.clone()])]);
+    let missing = match database.revs_diff(&asked).await {
+        Ok(answer) => {
+            answer.get(&anchor.id).is_some_and(|missing| missing.missing.contains(&anchor.revision))
+        }
+        Err(error) if error.is_transient() => return Err(error.into()),
+        Err(_) => false,
+    };
+    if !missing || is_forgotten(database, anchor).await? {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "the database no longer knows `{}` at {}: it was created again, restored, or purged",
+        anchor.id, anchor.revision
+    )))
+}
+
+/// Whether the revision may be unknown only because the database remembers no more than so many
+/// revisions of a document, and there have been that many since.
+async fn is_forgotten(database: &Database, anchor: &Anchor) -> Result<bool, SourceError> {
+    let limit = match database.revs_limit().await {
+        Ok(limit) => limit,
+        Err(error) if error.is_transient() => return Err(error.into()),
+        Err(_) => return Ok(false),
+    };
+    let Found::Change(change) = find(database, &anchor.id).await? else { return Ok(false) };
+    let generations = change.revision.generation().zip(anchor.revision.generation());
+    Ok(generations.is_some_and(|(now, then)| now >= then.saturating_add(limit)))
+}

@@ -1,0 +1,85 @@
+//! An open feed: frames from a body, with a word for silence.
+//!
+//! It must not know what a row says, nor what follows from the end of a feed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::client::couchdb::Body;
+use crate::client::couchdb::rows::{BrokenFeed, Frame, Rows, Shape};
+use crate::source::SourceError;
+
+/// An open feed.
+#[derive(Debug)]
+pub(super) struct Reader {
+    body: Body,
+    rows: Rows,
+    input: Bytes,
+    /// Rows read, for naming the place of one.
+    count: u64,
+}
+
+/// What is heard from an open feed.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// This.
+    Frame(Frame),
+    /// Nothing, for as long as was asked.
+    Quiet,
+    /// The end of the body, at a place where a feed of its shape may end.
+    End,
+}
+
+impl Reader {
+    /// Reads a body that holds a feed of this shape.
+    pub fn new(body: Body, shape: Shape) -> Self {
+        Self { body, rows: Rows::new(shape), input: Bytes::new(), count: 0 }
+    }
+
+    /// The next thing heard. With `quiet`, silence of that length is one.
+    pub async fn hear(&mut self, quiet: Option<Duration>) -> Result<Heard, SourceError> {
+        loop {
+            if let Some(frame) = self.rows.next(&mut self.input).map_err(|e| self.broken(&e))? {
+                self.count += u64::from(matches!(frame, Frame::Row(_)));
+                return Ok(Heard::Frame(frame));
+            }
+            let chunk = match quiet {
+                None => self.body.chunk().await,
+                Some(quiet) => match tokio::time::timeout(quiet, self.body.chunk()).await {
+                    Ok(chunk) => chunk,
+                    Err(_) => return Ok(Heard::Quiet),
+                },
+            };
+            match chunk? {
+                Some(chunk) => self.input = chunk,
+                None => {
+                    self.rows.finish().map_err(|error| self.broken(&error))?;
+                    return Ok(Heard::End);
+                }
+            }
+        }
+    }
+
+    /// Where the last row stands, for people.
+    pub fn place(&self) -> String {
+        format!("row {} of the answer to {}", self.count, self.body.label())
+    }
+
+    /// What it means that the feed cannot be read on.
+    pub fn broken(&self, error: &BrokenFeed) -> SourceError {
+        let what = format!("{}: {error}", self.body.label());
+        match error {
+            BrokenFeed::Oversized(_) => SourceError::permanent(format!(
+                "{what}; make the document after row {} smaller, or leave its database out",
+                self.count
+            )),
+            BrokenFeed::CutShort | BrokenFeed::Garbage(_) => SourceError::transient(what),
+        }
+    }
+
+    /// The error of a feed that does not go on as it should.
+    pub fn failed(&self, why: impl std::fmt::Display) -> SourceError {
+        SourceError::transient(format!("{}: {why}", self.body.label()))
+    }
+}

@@ -1,0 +1,337 @@
+//! From the bytes of a row to a change. Bodies stay slices of the row, byte for byte.
+//!
+//! It must not know where rows come from, nor ask the server for anything.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use memchr::memmem;
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::origin::Origin;
+use crate::document::{
+    Anchor, Attachment, Change, Content, Document, DocumentId, DocumentState, Position, Revision,
+};
+use crate::source::Unreadable;
+
+/// What a row of a feed says.
+#[derive(Debug)]
+pub(super) enum Row {
+    /// A document's newest state.
+    Change(Change),
+    /// A document's newest revision, without the body that was asked for.
+    Bodiless(Bodiless),
+    /// It cannot be made into a change.
+    Unreadable(Unreadable),
+    /// The server ends the feed, at this place if it tells one.
+    End(Option<Arc<str>>),
+    /// The server gives up, in its own words.
+    Failure {
+        /// CouchDB's name for it: `not_found`.
+        error: String,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+impl Row {
+    /// The place in the feed after this row, where it tells one.
+    pub fn position(&self) -> Option<&Position> {
+        match self {
+            Self::Change(change) => change.position.as_ref(),
+            Self::Bodiless(bodiless) => bodiless.position.as_ref(),
+            Self::Unreadable(unreadable) => unreadable.position.as_ref(),
+            Self::End(_) | Self::Failure { .. } => None,
+        }
+    }
+
+    /// The change that this row is about, as far as it tells.
+    pub fn anchor(&self) -> Option<Anchor> {
+        let (id, revision) = match self {
+            Self::Change(change) => (&change.id, &change.revision),
+            Self::Bodiless(bodiless) => (&bodiless.id, &bodiless.revision),
+            Self::Unreadable(row) => (row.id.as_ref()?, row.revision.as_ref()?),
+            Self::End(_) | Self::Failure { .. } => return None,
+        };
+        Some(Anchor { id: id.clone(), revision: revision.clone() })
+    }
+}
+
+/// A row that names a document and does not hold it.
+#[derive(Clone, Debug)]
+pub(super) struct Bodiless {
+    pub id: DocumentId,
+    pub revision: Revision,
+    pub position: Option<Position>,
+}
+
+/// Reads a row. An error means that its bytes are not JSON. `place` says where it stands.
+pub(super) fn read(
+    row: &Bytes,
+    origin: &Origin,
+    place: impl Fn() -> String,
+) -> Result<Row, serde_json::Error> {
+    let fields: Fields<'_> = serde_json::from_slice(row)?;
+    let id = fields.id.and_then(text::<DocumentId>);
+    if id.is_none() {
+        if let Some(error) = fields.error {
+            let words = |raw: &RawValue| text(raw).unwrap_or_else(|| raw.get().to_owned());
+            let reason = fields.reason.map(words).unwrap_or_default();
+            return Ok(Row::Failure { error: words(error), reason });
+        }
+        if fields.id.is_none() && fields.ends {
+            return Ok(Row::End(fields.last_seq.map(|seq| seq.get().into())));
+        }
+    }
+    let revision = fields.changes.and_then(first_revision);
+    let position = fields.seq.map(|seq| {
+        let anchor = id.clone().zip(revision.clone());
+        origin.within(seq.get().into(), anchor.map(|(id, revision)| Anchor { id, revision }))
+    });
+    let unreadable = |id, revision, position, reason: String| {
+        Ok(Row::Unreadable(Unreadable { id, revision, place: place(), position, reason }))
+    };
+    let Some(id) = id else {
+        return unreadable(None, revision, position, "the row names no document".to_owned());
+    };
+    let deleted = fields.deleted.is_some_and(|raw| raw.get() == "true");
+    let made = match fields.doc {
+        None => match revision {
+            Some(revision) if deleted => {
+                let state = DocumentState::Deleted(None);
+                return Ok(Row::Change(Change { id, revision, position, state }));
+            }
+            Some(revision) => return Ok(Row::Bodiless(Bodiless { id, revision, position })),
+            None => Err("the row names no revision".to_owned()),
+        },
+        Some(doc) => state(row, doc, deleted, &id).and_then(|(state, own)| {
+            // The body may be newer than the row: then the revision is the body's.
+            let revision = own.or_else(|| revision.clone()).ok_or("the row names no revision")?;
+            Ok((revision, state))
+        }),
+    };
+    match made {
+        Ok((revision, state)) => Ok(Row::Change(Change { id, revision, position, state })),
+        Err(reason) => {
+            let revision = fields.changes.and_then(first_revision);
+            unreadable(Some(id), revision, position, reason)
+        }
+    }
+}
+
+/// The state that a body makes, and the revision that the body names. `whole` holds the body.
+pub(super) fn state(
+    whole: &Bytes,
+    doc: &RawValue,
+    deleted: bool,
+    id: &DocumentId,
+) -> Result<(DocumentState, Option<Revision>), String> {
+    let body = whole.slice_ref(doc.get().as_bytes());
+    let head = Head::read(&body);
+    if !body.starts_with(b"{") {
+        return Err("the body is not a JSON object".to_owned());
+    }
+    if let Some(other) = head.id.as_deref().filter(|other| *other != id.as_str()) {
+        return Err(format!("the body is another document's, `{other}`"));
+    }
+    let revision = head.revision.map(|revision| Revision::from(revision.as_ref()));
+    if deleted || head.deleted {
+        return Ok((DocumentState::Deleted(Some(body)), revision));
+    }
+    let attachments = match head.attachments {
+        Some(stubs) => stubs.into_attachments()?,
+        None => Vec::new(),
+    };
+    Ok((DocumentState::Present(Document { body, attachments }), revision))
+}
+
+/// The fields of a row, in any order; of a repeated one the last counts, and `null` is absence.
+#[derive(Default)]
+struct Fields<'a> {
+    seq: Option<&'a RawValue>,
+    id: Option<&'a RawValue>,
+    changes: Option<&'a RawValue>,
+    deleted: Option<&'a RawValue>,
+    doc: Option<&'a RawValue>,
+    error: Option<&'a RawValue>,
+    reason: Option<&'a RawValue>,
+    last_seq: Option<&'a RawValue>,
+    /// Whether there is a `last_seq`, be it `null`.
+    ends: bool,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a row of a change feed")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Fields::default();
+                while let Some(key) = map.next_key::<Key<'de>>()? {
+                    match key.0.as_ref() {
+                        "seq" => fields.seq = map.next_value()?,
+                        "id" => fields.id = map.next_value()?,
+                        "changes" => fields.changes = map.next_value()?,
+                        "deleted" => fields.deleted = map.next_value()?,
+                        "doc" => fields.doc = map.next_value()?,
+                        "error" => fields.error = map.next_value()?,
+                        "reason" => fields.reason = map.next_value()?,
+                        "last_seq" => {
+                            fields.last_seq = map.next_value()?;
+                            fields.ends = true;
+                        }
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// A key that is borrowed where it has no escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// What a body says of itself.
+#[derive(Default)]
+struct Head<'a> {
+    id: Option<Cow<'a, str>>,
+    revision: Option<Cow<'a, str>>,
+    deleted: bool,
+    attachments: Option<Stubs>,
+}
+
+impl<'a> Head<'a> {
+    /// Reads a body that is known to be JSON. A field that is not what it should be counts as
+    /// absent, but for `_attachments`, which then are none that can be used.
+    fn read(body: &'a [u8]) -> Self {
+        let mut head = Self::default();
+        // Without this word in it the rest of a body need not be read: CouchDB sends id and
+        // revision first. (The word may also stand deeper; then reading shows that.)
+        let whole = memmem::find(body, b"\"_attachments\"").is_some()
+            || memmem::find(body, b"\"_deleted\"").is_some();
+        let mut json = serde_json::Deserializer::from_slice(body);
+        // To stop early is an error to serde; what was read by then is in `head`.
+        let _ = json.deserialize_map(HeadVisitor { head: &mut head, whole });
+        head
+    }
+}
+
+struct HeadVisitor<'h, 'a> {
+    head: &'h mut Head<'a>,
+    whole: bool,
+}
+
+impl<'a> Visitor<'a> for HeadVisitor<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a document")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
+        let head = self.head;
+        while let Some(key) = map.next_key::<Key<'a>>()? {
+            match key.0.as_ref() {
+                "_id" => head.id = map.next_value::<&RawValue>().map(borrowed)?,
+                "_rev" => head.revision = map.next_value::<&RawValue>().map(borrowed)?,
+                "_deleted" => head.deleted = map.next_value::<&RawValue>()?.get() == "true",
+                "_attachments" => {
+                    let stubs = map.next_value::<&RawValue>()?;
+                    head.attachments = Some(Stubs::read(stubs));
+                }
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+            if !self.whole && head.id.is_some() && head.revision.is_some() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The stubs of a body's attachments, in its order, or why they cannot be read.
+struct Stubs(Result<Vec<(String, Stub)>, String>);
+
+/// What stands in the place of an attachment.
+#[derive(Deserialize)]
+struct Stub {
+    #[serde(default)]
+    digest: Option<String>,
+    #[serde(default)]
+    length: Option<u64>,
+    #[serde(default)]
+    encoding: Option<String>,
+}
+
+impl Stubs {
+    fn read(raw: &RawValue) -> Self {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Vec<(String, Stub)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of attachments")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(entries)
+            }
+        }
+        let stubs = serde_json::Deserializer::from_str(raw.get()).deserialize_map(Entries);
+        Self(stubs.map_err(|error| format!("`_attachments` cannot be read: {error}")))
+    }
+
+    /// The attachments. Each notes the sum of all their lengths as its place at the source, from
+    /// which [`super::attachments`] tells whether to ask for the whole document at once.
+    fn into_attachments(self) -> Result<Vec<Attachment>, String> {
+        let stubs = self.0?;
+        let lengths = stubs.iter().map(|(_, stub)| stub.length);
+        let sum = lengths.sum::<Option<u64>>().map(|sum| sum.to_string()).unwrap_or_default();
+        let sum: Arc<str> = sum.into();
+        let attachment = |(name, stub): (String, Stub)| Attachment {
+            name: name.into(),
+            digest: stub.digest.map(Arc::from),
+            length: stub.length,
+            gzipped: stub.encoding.as_deref() == Some("gzip"),
+            content: Content::Remote(sum.clone()),
+        };
+        Ok(stubs.into_iter().map(attachment).collect())
+    }
+}
+
+/// The revision of the winner in a row's `changes`.
+fn first_revision(changes: &RawValue) -> Option<Revision> {
+    #[derive(Deserialize)]
+    struct One {
+        rev: Revision,
+    }
+    let changes: Vec<One> = serde_json::from_str(changes.get()).ok()?;
+    changes.into_iter().next().map(|one| one.rev)
+}
+
+/// A JSON string as a value; `None` for anything else.
+fn text<T: serde::de::DeserializeOwned>(raw: &RawValue) -> Option<T> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+/// A JSON string, borrowed where it has no escapes.
+fn borrowed(raw: &RawValue) -> Option<Cow<'_, str>> {
+    serde_json::from_str::<Key<'_>>(raw.get()).ok().map(|key| key.0)
+}
