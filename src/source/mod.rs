@@ -175,8 +175,16 @@ pub enum StoreEvent {
 
 /// A document store: a server, or a recorded feed.
 pub trait Store: Send + Sync + 'static {
-    /// Who the store is, without credentials, for people and for telling two stores apart.
+    /// Who the store is, without credentials, for people.
     fn identity(&self) -> String;
+
+    /// Where one of its collections comes from, without credentials: a mirror remembers it, so as
+    /// not to follow another one by mistake.
+    fn origin(&self, collection: &CollectionName) -> String;
+
+    /// Whether the store can list all that a collection holds, so that a scan may remove what is
+    /// not in it. A recorded feed cannot.
+    fn lists_everything(&self) -> bool;
 
     /// Names the store's collections. With [`Mode::CatchUp`] it ends after `Listed`; with
     /// [`Mode::Follow`] it goes on with those that appear later. The [`Selection`] has been applied.

@@ -3,13 +3,13 @@
 //! Sources say what kind of error it is; here it is decided what follows from that. It must not
 //! know any store.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 
-use super::{FeedEvent, Mode, Since, Source, SourceError};
-use std::sync::Arc;
+use super::{FeedEvent, Mode, Since, Source, SourceError, Store, StoreEvent};
 
 /// How long to wait between tries, and when to give up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,11 +78,10 @@ pub fn resilient(
     let feed = Feed {
         source,
         mode,
-        policy,
         since,
         state: State::Closed,
-        pauses: policy.pauses(),
-        stuck: None,
+        patience: Patience::new(policy),
+        stuck_at: None,
     };
     stream::unfold(feed, |mut feed| async move { Some((feed.step().await?, feed)) })
 }
@@ -90,13 +89,12 @@ pub fn resilient(
 struct Feed {
     source: Arc<dyn Source>,
     mode: Mode,
-    policy: RetryPolicy,
     /// From where it would be opened now.
     since: Since,
     state: State,
-    pauses: ExponentialBackoff,
-    /// Since when, and from where, no progress has been made.
-    stuck: Option<(Instant, Since)>,
+    patience: Patience,
+    /// From where it was opened when it broke last.
+    stuck_at: Option<Since>,
 }
 
 enum State {
@@ -152,47 +150,108 @@ impl Feed {
         if let Some(position) = position {
             self.since = Since::Position(position.clone());
         }
-        let moved = self.stuck.as_ref().is_some_and(|(_, place)| *place != self.since);
+        let moved = self.stuck_at.as_ref().is_some_and(|place| *place != self.since);
         if moved || matches!(event, FeedEvent::CaughtUp) {
-            self.stuck = None;
-            self.pauses = self.policy.pauses();
+            self.stuck_at = None;
+            self.patience.renew();
         }
     }
 
     fn broken(&mut self, error: SourceError) -> Result<Fed, SourceError> {
-        let asked = match &error {
-            SourceError::Transient { retry_after, .. } => *retry_after,
-            // A service waits for a database that may be created again.
-            SourceError::Missing { .. } if self.mode == Mode::Follow => Some(self.policy.longest),
-            SourceError::Expired { reason } => {
-                let again = matches!(self.since, Since::Scan(_));
-                self.since = Since::Scan(reason.clone());
-                // The first time a scan follows at once; a source that refuses even that waits.
-                (!again).then_some(Duration::ZERO)
+        if let SourceError::Expired { reason } = &error
+            && !matches!(self.since, Since::Scan(_))
+        {
+            // A scan follows at once; should the source refuse even that, it waits.
+            self.since = Since::Scan(reason.clone());
+            self.state = State::Closed;
+            return Ok(Fed::Waiting { error, pause: Duration::ZERO });
+        }
+        self.stuck_at.get_or_insert_with(|| self.since.clone());
+        match self.patience.pause(error, self.mode) {
+            Ok((error, pause)) => {
+                self.state = State::Pausing(pause);
+                Ok(Fed::Waiting { error, pause })
             }
+            Err(error) => {
+                self.state = State::Over;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Decides how long to wait after an error, and when to wait no longer.
+struct Patience {
+    policy: RetryPolicy,
+    pauses: ExponentialBackoff,
+    stuck_since: Option<Instant>,
+}
+
+impl Patience {
+    fn new(policy: RetryPolicy) -> Self {
+        Self { policy, pauses: policy.pauses(), stuck_since: None }
+    }
+
+    /// There was progress: the next error starts with a short pause again.
+    fn renew(&mut self) {
+        *self = Self::new(self.policy);
+    }
+
+    /// The pause before the next try; or the error back, when it is final.
+    fn pause(
+        &mut self,
+        error: SourceError,
+        mode: Mode,
+    ) -> Result<(SourceError, Duration), SourceError> {
+        let asked = match &error {
+            SourceError::Transient { retry_after, .. } => retry_after.unwrap_or_default(),
+            SourceError::Expired { .. } => Duration::ZERO,
+            // A service waits for a database that may be created again.
+            SourceError::Missing { .. } if mode == Mode::Follow => Duration::ZERO,
             SourceError::Missing { .. }
             | SourceError::Refused { .. }
-            | SourceError::Permanent { .. } => {
-                self.state = State::Over;
-                return Err(error);
-            }
+            | SourceError::Permanent { .. } => return Err(error),
         };
+        let pause = self.pauses.next().unwrap_or(self.policy.longest).max(asked);
         let now = Instant::now();
-        let (stuck_since, _) = self.stuck.get_or_insert((now, self.since.clone()));
-        let next = self.pauses.next().unwrap_or(self.policy.longest);
-        let pause = match asked {
-            Some(Duration::ZERO) => Duration::ZERO,
-            Some(asked) => asked.max(next),
-            None => next,
-        };
-        let stuck_for = now - *stuck_since;
+        let stuck_for = now - *self.stuck_since.get_or_insert(now);
         if self.policy.give_up_after.is_some_and(|patience| stuck_for + pause > patience) {
-            self.state = State::Over;
             return Err(error);
         }
-        self.state = State::Pausing(pause);
-        Ok(Fed::Waiting { error, pause })
+        Ok((error, pause))
     }
+}
+
+/// A store's list of collections that survives what can be survived. It may name a collection
+/// again after a break.
+pub fn listing(
+    store: Arc<dyn Store>,
+    mode: Mode,
+    policy: RetryPolicy,
+) -> impl Stream<Item = Result<StoreEvent, SourceError>> + Send {
+    let start = (store, None::<BoxStream<'static, _>>, Some(Patience::new(policy)));
+    stream::unfold(start, move |(store, mut open, patience)| async move {
+        let mut patience = patience?;
+        loop {
+            let listing = open.get_or_insert_with(|| store.collections(mode));
+            let error = match listing.next().await? {
+                Ok(event) => {
+                    patience.renew();
+                    return Some((Ok(event), (store, open, Some(patience))));
+                }
+                Err(error) => error,
+            };
+            open = None;
+            match patience.pause(error, mode) {
+                Ok((error, pause)) => {
+                    let seconds = pause.as_secs_f32();
+                    tracing::warn!("{error}; trying again in {seconds:.1} s");
+                    tokio::time::sleep(pause).await;
+                }
+                Err(error) => return Some((Err(error), (store, None, None))),
+            }
+        }
+    })
 }
 
 /// Tries a single request again while its error is transient, or while what it asks for is missing

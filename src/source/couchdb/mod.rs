@@ -136,6 +136,14 @@ impl Store for CouchStore {
         }
     }
 
+    fn origin(&self, collection: &CollectionName) -> String {
+        self.client.address().database(collection)
+    }
+
+    fn lists_everything(&self) -> bool {
+        true
+    }
+
     fn collections(&self, mode: Mode) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
         let listing = Listing {
             store: self.clone(),
