@@ -5,6 +5,7 @@
 //! 1. [`document`]: values, no I/O; [`client`]: wire protocols.
 //! 2. [`source`]: where changes come from; [`mirror`]: the tree on disk.
 
+pub mod agent;
 pub mod checkpoint;
 pub mod client;
 pub mod document;

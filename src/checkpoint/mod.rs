@@ -170,6 +170,14 @@ impl Checkpoints {
         Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
     }
 
+    /// Forgets how far a collection is: the next opening of its feed is a scan, for this reason.
+    pub fn start_over(&self, name: &CollectionName, reason: &str) -> Result<(), StateError> {
+        let scanning = Some(reason.to_owned());
+        let checkpoint = Checkpoint { scanning, ..Checkpoint::default() };
+        let commit = Commit { checkpoint: Some(checkpoint), ..Commit::default() };
+        self.turn().commit(name, &commit, &[])
+    }
+
     /// The collections that have a checkpoint.
     pub fn collections(&self) -> Result<Vec<CollectionName>, StateError> {
         let mut names = Vec::new();

@@ -28,12 +28,11 @@ mod prepare;
 mod report;
 mod settle;
 
-pub use report::{Phase, Report, Reporter};
+pub use report::{Phase, Report, Reporter, shown};
 
 use batch::{Batch, Seen};
 use failures::Failures;
 use prepare::Prepared;
-use report::shown;
 
 /// How a pipeline works.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +98,12 @@ enum Work<B> {
     CaughtUp,
 }
 
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pipeline({})", self.collection.name())
+    }
+}
+
 impl Pipeline {
     /// A pipeline that has not begun.
     pub fn new(
@@ -148,6 +153,11 @@ impl Pipeline {
                 ended => return ended,
             }
         }
+    }
+
+    /// What it tells about itself while it works.
+    pub fn watch(&self) -> watch::Receiver<Report> {
+        self.reporter.subscribe()
     }
 
     /// The documents that could not be mirrored.

@@ -1,0 +1,494 @@
+//! Supervises one pipeline per collection: starts them as collections appear, stops them together,
+//! and knows how they stand. It must not know clap, HTTP or any wire protocol.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::checkpoint::{Checkpoints, Failure};
+use crate::document::CollectionName;
+use crate::event::{Broadcast, WriteEvent};
+use crate::mirror::{Mirror, MirrorError};
+use crate::pipeline::{Phase, Pipeline, PipelineError, PipelineOptions, Report, Reporter};
+use crate::source::retry::{self, RetryPolicy};
+use crate::source::{Mode, SourceError, Store, StoreEvent};
+
+mod status;
+mod subscription;
+
+pub use status::{CollectionStatus, FailureStatus, Status};
+pub use subscription::{Notice, Subscription};
+
+/// How an agent works.
+#[derive(Clone, Copy, Debug)]
+pub struct AgentOptions {
+    /// Whether it ends when all collections have caught up.
+    pub mode: Mode,
+    /// When it tries again.
+    pub retry: RetryPolicy,
+    /// How often documents that failed are tried again while following.
+    pub revisit: Duration,
+    /// How many collections catch up at once; each holds a few batches in memory.
+    pub catch_ups: usize,
+    /// Take it that the source has moved: follow it although the mirror followed another.
+    pub source_moved: bool,
+}
+
+impl AgentOptions {
+    /// What is right for a mode unless somebody knows better.
+    pub fn new(mode: Mode) -> Self {
+        Self {
+            mode,
+            retry: match mode {
+                Mode::CatchUp => RetryPolicy::CATCH_UP,
+                Mode::Follow => RetryPolicy::FOLLOW,
+            },
+            revisit: Duration::from_secs(60),
+            catch_ups: 3,
+            source_moved: false,
+        }
+    }
+}
+
+/// A mirror at work. Dropping it cancels it.
+#[derive(Debug)]
+pub struct Agent {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    task: Option<JoinHandle<Outcome>>,
+}
+
+/// What is known of a mirror at work, for as many as want to know.
+#[derive(Clone, Debug)]
+pub struct Watcher {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    mirror: Arc<Mirror>,
+    checkpoints: Arc<Checkpoints>,
+    events: Broadcast,
+    source: String,
+    started_at: Timestamp,
+    collections: Mutex<BTreeMap<CollectionName, Member>>,
+    /// Whether the source has named all collections that it holds.
+    listed: AtomicBool,
+    progress: watch::Sender<Progress>,
+    /// Cancelled when no more events will come.
+    ended: CancellationToken,
+}
+
+#[derive(Clone, Debug)]
+struct Member {
+    reporter: Reporter,
+    failures: Option<Pipeline>,
+}
+
+/// How far the agent as a whole is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Progress {
+    caught_up: bool,
+    ended: bool,
+}
+
+/// Why a collection, or the whole agent, ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The collections could not be listed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The mirror cannot be used.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// A collection's pipeline ended.
+    #[error("{collection}: {error}")]
+    Collection {
+        /// Which collection.
+        collection: CollectionName,
+        /// Why.
+        error: PipelineError,
+    },
+}
+
+/// How an agent ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What was done, a report a collection.
+    pub reports: Vec<Report>,
+    /// The documents that could not be mirrored, remembered from any run.
+    pub failures: Vec<(CollectionName, Failure)>,
+    /// What ended collections, or everything, before their time.
+    pub errors: Vec<AgentError>,
+    /// Whether everything had been caught up with at least once.
+    pub caught_up: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Agent {
+    /// Starts to mirror `store` into `mirror`.
+    pub fn start(
+        store: Arc<dyn Store>,
+        mirror: Arc<Mirror>,
+        checkpoints: Arc<Checkpoints>,
+        options: AgentOptions,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            mirror,
+            checkpoints,
+            events: Broadcast::new(),
+            source: store.identity(),
+            started_at: Timestamp::now(),
+            collections: Mutex::default(),
+            listed: AtomicBool::new(false),
+            progress: watch::Sender::default(),
+            ended: CancellationToken::new(),
+        });
+        let stop = CancellationToken::new();
+        let supervisor = Supervisor {
+            store,
+            options,
+            shared: Arc::clone(&shared),
+            stop: stop.clone(),
+            turns: Arc::new(Semaphore::new(options.catch_ups)),
+            pipelines: JoinSet::new(),
+            errors: Vec::new(),
+        };
+        let task = Some(tokio::spawn(supervisor.run()));
+        Self { shared, stop, task }
+    }
+
+    /// The write events from now on, as a channel.
+    pub fn events(&self) -> broadcast::Receiver<Arc<WriteEvent>> {
+        self.shared.events.subscribe()
+    }
+
+    /// The write events from now on, as a stream.
+    pub fn event_stream(&self) -> BroadcastStream<Arc<WriteEvent>> {
+        BroadcastStream::new(self.events())
+    }
+
+    /// What others may watch while the agent works.
+    pub fn watcher(&self) -> Watcher {
+        Watcher { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Waits until every collection has caught up once; `false` if the agent ended before that.
+    pub async fn caught_up(&self) -> bool {
+        self.watcher().caught_up().await
+    }
+
+    /// Asks it to stop: the batch in hand is finished.
+    pub fn cancel(&self) {
+        self.stop.cancel();
+    }
+
+    /// Cancelling this is the same as [`Agent::cancel`], for somebody who cannot hold the agent.
+    pub fn canceller(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Waits until it has ended.
+    pub async fn join(mut self) -> Outcome {
+        match self.task.take() {
+            Some(task) => match task.await {
+                Ok(outcome) => outcome,
+                // The supervisor does nothing that panics; if it did, the panic goes on here.
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            },
+            None => self.shared.outcome(Vec::new()),
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Watcher {
+    /// How everything stands.
+    pub fn status(&self) -> Status {
+        self.shared.status()
+    }
+
+    /// The write events after number `since`, or from now on: first those that the journal holds.
+    pub fn subscribe(&self, since: Option<u64>) -> Subscription {
+        let shared = &self.shared;
+        Subscription::new(&shared.checkpoints, &shared.events, since, shared.ended.clone())
+    }
+
+    /// Waits until every collection has caught up once; `false` if the agent ended before that.
+    pub async fn caught_up(&self) -> bool {
+        let mut progress = self.shared.progress.subscribe();
+        let reached = progress.wait_for(|progress| progress.caught_up || progress.ended).await;
+        reached.is_ok_and(|progress| progress.caught_up)
+    }
+
+    /// For how long the batch that has been in hand longest has been so, if any is.
+    pub fn longest_busy(&self) -> Option<Duration> {
+        let members = self.shared.members();
+        let busy = members.values().filter_map(|member| member.reporter.report().busy_since);
+        busy.map(|since| since.elapsed()).max()
+    }
+}
+
+impl Shared {
+    fn members(&self) -> MutexGuard<'_, BTreeMap<CollectionName, Member>> {
+        self.collections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reports(&self) -> Vec<Report> {
+        self.members().values().map(|member| member.reporter.report()).collect()
+    }
+
+    fn failures(&self) -> Vec<(CollectionName, Failure)> {
+        let members = self.members();
+        let with_name = members.iter().flat_map(|(name, member)| {
+            let failures = member.failures.as_ref().map(Pipeline::failures).unwrap_or_default();
+            failures.into_iter().map(|failure| (name.clone(), failure))
+        });
+        with_name.collect()
+    }
+
+    /// Notices when the last collection has caught up.
+    fn note_progress(&self) {
+        let done = self.listed.load(Ordering::Acquire)
+            && self.members().values().all(|member| member.reporter.report().caught_up);
+        self.progress.send_if_modified(|progress| {
+            let news = done && !progress.caught_up;
+            progress.caught_up |= done;
+            news
+        });
+    }
+
+    fn outcome(&self, errors: Vec<AgentError>) -> Outcome {
+        let took = Timestamp::now().duration_since(self.started_at);
+        Outcome {
+            reports: self.reports(),
+            failures: self.failures(),
+            errors,
+            caught_up: self.progress.borrow().caught_up,
+            took: took.try_into().unwrap_or_default(),
+        }
+    }
+}
+
+type Ended = (CollectionName, Result<(), PipelineError>);
+
+struct Supervisor {
+    store: Arc<dyn Store>,
+    options: AgentOptions,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    turns: Arc<Semaphore>,
+    pipelines: JoinSet<Ended>,
+    errors: Vec<AgentError>,
+}
+
+impl Supervisor {
+    async fn run(mut self) -> Outcome {
+        let begun = Instant::now();
+        self.supervise().await;
+        while let Some(ended) = self.pipelines.join_next().await {
+            self.note_end(ended);
+        }
+        let shared = Arc::clone(&self.shared);
+        shared.progress.send_modify(|progress| progress.ended = true);
+        shared.ended.cancel();
+        Outcome { took: begun.elapsed(), ..shared.outcome(self.errors) }
+    }
+
+    async fn supervise(&mut self) {
+        let (mode, policy) = (self.options.mode, self.options.retry);
+        let listing = retry::listing(Arc::clone(&self.store), mode, policy);
+        tokio::pin!(listing);
+        let mut listing_ended = false;
+        loop {
+            if listing_ended && self.pipelines.is_empty() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                event = listing.next(), if !listing_ended => match event {
+                    Some(Ok(StoreEvent::Collection(name))) => self.begin(name),
+                    Some(Ok(StoreEvent::Listed)) => {
+                        self.shared.listed.store(true, Ordering::Release);
+                        self.shared.note_progress();
+                        self.say_what_is_not_listed();
+                    }
+                    Some(Err(error)) => {
+                        self.errors.push(error.into());
+                        return self.stop.cancel();
+                    }
+                    None => listing_ended = true,
+                },
+                Some(ended) = self.pipelines.join_next(), if !self.pipelines.is_empty() => {
+                    self.note_end(ended);
+                }
+            }
+        }
+    }
+
+    /// Starts the pipeline of a collection, once.
+    fn begin(&mut self, name: CollectionName) {
+        if self.shared.members().contains_key(&name) {
+            return;
+        }
+        let reporter = Reporter::new(name.clone());
+        let member = Member { reporter: reporter.clone(), failures: None };
+        self.shared.members().insert(name.clone(), member);
+        match self.pipeline(&name, reporter.clone()) {
+            Ok(pipeline) => {
+                if let Some(member) = self.shared.members().get_mut(&name) {
+                    member.failures = Some(pipeline.clone());
+                }
+                let run = Run {
+                    pipeline,
+                    turns: Arc::clone(&self.turns),
+                    shared: Arc::clone(&self.shared),
+                    stop: self.stop.clone(),
+                };
+                self.pipelines.spawn(async move { (name, run.in_turn().await) });
+            }
+            Err(error) => self.fail(name, error),
+        }
+    }
+
+    fn pipeline(
+        &self,
+        name: &CollectionName,
+        reporter: Reporter,
+    ) -> Result<Pipeline, PipelineError> {
+        let shared = &self.shared;
+        let collection = shared.mirror.collection(name)?;
+        let origin = self.store.origin(name);
+        if let Some(recorded) = collection.followed()?
+            && recorded != origin
+        {
+            // A scan of the wrong source would remove everything that it does not hold.
+            if self.store.lists_everything() && !self.options.source_moved {
+                return Err(MirrorError::OtherSource {
+                    collection: name.to_string(),
+                    recorded,
+                    given: origin,
+                }
+                .into());
+            }
+            let reason = format!("it followed {recorded} before");
+            shared.checkpoints.start_over(name, &reason)?;
+        }
+        collection.follow(&origin)?;
+        let options = PipelineOptions {
+            mode: self.options.mode,
+            retry: self.options.retry,
+            revisit: self.options.revisit,
+        };
+        let source = self.store.open(name);
+        let (mirror, state, events) = (&shared.mirror, &shared.checkpoints, &shared.events);
+        Ok(Pipeline::new(source, mirror, collection, state, events, reporter, options)?)
+    }
+
+    fn note_end(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
+        match ended {
+            Ok((name, Ok(()))) => {
+                if let Some(member) = self.shared.members().get(&name) {
+                    member.reporter.update(|report| {
+                        if !report.caught_up {
+                            report.phase = Phase::Stopped;
+                        }
+                    });
+                }
+            }
+            Ok((name, Err(error))) => self.fail(name, error),
+            Err(error) => self.errors.push(AgentError::Collection {
+                collection: "(unknown)".into(),
+                error: error.into(),
+            }),
+        }
+    }
+
+    fn fail(&mut self, collection: CollectionName, error: PipelineError) {
+        tracing::error!(%collection, "{error}");
+        if let Some(member) = self.shared.members().get(&collection) {
+            member.reporter.update(|report| {
+                report.phase = Phase::Failed;
+                report.trouble = Some(error.to_string());
+            });
+        }
+        let fatal = match &error {
+            // The disk serves all collections, and one set of credentials opens them.
+            PipelineError::Mirror(MirrorError::OtherSource { .. }) => false,
+            PipelineError::Mirror(_) | PipelineError::State(_) | PipelineError::Task(_) => true,
+            PipelineError::Source(_) | PipelineError::Interrupted { .. } => false,
+        };
+        self.errors.push(AgentError::Collection { collection, error });
+        // A service is restarted by its supervisor; it must not go on with a part of its work.
+        if fatal || self.options.mode == Mode::Follow {
+            self.stop.cancel();
+        }
+    }
+
+    /// A collection that has vanished from the source stays in the mirror: nobody said that its
+    /// last copy is not needed any more.
+    fn say_what_is_not_listed(&self) {
+        if !self.store.lists_everything() {
+            return;
+        }
+        for name in self.shared.checkpoints.collections().unwrap_or_default() {
+            if !self.shared.members().contains_key(&name) {
+                tracing::info!(
+                    collection = %name,
+                    "is in the mirror and was not followed in this run; it is kept as it is",
+                );
+            }
+        }
+    }
+}
+
+/// A pipeline that waits for its turn to catch up.
+struct Run {
+    pipeline: Pipeline,
+    turns: Arc<Semaphore>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+}
+
+impl Run {
+    /// Runs the pipeline. A follower gives its turn back once it is at the source's end, or its
+    /// source does not answer.
+    async fn in_turn(self) -> Result<(), PipelineError> {
+        let turn = tokio::select! {
+            () = self.stop.cancelled() => return Ok(()),
+            // The semaphore is never closed.
+            turn = self.turns.acquire_owned() => turn.ok(),
+        };
+        let mut reports = self.pipeline.watch();
+        let progress = async {
+            let resting = |report: &Report| report.caught_up || report.phase == Phase::Waiting;
+            let _ended = reports.wait_for(resting).await.map(drop);
+            drop(turn);
+            let _ended = reports.wait_for(|report| report.caught_up).await.map(drop);
+            self.shared.note_progress();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = self.pipeline.run(&self.stop) => {
+                self.shared.note_progress();
+                ended
+            }
+            () = progress => Ok(()),
+        }
+    }
+}

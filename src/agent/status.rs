@@ -1,0 +1,163 @@
+//! How a mirror stands, as one value for people and programs.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Shared;
+use crate::checkpoint::{Checkpoints, Failure, JournalRange, StateError};
+use crate::document::{CollectionName, DocumentId, Revision};
+use crate::mirror::{Holder, Mirror};
+use crate::pipeline::{Phase, Report};
+
+/// The answer to `plainfold status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of Plainfold that answers.
+    pub version: String,
+    /// The mirror's directory.
+    pub mirror: String,
+    /// Whether a process mirrors into it right now.
+    pub running: bool,
+    /// Its process id.
+    pub pid: Option<u32>,
+    /// Since when.
+    pub started_at: Option<Timestamp>,
+    /// The source that it follows, without credentials.
+    pub source: Option<String>,
+    /// Whether every collection has been caught up with since it started.
+    pub caught_up: bool,
+    /// The numbers of the oldest and the newest write event in the journal.
+    pub events: Option<JournalRange>,
+    /// The collections, by name.
+    pub collections: Vec<CollectionStatus>,
+}
+
+/// How one collection stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CollectionStatus {
+    /// What its pipeline reports, or what the state remembers of it.
+    #[serde(flatten)]
+    pub report: Report,
+    /// For how long the mirror may have been behind the source.
+    pub lag_seconds: Option<f64>,
+    /// When its checkpoint was committed.
+    pub checkpoint_at: Option<Timestamp>,
+    /// Documents that could not be mirrored, the first [`CollectionStatus::SHOWN`] of them.
+    pub failed: Vec<FailureStatus>,
+}
+
+/// A document that could not be mirrored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FailureStatus {
+    /// Which document, where its id is known.
+    #[serde(rename = "documentId")]
+    pub document: Option<DocumentId>,
+    /// Which revision.
+    pub revision: Option<Revision>,
+    /// Where the feed named it.
+    pub place: String,
+    /// What is wrong, and what can be done.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it failed first.
+    pub since: Timestamp,
+    /// When it failed last.
+    pub at: Timestamp,
+}
+
+impl CollectionStatus {
+    /// How many failures are shown; `failures` counts them all.
+    pub const SHOWN: usize = 100;
+
+    fn new(report: Report, failures: Vec<Failure>, checkpoint_at: Option<Timestamp>) -> Self {
+        let lag_seconds = report.lag_seconds(Timestamp::now());
+        let mut failed: Vec<_> = failures.into_iter().map(FailureStatus::from).collect();
+        failed.sort_by(|left, right| left.place.cmp(&right.place));
+        failed.truncate(Self::SHOWN);
+        Self { report, lag_seconds, checkpoint_at, failed }
+    }
+}
+
+impl From<Failure> for FailureStatus {
+    fn from(failure: Failure) -> Self {
+        let Failure { document, revision, place, reason, attempts, since, at, .. } = failure;
+        Self { document, revision, place, reason, attempts, since, at }
+    }
+}
+
+impl Shared {
+    pub(super) fn status(&self) -> Status {
+        let members = self.members().clone();
+        let collections = members.into_iter().map(|(name, member)| {
+            let failures = member.failures.map(|pipeline| pipeline.failures()).unwrap_or_default();
+            let checkpoint = self.checkpoints.checkpoint(&name).ok().flatten();
+            let checkpoint_at = checkpoint.and_then(|checkpoint| checkpoint.at);
+            CollectionStatus::new(member.reporter.report(), failures, checkpoint_at)
+        });
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mirror: self.mirror.path().display().to_string(),
+            running: true,
+            pid: Some(std::process::id()),
+            started_at: Some(self.started_at),
+            source: Some(self.source.clone()),
+            caught_up: self.caught_up.borrow().caught_up,
+            events: self.checkpoints.journal_range().ok().flatten(),
+            collections: collections.collect(),
+        }
+    }
+}
+
+impl Status {
+    /// How a mirror stands that nobody works on, by what its state remembers.
+    pub fn at_rest(mirror: &Mirror, checkpoints: &Checkpoints) -> Result<Self, StateError> {
+        let mut collections = Vec::new();
+        for name in checkpoints.collections()? {
+            collections.push(remembered(checkpoints, name)?);
+        }
+        Ok(Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mirror: mirror.path().display().to_string(),
+            running: false,
+            pid: None,
+            started_at: None,
+            source: None,
+            caught_up: false,
+            events: checkpoints.journal_range()?,
+            collections,
+        })
+    }
+
+    /// How a mirror stands whose process does not answer, by its lock alone.
+    pub fn silent(mirror: &std::path::Path, holder: &Holder) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mirror: mirror.display().to_string(),
+            running: true,
+            pid: Some(holder.pid),
+            started_at: holder.since.parse().ok(),
+            source: None,
+            caught_up: false,
+            events: None,
+            collections: Vec::new(),
+        }
+    }
+}
+
+fn remembered(
+    checkpoints: &Checkpoints,
+    name: CollectionName,
+) -> Result<CollectionStatus, StateError> {
+    let checkpoint = checkpoints.checkpoint(&name)?.unwrap_or_default();
+    let failures = checkpoints.failures(&name)?;
+    let mut report = Report::new(name);
+    report.phase = match checkpoint.scanning {
+        Some(_) => Phase::Scanning,
+        None => Phase::Stopped,
+    };
+    report.position = checkpoint.position.as_ref().and_then(crate::pipeline::shown);
+    report.failures = failures.len() as u64;
+    report.trouble = checkpoint.scanning;
+    Ok(CollectionStatus::new(report, failures, checkpoint.at))
+}

@@ -1,0 +1,237 @@
+//! What a mirror is to be, validated and lowered into the options of the layers below.
+//!
+//! This is also where the library begins: [`MirrorConfig::new`], then [`MirrorConfig::start`]. It
+//! must not know clap, nor read the environment.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::agent::{Agent, AgentOptions};
+use crate::checkpoint::{Bounds, Checkpoints, StateError};
+use crate::client::couchdb::Credentials;
+use crate::mirror::names::Codec;
+use crate::mirror::{Holder, JsonStyle, Mirror, MirrorError, MirrorOptions};
+use crate::source::couchdb::{CouchOptions, CouchStore};
+use crate::source::feed::FeedStore;
+use crate::source::{BadGlob, Mode, Selection, SourceError, Store};
+
+/// A mirror that can be started.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use plainfold::config::MirrorConfig;
+///
+/// let agent = MirrorConfig::new("feed:fixtures/library.ndjson", "./mirror")?.start().await?;
+/// let mut events = agent.events();
+/// while let Ok(event) = events.recv().await {
+///     println!("{} {}", event.collection, event.document);
+/// }
+/// let outcome = agent.join().await;
+/// assert!(outcome.errors.is_empty());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct MirrorConfig {
+    source: SourceConfig,
+    directory: PathBuf,
+    mode: Mode,
+    options: MirrorOptions,
+    bounds: Bounds,
+    give_up_after: Option<Option<Duration>>,
+    source_moved: bool,
+}
+
+/// Where changes come from.
+#[derive(Clone, Debug)]
+enum SourceConfig {
+    Couch(CouchOptions),
+    Feed(FeedConfig),
+}
+
+#[derive(Clone, Debug)]
+struct FeedConfig {
+    /// `None` is standard input.
+    path: Option<PathBuf>,
+    selection: Selection,
+}
+
+/// What is wrong with what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The source is neither a URL nor a feed.
+    #[error(
+        "`{given}` is not a source: give http(s)://host:port/database, or feed:<file.ndjson>, or \
+         feed:- for standard input"
+    )]
+    UnknownSource {
+        /// What was given, without credentials.
+        given: String,
+    },
+    /// The URL cannot be used.
+    #[error("the source's URL cannot be used: {0}")]
+    Url(#[from] crate::client::couchdb::BadAddress),
+    /// A glob cannot be read.
+    #[error(transparent)]
+    Glob(#[from] BadGlob),
+    /// A password was given, and no user.
+    #[error(
+        "a password was given but no user: name the user in the URL, as in http://user@host/database"
+    )]
+    PasswordWithoutUser,
+}
+
+/// Why a mirror could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The mirror on disk.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// Its state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The source.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+}
+
+impl MirrorConfig {
+    /// A mirror of `source` (`http(s)://user:password@host:port/database`, the same without a path
+    /// for every database of the server, `feed:<file.ndjson>` or `feed:-`) in `directory`.
+    pub fn new(source: &str, directory: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        Ok(Self {
+            source: SourceConfig::parse(source)?,
+            directory: directory.as_ref().to_owned(),
+            mode: Mode::CatchUp,
+            options: MirrorOptions::default(),
+            bounds: Bounds::DEFAULT,
+            give_up_after: None,
+            source_moved: false,
+        })
+    }
+
+    /// Goes on after it has caught up, following the source.
+    pub fn live(mut self, live: bool) -> Self {
+        self.mode = if live { Mode::Follow } else { Mode::CatchUp };
+        self
+    }
+
+    /// Mirrors the collections that match one of these globs; without any, all but those whose
+    /// name starts with `_`. A database named in the source's URL is mirrored whatever they say.
+    pub fn collections<S: AsRef<str>>(mut self, globs: &[S]) -> Result<Self, ConfigError> {
+        let wanted = Selection::new(globs)?;
+        match &mut self.source {
+            SourceConfig::Couch(couch) => couch.select(wanted),
+            SourceConfig::Feed(feed) => feed.selection = wanted,
+        }
+        Ok(self)
+    }
+
+    /// The password of the user named in the URL, for those who keep it out of there.
+    pub fn password(mut self, password: SecretString) -> Result<Self, ConfigError> {
+        if let SourceConfig::Couch(couch) = &mut self.source {
+            let given = couch.credentials.as_ref().ok_or(ConfigError::PasswordWithoutUser)?;
+            couch.credentials = Some(Credentials::new(given.user(), password));
+        }
+        Ok(self)
+    }
+
+    /// Whether attachments are mirrored, or only the stubs that stand for them in the bodies.
+    pub fn attachments(mut self, attachments: bool) -> Self {
+        self.options.attachments = attachments;
+        self
+    }
+
+    /// How bodies are written.
+    pub fn json(mut self, style: JsonStyle) -> Self {
+        self.options.json = style;
+        self
+    }
+
+    /// The codec for the names of a new mirror.
+    pub fn names(mut self, codec: Codec) -> Self {
+        self.options.names = Some(codec);
+        self
+    }
+
+    /// How much of the journal of write events is kept.
+    pub fn journal(mut self, bounds: Bounds) -> Self {
+        self.bounds = bounds;
+        self
+    }
+
+    /// How long a source that does not answer is tried; `None` is for ever.
+    pub fn give_up_after(mut self, patience: Option<Duration>) -> Self {
+        self.give_up_after = Some(patience);
+        self
+    }
+
+    /// Follows this source although the mirror followed another: it has moved.
+    pub fn source_moved(mut self, moved: bool) -> Self {
+        self.source_moved = moved;
+        self
+    }
+
+    /// Whether it goes on after it has caught up.
+    pub fn is_live(&self) -> bool {
+        self.mode == Mode::Follow
+    }
+
+    /// Opens the mirror, taking its lock, and starts the agent. Needs a tokio runtime.
+    pub async fn start(self) -> Result<Agent, StartError> {
+        let holder = Holder::this_process("mirror");
+        let Self { directory, options, bounds, .. } = self.clone();
+        let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
+            let mirror = Mirror::open(&directory, &options, &holder)?;
+            let state = Checkpoints::open(&mirror.state_path(), bounds)?;
+            Ok((mirror, state))
+        });
+        let (mirror, state) = match opened.await {
+            Ok(opened) => opened?,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        if let Some((aside, reason)) = state.damaged {
+            tracing::warn!(
+                "the state could not be read ({reason}); it was set aside as {} and is rebuilt",
+                aside.display(),
+            );
+        }
+        let mut agent = AgentOptions::new(self.mode);
+        agent.source_moved = self.source_moved;
+        if let Some(patience) = self.give_up_after {
+            agent.retry.give_up_after = patience;
+        }
+        let store = self.source.open()?;
+        Ok(Agent::start(store, Arc::new(mirror), Arc::new(state.state), agent))
+    }
+}
+
+impl SourceConfig {
+    fn parse(source: &str) -> Result<Self, ConfigError> {
+        let selection = Selection::default();
+        if let Some(path) = source.strip_prefix("feed:").filter(|path| !path.is_empty()) {
+            let path = (path != "-").then(|| PathBuf::from(path));
+            return Ok(Self::Feed(FeedConfig { path, selection }));
+        }
+        if source.starts_with("http://") || source.starts_with("https://") {
+            return Ok(Self::Couch(CouchOptions::from_url(source, selection)?));
+        }
+        // What stands before an `@` may be a password.
+        let given = source.rsplit_once('@').map_or(source, |(_, rest)| rest).to_owned();
+        Err(ConfigError::UnknownSource { given })
+    }
+
+    fn open(self) -> Result<Arc<dyn Store>, SourceError> {
+        Ok(match self {
+            Self::Couch(options) => Arc::new(CouchStore::new(options)?),
+            Self::Feed(FeedConfig { path: Some(path), selection }) => {
+                Arc::new(FeedStore::file(path, selection))
+            }
+            Self::Feed(FeedConfig { path: None, selection }) => {
+                Arc::new(FeedStore::pipe(std::io::stdin(), selection))
+            }
+        })
+    }
+}
