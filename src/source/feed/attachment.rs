@@ -10,7 +10,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::content::{Expected, Fault, Folder, Locator, read_range, stream as stream_of};
 use crate::document::{Attachment, Content, DocumentId};
-use crate::source::{ByteStream, SourceError};
+use crate::source::{ByteStream, Source, SourceError, Wanted};
 
 /// Opens an attachment; `feed` opens the feed file that the row was in.
 pub(super) async fn open(
@@ -54,8 +54,22 @@ pub(super) async fn open(
     }
 }
 
-/// Reads a whole attachment into memory.
-pub(super) async fn collect(stream: ByteStream) -> Result<Bytes, SourceError> {
+/// Reads attachments into memory, one after another.
+pub(super) async fn collect_all<S: Source>(
+    source: &S,
+    wanted: &[Wanted],
+) -> Result<Vec<Result<Bytes, SourceError>>, SourceError> {
+    let mut answers = Vec::with_capacity(wanted.len());
+    for Wanted { id, revision, attachment } in wanted {
+        answers.push(match source.attachment(id, revision, attachment).await {
+            Ok(stream) => collect(stream).await,
+            Err(error) => Err(error),
+        });
+    }
+    Ok(answers)
+}
+
+async fn collect(stream: ByteStream) -> Result<Bytes, SourceError> {
     let gather = |mut all: BytesMut, chunk: Bytes| async move {
         all.extend_from_slice(&chunk);
         Ok(all)

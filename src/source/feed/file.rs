@@ -164,17 +164,7 @@ impl Source for FileSource {
         &'a self,
         wanted: &'a [Wanted],
     ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>> {
-        async move {
-            let mut answers = Vec::with_capacity(wanted.len());
-            for Wanted { id, revision, attachment } in wanted {
-                answers.push(match self.attachment(id, revision, attachment).await {
-                    Ok(stream) => attachment::collect(stream).await,
-                    Err(error) => Err(error),
-                });
-            }
-            Ok(answers)
-        }
-        .boxed()
+        attachment::collect_all(self, wanted).boxed()
     }
 }
 

@@ -14,16 +14,22 @@
 //!    attachments taken out of a document; `content`: their bytes; `large`: rows too long for memory.
 //! 2. `place`: positions; `loaded`, `rows`, `reader`: a file's lines made into events; `lookup`: one
 //!    document; `listing`: collections; `follow`: growth; `queue`: from threads to streams.
-//! 3. `file`: the source of a feed file; this file: the stores.
+//! 3. `file`: the source of a feed file; `pipe`, `piped`: that of standard input; this file: the
+//!    stores.
 //!
 //! It must not know mirrors, checkpoints, or which of its collections anybody wants.
 
-use std::path::Path;
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 
+use self::content::Folder;
 use self::file::{FeedFile, FileSource};
+use self::pipe::Pipe;
+use self::piped::PipeSource;
 use super::{Mode, Selection, Source, SourceError, Store, StoreEvent};
 use crate::document::CollectionName;
 
@@ -37,6 +43,8 @@ mod lines;
 mod listing;
 mod loaded;
 mod lookup;
+mod pipe;
+mod piped;
 mod place;
 mod queue;
 mod reader;
@@ -47,10 +55,14 @@ mod stubs;
 mod tests;
 
 /// A recorded feed.
-#[derive(Debug)]
 pub struct FeedStore {
-    feed: Arc<FeedFile>,
+    origin: Origin,
     selection: Selection,
+}
+
+enum Origin {
+    File(Arc<FeedFile>),
+    Pipe(Arc<Pipe>),
 }
 
 impl FeedStore {
@@ -61,20 +73,60 @@ impl FeedStore {
         collection: Option<CollectionName>,
         selection: Selection,
     ) -> Self {
-        Self { feed: Arc::new(FeedFile::new(path.as_ref(), collection)), selection }
+        let feed = FeedFile::new(path.as_ref(), collection);
+        Self { origin: Origin::File(Arc::new(feed)), selection }
+    }
+
+    /// The feed on standard input. Rows that name no collection belong to `collection`; without
+    /// one, to `stdin`. Files that rows name are looked for beneath the current folder.
+    pub fn stdin(collection: Option<CollectionName>, selection: Selection) -> Self {
+        Self::reader(std::io::stdin(), collection, selection, ".")
+    }
+
+    /// The feed that is read from here, once, by a thread that is blocked while nothing comes.
+    /// Files that rows name are looked for beneath `folder`.
+    ///
+    /// Each collection must be opened and read once it has been named, before `Listed`: until then
+    /// its rows take up the room that the others' need.
+    pub fn reader(
+        reader: impl Read + Send + 'static,
+        collection: Option<CollectionName>,
+        selection: Selection,
+        folder: impl Into<PathBuf>,
+    ) -> Self {
+        let collection = collection.unwrap_or_else(|| "stdin".into());
+        let folder = Folder::new(folder);
+        let pipe = Pipe::new(Box::new(reader), collection, selection.clone(), folder);
+        Self { origin: Origin::Pipe(Arc::new(pipe)), selection }
+    }
+}
+
+impl fmt::Debug for FeedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FeedStore").field(&self.identity()).finish()
     }
 }
 
 impl Store for FeedStore {
     fn identity(&self) -> String {
-        format!("feed:{}", self.feed.path().display())
+        match &self.origin {
+            Origin::File(feed) => format!("feed:{}", feed.path().display()),
+            Origin::Pipe(_) => "feed:-".to_owned(),
+        }
     }
 
     fn collections(&self, mode: Mode) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
-        listing::collections(self.feed.clone(), self.selection.clone(), mode)
+        match &self.origin {
+            Origin::File(feed) => listing::collections(feed.clone(), self.selection.clone(), mode),
+            Origin::Pipe(pipe) => piped::collections(pipe.clone(), mode),
+        }
     }
 
     fn open(&self, collection: &CollectionName) -> Arc<dyn Source> {
-        Arc::new(FileSource::new(self.feed.clone(), collection.clone()))
+        let collection = collection.clone();
+        match &self.origin {
+            Origin::File(feed) => Arc::new(FileSource::new(feed.clone(), collection)),
+            Origin::Pipe(pipe) => Arc::new(PipeSource::new(pipe.clone(), collection)),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Hands what a blocking thread reads to an asynchronous stream, bounded by bytes.
 //!
 //! One budget may be shared by many queues. Something larger than the whole budget passes when
-//! nothing else is in it. This file must not know what it carries.
+//! nothing else is in it; what weighs nothing always passes. This file must not know what it carries.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -23,7 +23,8 @@ impl Budget {
 
     fn take(self: &Arc<Self>, weight: usize) -> Share {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let over = |used: &mut usize| *used > 0 && used.saturating_add(weight) > self.limit;
+        let over =
+            |used: &mut usize| weight > 0 && *used > 0 && used.saturating_add(weight) > self.limit;
         let mut used = self.freed.wait_while(used, over).unwrap_or_else(PoisonError::into_inner);
         *used = used.saturating_add(weight);
         Share { budget: self.clone(), weight }
@@ -60,6 +61,12 @@ pub(super) struct Outlet<T> {
 #[derive(Debug)]
 pub(super) struct Inlet<T> {
     receiver: mpsc::UnboundedReceiver<(T, Share)>,
+}
+
+impl<T> Clone for Outlet<T> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone(), budget: self.budget.clone() }
+    }
 }
 
 /// A queue within a budget.

@@ -41,6 +41,13 @@ pub(super) struct Broken {
     pub fault: Fault,
 }
 
+impl Broken {
+    /// A row of which nothing could be read.
+    pub fn unknown(reason: impl Into<String>) -> Self {
+        Self { id: None, revision: None, collection: None, fault: wrong(reason) }
+    }
+}
+
 /// Whether a row may name a collection; without parsing it. Most feeds hold one collection only.
 pub(super) fn may_name_a_collection(row: &[u8]) -> bool {
     memchr::memmem::find(row, b"\"collection\"").is_some()
