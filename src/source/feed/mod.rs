@@ -1,1 +1,132 @@
-//! Placeholder.
+//! Recorded feeds: a file of newline-delimited JSON, one change a line in the shape of CouchDB's
+//! `_changes` rows with `include_docs=true`.
+//!
+//! ```text
+//! {"seq":1,"id":"a","changes":[{"rev":"1-x"}],"doc":{"_id":"a","_rev":"1-x"}}
+//! {"seq":2,"id":"b","changes":[{"rev":"2-y"}],"deleted":true,"collection":"books"}
+//! ```
+//!
+//! What `curl` prints of a continuous or a normal feed is taken as it is. Attachments are inline
+//! (`data`, base64), in files beneath the feed file's folder (`file`, a path), or stubs that only
+//! say what there was. The modules in reading order:
+//!
+//! 1. [`json`]: JSON text in place; `lines`: a feed cut into lines; `row`: one row; `stubs`:
+//!    attachments taken out of a document; `content`: their bytes; `large`: rows too long for memory.
+//! 2. `place`: positions; `loaded`, `rows`, `reader`: a file's lines made into events; `lookup`: one
+//!    document; `listing`: collections; `follow`: growth; `queue`: from threads to streams.
+//! 3. `file`: the source of a feed file; `pipe`, `piped`: that of standard input; this file: the
+//!    stores.
+//!
+//! It must not know mirrors, checkpoints, or which of its collections anybody wants.
+
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_util::stream::BoxStream;
+
+use self::content::Folder;
+use self::file::{FeedFile, FileSource};
+use self::pipe::Pipe;
+use self::piped::PipeSource;
+use super::{Mode, Selection, Source, SourceError, Store, StoreEvent};
+use crate::document::CollectionName;
+
+mod attachment;
+mod content;
+mod file;
+mod follow;
+pub(crate) mod json;
+mod large;
+mod lines;
+mod listing;
+mod loaded;
+mod lookup;
+mod pipe;
+mod piped;
+mod place;
+mod queue;
+mod reader;
+mod row;
+mod rows;
+mod stubs;
+#[cfg(test)]
+mod tests;
+
+/// A recorded feed.
+pub struct FeedStore {
+    origin: Origin,
+    selection: Selection,
+}
+
+enum Origin {
+    File(Arc<FeedFile>),
+    Pipe(Arc<Pipe>),
+}
+
+impl FeedStore {
+    /// The feed in this file. Rows that name no collection belong to `collection`; without one, to
+    /// a collection named as the file is, up to its extension. Does no I/O.
+    pub fn file(
+        path: impl AsRef<Path>,
+        collection: Option<CollectionName>,
+        selection: Selection,
+    ) -> Self {
+        let feed = FeedFile::new(path.as_ref(), collection);
+        Self { origin: Origin::File(Arc::new(feed)), selection }
+    }
+
+    /// The feed on standard input. Rows that name no collection belong to `collection`; without
+    /// one, to `stdin`. Files that rows name are looked for beneath the current folder.
+    pub fn stdin(collection: Option<CollectionName>, selection: Selection) -> Self {
+        Self::reader(std::io::stdin(), collection, selection, ".")
+    }
+
+    /// The feed that is read from here, once, by a thread that is blocked while nothing comes.
+    /// Files that rows name are looked for beneath `folder`.
+    ///
+    /// Each collection must be opened and read once it has been named, before `Listed`: until then
+    /// its rows take up the room that the others' need.
+    pub fn reader(
+        reader: impl Read + Send + 'static,
+        collection: Option<CollectionName>,
+        selection: Selection,
+        folder: impl Into<PathBuf>,
+    ) -> Self {
+        let collection = collection.unwrap_or_else(|| "stdin".into());
+        let folder = Folder::new(folder);
+        let pipe = Pipe::new(Box::new(reader), collection, selection.clone(), folder);
+        Self { origin: Origin::Pipe(Arc::new(pipe)), selection }
+    }
+}
+
+impl fmt::Debug for FeedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FeedStore").field(&self.identity()).finish()
+    }
+}
+
+impl Store for FeedStore {
+    fn identity(&self) -> String {
+        match &self.origin {
+            Origin::File(feed) => format!("feed:{}", feed.path().display()),
+            Origin::Pipe(_) => "feed:-".to_owned(),
+        }
+    }
+
+    fn collections(&self, mode: Mode) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
+        match &self.origin {
+            Origin::File(feed) => listing::collections(feed.clone(), self.selection.clone(), mode),
+            Origin::Pipe(pipe) => piped::collections(pipe.clone(), mode),
+        }
+    }
+
+    fn open(&self, collection: &CollectionName) -> Arc<dyn Source> {
+        let collection = collection.clone();
+        match &self.origin {
+            Origin::File(feed) => Arc::new(FileSource::new(feed.clone(), collection)),
+            Origin::Pipe(pipe) => Arc::new(PipeSource::new(pipe.clone(), collection)),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Names the collections of a feed file, each when it is first seen.
+//!
+//! It must not know what a row says but for its collection.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream};
+use tokio::task::JoinHandle;
+
+use super::file::FeedFile;
+use super::follow::Growth;
+use super::lines::{Line, Lines};
+use super::loaded::{Check, Loaded, SHORT_LINE, Stop, each_line};
+use super::place::Place;
+use super::queue::{Budget, Inlet, Outlet, queue};
+use super::row::{Broken, may_name_a_collection};
+use crate::document::CollectionName;
+use crate::source::{Mode, Selection, SourceError, StoreEvent};
+
+/// The bytes of names that wait for whoever receives them.
+const NAMES_BUDGET: usize = 64 * 1024;
+
+type Named = Result<Lister, Stop<SourceError>>;
+
+/// Names the collections that are wanted, then says `Listed`, then goes on as the file grows.
+pub(super) fn collections(
+    feed: Arc<FeedFile>,
+    selection: Selection,
+    mode: Mode,
+) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
+    let lister = Lister { feed, selection, mode, seen: HashSet::new(), listed: false, read: None };
+    stream::unfold(Naming { stage: Stage::Waiting(lister), growth: None }, Naming::step).boxed()
+}
+
+/// The stream's state: bursts of reading, and waiting between them.
+struct Naming {
+    stage: Stage,
+    growth: Option<Growth>,
+}
+
+enum Stage {
+    Reading(Inlet<StoreEvent>, JoinHandle<Named>),
+    Waiting(Lister),
+    Over,
+}
+
+impl Naming {
+    async fn step(mut self) -> Option<(Result<StoreEvent, SourceError>, Self)> {
+        loop {
+            self.stage = match std::mem::replace(&mut self.stage, Stage::Over) {
+                Stage::Waiting(mut lister) => {
+                    match &mut self.growth {
+                        Some(growth) => growth.wait().await,
+                        None if lister.mode == Mode::Follow => {
+                            self.growth = Some(lister.feed.growth());
+                        }
+                        None => {}
+                    }
+                    let (outlet, inlet) = queue(&Budget::new(NAMES_BUDGET));
+                    let job = move || lister.list(&outlet).map(|()| lister);
+                    Stage::Reading(inlet, tokio::task::spawn_blocking(job))
+                }
+                Stage::Reading(mut inlet, task) => match inlet.next().await {
+                    Some(event) => {
+                        self.stage = Stage::Reading(inlet, task);
+                        return Some((Ok(event), self));
+                    }
+                    None => match task.await {
+                        Ok(Ok(lister)) if lister.mode == Mode::Follow => Stage::Waiting(lister),
+                        Ok(Ok(_) | Err(Stop::Abandoned)) => Stage::Over,
+                        Ok(Err(Stop::Failed(error))) => return Some((Err(error), self)),
+                        Err(error) => {
+                            let what = format!("reading the feed broke off: {error}");
+                            return Some((Err(SourceError::permanent(what)), self));
+                        }
+                    },
+                },
+                Stage::Over => return None,
+            };
+        }
+    }
+}
+
+/// What has been named, and how far the file has been read for it.
+struct Lister {
+    feed: Arc<FeedFile>,
+    selection: Selection,
+    mode: Mode,
+    seen: HashSet<CollectionName>,
+    listed: bool,
+    read: Option<Place>,
+}
+
+impl Lister {
+    /// Reads what is new in the file. A file that is not the one it was is read from its
+    /// beginning: what has been named stays named.
+    fn list(&mut self, outlet: &Outlet<StoreEvent>) -> Result<(), Stop<SourceError>> {
+        let feed = self.feed.clone();
+        let file = match feed.open() {
+            // It is away while somebody replaces it.
+            Err(SourceError::Missing { .. }) if self.listed => return Ok(()),
+            file => file.map_err(Stop::Failed)?,
+        };
+        let mut names = || -> Result<(), Stop<io::Error>> {
+            let offset = match &self.read {
+                Some(place) if place.stands_in(&file)? => place.offset,
+                _ => 0,
+            };
+            let mut lines = Lines::new(offset, SHORT_LINE);
+            let check = || outlet.check();
+            each_line(&file, &mut lines, &check, &mut |line| {
+                self.see(&file, line, outlet, &check)
+            })?;
+            match lines.rest() {
+                Some(rest) if self.mode == Mode::CatchUp => {
+                    self.see(&file, rest, outlet, &check)?
+                }
+                _ => {}
+            }
+            self.read = Some(Place::at(lines.position(), &file)?);
+            Ok(())
+        };
+        names().map_err(|stop| match stop {
+            Stop::Abandoned => Stop::Abandoned,
+            Stop::Failed(error) => Stop::Failed(feed.unreadable(&error)),
+        })?;
+        if !std::mem::replace(&mut self.listed, true) {
+            outlet.send(StoreEvent::Listed, 1)?;
+        }
+        Ok(())
+    }
+
+    fn see(
+        &mut self,
+        file: &File,
+        line: Line<'_>,
+        outlet: &Outlet<StoreEvent>,
+        check: Check<'_>,
+    ) -> Result<(), Stop<io::Error>> {
+        let plain = line.text.is_some_and(|text| !may_name_a_collection(text));
+        if plain && self.seen.contains(self.feed.collection()) {
+            return Ok(());
+        }
+        let loaded = Loaded::load(file, line, check)?;
+        if loaded.row().is_none() {
+            return Ok(());
+        }
+        // A broken row that names no collection is reported by the one that it would be in.
+        let named = match loaded.parse() {
+            Ok(None) => return Ok(()),
+            Ok(Some(row)) => row.collection.map(|name| CollectionName::from(&*name)),
+            Err(Broken { collection, .. }) => collection.map(CollectionName::from),
+        };
+        let name = named.unwrap_or_else(|| self.feed.collection().clone());
+        if self.seen.insert(name.clone()) && self.selection.wants(&name) {
+            let weight = name.as_str().len();
+            outlet.send(StoreEvent::Collection(name), weight)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,317 @@
+//! One row of a feed: its text made into a change.
+//!
+//! It must not know where rows come from, nor in what order.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::content::Fault;
+use super::json::{self, Invalid, Scanner};
+use super::stubs::{Surroundings, take_out};
+use crate::document::{Change, Document, DocumentId, DocumentState, Position, Revision};
+
+/// A row that has been found to be whole: it names a document, its revision and its state.
+#[derive(Debug)]
+pub(super) struct Row<'a> {
+    /// The document.
+    pub id: DocumentId,
+    /// Its revision: the document's own word, else the row's.
+    pub revision: Revision,
+    /// Whether the document is gone.
+    pub deleted: bool,
+    /// The collection that the row names, if it names one.
+    pub collection: Option<Cow<'a, str>>,
+    text: &'a str,
+    doc: Option<Range<usize>>,
+    attachments: Vec<Range<usize>>,
+}
+
+/// A row that cannot be made into a change, with what could be read of it.
+#[derive(Debug)]
+pub(super) struct Broken {
+    /// The document, if the row got so far.
+    pub id: Option<DocumentId>,
+    /// Its revision, likewise.
+    pub revision: Option<Revision>,
+    /// The collection that the row names, likewise.
+    pub collection: Option<String>,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+impl Broken {
+    /// A row of which nothing could be read.
+    pub fn unknown(reason: impl Into<String>) -> Self {
+        Self { id: None, revision: None, collection: None, fault: wrong(reason) }
+    }
+}
+
+/// Whether a row may name a collection; without parsing it. Most feeds hold one collection only.
+pub(super) fn may_name_a_collection(row: &[u8]) -> bool {
+    memchr::memmem::find(row, b"\"collection\"").is_some()
+}
+
+/// Reads a row. `None` for a line that ends CouchDB's answer.
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<Row<'_>>, Broken> {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => return Err(not_text(bytes, error)),
+    };
+    let mut found = Found::default();
+    let complete = found.read(text);
+    if complete.is_ok() && found.id.is_none() && found.is_closing && !found.holds_results {
+        return Ok(None);
+    }
+    let judged = complete.map_err(|e| wrong(format!("the row is not JSON: {e}"))).and_then(|()| {
+        let (id, revision) = (found.id()?, found.revision()?);
+        found.check_document(&id)?;
+        Ok((id, revision, found.collection()?))
+    });
+    match judged {
+        Ok((id, revision, collection)) => Ok(Some(Row {
+            id,
+            revision,
+            deleted: found.deleted || found.doc_deleted,
+            collection,
+            text,
+            doc: found.doc,
+            attachments: found.attachments,
+        })),
+        Err(fault) => Err(found.broken(fault)),
+    }
+}
+
+/// Whether this is a whole JSON object: a line without its newline may be the half of one.
+pub(super) fn is_whole(row: &[u8]) -> bool {
+    row.first() == Some(&b'{')
+        && std::str::from_utf8(row).is_ok_and(|text| json::validate(text).is_ok())
+}
+
+impl Row<'_> {
+    /// The change that the row tells of. Its body is cut out of `owner`, which the row must be a
+    /// part of, or copied, so that a small document does not keep a large buffer in memory.
+    pub fn into_change(
+        self,
+        position: Option<Position>,
+        owner: Option<&Bytes>,
+        around: &Surroundings<'_>,
+    ) -> Result<Change, Broken> {
+        match self.state(owner, around) {
+            Ok(state) => Ok(Change { id: self.id, revision: self.revision, position, state }),
+            Err(fault) => Err(Broken {
+                id: Some(self.id),
+                revision: Some(self.revision),
+                collection: self.collection.map(Cow::into_owned),
+                fault,
+            }),
+        }
+    }
+
+    fn state(
+        &self,
+        owner: Option<&Bytes>,
+        around: &Surroundings<'_>,
+    ) -> Result<DocumentState, Fault> {
+        let Some(doc) = self.doc.clone() else { return Ok(DocumentState::Deleted(None)) };
+        let taken = take_out(self.text, doc.clone(), &self.attachments, &self.revision, around)?;
+        let body = match (taken.body, owner) {
+            (Some(body), _) => Bytes::from(body),
+            (None, Some(owner)) => owner.slice_ref(self.text[doc].as_bytes()),
+            (None, None) => Bytes::copy_from_slice(self.text[doc].as_bytes()),
+        };
+        Ok(if self.deleted {
+            DocumentState::Deleted(Some(body))
+        } else {
+            DocumentState::Present(Document { body, attachments: taken.attachments })
+        })
+    }
+}
+
+/// What has been found in a row so far: values as they stand in its text.
+#[derive(Debug, Default)]
+struct Found<'a> {
+    id: Option<&'a str>,
+    collection: Option<&'a str>,
+    revision: Option<&'a str>,
+    deleted: bool,
+    error: Option<&'a str>,
+    /// Where the document stands; `None` for `null`.
+    doc: Option<Range<usize>>,
+    doc_is_object: bool,
+    doc_id: Option<&'a str>,
+    doc_revision: Option<&'a str>,
+    doc_deleted: bool,
+    attachments: Vec<Range<usize>>,
+    is_closing: bool,
+    holds_results: bool,
+}
+
+impl<'a> Found<'a> {
+    fn read(&mut self, text: &'a str) -> Result<(), Invalid> {
+        let mut scanner = Scanner::new(text);
+        let Some(mut row) = scanner.object() else {
+            return Err(Invalid { at: scanner.offset(), expected: "an object" });
+        };
+        while let Some(key) = scanner.member(&mut row)? {
+            // The collection's key must be spelled plainly, as `may_name_a_collection` expects it.
+            match key.plain() {
+                "collection" => self.collection = Some(scanner.skip()?),
+                "seq" => _ = scanner.skip()?,
+                _ if key.is("id") => self.id = Some(scanner.skip()?),
+                _ if key.is("changes") => self.read_changes(&mut scanner)?,
+                _ if key.is("deleted") => self.deleted = scanner.skip()? == "true",
+                _ if key.is("doc") => self.read_doc(&mut scanner)?,
+                _ if key.is("error") => self.error = Some(scanner.skip()?),
+                other => {
+                    self.is_closing |= other == "last_seq";
+                    self.holds_results |= other == "results";
+                    scanner.skip()?;
+                }
+            }
+        }
+        scanner.finish()
+    }
+
+    /// The first revision named is the winner's.
+    fn read_changes(&mut self, scanner: &mut Scanner<'a>) -> Result<(), Invalid> {
+        self.revision = None;
+        let Some(mut changes) = scanner.array() else { return scanner.skip().map(drop) };
+        while scanner.element(&mut changes)? {
+            let Some(mut change) = scanner.object() else {
+                scanner.skip()?;
+                continue;
+            };
+            while let Some(key) = scanner.member(&mut change)? {
+                let value = scanner.skip()?;
+                if key.is("rev") && self.revision.is_none() {
+                    self.revision = Some(value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_doc(&mut self, scanner: &mut Scanner<'a>) -> Result<(), Invalid> {
+        (self.doc_id, self.doc_revision, self.doc_deleted) = (None, None, false);
+        self.attachments.clear();
+        let start = scanner.offset();
+        let Some(mut doc) = scanner.object() else {
+            let value = scanner.skip()?;
+            self.doc = (value != "null").then_some(start..start + value.len());
+            self.doc_is_object = false;
+            return Ok(());
+        };
+        while let Some(key) = scanner.member(&mut doc)? {
+            let start = scanner.offset();
+            let value = scanner.skip()?;
+            match key {
+                _ if !key.plain().starts_with(['_', '\\']) => {}
+                _ if key.is("_id") => self.doc_id = Some(value),
+                _ if key.is("_rev") => self.doc_revision = Some(value),
+                _ if key.is("_deleted") => self.doc_deleted = value == "true",
+                _ if key.is("_attachments") => self.attachments.push(start..start + value.len()),
+                _ => {}
+            }
+        }
+        self.doc = Some(start..scanner.passed());
+        self.doc_is_object = true;
+        Ok(())
+    }
+
+    fn id(&self) -> Result<DocumentId, Fault> {
+        let Some(raw) = self.id else {
+            return Err(wrong(match self.error {
+                _ if self.holds_results => "the line holds a whole answer instead of one row: \
+                     record it with feed=continuous"
+                    .to_owned(),
+                Some(error) => format!("the line is no row but the error {}", excerpt(error)),
+                None => "the row has no id".to_owned(),
+            }));
+        };
+        match text("the row's id", raw)? {
+            id if id.is_empty() => Err(wrong("the row's id is empty")),
+            id => Ok(DocumentId::from(&*id)),
+        }
+    }
+
+    fn revision(&self) -> Result<Revision, Fault> {
+        let Some(raw) = self.doc_revision.or(self.revision) else {
+            return Err(wrong("the row has no revision"));
+        };
+        match text("the row's revision", raw)? {
+            revision if revision.is_empty() => Err(wrong("the row's revision is empty")),
+            revision => Ok(Revision::from(&*revision)),
+        }
+    }
+
+    fn collection(&self) -> Result<Option<Cow<'a, str>>, Fault> {
+        match self.collection.map(|raw| text("the row's collection", raw)).transpose()? {
+            Some(name) if name.is_empty() => Err(wrong("the row's collection has no name")),
+            name => Ok(name),
+        }
+    }
+
+    fn check_document(&self, id: &DocumentId) -> Result<(), Fault> {
+        match (&self.doc, self.error) {
+            (None, _) if self.deleted => return Ok(()),
+            (None, Some(error)) => {
+                let error = excerpt(error);
+                return Err(wrong(format!("the row holds the error {error} and no document")));
+            }
+            (None, None) => {
+                return Err(wrong(
+                    "the row holds no document: record the feed with include_docs=true",
+                ));
+            }
+            (Some(_), _) if !self.doc_is_object => {
+                return Err(wrong("the row's document is not an object"));
+            }
+            (Some(_), _) => {}
+        }
+        match self.doc_id.map(|raw| text("the document's id", raw)).transpose()? {
+            Some(other) if other != id.as_str() => {
+                Err(wrong(format!("the row is of `{id}`, but its document calls itself `{other}`")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn broken(&self, fault: Fault) -> Broken {
+        let collection = self.collection().ok().flatten().map(Cow::into_owned);
+        Broken { id: self.id().ok(), revision: self.revision().ok(), collection, fault }
+    }
+}
+
+/// What is known of a row that is not text.
+fn not_text(bytes: &[u8], error: std::str::Utf8Error) -> Broken {
+    let text = String::from_utf8_lossy(bytes);
+    let mut found = Found::default();
+    // What can be read of it is all that is asked for here.
+    let _ = found.read(&text);
+    let fault = wrong(format!("the row is not UTF-8 text at its byte {}", error.valid_up_to()));
+    let mut broken = found.broken(fault);
+    broken.id = broken.id.filter(|id| !id.as_str().contains('\u{fffd}'));
+    broken
+}
+
+fn text<'a>(what: &str, raw: &'a str) -> Result<Cow<'a, str>, Fault> {
+    if !raw.starts_with('"') {
+        return Err(wrong(format!("{what} is not text but {}", excerpt(raw))));
+    }
+    json::string(raw).map_err(|error| wrong(format!("{what} is no text: {error}")))
+}
+
+fn wrong(reason: impl Into<String>) -> Fault {
+    Fault::Wrong(reason.into())
+}
+
+/// As much of a value as fits into a message.
+fn excerpt(raw: &str) -> String {
+    const LIMIT: usize = 80;
+    match raw.char_indices().nth(LIMIT) {
+        Some((end, _)) => format!("{}…", &raw[..end]),
+        None => raw.to_owned(),
+    }
+}
