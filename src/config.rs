@@ -14,7 +14,7 @@ use crate::checkpoint::{Bounds, Checkpoints, StateError};
 use crate::client::couchdb::Credentials;
 use crate::mirror::names::Codec;
 use crate::mirror::{Holder, JsonStyle, Mirror, MirrorError, MirrorOptions};
-use crate::source::couchdb::{CouchOptions, CouchStore};
+use crate::source::couchdb::{CouchOptions, CouchStore, Databases};
 use crate::source::feed::FeedStore;
 use crate::source::{BadGlob, Mode, Selection, SourceError, Store};
 
@@ -123,7 +123,11 @@ impl MirrorConfig {
     pub fn collections<S: AsRef<str>>(mut self, globs: &[S]) -> Result<Self, ConfigError> {
         let wanted = Selection::new(globs)?;
         match &mut self.source {
-            SourceConfig::Couch(couch) => couch.select(wanted),
+            SourceConfig::Couch(couch) => {
+                if let Databases::Selected(selection) = &mut couch.databases {
+                    *selection = wanted;
+                }
+            }
             SourceConfig::Feed(feed) => feed.selection = wanted,
         }
         Ok(self)
@@ -227,10 +231,10 @@ impl SourceConfig {
         Ok(match self {
             Self::Couch(options) => Arc::new(CouchStore::new(options)?),
             Self::Feed(FeedConfig { path: Some(path), selection }) => {
-                Arc::new(FeedStore::file(path, selection))
+                Arc::new(FeedStore::file(path, None, selection))
             }
             Self::Feed(FeedConfig { path: None, selection }) => {
-                Arc::new(FeedStore::pipe(std::io::stdin(), selection))
+                Arc::new(FeedStore::stdin(None, selection))
             }
         })
     }

@@ -6,8 +6,11 @@
 //! 2. [`source`]: where changes come from; [`mirror`]: the tree on disk.
 
 pub mod agent;
+pub mod api;
 pub mod checkpoint;
+pub mod cli;
 pub mod client;
+pub mod config;
 pub mod document;
 pub mod event;
 pub mod mirror;

@@ -2,6 +2,7 @@
 //! and knows how they stand. It must not know clap, HTTP or any wire protocol.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::checkpoint::{Checkpoints, Failure};
 use crate::document::CollectionName;
 use crate::event::{Broadcast, WriteEvent};
-use crate::mirror::{Mirror, MirrorError};
+use crate::mirror::{Holder, Mirror, MirrorError};
 use crate::pipeline::{Phase, Pipeline, PipelineError, PipelineOptions, Report, Reporter};
 use crate::source::retry::{self, RetryPolicy};
 use crate::source::{Mode, SourceError, Store, StoreEvent};
@@ -154,12 +155,13 @@ impl Agent {
             ended: CancellationToken::new(),
         });
         let stop = CancellationToken::new();
+        let turns = if store.is_mixed() { Semaphore::MAX_PERMITS } else { options.catch_ups };
         let supervisor = Supervisor {
             store,
             options,
             shared: Arc::clone(&shared),
             stop: stop.clone(),
-            turns: Arc::new(Semaphore::new(options.catch_ups)),
+            turns: Arc::new(Semaphore::new(turns)),
             pipelines: JoinSet::new(),
             errors: Vec::new(),
         };
@@ -175,6 +177,18 @@ impl Agent {
     /// The write events from now on, as a stream.
     pub fn event_stream(&self) -> BroadcastStream<Arc<WriteEvent>> {
         BroadcastStream::new(self.events())
+    }
+
+    /// Where this mirror's process answers questions, unless told otherwise.
+    pub fn socket_path(&self) -> PathBuf {
+        self.shared.mirror.socket_path()
+    }
+
+    /// Writes down where this process answers questions, for other commands to find.
+    pub fn announce(&self, socket: &Path) -> Result<(), MirrorError> {
+        let socket = Some(std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned()));
+        let holder = Holder { socket, ..Holder::this_process("mirror") };
+        self.shared.mirror.describe_holder(&holder)
     }
 
     /// What others may watch while the agent works.

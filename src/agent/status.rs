@@ -102,7 +102,7 @@ impl Shared {
             pid: Some(std::process::id()),
             started_at: Some(self.started_at),
             source: Some(self.source.clone()),
-            caught_up: self.caught_up.borrow().caught_up,
+            caught_up: self.progress.borrow().caught_up,
             events: self.checkpoints.journal_range().ok().flatten(),
             collections: collections.collect(),
         }

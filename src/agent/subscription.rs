@@ -24,6 +24,22 @@ pub enum Notice {
     Expired(u64, u64),
 }
 
+impl Notice {
+    /// The notice as one line of JSON, with its newline.
+    pub fn line(&self) -> String {
+        let mut line = match self {
+            // Strings, numbers and raw JSON can always be written.
+            Self::Event(event) => serde_json::to_string(event).unwrap_or_default(),
+            Self::Lagged(count) => format!(r#"{{"lagged":{count}}}"#),
+            Self::Expired(first, last) => {
+                format!(r#"{{"expired":{{"first":{first},"last":{last}}}}}"#)
+            }
+        };
+        line.push('\n');
+        line
+    }
+}
+
 /// A subscriber's place among the events.
 #[derive(Debug)]
 pub struct Subscription {
@@ -38,6 +54,13 @@ pub struct Subscription {
 }
 
 impl Subscription {
+    /// All that the journal of a mirror holds after number `since`, and nothing live.
+    pub fn of_journal(checkpoints: &Arc<Checkpoints>, since: u64) -> Self {
+        let ended = CancellationToken::new();
+        ended.cancel();
+        Self::new(checkpoints, &Broadcast::new(), Some(since), ended)
+    }
+
     pub(super) fn new(
         checkpoints: &Arc<Checkpoints>,
         events: &Broadcast,
@@ -102,8 +125,8 @@ impl Subscription {
     }
 }
 
-/// Reads the events after number `last` from a journal that nobody writes, page by page.
-pub(crate) async fn read_page(
+/// Reads the events after number `last` from the journal: some of them, and the number of the first.
+async fn read_page(
     checkpoints: &Arc<Checkpoints>,
     last: u64,
 ) -> Result<(VecDeque<Arc<WriteEvent>>, Option<u64>), StateError> {

@@ -186,6 +186,12 @@ pub trait Store: Send + Sync + 'static {
     /// not in it. A recorded feed cannot.
     fn lists_everything(&self) -> bool;
 
+    /// Whether the collections come mixed in one stream, so that all have to be read at once or
+    /// none goes on.
+    fn is_mixed(&self) -> bool {
+        false
+    }
+
     /// Names the store's collections. With [`Mode::CatchUp`] it ends after `Listed`; with
     /// [`Mode::Follow`] it goes on with those that appear later. The [`Selection`] has been applied.
     fn collections(&self, mode: Mode) -> BoxStream<'static, Result<StoreEvent, SourceError>>;

@@ -115,6 +115,18 @@ impl Store for FeedStore {
         }
     }
 
+    fn origin(&self, _collection: &CollectionName) -> String {
+        self.identity()
+    }
+
+    fn lists_everything(&self) -> bool {
+        false
+    }
+
+    fn is_mixed(&self) -> bool {
+        matches!(self.origin, Origin::Pipe(_))
+    }
+
     fn collections(&self, mode: Mode) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
         match &self.origin {
             Origin::File(feed) => listing::collections(feed.clone(), self.selection.clone(), mode),

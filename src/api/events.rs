@@ -1,0 +1,58 @@
+//! `GET /events?since=N&collection=NAME`: write events as newline-delimited JSON, without end.
+//!
+//! Beside events the stream holds two kinds of notices: `{"lagged":N}`, the reader was so slow that
+//! N events passed it by and follow from the journal; `{"expired":{"first":N,"last":N}}`, the
+//! journal does not hold these any more.
+
+use std::convert::Infallible;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Deserialize;
+
+use crate::agent::{Notice, Subscription, Watcher};
+use crate::document::CollectionName;
+
+/// What the query says.
+#[derive(Debug, Deserialize)]
+pub struct Wanted {
+    /// Begin after the event with this number; without it, with the next event.
+    since: Option<u64>,
+    /// Only events of this collection.
+    collection: Option<CollectionName>,
+}
+
+pub async fn follow(State(watcher): State<Watcher>, Query(wanted): Query<Wanted>) -> Response {
+    let subscription = watcher.subscribe(wanted.since);
+    let start = Some((subscription, wanted.collection));
+    let lines = stream::unfold(start, |state| async move {
+        let (mut subscription, wanted) = state?;
+        let line = next_line(&mut subscription, wanted.as_ref()).await?;
+        Some((Ok::<_, Infallible>(line), Some((subscription, wanted))))
+    });
+    ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+async fn next_line(
+    subscription: &mut Subscription,
+    wanted: Option<&CollectionName>,
+) -> Option<Bytes> {
+    loop {
+        let notice = match subscription.next().await {
+            Ok(notice) => notice?,
+            Err(error) => {
+                tracing::error!("a subscriber is left without events: {error}");
+                return None;
+            }
+        };
+        if let Notice::Event(event) = &notice
+            && wanted.is_some_and(|wanted| *wanted != event.collection)
+        {
+            continue;
+        }
+        return Some(Bytes::from(notice.line()));
+    }
+}

@@ -1,0 +1,90 @@
+//! The Unix socket of a mirror: bound, found again, and reached however long its path is.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixListener;
+
+/// The kernel takes paths of sockets up to this length.
+const LONGEST: usize = 107;
+
+/// A path by which the kernel takes a socket, valid while this value lives.
+#[derive(Debug)]
+pub struct Reach {
+    path: PathBuf,
+    /// Open where the path leads through it.
+    _folder: Option<File>,
+}
+
+impl Reach {
+    /// A way to the socket at `path`.
+    pub fn to(path: &Path) -> io::Result<Self> {
+        if path.as_os_str().len() <= LONGEST {
+            return Ok(Self { path: path.to_owned(), _folder: None });
+        }
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let folder = File::open(folder)?;
+        let short = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
+        Ok(Self { path: short, _folder: Some(folder) })
+    }
+
+    /// The path itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Binds the socket at `path`, for this user alone. A socket that a killed process left there is
+/// replaced; anything else is not.
+pub async fn bind(path: &Path) -> io::Result<UnixListener> {
+    let reach = Reach::to(path)?;
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is not a socket"));
+        }
+        Ok(_) if tokio::net::UnixStream::connect(reach.path()).await.is_ok() => {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there"));
+        }
+        Ok(_) => std::fs::remove_file(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(reach.path())?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_reached_at_the_end_of_a_very_long_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("d".repeat(100)).join("e".repeat(100));
+        std::fs::create_dir_all(&deep).unwrap();
+        let path = deep.join("socket");
+        let _listener = bind(&path).await.unwrap();
+        let reach = Reach::to(&path).unwrap();
+        tokio::net::UnixStream::connect(reach.path()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_left_over_socket_is_replaced_and_a_file_or_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        drop(bind(&path).await.unwrap());
+        let live = bind(&path).await.unwrap();
+        assert_eq!(bind(&path).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(live);
+        let file = dir.path().join("file");
+        std::fs::write(&file, "precious").unwrap();
+        assert_eq!(bind(&file).await.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "precious");
+    }
+}

@@ -1,0 +1,116 @@
+//! Exit codes: what each outcome is called by scripts and services.
+
+use std::process::ExitCode;
+
+use crate::agent::{AgentError, Outcome};
+use crate::checkpoint::StateError;
+use crate::config::{ConfigError, StartError};
+use crate::mirror::MirrorError;
+use crate::pipeline::PipelineError;
+use crate::source::SourceError;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Caught up; or, following, stopped by SIGINT or SIGTERM.
+    Done = 0,
+    /// Caught up, and some documents could not be mirrored.
+    DocumentsFailed = 1,
+    /// The arguments, or what they name, make no sense.
+    Usage = 2,
+    /// The source does not answer, or has no such database, or its feed cannot be read.
+    SourceUnreachable = 3,
+    /// The source refused the credentials.
+    Refused = 4,
+    /// The mirror cannot be used: locked, of a newer format, other people's files, a failing disk.
+    MirrorUnusable = 5,
+    /// A fault of Plainfold's own.
+    Failure = 70,
+    /// Stopped by SIGINT or SIGTERM before it had caught up.
+    Interrupted = 130,
+}
+
+/// The table for `--help`.
+pub const HELP: &str = "\
+Exit codes:
+    0  caught up; with --live, stopped by SIGINT or SIGTERM
+    1  caught up, and some documents could not be mirrored (see `plainfold status`)
+    2  bad usage
+    3  the source cannot be reached, or has no such database
+    4  the source refused the credentials
+    5  the mirror cannot be used: locked, a newer format, other people's files, a failing disk
+   70  a fault of Plainfold's own
+  130  interrupted before it had caught up";
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Writes a last word to standard error.
+pub fn say(text: &str) {
+    use std::io::Write;
+    // Nobody is left to be told that standard error is closed.
+    let _closed = writeln!(std::io::stderr(), "plainfold: {text}");
+}
+
+/// The code for an error that ended a command.
+pub fn of(error: &anyhow::Error) -> Exit {
+    if let Some(error) = error.downcast_ref::<StartError>() {
+        return match error {
+            StartError::Mirror(_) | StartError::State(_) => Exit::MirrorUnusable,
+            StartError::Source(error) => of_source(error),
+        };
+    }
+    if error.is::<MirrorError>() || error.is::<StateError>() {
+        return Exit::MirrorUnusable;
+    }
+    if error.is::<ConfigError>() || error.is::<Usage>() {
+        return Exit::Usage;
+    }
+    Exit::Failure
+}
+
+/// Something that the user can put right by typing something else.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// The code for how an agent ended. `signalled` says that it was told to stop.
+pub fn of_outcome(outcome: &Outcome, live: bool, signalled: bool) -> Exit {
+    // The worst comes first: a mirror that cannot be used concerns everything.
+    let worst = outcome.errors.iter().map(of_agent).max_by_key(|exit| *exit as u8);
+    match worst {
+        Some(exit) => exit,
+        None if live && signalled => Exit::Done,
+        None if !outcome.caught_up => Exit::Interrupted,
+        None if outcome.failures.is_empty() => Exit::Done,
+        None => Exit::DocumentsFailed,
+    }
+}
+
+fn of_agent(error: &AgentError) -> Exit {
+    match error {
+        AgentError::Source(error) => of_source(error),
+        AgentError::Mirror(_) => Exit::MirrorUnusable,
+        AgentError::Collection { error, .. } => match error {
+            PipelineError::Source(error) => of_source(error),
+            PipelineError::Interrupted { .. } => Exit::SourceUnreachable,
+            PipelineError::Mirror(MirrorError::OtherSource { .. }) => Exit::Usage,
+            PipelineError::Mirror(_) | PipelineError::State(_) => Exit::MirrorUnusable,
+            PipelineError::Task(_) => Exit::Failure,
+        },
+    }
+}
+
+fn of_source(error: &SourceError) -> Exit {
+    match error {
+        SourceError::Refused { .. } => Exit::Refused,
+        SourceError::Transient { .. }
+        | SourceError::Expired { .. }
+        | SourceError::Missing { .. }
+        | SourceError::Permanent { .. } => Exit::SourceUnreachable,
+    }
+}

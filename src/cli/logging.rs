@@ -1,0 +1,89 @@
+//! Log lines on standard error, plain or JSON, that step aside for progress bars.
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::{Args, ValueEnum};
+use indicatif::MultiProgress;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// What is logged, and how.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// How log lines are written
+    #[arg(long, value_enum, default_value = "text", global = true)]
+    log_format: Format,
+
+    /// What is logged: error, warn, info, debug, trace, or a filter such as `plainfold=debug`
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "info",
+        env = "PLAINFOLD_LOG",
+        global = true
+    )]
+    log_level: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+impl Options {
+    /// Starts logging. With `bars`, lines are written above them.
+    pub fn start(&self, bars: Option<MultiProgress>) {
+        // sled logs its own housekeeping at levels that mean something else to our users.
+        let filter = EnvFilter::try_new(format!("{},sled=warn", self.log_level))
+            .unwrap_or_else(|_| EnvFilter::new("info,sled=warn"));
+        let lines = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_target(false)
+            .with_ansi(io::stderr().is_terminal())
+            .with_writer(AboveBars(bars));
+        match self.log_format {
+            Format::Text => lines.init(),
+            Format::Json => lines.json().flatten_event(true).init(),
+        }
+    }
+}
+
+/// Standard error, above the bars if there are any.
+struct AboveBars(Option<MultiProgress>);
+
+impl<'a> MakeWriter<'a> for AboveBars {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line { bars: self.0.clone(), text: Vec::new() }
+    }
+}
+
+/// One log line, written whole when it is complete.
+struct Line {
+    bars: Option<MultiProgress>,
+    text: Vec<u8>,
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let write = || io::stderr().write_all(&self.text);
+        // A closed standard error is nobody's to be told.
+        let _closed = match &self.bars {
+            Some(bars) => bars.suspend(write),
+            None => write(),
+        };
+    }
+}

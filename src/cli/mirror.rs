@@ -1,0 +1,226 @@
+//! `plainfold mirror`: once, or live until a signal.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use secrecy::SecretString;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::exit::{self, Exit, Usage};
+use super::progress::Bars;
+use super::{logging, service, summary};
+use crate::agent::Agent;
+use crate::api;
+use crate::config::MirrorConfig;
+use crate::mirror::JsonStyle;
+use crate::mirror::names::Codec;
+
+/// Where the password may come from, so that it stands in no process list.
+const PASSWORD_VARIABLE: &str = "PLAINFOLD_SOURCE_PASSWORD";
+
+/// What `plainfold mirror` takes.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// http(s)://user@host:port/database; without /database, every database of the server;
+    /// feed:FILE.ndjson for a recorded feed, feed:- for one on standard input
+    source: String,
+
+    /// The mirror's directory: a mirror, or empty, or new
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+
+    /// Go on after catching up, and follow the source until SIGINT or SIGTERM
+    #[arg(long)]
+    live: bool,
+
+    /// Which collections, as globs [default: all but those starting with `_`]
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    collections: Vec<String>,
+
+    /// Whether attachments are mirrored, or only the stubs in the documents that name them
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    attachments: bool,
+
+    /// How documents are written from now on
+    #[arg(long, value_enum, default_value = "as-sent")]
+    json: Json,
+
+    /// Progress bars [auto: on a terminal]
+    #[arg(long, value_enum, default_value = "auto")]
+    progress: When,
+
+    /// Where this process answers `tail` and `status` [default: a socket inside the mirror]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+
+    /// A file that holds the password of the user named in SOURCE. PLAINFOLD_SOURCE_PASSWORD may
+    /// hold the password itself
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+
+    /// Names of folders in a new mirror: `portable` for file systems that fold case
+    #[arg(long, value_enum)]
+    names: Option<Names>,
+
+    /// Give up after so many seconds without any progress; 0 is never [default: 30; never with
+    /// --live]
+    #[arg(long, value_name = "SECONDS")]
+    give_up_after: Option<u64>,
+
+    /// Follow SOURCE although this mirror followed another one: it has moved. Everything is
+    /// compared, and what SOURCE does not hold is removed
+    #[arg(long)]
+    source_moved: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Json {
+    /// Byte for byte as the source sent them
+    AsSent,
+    /// Laid out for people; numbers and the order of keys unchanged
+    Pretty,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Names {
+    Native,
+    Portable,
+}
+
+/// Mirrors.
+pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
+    let wants_bars = match options.progress {
+        When::Always => true,
+        When::Never => false,
+        When::Auto => std::io::stderr().is_terminal(),
+    };
+    let bars = wants_bars.then(|| Bars::new(options.progress == When::Always));
+    logging.start(bars.as_ref().map(Bars::lines));
+    let config = lower(&options)?;
+    let live = config.is_live();
+    let socket = options.socket.clone();
+    let signalled = signals()?;
+    let agent = config.start().await?;
+    tracing::info!("mirroring into {}", options.directory.display());
+    let (server, closing) = serve(&agent, socket).await?;
+    let watcher = agent.watcher();
+    let companions = CancellationToken::new();
+    let drawing = bars.map(|bars| tokio::spawn(bars.draw(watcher.clone(), companions.clone())));
+    let notifying = tokio::spawn(service::notify(watcher, live, companions.clone()));
+    let stop = agent.canceller();
+    let on_signal = signalled.clone();
+    let stopping = tokio::spawn(async move {
+        on_signal.cancelled().await;
+        tracing::info!("stopping: the batch in hand is finished first");
+        service::stopping();
+        stop.cancel();
+    });
+    let outcome = agent.join().await;
+    stopping.abort();
+    companions.cancel();
+    closing.cancel();
+    // These only end; whatever they might have to say has been said.
+    let _ended = notifying.await;
+    if let Some(drawing) = drawing {
+        let _ended = drawing.await;
+    }
+    let _ended = server.await;
+    let told = signalled.is_cancelled();
+    summary::print(&outcome, told);
+    Ok(exit::of_outcome(&outcome, live, told))
+}
+
+fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
+    let mut config = MirrorConfig::new(&options.source, &options.directory)?
+        .live(options.live)
+        .collections(&options.collections)?
+        .attachments(options.attachments)
+        .source_moved(options.source_moved)
+        .json(match options.json {
+            Json::AsSent => JsonStyle::AsSent,
+            Json::Pretty => JsonStyle::Pretty,
+        });
+    if let Some(names) = options.names {
+        config = config.names(match names {
+            Names::Native => Codec::Native,
+            Names::Portable => Codec::Portable,
+        });
+    }
+    if let Some(seconds) = options.give_up_after {
+        config = config.give_up_after((seconds > 0).then(|| Duration::from_secs(seconds)));
+    }
+    if let Some(password) = password(options.password_file.as_deref())? {
+        config = config.password(password)?;
+    }
+    Ok(config)
+}
+
+fn password(file: Option<&Path>) -> anyhow::Result<Option<SecretString>> {
+    let Some(path) = file else {
+        return match std::env::var(PASSWORD_VARIABLE) {
+            Ok(password) => Ok(Some(password.into())),
+            Err(std::env::VarError::NotPresent) => Ok(None),
+            Err(std::env::VarError::NotUnicode(_)) => {
+                Err(Usage(format!("{PASSWORD_VARIABLE} is not valid UTF-8")).into())
+            }
+        };
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Usage(format!("the password file {} cannot be read: {error}", path.display()))
+    })?;
+    // Editors end a file with a newline; passwords do not.
+    Ok(Some(text.trim_end_matches(['\r', '\n']).into()))
+}
+
+/// Cancelled by the first SIGINT or SIGTERM.
+fn signals() -> anyhow::Result<CancellationToken> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
+    let token = CancellationToken::new();
+    let told = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        told.cancel();
+    });
+    Ok(token)
+}
+
+/// Answers `tail` and `status` until the token that comes back is cancelled.
+async fn serve(
+    agent: &Agent,
+    socket: Option<PathBuf>,
+) -> anyhow::Result<(tokio::task::JoinHandle<()>, CancellationToken)> {
+    let path = match socket {
+        Some(path) => std::path::absolute(path)?,
+        None => agent.socket_path(),
+    };
+    let listener = api::socket::bind(&path)
+        .await
+        .map_err(|error| Usage(format!("the socket {} cannot be used: {error}", path.display())))?;
+    agent.announce(&path)?;
+    let closing = CancellationToken::new();
+    let closed = closing.clone();
+    let watcher = agent.watcher();
+    let server = tokio::spawn(async move {
+        if let Err(error) = api::serve(listener, watcher, closed.cancelled_owned()).await {
+            tracing::error!("`tail` and `status` are not answered any more: {error}");
+        }
+        // A path that is gone already is what we want.
+        let _gone = std::fs::remove_file(path);
+    });
+    Ok((server, closing))
+}

@@ -1,0 +1,87 @@
+//! The commands: what the user typed, lowered to what it means. One file per command.
+//!
+//! This is the only place that reads arguments, the environment and signals, and that writes to the
+//! terminal. It must not know sled or the names on disk.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod exit;
+mod logging;
+mod mirror;
+mod progress;
+mod service;
+mod status;
+mod summary;
+mod tail;
+
+use exit::Exit;
+
+/// Keeps a live copy of a document database as plain folders.
+///
+/// Each document's JSON and attachments are ordinary files in a folder of its own.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = exit::HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+
+    #[command(flatten)]
+    logging: logging::Options,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Mirror a database, a server or a recorded feed into a directory
+    Mirror(mirror::Options),
+    /// Print the write events of a mirror, those missed first
+    Tail(tail::Options),
+    /// Print how a mirror stands
+    Status(status::Options),
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version go to standard output and are no errors; a closed pipe is none either.
+            let _closed = error.print();
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            return code.into();
+        }
+    };
+    // One provider of cryptography for everything; a second call would only say that it is set.
+    let _set = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            exit::say(&format!("the runtime cannot be started: {error}"));
+            return Exit::Failure.into();
+        }
+    };
+    let Arguments { command, logging } = arguments;
+    let code = runtime.block_on(async {
+        match command {
+            Command::Mirror(options) => mirror::run(options, &logging).await,
+            Command::Tail(options) => {
+                logging.start(None);
+                tail::run(options).await
+            }
+            Command::Status(options) => {
+                logging.start(None);
+                status::run(options).await
+            }
+        }
+    });
+    // A read of standard input cannot be interrupted; the process does not wait for it.
+    runtime.shutdown_background();
+    match code {
+        Ok(code) => code.into(),
+        Err(error) => {
+            exit::say(&format!("{error:#}"));
+            exit::of(&error).into()
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What a service manager is told: readiness, status, signs of life. Without one (no
+//! `NOTIFY_SOCKET`) nothing happens.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::{Status, Watcher};
+
+/// How often the status line is renewed.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
+
+/// Tells the service manager how the mirror stands until `ended`. A service is ready when it has
+/// caught up.
+pub async fn notify(watcher: Watcher, live: bool, ended: CancellationToken) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    let watchdog = sd_notify::watchdog_enabled();
+    // Twice as often as asked for, so that one late timer is no death.
+    let alive_every = watchdog.map_or(STATUS_EVERY, |timeout| (timeout / 2).min(STATUS_EVERY));
+    let mut ticks = tokio::time::interval(alive_every);
+    let ready = async {
+        if watcher.caught_up().await && live {
+            send(&[NotifyState::Ready, NotifyState::Status(&line(&watcher.status()))]);
+        }
+    };
+    let alive = async {
+        loop {
+            ticks.tick().await;
+            let mut states = Vec::new();
+            if watchdog.is_some_and(|timeout| !is_stuck(&watcher, timeout)) {
+                states.push(NotifyState::Watchdog);
+            }
+            let line = line(&watcher.status());
+            states.push(NotifyState::Status(&line));
+            send(&states);
+        }
+    };
+    tokio::select! {
+        () = ended.cancelled() => {}
+        ((), ()) = async { tokio::join!(ready, alive) } => {}
+    }
+}
+
+/// Tells the service manager that the end has begun.
+pub fn stopping() {
+    send(&[NotifyState::Stopping]);
+}
+
+/// Whether a batch has been in hand for so long that only a hanging disk explains it.
+fn is_stuck(watcher: &Watcher, timeout: Duration) -> bool {
+    /// Several times the watchdog's own time: a full sync of a slow disk is no hang.
+    const SLOW_DISK: u32 = 20;
+    watcher.longest_busy().is_some_and(|busy| busy > timeout * SLOW_DISK)
+}
+
+/// The status in a line: collections, positions and lag of the first few, failures.
+fn line(status: &Status) -> String {
+    const SHOWN: usize = 3;
+    let collections = &status.collections;
+    let failures: u64 = collections.iter().map(|collection| collection.report.failures).sum();
+    let lag = collections.iter().filter_map(|collection| collection.lag_seconds);
+    let lag = lag.fold(0.0, f64::max);
+    let mut line = match status.caught_up {
+        true => format!("live, lag {lag:.1} s, {failures} failed"),
+        false => format!("catching up, lag {lag:.1} s, {failures} failed"),
+    };
+    for collection in collections.iter().take(SHOWN) {
+        let position = collection.report.position.as_ref().map_or("none", |raw| raw.get());
+        let short: String = position.chars().take(24).collect();
+        line.push_str(&format!("; {} at position {short}", collection.report.collection));
+    }
+    if collections.len() > SHOWN {
+        line.push_str(&format!("; and {} more", collections.len() - SHOWN));
+    }
+    line.replace(['\n', '\r'], " ")
+}
+
+fn send(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!("the service manager cannot be told: {error}");
+    }
+}
