@@ -1,0 +1,247 @@
+//! Runs the binary: to its end, or beside the test with its lines read as they come.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::{DEADLINE, Place};
+
+/// How a run ended, and all that it said.
+#[derive(Debug)]
+pub struct Outcome {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Asserts the exit code, and shows what was said if it is another.
+    #[track_caller]
+    pub fn assert_code(self, code: i32) -> Self {
+        assert_eq!(self.status.code(), Some(code), "{self}");
+        self
+    }
+
+    /// Whether a signal of the test's own ended it.
+    pub fn was_killed(&self) -> bool {
+        self.status.signal().is_some()
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}\nstdout:\n{}\nstderr:\n{}", self.status, self.stdout, self.stderr)
+    }
+}
+
+/// One of the two streams of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// A process that runs beside the test. Killed when dropped.
+pub struct Running {
+    child: Child,
+    lines: Receiver<(Stream, String)>,
+    stdout: Vec<String>,
+    stderr: Vec<String>,
+    /// How far `wait_for_line` has looked.
+    looked: [usize; 2],
+}
+
+/// Runs the binary to its end.
+pub fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Outcome {
+    spawn(arguments).wait()
+}
+
+/// `plainfold mirror <source> <mirror>`, to its end.
+pub fn mirror(source: &str, mirror: &Path) -> Outcome {
+    run([OsStr::new("mirror"), source.as_ref(), mirror.as_ref()])
+}
+
+/// `plainfold status <mirror> --format json`.
+pub fn status(mirror: &Path) -> Value {
+    let arguments = ["status".as_ref(), mirror.as_os_str(), "--format".as_ref(), "json".as_ref()];
+    let outcome = run(arguments).assert_code(0);
+    serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome}"))
+}
+
+/// Starts the binary beside the test.
+pub fn spawn<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Running {
+    Running::start(command(arguments))
+}
+
+/// `plainfold mirror --live`, waited for until it says READY=1 to the service manager that the test
+/// pretends to be, which it does when it has caught up.
+pub fn live(source: &str, mirror: &Path) -> Running {
+    let place = Place::new();
+    let socket = place.join("notify");
+    let notified = UnixDatagram::bind(&socket).unwrap();
+    notified.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut command =
+        command(["mirror".as_ref(), source.as_ref(), mirror.as_os_str(), "--live".as_ref()]);
+    command.env("NOTIFY_SOCKET", &socket);
+    let mut running = Running::start(command);
+    let mut message = [0; 4096];
+    loop {
+        match notified.recv(&mut message) {
+            Ok(length) => {
+                let text = String::from_utf8_lossy(&message[..length]);
+                if text.lines().any(|line| line == "READY=1") {
+                    return running;
+                }
+            }
+            Err(error) => {
+                running.kill();
+                panic!("never ready: {error}: {}", running.wait());
+            }
+        }
+    }
+}
+
+/// `plainfold tail <mirror> --since <since>`, whose lines are write events.
+pub fn tail(mirror: &Path, since: u64) -> Running {
+    spawn(["tail".as_ref(), mirror.as_os_str(), "--since".as_ref(), since.to_string().as_ref()])
+}
+
+/// The binary with nothing of the test's environment that could change what it does.
+fn command<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plainfold"));
+    command.args(arguments);
+    for variable in
+        ["NOTIFY_SOCKET", "RUST_LOG", "PLAINFOLD_SOURCE_PASSWORD", "http_proxy", "HTTP_PROXY"]
+    {
+        command.env_remove(variable);
+    }
+    command
+}
+
+impl Running {
+    /// Starts a command and reads its lines in threads of their own.
+    pub fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary runs");
+        let (sender, lines) = channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let to = sender.clone();
+        std::thread::spawn(move || {
+            read_lines(stdout, |line| to.send((Stream::Stdout, line)).is_ok())
+        });
+        std::thread::spawn(move || {
+            read_lines(stderr, |line| sender.send((Stream::Stderr, line)).is_ok())
+        });
+        Self { child, lines, stdout: Vec::new(), stderr: Vec::new(), looked: [0; 2] }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line of a stream, after those already waited for, that `wanted` accepts.
+    #[track_caller]
+    pub fn wait_for_line(&mut self, stream: Stream, wanted: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let (lines, looked) = match stream {
+                Stream::Stdout => (&self.stdout, &mut self.looked[0]),
+                Stream::Stderr => (&self.stderr, &mut self.looked[1]),
+            };
+            while *looked < lines.len() {
+                *looked += 1;
+                if wanted(&lines[*looked - 1]) {
+                    return lines[*looked - 1].clone();
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => self.keep(line),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.kill();
+                    panic!("no such line on {stream:?} in {DEADLINE:?}: {}", self.said());
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("it ended without such a line on {stream:?}: {}", self.said());
+                }
+            }
+        }
+    }
+
+    /// The next line of `tail` as a write event that `wanted` accepts.
+    #[track_caller]
+    pub fn wait_for_event(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let parse = |line: &str| serde_json::from_str::<Value>(line).ok();
+        let line = self
+            .wait_for_line(Stream::Stdout, |line| parse(line).is_some_and(|event| wanted(&event)));
+        parse(&line).unwrap()
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        // The shell's own `kill` is there on every machine; Rust's standard library has none.
+        let kill =
+            Command::new("sh").args(["-c", "kill -TERM \"$0\"", &self.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+    }
+
+    /// Waits for the end of its streams and its own.
+    #[track_caller]
+    pub fn wait(mut self) -> Outcome {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.keep(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.kill();
+                    panic!("it does not end in {DEADLINE:?}: {}", self.said());
+                }
+            }
+        }
+        let status = self.child.wait().unwrap();
+        Outcome { status, stdout: self.stdout.join("\n"), stderr: self.stderr.join("\n") }
+    }
+
+    fn keep(&mut self, (stream, line): (Stream, String)) {
+        match stream {
+            Stream::Stdout => self.stdout.push(line),
+            Stream::Stderr => self.stderr.push(line),
+        }
+    }
+
+    fn said(&self) -> String {
+        format!("stdout:\n{}\nstderr:\n{}", self.stdout.join("\n"), self.stderr.join("\n"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_lines(mut from: impl BufRead, mut take: impl FnMut(String) -> bool) {
+    let mut line = Vec::new();
+    while from.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+        if !take(String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned()) {
+            return;
+        }
+        line.clear();
+    }
+}

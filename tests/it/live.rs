@@ -1,0 +1,170 @@
+//! A source followed as it changes: on disk, and told to subscribers.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::env::feed::FeedFile;
+use crate::env::plainfold::{self, Running};
+use crate::env::pouchdb::PouchServer;
+use crate::env::{Place, oracle};
+
+/// The next event of a document; asserts that it is whole, and that what it tells is on disk.
+fn event_of(tail: &mut Running, mirror: &Path, id: &str) -> Value {
+    let event = tail.wait_for_event(|event| event["documentId"] == id);
+    for (key, right) in [
+        ("event", event["event"].is_u64()),
+        ("collectionName", event["collectionName"].is_string()),
+        ("files", event["files"].is_array()),
+        ("deleted", event["deleted"].is_boolean()),
+        ("revision", event["revision"].is_string()),
+        ("at", event["at"].is_string()),
+    ] {
+        assert!(right, "{key} in {event}");
+    }
+    assert!(event.get("position").is_some(), "{event}");
+    for file in event["files"].as_array().unwrap() {
+        let there = mirror.join(file.as_str().unwrap()).exists();
+        assert_eq!(there, event["deleted"] == false, "{file} of {event}");
+    }
+    event
+}
+
+fn revision_on_disk(mirror: &Path, folder: &str) -> String {
+    let text = fs::read(mirror.join(folder).join("document.json")).unwrap();
+    serde_json::from_slice::<Value>(&text).unwrap()["_rev"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_put_an_update_an_attachment_and_a_deletion_are_each_on_disk_and_one_event() {
+    let place = Place::new();
+    let mirror = place.mirror();
+    let server = PouchServer::start();
+    server.create_db("shelf");
+    let url = format!("{}/shelf", server.url());
+    let live = plainfold::live(&url, &mirror);
+    let mut tail = plainfold::tail(&mirror, 0);
+
+    let first = server.put_doc("shelf", "book:1", &json!({"title": "One"}));
+    let put = event_of(&mut tail, &mirror, "book:1");
+    assert_eq!(put["revision"], first.as_str());
+    assert_eq!(put["collectionName"], "shelf");
+    assert_eq!(revision_on_disk(&mirror, "shelf/book%3A1"), first);
+
+    let second = server.put_doc("shelf", "book:1", &json!({"title": "One, revised"}));
+    let update = event_of(&mut tail, &mirror, "book:1");
+    assert_eq!(update["revision"], second.as_str());
+    assert_eq!(revision_on_disk(&mirror, "shelf/book%3A1"), second);
+
+    let third = server.put_attachment("shelf", "book:1", "a b/ж.txt", "text/plain", b"text");
+    let attached = event_of(&mut tail, &mirror, "book:1");
+    assert_eq!(attached["revision"], third.as_str());
+    let file = mirror.join("shelf/book%3A1/attachments/a b%2Fж.txt");
+    assert_eq!(fs::read(file).unwrap(), b"text");
+
+    let fourth = server.delete_doc("shelf", "book:1");
+    let deleted = event_of(&mut tail, &mirror, "book:1");
+    assert_eq!(deleted["revision"], fourth.as_str());
+    assert_eq!(deleted["deleted"], true);
+    assert!(!mirror.join("shelf/book%3A1").exists());
+
+    let numbers = [put, update, attached, deleted].map(|event| event["event"].as_u64().unwrap());
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "one event each: {numbers:?}");
+    live.terminate();
+    live.wait().assert_code(0);
+    oracle::assert_equals_server(&url, &mirror, "shelf");
+    oracle::assert_clean(&mirror);
+}
+
+#[test]
+fn tail_since_an_event_replays_all_that_came_after_it() {
+    let place = Place::new();
+    let mirror = place.mirror();
+    let mut feed = FeedFile::create(place.join("shelf.ndjson"));
+    for number in 0..20 {
+        feed.put(&format!("book:{number}"), json!({"n": number}), &[]);
+    }
+    plainfold::mirror(&feed.source(), &mirror).assert_code(0);
+    let live = plainfold::live(&feed.source(), &mirror);
+    let mut first = plainfold::tail(&mirror, 0);
+    let events: Vec<u64> =
+        (0..20).map(|_| first.wait_for_event(|_| true)["event"].as_u64().unwrap()).collect();
+    assert!(events.windows(2).all(|pair| pair[0] < pair[1]), "{events:?}");
+
+    let mut second = plainfold::tail(&mirror, events[9]);
+    for expected in &events[10..] {
+        assert_eq!(second.wait_for_event(|_| true)["event"], *expected);
+    }
+    // Both go on with what happens next.
+    feed.put("book:new", json!({}), &[]);
+    for tail in [&mut first, &mut second] {
+        assert_eq!(tail.wait_for_event(|_| true)["documentId"], "book:new");
+    }
+    live.terminate();
+    live.wait().assert_code(0);
+}
+
+#[test]
+fn a_feed_file_is_followed_as_it_grows() {
+    let place = Place::new();
+    let mirror = place.mirror();
+    let mut feed = FeedFile::create(place.join("shelf.ndjson"));
+    feed.put("book:1", json!({"n": 1}), &[("note.txt", b"one")]);
+    let live = plainfold::live(&feed.source(), &mirror);
+    oracle::assert_equals_feed(feed.path(), &mirror);
+    let mut tail = plainfold::tail(&mirror, 0);
+    event_of(&mut tail, &mirror, "book:1");
+
+    feed.put("book:2", json!({"n": 2}), &[]);
+    event_of(&mut tail, &mirror, "book:2");
+    feed.raw(b"{\"seq\":99,\"id\":\"book:3\",\"changes\":[{\"rev\":\"1-c\"}],"); // half a row
+    feed.raw(b"\"doc\":{\"_id\":\"book:3\",\"_rev\":\"1-c\"}}\n"); // and its end
+    event_of(&mut tail, &mirror, "book:3");
+    feed.put("book:1", json!({"n": 3}), &[("note.txt", b"other")]);
+    event_of(&mut tail, &mirror, "book:1");
+    feed.delete("book:2");
+    assert_eq!(event_of(&mut tail, &mirror, "book:2")["deleted"], true);
+    live.terminate();
+    live.wait().assert_code(0);
+    oracle::assert_equals_feed(feed.path(), &mirror);
+    oracle::assert_clean(&mirror);
+}
+
+#[test]
+fn a_database_that_appears_later_is_followed_too() {
+    let place = Place::new();
+    let mirror = place.mirror();
+    let server = PouchServer::start();
+    server.create_db("first");
+    server.put_doc("first", "x", &json!({}));
+    let live = plainfold::live(&server.url(), &mirror);
+    let mut tail = plainfold::tail(&mirror, 0);
+    event_of(&mut tail, &mirror, "x");
+    server.create_db("second");
+    server.put_doc("second", "y", &json!({}));
+    assert_eq!(event_of(&mut tail, &mirror, "y")["collectionName"], "second");
+    live.terminate();
+    live.wait().assert_code(0);
+    oracle::assert_equals_server(&format!("{}/second", server.url()), &mirror, "second");
+}
+
+#[test]
+fn tail_of_one_collection_tells_of_no_other() {
+    let place = Place::new();
+    let mirror = place.mirror();
+    let server = PouchServer::start();
+    for db in ["a", "b"] {
+        server.create_db(db);
+        server.put_doc(db, &format!("in {db}"), &json!({}));
+    }
+    let live = plainfold::live(&server.url(), &mirror);
+    let directory = mirror.display().to_string();
+    let mut tail = plainfold::spawn(["tail", &directory, "--since", "0", "--collection", "b"]);
+    server.put_doc("a", "again in a", &json!({}));
+    server.put_doc("b", "again in b", &json!({}));
+    assert_eq!(tail.wait_for_event(|_| true)["documentId"], "in b");
+    assert_eq!(tail.wait_for_event(|_| true)["documentId"], "again in b");
+    live.terminate();
+    live.wait().assert_code(0);
+}

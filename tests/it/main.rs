@@ -1,0 +1,17 @@
+//! The integration tests: the binary itself against real servers, a real file system and real kills.
+//!
+//! One binary, so that its environment (`env`) is compiled once. What is right is said by the oracle
+//! (`tests/oracle/oracle.py`), which shares no code with Plainfold.
+
+// Clippy takes only functions marked `#[test]` for tests; everything here is one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+mod env;
+
+mod crash;
+mod environment;
+mod faults;
+mod fixture;
+mod guard;
+mod live;
+mod pouchdb;
