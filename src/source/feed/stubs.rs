@@ -304,3 +304,76 @@ impl Entry<'_> {
 fn text_of(raw: &str) -> Option<Cow<'_, str>> {
     raw.starts_with('"').then(|| json::string(raw).ok()).flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::document::DocumentState;
+    use crate::source::feed::row;
+
+    fn around(folder: &Folder) -> Surroundings<'_> {
+        Surroundings { folder, feed: None, hidden: &[], check: &|| Ok(()) }
+    }
+
+    /// The text of an attachment, and what must become of it.
+    fn attachment() -> impl Strategy<Value = (String, String)> {
+        let inline = any::<Vec<u8>>().prop_map(|bytes| {
+            let text = format!(r#"{{ "data" :"{}", "x":[1e400]}}"#, STANDARD.encode(&bytes));
+            let Measure { length, digest, .. } = Gauge::measure(&bytes);
+            let stub = format!(
+                r#"{{"content_type":"application/octet-stream","revpos":7,"digest":"{digest}","length":{length},"stub":true}}"#
+            );
+            (text, stub)
+        });
+        let stub = r#"{"stub":true , "length":7}"#;
+        prop_oneof![inline, Just((stub.to_owned(), stub.to_owned()))]
+    }
+
+    proptest! {
+        #[test]
+        fn everything_but_the_attachments_stays_byte_for_byte(
+            attachments in prop::collection::vec(attachment(), 0..5),
+            fillers in prop::collection::vec("[ \n\t]{0,3}", 6),
+            value in any::<String>(),
+        ) {
+            let value = serde_json::to_string(&value).unwrap();
+            let build = |pick: fn(&(String, String)) -> &str| {
+                let entry = |(n, attachment)| {
+                    format!("{}\"n{n}\"{}:{}", fillers[n], fillers[n + 1], pick(attachment))
+                };
+                let entries: Vec<_> = attachments.iter().enumerate().map(entry).collect();
+                let (entries, space, end) = (entries.join(","), &fillers[0], &fillers[5]);
+                format!(
+                    r#"{{"v":{value},{space}"_attachments" :{{{entries}}},"n":1.0,"n":12345678901234567890,"w":{value}{end}}}"#
+                )
+            };
+            let doc = build(|(text, _)| text);
+            let text = format!(r#"{{"id":"a","changes":[{{"rev":"7-x"}}],"doc":{doc} }}"#);
+            let folder = Folder::new("/nowhere");
+            let row = row::parse(text.as_bytes()).unwrap().unwrap();
+            let change = row.into_change(None, None, &around(&folder)).unwrap();
+            let DocumentState::Present(document) = change.state else { unreachable!() };
+            prop_assert_eq!(std::str::from_utf8(&document.body).unwrap(), build(|(_, stub)| stub));
+            prop_assert_eq!(document.attachments.len(), attachments.len());
+        }
+    }
+
+    #[test]
+    fn gzipped_data_may_not_unpack_to_more_than_memory_should_hold() {
+        let zeros = io::repeat(0).take(UNPACKED_LIMIT + 1);
+        let mut packer = flate2::read::GzEncoder::new(zeros, flate2::Compression::fast());
+        let mut packed = Vec::new();
+        packer.read_to_end(&mut packed).unwrap();
+        let text = format!(
+            r#"{{"n":{{"data":"{}","digest":"{}","encoding":"gzip"}}}}"#,
+            STANDARD.encode(&packed),
+            Gauge::measure(&packed).digest
+        );
+        let folder = Folder::new("/nowhere");
+        let whole = 0..text.len();
+        let taken = take_out(&text, whole.clone(), &[whole], &"1-x".into(), &around(&folder));
+        assert!(taken.unwrap_err().reason().contains("unpacks to more than"));
+    }
+}

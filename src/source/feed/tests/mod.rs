@@ -1,6 +1,5 @@
-//! What a feed file's source and store promise, seen through their traits.
+//! What the sources and stores of recorded feeds promise, seen through their traits.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -10,14 +9,25 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use futures_util::{FutureExt, StreamExt};
 use md5::{Digest, Md5};
 use tempfile::TempDir;
 
 use super::*;
-use crate::document::{Attachment, Change, Content, Document, DocumentState, Position};
-use crate::source::{FeedEvent, Reading, Since, Unreadable, Wanted};
+use crate::document::{Change, Content, Document, DocumentState};
+use crate::source::{FeedEvent, Since, Unreadable, Wanted};
+
+macro_rules! recorded {
+    ($name:literal) => {
+        unchunked(include_str!(concat!("../recorded/", $name, ".http")))
+    };
+}
+
+mod attachments;
+mod following;
+mod pipe;
+mod rows;
 
 /// A feed file in a folder of its own.
 struct Feed {
@@ -134,8 +144,8 @@ async fn next(stream: &mut Events) -> Result<FeedEvent, SourceError> {
     event.expect("an event").expect("the stream goes on")
 }
 
-/// The rows of an HTTP answer with chunked lines between them, as recorded from a CouchDB.
-fn recorded(answer: &str) -> String {
+/// The body of an HTTP answer in chunks, as it came over the wire.
+fn unchunked(answer: &str) -> String {
     let body = answer.split_once("\r\n\r\n").unwrap().1;
     let mut body = body.as_bytes();
     let mut text = Vec::new();
@@ -145,73 +155,4 @@ fn recorded(answer: &str) -> String {
         body = &body[end + 4 + size..];
     }
     String::from_utf8(text).unwrap()
-}
-
-#[tokio::test]
-async fn bodies_come_out_byte_for_byte() {
-    let odd =
-        r#","n":123456789012345678901234567890, "f":1.0,"e":1e400,"a":1,"a":2,"u":"\u0041\ud83d""#;
-    let feed = Feed::of(row("a", "1-x", odd));
-    let changes = feed.changes(Since::Start).await;
-    assert_eq!(body(&changes[0]), format!("{{\"_id\":\"a\",\"_rev\":\"1-x\"{odd}}}"));
-}
-
-#[tokio::test]
-async fn a_feed_ends_with_its_position_and_caught_up() {
-    let feed = Feed::of(row("a", "1-x", "") + "\n" + &deletion("b", "2-y"));
-    let events = feed.events(Since::Start).await;
-    let [
-        FeedEvent::Change(a),
-        FeedEvent::Change(b),
-        FeedEvent::Progress(progress),
-        FeedEvent::Position(end),
-        FeedEvent::CaughtUp,
-    ] = &events[..]
-    else {
-        panic!("{events:?}")
-    };
-    assert!(!a.is_deletion() && b.is_deletion());
-    assert_eq!(b.position.as_ref(), Some(end));
-    assert_eq!(
-        (progress.done, progress.total),
-        (fs::metadata(feed.path()).unwrap().len(), progress.done)
-    );
-}
-
-#[tokio::test]
-async fn resuming_at_any_position_gives_exactly_the_rest() {
-    let rows: Vec<_> =
-        (0..20).map(|n| row(&format!("d{n}"), "1-x", "") + ["", "\n", "\r\n"][n % 3]).collect();
-    let feed = Feed::of(rows.concat());
-    let all = feed.changes(Since::Start).await;
-    assert_eq!(all.len(), 20);
-    for (n, change) in all.iter().enumerate() {
-        let rest = feed.changes(Since::Position(change.position.clone().unwrap())).await;
-        let ids = |changes: &[Change]| changes.iter().map(|c| c.id.clone()).collect::<Vec<_>>();
-        assert_eq!(ids(&rest), ids(&all[n + 1..]));
-    }
-}
-
-#[tokio::test]
-async fn inline_data_becomes_an_attachment_and_a_stub() {
-    let data = STANDARD.encode(b"hello");
-    let members = format!(
-        r#", "z":1.0,"_attachments" : {{"a.txt": {{"data":"{data}","content_type":"text/x\u002dy"}} , "b":{{"stub":true,"length":7,"digest":"md5-x"}}}},"y":[ ]"#
-    );
-    let feed = Feed::of(row("a", "3-x", &members));
-    let changes = feed.changes(Since::Start).await;
-    let digest = md5(b"hello");
-    let stub = format!(
-        r#"{{"content_type":"text/x\u002dy","revpos":3,"digest":"{digest}","length":5,"stub":true}}"#
-    );
-    let expected = format!(
-        r#"{{"_id":"a","_rev":"3-x", "z":1.0,"_attachments" : {{"a.txt": {stub} , "b":{{"stub":true,"length":7,"digest":"md5-x"}}}},"y":[ ]}}"#
-    );
-    assert_eq!(body(&changes[0]), expected);
-    let attachments = &document(&changes[0]).attachments;
-    assert_eq!(attachments[0].content, Content::Inline(Bytes::from_static(b"hello")));
-    assert_eq!(attachments[0].digest.as_deref(), Some(&*digest));
-    let error = read(&feed.source(), &changes[0], 1).await.unwrap_err();
-    assert!(matches!(error, SourceError::Missing { .. }));
-    assert!(error.to_string().contains("record it with attachments=true"), "{error}");
 }
