@@ -24,6 +24,9 @@ import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+# A measurement leaves nothing behind in the repository.
+sys.dont_write_bytecode = True
+
 import harness
 from harness import MIB
 
