@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 
 use super::exit::Exit;
 use crate::agent::{CollectionStatus, Status};
@@ -108,7 +109,11 @@ fn write_collection(
     let phase = phase.as_ref().and_then(|phase| phase.as_str()).unwrap_or("unknown");
     writeln!(out, "{}", report.collection.as_str().escape_debug())?;
     writeln!(out, "  phase       {}", if running { phase } else { "not running" })?;
-    writeln!(out, "  position    {}", report.position.as_ref().map_or("none", |raw| raw.get()))?;
+    writeln!(
+        out,
+        "  position    {}",
+        report.position.as_ref().map_or("none".to_owned(), Value::to_string)
+    )?;
     if let Some(at) = collection.checkpoint_at {
         writeln!(out, "  checkpoint  {at}")?;
     }
