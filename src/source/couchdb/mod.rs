@@ -273,3 +273,8 @@ impl From<Error> for SourceError {
         }
     }
 }
+
+#[cfg(test)]
+mod replay;
+#[cfg(test)]
+mod tests;
