@@ -138,8 +138,14 @@ fn an_attachment_with_other_bytes_than_its_digest_is_asked_for_again() {
 }
 
 #[test]
-fn an_answer_that_stalls_is_given_up_and_asked_for_again() {
-    Shelf::new().assert_survives("/_changes", Fault::StallAfter(3_000));
+fn a_live_feed_that_falls_silent_without_an_end_is_opened_again() {
+    let shelf = Shelf::new();
+    let stalled = shelf.proxy.inject("/_changes", Fault::StallAfter(3_000), 1);
+    let live = plainfold::live(&shelf.url(), &shelf.place.mirror());
+    assert_eq!(stalled.times(), 1);
+    live.terminate();
+    live.wait().assert_code(0);
+    shelf.assert_equal();
 }
 
 #[test]
