@@ -15,3 +15,4 @@ mod fixture;
 mod guard;
 mod live;
 mod pouchdb;
+mod systemd;
