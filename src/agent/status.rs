@@ -156,7 +156,7 @@ fn remembered(
         Some(_) => Phase::Scanning,
         None => Phase::Stopped,
     };
-    report.position = checkpoint.position.as_ref().and_then(crate::pipeline::shown);
+    report.position = checkpoint.position.as_ref().map(crate::pipeline::shown);
     report.failures = failures.len() as u64;
     report.trouble = checkpoint.scanning;
     Ok(CollectionStatus::new(report, failures, checkpoint.at))

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Watcher;
@@ -73,12 +74,12 @@ impl Bars {
             bar.set_position(done);
         }
         let seconds = bar.elapsed().as_secs_f64().max(0.001);
-        let position = report.position.as_ref().map_or("-", |raw| raw.get().trim_matches('"'));
+        let position = report.position.as_ref().map_or("-".to_owned(), Value::to_string);
         let message = format!(
             "{} {done} documents, {:.0}/s, at {}",
             word(report.phase),
             done as f64 / seconds,
-            shortened(position, 16),
+            shortened(position.trim_matches('"'), 16),
         );
         bar.set_message(message);
         bar.tick();

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Status, Watcher};
@@ -68,7 +69,8 @@ fn line(status: &Status) -> String {
         false => format!("catching up, lag {lag:.1} s, {failures} failed"),
     };
     for collection in collections.iter().take(SHOWN) {
-        let position = collection.report.position.as_ref().map_or("none", |raw| raw.get());
+        let position =
+            collection.report.position.as_ref().map_or("none".to_owned(), Value::to_string);
         let short: String = position.chars().take(24).collect();
         line.push_str(&format!("; {} at position {short}", collection.report.collection));
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 
 use super::exit::Exit;
 use crate::agent::{CollectionStatus, Status};
@@ -32,7 +33,7 @@ enum Format {
     Json,
 }
 
-/// Prints the status. Exits with 1 where documents could not be mirrored.
+/// Prints the status.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
     let status = find(&options.directory).await?;
     let text = match options.format {
@@ -41,8 +42,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     };
     // A reader that has closed has read enough.
     let _closed = std::io::stdout().write_all(text.as_bytes());
-    let failed = status.collections.iter().any(|collection| collection.report.failures > 0);
-    Ok(if failed { Exit::DocumentsFailed } else { Exit::Done })
+    Ok(Exit::Done)
 }
 
 async fn find(directory: &Path) -> anyhow::Result<Status> {
@@ -108,7 +108,11 @@ fn write_collection(
     let phase = phase.as_ref().and_then(|phase| phase.as_str()).unwrap_or("unknown");
     writeln!(out, "{}", report.collection.as_str().escape_debug())?;
     writeln!(out, "  phase       {}", if running { phase } else { "not running" })?;
-    writeln!(out, "  position    {}", report.position.as_ref().map_or("none", |raw| raw.get()))?;
+    writeln!(
+        out,
+        "  position    {}",
+        report.position.as_ref().map_or("none".to_owned(), Value::to_string)
+    )?;
     if let Some(at) = collection.checkpoint_at {
         writeln!(out, "  checkpoint  {at}")?;
     }

@@ -204,3 +204,6 @@ impl Ours {
         lock::holder(&self.path.join(layout::LOCK))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -213,7 +213,7 @@ impl Pipeline {
         if self.mirror.mirrors_attachments() && !checkpoint.attachments {
             return Ok(Since::Scan("attachments are mirrored from now on".to_owned()));
         }
-        self.reporter.update(|report| report.position = shown(&position));
+        self.reporter.update(|report| report.position = Some(shown(&position)));
         Ok(Since::Position(position))
     }
 

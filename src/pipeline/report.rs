@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::document::{CollectionName, Position};
@@ -40,7 +40,7 @@ pub struct Report {
     /// What it is doing.
     pub phase: Phase,
     /// The position of the checkpoint, as the source writes it.
-    pub position: Option<Box<RawValue>>,
+    pub position: Option<Value>,
     /// Documents written in this run.
     pub documents: u64,
     /// Documents removed in this run.
@@ -124,10 +124,10 @@ impl Reporter {
     }
 }
 
-/// A position as raw JSON, for reports and events. A token that is no JSON is shown as a string.
-pub fn shown(position: &Position) -> Option<Box<RawValue>> {
+/// A position as its source writes it, for reports. A token that is no JSON is shown as a string.
+pub fn shown(position: &Position) -> Value {
     let token = position.token();
-    RawValue::from_string(token.to_owned()).or_else(|_| serde_json::value::to_raw_value(token)).ok()
+    serde_json::from_str(token).unwrap_or_else(|_| Value::from(token))
 }
 
 /// Progress as `{"done":N,"total":N}`.

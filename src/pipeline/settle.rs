@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
@@ -125,7 +126,7 @@ impl Settler {
                     files: published.files.clone(),
                     deleted: meta.deleted,
                     revision: meta.revision.clone(),
-                    position: meta.position.as_ref().and_then(shown),
+                    position: meta.position.as_ref().and_then(raw),
                     at,
                 })
             })
@@ -151,7 +152,7 @@ impl Settler {
     fn report(&self, metas: &[Meta], published: &[Published]) {
         let deletions = metas.iter().filter(|meta| meta.deleted).count() as u64;
         let failures = self.pipeline.failures.count();
-        let position = self.checkpoint.position.as_ref().and_then(shown);
+        let position = self.checkpoint.position.as_ref().map(shown);
         self.pipeline.reporter.update(|report| {
             report.deletions += deletions;
             report.documents += metas.len() as u64 - deletions;
@@ -268,4 +269,10 @@ impl Settler {
             ..Checkpoint::default()
         }
     }
+}
+
+/// A position as raw JSON, as its source writes it.
+fn raw(position: &Position) -> Option<Box<RawValue>> {
+    let token = position.token();
+    RawValue::from_string(token.to_owned()).or_else(|_| to_raw_value(token)).ok()
 }

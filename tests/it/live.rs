@@ -1,12 +1,13 @@
 //! A source followed as it changes: on disk, and told to subscribers.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::env::feed::FeedFile;
-use crate::env::plainfold::{self, Running};
+use crate::env::plainfold::{self, Running, UnreadTail};
 use crate::env::pouchdb::PouchServer;
 use crate::env::{Place, oracle};
 
@@ -165,6 +166,40 @@ fn tail_of_one_collection_tells_of_no_other() {
     server.put_doc("b", "again in b", &json!({}));
     assert_eq!(tail.wait_for_event(|_| true)["documentId"], "in b");
     assert_eq!(tail.wait_for_event(|_| true)["documentId"], "again in b");
+    live.terminate();
+    live.wait().assert_code(0);
+}
+
+#[test]
+fn a_subscriber_that_does_not_read_slows_nobody_down_and_loses_nothing() {
+    /// Their events are more than any buffer between the mirror and a subscriber takes.
+    const DOCUMENTS: usize = 8_000;
+    let place = Place::new();
+    let mirror = place.mirror();
+    let mut feed = FeedFile::create(place.join("shelf.ndjson"));
+    feed.put("first", json!({}), &[]);
+    let live = plainfold::live(&feed.source(), &mirror);
+    let slow = UnreadTail::start(&mirror, 0);
+    let mut fast = plainfold::tail(&mirror, 0);
+    let id = |number: usize| format!("book:{number}/{}", "-".repeat(100));
+    for number in 0..DOCUMENTS {
+        feed.put(&id(number), json!({"n": number}), &[]);
+    }
+    feed.put("last", json!({}), &[]);
+    fast.wait_for_event(|event| event["documentId"] == "last");
+    oracle::assert_equals_feed(feed.path(), &mirror);
+
+    let mut slow = slow.read();
+    let mut seen = BTreeSet::new();
+    let mut newest = 0;
+    while !seen.contains("last") {
+        let event = slow.wait_for_event(|event| event["documentId"].is_string());
+        let number = event["event"].as_u64().unwrap();
+        assert_eq!(number, newest + 1, "an event is missing or repeated before {event}");
+        newest = number;
+        seen.insert(event["documentId"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(seen.len(), DOCUMENTS + 2);
     live.terminate();
     live.wait().assert_code(0);
 }

@@ -228,7 +228,13 @@ class ServerCase(AnyComparison, Case):
         super().setUp()
         body = (NOTED % json.dumps({"n/1.txt": STUB})).replace('"_id":"a/b",', "")
         listing = '{"rows":[{"id":"isbn:1","doc":%s},{"id":"a/b","doc":%s}]}' % (PLAIN, body[:-1] + ',"_id":"a/b"}')
-        answers = {"/books/_all_docs": listing.encode(), "/books/a%2Fb/n/1.txt": NOTE}
+        # A feed may know more than a listing, and what is deleted.
+        feed = '{"results":[{"id":"isbn:1","doc":%s},{"id":"gone","deleted":true,"doc":{}}]}' % PLAIN
+        answers = {
+            "/books/_all_docs": listing.encode(),
+            "/books/_changes": feed.encode(),
+            "/books/a%2Fb/n/1.txt": NOTE,
+        }
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"

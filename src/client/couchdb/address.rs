@@ -65,6 +65,11 @@ impl Address {
         Self { base }
     }
 
+    /// Whether what goes there is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.base.starts_with("https:")
+    }
+
     /// The URL of a database, for people.
     pub fn database(&self, name: &CollectionName) -> String {
         format!("{self}/{}", encode(name.as_str()))

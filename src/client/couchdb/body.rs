@@ -59,14 +59,18 @@ impl Body {
         Ok(whole.freeze())
     }
 
-    /// As much of the beginning as comes, up to about this size.
-    pub(super) async fn beginning(&mut self, limit: usize) -> Vec<u8> {
+    /// As much of the beginning as comes, up to this size and within this time.
+    pub(super) async fn beginning(&mut self, limit: usize, patience: Duration) -> Vec<u8> {
         let mut beginning = Vec::new();
-        while beginning.len() < limit
-            && let Ok(Some(chunk)) = self.chunk().await
-        {
-            beginning.extend_from_slice(&chunk[..chunk.len().min(limit - beginning.len())]);
-        }
+        let reading = async {
+            while beginning.len() < limit
+                && let Ok(Some(chunk)) = self.chunk().await
+            {
+                beginning.extend_from_slice(&chunk[..chunk.len().min(limit - beginning.len())]);
+            }
+        };
+        // What came in time is enough for a message.
+        let _ = tokio::time::timeout(patience, reading).await;
         beginning
     }
 }

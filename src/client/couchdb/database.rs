@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::address::{document_path, encode, segment};
 use super::answer::{DatabaseInfo, MissingRevisions};
-use super::{Body, Client, Error, Kind, Request};
+use super::{Accepts, Body, Client, Error, Kind, Request};
 use crate::document::{CollectionName, DocumentId, Revision};
 
 /// A database of a server. Cheap to clone.
@@ -162,7 +162,7 @@ impl Database {
         };
         let mut request = Request::get(self.path(&format!("/{document}/{attachment}"))?);
         request.query = format!("rev={}", encode(revision.as_str()));
-        request.file = Some(gzip);
+        request.accepts = if gzip { Accepts::GzippedFile } else { Accepts::File };
         let body = self.client.send(request).await?;
         match body.encoding().as_deref() {
             None | Some("identity") => Ok(AttachmentAnswer { body, gzipped: false }),

@@ -35,6 +35,9 @@ pub const MAX_ANSWER: usize = 128 << 20;
 /// How much of a failure's body is read, in bytes.
 const MAX_FAILURE: usize = 16 << 10;
 
+/// How long a failure's body is waited for: its status has said the most of it.
+const FAILURE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long a server may take for things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
@@ -73,18 +76,21 @@ struct Request {
     /// Without the question mark, percent-encoded.
     query: String,
     json: Option<Vec<u8>>,
-    /// Whether the answer is a file, which may be sent gzipped, and not JSON.
-    file: Option<Gzip>,
+    accepts: Accepts,
     patience: Option<Duration>,
 }
 
-/// Whether a file's gzipped form is asked for.
-type Gzip = bool;
+/// What a request wants to be answered with.
+enum Accepts {
+    Json,
+    File,
+    GzippedFile,
+}
 
 impl Request {
     fn get(path: String) -> Self {
         let (method, query) = (Method::GET, String::new());
-        Self { method, path, query, json: None, file: None, patience: None }
+        Self { method, path, query, json: None, accepts: Accepts::Json, patience: None }
     }
 
     fn post(path: String, json: Vec<u8>) -> Self {
@@ -99,7 +105,7 @@ impl Client {
         credentials: Option<Credentials>,
         patience: Patience,
     ) -> Result<Self, Error> {
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .user_agent(concat!("plainfold/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(patience.connect)
             // A redirect would take the credentials to another place.
@@ -107,9 +113,12 @@ impl Client {
             // CouchDB speaks HTTP/1.1; over one HTTP/2 connection a feed that nobody reads for a
             // while would take the flow-control window from all others.
             .http1_only()
-            .tcp_keepalive(Duration::from_secs(60))
-            .build()
-            .map_err(|error| Error::transport("the HTTP client", error))?;
+            .tcp_keepalive(Duration::from_secs(60));
+        if !address.is_encrypted() {
+            // A machine without certificates, such as a bare container, can do without them here.
+            http = http.tls_certs_only([]);
+        }
+        let http = http.build().map_err(|error| Error::transport("the HTTP client", error))?;
         Ok(Self { inner: Arc::new(Inner { http, address, credentials, patience }) })
     }
 
@@ -165,7 +174,7 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        let said = body.beginning(MAX_FAILURE).await;
+        let said = body.beginning(MAX_FAILURE, FAILURE_PATIENCE).await;
         let said = self.scrub(&String::from_utf8_lossy(&said));
         let now = jiff::Timestamp::now();
         Err(Error::answered(body.label(), status, &headers, &said, now))
@@ -177,11 +186,11 @@ impl Client {
             url = format!("{url}?{}", request.query);
         }
         let mut builder = self.inner.http.request(request.method, url);
-        builder = match request.file {
+        builder = match request.accepts {
             // Anything beside exactly this makes CouchDB choose multipart or a login page.
-            None => builder.header(ACCEPT, "application/json"),
-            Some(true) => builder.header(ACCEPT_ENCODING, "gzip"),
-            Some(false) => builder,
+            Accepts::Json => builder.header(ACCEPT, "application/json"),
+            Accepts::GzippedFile => builder.header(ACCEPT_ENCODING, "gzip"),
+            Accepts::File => builder,
         };
         if let Some(authorization) = self.authorization() {
             builder = builder.header(AUTHORIZATION, authorization);

@@ -281,3 +281,8 @@ impl From<Error> for SourceError {
         }
     }
 }
+
+#[cfg(test)]
+mod replay;
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Runs the binary: to its end, or beside the test with its lines read as they come.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
@@ -68,11 +68,17 @@ pub fn mirror(source: &str, mirror: &Path) -> Outcome {
     run([OsStr::new("mirror"), source.as_ref(), mirror.as_ref()])
 }
 
-/// `plainfold status <mirror> --format json`.
+/// `plainfold status <mirror> --format json`, which exits with 1 where documents failed.
 pub fn status(mirror: &Path) -> Value {
     let arguments = ["status".as_ref(), mirror.as_os_str(), "--format".as_ref(), "json".as_ref()];
-    let outcome = run(arguments).assert_code(0);
-    serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome}"))
+    let outcome = run(arguments);
+    let status: Value =
+        serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome}"));
+    let collections = status["collections"].as_array().unwrap().iter();
+    let failures: u64 =
+        collections.map(|collection| collection["failures"].as_u64().unwrap()).sum();
+    outcome.assert_code(i32::from(failures > 0));
+    status
 }
 
 /// Starts the binary beside the test.
@@ -110,7 +116,16 @@ pub fn live(source: &str, mirror: &Path) -> Running {
 
 /// `plainfold tail <mirror> --since <since>`, whose lines are write events.
 pub fn tail(mirror: &Path, since: u64) -> Running {
-    spawn(["tail".as_ref(), mirror.as_os_str(), "--since".as_ref(), since.to_string().as_ref()])
+    spawn(tail_arguments(mirror, since))
+}
+
+fn tail_arguments(mirror: &Path, since: u64) -> [OsString; 4] {
+    ["tail".into(), mirror.into(), "--since".into(), since.to_string().into()]
+}
+
+fn started(mut command: Command) -> Child {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("the binary runs")
 }
 
 /// The binary with nothing of the test's environment that could change what it does.
@@ -127,9 +142,12 @@ fn command<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
 
 impl Running {
     /// Starts a command and reads its lines in threads of their own.
-    pub fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the binary runs");
+    fn start(command: Command) -> Self {
+        Self::read(started(command))
+    }
+
+    /// Reads a process's lines from now on.
+    fn read(mut child: Child) -> Self {
         let (sender, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -226,6 +244,30 @@ impl Running {
 
     fn said(&self) -> String {
         format!("stdout:\n{}\nstderr:\n{}", self.stdout.join("\n"), self.stderr.join("\n"))
+    }
+}
+
+/// `plainfold tail <mirror> --since <since>` whose output nobody reads yet.
+pub struct UnreadTail(Option<Child>);
+
+impl UnreadTail {
+    /// Starts it.
+    pub fn start(mirror: &Path, since: u64) -> Self {
+        Self(Some(started(command(tail_arguments(mirror, since)))))
+    }
+
+    /// Reads it at last.
+    pub fn read(mut self) -> Running {
+        Running::read(self.0.take().unwrap())
+    }
+}
+
+impl Drop for UnreadTail {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

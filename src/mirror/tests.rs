@@ -1,0 +1,338 @@
+//! One change at a time through plan, stage, sync, publish, on a real file system.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::document::{Attachment, Change, Content, Document, DocumentState};
+
+struct Bench {
+    dir: tempfile::TempDir,
+    collection: Collection,
+}
+
+fn open(dir: &Path, options: &MirrorOptions) -> Result<Arc<Mirror>, MirrorError> {
+    Mirror::open(dir, options, &Holder::this_process("mirror")).map(Arc::new)
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(&MirrorOptions::default())
+    }
+
+    fn with(options: &MirrorOptions) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mirror = open(&dir.path().join("mirror"), options).unwrap();
+        let collection = mirror.collection(&"books".into()).unwrap();
+        Self { dir, collection }
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join("mirror/books").join(below)
+    }
+
+    fn read(&self, below: &str) -> String {
+        fs::read_to_string(self.path(below)).unwrap()
+    }
+
+    fn plan(&self, change: &Change) -> Plan {
+        self.collection.plan(change, Authority::Feed).unwrap()
+    }
+
+    /// Carries a change through all steps; `None` where there was nothing to do.
+    fn apply(&self, change: &Change) -> Option<Published> {
+        let (mirror, sync) = (&self.collection.mirror, Sync::Each);
+        let staged = match self.plan(change) {
+            Plan::Unchanged | Plan::Older { .. } => return None,
+            removal @ Plan::Remove(_) => self.collection.stage_removal(removal).unwrap(),
+            Plan::Write(write) => {
+                let DocumentState::Present(document) = &change.state else { panic!("a removal") };
+                let bytes = |attachment: &Attachment| match &attachment.content {
+                    Content::Inline(bytes) => Blob::Bytes(bytes.clone()),
+                    Content::Remote(_) => panic!("tests bring their bytes"),
+                };
+                let blobs: HashMap<_, _> =
+                    write.fetch.iter().map(|a| (Arc::clone(&a.name), bytes(a))).collect();
+                self.collection.stage(document, write, blobs, sync).unwrap()
+            }
+        };
+        mirror.sync_staged(std::slice::from_ref(&staged), sync).unwrap();
+        let published = self.collection.publish(staged, sync).unwrap();
+        mirror.sync_published(&self.collection, std::slice::from_ref(&published), sync).unwrap();
+        mirror.dispose([&published]).unwrap();
+        let staging = self.dir.path().join("mirror/.plainfold/staging");
+        assert_eq!(fs::read_dir(staging).unwrap().count(), 0, "nothing stays in staging");
+        Some(published)
+    }
+}
+
+fn deleted(id: &str, revision: &str) -> Change {
+    let state = DocumentState::Deleted(None);
+    Change { id: id.into(), revision: revision.into(), position: None, state }
+}
+
+fn present(id: &str, revision: &str, attachments: &[(&str, &str)]) -> Change {
+    let stub = |(name, text): &(&str, &str)| format!(r#""{name}":{{"digest":"md5-{text}"}}"#);
+    let stubs: Vec<_> = attachments.iter().map(stub).collect();
+    let stubs = match stubs.is_empty() {
+        true => String::new(),
+        false => format!(r#","_attachments":{{{}}}"#, stubs.join(",")),
+    };
+    let body = format!(r#"{{"_id":"{id}","_rev":"{revision}","n":1.0{stubs}}}"#);
+    let attachment = |(name, text): &(&str, &str)| Attachment {
+        name: (*name).into(),
+        digest: Some(format!("md5-{text}").into()),
+        length: Some(text.len() as u64),
+        gzipped: false,
+        content: Content::Inline(Bytes::from((*text).to_owned())),
+    };
+    let attachments = attachments.iter().map(attachment).collect();
+    let state = DocumentState::Present(Document { body: body.into(), attachments });
+    Change { id: id.into(), revision: revision.into(), position: None, state }
+}
+
+#[test]
+fn a_body_is_written_byte_for_byte_with_a_newline() {
+    let bench = Bench::new();
+    let published = bench.apply(&present("a", "1-x", &[])).unwrap();
+    assert_eq!(published.files, ["books/a/document.json"]);
+    assert_eq!(bench.read("a/document.json"), "{\"_id\":\"a\",\"_rev\":\"1-x\",\"n\":1.0}\n");
+    assert!(!bench.path("a/attachments").exists());
+}
+
+#[test]
+fn the_same_revision_again_writes_nothing() {
+    let bench = Bench::new();
+    let change = present("a", "1-x", &[("f", "one")]);
+    bench.apply(&change).unwrap();
+    assert!(matches!(bench.plan(&change), Plan::Unchanged));
+}
+
+#[test]
+fn an_older_revision_never_replaces_a_newer_one_unless_the_source_confirms_it() {
+    let bench = Bench::new();
+    bench.apply(&present("a", "10-x", &[])).unwrap();
+    for older in [present("a", "9-z", &[]), deleted("a", "9-z")] {
+        assert!(matches!(bench.plan(&older), Plan::Older { .. }));
+        let confirmed = bench.collection.plan(&older, Authority::Confirmed).unwrap();
+        assert!(matches!(confirmed, Plan::Write(_) | Plan::Remove(_)));
+    }
+}
+
+#[test]
+fn a_new_body_leaves_folder_and_attachments_alone() {
+    let bench = Bench::new();
+    bench.apply(&present("a", "1-x", &[("f", "one")])).unwrap();
+    let inode = |below: &str| fs::metadata(bench.path(below)).unwrap().ino();
+    let before = (inode("a"), inode("a/attachments/f"));
+    let published = bench.apply(&present("a", "2-x", &[("f", "one")])).unwrap();
+    assert_eq!(published.files, ["books/a/document.json"]);
+    assert_eq!((inode("a"), inode("a/attachments/f")), before);
+    assert!(bench.read("a/document.json").contains("2-x"));
+}
+
+#[test]
+fn attachments_that_change_replace_the_folder_and_those_that_stay_are_kept() {
+    let bench = Bench::new();
+    bench
+        .apply(&present("a", "1-x", &[("keep", "same"), ("change", "one"), ("drop", "x")]))
+        .unwrap();
+    let kept = fs::metadata(bench.path("a/attachments/keep")).unwrap().ino();
+    let published =
+        bench.apply(&present("a", "2-x", &[("keep", "same"), ("change", "two")])).unwrap();
+    assert_eq!(published.files, ["books/a/document.json", "books/a/attachments/change"]);
+    assert_eq!(bench.read("a/attachments/change"), "two");
+    assert_eq!(fs::metadata(bench.path("a/attachments/keep")).unwrap().ino(), kept);
+    assert!(!bench.path("a/attachments/drop").exists());
+}
+
+#[test]
+fn a_missing_attachment_is_fetched_again_though_the_revision_is_the_same() {
+    let bench = Bench::new();
+    let change = present("a", "1-x", &[("f", "one"), ("g", "two")]);
+    bench.apply(&change).unwrap();
+    fs::remove_file(bench.path("a/attachments/g")).unwrap();
+    assert_eq!(bench.apply(&change).unwrap().attachments, 1);
+    assert_eq!(bench.read("a/attachments/g"), "two");
+}
+
+#[test]
+fn a_deleted_document_is_gone_and_its_deletion_again_is_nothing() {
+    let bench = Bench::new();
+    bench.apply(&present("a", "1-x", &[("f", "one")])).unwrap();
+    assert!(bench.apply(&deleted("a", "2-x")).unwrap().files.is_empty());
+    assert!(!bench.path("a").exists());
+    assert!(bench.apply(&deleted("a", "2-x")).is_none());
+}
+
+#[test]
+fn planted_links_are_replaced_and_never_followed() {
+    let outside = tempfile::tempdir().unwrap();
+    let precious = outside.path().join("document.json");
+    fs::write(&precious, "precious").unwrap();
+    fs::create_dir(outside.path().join("attachments")).unwrap();
+    fs::write(outside.path().join("attachments/f"), "precious").unwrap();
+    let plants: [(&str, &dyn Fn(&Bench)); 5] = [
+        ("the document's folder", &|bench| {
+            fs::remove_dir_all(bench.path("a")).unwrap();
+            symlink(outside.path(), bench.path("a")).unwrap();
+        }),
+        ("its body", &|bench| {
+            fs::remove_file(bench.path("a/document.json")).unwrap();
+            symlink(&precious, bench.path("a/document.json")).unwrap();
+        }),
+        ("its attachments", &|bench| {
+            fs::remove_dir_all(bench.path("a/attachments")).unwrap();
+            symlink(outside.path().join("attachments"), bench.path("a/attachments")).unwrap();
+        }),
+        ("an attachment", &|bench| {
+            fs::remove_file(bench.path("a/attachments/f")).unwrap();
+            symlink(outside.path().join("attachments/f"), bench.path("a/attachments/f")).unwrap();
+        }),
+        ("a file in the folder's place", &|bench| {
+            fs::remove_dir_all(bench.path("a")).unwrap();
+            fs::write(bench.path("a"), "x").unwrap();
+        }),
+    ];
+    for (what, plant) in plants {
+        let bench = Bench::new();
+        bench.apply(&present("a", "1-x", &[("f", "one")])).unwrap();
+        plant(&bench);
+        bench.apply(&present("a", "2-x", &[("f", "two")])).unwrap();
+        assert_eq!(bench.read("a/attachments/f"), "two", "{what}");
+        assert!(bench.read("a/document.json").contains("2-x"), "{what}");
+        let folder = fs::symlink_metadata(bench.path("a")).unwrap();
+        assert!(folder.is_dir(), "{what}");
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious", "{what}");
+        let kept = fs::read_to_string(outside.path().join("attachments/f")).unwrap();
+        assert_eq!(kept, "precious", "{what}");
+    }
+}
+
+#[test]
+fn a_link_in_a_collections_place_stops_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let mirror = open(&dir.path().join("mirror"), &MirrorOptions::default()).unwrap();
+    symlink(outside.path(), dir.path().join("mirror/books")).unwrap();
+    let error = mirror.collection(&"books".into()).unwrap_err();
+    assert!(matches!(error, MirrorError::InTheWay { .. }), "{error}");
+}
+
+#[test]
+fn ids_that_mean_something_to_a_file_system_stay_inside_and_are_read_back() {
+    let bench = Bench::new();
+    let long = "long/".repeat(100);
+    let ids = ["..", ".", "a/b", "../../etc", "CON", "x\0y", &long, "é", "e\u{301}"];
+    for id in ids {
+        // The body is JSON, in which a NUL is written as an escape.
+        let escaped = serde_json::to_string(id).unwrap();
+        let mut change = present("x", "1-x", &[]);
+        change.id = id.into();
+        change.state = DocumentState::Present(Document {
+            body: format!(r#"{{"_id":{escaped},"_rev":"1-x"}}"#).into(),
+            attachments: Vec::new(),
+        });
+        bench.apply(&change).unwrap();
+    }
+    let held: Result<Vec<_>, _> = bench.collection.documents().collect();
+    let mut held: Vec<String> = held.unwrap().iter().map(ToString::to_string).collect();
+    held.sort_unstable();
+    let mut expected: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    expected.sort_unstable();
+    assert_eq!(held, expected);
+    assert_eq!(fs::read_dir(bench.path("")).unwrap().count(), ids.len());
+}
+
+#[test]
+fn the_checksum_of_what_was_written_stands_beside_it() {
+    let bench = Bench::new();
+    bench.apply(&present("a", "1-x", &[("f", "one")])).unwrap();
+    let mut files = BTreeMap::new();
+    for below in ["a/document.json", "a/attachments/f"] {
+        let mut value = [0_u8; 64];
+        match rustix::fs::getxattr(bench.path(below), "user.plainfold.b3", &mut value[..]) {
+            Ok(length) => files.insert(below, value[..length].to_vec()),
+            Err(error) => {
+                assert_eq!(error, rustix::io::Errno::OPNOTSUPP, "{below}");
+                return;
+            }
+        };
+    }
+    for (below, value) in files {
+        let expected = blake3::hash(&fs::read(bench.path(below)).unwrap());
+        assert_eq!(value, expected.as_bytes(), "{below}");
+    }
+}
+
+#[test]
+fn pretty_bodies_keep_their_revision_and_their_numbers() {
+    let options = MirrorOptions { json: JsonStyle::Pretty, ..MirrorOptions::default() };
+    let bench = Bench::with(&options);
+    let change = present("a", "1-x", &[]);
+    bench.apply(&change).unwrap();
+    let expected = "{\n  \"_id\": \"a\",\n  \"_rev\": \"1-x\",\n  \"n\": 1.0\n}\n";
+    assert_eq!(bench.read("a/document.json"), expected);
+    assert!(matches!(bench.plan(&change), Plan::Unchanged));
+}
+
+#[test]
+fn without_attachments_the_stubs_stay_and_nothing_is_fetched() {
+    let options = MirrorOptions { attachments: false, ..MirrorOptions::default() };
+    let bench = Bench::with(&options);
+    let change = present("a", "1-x", &[("f", "one")]);
+    bench.apply(&change).unwrap();
+    assert!(bench.read("a/document.json").contains("md5-one"));
+    assert!(!bench.path("a/attachments").exists());
+    assert!(matches!(bench.plan(&change), Plan::Unchanged));
+}
+
+#[test]
+fn what_an_interrupted_run_left_in_staging_is_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mirror");
+    drop(open(&path, &MirrorOptions::default()).unwrap());
+    fs::create_dir_all(path.join(".plainfold/staging/7/attachments")).unwrap();
+    fs::write(path.join(".plainfold/staging/7/document.json"), "{").unwrap();
+    drop(open(&path, &MirrorOptions::default()).unwrap());
+    assert_eq!(fs::read_dir(path.join(".plainfold/staging")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_codec_is_chosen_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let portable = MirrorOptions { names: Some(Codec::Portable), ..MirrorOptions::default() };
+    let native = MirrorOptions { names: Some(Codec::Native), ..MirrorOptions::default() };
+    drop(open(dir.path(), &portable).unwrap());
+    assert!(open(dir.path(), &MirrorOptions::default()).is_ok());
+    assert!(matches!(open(dir.path(), &native), Err(MirrorError::OtherNames { .. })));
+}
+
+#[test]
+fn a_streamed_attachment_arrives_whole_or_leaves_nothing() {
+    let bench = Bench::new();
+    let staging = bench.dir.path().join("mirror/.plainfold/staging");
+    let mut writer = bench.collection.blob_writer().unwrap();
+    writer.write(b"half of").unwrap();
+    writer.abandon().unwrap();
+    assert_eq!(fs::read_dir(&staging).unwrap().count(), 0);
+    let mut writer = bench.collection.blob_writer().unwrap();
+    writer.write(b"all ").unwrap();
+    writer.write(b"of it").unwrap();
+    let blob = writer.finish(Sync::Each).unwrap();
+    let change = present("a", "1-x", &[("f", "all of it")]);
+    let (Plan::Write(write), DocumentState::Present(document)) =
+        (bench.plan(&change), &change.state)
+    else {
+        panic!("it is new")
+    };
+    let blobs = HashMap::from([("f".into(), blob)]);
+    let staged = bench.collection.stage(document, write, blobs, Sync::Each).unwrap();
+    bench.collection.publish(staged, Sync::Each).unwrap();
+    assert_eq!(bench.read("a/attachments/f"), "all of it");
+    assert_eq!(fs::read_dir(&staging).unwrap().count(), 0);
+}

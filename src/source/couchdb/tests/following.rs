@@ -1,0 +1,176 @@
+//! Following a feed after its end.
+
+use super::*;
+
+const SEQ: &str = "11-g1AAAACbeJzLYWBgYMpgTmEQTM4vTc5ISXIwNDLXMwBCwxyQVCJDUv3___-zMpgT2XOBAuwGBqapycap2DTgMSaPBUgyNACp_1DTWMCmJZqYmxtbJGLTlwUAI7AoVQ";
+
+fn continuous(since: &str) -> String {
+    let options = "include_docs=true&att_encoding_info=true&feed=continuous&heartbeat=10000";
+    format!("GET /shelf/_changes?{options}&since={since}")
+}
+
+/// What follows a catch-up of the recorded database, given these further answers.
+async fn followed(
+    answers: Vec<Answer>,
+    timings: Timings,
+    wanted: usize,
+) -> (Replay, Vec<String>, Option<SourceError>) {
+    let mut script = vec![
+        Answer::recorded("GET /shelf", "database"),
+        Answer::recorded(CATCH_UP, "changes-normal"),
+    ];
+    script.extend(answers);
+    let replay = Replay::new(script).await;
+    let source = store(&replay, "/shelf", timings).open(&"shelf".into());
+    let mut feed = source.changes(Since::Start, Mode::Follow);
+    let mut told = Vec::new();
+    let mut error = None;
+    while told.len() < 12 + wanted {
+        match feed.next().await {
+            Some(Ok(event)) => told.push(short(&event)),
+            Some(Err(failed)) => {
+                error = Some(failed);
+                break;
+            }
+            None => break,
+        }
+    }
+    assert_eq!(told[11], "caught up");
+    (replay, told.split_off(12), error)
+}
+
+#[tokio::test]
+async fn every_heartbeat_says_that_there_is_nothing_newer_and_a_lost_connection_is_transient() {
+    let feed = Answer::recorded(&continuous(SEQ), "changes-continuous-heartbeat").close();
+    let (_replay, told, error) = followed(vec![feed], timings(), 99).await;
+    let beat = "caught up";
+    assert_eq!(told, [beat, beat, beat, beat, "late 1-bdd4 @12", beat]);
+    assert!(matches!(error, Some(SourceError::Transient { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_continuous_feed_that_ends_without_its_closing_row_is_transient() {
+    let row = r#"{"seq":"12-x","id":"a","changes":[{"rev":"1-a"}],"deleted":true}"#;
+    let feed = Answer::json(&continuous(SEQ), format!("{row}\n"));
+    let (_replay, told, error) = followed(vec![feed], timings(), 99).await;
+    assert_eq!(told, ["a 1-a gone @12"]);
+    assert!(matches!(error, Some(SourceError::Transient { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn after_a_row_silence_says_that_we_are_current() {
+    let row = r#"{"seq":"12-x","id":"a","changes":[{"rev":"1-a"}],"deleted":true}"#;
+    let feed = Answer::endless(&continuous(SEQ), &format!("{row}\n")).hold();
+    let timings = Timings { quiet: Duration::from_millis(1), ..timings() };
+    let (_replay, told, error) = followed(vec![feed], timings, 2).await;
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(told, ["a 1-a gone @12", "caught up"]);
+}
+
+#[tokio::test]
+async fn a_feed_that_the_server_ends_is_opened_again_from_its_last_place() {
+    let row = r#"{"seq":"12-x","id":"a","changes":[{"rev":"1-a"}],"deleted":true}"#;
+    let ended = format!("{row}\n{{\"last_seq\":\"13-y\",\"pending\":0}}\n");
+    let answers = vec![
+        Answer::json(&continuous(SEQ), ended),
+        Answer::recorded("GET /shelf", "database"),
+        Answer::endless(&continuous("13-y"), "\n").hold(),
+    ];
+    let (replay, told, error) = followed(answers, timings(), 2).await;
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(told, ["a 1-a gone @12", "caught up"]);
+    assert_eq!(replay.lines().len(), 5);
+}
+
+#[tokio::test]
+async fn a_recorded_feed_that_ends_after_its_timeout_is_opened_again() {
+    let answers = vec![
+        Answer::recorded(&continuous(SEQ), "changes-continuous-timeout"),
+        Answer::recorded("GET /shelf", "database"),
+        Answer::endless(&continuous(SEQ), "\n").hold(),
+    ];
+    let (replay, told, error) = followed(answers, timings(), 9).await;
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(told[0], "_design/by_year 1-f7a7 @1");
+    assert_eq!(told[7..], ["tombstone-with-body 1-8815 gone @11", "caught up"]);
+    assert_eq!(replay.lines().len(), 5);
+}
+
+#[tokio::test]
+async fn a_database_deleted_under_its_feed_is_missing() {
+    let answers = vec![
+        Answer::recorded(&continuous(SEQ), "changes-database-deleted"),
+        Answer::recorded("GET /shelf", "database-missing"),
+    ];
+    let (_replay, told, error) = followed(answers, timings(), 99).await;
+    assert_eq!(told, ["caught up", "caught up"]);
+    assert!(matches!(error, Some(SourceError::Missing { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_database_created_again_under_its_feed_is_expired() {
+    let answers = vec![
+        Answer::recorded(&continuous(SEQ), "changes-database-deleted"),
+        database(&[("1795169079", "1795169999")]),
+    ];
+    let (_replay, _, error) = followed(answers, timings(), 99).await;
+    assert!(matches!(error, Some(SourceError::Expired { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_idle_feed_finds_out_that_documents_were_purged() {
+    let answers = vec![
+        Answer::endless(&continuous(SEQ), "\n").hold(),
+        database(&[("\"purge_seq\":\"0-", "\"purge_seq\":\"1-")]),
+    ];
+    let timings = Timings { check: Duration::ZERO, ..timings() };
+    let (_replay, told, error) = followed(answers, timings, 99).await;
+    assert!(told.is_empty(), "{told:?}");
+    assert!(matches!(error, Some(SourceError::Expired { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_idle_feed_of_pouchdb_server_finds_out_that_its_database_is_another() {
+    let row = r#"{"id":"a","changes":[{"rev":"1-a"}],"deleted":true,"seq":9}"#;
+    let first = format!(r#"{{"results":[{row}],"last_seq":9}}"#);
+    let replay = Replay::new(vec![
+        Answer::json(&format!("{NUMBERED}&since=8"), first),
+        Answer::endless(&continuous("9"), "\n").hold(),
+        Answer::json("GET /shelf", r#"{"doc_count":1,"update_seq":1}"#),
+    ])
+    .await;
+    let timings = Timings { check: Duration::ZERO, ..timings() };
+    let source = store(&replay, "/shelf", timings).open(&"shelf".into());
+    let since = Since::Position(numbered("9", "a", "1-a"));
+    let (events, error) = all(&source, since, Mode::Follow).await;
+    assert_eq!(events.len(), 2);
+    assert!(matches!(error, Some(SourceError::Expired { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_feed_that_falls_silent_is_transient() {
+    let heartbeat = Duration::from_millis(10);
+    let line = continuous(SEQ).replace("10000", "10");
+    let feed = Answer::endless(&line, "\n").hold();
+    let (_replay, told, error) = followed(vec![feed], Timings { heartbeat, ..timings() }, 99).await;
+    assert_eq!(told, ["caught up"]);
+    let error = error.expect("the feed should fail");
+    assert!(matches!(error, SourceError::Transient { .. }), "{error:?}");
+    assert!(error.to_string().contains("silent for"), "{error}");
+}
+
+#[tokio::test]
+async fn an_error_row_says_what_became_of_the_feed() {
+    for (row, missing) in [
+        (r#"{"error":"not_found","reason":"no_db_file"}"#, true),
+        (r#"{"error":"internal_server_error","reason":"No DB shards could be opened."}"#, false),
+    ] {
+        let feed = Answer::json(&continuous(SEQ), format!("{row}\n"));
+        let (_replay, _, error) = followed(vec![feed], timings(), 99).await;
+        match error {
+            Some(SourceError::Missing { .. }) => assert!(missing),
+            Some(SourceError::Transient { .. }) => assert!(!missing),
+            other => panic!("{other:?}"),
+        }
+    }
+}

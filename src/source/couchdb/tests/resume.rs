@@ -1,0 +1,237 @@
+//! Opening a feed at a position, and finding that it is of no use any more.
+
+use super::*;
+
+const RESUMED: &str = "GET /shelf/_changes?include_docs=true&att_encoding_info=true&seq_interval=1000&since=11-g1AAAACbeJzLYWBgYMpgTmEQTM4vTc5ISXIwNDLXMwBCwxyQVCJDUv3___-zMpgT2XOBAuwGBqapycap2DTgMSaPBUgyNACp_1DTWMCmJZqYmxtbJGLTlwUAI7AoVQ";
+
+const ALL_DOCS: &str = "POST /shelf/_all_docs?include_docs=true&att_encoding_info=true";
+const REVS_DIFF: &str = "POST /shelf/_revs_diff";
+
+/// The position at the end of the recorded feed.
+async fn position() -> Position {
+    let replay = Replay::new(vec![
+        Answer::recorded("GET /shelf", "database"),
+        Answer::recorded(CATCH_UP, "changes-normal"),
+    ])
+    .await;
+    end(&all(&source(&replay), Since::Start, Mode::CatchUp).await.0)
+}
+
+/// `GET /shelf` when something has been written since.
+fn written_since() -> Answer {
+    database(&[("\"update_seq\":\"11-", "\"update_seq\":\"12-")])
+}
+
+#[tokio::test]
+async fn with_nothing_new_couchdb_is_asked_once() {
+    let position = position().await;
+    let replay = Replay::new(vec![Answer::recorded("GET /shelf", "database")]).await;
+    let (events, error) =
+        all(&source(&replay), Since::Position(position.clone()), Mode::CatchUp).await;
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(events.iter().map(short).collect::<Vec<_>>(), ["position 11", "caught up"]);
+    assert_eq!(end(&events), position);
+    assert_eq!(replay.lines(), ["GET /shelf"]);
+}
+
+#[tokio::test]
+async fn a_position_within_the_feed_is_never_taken_for_its_end() {
+    let replay = Replay::new(vec![
+        Answer::recorded("GET /shelf", "database"),
+        Answer::recorded(CATCH_UP, "changes-normal"),
+    ])
+    .await;
+    let (events, _) = all(&source(&replay), Since::Start, Mode::CatchUp).await;
+    let last = change(&events, "tombstone-with-body").position.clone().unwrap();
+    let replay = Replay::new(vec![
+        Answer::recorded("GET /shelf", "database"),
+        Answer::json(REVS_DIFF, "{}"),
+        Answer::json(RESUMED, r#"{"results":[],"last_seq":"11-y","pending":0}"#),
+    ])
+    .await;
+    caught_up(&source(&replay), Since::Position(last)).await;
+    let asked = replay.seen()[1].body.clone();
+    assert_eq!(asked, r#"{"tombstone-with-body":["1-881502b97c632f87ebece528ab26ae95"]}"#);
+    assert_eq!(replay.lines().len(), 3);
+}
+
+#[tokio::test]
+async fn a_feed_without_news_keeps_the_anchor_of_its_position() {
+    let position = position().await;
+    let replay = Replay::new(vec![
+        written_since(),
+        Answer::json(REVS_DIFF, "{}"),
+        Answer::json(RESUMED, r#"{"results":[],"last_seq":"12-y","pending":0}"#),
+    ])
+    .await;
+    let since = Since::Position(position.clone());
+    let (events, _) = all(&source(&replay), since, Mode::CatchUp).await;
+    assert_eq!(end(&events).anchor(), position.anchor());
+    assert_eq!(end(&events).token(), "\"12-y\"");
+}
+
+#[tokio::test]
+async fn a_couchdb_database_created_again_is_expired() {
+    let answer = database(&[("1795169079", "1795169999")]);
+    let replay = Replay::new(vec![answer]).await;
+    let reason = expiry(&source(&replay), position().await).await;
+    assert_eq!(reason, "the database was deleted and created again");
+}
+
+#[tokio::test]
+async fn purged_documents_are_an_expired_position() {
+    let replay = Replay::new(vec![database(&[("\"purge_seq\":\"0-", "\"purge_seq\":\"1-")])]).await;
+    let reason = expiry(&source(&replay), position().await).await;
+    assert!(reason.starts_with("documents were purged"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_change_that_the_database_no_longer_knows_is_an_expired_position() {
+    let anchor = Anchor { id: "torn".into(), revision: "2-dddd".into() };
+    let position = Position::new("\"9-x\"", "{}".into(), Some(anchor));
+    let replay = Replay::new(vec![
+        Answer::recorded("GET /shelf", "database"),
+        Answer::recorded(REVS_DIFF, "revs-diff"),
+        Answer::json("GET /shelf/_revs_limit", "1000"),
+        Answer::json(
+            ALL_DOCS,
+            r#"{"rows":[{"id":"torn","key":"torn","value":{"rev":"2-cccc"},"doc":{"_id":"torn"}}]}"#,
+        ),
+    ])
+    .await;
+    let reason = expiry(&source(&replay), position).await;
+    assert!(reason.starts_with("the database no longer knows `torn` at 2-dddd"), "{reason}");
+    replay.lines();
+}
+
+#[tokio::test]
+async fn a_revision_forgotten_for_its_age_does_not_expire_a_position() {
+    let anchor = Anchor { id: "torn".into(), revision: "2-dddd".into() };
+    let position = Position::new("\"9-x\"", "{}".into(), Some(anchor));
+    let replay = Replay::new(vec![
+        Answer::recorded("GET /shelf", "database"),
+        Answer::recorded(REVS_DIFF, "revs-diff"),
+        Answer::json("GET /shelf/_revs_limit", "1000"),
+        Answer::json(
+            ALL_DOCS,
+            r#"{"rows":[{"id":"torn","key":"torn","value":{"rev":"1002-c"},"doc":{"_id":"torn"}}]}"#,
+        ),
+        Answer::json(&format!("{CATCH_UP}&since=9-x"), r#"{"results":[],"last_seq":"9-x"}"#),
+    ])
+    .await;
+    let told = caught_up(&source(&replay), Since::Position(position)).await;
+    assert_eq!(told, ["position 9", "caught up"]);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_compare_revisions_says_nothing_against_a_position() {
+    let position = position().await;
+    let replay = Replay::new(vec![
+        written_since(),
+        Answer::made(REVS_DIFF, "403 Forbidden", r#"{"error":"forbidden"}"#),
+        Answer::json(RESUMED, r#"{"results":[],"last_seq":"12-y"}"#),
+    ])
+    .await;
+    let told = caught_up(&source(&replay), Since::Position(position)).await;
+    assert_eq!(told, ["position 12", "caught up"]);
+}
+
+#[tokio::test]
+async fn a_malformed_sequence_is_an_expired_position() {
+    let position = Position::new("\"nonsense\"", "{}".into(), None);
+    let replay = Replay::new(vec![
+        Answer::recorded("GET /shelf", "database"),
+        Answer::recorded(&format!("{CATCH_UP}&since=nonsense"), "changes-malformed-since"),
+    ])
+    .await;
+    let reason = expiry(&source(&replay), position).await;
+    assert!(reason.contains("Malformed sequence"), "{reason}");
+}
+
+/// pouchdb-server's feed, which is one line.
+const LINE: &str = r#"{"results":[{"id":"b","changes":[{"rev":"1-b"}],"doc":{"n":1,"_id":"b","_rev":"1-b"},"seq":7},{"id":"a","changes":[{"rev":"2-a"}],"doc":{"_id":"a","_rev":"2-a","_deleted":true},"deleted":true,"seq":9}],"last_seq":9}"#;
+
+#[tokio::test]
+async fn pouchdb_servers_feed_on_one_line_is_read() {
+    let info = r#"{"doc_count":1,"update_seq":9,"instance_start_time":"1795170940071"}"#;
+    let replay =
+        Replay::new(vec![Answer::json("GET /shelf", info), Answer::json(NUMBERED, LINE)]).await;
+    let (events, error) = all(&source(&replay), Since::Start, Mode::CatchUp).await;
+    assert!(error.is_none(), "{error:?}");
+    let told: Vec<String> = events.iter().map(short).collect();
+    assert_eq!(told, ["0/1", "b 1-b @7", "a 2-a gone @9", "2/2", "position 9", "caught up"]);
+    assert_eq!(end(&events), numbered("9", "a", "2-a"));
+}
+
+#[tokio::test]
+async fn with_nothing_new_pouchdb_server_is_asked_once() {
+    let line = format!("{NUMBERED}&since=8");
+    let row = r#"{"id":"a","changes":[{"rev":"2-a"}],"deleted":true,"seq":9}"#;
+    let body = format!(r#"{{"results":[{row}],"last_seq":9}}"#);
+    let replay = Replay::new(vec![Answer::json(&line, body)]).await;
+    let position = numbered("9", "a", "2-a");
+    let (events, error) =
+        all(&source(&replay), Since::Position(position.clone()), Mode::CatchUp).await;
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(events.iter().map(short).collect::<Vec<_>>(), ["position 9", "caught up"]);
+    assert_eq!(end(&events), position);
+    assert_eq!(replay.lines(), [line]);
+}
+
+#[tokio::test]
+async fn a_document_changed_since_is_no_sign_of_another_pouchdb_database() {
+    let replay = Replay::new(vec![
+        Answer::json(&format!("{NUMBERED}&since=7"), LINE.replace(r#""seq":7"#, r#""seq":8"#)),
+        Answer::json(REVS_DIFF, "{}"),
+        Answer::json(
+            ALL_DOCS,
+            r#"{"rows":[{"id":"c","key":"c","value":{"rev":"2-c","deleted":true}}]}"#,
+        ),
+    ])
+    .await;
+    let told = caught_up(&source(&replay), Since::Position(numbered("8", "c", "1-c"))).await;
+    assert_eq!(told, ["b 1-b @8", "a 2-a gone @9", "position 9", "caught up"]);
+}
+
+#[tokio::test]
+async fn the_same_content_written_into_a_new_pouchdb_database_is_told_by_its_place() {
+    let replay = Replay::new(vec![
+        Answer::json(&format!("{NUMBERED}&since=7"), LINE.replace(r#""seq":7"#, r#""seq":8"#)),
+        Answer::json(REVS_DIFF, "{}"),
+        Answer::json(ALL_DOCS, r#"{"rows":[{"id":"c","key":"c","value":{"rev":"1-c"},"doc":{"_id":"c","_rev":"1-c"}}]}"#),
+    ])
+    .await;
+    let reason = expiry(&source(&replay), numbered("8", "c", "1-c")).await;
+    assert!(reason.contains("created again"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_pouchdb_database_created_again_is_expired() {
+    let replay = Replay::new(vec![
+        Answer::json(&format!("{NUMBERED}&since=6"), LINE),
+        Answer::json(REVS_DIFF, r#"{"c":{"missing":["1-c"]}}"#),
+        Answer::json("GET /shelf/_revs_limit", "1000"),
+        Answer::json(ALL_DOCS, r#"{"rows":[{"key":"c","error":"not_found"}]}"#),
+    ])
+    .await;
+    let reason = expiry(&source(&replay), numbered("7", "c", "1-c")).await;
+    assert!(reason.contains("created again"), "{reason}");
+
+    let shorter = Answer::json(&format!("{NUMBERED}&since=49"), r#"{"results":[],"last_seq":49}"#);
+    let replay = Replay::new(vec![shorter]).await;
+    let reason = expiry(&source(&replay), numbered("50", "c", "1-c")).await;
+    assert!(reason.contains("created again"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_position_of_the_other_kind_of_server_is_expired() {
+    let info = r#"{"doc_count":1,"update_seq":9}"#;
+    let replay = Replay::new(vec![Answer::json("GET /shelf", info)]).await;
+    let reason = expiry(&source(&replay), position().await).await;
+    assert!(reason.contains("the server is another"), "{reason}");
+
+    let feed = Answer::recorded(&format!("{NUMBERED}&since=6"), "changes-normal");
+    let replay = Replay::new(vec![feed]).await;
+    let reason = expiry(&source(&replay), numbered("7", "c", "1-c")).await;
+    assert!(reason.contains("the server is another"), "{reason}");
+}
