@@ -16,4 +16,5 @@ mod guard;
 mod layers;
 mod live;
 mod pouchdb;
+mod recorded;
 mod systemd;
