@@ -71,11 +71,8 @@ pub fn mirror(source: &str, mirror: &Path) -> Outcome {
 /// `plainfold status <mirror> --format json`.
 pub fn status(mirror: &Path) -> Value {
     let arguments = ["status".as_ref(), mirror.as_os_str(), "--format".as_ref(), "json".as_ref()];
-    let outcome = run(arguments);
-    let status =
-        serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome}"));
-    outcome.assert_code(0);
-    status
+    let outcome = run(arguments).assert_code(0);
+    serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome}"))
 }
 
 /// Starts the binary beside the test.
