@@ -19,20 +19,6 @@ use crate::source::feed::FeedStore;
 use crate::source::{BadGlob, Mode, Selection, SourceError, Store};
 
 /// A mirror that can be started.
-///
-/// ```no_run
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use plainfold::config::MirrorConfig;
-///
-/// let agent = MirrorConfig::new("feed:fixtures/library.ndjson", "./mirror")?.start().await?;
-/// let mut events = agent.events();
-/// while let Ok(event) = events.recv().await {
-///     println!("{} {}", event.collection, event.document);
-/// }
-/// let outcome = agent.join().await;
-/// assert!(outcome.errors.is_empty());
-/// # Ok(()) }
-/// ```
 #[derive(Clone, Debug)]
 pub struct MirrorConfig {
     source: SourceConfig,

@@ -1,9 +1,42 @@
-//! Plainfold keeps a live copy of a document database as plain folders.
+//! Plainfold keeps a live copy of a document database as plain folders: one folder per document, its
+//! JSON in `document.json`, its attachments as ordinary files beside it.
 //!
-//! The modules in reading order; imports point down only:
+//! Build a mirror, start it, and listen to what it writes:
 //!
-//! 1. [`document`]: values, no I/O; [`client`]: wire protocols.
-//! 2. [`source`]: where changes come from; [`mirror`]: the tree on disk.
+//! ```
+//! use plainfold::config::MirrorConfig;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let directory = directory.path().join("mirror");
+//! let agent = MirrorConfig::new("feed:fixtures/library.ndjson", &directory)?
+//!     .collections(&["books"])?
+//!     .start()
+//!     .await?;
+//! // A `tokio::sync::broadcast` channel; `agent.event_stream()` is the same as a stream.
+//! let mut events = agent.events();
+//! let first = events.recv().await?;
+//! assert_eq!(first.collection.as_str(), "books");
+//! assert!(directory.join(&first.files[0]).exists());
+//!
+//! assert!(agent.caught_up().await);
+//! agent.cancel();
+//! let outcome = agent.join().await;
+//! assert!(outcome.errors.is_empty() && outcome.failures.is_empty());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The modules in reading order. Imports point down only, and a test holds them to it:
+//!
+//! 1. [`document`]: the values that every layer speaks of, no I/O; [`client`]: wire protocols.
+//! 2. [`event`], [`source`], [`mirror`], [`checkpoint`]: what subscribers receive, where changes come
+//!    from, the tree on disk, what is remembered. They know the first layer and never each other.
+//! 3. [`pipeline`]: one collection, from its source to durable folders and events.
+//! 4. [`agent`]: a pipeline per collection, and how they stand.
+//! 5. [`config`]: what a mirror is to be, lowered into the options of the layers above.
+//! 6. [`api`], [`cli`]: how it is asked, and what users type.
 
 pub mod agent;
 pub mod api;

@@ -68,10 +68,14 @@ fn key(failure: &Failure) -> String {
 /// The failure of a row that could not be made into a change.
 pub fn of_row(row: Unreadable) -> Failure {
     let now = Timestamp::now();
+    let place = match &row.id {
+        Some(id) => format!("{} ({})", named(id), row.place),
+        None => row.place,
+    };
     Failure {
         document: row.id,
         revision: row.revision,
-        place: row.place,
+        place,
         reason: row.reason,
         position: row.position,
         attempts: 1,
@@ -86,13 +90,17 @@ pub fn of_change(change: &Change, reason: String) -> Failure {
     Failure {
         document: Some(change.id.clone()),
         revision: Some(change.revision.clone()),
-        place: format!("document `{}`", change.id.as_str().escape_debug()),
+        place: named(&change.id),
         reason,
         position: change.position.clone(),
         attempts: 1,
         since: now,
         at: now,
     }
+}
+
+fn named(id: &DocumentId) -> String {
+    format!("document `{}`", id.as_str().escape_debug())
 }
 
 #[cfg(test)]

@@ -95,7 +95,11 @@ impl Gatherer {
             match next {
                 Next::Stop => break,
                 Next::Again => {}
-                Next::Fed(fed) => self.take(fed?).await,
+                Next::Fed(Ok(fed)) => self.take(fed).await,
+                Next::Fed(Err(error)) => {
+                    self.hand_on().await;
+                    return Err(error.into());
+                }
                 Next::Revisit => self.revisit(stop).await?,
             }
         }

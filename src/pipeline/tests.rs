@@ -1,1 +1,357 @@
-//! x
+//! A pipeline from a scripted source to a real mirror.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use tokio::sync::broadcast;
+
+use super::*;
+use crate::checkpoint::Bounds;
+use crate::document::{Attachment, Change, Content, Document, DocumentState};
+use crate::event::WriteEvent;
+use crate::mirror::{Holder, MirrorOptions};
+use crate::source::scripted::{Said, Scripted};
+use crate::source::{FeedEvent, Unreadable};
+
+const QUICK: RetryPolicy = RetryPolicy {
+    first: Duration::from_millis(1),
+    longest: Duration::from_millis(5),
+    give_up_after: Some(Duration::from_millis(200)),
+    attempts: 2,
+};
+
+/// A directory for a mirror that outlives the processes that work on it.
+struct Home {
+    dir: tempfile::TempDir,
+}
+
+/// One run of a pipeline on it.
+struct Run {
+    outcome: Result<(), PipelineError>,
+    events: Vec<Arc<WriteEvent>>,
+    report: Report,
+    failures: Vec<Failure>,
+    opened: Vec<Since>,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join("books").join(below)
+    }
+
+    fn documents(&self) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.path(""))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    async fn run(&self, scripts: Vec<Vec<Said>>) -> Run {
+        self.run_source(Scripted::new(scripts)).await
+    }
+
+    async fn run_source(&self, source: Scripted) -> Run {
+        let source = Arc::new(source);
+        let (pipeline, mut received) = pipeline(self.dir.path(), source.clone(), Mode::CatchUp);
+        let outcome = pipeline.run(&CancellationToken::new()).await;
+        let mut events = Vec::new();
+        while let Ok(event) = received.try_recv() {
+            events.push(event);
+        }
+        let report = pipeline.reporter.report();
+        let failures = pipeline.failures();
+        let opened = source.opened.lock().unwrap().clone();
+        Run { outcome, events, report, failures, opened }
+    }
+}
+
+fn pipeline(
+    dir: &Path,
+    source: Arc<Scripted>,
+    mode: Mode,
+) -> (Pipeline, broadcast::Receiver<Arc<WriteEvent>>) {
+    let holder = Holder::this_process("mirror");
+    let mirror = Arc::new(Mirror::open(dir, &MirrorOptions::default(), &holder).unwrap());
+    let state = Checkpoints::open(&mirror.state_path(), Bounds::DEFAULT).unwrap().state;
+    let events = Broadcast::new();
+    let received = events.subscribe();
+    let collection = mirror.collection(&"books".into()).unwrap();
+    let reporter = Reporter::new("books".into());
+    let options = PipelineOptions { mode, retry: QUICK, revisit: Duration::from_secs(3600) };
+    let state = Arc::new(state);
+    let pipeline =
+        Pipeline::new(source, &mirror, collection, &state, &events, reporter, options).unwrap();
+    (pipeline, received)
+}
+
+fn at(token: &str) -> Position {
+    Position::new(token, "".into(), None)
+}
+
+fn change(id: &str, revision: &str, token: Option<&str>) -> Change {
+    let body = format!(r#"{{"_id":"{id}","_rev":"{revision}"}}"#);
+    Change {
+        id: id.into(),
+        revision: revision.into(),
+        position: token.map(at),
+        state: DocumentState::Present(Document { body: body.into(), attachments: Vec::new() }),
+    }
+}
+
+fn row(id: &str, revision: &str, token: &str) -> Said {
+    Ok(FeedEvent::Change(change(id, revision, Some(token))))
+}
+
+fn deleted(id: &str, revision: &str, token: &str) -> Said {
+    let state = DocumentState::Deleted(None);
+    Ok(FeedEvent::Change(Change { state, ..change(id, revision, Some(token)) }))
+}
+
+/// A row with one attachment, which is `length` bytes long by its stub.
+fn row_with(id: &str, revision: &str, token: &str, name: &str, length: u64) -> Change {
+    let body = format!(
+        r#"{{"_id":"{id}","_rev":"{revision}","_attachments":{{"{name}":{{"digest":"md5-{revision}"}}}}}}"#
+    );
+    let attachment = Attachment {
+        name: name.into(),
+        digest: Some(format!("md5-{revision}").into()),
+        length: Some(length),
+        gzipped: false,
+        content: Content::Remote("".into()),
+    };
+    let state =
+        DocumentState::Present(Document { body: body.into(), attachments: vec![attachment] });
+    Change { state, ..change(id, revision, Some(token)) }
+}
+
+fn end(token: &str) -> Vec<Said> {
+    vec![Ok(FeedEvent::Position(at(token))), Ok(FeedEvent::CaughtUp)]
+}
+
+fn script(rows: Vec<Said>, token: &str) -> Vec<Said> {
+    rows.into_iter().chain(end(token)).collect()
+}
+
+fn transient() -> SourceError {
+    SourceError::transient("the connection was cut")
+}
+
+#[tokio::test]
+async fn every_write_is_an_event_in_order_and_a_second_run_goes_on_from_the_checkpoint() {
+    let home = Home::new();
+    let rows = vec![row("a", "1-x", "1"), row("b", "1-x", "2"), deleted("a", "2-x", "3")];
+    let run = home.run(vec![script(rows, "3")]).await;
+    run.outcome.unwrap();
+    // Only the newest state of a document in a batch is written, so `a` never was.
+    let told: Vec<_> = run.events.iter().map(|e| (e.event, e.document.to_string())).collect();
+    assert_eq!(told, [(1, "b".to_owned())]);
+    assert_eq!(home.documents(), ["b"]);
+    let run = home.run(vec![script(vec![row("c", "1-x", "4")], "4")]).await;
+    assert_eq!(run.opened, [Since::Position(at("3"))]);
+    assert_eq!(run.events[0].event, 2);
+    assert_eq!(run.events[0].files, ["books/c/document.json"]);
+    assert!(run.report.caught_up);
+}
+
+#[tokio::test]
+async fn a_row_without_a_position_never_moves_the_checkpoint() {
+    let home = Home::new();
+    let without = Ok(FeedEvent::Change(change("b", "1-x", None)));
+    let rows = vec![row("a", "1-x", "1"), without, Err(SourceError::permanent("broken"))];
+    let run = home.run(vec![rows]).await;
+    assert!(run.outcome.is_err());
+    assert_eq!(home.documents(), ["a", "b"]);
+    let run = home.run(vec![end("2")]).await;
+    assert_eq!(run.opened, [Since::Position(at("1"))]);
+}
+
+#[tokio::test]
+async fn a_scan_removes_what_was_not_listed_and_only_when_the_listing_is_complete() {
+    let home = Home::new();
+    let rows = vec![row("a", "5-x", "1"), row("b", "5-x", "2"), row("c", "5-x", "3")];
+    home.run(vec![script(rows, "3")]).await.outcome.unwrap();
+    let started = || Ok(FeedEvent::ScanStarted { reason: "it was created again".into() });
+    let finished = |exhaustive| Ok(FeedEvent::ScanFinished { position: at("9"), exhaustive });
+    let expired = || Err(SourceError::Expired { reason: "it was created again".into() });
+
+    // Cut in the middle: everything stays.
+    let cut = vec![started(), row("b", "6-x", "1"), Err(SourceError::permanent("broken"))];
+    let run = home.run(vec![vec![expired()], cut]).await;
+    assert!(run.outcome.is_err());
+    assert_eq!(home.documents(), ["a", "b", "c"]);
+
+    // The next run starts the scan over, whatever positions the rows of the first had.
+    let whole = vec![started(), row("b", "6-x", "1"), finished(true), Ok(FeedEvent::CaughtUp)];
+    let run = home.run(vec![whole]).await;
+    run.outcome.unwrap();
+    assert_eq!(run.opened, [Since::Scan("it was created again".into())]);
+    assert_eq!(home.documents(), ["b"]);
+    let gone: Vec<_> =
+        run.events.iter().filter(|e| e.deleted).map(|e| e.document.as_str()).collect();
+    assert_eq!(gone.len(), 2);
+
+    // A source that cannot list everything removes nothing.
+    let partial = vec![started(), finished(false), Ok(FeedEvent::CaughtUp)];
+    home.run(vec![vec![expired()], partial]).await.outcome.unwrap();
+    assert_eq!(home.documents(), ["b"]);
+}
+
+#[tokio::test]
+async fn a_scan_with_a_row_that_names_nobody_removes_nothing() {
+    let home = Home::new();
+    home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();
+    let unreadable = Unreadable {
+        id: None,
+        revision: None,
+        place: "row 7".into(),
+        position: Some(at("2")),
+        reason: "it has no id".into(),
+    };
+    let scan = vec![
+        Ok(FeedEvent::ScanStarted { reason: "x".into() }),
+        Ok(FeedEvent::Unreadable(unreadable)),
+        Ok(FeedEvent::ScanFinished { position: at("9"), exhaustive: true }),
+        Ok(FeedEvent::CaughtUp),
+    ];
+    let expired = vec![Err(SourceError::Expired { reason: "x".into() })];
+    let run = home.run(vec![expired, scan]).await;
+    assert_eq!(home.documents(), ["a"]);
+    assert_eq!(run.failures.len(), 1);
+}
+
+#[tokio::test]
+async fn an_older_revision_is_applied_only_when_the_source_confirms_it() {
+    let home = Home::new();
+    let run = home.run(vec![script(vec![row("a", "3-x", "1"), row("a", "2-y", "2")], "2")]).await;
+    run.outcome.unwrap();
+    assert!(std::fs::read_to_string(home.path("a/document.json")).unwrap().contains("3-x"));
+    // The winner was deleted, and an older branch has won: the source says so.
+    let source = Scripted::new(vec![script(vec![row("a", "2-y", "3")], "3")]);
+    source.documents.lock().unwrap().insert("a".into(), change("a", "2-y", None));
+    home.run_source(source).await.outcome.unwrap();
+    assert!(std::fs::read_to_string(home.path("a/document.json")).unwrap().contains("2-y"));
+}
+
+#[tokio::test]
+async fn a_document_that_fails_is_remembered_and_mirrored_when_it_can_be() {
+    let home = Home::new();
+    let bad = Ok(FeedEvent::Change(row_with("bad", "1-x", "2", "f", 5)));
+    let run =
+        home.run(vec![script(vec![row("a", "1-x", "1"), bad, row("z", "1-x", "3")], "3")]).await;
+    run.outcome.unwrap();
+    assert_eq!(home.documents(), ["a", "z"]);
+    assert_eq!(run.report.failures, 1);
+    assert!(run.failures[0].reason.contains("`f`"), "{}", run.failures[0].reason);
+
+    // Not there yet.
+    let source = Scripted::new(vec![end("3")]);
+    source.documents.lock().unwrap().insert("bad".into(), row_with("bad", "1-x", "2", "f", 5));
+    let run = home.run_source(source).await;
+    assert_eq!(run.failures[0].attempts, 2);
+
+    let source = Scripted::new(vec![end("3")]);
+    source.documents.lock().unwrap().insert("bad".into(), row_with("bad", "1-x", "2", "f", 5));
+    source.blobs.lock().unwrap().insert("f".into(), (Bytes::from("bytes"), Vec::new()));
+    let run = home.run_source(source).await;
+    assert!(run.failures.is_empty());
+    assert_eq!(std::fs::read_to_string(home.path("bad/attachments/f")).unwrap(), "bytes");
+    assert!(home.run(vec![end("3")]).await.failures.is_empty());
+}
+
+#[tokio::test]
+async fn a_remembered_failure_ends_when_the_document_is_gone() {
+    let home = Home::new();
+    let bad = Ok(FeedEvent::Change(row_with("bad", "1-x", "2", "f", 5)));
+    assert_eq!(home.run(vec![script(vec![bad], "3")]).await.failures.len(), 1);
+    assert!(home.run(vec![end("3")]).await.failures.is_empty());
+}
+
+#[tokio::test]
+async fn attachments_survive_a_source_that_breaks_in_their_middle() {
+    for length in [5, 200_000] {
+        let home = Home::new();
+        let rows = vec![Ok(FeedEvent::Change(row_with("a", "1-x", "1", "f", length)))];
+        let source = Scripted::new(vec![script(rows, "1")]);
+        let bytes = Bytes::from(vec![7; length as usize]);
+        source.blobs.lock().unwrap().insert("f".into(), (bytes.clone(), vec![transient()]));
+        let run = home.run_source(source).await;
+        run.outcome.unwrap();
+        assert_eq!(std::fs::read(home.path("a/attachments/f")).unwrap(), bytes);
+        let staging = home.dir.path().join(".plainfold/staging");
+        assert_eq!(std::fs::read_dir(staging).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_document_that_breaks_the_feed_again_and_again_is_set_aside() {
+    let home = Home::new();
+    let rows = || {
+        let bad = Ok(FeedEvent::Change(row_with("bad", "1-x", "1", "f", 200_000)));
+        script(vec![bad, row("z", "1-x", "2")], "2")
+    };
+    let source = Scripted::new((0..10).map(|_| rows()).collect());
+    let never = vec![transient(); 100];
+    source.blobs.lock().unwrap().insert("f".into(), (Bytes::from(vec![7; 200_000]), never));
+    let run = home.run_source(source).await;
+    run.outcome.unwrap();
+    assert_eq!(run.failures.len(), 1);
+    assert_eq!(home.documents(), ["z"]);
+    assert_eq!(run.opened.len(), 3, "it was patient first");
+}
+
+#[tokio::test]
+async fn a_lost_state_is_rebuilt_by_writing_only_what_differs() {
+    let home = Home::new();
+    let rows = || vec![row("a", "1-x", "1"), row("b", "2-x", "2")];
+    home.run(vec![script(rows(), "2")]).await.outcome.unwrap();
+    std::fs::remove_dir_all(home.dir.path().join(".plainfold/state")).unwrap();
+    let mut scan = vec![Ok(FeedEvent::ScanStarted { reason: "lost".into() })];
+    scan.extend(rows());
+    scan.push(row("c", "1-x", "3"));
+    scan.push(Ok(FeedEvent::ScanFinished { position: at("3"), exhaustive: true }));
+    scan.push(Ok(FeedEvent::CaughtUp));
+    let run = home.run(vec![scan]).await;
+    assert!(matches!(run.opened[..], [Since::Scan(_)]));
+    assert_eq!((run.report.unchanged, run.report.documents), (2, 1));
+    assert!(run.events[0].event > 2, "numbers go on though the journal is gone");
+}
+
+#[tokio::test]
+async fn a_batch_waits_for_an_earlier_change_of_the_same_document() {
+    let home = Home::new();
+    // Enough rows for many batches, in which the same few documents change all the time.
+    let rows: Vec<_> = (1..=9_000_u32)
+        .map(|n| row(&format!("d{}", n % 7), &format!("{n}-x"), &n.to_string()))
+        .collect();
+    let run = home.run(vec![script(rows, "9000")]).await;
+    run.outcome.unwrap();
+    let last = std::fs::read_to_string(home.path("d5/document.json")).unwrap();
+    assert!(last.contains("\"9000-x\""), "{last}");
+    assert!(run.events.len() > 1, "there was more than one batch");
+    assert!(run.events.is_sorted_by(|left, right| left.event < right.event));
+}
+
+#[tokio::test]
+async fn told_to_stop_it_finishes_what_it_has_read() {
+    let home = Home::new();
+    let rows = vec![row("a", "1-x", "1"), Ok(FeedEvent::CaughtUp), row("b", "1-x", "2")];
+    let source = Arc::new(Scripted { stays_open: true, ..Scripted::new(vec![rows]) });
+    let (pipeline, mut received) = pipeline(home.dir.path(), source, Mode::Follow);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (pipeline, stop) = (pipeline.clone(), stop.clone());
+        async move { pipeline.run(&stop).await }
+    });
+    for expected in ["a", "b"] {
+        assert_eq!(received.recv().await.unwrap().document.as_str(), expected);
+    }
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    assert_eq!(home.documents(), ["a", "b"]);
+}

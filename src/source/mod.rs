@@ -17,6 +17,8 @@ use crate::document::{Attachment, Change, CollectionName, DocumentId, Position, 
 pub mod couchdb;
 pub mod feed;
 pub mod retry;
+#[cfg(test)]
+pub(crate) mod scripted;
 mod selection;
 
 pub use selection::{BadGlob, Selection};

@@ -283,65 +283,19 @@ where
 mod tests {
     use std::sync::Mutex;
 
-    use bytes::Bytes;
-    use futures_util::FutureExt;
-    use futures_util::future::BoxFuture;
-
     use super::*;
-    use crate::document::{Attachment, DocumentId, Position, Revision};
-    use crate::source::{ByteStream, Reading, Wanted};
-
-    /// A source that says what it was told to say, one script an opening.
-    struct Scripted {
-        scripts: Mutex<Vec<Vec<Result<FeedEvent, SourceError>>>>,
-        opened: Mutex<Vec<Since>>,
-    }
-
-    impl Source for Scripted {
-        fn changes(
-            &self,
-            since: Since,
-            _mode: Mode,
-        ) -> BoxStream<'static, Result<FeedEvent, SourceError>> {
-            self.opened.lock().unwrap().push(since);
-            let script = self.scripts.lock().unwrap().pop().unwrap_or_default();
-            stream::iter(script).boxed()
-        }
-
-        fn document<'a>(
-            &'a self,
-            _id: &'a DocumentId,
-            _position: Option<&'a Position>,
-        ) -> BoxFuture<'a, Result<Reading, SourceError>> {
-            async { Ok(Reading::Unknown) }.boxed()
-        }
-
-        fn attachment<'a>(
-            &'a self,
-            _id: &'a DocumentId,
-            _revision: &'a Revision,
-            _attachment: &'a Attachment,
-        ) -> BoxFuture<'a, Result<ByteStream, SourceError>> {
-            async { Err(SourceError::missing("none")) }.boxed()
-        }
-
-        fn attachments<'a>(
-            &'a self,
-            _wanted: &'a [Wanted],
-        ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>> {
-            async { Ok(Vec::new()) }.boxed()
-        }
-    }
+    use crate::document::Position;
+    use crate::source::scripted::{Said, Scripted};
 
     fn at(token: &str) -> Position {
         Position::new(token, "".into(), None)
     }
 
-    fn position(token: &str) -> Result<FeedEvent, SourceError> {
+    fn position(token: &str) -> Said {
         Ok(FeedEvent::Position(at(token)))
     }
 
-    fn cut() -> Result<FeedEvent, SourceError> {
+    fn cut() -> Said {
         Err(SourceError::transient("the connection was cut"))
     }
 
@@ -353,12 +307,11 @@ mod tests {
     };
 
     async fn run(
-        mut scripts: Vec<Vec<Result<FeedEvent, SourceError>>>,
+        scripts: Vec<Vec<Said>>,
         since: Since,
         mode: Mode,
     ) -> (Vec<Result<Fed, SourceError>>, Vec<Since>) {
-        scripts.reverse();
-        let source = Arc::new(Scripted { scripts: Mutex::new(scripts), opened: Mutex::default() });
+        let source = Arc::new(Scripted::new(scripts));
         let feed = resilient(Arc::clone(&source) as Arc<dyn Source>, since, mode, QUICK);
         let said = feed.take(200).collect().await;
         let opened = source.opened.lock().unwrap().clone();

@@ -1,6 +1,7 @@
 //! kill -9 at random moments: at the end the mirror equals its source, nothing is left over, and a
 //! reader who looked all the time never met half a document.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use serde_json::json;
 
 use crate::env::feed::FeedFile;
 use crate::env::oracle::Reader;
-use crate::env::pouchdb::PouchServer;
+use crate::env::pouchdb::{self, PouchServer};
 use crate::env::random::Random;
 use crate::env::{Place, oracle, plainfold};
 
@@ -53,6 +54,7 @@ fn killed_at_random_during_a_catch_up_it_loses_and_tears_nothing() {
     // A run that ends before its kill does not count, and the next is killed earlier.
     let mut longest = 400_u64;
     let mut kills = 0;
+    let mut counts = BTreeSet::new();
     while kills < KILLS {
         let mut run = plainfold::spawn(["mirror", &feed.source(), mirror.to_str().unwrap()]);
         std::thread::sleep(Duration::from_millis(chance.below(longest)));
@@ -60,6 +62,8 @@ fn killed_at_random_during_a_catch_up_it_loses_and_tears_nothing() {
         let outcome = run.wait();
         if outcome.was_killed() {
             kills += 1;
+            let documents = std::fs::read_dir(mirror.join("shelf")).map_or(0, Iterator::count);
+            counts.insert(documents);
             longest += longest / 16;
         } else {
             outcome.assert_code(0);
@@ -69,6 +73,8 @@ fn killed_at_random_during_a_catch_up_it_loses_and_tears_nothing() {
         }
     }
     plainfold::mirror(&feed.source(), &mirror).assert_code(0);
+    eprintln!("documents after each kill: {counts:?}");
+    assert!(counts.len() > 2, "no kill came while documents were written");
     eprintln!("the reader {}", reader.finish());
     oracle::assert_equals_feed(feed.path(), &mirror);
     oracle::assert_clean(&mirror);
@@ -85,24 +91,24 @@ impl Drop for Stop<'_> {
 
 /// Writes to a server until it is told to stop. Gives the number of writes.
 fn traffic(server: &PouchServer, mut chance: Random, stop: &AtomicBool) -> u64 {
+    let mut revisions: HashMap<String, String> = HashMap::new();
     let mut writes = 0;
     while !stop.load(Ordering::Relaxed) {
         let id = format!("book:{}", chance.below(150));
-        let body = json!({"n": chance.next(), "filler": "x".repeat(chance.below(400) as usize)});
-        match chance.below(6) {
-            0 => {
-                if server.rev("shelf", &id).is_some() {
-                    server.delete_doc("shelf", &id);
-                }
-            }
-            1 | 2 => {
-                let data = chance.bytes(2_000);
-                let attachments = [("scan 1.bin", "application/octet-stream", &data[..])];
-                server.put_with_attachments("shelf", &id, &body, &attachments);
-            }
-            _ => {
-                server.put_doc("shelf", &id, &body);
-            }
+        let mut body =
+            json!({"n": chance.next(), "filler": "x".repeat(chance.below(400) as usize)});
+        let rev = revisions.remove(&id);
+        let deletes = chance.below(6) == 0 && rev.is_some();
+        if deletes {
+            body = json!({"_deleted": true});
+        } else if chance.below(2) == 0 {
+            let data = chance.bytes(2_000);
+            let kind = "application/octet-stream";
+            pouchdb::attach(&mut body, &[("scan 1.bin", kind, &data)]);
+        }
+        let rev = server.put_over(rev.as_deref(), "shelf", &id, &body);
+        if !deletes {
+            revisions.insert(id, rev);
         }
         writes += 1;
     }

@@ -174,3 +174,21 @@ fn without_attachments_no_attachment_is_written() {
     let attachments = walk.filter(|entry| entry.file_name() == "attachments").count();
     assert_eq!(attachments, 0);
 }
+
+#[test]
+fn pretty_bodies_keep_every_number_and_are_not_rewritten_either() {
+    let place = Place::new();
+    let mirror = place.mirror();
+    let directory = mirror.display().to_string();
+    let source = source(&library());
+    let run = || plainfold::run(["mirror", &source, &directory, "--json", "pretty"]).assert_code(0);
+    run();
+    let numbers = fs::read_to_string(mirror.join("books/numbers/document.json")).unwrap();
+    for line in ["1.0", "12.500", "123456789012345678901234567890", "1e400", "-1.0E-400", "-0"] {
+        let stands =
+            numbers.lines().any(|text| text.trim_end_matches(',').ends_with(&format!(": {line}")));
+        assert!(stands, "{line} in a line of its own of {numbers}");
+    }
+    assert_nothing_written(&mirror, run);
+    oracle::assert_clean(&mirror);
+}

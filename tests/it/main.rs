@@ -13,6 +13,7 @@ mod environment;
 mod faults;
 mod fixture;
 mod guard;
+mod layers;
 mod live;
 mod pouchdb;
 mod systemd;

@@ -204,6 +204,21 @@ fn a_database_made_anew_with_more_documents_is_noticed_and_the_stale_ones_are_re
 }
 
 #[test]
+fn a_database_made_anew_with_other_contents_is_noticed_and_the_stale_documents_are_removed() {
+    let place = Place::new();
+    let server = server_with_a_shelf();
+    let url = format!("{}/shelf", server.url());
+    plainfold::mirror(&url, &place.mirror()).assert_code(0);
+    server.delete_db("shelf");
+    server.create_db("shelf");
+    for number in 10..80 {
+        server.put_doc("shelf", &format!("book:{number:03}"), &json!({"edition": 2}));
+    }
+    plainfold::mirror(&url, &place.mirror()).assert_code(0);
+    assert_mirrors_shelf(&server, &place.mirror());
+}
+
+#[test]
 fn a_position_that_the_server_refuses_leads_to_a_scan_that_removes_what_is_gone() {
     let place = Place::new();
     let server = server_with_a_shelf();

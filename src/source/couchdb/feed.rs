@@ -236,6 +236,17 @@ impl Feed {
             return Ok(true);
         }
         self.verify(position).await?;
+        if let Some(anchor) = position.anchor()
+            && lookup::is_current(&self.database, anchor).await?
+        {
+            // An unchanged document keeps its place, and its row would have been the first. The
+            // same content written again into a new database even has the same revision.
+            let reason = format!(
+                "`{}` is unchanged and has another place in the feed: {RECREATED}",
+                anchor.id
+            );
+            return Err(SourceError::Expired { reason });
+        }
         Ok(false)
     }
 

@@ -85,6 +85,12 @@ pub(super) async fn disowned(
     )))
 }
 
+/// Whether the change is still the newest of its document.
+pub(super) async fn is_current(database: &Database, anchor: &Anchor) -> Result<bool, SourceError> {
+    let found = find(database, &anchor.id).await?;
+    Ok(matches!(found, Found::Change(change) if change.revision == anchor.revision))
+}
+
 /// Whether the revision may be unknown only because the database remembers no more than so many
 /// revisions of a document, and there have been that many since.
 async fn is_forgotten(database: &Database, anchor: &Anchor) -> Result<bool, SourceError> {

@@ -13,11 +13,11 @@ use tokio::task::JoinHandle;
 
 use super::file::FeedFile;
 use super::follow::Growth;
-use super::lines::{Line, Lines};
+use super::lines::{self, Line, Lines};
 use super::loaded::{Check, Loaded, SHORT_LINE, Stop, each_line};
 use super::place::Place;
 use super::queue::{Budget, Inlet, Outlet, queue};
-use super::row::{Broken, may_name_a_collection};
+use super::row::{Broken, Glance, glance};
 use crate::document::CollectionName;
 use crate::source::{Mode, Selection, SourceError, StoreEvent};
 
@@ -90,7 +90,8 @@ struct Lister {
     feed: Arc<FeedFile>,
     selection: Selection,
     mode: Mode,
-    seen: HashSet<CollectionName>,
+    /// A name's own text: it is looked up without being copied.
+    seen: HashSet<Box<str>>,
     listed: bool,
     read: Option<Place>,
 }
@@ -141,8 +142,13 @@ impl Lister {
         outlet: &Outlet<StoreEvent>,
         check: Check<'_>,
     ) -> Result<(), Stop<io::Error>> {
-        let plain = line.text.is_some_and(|text| !may_name_a_collection(text));
-        if plain && self.seen.contains(self.feed.collection()) {
+        let row = line.text.and_then(|text| lines::row(text, line.start == 0));
+        let known = row.is_some_and(|row| match glance(row) {
+            Glance::Unnamed => self.seen.contains(self.feed.collection().as_str()),
+            Glance::Named(name) => self.seen.contains(name),
+            Glance::Unclear => false,
+        });
+        if known {
             return Ok(());
         }
         let loaded = Loaded::load(file, line, check)?;
@@ -156,7 +162,7 @@ impl Lister {
             Err(Broken { collection, .. }) => collection.map(CollectionName::from),
         };
         let name = named.unwrap_or_else(|| self.feed.collection().clone());
-        if self.seen.insert(name.clone()) && self.selection.wants(&name) {
+        if self.seen.insert(name.as_str().into()) && self.selection.wants(&name) {
             let weight = name.as_str().len();
             outlet.send(StoreEvent::Collection(name), weight)?;
         }

@@ -4,8 +4,10 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
+use memchr::memmem::Finder;
 
 use super::content::Fault;
 use super::json::{self, Invalid, Scanner};
@@ -48,13 +50,54 @@ impl Broken {
     }
 }
 
-/// Whether a row may name a collection; without parsing it. Most feeds hold one collection only.
-pub(super) fn may_name_a_collection(row: &[u8]) -> bool {
-    memchr::memmem::find(row, b"\"collection\"").is_some()
+/// What a row says of its collection, without being parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Glance<'a> {
+    /// It names none.
+    Unnamed,
+    /// It names this one.
+    Named(&'a str),
+    /// Only parsing tells.
+    Unclear,
+}
+
+/// Looks for a row's collection where most recorders write it. The rows of other collections are
+/// passed by this alone, and so it must never say what parsing would not.
+pub(super) fn glance(row: &[u8]) -> Glance<'_> {
+    static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"collection\""));
+    const FIRST: &[u8] = b"{\"collection\":\"";
+    const LAST: &[u8] = b",\"collection\":";
+    let Some(found) = KEY.find(row) else { return Glance::Unnamed };
+    let named = |name| match std::str::from_utf8(name) {
+        Ok(name) if !name.is_empty() && !name.contains('\\') => Glance::Named(name),
+        _ => Glance::Unclear,
+    };
+    // The last member of a row is the one that counts. No string can hold its quotes.
+    let last = row.strip_suffix(b"\"}").and_then(|row| {
+        let quote = memchr::memrchr(b'"', row)?;
+        row[..quote].ends_with(LAST).then_some(&row[quote + 1..])
+    });
+    if let Some(name) = last {
+        return named(name);
+    }
+    match row.strip_prefix(FIRST) {
+        Some(rest) if found == 1 && KEY.find(rest).is_none() => {
+            named(&rest[..memchr::memchr(b'"', rest).unwrap_or(0)])
+        }
+        _ => Glance::Unclear,
+    }
 }
 
 /// Reads a row. `None` for a line that ends CouchDB's answer.
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<Row<'_>>, Broken> {
+    read(bytes).map_err(|broken| match glance(bytes) {
+        // Others have passed it by that name.
+        Glance::Named(name) => Broken { collection: Some(name.to_owned()), ..broken },
+        Glance::Unnamed | Glance::Unclear => broken,
+    })
+}
+
+fn read(bytes: &[u8]) -> Result<Option<Row<'_>>, Broken> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => return Err(not_text(bytes, error)),
@@ -155,7 +198,7 @@ impl<'a> Found<'a> {
             return Err(Invalid { at: scanner.offset(), expected: "an object" });
         };
         while let Some(key) = scanner.member(&mut row)? {
-            // The collection's key must be spelled plainly, as `may_name_a_collection` expects it.
+            // The collection's key must be spelled plainly, as `glance` expects it.
             match key.plain() {
                 "collection" => self.collection = Some(scanner.skip()?),
                 "seq" => _ = scanner.skip()?,
@@ -313,5 +356,46 @@ fn excerpt(raw: &str) -> String {
     match raw.char_indices().nth(LIMIT) {
         Some((end, _)) => format!("{}…", &raw[..end]),
         None => raw.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_glance_never_says_what_parsing_would_not(
+            members in prop::collection::vec(prop_oneof![
+                "\"collection\":\"[ab,]{0,2}\"", "\"collection\": \"[ab]\"", "\"collection\":7",
+                Just(r#""doc":{"collection":"c"}"#.to_owned()), Just(r#""x":"collection\",""#.to_owned()),
+                Just(r#""y":",\"collection\":\"d\"""#.to_owned()), Just(r#""z":1"#.to_owned()),
+            ], 0..5)
+        ) {
+            let row = format!("{{{}}}", members.join(","));
+            let mut found = Found::default();
+            found.read(&row).unwrap();
+            let parsed = found.collection();
+            match glance(row.as_bytes()) {
+                Glance::Unnamed => prop_assert_eq!(parsed, Ok(None)),
+                Glance::Named(name) => prop_assert_eq!(parsed, Ok(Some(name.into()))),
+                Glance::Unclear => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_glance_finds_a_collection_where_recorders_write_it() {
+        assert_eq!(glance(br#"{"collection":"books","id":"a"}"#), Glance::Named("books"));
+        assert_eq!(glance(br#"{"id":"a","collection":"books"}"#), Glance::Named("books"));
+        assert_eq!(glance(br#"{"id":"a"}"#), Glance::Unnamed);
+    }
+
+    #[test]
+    fn a_broken_row_belongs_to_the_collection_that_a_glance_gives_it() {
+        let row = br#"{"collection":"a","id":nonsense,"collection":"b"}"#;
+        assert_eq!(parse(row).unwrap_err().collection.as_deref(), Some("b"));
     }
 }

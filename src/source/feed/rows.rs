@@ -8,11 +8,11 @@ use std::io;
 use std::sync::Arc;
 
 use super::file::FeedFile;
-use super::lines::{Line, Lines};
+use super::lines::{self, Line, Lines};
 use super::loaded::{Check, Loaded, SHORT_LINE, Stop, each_line};
 use super::place::Positions;
 use super::queue::{Abandoned, Outlet};
-use super::row::{Broken, Row, may_name_a_collection};
+use super::row::{Broken, Glance, Row, glance};
 use crate::document::{CollectionName, DocumentId, Position};
 use crate::source::{FeedEvent, Mode, Unreadable};
 
@@ -65,8 +65,13 @@ impl Rows {
         line: Line<'l>,
         check: Check<'_>,
     ) -> Result<Option<Loaded<'l>>, Stop<io::Error>> {
-        let others = |text| !may_name_a_collection(text) && !self.are_of(None);
-        if line.text.is_some_and(others) {
+        let row = line.text.and_then(|text| lines::row(text, line.start == 0));
+        let ours = row.is_none_or(|row| match glance(row) {
+            Glance::Unnamed => self.are_of(None),
+            Glance::Named(name) => self.are_of(Some(name)),
+            Glance::Unclear => true,
+        });
+        if !ours {
             return Ok(None);
         }
         Loaded::load(&self.file, line, check).map(Some)

@@ -65,7 +65,7 @@ pub(super) fn take_out(
                 .map_err(|fault| fault.within(&format!("the attachment `{name}`")))?;
             if let Some(stub) = stub {
                 let body = taken.body.get_or_insert_default();
-                body.extend_from_slice(text[copied..entry.range.start].as_bytes());
+                body.extend_from_slice(&text.as_bytes()[copied..entry.range.start]);
                 body.extend_from_slice(stub.as_bytes());
                 copied = entry.range.end;
             }
@@ -74,7 +74,7 @@ pub(super) fn take_out(
         }
     }
     if let Some(body) = &mut taken.body {
-        body.extend_from_slice(text[copied..doc.end].as_bytes());
+        body.extend_from_slice(&text.as_bytes()[copied..doc.end]);
     }
     Ok(taken)
 }

@@ -136,9 +136,14 @@ impl PouchServer {
 
     /// Puts a document, whatever its id, over its present revision. Gives the new one.
     pub fn put_doc(&self, db: &str, id: &str, body: &Value) -> String {
+        self.put_over(self.rev(db, id).as_deref(), db, id, body)
+    }
+
+    /// Puts a document over a revision that is known to be the present one.
+    pub fn put_over(&self, rev: Option<&str>, db: &str, id: &str, body: &Value) -> String {
         let mut doc = body.clone();
         doc["_id"] = json!(id);
-        if let Some(rev) = self.rev(db, id) {
+        if let Some(rev) = rev {
             doc["_rev"] = json!(rev);
         }
         let rows = self.bulk_docs(db, &json!({"docs": [doc]}).to_string());
@@ -176,10 +181,7 @@ impl PouchServer {
         attachments: &[(&str, &str, &[u8])],
     ) -> String {
         let mut doc = body.clone();
-        for (name, kind, data) in attachments {
-            doc["_attachments"][name] =
-                json!({"content_type": kind, "data": STANDARD.encode(data)});
-        }
+        attach(&mut doc, attachments);
         self.put_doc(db, id, &doc)
     }
 
@@ -317,6 +319,13 @@ struct Row<'a> {
     deleted: bool,
     #[serde(borrow)]
     doc: &'a RawValue,
+}
+
+/// Adds attachments (name, content type, bytes) to a body.
+pub fn attach(body: &mut Value, attachments: &[(&str, &str, &[u8])]) {
+    for (name, kind, data) in attachments {
+        body["_attachments"][name] = json!({"content_type": kind, "data": STANDARD.encode(data)});
+    }
 }
 
 /// A text as one segment of a URL's path.

@@ -4,6 +4,7 @@ use super::*;
 
 const RESUMED: &str = "GET /shelf/_changes?include_docs=true&att_encoding_info=true&seq_interval=1000&since=11-g1AAAACbeJzLYWBgYMpgTmEQTM4vTc5ISXIwNDLXMwBCwxyQVCJDUv3___-zMpgT2XOBAuwGBqapycap2DTgMSaPBUgyNACp_1DTWMCmJZqYmxtbJGLTlwUAI7AoVQ";
 
+const ALL_DOCS: &str = "POST /shelf/_all_docs?include_docs=true&att_encoding_info=true";
 const REVS_DIFF: &str = "POST /shelf/_revs_diff";
 
 /// The position at the end of the recorded feed.
@@ -93,7 +94,7 @@ async fn a_change_that_the_database_no_longer_knows_is_an_expired_position() {
         Answer::recorded(REVS_DIFF, "revs-diff"),
         Answer::json("GET /shelf/_revs_limit", "1000"),
         Answer::json(
-            "POST /shelf/_all_docs?include_docs=true&att_encoding_info=true",
+            ALL_DOCS,
             r#"{"rows":[{"id":"torn","key":"torn","value":{"rev":"2-cccc"},"doc":{"_id":"torn"}}]}"#,
         ),
     ])
@@ -112,7 +113,7 @@ async fn a_revision_forgotten_for_its_age_does_not_expire_a_position() {
         Answer::recorded(REVS_DIFF, "revs-diff"),
         Answer::json("GET /shelf/_revs_limit", "1000"),
         Answer::json(
-            "POST /shelf/_all_docs?include_docs=true&att_encoding_info=true",
+            ALL_DOCS,
             r#"{"rows":[{"id":"torn","key":"torn","value":{"rev":"1002-c"},"doc":{"_id":"torn"}}]}"#,
         ),
         Answer::json(&format!("{CATCH_UP}&since=9-x"), r#"{"results":[],"last_seq":"9-x"}"#),
@@ -182,10 +183,26 @@ async fn a_document_changed_since_is_no_sign_of_another_pouchdb_database() {
     let replay = Replay::new(vec![
         Answer::json(&format!("{NUMBERED}&since=7"), LINE.replace(r#""seq":7"#, r#""seq":8"#)),
         Answer::json(REVS_DIFF, "{}"),
+        Answer::json(
+            ALL_DOCS,
+            r#"{"rows":[{"id":"c","key":"c","value":{"rev":"2-c","deleted":true}}]}"#,
+        ),
     ])
     .await;
     let told = caught_up(&source(&replay), Since::Position(numbered("8", "c", "1-c"))).await;
     assert_eq!(told, ["b 1-b @8", "a 2-a gone @9", "position 9", "caught up"]);
+}
+
+#[tokio::test]
+async fn the_same_content_written_into_a_new_pouchdb_database_is_told_by_its_place() {
+    let replay = Replay::new(vec![
+        Answer::json(&format!("{NUMBERED}&since=7"), LINE.replace(r#""seq":7"#, r#""seq":8"#)),
+        Answer::json(REVS_DIFF, "{}"),
+        Answer::json(ALL_DOCS, r#"{"rows":[{"id":"c","key":"c","value":{"rev":"1-c"},"doc":{"_id":"c","_rev":"1-c"}}]}"#),
+    ])
+    .await;
+    let reason = expiry(&source(&replay), numbered("8", "c", "1-c")).await;
+    assert!(reason.contains("created again"), "{reason}");
 }
 
 #[tokio::test]
@@ -194,10 +211,7 @@ async fn a_pouchdb_database_created_again_is_expired() {
         Answer::json(&format!("{NUMBERED}&since=6"), LINE),
         Answer::json(REVS_DIFF, r#"{"c":{"missing":["1-c"]}}"#),
         Answer::json("GET /shelf/_revs_limit", "1000"),
-        Answer::json(
-            "POST /shelf/_all_docs?include_docs=true&att_encoding_info=true",
-            r#"{"rows":[{"key":"c","error":"not_found"}]}"#,
-        ),
+        Answer::json(ALL_DOCS, r#"{"rows":[{"key":"c","error":"not_found"}]}"#),
     ])
     .await;
     let reason = expiry(&source(&replay), numbered("7", "c", "1-c")).await;

@@ -1,0 +1,87 @@
+//! A source for tests that says what it was told to say: one script an opening of its feed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt};
+
+use super::{ByteStream, FeedEvent, Mode, Reading, Since, Source, SourceError, Wanted};
+use crate::document::{Attachment, Change, DocumentId, Position, Revision};
+
+pub type Said = Result<FeedEvent, SourceError>;
+
+/// A source with a script.
+#[derive(Default)]
+pub struct Scripted {
+    /// The scripts that are still to be said; an opening beyond them says nothing.
+    pub scripts: Mutex<Vec<Vec<Said>>>,
+    /// From where the feed was opened.
+    pub opened: Mutex<Vec<Since>>,
+    /// What `document` answers; unknown otherwise.
+    pub documents: Mutex<HashMap<DocumentId, Change>>,
+    /// The bytes of attachments by name, and how often each fails before it comes.
+    pub blobs: Mutex<HashMap<Arc<str>, (Bytes, Vec<SourceError>)>>,
+    /// Whether the feed stays open after its script.
+    pub stays_open: bool,
+}
+
+impl Scripted {
+    /// A source with one script an opening, the first first.
+    pub fn new(mut scripts: Vec<Vec<Said>>) -> Self {
+        scripts.reverse();
+        Self { scripts: Mutex::new(scripts), ..Self::default() }
+    }
+
+    fn blob(&self, name: &Arc<str>) -> Result<Bytes, SourceError> {
+        let mut blobs = self.blobs.lock().unwrap();
+        match blobs.get_mut(name) {
+            None => Err(SourceError::missing("no such attachment")),
+            Some((bytes, errors)) => errors.pop().map_or_else(|| Ok(bytes.clone()), Err),
+        }
+    }
+}
+
+impl Source for Scripted {
+    fn changes(&self, since: Since, _mode: Mode) -> BoxStream<'static, Said> {
+        self.opened.lock().unwrap().push(since);
+        let script = stream::iter(self.scripts.lock().unwrap().pop().unwrap_or_default());
+        if self.stays_open { script.chain(stream::pending()).boxed() } else { script.boxed() }
+    }
+
+    fn document<'a>(
+        &'a self,
+        id: &'a DocumentId,
+        _position: Option<&'a Position>,
+    ) -> BoxFuture<'a, Result<Reading, SourceError>> {
+        let found = self.documents.lock().unwrap().get(id).cloned();
+        async { Ok(found.map_or(Reading::Unknown, Reading::Found)) }.boxed()
+    }
+
+    fn attachment<'a>(
+        &'a self,
+        _id: &'a DocumentId,
+        _revision: &'a Revision,
+        attachment: &'a Attachment,
+    ) -> BoxFuture<'a, Result<ByteStream, SourceError>> {
+        // A large attachment breaks in its middle.
+        let whole =
+            self.blobs.lock().unwrap().get(&attachment.name).map(|(bytes, _)| bytes.clone());
+        let pieces = match (self.blob(&attachment.name), whole) {
+            (Ok(bytes), _) => vec![Ok(bytes)],
+            (Err(error), Some(bytes)) => vec![Ok(bytes.slice(..bytes.len() / 2)), Err(error)],
+            (Err(error), None) => vec![Err(error)],
+        };
+        async { Ok(stream::iter(pieces).boxed()) }.boxed()
+    }
+
+    fn attachments<'a>(
+        &'a self,
+        wanted: &'a [Wanted],
+    ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>> {
+        let answers = wanted.iter().map(|wanted| self.blob(&wanted.attachment.name)).collect();
+        async { Ok(answers) }.boxed()
+    }
+}

@@ -1,0 +1,80 @@
+//! Imports point down only: the layers of `docs/architecture.md`, held by reading the source.
+
+use std::path::{Path, PathBuf};
+
+/// Each module, and the modules that it may import.
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
+    ("document", &[]),
+    ("client", &["document"]),
+    ("event", &["document"]),
+    ("source", &["document", "client"]),
+    ("mirror", &["document"]),
+    ("checkpoint", &["document"]),
+    ("pipeline", &["document", "event", "source", "mirror", "checkpoint"]),
+    ("agent", &["document", "event", "source", "mirror", "checkpoint", "pipeline"]),
+    ("config", &["client", "source", "mirror", "checkpoint", "agent"]),
+    ("api", &["document", "agent"]),
+    ("cli", &["document", "mirror", "checkpoint", "pipeline", "source", "agent", "config", "api"]),
+];
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The modules that a line names by `crate::`.
+fn named(line: &str) -> impl Iterator<Item = &str> {
+    let code = line.split("//").next().unwrap_or_default();
+    code.split("crate::").skip(1).map(|rest| {
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        &rest[..end]
+    })
+}
+
+#[test]
+fn imports_point_down_only() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&source, &mut files);
+    let (mut checked, mut wrong) = (0, Vec::new());
+    for file in files {
+        let below = file.strip_prefix(&source).unwrap();
+        let module = below.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+        if matches!(module, "lib" | "main") {
+            continue;
+        }
+        let (_, allowed) = MAY_IMPORT
+            .iter()
+            .find(|(name, _)| *name == module)
+            .unwrap_or_else(|| panic!("`{module}` has no place among the layers"));
+        for (number, line) in std::fs::read_to_string(&file).unwrap().lines().enumerate() {
+            for import in named(line) {
+                checked += 1;
+                if import != module && !allowed.contains(&import) {
+                    wrong.push(format!("{}:{}: {import}", below.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert!(checked > 100, "only {checked} imports were found");
+    assert!(wrong.is_empty(), "imports that point up:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_opens_with_what_it_is_for() {
+    let mut files = Vec::new();
+    for folder in ["src", "tests"] {
+        rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut files);
+    }
+    let silent: Vec<_> = files
+        .iter()
+        .filter(|file| !std::fs::read_to_string(file).unwrap().starts_with("//! "))
+        .collect();
+    assert!(silent.is_empty(), "files without a `//!` line: {silent:?}");
+}
