@@ -4,6 +4,9 @@
 //! cargo run --example follow -- feed:fixtures/library.ndjson ./mirror
 //! ```
 
+// An example may speak to the terminal; the library never does.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 use plainfold::agent::Notice;
 use plainfold::config::MirrorConfig;
 

@@ -35,7 +35,7 @@ fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
 fn options(line: &str) -> impl Iterator<Item = &str> {
     let is_name = |c: char| c.is_ascii_lowercase() || c == '-';
     let words = line.split(move |c| !is_name(c)).filter(|word| word.starts_with("--"));
-    words.filter(|word| word.len() > 2)
+    words.filter(|word| word.chars().any(|c| c != '-'))
 }
 
 /// The options that `--help` lists.
@@ -195,6 +195,7 @@ fn the_example_mirrors_the_library() {
     let place = Place::new();
     let example = Path::new(env!("CARGO_BIN_EXE_plainfold")).with_file_name("examples/follow");
     let feed = format!("feed:{}", library().display());
+    assert!(example.exists(), "`cargo test` builds it; with `--test it`, `cargo build --examples`");
     let output = Command::new(example).arg(feed).arg(place.mirror()).output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
