@@ -203,3 +203,42 @@ fn the_example_mirrors_the_library() {
     assert!(told.trim_end().ends_with(" 0 failures"), "{told}");
     assert!(place.mirror().join("members/about%3Alibrary/document.json").is_file());
 }
+
+/// The words that stand in backticks in a page's prose.
+fn quoted(text: &str) -> Vec<String> {
+    let prose = prose(text);
+    prose.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+fn rust_text(folder: &Path) -> String {
+    let mut all = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all += &rust_text(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            all += &fs::read_to_string(path).unwrap();
+        }
+    }
+    all
+}
+
+#[test]
+fn the_files_and_tests_that_the_architecture_names_exist() {
+    let code = rust_text(&root().join("src")) + &rust_text(&root().join("tests"));
+    let (mut files, mut tests) = (0, 0);
+    for word in quoted(&read("docs/architecture.md")) {
+        if word.ends_with(".rs") {
+            // `fetch.rs` stands beside the file that is named before it.
+            let below = ["", "src", "src/pipeline", "src/source/couchdb"];
+            assert!(below.iter().any(|folder| root().join(folder).join(&word).is_file()), "{word}");
+            files += 1;
+        } else if word.matches('_').count() >= 3
+            && word.chars().all(|c| c == '_' || c.is_ascii_lowercase())
+        {
+            assert!(code.contains(&format!("fn {word}(")), "{word}");
+            tests += 1;
+        }
+    }
+    assert!(files >= 20 && tests >= 5, "{files} files, {tests} tests");
+}
