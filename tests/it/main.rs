@@ -17,4 +17,5 @@ mod guard;
 mod layers;
 mod live;
 mod pouchdb;
+mod recorded;
 mod systemd;
