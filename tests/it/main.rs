@@ -9,6 +9,7 @@
 mod env;
 
 mod crash;
+mod docs;
 mod environment;
 mod faults;
 mod fixture;
