@@ -218,6 +218,12 @@ impl Checkpoints {
         self.journal.after(since, limit).map_err(|error| self.failed(error))
     }
 
+    /// The highest number that an event of this mirror can have so far, whether the journal still
+    /// holds it or not.
+    pub fn last_number(&self) -> u64 {
+        self.turn().numbers.last()
+    }
+
     /// Waits for the turn to commit.
     pub fn turn(&self) -> Turn<'_> {
         let numbers = self.turn.lock().unwrap_or_else(PoisonError::into_inner);

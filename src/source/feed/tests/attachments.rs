@@ -22,7 +22,7 @@ async fn inline_data_becomes_an_attachment_and_a_stub() {
     assert_eq!(attachments[0].content, Content::Inline(Bytes::from_static(b"hello")));
     assert_eq!(attachments[0].digest.as_deref(), Some(&*digest));
     let error = read(&feed.source(), &changes[0], 1).await.unwrap_err();
-    assert!(matches!(error, SourceError::Missing { .. }));
+    assert!(matches!(error, SourceError::Permanent { .. }));
     assert!(error.to_string().contains("record it with attachments=true"), "{error}");
 }
 
