@@ -435,6 +435,11 @@ impl Supervisor {
 
     fn fail(&mut self, collection: CollectionName, error: PipelineError) {
         tracing::error!(%collection, "{error}");
+        if let PipelineError::Source(SourceError::Missing { .. }) = &error
+            && let Err(error) = self.shared.mirror.forget_empty(&collection)
+        {
+            tracing::warn!(%collection, "{error}");
+        }
         if let Some(member) = self.shared.members().get(&collection) {
             member.reporter.update(|report| {
                 report.phase = Phase::Failed;

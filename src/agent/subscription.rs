@@ -115,13 +115,14 @@ impl Subscription {
 
     /// Reads on in the journal. Answers a gap, where what follows is not there any more.
     async fn turn_page(&mut self) -> Result<Option<Notice>, StateError> {
+        let newest = self.checkpoints.last_number();
         let (page, first) = read_page(&self.checkpoints, self.last).await?;
         self.behind = !page.is_empty();
         self.page = page;
-        let Some(first) = first else { return Ok(None) };
         let expected = self.last + 1;
-        self.last = first - 1;
-        Ok((first > expected).then_some(Notice::Expired(expected, first - 1)))
+        // Without a page, all that was ever told has left the journal, or was lost with it.
+        self.last = self.last.max(first.map_or(newest, |first| first - 1));
+        Ok((self.last >= expected).then_some(Notice::Expired(expected, self.last)))
     }
 }
 

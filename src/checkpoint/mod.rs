@@ -37,6 +37,10 @@ pub struct Checkpoint {
     pub attachments: bool,
     /// When this was committed.
     pub at: Option<Timestamp>,
+    /// Set while a run may have published more than it has committed: when the last batch that was
+    /// committed began to be written. A run that ends in good order clears it.
+    #[serde(default)]
+    pub open_since: Option<Timestamp>,
 }
 
 /// A document, or a row of a feed, that could not be mirrored.
@@ -71,16 +75,23 @@ impl Failure {
 }
 
 /// Everything that one commit makes true at once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Commit {
-    /// The collection's checkpoint after it; `None` leaves it as it is.
-    pub checkpoint: Option<Checkpoint>,
+    /// The collection's checkpoint after it.
+    pub checkpoint: Checkpoint,
     /// Documents that failed.
     pub failed: Vec<Failure>,
     /// Documents that are mirrored or gone now, and may have failed before.
     pub mended: Vec<DocumentId>,
     /// Forget all earlier failures of the collection: everything is being read again.
     pub forget_failures: bool,
+}
+
+impl Commit {
+    /// A commit of a checkpoint alone.
+    pub fn new(checkpoint: Checkpoint) -> Self {
+        Self { checkpoint, failed: Vec::new(), mended: Vec::new(), forget_failures: false }
+    }
 }
 
 /// What is wrong with the state.
@@ -174,8 +185,7 @@ impl Checkpoints {
     pub fn start_over(&self, name: &CollectionName, reason: &str) -> Result<(), StateError> {
         let scanning = Some(reason.to_owned());
         let checkpoint = Checkpoint { scanning, ..Checkpoint::default() };
-        let commit = Commit { checkpoint: Some(checkpoint), ..Commit::default() };
-        self.turn().commit(name, &commit, &[])
+        self.turn().commit(name, &Commit::new(checkpoint), &[])
     }
 
     /// The collections that have a checkpoint.
@@ -206,6 +216,12 @@ impl Checkpoints {
     /// Up to about `limit` records of events after number `since`, in order.
     pub fn journal_after(&self, since: u64, limit: usize) -> Result<Vec<Record>, StateError> {
         self.journal.after(since, limit).map_err(|error| self.failed(error))
+    }
+
+    /// The highest number that an event of this mirror can have so far, whether the journal still
+    /// holds it or not.
+    pub fn last_number(&self) -> u64 {
+        self.turn().numbers.last()
     }
 
     /// Waits for the turn to commit.
@@ -251,8 +267,7 @@ impl Turn<'_> {
         let state = self.state;
         let chunks = journal::chunks(records);
         let forgotten = self.forgotten(name, commit)?;
-        let checkpoint = commit.checkpoint.as_ref().map(encode).transpose();
-        let checkpoint = checkpoint.map_err(|error| state.failed(error))?;
+        let checkpoint = encode(&commit.checkpoint).map_err(|error| state.failed(error))?;
         let mut failed = Vec::with_capacity(commit.failed.len());
         for failure in &commit.failed {
             let value = encode(failure).map_err(|error| state.failed(error))?;
@@ -261,9 +276,7 @@ impl Turn<'_> {
         let trees = (&state.checkpoints, &state.failures, state.journal.tree());
         trees
             .transaction(|(checkpoints, failures, journal)| {
-                if let Some(value) = &checkpoint {
-                    checkpoints.insert(name.as_str(), value.as_slice())?;
-                }
+                checkpoints.insert(name.as_str(), checkpoint.as_slice())?;
                 for key in &forgotten {
                     failures.remove(key.as_slice())?;
                 }

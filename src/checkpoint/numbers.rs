@@ -48,6 +48,11 @@ impl HighWater {
         Ok(first)
     }
 
+    /// The last number given out.
+    pub fn last(&self) -> u64 {
+        self.next - 1
+    }
+
     fn reserve(&mut self, up_to: u64) -> Result<(), StateError> {
         let temporary = self.path.with_extension("high-water.new");
         let failed = |source| StateError::Io { action: "write", path: temporary.clone(), source };

@@ -11,8 +11,7 @@ fn position(token: &str) -> Position {
 }
 
 fn checkpoint(token: &str) -> Commit {
-    let checkpoint = Checkpoint { position: Some(position(token)), ..Checkpoint::default() };
-    Commit { checkpoint: Some(checkpoint), ..Commit::default() }
+    Commit::new(Checkpoint { position: Some(position(token)), ..Checkpoint::default() })
 }
 
 fn commit_events(state: &Checkpoints, count: usize) {
@@ -108,16 +107,16 @@ fn failures_are_remembered_until_they_are_mended() {
     let (books, other) = ("books".into(), "books2".into());
     {
         let state = open(&path);
-        let commit = Commit { failed: vec![failure("a"), failure("b")], ..Commit::default() };
+        let commit = Commit { failed: vec![failure("a"), failure("b")], ..checkpoint("1") };
         state.turn().commit(&books, &commit, &[]).unwrap();
     }
     let state = open(&path);
     assert_eq!(state.failures(&books).unwrap().len(), 2);
     assert!(state.failures(&other).unwrap().is_empty());
-    let commit = Commit { mended: vec!["a".into()], ..Commit::default() };
+    let commit = Commit { mended: vec!["a".into()], ..checkpoint("1") };
     state.turn().commit(&books, &commit, &[]).unwrap();
     assert_eq!(state.failures(&books).unwrap(), vec![failure("b")]);
-    let commit = Commit { forget_failures: true, failed: vec![failure("c")], ..Commit::default() };
+    let commit = Commit { forget_failures: true, failed: vec![failure("c")], ..checkpoint("1") };
     state.turn().commit(&books, &commit, &[]).unwrap();
     assert_eq!(state.failures(&books).unwrap(), vec![failure("c")]);
 }

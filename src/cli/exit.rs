@@ -49,6 +49,19 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// Writes what ended a command to standard error: the error, and those causes that it does not tell
+/// itself.
+pub fn say_error(error: &anyhow::Error) {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    say(&text);
+}
+
 /// Writes a last word to standard error.
 pub fn say(text: &str) {
     use std::io::Write;

@@ -7,6 +7,8 @@ use indicatif::MultiProgress;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::exit::Usage;
+
 /// What is logged, and how.
 #[derive(Debug, Args)]
 pub struct Options {
@@ -32,11 +34,18 @@ enum Format {
 }
 
 impl Options {
+    /// Whether lines are written as JSON.
+    pub fn is_json(&self) -> bool {
+        self.log_format == Format::Json
+    }
+
     /// Starts logging. With `bars`, lines are written above them.
-    pub fn start(&self, bars: Option<MultiProgress>) {
+    pub fn start(&self, bars: Option<MultiProgress>) -> Result<(), Usage> {
         // sled logs its own housekeeping at levels that mean something else to our users.
-        let filter = EnvFilter::try_new(format!("{},sled=warn", self.log_level))
-            .unwrap_or_else(|_| EnvFilter::new("info,sled=warn"));
+        let filter =
+            EnvFilter::try_new(format!("{},sled=warn", self.log_level)).map_err(|error| {
+                Usage(format!("`{}` is not a log level or filter: {error}", self.log_level))
+            })?;
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_target(false)
@@ -46,6 +55,7 @@ impl Options {
             Format::Text => lines.init(),
             Format::Json => lines.json().flatten_event(true).init(),
         }
+        Ok(())
     }
 }
 

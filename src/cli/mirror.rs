@@ -106,7 +106,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         When::Auto => std::io::stderr().is_terminal(),
     };
     let bars = wants_bars.then(|| Bars::new(options.progress == When::Always));
-    logging.start(bars.as_ref().map(Bars::lines));
+    logging.start(bars.as_ref().map(Bars::lines))?;
     let config = lower(&options)?;
     let live = config.is_live();
     let socket = options.socket.clone();
@@ -137,7 +137,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     }
     let _ended = server.await;
     let told = signalled.is_cancelled();
-    summary::print(&outcome, told);
+    summary::print(&outcome, told, logging.is_json());
     Ok(exit::of_outcome(&outcome, live, told))
 }
 

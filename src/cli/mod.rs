@@ -66,11 +66,11 @@ pub fn main() -> ExitCode {
         match command {
             Command::Mirror(options) => mirror::run(options, &logging).await,
             Command::Tail(options) => {
-                logging.start(None);
+                logging.start(None)?;
                 tail::run(options).await
             }
             Command::Status(options) => {
-                logging.start(None);
+                logging.start(None)?;
                 status::run(options).await
             }
         }
@@ -80,7 +80,7 @@ pub fn main() -> ExitCode {
     match code {
         Ok(code) => code.into(),
         Err(error) => {
-            exit::say(&format!("{error:#}"));
+            exit::say_error(&error);
             exit::of(&error).into()
         }
     }

@@ -3,52 +3,99 @@
 use std::io::Write;
 
 use indicatif::HumanBytes;
+use serde::Serialize;
 
-use crate::agent::{AgentError, Outcome};
+use crate::agent::Outcome;
+use crate::pipeline::Report;
 
-/// Prints the summary on standard error. `told` says that a signal ended the run.
-pub fn print(outcome: &Outcome, told: bool) {
+/// So many failures are named; `status` names more.
+const NAMED: usize = 20;
+
+/// Prints the summary on standard error, as text or as one line of JSON. `told` says that a signal
+/// ended the run.
+pub fn print(outcome: &Outcome, told: bool, json: bool) {
+    let summary = Summary::of(outcome, told);
+    let text = match json {
+        true => serde_json::to_string(&summary).unwrap_or_default() + "\n",
+        false => summary.text(),
+    };
     // A closed standard error is nobody's to be told.
-    let _closed = std::io::stderr().write_all(text(outcome, told).as_bytes());
+    let _closed = std::io::stderr().write_all(text.as_bytes());
 }
 
-fn text(outcome: &Outcome, told: bool) -> String {
-    /// So many failures are named; `status` names more.
-    const NAMED: usize = 20;
-    let sum = |count: fn(&crate::pipeline::Report) -> u64| -> u64 {
-        outcome.reports.iter().map(count).sum()
-    };
-    let mut text = String::new();
-    for (collection, failure) in outcome.failures.iter().take(NAMED) {
+/// What is summed up.
+#[derive(Debug, Serialize)]
+struct Summary {
+    timestamp: jiff::Timestamp,
+    level: &'static str,
+    /// How the run ended.
+    message: &'static str,
+    documents: u64,
+    deletions: u64,
+    unchanged: u64,
+    attachments: u64,
+    bytes: u64,
+    seconds: f64,
+    failures: usize,
+    /// The first failures in words, then what ended collections before their time.
+    not_mirrored: Vec<String>,
+    stopped: Vec<String>,
+}
+
+impl Summary {
+    fn of(outcome: &Outcome, told: bool) -> Self {
+        let sum = |count: fn(&Report) -> u64| -> u64 { outcome.reports.iter().map(count).sum() };
+        let message = match (outcome.caught_up, outcome.errors.is_empty(), told) {
+            (true, true, _) => "caught up",
+            (_, false, _) => "ended with errors",
+            (false, true, true) => "interrupted before it had caught up",
+            (false, true, false) => "not caught up",
+        };
+        let failures = outcome.failures.iter().take(NAMED);
+        let named = failures.map(|(collection, failure)| {
+            format!("{collection}: {}: {}", failure.place, failure.reason)
+        });
+        let well = outcome.errors.is_empty() && outcome.failures.is_empty();
+        Self {
+            timestamp: jiff::Timestamp::now(),
+            level: if well { "INFO" } else { "ERROR" },
+            message,
+            documents: sum(|report| report.documents),
+            deletions: sum(|report| report.deletions),
+            unchanged: sum(|report| report.unchanged),
+            attachments: sum(|report| report.attachments),
+            bytes: sum(|report| report.bytes),
+            seconds: outcome.took.as_secs_f64(),
+            failures: outcome.failures.len(),
+            not_mirrored: named.collect(),
+            stopped: outcome.errors.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for failure in &self.not_mirrored {
+            text.push_str(&format!("not mirrored: {failure}\n"));
+        }
+        if self.failures > self.not_mirrored.len() {
+            let more = self.failures - self.not_mirrored.len();
+            text.push_str(&format!("not mirrored: {more} more, see `plainfold status`\n"));
+        }
+        for error in &self.stopped {
+            text.push_str(&format!("stopped: {error}\n"));
+        }
         text.push_str(&format!(
-            "not mirrored: {collection}: {}: {}\n",
-            failure.place, failure.reason
+            "{}: {} documents written, {} deleted, {} unchanged, {} attachments, {} in {:.1} s, {} \
+             failures\n",
+            self.message,
+            self.documents,
+            self.deletions,
+            self.unchanged,
+            self.attachments,
+            HumanBytes(self.bytes),
+            self.seconds,
+            self.failures,
         ));
+        text
     }
-    if outcome.failures.len() > NAMED {
-        let more = outcome.failures.len() - NAMED;
-        text.push_str(&format!("not mirrored: {more} more, see `plainfold status`\n"));
-    }
-    for error in &outcome.errors {
-        let error: &AgentError = error;
-        text.push_str(&format!("stopped: {error}\n"));
-    }
-    let state = match (outcome.caught_up, outcome.errors.is_empty(), told) {
-        (true, true, _) => "caught up",
-        (_, false, _) => "ended with errors",
-        (false, true, true) => "interrupted before it had caught up",
-        (false, true, false) => "not caught up",
-    };
-    text.push_str(&format!(
-        "{state}: {} documents written, {} deleted, {} unchanged, {} attachments, {} in {:.1} s, \
-         {} failures\n",
-        sum(|report| report.documents),
-        sum(|report| report.deletions),
-        sum(|report| report.unchanged),
-        sum(|report| report.attachments),
-        HumanBytes(sum(|report| report.bytes)),
-        outcome.took.as_secs_f64(),
-        outcome.failures.len(),
-    ));
-    text
 }

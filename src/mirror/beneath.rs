@@ -173,6 +173,15 @@ impl Folder {
         }
     }
 
+    /// Removes the folder `name` if there is nothing in it; says whether it did.
+    pub fn remove_empty(&self, name: &str) -> Result<bool, MirrorError> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(false),
+            Err(error) => Err(self.error("remove", name, error)),
+        }
+    }
+
     /// The names in this folder, without `.` and `..`, in no order.
     pub fn names(&self) -> Result<Vec<String>, MirrorError> {
         let failed = |error| MirrorError::io("list", &self.path, error);

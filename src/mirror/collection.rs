@@ -31,6 +31,18 @@ struct Record {
     source: String,
 }
 
+impl Mirror {
+    /// Removes what opening a collection has left, if it came to hold nothing: its name may have
+    /// been mistyped.
+    pub fn forget_empty(&self, name: &CollectionName) -> Result<(), MirrorError> {
+        let encoded = self.encode(name.as_str());
+        match self.root.remove_empty(encoded.as_str())? {
+            true => self.collections.remove(&record_name(encoded.as_str())),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Collection {
     pub(super) fn open(mirror: &Arc<Mirror>, name: &CollectionName) -> Result<Self, MirrorError> {
         let encoded: Arc<str> = mirror.encode(name.as_str()).as_str().into();
@@ -96,6 +108,10 @@ impl Collection {
     }
 
     fn record_name(&self) -> String {
-        format!("{}.json", self.encoded)
+        record_name(&self.encoded)
     }
+}
+
+fn record_name(encoded: &str) -> String {
+    format!("{encoded}.json")
 }

@@ -15,6 +15,7 @@ mod beneath;
 mod collection;
 mod error;
 mod format;
+mod interrupted;
 pub mod layout;
 mod lock;
 pub mod names;
@@ -36,6 +37,7 @@ pub use sync::Sync;
 
 use crate::document::CollectionName;
 use beneath::Folder;
+use interrupted::Interrupted;
 use lock::Lock;
 use names::Codec;
 
@@ -78,6 +80,8 @@ pub struct Mirror {
     attachments: bool,
     /// The next temporary name.
     next_name: AtomicU64,
+    /// The documents that an interrupted run was replacing or removing.
+    interrupted: Interrupted,
     /// Whether this file system keeps extended attributes, as far as we have seen.
     keeps_attributes: AtomicBool,
     lock: std::sync::Mutex<Lock>,
@@ -115,6 +119,7 @@ impl Mirror {
         let format = format::read_or_create(root.path(), &ours, options.names)?;
         let (staging, _) = ours.open_or_create(layout::STAGING)?;
         let (collections, _) = ours.open_or_create(layout::COLLECTIONS)?;
+        let interrupted = interrupted::find(&staging)?;
         scan::sweep(&staging)?;
         if format.names == Codec::Native && scan::folds_case(&staging)? {
             return Err(MirrorError::FoldsCase { path: root.path().to_owned() });
@@ -129,6 +134,7 @@ impl Mirror {
             json: options.json,
             attachments: options.attachments,
             next_name: AtomicU64::new(0),
+            interrupted,
             keeps_attributes: AtomicBool::new(true),
             lock: std::sync::Mutex::new(lock),
         })
@@ -174,9 +180,11 @@ impl Mirror {
         self.format.names.encode(text)
     }
 
-    /// A name in staging that was not used before by this process.
-    fn temporary_name(&self) -> String {
-        format!("{:x}", self.next_name.fetch_add(1, Ordering::Relaxed))
+    /// A name in staging that was not used before by this process, for something of this
+    /// collection.
+    fn temporary_name(&self, collection: &str) -> String {
+        let number = self.next_name.fetch_add(1, Ordering::Relaxed);
+        interrupted::temporary_name(number, collection)
     }
 }
 

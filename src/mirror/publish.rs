@@ -106,7 +106,7 @@ impl Collection {
     }
 
     fn remove(&self, name: &Name) -> Result<Option<String>, MirrorError> {
-        let aside = self.mirror.temporary_name();
+        let aside = self.mirror.temporary_name(&self.encoded);
         match self.folder.rename(name.as_str(), &self.mirror.staging, &aside) {
             Ok(()) => Ok(Some(aside)),
             Err(Errno::NOENT) => Ok(None),

@@ -76,7 +76,7 @@ impl Collection {
         sync: Sync,
     ) -> Result<Staged, MirrorError> {
         let mirror = &*self.mirror;
-        let temporary = mirror.temporary_name();
+        let temporary = mirror.temporary_name(&self.encoded);
         let (step, attachments) = (Step::Remove, Vec::new());
         let mut staged = Staged { name: write.name, step, attachments, bytes: 0 };
         if write.shape == Shape::Body {
@@ -152,7 +152,7 @@ impl Collection {
 
     /// Opens a file in staging for the bytes of an attachment that is too large for memory.
     pub fn blob_writer(&self) -> Result<BlobWriter, MirrorError> {
-        let temporary = self.mirror.temporary_name();
+        let temporary = self.mirror.temporary_name(&self.encoded);
         let file = self.mirror.staging.create_file(&temporary)?;
         let blob = StagedBlob { temporary, length: 0 };
         let hasher = blake3::Hasher::new();

@@ -176,7 +176,8 @@ fn planted_links_are_replaced_and_never_followed() {
     fs::write(&precious, "precious").unwrap();
     fs::create_dir(outside.path().join("attachments")).unwrap();
     fs::write(outside.path().join("attachments/f"), "precious").unwrap();
-    let plants: [(&str, &dyn Fn(&Bench)); 5] = [
+    type Plant<'a> = &'a dyn Fn(&Bench);
+    let plants: [(&str, Plant<'_>); 5] = [
         ("the document's folder", &|bench| {
             fs::remove_dir_all(bench.path("a")).unwrap();
             symlink(outside.path(), bench.path("a")).unwrap();

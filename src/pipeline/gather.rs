@@ -15,9 +15,8 @@ use super::failures;
 use super::report::Phase;
 use super::{Pipeline, PipelineError, Work};
 use crate::checkpoint::Failure;
-use crate::document::DocumentId;
 use crate::mirror::Authority;
-use crate::source::retry::{Fed, attempts, resilient};
+use crate::source::retry::{Fed, resilient};
 use crate::source::{FeedEvent, Mode, Reading, Since, SourceError};
 
 /// While catching up, a batch waits so long for more: a sync is worth many documents.
@@ -186,9 +185,10 @@ impl Gatherer {
         let failures = self.pipeline.failures.all();
         for failure in failures {
             let Some(id) = &failure.document else { continue };
+            // Once each: it is the next round's turn to try again, and the feed waits meanwhile.
             let reading = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                reading = self.read_again(id, &failure) => reading,
+                reading = self.pipeline.source.document(id, failure.position.as_ref()) => reading,
             };
             match reading {
                 Ok(Reading::Found(change)) => {
@@ -209,12 +209,6 @@ impl Gatherer {
         }
         self.hand_on().await;
         Ok(())
-    }
-
-    async fn read_again(&self, id: &DocumentId, failure: &Failure) -> Result<Reading, SourceError> {
-        let pipeline = &self.pipeline;
-        let position = failure.position.as_ref();
-        attempts(&pipeline.options.retry, || pipeline.source.document(id, position)).await
     }
 
     fn phase_of(&self, since: &Since) {

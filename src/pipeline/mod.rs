@@ -5,16 +5,16 @@
 //! subscribers. Two batches may be in flight, and they commit in order. The pipeline must not know
 //! which store it follows, HTTP, or signals.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{Checkpoints, Failure, StateError};
-use crate::document::{DocumentId, Position};
+use crate::document::{DocumentId, Position, Revision};
 use crate::event::Broadcast;
 use crate::mirror::{Collection, Mirror, MirrorError};
 use crate::source::retry::RetryPolicy;
@@ -81,6 +81,16 @@ pub enum PipelineError {
         /// What broke.
         error: SourceError,
     },
+}
+
+/// What an interrupted run may have published and not committed. Subscribers are told of it again:
+/// twice is better than never.
+#[derive(Clone, Debug)]
+struct Doubt {
+    /// Documents written since then.
+    written_since: SystemTime,
+    /// Documents that were being replaced or removed.
+    moved: HashMap<DocumentId, Revision>,
 }
 
 /// What flows from the reader of the feed to the disk, in order.
@@ -172,14 +182,17 @@ impl Pipeline {
         suspects: HashSet<DocumentId>,
     ) -> Result<(), PipelineError> {
         let since = self.since()?;
+        let doubt = self.doubt()?;
         let (gathered, batches) = mpsc::channel(1);
         let (prepared, settling) = mpsc::channel(1);
         let (settled, settled_count) = watch::channel(0_u64);
         let mut tasks: JoinSet<Result<(), PipelineError>> = JoinSet::new();
         let halt = stop.child_token();
         tasks.spawn(gather::gather(self.clone(), since, halt.clone(), gathered));
-        tasks.spawn(self.clone().prepare_all(suspects, batches, prepared, settled_count));
-        tasks.spawn(self.clone().settle_all(settling, settled));
+        let moved = doubt.as_ref().map(|doubt| doubt.moved.clone()).unwrap_or_default();
+        let preparer = self.clone().prepare_all(suspects, doubt, batches, prepared, settled_count);
+        tasks.spawn(preparer);
+        tasks.spawn(self.clone().settle_all(moved, settling, settled));
         let mut outcome = Ok(());
         while let Some(ended) = tasks.join_next().await {
             let ended = ended.unwrap_or_else(|error| Err(error.into()));
@@ -208,6 +221,10 @@ impl Pipeline {
             return Ok(Since::Scan(reason));
         }
         let Some(position) = checkpoint.position else {
+            if checkpoint.open_since.is_some() {
+                // The very first run was interrupted before its first checkpoint.
+                return Ok(Since::Start);
+            }
             return Ok(Since::Scan("the mirror holds documents but no checkpoint".to_owned()));
         };
         if self.mirror.mirrors_attachments() && !checkpoint.attachments {
@@ -217,10 +234,23 @@ impl Pipeline {
         Ok(Since::Position(position))
     }
 
+    /// What the run before this one may have published without having told of it.
+    fn doubt(&self) -> Result<Option<Doubt>, PipelineError> {
+        /// File systems keep times by a clock that is read a few times a second only.
+        const COARSE: Duration = Duration::from_secs(1);
+        let checkpoint = self.checkpoints.checkpoint(self.collection.name())?;
+        let open_since = checkpoint.and_then(|checkpoint| checkpoint.open_since);
+        Ok(open_since.map(|at| Doubt {
+            written_since: SystemTime::from(at) - COARSE,
+            moved: self.collection.interrupted(),
+        }))
+    }
+
     /// Plans, fetches and stages batch after batch.
     async fn prepare_all(
         self,
         suspects: HashSet<DocumentId>,
+        mut doubt: Option<Doubt>,
         mut batches: mpsc::Receiver<Work<Batch>>,
         prepared: mpsc::Sender<Work<Prepared>>,
         mut settled: watch::Receiver<u64>,
@@ -244,11 +274,14 @@ impl Pipeline {
                     let done = *settled.borrow_and_update();
                     in_flight.retain(|(number, _)| *number > done);
                     in_flight.push_back((number, ids));
-                    Work::Batch(self.prepare(batch, &suspects).await?)
+                    Work::Batch(self.prepare(batch, &suspects, doubt.as_ref()).await?)
                 }
                 Work::BeginScan(reason) => Work::BeginScan(reason),
                 Work::EndScan { position, seen } => Work::EndScan { position, seen },
-                Work::CaughtUp => Work::CaughtUp,
+                Work::CaughtUp => {
+                    doubt = None;
+                    Work::CaughtUp
+                }
             };
             if prepared.send(ready).await.is_err() {
                 // The settler has ended, and says itself why.

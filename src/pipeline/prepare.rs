@@ -4,11 +4,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::task::spawn_blocking;
 
 use super::batch::{Batch, Item};
 use super::failures;
-use super::{Pipeline, PipelineError};
+use super::{Doubt, Pipeline, PipelineError};
 use crate::checkpoint::Failure;
 use crate::document::{Change, DocumentId, DocumentState, Position, Revision};
 use crate::mirror::{Authority, Blob, Collection, MirrorError, Plan, Staged, Sync, Write};
@@ -19,12 +20,16 @@ use crate::source::{Reading, SourceError};
 #[derive(Debug)]
 pub struct Prepared {
     pub staged: Vec<(Meta, Staged)>,
+    /// Changes that an interrupted run made and may not have told of, with their files.
+    pub untold: Vec<(Meta, Vec<String>)>,
     pub failed: Vec<Failure>,
     /// Documents that are in the tree as the source has them, or gone.
     pub settled: Vec<DocumentId>,
     pub unchanged: u64,
     pub position: Option<Position>,
     pub sync: Sync,
+    /// When the batch began to be written.
+    pub begun: Timestamp,
 }
 
 /// What is told of a staged change once it is durable.
@@ -50,6 +55,7 @@ struct Planned {
     pending: Vec<Pending>,
     older: Vec<(Change, Revision)>,
     unchanged: Vec<DocumentId>,
+    untold: Vec<(Meta, Vec<String>)>,
 }
 
 impl Pipeline {
@@ -59,14 +65,16 @@ impl Pipeline {
         &self,
         mut batch: Batch,
         suspects: &HashSet<DocumentId>,
+        doubt: Option<&Doubt>,
     ) -> Result<Prepared, PipelineError> {
+        let begun = Timestamp::now();
         let sync = Sync::for_batch(batch.items.len());
         let mut failed = batch.take_failures();
-        let mut planned = self.plan(batch.items, sync).await?;
+        let mut planned = self.plan(batch.items, sync, doubt).await?;
         if !planned.older.is_empty() {
             let older = std::mem::take(&mut planned.older);
             let confirmed = self.confirm(older, &mut failed, &mut planned.unchanged).await?;
-            planned.extend(self.plan(confirmed, sync).await?);
+            planned.extend(self.plan(confirmed, sync, doubt).await?);
         }
         if !planned.pending.is_empty() {
             let pending = std::mem::take(&mut planned.pending);
@@ -83,14 +91,19 @@ impl Pipeline {
         let mut settled = batch.gone;
         settled.extend(planned.unchanged);
         settled.extend(planned.staged.iter().map(|(meta, _)| meta.id.clone()));
-        let (staged, position) = (planned.staged, batch.position);
-        Ok(Prepared { staged, failed, settled, unchanged, position, sync })
+        let (staged, untold, position) = (planned.staged, planned.untold, batch.position);
+        Ok(Prepared { staged, untold, failed, settled, unchanged, position, sync, begun })
     }
 
     /// Decides what is to be done, and does what needs nothing from the source.
-    async fn plan(&self, items: Vec<Item>, sync: Sync) -> Result<Planned, PipelineError> {
-        let collection = self.collection.clone();
-        let plan = move || plan_items(&collection, items, sync);
+    async fn plan(
+        &self,
+        items: Vec<Item>,
+        sync: Sync,
+        doubt: Option<&Doubt>,
+    ) -> Result<Planned, PipelineError> {
+        let (collection, doubt) = (self.collection.clone(), doubt.cloned());
+        let plan = move || plan_items(&collection, items, sync, doubt.as_ref());
         Ok(spawn_blocking(plan).await??)
     }
 
@@ -133,6 +146,7 @@ impl Planned {
         self.pending.extend(other.pending);
         self.older.extend(other.older);
         self.unchanged.extend(other.unchanged);
+        self.untold.extend(other.untold);
     }
 }
 
@@ -140,11 +154,19 @@ fn plan_items(
     collection: &Collection,
     items: Vec<Item>,
     sync: Sync,
+    doubt: Option<&Doubt>,
 ) -> Result<Planned, MirrorError> {
     let mut planned = Planned::default();
     for Item { change, authority } in items {
         match collection.plan(&change, authority)? {
-            Plan::Unchanged => planned.unchanged.push(change.id),
+            Plan::Unchanged => {
+                planned.unchanged.push(change.id.clone());
+                if let Some(doubt) = doubt
+                    && let Some(files) = untold(collection, &change, doubt)?
+                {
+                    planned.untold.push((Meta::of(change), files));
+                }
+            }
             Plan::Older { held } => planned.older.push((change, held)),
             Plan::Write(write) => {
                 let pending = Pending { change, write, blobs: HashMap::new() };
@@ -162,6 +184,19 @@ fn plan_items(
         }
     }
     Ok(planned)
+}
+
+/// The files of a change that is in the tree already, if the run that was interrupted brought it
+/// there.
+fn untold(
+    collection: &Collection,
+    change: &Change,
+    doubt: &Doubt,
+) -> Result<Option<Vec<String>>, MirrorError> {
+    if change.is_deletion() {
+        return Ok(doubt.moved.contains_key(&change.id).then(Vec::new));
+    }
+    collection.written_since(change.id.as_str(), doubt.written_since)
 }
 
 fn stage(

@@ -3,6 +3,7 @@
 //! A crash between any two of these leaves every document at its old or its new version, and the
 //! checkpoint at or before what the tree holds.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,11 +28,12 @@ impl Pipeline {
     /// Settles batch after batch, in order; counts them in `settled`.
     pub(super) async fn settle_all(
         self,
+        moved: HashMap<DocumentId, Revision>,
         mut prepared: mpsc::Receiver<Work<Prepared>>,
         settled: watch::Sender<u64>,
     ) -> Result<(), PipelineError> {
         let checkpoint = self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
-        let mut settler = Settler { pipeline: Arc::new(self), checkpoint };
+        let mut settler = Settler { pipeline: Arc::new(self), checkpoint, moved };
         while let Some(work) = prepared.recv().await {
             let reporter = settler.pipeline.reporter.clone();
             let counts = matches!(work, Work::Batch(_));
@@ -42,7 +44,7 @@ impl Pipeline {
                 settled.send_modify(|count| *count += 1);
             }
         }
-        Ok(())
+        spawn_blocking(move || settler.close()).await?
     }
 }
 
@@ -51,6 +53,8 @@ struct Settler {
     pipeline: Arc<Pipeline>,
     /// As it stands in the state.
     checkpoint: Checkpoint,
+    /// Documents that an interrupted run was replacing or removing, until that is cleared up.
+    moved: HashMap<DocumentId, Revision>,
 }
 
 impl Settler {
@@ -59,28 +63,68 @@ impl Settler {
             Work::Batch(batch) => self.batch(batch)?,
             Work::BeginScan(reason) => self.begin_scan(reason)?,
             Work::EndScan { position, seen } => self.end_scan(position, seen)?,
-            Work::CaughtUp => self.caught_up(),
+            Work::CaughtUp => {
+                self.moved.clear();
+                self.caught_up();
+            }
         }
         Ok(self)
     }
 
     fn batch(&mut self, batch: Prepared) -> Result<(), PipelineError> {
+        if !batch.staged.is_empty() {
+            self.open(batch.begun)?;
+        }
         let (metas, staged): (Vec<Meta>, Vec<Staged>) = batch.staged.into_iter().unzip();
         let published = self.publish(staged, batch.sync)?;
-        let position = if self.checkpoint.scanning.is_some() {
-            None
-        } else {
-            batch.position.filter(|position| self.checkpoint.position.as_ref() != Some(position))
+        let position = match self.checkpoint.scanning {
+            Some(_) => None,
+            None => batch.position.filter(|new| self.checkpoint.position.as_ref() != Some(new)),
         };
         let failed = self.note_failures(batch.failed);
+        let deletions = metas.iter().filter(|meta| meta.deleted).count() as u64;
+        let documents = metas.len() as u64 - deletions;
         let failures = &self.pipeline.failures;
-        let mended = batch.settled.into_iter().filter(|id| failures.forget(id)).collect();
-        let checkpoint = position.map(|position| self.advanced(position));
-        let commit = Commit { checkpoint, failed, mended, forget_failures: false };
-        self.commit(commit, &metas, &published)?;
+        let mended: Vec<_> = batch.settled.into_iter().filter(|id| failures.forget(id)).collect();
+        let mut told: Vec<Told> = metas.into_iter().zip(&published).map(Told::of).collect();
+        told.extend(batch.untold.into_iter().map(|(meta, files)| Told { meta, files }));
+        if position.is_some() || !told.is_empty() || !failed.is_empty() || !mended.is_empty() {
+            let position = position.or_else(|| self.checkpoint.position.clone());
+            let checkpoint = Checkpoint {
+                position,
+                scanning: self.checkpoint.scanning.clone(),
+                ..self.checkpoint_now(self.checkpoint.open_since.map(|_| batch.begun))
+            };
+            let forget_failures = false;
+            self.commit(Commit { checkpoint, failed, mended, forget_failures }, told)?;
+        }
+        self.pipeline.reporter.update(|report| {
+            report.documents += documents;
+            report.deletions += deletions;
+            report.unchanged += batch.unchanged;
+            report.attachments += published.iter().map(|change| change.attachments).sum::<u64>();
+            report.bytes += published.iter().map(|change| change.bytes).sum::<u64>();
+        });
         self.pipeline.mirror.dispose(&published)?;
-        self.pipeline.reporter.update(|report| report.unchanged += batch.unchanged);
         Ok(())
+    }
+
+    /// Notes durably, once a run, that from now on more may be published than is committed.
+    fn open(&mut self, since: Timestamp) -> Result<(), PipelineError> {
+        if self.checkpoint.open_since.is_some() {
+            return Ok(());
+        }
+        let checkpoint = Checkpoint { open_since: Some(since), ..self.checkpoint.clone() };
+        self.commit(Commit::new(checkpoint), Vec::new())
+    }
+
+    /// Notes that everything published is committed.
+    fn close(mut self) -> Result<(), PipelineError> {
+        if self.checkpoint.open_since.is_none() {
+            return Ok(());
+        }
+        let checkpoint = Checkpoint { open_since: None, ..self.checkpoint.clone() };
+        self.commit(Commit::new(checkpoint), Vec::new())
     }
 
     /// Steps 2 to 4 of the durable order.
@@ -96,41 +140,26 @@ impl Settler {
     }
 
     /// Steps 5 and 6: what was published is committed and then told to subscribers.
-    fn commit(
-        &mut self,
-        commit: Commit,
-        metas: &[Meta],
-        published: &[Published],
-    ) -> Result<(), PipelineError> {
-        let idle = commit.checkpoint.is_none()
-            && commit.failed.is_empty()
-            && commit.mended.is_empty()
-            && !commit.forget_failures;
-        if idle && metas.is_empty() {
-            return Ok(());
-        }
+    fn commit(&mut self, commit: Commit, told: Vec<Told>) -> Result<(), PipelineError> {
         let pipeline = &self.pipeline;
         let name = pipeline.collection.name();
         let at = Timestamp::now();
         let mut turn = pipeline.checkpoints.turn();
-        let first = turn.draw(metas.len())?;
-        let events: Vec<Arc<WriteEvent>> = metas
-            .iter()
-            .zip(published)
-            .zip(first..)
-            .map(|((meta, published), event)| {
-                Arc::new(WriteEvent {
-                    event,
-                    collection: name.clone(),
-                    document: meta.id.clone(),
-                    files: published.files.clone(),
-                    deleted: meta.deleted,
-                    revision: meta.revision.clone(),
-                    position: meta.position.as_ref().and_then(raw),
-                    at,
-                })
+        let first = turn.draw(told.len())?;
+        let event = |(told, event): (Told, u64)| {
+            let Told { meta, files } = told;
+            Arc::new(WriteEvent {
+                event,
+                collection: name.clone(),
+                document: meta.id,
+                files,
+                deleted: meta.deleted,
+                revision: meta.revision,
+                position: meta.position.as_ref().and_then(raw),
+                at,
             })
-            .collect();
+        };
+        let events: Vec<Arc<WriteEvent>> = told.into_iter().zip(first..).map(event).collect();
         let record = |event: &Arc<WriteEvent>| Record {
             number: event.event,
             // An event is made of strings, numbers and raw JSON, which always can be written.
@@ -142,36 +171,26 @@ impl Settler {
             pipeline.events.send(event);
         }
         drop(turn);
-        if let Some(checkpoint) = commit.checkpoint {
-            self.checkpoint = checkpoint;
-        }
-        self.report(metas, published);
-        Ok(())
-    }
-
-    fn report(&self, metas: &[Meta], published: &[Published]) {
-        let deletions = metas.iter().filter(|meta| meta.deleted).count() as u64;
-        let failures = self.pipeline.failures.count();
+        self.checkpoint = commit.checkpoint;
+        let failures = pipeline.failures.count();
         let position = self.checkpoint.position.as_ref().map(shown);
-        self.pipeline.reporter.update(|report| {
-            report.deletions += deletions;
-            report.documents += metas.len() as u64 - deletions;
-            report.attachments += published.iter().map(|change| change.attachments).sum::<u64>();
-            report.bytes += published.iter().map(|change| change.bytes).sum::<u64>();
+        pipeline.reporter.update(|report| {
             report.failures = failures;
             report.position = position;
         });
+        Ok(())
     }
 
     fn begin_scan(&mut self, reason: String) -> Result<(), PipelineError> {
         let collection = self.pipeline.collection.name();
         tracing::warn!(%collection, "everything is compared anew: {reason}");
         self.pipeline.failures.forget_all();
-        let checkpoint =
-            Checkpoint { position: None, scanning: Some(reason), ..self.checkpoint_now() };
-        let commit =
-            Commit { checkpoint: Some(checkpoint), forget_failures: true, ..Commit::default() };
-        self.commit(commit, &[], &[])?;
+        let checkpoint = Checkpoint {
+            scanning: Some(reason),
+            ..self.checkpoint_now(self.checkpoint.open_since)
+        };
+        let commit = Commit { forget_failures: true, ..Commit::new(checkpoint) };
+        self.commit(commit, Vec::new())?;
         self.pipeline.reporter.update(|report| report.phase = Phase::Scanning);
         Ok(())
     }
@@ -195,8 +214,11 @@ impl Settler {
             }
             None => {}
         }
-        let checkpoint = Some(self.advanced(position));
-        self.commit(Commit { checkpoint, ..Commit::default() }, &[], &[])
+        let checkpoint = Checkpoint {
+            position: Some(position),
+            ..self.checkpoint_now(self.checkpoint.open_since)
+        };
+        self.commit(Commit::new(checkpoint), Vec::new())
     }
 
     fn remove_unseen(&mut self, seen: &Seen, position: &Position) -> Result<usize, PipelineError> {
@@ -212,11 +234,29 @@ impl Settler {
                 removed += self.remove(std::mem::take(&mut gone), position)?;
             }
         }
-        Ok(removed + self.remove(gone, position)?)
+        removed += self.remove(gone, position)?;
+        self.tell_of_removals(seen, position)?;
+        Ok(removed)
+    }
+
+    /// Tells of removals that an interrupted run made and may not have told of.
+    fn tell_of_removals(&mut self, seen: &Seen, at: &Position) -> Result<(), PipelineError> {
+        let mut told = Vec::new();
+        for (id, revision) in std::mem::take(&mut self.moved) {
+            if !seen.contains(&id) && self.pipeline.collection.held(id.as_str())?.is_none() {
+                let meta = Meta { id, revision, position: Some(at.clone()), deleted: true };
+                told.push(Told { meta, files: Vec::new() });
+            }
+        }
+        if told.is_empty() {
+            return Ok(());
+        }
+        self.commit(Commit::new(self.checkpoint.clone()), told)
     }
 
     fn remove(&mut self, ids: Vec<DocumentId>, at: &Position) -> Result<usize, PipelineError> {
         let collection = self.pipeline.collection.clone();
+        let begun = Timestamp::now();
         let (mut metas, mut staged) = (Vec::new(), Vec::new());
         for id in ids {
             // What has no body is no document of ours.
@@ -226,11 +266,18 @@ impl Settler {
             let revision = held.revision.unwrap_or_else(|| Revision::from(""));
             metas.push(Meta { id, revision, position: Some(at.clone()), deleted: true });
         }
+        if metas.is_empty() {
+            return Ok(0);
+        }
+        self.open(begun)?;
         let sync = Sync::for_batch(staged.len());
         let published = self.publish(staged, sync)?;
-        self.commit(Commit::default(), &metas, &published)?;
+        let told: Vec<Told> = metas.into_iter().zip(&published).map(Told::of).collect();
+        let count = told.len();
+        self.commit(Commit::new(self.checkpoint.clone()), told)?;
+        self.pipeline.reporter.update(|report| report.deletions += count as u64);
         self.pipeline.mirror.dispose(&published)?;
-        Ok(metas.len())
+        Ok(count)
     }
 
     fn caught_up(&self) {
@@ -258,16 +305,26 @@ impl Settler {
         noted
     }
 
-    fn advanced(&self, position: Position) -> Checkpoint {
-        Checkpoint { position: Some(position), scanning: None, ..self.checkpoint_now() }
-    }
-
-    fn checkpoint_now(&self) -> Checkpoint {
+    /// A checkpoint as of now, without a position.
+    fn checkpoint_now(&self, open_since: Option<Timestamp>) -> Checkpoint {
         Checkpoint {
             attachments: self.pipeline.mirror.mirrors_attachments(),
             at: Some(Timestamp::now()),
+            open_since,
             ..Checkpoint::default()
         }
+    }
+}
+
+/// A change that subscribers are told of, and its files.
+struct Told {
+    meta: Meta,
+    files: Vec<String>,
+}
+
+impl Told {
+    fn of((meta, published): (Meta, &Published)) -> Self {
+        Self { meta, files: published.files.clone() }
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::broadcast;
 
 use super::*;
-use crate::checkpoint::Bounds;
+use crate::checkpoint::{Bounds, Checkpoint, Commit};
 use crate::document::{Attachment, Change, Content, Document, DocumentState};
 use crate::event::WriteEvent;
 use crate::mirror::{Holder, MirrorOptions};
@@ -335,6 +335,51 @@ async fn a_batch_waits_for_an_earlier_change_of_the_same_document() {
     assert!(last.contains("\"9000-x\""), "{last}");
     assert!(run.events.len() > 1, "there was more than one batch");
     assert!(run.events.is_sorted_by(|left, right| left.event < right.event));
+}
+
+/// Undoes the last commits of a run, as if it had been killed before them: the state is put back as
+/// it was when the run had begun to write.
+fn forget_commits(home: &Home, open: &Checkpoint) {
+    let state = home.dir.path().join(".plainfold/state");
+    let state = Checkpoints::open(&state, Bounds::DEFAULT).unwrap().state;
+    state.turn().commit(&"books".into(), &Commit::new(open.clone()), &[]).unwrap();
+}
+
+#[tokio::test]
+async fn what_was_published_and_not_committed_is_told_of_by_the_next_run() {
+    let home = Home::new();
+    let first = vec![row("old", "1-x", "1"), row("doomed", "1-x", "2")];
+    home.run(vec![script(first, "2")]).await.outcome.unwrap();
+    let open = Checkpoint {
+        position: Some(at("2")),
+        attachments: true,
+        open_since: Some(jiff::Timestamp::now()),
+        ..Checkpoint::default()
+    };
+    // The first document was written long before.
+    let body = std::fs::File::options().append(true).open(home.path("old/document.json")).unwrap();
+    body.set_modified(std::time::UNIX_EPOCH).unwrap();
+
+    let more =
+        || vec![row("old", "1-x", "3"), row("new", "1-x", "4"), deleted("doomed", "2-x", "5")];
+    home.run(vec![script(more(), "5")]).await.outcome.unwrap();
+    // What a kill between publishing and committing leaves: the removed folder is in staging.
+    let aside = home.dir.path().join(".plainfold/staging/7~books");
+    std::fs::create_dir_all(&aside).unwrap();
+    std::fs::write(aside.join("document.json"), r#"{"_id":"doomed","_rev":"1-x"}"#).unwrap();
+    forget_commits(&home, &open);
+
+    let run = home.run(vec![script(more(), "5")]).await;
+    assert_eq!(run.opened, [Since::Position(at("2"))]);
+    assert_eq!(run.report.documents, 0, "nothing is written again");
+    let mut told: Vec<_> =
+        run.events.iter().map(|event| (event.document.as_str(), event.deleted)).collect();
+    told.sort_unstable();
+    assert_eq!(told, [("doomed", true), ("new", false)]);
+
+    // A run that ended in good order leaves nothing to tell.
+    let run = home.run(vec![script(more(), "5")]).await;
+    assert!(run.events.is_empty());
 }
 
 #[tokio::test]

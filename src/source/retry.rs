@@ -215,10 +215,12 @@ impl Patience {
         let pause = self.pauses.next().unwrap_or(self.policy.longest).max(asked);
         let now = Instant::now();
         let stuck_for = now - *self.stuck_since.get_or_insert(now);
-        if self.policy.give_up_after.is_some_and(|patience| stuck_for + pause > patience) {
-            return Err(error);
+        match self.policy.give_up_after {
+            None => Ok((error, pause)),
+            Some(patience) if stuck_for >= patience => Err(error),
+            // One last try when patience ends.
+            Some(patience) => Ok((error, pause.min(patience - stuck_for))),
         }
-        Ok((error, pause))
     }
 }
 

@@ -13,6 +13,9 @@ use crate::document::{Attachment, Change, DocumentId, Position, Revision};
 
 pub type Said = Result<FeedEvent, SourceError>;
 
+/// An attachment's bytes, and the errors that come before them.
+pub type Blob = (Bytes, Vec<SourceError>);
+
 /// A source with a script.
 #[derive(Default)]
 pub struct Scripted {
@@ -23,7 +26,7 @@ pub struct Scripted {
     /// What `document` answers; unknown otherwise.
     pub documents: Mutex<HashMap<DocumentId, Change>>,
     /// The bytes of attachments by name, and how often each fails before it comes.
-    pub blobs: Mutex<HashMap<Arc<str>, (Bytes, Vec<SourceError>)>>,
+    pub blobs: Mutex<HashMap<Arc<str>, Blob>>,
     /// Whether the feed stays open after its script.
     pub stays_open: bool,
 }

@@ -9,6 +9,7 @@
 mod env;
 
 mod crash;
+mod docs;
 mod environment;
 mod faults;
 mod fixture;
@@ -16,4 +17,5 @@ mod guard;
 mod layers;
 mod live;
 mod pouchdb;
+mod recorded;
 mod systemd;

@@ -42,6 +42,17 @@ pub(super) async fn stream(
     revision: &Revision,
     attachment: &Attachment,
 ) -> Result<ByteStream, SourceError> {
+    open(database, id, revision, attachment, attachment.gzipped).await
+}
+
+/// Opens a stream of one attachment's bytes, asked for gzipped or as they are.
+async fn open(
+    database: &Database,
+    id: &DocumentId,
+    revision: &Revision,
+    attachment: &Attachment,
+    gzip: bool,
+) -> Result<ByteStream, SourceError> {
     let subject = subject(database, id, revision, attachment);
     if !can_address(id, &attachment.name) {
         let wanted =
@@ -50,7 +61,7 @@ pub(super) async fn stream(
         let bytes = answers.pop().unwrap_or_else(|| Err(missing(&subject)))?;
         return Ok(stream::iter([Ok(bytes)]).boxed());
     }
-    let opened = database.attachment(id, revision, &attachment.name, attachment.gzipped).await;
+    let opened = database.attachment(id, revision, &attachment.name, gzip).await;
     let answer = opened.map_err(|error| match SourceError::from(error) {
         SourceError::Missing { what } => {
             SourceError::Missing { what: format!("{} ({what})", missing(&subject)) }
@@ -74,11 +85,17 @@ pub(super) async fn many(
 ) -> Result<Vec<Result<Bytes, SourceError>>, SourceError> {
     let mut answers: Vec<Option<Result<Bytes, SourceError>>> = vec![None; wanted.len()];
     let (batches, mut singles) = plan(wanted);
+    // What came whole and does not match its digest: the digest may be that of gzipped bytes though
+    // nothing says so, and only those bytes can tell.
+    let mut doubtful = Vec::new();
     for batch in batches {
         let asked: Vec<&Wanted> = batch.iter().filter_map(|&index| wanted.get(index)).collect();
         match bulk(database, &asked).await {
             Ok(found) => {
                 for (index, answer) in batch.into_iter().zip(found) {
+                    if matches!(answer, Err(SourceError::Transient { .. })) {
+                        doubtful.push(index);
+                    }
                     answers[index] = Some(answer);
                 }
             }
@@ -89,9 +106,11 @@ pub(super) async fn many(
             Err(_) => singles.extend(batch),
         }
     }
-    let asked = singles.into_iter().map(|index| async move {
+    let singles = singles.into_iter().map(|index| (index, false));
+    let doubtful = doubtful.into_iter().map(|index| (index, true));
+    let asked = singles.chain(doubtful).map(|(index, gzip)| async move {
         let Some(one) = wanted.get(index) else { return (index, None) };
-        (index, Some(whole(database, one).await))
+        (index, Some(whole(database, one, gzip).await))
     });
     // Collected first: a lazily mapped iterator would tie the future to the closure's lifetime.
     let asked: Vec<_> = asked.collect();
@@ -201,10 +220,11 @@ async fn bulk(
     Ok(answers.collect())
 }
 
-/// Reads one attachment into memory.
-async fn whole(database: &Database, wanted: &Wanted) -> Result<Bytes, SourceError> {
+/// Reads one attachment into memory. `gzip` asks for it gzipped whatever its stub says.
+async fn whole(database: &Database, wanted: &Wanted, gzip: bool) -> Result<Bytes, SourceError> {
     let Wanted { id, revision, attachment } = wanted;
-    let mut pieces = stream(database, id, revision, attachment).await?;
+    let gzip = gzip || attachment.gzipped;
+    let mut pieces = open(database, id, revision, attachment, gzip).await?;
     let mut whole = BytesMut::new();
     while let Some(piece) = pieces.next().await {
         let piece = piece?;

@@ -118,8 +118,9 @@ impl CouchStore {
         let listed = self.client.all_databases().await.map_err(|error| match error.kind() {
             Kind::Refused => SourceError::Refused {
                 what: format!(
-                    "{error}. To list databases takes an admin: give one's credentials, or name \
-                     one database in the URL"
+                    "{}. To list databases takes an admin: give one's credentials, or name \
+                     one database in the URL",
+                    error.to_string().trim_end_matches('.'),
                 ),
             },
             _ => error.into(),

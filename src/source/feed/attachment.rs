@@ -34,7 +34,8 @@ pub(super) async fn open(
         digest: digest.filter(|digest| digest.starts_with("md5-")),
     };
     match Locator::parse(text) {
-        Some(Locator::Stub) => Err(SourceError::missing(format!(
+        // However often it is asked: a recorded feed does not change.
+        Some(Locator::Stub) => Err(SourceError::permanent(format!(
             "the feed holds only a stub of {what}: record it with attachments=true"
         ))),
         Some(Locator::Range(range, gzipped)) => {

@@ -77,10 +77,9 @@ fn read_row(feed: &FeedFile, file: &Arc<File>, start: u64) -> Result<Reading, So
     let mut lines = Lines::new(start, SHORT_LINE);
     let result = each_line(file, &mut lines, &check, &mut see)
         .and_then(|()| lines.rest().map_or(Ok(()), &mut see));
-    let place = feed.place(start);
     match (reading, result) {
         (Some(Ok(reading)), _) => Ok(reading),
-        (Some(Err(Broken { fault, .. })), _) => Err(match fault.within(&place) {
+        (Some(Err(Broken { fault, .. })), _) => Err(match fault {
             Fault::Missing(what) => SourceError::Missing { what },
             Fault::Wrong(what) => SourceError::Permanent { what },
         }),

@@ -22,7 +22,7 @@ async fn inline_data_becomes_an_attachment_and_a_stub() {
     assert_eq!(attachments[0].content, Content::Inline(Bytes::from_static(b"hello")));
     assert_eq!(attachments[0].digest.as_deref(), Some(&*digest));
     let error = read(&feed.source(), &changes[0], 1).await.unwrap_err();
-    assert!(matches!(error, SourceError::Missing { .. }));
+    assert!(matches!(error, SourceError::Permanent { .. }));
     assert!(error.to_string().contains("record it with attachments=true"), "{error}");
 }
 
@@ -34,14 +34,19 @@ async fn an_inline_attachment_that_couchdb_keeps_gzipped_comes_out_as_it_was_put
     let feed = Feed::of(&text);
     let changes = feed.changes(Since::Start).await;
     let notes = &document(&changes[0]).attachments[1];
-    let put_in =
-        include_str!("../recorded/attachment-identity.http").split_once("\r\n\r\n").unwrap().1;
+    let put_in = include_str!("../../../../fixtures/couchdb-3.4.3/attachment-identity.http")
+        .split_once("\r\n\r\n")
+        .unwrap()
+        .1;
     assert_eq!(notes.content, Content::Inline(Bytes::from_static(put_in.as_bytes())));
     assert!(notes.gzipped);
     assert!(!document(&changes[0]).attachments[0].gzipped);
 
     // The stubs that we put in are those that the server itself gives.
-    let stubs = include_str!("../recorded/document-stubs.http").split_once("\r\n\r\n").unwrap().1;
+    let stubs = include_str!("../../../../fixtures/couchdb-3.4.3/document-stubs.http")
+        .split_once("\r\n\r\n")
+        .unwrap()
+        .1;
     assert_eq!(body(&changes[0]), stubs.trim_end());
 
     // Without att_encoding_info the server does not say so.

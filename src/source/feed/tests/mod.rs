@@ -20,7 +20,7 @@ use crate::source::{FeedEvent, Since, Unreadable, Wanted};
 
 macro_rules! recorded {
     ($name:literal) => {
-        unchunked(include_str!(concat!("../recorded/", $name, ".http")))
+        unchunked(include_str!(concat!("../../../../fixtures/couchdb-3.4.3/", $name, ".http")))
     };
 }
 

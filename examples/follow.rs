@@ -1,0 +1,47 @@
+//! Mirrors a source with the library, and prints the write events until it has caught up.
+//!
+//! ```sh
+//! cargo run --example follow -- feed:fixtures/library.ndjson ./mirror
+//! ```
+
+// An example may speak to the terminal; the library never does.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use plainfold::agent::Notice;
+use plainfold::config::MirrorConfig;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(source), Some(directory)) = (arguments.next(), arguments.next()) else {
+        return Err("give a source and a directory".into());
+    };
+    let agent = MirrorConfig::new(&source, directory)?.live(true).start().await?;
+
+    // From event 0 on, which is all that the journal holds and whatever comes. This subscription
+    // never misses an event; `agent.events()` is a plain broadcast channel, which may.
+    let mut events = agent.watcher().subscribe(Some(0));
+    let printing = tokio::spawn(async move {
+        let mut count = 0;
+        while let Ok(Some(notice)) = events.next().await {
+            if let Notice::Event(event) = notice {
+                let what = if event.deleted { "removed" } else { "wrote" };
+                println!("{what} {}/{}", event.collection, event.document);
+                count += 1;
+            }
+        }
+        count
+    });
+
+    if !agent.caught_up().await {
+        eprintln!("it ended before it had caught up");
+    }
+    agent.cancel(); // The batch in hand is finished.
+    let outcome = agent.join().await;
+    let count = printing.await?;
+    println!("{count} events, {} failures", outcome.failures.len());
+    for error in &outcome.errors {
+        eprintln!("{error}");
+    }
+    Ok(())
+}

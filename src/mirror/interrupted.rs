@@ -1,0 +1,82 @@
+//! What an interrupted run had in hand: published perhaps, and perhaps not committed, so that
+//! subscribers may not have been told.
+//!
+//! A folder that was replaced or removed lies in staging until its commit is durable, and a body
+//! that was written tells by its time. Both serve the next run to tell of such documents again.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::time::SystemTime;
+
+use super::beneath::Folder;
+use super::collection::Collection;
+use super::error::MirrorError;
+use super::layout::{ATTACHMENTS, DOCUMENT, attachment_path, document_path};
+use crate::document::{DocumentId, Head, Revision};
+
+/// The documents found in staging, with the revisions found there, by the encoded name of their
+/// collection.
+pub(super) type Interrupted = HashMap<String, HashMap<DocumentId, Revision>>;
+
+/// Stands between the number of a temporary name and the collection. No encoded name has it but for
+/// long ones, and the first one counts.
+const SEPARATOR: char = '~';
+
+/// A name in staging.
+pub(super) fn temporary_name(number: u64, collection: &str) -> String {
+    format!("{number:x}{SEPARATOR}{collection}")
+}
+
+/// Reads staging before it is swept.
+pub(super) fn find(staging: &Folder) -> Result<Interrupted, MirrorError> {
+    let mut found = Interrupted::new();
+    for name in staging.names()? {
+        let Some((_, collection)) = name.split_once(SEPARATOR) else { continue };
+        // Files are bodies and attachments that were not published yet.
+        let Ok(Some(folder)) = staging.open(&name) else { continue };
+        let Some(mut file) = folder.open_file(DOCUMENT)? else { continue };
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)
+            .map_err(|error| MirrorError::io("read", folder.path().join(DOCUMENT), error))?;
+        let head = Head::read(&text).unwrap_or_default();
+        if let Some(id) = head.id {
+            let revision = Revision::from(head.revision.as_deref().unwrap_or_default());
+            found.entry(collection.to_owned()).or_default().insert((&*id).into(), revision);
+        }
+    }
+    Ok(found)
+}
+
+impl Collection {
+    /// The documents whose folders an interrupted run was replacing or removing, and a revision that
+    /// each had.
+    pub fn interrupted(&self) -> HashMap<DocumentId, Revision> {
+        self.mirror.interrupted.get(&*self.encoded).cloned().unwrap_or_default()
+    }
+
+    /// The files of a document whose body was written at `since` or later, relative to the mirror.
+    pub fn written_since(
+        &self,
+        id: &str,
+        since: SystemTime,
+    ) -> Result<Option<Vec<String>>, MirrorError> {
+        let name = self.document_name(id);
+        let Ok(Some(folder)) = self.folder.open(name.as_str()) else { return Ok(None) };
+        let Some(file) = folder.open_file(DOCUMENT)? else { return Ok(None) };
+        let written = file
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .map_err(|error| MirrorError::io("look at", folder.path().join(DOCUMENT), error))?;
+        if written < since {
+            return Ok(None);
+        }
+        let mut files = vec![document_path(&self.encoded, name.as_str())];
+        if let Ok(Some(attachments)) = folder.open(ATTACHMENTS) {
+            let mut names = attachments.names()?;
+            names.sort_unstable();
+            let path = |file: &String| attachment_path(&self.encoded, name.as_str(), file);
+            files.extend(names.iter().map(path));
+        }
+        Ok(Some(files))
+    }
+}
