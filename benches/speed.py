@@ -145,7 +145,7 @@ def main():
     harness.table(
         [
             "file system", "time ÷ bare's", "median ÷ median", "CPU ÷ bare's", "Plainfold", "bare",
-            "Plainfold user + system", "bare user + system", "syncfs each", "peak",
+            "Plainfold user + system", "bare user + system", "syncfs each",
         ],
         rows,
     )
@@ -167,7 +167,6 @@ def row(name, syncs, ours, theirs, options):
         f"{best(ours).user:.2f} + {best(ours).system:.2f} s",
         f"{best(theirs).user:.2f} + {best(theirs).system:.2f} s",
         syncs,
-        f"{max(usage.peak for usage in ours) / MIB:.0f} MiB",
     ]
 
 
