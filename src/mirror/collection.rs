@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::beneath::Folder;
 use super::error::MirrorError;
+use super::newcomers::Newcomers;
 use super::{Mirror, format, names};
 use crate::document::CollectionName;
 
@@ -19,6 +20,8 @@ pub struct Collection {
     pub(super) encoded: Arc<str>,
     name: CollectionName,
     created: bool,
+    /// Kept where the folder held nothing when it was opened.
+    pub(super) newcomers: Option<Arc<Newcomers>>,
 }
 
 /// What `.plainfold/collections/<folder>.json` says of a collection.
@@ -50,13 +53,17 @@ impl Collection {
         if created {
             mirror.root.sync()?;
         }
-        let collection = Self {
+        let mut collection = Self {
             mirror: Arc::clone(mirror),
             folder: Arc::new(folder),
             encoded,
             name: name.clone(),
             created,
+            newcomers: None,
         };
+        if collection.is_empty()? {
+            collection.newcomers = Some(Arc::new(Newcomers::new()));
+        }
         if collection.record()?.is_none() {
             collection.write_record(String::new())?;
         }

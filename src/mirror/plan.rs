@@ -75,7 +75,12 @@ impl Collection {
     /// Decides what a change means here.
     pub fn plan(&self, change: &Change, authority: Authority) -> Result<Plan, MirrorError> {
         let name = self.document_name(change.id.as_str());
-        let found = self.look(&name)?;
+        let newcomers = self.newcomers.as_ref();
+        let found = match newcomers.is_some_and(|newcomers| newcomers.welcome(name.as_str())) {
+            // Should something stand there all the same, publishing finds it in its way.
+            true => Found::Nothing,
+            false => self.look(&name)?,
+        };
         if let Found::Document(held) = &found
             && let Some(held) = &held.revision
             && authority == Authority::Feed

@@ -215,6 +215,23 @@ fn planted_links_are_replaced_and_never_followed() {
 }
 
 #[test]
+fn what_stands_unseen_in_a_new_documents_place_is_replaced_and_never_followed() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("document.json"), "precious").unwrap();
+    let bench = Bench::new();
+    symlink(outside.path(), bench.path("a")).unwrap();
+    fs::write(bench.path("b"), "x").unwrap();
+    fs::create_dir(bench.path("c")).unwrap();
+    for id in ["a", "b", "c"] {
+        bench.apply(&present(id, "1-x", &[])).unwrap();
+        assert!(fs::symlink_metadata(bench.path(id)).unwrap().is_dir(), "{id}");
+        assert!(bench.read(&format!("{id}/document.json")).contains("1-x"), "{id}");
+    }
+    let precious = fs::read_to_string(outside.path().join("document.json")).unwrap();
+    assert_eq!(precious, "precious");
+}
+
+#[test]
 fn a_link_in_a_collections_place_stops_it() {
     let dir = tempfile::tempdir().unwrap();
     let outside = tempfile::tempdir().unwrap();
