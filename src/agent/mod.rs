@@ -435,7 +435,7 @@ impl Supervisor {
 
     fn fail(&mut self, collection: CollectionName, error: PipelineError) {
         tracing::error!(%collection, "{error}");
-        if let PipelineError::Source(SourceError::Missing { .. }) = &error
+        if let PipelineError::Source(_) = &error
             && let Err(error) = self.shared.mirror.forget_empty(&collection)
         {
             tracing::warn!(%collection, "{error}");
@@ -469,7 +469,7 @@ impl Supervisor {
             if !self.shared.members().contains_key(&name) {
                 tracing::info!(
                     collection = %name,
-                    "is in the mirror and was not followed in this run; it is kept as it is",
+                    "a collection of the mirror was not followed in this run; it is kept as it is",
                 );
             }
         }
