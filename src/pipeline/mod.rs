@@ -1,7 +1,7 @@
 //! One collection: source -> mirror -> checkpoint -> events.
 //!
-//! Three tasks overlap: [`gather`] reads the feed into batches, [`prepare`] plans them, fetches
-//! attachments and stages files, [`settle`] makes them durable, publishes, commits and tells
+//! Three tasks overlap: `gather` reads the feed into batches, `prepare` plans them, fetches
+//! attachments and stages files, `settle` makes them durable, publishes, commits and tells
 //! subscribers. Two batches may be in flight, and they commit in order. The pipeline must not know
 //! which store it follows, HTTP, or signals.
 
