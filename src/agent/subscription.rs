@@ -141,3 +141,122 @@ async fn read_page(
     let parse = |text: &str| serde_json::from_str::<WriteEvent>(text).ok().map(Arc::new);
     Ok((records.iter().filter_map(|record| parse(&record.text)).collect(), first))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{Bounds, Checkpoint, Commit, Record};
+
+    struct Journal {
+        _dir: tempfile::TempDir,
+        checkpoints: Arc<Checkpoints>,
+        channel: Broadcast,
+        ended: CancellationToken,
+    }
+
+    impl Journal {
+        fn new(bounds: Bounds) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let state = Checkpoints::open(&dir.path().join("state"), bounds).unwrap().state;
+            Self {
+                _dir: dir,
+                checkpoints: Arc::new(state),
+                channel: Broadcast::new(),
+                ended: CancellationToken::new(),
+            }
+        }
+
+        fn subscribe(&self, since: Option<u64>) -> Subscription {
+            Subscription::new(&self.checkpoints, &self.channel, since, self.ended.clone())
+        }
+
+        /// Commits and broadcasts events as a pipeline does.
+        fn write(&self, count: usize) {
+            let mut turn = self.checkpoints.turn();
+            let first = turn.draw(count).unwrap();
+            let events: Vec<_> = (first..first + count as u64).map(event).collect();
+            let text = |event: &WriteEvent| serde_json::to_string(event).unwrap();
+            let records: Vec<_> = events
+                .iter()
+                .map(|event| Record { number: event.event, text: text(event) })
+                .collect();
+            turn.commit(&"books".into(), &Commit::new(Checkpoint::default()), &records).unwrap();
+            events.into_iter().for_each(|event| self.channel.send(Arc::new(event)));
+        }
+    }
+
+    fn event(number: u64) -> WriteEvent {
+        WriteEvent {
+            event: number,
+            collection: "books".into(),
+            document: format!("d{number}").as_str().into(),
+            files: Vec::new(),
+            deleted: false,
+            revision: "1-x".into(),
+            position: None,
+            at: jiff::Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    /// What a subscription says until it ends, shortened: numbers of events, and notices.
+    async fn told(mut subscription: Subscription) -> (Vec<u64>, Vec<String>) {
+        let (mut numbers, mut notices) = (Vec::new(), Vec::new());
+        while let Some(notice) = subscription.next().await.unwrap() {
+            match &notice {
+                Notice::Event(event) => numbers.push(event.event),
+                other => notices.push(other.line()),
+            }
+        }
+        (numbers, notices)
+    }
+
+    #[tokio::test]
+    async fn a_slow_subscriber_is_told_how_much_it_lagged_and_recovers_all_of_it() {
+        let journal = Journal::new(Bounds::DEFAULT);
+        let subscription = journal.subscribe(None);
+        let count = Broadcast::CAPACITY + 700;
+        journal.write(count);
+        journal.ended.cancel();
+        let (numbers, notices) = told(subscription).await;
+        assert_eq!(notices, ["{\"lagged\":700}\n"]);
+        assert!(numbers.into_iter().eq(1..=count as u64), "each once and in order");
+    }
+
+    #[tokio::test]
+    async fn what_was_missed_comes_first_and_what_comes_meanwhile_comes_once() {
+        let journal = Journal::new(Bounds::DEFAULT);
+        journal.write(10);
+        let subscription = journal.subscribe(Some(4));
+        journal.write(5);
+        journal.ended.cancel();
+        let (numbers, notices) = told(subscription).await;
+        assert_eq!(numbers, (5..=15).collect::<Vec<_>>());
+        assert!(notices.is_empty(), "{notices:?}");
+    }
+
+    #[tokio::test]
+    async fn what_has_left_the_journal_is_said_to_have_expired() {
+        let journal = Journal::new(Bounds { events: 5, ..Bounds::DEFAULT });
+        (0..10).for_each(|_| journal.write(1));
+        journal.ended.cancel();
+        let (numbers, notices) = told(journal.subscribe(Some(2))).await;
+        assert_eq!(notices, ["{\"expired\":{\"first\":3,\"last\":5}}\n"]);
+        assert_eq!(numbers, [6, 7, 8, 9, 10]);
+    }
+
+    #[tokio::test]
+    async fn after_the_state_is_lost_all_that_was_told_has_expired() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let given = {
+            let state = Checkpoints::open(&path, Bounds::DEFAULT).unwrap().state;
+            state.turn().draw(7).unwrap() + 6
+        };
+        std::fs::remove_dir_all(&path).unwrap();
+        let state = Arc::new(Checkpoints::open(&path, Bounds::DEFAULT).unwrap().state);
+        let (numbers, notices) = told(Subscription::of_journal(&state, 3)).await;
+        assert!(numbers.is_empty());
+        assert!(notices[0].starts_with("{\"expired\":{\"first\":4,"), "{notices:?}");
+        assert!(state.last_number() >= given);
+    }
+}

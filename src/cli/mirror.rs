@@ -183,18 +183,24 @@ fn password(file: Option<&Path>) -> anyhow::Result<Option<SecretString>> {
     Ok(Some(text.trim_end_matches(['\r', '\n']).into()))
 }
 
-/// Cancelled by the first SIGINT or SIGTERM.
+/// Cancelled by the first SIGINT or SIGTERM. A second one ends the process at once, as a kill would:
+/// the next run goes on from the checkpoint.
 fn signals() -> anyhow::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
     let token = CancellationToken::new();
     let told = token.clone();
     tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+        for cancelled in [false, true] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if cancelled {
+                std::process::exit(i32::from(Exit::Interrupted as u8));
+            }
+            told.cancel();
         }
-        told.cancel();
     });
     Ok(token)
 }

@@ -60,14 +60,12 @@ impl Bars {
         let bar = self.by_name.entry(report.collection.clone()).or_insert_with(|| {
             let bar = bars.add(ProgressBar::no_length());
             bar.set_prefix(shortened(report.collection.as_str(), 20));
-            bar.set_style(style(false));
+            bar.set_style(style(Drawn::Counted));
             bar
         });
         let done = report.documents + report.deletions + report.unchanged;
         if let Some(progress) = report.progress.filter(|progress| progress.total > 0) {
-            if bar.length().is_none() {
-                bar.set_style(style(true));
-            }
+            bar.set_style(style(if report.caught_up { Drawn::Full } else { Drawn::Measured }));
             bar.set_length(progress.total);
             bar.set_position(progress.done.min(progress.total));
         } else {
@@ -90,10 +88,18 @@ fn terminal() -> console::Term {
     console::Term::stderr()
 }
 
-fn style(measured: bool) -> ProgressStyle {
-    let template = match measured {
-        true => "{prefix:20} {bar:24.cyan/dim} {percent:>3}% {msg}, {eta} left",
-        false => "{prefix:20} {spinner} {msg}",
+/// What is known of a bar's length.
+enum Drawn {
+    Counted,
+    Measured,
+    Full,
+}
+
+fn style(drawn: Drawn) -> ProgressStyle {
+    let template = match drawn {
+        Drawn::Counted => "{prefix:20} {spinner} {msg}",
+        Drawn::Measured => "{prefix:20} {bar:24.cyan/dim} {percent:>3}% {msg}, {eta} left",
+        Drawn::Full => "{prefix:20} {bar:24.cyan/dim} {percent:>3}% {msg}",
     };
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

@@ -35,7 +35,7 @@ struct Record {
 }
 
 impl Mirror {
-    /// Removes what opening a collection has left, if it came to hold nothing: its name may have
+    /// Removes what opening a collection has left, if it came to hold nothing: its source may have
     /// been mistyped.
     pub fn forget_empty(&self, name: &CollectionName) -> Result<(), MirrorError> {
         let encoded = self.encode(name.as_str());

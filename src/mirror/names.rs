@@ -47,6 +47,11 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether the text cannot be read back from the name alone.
+    pub fn is_shortened(&self) -> bool {
+        self.0.len() > 1 && self.0.contains(MARK)
+    }
 }
 
 impl fmt::Display for Name {

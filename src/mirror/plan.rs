@@ -36,6 +36,9 @@ pub enum Plan {
     Write(Write),
     /// The document is to be removed.
     Remove(Name),
+    /// The id is too long for a name, and the body does not carry it: once written, it could not
+    /// be read back from the tree.
+    Nameless,
 }
 
 /// How a document is to be written.
@@ -92,6 +95,11 @@ impl Collection {
             (DocumentState::Deleted(_), Found::Document(_)) => Ok(Plan::Remove(name)),
             // What is no document of ours is nobody's business here.
             (DocumentState::Deleted(_), Found::Nothing | Found::Foreign) => Ok(Plan::Unchanged),
+            (DocumentState::Present(document), _)
+                if name.is_shortened() && !carries(&document.body, change.id.as_str()) =>
+            {
+                Ok(Plan::Nameless)
+            }
             (DocumentState::Present(document), Found::Document(held)) => {
                 self.plan_replacement(name, &change.revision, document, &held)
             }
@@ -171,6 +179,11 @@ impl Collection {
         let Some(file) = folder.open_file(DOCUMENT)? else { return Ok(Found::Foreign) };
         Ok(Found::Document(Box::new(Held::read(folder, file)?)))
     }
+}
+
+/// Whether a body tells this id.
+fn carries(body: &[u8], id: &str) -> bool {
+    Head::read(body).is_ok_and(|head| head.id.as_deref() == Some(id))
 }
 
 enum Found {

@@ -47,7 +47,7 @@ impl Bench {
     fn apply(&self, change: &Change) -> Option<Published> {
         let (mirror, sync) = (&self.collection.mirror, Sync::Each);
         let staged = match self.plan(change) {
-            Plan::Unchanged | Plan::Older { .. } => return None,
+            Plan::Unchanged | Plan::Older { .. } | Plan::Nameless => return None,
             removal @ Plan::Remove(_) => self.collection.stage_removal(removal).unwrap(),
             Plan::Write(write) => {
                 let DocumentState::Present(document) = &change.state else { panic!("a removal") };
@@ -264,6 +264,17 @@ fn ids_that_mean_something_to_a_file_system_stay_inside_and_are_read_back() {
     expected.sort_unstable();
     assert_eq!(held, expected);
     assert_eq!(fs::read_dir(bench.path("")).unwrap().count(), ids.len());
+}
+
+#[test]
+fn a_long_id_that_the_body_does_not_carry_is_refused_before_it_is_lost() {
+    let bench = Bench::new();
+    let id = "long".repeat(100);
+    let mut change = present(&id, "1-x", &[]);
+    assert!(matches!(bench.plan(&change), Plan::Write(_)));
+    let body = Bytes::from(r#"{"_rev":"1-x"}"#);
+    change.state = DocumentState::Present(Document { body, attachments: Vec::new() });
+    assert!(matches!(bench.plan(&change), Plan::Nameless));
 }
 
 #[test]

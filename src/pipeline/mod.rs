@@ -1,7 +1,7 @@
 //! One collection: source -> mirror -> checkpoint -> events.
 //!
-//! Three tasks overlap: [`gather`] reads the feed into batches, [`prepare`] plans them, fetches
-//! attachments and stages files, [`settle`] makes them durable, publishes, commits and tells
+//! Three tasks overlap: `gather` reads the feed into batches, `prepare` plans them, fetches
+//! attachments and stages files, `settle` makes them durable, publishes, commits and tells
 //! subscribers. Two batches may be in flight, and they commit in order. The pipeline must not know
 //! which store it follows, HTTP, or signals.
 
@@ -210,15 +210,15 @@ impl Pipeline {
     /// Where the feed has to be opened, by what the state and the tree say.
     fn since(&self) -> Result<Since, PipelineError> {
         let checkpoint = self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
+        if let Some(reason) = checkpoint.scanning {
+            return Ok(Since::Scan(reason));
+        }
         if self.collection.is_empty()? {
             return Ok(match (checkpoint.position, self.collection.is_new()) {
                 // All its documents are deleted, or it never had any.
                 (Some(position), false) => Since::Position(position),
                 (_, _) => Since::Start,
             });
-        }
-        if let Some(reason) = checkpoint.scanning {
-            return Ok(Since::Scan(reason));
         }
         let Some(position) = checkpoint.position else {
             if checkpoint.open_since.is_some() {

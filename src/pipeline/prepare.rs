@@ -56,6 +56,7 @@ struct Planned {
     older: Vec<(Change, Revision)>,
     unchanged: Vec<DocumentId>,
     untold: Vec<(Meta, Vec<String>)>,
+    failed: Vec<Failure>,
 }
 
 impl Pipeline {
@@ -87,6 +88,7 @@ impl Pipeline {
             };
             planned.staged.extend(spawn_blocking(stage).await??);
         }
+        failed.extend(planned.failed);
         let unchanged = planned.unchanged.len() as u64;
         let mut settled = batch.gone;
         settled.extend(planned.unchanged);
@@ -147,6 +149,7 @@ impl Planned {
         self.older.extend(other.older);
         self.unchanged.extend(other.unchanged);
         self.untold.extend(other.untold);
+        self.failed.extend(other.failed);
     }
 }
 
@@ -175,6 +178,11 @@ fn plan_items(
                 } else {
                     planned.pending.push(pending);
                 }
+            }
+            Plan::Nameless => {
+                let reason = "its id is longer than the name of a folder can be, and its body does \
+                              not carry it as `_id`, so that it could not be read back";
+                planned.failed.push(failures::of_change(&change, reason.to_owned()));
             }
             removal @ Plan::Remove(_) => {
                 if let Some(staged) = collection.stage_removal(removal) {

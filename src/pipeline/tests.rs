@@ -203,6 +203,20 @@ async fn a_scan_removes_what_was_not_listed_and_only_when_the_listing_is_complet
 }
 
 #[tokio::test]
+async fn a_scan_that_was_interrupted_over_an_empty_tree_comes_to_its_end() {
+    let home = Home::new();
+    let started = || Ok(FeedEvent::ScanStarted { reason: "x".into() });
+    let broken = Err(SourceError::permanent("broken"));
+    let expired = Err(SourceError::Expired { reason: "x".into() });
+    home.run(vec![vec![expired], vec![started(), broken]]).await.outcome.unwrap_err();
+    let finished = Ok(FeedEvent::ScanFinished { position: at("1"), exhaustive: true });
+    let whole = vec![started(), row("a", "1-x", "1"), finished, Ok(FeedEvent::CaughtUp)];
+    let run = home.run(vec![whole]).await;
+    assert_eq!(run.opened, [Since::Scan("x".into())]);
+    assert_eq!(home.run(vec![end("1")]).await.opened, [Since::Position(at("1"))]);
+}
+
+#[tokio::test]
 async fn a_scan_with_a_row_that_names_nobody_removes_nothing() {
     let home = Home::new();
     home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();

@@ -39,6 +39,17 @@ pub struct DatabaseInfo {
     /// Deleted documents; pouchdb-server does not tell.
     #[serde(default)]
     pub doc_del_count: u64,
+    /// How large it is; pouchdb-server does not tell.
+    #[serde(default)]
+    pub sizes: Sizes,
+}
+
+/// How large a database is.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct Sizes {
+    /// Bytes of its documents' bodies and attachments, before compression.
+    #[serde(default)]
+    pub external: u64,
 }
 
 /// Revisions of one document that a database does not know.

@@ -35,7 +35,7 @@ pub enum Feed {
     /// All there are now.
     Normal {
         /// Tell a place only at every so many rows, which makes CouchDB half as fast again.
-        seq_interval: Option<u32>,
+        seq_interval: Option<u64>,
     },
     /// All there are now and all that come later.
     Continuous {

@@ -16,13 +16,17 @@ use super::origin::{Origin, RECREATED, is_number};
 use super::reader::{Heard, Reader};
 use super::row::{self, Bodiless, Row};
 use crate::client::couchdb::rows::{Frame, Shape};
-use crate::client::couchdb::{Changes, Database, Feed as FeedShape, bounded};
+use crate::client::couchdb::{Changes, Database, DatabaseInfo, Feed as FeedShape, bounded};
 use crate::document::{Anchor, Change, Position};
 use crate::source::{FeedEvent, Mode, Progress, Since, SourceError, Unreadable};
 
-/// How many rows of a catch-up stand between two that tell their place: CouchDB is half as fast
-/// again for it, and less than this is read again after a crash.
-const SEQ_INTERVAL: u32 = 1000;
+/// At most so many rows of a catch-up stand between two that tell their place: CouchDB is half as
+/// fast again for it, and what stands between is read again when the connection breaks.
+const MOST_UNPLACED_ROWS: u64 = 1000;
+
+/// At most about so many bytes stand between two rows that tell their place, so that a connection
+/// that breaks now and then still gets ahead among large documents.
+const MOST_UNPLACED_BYTES: u64 = 8 << 20;
 
 /// How many rows stand between two words about progress.
 const PROGRESS_INTERVAL: u64 = 1000;
@@ -44,6 +48,7 @@ pub(super) fn events(
         last: None,
         progress: None,
         fresh: false,
+        interval: MOST_UNPLACED_ROWS,
         checked: Instant::now(),
         ready: VecDeque::new(),
         state: State::Opening(since),
@@ -87,6 +92,8 @@ struct Feed {
     progress: Option<Progress>,
     /// Whether rows have come since we were last caught up.
     fresh: bool,
+    /// How many rows of a catch-up stand between two that tell their place.
+    interval: u64,
     /// When the database was last asked whether it is still the same.
     checked: Instant,
     /// What is to be yielded before anything else is done.
@@ -137,18 +144,25 @@ impl Feed {
 
     /// Opens the feed from its beginning.
     async fn read_all(&mut self) -> Result<State, SourceError> {
-        let info = self.database.info().await?;
-        self.origin = Origin::of(&info);
+        let info = self.ask().await?;
         let progress = Progress { done: 0, total: info.doc_count + info.doc_del_count };
         self.progress = Some(progress);
         self.ready.push_back(FeedEvent::Progress(progress));
         self.open(None, None).await
     }
 
-    /// Opens the feed after a position of CouchDB, if the database is still the one it was.
-    async fn resume(&mut self, position: Position) -> Result<State, SourceError> {
+    /// Asks the database about itself.
+    async fn ask(&mut self) -> Result<DatabaseInfo, SourceError> {
         let info = self.database.info().await?;
         self.origin = Origin::of(&info);
+        let mean = info.sizes.external / info.doc_count.max(1);
+        self.interval = (MOST_UNPLACED_BYTES / mean.max(1)).clamp(1, MOST_UNPLACED_ROWS);
+        Ok(info)
+    }
+
+    /// Opens the feed after a position of CouchDB, if the database is still the one it was.
+    async fn resume(&mut self, position: Position) -> Result<State, SourceError> {
+        self.ask().await?;
         if let Some(reason) = self.origin.contradicts(&position) {
             return Err(SourceError::Expired { reason });
         }
@@ -180,7 +194,7 @@ impl Feed {
         since: Option<&str>,
         recognise: Option<Position>,
     ) -> Result<State, SourceError> {
-        let seq_interval = (!self.origin.counts()).then_some(SEQ_INTERVAL);
+        let seq_interval = (!self.origin.counts()).then_some(self.interval);
         let feed = FeedShape::Normal { seq_interval };
         let body = self.database.changes(Changes { since, feed }).await?;
         let reader = Reader::new(body, Shape::Normal);

@@ -10,7 +10,7 @@
 //! (`data`, base64), in files beneath the feed file's folder (`file`, a path), or stubs that only
 //! say what there was. The modules in reading order:
 //!
-//! 1. [`json`]: JSON text in place; `lines`: a feed cut into lines; `row`: one row; `stubs`:
+//! 1. `json`: JSON text in place; `lines`: a feed cut into lines; `row`: one row; `stubs`:
 //!    attachments taken out of a document; `content`: their bytes; `large`: rows too long for memory.
 //! 2. `place`: positions; `loaded`, `rows`, `reader`: a file's lines made into events; `lookup`: one
 //!    document; `listing`: collections; `follow`: growth; `queue`: from threads to streams.

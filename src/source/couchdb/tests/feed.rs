@@ -205,3 +205,16 @@ async fn a_database_that_is_not_there_is_missing() {
     assert!(matches!(error, SourceError::Missing { .. }), "{error:?}");
     assert!(error.to_string().starts_with("database `shelf` does not exist on http://127."));
 }
+
+#[tokio::test]
+async fn among_large_documents_places_are_told_more_often() {
+    let info = r#"{"doc_count":2,"sizes":{"external":16777216},"update_seq":"9-x"}"#;
+    let line = CATCH_UP.replace("seq_interval=1000", "seq_interval=1");
+    let replay = Replay::new(vec![
+        Answer::json("GET /shelf", info),
+        Answer::recorded(&line, "changes-normal"),
+    ])
+    .await;
+    caught_up(&source(&replay), Since::Start).await;
+    assert_eq!(replay.lines(), ["GET /shelf", &line]);
+}
