@@ -22,6 +22,7 @@ pub mod names;
 mod plan;
 mod pretty;
 mod publish;
+pub mod read;
 mod scan;
 mod stage;
 mod sync;
