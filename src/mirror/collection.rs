@@ -29,6 +29,9 @@ pub(super) struct Record {
     /// Whom it follows, without credentials; empty until that is known.
     #[serde(default)]
     source: String,
+    /// Whether its attachments are mirrored; a mirror of old does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachments: Option<bool>,
 }
 
 impl Mirror {
@@ -78,9 +81,12 @@ impl Collection {
         Ok(self.record()?.map(|record| record.source).filter(|source| !source.is_empty()))
     }
 
-    /// Records durably whom this collection follows.
+    /// Records durably whom this collection follows, and whether with attachments.
     pub fn follow(&self, source: &str) -> Result<(), MirrorError> {
-        if self.followed()?.as_deref() == Some(source) {
+        if let Some(record) = self.record()?
+            && record.source == source
+            && record.attachments == Some(self.mirror.attachments)
+        {
             return Ok(());
         }
         self.write_record(source.to_owned())
@@ -92,7 +98,8 @@ impl Collection {
     }
 
     fn write_record(&self, source: String) -> Result<(), MirrorError> {
-        let record = Record { name: self.name.to_string(), source };
+        let attachments = Some(self.mirror.attachments);
+        let record = Record { name: self.name.to_string(), source, attachments };
         format::write(&self.mirror.collections, &record_name(&self.encoded), &record)
     }
 
@@ -114,6 +121,6 @@ impl Record {
     }
 }
 
-fn record_name(encoded: &str) -> String {
+pub(super) fn record_name(encoded: &str) -> String {
     format!("{encoded}.json")
 }

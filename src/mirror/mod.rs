@@ -19,6 +19,7 @@ mod interrupted;
 pub mod layout;
 mod lock;
 pub mod names;
+pub mod outside;
 mod plan;
 mod pretty;
 mod publish;

@@ -15,14 +15,17 @@ use super::collection::Record;
 use super::error::MirrorError;
 use super::layout::{ATTACHMENTS, COLLECTIONS, DOCUMENT, OURS};
 use super::names::{Codec, Decoded};
+use super::outside::{self, Checksum};
 use super::{format, layout};
 use crate::document::{CollectionName, DocumentId, Head, Revision, Stub};
 
 /// A mirror, for reading.
 #[derive(Debug)]
 pub struct Tree {
-    root: Folder,
-    records: Option<Folder>,
+    pub(super) root: Folder,
+    pub(super) ours: Folder,
+    pub(super) records: Option<Folder>,
+    lineage: String,
     codec: Codec,
 }
 
@@ -31,8 +34,8 @@ pub struct Tree {
 pub struct TreeCollection {
     /// Its name, as the source spells it.
     pub name: CollectionName,
-    folder: Folder,
-    encoded: String,
+    pub(super) folder: Folder,
+    pub(super) encoded: String,
     codec: Codec,
 }
 
@@ -58,6 +61,8 @@ pub struct StoredDocument {
     pub attachments: Vec<StoredAttachment>,
     /// Where its folder is, relative to the mirror.
     pub path: String,
+    /// The BLAKE3 that was noted beside the very file that the body was read from.
+    pub checksum: Option<Checksum>,
     folder: Folder,
 }
 
@@ -74,7 +79,7 @@ pub struct StoredAttachment {
 }
 
 /// Something in a mirror that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
     /// Where, relative to the mirror.
     pub path: String,
@@ -109,7 +114,12 @@ impl Tree {
         let ours = root.open(OURS)?.ok_or_else(missing)?;
         let format = format::read(path, &ours)?.ok_or_else(missing)?;
         let records = ours.open(COLLECTIONS)?;
-        Ok(Self { root, records, codec: format.names })
+        Ok(Self { root, ours, records, lineage: format.lineage, codec: format.names })
+    }
+
+    /// What tells this mirror from every other; a copy has the same.
+    pub fn lineage(&self) -> &str {
+        &self.lineage
     }
 
     /// The collections, by name, and what else stands beside them.
@@ -198,7 +208,8 @@ impl TreeCollection {
         let mut text = Vec::new();
         file.read_to_end(&mut text)
             .map_err(|error| MirrorError::io("read", folder.path().join(DOCUMENT), error))?;
-        Ok(Some(self.document(path, folder, decoded, text)?))
+        let checksum = outside::checksum(&file);
+        Ok(Some(self.document(path, folder, decoded, text, checksum)?))
     }
 
     fn document(
@@ -207,6 +218,7 @@ impl TreeCollection {
         folder: Folder,
         decoded: Decoded,
         mut text: Vec<u8>,
+        checksum: Option<Checksum>,
     ) -> Result<Entry, MirrorError> {
         let problem = |kind, reason: String| {
             Ok(Entry::Problem(Problem::new(kind, format!("{path}/{DOCUMENT}"), reason)))
@@ -252,7 +264,15 @@ impl TreeCollection {
             };
             attachments.push(StoredAttachment { name, stub, size, encoded });
         }
-        Ok(Entry::Document(StoredDocument { id, revision, body, attachments, path, folder }))
+        Ok(Entry::Document(StoredDocument {
+            id,
+            revision,
+            body,
+            attachments,
+            path,
+            checksum,
+            folder,
+        }))
     }
 }
 
@@ -284,7 +304,9 @@ impl StoredDocument {
         for name in self.folder.names()? {
             let path = format!("{}/{name}", self.path);
             match (name.as_str(), self.folder.kind(&name)?) {
-                (DOCUMENT, _) | (_, None) => {}
+                (DOCUMENT, _) => {}
+                // A name that is no text has come here changed, and is not found again.
+                (other, None) if !other.contains(char::REPLACEMENT_CHARACTER) => {}
                 (ATTACHMENTS, Some(FileType::Directory)) => self.extra_attachments(&mut extras)?,
                 _ => extras.push(Problem::extra(path, "a file that no document has")),
             }
@@ -310,7 +332,7 @@ impl Problem {
         Self { path, kind, reason: reason.into() }
     }
 
-    fn extra(path: String, what: &str) -> Self {
+    pub(super) fn extra(path: String, what: &str) -> Self {
         Self::new(ProblemKind::Extra, path, format!("it is {what}"))
     }
 }
