@@ -36,7 +36,7 @@ pub enum Exit {
 pub const HELP: &str = "\
 Exit codes:
     0  caught up; with --live, stopped by SIGINT or SIGTERM; verify, diff: whole, and equal
-    1  caught up, and some documents could not be mirrored (see `plainfold status`); verify, diff: something is damaged or differs
+    1  caught up, and some documents could not be mirrored; verify, diff: damage, or differences
     2  bad usage
     3  the source cannot be reached, or has no such database
     4  the source refused the credentials

@@ -245,9 +245,13 @@ impl TreeCollection {
             }
         };
         let revision = head.revision.as_deref().map(Revision::from);
-        let stored = folder.open(ATTACHMENTS).ok().flatten();
+        let stubs = head.stubs();
+        let stored = match stubs.is_empty() {
+            true => None,
+            false => folder.open(ATTACHMENTS).ok().flatten(),
+        };
         let mut attachments = Vec::new();
-        for (name, stub) in head.stubs() {
+        for (name, stub) in stubs {
             let encoded = self.codec.encode(&name).as_str().to_owned();
             let size = match &stored {
                 Some(stored) => match stored.open_file(&encoded)? {

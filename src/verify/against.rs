@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::listing::{Difference, Listed, Listing, Side, UNREAD};
 use super::{Verified, VerifyError};
-use crate::document::{CollectionName, DocumentState, Position};
+use crate::document::{CollectionName, DocumentState, Head, Position, Revision};
 use crate::source::retry::{Fed, RetryPolicy, listing, resilient};
 use crate::source::{FeedEvent, Mode, Since, Source, SourceError, Store, StoreEvent};
 
@@ -208,8 +208,11 @@ async fn list(source: Arc<dyn Source>) -> Result<SourceListing, VerifyError> {
         match event {
             FeedEvent::Change(change) => {
                 let pushed = match change.state {
-                    DocumentState::Present(_) => {
-                        listing.push(&change.id, Some(&change.revision), &UNREAD)
+                    DocumentState::Present(document) => {
+                        // As the mirror tells it: a row may name a revision that its body does not.
+                        let head = Head::read(&document.body).unwrap_or_default();
+                        let revision = head.revision.as_deref().map(Revision::from);
+                        listing.push(&change.id, revision.as_ref(), &UNREAD)
                     }
                     DocumentState::Deleted(_) => listing.push_deleted(&change.id),
                 };
