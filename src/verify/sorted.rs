@@ -89,10 +89,13 @@ impl Sorted {
     }
 }
 
+/// A run's next record: its key, the run's number, its value. The smallest is the heap's greatest.
+type Head = Reverse<(Box<[u8]>, usize, Box<[u8]>)>;
+
 /// Records on their way out, in order.
 pub struct Merge<'a> {
     sources: Vec<RunReader<'a>>,
-    heads: BinaryHeap<Reverse<(Box<[u8]>, usize, Box<[u8]>)>>,
+    heads: BinaryHeap<Head>,
 }
 
 impl Merge<'_> {
