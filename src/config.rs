@@ -12,6 +12,7 @@ use secrecy::SecretString;
 use crate::agent::{Agent, AgentOptions};
 use crate::checkpoint::{Bounds, Checkpoints, StateError};
 use crate::client::couchdb::Credentials;
+use crate::document::CollectionName;
 use crate::mirror::names::Codec;
 use crate::mirror::{Holder, JsonStyle, Mirror, MirrorError, MirrorOptions};
 use crate::source::couchdb::{CouchOptions, CouchStore, Databases};
@@ -67,6 +68,9 @@ pub enum ConfigError {
         "a password was given but no user: name the user in the URL, as in http://user@host/database"
     )]
     PasswordWithoutUser,
+    /// Standard input cannot be compared with.
+    #[error("a feed on standard input cannot be compared with: save it as a file first")]
+    StandardInput,
 }
 
 /// Why a mirror could not be started.
@@ -107,24 +111,13 @@ impl MirrorConfig {
     /// Mirrors the collections that match one of these globs; without any, all but those whose
     /// name starts with `_`. A database named in the source's URL is mirrored whatever they say.
     pub fn collections<S: AsRef<str>>(mut self, globs: &[S]) -> Result<Self, ConfigError> {
-        let wanted = Selection::new(globs)?;
-        match &mut self.source {
-            SourceConfig::Couch(couch) => {
-                if let Databases::Selected(selection) = &mut couch.databases {
-                    *selection = wanted;
-                }
-            }
-            SourceConfig::Feed(feed) => feed.selection = wanted,
-        }
+        self.source.select(Selection::new(globs)?);
         Ok(self)
     }
 
     /// The password of the user named in the URL, for those who keep it out of there.
     pub fn password(mut self, password: SecretString) -> Result<Self, ConfigError> {
-        if let SourceConfig::Couch(couch) = &mut self.source {
-            let given = couch.credentials.as_ref().ok_or(ConfigError::PasswordWithoutUser)?;
-            couch.credentials = Some(Credentials::new(given.user(), password));
-        }
+        self.source.authenticate(password)?;
         Ok(self)
     }
 
@@ -198,7 +191,72 @@ impl MirrorConfig {
     }
 }
 
+/// A source that was opened to be read and compared with.
+pub struct OpenedSource {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The one collection that the source names, if it names one.
+    pub only: Option<CollectionName>,
+}
+
+impl OpenedSource {
+    /// Opens `source`, as [`MirrorConfig::new`] takes it, with the collections that match one of
+    /// the globs. Does no I/O. A feed on standard input is refused: it cannot be read twice.
+    pub fn open<S: AsRef<str>>(
+        source: &str,
+        collections: &[S],
+        password: Option<SecretString>,
+    ) -> Result<Self, OpenError> {
+        let mut config = SourceConfig::parse(source)?;
+        config.select(Selection::new(collections).map_err(ConfigError::from)?);
+        if let Some(password) = password {
+            config.authenticate(password)?;
+        }
+        let only = match &config {
+            SourceConfig::Couch(couch) => match &couch.databases {
+                Databases::One(name) => Some(name.clone()),
+                Databases::Selected(_) => None,
+            },
+            SourceConfig::Feed(FeedConfig { path: None, .. }) => {
+                return Err(ConfigError::StandardInput.into());
+            }
+            SourceConfig::Feed(_) => None,
+        };
+        Ok(Self { store: config.open()?, only })
+    }
+}
+
+/// Why a source could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// What was asked for.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The source.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+}
+
 impl SourceConfig {
+    fn select(&mut self, wanted: Selection) {
+        match self {
+            Self::Couch(couch) => {
+                if let Databases::Selected(selection) = &mut couch.databases {
+                    *selection = wanted;
+                }
+            }
+            Self::Feed(feed) => feed.selection = wanted,
+        }
+    }
+
+    fn authenticate(&mut self, password: SecretString) -> Result<(), ConfigError> {
+        if let Self::Couch(couch) = self {
+            let given = couch.credentials.as_ref().ok_or(ConfigError::PasswordWithoutUser)?;
+            couch.credentials = Some(Credentials::new(given.user(), password));
+        }
+        Ok(())
+    }
+
     fn parse(source: &str) -> Result<Self, ConfigError> {
         let selection = Selection::default();
         if let Some(path) = source.strip_prefix("feed:").filter(|path| !path.is_empty()) {

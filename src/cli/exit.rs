@@ -4,18 +4,19 @@ use std::process::ExitCode;
 
 use crate::agent::{AgentError, Outcome};
 use crate::checkpoint::StateError;
-use crate::config::{ConfigError, StartError};
+use crate::config::{ConfigError, OpenError, StartError};
 use crate::mirror::MirrorError;
 use crate::pipeline::PipelineError;
 use crate::source::SourceError;
+use crate::verify::VerifyError;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Caught up; or, following, stopped by SIGINT or SIGTERM.
+    /// Caught up; or, following, stopped by SIGINT or SIGTERM; or all is well, or equal.
     Done = 0,
-    /// Caught up, and some documents could not be mirrored.
+    /// Caught up, and some documents could not be mirrored; or something is damaged, or differs.
     DocumentsFailed = 1,
     /// The arguments, or what they name, make no sense.
     Usage = 2,
@@ -34,8 +35,8 @@ pub enum Exit {
 /// The table for `--help`.
 pub const HELP: &str = "\
 Exit codes:
-    0  caught up; with --live, stopped by SIGINT or SIGTERM
-    1  caught up, and some documents could not be mirrored (see `plainfold status`)
+    0  caught up; with --live, stopped by SIGINT or SIGTERM; verify, diff: whole, and equal
+    1  caught up, and some documents could not be mirrored; verify, diff: damage, or differences
     2  bad usage
     3  the source cannot be reached, or has no such database
     4  the source refused the credentials
@@ -75,6 +76,19 @@ pub fn of(error: &anyhow::Error) -> Exit {
         return match error {
             StartError::Mirror(_) | StartError::State(_) => Exit::MirrorUnusable,
             StartError::Source(error) => of_source(error),
+        };
+    }
+    if let Some(error) = error.downcast_ref::<OpenError>() {
+        return match error {
+            OpenError::Config(_) => Exit::Usage,
+            OpenError::Source(error) => of_source(error),
+        };
+    }
+    if let Some(error) = error.downcast_ref::<VerifyError>() {
+        return match error {
+            VerifyError::Mirror(_) => Exit::MirrorUnusable,
+            VerifyError::Source(error) => of_source(error),
+            VerifyError::Temporary(_) => Exit::Failure,
         };
     }
     if error.is::<MirrorError>() || error.is::<StateError>() {

@@ -166,7 +166,8 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
     Ok(config)
 }
 
-fn password(file: Option<&Path>) -> anyhow::Result<Option<SecretString>> {
+/// The password from a file, or else from the environment.
+pub fn password(file: Option<&Path>) -> anyhow::Result<Option<SecretString>> {
     let Some(path) = file else {
         return match std::env::var(PASSWORD_VARIABLE) {
             Ok(password) => Ok(Some(password.into())),

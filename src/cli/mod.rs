@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod diff;
 mod exit;
 mod logging;
 mod mirror;
@@ -15,6 +16,7 @@ mod service;
 mod status;
 mod summary;
 mod tail;
+mod verify;
 
 use exit::Exit;
 
@@ -35,6 +37,10 @@ struct Arguments {
 enum Command {
     /// Mirror a database, a server or a recorded feed into a directory
     Mirror(mirror::Options),
+    /// Read every byte of a mirror, and say what is damaged; or prove that it equals its source
+    Verify(verify::Options),
+    /// List the documents that differ from a source, or from another mirror
+    Diff(diff::Options),
     /// Print the write events of a mirror, those missed first
     Tail(tail::Options),
     /// Print how a mirror stands
@@ -65,6 +71,14 @@ pub fn main() -> ExitCode {
     let code = runtime.block_on(async {
         match command {
             Command::Mirror(options) => mirror::run(options, &logging).await,
+            Command::Verify(options) => {
+                logging.start(None)?;
+                verify::run(options).await
+            }
+            Command::Diff(options) => {
+                logging.start(None)?;
+                diff::run(options).await
+            }
             Command::Tail(options) => {
                 logging.start(None)?;
                 tail::run(options).await

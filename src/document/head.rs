@@ -41,6 +41,8 @@ pub struct Stub {
     pub digest: Option<String>,
     /// The length in bytes, before any encoding.
     pub length: Option<u64>,
+    /// Its media type.
+    pub content_type: Option<String>,
     /// How the store keeps it: `gzip`, or nothing.
     pub encoding: Option<String>,
 }

@@ -25,6 +25,14 @@ pub struct Folder {
     path: PathBuf,
 }
 
+/// What changes when something is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    inode: u64,
+    /// Seconds and nanoseconds.
+    changed: (i64, i128),
+}
+
 impl Folder {
     /// Opens a directory by its path. The path itself is the user's and may lead through links.
     pub fn open_path(path: &Path) -> Result<Self, MirrorError> {
@@ -180,6 +188,44 @@ impl Folder {
             Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(false),
             Err(error) => Err(self.error("remove", name, error)),
         }
+    }
+
+    /// A name's inode and the time of its last change, by which a reader sees that somebody has
+    /// replaced it; `None` where nothing has that name.
+    pub fn stamp(&self, name: &str) -> Result<Option<Stamp>, MirrorError> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Stamp {
+                inode: stat.st_ino,
+                changed: (stat.st_ctime, i128::from(stat.st_ctime_nsec)),
+            })),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(self.error("look at", name, error)),
+        }
+    }
+
+    /// The names in this folder one by one, without `.` and `..`, in no order. A name that is no
+    /// text comes as `Err`, spelt as well as can be.
+    pub fn each_name(
+        &self,
+    ) -> Result<
+        impl Iterator<Item = Result<Result<String, String>, MirrorError>> + use<>,
+        MirrorError,
+    > {
+        let path = self.path.clone();
+        let failed = move |error| MirrorError::io("list", &path, error);
+        let names = Dir::read_from(&self.fd).map_err(&failed)?;
+        Ok(names.filter_map(move |entry| match entry {
+            Err(error) => Some(Err(failed(error))),
+            Ok(entry) => {
+                let name = entry.file_name().to_bytes();
+                (name != b"." && name != b"..").then(|| {
+                    Ok(match std::str::from_utf8(name) {
+                        Ok(name) => Ok(name.to_owned()),
+                        Err(_) => Err(String::from_utf8_lossy(name).into_owned()),
+                    })
+                })
+            }
+        }))
     }
 
     /// The names in this folder, without `.` and `..`, in no order.

@@ -26,12 +26,15 @@ pub struct Collection {
 
 /// What `.plainfold/collections/<folder>.json` says of a collection.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+pub(super) struct Record {
     /// Its name as the source spells it, which a long name's folder does not tell.
-    name: String,
+    pub name: String,
     /// Whom it follows, without credentials; empty until that is known.
     #[serde(default)]
     source: String,
+    /// Whether its attachments are mirrored; a mirror of old does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachments: Option<bool>,
 }
 
 impl Mirror {
@@ -85,9 +88,12 @@ impl Collection {
         Ok(self.record()?.map(|record| record.source).filter(|source| !source.is_empty()))
     }
 
-    /// Records durably whom this collection follows.
+    /// Records durably whom this collection follows, and whether with attachments.
     pub fn follow(&self, source: &str) -> Result<(), MirrorError> {
-        if self.followed()?.as_deref() == Some(source) {
+        if let Some(record) = self.record()?
+            && record.source == source
+            && record.attachments == Some(self.mirror.attachments)
+        {
             return Ok(());
         }
         self.write_record(source.to_owned())
@@ -99,26 +105,29 @@ impl Collection {
     }
 
     fn write_record(&self, source: String) -> Result<(), MirrorError> {
-        let record = Record { name: self.name.to_string(), source };
-        format::write(&self.mirror.collections, &self.record_name(), &record)
+        let attachments = Some(self.mirror.attachments);
+        let record = Record { name: self.name.to_string(), source, attachments };
+        format::write(&self.mirror.collections, &record_name(&self.encoded), &record)
     }
 
     fn record(&self) -> Result<Option<Record>, MirrorError> {
-        let name = self.record_name();
-        let folder = &self.mirror.collections;
-        let Some(mut file) = folder.open_file(&name)? else { return Ok(None) };
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)
-            .map_err(|error| MirrorError::io("read", folder.path().join(&name), error))?;
-        // A record that cannot be read is written anew: all of it is known again by the next run.
-        Ok(serde_json::from_slice(&text).ok())
-    }
-
-    fn record_name(&self) -> String {
-        record_name(&self.encoded)
+        Record::read(&self.mirror.collections, &self.encoded)
     }
 }
 
-fn record_name(encoded: &str) -> String {
+impl Record {
+    /// Reads the record of the collection with this folder. One that cannot be understood counts as
+    /// none: all of it is known again by the next run.
+    pub fn read(records: &Folder, encoded: &str) -> Result<Option<Self>, MirrorError> {
+        let name = record_name(encoded);
+        let Some(mut file) = records.open_file(&name)? else { return Ok(None) };
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)
+            .map_err(|error| MirrorError::io("read", records.path().join(&name), error))?;
+        Ok(serde_json::from_slice(&text).ok())
+    }
+}
+
+pub(super) fn record_name(encoded: &str) -> String {
     format!("{encoded}.json")
 }

@@ -23,7 +23,7 @@ use crate::document::Document;
 
 /// The extended attribute that holds the BLAKE3 of the bytes that we wrote: 32 bytes, raw, so that
 /// it fits into an ext4 inode.
-const CHECKSUM_ATTRIBUTE: &str = "user.plainfold.b3";
+pub(super) const CHECKSUM_ATTRIBUTE: &str = "user.plainfold.b3";
 
 /// The bytes of an attachment on their way into the mirror.
 #[derive(Debug)]

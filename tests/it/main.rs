@@ -19,3 +19,4 @@ mod live;
 mod pouchdb;
 mod recorded;
 mod systemd;
+mod verify;

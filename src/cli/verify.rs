@@ -1,0 +1,217 @@
+//! `plainfold verify`: every stored byte read, and the mirror compared with its source.
+
+use std::fmt::{self, Write as _};
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::exit::{Exit, Usage};
+use super::mirror::password;
+use crate::config::OpenedSource;
+use crate::source::Selection;
+use crate::verify::{self, Certificate, DifferenceKind, Report, Verified};
+
+/// What `plainfold verify` takes.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The mirror's directory
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+
+    /// Which collections, as globs [default: all of the mirror's]
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    collections: Vec<String>,
+
+    /// Compare with this source too, and print a certificate
+    #[arg(long, value_name = "SOURCE")]
+    against: Option<String>,
+
+    /// A file that holds the password of the user named in SOURCE. PLAINFOLD_SOURCE_PASSWORD may
+    /// hold the password itself
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+
+    /// Write a manifest that `sha256sum -c` reads in DIR; - is standard output
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+
+    /// Text, or one JSON object
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One object.
+    Json,
+}
+
+#[derive(Serialize)]
+struct Whole<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    certificate: Option<&'a Certificate>,
+}
+
+/// Verifies.
+pub async fn run(options: Options) -> anyhow::Result<Exit> {
+    let against = match &options.against {
+        Some(source) => {
+            let password = password_for(source, options.password_file.as_deref())?;
+            Some(OpenedSource::open(source, &options.collections, password)?)
+        }
+        None => None,
+    };
+    let collections = match options.collections.is_empty() {
+        true => None,
+        false => Some(Selection::new(&options.collections).map_err(|bad| Usage(bad.to_string()))?),
+    };
+    let manifest = options.manifest.is_some();
+    let verified =
+        read(options.directory.clone(), verify::Options { collections, manifest }).await?;
+    if let Some(path) = &options.manifest {
+        write_manifest(&verified, path)?;
+    }
+    let certificate = match against {
+        Some(source) => Some(verified.against(source.store, source.only.as_ref()).await?),
+        None => None,
+    };
+    let report = &verified.report;
+    let text = match options.format {
+        Format::Json => {
+            let whole = Whole { report, certificate: certificate.as_ref() };
+            serde_json::to_string_pretty(&whole)? + "\n"
+        }
+        Format::Text => text(report, certificate.as_ref())?,
+    };
+    // A reader that has closed has read enough.
+    let _closed = match options.manifest.as_deref() == Some(Path::new("-")) {
+        true => std::io::stderr().write_all(text.as_bytes()),
+        false => std::io::stdout().write_all(text.as_bytes()),
+    };
+    let equal = certificate.is_none_or(|certificate| certificate.equal);
+    Ok(if equal && report.problems.is_empty() { Exit::Done } else { Exit::DocumentsFailed })
+}
+
+/// Reads a mirror on a thread that may block.
+pub async fn read(directory: PathBuf, options: verify::Options) -> anyhow::Result<Verified> {
+    let reading = tokio::task::spawn_blocking(move || verify::verify(&directory, &options));
+    Ok(reading.await??)
+}
+
+/// The password for a source, where it is a server.
+pub fn password_for(
+    source: &str,
+    file: Option<&Path>,
+) -> anyhow::Result<Option<secrecy::SecretString>> {
+    if source.starts_with("feed:") { Ok(None) } else { password(file) }
+}
+
+fn write_manifest(verified: &Verified, path: &Path) -> anyhow::Result<()> {
+    let written = match path == Path::new("-") {
+        true => verified.write_manifest(std::io::stdout().lock()),
+        false => std::fs::File::create(path)
+            .and_then(|file| verified.write_manifest(BufWriter::new(file))),
+    };
+    let failed =
+        |error| Usage(format!("the manifest {} cannot be written: {error}", path.display()));
+    Ok(written.map_err(failed)?)
+}
+
+fn text(report: &Report, certificate: Option<&Certificate>) -> Result<String, fmt::Error> {
+    let mut out = String::new();
+    for problem in &report.problems {
+        let kind = kebab(problem.kind);
+        writeln!(out, "{kind:<12} {}: {}", problem.path.escape_debug(), problem.reason)?;
+    }
+    let (mut documents, mut attachments, mut bytes, mut unchecked) = (0, 0, 0, 0);
+    for collection in &report.collections {
+        documents += collection.side.documents;
+        attachments += collection.attachments;
+        bytes += collection.bytes;
+        unchecked += collection.unchecked;
+        let name = collection.collection.escape_debug();
+        writeln!(
+            out,
+            "{name}  {} documents  {}",
+            collection.side.documents, collection.side.digest
+        )?;
+    }
+    if unchecked > 0 {
+        writeln!(out, "{unchecked} files have no checksum beside them; see docs/format.md")?;
+    }
+    writeln!(
+        out,
+        "{} problems: {documents} documents, {attachments} attachments, {bytes} bytes read in {:.1} s",
+        report.problems.len(),
+        report.seconds,
+    )?;
+    if let Some(certificate) = certificate {
+        write_certificate(&mut out, certificate)?;
+    }
+    Ok(out)
+}
+
+/// Writes what differs, a line each, and then who was compared with whom.
+pub fn write_certificate(out: &mut String, certificate: &Certificate) -> fmt::Result {
+    write_differences(out, certificate)?;
+    writeln!(out, "\n{}", if certificate.equal { "EQUAL" } else { "DIFFERENT" })?;
+    for (side, place) in [("here", &certificate.here), ("there", &certificate.there)] {
+        writeln!(out, "  {side:<9} {}", place.name)?;
+        if let Some(lineage) = &place.lineage {
+            writeln!(out, "  {:<9} {lineage}", "lineage")?;
+        }
+    }
+    writeln!(out, "  {:<9} {}", "at", certificate.at)?;
+    for collection in &certificate.collections {
+        writeln!(out, "  {}", collection.collection.escape_debug())?;
+        for (side, value) in [("here", &collection.here), ("there", &collection.there)] {
+            writeln!(out, "    {side:<8} {} documents  {}", value.documents, value.digest)?;
+        }
+        if let Some(position) = &collection.position {
+            writeln!(out, "    {:<8} {position}", "position")?;
+        }
+    }
+    for name in &certificate.not_compared {
+        writeln!(out, "  {} was not compared: the source does not name it", name.escape_debug())?;
+    }
+    if !certificate.equal && certificate.there.lineage.is_none() {
+        writeln!(out, "The mirror may just be behind: run `plainfold mirror`, and compare again.")?;
+    }
+    Ok(())
+}
+
+/// Writes what differs, a line each.
+pub fn write_differences(out: &mut String, certificate: &Certificate) -> fmt::Result {
+    for difference in &certificate.differences {
+        let what = match difference.kind {
+            DifferenceKind::OnlyHere => "only-here",
+            DifferenceKind::OnlyThere => "only-there",
+            DifferenceKind::Revision => "revision",
+            DifferenceKind::Bytes => "bytes",
+        };
+        let collection = difference.collection.escape_debug();
+        write!(out, "{what:<12} {collection}  {}", difference.id.escape_debug())?;
+        match (&difference.here, &difference.there) {
+            (Some(here), Some(there)) if here != there => {
+                writeln!(out, "  here {here}  there {there}")?;
+            }
+            (Some(revision), _) | (None, Some(revision)) => writeln!(out, "  {revision}")?,
+            (None, None) => writeln!(out)?,
+        }
+    }
+    for row in &certificate.unreadable {
+        writeln!(out, "{:<12} {row}", "unreadable")?;
+    }
+    Ok(())
+}
+
+fn kebab(kind: impl Serialize) -> String {
+    let value = serde_json::to_value(kind).ok();
+    value.as_ref().and_then(|value| value.as_str()).unwrap_or("problem").to_owned()
+}

@@ -1,0 +1,123 @@
+//! What a check of a whole mirror asks beyond its documents: checksums, what is being replaced just
+//! now, what was left behind, and what stands where no collection should.
+//!
+//! Like [`read`](super::read), it takes no lock and writes nothing.
+
+use std::collections::HashSet;
+use std::fs::File;
+
+use super::beneath::Stamp;
+use super::collection::{Record, record_name};
+use super::error::MirrorError;
+use super::layout::{DOCUMENT, LOCK, OURS, STAGING};
+use super::lock;
+use super::read::{Problem, ProblemKind, Tree, TreeCollection};
+use super::stage::CHECKSUM_ATTRIBUTE;
+
+/// A BLAKE3.
+pub type Checksum = [u8; 32];
+
+/// What may stand beside the collections without being ours: users keep a repository there, and a
+/// file system of its own has a folder of its own.
+const NEIGHBOURS: [&str; 2] = [".git", "lost+found"];
+
+/// The checksum that was noted beside a file when it was written, where there is one.
+pub fn checksum(file: &File) -> Option<Checksum> {
+    let mut noted = [0_u8; 33];
+    let length = rustix::fs::fgetxattr(file, CHECKSUM_ATTRIBUTE, &mut noted).ok()?;
+    noted.get(..length)?.try_into().ok()
+}
+
+/// What stands under a document's name, as far as it shows that somebody has replaced it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    folder: Option<Stamp>,
+    body: Option<Stamp>,
+}
+
+impl Tree {
+    /// What an interrupted run has left in staging; nothing while somebody works on the mirror.
+    pub fn leftovers(&self) -> Result<Vec<Problem>, MirrorError> {
+        let lock = self.ours.path().join(LOCK);
+        let Some(staging) = self.ours.open(STAGING)? else { return Ok(Vec::new()) };
+        if lock::holder(&lock)?.is_some() {
+            return Ok(Vec::new());
+        }
+        let names = staging.names()?;
+        // A run that began after the first look has put them there.
+        if names.is_empty() || lock::holder(&lock)?.is_some() {
+            return Ok(Vec::new());
+        }
+        const REASON: &str = "an interrupted run has left it; the next run removes it";
+        let problem = |name: String| {
+            Problem::new(ProblemKind::HalfWritten, format!("{OURS}/{STAGING}/{name}"), REASON)
+        };
+        Ok(names.into_iter().map(problem).collect())
+    }
+
+    /// Whether something at the top of a mirror is known to be the user's own.
+    pub fn is_neighbour(name: &str) -> bool {
+        NEIGHBOURS.contains(&name)
+    }
+
+    /// The folders of recorded collections that are not there.
+    pub fn missing_collections(
+        &self,
+        present: &[TreeCollection],
+    ) -> Result<Vec<Problem>, MirrorError> {
+        let Some(records) = &self.records else { return Ok(Vec::new()) };
+        let present: HashSet<String> =
+            present.iter().map(|collection| record_name(&collection.encoded)).collect();
+        let mut missing = Vec::new();
+        for name in records.names()? {
+            let Some(folder) = name.strip_suffix(".json") else { continue };
+            // One that came meanwhile has been made since the list of those present.
+            let gone = !present.contains(&name)
+                && self.root.kind(folder)?.is_none()
+                && records.kind(&name)?.is_some();
+            if gone {
+                let reason = "the folder of a whole collection is not there";
+                missing.push(Problem::new(ProblemKind::Missing, folder.to_owned(), reason));
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Whether a run has recorded that it made this collection. Where there are no records at all,
+    /// every one counts as recorded.
+    pub fn is_recorded(&self, collection: &TreeCollection) -> Result<bool, MirrorError> {
+        match &self.records {
+            Some(records) => Ok(records.kind(&record_name(&collection.encoded))?.is_some()),
+            None => Ok(true),
+        }
+    }
+
+    /// Whether a collection's attachments are mirrored, as the last run had it.
+    pub fn holds_attachments(&self, collection: &TreeCollection) -> Result<bool, MirrorError> {
+        let Some(records) = &self.records else { return Ok(true) };
+        let record = Record::read(records, &collection.encoded)?;
+        Ok(record.and_then(|record| record.attachments).unwrap_or(true))
+    }
+}
+
+impl TreeCollection {
+    /// The names of what lies in the collection's folder, one by one and in no order, so that it
+    /// may hold any number. A name that is no text comes as what it means.
+    pub fn each_name(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<Result<String, Problem>, MirrorError>>, MirrorError>
+    {
+        let foreign = |name: String| {
+            let path = format!("{}/{name}", self.encoded);
+            Problem::extra(path, "something whose name is not even text")
+        };
+        Ok(self.folder.each_name()?.map(move |name| name.map(|name| name.map_err(foreign))))
+    }
+
+    /// What stands under one of the names just now.
+    pub fn standing(&self, name: &str) -> Result<Standing, MirrorError> {
+        let folder = self.folder.stamp(name)?;
+        let body = self.folder.stamp(&format!("{name}/{DOCUMENT}"))?;
+        Ok(Standing { folder, body })
+    }
+}

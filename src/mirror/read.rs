@@ -1,0 +1,342 @@
+//! Reading a mirror from outside: no lock is taken, nothing is written, and what does not belong is
+//! named rather than passed over.
+//!
+//! A mirror may be written to while it is read. A document that changes meanwhile is read again.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use bytes::Bytes;
+use rustix::fs::FileType;
+
+use super::beneath::Folder;
+use super::collection::Record;
+use super::error::MirrorError;
+use super::layout::{ATTACHMENTS, COLLECTIONS, DOCUMENT, OURS};
+use super::names::{Codec, Decoded};
+use super::outside::{self, Checksum};
+use super::{format, layout};
+use crate::document::{CollectionName, DocumentId, Head, Revision, Stub};
+
+/// A mirror, for reading.
+#[derive(Debug)]
+pub struct Tree {
+    pub(super) root: Folder,
+    pub(super) ours: Folder,
+    pub(super) records: Option<Folder>,
+    lineage: String,
+    codec: Codec,
+}
+
+/// A collection of a [`Tree`].
+#[derive(Debug)]
+pub struct TreeCollection {
+    /// Its name, as the source spells it.
+    pub name: CollectionName,
+    pub(super) folder: Folder,
+    pub(super) encoded: String,
+    codec: Codec,
+}
+
+/// What lies in a collection's folder.
+#[derive(Debug)]
+pub enum Entry {
+    /// A whole document.
+    Document(StoredDocument),
+    /// Something that is no whole document.
+    Problem(Problem),
+}
+
+/// A document as it stands in the tree.
+#[derive(Debug)]
+pub struct StoredDocument {
+    /// Its id.
+    pub id: DocumentId,
+    /// Its revision, where the body tells one.
+    pub revision: Option<Revision>,
+    /// Its body, without the newline that ends the file.
+    pub body: Bytes,
+    /// Its attachments, by name. Of a mirror made without attachments they have no file.
+    pub attachments: Vec<StoredAttachment>,
+    /// Where its folder is, relative to the mirror.
+    pub path: String,
+    /// The BLAKE3 that was noted beside the very file that the body was read from.
+    pub checksum: Option<Checksum>,
+    folder: Folder,
+}
+
+/// An attachment as it stands in the tree.
+#[derive(Debug)]
+pub struct StoredAttachment {
+    /// Its name, as the source spells it.
+    pub name: String,
+    /// What the body says of it.
+    pub stub: Stub,
+    /// The length of its file; `None` where there is no regular file.
+    pub size: Option<u64>,
+    encoded: String,
+}
+
+/// Something in a mirror that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Problem {
+    /// Where, relative to the mirror.
+    pub path: String,
+    /// Of which kind.
+    pub kind: ProblemKind,
+    /// What is wrong, in words.
+    pub reason: String,
+}
+
+/// The kinds of problems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemKind {
+    /// A file that should be there is not.
+    Missing,
+    /// A file does not hold what was written into it.
+    Altered,
+    /// Something that no mirror holds.
+    Extra,
+    /// A file that ends too early.
+    HalfWritten,
+}
+
+impl Tree {
+    /// Opens the mirror in `path`.
+    pub fn open(path: &Path) -> Result<Self, MirrorError> {
+        let missing = || MirrorError::NoMirror { path: path.to_owned() };
+        if !path.is_dir() {
+            return Err(missing());
+        }
+        let root = Folder::open_path(path)?;
+        let ours = root.open(OURS)?.ok_or_else(missing)?;
+        let format = format::read(path, &ours)?.ok_or_else(missing)?;
+        let records = ours.open(COLLECTIONS)?;
+        Ok(Self { root, ours, records, lineage: format.lineage, codec: format.names })
+    }
+
+    /// What tells this mirror from every other; a copy has the same.
+    pub fn lineage(&self) -> &str {
+        &self.lineage
+    }
+
+    /// The collections, by name, and what else stands beside them.
+    pub fn collections(&self) -> Result<(Vec<TreeCollection>, Vec<Problem>), MirrorError> {
+        let (mut collections, mut problems) = (Vec::new(), Vec::new());
+        for encoded in self.root.names()? {
+            if encoded == layout::OURS {
+                continue;
+            }
+            let folder = match self.root.open(&encoded) {
+                Ok(Some(folder)) => folder,
+                Ok(None) => continue,
+                Err(MirrorError::InTheWay { what, .. }) => {
+                    problems.push(Problem::extra(encoded, what));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            match self.name_of(&encoded)? {
+                Some(name) => {
+                    let codec = self.codec;
+                    collections.push(TreeCollection { name, folder, encoded, codec });
+                }
+                None => problems.push(Problem::extra(encoded, "a folder that is no collection's")),
+            }
+        }
+        collections.sort_by(|left, right| left.name.cmp(&right.name));
+        Ok((collections, problems))
+    }
+
+    fn name_of(&self, encoded: &str) -> Result<Option<CollectionName>, MirrorError> {
+        match self.codec.decode(encoded) {
+            Decoded::Exact(name) => Ok(Some(name.into())),
+            Decoded::Foreign => Ok(None),
+            Decoded::Hashed => {
+                let Some(records) = &self.records else { return Ok(None) };
+                let record = Record::read(records, encoded)?;
+                let fits = |name: &String| self.codec.encode(name).as_str() == encoded;
+                Ok(record.map(|record| record.name).filter(fits).map(Into::into))
+            }
+        }
+    }
+}
+
+impl TreeCollection {
+    /// The names of what lies in the collection's folder, in order.
+    pub fn entry_names(&self) -> Result<Vec<String>, MirrorError> {
+        let mut names = self.folder.names()?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Where the collection is, relative to the mirror.
+    pub fn path(&self) -> &str {
+        &self.encoded
+    }
+
+    /// Reads what lies under one of [`entry_names`](Self::entry_names); `None` where it is gone by
+    /// now.
+    pub fn entry(&self, name: &str) -> Result<Option<Entry>, MirrorError> {
+        let path = format!("{}/{name}", self.encoded);
+        let folder = match self.folder.open(name) {
+            Ok(Some(folder)) => folder,
+            Ok(None) => return Ok(None),
+            Err(MirrorError::InTheWay { what, .. }) => {
+                return Ok(Some(Entry::Problem(Problem::extra(path, what))));
+            }
+            Err(error) => return Err(error),
+        };
+        let decoded = self.codec.decode(name);
+        if decoded == Decoded::Foreign {
+            let what = "a folder whose name no document has";
+            return Ok(Some(Entry::Problem(Problem::extra(path, what))));
+        }
+        let Some(mut file) = folder.open_file(DOCUMENT)? else {
+            if self.folder.open(name)?.is_none() {
+                return Ok(None);
+            }
+            let path = format!("{path}/{DOCUMENT}");
+            return Ok(Some(Entry::Problem(Problem::new(
+                ProblemKind::Missing,
+                path,
+                "it is not there",
+            ))));
+        };
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)
+            .map_err(|error| MirrorError::io("read", folder.path().join(DOCUMENT), error))?;
+        let checksum = outside::checksum(&file);
+        Ok(Some(self.document(path, folder, decoded, text, checksum)?))
+    }
+
+    fn document(
+        &self,
+        path: String,
+        folder: Folder,
+        decoded: Decoded,
+        mut text: Vec<u8>,
+        checksum: Option<Checksum>,
+    ) -> Result<Entry, MirrorError> {
+        let problem = |kind, reason: String| {
+            Ok(Entry::Problem(Problem::new(kind, format!("{path}/{DOCUMENT}"), reason)))
+        };
+        if text.pop() != Some(b'\n') {
+            return problem(ProblemKind::HalfWritten, "it does not end with a newline".to_owned());
+        }
+        let body = Bytes::from(text);
+        let head = match Head::read(&body) {
+            Ok(head) => head,
+            Err(error) => return problem(ProblemKind::Altered, format!("it is not JSON: {error}")),
+        };
+        let id: DocumentId = match (decoded, head.id.as_deref()) {
+            (Decoded::Exact(id), None) => id.into(),
+            (Decoded::Exact(id), Some(own)) if id == own => id.into(),
+            (Decoded::Hashed, Some(own)) if path.ends_with(self.codec.encode(own).as_str()) => {
+                own.into()
+            }
+            (_, own) => {
+                let own = own.map_or("none".to_owned(), |own| format!("{own:?}"));
+                let reason =
+                    format!("its `_id` is {own}, which is not what its folder is named for");
+                return problem(ProblemKind::Altered, reason);
+            }
+        };
+        let revision = head.revision.as_deref().map(Revision::from);
+        let stubs = head.stubs();
+        let stored = match stubs.is_empty() {
+            true => None,
+            false => folder.open(ATTACHMENTS).ok().flatten(),
+        };
+        let mut attachments = Vec::new();
+        for (name, stub) in stubs {
+            let encoded = self.codec.encode(&name).as_str().to_owned();
+            let size = match &stored {
+                Some(stored) => match stored.open_file(&encoded)? {
+                    Some(file) => Some(
+                        file.metadata()
+                            .map_err(|error| {
+                                MirrorError::io("look at", stored.path().join(&encoded), error)
+                            })?
+                            .len(),
+                    ),
+                    None => None,
+                },
+                None => None,
+            };
+            attachments.push(StoredAttachment { name, stub, size, encoded });
+        }
+        Ok(Entry::Document(StoredDocument {
+            id,
+            revision,
+            body,
+            attachments,
+            path,
+            checksum,
+            folder,
+        }))
+    }
+}
+
+impl StoredDocument {
+    /// Opens the file of an attachment; `None` where there is no regular file.
+    pub fn open_attachment(
+        &self,
+        attachment: &StoredAttachment,
+    ) -> Result<Option<File>, MirrorError> {
+        match self.folder.open(ATTACHMENTS).ok().flatten() {
+            Some(folder) => folder.open_file(&attachment.encoded),
+            None => Ok(None),
+        }
+    }
+
+    /// Opens the file of the body.
+    pub fn open_body(&self) -> Result<Option<File>, MirrorError> {
+        self.folder.open_file(DOCUMENT)
+    }
+
+    /// Where an attachment's file is, relative to the mirror.
+    pub fn attachment_path(&self, attachment: &StoredAttachment) -> String {
+        format!("{}/{ATTACHMENTS}/{}", self.path, attachment.encoded)
+    }
+
+    /// What lies in the document's folder and is neither its body nor one of its attachments.
+    pub fn extras(&self) -> Result<Vec<Problem>, MirrorError> {
+        let mut extras = Vec::new();
+        for name in self.folder.names()? {
+            let path = format!("{}/{name}", self.path);
+            match (name.as_str(), self.folder.kind(&name)?) {
+                (DOCUMENT, _) => {}
+                // A name that is no text has come here changed, and is not found again.
+                (other, None) if !other.contains(char::REPLACEMENT_CHARACTER) => {}
+                (ATTACHMENTS, Some(FileType::Directory)) => self.extra_attachments(&mut extras)?,
+                _ => extras.push(Problem::extra(path, "a file that no document has")),
+            }
+        }
+        Ok(extras)
+    }
+
+    fn extra_attachments(&self, extras: &mut Vec<Problem>) -> Result<(), MirrorError> {
+        let Some(folder) = self.folder.open(ATTACHMENTS)? else { return Ok(()) };
+        for name in folder.names()? {
+            if !self.attachments.iter().any(|attachment| attachment.encoded == name) {
+                let path = format!("{}/{ATTACHMENTS}/{name}", self.path);
+                extras.push(Problem::extra(path, "a file that the body does not name"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Problem {
+    /// A problem with a file.
+    pub fn new(kind: ProblemKind, path: String, reason: impl Into<String>) -> Self {
+        Self { path, kind, reason: reason.into() }
+    }
+
+    pub(super) fn extra(path: String, what: &str) -> Self {
+        Self::new(ProblemKind::Extra, path, format!("it is {what}"))
+    }
+}

@@ -1,0 +1,237 @@
+//! A mirror beside its source, or beside another mirror: which documents differ, and a certificate.
+//!
+//! It must not know which store a source is.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::listing::{Difference, Listed, Listing, Side, UNREAD};
+use super::{Verified, VerifyError};
+use crate::document::{CollectionName, DocumentState, Head, Position, Revision};
+use crate::source::retry::{Fed, RetryPolicy, listing, resilient};
+use crate::source::{FeedEvent, Mode, Since, Source, SourceError, Store, StoreEvent};
+
+/// What a comparison came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Certificate {
+    /// The mirror.
+    pub here: Place,
+    /// What it was compared with.
+    pub there: Place,
+    /// When.
+    pub at: Timestamp,
+    /// Whether nothing differs.
+    pub equal: bool,
+    /// Each collection, by name.
+    pub collections: Vec<CollectionCertificate>,
+    /// The documents that differ.
+    pub differences: Vec<Difference>,
+    /// Rows of the source that could not be read, so that nothing is known of their documents.
+    pub unreadable: Vec<String>,
+    /// Collections of the mirror of which the source says nothing, and which were not compared.
+    pub not_compared: Vec<String>,
+}
+
+/// One side of a comparison.
+#[derive(Clone, Debug, Serialize)]
+pub struct Place {
+    /// A directory or a source, without credentials.
+    pub name: String,
+    /// The lineage of a mirror; a source has none.
+    pub lineage: Option<String>,
+}
+
+/// What a comparison came to in one collection.
+#[derive(Clone, Debug, Serialize)]
+pub struct CollectionCertificate {
+    /// Its name.
+    pub collection: String,
+    /// What the mirror holds.
+    pub here: Side,
+    /// What the other place holds.
+    pub there: Side,
+    /// The source's place in its feed at which it was compared, as the source writes it.
+    pub position: Option<Value>,
+}
+
+/// A collection as a source listed it.
+struct SourceListing {
+    listed: Listed,
+    position: Option<Position>,
+    unreadable: Vec<String>,
+}
+
+impl Verified {
+    /// Compares with a source, as it is now. `only` is the one collection that it was asked for by
+    /// name, if it was; the mirror's others are then left alone. They are, too, where the source
+    /// cannot list what it holds.
+    pub async fn against(
+        &self,
+        store: Arc<dyn Store>,
+        only: Option<&CollectionName>,
+    ) -> Result<Certificate, VerifyError> {
+        let there = Place { name: store.identity(), lineage: None };
+        let mut certificate = self.certificate(there);
+        let mut names = named(&store).await?;
+        for (name, _) in &self.listings {
+            let name = CollectionName::from(name.as_str());
+            if names.contains(&name) {
+                continue;
+            }
+            match store.lists_everything() && only.is_none() {
+                true => names.push(name),
+                false => certificate.not_compared.push(name.to_string()),
+            }
+        }
+        names.sort();
+        for name in names {
+            let source = list(store.open(&name)).await;
+            let source = match source {
+                // The mirror holds a collection that the source has lost.
+                Err(VerifyError::Source(SourceError::Missing { .. }))
+                    if only.is_none() && self.listing(&name).is_some() =>
+                {
+                    SourceListing {
+                        listed: Listing::default().finish(),
+                        position: None,
+                        unreadable: Vec::new(),
+                    }
+                }
+                source => source?,
+            };
+            self.compare(&mut certificate, &name, &source.listed, source.position.as_ref())?;
+            certificate.unreadable.extend(source.unreadable);
+        }
+        certificate.conclude();
+        Ok(certificate)
+    }
+
+    /// Compares with another mirror, byte for byte.
+    pub fn beside(&self, other: &Self) -> Result<Certificate, VerifyError> {
+        let there =
+            Place { name: other.report.mirror.clone(), lineage: Some(other.lineage.clone()) };
+        let mut certificate = self.certificate(there);
+        let mut names: Vec<CollectionName> = self
+            .listings
+            .iter()
+            .chain(&other.listings)
+            .map(|(name, _)| name.as_str().into())
+            .collect();
+        names.sort();
+        names.dedup();
+        let nothing = Listing::default().finish();
+        for name in names {
+            self.compare(&mut certificate, &name, other.listing(&name).unwrap_or(&nothing), None)?;
+        }
+        certificate.conclude();
+        Ok(certificate)
+    }
+
+    fn certificate(&self, there: Place) -> Certificate {
+        let name = self.report.mirror.clone();
+        Certificate {
+            here: Place { name, lineage: Some(self.lineage.clone()) },
+            there,
+            at: Timestamp::now(),
+            equal: false,
+            collections: Vec::new(),
+            differences: Vec::new(),
+            unreadable: Vec::new(),
+            not_compared: Vec::new(),
+        }
+    }
+
+    fn listing(&self, name: &CollectionName) -> Option<&Listed> {
+        let mut listings = self.listings.iter();
+        listings.find(|(own, _)| own == name.as_str()).map(|(_, listed)| listed)
+    }
+
+    fn compare(
+        &self,
+        certificate: &mut Certificate,
+        name: &CollectionName,
+        there: &Listed,
+        position: Option<&Position>,
+    ) -> Result<(), VerifyError> {
+        let nothing = Listing::default().finish();
+        let here = self.listing(name).unwrap_or(&nothing);
+        let differences = &mut certificate.differences;
+        let compared = here.compare(there, name.as_str(), |difference| {
+            differences.push(difference);
+        });
+        let (here, there) = compared.map_err(VerifyError::Temporary)?;
+        let position = position.and_then(|position| serde_json::from_str(position.token()).ok());
+        let collection = name.to_string();
+        certificate.collections.push(CollectionCertificate { collection, here, there, position });
+        Ok(())
+    }
+}
+
+impl Certificate {
+    fn conclude(&mut self) {
+        self.at = Timestamp::now();
+        self.equal = self.differences.is_empty() && self.unreadable.is_empty();
+    }
+}
+
+async fn named(store: &Arc<dyn Store>) -> Result<Vec<CollectionName>, VerifyError> {
+    let listing = listing(Arc::clone(store), Mode::CatchUp, RetryPolicy::CATCH_UP);
+    let mut listing = std::pin::pin!(listing);
+    let mut names = Vec::new();
+    while let Some(event) = listing.next().await {
+        match event? {
+            StoreEvent::Collection(name) if !names.contains(&name) => names.push(name),
+            StoreEvent::Collection(_) | StoreEvent::Listed => {}
+        }
+    }
+    Ok(names)
+}
+
+/// Lists what a source holds now. Of a document that it names more than once, the last word counts.
+async fn list(source: Arc<dyn Source>) -> Result<SourceListing, VerifyError> {
+    let feed = resilient(source, Since::Start, Mode::CatchUp, RetryPolicy::CATCH_UP);
+    let mut feed = std::pin::pin!(feed);
+    let mut listing = Listing::default();
+    let (mut position, mut unreadable) = (None, Vec::new());
+    while let Some(fed) = feed.next().await {
+        let event = match fed? {
+            Fed::Event(event) => event,
+            Fed::Waiting { error, pause } => {
+                tracing::warn!("{error}; trying again in {:.1} s", pause.as_secs_f32());
+                continue;
+            }
+        };
+        match event {
+            FeedEvent::Change(change) => {
+                let pushed = match change.state {
+                    DocumentState::Present(document) => {
+                        // As the mirror tells it: a row may name a revision that its body does not.
+                        let head = Head::read(&document.body).unwrap_or_default();
+                        let revision = head.revision.as_deref().map(Revision::from);
+                        listing.push(&change.id, revision.as_ref(), &UNREAD)
+                    }
+                    DocumentState::Deleted(_) => listing.push_deleted(&change.id),
+                };
+                pushed.map_err(VerifyError::Temporary)?;
+                position = change.position.or(position);
+            }
+            FeedEvent::Unreadable(row) => {
+                position = row.position.or(position);
+                unreadable.push(format!("{}: {}", row.place, row.reason));
+            }
+            FeedEvent::ScanStarted { .. } => {
+                listing.clear();
+                unreadable.clear();
+            }
+            FeedEvent::Position(at) | FeedEvent::ScanFinished { position: at, .. } => {
+                position = Some(at);
+            }
+            FeedEvent::CaughtUp | FeedEvent::Progress(_) => {}
+        }
+    }
+    Ok(SourceListing { listed: listing.finish(), position, unreadable })
+}

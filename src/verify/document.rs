@@ -1,0 +1,247 @@
+//! One document read to its last byte, and everything about it that is not as it should be.
+//!
+//! It must not know threads, nor what the results are for.
+
+use std::fs::File;
+use std::io::Read;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use md5::{Digest, Md5};
+use sha2::Sha256;
+
+use crate::document::{DocumentId, Revision, Stub};
+use crate::mirror::MirrorError;
+use crate::mirror::outside::{Checksum, checksum};
+use crate::mirror::read::{Problem, ProblemKind, StoredAttachment, StoredDocument};
+
+/// A file is read in pieces of this size.
+const PIECE: usize = 128 << 10;
+
+/// What is known of a document when all of it has been read.
+#[derive(Debug)]
+pub struct Checked {
+    pub id: DocumentId,
+    pub revision: Option<Revision>,
+    /// A hash of the body and of every attachment with its name.
+    pub content: Checksum,
+    pub attachments: u64,
+    pub bytes: u64,
+    /// Files without a checksum beside them.
+    pub unchecked: u64,
+    pub problems: Vec<Problem>,
+    /// The path and SHA-256 of every file found well, where they are wanted.
+    pub sums: Vec<(String, String)>,
+}
+
+/// How documents are read.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// Whether attachments without a file are missing.
+    pub attachments: bool,
+    /// Whether the SHA-256 of every file is wanted.
+    pub sums: bool,
+}
+
+/// Reads all of a document.
+pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError> {
+    let mut checked = Checked {
+        id: document.id.clone(),
+        revision: document.revision.clone(),
+        content: [0; 32],
+        attachments: 0,
+        bytes: document.body.len() as u64 + 1,
+        unchecked: 0,
+        problems: document.extras()?,
+        sums: Vec::new(),
+    };
+    let mut content = blake3::Hasher::new();
+    let hash = *blake3::Hasher::new().update(&document.body).update(b"\n").finalize().as_bytes();
+    content.update(&hash);
+    let path = format!("{}/document.json", document.path);
+    match document.checksum {
+        Some(noted) if noted != hash => checked.problems.push(other_bytes(path)),
+        noted => {
+            checked.unchecked += u64::from(noted.is_none());
+            if how.sums {
+                let sum = Sha256::new().chain_update(&document.body).chain_update(b"\n");
+                checked.sums.push((path, format!("{:x}", sum.finalize())));
+            }
+        }
+    }
+    for attachment in &document.attachments {
+        let path = document.attachment_path(attachment);
+        match document.open_attachment(attachment)? {
+            Some(file) => {
+                let read = read(file, attachment, how)
+                    .map_err(|error| MirrorError::io("read", &path, error))?;
+                content.update(&(attachment.name.len() as u64).to_le_bytes());
+                content.update(attachment.name.as_bytes()).update(&read.hash);
+                checked.attachments += 1;
+                checked.bytes += read.length;
+                checked.unchecked += u64::from(read.noted.is_none());
+                match read.verdict(&attachment.stub) {
+                    Some((kind, reason)) => {
+                        checked.problems.push(Problem::new(kind, path, reason));
+                    }
+                    None => checked.sums.extend(read.sum.map(|sum| (path, sum))),
+                }
+            }
+            None if how.attachments => {
+                let reason = "the body names it, and no file is there";
+                checked.problems.push(Problem::new(ProblemKind::Missing, path, reason));
+            }
+            None => {}
+        }
+    }
+    checked.content = *content.finalize().as_bytes();
+    Ok(checked)
+}
+
+fn other_bytes(path: String) -> Problem {
+    let reason = "its bytes are not those that were written (checksum)";
+    Problem::new(ProblemKind::Altered, path, reason)
+}
+
+/// What an attachment's file came to.
+struct Seen {
+    length: u64,
+    hash: Checksum,
+    md5: Option<String>,
+    sum: Option<String>,
+    noted: Option<Checksum>,
+}
+
+fn read(mut file: File, attachment: &StoredAttachment, how: How) -> std::io::Result<Seen> {
+    let digest = attachment.stub.digest.as_deref();
+    // Of gzipped bytes, which are not here, nothing could be compared.
+    let wants_md5 = digest.is_some_and(|digest| digest.starts_with("md5-"))
+        && attachment.stub.encoding.is_none();
+    let mut hasher = blake3::Hasher::new();
+    let mut md5 = wants_md5.then(Md5::new);
+    let mut sum = how.sums.then(Sha256::new);
+    let mut length = 0;
+    let size = attachment.size.unwrap_or_default().saturating_add(1).min(PIECE as u64);
+    let mut piece = vec![0; usize::try_from(size).unwrap_or(PIECE)];
+    loop {
+        let read = match file.read(&mut piece) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let bytes = &piece[..read];
+        hasher.update(bytes);
+        if let Some(md5) = &mut md5 {
+            md5.update(bytes);
+        }
+        if let Some(sum) = &mut sum {
+            sum.update(bytes);
+        }
+        length += read as u64;
+    }
+    Ok(Seen {
+        length,
+        hash: *hasher.finalize().as_bytes(),
+        md5: md5.map(|md5| format!("md5-{}", STANDARD.encode(md5.finalize()))),
+        sum: sum.map(|sum| format!("{:x}", sum.finalize())),
+        noted: checksum(&file),
+    })
+}
+
+impl Seen {
+    /// What is wrong, by the checksum beside the file and by what the body says of it.
+    fn verdict(&self, stub: &Stub) -> Option<(ProblemKind, String)> {
+        let short = stub.length.filter(|length| self.length < *length);
+        if self.noted.is_some_and(|noted| noted != self.hash) {
+            return Some(match short {
+                Some(length) => self.of_length(ProblemKind::HalfWritten, length),
+                None => (
+                    ProblemKind::Altered,
+                    "its bytes are not those that were written (checksum)".to_owned(),
+                ),
+            });
+        }
+        if self.md5.is_some() && self.md5 == stub.digest {
+            return None;
+        }
+        let kind = if short.is_some() { ProblemKind::HalfWritten } else { ProblemKind::Altered };
+        match stub.length {
+            // Of what was sent to the server gzipped, the length in the stub need not be right: the
+            // checksum is the better witness, and without one the length may be the gzipped one.
+            Some(_) if stub.encoding.is_some() && (self.noted.is_some() || short.is_none()) => None,
+            Some(length) if length != self.length => Some(self.of_length(kind, length)),
+            _ if self.md5.is_none() || may_be_gzipped(stub) => None,
+            _ => {
+                let digest = stub.digest.as_deref().unwrap_or_default();
+                Some((kind, format!("its bytes do not match the digest in the body, {digest}")))
+            }
+        }
+    }
+
+    fn of_length(&self, kind: ProblemKind, length: u64) -> (ProblemKind, String) {
+        (kind, format!("it has {} bytes, and the body says {length}", self.length))
+    }
+}
+
+/// Whether a CouchDB may keep this type gzipped, so that the digest is that of other bytes although
+/// nothing says so.
+fn may_be_gzipped(stub: &Stub) -> bool {
+    let kind = stub.content_type.as_deref().unwrap_or("text/").to_ascii_lowercase();
+    kind.starts_with("text/")
+        || ["json", "xml", "javascript"].iter().any(|part| kind.contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(bytes: &[u8], noted: Option<&[u8]>) -> Seen {
+        Seen {
+            length: bytes.len() as u64,
+            hash: *blake3::hash(bytes).as_bytes(),
+            md5: Some(format!("md5-{}", STANDARD.encode(Md5::digest(bytes)))),
+            sum: None,
+            noted: noted.map(|bytes| *blake3::hash(bytes).as_bytes()),
+        }
+    }
+
+    fn stub(bytes: &[u8], kind: &str) -> Stub {
+        Stub {
+            digest: Some(format!("md5-{}", STANDARD.encode(Md5::digest(bytes)))),
+            length: Some(bytes.len() as u64),
+            content_type: Some(kind.to_owned()),
+            encoding: None,
+        }
+    }
+
+    fn kind(seen: &Seen, stub: &Stub) -> Option<ProblemKind> {
+        seen.verdict(stub).map(|(kind, _)| kind)
+    }
+
+    #[test]
+    fn a_file_is_judged_by_its_checksum_and_by_its_stub() {
+        let png = stub(b"right", "image/png");
+        assert_eq!(kind(&seen(b"right", Some(b"right")), &png), None);
+        assert_eq!(kind(&seen(b"right", None), &png), None);
+        assert_eq!(kind(&seen(b"wrong", Some(b"right")), &png), Some(ProblemKind::Altered));
+        assert_eq!(kind(&seen(b"wrong", None), &png), Some(ProblemKind::Altered));
+        assert_eq!(kind(&seen(b"rig", Some(b"right")), &png), Some(ProblemKind::HalfWritten));
+        assert_eq!(kind(&seen(b"rig", None), &png), Some(ProblemKind::HalfWritten));
+        // Another attachment's file, moved here with the checksum beside it.
+        assert_eq!(kind(&seen(b"moved", Some(b"moved")), &png), Some(ProblemKind::Altered));
+    }
+
+    #[test]
+    fn a_digest_of_gzipped_bytes_is_no_false_alarm() {
+        let unmarked = Stub { digest: Some("md5-gzipped".to_owned()), ..stub(b"right", "text/x") };
+        let marked = Stub { encoding: Some("gzip".to_owned()), ..unmarked.clone() };
+        for stub in [&unmarked, &marked] {
+            assert_eq!(kind(&seen(b"right", None), stub), None);
+            assert_eq!(kind(&seen(b"right", Some(b"right")), stub), None);
+            assert_eq!(kind(&seen(b"rig", None), stub), Some(ProblemKind::HalfWritten));
+        }
+        let encoded_length = Stub { length: Some(3), ..marked };
+        assert_eq!(kind(&seen(b"right", None), &encoded_length), None);
+    }
+}

@@ -1,0 +1,146 @@
+//! Proof that a mirror is whole, and that it equals its source: every stored byte is read, and the
+//! (id, revision) pairs are compared with those of a source or of another mirror.
+//!
+//! Nothing is written, no lock is taken, and a mirror may be at work meanwhile. It must not know
+//! checkpoints, pipelines, or which store a source is.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let place = tempfile::tempdir()?;
+//! # let mirror = place.path();
+//! # std::fs::create_dir(mirror.join(".plainfold"))?;
+//! # let format = r#"{"format":1,"lineage":"","names":"native","created_by":"","created_at":""}"#;
+//! # std::fs::write(mirror.join(".plainfold/format.json"), format)?;
+//! let verified = plainfold::verify::verify(mirror, &Default::default())?;
+//! assert!(verified.report.problems.is_empty());
+//! # Ok(())
+//! # }
+//! ```
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::mirror::MirrorError;
+use crate::mirror::read::{Problem, Tree};
+use crate::source::{Selection, SourceError};
+
+mod against;
+mod document;
+mod listing;
+mod sorted;
+mod tree;
+
+pub use against::{Certificate, CollectionCertificate, Place};
+pub use listing::{Difference, DifferenceKind, Side};
+
+use listing::Listed;
+use sorted::Sorted;
+
+/// What is to be verified.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Which collections; `None` is all of the mirror's.
+    pub collections: Option<Selection>,
+    /// Whether a manifest will be asked for.
+    pub manifest: bool,
+}
+
+/// Why nothing could be said.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The mirror cannot be read at all.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// The source.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Listings too large for memory go to temporary files.
+    #[error("a temporary file failed: {0}; make room there, or set TMPDIR to another directory")]
+    Temporary(#[source] io::Error),
+}
+
+/// A mirror of which every byte has been read.
+#[derive(Debug)]
+pub struct Verified {
+    /// What was found.
+    pub report: Report,
+    lineage: String,
+    listings: Vec<(String, Listed)>,
+    sums: Sorted,
+}
+
+/// What was found in a mirror.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The mirror's directory.
+    pub mirror: String,
+    /// What each collection holds, by name.
+    pub collections: Vec<CollectionReport>,
+    /// What is not as it should be, by path.
+    pub problems: Vec<Problem>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// What a collection holds.
+#[derive(Clone, Debug, Serialize)]
+pub struct CollectionReport {
+    /// Its name.
+    pub collection: String,
+    /// Documents and their digest. A document that cannot be read is in neither.
+    #[serde(flatten)]
+    pub side: Side,
+    /// Files of attachments.
+    pub attachments: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Files that had no checksum beside them, and were checked in other ways only.
+    pub unchecked: u64,
+}
+
+/// Reads every stored byte of the mirror in `directory`. Blocks, and uses all processors.
+pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyError> {
+    let started = Instant::now();
+    let tree = Tree::open(directory)?;
+    let found = tree::read(&tree, options.collections.as_ref(), options.manifest)?;
+    let (mut collections, mut listings) = (Vec::new(), Vec::new());
+    for found in found.collections {
+        let listed = found.listing.finish();
+        let side = listed.side().map_err(VerifyError::Temporary)?;
+        collections.push(CollectionReport {
+            collection: found.name.clone(),
+            side,
+            attachments: found.attachments,
+            bytes: found.bytes,
+            unchecked: found.unchecked,
+        });
+        listings.push((found.name, listed));
+    }
+    let report = Report {
+        mirror: directory.display().to_string(),
+        collections,
+        problems: found.problems,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    let lineage = tree.lineage().to_owned();
+    Ok(Verified { report, lineage, listings, sums: found.sums.finish() })
+}
+
+impl Verified {
+    /// Writes the manifest, if [`Options::manifest`] was set: a line for every file that was found
+    /// well, by path, as `sha256sum -c` reads it from within the mirror's directory. Names of ours
+    /// hold neither a backslash nor a line's end, so that none has to be escaped.
+    pub fn write_manifest(&self, mut out: impl Write) -> io::Result<()> {
+        for record in self.sums.iter()? {
+            let record = record?;
+            out.write_all(&record.value)?;
+            out.write_all(b"  ")?;
+            out.write_all(&record.key)?;
+            out.write_all(b"\n")?;
+        }
+        out.flush()
+    }
+}

@@ -1,0 +1,238 @@
+//! Every stored byte of a mirror, read with all processors, in memory that does not grow with it.
+//!
+//! One thread lists names, the others read documents. A mirror may be at work meanwhile: what looks
+//! wrong is read again for as long as somebody replaces it.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::VerifyError;
+use super::document::{Checked, How, check};
+use super::listing::Listing;
+use super::sorted::Sorter;
+use crate::document::CollectionName;
+use crate::mirror::MirrorError;
+use crate::mirror::read::{Entry, Problem, ProblemKind, Tree, TreeCollection};
+use crate::source::Selection;
+
+/// So many names make a piece of work.
+const CHUNK: usize = 64;
+/// So many pieces of work wait for each thread.
+const WAITING: usize = 2;
+/// A document that is replaced again and again is read so often, with such pauses.
+const TRIES: usize = 200;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What was found in a mirror.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub collections: Vec<FoundCollection>,
+    pub problems: Vec<Problem>,
+    /// Path and SHA-256 of every file found well.
+    pub sums: Sorter,
+}
+
+/// What was found in a collection.
+#[derive(Debug, Default)]
+pub struct FoundCollection {
+    pub name: String,
+    pub documents: u64,
+    pub attachments: u64,
+    pub bytes: u64,
+    pub unchecked: u64,
+    pub listing: Listing,
+}
+
+/// Reads the collections that are wanted, or all.
+pub fn read(tree: &Tree, wanted: Option<&Selection>, sums: bool) -> Result<Found, VerifyError> {
+    let is_wanted = |name: &CollectionName| wanted.is_none_or(|wanted| wanted.wants(name));
+    let (all, strays) = tree.collections()?;
+    let mut found = Found::default();
+    // Somebody may just have made a folder whose record is to follow, or be forgetting one.
+    let settled = |look: &dyn Fn() -> Result<bool, MirrorError>| -> Result<bool, MirrorError> {
+        for _ in 0..TRIES {
+            if look()? {
+                return Ok(true);
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(false)
+    };
+    let missing = tree.missing_collections(&all)?;
+    if !missing.is_empty() && !settled(&|| Ok(tree.missing_collections(&all)?.is_empty()))? {
+        found.problems.extend(tree.missing_collections(&all)?);
+    }
+    found.problems.extend(strays.into_iter().filter(|stray| !Tree::is_neighbour(&stray.path)));
+    let mut collections = Vec::new();
+    for collection in all {
+        if settled(&|| tree.is_recorded(&collection))? {
+            if is_wanted(&collection.name) {
+                let attachments = tree.holds_attachments(&collection)?;
+                collections.push((collection, How { attachments, sums }));
+            }
+        } else {
+            let reason = "it is a folder that no run has made";
+            let path = collection.path().to_owned();
+            found.problems.push(Problem::new(ProblemKind::Extra, path, reason));
+        }
+    }
+    found.problems.extend(tree.leftovers()?);
+    let named = |(collection, _): &(TreeCollection, How)| FoundCollection {
+        name: collection.name.to_string(),
+        ..FoundCollection::default()
+    };
+    found.collections = collections.iter().map(named).collect();
+    let mut found = read_all(&collections, found)?;
+    found.problems.sort_by(|left, right| left.path.cmp(&right.path));
+    Ok(found)
+}
+
+/// A piece of work: a collection by its number, and names in it.
+type Work = (usize, Vec<String>);
+
+fn read_all(collections: &[(TreeCollection, How)], found: Found) -> Result<Found, VerifyError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (sender, receiver) = sync_channel::<Work>(threads * WAITING);
+    let (receiver, found) = (Mutex::new(receiver), Mutex::new(found));
+    let stop = AtomicBool::new(false);
+    let listed = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|_| scope.spawn(|| work(collections, &receiver, &found, &stop)))
+            .collect();
+        let listed = list(collections, &found, &stop, |work| sender.send(work).is_ok());
+        drop(sender);
+        let mut ended = listed;
+        for worker in workers {
+            match worker.join() {
+                Ok(result) => ended = ended.and(result),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        ended
+    });
+    listed?;
+    Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn list(
+    collections: &[(TreeCollection, How)],
+    found: &Mutex<Found>,
+    stop: &AtomicBool,
+    send: impl Fn(Work) -> bool,
+) -> Result<(), VerifyError> {
+    for (number, (collection, _)) in collections.iter().enumerate() {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        for name in collection.each_name()? {
+            match name? {
+                Ok(name) => chunk.push(name),
+                Err(problem) => lock(found).problems.push(problem),
+            }
+            if chunk.len() == CHUNK && !send((number, std::mem::take(&mut chunk))) {
+                return Ok(());
+            }
+            if stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+        }
+        if !send((number, chunk)) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn work(
+    collections: &[(TreeCollection, How)],
+    queue: &Mutex<Receiver<Work>>,
+    found: &Mutex<Found>,
+    stop: &AtomicBool,
+) -> Result<(), VerifyError> {
+    loop {
+        let next = lock(queue).recv();
+        let Ok((number, names)) = next else { return Ok(()) };
+        // After a failure the queue is only emptied, so that whoever fills it does not wait.
+        if stop.load(Ordering::Relaxed) {
+            continue;
+        }
+        let Some((collection, how)) = collections.get(number) else { continue };
+        let read: Vec<_> = names.iter().map(|name| settle(collection, name, *how)).collect();
+        if let Err(error) = keep(&mut lock(found), number, read) {
+            stop.store(true, Ordering::Relaxed);
+            while lock(queue).recv().is_ok() {}
+            return Err(VerifyError::Temporary(error));
+        }
+    }
+}
+
+fn keep(found: &mut Found, number: usize, read: Vec<Reading>) -> io::Result<()> {
+    for Reading { checked, problems } in read {
+        found.problems.extend(problems);
+        let Some(checked) = checked else { continue };
+        found.problems.extend(checked.problems);
+        for (path, sum) in checked.sums {
+            found.sums.push(path.as_bytes(), sum.as_bytes())?;
+        }
+        let Some(collection) = found.collections.get_mut(number) else { continue };
+        collection.documents += 1;
+        collection.attachments += checked.attachments;
+        collection.bytes += checked.bytes;
+        collection.unchecked += checked.unchecked;
+        collection.listing.push(&checked.id, checked.revision.as_ref(), &checked.content)?;
+    }
+    Ok(())
+}
+
+/// What came of reading under a name.
+#[derive(Default)]
+struct Reading {
+    checked: Option<Checked>,
+    problems: Vec<Problem>,
+}
+
+impl Reading {
+    fn is_well(&self) -> bool {
+        let well = self.checked.as_ref().is_none_or(|checked| checked.problems.is_empty());
+        well && self.problems.is_empty()
+    }
+}
+
+/// Reads under a name until all is well, or nobody was replacing it while it was read.
+fn settle(collection: &TreeCollection, name: &str, how: How) -> Reading {
+    let mut reading = read_once(collection, name, how);
+    for _ in 0..TRIES {
+        if reading.is_well() {
+            break;
+        }
+        let before = collection.standing(name).ok();
+        reading = read_once(collection, name, how);
+        if !reading.is_well() && before == collection.standing(name).ok() {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    reading
+}
+
+fn read_once(collection: &TreeCollection, name: &str, how: How) -> Reading {
+    let read = || match collection.entry(name)? {
+        None => Ok(Reading::default()),
+        Some(Entry::Problem(problem)) => Ok(Reading { checked: None, problems: vec![problem] }),
+        Some(Entry::Document(document)) => {
+            let checked = Some(check(&document, how)?);
+            Ok(Reading { checked, problems: Vec::new() })
+        }
+    };
+    read().unwrap_or_else(|error: MirrorError| {
+        // What a disk cannot give back is rot too, and no reason to leave the rest unread.
+        let path = format!("{}/{name}", collection.path());
+        let problem = Problem::new(ProblemKind::Altered, path, error.to_string());
+        Reading { checked: None, problems: vec![problem] }
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
