@@ -4,24 +4,26 @@ use std::process::ExitCode;
 
 use crate::agent::{AgentError, Outcome};
 use crate::checkpoint::StateError;
+use crate::client::couchdb::Kind;
 use crate::config::{ConfigError, StartError};
 use crate::mirror::MirrorError;
 use crate::pipeline::PipelineError;
+use crate::restore::{RestoreError, TargetError};
 use crate::source::SourceError;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Caught up; or, following, stopped by SIGINT or SIGTERM.
+    /// Caught up, or put back; or, following, stopped by SIGINT or SIGTERM.
     Done = 0,
-    /// Caught up, and some documents could not be mirrored.
+    /// Done, and some documents could not be mirrored or put back.
     DocumentsFailed = 1,
-    /// The arguments, or what they name, make no sense.
+    /// The arguments, or what they name, make no sense; or the target holds other documents.
     Usage = 2,
-    /// The source does not answer, or has no such database, or its feed cannot be read.
+    /// The source or target does not answer, or has no such database, or cannot be read or written.
     SourceUnreachable = 3,
-    /// The source refused the credentials.
+    /// The source or target refused the credentials.
     Refused = 4,
     /// The mirror cannot be used: locked, of a newer format, other people's files, a failing disk.
     MirrorUnusable = 5,
@@ -34,11 +36,11 @@ pub enum Exit {
 /// The table for `--help`.
 pub const HELP: &str = "\
 Exit codes:
-    0  caught up; with --live, stopped by SIGINT or SIGTERM
-    1  caught up, and some documents could not be mirrored (see `plainfold status`)
-    2  bad usage
-    3  the source cannot be reached, or has no such database
-    4  the source refused the credentials
+    0  caught up, or put back; with --live, stopped by SIGINT or SIGTERM
+    1  the same, and some documents failed (see `plainfold status`; a restore names them)
+    2  bad usage, or the target of a restore holds other documents
+    3  the source or target cannot be reached, or has no such database
+    4  the source or target refused the credentials
     5  the mirror cannot be used: locked, a newer format, other people's files, a failing disk
    70  a fault of Plainfold's own
   130  interrupted before it had caught up";
@@ -76,6 +78,9 @@ pub fn of(error: &anyhow::Error) -> Exit {
             StartError::Mirror(_) | StartError::State(_) => Exit::MirrorUnusable,
             StartError::Source(error) => of_source(error),
         };
+    }
+    if let Some(error) = error.downcast_ref::<RestoreError>() {
+        return of_restore(error);
     }
     if error.is::<MirrorError>() || error.is::<StateError>() {
         return Exit::MirrorUnusable;
@@ -115,6 +120,20 @@ fn of_agent(error: &AgentError) -> Exit {
             PipelineError::Mirror(_) | PipelineError::State(_) => Exit::MirrorUnusable,
             PipelineError::Task(_) => Exit::Failure,
         },
+    }
+}
+
+fn of_restore(error: &RestoreError) -> Exit {
+    match error {
+        RestoreError::Mirror(_) => Exit::MirrorUnusable,
+        RestoreError::Target(TargetError::Server(error)) if error.kind() == Kind::Refused => {
+            Exit::Refused
+        }
+        RestoreError::Target(_) => Exit::SourceUnreachable,
+        RestoreError::NotEmpty { .. }
+        | RestoreError::FileExists { .. }
+        | RestoreError::Selection(_) => Exit::Usage,
+        RestoreError::Task(_) => Exit::Failure,
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::env::{Place, library, plainfold, root};
 
-const COMMANDS: [&str; 3] = ["mirror", "tail", "status"];
+const COMMANDS: [&str; 4] = ["mirror", "tail", "status", "restore"];
 
 fn read(file: &str) -> String {
     fs::read_to_string(root().join(file)).unwrap()

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each module, and the modules that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("document", &[]),
     ("client", &["document"]),
     ("event", &["document"]),
@@ -11,10 +11,25 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("mirror", &["document"]),
     ("checkpoint", &["document"]),
     ("pipeline", &["document", "event", "source", "mirror", "checkpoint"]),
+    ("restore", &["document", "client", "mirror"]),
     ("agent", &["document", "event", "source", "mirror", "checkpoint", "pipeline"]),
     ("config", &["client", "source", "mirror", "checkpoint", "agent"]),
     ("api", &["document", "agent"]),
-    ("cli", &["document", "mirror", "checkpoint", "pipeline", "source", "agent", "config", "api"]),
+    (
+        "cli",
+        &[
+            "document",
+            "client",
+            "mirror",
+            "checkpoint",
+            "pipeline",
+            "source",
+            "restore",
+            "agent",
+            "config",
+            "api",
+        ],
+    ),
 ];
 
 fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {

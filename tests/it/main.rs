@@ -18,4 +18,5 @@ mod layers;
 mod live;
 mod pouchdb;
 mod recorded;
+mod restore;
 mod systemd;
