@@ -16,6 +16,9 @@ use crate::client::couchdb::Kind;
 use crate::document::{CollectionName, DocumentId, Revision};
 use crate::mirror::read::{Entry, Tree, TreeCollection};
 
+/// How many branches of one document are ended, one after the other, so that ours may win.
+const MAX_BRANCHES: usize = 32;
+
 /// A mirror on its way to a target.
 pub struct Restore<T> {
     target: Arc<T>,
@@ -178,7 +181,7 @@ impl<T: Target + 'static> Restore<T> {
             done.failures.into_iter().for_each(|failure| outcome.fail(failure));
         }
         reading.await.map_err(|error| RestoreError::Task(error.to_string()))??;
-        tracing::info!(
+        tracing::debug!(
             "{}: {} created, {} replaced, {} skipped, {} problems",
             self.target.place(&name),
             report.create,
@@ -212,7 +215,11 @@ impl<T: Target + 'static> Restore<T> {
         }
         let refused = match self.options.dry_run || writings.is_empty() {
             true => Vec::new(),
-            false => self.target.write(name, &writings).await?,
+            false => {
+                let refused = self.target.write(name, &writings).await?;
+                self.end_further_branches(name, &writings).await?;
+                refused
+            }
         };
         for writing in &writings {
             let counted = match writing.replaces() {
@@ -233,6 +240,36 @@ impl<T: Target + 'static> Restore<T> {
             done.failures.push(Failure { path, reason });
         }
         Ok(done)
+    }
+}
+
+impl<T: Target + 'static> Restore<T> {
+    /// Where the winner has been ended, another branch may win now instead of ours.
+    async fn end_further_branches(
+        &self,
+        name: &CollectionName,
+        writings: &[Writing],
+    ) -> Result<(), TargetError> {
+        let replaced = writings.iter().filter(|writing| writing.ends.is_some());
+        let mut items: Vec<Item> = replaced.map(|writing| writing.item.clone()).collect();
+        for _ in 0..MAX_BRANCHES {
+            if items.is_empty() {
+                break;
+            }
+            let held = self.target.held(name, &items).await?;
+            let mut losing = Vec::new();
+            for (item, held) in items.into_iter().zip(held) {
+                if let Held::Winner { revision, deleted: false, knows_ours: true } = held
+                    && revision != *item.revision()
+                {
+                    losing.push(Writing { item, on_top: None, ends: Some(revision) });
+                }
+            }
+            // What is refused here was told when it was written first.
+            let _told = self.target.write(name, &losing).await?;
+            items = losing.into_iter().map(|writing| writing.item).collect();
+        }
+        Ok(())
     }
 }
 

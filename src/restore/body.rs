@@ -88,14 +88,14 @@ impl Text {
                 revision
             }
         };
-        let mut edits: Vec<(Range<usize>, Vec<Piece>)> = Vec::new();
+        let mut edits: Vec<Edit> = Vec::new();
         let at = |raw: &RawValue| {
             let start = raw.get().as_ptr() as usize - body.as_ptr() as usize;
             start..start + raw.get().len()
         };
         edits.extend(anatomy.revisions.iter().map(|raw| (at(raw), vec![Piece::Revision])));
         for raw in &anatomy.attachments {
-            edits.push((at(raw), inlined(raw, stubs, &size)?));
+            edits.extend(inlined(raw, stubs, at, &size)?);
         }
         edits.sort_by_key(|(range, _)| range.start);
         let open = body.iter().position(|byte| *byte == b'{').map_or(0, |brace| brace + 1);
@@ -198,25 +198,25 @@ pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The value of `_attachments` with data in place of stubs.
+/// A range of a body, and what stands there instead.
+type Edit = (Range<usize>, Vec<Piece>);
+
+/// Data in place of each stub in the value of `_attachments`.
 fn inlined(
     attachments: &RawValue,
     stubs: Stubs,
+    at: impl Fn(&RawValue) -> Range<usize>,
     size: impl Fn(&str) -> Option<u64>,
-) -> Result<Vec<Piece>, String> {
-    let entries: Members<'_> = serde_json::from_str(attachments.get())
+) -> Result<Vec<Edit>, String> {
+    let entries: Option<Members<'_>> = serde_json::from_str(attachments.get())
         .map_err(|error| format!("its `_attachments` cannot be read: {error}"))?;
-    let mut pieces = Vec::new();
-    let mut text = "{".to_owned();
-    for (name, entry) in entries.0 {
+    let mut edits = Vec::new();
+    for (name, entry) in entries.map(|entries| entries.0).unwrap_or_default() {
         let members: Members<'_> = serde_json::from_str(entry.get())
             .map_err(|error| format!("the attachment `{name}` cannot be read: {error}"))?;
         let size =
             size(&name).ok_or_else(|| format!("there is no file of the attachment `{name}`"))?;
-        if text.len() > 1 || !pieces.is_empty() {
-            text.push(',');
-        }
-        text.push_str(&format!("{}:{{", quoted(&name)));
+        let mut text = "{".to_owned();
         for (key, value) in &members.0 {
             let keep = match stubs {
                 Stubs::Server => matches!(&**key, "content_type" | "revpos"),
@@ -227,13 +227,11 @@ fn inlined(
             }
         }
         text.push_str("\"data\":\"");
-        pieces.push(Piece::Text(std::mem::take(&mut text).into()));
-        pieces.push(Piece::Attachment { name: name.into_owned(), size });
-        text.push_str("\"}");
+        let data = Piece::Attachment { name: name.into_owned(), size };
+        let pieces = vec![Piece::Text(text.into()), data, Piece::Text("\"}".into())];
+        edits.push((at(entry), pieces));
     }
-    text.push('}');
-    pieces.push(Piece::Text(text.into()));
-    Ok(pieces)
+    Ok(edits)
 }
 
 /// Where in a body the members stand that a restore looks at.
@@ -337,10 +335,10 @@ mod tests {
 
     #[test]
     fn data_takes_the_place_of_stubs_and_nothing_else_moves() {
-        let body = r#"{"_id":"d","_rev":"2-a","_attachments":{"a b":{"content_type":"text/plain","revpos":2,"digest":"md5-x","length":3,"stub":true}},"x":1.0}"#;
-        let server = r#"{"_id":"d","_rev":"2-a","_attachments":{"a b":{"content_type":"text/plain","revpos":2,"data":"<a b>"}},"x":1.0}"#;
+        let body = r#"{"_id":"d","_rev":"2-a","_attachments" : { "a b" :{"content_type":"text/plain","revpos":2,"digest":"md5-x","length":3,"stub":true}},"x":1.0}"#;
+        let server = r#"{"_id":"d","_rev":"2-a","_attachments" : { "a b" :{"content_type":"text/plain","revpos":2,"data":"<a b>"}},"x":1.0}"#;
         assert_eq!(shown(body, Stubs::Server, None), server);
-        let feed = r#"{"_id":"d","_rev":"2-a","_attachments":{"a b":{"content_type":"text/plain","revpos":2,"digest":"md5-x","length":3,"data":"<a b>"}},"x":1.0}"#;
+        let feed = r#"{"_id":"d","_rev":"2-a","_attachments" : { "a b" :{"content_type":"text/plain","revpos":2,"digest":"md5-x","length":3,"data":"<a b>"}},"x":1.0}"#;
         assert_eq!(shown(body, Stubs::Feed, None), feed);
     }
 

@@ -87,6 +87,7 @@ impl CouchTarget {
     ) -> Result<Vec<(usize, String)>, Error> {
         let mut refused = Vec::new();
         let mut to_do = vec![(0..batch.len(), TRIES)];
+        to_do.retain(|(range, _)| !range.is_empty());
         while let Some((range, tries)) = to_do.pop() {
             let part = &batch[range.clone()];
             let (middle, single) = (range.start + range.len() / 2, range.len() == 1);

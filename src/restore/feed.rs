@@ -114,12 +114,12 @@ impl FeedTarget {
     }
 }
 
-/// Text whose line ends have become spaces. In valid JSON none stands within a string.
+/// Text whose line feeds have become spaces. In valid JSON none stands within a string.
 fn on_one_line(text: &[u8]) -> std::borrow::Cow<'_, [u8]> {
-    if memchr::memchr2(b'\n', b'\r', text).is_none() {
+    if memchr::memchr(b'\n', text).is_none() {
         return text.into();
     }
-    let space = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
+    let space = |byte: &u8| if *byte == b'\n' { b' ' } else { *byte };
     text.iter().map(space).collect::<Vec<u8>>().into()
 }
 

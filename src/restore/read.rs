@@ -48,19 +48,24 @@ pub(super) fn batches(
         collection.entry_names()?.into_iter().partition(is_design);
     let mut batch = Batch::default();
     for name in first.into_iter().chain(last) {
-        let Some(entry) = collection.entry(&name)? else { continue };
-        let document = match entry {
-            Entry::Document(document) => document,
-            Entry::Problem(problem) => {
+        let document = match collection.entry(&name) {
+            Ok(Some(Entry::Document(document))) => document,
+            Ok(None) => continue,
+            Ok(Some(Entry::Problem(problem))) => {
                 batch.fail(problem.path, problem.reason);
+                continue;
+            }
+            Err(error) => {
+                batch.fail(format!("{}/{name}", collection.path()), error.to_string());
                 continue;
             }
         };
         if !wants(&document.id) {
             continue;
         }
-        for extra in document.extras()? {
-            batch.fail(extra.path, extra.reason);
+        match document.extras() {
+            Ok(extras) => extras.into_iter().for_each(|one| batch.fail(one.path, one.reason)),
+            Err(error) => batch.fail(document.path.clone(), error.to_string()),
         }
         let item = match item(collection, &name, &document, stubs) {
             Ok(item) => item,
