@@ -33,8 +33,9 @@
 //! 1. [`document`]: the values that every layer speaks of, no I/O; [`client`]: wire protocols.
 //! 2. [`event`], [`source`], [`mirror`], [`checkpoint`]: what subscribers receive, where changes come
 //!    from, the tree on disk, what is remembered. They know the first layer and never each other.
-//! 3. [`pipeline`]: one collection, from its source to durable folders and events; [`verify`]: proof
-//!    that a mirror is whole and equal to its source.
+//! 3. [`pipeline`]: one collection, from its source to durable folders and events; [`restore`]: back
+//!    from the folders to a server or a feed; [`verify`]: proof that a mirror is whole and equal to its
+//!    source.
 //! 4. [`agent`]: a pipeline per collection, and how they stand.
 //! 5. [`config`]: what a mirror is to be, lowered into the options of the layers above.
 //! 6. [`api`], [`cli`]: how it is asked, and what users type.
@@ -49,5 +50,6 @@ pub mod document;
 pub mod event;
 pub mod mirror;
 pub mod pipeline;
+pub mod restore;
 pub mod source;
 pub mod verify;

@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use crate::agent::{AgentError, Outcome};
 use crate::checkpoint::StateError;
+use crate::client::couchdb::Kind;
 use crate::config::{ConfigError, OpenError, StartError};
 use crate::mirror::MirrorError;
 use crate::pipeline::PipelineError;
+use crate::restore::{RestoreError, TargetError};
 use crate::source::SourceError;
 use crate::verify::VerifyError;
 
@@ -14,15 +16,16 @@ use crate::verify::VerifyError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Caught up; or, following, stopped by SIGINT or SIGTERM; or all is well, or equal.
+    /// Caught up, put back, whole, or equal; or, following, stopped by SIGINT or SIGTERM.
     Done = 0,
-    /// Caught up, and some documents could not be mirrored; or something is damaged, or differs.
+    /// Done, and some documents could not be mirrored or put back; or something is damaged, or
+    /// differs.
     DocumentsFailed = 1,
-    /// The arguments, or what they name, make no sense.
+    /// The arguments, or what they name, make no sense; or the target holds other documents.
     Usage = 2,
-    /// The source does not answer, or has no such database, or its feed cannot be read.
+    /// The source or target does not answer, or has no such database, or cannot be read or written.
     SourceUnreachable = 3,
-    /// The source refused the credentials.
+    /// The source or target refused the credentials.
     Refused = 4,
     /// The mirror cannot be used: locked, of a newer format, other people's files, a failing disk.
     MirrorUnusable = 5,
@@ -35,11 +38,11 @@ pub enum Exit {
 /// The table for `--help`.
 pub const HELP: &str = "\
 Exit codes:
-    0  caught up; with --live, stopped by SIGINT or SIGTERM; verify, diff: whole, and equal
-    1  caught up, and some documents could not be mirrored; verify, diff: damage, or differences
-    2  bad usage
-    3  the source cannot be reached, or has no such database
-    4  the source refused the credentials
+    0  caught up, or put back, or whole, or equal; with --live, stopped by SIGINT or SIGTERM
+    1  some documents failed (`plainfold status` names them; a restore does itself); or something is damaged, or differs
+    2  bad usage, or the target of a restore holds other documents
+    3  the source or target cannot be reached, or has no such database
+    4  the source or target refused the credentials
     5  the mirror cannot be used: locked, a newer format, other people's files, a failing disk
    70  a fault of Plainfold's own
   130  interrupted before it had caught up";
@@ -91,6 +94,9 @@ pub fn of(error: &anyhow::Error) -> Exit {
             VerifyError::Temporary(_) => Exit::Failure,
         };
     }
+    if let Some(error) = error.downcast_ref::<RestoreError>() {
+        return of_restore(error);
+    }
     if error.is::<MirrorError>() || error.is::<StateError>() {
         return Exit::MirrorUnusable;
     }
@@ -129,6 +135,20 @@ fn of_agent(error: &AgentError) -> Exit {
             PipelineError::Mirror(_) | PipelineError::State(_) => Exit::MirrorUnusable,
             PipelineError::Task(_) => Exit::Failure,
         },
+    }
+}
+
+fn of_restore(error: &RestoreError) -> Exit {
+    match error {
+        RestoreError::Mirror(_) => Exit::MirrorUnusable,
+        RestoreError::Target(TargetError::Server(error)) if error.kind() == Kind::Refused => {
+            Exit::Refused
+        }
+        RestoreError::Target(_) => Exit::SourceUnreachable,
+        RestoreError::NotEmpty { .. }
+        | RestoreError::FileExists { .. }
+        | RestoreError::Selection(_) => Exit::Usage,
+        RestoreError::Task(_) => Exit::Failure,
     }
 }
 

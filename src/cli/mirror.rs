@@ -1,18 +1,17 @@
 //! `plainfold mirror`: once, or live until a signal.
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit, Usage};
 use super::progress::Bars;
-use super::{logging, service, summary};
+use super::{logging, password, service, summary};
 use crate::agent::Agent;
 use crate::api;
 use crate::config::MirrorConfig;
@@ -20,7 +19,7 @@ use crate::mirror::JsonStyle;
 use crate::mirror::names::Codec;
 
 /// Where the password may come from, so that it stands in no process list.
-const PASSWORD_VARIABLE: &str = "PLAINFOLD_SOURCE_PASSWORD";
+pub const PASSWORD_VARIABLE: &str = "PLAINFOLD_SOURCE_PASSWORD";
 
 /// What `plainfold mirror` takes.
 #[derive(Debug, Args)]
@@ -160,28 +159,10 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
     if let Some(seconds) = options.give_up_after {
         config = config.give_up_after((seconds > 0).then(|| Duration::from_secs(seconds)));
     }
-    if let Some(password) = password(options.password_file.as_deref())? {
+    if let Some(password) = password::read(options.password_file.as_deref(), PASSWORD_VARIABLE)? {
         config = config.password(password)?;
     }
     Ok(config)
-}
-
-/// The password from a file, or else from the environment.
-pub fn password(file: Option<&Path>) -> anyhow::Result<Option<SecretString>> {
-    let Some(path) = file else {
-        return match std::env::var(PASSWORD_VARIABLE) {
-            Ok(password) => Ok(Some(password.into())),
-            Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(std::env::VarError::NotUnicode(_)) => {
-                Err(Usage(format!("{PASSWORD_VARIABLE} is not valid UTF-8")).into())
-            }
-        };
-    };
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Usage(format!("the password file {} cannot be read: {error}", path.display()))
-    })?;
-    // Editors end a file with a newline; passwords do not.
-    Ok(Some(text.trim_end_matches(['\r', '\n']).into()))
 }
 
 /// Cancelled by the first SIGINT or SIGTERM. A second one ends the process at once, as a kill would:

@@ -11,7 +11,9 @@ mod diff;
 mod exit;
 mod logging;
 mod mirror;
+mod password;
 mod progress;
+mod restore;
 mod service;
 mod status;
 mod summary;
@@ -45,6 +47,8 @@ enum Command {
     Tail(tail::Options),
     /// Print how a mirror stands
     Status(status::Options),
+    /// Put a mirror back into a server, or into a recorded feed
+    Restore(restore::Options),
 }
 
 /// Runs the command that the arguments name.
@@ -86,6 +90,10 @@ pub fn main() -> ExitCode {
             Command::Status(options) => {
                 logging.start(None)?;
                 status::run(options).await
+            }
+            Command::Restore(options) => {
+                logging.start(None)?;
+                restore::run(options).await
             }
         }
     });

@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::exit::{Exit, Usage};
-use super::mirror::password;
+use super::mirror::PASSWORD_VARIABLE;
+use super::password;
 use crate::config::OpenedSource;
 use crate::source::Selection;
 use crate::verify::{self, Certificate, DifferenceKind, Report, Verified};
@@ -109,7 +110,10 @@ pub fn password_for(
     source: &str,
     file: Option<&Path>,
 ) -> anyhow::Result<Option<secrecy::SecretString>> {
-    if source.starts_with("feed:") { Ok(None) } else { password(file) }
+    if source.starts_with("feed:") {
+        return Ok(None);
+    }
+    Ok(password::read(file, PASSWORD_VARIABLE)?)
 }
 
 fn write_manifest(verified: &Verified, path: &Path) -> anyhow::Result<()> {

@@ -10,8 +10,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 mod head;
+mod selection;
 
 pub use head::{Head, Stub};
+pub use selection::{BadGlob, Selection};
 
 /// Declares a cheaply cloned, immutable string with a meaning of its own.
 macro_rules! text_value {

@@ -13,10 +13,10 @@ use rustix::fs::FileType;
 use super::beneath::Folder;
 use super::collection::Record;
 use super::error::MirrorError;
+use super::format;
 use super::layout::{ATTACHMENTS, COLLECTIONS, DOCUMENT, OURS};
 use super::names::{Codec, Decoded};
 use super::outside::{self, Checksum};
-use super::{format, layout};
 use crate::document::{CollectionName, DocumentId, Head, Revision, Stub};
 
 /// A mirror, for reading.
@@ -126,7 +126,9 @@ impl Tree {
     pub fn collections(&self) -> Result<(Vec<TreeCollection>, Vec<Problem>), MirrorError> {
         let (mut collections, mut problems) = (Vec::new(), Vec::new());
         for encoded in self.root.names()? {
-            if encoded == layout::OURS {
+            // What stands beside the collections, such as `.git`, is the user's own. No
+            // collection's name begins with a dot here.
+            if encoded.starts_with('.') {
                 continue;
             }
             let folder = match self.root.open(&encoded) {
@@ -175,6 +177,11 @@ impl TreeCollection {
     /// Where the collection is, relative to the mirror.
     pub fn path(&self) -> &str {
         &self.encoded
+    }
+
+    /// The name that a document's folder has here.
+    pub fn name_of(&self, id: &DocumentId) -> String {
+        self.codec.encode(id.as_str()).as_str().to_owned()
     }
 
     /// Reads what lies under one of [`entry_names`](Self::entry_names); `None` where it is gone by

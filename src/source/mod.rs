@@ -19,9 +19,8 @@ pub mod feed;
 pub mod retry;
 #[cfg(test)]
 pub(crate) mod scripted;
-mod selection;
 
-pub use selection::{BadGlob, Selection};
+pub use crate::document::{BadGlob, Selection};
 
 /// What a feed says, in the order in which it says it.
 ///

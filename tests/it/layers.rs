@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each module, and the modules that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("document", &[]),
     ("client", &["document"]),
     ("event", &["document"]),
@@ -12,6 +12,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("checkpoint", &["document"]),
     ("pipeline", &["document", "event", "source", "mirror", "checkpoint"]),
     ("verify", &["document", "source", "mirror"]),
+    ("restore", &["document", "client", "mirror"]),
     ("agent", &["document", "event", "source", "mirror", "checkpoint", "pipeline"]),
     ("config", &["document", "client", "source", "mirror", "checkpoint", "agent"]),
     ("api", &["document", "agent"]),
@@ -19,11 +20,13 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
         "cli",
         &[
             "document",
+            "client",
             "mirror",
             "checkpoint",
             "pipeline",
             "source",
             "verify",
+            "restore",
             "agent",
             "config",
             "api",

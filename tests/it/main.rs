@@ -18,5 +18,6 @@ mod layers;
 mod live;
 mod pouchdb;
 mod recorded;
+mod restore;
 mod systemd;
 mod verify;

@@ -7,10 +7,11 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::error::Error;
-use crate::document::Revision;
+use super::error::{Error, bounded};
+use crate::document::{DocumentId, Revision};
 
 /// What a server says of itself.
 #[derive(Clone, Debug, Deserialize)]
@@ -61,6 +62,33 @@ pub struct MissingRevisions {
     /// Known ones that may be their ancestors.
     #[serde(default)]
     pub possible_ancestors: Vec<Revision>,
+}
+
+/// One entry of `_bulk_docs`' answer.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Unwritten {
+    /// The document; pouchdb-server may not say.
+    #[serde(default)]
+    pub id: Option<DocumentId>,
+    /// Why it was not written: a word, or pouchdb-server's `true`.
+    #[serde(default)]
+    pub error: Option<Value>,
+    /// The server's reason.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// pouchdb-server's word for the error.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+impl Unwritten {
+    /// Why, in the server's words.
+    pub fn why(&self) -> String {
+        let word = self.error.as_ref().and_then(Value::as_str).or(self.name.as_deref());
+        let words = [word, self.reason.as_deref()];
+        let words: Vec<_> = words.into_iter().flatten().filter(|text| !text.is_empty()).collect();
+        if words.is_empty() { "without a word".to_owned() } else { bounded(&words.join(": ")) }
+    }
 }
 
 /// One row of `_all_docs`.

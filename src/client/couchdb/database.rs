@@ -9,8 +9,8 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::address::{document_path, encode, segment};
-use super::answer::{DatabaseInfo, MissingRevisions};
-use super::{Accepts, Body, Client, Error, Kind, Request};
+use super::answer::{DatabaseInfo, MissingRevisions, Unwritten};
+use super::{Accepts, Body, Client, Error, Kind, Request, Upload};
 use crate::document::{CollectionName, DocumentId, Revision};
 
 /// A database of a server. Cheap to clone.
@@ -113,6 +113,44 @@ impl Database {
         let mut request = Request::post(self.path("/_all_docs")?, json(&Keys { keys: ids })?);
         request.query = "include_docs=true&att_encoding_info=true".to_owned();
         self.client.read(request).await.map_err(|error| self.absent(error))
+    }
+
+    /// `POST /db/_all_docs` with keys: the newest revisions of these ids, in their order.
+    /// Read the answer with [`super::all_docs_rows`].
+    pub async fn newest(&self, ids: &[&DocumentId]) -> Result<Bytes, Error> {
+        let keys = json(&serde_json::json!({ "keys": ids }))?;
+        let request = Request::post(self.path("/_all_docs")?, keys);
+        self.client.read(request).await.map_err(|error| self.absent(error))
+    }
+
+    /// `GET /db/_all_docs`: up to `limit` live documents in the order of their ids, beginning with
+    /// the id `from`. Read the answer with [`super::all_docs_rows`].
+    pub async fn list(&self, from: Option<&DocumentId>, limit: usize) -> Result<Bytes, Error> {
+        let mut request = Request::get(self.path("/_all_docs")?);
+        request.query = format!("limit={limit}");
+        if let Some(from) = from {
+            let key = serde_json::Value::from(from.as_str()).to_string();
+            request.query.push_str(&format!("&startkey={}", encode(&key)));
+        }
+        self.client.read(request).await.map_err(|error| self.absent(error))
+    }
+
+    /// `PUT /db`: creates it. Says whether it was not there before.
+    pub async fn create(&self) -> Result<bool, Error> {
+        match self.client.read(Request::put(self.path("")?)).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.status() == Some(412) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `POST /db/_bulk_docs` with `{"docs":[…],"new_edits":false}`, or what else it takes: writes
+    /// documents with the revisions that they have, and gives back those that were refused.
+    pub async fn bulk_docs(&self, docs: Upload) -> Result<Vec<Unwritten>, Error> {
+        let mut request = Request::post(self.path("/_bulk_docs")?, docs);
+        request.patience = self.client.patience_for(&request);
+        let results: Vec<Unwritten> = self.client.read_json(request).await?;
+        Ok(results.into_iter().filter(|result| result.error.is_some()).collect())
     }
 
     /// `POST /db/_bulk_get`: these revisions with all their attachments inline.

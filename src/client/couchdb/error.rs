@@ -21,6 +21,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 pub struct Error {
     kind: Kind,
     what: String,
+    status: Option<u16>,
 }
 
 /// What kind of failure it was.
@@ -46,7 +47,7 @@ pub enum Kind {
 impl Error {
     /// An error of this kind.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into() }
+        Self { kind, what: what.into(), status: None }
     }
 
     /// An error that may go away by itself.
@@ -57,6 +58,11 @@ impl Error {
     /// What kind of failure it was.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// The status of the answer, where there was one.
+    pub fn status(&self) -> Option<u16> {
+        self.status
     }
 
     /// Whether it may go away by itself.
@@ -100,7 +106,7 @@ impl Error {
             300..=399 => return Self::new(Kind::Permanent, redirected(label, headers)),
             _ => Kind::Permanent,
         };
-        Self::new(kind, what)
+        Self { kind, what, status: Some(status.as_u16()) }
     }
 }
 

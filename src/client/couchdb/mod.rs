@@ -9,6 +9,7 @@ mod body;
 mod database;
 mod error;
 pub mod rows;
+mod upload;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +18,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use reqwest::Method;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue};
 use reqwest::redirect::Policy;
 
 use crate::document::CollectionName;
 
 pub use address::{Address, BadAddress, Credentials, Given};
 pub use answer::{AllDocsRow, BulkAttachment, BulkDocument, BulkItem, BulkResult};
-pub use answer::{DatabaseInfo, MissingRevisions, ServerInfo, all_docs_rows, bulk_get_results};
+pub use answer::{DatabaseInfo, MissingRevisions, ServerInfo, Unwritten};
+pub use answer::{all_docs_rows, bulk_get_results};
 pub use body::Body;
 pub use database::{AttachmentAnswer, Changes, Database, Feed, can_address};
 pub use error::{Error, Kind, bounded};
+pub use upload::Upload;
 
 /// The largest answer that is held in memory as a whole, in bytes. A stream has no such limit.
 pub const MAX_ANSWER: usize = 128 << 20;
@@ -75,7 +78,7 @@ struct Request {
     path: String,
     /// Without the question mark, percent-encoded.
     query: String,
-    json: Option<Vec<u8>>,
+    upload: Option<Upload>,
     accepts: Accepts,
     patience: Option<Duration>,
 }
@@ -90,11 +93,15 @@ enum Accepts {
 impl Request {
     fn get(path: String) -> Self {
         let (method, query) = (Method::GET, String::new());
-        Self { method, path, query, json: None, accepts: Accepts::Json, patience: None }
+        Self { method, path, query, upload: None, accepts: Accepts::Json, patience: None }
     }
 
-    fn post(path: String, json: Vec<u8>) -> Self {
-        Self { method: Method::POST, json: Some(json), ..Self::get(path) }
+    fn post(path: String, upload: impl Into<Upload>) -> Self {
+        Self { method: Method::POST, upload: Some(upload.into()), ..Self::get(path) }
+    }
+
+    fn put(path: String) -> Self {
+        Self { method: Method::PUT, ..Self::get(path) }
     }
 }
 
@@ -195,10 +202,16 @@ impl Client {
         if let Some(authorization) = self.authorization() {
             builder = builder.header(AUTHORIZATION, authorization);
         }
-        match request.json {
-            Some(json) => builder.header(CONTENT_TYPE, "application/json").body(json),
+        match request.upload {
+            Some(upload) => upload.attach(builder),
             None => builder,
         }
+    }
+
+    /// How long the answer to a request may take, by what it sends.
+    fn patience_for(&self, request: &Request) -> Option<Duration> {
+        let upload = request.upload.as_ref()?;
+        Some(self.inner.patience.answer + upload.patience())
     }
 
     fn authorization(&self) -> Option<HeaderValue> {

@@ -126,9 +126,14 @@ fn started(mut command: Command) -> Child {
 fn command<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plainfold"));
     command.args(arguments);
-    for variable in
-        ["NOTIFY_SOCKET", "RUST_LOG", "PLAINFOLD_SOURCE_PASSWORD", "http_proxy", "HTTP_PROXY"]
-    {
+    for variable in [
+        "NOTIFY_SOCKET",
+        "RUST_LOG",
+        "PLAINFOLD_SOURCE_PASSWORD",
+        "PLAINFOLD_TARGET_PASSWORD",
+        "http_proxy",
+        "HTTP_PROXY",
+    ] {
         command.env_remove(variable);
     }
     command

@@ -1,12 +1,12 @@
-//! Which collections of a store are wanted: globs, lowered once.
+//! Which names are wanted: globs, lowered once.
 //!
 //! Pure. It must not know any store.
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
-use crate::document::CollectionName;
+use super::CollectionName;
 
-/// The collections that a mirror follows.
+/// The collections that a mirror follows, or that a restore puts back.
 #[derive(Clone, Debug)]
 pub struct Selection {
     globs: GlobSet,

@@ -1,0 +1,208 @@
+//! `plainfold restore`: a mirror back into a server, or into a feed.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use globset::Glob;
+use indicatif::HumanBytes;
+use secrecy::SecretString;
+
+use super::exit::{Exit, Usage};
+use super::password;
+use crate::client::couchdb::{Address, Client, Credentials, Patience};
+use crate::document::{CollectionName, Selection};
+use crate::mirror::read::Tree;
+use crate::restore::{self, CouchTarget, FeedTarget, OnExisting, Outcome, Restore, RestoreError};
+
+/// Where the password may come from, so that it stands in no process list.
+const PASSWORD_VARIABLE: &str = "PLAINFOLD_TARGET_PASSWORD";
+
+/// So many failures are named in text; JSON names more.
+const NAMED: usize = 20;
+
+/// What `plainfold restore` takes.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The mirror's directory
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+
+    /// http(s)://user@host:port, a server: every collection goes into a database of its name;
+    /// with /database, the one selected collection goes there; feed:FILE.ndjson for a feed in a
+    /// file, feed:- for one on standard output
+    target: String,
+
+    /// Which collections, as globs [default: all but those starting with `_`]
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    collections: Vec<String>,
+
+    /// Only documents whose id matches this glob
+    #[arg(long, value_name = "GLOB")]
+    ids: Option<String>,
+
+    /// Another name for a collection at the target; may be given more than once
+    #[arg(long = "as", value_name = "OLD=NEW", value_delimiter = ',')]
+    renamed: Vec<String>,
+
+    /// Print what would be done, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// When the target holds documents in other revisions, or others: refuse, and write nothing;
+    /// leave such documents as they are; or overwrite those that the mirror holds
+    #[arg(long, value_enum, default_value = "refuse")]
+    on_existing: Existing,
+
+    /// Text, or JSON
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+
+    /// A file that holds the password of the user named in TARGET. PLAINFOLD_TARGET_PASSWORD may
+    /// hold the password itself
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Existing {
+    Refuse,
+    Skip,
+    Overwrite,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Puts a mirror back.
+pub async fn run(options: Options) -> anyhow::Result<Exit> {
+    let mut lowered = lower(&options)?;
+    let password = password::read(options.password_file.as_deref(), PASSWORD_VARIABLE)?;
+    let outcome = match options.target.strip_prefix("feed:").filter(|path| !path.is_empty()) {
+        Some(path) => {
+            let path = (path != "-").then(|| PathBuf::from(path));
+            let target = FeedTarget::new(path, lowered.on_existing)?;
+            run_with(&options.directory, target, lowered).await?
+        }
+        None => {
+            let (client, database) = server(&options.target, password)?;
+            if let Some(database) = database {
+                if !lowered.renamed.is_empty() {
+                    let what = "--as and a database in TARGET both name one: give one of them";
+                    return Err(Usage(what.to_owned()).into());
+                }
+                lowered.only_as = Some(database);
+            }
+            run_with(&options.directory, CouchTarget::new(client), lowered).await?
+        }
+    };
+    let text = match options.format {
+        Format::Json => serde_json::to_string_pretty(&outcome)? + "\n",
+        Format::Text => text(&outcome),
+    };
+    // A reader that has closed has read enough. A feed on standard output is not to be mixed with
+    // this.
+    let _closed = match options.target == "feed:-" {
+        true => std::io::stderr().write_all(text.as_bytes()),
+        false => std::io::stdout().write_all(text.as_bytes()),
+    };
+    Ok(if outcome.failed == 0 { Exit::Done } else { Exit::DocumentsFailed })
+}
+
+async fn run_with<T: restore::Target + 'static>(
+    directory: &Path,
+    target: T,
+    options: restore::Options,
+) -> Result<Outcome, RestoreError> {
+    let tree = Tree::open(directory)?;
+    Restore::new(target, options).run(tree).await
+}
+
+fn lower(options: &Options) -> anyhow::Result<restore::Options> {
+    let collections =
+        Selection::new(&options.collections).map_err(|error| Usage(error.to_string()))?;
+    let glob = |pattern: &String| match Glob::new(pattern) {
+        Ok(glob) => Ok(glob.compile_matcher()),
+        Err(error) => Err(Usage(format!("`{pattern}` is not a glob: {}", error.kind()))),
+    };
+    let ids = options.ids.as_ref().map(glob).transpose()?;
+    let mut renamed: BTreeMap<CollectionName, CollectionName> = BTreeMap::new();
+    for pair in &options.renamed {
+        let parts = pair.split_once('=').filter(|(old, new)| !old.is_empty() && !new.is_empty());
+        let Some((old, new)) = parts else {
+            return Err(Usage(format!("`{pair}` does not rename: give --as old=new")).into());
+        };
+        renamed.insert(old.into(), new.into());
+    }
+    let on_existing = match options.on_existing {
+        Existing::Refuse => OnExisting::Refuse,
+        Existing::Skip => OnExisting::Skip,
+        Existing::Overwrite => OnExisting::Overwrite,
+    };
+    let dry_run = options.dry_run;
+    Ok(restore::Options { collections, ids, renamed, only_as: None, on_existing, dry_run })
+}
+
+fn server(
+    target: &str,
+    password: Option<SecretString>,
+) -> anyhow::Result<(Client, Option<CollectionName>)> {
+    if !target.starts_with("http://") && !target.starts_with("https://") {
+        // What stands before an `@` may be a password.
+        let given = target.rsplit_once('@').map_or(target, |(_, rest)| rest);
+        return Err(Usage(format!(
+            "`{given}` is not a target: give http(s)://host:port, the same with /database, \
+             feed:<file.ndjson>, or feed:- for standard output"
+        ))
+        .into());
+    }
+    let given = Address::parse(target)
+        .map_err(|error| Usage(format!("the target's URL cannot be used: {error}")))?;
+    let credentials = match (given.credentials, password) {
+        (Some(named), Some(password)) => Some(Credentials::new(named.user(), password)),
+        (None, Some(_)) => {
+            return Err(Usage(
+                "a password was given but no user: name the user in the URL, as in \
+                 http://user@host"
+                    .to_owned(),
+            )
+            .into());
+        }
+        (credentials, None) => credentials,
+    };
+    let client = Client::new(given.address, credentials, Patience::default())
+        .map_err(|error| Usage(error.to_string()))?;
+    Ok((client, given.database))
+}
+
+fn text(outcome: &Outcome) -> String {
+    let mut text = String::new();
+    for failure in outcome.failures.iter().take(NAMED) {
+        text.push_str(&format!("not put back: {}: {}\n", failure.path, failure.reason));
+    }
+    let named = outcome.failures.len().min(NAMED) as u64;
+    if outcome.failed > named {
+        let more = outcome.failed - named;
+        text.push_str(&format!("not put back: {more} more; --format json names them\n"));
+    }
+    let verb = if outcome.dry_run { "would be " } else { "" };
+    for report in &outcome.collections {
+        let name = match report.collection == report.renamed {
+            true => report.collection.clone(),
+            false => format!("{} as {}", report.collection, report.renamed),
+        };
+        text.push_str(&format!(
+            "{name}: {} documents {verb}created, {} replaced, {} skipped, {}, {} problems\n",
+            report.create,
+            report.replace,
+            report.skip,
+            HumanBytes(report.bytes),
+            report.problems,
+        ));
+    }
+    text
+}

@@ -1,0 +1,317 @@
+//! Does what the plan says: collection by collection, several batches at once.
+//!
+//! It must not know which target it writes to.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::mpsc;
+
+use super::plan::{Decision, Held, decide};
+use super::read::{Batch, batches};
+use super::target::{Item, Standing, Target, TargetError, Writing};
+use super::{Failure, OnExisting, Options, Outcome, Report, RestoreError};
+use crate::client::couchdb::Kind;
+use crate::document::{CollectionName, DocumentId, Revision};
+use crate::mirror::read::{Entry, Tree, TreeCollection};
+
+/// How many branches of one document are ended, one after the other, so that ours may win.
+const MAX_BRANCHES: usize = 32;
+
+/// A mirror on its way to a target.
+pub struct Restore<T> {
+    target: Arc<T>,
+    options: Options,
+}
+
+/// One collection on its way.
+struct Course {
+    collection: Arc<TreeCollection>,
+    name: CollectionName,
+    standing: Standing,
+}
+
+/// What became of a batch.
+#[derive(Default)]
+struct Done {
+    create: u64,
+    replace: u64,
+    skip: u64,
+    bytes: u64,
+    failures: Vec<Failure>,
+}
+
+impl<T: Target + 'static> Restore<T> {
+    /// A restore to this target. Does nothing yet.
+    pub fn new(target: T, options: Options) -> Self {
+        Self { target: Arc::new(target), options }
+    }
+
+    /// Puts the mirror back. Nothing is written before it is known that nothing is in the way.
+    pub async fn run(self, tree: Tree) -> Result<Outcome, RestoreError> {
+        let (collections, problems) = blocking(move || tree.collections()).await??;
+        let mut outcome = Outcome { dry_run: self.options.dry_run, ..Outcome::default() };
+        for problem in problems {
+            outcome.fail(Failure { path: problem.path, reason: problem.reason });
+        }
+        let mut courses = Vec::new();
+        for (collection, name) in self.named(collections)? {
+            let standing = self.target.standing(&name).await?;
+            if standing == Standing::Present && self.options.on_existing == OnExisting::Refuse {
+                self.look_for_others(&collection, &name).await?;
+            }
+            courses.push(Course { collection, name, standing });
+        }
+        for course in courses {
+            self.put_back(course, &mut outcome).await?;
+        }
+        if !self.options.dry_run {
+            self.target.finish().await?;
+        }
+        Ok(outcome)
+    }
+
+    /// The selected collections with their names at the target.
+    fn named(
+        &self,
+        collections: Vec<TreeCollection>,
+    ) -> Result<Vec<(Arc<TreeCollection>, CollectionName)>, RestoreError> {
+        let wrong = |what: String| Err(RestoreError::Selection(what));
+        let wanted: Vec<_> = collections
+            .into_iter()
+            .filter(|collection| self.options.collections.wants(&collection.name))
+            .map(Arc::new)
+            .collect();
+        if wanted.is_empty() {
+            return wrong("no collection of the mirror is selected: see --collections".to_owned());
+        }
+        for old in self.options.renamed.keys() {
+            if !wanted.iter().any(|collection| collection.name == *old) {
+                return wrong(format!("no selected collection is named `{old}`: see --as"));
+            }
+        }
+        if let Some(only) = &self.options.only_as {
+            let [one] = &wanted[..] else {
+                let names: Vec<_> = wanted.iter().map(|one| one.name.as_str()).collect();
+                return wrong(format!(
+                    "the target names one database, `{only}`, and these collections are selected: \
+                     {}; select one with --collections, or name the server alone",
+                    names.join(", ")
+                ));
+            };
+            return Ok(vec![(Arc::clone(one), only.clone())]);
+        }
+        let mut taken = BTreeSet::new();
+        let mut named = Vec::new();
+        for collection in wanted {
+            let name = self.options.renamed.get(&collection.name).unwrap_or(&collection.name);
+            let name = name.clone();
+            if !taken.insert(name.clone()) {
+                return wrong(format!("two collections would be named `{name}`: see --as"));
+            }
+            named.push((collection, name));
+        }
+        Ok(named)
+    }
+
+    /// Refuses a target that holds what the mirror does not hold just so. What an interrupted
+    /// restore left there is no obstacle.
+    async fn look_for_others(
+        &self,
+        collection: &Arc<TreeCollection>,
+        name: &CollectionName,
+    ) -> Result<(), RestoreError> {
+        let mut after: Option<DocumentId> = None;
+        loop {
+            let page = self.target.list(name, after.as_ref()).await?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            let tree = Arc::clone(collection);
+            let other = blocking(move || first_other(&tree, page)).await??;
+            if let Some((id, revision)) = other {
+                let what = format!("`{id}` in revision {revision}");
+                return Err(RestoreError::NotEmpty { target: self.target.place(name), what });
+            }
+        }
+    }
+
+    async fn put_back(&self, course: Course, outcome: &mut Outcome) -> Result<(), RestoreError> {
+        let Course { collection, name, standing } = course;
+        let mut report = Report {
+            collection: collection.name.to_string(),
+            renamed: name.to_string(),
+            ..Report::default()
+        };
+        if standing == Standing::Absent
+            && !self.options.dry_run
+            && let Err(error) = self.target.create(&name).await
+        {
+            let TargetError::Server(server) = &error else { return Err(error.into()) };
+            if server.kind() != Kind::Permanent {
+                return Err(error.into());
+            }
+            // A name that this server does not take is no obstacle for the other collections.
+            let path = collection.path().to_owned();
+            outcome.fail(Failure { path, reason: error.to_string() });
+            report.problems += 1;
+            outcome.collections.push(report);
+            return Ok(());
+        }
+        let (sender, receiver) = mpsc::channel::<Batch>(1);
+        let (ids, stubs) = (self.options.ids.clone(), self.target.stubs());
+        let tree = Arc::clone(&collection);
+        let reading = tokio::task::spawn_blocking(move || {
+            let wants = |id: &DocumentId| ids.as_ref().is_none_or(|ids| ids.is_match(id.as_str()));
+            batches(&tree, stubs, &wants, &mut |batch| sender.blocking_send(batch).is_ok())
+        });
+        let taken = stream::unfold(receiver, |mut receiver| async {
+            receiver.recv().await.map(|batch| (batch, receiver))
+        });
+        let done =
+            taken.map(|batch| self.settle(&name, standing, batch)).buffered(self.target.parallel());
+        let mut done = std::pin::pin!(done);
+        while let Some(done) = done.next().await {
+            let done = done?;
+            report.create += done.create;
+            report.replace += done.replace;
+            report.skip += done.skip;
+            report.bytes += done.bytes;
+            report.problems += done.failures.len() as u64;
+            done.failures.into_iter().for_each(|failure| outcome.fail(failure));
+        }
+        reading.await.map_err(|error| RestoreError::Task(error.to_string()))??;
+        tracing::debug!(
+            "{}: {} created, {} replaced, {} skipped, {} problems",
+            self.target.place(&name),
+            report.create,
+            report.replace,
+            report.skip,
+            report.problems
+        );
+        outcome.collections.push(report);
+        Ok(())
+    }
+
+    /// Compares a batch with the target and writes what is to be written.
+    async fn settle(
+        &self,
+        name: &CollectionName,
+        standing: Standing,
+        batch: Batch,
+    ) -> Result<Done, TargetError> {
+        let mut done = Done { failures: batch.failures, ..Done::default() };
+        if batch.items.is_empty() {
+            return Ok(done);
+        }
+        let held = match standing {
+            Standing::Absent => vec![Held::Nothing; batch.items.len()],
+            Standing::Present => self.target.held(name, &batch.items).await?,
+        };
+        let mut writings = Vec::new();
+        for (item, held) in batch.items.into_iter().zip(held) {
+            let decision = decide(&item.id, item.revision(), &held, self.options.on_existing);
+            done.take(item, decision, &mut writings);
+        }
+        let refused = match self.options.dry_run || writings.is_empty() {
+            true => Vec::new(),
+            false => {
+                let refused = self.target.write(name, &writings).await?;
+                self.end_further_branches(name, &writings).await?;
+                refused
+            }
+        };
+        for writing in &writings {
+            let counted = match writing.replaces() {
+                true => &mut done.replace,
+                false => &mut done.create,
+            };
+            *counted += 1;
+            done.bytes += writing.item.bytes;
+        }
+        for (index, reason) in refused {
+            let Some(writing) = writings.get(index) else { continue };
+            match writing.replaces() {
+                true => done.replace -= 1,
+                false => done.create -= 1,
+            }
+            done.bytes -= writing.item.bytes;
+            let path = writing.item.path.clone();
+            done.failures.push(Failure { path, reason });
+        }
+        Ok(done)
+    }
+}
+
+impl<T: Target + 'static> Restore<T> {
+    /// Where the winner has been ended, another branch may win now instead of ours.
+    async fn end_further_branches(
+        &self,
+        name: &CollectionName,
+        writings: &[Writing],
+    ) -> Result<(), TargetError> {
+        let replaced = writings.iter().filter(|writing| writing.ends.is_some());
+        let mut items: Vec<Item> = replaced.map(|writing| writing.item.clone()).collect();
+        for _ in 0..MAX_BRANCHES {
+            if items.is_empty() {
+                break;
+            }
+            let held = self.target.held(name, &items).await?;
+            let mut losing = Vec::new();
+            for (item, held) in items.into_iter().zip(held) {
+                if let Held::Winner { revision, deleted: false, knows_ours: true } = held
+                    && revision != *item.revision()
+                {
+                    losing.push(Writing { item, on_top: None, ends: Some(revision) });
+                }
+            }
+            // What is refused here was told when it was written first.
+            let _told = self.target.write(name, &losing).await?;
+            items = losing.into_iter().map(|writing| writing.item).collect();
+        }
+        Ok(())
+    }
+}
+
+impl Done {
+    fn take(&mut self, item: Item, decision: Decision, writings: &mut Vec<Writing>) {
+        let (on_top, ends) = match decision {
+            Decision::Create => (None, None),
+            Decision::Replace(leaf) => (None, Some(leaf)),
+            Decision::OnTop(on_top) => (Some(on_top), None),
+            Decision::Equal | Decision::Keep => {
+                self.skip += 1;
+                return;
+            }
+            Decision::Refuse(reason) => {
+                self.failures.push(Failure { path: item.path, reason });
+                return;
+            }
+        };
+        writings.push(Writing { item, on_top, ends });
+    }
+}
+
+/// The first of these that the tree does not hold just so.
+fn first_other(
+    collection: &TreeCollection,
+    page: Vec<(DocumentId, Revision)>,
+) -> Result<Option<(DocumentId, Revision)>, crate::mirror::MirrorError> {
+    for (id, revision) in page {
+        let held = match collection.entry(&collection.name_of(&id))? {
+            Some(Entry::Document(document)) => document,
+            _ => return Ok(Some((id, revision))),
+        };
+        let ours = held.revision.unwrap_or_else(|| super::body::made_revision(&held.body));
+        if ours != revision && !super::body::is_on_top(&id, &ours, &revision) {
+            return Ok(Some((id, revision)));
+        }
+    }
+    Ok(None)
+}
+
+async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, RestoreError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| RestoreError::Task(error.to_string()))
+}

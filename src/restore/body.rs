@@ -1,0 +1,376 @@
+//! A document's text as a target gets it: the body as it stands in the tree, attachments spliced in.
+//!
+//! Nothing is re-encoded: what is not an attachment's stub or a revision is copied byte for byte. It
+//! must not know targets, nor read files.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+use md5::{Digest, Md5};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::document::{DocumentId, Revision};
+
+/// A document's text in pieces, so that no attachment has to be in memory.
+#[derive(Clone, Debug)]
+pub struct Text {
+    /// The pieces, in order.
+    pub pieces: Vec<Piece>,
+    /// The revision of the body; made from its bytes where it tells none.
+    pub revision: Revision,
+    /// Members that the body lacks, and a target needs.
+    lacking: Vec<String>,
+    /// Whether the body has no members.
+    is_empty: bool,
+}
+
+/// A part of a document's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// As it is.
+    Text(Bytes),
+    /// Where members may be added.
+    Members,
+    /// The revision, a JSON string.
+    Revision,
+    /// An attachment's bytes, base64, without the quotes around them.
+    Attachment {
+        /// Its name.
+        name: String,
+        /// The length of its file.
+        size: u64,
+    },
+}
+
+/// What is left of a stub beside the data that takes its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stubs {
+    /// What a server takes with inline data: content type and `revpos`. It computes the rest.
+    Server,
+    /// Everything, for a feed: the digest tells whether the data arrived whole.
+    Feed,
+}
+
+/// A revision to be written on top of another that the target has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnTop {
+    /// The new revision.
+    pub revision: Revision,
+    /// The one that it follows.
+    pub parent: Revision,
+}
+
+impl Text {
+    /// Cuts a body into pieces. `size` tells the length of an attachment's file.
+    pub fn new(
+        id: &DocumentId,
+        body: &Bytes,
+        stubs: Stubs,
+        size: impl Fn(&str) -> Option<u64>,
+    ) -> Result<Self, String> {
+        std::str::from_utf8(body)
+            .map_err(|error| format!("it is not UTF-8 at its byte {}", error.valid_up_to()))?;
+        let anatomy: Anatomy<'_> =
+            serde_json::from_slice(body).map_err(|error| format!("it is not JSON: {error}"))?;
+        let mut lacking = Vec::new();
+        if !anatomy.has_id {
+            lacking.push(format!("\"_id\":{}", quoted(id.as_str())));
+        }
+        let revision = match &anatomy.revision {
+            Some(revision) => Revision::from(&**revision),
+            None => {
+                let revision = made_revision(body);
+                lacking.push(format!("\"_rev\":\"{revision}\""));
+                revision
+            }
+        };
+        let mut edits: Vec<Edit> = Vec::new();
+        let at = |raw: &RawValue| {
+            let start = raw.get().as_ptr() as usize - body.as_ptr() as usize;
+            start..start + raw.get().len()
+        };
+        edits.extend(anatomy.revisions.iter().map(|raw| (at(raw), vec![Piece::Revision])));
+        for raw in &anatomy.attachments {
+            edits.extend(inlined(raw, stubs, at, &size)?);
+        }
+        edits.sort_by_key(|(range, _)| range.start);
+        let open = body.iter().position(|byte| *byte == b'{').map_or(0, |brace| brace + 1);
+        let mut pieces = vec![Piece::Text(body.slice(..open)), Piece::Members];
+        let mut copied = open;
+        for (range, replacement) in edits {
+            pieces.push(Piece::Text(body.slice(copied..range.start)));
+            pieces.extend(replacement);
+            copied = range.end;
+        }
+        pieces.push(Piece::Text(body.slice(copied..)));
+        Ok(Self { pieces, revision, lacking, is_empty: anatomy.is_empty })
+    }
+
+    /// The pieces with their revision and members in place: only text and attachments are left.
+    /// Where nothing is to be different, the body comes out as it went in.
+    pub fn rendered(&self, on_top: Option<&OnTop>) -> Vec<Piece> {
+        let mut members = self.lacking.clone();
+        let mut revision = &self.revision;
+        if let Some(on_top) = on_top {
+            revision = &on_top.revision;
+            members.retain(|member| !member.starts_with("\"_rev\""));
+            if members.len() < self.lacking.len() {
+                members.push(format!("\"_rev\":{}", quoted(revision.as_str())));
+            }
+            members.push(history(&on_top.revision, &on_top.parent));
+        }
+        let mut added = members.join(",");
+        if !added.is_empty() && !self.is_empty {
+            added.push(',');
+        }
+        let render = |piece: &Piece| match piece {
+            Piece::Members => Piece::Text(added.clone().into()),
+            Piece::Revision => Piece::Text(quoted(revision.as_str()).into()),
+            other => other.clone(),
+        };
+        self.pieces.iter().map(render).collect()
+    }
+
+    /// The bytes of its attachments, before any encoding.
+    pub fn attached(&self) -> u64 {
+        let sizes = self.pieces.iter().map(|piece| match piece {
+            Piece::Attachment { size, .. } => *size,
+            _ => 0,
+        });
+        sizes.sum()
+    }
+}
+
+/// The length of rendered pieces, in bytes.
+pub fn length(pieces: &[Piece]) -> u64 {
+    let lengths = pieces.iter().map(|piece| match piece {
+        Piece::Text(text) => text.len() as u64,
+        Piece::Attachment { size, .. } => size.div_ceil(3) * 4,
+        Piece::Members | Piece::Revision => 0,
+    });
+    lengths.sum()
+}
+
+/// The revision of a body that tells none.
+pub fn made_revision(body: &[u8]) -> Revision {
+    format!("1-{:x}", Md5::digest(body)).into()
+}
+
+/// The tombstone that ends another branch of a document, as JSON text. The same branch always gets
+/// the same one, so that a restore may be repeated.
+pub fn tombstone(id: &DocumentId, leaf: &Revision) -> Option<String> {
+    let hash = format!("{:x}", Md5::digest(format!("plainfold ends {id} {leaf}")));
+    let revision = format!("{}-{hash}", leaf.generation()? + 1).into();
+    let (id, history) = (quoted(id.as_str()), history(&revision, leaf));
+    Some(format!("{{\"_id\":{id},\"_rev\":\"{revision}\",\"_deleted\":true,{history}}}"))
+}
+
+/// The revision under which `ours` is written on top of `winner`, which descends from it. Whoever
+/// meets it again knows by its hash what it was made of.
+pub fn on_top(id: &DocumentId, ours: &Revision, winner: &Revision) -> Option<OnTop> {
+    let revision = format!("{}-{}", winner.generation()? + 1, mark(id, ours));
+    Some(OnTop { revision: revision.into(), parent: winner.clone() })
+}
+
+/// Whether a revision was made by [`on_top`] of `ours`.
+pub fn is_on_top(id: &DocumentId, ours: &Revision, revision: &Revision) -> bool {
+    revision.as_str().split_once('-').is_some_and(|(_, hash)| hash == mark(id, ours))
+}
+
+fn mark(id: &DocumentId, ours: &Revision) -> String {
+    format!("{:x}", Md5::digest(format!("plainfold restores {id} {ours}")))
+}
+
+fn history(revision: &Revision, parent: &Revision) -> String {
+    let hash = |revision: &Revision| {
+        quoted(revision.as_str().split_once('-').map_or(revision.as_str(), |(_, hash)| hash))
+    };
+    let start = revision.generation().unwrap_or(1);
+    format!("\"_revisions\":{{\"start\":{start},\"ids\":[{},{}]}}", hash(revision), hash(parent))
+}
+
+/// A text as JSON.
+pub fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A range of a body, and what stands there instead.
+type Edit = (Range<usize>, Vec<Piece>);
+
+/// Data in place of each stub in the value of `_attachments`.
+fn inlined(
+    attachments: &RawValue,
+    stubs: Stubs,
+    at: impl Fn(&RawValue) -> Range<usize>,
+    size: impl Fn(&str) -> Option<u64>,
+) -> Result<Vec<Edit>, String> {
+    let entries: Option<Members<'_>> = serde_json::from_str(attachments.get())
+        .map_err(|error| format!("its `_attachments` cannot be read: {error}"))?;
+    let mut edits = Vec::new();
+    for (name, entry) in entries.map(|entries| entries.0).unwrap_or_default() {
+        let members: Members<'_> = serde_json::from_str(entry.get())
+            .map_err(|error| format!("the attachment `{name}` cannot be read: {error}"))?;
+        let size =
+            size(&name).ok_or_else(|| format!("there is no file of the attachment `{name}`"))?;
+        let mut text = "{".to_owned();
+        for (key, value) in &members.0 {
+            let keep = match stubs {
+                Stubs::Server => matches!(&**key, "content_type" | "revpos"),
+                Stubs::Feed => !matches!(&**key, "stub" | "follows" | "data"),
+            };
+            if keep {
+                text.push_str(&format!("{}:{},", quoted(key), value.get()));
+            }
+        }
+        text.push_str("\"data\":\"");
+        let data = Piece::Attachment { name: name.into_owned(), size };
+        let pieces = vec![Piece::Text(text.into()), data, Piece::Text("\"}".into())];
+        edits.push((at(entry), pieces));
+    }
+    Ok(edits)
+}
+
+/// Where in a body the members stand that a restore looks at.
+#[derive(Debug, Default)]
+struct Anatomy<'a> {
+    is_empty: bool,
+    has_id: bool,
+    revision: Option<Cow<'a, str>>,
+    revisions: Vec<&'a RawValue>,
+    attachments: Vec<&'a RawValue>,
+}
+
+impl<'de> Deserialize<'de> for Anatomy<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Parts;
+        impl<'de> Visitor<'de> for Parts {
+            type Value = Anatomy<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut found = Anatomy { is_empty: true, ..Anatomy::default() };
+                while let Some(Key(key)) = map.next_key()? {
+                    found.is_empty = false;
+                    match &*key {
+                        "_id" => {
+                            map.next_value::<IgnoredAny>()?;
+                            found.has_id = true;
+                        }
+                        "_rev" => {
+                            let raw: &RawValue = map.next_value()?;
+                            let text: Key<'de> = serde_json::from_str(raw.get())
+                                .map_err(serde::de::Error::custom)?;
+                            found.revision = Some(text.0);
+                            found.revisions.push(raw);
+                        }
+                        "_attachments" => found.attachments.push(map.next_value()?),
+                        _ => _ = map.next_value::<IgnoredAny>()?,
+                    }
+                }
+                Ok(found)
+            }
+        }
+        deserializer.deserialize_map(Parts)
+    }
+}
+
+/// The members of an object, in their order.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All;
+        impl<'de> Visitor<'de> for All {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some((Key(key), value)) = map.next_entry()? {
+                    members.push((key, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(All)
+    }
+}
+
+/// A string that is borrowed where it has no escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(body: &str, stubs: Stubs, on_top: Option<&OnTop>) -> String {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let text = Text::new(&"d".into(), &body, stubs, |_| Some(3)).unwrap();
+        let pieces = text.rendered(on_top);
+        let show = |piece: &Piece| match piece {
+            Piece::Text(text) => String::from_utf8(text.to_vec()).unwrap(),
+            Piece::Attachment { name, .. } => format!("<{name}>"),
+            other => panic!("{other:?}"),
+        };
+        pieces.iter().map(show).collect()
+    }
+
+    #[test]
+    fn a_body_without_attachments_comes_out_as_it_went_in() {
+        let body = r#" { "_id" : "d","n":1e400,"n":123456789012345678901234567890 , "_rev":"1-a","z":1.0} "#;
+        assert_eq!(shown(body, Stubs::Server, None), body);
+    }
+
+    #[test]
+    fn data_takes_the_place_of_stubs_and_nothing_else_moves() {
+        let body = r#"{"_id":"d","_rev":"2-a","_attachments" : { "a b" :{"content_type":"text/plain","revpos":2,"digest":"md5-x","length":3,"stub":true}},"x":1.0}"#;
+        let server = r#"{"_id":"d","_rev":"2-a","_attachments" : { "a b" :{"content_type":"text/plain","revpos":2,"data":"<a b>"}},"x":1.0}"#;
+        assert_eq!(shown(body, Stubs::Server, None), server);
+        let feed = r#"{"_id":"d","_rev":"2-a","_attachments" : { "a b" :{"content_type":"text/plain","revpos":2,"digest":"md5-x","length":3,"data":"<a b>"}},"x":1.0}"#;
+        assert_eq!(shown(body, Stubs::Feed, None), feed);
+    }
+
+    #[test]
+    fn what_a_target_needs_and_the_body_lacks_is_added() {
+        let made = shown("{}", Stubs::Server, None);
+        assert_eq!(made, r#"{"_id":"d","_rev":"1-99914b932bd37a50b983c5e7c90ae93b"}"#);
+    }
+
+    #[test]
+    fn a_revision_on_top_of_another_tells_its_history_and_is_known_again() {
+        let (id, ours) = ("d".into(), "2-a".into());
+        let on_top = on_top(&id, &ours, &"7-w".into()).unwrap();
+        assert!(is_on_top(&id, &ours, &on_top.revision));
+        assert!(!is_on_top(&id, &"3-a".into(), &on_top.revision));
+        let (hash, shown) = (
+            &on_top.revision.as_str()[2..],
+            shown(r#"{"_id":"d","_rev":"2-a"}"#, Stubs::Server, Some(&on_top)),
+        );
+        let expected = format!(
+            r#"{{"_revisions":{{"start":8,"ids":["{hash}","w"]}},"_id":"d","_rev":"8-{hash}"}}"#
+        );
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_missing_file_and_text_that_is_not_utf8_are_named() {
+        let body = Bytes::from_static(br#"{"_rev":"1-a","_attachments":{"f":{"stub":true}}}"#);
+        let error = Text::new(&"d".into(), &body, Stubs::Server, |_| None).unwrap_err();
+        assert!(error.contains("`f`"), "{error}");
+        let body = Bytes::from_static(b"{\"x\":\"\xff\"}");
+        let error = Text::new(&"d".into(), &body, Stubs::Server, |_| None).unwrap_err();
+        assert!(error.contains("byte 6"), "{error}");
+    }
+}

@@ -1,0 +1,310 @@
+//! A server as a target: one database a collection, documents with the revisions that they have.
+//!
+//! This is the only place of a restore that waits and tries again. It must not know the tree.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::StreamExt;
+
+use super::body::{self, Piece, Stubs};
+use super::plan::Held;
+use super::target::{Item, Standing, Target, TargetError, Writing, streamed};
+use crate::client::couchdb::{Client, Database, Error, Kind, Unwritten, Upload, all_docs_rows};
+use crate::document::{CollectionName, DocumentId, Revision};
+
+/// How many batches are on their way at once.
+const PARALLEL: usize = 3;
+
+/// How many documents are listed in one answer.
+const PAGE: usize = 5_000;
+
+/// How often a request is tried while its error may go away: for about half a minute.
+const TRIES: usize = 8;
+
+/// How often parts of a batch are tried that failed as a whole.
+const TRIES_OF_PARTS: usize = 2;
+
+/// What stands around the documents of a request.
+const OPEN: &str = "{\"new_edits\":false,\"docs\":[";
+const CLOSE: &str = "]}";
+
+/// A server that speaks the CouchDB protocol.
+#[derive(Clone, Debug)]
+pub struct CouchTarget {
+    client: Client,
+}
+
+impl CouchTarget {
+    /// The server that this client speaks to.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// What the database holds of documents, where it is not just ours.
+    async fn compare(&self, database: &Database, items: &[Item]) -> Result<Vec<Held>, Error> {
+        let ids: Vec<&DocumentId> = items.iter().map(|item| &item.id).collect();
+        let answer = patiently(TRIES, || database.newest(&ids)).await?;
+        let mut winners = HashMap::new();
+        for row in all_docs_rows(&answer)? {
+            if let Some(value) = row.value {
+                winners.insert(row.key.into_owned(), value);
+            }
+        }
+        let winner = |item: &Item| winners.get(item.id.as_str());
+        let differs = |item: &&Item| {
+            winner(item).is_some_and(|value| value.deleted || value.rev != *item.revision())
+        };
+        let asked: HashMap<_, _> = items
+            .iter()
+            .filter(differs)
+            .map(|item| (item.id.clone(), vec![item.revision().clone()]))
+            .collect();
+        let mut unknown = HashMap::new();
+        if !asked.is_empty() {
+            unknown = patiently(TRIES, || database.revs_diff(&asked)).await?;
+        }
+        let held = |item: &Item| match winner(item) {
+            None => Held::Nothing,
+            Some(value) => Held::Winner {
+                revision: value.rev.clone(),
+                deleted: value.deleted,
+                knows_ours: unknown.get(&item.id).is_none_or(|diff| diff.missing.is_empty()),
+            },
+        };
+        Ok(items.iter().map(held).collect())
+    }
+
+    /// Writes a batch; halves it where the server does not take it as a whole, so that in the end
+    /// only those documents fail that are the reason.
+    async fn put(
+        &self,
+        database: &Database,
+        batch: &[Writing],
+    ) -> Result<Vec<(usize, String)>, Error> {
+        let mut refused = Vec::new();
+        let mut to_do = vec![(0..batch.len(), TRIES)];
+        to_do.retain(|(range, _)| !range.is_empty());
+        while let Some((range, tries)) = to_do.pop() {
+            let part = &batch[range.clone()];
+            let (middle, single) = (range.start + range.len() / 2, range.len() == 1);
+            let mut halve = |tries| {
+                to_do.push((middle..range.end, tries));
+                to_do.push((range.start..middle, tries));
+            };
+            match send(database, part, tries).await {
+                Ok(results) => match assigned(part, &results) {
+                    Some(failed) => {
+                        let failed = failed.into_iter();
+                        refused.extend(failed.map(|(index, why)| (range.start + index, why)));
+                    }
+                    None => halve(tries),
+                },
+                Err(Fault::Document(reason)) => refused.push((range.start, reason)),
+                Err(Fault::Request(error)) => match weigh(database, &error).await {
+                    Weight::All => return Err(error),
+                    _ if single => refused.push((range.start, error.to_string())),
+                    Weight::Some => halve(tries),
+                    Weight::Uncertain => halve(TRIES_OF_PARTS),
+                },
+            }
+        }
+        Ok(refused)
+    }
+}
+
+/// What an error says of the rest of a batch.
+enum Weight {
+    /// Nothing can be written.
+    All,
+    /// Some of it is not taken.
+    Some,
+    /// The server fails, but only for this.
+    Uncertain,
+}
+
+async fn weigh(database: &Database, error: &Error) -> Weight {
+    match (error.kind(), error.status()) {
+        (_, Some(400 | 409 | 412 | 413 | 417)) => Weight::Some,
+        (Kind::Transient { .. }, _) if database.info().await.is_ok() => Weight::Uncertain,
+        _ => Weight::All,
+    }
+}
+
+/// Why a request failed.
+enum Fault {
+    Request(Error),
+    /// The only document in it cannot be read.
+    Document(String),
+}
+
+async fn send(
+    database: &Database,
+    batch: &[Writing],
+    tries: usize,
+) -> Result<Vec<Unwritten>, Fault> {
+    let mut pieces = vec![Piece::Text(OPEN.into())];
+    for (index, writing) in batch.iter().enumerate() {
+        if index > 0 {
+            pieces.push(Piece::Text(",".into()));
+        }
+        pieces.extend(writing.pieces());
+        let ended = writing.ends.as_ref().and_then(|leaf| body::tombstone(&writing.item.id, leaf));
+        if let Some(tombstone) = ended {
+            pieces.push(Piece::Text(format!(",{tombstone}").into()));
+        }
+    }
+    pieces.push(Piece::Text(CLOSE.into()));
+    let length = body::length(&pieces);
+    let is_text = |piece: &Piece| matches!(piece, Piece::Text(_));
+    if pieces.iter().all(is_text) {
+        let mut text = Vec::with_capacity(length as usize);
+        for piece in &pieces {
+            if let Piece::Text(part) = piece {
+                text.extend_from_slice(part);
+            }
+        }
+        let text = bytes::Bytes::from(text);
+        let sent = patiently(tries, || database.bulk_docs(text.clone().into())).await;
+        return sent.map_err(Fault::Request);
+    }
+    let Some(writing) = batch.first() else { return Ok(Vec::new()) };
+    let broken: Arc<Mutex<Option<String>>> = Arc::default();
+    let sent = patiently(tries, || {
+        let (broken, files) = (Arc::clone(&broken), Arc::clone(&writing.item.files));
+        let stream = streamed(pieces.clone(), files).inspect(move |piece| {
+            if let (Err(error), Ok(mut broken)) = (piece, broken.lock()) {
+                *broken = Some(error.to_string());
+            }
+        });
+        database.bulk_docs(Upload::streamed(length, "application/json", stream.boxed()))
+    });
+    let sent = sent.await;
+    let reason = broken.lock().ok().and_then(|mut broken| broken.take());
+    match (sent, reason) {
+        (Ok(results), _) => Ok(results),
+        (Err(_), Some(reason)) => Err(Fault::Document(reason)),
+        (Err(error), None) => Err(Fault::Request(error)),
+    }
+}
+
+/// The refused documents by their place in the batch. `None` where the server does not say which
+/// they are.
+fn assigned(batch: &[Writing], results: &[Unwritten]) -> Option<Vec<(usize, String)>> {
+    let mut refused: Vec<(usize, String)> = Vec::new();
+    for result in results {
+        let index = match &result.id {
+            Some(id) => batch.iter().position(|writing| writing.item.id == *id)?,
+            None if batch.len() == 1 => 0,
+            None => return None,
+        };
+        if refused.iter().all(|(known, _)| *known != index) {
+            refused.push((index, format!("the server refuses it: {}", result.why())));
+        }
+    }
+    Some(refused)
+}
+
+/// Tries a request again while its error may go away by itself.
+async fn patiently<R, F>(tries: usize, mut request: impl FnMut() -> F) -> Result<R, Error>
+where
+    F: Future<Output = Result<R, Error>>,
+{
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(250))
+        .with_max_delay(Duration::from_secs(10))
+        .with_jitter()
+        .with_max_times(tries.saturating_sub(1))
+        .build();
+    for pause in pauses {
+        let error = match request().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let Kind::Transient { retry_after } = error.kind() else { return Err(error) };
+        let pause = pause.max(retry_after.unwrap_or_default());
+        tracing::warn!("{error}; trying again in {:.1} s", pause.as_secs_f32());
+        tokio::time::sleep(pause).await;
+    }
+    request().await
+}
+
+impl Target for CouchTarget {
+    fn stubs(&self) -> Stubs {
+        Stubs::Server
+    }
+
+    fn parallel(&self) -> usize {
+        PARALLEL
+    }
+
+    fn place(&self, collection: &CollectionName) -> String {
+        self.client.database(collection).url()
+    }
+
+    fn standing<'a>(
+        &'a self,
+        collection: &'a CollectionName,
+    ) -> BoxFuture<'a, Result<Standing, TargetError>> {
+        async move {
+            let database = self.client.database(collection);
+            match patiently(TRIES, || database.info()).await {
+                Ok(_) => Ok(Standing::Present),
+                Err(error) if error.kind() == Kind::Missing => Ok(Standing::Absent),
+                Err(error) => Err(error.into()),
+            }
+        }
+        .boxed()
+    }
+
+    fn create<'a>(
+        &'a self,
+        collection: &'a CollectionName,
+    ) -> BoxFuture<'a, Result<(), TargetError>> {
+        async move {
+            let database = self.client.database(collection);
+            patiently(TRIES, || database.create()).await?;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn list<'a>(
+        &'a self,
+        collection: &'a CollectionName,
+        after: Option<&'a DocumentId>,
+    ) -> BoxFuture<'a, Result<Vec<(DocumentId, Revision)>, TargetError>> {
+        async move {
+            let database = self.client.database(collection);
+            let answer = patiently(TRIES, || database.list(after, PAGE)).await?;
+            let rows = all_docs_rows(&answer)?.into_iter();
+            let listed = rows.filter_map(|row| Some((row.key.as_ref().into(), row.value?.rev)));
+            Ok(listed.filter(|(id, _)| Some(id) != after).collect())
+        }
+        .boxed()
+    }
+
+    fn held<'a>(
+        &'a self,
+        collection: &'a CollectionName,
+        items: &'a [Item],
+    ) -> BoxFuture<'a, Result<Vec<Held>, TargetError>> {
+        async move { Ok(self.compare(&self.client.database(collection), items).await?) }.boxed()
+    }
+
+    fn write<'a>(
+        &'a self,
+        collection: &'a CollectionName,
+        batch: &'a [Writing],
+    ) -> BoxFuture<'a, Result<Vec<(usize, String)>, TargetError>> {
+        async move { Ok(self.put(&self.client.database(collection), batch).await?) }.boxed()
+    }
+
+    fn finish(&self) -> BoxFuture<'_, Result<(), TargetError>> {
+        // A server has made durable what it has answered for.
+        async { Ok(()) }.boxed()
+    }
+}

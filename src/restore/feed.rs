@@ -1,0 +1,178 @@
+//! A recorded feed as a target: a row a document, attachments inline, in a file or on standard output.
+//!
+//! It must not know the tree, nor who reads the feed.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::StreamExt;
+use tokio::io::{AsyncWriteExt, BufWriter};
+use tokio::sync::Mutex;
+
+use super::body::{Stubs, quoted};
+use super::plan::Held;
+use super::target::{Item, Standing, Target, TargetError, Writing, streamed};
+use super::{OnExisting, RestoreError};
+use crate::document::{CollectionName, DocumentId, Revision};
+
+/// How much is gathered before it is written, in bytes.
+const BUFFER: usize = 256 << 10;
+
+/// A feed that is being written.
+pub struct FeedTarget {
+    /// The file; `None` is standard output.
+    path: Option<PathBuf>,
+    open: Mutex<Option<BufWriter<tokio::fs::File>>>,
+}
+
+impl FeedTarget {
+    /// A feed in this file, or on standard output. A file appears under its name when it is whole.
+    pub fn new(path: Option<PathBuf>, on_existing: OnExisting) -> Result<Self, RestoreError> {
+        if let Some(path) = &path
+            && on_existing != OnExisting::Overwrite
+            && std::fs::metadata(path).is_ok_and(|file| file.len() > 0)
+        {
+            return Err(RestoreError::FileExists { path: path.clone() });
+        }
+        Ok(Self { path, open: Mutex::default() })
+    }
+
+    /// The name under which it is written until it is whole.
+    fn unfinished(path: &Path) -> PathBuf {
+        let mut name = OsString::from(path);
+        name.push(".part");
+        name.into()
+    }
+
+    fn begin(&self) -> io::Result<BufWriter<tokio::fs::File>> {
+        let file = match &self.path {
+            Some(path) => File::create(Self::unfinished(path))?,
+            None => File::from(io::stdout().as_fd().try_clone_to_owned()?),
+        };
+        Ok(BufWriter::with_capacity(BUFFER, file.into()))
+    }
+
+    async fn append(
+        &self,
+        collection: &CollectionName,
+        batch: &[Writing],
+    ) -> io::Result<Vec<(usize, String)>> {
+        let mut open = self.open.lock().await;
+        if open.is_none() {
+            *open = Some(self.begin()?);
+        }
+        let Some(file) = open.as_mut() else { return Ok(Vec::new()) };
+        let mut refused = Vec::new();
+        for (index, Writing { item, .. }) in batch.iter().enumerate() {
+            let (collection, id) = (quoted(collection.as_str()), quoted(item.id.as_str()));
+            let revision = quoted(item.revision().as_str());
+            let head = format!(
+                "{{\"collection\":{collection},\"id\":{id},\"changes\":[{{\"rev\":{revision}}}],\"doc\":"
+            );
+            file.write_all(head.as_bytes()).await?;
+            // A row is a line: outside of its strings a body may have line ends, which mean nothing.
+            let pieces = item.text.rendered(None);
+            let mut stream = streamed(pieces, item.files.clone());
+            let mut end = "}\n";
+            while let Some(piece) = stream.next().await {
+                match piece {
+                    Ok(bytes) => file.write_all(&on_one_line(&bytes)).await?,
+                    Err(error) => {
+                        // What has been written cannot be taken back: a reader will find half a
+                        // row in a line of its own.
+                        refused.push((index, error.to_string()));
+                        end = "\n";
+                        break;
+                    }
+                }
+            }
+            file.write_all(end.as_bytes()).await?;
+        }
+        Ok(refused)
+    }
+
+    async fn complete(&self) -> io::Result<()> {
+        let mut file = match self.open.lock().await.take() {
+            Some(file) => file,
+            None => self.begin()?,
+        };
+        file.flush().await?;
+        let Some(path) = &self.path else { return Ok(()) };
+        file.get_ref().sync_all().await?;
+        tokio::fs::rename(Self::unfinished(path), path).await?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    }
+
+    fn failed(&self, source: io::Error) -> TargetError {
+        let path = self.path.clone().unwrap_or_else(|| "standard output".into());
+        TargetError::Io { path, source }
+    }
+}
+
+/// Text whose line feeds have become spaces. In valid JSON none stands within a string.
+fn on_one_line(text: &[u8]) -> std::borrow::Cow<'_, [u8]> {
+    if memchr::memchr(b'\n', text).is_none() {
+        return text.into();
+    }
+    let space = |byte: &u8| if *byte == b'\n' { b' ' } else { *byte };
+    text.iter().map(space).collect::<Vec<u8>>().into()
+}
+
+impl Target for FeedTarget {
+    fn stubs(&self) -> Stubs {
+        Stubs::Feed
+    }
+
+    fn parallel(&self) -> usize {
+        1
+    }
+
+    fn place(&self, collection: &CollectionName) -> String {
+        let path = self.path.as_deref().unwrap_or(Path::new("-"));
+        format!("feed:{} `{collection}`", path.display())
+    }
+
+    fn standing<'a>(
+        &'a self,
+        _: &'a CollectionName,
+    ) -> BoxFuture<'a, Result<Standing, TargetError>> {
+        async { Ok(Standing::Absent) }.boxed()
+    }
+
+    fn create<'a>(&'a self, _: &'a CollectionName) -> BoxFuture<'a, Result<(), TargetError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn list<'a>(
+        &'a self,
+        _: &'a CollectionName,
+        _: Option<&'a DocumentId>,
+    ) -> BoxFuture<'a, Result<Vec<(DocumentId, Revision)>, TargetError>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+
+    fn held<'a>(
+        &'a self,
+        _: &'a CollectionName,
+        items: &'a [Item],
+    ) -> BoxFuture<'a, Result<Vec<Held>, TargetError>> {
+        async { Ok(vec![Held::Nothing; items.len()]) }.boxed()
+    }
+
+    fn write<'a>(
+        &'a self,
+        collection: &'a CollectionName,
+        batch: &'a [Writing],
+    ) -> BoxFuture<'a, Result<Vec<(usize, String)>, TargetError>> {
+        async move { self.append(collection, batch).await.map_err(|e| self.failed(e)) }.boxed()
+    }
+
+    fn finish(&self) -> BoxFuture<'_, Result<(), TargetError>> {
+        async move { self.complete().await.map_err(|error| self.failed(error)) }.boxed()
+    }
+}

@@ -1,0 +1,146 @@
+//! Puts a mirror back: reads the tree, compares it with a target, writes what the target lacks.
+//!
+//! [`plan`] decides what is done with a document, [`apply`](Restore) does it, batch by batch, so
+//! that memory stays flat. A target is anything that keeps the trait [`Target`]: a server
+//! ([`CouchTarget`]) or a feed in a file ([`FeedTarget`]). It must not know sources, nor
+//! checkpoints: everything it puts back stands in the tree.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use globset::GlobMatcher;
+use serde::Serialize;
+
+use crate::document::{CollectionName, Selection};
+use crate::mirror::MirrorError;
+
+mod apply;
+mod body;
+mod couchdb;
+mod feed;
+pub mod plan;
+mod read;
+mod target;
+
+pub use apply::Restore;
+pub use couchdb::CouchTarget;
+pub use feed::FeedTarget;
+pub use target::{Item, Standing, Target, TargetError, Writing};
+
+/// The most failures that are kept with their reasons; the others are counted.
+const MAX_NAMED: usize = 1_000;
+
+/// What is put back, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which collections.
+    pub collections: Selection,
+    /// Which documents, by id; `None` is all.
+    pub ids: Option<GlobMatcher>,
+    /// Other names for collections at the target, by their names in the mirror.
+    pub renamed: BTreeMap<CollectionName, CollectionName>,
+    /// The one name at the target, where exactly one collection is to be put back.
+    pub only_as: Option<CollectionName>,
+    /// What becomes of documents that the target holds in another revision.
+    pub on_existing: OnExisting,
+    /// Only says what would be done.
+    pub dry_run: bool,
+}
+
+/// What becomes of what a target holds already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnExisting {
+    /// Nothing is written if the target holds anything that the mirror does not hold just so.
+    #[default]
+    Refuse,
+    /// Ids that are there stay as they are.
+    Skip,
+    /// Ours wins.
+    Overwrite,
+}
+
+/// How a collection was put back, or would be.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Its name in the mirror.
+    pub collection: String,
+    /// Its name at the target.
+    #[serde(rename = "as")]
+    pub renamed: String,
+    /// Documents that the target does not have.
+    pub create: u64,
+    /// Documents of which the target has another revision that ours takes the place of.
+    pub replace: u64,
+    /// Documents that the target has, and that stay.
+    pub skip: u64,
+    /// Bytes of bodies and attachments in those created and replaced.
+    pub bytes: u64,
+    /// Documents that failed, and files that belong to none.
+    pub problems: u64,
+}
+
+/// Something that could not be put back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// The document's folder or the file, relative to the mirror.
+    pub path: String,
+    /// Why not: the server's reason, or what is wrong with the file.
+    pub reason: String,
+}
+
+/// How a restore ended.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Outcome {
+    /// Per collection.
+    pub collections: Vec<Report>,
+    /// The first failures; `failed` counts all.
+    pub failures: Vec<Failure>,
+    /// How many failures there were.
+    pub failed: u64,
+    /// Whether nothing was written on purpose.
+    pub dry_run: bool,
+}
+
+impl Outcome {
+    fn fail(&mut self, failure: Failure) {
+        self.failed += 1;
+        if self.failures.len() < MAX_NAMED {
+            self.failures.push(failure);
+        }
+    }
+}
+
+/// What ends a restore before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The mirror cannot be read.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// The target failed.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The target holds something else.
+    #[error(
+        "{target} holds {what}, which is not what the mirror holds: nothing was written. Give \
+         --on-existing skip to leave such documents as they are, or --on-existing overwrite to \
+         replace them"
+    )]
+    NotEmpty {
+        /// The collection at the target.
+        target: String,
+        /// One example.
+        what: String,
+    },
+    /// The file of a feed exists.
+    #[error("{} exists and is not empty: give --on-existing overwrite to replace it", path.display())]
+    FileExists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No collection, or too many of them, were selected.
+    #[error("{0}")]
+    Selection(String),
+    /// A task of ours ended by itself.
+    #[error("a task of the restore ended by itself: {0}")]
+    Task(String),
+}

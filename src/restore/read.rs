@@ -1,0 +1,173 @@
+//! Reads a collection of the tree into batches of documents that are ready to be written.
+//!
+//! All of it blocks. It must not know targets, but for how they want attachments.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::Failure;
+use super::body::{Piece, Stubs, Text};
+use super::target::{Files, Item};
+use crate::document::DocumentId;
+use crate::mirror::MirrorError;
+use crate::mirror::read::{Entry, StoredDocument, TreeCollection};
+
+/// Attachments of a document that are read into memory, in bytes; with more it goes alone, streamed.
+const MAX_INLINE: u64 = 1 << 20;
+
+/// The most documents in a batch.
+const MAX_DOCUMENTS: usize = 500;
+
+/// The most bytes in a batch, unless a single document is larger.
+const MAX_BYTES: u64 = 2 << 20;
+
+/// Documents that are compared and written together.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// The documents.
+    pub items: Vec<Item>,
+    /// What was found wrong on the way.
+    pub failures: Vec<Failure>,
+    weight: u64,
+}
+
+/// Reads a whole collection, design documents last, and hands batches on as long as they are taken.
+pub(super) fn batches(
+    collection: &Arc<TreeCollection>,
+    stubs: Stubs,
+    wants: &dyn Fn(&DocumentId) -> bool,
+    hand_on: &mut dyn FnMut(Batch) -> bool,
+) -> Result<(), MirrorError> {
+    // A server builds a view's index from what it holds: better once than after every batch.
+    let is_design = |name: &String| name.starts_with("_design%2F");
+    let (last, first): (Vec<_>, Vec<_>) =
+        collection.entry_names()?.into_iter().partition(is_design);
+    let mut batch = Batch::default();
+    for name in first.into_iter().chain(last) {
+        let document = match collection.entry(&name) {
+            Ok(Some(Entry::Document(document))) => document,
+            Ok(None) => continue,
+            Ok(Some(Entry::Problem(problem))) => {
+                batch.fail(problem.path, problem.reason);
+                continue;
+            }
+            Err(error) => {
+                batch.fail(format!("{}/{name}", collection.path()), error.to_string());
+                continue;
+            }
+        };
+        if !wants(&document.id) {
+            continue;
+        }
+        match document.extras() {
+            Ok(extras) => extras.into_iter().for_each(|one| batch.fail(one.path, one.reason)),
+            Err(error) => batch.fail(document.path.clone(), error.to_string()),
+        }
+        let item = match item(collection, &name, &document, stubs) {
+            Ok(item) => item,
+            Err(reason) => {
+                batch.fail(document.path, reason);
+                continue;
+            }
+        };
+        let weight = item.weight();
+        let alone = item.text.attached() > 0;
+        if !batch.items.is_empty()
+            && (alone || batch.weight + weight > MAX_BYTES || batch.items.len() >= MAX_DOCUMENTS)
+            && !hand_on(std::mem::take(&mut batch))
+        {
+            return Ok(());
+        }
+        batch.weight += weight;
+        batch.items.push(item);
+        if alone && !hand_on(std::mem::take(&mut batch)) {
+            return Ok(());
+        }
+    }
+    hand_on(batch);
+    Ok(())
+}
+
+impl Batch {
+    fn fail(&mut self, path: String, reason: String) {
+        self.failures.push(Failure { path, reason });
+    }
+}
+
+fn item(
+    collection: &Arc<TreeCollection>,
+    name: &str,
+    document: &StoredDocument,
+    stubs: Stubs,
+) -> Result<Item, String> {
+    for attachment in &document.attachments {
+        let path = document.attachment_path(attachment);
+        let Some(size) = attachment.size else {
+            return Err(format!("there is no file of its attachment: {path} is missing"));
+        };
+        // Of one that the source kept gzipped, the length may be that of the gzipped bytes.
+        let stated = attachment.stub.length.filter(|_| attachment.stub.encoding.is_none());
+        if let Some(stated) = stated.filter(|stated| *stated != size) {
+            return Err(format!("{path} has {size} bytes, and the body says {stated}"));
+        }
+    }
+    let size = |name: &str| document.attachments.iter().find(|one| one.name == name)?.size;
+    let mut text = Text::new(&document.id, &document.body, stubs, size)?;
+    let attached = text.attached();
+    let revision = document.revision.as_ref().map(|revision| revision.as_str().to_owned());
+    let files = StoredFiles { collection: Arc::clone(collection), name: name.to_owned(), revision };
+    if attached <= MAX_INLINE {
+        for piece in &mut text.pieces {
+            if let Piece::Attachment { name, size } = piece {
+                let read = held(document, name, *size);
+                let data = read.map_err(|e| format!("the attachment `{name}` cannot be read: {e}"));
+                *piece = Piece::Text(STANDARD.encode(data?).into());
+            }
+        }
+    }
+    let bytes = document.body.len() as u64 + attached;
+    let (id, path) = (document.id.clone(), document.path.clone());
+    Ok(Item { id, path, text, bytes, files: Arc::new(files) })
+}
+
+fn held(document: &StoredDocument, name: &str, size: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(size as usize);
+    open(document, name)?.read_to_end(&mut bytes)?;
+    if bytes.len() as u64 != size {
+        return Err(io::Error::other("it changed its length while read"));
+    }
+    Ok(bytes)
+}
+
+fn open(document: &StoredDocument, name: &str) -> io::Result<File> {
+    let attachment = document.attachments.iter().find(|attachment| attachment.name == name);
+    let attachment = attachment.ok_or(io::ErrorKind::NotFound)?;
+    let file = document.open_attachment(attachment).map_err(io::Error::other)?;
+    file.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// A document's attachments, found again by its folder. No folder is held open meanwhile: there may
+/// be more documents on their way than a process may have open files.
+struct StoredFiles {
+    collection: Arc<TreeCollection>,
+    name: String,
+    revision: Option<String>,
+}
+
+impl Files for StoredFiles {
+    fn open(&self, name: &str) -> io::Result<File> {
+        match self.collection.entry(&self.name).map_err(io::Error::other)? {
+            Some(Entry::Document(document))
+                if document.revision.as_ref().map(|revision| revision.as_str())
+                    == self.revision.as_deref() =>
+            {
+                open(&document, name)
+            }
+            _ => Err(io::Error::other("the document changed while it was put back")),
+        }
+    }
+}

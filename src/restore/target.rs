@@ -1,0 +1,212 @@
+//! Where a restore goes: the trait that every target keeps, and its errors.
+//!
+//! A target says what it holds and writes what it is given. It must not know the tree, nor decide
+//! what is written.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+
+use super::body::{OnTop, Piece, Stubs, Text};
+use super::plan::Held;
+use crate::client::couchdb;
+use crate::document::{CollectionName, DocumentId, Revision};
+
+/// A place that documents are put back to.
+///
+/// Writing the same document again is harmless: whoever was interrupted starts over. Of one
+/// collection up to [`parallel`](Target::parallel) batches are written at the same time.
+pub trait Target: Send + Sync {
+    /// How it wants attachments.
+    fn stubs(&self) -> Stubs;
+
+    /// How many batches it takes at once.
+    fn parallel(&self) -> usize;
+
+    /// A collection's place there, for messages. Without credentials.
+    fn place(&self, collection: &CollectionName) -> String;
+
+    /// What there is of a collection before anything is written.
+    fn standing<'a>(
+        &'a self,
+        collection: &'a CollectionName,
+    ) -> BoxFuture<'a, Result<Standing, TargetError>>;
+
+    /// Creates a collection.
+    fn create<'a>(
+        &'a self,
+        collection: &'a CollectionName,
+    ) -> BoxFuture<'a, Result<(), TargetError>>;
+
+    /// Some of the live documents that it holds, in the order of their ids, after this one; none at
+    /// the end.
+    fn list<'a>(
+        &'a self,
+        collection: &'a CollectionName,
+        after: Option<&'a DocumentId>,
+    ) -> BoxFuture<'a, Result<Vec<(DocumentId, Revision)>, TargetError>>;
+
+    /// What it holds of each of these documents, in their order.
+    fn held<'a>(
+        &'a self,
+        collection: &'a CollectionName,
+        items: &'a [Item],
+    ) -> BoxFuture<'a, Result<Vec<Held>, TargetError>>;
+
+    /// Writes documents. Gives back those that were refused, by index, with the reason.
+    fn write<'a>(
+        &'a self,
+        collection: &'a CollectionName,
+        batch: &'a [Writing],
+    ) -> BoxFuture<'a, Result<Vec<(usize, String)>, TargetError>>;
+
+    /// After everything has been written: makes it durable.
+    fn finish(&self) -> BoxFuture<'_, Result<(), TargetError>>;
+}
+
+/// What there is of a collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It does not exist.
+    Absent,
+    /// It exists, and may hold documents.
+    Present,
+}
+
+/// A document of the mirror, on its way.
+#[derive(Clone)]
+pub struct Item {
+    /// Its id.
+    pub id: DocumentId,
+    /// Its folder, relative to the mirror.
+    pub path: String,
+    /// Its text.
+    pub(super) text: Text,
+    /// Bytes of its body and attachments.
+    pub bytes: u64,
+    /// Opens the files of attachments that are too large to be held.
+    pub(super) files: Arc<dyn Files>,
+}
+
+impl Item {
+    /// The revision that it has in the mirror.
+    pub fn revision(&self) -> &Revision {
+        &self.text.revision
+    }
+
+    /// The bytes that it keeps in memory.
+    pub(super) fn weight(&self) -> u64 {
+        let held = self.text.rendered(None);
+        let held: Vec<_> = held.into_iter().filter(|one| matches!(one, Piece::Text(_))).collect();
+        super::body::length(&held)
+    }
+}
+
+/// A document that is to be written.
+#[derive(Clone)]
+pub struct Writing {
+    /// The document.
+    pub item: Item,
+    /// Under which revision, if not its own.
+    pub(super) on_top: Option<OnTop>,
+    /// A branch at the target that ends with this write.
+    pub ends: Option<Revision>,
+}
+
+impl Writing {
+    /// Whether it takes the place of another revision.
+    pub(super) fn replaces(&self) -> bool {
+        self.on_top.is_some() || self.ends.is_some()
+    }
+
+    /// Its text.
+    pub(super) fn pieces(&self) -> Vec<Piece> {
+        self.item.text.rendered(self.on_top.as_ref())
+    }
+}
+
+/// The files of a document's large attachments.
+pub(super) trait Files: Send + Sync {
+    /// Opens one. Blocks.
+    fn open(&self, name: &str) -> io::Result<File>;
+}
+
+/// What went wrong at a target, for all documents.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// A server.
+    #[error("{0}")]
+    Server(#[from] couchdb::Error),
+    /// A file.
+    #[error("{} cannot be written: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+}
+
+/// How much of an attachment is encoded at once, in bytes. A multiple of three, so that only the
+/// last piece is padded.
+const CHUNK: usize = 96 << 10;
+
+/// The bytes of pieces, attachments as base64 read from their files piece by piece.
+pub(super) fn streamed(
+    pieces: Vec<Piece>,
+    files: Arc<dyn Files>,
+) -> BoxStream<'static, io::Result<Bytes>> {
+    use futures_util::stream::{self, StreamExt};
+    let one = move |piece| match piece {
+        Piece::Attachment { name, size } => encoded(name, size, Arc::clone(&files)),
+        Piece::Text(text) => stream::iter([Ok(text)]).boxed(),
+        Piece::Members | Piece::Revision => stream::empty().boxed(),
+    };
+    stream::iter(pieces).flat_map(one).boxed()
+}
+
+fn encoded(
+    name: String,
+    size: u64,
+    files: Arc<dyn Files>,
+) -> BoxStream<'static, io::Result<Bytes>> {
+    use futures_util::stream::{self, StreamExt};
+    struct State {
+        name: String,
+        files: Arc<dyn Files>,
+        open: Option<File>,
+        left: u64,
+    }
+    let read = |mut state: State| -> io::Result<(Bytes, State)> {
+        use base64::Engine as _;
+        use std::io::Read as _;
+        let mut file = match state.open.take() {
+            Some(file) => file,
+            None => state.files.open(&state.name)?,
+        };
+        let count = state.left.min(CHUNK as u64);
+        let mut bytes = Vec::with_capacity(count as usize);
+        (&mut file).take(count).read_to_end(&mut bytes)?;
+        state.left -= bytes.len() as u64;
+        let ends_now = state.left > 0 || file.read(&mut [0])? == 0;
+        if bytes.len() as u64 != count || !ends_now {
+            let what = format!("the attachment `{}` changed its length while read", state.name);
+            return Err(io::Error::other(what));
+        }
+        state.open = Some(file);
+        Ok((base64::engine::general_purpose::STANDARD.encode(bytes).into(), state))
+    };
+    let state = State { name, files, open: None, left: size };
+    stream::try_unfold(state, move |state| async move {
+        if state.left == 0 {
+            return Ok(None);
+        }
+        tokio::task::spawn_blocking(move || read(state)).await.map_err(io::Error::other)?.map(Some)
+    })
+    .boxed()
+}
