@@ -288,8 +288,9 @@ fn crowded(mirror: &Path) -> PouchServer {
     target.put_over(Some(&rev), "shelf", "higher", &json!({"v": "theirs 3"}));
     target.put_doc("shelf", "lower", &json!({"v": "theirs"}));
     target.put_doc("shelf", "unknown", &json!({"v": "theirs"}));
-    let branch = |rev| json!({"_id": "branched", "_rev": rev, "v": "theirs"});
-    let docs = json!({"new_edits": false, "docs": ["4-a", "5-b", "6-c"].map(branch)});
+    let branch = |rev: &str| json!({"_id": "branched", "_rev": rev, "v": "theirs"});
+    let branches = [branch("4-a"), branch("5-b"), branch("6-c")];
+    let docs = json!({"new_edits": false, "docs": branches});
     target.request("POST", "/shelf/_bulk_docs", docs.to_string().as_bytes()).assert_ok();
     target
 }
