@@ -187,8 +187,8 @@ mod tests {
             let records: Vec<_> = sorted.iter().unwrap().map(Result::unwrap).collect();
             assert_eq!(records.len(), 81);
             assert!(records.windows(2).all(|pair| pair[0].key <= pair[1].key));
-            let sevens = records.iter().filter(|record| *record.key == [7]);
-            assert_eq!(&*sevens.last().unwrap().value, b"last");
+            let mut sevens = records.iter().filter(|record| *record.key == [7]);
+            assert_eq!(&*sevens.next_back().unwrap().value, b"last");
         }
     }
 }
