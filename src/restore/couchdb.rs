@@ -23,7 +23,7 @@ const PARALLEL: usize = 3;
 const PAGE: usize = 5_000;
 
 /// How often a request is tried while its error may go away: for about half a minute.
-const TRIES: usize = 8;
+const TRIES: usize = 7;
 
 /// How often parts of a batch are tried that failed as a whole.
 const TRIES_OF_PARTS: usize = 2;
