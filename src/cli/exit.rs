@@ -39,7 +39,7 @@ pub enum Exit {
 pub const HELP: &str = "\
 Exit codes:
     0  caught up, or put back, or whole, or equal; with --live, stopped by SIGINT or SIGTERM
-    1  some documents failed (`plainfold status` names them; a restore does itself); or something is damaged, or differs
+    1  some documents failed, or something is damaged or differs
     2  bad usage, or the target of a restore holds other documents
     3  the source or target cannot be reached, or has no such database
     4  the source or target refused the credentials

@@ -39,6 +39,8 @@ struct Arguments {
 enum Command {
     /// Mirror a database, a server or a recorded feed into a directory
     Mirror(mirror::Options),
+    /// Put a mirror back into a server, or into a recorded feed
+    Restore(restore::Options),
     /// Read every byte of a mirror, and say what is damaged; or prove that it equals its source
     Verify(verify::Options),
     /// List the documents that differ from a source, or from another mirror
@@ -47,8 +49,6 @@ enum Command {
     Tail(tail::Options),
     /// Print how a mirror stands
     Status(status::Options),
-    /// Put a mirror back into a server, or into a recorded feed
-    Restore(restore::Options),
 }
 
 /// Runs the command that the arguments name.
