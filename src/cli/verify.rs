@@ -151,8 +151,9 @@ fn text(report: &Report, certificate: Option<&Certificate>) -> Result<String, fm
     }
     writeln!(
         out,
-        "{} problems: {documents} documents, {attachments} attachments, {bytes} bytes read in {:.1} s",
+        "{} {}: {documents} documents, {attachments} attachments, {bytes} bytes read in {:.1} s",
         report.problems.len(),
+        if report.problems.len() == 1 { "problem" } else { "problems" },
         report.seconds,
     )?;
     if let Some(certificate) = certificate {

@@ -14,6 +14,7 @@ use super::body::{Piece, Stubs, Text};
 use super::target::{Files, Item};
 use crate::document::DocumentId;
 use crate::mirror::MirrorError;
+use crate::mirror::outside::{Checksum, checksum};
 use crate::mirror::read::{Entry, StoredDocument, TreeCollection};
 
 /// Attachments of a document that are read into memory, in bytes; with more it goes alone, streamed.
@@ -104,6 +105,9 @@ fn item(
     document: &StoredDocument,
     stubs: Stubs,
 ) -> Result<Item, String> {
+    if document.checksum.is_some_and(|noted| noted != of_body(document)) {
+        return Err(format!("{}/document.json {ALTERED}", document.path));
+    }
     for attachment in &document.attachments {
         let path = document.attachment_path(attachment);
         let Some(size) = attachment.size else {
@@ -113,6 +117,10 @@ fn item(
         let stated = attachment.stub.length.filter(|_| attachment.stub.encoding.is_none());
         if let Some(stated) = stated.filter(|stated| *stated != size) {
             return Err(format!("{path} has {size} bytes, and the body says {stated}"));
+        }
+        let intact = open(document, &attachment.name).and_then(|file| is_intact(&file));
+        if !intact.map_err(|error| format!("{path} cannot be read: {error}"))? {
+            return Err(format!("{path} {ALTERED}"));
         }
     }
     let size = |name: &str| document.attachments.iter().find(|one| one.name == name)?.size;
@@ -132,6 +140,25 @@ fn item(
     let bytes = document.body.len() as u64 + attached;
     let (id, path) = (document.id.clone(), document.path.clone());
     Ok(Item { id, path, text, bytes, files: Arc::new(files) })
+}
+
+/// What is said of a file that rot or a hand has changed. Bytes that were not the source's are not
+/// put back as if they were.
+const ALTERED: &str = "holds other bytes than were written (by the checksum beside it): see \
+                       `plainfold verify`";
+
+/// Whether a file holds what was written into it, as far as a checksum beside it tells.
+fn is_intact(file: &File) -> io::Result<bool> {
+    let Some(noted) = checksum(file) else { return Ok(true) };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file)?;
+    Ok(hasher.finalize() == noted)
+}
+
+fn of_body(document: &StoredDocument) -> Checksum {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&document.body).update(b"\n");
+    *hasher.finalize().as_bytes()
 }
 
 fn held(document: &StoredDocument, name: &str, size: u64) -> io::Result<Vec<u8>> {

@@ -400,11 +400,19 @@ fn a_document_that_the_server_never_takes_is_named_and_the_others_are_there() {
     // A member that begins with `_` and that no server knows.
     let path = mirror.join("shelf/new/document.json");
     let body = fs::read_to_string(&path).unwrap().replace("\"v\"", "\"_nonsense\"");
+    // A new file, as an editor makes it: the checksum beside the old one is gone with it.
+    fs::remove_file(&path).unwrap();
     fs::write(&path, body).unwrap();
     let outcome = restore(&mirror, &target.url(), &[]).assert_code(1);
     assert!(outcome.stdout.contains("not put back: shelf/new: "), "{outcome}");
     assert!(outcome.stdout.contains("_nonsense"), "{outcome}");
     assert_eq!(values(&target).len(), 6);
+}
+
+/// Whether the file system keeps the checksum of what was written beside it.
+fn keeps_checksums(path: &Path) -> bool {
+    let listed = rustix::fs::getxattr(path, "user.plainfold.b3", &mut [0_u8; 32][..]);
+    listed == Ok(32)
 }
 
 #[test]
@@ -444,6 +452,23 @@ fn everything_wrong_in_a_tree_is_named_and_the_rest_is_put_back() {
     spoil(attached.next().unwrap().clone(), &|path| {
         fs::write(path.join("attachments/empty"), "too long").unwrap();
     });
+    // Rot: of the same length, and JSON as before. Checksums tell, on file systems that keep them.
+    let flip = |path: &Path| {
+        let mut bytes = fs::read(path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(path, bytes).unwrap();
+    };
+    if keeps_checksums(&body(&names[0])) {
+        spoil(plain.next().unwrap().clone(), &|path| {
+            let text = fs::read_to_string(body(path)).unwrap();
+            fs::write(body(path), text.replacen('a', "b", 1)).unwrap();
+        });
+        spoil(attached.next().unwrap().clone(), &|path| {
+            let file = |entry: &fs::DirEntry| entry.metadata().unwrap().len() > 0;
+            let mut files = fs::read_dir(path.join("attachments")).unwrap().map(Result::unwrap);
+            flip(&files.find(file).unwrap().path());
+        });
+    }
     let failed_documents = spoilt.len();
     let mut spoil = |path: PathBuf, change: &dyn Fn(&Path)| {
         change(&path);
