@@ -177,45 +177,38 @@ fn after_changes_only_these_are_written() {
     }
 }
 
-#[test]
-fn a_database_made_anew_with_fewer_documents_is_noticed_and_the_stale_ones_are_removed() {
+/// Mirrors a shelf, makes its database anew with what `fill` puts into it, mirrors again, and asks the
+/// oracle.
+fn assert_noticed_when_made_anew(fill: impl FnOnce(&PouchServer)) {
     let place = Place::new();
     let server = server_with_a_shelf();
     let url = format!("{}/shelf", server.url());
     plainfold::mirror(&url, &place.mirror()).assert_code(0);
     server.delete_db("shelf");
     server.create_db("shelf");
-    fill_shelf(&server, 35..45);
+    fill(&server);
     plainfold::mirror(&url, &place.mirror()).assert_code(0);
     assert_mirrors_shelf(&server, &place.mirror());
+}
+
+#[test]
+fn a_database_made_anew_with_fewer_documents_is_noticed_and_the_stale_ones_are_removed() {
+    assert_noticed_when_made_anew(|server| fill_shelf(server, 35..45));
 }
 
 #[test]
 fn a_database_made_anew_with_more_documents_is_noticed_and_the_stale_ones_are_removed() {
-    let place = Place::new();
-    let server = server_with_a_shelf();
-    let url = format!("{}/shelf", server.url());
-    plainfold::mirror(&url, &place.mirror()).assert_code(0);
-    server.delete_db("shelf");
-    server.create_db("shelf");
-    fill_shelf(&server, 30..90); // its feed is longer than where we stood
-    plainfold::mirror(&url, &place.mirror()).assert_code(0);
-    assert_mirrors_shelf(&server, &place.mirror());
+    // Its feed is longer than where we stood.
+    assert_noticed_when_made_anew(|server| fill_shelf(server, 30..90));
 }
 
 #[test]
 fn a_database_made_anew_with_other_contents_is_noticed_and_the_stale_documents_are_removed() {
-    let place = Place::new();
-    let server = server_with_a_shelf();
-    let url = format!("{}/shelf", server.url());
-    plainfold::mirror(&url, &place.mirror()).assert_code(0);
-    server.delete_db("shelf");
-    server.create_db("shelf");
-    for number in 10..80 {
-        server.put_doc("shelf", &format!("book:{number:03}"), &json!({"edition": 2}));
-    }
-    plainfold::mirror(&url, &place.mirror()).assert_code(0);
-    assert_mirrors_shelf(&server, &place.mirror());
+    assert_noticed_when_made_anew(|server| {
+        for number in 10..80 {
+            server.put_doc("shelf", &format!("book:{number:03}"), &json!({"edition": 2}));
+        }
+    });
 }
 
 #[test]
