@@ -34,7 +34,7 @@ pub struct MirrorConfig {
 /// Where changes come from.
 #[derive(Clone, Debug)]
 enum SourceConfig {
-    Couch(CouchOptions),
+    Couch(Box<CouchOptions>),
     Feed(FeedConfig),
 }
 
@@ -68,6 +68,9 @@ pub enum ConfigError {
         "a password was given but no user: name the user in the URL, as in http://user@host/database"
     )]
     PasswordWithoutUser,
+    /// Revisions were asked for of a source that has none.
+    #[error("a recorded feed holds winning revisions only: --revisions needs a server")]
+    RevisionsOfFeed,
     /// Standard input cannot be compared with.
     #[error("a feed on standard input cannot be compared with: save it as a file first")]
     StandardInput,
@@ -113,6 +116,22 @@ impl MirrorConfig {
     pub fn collections<S: AsRef<str>>(mut self, globs: &[S]) -> Result<Self, ConfigError> {
         self.source.select(Selection::new(globs)?);
         Ok(self)
+    }
+
+    /// Whether the branches that lost a conflict are kept, and the histories of all revisions. Only
+    /// a server knows these.
+    pub fn revisions(mut self, keep: bool) -> Result<Self, ConfigError> {
+        if keep && matches!(self.source, SourceConfig::Feed(_)) {
+            return Err(ConfigError::RevisionsOfFeed);
+        }
+        self.options.kept.revisions = keep;
+        Ok(self)
+    }
+
+    /// Whether the tombstones of deleted documents are kept.
+    pub fn keep_deleted(mut self, keep: bool) -> Self {
+        self.options.kept.deleted = keep;
+        self
     }
 
     /// The password of the user named in the URL, for those who keep it out of there.
@@ -186,7 +205,11 @@ impl MirrorConfig {
         if let Some(patience) = self.give_up_after {
             agent.retry.give_up_after = patience;
         }
-        let store = self.source.open()?;
+        let mut source = self.source;
+        if let SourceConfig::Couch(couch) = &mut source {
+            couch.kept = self.options.kept;
+        }
+        let store = source.open()?;
         Ok(Agent::start(store, Arc::new(mirror), Arc::new(state.state), agent))
     }
 }
@@ -264,7 +287,7 @@ impl SourceConfig {
             return Ok(Self::Feed(FeedConfig { path, selection }));
         }
         if source.starts_with("http://") || source.starts_with("https://") {
-            return Ok(Self::Couch(CouchOptions::from_url(source, selection)?));
+            return Ok(Self::Couch(Box::new(CouchOptions::from_url(source, selection)?)));
         }
         // What stands before an `@` may be a password.
         let given = source.rsplit_once('@').map_or(source, |(_, rest)| rest).to_owned();
@@ -273,7 +296,7 @@ impl SourceConfig {
 
     fn open(self) -> Result<Arc<dyn Store>, SourceError> {
         Ok(match self {
-            Self::Couch(options) => Arc::new(CouchStore::new(options)?),
+            Self::Couch(options) => Arc::new(CouchStore::new(*options)?),
             Self::Feed(FeedConfig { path: Some(path), selection }) => {
                 Arc::new(FeedStore::file(path, None, selection))
             }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sled::Transactional as _;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
-use crate::document::{CollectionName, DocumentId, Position, Revision};
+use crate::document::{CollectionName, DocumentId, Kept, Position, Revision};
 
 mod journal;
 mod numbers;
@@ -35,6 +35,9 @@ pub struct Checkpoint {
     pub scanning: Option<String>,
     /// Whether attachments were mirrored up to here.
     pub attachments: bool,
+    /// What was kept up to here beside the winning revisions.
+    #[serde(default)]
+    pub kept: Kept,
     /// When this was committed.
     pub at: Option<Timestamp>,
     /// Set while a run may have published more than it has committed: when the last batch that was

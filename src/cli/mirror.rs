@@ -44,6 +44,14 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     attachments: bool,
 
+    /// Keep the losing branches of conflicts too, and the history of every revision
+    #[arg(long)]
+    revisions: bool,
+
+    /// What becomes of documents that the source deletes
+    #[arg(long, value_enum, default_value = "remove")]
+    deleted: Deleted,
+
     /// How documents are written from now on
     #[arg(long, value_enum, default_value = "as-sent")]
     json: Json,
@@ -74,6 +82,14 @@ pub struct Options {
     /// compared, and what SOURCE does not hold is removed
     #[arg(long)]
     source_moved: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Deleted {
+    /// Their folders are removed
+    Remove,
+    /// Their folders stay, and hold the tombstone
+    Keep,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -145,6 +161,8 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
         .live(options.live)
         .collections(&options.collections)?
         .attachments(options.attachments)
+        .revisions(options.revisions)?
+        .keep_deleted(options.deleted == Deleted::Keep)
         .source_moved(options.source_moved)
         .json(match options.json {
             Json::AsSent => JsonStyle::AsSent,

@@ -14,7 +14,9 @@ use super::password;
 use crate::client::couchdb::{Address, Client, Credentials, Patience};
 use crate::document::{CollectionName, Selection};
 use crate::mirror::read::Tree;
-use crate::restore::{self, CouchTarget, FeedTarget, OnExisting, Outcome, Restore, RestoreError};
+use crate::restore::{
+    self, CouchTarget, FeedTarget, OnExisting, Outcome, Report, Restore, RestoreError,
+};
 
 /// Where the password may come from, so that it stands in no process list.
 const PASSWORD_VARIABLE: &str = "PLAINFOLD_TARGET_PASSWORD";
@@ -196,13 +198,34 @@ fn text(outcome: &Outcome) -> String {
             false => format!("{} as {}", report.collection, report.renamed),
         };
         text.push_str(&format!(
-            "{name}: {} documents {verb}created, {} replaced, {} skipped, {}, {} problems\n",
+            "{name}: {} documents {verb}created, {} replaced, {} skipped, {}{}, {} problems\n",
             report.create,
             report.replace,
             report.skip,
+            beside(report),
             HumanBytes(report.bytes),
             report.problems,
         ));
+        if report.left_out > 0 {
+            text.push_str(&format!(
+                "{name}: {} losing revisions were left out: a feed holds winners only\n",
+                report.left_out,
+            ));
+        }
+    }
+    text
+}
+
+/// What was put back beside the winners.
+fn beside(report: &Report) -> String {
+    let mut text = String::new();
+    let counts = [(report.tombstones, "tombstone"), (report.conflicts, "losing revision")];
+    for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
+        let end = if count == 1 { "" } else { "s" };
+        text.push_str(&format!("{count} {what}{end}, "));
+    }
+    if report.security {
+        text.push_str("its security object, ");
     }
     text
 }

@@ -12,7 +12,7 @@ use super::mirror::PASSWORD_VARIABLE;
 use super::password;
 use crate::config::OpenedSource;
 use crate::source::Selection;
-use crate::verify::{self, Certificate, DifferenceKind, Report, Verified};
+use crate::verify::{self, Certificate, DifferenceKind, Report, Side, Verified};
 
 /// What `plainfold verify` takes.
 #[derive(Debug, Args)]
@@ -140,11 +140,13 @@ fn text(report: &Report, certificate: Option<&Certificate>) -> Result<String, fm
         bytes += collection.bytes;
         unchecked += collection.unchecked;
         let name = collection.collection.escape_debug();
-        writeln!(
-            out,
-            "{name}  {} documents  {}",
-            collection.side.documents, collection.side.digest
-        )?;
+        let tombstones = match collection.tombstones {
+            0 => String::new(),
+            1 => "  1 tombstone".to_owned(),
+            count => format!("  {count} tombstones"),
+        };
+        let Side { documents, digest } = &collection.side;
+        writeln!(out, "{name}  {documents} documents  {digest}{tombstones}")?;
     }
     if unchecked > 0 {
         writeln!(out, "{unchecked} files have no checksum beside them; see docs/format.md")?;

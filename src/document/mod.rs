@@ -2,6 +2,7 @@
 //!
 //! Pure data. It must not know I/O, tokio, or any store.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
@@ -9,9 +10,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+mod branch;
 mod head;
 mod selection;
 
+pub use branch::Branch;
 pub use head::{Head, Stub};
 pub use selection::{BadGlob, Selection};
 
@@ -123,6 +126,15 @@ impl Position {
     }
 }
 
+/// What is kept beside the winning revisions of live documents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The branches that lost a conflict, and the histories of all.
+    pub revisions: bool,
+    /// The tombstones of documents that are deleted.
+    pub deleted: bool,
+}
+
 /// The newest state of one document, as a feed told it.
 #[derive(Clone, Debug)]
 pub struct Change {
@@ -132,6 +144,9 @@ pub struct Change {
     pub revision: Revision,
     /// The place in the feed after this change; `None` where the source gave none for this row.
     pub position: Option<Position>,
+    /// The leaves of its revision tree beside this revision: what lost a conflict, or was deleted
+    /// there. `None` where the source was not asked for them.
+    pub others: Option<Vec<Revision>>,
     /// What the document is now.
     pub state: DocumentState,
 }
@@ -141,8 +156,8 @@ pub struct Change {
 pub enum DocumentState {
     /// It lives, with this body.
     Present(Document),
-    /// It is gone. The tombstone's own body, where the source sent one.
-    Deleted(Option<Bytes>),
+    /// It is gone. The tombstone itself, where the source sent one.
+    Deleted(Option<Document>),
 }
 
 impl Change {
@@ -151,19 +166,33 @@ impl Change {
         matches!(self.state, DocumentState::Deleted(_))
     }
 
+    /// The document or its tombstone. Of a deletion without one, the least that a tombstone says.
+    pub fn document(&self) -> Cow<'_, Document> {
+        match &self.state {
+            DocumentState::Present(document) | DocumentState::Deleted(Some(document)) => {
+                Cow::Borrowed(document)
+            }
+            DocumentState::Deleted(None) => {
+                Cow::Owned(Document::tombstone(&self.id, &self.revision))
+            }
+        }
+    }
+
     /// The bytes that this change holds in memory, for the bounds of queues.
     pub fn weight(&self) -> usize {
         /// What the values around a body take, roughly.
         const OVERHEAD: usize = 256;
         OVERHEAD
             + match &self.state {
-                DocumentState::Deleted(body) => body.as_ref().map_or(0, Bytes::len),
-                DocumentState::Present(document) => document.weight(),
+                DocumentState::Deleted(None) => 0,
+                DocumentState::Deleted(Some(document)) | DocumentState::Present(document) => {
+                    document.weight()
+                }
             }
     }
 }
 
-/// A live document.
+/// A document's content in one revision.
 #[derive(Clone, Debug)]
 pub struct Document {
     /// The body as raw JSON text, byte for byte as the source sent it. Inline attachment data has
@@ -174,6 +203,14 @@ pub struct Document {
 }
 
 impl Document {
+    /// What stands for a document that is deleted, where its source does not say it itself.
+    fn tombstone(id: &DocumentId, revision: &Revision) -> Self {
+        let text = |text: &str| serde_json::Value::from(text).to_string();
+        let (id, revision) = (text(id.as_str()), text(revision.as_str()));
+        let body = format!("{{\"_id\":{id},\"_rev\":{revision},\"_deleted\":true}}");
+        Self { body: body.into(), attachments: Vec::new() }
+    }
+
     fn weight(&self) -> usize {
         let inline = |attachment: &Attachment| match &attachment.content {
             Content::Inline(bytes) => bytes.len(),
@@ -183,7 +220,7 @@ impl Document {
     }
 }
 
-/// One attachment of a live document.
+/// One attachment of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     /// Its name, exactly as the store spells it. Any Unicode text.

@@ -5,13 +5,14 @@
 //! that was written tells by its time. Both serve the next run to tell of such documents again.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::Read;
 use std::time::SystemTime;
 
 use super::beneath::Folder;
 use super::collection::Collection;
 use super::error::MirrorError;
-use super::layout::{ATTACHMENTS, DOCUMENT, attachment_path, document_path};
+use super::layout::{body_file, file_path};
 use crate::document::{DocumentId, Head, Revision};
 
 /// The documents found in staging, with the revisions found there, by the encoded name of their
@@ -34,10 +35,10 @@ pub(super) fn find(staging: &Folder) -> Result<Interrupted, MirrorError> {
         let Some((_, collection)) = name.split_once(SEPARATOR) else { continue };
         // Files are bodies and attachments that were not published yet.
         let Ok(Some(folder)) = staging.open(&name) else { continue };
-        let Some(mut file) = folder.open_file(DOCUMENT)? else { continue };
+        let Some((mut file, _)) = body(&folder)? else { continue };
         let mut text = Vec::new();
         file.read_to_end(&mut text)
-            .map_err(|error| MirrorError::io("read", folder.path().join(DOCUMENT), error))?;
+            .map_err(|error| MirrorError::io("read", folder.path(), error))?;
         let head = Head::read(&text).unwrap_or_default();
         if let Some(id) = head.id {
             let revision = Revision::from(head.revision.as_deref().unwrap_or_default());
@@ -62,21 +63,44 @@ impl Collection {
     ) -> Result<Option<Vec<String>>, MirrorError> {
         let name = self.document_name(id);
         let Ok(Some(folder)) = self.folder.open(name.as_str()) else { return Ok(None) };
-        let Some(file) = folder.open_file(DOCUMENT)? else { return Ok(None) };
+        let Some((file, body)) = body(&folder)? else { return Ok(None) };
         let written = file
             .metadata()
             .and_then(|metadata| metadata.modified())
-            .map_err(|error| MirrorError::io("look at", folder.path().join(DOCUMENT), error))?;
+            .map_err(|error| MirrorError::io("look at", folder.path().join(body), error))?;
         if written < since {
             return Ok(None);
         }
-        let mut files = vec![document_path(&self.encoded, name.as_str())];
-        if let Ok(Some(attachments)) = folder.open(ATTACHMENTS) {
-            let mut names = attachments.names()?;
-            names.sort_unstable();
-            let path = |file: &String| attachment_path(&self.encoded, name.as_str(), file);
-            files.extend(names.iter().map(path));
-        }
-        Ok(Some(files))
+        let mut files = files(&folder, "")?;
+        files.sort_unstable_by_key(|file| (file != body, file.clone()));
+        let path = |file: &String| file_path(&self.encoded, name.as_str(), file);
+        Ok(Some(files.iter().map(path).collect()))
     }
+}
+
+/// A document's body or tombstone, and the name of its file.
+fn body(folder: &Folder) -> Result<Option<(File, &'static str)>, MirrorError> {
+    for name in [body_file(false), body_file(true)] {
+        if let Some(file) = folder.open_file(name)? {
+            return Ok(Some((file, name)));
+        }
+    }
+    Ok(None)
+}
+
+/// The regular files in a document's folder, as paths within it.
+fn files(folder: &Folder, below: &str) -> Result<Vec<String>, MirrorError> {
+    let mut found = Vec::new();
+    for name in folder.names()? {
+        match folder.kind(&name)? {
+            Some(kind) if kind.is_file() => found.push(format!("{below}{name}")),
+            Some(kind) if kind.is_dir() => {
+                if let Ok(Some(inner)) = folder.open(&name) {
+                    found.extend(files(&inner, &format!("{below}{name}/"))?);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
 }

@@ -4,9 +4,12 @@
 //! <mirror>/
 //!   .plainfold/            format.json, lock, socket, collections/, state/, staging/
 //!   <collection>/
+//!     _security.json
 //!     <document>/
-//!       document.json
+//!       document.json        or deleted.json
 //!       attachments/<name>
+//!       history.json
+//!       conflicts/<revision>/document.json, attachments/<name>
 //! ```
 
 /// The folder that is ours. No encoded name can be equal to it, as a leading `.` is encoded.
@@ -25,15 +28,24 @@ pub const STATE: &str = "state";
 pub const STAGING: &str = "staging";
 /// A document's body.
 pub const DOCUMENT: &str = "document.json";
+/// The tombstone of a document that is deleted, in the place of its body.
+pub const TOMBSTONE: &str = "deleted.json";
 /// The folder of a document's attachments.
 pub const ATTACHMENTS: &str = "attachments";
+/// The revisions that led to the one in `document.json`.
+pub const HISTORY: &str = "history.json";
+/// The folder of a document's branches that lost a conflict, each in a folder named by its revision.
+pub const CONFLICTS: &str = "conflicts";
+/// Who may do what with a collection. No document's folder has this name.
+pub const SECURITY: &str = "_security.json";
 
-/// The path of a document's body, relative to the mirror, from encoded names.
-pub fn document_path(collection: &str, document: &str) -> String {
-    format!("{collection}/{document}/{DOCUMENT}")
+/// The file of a document's body.
+pub const fn body_file(deleted: bool) -> &'static str {
+    if deleted { TOMBSTONE } else { DOCUMENT }
 }
 
-/// The path of an attachment, relative to the mirror, from encoded names.
-pub fn attachment_path(collection: &str, document: &str, attachment: &str) -> String {
-    format!("{collection}/{document}/{ATTACHMENTS}/{attachment}")
+/// A path relative to the mirror, from the encoded names of a collection and a document, and a path
+/// within the document's folder.
+pub fn file_path(collection: &str, document: &str, file: &str) -> String {
+    format!("{collection}/{document}/{file}")
 }

@@ -26,6 +26,7 @@ mod pretty;
 mod publish;
 pub mod read;
 mod scan;
+mod security;
 mod stage;
 mod sync;
 
@@ -35,10 +36,10 @@ pub use format::{FORMAT_NUMBER, Format};
 pub use lock::Holder;
 pub use plan::{Authority, Held, Plan, Write};
 pub use publish::Published;
-pub use stage::{Blob, BlobWriter, Staged};
+pub use stage::{Blob, BlobWriter, BranchFiles, Material, Staged};
 pub use sync::Sync;
 
-use crate::document::CollectionName;
+use crate::document::{CollectionName, Kept};
 use beneath::Folder;
 use interrupted::Interrupted;
 use lock::Lock;
@@ -63,11 +64,13 @@ pub struct MirrorOptions {
     pub json: JsonStyle,
     /// Whether attachments are mirrored, or only their stubs.
     pub attachments: bool,
+    /// What is kept beside the winning revisions.
+    pub kept: Kept,
 }
 
 impl Default for MirrorOptions {
     fn default() -> Self {
-        Self { names: None, json: JsonStyle::AsSent, attachments: true }
+        Self { names: None, json: JsonStyle::AsSent, attachments: true, kept: Kept::default() }
     }
 }
 
@@ -81,6 +84,7 @@ pub struct Mirror {
     format: Format,
     json: JsonStyle,
     attachments: bool,
+    kept: Kept,
     /// The next temporary name.
     next_name: AtomicU64,
     /// The documents that an interrupted run was replacing or removing.
@@ -136,6 +140,7 @@ impl Mirror {
             format,
             json: options.json,
             attachments: options.attachments,
+            kept: options.kept,
             next_name: AtomicU64::new(0),
             interrupted,
             keeps_attributes: AtomicBool::new(true),
@@ -166,6 +171,11 @@ impl Mirror {
     /// Whether attachments are mirrored.
     pub fn mirrors_attachments(&self) -> bool {
         self.attachments
+    }
+
+    /// What is kept beside the winning revisions.
+    pub fn kept(&self) -> Kept {
+        self.kept
     }
 
     /// Writes down who holds the lock, when that has become more precise.

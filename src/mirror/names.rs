@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::layout::SECURITY;
+
 /// The longest name in bytes. Every common file system takes 255; the rest is left for the
 /// suffixes of those who copy or stage a mirror's files.
 const LONGEST_NAME: usize = 200;
@@ -110,6 +112,7 @@ impl Codec {
             && !text.starts_with('.')
             && !text.ends_with(['.', ' '])
             && !is_device(text)
+            && text != SECURITY
     }
 
     /// Spells a text character by character, and shortens it once it has grown too long.
@@ -117,7 +120,7 @@ impl Codec {
         if text.is_empty() {
             return MARK.to_string();
         }
-        let first_is_escaped = text.starts_with('.') || is_device(text);
+        let first_is_escaped = text.starts_with('.') || is_device(text) || text == SECURITY;
         let mut name =
             String::with_capacity((text.len() + 32).min(LONGEST_NAME + LONGEST_SPELLING));
         let mut prefix = 0;

@@ -9,7 +9,7 @@ use std::fs::File;
 use super::beneath::Stamp;
 use super::collection::{Record, record_name};
 use super::error::MirrorError;
-use super::layout::{DOCUMENT, LOCK, OURS, STAGING};
+use super::layout::{DOCUMENT, LOCK, OURS, SECURITY, STAGING, TOMBSTONE};
 use super::lock;
 use super::read::{Problem, ProblemKind, Tree, TreeCollection};
 use super::stage::CHECKSUM_ATTRIBUTE;
@@ -111,13 +111,18 @@ impl TreeCollection {
             let path = format!("{}/{name}", self.encoded);
             Problem::extra(path, "something whose name is not even text")
         };
-        Ok(self.folder.each_name()?.map(move |name| name.map(|name| name.map_err(foreign))))
+        let names = self.folder.each_name()?;
+        let names = names.filter(|name| !matches!(name, Ok(Ok(name)) if name == SECURITY));
+        Ok(names.map(move |name| name.map(|name| name.map_err(foreign))))
     }
 
     /// What stands under one of the names just now.
     pub fn standing(&self, name: &str) -> Result<Standing, MirrorError> {
         let folder = self.folder.stamp(name)?;
-        let body = self.folder.stamp(&format!("{name}/{DOCUMENT}"))?;
+        let body = match self.folder.stamp(&format!("{name}/{DOCUMENT}"))? {
+            None => self.folder.stamp(&format!("{name}/{TOMBSTONE}"))?,
+            body => body,
+        };
         Ok(Standing { folder, body })
     }
 }

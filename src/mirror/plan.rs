@@ -9,9 +9,9 @@ use std::sync::Arc;
 use super::beneath::Folder;
 use super::collection::Collection;
 use super::error::MirrorError;
-use super::layout::{ATTACHMENTS, DOCUMENT};
+use super::layout::{ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, body_file};
 use super::names::Name;
-use crate::document::{Attachment, Change, Document, DocumentState, Head, Revision, Stub};
+use crate::document::{Attachment, Change, Document, Head, Revision, Stub};
 
 /// Whether a change may replace a newer revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,11 +45,19 @@ pub enum Plan {
 #[derive(Debug)]
 pub struct Write {
     pub(super) name: Name,
+    pub(super) revision: Revision,
+    /// Whether it is a tombstone that is kept.
+    pub(super) deleted: bool,
     pub(super) shape: Shape,
     /// The names of attachments whose bytes the tree has already, and keeps.
     pub(super) reuse: Vec<Arc<str>>,
+    /// The folders of branches that the tree has already, and keeps.
+    pub(super) keep: Vec<String>,
     /// The attachments whose bytes are needed.
     pub fetch: Vec<Attachment>,
+    /// The revisions that are needed with their histories: branches that the tree lacks, and the
+    /// winner, of which the history alone is written.
+    pub branches: Vec<Revision>,
 }
 
 /// What a write replaces.
@@ -70,6 +78,8 @@ pub struct Held {
     pub text: Vec<u8>,
     /// Its revision, where the body tells one.
     pub revision: Option<Revision>,
+    /// Whether it is a tombstone that was kept.
+    pub deleted: bool,
     stubs: BTreeMap<String, Stub>,
     folder: Folder,
 }
@@ -91,26 +101,31 @@ impl Collection {
         {
             return Ok(Plan::Older { held: held.clone() });
         }
-        match (&change.state, found) {
-            (DocumentState::Deleted(_), Found::Document(_)) => Ok(Plan::Remove(name)),
-            // What is no document of ours is nobody's business here.
-            (DocumentState::Deleted(_), Found::Nothing | Found::Foreign) => Ok(Plan::Unchanged),
-            (DocumentState::Present(document), _)
-                if name.is_shortened() && !carries(&document.body, change.id.as_str()) =>
-            {
-                Ok(Plan::Nameless)
-            }
-            (DocumentState::Present(document), Found::Document(held)) => {
-                self.plan_replacement(name, &change.revision, document, &held)
-            }
-            (DocumentState::Present(document), found) => {
+        if change.is_deletion() && !self.mirror.kept.deleted {
+            return Ok(match found {
+                Found::Document(_) => Plan::Remove(name),
+                // What is no document of ours is nobody's business here.
+                Found::Nothing | Found::Foreign => Plan::Unchanged,
+            });
+        }
+        let document = change.document();
+        if name.is_shortened() && !carries(&document.body, change.id.as_str()) {
+            return Ok(Plan::Nameless);
+        }
+        match found {
+            Found::Document(held) => self.plan_replacement(name, change, &document, &held),
+            found => {
                 let wanted = self.mirror.attachments;
                 let fetch = if wanted { document.attachments.clone() } else { Vec::new() };
                 let shape = match found {
                     Found::Nothing => Shape::New,
                     Found::Foreign | Found::Document(_) => Shape::Folder,
                 };
-                Ok(Plan::Write(Write { name, shape, reuse: Vec::new(), fetch }))
+                let (revision, deleted) = (change.revision.clone(), change.is_deletion());
+                let (reuse, keep) = (Vec::new(), Vec::new());
+                let branches = self.plan_branches(change, None)?.fetch;
+                let write = Write { name, revision, deleted, shape, reuse, keep, fetch, branches };
+                Ok(Plan::Write(write))
             }
         }
     }
@@ -126,10 +141,11 @@ impl Collection {
     fn plan_replacement(
         &self,
         name: Name,
-        revision: &Revision,
+        change: &Change,
         document: &Document,
         held: &Held,
     ) -> Result<Plan, MirrorError> {
+        let (revision, deleted) = (&change.revision, change.is_deletion());
         let stored = held.folder.open(ATTACHMENTS).ok().flatten();
         let (mut reuse, mut fetch) = (Vec::new(), Vec::new());
         for attachment in &document.attachments {
@@ -139,13 +155,92 @@ impl Collection {
                 fetch.push(attachment.clone());
             }
         }
-        let same_attachments = fetch.is_empty() && held.stubs.len() == reuse.len();
-        if fetch.is_empty() && held.says(revision, &document.body) {
+        let branches = self.plan_branches(change, Some(held))?;
+        let same_body = held.deleted == deleted && held.says(revision, &document.body);
+        if fetch.is_empty() && same_body && branches.are_there {
             return Ok(Plan::Unchanged);
         }
+        let same_attachments = fetch.is_empty() && held.stubs.len() == reuse.len();
         let nothing_stored = stored.is_none() && fetch.is_empty();
-        let shape = if same_attachments || nothing_stored { Shape::Body } else { Shape::Folder };
-        Ok(Plan::Write(Write { name, shape, reuse, fetch }))
+        let body_alone = held.deleted == deleted && branches.fetch.is_empty() && !branches.in_tree;
+        let shape = match body_alone && (same_attachments || nothing_stored) {
+            true => Shape::Body,
+            false => Shape::Folder,
+        };
+        let (revision, keep, branches) = (revision.clone(), branches.keep, branches.fetch);
+        Ok(Plan::Write(Write { name, revision, deleted, shape, reuse, keep, fetch, branches }))
+    }
+
+    /// What becomes of the branches beside the winner, and of the histories.
+    fn plan_branches(&self, change: &Change, held: Option<&Held>) -> Result<Branches, MirrorError> {
+        let there = match held {
+            Some(held) => self.branches_of(&held.folder)?,
+            None => Vec::new(),
+        };
+        let history = match held {
+            Some(held) => held.folder.kind(HISTORY)?.is_some(),
+            None => false,
+        };
+        let in_tree = history || !there.is_empty();
+        if !self.mirror.kept.revisions {
+            return Ok(Branches { in_tree, are_there: true, ..Branches::default() });
+        }
+        let Some(others) = &change.others else {
+            // A newer row tells more soon.
+            return Ok(Branches { in_tree, are_there: true, keep: there, fetch: Vec::new() });
+        };
+        let mut branches = Branches { in_tree, ..Branches::default() };
+        let mut whole = 0;
+        for revision in others {
+            let name = self.mirror.encode(revision.as_str()).as_str().to_owned();
+            match there.contains(&name) {
+                true => {
+                    branches.keep.push(name);
+                    whole += 1;
+                }
+                false => branches.fetch.push(revision.clone()),
+            }
+        }
+        let same = held.is_some_and(|held| held.revision.as_ref() == Some(&change.revision));
+        // The first revision has no history.
+        let told = (same && history) || change.revision.generation() == Some(1);
+        if !told {
+            branches.fetch.push(change.revision.clone());
+        }
+        branches.are_there = branches.fetch.is_empty() && whole == there.len();
+        Ok(branches)
+    }
+
+    /// The folders of the branches that the tree holds whole.
+    fn branches_of(&self, document: &Folder) -> Result<Vec<String>, MirrorError> {
+        let Ok(Some(conflicts)) = document.open(CONFLICTS) else { return Ok(Vec::new()) };
+        let mut whole = Vec::new();
+        for name in conflicts.names()? {
+            let Ok(Some(folder)) = conflicts.open(&name) else { continue };
+            let Some(file) = folder.open_file(DOCUMENT)? else { continue };
+            let branch = Held::read(folder, file, false)?;
+            let names =
+                |revision: &Revision| self.mirror.encode(revision.as_str()).as_str() == name;
+            if branch.revision.as_ref().is_some_and(names) && self.is_whole(&branch)? {
+                whole.push(name);
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Whether the attachments of a branch are there, as far as they are wanted.
+    fn is_whole(&self, branch: &Held) -> Result<bool, MirrorError> {
+        if !self.mirror.attachments || branch.stubs.is_empty() {
+            return Ok(true);
+        }
+        let Ok(Some(stored)) = branch.folder.open(ATTACHMENTS) else { return Ok(false) };
+        for name in branch.stubs.keys() {
+            let kind = stored.kind(self.mirror.encode(name).as_str())?;
+            if !kind.is_some_and(rustix::fs::FileType::is_file) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether the bytes of an attachment are in the tree: the revision or the digest is the same,
@@ -175,15 +270,32 @@ impl Collection {
             Err(MirrorError::InTheWay { .. }) => return Ok(Found::Foreign),
             Err(error) => return Err(error),
         };
+        for deleted in [false, true] {
+            if let Some(file) = folder.open_file(body_file(deleted))? {
+                return Ok(Found::Document(Box::new(Held::read(folder, file, deleted)?)));
+            }
+        }
         // A folder without a body is no document: an interrupted run of old, or somebody else's.
-        let Some(file) = folder.open_file(DOCUMENT)? else { return Ok(Found::Foreign) };
-        Ok(Found::Document(Box::new(Held::read(folder, file)?)))
+        Ok(Found::Foreign)
     }
 }
 
 /// Whether a body tells this id.
 fn carries(body: &[u8], id: &str) -> bool {
     Head::read(body).is_ok_and(|head| head.id.as_deref() == Some(id))
+}
+
+/// What becomes of a document's branches.
+#[derive(Debug, Default)]
+struct Branches {
+    /// Whether the tree holds a branch or a history of this document.
+    in_tree: bool,
+    /// Whether the tree holds just what it should.
+    are_there: bool,
+    /// The folders of those that stay.
+    keep: Vec<String>,
+    /// Those that are needed.
+    fetch: Vec<Revision>,
 }
 
 enum Found {
@@ -194,15 +306,15 @@ enum Found {
 }
 
 impl Held {
-    fn read(folder: Folder, mut file: File) -> Result<Self, MirrorError> {
+    fn read(folder: Folder, mut file: File, deleted: bool) -> Result<Self, MirrorError> {
         let mut text = Vec::new();
-        file.read_to_end(&mut text)
-            .map_err(|error| MirrorError::io("read", folder.path().join(DOCUMENT), error))?;
+        let path = || folder.path().join(body_file(deleted));
+        file.read_to_end(&mut text).map_err(|error| MirrorError::io("read", path(), error))?;
         // A damaged body has no revision and no stubs, and so is replaced by whatever comes.
         let head = Head::read(&text).unwrap_or_default();
         let revision = head.revision.as_deref().map(Revision::from);
         let stubs = head.stubs();
-        Ok(Self { revision, stubs, folder, text })
+        Ok(Self { revision, deleted, stubs, folder, text })
     }
 
     /// Whether this is the body of that revision. Where a body tells no revision, its bytes decide.

@@ -6,7 +6,7 @@ use super::Mirror;
 use super::beneath::Folder;
 use super::collection::Collection;
 use super::error::MirrorError;
-use super::layout::{DOCUMENT, attachment_path, document_path};
+use super::layout::file_path;
 use super::names::Name;
 use super::stage::{Staged, Step};
 use super::sync::Sync;
@@ -28,12 +28,11 @@ impl Collection {
     /// Puts a staged change into its place.
     pub fn publish(&self, staged: Staged, sync: Sync) -> Result<Published, MirrorError> {
         let name = &staged.name;
-        let removal = matches!(staged.step, Step::Remove);
         let replaced = match &staged.step {
             Step::Add { temporary } => self.add(temporary, name)?,
             Step::ReplaceFolder { temporary } => self.replace_folder(temporary, name)?,
-            Step::ReplaceBody { temporary } => {
-                let folder = self.replace_body(temporary, name)?;
+            Step::ReplaceBody { temporary, file } => {
+                let folder = self.replace_body(temporary, name, file)?;
                 if sync == Sync::Each {
                     folder.sync()?;
                 }
@@ -41,14 +40,10 @@ impl Collection {
             }
             Step::Remove => self.remove(name)?,
         };
-        let mut files = Vec::new();
-        if !removal {
-            files.push(document_path(&self.encoded, name.as_str()));
-            let path = |file: &String| attachment_path(&self.encoded, name.as_str(), file);
-            files.extend(staged.attachments.iter().map(path));
-        }
-        let attachments = staged.attachments.len() as u64;
-        Ok(Published { files, bytes: staged.bytes, attachments, replaced })
+        let path = |file: &String| file_path(&self.encoded, name.as_str(), file);
+        let files = staged.files.iter().map(path).collect();
+        let Staged { bytes, attachments, .. } = staged;
+        Ok(Published { files, bytes, attachments, replaced })
     }
 
     fn add(&self, temporary: &str, name: &Name) -> Result<Option<String>, MirrorError> {
@@ -94,14 +89,19 @@ impl Collection {
         Ok(replaced)
     }
 
-    fn replace_body(&self, temporary: &str, name: &Name) -> Result<Folder, MirrorError> {
+    fn replace_body(
+        &self,
+        temporary: &str,
+        name: &Name,
+        file: &str,
+    ) -> Result<Folder, MirrorError> {
         let folder = self.folder.open(name.as_str())?;
         let folder =
             folder.ok_or_else(|| self.folder.error("open", name.as_str(), Errno::NOENT))?;
         self.mirror
             .staging
-            .rename(temporary, &folder, DOCUMENT)
-            .map_err(|error| folder.error("rename to", DOCUMENT, error))?;
+            .rename(temporary, &folder, file)
+            .map_err(|error| folder.error("rename to", file, error))?;
         Ok(folder)
     }
 

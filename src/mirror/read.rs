@@ -14,7 +14,9 @@ use super::beneath::Folder;
 use super::collection::Record;
 use super::error::MirrorError;
 use super::format;
-use super::layout::{ATTACHMENTS, COLLECTIONS, DOCUMENT, OURS};
+use super::layout::{
+    ATTACHMENTS, COLLECTIONS, CONFLICTS, DOCUMENT, HISTORY, OURS, SECURITY, body_file,
+};
 use super::names::{Codec, Decoded};
 use super::outside::{self, Checksum};
 use crate::document::{CollectionName, DocumentId, Head, Revision, Stub};
@@ -43,7 +45,7 @@ pub struct TreeCollection {
 #[derive(Debug)]
 pub enum Entry {
     /// A whole document.
-    Document(StoredDocument),
+    Document(Box<StoredDocument>),
     /// Something that is no whole document.
     Problem(Problem),
 }
@@ -55,8 +57,16 @@ pub struct StoredDocument {
     pub id: DocumentId,
     /// Its revision, where the body tells one.
     pub revision: Option<Revision>,
+    /// Whether it is deleted: then the body is its tombstone.
+    pub deleted: bool,
     /// Its body, without the newline that ends the file.
     pub body: Bytes,
+    /// The revisions that led to this one, as JSON text; kept on request only.
+    pub history: Option<StoredText>,
+    /// The branches that lost a conflict; kept on request only.
+    pub conflicts: Vec<StoredDocument>,
+    /// What is wrong with its history and its branches.
+    pub problems: Vec<Problem>,
     /// Its attachments, by name. Of a mirror made without attachments they have no file.
     pub attachments: Vec<StoredAttachment>,
     /// Where its folder is, relative to the mirror.
@@ -64,6 +74,17 @@ pub struct StoredDocument {
     /// The BLAKE3 that was noted beside the very file that the body was read from.
     pub checksum: Option<Checksum>,
     folder: Folder,
+}
+
+/// JSON text as it stands in the tree.
+#[derive(Clone, Debug)]
+pub struct StoredText {
+    /// The text, without the newline that ends the file.
+    pub text: Bytes,
+    /// Where its file is, relative to the mirror.
+    pub path: String,
+    /// The BLAKE3 that was noted beside the file.
+    pub checksum: Option<Checksum>,
 }
 
 /// An attachment as it stands in the tree.
@@ -167,9 +188,11 @@ impl Tree {
 }
 
 impl TreeCollection {
-    /// The names of what lies in the collection's folder, in order.
+    /// The names of what lies in the collection's folder, in order, but for what says who may do what
+    /// with it.
     pub fn entry_names(&self) -> Result<Vec<String>, MirrorError> {
         let mut names = self.folder.names()?;
+        names.retain(|name| name != SECURITY);
         names.sort_unstable();
         Ok(names)
     }
@@ -201,22 +224,86 @@ impl TreeCollection {
             let what = "a folder whose name no document has";
             return Ok(Some(Entry::Problem(Problem::extra(path, what))));
         }
-        let Some(mut file) = folder.open_file(DOCUMENT)? else {
-            if self.folder.open(name)?.is_none() {
-                return Ok(None);
+        for deleted in [false, true] {
+            if let Some(text) = read(&folder, &path, body_file(deleted))? {
+                let mut entry = self.document(path, folder, decoded, text, deleted)?;
+                if let Entry::Document(document) = &mut entry {
+                    self.add_branches(document)?;
+                }
+                return Ok(Some(entry));
             }
-            let path = format!("{path}/{DOCUMENT}");
-            return Ok(Some(Entry::Problem(Problem::new(
-                ProblemKind::Missing,
-                path,
-                "it is not there",
-            ))));
+        }
+        if self.folder.open(name)?.is_none() {
+            return Ok(None);
+        }
+        let path = format!("{path}/{DOCUMENT}");
+        Ok(Some(Entry::Problem(Problem::new(ProblemKind::Missing, path, "it is not there"))))
+    }
+
+    /// What the source says of who may do what, or what is wrong with the file that holds it;
+    /// `None` where there is none.
+    pub fn security(&self) -> Result<Option<Result<StoredText, Problem>>, MirrorError> {
+        Ok(read(&self.folder, &self.encoded, SECURITY)?.map(Unchecked::json))
+    }
+
+    /// Where that stands, relative to the mirror.
+    pub fn security_path(&self) -> String {
+        format!("{}/{SECURITY}", self.encoded)
+    }
+
+    /// Reads the history and the branches that stand beside a document.
+    fn add_branches(&self, document: &mut StoredDocument) -> Result<(), MirrorError> {
+        match read(&document.folder, &document.path, HISTORY)?.map(Unchecked::json) {
+            Some(Ok(history)) => document.history = Some(history),
+            Some(Err(problem)) => document.problems.push(problem),
+            None => {}
+        }
+        let Ok(Some(conflicts)) = document.folder.open(CONFLICTS) else { return Ok(()) };
+        let mut names = conflicts.names()?;
+        names.sort_unstable();
+        for name in names {
+            let path = format!("{}/{CONFLICTS}/{name}", document.path);
+            match self.branch(&conflicts, &name, path, &document.id)? {
+                Entry::Document(branch) => document.conflicts.push(*branch),
+                Entry::Problem(problem) => document.problems.push(problem),
+            }
+        }
+        Ok(())
+    }
+
+    fn branch(
+        &self,
+        conflicts: &Folder,
+        name: &str,
+        path: String,
+        id: &DocumentId,
+    ) -> Result<Entry, MirrorError> {
+        let folder = match conflicts.open(name) {
+            Ok(Some(folder)) => folder,
+            Ok(None) | Err(MirrorError::InTheWay { .. }) => {
+                return Ok(Entry::Problem(Problem::extra(path, "no folder of a branch")));
+            }
+            Err(error) => return Err(error),
         };
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)
-            .map_err(|error| MirrorError::io("read", folder.path().join(DOCUMENT), error))?;
-        let checksum = outside::checksum(&file);
-        Ok(Some(self.document(path, folder, decoded, text, checksum)?))
+        let Some(text) = read(&folder, &path, DOCUMENT)? else {
+            let path = format!("{path}/{DOCUMENT}");
+            let problem = Problem::new(ProblemKind::Missing, path, "it is not there");
+            return Ok(Entry::Problem(problem));
+        };
+        let decoded = Decoded::Exact(id.as_str().to_owned());
+        let entry = self.document(path, folder, decoded, text, false)?;
+        Ok(match entry {
+            Entry::Document(branch) if !self.names_revision(name, branch.revision.as_ref()) => {
+                let path = format!("{}/{DOCUMENT}", branch.path);
+                let reason = "its `_rev` is not what its folder is named for";
+                Entry::Problem(Problem::new(ProblemKind::Altered, path, reason))
+            }
+            entry => entry,
+        })
+    }
+
+    fn names_revision(&self, name: &str, revision: Option<&Revision>) -> bool {
+        revision.is_some_and(|revision| self.codec.encode(revision.as_str()).as_str() == name)
     }
 
     fn document(
@@ -224,16 +311,15 @@ impl TreeCollection {
         path: String,
         folder: Folder,
         decoded: Decoded,
-        mut text: Vec<u8>,
-        checksum: Option<Checksum>,
+        text: Unchecked,
+        deleted: bool,
     ) -> Result<Entry, MirrorError> {
-        let problem = |kind, reason: String| {
-            Ok(Entry::Problem(Problem::new(kind, format!("{path}/{DOCUMENT}"), reason)))
+        let StoredText { text: body, path: file, checksum } = match text.whole() {
+            Ok(text) => text,
+            Err(problem) => return Ok(Entry::Problem(problem)),
         };
-        if text.pop() != Some(b'\n') {
-            return problem(ProblemKind::HalfWritten, "it does not end with a newline".to_owned());
-        }
-        let body = Bytes::from(text);
+        let problem =
+            |kind, reason: String| Ok(Entry::Problem(Problem::new(kind, file.clone(), reason)));
         let head = match Head::read(&body) {
             Ok(head) => head,
             Err(error) => return problem(ProblemKind::Altered, format!("it is not JSON: {error}")),
@@ -275,15 +361,19 @@ impl TreeCollection {
             };
             attachments.push(StoredAttachment { name, stub, size, encoded });
         }
-        Ok(Entry::Document(StoredDocument {
+        Ok(Entry::Document(Box::new(StoredDocument {
             id,
             revision,
+            deleted,
             body,
+            history: None,
+            conflicts: Vec::new(),
+            problems: Vec::new(),
             attachments,
             path,
             checksum,
             folder,
-        }))
+        })))
     }
 }
 
@@ -299,9 +389,9 @@ impl StoredDocument {
         }
     }
 
-    /// Opens the file of the body.
-    pub fn open_body(&self) -> Result<Option<File>, MirrorError> {
-        self.folder.open_file(DOCUMENT)
+    /// Where the file of the body is, relative to the mirror.
+    pub fn body_path(&self) -> String {
+        format!("{}/{}", self.path, body_file(self.deleted))
     }
 
     /// Where an attachment's file is, relative to the mirror.
@@ -315,14 +405,25 @@ impl StoredDocument {
         for name in self.folder.names()? {
             let path = format!("{}/{name}", self.path);
             match (name.as_str(), self.folder.kind(&name)?) {
-                (DOCUMENT, _) => {}
+                (body, _) if body == body_file(self.deleted) => {}
+                (HISTORY, Some(kind)) if kind.is_file() => {}
+                (CONFLICTS, Some(kind)) if kind.is_dir() && !self.is_branch() => {}
                 // A name that is no text has come here changed, and is not found again.
                 (other, None) if !other.contains(char::REPLACEMENT_CHARACTER) => {}
                 (ATTACHMENTS, Some(FileType::Directory)) => self.extra_attachments(&mut extras)?,
                 _ => extras.push(Problem::extra(path, "a file that no document has")),
             }
         }
+        for branch in &self.conflicts {
+            extras.extend(branch.extras()?);
+        }
         Ok(extras)
+    }
+
+    /// Whether it is a branch beside another document.
+    fn is_branch(&self) -> bool {
+        let folder = self.path.rsplit('/').nth(1);
+        folder == Some(CONFLICTS) && self.path.matches('/').count() > 1
     }
 
     fn extra_attachments(&self, extras: &mut Vec<Problem>) -> Result<(), MirrorError> {
@@ -334,6 +435,49 @@ impl StoredDocument {
             }
         }
         Ok(())
+    }
+}
+
+/// The text of a file of JSON of which nothing is known yet.
+struct Unchecked {
+    text: Vec<u8>,
+    path: String,
+    checksum: Option<Checksum>,
+}
+
+/// Reads a file of JSON in a folder that stands at `path`.
+fn read(folder: &Folder, path: &str, name: &str) -> Result<Option<Unchecked>, MirrorError> {
+    let Some(mut file) = folder.open_file(name)? else { return Ok(None) };
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)
+        .map_err(|error| MirrorError::io("read", folder.path().join(name), error))?;
+    let checksum = outside::checksum(&file);
+    Ok(Some(Unchecked { text, path: format!("{path}/{name}"), checksum }))
+}
+
+impl Unchecked {
+    /// The text, if it was written to its end.
+    fn whole(mut self) -> Result<StoredText, Problem> {
+        let Self { path, checksum, .. } = self;
+        match self.text.pop() {
+            Some(b'\n') => Ok(StoredText { text: self.text.into(), path, checksum }),
+            _ => {
+                let reason = "it does not end with a newline";
+                Err(Problem::new(ProblemKind::HalfWritten, path, reason))
+            }
+        }
+    }
+
+    /// The text, if it is JSON.
+    fn json(self) -> Result<StoredText, Problem> {
+        let whole = self.whole()?;
+        match serde_json::from_slice::<&serde_json::value::RawValue>(&whole.text) {
+            Ok(_) => Ok(whole),
+            Err(error) => {
+                let reason = format!("it is not JSON: {error}");
+                Err(Problem::new(ProblemKind::Altered, whole.path, reason))
+            }
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use walkdir::WalkDir;
 use super::beneath::Folder;
 use super::collection::Collection;
 use super::error::MirrorError;
-use super::layout::DOCUMENT;
+use super::layout::{DOCUMENT, SECURITY, TOMBSTONE};
 use super::names::Decoded;
 use crate::document::{DocumentId, Head};
 
@@ -32,7 +32,15 @@ pub(super) fn folds_case(staging: &Folder) -> Result<bool, MirrorError> {
 impl Collection {
     /// Whether the tree holds nothing of this collection.
     pub fn is_empty(&self) -> Result<bool, MirrorError> {
-        Ok(self.is_new() || entries(&self.folder).next().transpose()?.is_none())
+        if self.is_new() {
+            return Ok(true);
+        }
+        for name in entries(&self.folder) {
+            if name? != SECURITY {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The ids of all documents that the tree holds, in no order. Folders that Plainfold could not
@@ -51,11 +59,14 @@ impl Collection {
             Decoded::Foreign => Ok(None),
             Decoded::Hashed => {
                 let Ok(Some(folder)) = self.folder.open(name) else { return Ok(None) };
-                let Some(mut file) = folder.open_file(DOCUMENT)? else { return Ok(None) };
+                let body = match folder.open_file(DOCUMENT)? {
+                    None => folder.open_file(TOMBSTONE)?,
+                    body => body,
+                };
+                let Some(mut file) = body else { return Ok(None) };
                 let mut text = Vec::new();
-                file.read_to_end(&mut text).map_err(|error| {
-                    MirrorError::io("read", folder.path().join(DOCUMENT), error)
-                })?;
+                file.read_to_end(&mut text)
+                    .map_err(|error| MirrorError::io("read", folder.path(), error))?;
                 let id = Head::read(&text).unwrap_or_default().id;
                 let fits = |id: &str| self.document_name(id).as_str() == name;
                 Ok(id.filter(|id| fits(id)).map(|id| DocumentId::from(&*id)))

@@ -1,5 +1,6 @@
 //! New files under temporary names, on the file system of the mirror.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -13,13 +14,13 @@ use rustix::io::Errno;
 use super::beneath::{Folder, write_all};
 use super::collection::Collection;
 use super::error::MirrorError;
-use super::layout::{ATTACHMENTS, DOCUMENT};
+use super::layout::{ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, body_file};
 use super::names::Name;
 use super::plan::{Plan, Shape, Write};
 use super::pretty::pretty;
 use super::sync::Sync;
 use super::{JsonStyle, Mirror};
-use crate::document::Document;
+use crate::document::{Branch, Document};
 
 /// The extended attribute that holds the BLAKE3 of the bytes that we wrote: 32 bytes, raw, so that
 /// it fits into an ext4 inode.
@@ -41,14 +42,34 @@ pub struct StagedBlob {
     length: u64,
 }
 
+/// What a write needs from the source.
+#[derive(Debug, Default)]
+pub struct Material {
+    /// The bytes of attachments, by name.
+    pub blobs: HashMap<Arc<str>, Blob>,
+    /// Revisions with their histories.
+    pub branches: Vec<BranchFiles>,
+}
+
+/// A revision beside the winner, or the winner's own history.
+#[derive(Debug)]
+pub struct BranchFiles {
+    /// The revision.
+    pub branch: Branch,
+    /// The bytes of its attachments, by name.
+    pub blobs: HashMap<Arc<str>, Blob>,
+}
+
 /// A change whose files are written, but under temporary names. Dropped unpublished, its files
 /// stay in staging until the next start.
 #[derive(Debug)]
 pub struct Staged {
     pub(super) name: Name,
     pub(super) step: Step,
-    /// The encoded names of the attachments that were written, not reused.
-    pub(super) attachments: Vec<String>,
+    /// The files that were written, not kept, as paths within the document's folder.
+    pub(super) files: Vec<String>,
+    /// How many of them are attachments.
+    pub(super) attachments: u64,
     /// Bytes written.
     pub(super) bytes: u64,
 }
@@ -59,7 +80,7 @@ pub(super) enum Step {
     /// Move a folder into place where there was none.
     Add { temporary: String },
     /// Move a body over the one that is there.
-    ReplaceBody { temporary: String },
+    ReplaceBody { temporary: String, file: &'static str },
     /// Swap a folder with the one that is there.
     ReplaceFolder { temporary: String },
     /// Move the folder out of the tree.
@@ -67,35 +88,48 @@ pub(super) enum Step {
 }
 
 impl Collection {
-    /// Writes what `write` asks for. `blobs` holds the bytes of every attachment in its `fetch`.
+    /// Writes what `write` asks for. `material` holds the bytes of every attachment in its `fetch`,
+    /// and every revision in its `branches`.
     pub fn stage(
         &self,
         document: &Document,
         write: Write,
-        blobs: HashMap<Arc<str>, Blob>,
+        material: Material,
         sync: Sync,
     ) -> Result<Staged, MirrorError> {
         let mirror = &*self.mirror;
         let temporary = mirror.temporary_name(&self.encoded);
-        let (step, attachments) = (Step::Remove, Vec::new());
-        let mut staged = Staged { name: write.name, step, attachments, bytes: 0 };
-        if write.shape == Shape::Body {
-            staged.bytes += mirror.stage_body(&temporary, document, sync)?;
-            staged.step = Step::ReplaceBody { temporary };
+        let Write { name, revision, deleted, shape, reuse, keep, .. } = write;
+        let mut staged =
+            Staged { name, step: Step::Remove, files: Vec::new(), attachments: 0, bytes: 0 };
+        staged.files.push(body_file(deleted).to_owned());
+        if shape == Shape::Body {
+            staged.bytes += mirror.stage_text(&temporary, &document.body, sync)?;
+            staged.step = Step::ReplaceBody { temporary, file: body_file(deleted) };
             return Ok(staged);
         }
         mirror.staging.create(&temporary)?;
-        if !(blobs.is_empty() && write.reuse.is_empty()) {
-            self.stage_attachments(&temporary, &write.reuse, blobs, sync, &mut staged)?;
+        let held = match reuse.is_empty() && keep.is_empty() {
+            true => None,
+            false => self.folder.open(staged.name.as_str())?,
+        };
+        self.stage_attachments(&temporary, "", material.blobs, sync, &mut staged)?;
+        if !reuse.is_empty() {
+            let names = reuse.iter().map(|name| mirror.encode(name).as_str().to_owned()).collect();
+            self.keep_files(held.as_ref(), ATTACHMENTS, &temporary, names, sync)?;
         }
-        let body = format!("{temporary}/{DOCUMENT}");
-        staged.bytes += mirror.stage_body(&body, document, sync)?;
-        if sync == Sync::Each
-            && let Some(folder) = mirror.staging.open(&temporary)?
-        {
-            folder.sync()?;
+        let (own, others): (Vec<_>, Vec<_>) =
+            material.branches.into_iter().partition(|one| one.branch.revision == revision);
+        if let Some(own) = own.first() {
+            let path = format!("{temporary}/{HISTORY}");
+            staged.bytes += mirror.stage_text(&path, &own.branch.history, sync)?;
+            staged.files.push(HISTORY.to_owned());
         }
-        staged.step = match write.shape {
+        self.stage_branches(&temporary, others, held.as_ref(), &keep, sync, &mut staged)?;
+        let body = format!("{temporary}/{}", body_file(deleted));
+        staged.bytes += mirror.stage_text(&body, &document.body, sync)?;
+        mirror.sync_folder(&temporary, sync)?;
+        staged.step = match shape {
             Shape::New => Step::Add { temporary },
             Shape::Folder | Shape::Body => Step::ReplaceFolder { temporary },
         };
@@ -105,49 +139,105 @@ impl Collection {
     /// A removal needs no file; it is staged so that it is published in its place in the batch.
     pub fn stage_removal(&self, plan: Plan) -> Option<Staged> {
         let Plan::Remove(name) = plan else { return None };
-        Some(Staged { name, step: Step::Remove, attachments: Vec::new(), bytes: 0 })
+        Some(Staged { name, step: Step::Remove, files: Vec::new(), attachments: 0, bytes: 0 })
     }
 
+    /// Writes attachments into a folder of staging; `below` is where in the document's folder that
+    /// is to be.
     fn stage_attachments(
         &self,
         temporary: &str,
-        reuse: &[Arc<str>],
+        below: &str,
         blobs: HashMap<Arc<str>, Blob>,
         sync: Sync,
         staged: &mut Staged,
     ) -> Result<(), MirrorError> {
-        let mirror = &*self.mirror;
-        let folder = mirror.staging.open(temporary)?;
-        let folder = folder.ok_or_else(|| mirror.staging.error("open", temporary, Errno::NOENT))?;
-        let (attachments, _) = folder.open_or_create(ATTACHMENTS)?;
-        for (name, blob) in blobs {
-            let encoded = mirror.encode(&name).as_str().to_owned();
-            staged.bytes += mirror.stage_blob(&attachments, &encoded, blob, sync)?;
-            staged.attachments.push(encoded);
-        }
-        staged.attachments.sort_unstable();
-        self.keep_attachments(staged.name.as_str(), reuse, &attachments, sync)?;
-        if sync == Sync::Each { attachments.sync() } else { Ok(()) }
-    }
-
-    /// Gives the attachments that stay the same their names in the new folder too.
-    fn keep_attachments(
-        &self,
-        name: &str,
-        reuse: &[Arc<str>],
-        new: &Folder,
-        sync: Sync,
-    ) -> Result<(), MirrorError> {
-        if reuse.is_empty() {
+        if blobs.is_empty() {
             return Ok(());
         }
-        let missing = |folder: &Folder, name: &str| folder.error("open", name, Errno::NOENT);
-        let held = self.folder.open(name)?.ok_or_else(|| missing(&self.folder, name))?;
-        let held = held.open(ATTACHMENTS)?.ok_or_else(|| missing(&held, ATTACHMENTS))?;
-        for name in reuse {
-            keep(&held, new, self.mirror.encode(name).as_str(), sync)?;
+        let mirror = &*self.mirror;
+        let path = format!("{temporary}/{below}{ATTACHMENTS}");
+        mirror.staging.create(&path)?;
+        let folder = mirror.staged_folder(&path)?;
+        let mut names = Vec::with_capacity(blobs.len());
+        for (name, blob) in blobs {
+            let encoded = mirror.encode(&name).as_str().to_owned();
+            staged.bytes += mirror.stage_blob(&folder, &encoded, blob, sync)?;
+            names.push(encoded);
         }
-        Ok(())
+        names.sort_unstable();
+        staged.attachments += names.len() as u64;
+        let path = |name: String| format!("{below}{ATTACHMENTS}/{name}");
+        staged.files.extend(names.into_iter().map(path));
+        if sync == Sync::Each { folder.sync() } else { Ok(()) }
+    }
+
+    /// Gives files that stay the same their names in the new folder too: those with these names in
+    /// the folder `below` of a document's, which `held` is.
+    fn keep_files(
+        &self,
+        held: Option<&Folder>,
+        below: &str,
+        temporary: &str,
+        names: Vec<String>,
+        sync: Sync,
+    ) -> Result<(), MirrorError> {
+        let missing = |folder: &Folder, name: &str| folder.error("open", name, Errno::NOENT);
+        let held = held.ok_or_else(|| missing(&self.folder, temporary))?;
+        let from = held.open(below)?.ok_or_else(|| missing(held, below))?;
+        let (to, _) = self.mirror.staged_folder(temporary)?.open_or_create(below)?;
+        for name in names {
+            link(&from, &to, &name, sync)?;
+        }
+        if sync == Sync::Each { to.sync() } else { Ok(()) }
+    }
+
+    /// Writes branches into a document's folder in staging, and keeps those that are in the tree.
+    fn stage_branches(
+        &self,
+        temporary: &str,
+        branches: Vec<BranchFiles>,
+        held: Option<&Folder>,
+        keep: &[String],
+        sync: Sync,
+        staged: &mut Staged,
+    ) -> Result<(), MirrorError> {
+        if branches.is_empty() && keep.is_empty() {
+            return Ok(());
+        }
+        let mirror = &*self.mirror;
+        let conflicts = format!("{temporary}/{CONFLICTS}");
+        mirror.staging.create(&conflicts)?;
+        for BranchFiles { branch, blobs } in branches {
+            let name = mirror.encode(branch.revision.as_str());
+            let below = format!("{CONFLICTS}/{}/", name.as_str());
+            let folder = format!("{conflicts}/{}", name.as_str());
+            mirror.staging.create(&folder)?;
+            self.stage_attachments(temporary, &below, blobs, sync, staged)?;
+            let body = format!("{folder}/{DOCUMENT}");
+            staged.bytes += mirror.stage_text(&body, &branch.document.body, sync)?;
+            staged.files.push(format!("{below}{DOCUMENT}"));
+            mirror.sync_folder(&folder, sync)?;
+        }
+        let old = match held {
+            Some(held) if !keep.is_empty() => held.open(CONFLICTS)?,
+            _ => None,
+        };
+        for name in keep {
+            let branch = match &old {
+                Some(old) => old.open(name)?,
+                None => None,
+            };
+            let branch = branch.ok_or_else(|| self.folder.error("open", name, Errno::NOENT))?;
+            let folder = format!("{conflicts}/{name}");
+            mirror.staging.create(&folder)?;
+            link(&branch, &mirror.staged_folder(&folder)?, DOCUMENT, sync)?;
+            if let Some(attachments) = branch.open(ATTACHMENTS)? {
+                self.keep_files(Some(&branch), ATTACHMENTS, &folder, attachments.names()?, sync)?;
+            }
+            mirror.sync_folder(&folder, sync)?;
+        }
+        mirror.sync_folder(&conflicts, sync)
     }
 
     /// Opens a file in staging for the bytes of an attachment that is too large for memory.
@@ -168,9 +258,9 @@ impl Collection {
     }
 }
 
-/// Gives an attachment that stays the same a name in the new folder too: a second link to the same
-/// file, or a copy where the file system has no links.
-fn keep(held: &Folder, new: &Folder, name: &str, sync: Sync) -> Result<(), MirrorError> {
+/// Gives a file that stays the same a name in the new folder too: a second link to the same file, or
+/// a copy where the file system has no links.
+fn link(held: &Folder, new: &Folder, name: &str, sync: Sync) -> Result<(), MirrorError> {
     match held.link(name, new, name) {
         Ok(()) => return Ok(()),
         Err(Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK | Errno::XDEV) => {}
@@ -184,21 +274,37 @@ fn keep(held: &Folder, new: &Folder, name: &str, sync: Sync) -> Result<(), Mirro
 }
 
 impl Mirror {
-    /// Writes a body and the newline that ends it; answers the bytes written.
-    fn stage_body(&self, name: &str, document: &Document, sync: Sync) -> Result<u64, MirrorError> {
-        let laid_out;
-        let body: &[u8] = match self.json {
-            JsonStyle::AsSent => &document.body,
-            JsonStyle::Pretty => {
-                laid_out = pretty(&document.body);
-                &laid_out
-            }
-        };
+    /// JSON text as it is written.
+    pub(super) fn laid_out<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
+        match self.json {
+            JsonStyle::AsSent => text.into(),
+            JsonStyle::Pretty => pretty(text).into(),
+        }
+    }
+
+    /// A folder that was made in staging just now.
+    fn staged_folder(&self, path: &str) -> Result<Folder, MirrorError> {
+        self.staging.open(path)?.ok_or_else(|| self.staging.error("open", path, Errno::NOENT))
+    }
+
+    /// Makes the names in a folder of staging durable, if folders are synced one by one.
+    fn sync_folder(&self, path: &str, sync: Sync) -> Result<(), MirrorError> {
+        if sync == Sync::Each { self.staged_folder(path)?.sync() } else { Ok(()) }
+    }
+
+    /// Writes JSON text and the newline that ends it; answers the bytes written.
+    pub(super) fn stage_text(
+        &self,
+        name: &str,
+        text: &[u8],
+        sync: Sync,
+    ) -> Result<u64, MirrorError> {
+        let body = self.laid_out(text);
         let mut hasher = blake3::Hasher::new();
-        hasher.update(body).update(b"\n");
+        hasher.update(&body).update(b"\n");
         let mut file = self.staging.create_file(name)?;
         let failed = |error| MirrorError::io("write", self.staging.path().join(name), error);
-        write_all(&mut file, [body, b"\n"]).map_err(failed)?;
+        write_all(&mut file, [&body, b"\n"]).map_err(failed)?;
         self.note_checksum(&file, &hasher);
         sync.file(&file).map_err(failed)?;
         Ok(body.len() as u64 + 1)

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use super::*;
-use crate::document::{Attachment, Change, Content, Document, DocumentState};
+use crate::document::{Attachment, Branch, Change, Content, Document, DocumentState, Revision};
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -50,14 +50,15 @@ impl Bench {
             Plan::Unchanged | Plan::Older { .. } | Plan::Nameless => return None,
             removal @ Plan::Remove(_) => self.collection.stage_removal(removal).unwrap(),
             Plan::Write(write) => {
-                let DocumentState::Present(document) = &change.state else { panic!("a removal") };
                 let bytes = |attachment: &Attachment| match &attachment.content {
                     Content::Inline(bytes) => Blob::Bytes(bytes.clone()),
                     Content::Remote(_) => panic!("tests bring their bytes"),
                 };
                 let blobs: HashMap<_, _> =
                     write.fetch.iter().map(|a| (Arc::clone(&a.name), bytes(a))).collect();
-                self.collection.stage(document, write, blobs, sync).unwrap()
+                let branches = write.branches.iter().map(|revision| branch(change, revision));
+                let material = Material { blobs, branches: branches.collect() };
+                self.collection.stage(&change.document(), write, material, sync).unwrap()
             }
         };
         mirror.sync_staged(std::slice::from_ref(&staged), sync).unwrap();
@@ -70,9 +71,22 @@ impl Bench {
     }
 }
 
+/// A revision of a change's document, with one attachment.
+fn branch(change: &Change, revision: &Revision) -> BranchFiles {
+    let history = format!(r#"{{"start":9,"ids":["{revision}"]}}"#);
+    let body = format!(
+        r#"{{"_id":"{}","_rev":"{revision}","_revisions":{history},"_attachments":{{"b":{{}}}}}}"#,
+        change.id
+    );
+    let document = Document { body: body.into(), attachments: Vec::new() };
+    let blobs = HashMap::from([("b".into(), Blob::Bytes(revision.to_string().into()))]);
+    let branch = Branch { revision: revision.clone(), history: history.into(), document };
+    BranchFiles { branch, blobs }
+}
+
 fn deleted(id: &str, revision: &str) -> Change {
     let state = DocumentState::Deleted(None);
-    Change { id: id.into(), revision: revision.into(), position: None, state }
+    Change { id: id.into(), revision: revision.into(), position: None, others: None, state }
 }
 
 fn present(id: &str, revision: &str, attachments: &[(&str, &str)]) -> Change {
@@ -92,7 +106,7 @@ fn present(id: &str, revision: &str, attachments: &[(&str, &str)]) -> Change {
     };
     let attachments = attachments.iter().map(attachment).collect();
     let state = DocumentState::Present(Document { body: body.into(), attachments });
-    Change { id: id.into(), revision: revision.into(), position: None, state }
+    Change { id: id.into(), revision: revision.into(), position: None, others: None, state }
 }
 
 #[test]
@@ -360,8 +374,104 @@ fn a_streamed_attachment_arrives_whole_or_leaves_nothing() {
         panic!("it is new")
     };
     let blobs = HashMap::from([("f".into(), blob)]);
-    let staged = bench.collection.stage(document, write, blobs, Sync::Each).unwrap();
+    let material = Material { blobs, ..Material::default() };
+    let staged = bench.collection.stage(document, write, material, Sync::Each).unwrap();
     bench.collection.publish(staged, Sync::Each).unwrap();
     assert_eq!(bench.read("a/attachments/f"), "all of it");
     assert_eq!(fs::read_dir(&staging).unwrap().count(), 0);
+}
+
+/// A mirror that keeps everything.
+fn keeping() -> Bench {
+    let kept = Kept { revisions: true, deleted: true };
+    Bench::with(&MirrorOptions { kept, ..MirrorOptions::default() })
+}
+
+fn with_others(change: Change, others: &[&str]) -> Change {
+    Change { others: Some(others.iter().map(|revision| (*revision).into()).collect()), ..change }
+}
+
+#[test]
+fn a_kept_tombstone_takes_the_place_of_its_document_and_gives_it_back() {
+    let bench = keeping();
+    bench.apply(&with_others(present("a", "1-x", &[("f", "one")]), &[])).unwrap();
+    let gone = with_others(deleted("a", "2-x"), &[]);
+    let published = bench.apply(&gone).unwrap();
+    assert_eq!(published.files, ["books/a/deleted.json", "books/a/history.json"]);
+    let tombstone = "{\"_id\":\"a\",\"_rev\":\"2-x\",\"_deleted\":true}\n";
+    assert_eq!(bench.read("a/deleted.json"), tombstone);
+    assert!(!bench.path("a/document.json").exists() && !bench.path("a/attachments").exists());
+    assert!(matches!(bench.plan(&gone), Plan::Unchanged));
+    bench.apply(&with_others(present("a", "3-x", &[]), &[])).unwrap();
+    assert!(bench.path("a/document.json").exists() && !bench.path("a/deleted.json").exists());
+}
+
+#[test]
+fn without_being_asked_for_a_tombstone_does_not_stay() {
+    let bench = keeping();
+    bench.apply(&deleted("a", "2-x")).unwrap();
+    let Bench { dir, collection } = bench;
+    drop(collection);
+    let mirror = open(&dir.path().join("mirror"), &MirrorOptions::default()).unwrap();
+    let bench = Bench { dir, collection: mirror.collection(&"books".into()).unwrap() };
+    assert_eq!(bench.apply(&deleted("a", "2-x")).unwrap().files, [""; 0]);
+    assert!(!bench.path("a").exists());
+}
+
+#[test]
+fn branches_stand_beside_their_winner_and_stay_as_the_same_files() {
+    let bench = keeping();
+    let first = with_others(present("a", "3-w", &[("f", "one")]), &["3-l", "2-d"]);
+    let mut files = bench.apply(&first).unwrap().files;
+    files.sort();
+    assert_eq!(
+        files,
+        [
+            "books/a/attachments/f",
+            "books/a/conflicts/2-d/attachments/b",
+            "books/a/conflicts/2-d/document.json",
+            "books/a/conflicts/3-l/attachments/b",
+            "books/a/conflicts/3-l/document.json",
+            "books/a/document.json",
+            "books/a/history.json",
+        ]
+    );
+    assert_eq!(bench.read("a/history.json"), "{\"start\":9,\"ids\":[\"3-w\"]}\n");
+    assert!(matches!(bench.plan(&first), Plan::Unchanged));
+    let inode = |below: &str| fs::metadata(bench.path(below)).unwrap().ino();
+    let kept =
+        ["a/conflicts/2-d/document.json", "a/conflicts/2-d/attachments/b", "a/attachments/f"];
+    let before = kept.map(inode);
+    // One branch is gone, another has come; the winner is the same.
+    let second = with_others(present("a", "3-w", &[("f", "one")]), &["2-d", "4-n"]);
+    let files = bench.apply(&second).unwrap().files;
+    assert!(files.contains(&"books/a/conflicts/4-n/document.json".to_owned()), "{files:?}");
+    assert!(!bench.path("a/conflicts/3-l").exists());
+    assert_eq!(kept.map(inode), before);
+    assert_eq!(bench.read("a/conflicts/4-n/attachments/b"), "4-n");
+}
+
+#[test]
+fn a_branch_of_which_a_file_is_missing_is_asked_for_again() {
+    let bench = keeping();
+    let change = with_others(present("a", "3-w", &[]), &["3-l"]);
+    bench.apply(&change).unwrap();
+    fs::remove_file(bench.path("a/conflicts/3-l/attachments/b")).unwrap();
+    let Plan::Write(write) = bench.plan(&change) else { panic!("it is not whole") };
+    assert_eq!(write.branches, ["3-l".into()]);
+}
+
+#[test]
+fn who_may_do_what_is_written_when_it_differs_and_is_no_document() {
+    let bench = Bench::new();
+    let security = br#"{"admins":{"names":["ana"]}}"#;
+    assert!(!bench.collection.holds_security(security).unwrap());
+    bench.collection.write_security(security).unwrap();
+    assert!(bench.collection.holds_security(security).unwrap());
+    assert_eq!(bench.read("_security.json").as_bytes(), [&security[..], b"\n"].concat());
+    assert!(bench.collection.is_empty().unwrap());
+    assert_eq!(bench.collection.documents().count(), 0);
+    bench.apply(&present("_security.json", "1-x", &[])).unwrap();
+    assert!(bench.path("%5Fsecurity.json/document.json").exists());
+    assert!(bench.collection.holds_security(security).unwrap());
 }

@@ -102,7 +102,9 @@ fn weight(change: &Change) -> usize {
             .sum(),
         DocumentState::Deleted(_) => 0,
     };
-    change.weight() + usize::try_from(fetched).unwrap_or(usize::MAX / 2)
+    let one = change.weight() + usize::try_from(fetched).unwrap_or(usize::MAX / 2);
+    // The other leaves are fetched too, and about as large for all we know.
+    one.saturating_mul(1 + change.others.as_ref().map_or(0, Vec::len))
 }
 
 /// The documents seen in a scan, as hashes: 16 bytes each, so that a million ids stay small. Two
@@ -140,6 +142,7 @@ mod tests {
             id: id.into(),
             revision: revision.into(),
             position: token.map(|token| Position::new(token, "".into(), None)),
+            others: None,
             state: DocumentState::Deleted(None),
         }
     }

@@ -13,7 +13,7 @@ use super::failures;
 use super::prepare::Pending;
 use super::{Pipeline, PipelineError};
 use crate::checkpoint::Failure;
-use crate::document::{Content, DocumentId};
+use crate::document::{Attachment, Change, Content, DocumentId};
 use crate::mirror::{Blob, MirrorError, Sync};
 use crate::source::retry::{RetryPolicy, attempts};
 use crate::source::{SourceError, Wanted};
@@ -31,9 +31,11 @@ pub struct Fetched {
     pub failed: Vec<Failure>,
 }
 
-/// An attachment that is fetched: whose it is, as a place in the list of pending writes, and which.
+/// An attachment that is fetched: whose it is, as a place in the list of pending writes and, where
+/// it is not the winner's, in the branches of one; and which.
 struct Task {
     owner: usize,
+    branch: Option<usize>,
     wanted: Wanted,
 }
 
@@ -65,23 +67,23 @@ impl Pipeline {
         suspects: &HashSet<DocumentId>,
         sync: Sync,
     ) -> Result<Fetched, PipelineError> {
-        let jobs = jobs(&mut pending);
+        let jobs = jobs(&mut pending, self.mirror.mirrors_attachments());
         let mut outcomes = stream::iter(jobs)
             .map(|job| self.fetch_job(job, sync))
             .buffer_unordered(CONCURRENCY)
             .boxed();
         let mut failures: HashMap<usize, Failure> = HashMap::new();
         while let Some(outcomes) = outcomes.next().await {
-            for (Task { owner, wanted }, outcome) in outcomes {
+            for (Task { owner, branch, wanted }, outcome) in outcomes {
                 match outcome {
-                    Ok(blob) => {
-                        pending[owner].blobs.insert(wanted.attachment.name, blob);
-                    }
+                    Ok(blob) => pending[owner].take(branch, wanted.attachment.name, blob),
                     Err(FetchError::Mirror(error)) => return Err(error.into()),
                     Err(FetchError::Task(error)) => return Err(error.into()),
                     Err(FetchError::Source(error)) => {
                         let suspect = suspects.contains(&wanted.id);
-                        let failure = judge(&pending[owner], &wanted, error, suspect)?;
+                        let name = wanted.attachment.name.escape_debug();
+                        let what = format!("attachment `{name}`");
+                        let failure = judge(&pending[owner].change, &what, error, suspect)?;
                         failures.entry(owner).or_insert(failure);
                     }
                 }
@@ -91,7 +93,9 @@ impl Pipeline {
         let mut complete = Vec::with_capacity(pending.len());
         for (owner, item) in pending.into_iter().enumerate() {
             if failures.contains_key(&owner) {
-                for blob in item.blobs.into_values() {
+                let branches = item.material.branches.into_iter();
+                let blobs = branches.flat_map(|branch| branch.blobs.into_values());
+                for blob in item.material.blobs.into_values().chain(blobs) {
                     self.collection.discard(blob)?;
                 }
             } else {
@@ -178,25 +182,60 @@ impl Pipeline {
     }
 }
 
+impl Pending {
+    /// Puts the bytes of an attachment into their place.
+    fn take(&mut self, branch: Option<usize>, name: Arc<str>, blob: Blob) {
+        let blobs = match branch {
+            None => Some(&mut self.material.blobs),
+            Some(at) => self.material.branches.get_mut(at).map(|branch| &mut branch.blobs),
+        };
+        if let Some(blobs) = blobs {
+            blobs.insert(name, blob);
+        }
+    }
+
+    /// The attachments of the branches that are written, each with the place of its branch.
+    fn of_branches(&self) -> impl Iterator<Item = (usize, Wanted)> {
+        // Of the winner the history alone is written: its attachments are in the plan.
+        let others = self.material.branches.iter().map(|files| &files.branch).enumerate();
+        let others = others.filter(|(_, branch)| branch.revision != self.change.revision);
+        others.flat_map(|(at, branch)| {
+            let wanted = |attachment: &Attachment| Wanted {
+                id: self.change.id.clone(),
+                revision: branch.revision.clone(),
+                attachment: attachment.clone(),
+            };
+            branch.document.attachments.iter().map(move |attachment| (at, wanted(attachment)))
+        })
+    }
+}
+
 /// Sorts what the writes lack into requests. What is at hand already is put into its place.
-fn jobs(pending: &mut [Pending]) -> Vec<Job> {
+fn jobs(pending: &mut [Pending], with_branches: bool) -> Vec<Job> {
     let mut jobs = Vec::new();
     let (mut group, mut group_bytes) = (Vec::new(), 0);
     for (owner, item) in pending.iter_mut().enumerate() {
-        for attachment in &item.write.fetch {
-            let name = Arc::clone(&attachment.name);
+        let of_winner = |attachment: &Attachment| Task {
+            owner,
+            branch: None,
+            wanted: Wanted {
+                id: item.change.id.clone(),
+                revision: item.change.revision.clone(),
+                attachment: attachment.clone(),
+            },
+        };
+        let mut tasks: Vec<Task> = item.write.fetch.iter().map(of_winner).collect();
+        if with_branches {
+            let task = |(at, wanted)| Task { owner, branch: Some(at), wanted };
+            tasks.extend(item.of_branches().map(task));
+        }
+        for task in tasks {
+            let attachment = &task.wanted.attachment;
             if let Content::Inline(bytes) = &attachment.content {
-                item.blobs.insert(name, Blob::Bytes(bytes.clone()));
+                let (name, blob) = (Arc::clone(&attachment.name), Blob::Bytes(bytes.clone()));
+                item.take(task.branch, name, blob);
                 continue;
             }
-            let task = Task {
-                owner,
-                wanted: Wanted {
-                    id: item.change.id.clone(),
-                    revision: item.change.revision.clone(),
-                    attachment: attachment.clone(),
-                },
-            };
             match attachment.length.filter(|length| *length <= SMALL_ATTACHMENT) {
                 None => jobs.push(Job::Large(task)),
                 Some(length) => {
@@ -216,23 +255,19 @@ fn jobs(pending: &mut [Pending]) -> Vec<Job> {
     jobs
 }
 
-/// What a source's error means for the document.
-fn judge(
-    pending: &Pending,
-    wanted: &Wanted,
+/// What a source's error means for the document that `what` belongs to.
+pub fn judge(
+    change: &Change,
+    what: &str,
     error: SourceError,
     suspect: bool,
 ) -> Result<Failure, PipelineError> {
     match error {
         SourceError::Refused { .. } => Err(error.into()),
         SourceError::Transient { .. } if !suspect => {
-            Err(PipelineError::Interrupted { document: wanted.id.clone(), error })
+            Err(PipelineError::Interrupted { document: change.id.clone(), error })
         }
-        error => {
-            let name = wanted.attachment.name.escape_debug();
-            let reason = format!("attachment `{name}`: {error}");
-            Ok(failures::of_change(&pending.change, reason))
-        }
+        error => Ok(failures::of_change(change, format!("{what}: {error}"))),
     }
 }
 

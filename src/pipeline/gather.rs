@@ -16,7 +16,7 @@ use super::report::Phase;
 use super::{Pipeline, PipelineError, Work};
 use crate::checkpoint::Failure;
 use crate::mirror::Authority;
-use crate::source::retry::{Fed, resilient};
+use crate::source::retry::{Fed, attempts, resilient};
 use crate::source::{FeedEvent, Mode, Reading, Since, SourceError};
 
 /// While catching up, a batch waits so long for more: a sync is worth many documents.
@@ -36,6 +36,7 @@ pub async fn gather(
         seen: None,
         catching_up: true,
         waiting: false,
+        security: Security::Due,
         deadline: Instant::now(),
     };
     gatherer.revisit(&stop).await?;
@@ -50,6 +51,17 @@ enum Next {
     Stop,
 }
 
+/// What is known of who may do what with the collection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Security {
+    /// It is to be asked for.
+    Due,
+    /// It was told, or will be asked for again in its time.
+    Told,
+    /// The source does not tell it.
+    Untold,
+}
+
 struct Gatherer {
     pipeline: Pipeline,
     out: mpsc::Sender<Work<Batch>>,
@@ -59,6 +71,7 @@ struct Gatherer {
     catching_up: bool,
     /// The feed is broken, and is opened again.
     waiting: bool,
+    security: Security,
     /// When the batch is handed on at the latest, if there is room.
     deadline: Instant,
 }
@@ -94,12 +107,22 @@ impl Gatherer {
             match next {
                 Next::Stop => break,
                 Next::Again => {}
-                Next::Fed(Ok(fed)) => self.take(fed).await,
+                Next::Fed(Ok(fed)) => {
+                    // Not before the feed has spoken: a source that refuses one of them refuses both,
+                    // and must not be asked twice.
+                    if matches!(fed, Fed::Event(_)) && self.security == Security::Due {
+                        self.security(stop).await;
+                    }
+                    self.take(fed).await;
+                }
                 Next::Fed(Err(error)) => {
                     self.hand_on().await;
                     return Err(error.into());
                 }
-                Next::Revisit => self.revisit(stop).await?,
+                Next::Revisit => {
+                    self.security(stop).await;
+                    self.revisit(stop).await?;
+                }
             }
         }
         self.hand_on().await;
@@ -178,6 +201,33 @@ impl Gatherer {
     async fn send(&self, work: Work<Batch>) {
         // When the next task has ended it says itself why, and this one is told to stop.
         let _ended = self.out.send(work).await;
+    }
+
+    /// Asks who may do what with the collection: no feed tells when that changes.
+    async fn security(&mut self, stop: &CancellationToken) {
+        if self.security == Security::Untold {
+            return;
+        }
+        let (policy, source) = (&self.pipeline.options.retry, &self.pipeline.source);
+        let answer = tokio::select! {
+            () = stop.cancelled() => return,
+            answer = attempts(policy, || source.security()) => answer,
+        };
+        self.security = match answer {
+            Ok(Some(security)) => {
+                self.send(Work::Security(security)).await;
+                Security::Told
+            }
+            Ok(None) => Security::Untold,
+            Err(error) => {
+                let collection = self.pipeline.collection.name();
+                tracing::warn!(%collection, "its security object could not be mirrored: {error}");
+                match error {
+                    SourceError::Transient { .. } => Security::Told,
+                    _ => Security::Untold,
+                }
+            }
+        };
     }
 
     /// Tries the documents again that could not be mirrored.

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ use crate::source::retry::RetryPolicy;
 use crate::source::{Mode, Since, Source, SourceError};
 
 mod batch;
+mod branches;
 mod failures;
 mod fetch;
 mod gather;
@@ -106,6 +108,8 @@ enum Work<B> {
     },
     /// The source's end has been reached.
     CaughtUp,
+    /// Who may do what with the collection, as the source says it.
+    Security(Bytes),
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -227,8 +231,17 @@ impl Pipeline {
             }
             return Ok(Since::Scan("the mirror holds documents but no checkpoint".to_owned()));
         };
-        if self.mirror.mirrors_attachments() && !checkpoint.attachments {
-            return Ok(Since::Scan("attachments are mirrored from now on".to_owned()));
+        let (kept, before) = (self.mirror.kept(), checkpoint.kept);
+        let news = [
+            (
+                self.mirror.mirrors_attachments() && !checkpoint.attachments,
+                "attachments are mirrored",
+            ),
+            (kept.revisions && !before.revisions, "all revisions are kept"),
+            (kept.deleted && !before.deleted, "deleted documents are kept"),
+        ];
+        if let Some((_, what)) = news.iter().find(|(is_new, _)| *is_new) {
+            return Ok(Since::Scan(format!("{what} from now on")));
         }
         self.reporter.update(|report| report.position = Some(shown(&position)));
         Ok(Since::Position(position))
@@ -282,6 +295,7 @@ impl Pipeline {
                     doubt = None;
                     Work::CaughtUp
                 }
+                Work::Security(security) => Work::Security(security),
             };
             if prepared.send(ready).await.is_err() {
                 // The settler has ended, and says itself why.

@@ -1,8 +1,7 @@
 //! A batch on its way to the disk: planned by what the tree holds, its attachments fetched, its
 //! files staged.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashSet;
 
 use jiff::Timestamp;
 use tokio::task::spawn_blocking;
@@ -11,8 +10,8 @@ use super::batch::{Batch, Item};
 use super::failures;
 use super::{Doubt, Pipeline, PipelineError};
 use crate::checkpoint::Failure;
-use crate::document::{Change, DocumentId, DocumentState, Position, Revision};
-use crate::mirror::{Authority, Blob, Collection, MirrorError, Plan, Staged, Sync, Write};
+use crate::document::{Change, DocumentId, Position, Revision};
+use crate::mirror::{Authority, Collection, Material, MirrorError, Plan, Staged, Sync, Write};
 use crate::source::retry::attempts;
 use crate::source::{Reading, SourceError};
 
@@ -41,11 +40,11 @@ pub struct Meta {
     pub deleted: bool,
 }
 
-/// A planned write of which attachments are still missing.
+/// A planned write that needs attachments or revisions of the source.
 pub struct Pending {
     pub change: Change,
     pub write: Write,
-    pub blobs: HashMap<Arc<str>, Blob>,
+    pub material: Material,
 }
 
 /// What came out of planning some items.
@@ -79,6 +78,8 @@ impl Pipeline {
         }
         if !planned.pending.is_empty() {
             let pending = std::mem::take(&mut planned.pending);
+            let (pending, lost) = self.fetch_branches(pending, suspects).await?;
+            failed.extend(lost);
             let fetched = self.fetch(pending, suspects, sync).await?;
             failed.extend(fetched.failed);
             let collection = self.collection.clone();
@@ -172,8 +173,8 @@ fn plan_items(
             }
             Plan::Older { held } => planned.older.push((change, held)),
             Plan::Write(write) => {
-                let pending = Pending { change, write, blobs: HashMap::new() };
-                if pending.write.fetch.is_empty() {
+                let pending = Pending { change, write, material: Material::default() };
+                if pending.write.fetch.is_empty() && pending.write.branches.is_empty() {
                     planned.staged.push(stage(collection, pending, sync)?);
                 } else {
                     planned.pending.push(pending);
@@ -201,10 +202,9 @@ fn untold(
     change: &Change,
     doubt: &Doubt,
 ) -> Result<Option<Vec<String>>, MirrorError> {
-    if change.is_deletion() {
-        return Ok(doubt.moved.contains_key(&change.id).then(Vec::new));
-    }
-    collection.written_since(change.id.as_str(), doubt.written_since)
+    let written = collection.written_since(change.id.as_str(), doubt.written_since)?;
+    let removed = change.is_deletion() && doubt.moved.contains_key(&change.id);
+    Ok(written.or_else(|| removed.then(Vec::new)))
 }
 
 fn stage(
@@ -212,11 +212,8 @@ fn stage(
     pending: Pending,
     sync: Sync,
 ) -> Result<(Meta, Staged), MirrorError> {
-    let Pending { change, write, blobs } = pending;
-    let staged = match &change.state {
-        DocumentState::Present(document) => collection.stage(document, write, blobs, sync)?,
-        DocumentState::Deleted(_) => unreachable!("only live documents are planned to be written"),
-    };
+    let Pending { change, write, material } = pending;
+    let staged = collection.stage(&change.document(), write, material, sync)?;
     Ok((Meta::of(change), staged))
 }
 

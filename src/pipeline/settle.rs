@@ -33,7 +33,8 @@ impl Pipeline {
         settled: watch::Sender<u64>,
     ) -> Result<(), PipelineError> {
         let checkpoint = self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
-        let mut settler = Settler { pipeline: Arc::new(self), checkpoint, moved };
+        let in_doubt = checkpoint.open_since.is_some();
+        let mut settler = Settler { pipeline: Arc::new(self), checkpoint, moved, in_doubt };
         while let Some(work) = prepared.recv().await {
             let reporter = settler.pipeline.reporter.clone();
             let counts = matches!(work, Work::Batch(_));
@@ -55,6 +56,8 @@ struct Settler {
     checkpoint: Checkpoint,
     /// Documents that an interrupted run was replacing or removing, until that is cleared up.
     moved: HashMap<DocumentId, Revision>,
+    /// Whether an interrupted run may have written who may do what, and not told of it.
+    in_doubt: bool,
 }
 
 impl Settler {
@@ -67,6 +70,7 @@ impl Settler {
                 self.moved.clear();
                 self.caught_up();
             }
+            Work::Security(security) => self.security(&security)?,
         }
         Ok(self)
     }
@@ -280,6 +284,24 @@ impl Settler {
         Ok(count)
     }
 
+    /// Keeps who may do what, and tells of it where it has changed.
+    fn security(&mut self, security: &[u8]) -> Result<(), PipelineError> {
+        let collection = self.pipeline.collection.clone();
+        let in_doubt = std::mem::take(&mut self.in_doubt);
+        if collection.holds_security(security)? {
+            if !in_doubt {
+                return Ok(());
+            }
+        } else {
+            self.open(Timestamp::now())?;
+            collection.write_security(security)?;
+        }
+        let (id, revision) = (DocumentId::from("_security"), Revision::from(""));
+        let meta = Meta { id, revision, position: None, deleted: false };
+        let told = Told { meta, files: vec![collection.security_path()] };
+        self.commit(Commit::new(self.checkpoint.clone()), vec![told])
+    }
+
     fn caught_up(&self) {
         let live = self.pipeline.options.mode == crate::source::Mode::Follow;
         self.pipeline.reporter.update(|report| {
@@ -309,6 +331,7 @@ impl Settler {
     fn checkpoint_now(&self, open_since: Option<Timestamp>) -> Checkpoint {
         Checkpoint {
             attachments: self.pipeline.mirror.mirrors_attachments(),
+            kept: self.pipeline.mirror.kept(),
             at: Some(Timestamp::now()),
             open_since,
             ..Checkpoint::default()

@@ -100,6 +100,7 @@ fn change(id: &str, revision: &str, token: Option<&str>) -> Change {
         id: id.into(),
         revision: revision.into(),
         position: token.map(at),
+        others: None,
         state: DocumentState::Present(Document { body: body.into(), attachments: Vec::new() }),
     }
 }

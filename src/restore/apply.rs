@@ -8,8 +8,8 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::mpsc;
 
-use super::plan::{Decision, Held, decide};
-use super::read::{Batch, batches};
+use super::plan::{Decision, Held, Ours, decide};
+use super::read::{Batch, batches, security};
 use super::target::{Item, Standing, Target, TargetError, Writing};
 use super::{Failure, OnExisting, Options, Outcome, Report, RestoreError};
 use crate::client::couchdb::Kind;
@@ -38,6 +38,9 @@ struct Done {
     create: u64,
     replace: u64,
     skip: u64,
+    tombstones: u64,
+    conflicts: u64,
+    left_out: u64,
     bytes: u64,
     failures: Vec<Failure>,
 }
@@ -176,11 +179,35 @@ impl<T: Target + 'static> Restore<T> {
             report.create += done.create;
             report.replace += done.replace;
             report.skip += done.skip;
+            report.tombstones += done.tombstones;
+            report.conflicts += done.conflicts;
+            report.left_out += done.left_out;
             report.bytes += done.bytes;
             report.problems += done.failures.len() as u64;
             done.failures.into_iter().for_each(|failure| outcome.fail(failure));
         }
         reading.await.map_err(|error| RestoreError::Task(error.to_string()))??;
+        if self.options.ids.is_none()
+            && !(standing == Standing::Present && self.options.on_existing == OnExisting::Skip)
+        {
+            let tree = Arc::clone(&collection);
+            match blocking(move || security(&tree)).await?? {
+                Some(Ok(_)) if self.options.dry_run => report.security = true,
+                Some(Ok(security)) => match self.target.secure(&name, security).await {
+                    Ok(taken) => report.security = taken,
+                    Err(error) => {
+                        report.problems += 1;
+                        let path = collection.security_path();
+                        outcome.fail(Failure { path, reason: error.to_string() });
+                    }
+                },
+                Some(Err(failure)) => {
+                    report.problems += 1;
+                    outcome.fail(failure);
+                }
+                None => {}
+            }
+        }
         tracing::debug!(
             "{}: {} created, {} replaced, {} skipped, {} problems",
             self.target.place(&name),
@@ -201,16 +228,28 @@ impl<T: Target + 'static> Restore<T> {
         batch: Batch,
     ) -> Result<Done, TargetError> {
         let mut done = Done { failures: batch.failures, ..Done::default() };
-        if batch.items.is_empty() {
+        let mut items = batch.items;
+        if !self.target.takes_branches() {
+            let all = items.len();
+            items.retain(|item| item.branch_of.is_none());
+            done.left_out = (all - items.len()) as u64;
+        }
+        if items.is_empty() {
             return Ok(done);
         }
         let held = match standing {
-            Standing::Absent => vec![Held::Nothing; batch.items.len()],
-            Standing::Present => self.target.held(name, &batch.items).await?,
+            Standing::Absent => vec![Held::Nothing; items.len()],
+            Standing::Present => self.target.held(name, &items).await?,
         };
         let mut writings = Vec::new();
-        for (item, held) in batch.items.into_iter().zip(held) {
-            let decision = decide(&item.id, item.revision(), &held, self.options.on_existing);
+        for (item, held) in items.into_iter().zip(held) {
+            let ours = Ours {
+                id: &item.id,
+                revision: item.revision(),
+                deleted: item.deleted,
+                branch_of: item.branch_of.as_ref(),
+            };
+            let decision = decide(ours, &held, self.options.on_existing);
             done.take(item, decision, &mut writings);
         }
         let refused = match self.options.dry_run || writings.is_empty() {
@@ -222,19 +261,12 @@ impl<T: Target + 'static> Restore<T> {
             }
         };
         for writing in &writings {
-            let counted = match writing.replaces() {
-                true => &mut done.replace,
-                false => &mut done.create,
-            };
-            *counted += 1;
+            *done.count_of(writing) += 1;
             done.bytes += writing.item.bytes;
         }
         for (index, reason) in refused {
             let Some(writing) = writings.get(index) else { continue };
-            match writing.replaces() {
-                true => done.replace -= 1,
-                false => done.create -= 1,
-            }
+            *done.count_of(writing) -= 1;
             done.bytes -= writing.item.bytes;
             let path = writing.item.path.clone();
             done.failures.push(Failure { path, reason });
@@ -274,13 +306,23 @@ impl<T: Target + 'static> Restore<T> {
 }
 
 impl Done {
+    /// Where a document that is written is counted.
+    fn count_of(&mut self, writing: &Writing) -> &mut u64 {
+        match &writing.item {
+            Item { branch_of: Some(_), .. } => &mut self.conflicts,
+            Item { deleted: true, .. } => &mut self.tombstones,
+            _ if writing.replaces() => &mut self.replace,
+            _ => &mut self.create,
+        }
+    }
+
     fn take(&mut self, item: Item, decision: Decision, writings: &mut Vec<Writing>) {
         let (on_top, ends) = match decision {
             Decision::Create => (None, None),
             Decision::Replace(leaf) => (None, Some(leaf)),
             Decision::OnTop(on_top) => (Some(on_top), None),
             Decision::Equal | Decision::Keep => {
-                self.skip += 1;
+                self.skip += u64::from(item.branch_of.is_none());
                 return;
             }
             Decision::Refuse(reason) => {
@@ -299,7 +341,7 @@ fn first_other(
 ) -> Result<Option<(DocumentId, Revision)>, crate::mirror::MirrorError> {
     for (id, revision) in page {
         let held = match collection.entry(&collection.name_of(&id))? {
-            Some(Entry::Document(document)) => document,
+            Some(Entry::Document(document)) if !document.deleted => document,
             _ => return Ok(Some((id, revision))),
         };
         let ours = held.revision.unwrap_or_else(|| super::body::made_revision(&held.body));

@@ -55,6 +55,18 @@ pub enum Stubs {
     Feed,
 }
 
+/// What is known of a document beside its body.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside<'a> {
+    /// The revisions that led to it, as JSON text.
+    pub history: Option<&'a str>,
+    /// Whether it is a tombstone.
+    pub deleted: bool,
+}
+
+/// The key of a history, as JSON.
+const HISTORY: &str = "\"_revisions\"";
+
 /// A revision to be written on top of another that the target has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OnTop {
@@ -69,6 +81,7 @@ impl Text {
     pub fn new(
         id: &DocumentId,
         body: &Bytes,
+        beside: Beside<'_>,
         stubs: Stubs,
         size: impl Fn(&str) -> Option<u64>,
     ) -> Result<Self, String> {
@@ -88,6 +101,12 @@ impl Text {
                 revision
             }
         };
+        if beside.deleted && !anatomy.is_deleted {
+            lacking.push("\"_deleted\":true".to_owned());
+        }
+        if let Some(history) = beside.history.filter(|_| !anatomy.has_history) {
+            lacking.push(format!("{HISTORY}:{history}"));
+        }
         let mut edits: Vec<Edit> = Vec::new();
         let at = |raw: &RawValue| {
             let start = raw.get().as_ptr() as usize - body.as_ptr() as usize;
@@ -117,10 +136,12 @@ impl Text {
         let mut revision = &self.revision;
         if let Some(on_top) = on_top {
             revision = &on_top.revision;
+            let before = members.len();
             members.retain(|member| !member.starts_with("\"_rev\""));
-            if members.len() < self.lacking.len() {
+            if members.len() < before {
                 members.push(format!("\"_rev\":{}", quoted(revision.as_str())));
             }
+            members.retain(|member| !member.starts_with(HISTORY));
             members.push(history(&on_top.revision, &on_top.parent));
         }
         let mut added = members.join(",");
@@ -190,7 +211,7 @@ fn history(revision: &Revision, parent: &Revision) -> String {
         quoted(revision.as_str().split_once('-').map_or(revision.as_str(), |(_, hash)| hash))
     };
     let start = revision.generation().unwrap_or(1);
-    format!("\"_revisions\":{{\"start\":{start},\"ids\":[{},{}]}}", hash(revision), hash(parent))
+    format!("{HISTORY}:{{\"start\":{start},\"ids\":[{},{}]}}", hash(revision), hash(parent))
 }
 
 /// A text as JSON.
@@ -239,6 +260,8 @@ fn inlined(
 struct Anatomy<'a> {
     is_empty: bool,
     has_id: bool,
+    has_history: bool,
+    is_deleted: bool,
     revision: Option<Cow<'a, str>>,
     revisions: Vec<&'a RawValue>,
     attachments: Vec<&'a RawValue>,
@@ -271,6 +294,13 @@ impl<'de> Deserialize<'de> for Anatomy<'de> {
                             found.revisions.push(raw);
                         }
                         "_attachments" => found.attachments.push(map.next_value()?),
+                        "_revisions" => {
+                            map.next_value::<IgnoredAny>()?;
+                            found.has_history = true;
+                        }
+                        "_deleted" => {
+                            found.is_deleted = map.next_value::<&RawValue>()?.get() == "true";
+                        }
                         _ => _ = map.next_value::<IgnoredAny>()?,
                     }
                 }
@@ -316,8 +346,17 @@ mod tests {
     use super::*;
 
     fn shown(body: &str, stubs: Stubs, on_top: Option<&OnTop>) -> String {
+        shown_beside(body, Beside::default(), stubs, on_top)
+    }
+
+    fn shown_beside(
+        body: &str,
+        beside: Beside<'_>,
+        stubs: Stubs,
+        on_top: Option<&OnTop>,
+    ) -> String {
         let body = Bytes::copy_from_slice(body.as_bytes());
-        let text = Text::new(&"d".into(), &body, stubs, |_| Some(3)).unwrap();
+        let text = Text::new(&"d".into(), &body, beside, stubs, |_| Some(3)).unwrap();
         let pieces = text.rendered(on_top);
         let show = |piece: &Piece| match piece {
             Piece::Text(text) => String::from_utf8(text.to_vec()).unwrap(),
@@ -365,12 +404,28 @@ mod tests {
     }
 
     #[test]
+    fn a_history_is_added_once_and_gives_way_to_that_of_a_revision_on_top() {
+        let body = r#"{"_id":"d","_rev":"2-a"}"#;
+        let told = r#""_revisions":{"start":2,"ids":["a","0"]}"#;
+        let beside = Beside { history: told.split_once(':').map(|(_, h)| h), deleted: true };
+        let whole = format!(r#"{{"_deleted":true,{told},"_id":"d","_rev":"2-a"}}"#);
+        assert_eq!(shown_beside(body, beside, Stubs::Server, None), whole);
+        assert_eq!(shown_beside(&whole, beside, Stubs::Server, None), whole);
+        let top = on_top(&"d".into(), &"2-a".into(), &"7-w".into()).unwrap();
+        let shown = shown_beside(body, beside, Stubs::Server, Some(&top));
+        assert_eq!(shown.matches("_revisions").count(), 1, "{shown}");
+        assert!(shown.contains(r#""start":8"#), "{shown}");
+    }
+
+    #[test]
     fn a_missing_file_and_text_that_is_not_utf8_are_named() {
         let body = Bytes::from_static(br#"{"_rev":"1-a","_attachments":{"f":{"stub":true}}}"#);
-        let error = Text::new(&"d".into(), &body, Stubs::Server, |_| None).unwrap_err();
+        let error =
+            Text::new(&"d".into(), &body, Beside::default(), Stubs::Server, |_| None).unwrap_err();
         assert!(error.contains("`f`"), "{error}");
         let body = Bytes::from_static(b"{\"x\":\"\xff\"}");
-        let error = Text::new(&"d".into(), &body, Stubs::Server, |_| None).unwrap_err();
+        let error =
+            Text::new(&"d".into(), &body, Beside::default(), Stubs::Server, |_| None).unwrap_err();
         assert!(error.contains("byte 6"), "{error}");
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::StreamExt;
 
@@ -58,11 +59,10 @@ impl CouchTarget {
         let differs = |item: &&Item| {
             winner(item).is_some_and(|value| value.deleted || value.rev != *item.revision())
         };
-        let asked: HashMap<_, _> = items
-            .iter()
-            .filter(differs)
-            .map(|item| (item.id.clone(), vec![item.revision().clone()]))
-            .collect();
+        let mut asked: HashMap<DocumentId, Vec<Revision>> = HashMap::new();
+        for item in items.iter().filter(differs) {
+            asked.entry(item.id.clone()).or_default().push(item.revision().clone());
+        }
         let mut unknown = HashMap::new();
         if !asked.is_empty() {
             unknown = patiently(TRIES, || database.revs_diff(&asked)).await?;
@@ -72,7 +72,9 @@ impl CouchTarget {
             Some(value) => Held::Winner {
                 revision: value.rev.clone(),
                 deleted: value.deleted,
-                knows_ours: unknown.get(&item.id).is_none_or(|diff| diff.missing.is_empty()),
+                knows_ours: unknown
+                    .get(&item.id)
+                    .is_none_or(|diff| !diff.missing.contains(item.revision())),
             },
         };
         Ok(items.iter().map(held).collect())
@@ -167,7 +169,7 @@ async fn send(
                 text.extend_from_slice(part);
             }
         }
-        let text = bytes::Bytes::from(text);
+        let text = Bytes::from(text);
         let sent = patiently(tries, || database.bulk_docs(text.clone().into())).await;
         return sent.map_err(Fault::Request);
     }
@@ -197,7 +199,14 @@ fn assigned(batch: &[Writing], results: &[Unwritten]) -> Option<Vec<(usize, Stri
     let mut refused: Vec<(usize, String)> = Vec::new();
     for result in results {
         let index = match &result.id {
-            Some(id) => batch.iter().position(|writing| writing.item.id == *id)?,
+            Some(id) => {
+                let of_id = |writing: &Writing| writing.item.id == *id;
+                let exactly = |writing: &Writing| {
+                    of_id(writing) && result.rev.as_ref() == Some(writing.item.revision())
+                };
+                let exact = batch.iter().position(exactly);
+                exact.or_else(|| batch.iter().position(of_id))?
+            }
             None if batch.len() == 1 => 0,
             None => return None,
         };
@@ -235,6 +244,10 @@ where
 impl Target for CouchTarget {
     fn stubs(&self) -> Stubs {
         Stubs::Server
+    }
+
+    fn takes_branches(&self) -> bool {
+        true
     }
 
     fn parallel(&self) -> usize {
@@ -301,6 +314,19 @@ impl Target for CouchTarget {
         batch: &'a [Writing],
     ) -> BoxFuture<'a, Result<Vec<(usize, String)>, TargetError>> {
         async move { Ok(self.put(&self.client.database(collection), batch).await?) }.boxed()
+    }
+
+    fn secure<'a>(
+        &'a self,
+        collection: &'a CollectionName,
+        security: Bytes,
+    ) -> BoxFuture<'a, Result<bool, TargetError>> {
+        async move {
+            let database = self.client.database(collection);
+            patiently(TRIES, || database.set_security(security.clone())).await?;
+            Ok(true)
+        }
+        .boxed()
     }
 
     fn finish(&self) -> BoxFuture<'_, Result<(), TargetError>> {

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::StreamExt;
 use tokio::io::{AsyncWriteExt, BufWriter};
@@ -70,8 +71,9 @@ impl FeedTarget {
         for (index, Writing { item, .. }) in batch.iter().enumerate() {
             let (collection, id) = (quoted(collection.as_str()), quoted(item.id.as_str()));
             let revision = quoted(item.revision().as_str());
+            let deleted = if item.deleted { "\"deleted\":true," } else { "" };
             let head = format!(
-                "{{\"collection\":{collection},\"id\":{id},\"changes\":[{{\"rev\":{revision}}}],\"doc\":"
+                "{{\"collection\":{collection},\"id\":{id},\"changes\":[{{\"rev\":{revision}}}],{deleted}\"doc\":"
             );
             file.write_all(head.as_bytes()).await?;
             // A row is a line: outside of its strings a body may have line ends, which mean nothing.
@@ -128,6 +130,10 @@ impl Target for FeedTarget {
         Stubs::Feed
     }
 
+    fn takes_branches(&self) -> bool {
+        false
+    }
+
     fn parallel(&self) -> usize {
         1
     }
@@ -170,6 +176,14 @@ impl Target for FeedTarget {
         batch: &'a [Writing],
     ) -> BoxFuture<'a, Result<Vec<(usize, String)>, TargetError>> {
         async move { self.append(collection, batch).await.map_err(|e| self.failed(e)) }.boxed()
+    }
+
+    fn secure<'a>(
+        &'a self,
+        _: &'a CollectionName,
+        _: Bytes,
+    ) -> BoxFuture<'a, Result<bool, TargetError>> {
+        async { Ok(false) }.boxed()
     }
 
     fn finish(&self) -> BoxFuture<'_, Result<(), TargetError>> {

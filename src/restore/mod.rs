@@ -73,7 +73,15 @@ pub struct Report {
     pub replace: u64,
     /// Documents that the target has, and that stay.
     pub skip: u64,
-    /// Bytes of bodies and attachments in those created and replaced.
+    /// Tombstones of deleted documents.
+    pub tombstones: u64,
+    /// Branches that lost a conflict.
+    pub conflicts: u64,
+    /// Branches for which the target has no place.
+    pub left_out: u64,
+    /// Whether the collection's security object goes with it.
+    pub security: bool,
+    /// Bytes of bodies and attachments in all that is written.
     pub bytes: u64,
     /// Documents that failed, and files that belong to none.
     pub problems: u64,

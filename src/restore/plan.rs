@@ -41,15 +41,37 @@ pub enum Decision {
     Refuse(String),
 }
 
+/// A document of ours that is to be put back.
+#[derive(Clone, Copy, Debug)]
+pub struct Ours<'a> {
+    /// Its id.
+    pub id: &'a DocumentId,
+    /// Its revision.
+    pub revision: &'a Revision,
+    /// Whether it is a tombstone.
+    pub deleted: bool,
+    /// The winner that it lost a conflict with, if it did.
+    pub branch_of: Option<&'a Revision>,
+}
+
 /// Decides. With `new_edits=false` a server takes every revision as a branch of its own and lets the
 /// highest live one win; so ours is helped to win only by ending other branches, or, where it is an
 /// ancestor of the winner, by repeating it on top.
-pub fn decide(id: &DocumentId, ours: &Revision, held: &Held, on_existing: OnExisting) -> Decision {
+pub fn decide(ours: Ours<'_>, held: &Held, on_existing: OnExisting) -> Decision {
     let Held::Winner { revision: winner, deleted, knows_ours } = held else {
         return Decision::Create;
     };
-    if !deleted && (winner == ours || body::is_on_top(id, ours, winner)) {
+    if let Some(wins_here) = ours.branch_of {
+        return decide_branch(ours.id, wins_here, winner, *knows_ours, on_existing);
+    }
+    let Ours { id, revision: ours, deleted: ours_deleted, .. } = ours;
+    let is_ours = winner == ours || body::is_on_top(id, ours, winner);
+    if *deleted == ours_deleted && is_ours {
         return Decision::Equal;
+    }
+    // A tombstone beside another changes nothing of what is seen.
+    if *deleted && ours_deleted {
+        return if *knows_ours { Decision::Equal } else { Decision::Create };
     }
     // A live branch always wins over a deleted one.
     if *deleted && !knows_ours {
@@ -74,13 +96,42 @@ pub fn decide(id: &DocumentId, ours: &Revision, held: &Held, on_existing: OnExis
     }
 }
 
+/// A branch that lost is put back beside its winner. Where another one wins, that one is spoken of
+/// for the winner.
+fn decide_branch(
+    id: &DocumentId,
+    wins_here: &Revision,
+    wins_there: &Revision,
+    known: bool,
+    on_existing: OnExisting,
+) -> Decision {
+    let same = wins_here == wins_there || body::is_on_top(id, wins_here, wins_there);
+    match (known, on_existing) {
+        (true, _) => Decision::Equal,
+        (false, OnExisting::Overwrite) => Decision::Create,
+        (false, _) if same => Decision::Create,
+        (false, _) => Decision::Keep,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn decided(revision: &str, deleted: bool, knows_ours: bool, mode: OnExisting) -> Decision {
         let held = Held::Winner { revision: revision.into(), deleted, knows_ours };
-        decide(&"d".into(), &"3-ours".into(), &held, mode)
+        decide_for(&held, false, None, mode)
+    }
+
+    fn decide_for(
+        held: &Held,
+        deleted: bool,
+        branch_of: Option<&Revision>,
+        mode: OnExisting,
+    ) -> Decision {
+        let (id, revision) = ("d".into(), "3-ours".into());
+        let ours = Ours { id: &id, revision: &revision, deleted, branch_of };
+        decide(ours, held, mode)
     }
 
     #[test]
@@ -88,7 +139,7 @@ mod tests {
         for mode in [OnExisting::Refuse, OnExisting::Skip, OnExisting::Overwrite] {
             assert_eq!(decided("3-ours", false, true, mode), Decision::Equal);
             let held = Held::Nothing;
-            assert_eq!(decide(&"d".into(), &"3-ours".into(), &held, mode), Decision::Create);
+            assert_eq!(decide_for(&held, false, None, mode), Decision::Create);
         }
     }
 
@@ -115,5 +166,40 @@ mod tests {
         assert_eq!(decided("9-x", true, false, OnExisting::Refuse), Decision::Create);
         assert!(matches!(decided("4-x", true, true, OnExisting::Refuse), Decision::Refuse(_)));
         assert!(matches!(decided("4-x", true, true, OnExisting::Overwrite), Decision::OnTop(_)));
+    }
+
+    #[test]
+    fn a_tombstone_is_put_back_and_ends_a_living_document_only_when_told_to() {
+        let held = |revision: &str, deleted, knows_ours| Held::Winner {
+            revision: revision.into(),
+            deleted,
+            knows_ours,
+        };
+        let tombstone = |held: &Held, mode| decide_for(held, true, None, mode);
+        assert_eq!(tombstone(&Held::Nothing, OnExisting::Refuse), Decision::Create);
+        let same = held("3-ours", true, true);
+        assert_eq!(tombstone(&same, OnExisting::Refuse), Decision::Equal);
+        let other = held("5-x", true, false);
+        assert_eq!(tombstone(&other, OnExisting::Refuse), Decision::Create);
+        let living = held("5-x", false, false);
+        assert!(matches!(tombstone(&living, OnExisting::Refuse), Decision::Refuse(_)));
+        assert_eq!(tombstone(&living, OnExisting::Skip), Decision::Keep);
+        let ended = Decision::Replace("5-x".into());
+        assert_eq!(tombstone(&living, OnExisting::Overwrite), ended);
+    }
+
+    #[test]
+    fn a_branch_goes_where_its_winner_wins() {
+        let (ours, other) = (Revision::from("4-winner"), Revision::from("9-other"));
+        let held = |revision: &Revision, knows_ours| Held::Winner {
+            revision: revision.clone(),
+            deleted: false,
+            knows_ours,
+        };
+        let branch = |held: &Held, mode| decide_for(held, false, Some(&ours), mode);
+        assert_eq!(branch(&held(&ours, true), OnExisting::Refuse), Decision::Equal);
+        assert_eq!(branch(&held(&ours, false), OnExisting::Refuse), Decision::Create);
+        assert_eq!(branch(&held(&other, false), OnExisting::Skip), Decision::Keep);
+        assert_eq!(branch(&held(&other, false), OnExisting::Overwrite), Decision::Create);
     }
 }

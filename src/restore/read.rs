@@ -4,15 +4,17 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::iter;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 
 use super::Failure;
-use super::body::{Piece, Stubs, Text};
+use super::body::{Beside, Piece, Stubs, Text};
 use super::target::{Files, Item};
-use crate::document::DocumentId;
+use crate::document::{DocumentId, Revision};
 use crate::mirror::MirrorError;
 use crate::mirror::outside::{Checksum, checksum};
 use crate::mirror::read::{Entry, StoredDocument, TreeCollection};
@@ -68,29 +70,52 @@ pub(super) fn batches(
             Ok(extras) => extras.into_iter().for_each(|one| batch.fail(one.path, one.reason)),
             Err(error) => batch.fail(document.path.clone(), error.to_string()),
         }
-        let item = match item(collection, &name, &document, stubs) {
-            Ok(item) => item,
-            Err(reason) => {
-                batch.fail(document.path, reason);
-                continue;
-            }
-        };
-        let weight = item.weight();
-        let alone = item.text.attached() > 0;
-        if !batch.items.is_empty()
-            && (alone || batch.weight + weight > MAX_BYTES || batch.items.len() >= MAX_DOCUMENTS)
-            && !hand_on(std::mem::take(&mut batch))
-        {
-            return Ok(());
+        for problem in &document.problems {
+            batch.fail(problem.path.clone(), problem.reason.clone());
         }
-        batch.weight += weight;
-        batch.items.push(item);
-        if alone && !hand_on(std::mem::take(&mut batch)) {
-            return Ok(());
+        let winner = document.revision.as_ref().filter(|_| !document.conflicts.is_empty());
+        let branches = document.conflicts.iter().map(|branch| (branch, winner));
+        for (document, branch_of) in iter::once((&*document, None)).chain(branches) {
+            let item = match item(collection, &name, document, branch_of, stubs) {
+                Ok(item) => item,
+                Err(reason) => {
+                    batch.fail(document.path.clone(), reason);
+                    continue;
+                }
+            };
+            let weight = item.weight();
+            let alone = item.text.attached() > 0;
+            let full = batch.weight + weight > MAX_BYTES || batch.items.len() >= MAX_DOCUMENTS;
+            if !batch.items.is_empty() && (alone || full) && !hand_on(std::mem::take(&mut batch)) {
+                return Ok(());
+            }
+            batch.weight += weight;
+            batch.items.push(item);
+            if alone && !hand_on(std::mem::take(&mut batch)) {
+                return Ok(());
+            }
         }
     }
     hand_on(batch);
     Ok(())
+}
+
+/// The security object of a collection, or what is wrong with it; `None` where there is none.
+pub(super) fn security(
+    collection: &TreeCollection,
+) -> Result<Option<Result<Bytes, Failure>>, MirrorError> {
+    let failure = |path, reason| Failure { path, reason };
+    Ok(match collection.security()? {
+        None => None,
+        Some(Err(problem)) => Some(Err(failure(problem.path, problem.reason))),
+        Some(Ok(stored)) => Some(match stored.checksum {
+            Some(noted) if noted != of_text(&stored.text) => {
+                let reason = format!("{} {ALTERED}", stored.path);
+                Err(failure(stored.path, reason))
+            }
+            _ => Ok(stored.text),
+        }),
+    })
 }
 
 impl Batch {
@@ -103,10 +128,22 @@ fn item(
     collection: &Arc<TreeCollection>,
     name: &str,
     document: &StoredDocument,
+    branch_of: Option<&Revision>,
     stubs: Stubs,
 ) -> Result<Item, String> {
-    if document.checksum.is_some_and(|noted| noted != of_body(document)) {
-        return Err(format!("{}/document.json {ALTERED}", document.path));
+    if document.checksum.is_some_and(|noted| noted != of_text(&document.body)) {
+        return Err(format!("{} {ALTERED}", document.body_path()));
+    }
+    let mut beside = Beside { history: None, deleted: document.deleted };
+    if let Some(history) = &document.history {
+        if history.checksum.is_some_and(|noted| noted != of_text(&history.text)) {
+            return Err(format!("{} {ALTERED}", history.path));
+        }
+        // A feed has no place for it.
+        beside.history = match stubs {
+            Stubs::Server => std::str::from_utf8(&history.text).ok(),
+            Stubs::Feed => None,
+        };
     }
     for attachment in &document.attachments {
         let path = document.attachment_path(attachment);
@@ -124,7 +161,7 @@ fn item(
         }
     }
     let size = |name: &str| document.attachments.iter().find(|one| one.name == name)?.size;
-    let mut text = Text::new(&document.id, &document.body, stubs, size)?;
+    let mut text = Text::new(&document.id, &document.body, beside, stubs, size)?;
     let attached = text.attached();
     let revision = document.revision.as_ref().map(|revision| revision.as_str().to_owned());
     let files = StoredFiles { collection: Arc::clone(collection), name: name.to_owned(), revision };
@@ -139,7 +176,8 @@ fn item(
     }
     let bytes = document.body.len() as u64 + attached;
     let (id, path) = (document.id.clone(), document.path.clone());
-    Ok(Item { id, path, text, bytes, files: Arc::new(files) })
+    let (deleted, branch_of) = (document.deleted, branch_of.cloned());
+    Ok(Item { id, path, deleted, branch_of, text, bytes, files: Arc::new(files) })
 }
 
 /// What is said of a file that rot or a hand has changed. Bytes that were not the source's are not
@@ -155,9 +193,9 @@ fn is_intact(file: &File) -> io::Result<bool> {
     Ok(hasher.finalize() == noted)
 }
 
-fn of_body(document: &StoredDocument) -> Checksum {
+fn of_text(text: &[u8]) -> Checksum {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&document.body).update(b"\n");
+    hasher.update(text).update(b"\n");
     *hasher.finalize().as_bytes()
 }
 
@@ -187,14 +225,13 @@ struct StoredFiles {
 
 impl Files for StoredFiles {
     fn open(&self, name: &str) -> io::Result<File> {
-        match self.collection.entry(&self.name).map_err(io::Error::other)? {
-            Some(Entry::Document(document))
-                if document.revision.as_ref().map(|revision| revision.as_str())
-                    == self.revision.as_deref() =>
-            {
-                open(&document, name)
-            }
-            _ => Err(io::Error::other("the document changed while it was put back")),
-        }
+        let changed = || io::Error::other("the document changed while it was put back");
+        let entry = self.collection.entry(&self.name).map_err(io::Error::other)?;
+        let Some(Entry::Document(document)) = entry else { return Err(changed()) };
+        let mut all = iter::once(&*document).chain(&document.conflicts);
+        let is_ours = |one: &&StoredDocument| {
+            one.revision.as_ref().map(|revision| revision.as_str()) == self.revision.as_deref()
+        };
+        open(all.find(is_ours).ok_or_else(changed)?, name)
     }
 }

@@ -25,6 +25,9 @@ pub trait Target: Send + Sync {
     /// How it wants attachments.
     fn stubs(&self) -> Stubs;
 
+    /// Whether it takes branches and histories, or winners only.
+    fn takes_branches(&self) -> bool;
+
     /// How many batches it takes at once.
     fn parallel(&self) -> usize;
 
@@ -65,6 +68,14 @@ pub trait Target: Send + Sync {
         batch: &'a [Writing],
     ) -> BoxFuture<'a, Result<Vec<(usize, String)>, TargetError>>;
 
+    /// Says there who may do what with a collection, by a JSON object. Answers `false` where there is
+    /// no place for it.
+    fn secure<'a>(
+        &'a self,
+        collection: &'a CollectionName,
+        security: Bytes,
+    ) -> BoxFuture<'a, Result<bool, TargetError>>;
+
     /// After everything has been written: makes it durable.
     fn finish(&self) -> BoxFuture<'_, Result<(), TargetError>>;
 }
@@ -85,6 +96,10 @@ pub struct Item {
     pub id: DocumentId,
     /// Its folder, relative to the mirror.
     pub path: String,
+    /// Whether it is a tombstone.
+    pub deleted: bool,
+    /// The winner, where this is a branch that lost a conflict with it.
+    pub branch_of: Option<Revision>,
     /// Its text.
     pub(super) text: Text,
     /// Bytes of its body and attachments.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use crate::document::{Attachment, Change, CollectionName, DocumentId, Position, Revision};
+use crate::document::{Attachment, Branch, Change, CollectionName, DocumentId, Position, Revision};
 
 pub mod couchdb;
 pub mod feed;
@@ -140,6 +140,26 @@ pub trait Source: Send + Sync + 'static {
         &'a self,
         wanted: &'a [Wanted],
     ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>>;
+
+    /// Reads revisions with the histories that lead to them, in the order of `wanted`; one answer
+    /// each. A source that knows winners only is never asked.
+    fn branches<'a>(
+        &'a self,
+        wanted: &'a [(DocumentId, Revision)],
+    ) -> BoxFuture<'a, Result<Vec<Result<Branch, SourceError>>, SourceError>> {
+        let unknown = |(id, revision): &(DocumentId, Revision)| {
+            let what = format!("this source tells no history of `{id}` at {revision}");
+            Err(SourceError::permanent(what))
+        };
+        let answers = wanted.iter().map(unknown).collect();
+        Box::pin(async { Ok(answers) })
+    }
+
+    /// Who may do what with the collection, as a JSON object; `None` where the source has no such
+    /// thing.
+    fn security(&self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>> {
+        Box::pin(async { Ok(None) })
+    }
 }
 
 /// Where a feed is to be opened.

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::iter;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +14,7 @@ use sha2::Sha256;
 use crate::document::{DocumentId, Revision, Stub};
 use crate::mirror::MirrorError;
 use crate::mirror::outside::{Checksum, checksum};
-use crate::mirror::read::{Problem, ProblemKind, StoredAttachment, StoredDocument};
+use crate::mirror::read::{Problem, ProblemKind, StoredAttachment, StoredDocument, StoredText};
 
 /// A file is read in pieces of this size.
 const PIECE: usize = 128 << 10;
@@ -23,6 +24,7 @@ const PIECE: usize = 128 << 10;
 pub struct Checked {
     pub id: DocumentId,
     pub revision: Option<Revision>,
+    pub what: What,
     /// A hash of the body and of every attachment with its name.
     pub content: Checksum,
     pub attachments: u64,
@@ -32,6 +34,16 @@ pub struct Checked {
     pub problems: Vec<Problem>,
     /// The path and SHA-256 of every file found well, where they are wanted.
     pub sums: Vec<(String, String)>,
+}
+
+/// What was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    Document,
+    /// Of a deleted document, which counts as none.
+    Tombstone,
+    /// Who may do what with a collection.
+    Security,
 }
 
 /// How documents are read.
@@ -45,29 +57,19 @@ pub struct How {
 
 /// Reads all of a document.
 pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError> {
-    let mut checked = Checked {
-        id: document.id.clone(),
-        revision: document.revision.clone(),
-        content: [0; 32],
-        attachments: 0,
-        bytes: document.body.len() as u64 + 1,
-        unchecked: 0,
-        problems: document.extras()?,
-        sums: Vec::new(),
-    };
+    let what = if document.deleted { What::Tombstone } else { What::Document };
+    let mut checked = Checked::nothing_of(document.id.clone(), what);
+    checked.revision = document.revision.clone();
+    checked.problems = document.extras()?;
+    checked.problems.extend(document.problems.iter().cloned());
     let mut content = blake3::Hasher::new();
-    let hash = *blake3::Hasher::new().update(&document.body).update(b"\n").finalize().as_bytes();
-    content.update(&hash);
-    let path = format!("{}/document.json", document.path);
-    match document.checksum {
-        Some(noted) if noted != hash => checked.problems.push(other_bytes(path)),
-        noted => {
-            checked.unchecked += u64::from(noted.is_none());
-            if how.sums {
-                let sum = Sha256::new().chain_update(&document.body).chain_update(b"\n");
-                checked.sums.push((path, format!("{:x}", sum.finalize())));
-            }
-        }
+    let body = StoredText {
+        text: document.body.clone(),
+        path: document.body_path(),
+        checksum: document.checksum,
+    };
+    for text in iter::once(&body).chain(&document.history) {
+        content.update(&checked.text(text, how));
     }
     for attachment in &document.attachments {
         let path = document.attachment_path(attachment);
@@ -94,8 +96,59 @@ pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError
             None => {}
         }
     }
+    for branch in &document.conflicts {
+        let branch = check(branch, how)?;
+        content.update(&branch.content);
+        checked.attachments += branch.attachments;
+        checked.bytes += branch.bytes;
+        checked.unchecked += branch.unchecked;
+        checked.sums.extend(branch.sums);
+        // What is extra in its folder was told with the document's own.
+        let others = branch.problems.into_iter();
+        checked.problems.extend(others.filter(|one| one.kind != ProblemKind::Extra));
+    }
     checked.content = *content.finalize().as_bytes();
     Ok(checked)
+}
+
+/// Compares what a collection says of who may do what with the checksum beside it.
+pub fn check_security(text: &StoredText, how: How) -> Checked {
+    let mut checked = Checked::nothing_of("_security".into(), What::Security);
+    checked.content = checked.text(text, how);
+    checked
+}
+
+impl Checked {
+    fn nothing_of(id: DocumentId, what: What) -> Self {
+        Self {
+            id,
+            revision: None,
+            what,
+            content: [0; 32],
+            attachments: 0,
+            bytes: 0,
+            unchecked: 0,
+            problems: Vec::new(),
+            sums: Vec::new(),
+        }
+    }
+
+    /// Compares JSON text with the checksum beside its file; answers the hash of its bytes.
+    fn text(&mut self, text: &StoredText, how: How) -> Checksum {
+        self.bytes += text.text.len() as u64 + 1;
+        let hash = *blake3::Hasher::new().update(&text.text).update(b"\n").finalize().as_bytes();
+        match text.checksum {
+            Some(noted) if noted != hash => self.problems.push(other_bytes(text.path.clone())),
+            noted => {
+                self.unchecked += u64::from(noted.is_none());
+                if how.sums {
+                    let sum = Sha256::new().chain_update(&text.text).chain_update(b"\n");
+                    self.sums.push((text.path.clone(), format!("{:x}", sum.finalize())));
+                }
+            }
+        }
+        hash
+    }
 }
 
 fn other_bytes(path: String) -> Problem {

@@ -93,6 +93,8 @@ pub struct CollectionReport {
     /// Documents and their digest. A document that cannot be read is in neither.
     #[serde(flatten)]
     pub side: Side,
+    /// Deleted documents whose tombstones are kept.
+    pub tombstones: u64,
     /// Files of attachments.
     pub attachments: u64,
     /// Bytes read.
@@ -113,6 +115,7 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
         collections.push(CollectionReport {
             collection: found.name.clone(),
             side,
+            tombstones: found.tombstones,
             attachments: found.attachments,
             bytes: found.bytes,
             unchecked: found.unchecked,

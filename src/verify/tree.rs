@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::VerifyError;
-use super::document::{Checked, How, check};
+use super::document::{Checked, How, What, check, check_security};
 use super::listing::Listing;
 use super::sorted::Sorter;
 use crate::document::CollectionName;
@@ -39,7 +39,7 @@ pub struct Found {
 #[derive(Debug, Default)]
 pub struct FoundCollection {
     pub name: String,
-    pub documents: u64,
+    pub tombstones: u64,
     pub attachments: u64,
     pub bytes: u64,
     pub unchecked: u64,
@@ -86,6 +86,10 @@ pub fn read(tree: &Tree, wanted: Option<&Selection>, sums: bool) -> Result<Found
     };
     found.collections = collections.iter().map(named).collect();
     let mut found = read_all(&collections, found)?;
+    for (number, (collection, how)) in collections.iter().enumerate() {
+        let security = read_security(collection, *how)?;
+        keep(&mut found, number, [security]).map_err(VerifyError::Temporary)?;
+    }
     found.problems.sort_by(|left, right| left.path.cmp(&right.path));
     Ok(found)
 }
@@ -167,7 +171,11 @@ fn work(
     }
 }
 
-fn keep(found: &mut Found, number: usize, read: Vec<Reading>) -> io::Result<()> {
+fn keep(
+    found: &mut Found,
+    number: usize,
+    read: impl IntoIterator<Item = Reading>,
+) -> io::Result<()> {
     for Reading { checked, problems } in read {
         found.problems.extend(problems);
         let Some(checked) = checked else { continue };
@@ -176,13 +184,30 @@ fn keep(found: &mut Found, number: usize, read: Vec<Reading>) -> io::Result<()> 
             found.sums.push(path.as_bytes(), sum.as_bytes())?;
         }
         let Some(collection) = found.collections.get_mut(number) else { continue };
-        collection.documents += 1;
         collection.attachments += checked.attachments;
         collection.bytes += checked.bytes;
         collection.unchecked += checked.unchecked;
-        collection.listing.push(&checked.id, checked.revision.as_ref(), &checked.content)?;
+        match checked.what {
+            What::Document => {
+                let (id, revision) = (&checked.id, checked.revision.as_ref());
+                collection.listing.push(id, revision, &checked.content)?;
+            }
+            What::Tombstone => collection.tombstones += 1,
+            What::Security => {}
+        }
     }
     Ok(())
+}
+
+/// Reads what a collection says of who may do what with it.
+fn read_security(collection: &TreeCollection, how: How) -> Result<Reading, VerifyError> {
+    Ok(match collection.security()? {
+        None => Reading::default(),
+        Some(Ok(text)) => {
+            Reading { checked: Some(check_security(&text, how)), ..Reading::default() }
+        }
+        Some(Err(problem)) => Reading { checked: None, problems: vec![problem] },
+    })
 }
 
 /// What came of reading under a name.

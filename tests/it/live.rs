@@ -164,6 +164,7 @@ fn tail_of_one_collection_tells_of_no_other() {
     let mut tail = plainfold::spawn(["tail", &directory, "--since", "0", "--collection", "b"]);
     server.put_doc("a", "again in a", &json!({}));
     server.put_doc("b", "again in b", &json!({}));
+    assert_eq!(tail.wait_for_event(|_| true)["documentId"], "_security");
     assert_eq!(tail.wait_for_event(|_| true)["documentId"], "in b");
     assert_eq!(tail.wait_for_event(|_| true)["documentId"], "again in b");
     live.terminate();

@@ -19,5 +19,6 @@ mod live;
 mod pouchdb;
 mod recorded;
 mod restore;
+mod revisions;
 mod systemd;
 mod verify;

@@ -116,7 +116,9 @@ fn assert_mirrors(mirror: &Path, rows: &Rows) {
         let expected = rows[id].as_ref().unwrap().clone() + "\n";
         assert_eq!(fs::read_to_string(shelf.join(folder).join("document.json")).unwrap(), expected);
     }
-    assert_eq!(fs::read_dir(&shelf).unwrap().count(), folders.len(), "deleted ones are gone");
+    let security = "{\"members\":{\"roles\":[\"_admin\"]},\"admins\":{\"roles\":[\"_admin\"]}}\n";
+    assert_eq!(fs::read_to_string(shelf.join("_security.json")).unwrap(), security);
+    assert_eq!(fs::read_dir(&shelf).unwrap().count(), folders.len() + 1, "deleted ones are gone");
     let attachment = |name: &str| -> PathBuf { shelf.join("book%3A1/attachments").join(name) };
     let whole = |name: &str| -> Vec<u8> {
         let answer = recording(name);
@@ -131,9 +133,10 @@ fn assert_mirrors(mirror: &Path, rows: &Rows) {
 }
 
 #[test]
-fn a_recorded_database_is_mirrored_byte_for_byte_and_a_second_run_asks_once() {
+fn a_recorded_database_is_mirrored_byte_for_byte_and_a_second_run_asks_two_questions() {
     let server = Recorded::start(&[
         ("GET /shelf HTTP", "database.http"),
+        ("GET /shelf/_security", "security.http"),
         ("GET /shelf/_changes", "changes-normal.http"),
         ("POST /shelf/_bulk_get", "bulk-get.http"),
     ]);
@@ -144,13 +147,15 @@ fn a_recorded_database_is_mirrored_byte_for_byte_and_a_second_run_asks_once() {
     tree::assert_nothing_written(&place.mirror(), || {
         plainfold::mirror(&server.url(), &place.mirror()).assert_code(0)
     });
-    assert_eq!(server.take_requests(), ["GET /shelf HTTP/1.1"]);
+    let requests = server.take_requests();
+    assert_eq!(requests, ["GET /shelf HTTP/1.1", "GET /shelf/_security HTTP/1.1"]);
 }
 
 #[test]
 fn rows_in_another_order_and_without_a_place_come_to_the_same_mirror() {
     let server = Recorded::start(&[
         ("GET /shelf HTTP", "database.http"),
+        ("GET /shelf/_security", "security.http"),
         ("GET /shelf/_changes", "changes-seq-interval.http"),
         ("POST /shelf/_bulk_get", "bulk-get.http"),
         // The stubs of this feed do not tell that the digest is of gzipped bytes.

@@ -30,6 +30,10 @@ MUST_BE_ENCODED = set(b'/\\:*?"<>|~') | set(range(0x20)) | {0x7F}
 DEVICE = re.compile(rb"(con|prn|aux|nul|(com|lpt)\d) *(\.|$)", re.IGNORECASE)
 
 
+# Not a document: what a database says of who may do what with it.
+SECURITY = b"_security.json"
+
+
 # Names ------------------------------------------------------------------------------------------
 
 
@@ -53,6 +57,8 @@ def decode_name(name):
         raise BadName("a character that must be encoded")
     if whole and DEVICE.match(name):
         raise BadName("a device's name")
+    if name == SECURITY:
+        raise BadName("the name of the security object")
     if re.search(rb"%(?![0-9A-F]{2})", name):
         raise BadName("a percent sign that encodes nothing")
     decoded = re.sub(rb"%([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), name)
@@ -190,6 +196,8 @@ def held_documents(collection, faults):
         return found
     for folder in entries(collection):
         where = shown(folder.name)
+        if folder.name == SECURITY and folder.is_file(follow_symlinks=False):
+            continue
         if not folder.is_dir(follow_symlinks=False):
             faults.append(f"extra file {where}")
             continue
@@ -311,6 +319,16 @@ class Server:
         raise RuntimeError(f"{true_id!r} cannot be read in bulk")
 
 
+def compare_security(server, collection, faults):
+    theirs = parse(server.ask("GET", "/_security").decode())
+    path = os.path.join(collection, SECURITY)
+    ours = read(path) if os.path.isfile(path) else b""
+    if not ours.endswith(b"\n"):
+        faults.append("the security object is not there, or not whole")
+    elif not same(parse(ours.decode()), theirs):
+        faults.append("the security object differs")
+
+
 STUB_KEYS = ("content_type", "revpos", "digest", "length", "stub")
 
 
@@ -318,6 +336,7 @@ def compare_with_server(url, collection):
     faults, attachments = [], 0
     server = Server(url)
     held = held_documents(os.fsencode(collection), faults)
+    compare_security(server, os.fsencode(collection), faults)
     documents = server.documents()
     compare_ids(documents, set(), held, faults)
     for true_id, body in documents.items():

@@ -234,7 +234,9 @@ class ServerCase(AnyComparison, Case):
             "/books/_all_docs": listing.encode(),
             "/books/_changes": feed.encode(),
             "/books/a%2Fb/n/1.txt": NOTE,
+            "/books/_security": b'{"admins":{"names":["ana"]},"n":1.0}\n',
         }
+        self.write("books/_security.json", '{"admins":{"names":["ana"]},"n":1.0}\n')
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -258,6 +260,14 @@ class ServerCase(AnyComparison, Case):
 
     def verdict(self):
         return self.ask("server", self.url, self.mirror / "books")
+
+    def test_another_security_object(self):
+        self.write("books/_security.json", '{"admins":{"names":["ana"]},"n":1}\n')
+        self.assert_fault("the security object differs")
+
+    def test_no_security_object(self):
+        (self.mirror / "books/_security.json").unlink()
+        self.assert_fault("the security object is not there")
 
     def test_a_server_that_does_not_answer_is_not_called_equal(self):
         self.assertEqual(self.ask("server", self.url + "-missing", self.mirror / "books")[0], 2)

@@ -70,6 +70,9 @@ pub struct Unwritten {
     /// The document; pouchdb-server may not say.
     #[serde(default)]
     pub id: Option<DocumentId>,
+    /// Which of its revisions, where the server says so.
+    #[serde(default)]
+    pub rev: Option<Revision>,
     /// Why it was not written: a word, or pouchdb-server's `true`.
     #[serde(default)]
     pub error: Option<Value>,
@@ -118,23 +121,25 @@ pub struct AllDocsValue {
     pub deleted: bool,
 }
 
-/// One entry of `_bulk_get`'s answer.
+/// One entry of `_bulk_get`'s answer; `D` is what is read of a document.
 #[derive(Debug, Deserialize)]
-pub struct BulkResult<'a> {
+#[serde(bound(deserialize = "D: Deserialize<'de>"))]
+pub struct BulkResult<'a, D> {
     /// The document. pouchdb-server groups the entries by it.
     #[serde(borrow)]
     pub id: Cow<'a, str>,
     /// What there is of it.
     #[serde(borrow)]
-    pub docs: Vec<BulkItem<'a>>,
+    pub docs: Vec<BulkItem<'a, D>>,
 }
 
 /// One revision in `_bulk_get`'s answer; pouchdb-server may answer `{}`.
-#[derive(Debug, Default, Deserialize)]
-pub struct BulkItem<'a> {
+#[derive(Debug, Deserialize)]
+#[serde(bound(deserialize = "D: Deserialize<'de>"))]
+pub struct BulkItem<'a, D> {
     /// The document.
-    #[serde(default, borrow)]
-    pub ok: Option<BulkDocument<'a>>,
+    #[serde(default = "Option::default")]
+    pub ok: Option<D>,
     /// Why there is none: `{"id","rev","error","reason"}`.
     #[serde(default, borrow)]
     pub error: Option<&'a RawValue>,
@@ -216,13 +221,28 @@ pub fn all_docs_rows(answer: &[u8]) -> Result<Vec<AllDocsRow<'_>>, Error> {
 }
 
 /// The entries of an answer of [`super::Database::bulk_get`].
-pub fn bulk_get_results(answer: &[u8]) -> Result<Vec<BulkResult<'_>>, Error> {
+pub fn bulk_get_results<'a, D: Deserialize<'a>>(
+    answer: &'a [u8],
+) -> Result<Vec<BulkResult<'a, D>>, Error> {
+    #[derive(Deserialize)]
+    #[serde(bound(deserialize = "D: Deserialize<'de>"))]
+    struct Answer<'a, D> {
+        #[serde(borrow)]
+        results: Vec<BulkResult<'a, D>>,
+    }
+    let answer: Answer<'a, D> =
+        serde_json::from_slice(answer).map_err(|e| unread("_bulk_get", &e))?;
+    Ok(answer.results)
+}
+
+/// The rows of an answer of [`super::Database::change_of`].
+pub fn changes_rows(answer: &[u8]) -> Result<Vec<&RawValue>, Error> {
     #[derive(Deserialize)]
     struct Answer<'a> {
         #[serde(borrow)]
-        results: Vec<BulkResult<'a>>,
+        results: Vec<&'a RawValue>,
     }
-    let answer: Answer<'_> = serde_json::from_slice(answer).map_err(|e| unread("_bulk_get", &e))?;
+    let answer: Answer<'_> = serde_json::from_slice(answer).map_err(|e| unread("_changes", &e))?;
     Ok(answer.results)
 }
 

@@ -27,6 +27,8 @@ pub struct Changes<'a> {
     pub since: Option<&'a str>,
     /// How they are to be told.
     pub feed: Feed,
+    /// Whether every leaf of a document's revisions is named, or the winner alone.
+    pub leaves: bool,
 }
 
 /// The shape of a change feed.
@@ -43,6 +45,21 @@ pub enum Feed {
         heartbeat: Duration,
     },
 }
+
+/// What comes with the revisions of a `_bulk_get`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum With {
+    /// The data of their attachments, inline.
+    Attachments,
+    /// Their histories, as `_revisions`; stubs of their attachments.
+    History,
+}
+
+/// Asks for bodies, and for stubs that tell how an attachment is kept.
+const WITH_BODIES: &str = "include_docs=true&att_encoding_info=true";
+
+/// Asks for all leaves of a document.
+const ALL_LEAVES: &str = "style=all_docs";
 
 /// An attachment's bytes, on their way.
 #[derive(Debug)]
@@ -82,7 +99,10 @@ impl Database {
 
     /// `GET /db/_changes` with each document's body and stubs of its attachments.
     pub async fn changes(&self, changes: Changes<'_>) -> Result<Body, Error> {
-        let mut query = vec!["include_docs=true&att_encoding_info=true".to_owned()];
+        let mut query = vec![WITH_BODIES.to_owned()];
+        if changes.leaves {
+            query.push(ALL_LEAVES.to_owned());
+        }
         let mut patience = None;
         match changes.feed {
             Feed::Normal { seq_interval: None } => {}
@@ -103,6 +123,27 @@ impl Database {
         self.client.send(request).await.map_err(|error| self.absent(error))
     }
 
+    /// `POST /db/_changes` with `filter=_doc_ids`: the newest change of this document, with all its
+    /// leaves. Read the answer with [`super::changes_rows`].
+    pub async fn change_of(&self, id: &DocumentId) -> Result<Bytes, Error> {
+        let ids = json(&serde_json::json!({ "doc_ids": [id] }))?;
+        let mut request = Request::post(self.path("/_changes")?, ids);
+        request.query = format!("filter=_doc_ids&{WITH_BODIES}&{ALL_LEAVES}");
+        self.client.read(request).await.map_err(|error| self.absent(error))
+    }
+
+    /// `GET /db/_security`: who may do what, as JSON text.
+    pub async fn security(&self) -> Result<Bytes, Error> {
+        self.client.read(Request::get(self.path("/_security")?)).await
+    }
+
+    /// `PUT /db/_security`.
+    pub async fn set_security(&self, security: Bytes) -> Result<(), Error> {
+        let mut request = Request::put(self.path("/_security")?);
+        request.upload = Some(security.into());
+        self.client.read(request).await.map(drop)
+    }
+
     /// `POST /db/_all_docs` with keys: the documents of these ids as they are now, in their order.
     /// Read the answer with [`super::all_docs_rows`].
     pub async fn all_docs(&self, ids: &[&DocumentId]) -> Result<Bytes, Error> {
@@ -111,7 +152,7 @@ impl Database {
             keys: &'a [&'a DocumentId],
         }
         let mut request = Request::post(self.path("/_all_docs")?, json(&Keys { keys: ids })?);
-        request.query = "include_docs=true&att_encoding_info=true".to_owned();
+        request.query = WITH_BODIES.to_owned();
         self.client.read(request).await.map_err(|error| self.absent(error))
     }
 
@@ -153,9 +194,13 @@ impl Database {
         Ok(results.into_iter().filter(|result| result.error.is_some()).collect())
     }
 
-    /// `POST /db/_bulk_get`: these revisions with all their attachments inline.
+    /// `POST /db/_bulk_get`: these revisions, `with` what more is wanted of them.
     /// Read the answer with [`super::bulk_get_results`].
-    pub async fn bulk_get(&self, wanted: &[(&DocumentId, &Revision)]) -> Result<Bytes, Error> {
+    pub async fn bulk_get(
+        &self,
+        wanted: &[(&DocumentId, &Revision)],
+        with: With,
+    ) -> Result<Bytes, Error> {
         #[derive(Serialize)]
         struct One<'a> {
             id: &'a DocumentId,
@@ -167,7 +212,10 @@ impl Database {
         }
         let docs = wanted.iter().map(|(id, rev)| One { id, rev }).collect();
         let mut request = Request::post(self.path("/_bulk_get")?, json(&Docs { docs })?);
-        request.query = "attachments=true".to_owned();
+        request.query = match with {
+            With::Attachments => "attachments=true".to_owned(),
+            With::History => "revs=true&att_encoding_info=true".to_owned(),
+        };
         self.client.read(request).await.map_err(|error| self.absent(error))
     }
 

@@ -12,7 +12,8 @@ use flate2::write::MultiGzDecoder;
 use futures_util::stream::{self, StreamExt};
 use md5::{Digest, Md5};
 
-use crate::client::couchdb::{Body, BulkItem, Database, bulk_get_results, can_address};
+use crate::client::couchdb::{Body, BulkDocument, BulkItem, Database, With};
+use crate::client::couchdb::{bulk_get_results, can_address};
 use crate::document::{Attachment, Content, DocumentId, Revision};
 use crate::source::{ByteStream, SourceError, Wanted};
 
@@ -181,11 +182,11 @@ async fn bulk(
     let mut documents: Vec<(&DocumentId, &Revision)> =
         wanted.iter().map(|one| (&one.id, &one.revision)).collect();
     documents.dedup();
-    let answer = database.bulk_get(&documents).await?;
+    let answer = database.bulk_get(&documents, With::Attachments).await?;
     // pouchdb-server regroups the results, so they are found by id and revision, not by order.
     let mut found: HashMap<(&str, &str, &str), Bytes> = HashMap::new();
     let mut refused: HashMap<&str, String> = HashMap::new();
-    let results = bulk_get_results(&answer)?;
+    let results = bulk_get_results::<BulkDocument<'_>>(&answer)?;
     for result in &results {
         for item in &result.docs {
             match item {

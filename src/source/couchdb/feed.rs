@@ -16,8 +16,8 @@ use super::origin::{Origin, RECREATED, is_number};
 use super::reader::{Heard, Reader};
 use super::row::{self, Bodiless, Row};
 use crate::client::couchdb::rows::{Frame, Shape};
-use crate::client::couchdb::{Changes, Database, DatabaseInfo, Feed as FeedShape, bounded};
-use crate::document::{Anchor, Change, Position};
+use crate::client::couchdb::{Body, Changes, Database, DatabaseInfo, Feed as FeedShape, bounded};
+use crate::document::{Anchor, Change, Kept, Position};
 use crate::source::{FeedEvent, Mode, Progress, Since, SourceError, Unreadable};
 
 /// At most so many rows of a catch-up stand between two that tell their place: CouchDB is half as
@@ -35,12 +35,14 @@ const PROGRESS_INTERVAL: u64 = 1000;
 pub(super) fn events(
     database: Database,
     timings: Timings,
+    kept: Kept,
     since: Since,
     mode: Mode,
 ) -> BoxStream<'static, Result<FeedEvent, SourceError>> {
     let feed = Feed {
         database,
         timings,
+        kept,
         mode,
         origin: Origin::counting(),
         scan: false,
@@ -80,6 +82,8 @@ struct CatchUp {
 struct Feed {
     database: Database,
     timings: Timings,
+    /// What is wanted beside the winning revisions.
+    kept: Kept,
     mode: Mode,
     origin: Origin,
     /// Whether the feed is read as a full listing.
@@ -196,9 +200,14 @@ impl Feed {
     ) -> Result<State, SourceError> {
         let seq_interval = (!self.origin.counts()).then_some(self.interval);
         let feed = FeedShape::Normal { seq_interval };
-        let body = self.database.changes(Changes { since, feed }).await?;
+        let body = self.ask_for(since, feed).await?;
         let reader = Reader::new(body, Shape::Normal);
         Ok(State::CatchingUp(Box::new(CatchUp { reader, recognise })))
+    }
+
+    async fn ask_for(&self, since: Option<&str>, feed: FeedShape) -> Result<Body, SourceError> {
+        let leaves = self.kept.revisions;
+        Ok(self.database.changes(Changes { since, feed, leaves }).await?)
     }
 
     /// Fails if the database does not know the change that stood at this position.
@@ -303,8 +312,7 @@ impl Feed {
     /// Opens a continuous feed from where we are.
     async fn follow(&mut self) -> Result<State, SourceError> {
         let feed = FeedShape::Continuous { heartbeat: self.timings.heartbeat };
-        let since = self.token.as_deref();
-        let body = self.database.changes(Changes { since, feed }).await?;
+        let body = self.ask_for(self.token.as_deref(), feed).await?;
         self.checked = Instant::now();
         Ok(State::Following(Box::new(Reader::new(body, Shape::Continuous))))
     }
@@ -404,7 +412,7 @@ impl Feed {
     async fn fetch(&self, reader: &Reader, row: Bodiless) -> Result<FeedEvent, SourceError> {
         let mut pauses = self.timings.lag.iter();
         loop {
-            let reason = match lookup::find(&self.database, &row.id).await? {
+            let reason = match lookup::find(&self.database, &row.id, self.kept).await? {
                 Found::Change(change) => {
                     return Ok(FeedEvent::Change(Change { position: row.position, ..change }));
                 }

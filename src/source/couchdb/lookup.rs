@@ -4,11 +4,14 @@
 
 use std::collections::HashMap;
 
-use crate::client::couchdb::{Database, all_docs_rows, bounded};
-use crate::document::{Anchor, Change, DocumentId, DocumentState};
+use bytes::Bytes;
+
+use crate::client::couchdb::{Database, all_docs_rows, bounded, changes_rows};
+use crate::document::{Anchor, Change, DocumentId, DocumentState, Kept};
 use crate::source::{Reading, SourceError};
 
-use super::row;
+use super::origin::Origin;
+use super::row::{self, Row};
 
 /// What the server has of a document.
 pub(super) enum Found {
@@ -21,8 +24,12 @@ pub(super) enum Found {
 }
 
 /// The newest state of a document, as a source's answer.
-pub(super) async fn document(database: &Database, id: &DocumentId) -> Result<Reading, SourceError> {
-    match find(database, id).await? {
+pub(super) async fn document(
+    database: &Database,
+    id: &DocumentId,
+    kept: Kept,
+) -> Result<Reading, SourceError> {
+    match find(database, id, kept).await? {
         Found::Change(change) => Ok(Reading::Found(change)),
         Found::Nothing => Ok(Reading::Unknown),
         Found::Unreadable(reason) => Err(SourceError::transient(format!(
@@ -32,8 +39,38 @@ pub(super) async fn document(database: &Database, id: &DocumentId) -> Result<Rea
     }
 }
 
-/// The newest state of a document.
-pub(super) async fn find(database: &Database, id: &DocumentId) -> Result<Found, SourceError> {
+/// The newest state of a document, with what is kept beside a live winner.
+pub(super) async fn find(
+    database: &Database,
+    id: &DocumentId,
+    kept: Kept,
+) -> Result<Found, SourceError> {
+    match kept == Kept::default() {
+        true => find_winner(database, id).await,
+        false => find_change(database, id).await,
+    }
+}
+
+/// The newest change of a document, as the feed tells it.
+async fn find_change(database: &Database, id: &DocumentId) -> Result<Found, SourceError> {
+    let answer = database.change_of(id).await?;
+    let rows = changes_rows(&answer)?;
+    let Some(text) = rows.last() else { return Ok(Found::Nothing) };
+    let text: Bytes = answer.slice_ref(text.get().as_bytes());
+    let place = || format!("the newest change of `{id}` in {}", database.url());
+    let row = row::read(&text, &Origin::counting(), place)
+        .map_err(|error| SourceError::transient(format!("{} is not JSON: {error}", place())))?;
+    Ok(match row {
+        Row::Change(change) if change.id == *id => {
+            Found::Change(Change { position: None, ..change })
+        }
+        Row::Unreadable(row) => Found::Unreadable(row.reason),
+        _ => Found::Unreadable("the server knows it and does not send it".to_owned()),
+    })
+}
+
+/// The newest state of a document, without its other leaves.
+async fn find_winner(database: &Database, id: &DocumentId) -> Result<Found, SourceError> {
     let answer = database.all_docs(&[id]).await?;
     let rows = all_docs_rows(&answer)?;
     let Some(row) = rows.into_iter().find(|row| row.key == id.as_str()) else {
@@ -55,7 +92,7 @@ pub(super) async fn find(database: &Database, id: &DocumentId) -> Result<Found, 
     Ok(match made {
         Ok((state, own)) => {
             let revision = own.unwrap_or(value.rev);
-            Found::Change(Change { id: id.clone(), revision, position: None, state })
+            Found::Change(Change { id: id.clone(), revision, position: None, others: None, state })
         }
         Err(reason) => Found::Unreadable(reason),
     })
@@ -87,7 +124,7 @@ pub(super) async fn disowned(
 
 /// Whether the change is still the newest of its document.
 pub(super) async fn is_current(database: &Database, anchor: &Anchor) -> Result<bool, SourceError> {
-    let found = find(database, &anchor.id).await?;
+    let found = find_winner(database, &anchor.id).await?;
     Ok(matches!(found, Found::Change(change) if change.revision == anchor.revision))
 }
 
@@ -99,7 +136,7 @@ async fn is_forgotten(database: &Database, anchor: &Anchor) -> Result<bool, Sour
         Err(error) if error.is_transient() => return Err(error.into()),
         Err(_) => return Ok(false),
     };
-    let Found::Change(change) = find(database, &anchor.id).await? else { return Ok(false) };
+    let Found::Change(change) = find_winner(database, &anchor.id).await? else { return Ok(false) };
     let generations = change.revision.generation().zip(anchor.revision.generation());
     Ok(generations.is_some_and(|(now, then)| now >= then.saturating_add(limit)))
 }

@@ -3,6 +3,7 @@
 //! It must not know how HTTP is spoken, which is the client's, nor what becomes of a change.
 
 mod attachments;
+mod branches;
 mod feed;
 mod lookup;
 mod origin;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use serde_json::value::RawValue;
 
 use super::{
     ByteStream, FeedEvent, Mode, Reading, Selection, Since, Source, SourceError, Store, StoreEvent,
@@ -24,7 +26,7 @@ use super::{
 use crate::client::couchdb::{
     Address, BadAddress, Client, Credentials, Database, Error, Kind, Patience,
 };
-use crate::document::{Attachment, CollectionName, DocumentId, Position, Revision};
+use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position, Revision};
 
 /// What a [`CouchStore`] is made from.
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ pub struct CouchOptions {
     pub credentials: Option<Credentials>,
     /// Which databases.
     pub databases: Databases,
+    /// What is read beside the winning revisions.
+    pub kept: Kept,
     /// How long things may take, and how often they are done.
     pub timings: Timings,
 }
@@ -56,6 +60,7 @@ impl CouchOptions {
             address: given.address,
             credentials: given.credentials,
             databases: given.database.map_or(Databases::Selected(selection), Databases::One),
+            kept: Kept::default(),
             timings: Timings::default(),
         })
     }
@@ -102,15 +107,16 @@ impl Default for Timings {
 pub struct CouchStore {
     client: Client,
     databases: Databases,
+    kept: Kept,
     timings: Timings,
 }
 
 impl CouchStore {
     /// The store at a server. Does no I/O.
     pub fn new(options: CouchOptions) -> Result<Self, SourceError> {
-        let CouchOptions { address, credentials, databases, timings } = options;
+        let CouchOptions { address, credentials, databases, kept, timings } = options;
         let client = Client::new(address, credentials, timings.patience)?;
-        Ok(Self { client, databases, timings })
+        Ok(Self { client, databases, kept, timings })
     }
 
     /// The wanted databases that the server has now.
@@ -161,7 +167,8 @@ impl Store for CouchStore {
     }
 
     fn open(&self, collection: &CollectionName) -> Arc<dyn Source> {
-        Arc::new(CouchSource { database: self.client.database(collection), timings: self.timings })
+        let database = self.client.database(collection);
+        Arc::new(CouchSource { database, kept: self.kept, timings: self.timings })
     }
 }
 
@@ -231,6 +238,7 @@ impl Listing {
 #[derive(Clone, Debug)]
 struct CouchSource {
     database: Database,
+    kept: Kept,
     timings: Timings,
 }
 
@@ -240,7 +248,7 @@ impl Source for CouchSource {
         since: Since,
         mode: Mode,
     ) -> BoxStream<'static, Result<FeedEvent, SourceError>> {
-        feed::events(self.database.clone(), self.timings, since, mode)
+        feed::events(self.database.clone(), self.timings, self.kept, since, mode)
     }
 
     fn document<'a>(
@@ -248,7 +256,7 @@ impl Source for CouchSource {
         id: &'a DocumentId,
         _position: Option<&'a Position>,
     ) -> BoxFuture<'a, Result<Reading, SourceError>> {
-        Box::pin(lookup::document(&self.database, id))
+        Box::pin(lookup::document(&self.database, id, self.kept))
     }
 
     fn attachment<'a>(
@@ -265,6 +273,29 @@ impl Source for CouchSource {
         wanted: &'a [Wanted],
     ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>> {
         Box::pin(attachments::many(&self.database, wanted))
+    }
+
+    fn branches<'a>(
+        &'a self,
+        wanted: &'a [(DocumentId, Revision)],
+    ) -> BoxFuture<'a, Result<Vec<Result<Branch, SourceError>>, SourceError>> {
+        Box::pin(branches::many(&self.database, wanted))
+    }
+
+    fn security(&self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>> {
+        Box::pin(async {
+            let answer = self.database.security().await?;
+            let object: Result<&RawValue, _> = serde_json::from_slice(&answer);
+            match object {
+                Ok(object) if object.get().starts_with('{') => {
+                    Ok(Some(answer.slice_ref(object.get().as_bytes())))
+                }
+                _ => Err(SourceError::permanent(format!(
+                    "the security object of {} is no JSON object",
+                    self.database.url()
+                ))),
+            }
+        })
     }
 }
 

@@ -14,7 +14,8 @@ use serde_json::value::RawValue;
 
 use super::origin::Origin;
 use crate::document::{
-    Anchor, Attachment, Change, Content, Document, DocumentId, DocumentState, Position, Revision,
+    Anchor, Attachment, Branch, Change, Content, Document, DocumentId, DocumentState, Position,
+    Revision,
 };
 use crate::source::Unreadable;
 
@@ -87,41 +88,43 @@ pub(super) fn read(
             return Ok(Row::End(fields.last_seq.map(|seq| seq.get().into())));
         }
     }
-    let revision = fields.changes.and_then(first_revision);
+    let leaves = fields.changes.and_then(leaves).unwrap_or_default();
+    let deleted = fields.deleted.is_some_and(|raw| raw.get() == "true");
+    let made = id.as_ref().zip(fields.doc).map(|(id, doc)| state(row, doc, deleted, id));
+    let own = made.as_ref().and_then(|made| made.as_ref().ok()?.1.as_ref());
+    // pouchdb-server does not name the winner first. A body may be newer than its row.
+    let named = own.filter(|own| leaves.contains(own)).or(leaves.first()).cloned();
     let position = fields.seq.map(|seq| {
-        let anchor = id.clone().zip(revision.clone());
+        let anchor = id.clone().zip(named.clone());
         origin.within(seq.get().into(), anchor.map(|(id, revision)| Anchor { id, revision }))
     });
-    let unreadable = |id, revision, position, reason: String| {
-        Ok(Row::Unreadable(Unreadable { id, revision, place: place(), position, reason }))
+    let unreadable = |id, revision, position, reason: &str| {
+        let (place, reason) = (place(), reason.to_owned());
+        Ok(Row::Unreadable(Unreadable { id, revision, place, position, reason }))
     };
     let Some(id) = id else {
-        return unreadable(None, revision, position, "the row names no document".to_owned());
+        return unreadable(None, named, position, "the row names no document");
     };
-    let deleted = fields.deleted.is_some_and(|raw| raw.get() == "true");
-    let made = match fields.doc {
-        None => match revision {
-            Some(revision) if deleted => {
-                let state = DocumentState::Deleted(None);
-                return Ok(Row::Change(Change { id, revision, position, state }));
-            }
-            Some(revision) => return Ok(Row::Bodiless(Bodiless { id, revision, position })),
-            None => Err("the row names no revision".to_owned()),
-        },
-        Some(doc) => state(row, doc, deleted, &id).and_then(|(state, own)| {
-            // The body may be newer than the row: then the revision is the body's.
-            let revision = own.or_else(|| revision.clone()).ok_or("the row names no revision")?;
-            Ok((revision, state))
-        }),
-    };
-    match made {
-        Ok((revision, state)) => Ok(Row::Change(Change { id, revision, position, state })),
-        Err(reason) => {
-            let revision = fields.changes.and_then(first_revision);
-            unreadable(Some(id), revision, position, reason)
+    let (state, own) = match made {
+        Some(Ok(made)) => made,
+        Some(Err(reason)) => return unreadable(Some(id), named, position, &reason),
+        None if deleted => (DocumentState::Deleted(None), None),
+        None => {
+            return match named {
+                Some(revision) => Ok(Row::Bodiless(Bodiless { id, revision, position })),
+                None => unreadable(Some(id), None, position, NO_REVISION),
+            };
         }
-    }
+    };
+    let Some(revision) = own.or(named) else {
+        return unreadable(Some(id), None, position, NO_REVISION);
+    };
+    let others = others(leaves, &revision);
+    Ok(Row::Change(Change { id, revision, position, others, state }))
 }
+
+/// What is wrong with a row that tells no revision.
+const NO_REVISION: &str = "the row names no revision";
 
 /// The state that a body makes, and the revision that the body names. `whole` holds the body.
 pub(super) fn state(
@@ -139,14 +142,29 @@ pub(super) fn state(
         return Err(format!("the body is another document's, `{other}`"));
     }
     let revision = head.revision.map(|revision| Revision::from(revision.as_ref()));
+    let attachments = head.attachments.map_or(Ok(Vec::new()), Stubs::into_attachments);
     if deleted || head.deleted {
-        return Ok((DocumentState::Deleted(Some(body)), revision));
+        // What a tombstone says of attachments must not keep a document from being deleted.
+        let attachments = attachments.unwrap_or_default();
+        return Ok((DocumentState::Deleted(Some(Document { body, attachments })), revision));
     }
-    let attachments = match head.attachments {
-        Some(stubs) => stubs.into_attachments()?,
-        None => Vec::new(),
+    Ok((DocumentState::Present(Document { body, attachments: attachments? }), revision))
+}
+
+/// A revision as a server sends it with its history: `body` has a `_revisions`.
+pub(super) fn branch(
+    whole: &Bytes,
+    body: &RawValue,
+    id: &DocumentId,
+    history: &RawValue,
+) -> Result<Branch, String> {
+    let (state, revision) = state(whole, body, false, id)?;
+    let revision = revision.ok_or("the body names no revision")?;
+    let history = whole.slice_ref(history.get().as_bytes());
+    let (DocumentState::Present(document) | DocumentState::Deleted(Some(document))) = state else {
+        return Err("the body is not there".to_owned());
     };
-    Ok((DocumentState::Present(Document { body, attachments }), revision))
+    Ok(Branch { revision, history, document })
 }
 
 /// The fields of a row, in any order; of a repeated one the last counts, and `null` is absence.
@@ -316,14 +334,22 @@ impl Stubs {
     }
 }
 
-/// The revision of the winner in a row's `changes`.
-fn first_revision(changes: &RawValue) -> Option<Revision> {
+/// The revisions in a row's `changes`: the winner alone, or every leaf.
+fn leaves(changes: &RawValue) -> Option<Vec<Revision>> {
     #[derive(Deserialize)]
     struct One {
         rev: Revision,
     }
     let changes: Vec<One> = serde_json::from_str(changes.get()).ok()?;
-    changes.into_iter().next().map(|one| one.rev)
+    Some(changes.into_iter().map(|one| one.rev).collect())
+}
+
+/// The leaves beside this one. Where the body is newer than the row, what the row says of the leaves
+/// is out of date; a row that is newer still follows.
+fn others(mut leaves: Vec<Revision>, revision: &Revision) -> Option<Vec<Revision>> {
+    let place = leaves.iter().position(|leaf| leaf == revision)?;
+    leaves.swap_remove(place);
+    Some(leaves)
 }
 
 /// A JSON string as a value; `None` for anything else.

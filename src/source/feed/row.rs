@@ -142,7 +142,9 @@ impl Row<'_> {
         around: &Surroundings<'_>,
     ) -> Result<Change, Broken> {
         match self.state(owner, around) {
-            Ok(state) => Ok(Change { id: self.id, revision: self.revision, position, state }),
+            Ok(state) => {
+                Ok(Change { id: self.id, revision: self.revision, position, others: None, state })
+            }
             Err(fault) => Err(Broken {
                 id: Some(self.id),
                 revision: Some(self.revision),
@@ -164,10 +166,10 @@ impl Row<'_> {
             (None, Some(owner)) => owner.slice_ref(self.text[doc].as_bytes()),
             (None, None) => Bytes::copy_from_slice(self.text[doc].as_bytes()),
         };
-        Ok(if self.deleted {
-            DocumentState::Deleted(Some(body))
-        } else {
-            DocumentState::Present(Document { body, attachments: taken.attachments })
+        let document = Document { body, attachments: taken.attachments };
+        Ok(match self.deleted {
+            true => DocumentState::Deleted(Some(document)),
+            false => DocumentState::Present(document),
         })
     }
 }

@@ -36,6 +36,19 @@ fn the_revision_is_the_bodys_and_the_anchor_the_rows() {
 }
 
 #[test]
+fn the_other_leaves_are_told_unless_the_body_is_newer_than_its_row() {
+    let row = |own: &str| {
+        changed(&format!(
+            r#"{{"id":"a","changes":[{{"rev":"3-l"}},{{"rev":"3-w"}},{{"rev":"2-d"}}],"doc":{{"_id":"a","_rev":"{own}"}}}}"#
+        ))
+    };
+    let mut others = row("3-w").others.unwrap();
+    others.sort();
+    assert_eq!(others, ["2-d".into(), "3-l".into()]);
+    assert!(row("4-n").others.is_none());
+}
+
+#[test]
 fn a_body_is_a_slice_of_its_row() {
     let text = r#"{"id":"a","changes":[{"rev":"1-a"}],"doc":{"_id":"a","n":1e400,"n":1.0}}"#;
     let row = Bytes::copy_from_slice(text.as_bytes());

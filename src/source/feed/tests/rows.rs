@@ -50,8 +50,8 @@ async fn what_couchdb_answers_is_taken_as_it_is() {
         let changes = changes(events);
         assert_eq!(changes.len(), 8);
         let gone = changes.last().unwrap();
-        let DocumentState::Deleted(Some(body)) = &gone.state else { panic!("{gone:?}") };
-        assert!(body.ends_with(b"\"why\":\"kept\",\"_deleted\":true}"));
+        let DocumentState::Deleted(Some(tombstone)) = &gone.state else { panic!("{gone:?}") };
+        assert!(tombstone.body.ends_with(b"\"why\":\"kept\",\"_deleted\":true}"));
     }
 }
 

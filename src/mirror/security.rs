@@ -1,0 +1,42 @@
+//! Who may do what with a collection, beside its documents: the source's own words in a file.
+
+use std::io::Read;
+
+use super::collection::Collection;
+use super::error::MirrorError;
+use super::layout::SECURITY;
+use super::sync::Sync;
+
+impl Collection {
+    /// Whether the collection's folder says just this of who may do what.
+    pub fn holds_security(&self, security: &[u8]) -> Result<bool, MirrorError> {
+        let held = match self.folder.open_file(SECURITY)? {
+            Some(mut file) => {
+                let mut text = Vec::new();
+                let path = || self.folder.path().join(SECURITY);
+                file.read_to_end(&mut text)
+                    .map_err(|error| MirrorError::io("read", path(), error))?;
+                text
+            }
+            None => Vec::new(),
+        };
+        Ok(held.strip_suffix(b"\n") == Some(&*self.mirror.laid_out(security)))
+    }
+
+    /// Writes durably who may do what with the collection, a JSON object.
+    pub fn write_security(&self, security: &[u8]) -> Result<(), MirrorError> {
+        let mirror = &*self.mirror;
+        let temporary = mirror.temporary_name(&self.encoded);
+        mirror.stage_text(&temporary, security, Sync::Each)?;
+        mirror
+            .staging
+            .rename(&temporary, &self.folder, SECURITY)
+            .map_err(|error| self.folder.error("rename to", SECURITY, error))?;
+        self.folder.sync()
+    }
+
+    /// Where it stands, relative to the mirror.
+    pub fn security_path(&self) -> String {
+        format!("{}/{SECURITY}", self.encoded)
+    }
+}

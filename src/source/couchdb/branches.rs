@@ -1,0 +1,102 @@
+//! Revisions with their histories, many at once: what a feed of winners does not tell.
+//!
+//! It must not know what becomes of them.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::row;
+use crate::client::couchdb::{BulkItem, Database, Kind, With, bounded, bulk_get_results};
+use crate::document::{Branch, DocumentId, Revision};
+use crate::source::SourceError;
+
+/// How many revisions one request asks for.
+const AT_ONCE: usize = 100;
+
+/// Reads these revisions, in their order.
+pub(super) async fn many(
+    database: &Database,
+    wanted: &[(DocumentId, Revision)],
+) -> Result<Vec<Result<Branch, SourceError>>, SourceError> {
+    let mut branches = Vec::with_capacity(wanted.len());
+    let mut parts: Vec<&[(DocumentId, Revision)]> = wanted.chunks(AT_ONCE).rev().collect();
+    while let Some(part) = parts.pop() {
+        let asked: Vec<_> = part.iter().map(|(id, revision)| (id, revision)).collect();
+        match database.bulk_get(&asked, With::History).await {
+            Ok(answer) => branches.extend(read(database, part, &answer)?),
+            Err(error) if error.kind() == Kind::TooLarge && part.len() > 1 => {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second, first]);
+            }
+            Err(error) if error.kind() == Kind::TooLarge => branches.push(Err(error.into())),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(branches)
+}
+
+fn read(
+    database: &Database,
+    wanted: &[(DocumentId, Revision)],
+    answer: &Bytes,
+) -> Result<Vec<Result<Branch, SourceError>>, SourceError> {
+    // pouchdb-server regroups the results, so they are found by id and revision, not by order.
+    let mut found: HashMap<(DocumentId, Revision), Result<Branch, String>> = HashMap::new();
+    let mut refused: HashMap<&str, String> = HashMap::new();
+    let results = bulk_get_results::<&RawValue>(answer)?;
+    for result in &results {
+        let id = DocumentId::from(&*result.id);
+        for item in &result.docs {
+            match item {
+                BulkItem { ok: Some(body), .. } => match branch(answer, body, &id) {
+                    Ok((revision, branch)) => _ = found.insert((id.clone(), revision), branch),
+                    Err(reason) => _ = refused.insert(&result.id, reason),
+                },
+                BulkItem { error: Some(error), .. } => {
+                    refused.insert(&result.id, format!("the server says {}", bounded(error.get())));
+                }
+                _ => {}
+            }
+        }
+    }
+    let one = |one: &(DocumentId, Revision)| {
+        let (id, revision) = one;
+        let subject = || format!("revision {revision} of `{id}` in {}", database.url());
+        match found.remove(one) {
+            Some(Ok(branch)) => Ok(branch),
+            Some(Err(reason)) => {
+                Err(SourceError::permanent(format!("{} cannot be read: {reason}", subject())))
+            }
+            None => {
+                let why = refused.get(id.as_str()).map(|why| format!(" ({why})"));
+                let what = format!("{} is not there{}", subject(), why.unwrap_or_default());
+                Err(SourceError::missing(what))
+            }
+        }
+    };
+    Ok(wanted.iter().map(one).collect())
+}
+
+/// The revision that a body is of, and what it comes to.
+fn branch(
+    answer: &Bytes,
+    body: &RawValue,
+    id: &DocumentId,
+) -> Result<(Revision, Result<Branch, String>), String> {
+    #[derive(Deserialize)]
+    struct Names<'a> {
+        #[serde(rename = "_rev")]
+        revision: Revision,
+        #[serde(rename = "_revisions", default, borrow)]
+        history: Option<&'a RawValue>,
+    }
+    let names: Names<'_> = serde_json::from_str(body.get()).map_err(|error| error.to_string())?;
+    let branch = names
+        .history
+        .ok_or_else(|| "it comes without its history".to_owned())
+        .and_then(|history| row::branch(answer, body, id, history));
+    Ok((names.revision, branch))
+}
