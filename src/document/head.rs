@@ -62,8 +62,8 @@ impl<'de> Deserialize<'de> for Head<'de> {
                 let mut head = Head::default();
                 while let Some(Key(key)) = map.next_key()? {
                     match &*key {
-                        "_id" => head.id = Some(map.next_value::<Key<'de>>()?.0),
-                        "_rev" => head.revision = Some(map.next_value::<Key<'de>>()?.0),
+                        "_id" => head.id = Some(map.next_value::<Text<'de>>()?.0),
+                        "_rev" => head.revision = Some(map.next_value::<Text<'de>>()?.0),
                         "_attachments" => head.attachments = Some(map.next_value()?),
                         _ => {
                             map.next_value::<IgnoredAny>()?;
@@ -78,10 +78,42 @@ impl<'de> Deserialize<'de> for Head<'de> {
     }
 }
 
+/// A member's key, borrowed where it has no escapes.
+///
+/// JSON takes keys that are no text: half a surrogate pair, `"\ud800"`. What is no text in it is
+/// replaced, so that such a key is none of those that we look for, and no obstacle either.
+#[derive(Debug)]
+pub struct Key<'a>(pub Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+
+        impl<'de> Visitor<'de> for Bytes {
+            type Value = Key<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(Key(String::from_utf8_lossy(bytes)))
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                Ok(Key(String::from_utf8_lossy(bytes).into_owned().into()))
+            }
+        }
+
+        // As text serde_json refuses half a pair; as bytes it does not.
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
 /// A string that is borrowed where it has no escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
@@ -95,6 +127,15 @@ mod tests {
         assert_eq!(head.revision.as_deref(), Some("1-a"));
         let stub = &head.stubs()["f"];
         assert_eq!((stub.digest.as_deref(), stub.length), (Some("md5-x"), Some(3)));
+    }
+
+    #[test]
+    fn keys_that_are_no_text_are_no_obstacle() {
+        let body =
+            br#"{"\ud800":1,"\udc00_id":2,"_i\u0064":"d","":3,"_attachments":{"f":{"length":3}}}"#;
+        let head = Head::read(body).unwrap();
+        assert_eq!(head.id.as_deref(), Some("d"));
+        assert_eq!(head.stubs()["f"].length, Some(3));
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod head;
 mod selection;
 
 pub use branch::Branch;
-pub use head::{Head, Stub};
+pub use head::{Head, Key, Stub};
 pub use selection::{BadGlob, Selection};
 
 /// Declares a cheaply cloned, immutable string with a meaning of its own.

@@ -13,7 +13,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::document::{DocumentId, Revision};
+use crate::document::{DocumentId, Key, Revision};
 
 /// A document's text in pieces, so that no attachment has to be in memory.
 #[derive(Clone, Debug)]
@@ -288,7 +288,7 @@ impl<'de> Deserialize<'de> for Anatomy<'de> {
                         }
                         "_rev" => {
                             let raw: &RawValue = map.next_value()?;
-                            let text: Key<'de> = serde_json::from_str(raw.get())
+                            let text: Name<'de> = serde_json::from_str(raw.get())
                                 .map_err(serde::de::Error::custom)?;
                             found.revision = Some(text.0);
                             found.revisions.push(raw);
@@ -326,7 +326,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
-                while let Some((Key(key), value)) = map.next_entry()? {
+                while let Some((Name(key), value)) = map.next_entry()? {
                     members.push((key, value));
                 }
                 Ok(Members(members))
@@ -339,7 +339,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
 /// A string that is borrowed where it has no escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
@@ -369,6 +369,12 @@ mod tests {
     #[test]
     fn a_body_without_attachments_comes_out_as_it_went_in() {
         let body = r#" { "_id" : "d","n":1e400,"n":123456789012345678901234567890 , "_rev":"1-a","z":1.0} "#;
+        assert_eq!(shown(body, Stubs::Server, None), body);
+    }
+
+    #[test]
+    fn a_key_that_is_no_text_comes_out_as_it_went_in() {
+        let body = r#"{"_id":"d","_rev":"1-a","\ud800":"\udc00"}"#;
         assert_eq!(shown(body, Stubs::Server, None), body);
     }
 

@@ -6,12 +6,12 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::error::{Error, bounded};
-use crate::document::{DocumentId, Revision};
+use crate::document::{DocumentId, Key, Revision};
 
 /// What a server says of itself.
 #[derive(Clone, Debug, Deserialize)]
@@ -149,13 +149,11 @@ pub struct BulkItem<'a, D> {
 }
 
 /// A document with its attachments inline.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub struct BulkDocument<'a> {
     /// Which revision it is.
-    #[serde(rename = "_rev")]
     pub revision: Revision,
     /// Its attachments.
-    #[serde(rename = "_attachments", default, borrow)]
     pub attachments: BulkAttachments<'a>,
 }
 
@@ -184,6 +182,34 @@ impl BulkAttachment<'_> {
             }
             plain => engine.decode(plain).ok(),
         }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for BulkDocument<'a> {
+    /// By hand, because the keys of a body need not be text, which what serde derives refuses.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = BulkDocument<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a document")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let (mut revision, mut attachments) = (None, BulkAttachments::default());
+                while let Some(Key(key)) = map.next_key()? {
+                    match &*key {
+                        "_rev" => revision = Some(map.next_value()?),
+                        "_attachments" => attachments = map.next_value()?,
+                        _ => _ = map.next_value::<IgnoredAny>()?,
+                    }
+                }
+                let revision = revision.ok_or_else(|| A::Error::missing_field("_rev"))?;
+                Ok(BulkDocument { revision, attachments })
+            }
+        }
+        deserializer.deserialize_map(Members)
     }
 }
 
@@ -248,4 +274,20 @@ pub fn changes_rows(answer: &[u8]) -> Result<Vec<&RawValue>, Error> {
 
 fn unread(endpoint: &str, error: &serde_json::Error) -> Error {
     Error::transient(format!("the answer of {endpoint} is not understood: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_whose_keys_are_no_text_is_read_in_bulk() {
+        let answer = br#"{"results":[{"id":"d","docs":[{"ok":{"\ud800":"\udc00","_rev":"1-a",
+            "_attachments":{"f":{"data":"YQ=="}}}}]}]}"#;
+        let results = bulk_get_results(answer).unwrap();
+        let document = results[0].docs[0].ok.as_ref().unwrap();
+        assert_eq!(document.revision.as_str(), "1-a");
+        assert_eq!(document.attachments.0[0].1.bytes().unwrap(), b"a");
+        assert!(bulk_get_results(br#"{"results":[{"id":"d","docs":[{"ok":{}}]}]}"#).is_err());
+    }
 }

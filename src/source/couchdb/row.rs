@@ -14,8 +14,8 @@ use serde_json::value::RawValue;
 
 use super::origin::Origin;
 use crate::document::{
-    Anchor, Attachment, Branch, Change, Content, Document, DocumentId, DocumentState, Position,
-    Revision,
+    Anchor, Attachment, Branch, Change, Content, Document, DocumentId, DocumentState, Key,
+    Position, Revision,
 };
 use crate::source::Unreadable;
 
@@ -217,11 +217,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
-/// A key that is borrowed where it has no escapes.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
-
 /// What a body says of itself.
 #[derive(Default)]
 struct Head<'a> {
@@ -359,5 +354,8 @@ fn text<T: serde::de::DeserializeOwned>(raw: &RawValue) -> Option<T> {
 
 /// A JSON string, borrowed where it has no escapes.
 fn borrowed(raw: &RawValue) -> Option<Cow<'_, str>> {
-    serde_json::from_str::<Key<'_>>(raw.get()).ok().map(|key| key.0)
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|text| text.0)
 }

@@ -69,6 +69,14 @@ fn only_a_key_at_the_top_of_a_body_names_attachments_or_a_deletion() {
 }
 
 #[test]
+fn behind_a_key_that_is_no_text_attachments_are_found() {
+    let text = r#"{"id":"a","changes":[{"rev":"1-a"}],"doc":{"\ud800":1,
+        "_attachments":{"f":{"digest":"md5-x","length":3,"stub":true}},"_id":"a","_rev":"1-a"}}"#;
+    let DocumentState::Present(document) = changed(text).state else { panic!("deleted") };
+    assert_eq!(document.attachments.len(), 1);
+}
+
+#[test]
 fn a_tombstone_may_have_a_body_or_none() {
     let with = r#"{"id":"a","changes":[{"rev":"2-a"}],"deleted":true,"doc":{"_id":"a","_deleted":true,"why":1}}"#;
     let without = r#"{"id":"a","changes":[{"rev":"2-a"}],"deleted":true,"doc":null}"#;
