@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import fake
 import oracle
 
 NOTE = b"a note\n"
@@ -376,6 +377,30 @@ class NameCase(unittest.TestCase):
         for name in [b".", b"..", b".x", b"x.", b"x ", b"CON", b"nul.txt", b"a:b", b"%2f", b"%zz", b"a~b", b"\xff", b"a" * 201, b"a\nb"]:
             with self.assertRaises(oracle.BadName, msg=name):
                 oracle.decode_name(name)
+
+
+class AttachmentCase(unittest.TestCase):
+    def test_attachments_whose_shortened_names_begin_alike_are_told_apart_by_their_bytes(self):
+        wanted = {"a" * 300: b"one", "a" * 301: b"other"}
+        files = {b"a" * 167 + b"~" + digit * 32: data for digit, data in [(b"0", b"other"), (b"1", b"one")]}
+        faults = []
+        self.assertEqual(oracle.compare_attachments("id", wanted, files, faults), 2)
+        self.assertEqual(faults, [])
+        oracle.compare_attachments("id", {**wanted, "a" * 300: b"third"}, files, faults)
+        self.assertTrue(faults, "yet a third one is found")
+
+    def test_an_attachment_that_no_url_spells_is_that_of_the_revision_asked_for(self):
+        server = fake.Fake()
+        self.addCleanup(server.close)
+        entry = '{"_id":"d","_rev":"%s","_attachments":{"a//b":{"data":"%s"}}}'
+        leaves = {rev: oracle.parse(entry % (rev, data)) for rev, data in [("1-a", "bG9zZXM="), ("2-b", "d2lucw==")]}
+        server.databases["books"] = {"d": leaves}
+        books = oracle.Server(server.url("books"))
+        self.addCleanup(lambda: books.connection.close())
+        self.assertEqual(books.attachment("d", "2-b", "a//b"), b"wins")
+        self.assertEqual(books.attachment("d", "1-a", "a//b"), b"loses")
+        with self.assertRaises(RuntimeError):
+            books.attachment("d", "1-a", "c//d")
 
 
 class NumberCase(unittest.TestCase):
