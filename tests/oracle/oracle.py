@@ -5,6 +5,8 @@
     oracle.py feed FILE.ndjson MIRROR                    compare with a recorded feed's final state
     oracle.py reader MIRROR STOP-FILE                    read like an outsider until STOP-FILE exists
     oracle.py clean MIRROR                               look for temporary and foreign files
+    oracle.py equal URL URL [--leaves] [--security]      compare two databases: winners; with --leaves also
+                                                         all branches, histories and tombstones
 
 Differences are printed one a line and the exit code is 1; 0 means that there are none; 2 means that
 the oracle itself could not work. Python's standard library only; it shares no code with Plainfold
@@ -149,6 +151,18 @@ def members(text, at=0):
         start = _space(text, at + 1)
         _, end = EXACT.raw_decode(text, start)
         found.append((key, start, end))
+        at = _space(text, end)
+    return found
+
+
+def elements(text, at=0):
+    """Where the values of the array at `at` begin."""
+    found, at = [], _space(text, at + 1)
+    while text[at : at + 1] != "]":
+        if found:
+            at = _space(text, at + 1)  # behind the comma
+        found.append(at)
+        _, end = EXACT.raw_decode(text, at)
         at = _space(text, end)
     return found
 
@@ -663,19 +677,29 @@ def look_for_leftovers(mirror):
     return faults, f"clean: {documents} documents"
 
 
+def compare_databases(left, right, *options):
+    import equal  # which stands on what is above
+
+    return equal.compare(left, right, "--leaves" in options, "--security" in options)
+
+
 COMMANDS = {
     "server": compare_with_server,
     "feed": compare_with_feed,
     "reader": read_beside,
     "clean": look_for_leftovers,
+    "equal": compare_databases,
 }
+OPTIONS = {"equal": {"--leaves", "--security"}}
 
 
 def main(arguments):
     sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     sys.setrecursionlimit(20_000)
     command = COMMANDS.get(arguments[0]) if arguments else None
-    if command is None or len(arguments) != (2 if arguments[0] == "clean" else 3):
+    options = {argument for argument in arguments if argument.startswith("--")}
+    count = len(arguments) - len(options)
+    if command is None or count != (2 if arguments[0] == "clean" else 3) or options - OPTIONS.get(arguments[0], set()):
         print(__doc__, file=sys.stderr)
         return 2
     try:
