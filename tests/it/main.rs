@@ -20,5 +20,6 @@ mod pouchdb;
 mod recorded;
 mod restore;
 mod revisions;
+mod roundtrip;
 mod systemd;
 mod verify;

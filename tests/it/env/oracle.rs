@@ -1,5 +1,6 @@
 //! Runs the oracle and fails with its differences.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -18,6 +19,36 @@ pub fn assert_equals_feed(feed: &Path, mirror: &Path) -> String {
 /// Asserts that no temporary or foreign file stands in a mirror.
 pub fn assert_clean(mirror: &Path) -> String {
     says_yes(oracle().arg("clean").arg(mirror))
+}
+
+/// Asserts that two databases are equal: `options` are those of `oracle.py equal`.
+pub fn assert_equal_databases(left: &str, right: &str, options: &[&str]) -> String {
+    says_yes(oracle().arg("equal").arg(left).arg(right).args(options))
+}
+
+/// The differences of two databases; fails where there are none.
+pub fn differences_of_databases(left: &str, right: &str, options: &[&str]) -> String {
+    let output = oracle().arg("equal").arg(left).arg(right).args(options).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Invents a database from a seed, with conflicts and tombstones, and writes it to a server.
+pub fn generate(url: &str, seed: u64) {
+    says_yes(python("generate.py").arg("server").arg(url).arg(seed.to_string()));
+}
+
+/// Sends invented databases there and back, by way of a server where one is given, and asserts
+/// that they come back as they were.
+pub fn assert_roundtrips(server: Option<&str>, seeds: RangeInclusive<u64>) {
+    let place = Place::new();
+    let mut trial = python("roundtrip.py");
+    trial.arg("--plainfold").arg(env!("CARGO_BIN_EXE_plainfold"));
+    trial.arg("--seeds").arg(format!("{}..{}", seeds.start(), seeds.end()));
+    trial.arg("--keep").arg(place.path());
+    trial.args(server.map(|url| format!("--server={url}")));
+    let said = says_yes(&mut trial);
+    assert_eq!(said.lines().count(), seeds.count(), "{said}");
 }
 
 /// Somebody who reads the mirror all the time, and must never meet half a document.
@@ -63,8 +94,12 @@ impl Drop for Reader {
 }
 
 fn oracle() -> Command {
+    python("oracle.py")
+}
+
+fn python(script: &str) -> Command {
     let mut command = Command::new("python3");
-    command.arg("-B").arg(root().join("tests/oracle/oracle.py"));
+    command.arg("-B").arg(root().join("tests/oracle").join(script));
     command
 }
 
