@@ -14,7 +14,7 @@ use crate::verify::{self, Certificate};
 /// What `plainfold diff` takes.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// The mirror's directory
+    /// The mirror's directory, or one that RxDB's backup plugin wrote
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 

@@ -17,7 +17,7 @@ use crate::verify::{self, Certificate, DifferenceKind, Report, Side, Verified};
 /// What `plainfold verify` takes.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// The mirror's directory
+    /// The mirror's directory, or one that RxDB's backup plugin wrote
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 
@@ -187,7 +187,8 @@ pub fn write_certificate(out: &mut String, certificate: &Certificate) -> fmt::Re
     for name in &certificate.not_compared {
         writeln!(out, "  {} was not compared: the source does not name it", name.escape_debug())?;
     }
-    if !certificate.equal && certificate.there.lineage.is_none() {
+    let is_mirror = certificate.here.lineage.is_some();
+    if !certificate.equal && is_mirror && certificate.there.lineage.is_none() {
         writeln!(out, "The mirror may just be behind: run `plainfold mirror`, and compare again.")?;
     }
     Ok(())

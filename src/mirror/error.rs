@@ -65,6 +65,16 @@ pub enum MirrorError {
         /// The directory.
         path: PathBuf,
     },
+    /// There is nothing that could be restored or verified.
+    #[error(
+        "{} is not a mirror (it has no .plainfold/format.json), nor what RxDB's backup plugin \
+         wrote (it has no backup_meta.json)",
+        path.display()
+    )]
+    NothingToRead {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A link or a file stands where a folder of the mirror has to be.
     #[error(
         "{} is not a folder but {what}, which is never followed: move it out of the way and run again",

@@ -38,8 +38,9 @@ pub struct Standing {
 impl Tree {
     /// What an interrupted run has left in staging; nothing while somebody works on the mirror.
     pub fn leftovers(&self) -> Result<Vec<Problem>, MirrorError> {
-        let lock = self.ours.path().join(LOCK);
-        let Some(staging) = self.ours.open(STAGING)? else { return Ok(Vec::new()) };
+        let Some(ours) = &self.ours else { return Ok(Vec::new()) };
+        let lock = ours.path().join(LOCK);
+        let Some(staging) = ours.open(STAGING)? else { return Ok(Vec::new()) };
         if lock::holder(&lock)?.is_some() {
             return Ok(Vec::new());
         }
@@ -100,20 +101,23 @@ impl Tree {
     }
 }
 
+/// Names, and what has none that can be read.
+pub type EachName<'a> = Box<dyn Iterator<Item = Result<Result<String, Problem>, MirrorError>> + 'a>;
+
 impl TreeCollection {
     /// The names of what lies in the collection's folder, one by one and in no order, so that it
     /// may hold any number. A name that is no text comes as what it means.
-    pub fn each_name(
-        &self,
-    ) -> Result<impl Iterator<Item = Result<Result<String, Problem>, MirrorError>>, MirrorError>
-    {
+    pub fn each_name(&self) -> Result<EachName<'_>, MirrorError> {
+        if let Some(backup) = &self.backup {
+            return Ok(Box::new(backup.walk(&self.folder)?));
+        }
         let foreign = |name: String| {
             let path = format!("{}/{name}", self.encoded);
             Problem::extra(path, "something whose name is not even text")
         };
         let names = self.folder.each_name()?;
         let names = names.filter(|name| !matches!(name, Ok(Ok(name)) if name == SECURITY));
-        Ok(names.map(move |name| name.map(|name| name.map_err(foreign))))
+        Ok(Box::new(names.map(move |name| name.map(|name| name.map_err(foreign)))))
     }
 
     /// What stands under one of the names just now.

@@ -21,14 +21,21 @@ use super::names::{Codec, Decoded};
 use super::outside::{self, Checksum};
 use crate::document::{CollectionName, DocumentId, Head, Revision, Stub};
 
-/// A mirror, for reading.
+mod rxdb;
+
+use rxdb::Backup;
+
+/// A mirror, or what RxDB's backup plugin wrote, for reading.
 #[derive(Debug)]
 pub struct Tree {
     pub(super) root: Folder,
-    pub(super) ours: Folder,
+    /// `.plainfold`, which only a mirror has.
+    pub(super) ours: Option<Folder>,
     pub(super) records: Option<Folder>,
-    lineage: String,
+    lineage: Option<String>,
     codec: Codec,
+    /// What tells a folder of RxDB's plugin from a mirror.
+    backup: Option<Backup>,
 }
 
 /// A collection of a [`Tree`].
@@ -39,6 +46,7 @@ pub struct TreeCollection {
     pub(super) folder: Folder,
     pub(super) encoded: String,
     codec: Codec,
+    pub(super) backup: Option<Backup>,
 }
 
 /// What lies in a collection's folder.
@@ -74,6 +82,8 @@ pub struct StoredDocument {
     /// The BLAKE3 that was noted beside the very file that the body was read from.
     pub checksum: Option<Checksum>,
     folder: Folder,
+    /// The file of the body as RxDB's plugin wrote it. Otherwise it is the body and a newline.
+    pub written: Option<Bytes>,
 }
 
 /// JSON text as it stands in the tree.
@@ -85,6 +95,8 @@ pub struct StoredText {
     pub path: String,
     /// The BLAKE3 that was noted beside the file.
     pub checksum: Option<Checksum>,
+    /// The whole file, where it is not the text and a newline.
+    pub written: Option<Bytes>,
 }
 
 /// An attachment as it stands in the tree.
@@ -125,27 +137,41 @@ pub enum ProblemKind {
 }
 
 impl Tree {
-    /// Opens the mirror in `path`.
+    /// Opens the mirror in `path`, or what RxDB's backup plugin wrote there.
     pub fn open(path: &Path) -> Result<Self, MirrorError> {
-        let missing = || MirrorError::NoMirror { path: path.to_owned() };
+        let missing = || MirrorError::NothingToRead { path: path.to_owned() };
         if !path.is_dir() {
             return Err(missing());
         }
         let root = Folder::open_path(path)?;
-        let ours = root.open(OURS)?.ok_or_else(missing)?;
+        let Some(ours) = root.open(OURS)? else {
+            let backup = Some(Backup::recognise(path, &root)?.ok_or_else(missing)?);
+            let codec = Codec::default();
+            return Ok(Self { root, ours: None, records: None, lineage: None, codec, backup });
+        };
         let format = format::read(path, &ours)?.ok_or_else(missing)?;
         let records = ours.open(COLLECTIONS)?;
-        Ok(Self { root, ours, records, lineage: format.lineage, codec: format.names })
+        let (lineage, codec) = (Some(format.lineage), format.names);
+        Ok(Self { root, ours: Some(ours), records, lineage, codec, backup: None })
     }
 
-    /// What tells this mirror from every other; a copy has the same.
-    pub fn lineage(&self) -> &str {
-        &self.lineage
+    /// What tells this mirror from every other; a copy has the same. `None` for what RxDB's plugin
+    /// wrote.
+    pub fn lineage(&self) -> Option<&str> {
+        self.lineage.as_deref()
     }
 
     /// The collections, by name, and what else stands beside them.
     pub fn collections(&self) -> Result<(Vec<TreeCollection>, Vec<Problem>), MirrorError> {
         let (mut collections, mut problems) = (Vec::new(), Vec::new());
+        if let Some(backup) = &self.backup {
+            let folder = Folder::open_path(self.root.path())?;
+            let (name, encoded) = (backup.name.as_str().into(), ".".to_owned());
+            let (codec, problem) = (self.codec, backup.problem.clone());
+            let backup = Some(backup.clone());
+            collections.push(TreeCollection { name, folder, encoded, codec, backup });
+            return Ok((collections, problem.into_iter().collect()));
+        }
         for encoded in self.root.names()? {
             // What stands beside the collections, such as `.git`, is the user's own. No
             // collection's name begins with a dot here.
@@ -164,7 +190,8 @@ impl Tree {
             match self.name_of(&encoded)? {
                 Some(name) => {
                     let codec = self.codec;
-                    collections.push(TreeCollection { name, folder, encoded, codec });
+                    let backup = None;
+                    collections.push(TreeCollection { name, folder, encoded, codec, backup });
                 }
                 None => problems.push(Problem::extra(encoded, "a folder that is no collection's")),
             }
@@ -191,8 +218,19 @@ impl TreeCollection {
     /// The names of what lies in the collection's folder, in order, but for what says who may do what
     /// with it.
     pub fn entry_names(&self) -> Result<Vec<String>, MirrorError> {
-        let mut names = self.folder.names()?;
-        names.retain(|name| name != SECURITY);
+        let mut names = match &self.backup {
+            // What belongs to no document is met again, and told, when it is read.
+            Some(backup) => {
+                let found = backup.walk(&self.folder)?;
+                let name = |found: Result<String, Problem>| found.unwrap_or_else(|one| one.path);
+                found.map(|found| found.map(name)).collect::<Result<_, _>>()?
+            }
+            None => {
+                let mut names = self.folder.names()?;
+                names.retain(|name| name != SECURITY);
+                names
+            }
+        };
         names.sort_unstable();
         Ok(names)
     }
@@ -202,14 +240,28 @@ impl TreeCollection {
         &self.encoded
     }
 
+    /// Where something under one of the names is, relative to the mirror.
+    pub fn path_of(&self, name: &str) -> String {
+        match self.backup {
+            Some(_) => name.to_owned(),
+            None => format!("{}/{name}", self.encoded),
+        }
+    }
+
     /// The name that a document's folder has here.
     pub fn name_of(&self, id: &DocumentId) -> String {
+        if self.backup.is_some() {
+            return rxdb::folder_of(id.as_str()).unwrap_or_default();
+        }
         self.codec.encode(id.as_str()).as_str().to_owned()
     }
 
     /// Reads what lies under one of [`entry_names`](Self::entry_names); `None` where it is gone by
     /// now.
     pub fn entry(&self, name: &str) -> Result<Option<Entry>, MirrorError> {
+        if self.backup.is_some() {
+            return rxdb::entry(&self.folder, name);
+        }
         let path = format!("{}/{name}", self.encoded);
         let folder = match self.folder.open(name) {
             Ok(Some(folder)) => folder,
@@ -243,6 +295,9 @@ impl TreeCollection {
     /// What the source says of who may do what, or what is wrong with the file that holds it;
     /// `None` where there is none.
     pub fn security(&self) -> Result<Option<Result<StoredText, Problem>>, MirrorError> {
+        if self.backup.is_some() {
+            return Ok(None);
+        }
         Ok(read(&self.folder, &self.encoded, SECURITY)?.map(Unchecked::json))
     }
 
@@ -314,7 +369,7 @@ impl TreeCollection {
         text: Unchecked,
         deleted: bool,
     ) -> Result<Entry, MirrorError> {
-        let StoredText { text: body, path: file, checksum } = match text.whole() {
+        let StoredText { text: body, path: file, checksum, .. } = match text.whole() {
             Ok(text) => text,
             Err(problem) => return Ok(Entry::Problem(problem)),
         };
@@ -373,6 +428,7 @@ impl TreeCollection {
             path,
             checksum,
             folder,
+            written: None,
         })))
     }
 }
@@ -394,6 +450,16 @@ impl StoredDocument {
         format!("{}/{}", self.path, body_file(self.deleted))
     }
 
+    /// Why an attachment may not be what the body says, where that has a reason of its own.
+    pub fn caveat(&self) -> &'static str {
+        match self.written {
+            Some(_) => {
+                " (RxDB's backup plugin writes all attachments as text, which spoils binary ones)"
+            }
+            None => "",
+        }
+    }
+
     /// Where an attachment's file is, relative to the mirror.
     pub fn attachment_path(&self, attachment: &StoredAttachment) -> String {
         format!("{}/{ATTACHMENTS}/{}", self.path, attachment.encoded)
@@ -411,6 +477,8 @@ impl StoredDocument {
                 // A name that is no text has come here changed, and is not found again.
                 (other, None) if !other.contains(char::REPLACEMENT_CHARACTER) => {}
                 (ATTACHMENTS, Some(FileType::Directory)) => self.extra_attachments(&mut extras)?,
+                // For RxDB's plugin it is a part of the way to a document with a longer id.
+                (_, Some(FileType::Directory)) if self.written.is_some() => {}
                 _ => extras.push(Problem::extra(path, "a file that no document has")),
             }
         }
@@ -460,7 +528,7 @@ impl Unchecked {
     fn whole(mut self) -> Result<StoredText, Problem> {
         let Self { path, checksum, .. } = self;
         match self.text.pop() {
-            Some(b'\n') => Ok(StoredText { text: self.text.into(), path, checksum }),
+            Some(b'\n') => Ok(StoredText { text: self.text.into(), path, checksum, written: None }),
             _ => {
                 let reason = "it does not end with a newline";
                 Err(Problem::new(ProblemKind::HalfWritten, path, reason))

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 use super::Failure;
 use super::body::{Beside, Piece, Stubs, Text};
@@ -59,7 +60,7 @@ pub(super) fn batches(
                 continue;
             }
             Err(error) => {
-                batch.fail(format!("{}/{name}", collection.path()), error.to_string());
+                batch.fail(collection.path_of(&name), error.to_string());
                 continue;
             }
         };
@@ -153,7 +154,14 @@ fn item(
         // Of one that the source kept gzipped, the length may be that of the gzipped bytes.
         let stated = attachment.stub.length.filter(|_| attachment.stub.encoding.is_none());
         if let Some(stated) = stated.filter(|stated| *stated != size) {
-            return Err(format!("{path} has {size} bytes, and the body says {stated}"));
+            let caveat = document.caveat();
+            return Err(format!("{path} has {size} bytes, and the body says {stated}{caveat}"));
+        }
+        let file = open(document, &attachment.name);
+        let fits = file.and_then(|file| fits_digest(file, attachment.stub.digest.as_deref()));
+        if !fits.map_err(|error| format!("{path} cannot be read: {error}"))? {
+            let caveat = document.caveat();
+            return Err(format!("{path} holds other bytes than the body's digest tells{caveat}"));
         }
         let intact = open(document, &attachment.name).and_then(|file| is_intact(&file));
         if !intact.map_err(|error| format!("{path} cannot be read: {error}"))? {
@@ -191,6 +199,16 @@ fn is_intact(file: &File) -> io::Result<bool> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file)?;
     Ok(hasher.finalize() == noted)
+}
+
+/// Whether a file fits a digest that is a SHA-256: of RxDB's attachments nothing else is known.
+fn fits_digest(mut file: File, digest: Option<&str>) -> io::Result<bool> {
+    let Some(stated) = digest.and_then(|digest| digest.strip_prefix("sha256-")) else {
+        return Ok(true);
+    };
+    let mut hasher = Sha256::new();
+    io::copy(&mut file, &mut hasher)?;
+    Ok(format!("{:x}", hasher.finalize()) == stated)
 }
 
 fn of_text(text: &[u8]) -> Checksum {

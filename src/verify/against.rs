@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::listing::{Difference, Listed, Listing, Side, UNREAD};
+use super::listing::{Difference, DifferenceKind, Listed, Listing, Side, UNREAD};
 use super::{Verified, VerifyError};
 use crate::document::{CollectionName, DocumentState, Head, Position, Revision};
 use crate::source::retry::{Fed, RetryPolicy, listing, resilient};
@@ -77,9 +77,11 @@ impl Verified {
         let there = Place { name: store.identity(), lineage: None };
         let mut certificate = self.certificate(there);
         let mut names = named(&store).await?;
+        // What RxDB's plugin wrote tells no name that could be held against the source's.
+        let nameless = self.listings.first().filter(|_| self.lineage.is_none() && names.len() == 1);
         for (name, _) in &self.listings {
             let name = CollectionName::from(name.as_str());
-            if names.contains(&name) {
+            if names.contains(&name) || nameless.is_some() {
                 continue;
             }
             match store.lists_everything() && only.is_none() {
@@ -103,17 +105,18 @@ impl Verified {
                 }
                 source => source?,
             };
-            self.compare(&mut certificate, &name, &source.listed, source.position.as_ref())?;
+            let here = nameless.map(|(_, listed)| listed).or(self.listing(&name));
+            compare(&mut certificate, &name, here, &source.listed, source.position.as_ref())?;
             certificate.unreadable.extend(source.unreadable);
         }
         certificate.conclude();
         Ok(certificate)
     }
 
-    /// Compares with another mirror, byte for byte.
+    /// Compares with another mirror, byte for byte; by revisions only, if one of them is what RxDB's
+    /// plugin wrote: its bodies are spelt in another way.
     pub fn beside(&self, other: &Self) -> Result<Certificate, VerifyError> {
-        let there =
-            Place { name: other.report.mirror.clone(), lineage: Some(other.lineage.clone()) };
+        let there = Place { name: other.report.mirror.clone(), lineage: other.lineage.clone() };
         let mut certificate = self.certificate(there);
         let mut names: Vec<CollectionName> = self
             .listings
@@ -124,8 +127,21 @@ impl Verified {
         names.sort();
         names.dedup();
         let nothing = Listing::default().finish();
-        for name in names {
-            self.compare(&mut certificate, &name, other.listing(&name).unwrap_or(&nothing), None)?;
+        let nameless = self.lineage.is_none() || other.lineage.is_none();
+        match (&self.listings[..], &other.listings[..]) {
+            ([(mine, here)], [(other, there)]) if nameless => {
+                let name = if self.lineage.is_none() { other } else { mine };
+                compare(&mut certificate, &name.as_str().into(), Some(here), there, None)?;
+            }
+            _ => {
+                for name in names {
+                    let there = other.listing(&name).unwrap_or(&nothing);
+                    compare(&mut certificate, &name, self.listing(&name), there, None)?;
+                }
+            }
+        }
+        if self.lineage.is_none() != other.lineage.is_none() {
+            certificate.differences.retain(|one| one.kind != DifferenceKind::Bytes);
         }
         certificate.conclude();
         Ok(certificate)
@@ -134,7 +150,7 @@ impl Verified {
     fn certificate(&self, there: Place) -> Certificate {
         let name = self.report.mirror.clone();
         Certificate {
-            here: Place { name, lineage: Some(self.lineage.clone()) },
+            here: Place { name, lineage: self.lineage.clone() },
             there,
             at: Timestamp::now(),
             equal: false,
@@ -149,26 +165,26 @@ impl Verified {
         let mut listings = self.listings.iter();
         listings.find(|(own, _)| own == name.as_str()).map(|(_, listed)| listed)
     }
+}
 
-    fn compare(
-        &self,
-        certificate: &mut Certificate,
-        name: &CollectionName,
-        there: &Listed,
-        position: Option<&Position>,
-    ) -> Result<(), VerifyError> {
-        let nothing = Listing::default().finish();
-        let here = self.listing(name).unwrap_or(&nothing);
-        let differences = &mut certificate.differences;
-        let compared = here.compare(there, name.as_str(), |difference| {
-            differences.push(difference);
-        });
-        let (here, there) = compared.map_err(VerifyError::Temporary)?;
-        let position = position.and_then(|position| serde_json::from_str(position.token()).ok());
-        let collection = name.to_string();
-        certificate.collections.push(CollectionCertificate { collection, here, there, position });
-        Ok(())
-    }
+fn compare(
+    certificate: &mut Certificate,
+    name: &CollectionName,
+    here: Option<&Listed>,
+    there: &Listed,
+    position: Option<&Position>,
+) -> Result<(), VerifyError> {
+    let nothing = Listing::default().finish();
+    let here = here.unwrap_or(&nothing);
+    let differences = &mut certificate.differences;
+    let compared = here.compare(there, name.as_str(), |difference| {
+        differences.push(difference);
+    });
+    let (here, there) = compared.map_err(VerifyError::Temporary)?;
+    let position = position.and_then(|position| serde_json::from_str(position.token()).ok());
+    let collection = name.to_string();
+    certificate.collections.push(CollectionCertificate { collection, here, there, position });
+    Ok(())
 }
 
 impl Certificate {

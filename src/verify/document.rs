@@ -8,6 +8,7 @@ use std::iter;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use md5::{Digest, Md5};
 use sha2::Sha256;
 
@@ -67,6 +68,7 @@ pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError
         text: document.body.clone(),
         path: document.body_path(),
         checksum: document.checksum,
+        written: document.written.clone(),
     };
     for text in iter::once(&body).chain(&document.history) {
         content.update(&checked.text(text, how));
@@ -84,9 +86,11 @@ pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError
                 checked.unchecked += u64::from(read.noted.is_none());
                 match read.verdict(&attachment.stub) {
                     Some((kind, reason)) => {
+                        let reason = reason + document.caveat();
                         checked.problems.push(Problem::new(kind, path, reason));
                     }
-                    None => checked.sums.extend(read.sum.map(|sum| (path, sum))),
+                    None if how.sums => checked.sums.extend(read.sha256.map(|sum| (path, sum))),
+                    None => {}
                 }
             }
             None if how.attachments => {
@@ -135,14 +139,17 @@ impl Checked {
 
     /// Compares JSON text with the checksum beside its file; answers the hash of its bytes.
     fn text(&mut self, text: &StoredText, how: How) -> Checksum {
-        self.bytes += text.text.len() as u64 + 1;
+        self.bytes += text.written.as_ref().map_or(text.text.len() + 1, Bytes::len) as u64;
         let hash = *blake3::Hasher::new().update(&text.text).update(b"\n").finalize().as_bytes();
         match text.checksum {
             Some(noted) if noted != hash => self.problems.push(other_bytes(text.path.clone())),
             noted => {
                 self.unchecked += u64::from(noted.is_none());
                 if how.sums {
-                    let sum = Sha256::new().chain_update(&text.text).chain_update(b"\n");
+                    let sum = match &text.written {
+                        Some(written) => Sha256::new().chain_update(written),
+                        None => Sha256::new().chain_update(&text.text).chain_update(b"\n"),
+                    };
                     self.sums.push((text.path.clone(), format!("{:x}", sum.finalize())));
                 }
             }
@@ -161,7 +168,8 @@ struct Seen {
     length: u64,
     hash: Checksum,
     md5: Option<String>,
-    sum: Option<String>,
+    /// In lower case, where it was wanted or the stub tells one.
+    sha256: Option<String>,
     noted: Option<Checksum>,
 }
 
@@ -172,7 +180,8 @@ fn read(mut file: File, attachment: &StoredAttachment, how: How) -> std::io::Res
         && attachment.stub.encoding.is_none();
     let mut hasher = blake3::Hasher::new();
     let mut md5 = wants_md5.then(Md5::new);
-    let mut sum = how.sums.then(Sha256::new);
+    let wants_sha256 = digest.is_some_and(|digest| digest.starts_with("sha256-"));
+    let mut sum = (how.sums || wants_sha256).then(Sha256::new);
     let mut length = 0;
     let size = attachment.size.unwrap_or_default().saturating_add(1).min(PIECE as u64);
     let mut piece = vec![0; usize::try_from(size).unwrap_or(PIECE)];
@@ -197,7 +206,7 @@ fn read(mut file: File, attachment: &StoredAttachment, how: How) -> std::io::Res
         length,
         hash: *hasher.finalize().as_bytes(),
         md5: md5.map(|md5| format!("md5-{}", STANDARD.encode(md5.finalize()))),
-        sum: sum.map(|sum| format!("{:x}", sum.finalize())),
+        sha256: sum.map(|sum| format!("{:x}", sum.finalize())),
         noted: checksum(&file),
     })
 }
@@ -218,13 +227,18 @@ impl Seen {
         if self.md5.is_some() && self.md5 == stub.digest {
             return None;
         }
+        // RxDB's digest. It is that of the attachment's own bytes always.
+        let sha256 = stub.digest.as_deref().and_then(|digest| digest.strip_prefix("sha256-"));
+        if sha256.is_some() && sha256 == self.sha256.as_deref() {
+            return None;
+        }
         let kind = if short.is_some() { ProblemKind::HalfWritten } else { ProblemKind::Altered };
         match stub.length {
             // Of what was sent to the server gzipped, the length in the stub need not be right: the
             // checksum is the better witness, and without one the length may be the gzipped one.
             Some(_) if stub.encoding.is_some() && (self.noted.is_some() || short.is_none()) => None,
             Some(length) if length != self.length => Some(self.of_length(kind, length)),
-            _ if self.md5.is_none() || may_be_gzipped(stub) => None,
+            _ if sha256.is_none() && (self.md5.is_none() || may_be_gzipped(stub)) => None,
             _ => {
                 let digest = stub.digest.as_deref().unwrap_or_default();
                 Some((kind, format!("its bytes do not match the digest in the body, {digest}")))
@@ -254,7 +268,7 @@ mod tests {
             length: bytes.len() as u64,
             hash: *blake3::hash(bytes).as_bytes(),
             md5: Some(format!("md5-{}", STANDARD.encode(Md5::digest(bytes)))),
-            sum: None,
+            sha256: Some(format!("{:x}", Sha256::digest(bytes))),
             noted: noted.map(|bytes| *blake3::hash(bytes).as_bytes()),
         }
     }

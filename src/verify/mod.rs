@@ -67,7 +67,8 @@ pub enum VerifyError {
 pub struct Verified {
     /// What was found.
     pub report: Report,
-    lineage: String,
+    /// What RxDB's plugin wrote has none.
+    lineage: Option<String>,
     listings: Vec<(String, Listed)>,
     sums: Sorted,
 }
@@ -128,20 +129,25 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
         problems: found.problems,
         seconds: started.elapsed().as_secs_f64(),
     };
-    let lineage = tree.lineage().to_owned();
+    let lineage = tree.lineage().map(str::to_owned);
     Ok(Verified { report, lineage, listings, sums: found.sums.finish() })
 }
 
 impl Verified {
     /// Writes the manifest, if [`Options::manifest`] was set: a line for every file that was found
     /// well, by path, as `sha256sum -c` reads it from within the mirror's directory. Names of ours
-    /// hold neither a backslash nor a line's end, so that none has to be escaped.
+    /// hold neither a backslash nor a line's end; those of RxDB's plugin may, and are escaped.
     pub fn write_manifest(&self, mut out: impl Write) -> io::Result<()> {
         for record in self.sums.iter()? {
             let record = record?;
+            let path = String::from_utf8_lossy(&record.key);
+            let escaped = path.replace('\\', r"\\").replace('\n', r"\n").replace('\r', r"\r");
+            if escaped != path {
+                out.write_all(b"\\")?;
+            }
             out.write_all(&record.value)?;
             out.write_all(b"  ")?;
-            out.write_all(&record.key)?;
+            out.write_all(escaped.as_bytes())?;
             out.write_all(b"\n")?;
         }
         out.flush()

@@ -252,7 +252,7 @@ fn read_once(collection: &TreeCollection, name: &str, how: How) -> Reading {
     };
     read().unwrap_or_else(|error: MirrorError| {
         // What a disk cannot give back is rot too, and no reason to leave the rest unread.
-        let path = format!("{}/{name}", collection.path());
+        let path = collection.path_of(name);
         let problem = Problem::new(ProblemKind::Altered, path, error.to_string());
         Reading { checked: None, problems: vec![problem] }
     })

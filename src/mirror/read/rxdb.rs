@@ -1,0 +1,224 @@
+//! Folders that RxDB's backup plugin wrote, read as a mirror of one collection.
+//!
+//! The plugin's documents stand right under the directory, each in a folder that is named as the
+//! document, without any escapes: the id `a/b` is two folders deep. `docs/operations.md` says what
+//! is made of such a tree. It must not know what a document is read for.
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::path::Path;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Entry, Problem, ProblemKind, StoredAttachment, StoredDocument};
+use crate::mirror::beneath::Folder;
+use crate::mirror::error::MirrorError;
+use crate::mirror::layout::{ATTACHMENTS, DOCUMENT};
+use crate::mirror::names::Codec;
+
+mod body;
+mod walk;
+
+pub(in crate::mirror) use walk::Walk;
+
+/// The plugin's own file, by which its directory is known.
+pub(super) const META: &str = "backup_meta.json";
+
+/// A directory that the plugin wrote.
+#[derive(Clone, Debug)]
+pub(in crate::mirror) struct Backup {
+    /// What its only collection is called.
+    pub(super) name: String,
+    /// The collections that the plugin has written here. None of their documents tells its own.
+    collections: HashSet<String>,
+    /// What is wrong with the plugin's own file.
+    pub(super) problem: Option<Problem>,
+}
+
+/// What `backup_meta.json` says.
+#[derive(Deserialize)]
+struct Meta<'a> {
+    #[serde(rename = "collectionStates", borrow)]
+    states: std::collections::BTreeMap<String, &'a RawValue>,
+}
+
+impl Backup {
+    /// What the plugin says of its directory; `None` where it has written nothing.
+    pub(super) fn recognise(path: &Path, root: &Folder) -> Result<Option<Self>, MirrorError> {
+        let Some(mut file) = root.open_file(META)? else { return Ok(None) };
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)
+            .map_err(|error| MirrorError::io("read", root.path().join(META), error))?;
+        let (collections, problem) = match serde_json::from_slice::<Meta<'_>>(&text) {
+            Ok(meta) => (meta.states.into_keys().collect::<Vec<_>>(), None),
+            Err(error) => {
+                let reason = format!("it is not what RxDB's backup plugin writes: {error}");
+                let problem = Problem::new(ProblemKind::Altered, META.to_owned(), reason);
+                (Vec::new(), Some(problem))
+            }
+        };
+        let name = match &collections[..] {
+            [only] => only.clone(),
+            _ => name_of_directory(path),
+        };
+        if collections.len() > 1 {
+            tracing::warn!(
+                "{} holds the documents of {}, and RxDB's backup plugin does not say which are \
+                 whose: they are read as one collection, `{name}`",
+                path.display(),
+                collections.join(" and ")
+            );
+        }
+        Ok(Some(Self { name, collections: collections.into_iter().collect(), problem }))
+    }
+
+    /// Every document's place beneath `root`, and what belongs to none.
+    pub(in crate::mirror) fn walk(&self, root: &Folder) -> Result<Walk, MirrorError> {
+        Walk::new(root, self.collections.clone())
+    }
+}
+
+/// The folder that the plugin gives an id, relative to its directory; none where it writes outside
+/// of that.
+pub(super) fn folder_of(id: &str) -> Option<String> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in id.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => _ = parts.pop()?,
+            part => parts.push(part),
+        }
+    }
+    (!parts.is_empty()).then(|| parts.join("/"))
+}
+
+/// Reads the document in the folder `name`, which may be several folders deep; `None` where it is
+/// gone by now.
+pub(super) fn entry(root: &Folder, name: &str) -> Result<Option<Entry>, MirrorError> {
+    let problem = |problem| Ok(Some(Entry::Problem(problem)));
+    let folder = match beneath(root, name) {
+        Ok(Some(folder)) => folder,
+        Ok(None) => return Ok(None),
+        Err(MirrorError::InTheWay { what, .. }) => {
+            return problem(Problem::extra(name.to_owned(), what));
+        }
+        Err(error) => return Err(error),
+    };
+    let path = format!("{name}/{DOCUMENT}");
+    let Some(mut file) = folder.open_file(DOCUMENT)? else {
+        let (kind, reason) = match folder.kind(DOCUMENT)? {
+            Some(_) => (ProblemKind::Altered, "it is no regular file"),
+            None if beneath(root, name)?.is_none() => return Ok(None),
+            None => (ProblemKind::Missing, "it is not there"),
+        };
+        return problem(Problem::new(kind, path, reason));
+    };
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)
+        .map_err(|error| MirrorError::io("read", folder.path().join(DOCUMENT), error))?;
+    let read = match body::read(&text, name) {
+        Ok(read) => read,
+        Err((kind, reason)) => return problem(Problem::new(kind, path, reason)),
+    };
+    let stored = match read.stubs.is_empty() {
+        true => None,
+        false => folder.open(ATTACHMENTS).ok().flatten(),
+    };
+    let mut attachments = Vec::new();
+    for (name, stub) in read.stubs {
+        let encoded = file_of(&name);
+        let file = match &stored {
+            Some(stored) => stored.open_file(&encoded)?,
+            None => None,
+        };
+        let length = |file: std::fs::File| file.metadata().map(|metadata| metadata.len());
+        let size = file.map(length).transpose();
+        let size = size.map_err(|error| {
+            MirrorError::io("look at", folder.path().join(ATTACHMENTS).join(&encoded), error)
+        })?;
+        attachments.push(StoredAttachment { name, stub, size, encoded });
+    }
+    Ok(Some(Entry::Document(Box::new(StoredDocument {
+        id: read.id,
+        revision: read.revision,
+        body: read.body,
+        attachments,
+        path: name.to_owned(),
+        checksum: None,
+        folder,
+        written: Some(Bytes::from(text)),
+        deleted: false,
+        history: None,
+        conflicts: Vec::new(),
+        problems: Vec::new(),
+    }))))
+}
+
+/// The file of an attachment: its very name. The plugin fails at one with a slash, or writes it
+/// elsewhere; such a one is looked for where it cannot be.
+fn file_of(name: &str) -> String {
+    match name {
+        "" | "." | ".." => Codec::Native.encode(name).to_string(),
+        name if name.contains('/') => Codec::Native.encode(name).to_string(),
+        name => name.to_owned(),
+    }
+}
+
+/// Opens a folder that lies several folders deep, one after the other, so that no link is followed.
+fn beneath(root: &Folder, path: &str) -> Result<Option<Folder>, MirrorError> {
+    let mut folder: Option<Folder> = None;
+    for part in path.split('/') {
+        if matches!(part, "" | "." | "..") {
+            return Ok(None);
+        }
+        folder = match folder.as_ref().unwrap_or(root).open(part)? {
+            Some(next) => Some(next),
+            None => return Ok(None),
+        };
+    }
+    Ok(folder)
+}
+
+fn name_of_directory(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| "backup".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_path_as_it_is_for_the_plugin() {
+        for (id, folder) in [
+            ("a", Some("a")),
+            ("a/b", Some("a/b")),
+            ("a//./b/", Some("a/b")),
+            ("a/../b", Some("b")),
+            ("%41 ", Some("%41 ")),
+            (".", None),
+            ("", None),
+            ("a/..", None),
+            ("../a", None),
+            ("a/../../a", None),
+        ] {
+            assert_eq!(folder_of(id).as_deref(), folder, "{id}");
+        }
+    }
+
+    #[test]
+    fn no_path_leads_out_of_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("root/a/b")).unwrap();
+        std::os::unix::fs::symlink("a", dir.path().join("root/link")).unwrap();
+        let root = Folder::open_path(&dir.path().join("root")).unwrap();
+        assert!(beneath(&root, "a/b").unwrap().is_some());
+        for path in ["../root", "a/../a", "/a", "a/./b", "", "none/b"] {
+            assert!(beneath(&root, path).unwrap().is_none(), "{path}");
+        }
+        assert!(beneath(&root, "link/b").is_err());
+    }
+}
