@@ -27,7 +27,7 @@ const NAMED: usize = 20;
 /// What `plainfold restore` takes.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// The mirror's directory
+    /// The mirror's directory, or one that RxDB's backup plugin wrote
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 
@@ -44,8 +44,9 @@ pub struct Options {
     #[arg(long, value_name = "GLOB")]
     ids: Option<String>,
 
-    /// Another name for a collection at the target; may be given more than once
-    #[arg(long = "as", value_name = "OLD=NEW", value_delimiter = ',')]
+    /// Another name for a collection at the target; may be given more than once. NEW alone is for
+    /// the one selected collection
+    #[arg(long = "as", value_name = "[OLD=]NEW", value_delimiter = ',')]
     renamed: Vec<String>,
 
     /// Print what would be done, and write nothing
@@ -93,7 +94,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         None => {
             let (client, database) = server(&options.target, password)?;
             if let Some(database) = database {
-                if !lowered.renamed.is_empty() {
+                if !options.renamed.is_empty() {
                     let what = "--as and a database in TARGET both name one: give one of them";
                     return Err(Usage(what.to_owned()).into());
                 }
@@ -133,10 +134,15 @@ fn lower(options: &Options) -> anyhow::Result<restore::Options> {
     };
     let ids = options.ids.as_ref().map(glob).transpose()?;
     let mut renamed: BTreeMap<CollectionName, CollectionName> = BTreeMap::new();
+    let mut only_as = None;
     for pair in &options.renamed {
+        if let ([only], false) = (&options.renamed[..], pair.is_empty() || pair.contains('=')) {
+            only_as = Some(only.as_str().into());
+            continue;
+        }
         let parts = pair.split_once('=').filter(|(old, new)| !old.is_empty() && !new.is_empty());
         let Some((old, new)) = parts else {
-            return Err(Usage(format!("`{pair}` does not rename: give --as old=new")).into());
+            return Err(Usage(format!("`{pair}` does not rename: give --as old=new, or one new name for the one selected collection")).into());
         };
         renamed.insert(old.into(), new.into());
     }
@@ -146,7 +152,7 @@ fn lower(options: &Options) -> anyhow::Result<restore::Options> {
         Existing::Overwrite => OnExisting::Overwrite,
     };
     let dry_run = options.dry_run;
-    Ok(restore::Options { collections, ids, renamed, only_as: None, on_existing, dry_run })
+    Ok(restore::Options { collections, ids, renamed, only_as, on_existing, dry_run })
 }
 
 fn server(

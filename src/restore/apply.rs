@@ -98,8 +98,8 @@ impl<T: Target + 'static> Restore<T> {
             let [one] = &wanted[..] else {
                 let names: Vec<_> = wanted.iter().map(|one| one.name.as_str()).collect();
                 return wrong(format!(
-                    "the target names one database, `{only}`, and these collections are selected: \
-                     {}; select one with --collections, or name the server alone",
+                    "one name, `{only}`, is given for the target, and these collections are \
+                     selected: {}; select one with --collections, or give no such name",
                     names.join(", ")
                 ));
             };
