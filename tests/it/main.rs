@@ -21,5 +21,6 @@ mod recorded;
 mod restore;
 mod revisions;
 mod roundtrip;
+mod rxdb;
 mod systemd;
 mod verify;
