@@ -284,10 +284,11 @@ mod tests {
     fn a_document_whose_keys_are_no_text_is_read_in_bulk() {
         let answer = br#"{"results":[{"id":"d","docs":[{"ok":{"\ud800":"\udc00","_rev":"1-a",
             "_attachments":{"f":{"data":"YQ=="}}}}]}]}"#;
-        let results = bulk_get_results(answer).unwrap();
+        let results = bulk_get_results::<BulkDocument<'_>>(answer).unwrap();
         let document = results[0].docs[0].ok.as_ref().unwrap();
         assert_eq!(document.revision.as_str(), "1-a");
         assert_eq!(document.attachments.0[0].1.bytes().unwrap(), b"a");
-        assert!(bulk_get_results(br#"{"results":[{"id":"d","docs":[{"ok":{}}]}]}"#).is_err());
+        let nameless = br#"{"results":[{"id":"d","docs":[{"ok":{}}]}]}"#;
+        assert!(bulk_get_results::<BulkDocument<'_>>(nameless).is_err());
     }
 }
