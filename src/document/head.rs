@@ -17,6 +17,8 @@ pub struct Head<'a> {
     pub revision: Option<Cow<'a, str>>,
     /// `_attachments`, as raw JSON text.
     pub attachments: Option<&'a RawValue>,
+    /// `_revisions`, as raw JSON text: what a server says of the revisions that led to this one.
+    pub history: Option<&'a RawValue>,
 }
 
 impl<'a> Head<'a> {
@@ -65,6 +67,7 @@ impl<'de> Deserialize<'de> for Head<'de> {
                         "_id" => head.id = Some(map.next_value::<Text<'de>>()?.0),
                         "_rev" => head.revision = Some(map.next_value::<Text<'de>>()?.0),
                         "_attachments" => head.attachments = Some(map.next_value()?),
+                        "_revisions" => head.history = Some(map.next_value()?),
                         _ => {
                             map.next_value::<IgnoredAny>()?;
                         }

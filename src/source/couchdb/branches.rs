@@ -5,12 +5,11 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::row;
 use crate::client::couchdb::{BulkItem, Database, Kind, With, bounded, bulk_get_results};
-use crate::document::{Branch, DocumentId, Revision};
+use crate::document::{Branch, DocumentId, Head, Revision};
 use crate::source::SourceError;
 
 /// How many revisions one request asks for.
@@ -86,17 +85,11 @@ fn branch(
     body: &RawValue,
     id: &DocumentId,
 ) -> Result<(Revision, Result<Branch, String>), String> {
-    #[derive(Deserialize)]
-    struct Names<'a> {
-        #[serde(rename = "_rev")]
-        revision: Revision,
-        #[serde(rename = "_revisions", default, borrow)]
-        history: Option<&'a RawValue>,
-    }
-    let names: Names<'_> = serde_json::from_str(body.get()).map_err(|error| error.to_string())?;
-    let branch = names
+    let head = Head::read(body.get().as_bytes()).map_err(|error| error.to_string())?;
+    let revision = head.revision.ok_or("a body names no revision")?;
+    let branch = head
         .history
         .ok_or_else(|| "it comes without its history".to_owned())
         .and_then(|history| row::branch(answer, body, id, history));
-    Ok((names.revision, branch))
+    Ok((Revision::from(&*revision), branch))
 }
