@@ -18,10 +18,14 @@ pub struct Options {
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 
-    /// A source (http://…, https://…, feed:FILE), or the directory of another mirror.
-    /// PLAINFOLD_SOURCE_PASSWORD may hold the password of the user that it names
+    /// A source (http://…, https://…, feed:FILE), or the directory of another mirror
     #[arg(value_name = "SOURCE|DIR")]
     other: String,
+
+    /// A file that holds the password of the user named in SOURCE. PLAINFOLD_SOURCE_PASSWORD may
+    /// hold the password itself
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
 
     /// Text, one difference a line; or one JSON object
     #[arg(long, value_enum, default_value = "text")]
@@ -40,7 +44,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     let is_source = ["http://", "https://", "feed:"];
     let (certificate, problems) = if is_source.iter().any(|start| options.other.starts_with(start))
     {
-        let password = password_for(&options.other, None)?;
+        let password = password_for(&options.other, options.password_file.as_deref())?;
         let source = OpenedSource::open(&options.other, &[] as &[&str], password)?;
         let here = read(options.directory, verify::Options::default()).await?;
         let certificate = here.against(source.store, source.only.as_ref()).await?;

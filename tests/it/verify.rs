@@ -226,6 +226,13 @@ fn refused_credentials_and_standard_input_have_their_exit_codes() {
     let url = format!("http://ana:wrong-word@{}/shelf", server.address());
     let outcome = run("verify", &mirror, &["--against", &url]).assert_code(4);
     assert!(!format!("{outcome}").contains("wrong-word"), "{outcome}");
+    let outcome = run("diff", &mirror, &[&url]).assert_code(4);
+    assert!(!format!("{outcome}").contains("wrong-word"), "{outcome}");
+    let file = place.join("password");
+    fs::write(&file, "secret-word\n").unwrap();
+    let file = file.display().to_string();
+    let named = format!("http://ana@{}/shelf", server.address());
+    run("diff", &mirror, &[&named, "--password-file", &file]).assert_code(0);
     run("diff", &mirror, &["feed:-"]).assert_code(2);
     run("diff", &mirror, &["feed:no-such-file.ndjson"]).assert_code(3);
     run("verify", &place.join("nowhere"), &[]).assert_code(5);
