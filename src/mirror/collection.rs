@@ -9,7 +9,7 @@ use super::beneath::Folder;
 use super::error::MirrorError;
 use super::newcomers::Newcomers;
 use super::{Mirror, format, names};
-use crate::document::CollectionName;
+use crate::document::{CollectionName, Kept};
 
 /// A collection of a mirror, its folder held open.
 #[derive(Clone, Debug)]
@@ -20,6 +20,10 @@ pub struct Collection {
     pub(super) encoded: Arc<str>,
     name: CollectionName,
     created: bool,
+    /// Whether attachments are mirrored, or only their stubs.
+    pub(super) attachments: bool,
+    /// What is kept beside the winning revisions.
+    pub(super) kept: Kept,
     /// Kept where the folder held nothing when it was opened.
     pub(super) newcomers: Option<Arc<Newcomers>>,
 }
@@ -35,9 +39,20 @@ pub(super) struct Record {
     /// Whether its attachments are mirrored; a mirror of old does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachments: Option<bool>,
+    /// What is kept beside the winning revisions.
+    #[serde(default)]
+    kept: Kept,
 }
 
 impl Mirror {
+    /// Whether a run has made this collection and its folder stands.
+    pub fn holds(&self, name: &CollectionName) -> Result<bool, MirrorError> {
+        let encoded = self.encode(name.as_str());
+        let folder = self.root.kind(encoded.as_str())?;
+        let record = self.collections.kind(&record_name(encoded.as_str()))?;
+        Ok(record.is_some() && folder.is_some_and(rustix::fs::FileType::is_dir))
+    }
+
     /// Removes what opening a collection has left, if it came to hold nothing: its source may have
     /// been mistyped.
     pub fn forget_empty(&self, name: &CollectionName) -> Result<(), MirrorError> {
@@ -62,6 +77,8 @@ impl Collection {
             encoded,
             name: name.clone(),
             created,
+            attachments: mirror.attachments,
+            kept: mirror.kept,
             newcomers: None,
         };
         if collection.is_empty()? {
@@ -92,11 +109,30 @@ impl Collection {
     pub fn follow(&self, source: &str) -> Result<(), MirrorError> {
         if let Some(record) = self.record()?
             && record.source == source
-            && record.attachments == Some(self.mirror.attachments)
+            && record.attachments == Some(self.attachments)
+            && record.kept == self.kept
         {
             return Ok(());
         }
         self.write_record(source.to_owned())
+    }
+
+    /// The same with all that the last run recorded as mirrored, and no more.
+    pub fn as_recorded(self) -> Result<Self, MirrorError> {
+        let record = self.record()?;
+        let attachments = record.as_ref().and_then(|record| record.attachments).unwrap_or(true);
+        let kept = record.map(|record| record.kept).unwrap_or_default();
+        Ok(Self { attachments, kept, ..self })
+    }
+
+    /// What is kept beside the winning revisions.
+    pub fn kept(&self) -> Kept {
+        self.kept
+    }
+
+    /// Whether its attachments are mirrored.
+    pub fn mirrors_attachments(&self) -> bool {
+        self.attachments
     }
 
     /// The folder name of a document.
@@ -105,8 +141,8 @@ impl Collection {
     }
 
     fn write_record(&self, source: String) -> Result<(), MirrorError> {
-        let attachments = Some(self.mirror.attachments);
-        let record = Record { name: self.name.to_string(), source, attachments };
+        let attachments = Some(self.attachments);
+        let record = Record { name: self.name.to_string(), source, attachments, kept: self.kept };
         format::write(&self.mirror.collections, &record_name(&self.encoded), &record)
     }
 

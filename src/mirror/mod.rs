@@ -25,6 +25,7 @@ mod plan;
 mod pretty;
 mod publish;
 pub mod read;
+mod repair;
 mod scan;
 mod security;
 mod stage;
@@ -166,16 +167,6 @@ impl Mirror {
     /// What `format.json` says.
     pub fn format(&self) -> &Format {
         &self.format
-    }
-
-    /// Whether attachments are mirrored.
-    pub fn mirrors_attachments(&self) -> bool {
-        self.attachments
-    }
-
-    /// What is kept beside the winning revisions.
-    pub fn kept(&self) -> Kept {
-        self.kept
     }
 
     /// Writes down who holds the lock, when that has become more precise.

@@ -20,6 +20,8 @@ pub enum Authority {
     Feed,
     /// The source said just now that this is the document's present state.
     Confirmed,
+    /// The same, and what the tree holds of the document was found damaged: nothing of it is kept.
+    Repair,
 }
 
 /// What is to be done for a change.
@@ -88,6 +90,9 @@ impl Collection {
     /// Decides what a change means here.
     pub fn plan(&self, change: &Change, authority: Authority) -> Result<Plan, MirrorError> {
         let name = self.document_name(change.id.as_str());
+        if authority == Authority::Repair {
+            return self.plan_repair(name, change);
+        }
         let newcomers = self.newcomers.as_ref();
         let found = match newcomers.is_some_and(|newcomers| newcomers.welcome(name.as_str())) {
             // Should something stand there all the same, publishing finds it in its way.
@@ -101,7 +106,7 @@ impl Collection {
         {
             return Ok(Plan::Older { held: held.clone() });
         }
-        if change.is_deletion() && !self.mirror.kept.deleted {
+        if change.is_deletion() && !self.kept.deleted {
             return Ok(match found {
                 Found::Document(_) => Plan::Remove(name),
                 // What is no document of ours is nobody's business here.
@@ -115,7 +120,7 @@ impl Collection {
         match found {
             Found::Document(held) => self.plan_replacement(name, change, &document, &held),
             found => {
-                let wanted = self.mirror.attachments;
+                let wanted = self.attachments;
                 let fetch = if wanted { document.attachments.clone() } else { Vec::new() };
                 let shape = match found {
                     Found::Nothing => Shape::New,
@@ -151,7 +156,7 @@ impl Collection {
         for attachment in &document.attachments {
             if self.has(held, stored.as_ref(), revision, attachment)? {
                 reuse.push(Arc::clone(&attachment.name));
-            } else if self.mirror.attachments {
+            } else if self.attachments {
                 fetch.push(attachment.clone());
             }
         }
@@ -172,7 +177,11 @@ impl Collection {
     }
 
     /// What becomes of the branches beside the winner, and of the histories.
-    fn plan_branches(&self, change: &Change, held: Option<&Held>) -> Result<Branches, MirrorError> {
+    pub(super) fn plan_branches(
+        &self,
+        change: &Change,
+        held: Option<&Held>,
+    ) -> Result<Branches, MirrorError> {
         let there = match held {
             Some(held) => self.branches_of(&held.folder)?,
             None => Vec::new(),
@@ -182,7 +191,7 @@ impl Collection {
             None => false,
         };
         let in_tree = history || !there.is_empty();
-        if !self.mirror.kept.revisions {
+        if !self.kept.revisions {
             return Ok(Branches { in_tree, are_there: true, ..Branches::default() });
         }
         let Some(others) = &change.others else {
@@ -230,7 +239,7 @@ impl Collection {
 
     /// Whether the attachments of a branch are there, as far as they are wanted.
     fn is_whole(&self, branch: &Held) -> Result<bool, MirrorError> {
-        if !self.mirror.attachments || branch.stubs.is_empty() {
+        if !self.attachments || branch.stubs.is_empty() {
             return Ok(true);
         }
         let Ok(Some(stored)) = branch.folder.open(ATTACHMENTS) else { return Ok(false) };
@@ -281,13 +290,13 @@ impl Collection {
 }
 
 /// Whether a body tells this id.
-fn carries(body: &[u8], id: &str) -> bool {
+pub(super) fn carries(body: &[u8], id: &str) -> bool {
     Head::read(body).is_ok_and(|head| head.id.as_deref() == Some(id))
 }
 
 /// What becomes of a document's branches.
 #[derive(Debug, Default)]
-struct Branches {
+pub(super) struct Branches {
     /// Whether the tree holds a branch or a history of this document.
     in_tree: bool,
     /// Whether the tree holds just what it should.
@@ -295,7 +304,7 @@ struct Branches {
     /// The folders of those that stay.
     keep: Vec<String>,
     /// Those that are needed.
-    fetch: Vec<Revision>,
+    pub fetch: Vec<Revision>,
 }
 
 enum Found {

@@ -67,7 +67,7 @@ impl Pipeline {
         suspects: &HashSet<DocumentId>,
         sync: Sync,
     ) -> Result<Fetched, PipelineError> {
-        let jobs = jobs(&mut pending, self.mirror.mirrors_attachments());
+        let jobs = jobs(&mut pending, self.collection.mirrors_attachments());
         let mut outcomes = stream::iter(jobs)
             .map(|job| self.fetch_job(job, sync))
             .buffer_unordered(CONCURRENCY)

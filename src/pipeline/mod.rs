@@ -231,10 +231,10 @@ impl Pipeline {
             }
             return Ok(Since::Scan("the mirror holds documents but no checkpoint".to_owned()));
         };
-        let (kept, before) = (self.mirror.kept(), checkpoint.kept);
+        let (kept, before) = (self.collection.kept(), checkpoint.kept);
         let news = [
             (
-                self.mirror.mirrors_attachments() && !checkpoint.attachments,
+                self.collection.mirrors_attachments() && !checkpoint.attachments,
                 "attachments are mirrored",
             ),
             (kept.revisions && !before.revisions, "all revisions are kept"),

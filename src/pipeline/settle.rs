@@ -330,8 +330,8 @@ impl Settler {
     /// A checkpoint as of now, without a position.
     fn checkpoint_now(&self, open_since: Option<Timestamp>) -> Checkpoint {
         Checkpoint {
-            attachments: self.pipeline.mirror.mirrors_attachments(),
-            kept: self.pipeline.mirror.kept(),
+            attachments: self.pipeline.collection.mirrors_attachments(),
+            kept: self.pipeline.collection.kept(),
             at: Some(Timestamp::now()),
             open_since,
             ..Checkpoint::default()

@@ -1,0 +1,52 @@
+//! What a change means for a document that was found damaged: all of it is written anew.
+//!
+//! It must not know how the damage was found, nor read what is damaged: a disk may not give it back.
+
+use rustix::fs::FileType;
+
+use super::collection::Collection;
+use super::error::MirrorError;
+use super::layout::{ATTACHMENTS, DOCUMENT, TOMBSTONE};
+use super::names::Name;
+use super::plan::{Plan, Shape, Write, carries};
+use crate::document::{Attachment, Change};
+
+impl Collection {
+    /// Decides what the source's answer means for a damaged document. What stands there stays until
+    /// the new one takes its place; what never was a document is not removed.
+    pub(super) fn plan_repair(&self, name: Name, change: &Change) -> Result<Plan, MirrorError> {
+        let folder = match self.folder.open(name.as_str()) {
+            Err(MirrorError::InTheWay { .. }) => None,
+            folder => folder?,
+        };
+        if change.is_deletion() && !self.kept.deleted {
+            let body = |name| -> Result<bool, MirrorError> {
+                let kind = folder.as_ref().map(|folder| folder.kind(name)).transpose()?.flatten();
+                Ok(kind.is_some_and(FileType::is_file))
+            };
+            let removed = body(DOCUMENT)? || body(TOMBSTONE)?;
+            return Ok(if removed { Plan::Remove(name) } else { Plan::Unchanged });
+        }
+        let document = change.document();
+        if name.is_shortened() && !carries(&document.body, change.id.as_str()) {
+            return Ok(Plan::Nameless);
+        }
+        // A mirror without attachments may keep files of an earlier run: those come again too.
+        let stored = folder.and_then(|folder| folder.open(ATTACHMENTS).ok().flatten());
+        let has_file = |attachment: &&Attachment| {
+            let name = self.mirror.encode(&attachment.name);
+            let kind = stored.as_ref().and_then(|stored| stored.kind(name.as_str()).ok().flatten());
+            kind.is_some_and(FileType::is_file)
+        };
+        let wanted = |attachment: &&Attachment| self.attachments || has_file(attachment);
+        let fetch = document.attachments.iter().filter(wanted).cloned().collect();
+        let shape = match self.folder.kind(name.as_str())? {
+            None => Shape::New,
+            Some(_) => Shape::Folder,
+        };
+        let (revision, deleted) = (change.revision.clone(), change.is_deletion());
+        let (reuse, keep) = (Vec::new(), Vec::new());
+        let branches = self.plan_branches(change, None)?.fetch;
+        Ok(Plan::Write(Write { name, revision, deleted, shape, reuse, keep, fetch, branches }))
+    }
+}
