@@ -27,9 +27,11 @@ mod failures;
 mod fetch;
 mod gather;
 mod prepare;
+mod repair;
 mod report;
 mod settle;
 
+pub use repair::{Asking, Fate, Repaired, Wrong};
 pub use report::{Phase, Report, Reporter, shown};
 
 use batch::{Batch, Seen};

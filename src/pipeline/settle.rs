@@ -34,7 +34,8 @@ impl Pipeline {
     ) -> Result<(), PipelineError> {
         let checkpoint = self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
         let in_doubt = checkpoint.open_since.is_some();
-        let mut settler = Settler { pipeline: Arc::new(self), checkpoint, moved, in_doubt };
+        let pipeline = Arc::new(self);
+        let mut settler = Settler { pipeline, checkpoint, moved, in_doubt, stays: None };
         while let Some(work) = prepared.recv().await {
             let reporter = settler.pipeline.reporter.clone();
             let counts = matches!(work, Work::Batch(_));
@@ -47,6 +48,24 @@ impl Pipeline {
         }
         spawn_blocking(move || settler.close()).await?
     }
+
+    /// Settles a batch that did not come by the feed: the checkpoint stays where it is, and what an
+    /// interrupted run left to be told stays for the next one.
+    pub(super) async fn settle_apart(&self, batch: Prepared) -> Result<(), PipelineError> {
+        let mut checkpoint =
+            self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
+        if checkpoint.position.is_none() && checkpoint.scanning.is_none() {
+            checkpoint.scanning = Some("it was repaired while it had no checkpoint".to_owned());
+        }
+        let (pipeline, stays) = (Arc::new(self.clone()), Some(checkpoint.clone()));
+        let (moved, in_doubt) = (HashMap::new(), false);
+        let mut settler = Settler { pipeline, checkpoint, moved, in_doubt, stays };
+        let settle = move || {
+            settler.batch(batch)?;
+            settler.close()
+        };
+        spawn_blocking(settle).await?
+    }
 }
 
 /// Works on the disk, one piece of work at a time.
@@ -58,6 +77,8 @@ struct Settler {
     moved: HashMap<DocumentId, Revision>,
     /// Whether an interrupted run may have written who may do what, and not told of it.
     in_doubt: bool,
+    /// The checkpoint that stays, where none comes by the feed.
+    stays: Option<Checkpoint>,
 }
 
 impl Settler {
@@ -93,11 +114,17 @@ impl Settler {
         let mut told: Vec<Told> = metas.into_iter().zip(&published).map(Told::of).collect();
         told.extend(batch.untold.into_iter().map(|(meta, files)| Told { meta, files }));
         if position.is_some() || !told.is_empty() || !failed.is_empty() || !mended.is_empty() {
-            let position = position.or_else(|| self.checkpoint.position.clone());
-            let checkpoint = Checkpoint {
-                position,
-                scanning: self.checkpoint.scanning.clone(),
-                ..self.checkpoint_now(self.checkpoint.open_since.map(|_| batch.begun))
+            let open_since = self.checkpoint.open_since;
+            let checkpoint = match &self.stays {
+                Some(stays) => {
+                    let since = stays.open_since.unwrap_or(batch.begun);
+                    Checkpoint { open_since: open_since.map(|_| since), ..stays.clone() }
+                }
+                None => Checkpoint {
+                    position: position.or_else(|| self.checkpoint.position.clone()),
+                    scanning: self.checkpoint.scanning.clone(),
+                    ..self.checkpoint_now(open_since.map(|_| batch.begun))
+                },
             };
             let forget_failures = false;
             self.commit(Commit { checkpoint, failed, mended, forget_failures }, told)?;
@@ -124,10 +151,11 @@ impl Settler {
 
     /// Notes that everything published is committed.
     fn close(mut self) -> Result<(), PipelineError> {
-        if self.checkpoint.open_since.is_none() {
+        let open_since = self.stays.as_ref().and_then(|stays| stays.open_since);
+        if self.checkpoint.open_since == open_since {
             return Ok(());
         }
-        let checkpoint = Checkpoint { open_since: None, ..self.checkpoint.clone() };
+        let checkpoint = Checkpoint { open_since, ..self.checkpoint.clone() };
         self.commit(Commit::new(checkpoint), Vec::new())
     }
 

@@ -398,6 +398,68 @@ async fn what_was_published_and_not_committed_is_told_of_by_the_next_run() {
 }
 
 #[tokio::test]
+async fn a_repair_writes_what_is_wrong_and_leaves_the_checkpoint_and_what_is_untold_alone() {
+    let home = Home::new();
+    let rows = || vec![row("old", "1-x", "1"), row("new", "1-x", "2")];
+    home.run(vec![script(rows(), "2")]).await.outcome.unwrap();
+    let body = std::fs::File::options().append(true).open(home.path("old/document.json")).unwrap();
+    body.set_modified(std::time::UNIX_EPOCH).unwrap();
+    let open = Checkpoint {
+        position: Some(at("1")),
+        open_since: Some(jiff::Timestamp::now()),
+        ..Checkpoint::default()
+    };
+    forget_commits(&home, &open);
+
+    let source = Arc::new(Scripted::default());
+    source.documents.lock().unwrap().insert("old".into(), change("old", "1-x", None));
+    let (pipeline, mut received) = pipeline(home.dir.path(), source.clone(), Mode::CatchUp);
+    let damaged = ["old".into(), "unknown".into()].into();
+    let wrong = Wrong { damaged, ..Wrong::default() };
+    let mut done = pipeline.repair(wrong, Asking::Singly, &CancellationToken::new()).await;
+    assert!(done.error.is_none() && source.opened.lock().unwrap().is_empty());
+    done.fates.sort_by(|left, right| left.0.cmp(&right.0));
+    let written = Fate::Present { revision: Some("1-x".into()), written: true };
+    assert_eq!(done.fates, [("old".into(), written), ("unknown".into(), Fate::Unknown)]);
+    let event = received.try_recv().unwrap();
+    assert_eq!((event.document.as_str(), event.position.is_none()), ("old", true));
+    assert!(received.try_recv().is_err());
+    let kept = pipeline.checkpoints.checkpoint(&"books".into()).unwrap().unwrap();
+    assert_eq!((kept.position, kept.attachments), (open.position, false));
+    assert_eq!(kept.open_since, open.open_since);
+}
+
+#[tokio::test]
+async fn a_repair_by_a_feed_takes_its_last_word_on_each_document() {
+    let home = Home::new();
+    home.run(vec![script(vec![row("a", "2-x", "1"), row("b", "1-x", "2")], "2")])
+        .await
+        .outcome
+        .unwrap();
+    let torn = Unreadable {
+        id: Some("b".into()),
+        revision: None,
+        place: "row at byte 9".into(),
+        position: Some(at("4")),
+        reason: "it is torn".into(),
+    };
+    let said = || {
+        let rows = vec![row("a", "1-x", "1"), row("b", "1-x", "2"), row("a", "2-x", "3")];
+        script(rows.into_iter().chain([Ok(FeedEvent::Unreadable(torn.clone()))]).collect(), "4")
+    };
+    let source = Arc::new(Scripted::new(vec![said(), said()]));
+    let (pipeline, _received) = pipeline(home.dir.path(), source, Mode::CatchUp);
+    let wrong = Wrong { damaged: ["a", "b", "c"].map(Into::into).into(), ..Wrong::default() };
+    let mut done = pipeline.repair(wrong, Asking::ByFeed, &CancellationToken::new()).await;
+    assert!(done.error.is_none());
+    done.fates.sort_by(|left, right| left.0.cmp(&right.0));
+    let [(_, a), (_, b), (_, c)] = &done.fates[..] else { panic!("{:?}", done.fates) };
+    assert_eq!(*a, Fate::Present { revision: Some("2-x".into()), written: true });
+    assert_eq!(*b, Fate::Failed("row at byte 9: it is torn".into()));
+    assert_eq!(*c, Fate::Unknown);
+}
+
+#[tokio::test]
 async fn told_to_stop_it_finishes_what_it_has_read() {
     let home = Home::new();
     let rows = vec![row("a", "1-x", "1"), Ok(FeedEvent::CaughtUp), row("b", "1-x", "2")];

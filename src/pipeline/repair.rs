@@ -1,0 +1,281 @@
+//! Single documents fetched again, apart from the feed, through the same durable steps.
+//!
+//! The checkpoint stays where it is: what comes is the source's present word, and the feed brings
+//! the same again. It must not know how it was found out that a document is wrong.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use tokio_util::sync::CancellationToken;
+
+use super::batch::Batch;
+use super::prepare::Prepared;
+use super::{Pipeline, PipelineError};
+use crate::document::{Change, DocumentId, DocumentState, Head, Position, Revision};
+use crate::mirror::Authority;
+use crate::source::retry::{Fed, attempts, resilient};
+use crate::source::{FeedEvent, Mode, Reading, Since, SourceError};
+
+/// So many documents in a row that a source cannot give for now, and it is not asked any more.
+const PATIENCE: usize = 3;
+
+/// A signal is heeded, and what came is made durable, after so many documents at the latest.
+const DOCUMENTS: usize = 100;
+
+/// What is to be fetched again.
+#[derive(Clone, Debug, Default)]
+pub struct Wrong {
+    /// Documents that differ from the source's, and are whole.
+    pub differing: HashSet<DocumentId>,
+    /// Documents of which something is damaged, missing or extra: they are replaced as a whole.
+    pub damaged: HashSet<DocumentId>,
+}
+
+/// How the source is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// For one document after the other.
+    Singly,
+    /// It cannot be: its whole feed is read, twice, and the last word on each document counts.
+    ByFeed,
+}
+
+/// What became of a document that was wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is in the tree as the source has it.
+    Present {
+        /// The revision that its body tells.
+        revision: Option<Revision>,
+        /// Whether it was written; else it had come right by itself.
+        written: bool,
+    },
+    /// The source says that it is deleted.
+    Deleted {
+        /// Whether it was removed; else there was no document.
+        removed: bool,
+    },
+    /// The source does not know it. What the tree has stays.
+    Unknown,
+    /// It could not be had. What the tree has stays.
+    Failed(String),
+}
+
+/// How a repair of one collection ended.
+#[derive(Debug, Default)]
+pub struct Repaired {
+    /// What became of each document that was come to.
+    pub fates: Vec<(DocumentId, Fate)>,
+    /// What ended it before its end.
+    pub error: Option<PipelineError>,
+}
+
+impl Wrong {
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.differing.is_empty() && self.damaged.is_empty()
+    }
+
+    fn authority(&self, id: &DocumentId) -> Option<Authority> {
+        match (self.damaged.contains(id), self.differing.contains(id)) {
+            (true, _) => Some(Authority::Repair),
+            (false, true) => Some(Authority::Confirmed),
+            (false, false) => None,
+        }
+    }
+
+    fn ids(&self) -> Vec<DocumentId> {
+        let ids: HashSet<_> = self.differing.union(&self.damaged).cloned().collect();
+        let mut ids: Vec<_> = ids.into_iter().collect();
+        ids.sort();
+        ids
+    }
+}
+
+impl Pipeline {
+    /// Fetches what is wrong again, until `stop`: the documents in hand are finished in any case.
+    pub async fn repair(&self, wrong: Wrong, asking: Asking, stop: &CancellationToken) -> Repaired {
+        let mut repair = Repair {
+            pipeline: self,
+            suspects: wrong.ids().into_iter().collect(),
+            wrong,
+            batch: Batch::default(),
+            told: HashMap::new(),
+            fates: Vec::new(),
+        };
+        let result = match asking {
+            Asking::Singly => repair.ask_singly(stop).await,
+            Asking::ByFeed => repair.read_feed(stop).await,
+        };
+        Repaired { fates: repair.fates, error: result.err() }
+    }
+}
+
+struct Repair<'a> {
+    pipeline: &'a Pipeline,
+    wrong: Wrong,
+    /// All of them: none may break off a batch.
+    suspects: HashSet<DocumentId>,
+    batch: Batch,
+    /// What the source said of the documents in the batch.
+    told: HashMap<DocumentId, Told>,
+    fates: Vec<(DocumentId, Fate)>,
+}
+
+enum Told {
+    Present(Option<Revision>),
+    Deleted,
+}
+
+impl Repair<'_> {
+    async fn ask_singly(&mut self, stop: &CancellationToken) -> Result<(), PipelineError> {
+        let (source, policy) = (Arc::clone(&self.pipeline.source), self.pipeline.options.retry);
+        // Answers that did not come, in a row; and whether any came.
+        let (mut silent, mut answered) = (0, false);
+        for id in self.wrong.ids() {
+            let reading = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                reading = attempts(&policy, || source.document(&id, None)) => reading,
+            };
+            let error = match reading {
+                Ok(Reading::Found(change)) => {
+                    (silent, answered) = (0, true);
+                    self.take(change).await?;
+                    continue;
+                }
+                Ok(Reading::Unknown) => {
+                    (silent, answered) = (0, true);
+                    self.fates.push((id, Fate::Unknown));
+                    continue;
+                }
+                Err(error) => error,
+            };
+            self.fates.push((id, Fate::Failed(error.to_string())));
+            match error {
+                SourceError::Refused { .. } => silent = PATIENCE,
+                SourceError::Transient { .. } | SourceError::Missing { .. } => silent += 1,
+                SourceError::Permanent { .. } | SourceError::Expired { .. } => answered = true,
+            }
+            if silent >= PATIENCE || (!answered && self.fates.len() == self.suspects.len()) {
+                self.settle().await?;
+                return Err(error.into());
+            }
+        }
+        self.settle().await
+    }
+
+    /// Reads the feed to learn where the last word on each document stands, and again to take it
+    /// from there: so no more is held than a batch.
+    async fn read_feed(&mut self, stop: &CancellationToken) -> Result<(), PipelineError> {
+        let mut last: HashMap<DocumentId, Result<Option<Position>, String>> = HashMap::new();
+        let source = &self.pipeline.source;
+        let policy = self.pipeline.options.retry;
+        let open = || resilient(Arc::clone(source), Since::Start, Mode::CatchUp, policy);
+        let mut feed = std::pin::pin!(open());
+        while let Some(fed) = until(stop, feed.next()).await {
+            match fed? {
+                Fed::Event(FeedEvent::Change(change)) if self.suspects.contains(&change.id) => {
+                    last.insert(change.id, Ok(change.position));
+                }
+                Fed::Event(FeedEvent::Unreadable(row)) => {
+                    if let Some(id) = row.id.filter(|id| self.suspects.contains(id)) {
+                        last.insert(id, Err(format!("{}: {}", row.place, row.reason)));
+                    }
+                }
+                Fed::Event(_) => {}
+                Fed::Waiting { error, .. } => tracing::warn!("{error}; trying again"),
+            }
+        }
+        if stop.is_cancelled() {
+            return Ok(());
+        }
+        let mut awaited = HashMap::new();
+        for id in self.wrong.ids() {
+            match last.remove(&id) {
+                None => self.fates.push((id, Fate::Unknown)),
+                Some(Err(reason)) => self.fates.push((id, Fate::Failed(reason))),
+                Some(Ok(position)) => drop(awaited.insert(id, position)),
+            }
+        }
+        let mut feed = std::pin::pin!(open());
+        while !awaited.is_empty() {
+            let Some(fed) = until(stop, feed.next()).await else { break };
+            if let Fed::Event(FeedEvent::Change(change)) = fed?
+                && awaited.get(&change.id) == Some(&change.position)
+            {
+                awaited.remove(&change.id);
+                self.take(change).await?;
+            }
+        }
+        if !stop.is_cancelled() {
+            let gone = |id| (id, Fate::Failed("its row is not in the feed any more".to_owned()));
+            self.fates.extend(awaited.into_keys().map(gone));
+        }
+        self.settle().await
+    }
+
+    /// Adds what the source said of a document to the batch.
+    async fn take(&mut self, change: Change) -> Result<(), PipelineError> {
+        let Some(authority) = self.wrong.authority(&change.id) else { return Ok(()) };
+        let told = match &change.state {
+            DocumentState::Deleted(_) => Told::Deleted,
+            DocumentState::Present(document) => {
+                let head = Head::read(&document.body).unwrap_or_default();
+                Told::Present(head.revision.as_deref().map(Revision::from))
+            }
+        };
+        self.told.insert(change.id.clone(), told);
+        self.batch.push(Change { position: None, ..change }, authority);
+        if self.batch.is_full() || self.told.len() >= DOCUMENTS {
+            return self.settle().await;
+        }
+        Ok(())
+    }
+
+    /// Takes the batch through the durable steps. Only then it is known what became of it.
+    async fn settle(&mut self) -> Result<(), PipelineError> {
+        let (batch, mut told) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.told));
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let doubt = self.pipeline.doubt()?;
+        let mut prepared = self.pipeline.prepare(batch, &self.suspects, doubt.as_ref()).await?;
+        let mut fates = fates(&mut prepared, &mut told);
+        self.pipeline.settle_apart(prepared).await?;
+        self.fates.append(&mut fates);
+        Ok(())
+    }
+}
+
+/// What becomes of the documents of a batch once it is settled. Those that failed are the caller's
+/// to know, and no failures of the mirror's: what it held before, it holds still.
+fn fates(prepared: &mut Prepared, told: &mut HashMap<DocumentId, Told>) -> Vec<(DocumentId, Fate)> {
+    let mut fates = Vec::new();
+    for failure in std::mem::take(&mut prepared.failed) {
+        if let Some(id) = failure.document {
+            told.remove(&id);
+            fates.push((id, Fate::Failed(failure.reason)));
+        }
+    }
+    let written: HashSet<_> = prepared.staged.iter().map(|(meta, _)| &meta.id).collect();
+    for (id, told) in told.drain() {
+        let written = written.contains(&id);
+        let fate = match told {
+            Told::Present(revision) => Fate::Present { revision, written },
+            Told::Deleted => Fate::Deleted { removed: written },
+        };
+        fates.push((id, fate));
+    }
+    fates
+}
+
+/// The next of something, unless it is to stop.
+async fn until<T>(stop: &CancellationToken, next: impl Future<Output = Option<T>>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        next = next => next,
+    }
+}
