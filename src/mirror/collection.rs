@@ -45,14 +45,6 @@ pub(super) struct Record {
 }
 
 impl Mirror {
-    /// Whether a run has made this collection and its folder stands.
-    pub fn holds(&self, name: &CollectionName) -> Result<bool, MirrorError> {
-        let encoded = self.encode(name.as_str());
-        let folder = self.root.kind(encoded.as_str())?;
-        let record = self.collections.kind(&record_name(encoded.as_str()))?;
-        Ok(record.is_some() && folder.is_some_and(rustix::fs::FileType::is_dir))
-    }
-
     /// Removes what opening a collection has left, if it came to hold nothing: its source may have
     /// been mistyped.
     pub fn forget_empty(&self, name: &CollectionName) -> Result<(), MirrorError> {

@@ -11,8 +11,10 @@ use super::collection::{Record, record_name};
 use super::error::MirrorError;
 use super::layout::{DOCUMENT, LOCK, OURS, SECURITY, STAGING, TOMBSTONE};
 use super::lock;
+use super::names::Decoded;
 use super::read::{Problem, ProblemKind, Tree, TreeCollection};
 use super::stage::CHECKSUM_ATTRIBUTE;
+use crate::document::DocumentId;
 
 /// A BLAKE3.
 pub type Checksum = [u8; 32];
@@ -118,6 +120,14 @@ impl TreeCollection {
         let names = self.folder.each_name()?;
         let names = names.filter(|name| !matches!(name, Ok(Ok(name)) if name == SECURITY));
         Ok(Box::new(names.map(move |name| name.map(|name| name.map_err(foreign)))))
+    }
+
+    /// The id of the document that belongs under a name. A shortened name alone does not tell it.
+    pub fn id_of(&self, name: &str) -> Option<DocumentId> {
+        match self.codec.decode(name) {
+            Decoded::Exact(id) => Some(id.into()),
+            Decoded::Hashed | Decoded::Foreign => None,
+        }
     }
 
     /// What stands under one of the names just now.

@@ -45,7 +45,7 @@ pub struct TreeCollection {
     pub name: CollectionName,
     pub(super) folder: Folder,
     pub(super) encoded: String,
-    codec: Codec,
+    pub(super) codec: Codec,
     pub(super) backup: Option<Backup>,
 }
 

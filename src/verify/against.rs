@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::listing::{Difference, DifferenceKind, Listed, Listing, Side, UNREAD};
 use super::{Verified, VerifyError};
-use crate::document::{CollectionName, DocumentState, Head, Position, Revision};
+use crate::document::{CollectionName, DocumentId, DocumentState, Head, Position, Revision};
 use crate::source::retry::{Fed, RetryPolicy, listing, resilient};
 use crate::source::{FeedEvent, Mode, Since, Source, SourceError, Store, StoreEvent};
 
@@ -58,7 +58,25 @@ pub struct CollectionCertificate {
     pub position: Option<Value>,
 }
 
+/// What a source holds, for comparisons.
+#[derive(Debug)]
+pub struct There {
+    place: Place,
+    collections: Vec<(CollectionName, SourceListing)>,
+    not_compared: Vec<String>,
+}
+
+/// What a source said of one document since it was listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It lives, at the revision that its body tells.
+    Present(Option<Revision>),
+    /// It is gone.
+    Deleted,
+}
+
 /// A collection as a source listed it.
+#[derive(Debug)]
 struct SourceListing {
     listed: Listed,
     position: Option<Position>,
@@ -74,11 +92,19 @@ impl Verified {
         store: Arc<dyn Store>,
         only: Option<&CollectionName>,
     ) -> Result<Certificate, VerifyError> {
-        let there = Place { name: store.identity(), lineage: None };
-        let mut certificate = self.certificate(there);
+        self.compare_with(&self.list(store, only).await?)
+    }
+
+    /// Lists what a source holds now, of the collections that [`against`](Self::against) compares.
+    pub async fn list(
+        &self,
+        store: Arc<dyn Store>,
+        only: Option<&CollectionName>,
+    ) -> Result<There, VerifyError> {
+        let place = Place { name: store.identity(), lineage: None };
+        let mut there = There { place, collections: Vec::new(), not_compared: Vec::new() };
         let mut names = named(&store).await?;
-        // What RxDB's plugin wrote tells no name that could be held against the source's.
-        let nameless = self.listings.first().filter(|_| self.lineage.is_none() && names.len() == 1);
+        let nameless = self.nameless(names.len());
         for (name, _) in &self.listings {
             let name = CollectionName::from(name.as_str());
             if names.contains(&name) || nameless.is_some() {
@@ -86,7 +112,7 @@ impl Verified {
             }
             match store.lists_everything() && only.is_none() {
                 true => names.push(name),
-                false => certificate.not_compared.push(name.to_string()),
+                false => there.not_compared.push(name.to_string()),
             }
         }
         names.sort();
@@ -105,9 +131,20 @@ impl Verified {
                 }
                 source => source?,
             };
-            let here = nameless.map(|(_, listed)| listed).or(self.listing(&name));
-            compare(&mut certificate, &name, here, &source.listed, source.position.as_ref())?;
-            certificate.unreadable.extend(source.unreadable);
+            there.collections.push((name, source));
+        }
+        Ok(there)
+    }
+
+    /// Compares with what a source holds.
+    pub fn compare_with(&self, there: &There) -> Result<Certificate, VerifyError> {
+        let mut certificate = self.certificate(there.place.clone());
+        certificate.not_compared.clone_from(&there.not_compared);
+        let nameless = self.nameless(there.collections.len());
+        for (name, source) in &there.collections {
+            let here = nameless.map(|(_, listed)| listed).or(self.listing(name));
+            compare(&mut certificate, name, here, &source.listed, source.position.as_ref())?;
+            certificate.unreadable.extend_from_slice(&source.unreadable);
         }
         certificate.conclude();
         Ok(certificate)
@@ -116,7 +153,8 @@ impl Verified {
     /// Compares with another mirror, byte for byte; by revisions only, if one of them is what RxDB's
     /// plugin wrote: its bodies are spelt in another way.
     pub fn beside(&self, other: &Self) -> Result<Certificate, VerifyError> {
-        let there = Place { name: other.report.mirror.clone(), lineage: other.lineage.clone() };
+        let lineage = other.tree.lineage().map(str::to_owned);
+        let there = Place { name: other.report.mirror.clone(), lineage };
         let mut certificate = self.certificate(there);
         let mut names: Vec<CollectionName> = self
             .listings
@@ -127,10 +165,10 @@ impl Verified {
         names.sort();
         names.dedup();
         let nothing = Listing::default().finish();
-        let nameless = self.lineage.is_none() || other.lineage.is_none();
+        let nameless = self.tree.lineage().is_none() || other.tree.lineage().is_none();
         match (&self.listings[..], &other.listings[..]) {
             ([(mine, here)], [(other, there)]) if nameless => {
-                let name = if self.lineage.is_none() { other } else { mine };
+                let name = if self.tree.lineage().is_none() { other } else { mine };
                 compare(&mut certificate, &name.as_str().into(), Some(here), there, None)?;
             }
             _ => {
@@ -140,17 +178,23 @@ impl Verified {
                 }
             }
         }
-        if self.lineage.is_none() != other.lineage.is_none() {
+        if self.tree.lineage().is_none() != other.tree.lineage().is_none() {
             certificate.differences.retain(|one| one.kind != DifferenceKind::Bytes);
         }
         certificate.conclude();
         Ok(certificate)
     }
 
+    /// The one collection that is compared whatever its name, with a source of so many: what RxDB's
+    /// plugin wrote tells no name that could be held against the source's.
+    fn nameless(&self, collections: usize) -> Option<&(String, Listed)> {
+        self.listings.first().filter(|_| self.tree.lineage().is_none() && collections == 1)
+    }
+
     fn certificate(&self, there: Place) -> Certificate {
         let name = self.report.mirror.clone();
         Certificate {
-            here: Place { name, lineage: self.lineage.clone() },
+            here: Place { name, lineage: self.tree.lineage().map(str::to_owned) },
             there,
             at: Timestamp::now(),
             equal: false,
@@ -161,7 +205,7 @@ impl Verified {
         }
     }
 
-    fn listing(&self, name: &CollectionName) -> Option<&Listed> {
+    pub(super) fn listing(&self, name: &CollectionName) -> Option<&Listed> {
         let mut listings = self.listings.iter();
         listings.find(|(own, _)| own == name.as_str()).map(|(_, listed)| listed)
     }
@@ -185,6 +229,28 @@ fn compare(
     let collection = name.to_string();
     certificate.collections.push(CollectionCertificate { collection, here, there, position });
     Ok(())
+}
+
+impl There {
+    /// Takes what the source said of documents of a collection since it was listed.
+    pub fn learn(
+        &mut self,
+        collection: &CollectionName,
+        words: &[(DocumentId, Word)],
+    ) -> Result<(), VerifyError> {
+        let named = self.collections.iter_mut().find(|(name, _)| name == collection);
+        let Some((_, source)) = named else { return Ok(()) };
+        let mut listing = source.listed.reopen().map_err(VerifyError::Temporary)?;
+        for (id, word) in words {
+            let pushed = match word {
+                Word::Present(revision) => listing.push(id, revision.as_ref(), &UNREAD),
+                Word::Deleted => listing.push_deleted(id),
+            };
+            pushed.map_err(VerifyError::Temporary)?;
+        }
+        source.listed = listing.finish();
+        Ok(())
+    }
 }
 
 impl Certificate {

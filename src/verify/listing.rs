@@ -91,6 +91,16 @@ impl Listing {
 }
 
 impl Listed {
+    /// The same, to be told what has changed since.
+    pub fn reopen(&self) -> io::Result<Listing> {
+        let mut sorter = Sorter::default();
+        for record in self.0.iter()? {
+            let record = record?;
+            sorter.push(&record.key, &record.value)?;
+        }
+        Ok(Listing(sorter))
+    }
+
     /// How much it is, and the digest of it.
     pub fn side(&self) -> io::Result<Side> {
         let mut sum = Sum::default();

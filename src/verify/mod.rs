@@ -27,14 +27,17 @@ use crate::mirror::MirrorError;
 use crate::mirror::read::{Problem, Tree};
 use crate::source::{Selection, SourceError};
 
+mod again;
 mod against;
 mod document;
 mod listing;
 mod sorted;
 mod tree;
 
-pub use against::{Certificate, CollectionCertificate, Place};
+pub use again::{Again, Wrong};
+pub use against::{Certificate, CollectionCertificate, Place, There, Word};
 pub use listing::{Difference, DifferenceKind, Side};
+pub use tree::Suspect;
 
 use listing::Listed;
 use sorted::Sorted;
@@ -67,9 +70,9 @@ pub enum VerifyError {
 pub struct Verified {
     /// What was found.
     pub report: Report,
-    /// What RxDB's plugin wrote has none.
-    lineage: Option<String>,
+    tree: Tree,
     listings: Vec<(String, Listed)>,
+    suspects: Vec<Suspect>,
     sums: Sorted,
 }
 
@@ -129,8 +132,8 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
         problems: found.problems,
         seconds: started.elapsed().as_secs_f64(),
     };
-    let lineage = tree.lineage().map(str::to_owned);
-    Ok(Verified { report, lineage, listings, sums: found.sums.finish() })
+    let (suspects, sums) = (found.suspects, found.sums.finish());
+    Ok(Verified { report, tree, listings, suspects, sums })
 }
 
 impl Verified {

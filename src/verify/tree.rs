@@ -13,7 +13,7 @@ use super::VerifyError;
 use super::document::{Checked, How, What, check, check_security};
 use super::listing::Listing;
 use super::sorted::Sorter;
-use crate::document::CollectionName;
+use crate::document::{CollectionName, DocumentId};
 use crate::mirror::MirrorError;
 use crate::mirror::read::{Entry, Problem, ProblemKind, Tree, TreeCollection};
 use crate::source::Selection;
@@ -31,8 +31,21 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub struct Found {
     pub collections: Vec<FoundCollection>,
     pub problems: Vec<Problem>,
+    /// The documents that have problems.
+    pub suspects: Vec<Suspect>,
     /// Path and SHA-256 of every file found well.
     pub sums: Sorter,
+}
+
+/// A document that has problems, or something that stands where one might.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// Its collection.
+    pub collection: CollectionName,
+    /// The name of its folder.
+    pub name: String,
+    /// Its id, where that can be told.
+    pub id: Option<DocumentId>,
 }
 
 /// What was found in a collection.
@@ -163,6 +176,10 @@ fn work(
         }
         let Some((collection, how)) = collections.get(number) else { continue };
         let read: Vec<_> = names.iter().map(|name| settle(collection, name, *how)).collect();
+        let unwell = names.iter().zip(&read).filter(|(_, reading)| !reading.is_well());
+        let suspects: Vec<_> =
+            unwell.map(|(name, reading)| reading.suspect(collection, name)).collect();
+        lock(found).suspects.extend(suspects);
         if let Err(error) = keep(&mut lock(found), number, read) {
             stop.store(true, Ordering::Relaxed);
             while lock(queue).recv().is_ok() {}
@@ -212,20 +229,30 @@ fn read_security(collection: &TreeCollection, how: How) -> Result<Reading, Verif
 
 /// What came of reading under a name.
 #[derive(Default)]
-struct Reading {
-    checked: Option<Checked>,
-    problems: Vec<Problem>,
+pub struct Reading {
+    /// The document, where there is one.
+    pub checked: Option<Checked>,
+    /// What is wrong where there is none.
+    pub problems: Vec<Problem>,
 }
 
 impl Reading {
-    fn is_well(&self) -> bool {
+    /// Who this is, when something is wrong.
+    pub fn suspect(&self, collection: &TreeCollection, name: &str) -> Suspect {
+        let id = self.checked.as_ref().map(|checked| checked.id.clone());
+        let id = id.or_else(|| collection.id_of(name));
+        Suspect { collection: collection.name.clone(), name: name.to_owned(), id }
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_well(&self) -> bool {
         let well = self.checked.as_ref().is_none_or(|checked| checked.problems.is_empty());
         well && self.problems.is_empty()
     }
 }
 
 /// Reads under a name until all is well, or nobody was replacing it while it was read.
-fn settle(collection: &TreeCollection, name: &str, how: How) -> Reading {
+pub fn settle(collection: &TreeCollection, name: &str, how: How) -> Reading {
     let mut reading = read_once(collection, name, how);
     for _ in 0..TRIES {
         if reading.is_well() {

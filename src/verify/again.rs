@@ -1,0 +1,160 @@
+//! Which documents are wrong, and the report put right when they have been repaired.
+//!
+//! It must not know how they are repaired.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::document::How;
+use super::tree::{Reading, Suspect, settle};
+use super::{Certificate, CollectionReport, Verified, VerifyError};
+use crate::document::{CollectionName, DocumentId};
+use crate::mirror::read::TreeCollection;
+
+/// The documents of a collection that are wrong.
+#[derive(Clone, Debug, Default)]
+pub struct Wrong {
+    /// Those that are whole, and differ from the source's.
+    pub differing: BTreeSet<DocumentId>,
+    /// Those that have problems, and what stands where a document might.
+    pub damaged: BTreeSet<DocumentId>,
+    /// Folders that have problems and do not tell whose they are.
+    pub nameless: BTreeSet<String>,
+}
+
+/// Documents that are about to change, and that the report does not speak of meanwhile.
+#[derive(Debug)]
+pub struct Again {
+    collections: Vec<(TreeCollection, How, Vec<DocumentId>)>,
+}
+
+impl Verified {
+    /// The documents that are wrong, by collection; all that were read are named. What differs in
+    /// other collections is not among them.
+    pub fn wrong(
+        &self,
+        certificate: Option<&Certificate>,
+    ) -> Result<BTreeMap<CollectionName, Wrong>, VerifyError> {
+        let mut wrong: BTreeMap<CollectionName, Wrong> = self
+            .listings
+            .iter()
+            .map(|(name, _)| (name.as_str().into(), Wrong::default()))
+            .collect();
+        for Suspect { collection, name, id } in &self.suspects {
+            let Some(wrong) = wrong.get_mut(collection) else { continue };
+            match id {
+                Some(id) => drop(wrong.damaged.insert(id.clone())),
+                None => drop(wrong.nameless.insert(name.clone())),
+            }
+        }
+        let differences = certificate.map(|found| &found.differences[..]).unwrap_or_default();
+        let folders = self.tree.collections()?.0;
+        let mut by_name = BTreeMap::new();
+        for folder in &folders {
+            by_name.insert(folder.name.as_str(), folder);
+        }
+        for difference in differences {
+            let collection = difference.collection.as_str();
+            let Some(wrong) = wrong.get_mut(&collection.into()) else { continue };
+            let id = DocumentId::from(difference.id.as_str());
+            let name = by_name.get(collection).map(|folder| folder.name_of(&id));
+            match name.is_some_and(|name| wrong.nameless.remove(&name)) {
+                true => drop(wrong.damaged.insert(id)),
+                false => drop(wrong.differing.insert(id)),
+            }
+        }
+        Ok(wrong)
+    }
+
+    /// Takes out of the report what it says of these documents, who must not have changed since.
+    pub fn set_aside(
+        &mut self,
+        mut wanted: BTreeMap<CollectionName, Vec<DocumentId>>,
+    ) -> Result<Again, VerifyError> {
+        let mut again = Again { collections: Vec::new() };
+        for collection in self.tree.collections()?.0 {
+            let Some(ids) = wanted.remove(&collection.name) else { continue };
+            let how = How { attachments: self.tree.holds_attachments(&collection)?, sums: false };
+            again.collections.push((collection, how, ids));
+        }
+        let mut paths = HashSet::new();
+        for (collection, how, ids) in &again.collections {
+            for id in ids {
+                let name = collection.name_of(id);
+                self.uncount(collection, &settle(collection, &name, *how));
+                paths.insert(format!("{}/{name}", collection.path()));
+            }
+        }
+        self.report.problems.retain(|problem| !paths.contains(document_path(&problem.path)));
+        Ok(again)
+    }
+
+    /// Reads the documents that were set aside, as they are now, into the report.
+    pub fn take_back(&mut self, again: &Again) -> Result<(), VerifyError> {
+        for (collection, how, ids) in &again.collections {
+            let mut listings = self.listings.iter_mut();
+            let named = listings.find(|(name, _)| name == collection.name.as_str());
+            let Some((_, listed)) = named else { continue };
+            let mut listing = listed.reopen().map_err(VerifyError::Temporary)?;
+            let mut readings = Vec::new();
+            for id in ids {
+                let reading = settle(collection, &collection.name_of(id), *how);
+                let pushed = match &reading.checked {
+                    Some(now) => listing.push(&now.id, now.revision.as_ref(), &now.content),
+                    None => listing.push_deleted(id),
+                };
+                pushed.map_err(VerifyError::Temporary)?;
+                readings.push(reading);
+            }
+            *listed = listing.finish();
+            let side = listed.side().map_err(VerifyError::Temporary)?;
+            readings.into_iter().for_each(|reading| self.count(collection, reading));
+            if let Some(report) = self.counts_of(collection) {
+                report.side = side;
+            }
+        }
+        self.report.problems.sort_by(|left, right| left.path.cmp(&right.path));
+        Ok(())
+    }
+
+    fn uncount(&mut self, collection: &TreeCollection, before: &Reading) {
+        if let (Some(report), Some(before)) = (self.counts_of(collection), &before.checked) {
+            report.attachments = report.attachments.saturating_sub(before.attachments);
+            report.bytes = report.bytes.saturating_sub(before.bytes);
+            report.unchecked = report.unchecked.saturating_sub(before.unchecked);
+        }
+    }
+
+    fn count(&mut self, collection: &TreeCollection, now: Reading) {
+        self.report.problems.extend(now.problems);
+        let Some(now) = now.checked else { return };
+        if let Some(report) = self.counts_of(collection) {
+            report.attachments += now.attachments;
+            report.bytes += now.bytes;
+            report.unchecked += now.unchecked;
+        }
+        self.report.problems.extend(now.problems);
+    }
+
+    fn counts_of(&mut self, collection: &TreeCollection) -> Option<&mut CollectionReport> {
+        let mut reports = self.report.collections.iter_mut();
+        reports.find(|report| report.collection == collection.name.as_str())
+    }
+}
+
+/// The folder of the document to which a path belongs.
+fn document_path(path: &str) -> &str {
+    let end = path.match_indices('/').nth(1).map_or(path.len(), |(at, _)| at);
+    path.get(..end).unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::document_path;
+
+    #[test]
+    fn a_path_belongs_to_the_document_in_whose_folder_it_is() {
+        assert_eq!(document_path("shelf/a/attachments/b"), "shelf/a");
+        assert_eq!(document_path("shelf/a"), "shelf/a");
+        assert_eq!(document_path("shelf"), "shelf");
+    }
+}
