@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::agent::{Agent, AgentOptions};
+use crate::agent::{Agent, AgentOptions, Repairer};
 use crate::checkpoint::{Bounds, Checkpoints, StateError};
 use crate::client::couchdb::Credentials;
-use crate::document::CollectionName;
+use crate::document::{CollectionName, Kept};
 use crate::mirror::names::Codec;
 use crate::mirror::{Holder, JsonStyle, Mirror, MirrorError, MirrorOptions};
 use crate::source::couchdb::{CouchOptions, CouchStore, Databases};
@@ -187,31 +187,42 @@ impl MirrorConfig {
         let Self { directory, options, bounds, .. } = self.clone();
         let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
             let mirror = Mirror::open(&directory, &options, &holder)?;
-            let state = Checkpoints::open(&mirror.state_path(), bounds)?;
+            let state = open_state(&mirror, bounds)?;
             Ok((mirror, state))
         });
         let (mirror, state) = match opened.await {
             Ok(opened) => opened?,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
-        if let Some((aside, reason)) = state.damaged {
-            tracing::warn!(
-                "the state could not be read ({reason}); it was set aside as {} and is rebuilt",
-                aside.display(),
-            );
-        }
         let mut agent = AgentOptions::new(self.mode);
         agent.source_moved = self.source_moved;
         if let Some(patience) = self.give_up_after {
             agent.retry.give_up_after = patience;
         }
         let mut source = self.source;
-        if let SourceConfig::Couch(couch) = &mut source {
-            couch.kept = self.options.kept;
-        }
+        source.keep(self.options.kept);
         let store = source.open()?;
-        Ok(Agent::start(store, Arc::new(mirror), Arc::new(state.state), agent))
+        Ok(Agent::start(store, Arc::new(mirror), Arc::new(state), agent))
     }
+}
+
+fn open_state(mirror: &Mirror, bounds: Bounds) -> Result<Checkpoints, StateError> {
+    let opened = Checkpoints::open(&mirror.state_path(), bounds)?;
+    if let Some((aside, reason)) = opened.damaged {
+        tracing::warn!(
+            "the state could not be read ({reason}); it was set aside as {} and is rebuilt",
+            aside.display(),
+        );
+    }
+    Ok(opened.state)
+}
+
+/// Opens the mirror in `directory` to repair documents of it, and takes its lock for `command`.
+/// Blocks.
+pub fn open_for_repair(directory: &Path, command: &str) -> Result<Repairer, StartError> {
+    let mirror = Mirror::open_existing(directory, &Holder::this_process(command))?;
+    let state = open_state(&mirror, Bounds::DEFAULT)?;
+    Ok(Repairer::new(Arc::new(mirror), Arc::new(state)))
 }
 
 /// A source that was opened to be read and compared with.
@@ -224,13 +235,15 @@ pub struct OpenedSource {
 
 impl OpenedSource {
     /// Opens `source`, as [`MirrorConfig::new`] takes it, with the collections that match one of
-    /// the globs. Does no I/O. A feed on standard input is refused: it cannot be read twice.
+    /// the globs, and tells of what is `kept` beside the winning revisions. Does no I/O. A feed on standard input is refused: it cannot be read twice.
     pub fn open<S: AsRef<str>>(
         source: &str,
         collections: &[S],
         password: Option<SecretString>,
+        kept: Kept,
     ) -> Result<Self, OpenError> {
         let mut config = SourceConfig::parse(source)?;
+        config.keep(kept);
         config.select(Selection::new(collections).map_err(ConfigError::from)?);
         if let Some(password) = password {
             config.authenticate(password)?;
@@ -269,6 +282,12 @@ impl SourceConfig {
                 }
             }
             Self::Feed(feed) => feed.selection = wanted,
+        }
+    }
+
+    fn keep(&mut self, kept: Kept) {
+        if let Self::Couch(couch) = self {
+            couch.kept = kept;
         }
     }
 

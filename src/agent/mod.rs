@@ -21,10 +21,12 @@ use crate::pipeline::{Pipeline, PipelineError, Report, Reporter};
 use crate::source::retry::RetryPolicy;
 use crate::source::{Mode, SourceError, Store};
 
+mod repair;
 mod status;
 mod subscription;
 mod supervisor;
 
+pub use repair::Repairer;
 pub use status::{CollectionStatus, FailureStatus, Status};
 pub use subscription::{Notice, Subscription};
 use supervisor::Supervisor;

@@ -8,6 +8,7 @@ use clap::Args;
 use super::exit::Exit;
 use super::verify::{Format, password_for, read, write_differences};
 use crate::config::OpenedSource;
+use crate::document::Kept;
 use crate::mirror::read::Problem;
 use crate::verify::{self, Certificate};
 
@@ -45,7 +46,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     let (certificate, problems) = if is_source.iter().any(|start| options.other.starts_with(start))
     {
         let password = password_for(&options.other, options.password_file.as_deref())?;
-        let source = OpenedSource::open(&options.other, &[] as &[&str], password)?;
+        let source = OpenedSource::open(&options.other, &[] as &[&str], password, Kept::default())?;
         let here = read(options.directory, verify::Options::default()).await?;
         let certificate = here.against(source.store, source.only.as_ref()).await?;
         (certificate, here.report.problems)

@@ -16,7 +16,7 @@ use crate::verify::VerifyError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Caught up, put back, whole, or equal; or, following, stopped by SIGINT or SIGTERM.
+    /// Caught up, put back, whole, repaired, or equal; or, following, stopped by SIGINT or SIGTERM.
     Done = 0,
     /// Done, and some documents could not be mirrored or put back; or something is damaged, or
     /// differs.
@@ -31,7 +31,7 @@ pub enum Exit {
     MirrorUnusable = 5,
     /// A fault of Plainfold's own.
     Failure = 70,
-    /// Stopped by SIGINT or SIGTERM before it had caught up.
+    /// Stopped by SIGINT or SIGTERM before it was done.
     Interrupted = 130,
 }
 
@@ -45,7 +45,7 @@ Exit codes:
     4  the source or target refused the credentials
     5  the mirror cannot be used: locked, a newer format, other people's files, a failing disk
    70  a fault of Plainfold's own
-  130  interrupted before it had caught up";
+  130  interrupted before it was done";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
@@ -56,6 +56,11 @@ impl From<Exit> for ExitCode {
 /// Writes what ended a command to standard error: the error, and those causes that it does not tell
 /// itself.
 pub fn say_error(error: &anyhow::Error) {
+    say(&text(error));
+}
+
+/// An error, and those causes that it does not tell itself.
+pub fn text(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !text.contains(&cause) {
@@ -63,7 +68,7 @@ pub fn say_error(error: &anyhow::Error) {
             text.push_str(&cause);
         }
     }
-    say(&text);
+    text
 }
 
 /// Writes a last word to standard error.
@@ -97,6 +102,9 @@ pub fn of(error: &anyhow::Error) -> Exit {
     if let Some(error) = error.downcast_ref::<RestoreError>() {
         return of_restore(error);
     }
+    if let Some(error) = error.downcast_ref::<PipelineError>() {
+        return of_pipeline(error);
+    }
     if error.is::<MirrorError>() || error.is::<StateError>() {
         return Exit::MirrorUnusable;
     }
@@ -128,13 +136,17 @@ fn of_agent(error: &AgentError) -> Exit {
     match error {
         AgentError::Source(error) => of_source(error),
         AgentError::Mirror(_) => Exit::MirrorUnusable,
-        AgentError::Collection { error, .. } => match error {
-            PipelineError::Source(error) => of_source(error),
-            PipelineError::Interrupted { .. } => Exit::SourceUnreachable,
-            PipelineError::Mirror(MirrorError::OtherSource { .. }) => Exit::Usage,
-            PipelineError::Mirror(_) | PipelineError::State(_) => Exit::MirrorUnusable,
-            PipelineError::Task(_) => Exit::Failure,
-        },
+        AgentError::Collection { error, .. } => of_pipeline(error),
+    }
+}
+
+fn of_pipeline(error: &PipelineError) -> Exit {
+    match error {
+        PipelineError::Source(error) => of_source(error),
+        PipelineError::Interrupted { .. } => Exit::SourceUnreachable,
+        PipelineError::Mirror(MirrorError::OtherSource { .. }) => Exit::Usage,
+        PipelineError::Mirror(_) | PipelineError::State(_) => Exit::MirrorUnusable,
+        PipelineError::Task(_) => Exit::Failure,
     }
 }
 

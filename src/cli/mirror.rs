@@ -4,14 +4,12 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit, Usage};
 use super::progress::Bars;
-use super::{logging, password, service, summary};
+use super::{logging, password, service, signals, summary};
 use crate::agent::Agent;
 use crate::api;
 use crate::config::MirrorConfig;
@@ -125,7 +123,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     let config = lower(&options)?;
     let live = config.is_live();
     let socket = options.socket.clone();
-    let signalled = signals()?;
+    let signalled = signals::catch()?;
     let agent = config.start().await?;
     tracing::info!("mirroring into {}", options.directory.display());
     let (server, closing) = serve(&agent, socket).await?;
@@ -181,28 +179,6 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
         config = config.password(password)?;
     }
     Ok(config)
-}
-
-/// Cancelled by the first SIGINT or SIGTERM. A second one ends the process at once, as a kill would:
-/// the next run goes on from the checkpoint.
-fn signals() -> anyhow::Result<CancellationToken> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?;
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
-    let token = CancellationToken::new();
-    let told = token.clone();
-    tokio::spawn(async move {
-        for cancelled in [false, true] {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if cancelled {
-                std::process::exit(i32::from(Exit::Interrupted as u8));
-            }
-            told.cancel();
-        }
-    });
-    Ok(token)
 }
 
 /// Answers `tail` and `status` until the token that comes back is cancelled.

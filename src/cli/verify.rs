@@ -10,9 +10,12 @@ use serde::Serialize;
 use super::exit::{Exit, Usage};
 use super::mirror::PASSWORD_VARIABLE;
 use super::password;
-use crate::config::OpenedSource;
+use super::repair::{self, Repairs};
+use crate::agent::Repairer;
+use crate::config::{OpenedSource, open_for_repair};
+use crate::document::Kept;
 use crate::source::Selection;
-use crate::verify::{self, Certificate, DifferenceKind, Report, Side, Verified};
+use crate::verify::{self, Certificate, DifferenceKind, Report, Side, There, Verified};
 
 /// What `plainfold verify` takes.
 #[derive(Debug, Args)]
@@ -33,6 +36,11 @@ pub struct Options {
     /// hold the password itself
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+
+    /// Fetch again just what is wrong, and read that again. Without --against, each collection's
+    /// source is the one that the mirror follows
+    #[arg(long, conflicts_with = "manifest")]
+    repair: bool,
 
     /// Write a manifest that `sha256sum -c` reads in DIR; - is standard output
     #[arg(long, value_name = "FILE")]
@@ -57,6 +65,8 @@ struct Whole<'a> {
     #[serde(flatten)]
     report: &'a Report,
     certificate: Option<&'a Certificate>,
+    #[serde(flatten)]
+    repairs: Option<&'a Repairs>,
 }
 
 /// Verifies.
@@ -64,7 +74,9 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     let against = match &options.against {
         Some(source) => {
             let password = password_for(source, options.password_file.as_deref())?;
-            Some(OpenedSource::open(source, &options.collections, password)?)
+            // What the mirror holds beside the winners may have to be fetched again.
+            let kept = if options.repair { Kept::ALL } else { Kept::default() };
+            Some(OpenedSource::open(source, &options.collections, password, kept)?)
         }
         None => None,
     };
@@ -73,22 +85,52 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         false => Some(Selection::new(&options.collections).map_err(|bad| Usage(bad.to_string()))?),
     };
     let manifest = options.manifest.is_some();
-    let verified =
+    // From the first look on, so that what was found is what is repaired.
+    let repairer = match options.repair {
+        true => Some(lock(options.directory.clone()).await?),
+        false => None,
+    };
+    let mut verified =
         read(options.directory.clone(), verify::Options { collections, manifest }).await?;
     if let Some(path) = &options.manifest {
         write_manifest(&verified, path)?;
     }
-    let certificate = match against {
-        Some(source) => Some(verified.against(source.store, source.only.as_ref()).await?),
+    let mut there = match &against {
+        Some(source) => Some(verified.list(source.store.clone(), source.only.as_ref()).await?),
         None => None,
     };
+    let compare = |verified: &Verified, there: Option<&There>| {
+        there.map(|there| verified.compare_with(there)).transpose()
+    };
+    let mut certificate = compare(&verified, there.as_ref())?;
+    let mut repairs = None;
+    if let Some(repairer) = repairer {
+        let sources = match (&against, &mut there) {
+            (Some(source), Some(there)) => repair::Sources::Given(source, there),
+            _ => repair::Sources::Recorded(options.password_file.as_deref()),
+        };
+        let done = repair::run(&repairer, &mut verified, certificate.as_ref(), sources).await?;
+        repairs = Some(done);
+        certificate = compare(&verified, there.as_ref())?;
+    }
     let report = &verified.report;
     let text = match options.format {
         Format::Json => {
-            let whole = Whole { report, certificate: certificate.as_ref() };
+            let (certificate, repairs) = (certificate.as_ref(), repairs.as_ref());
+            let whole = Whole { report, certificate, repairs };
             serde_json::to_string_pretty(&whole)? + "\n"
         }
-        Format::Text => text(report, certificate.as_ref())?,
+        Format::Text => {
+            let mut out = String::new();
+            if let Some(repairs) = &repairs {
+                repairs.write(&mut out)?;
+            }
+            write_report(&mut out, report)?;
+            if let Some(certificate) = &certificate {
+                write_certificate(&mut out, certificate)?;
+            }
+            out
+        }
     };
     // A reader that has closed has read enough.
     let _closed = match options.manifest.as_deref() == Some(Path::new("-")) {
@@ -96,13 +138,26 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         false => std::io::stdout().write_all(text.as_bytes()),
     };
     let equal = certificate.is_none_or(|certificate| certificate.equal);
-    Ok(if equal && report.problems.is_empty() { Exit::Done } else { Exit::DocumentsFailed })
+    let repairs = repairs.unwrap_or_default();
+    Ok(match repairs.exit {
+        Some(exit) => exit,
+        None if repairs.interrupted => Exit::Interrupted,
+        None if equal && report.problems.is_empty() => Exit::Done,
+        None => Exit::DocumentsFailed,
+    })
 }
 
 /// Reads a mirror on a thread that may block.
 pub async fn read(directory: PathBuf, options: verify::Options) -> anyhow::Result<Verified> {
     let reading = tokio::task::spawn_blocking(move || verify::verify(&directory, &options));
     Ok(reading.await??)
+}
+
+/// Opens a mirror to repair it, on a thread that may block.
+async fn lock(directory: PathBuf) -> anyhow::Result<Repairer> {
+    let opening =
+        tokio::task::spawn_blocking(move || open_for_repair(&directory, "verify --repair"));
+    Ok(opening.await??)
 }
 
 /// The password for a source, where it is a server.
@@ -127,8 +182,7 @@ fn write_manifest(verified: &Verified, path: &Path) -> anyhow::Result<()> {
     Ok(written.map_err(failed)?)
 }
 
-fn text(report: &Report, certificate: Option<&Certificate>) -> Result<String, fmt::Error> {
-    let mut out = String::new();
+fn write_report(out: &mut String, report: &Report) -> fmt::Result {
     for problem in &report.problems {
         let kind = kebab(problem.kind);
         writeln!(out, "{kind:<12} {}: {}", problem.path.escape_debug(), problem.reason)?;
@@ -157,11 +211,7 @@ fn text(report: &Report, certificate: Option<&Certificate>) -> Result<String, fm
         report.problems.len(),
         if report.problems.len() == 1 { "problem" } else { "problems" },
         report.seconds,
-    )?;
-    if let Some(certificate) = certificate {
-        write_certificate(&mut out, certificate)?;
-    }
-    Ok(out)
+    )
 }
 
 /// Writes what differs, a line each, and then who was compared with whom.

@@ -135,6 +135,11 @@ pub struct Kept {
     pub deleted: bool,
 }
 
+impl Kept {
+    /// Everything.
+    pub const ALL: Self = Self { revisions: true, deleted: true };
+}
+
 /// The newest state of one document, as a feed told it.
 #[derive(Clone, Debug)]
 pub struct Change {

@@ -18,6 +18,7 @@ mod layers;
 mod live;
 mod pouchdb;
 mod recorded;
+mod repair;
 mod restore;
 mod revisions;
 mod roundtrip;

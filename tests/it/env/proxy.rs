@@ -56,6 +56,8 @@ pub struct Proxy {
 struct Shared {
     server: SocketAddr,
     requests: Mutex<Vec<String>>,
+    /// What came with each of them.
+    bodies: Mutex<Vec<Vec<u8>>>,
     requested: Condvar,
     faults: Mutex<Vec<Armed>>,
     down: AtomicBool,
@@ -74,6 +76,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             server,
             requests: Mutex::default(),
+            bodies: Mutex::default(),
             requested: Condvar::new(),
             faults: Mutex::default(),
             down: AtomicBool::new(false),
@@ -126,6 +129,11 @@ impl Proxy {
     /// The request lines since the last time this was asked.
     pub fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut *self.shared.requests.lock().unwrap())
+    }
+
+    /// The bodies of the requests since the last time this was asked.
+    pub fn take_bodies(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut *self.shared.bodies.lock().unwrap())
     }
 
     /// Waits until a request whose line holds `part` has come, since the last `take_requests`.
@@ -192,6 +200,7 @@ impl Shared {
         let Some((head, body)) = read_request(&mut client)? else { return Ok(()) };
         let line = head.lines().next().unwrap_or_default().to_owned();
         let armed = self.arm(&line);
+        self.bodies.lock().unwrap().push(body.clone());
         self.requests.lock().unwrap().push(line);
         self.requested.notify_all();
         if let Some((Fault::Answer(answer), fired)) = &armed {

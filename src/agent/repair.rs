@@ -1,0 +1,77 @@
+//! Single documents of a mirror at rest fetched again: the mirror locked, a pipeline for each
+//! collection, and no feed followed. It must not know how it was found out that they are wrong.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::AgentOptions;
+use crate::checkpoint::Checkpoints;
+use crate::document::{CollectionName, DocumentId};
+use crate::event::Broadcast;
+use crate::mirror::{Mirror, MirrorError};
+use crate::pipeline::{
+    Asking, Pipeline, PipelineError, PipelineOptions, Repaired, Reporter, Wrong,
+};
+use crate::source::{Mode, Store};
+
+/// A mirror that is repaired, locked for as long as this value lives.
+#[derive(Debug)]
+pub struct Repairer {
+    mirror: Arc<Mirror>,
+    checkpoints: Arc<Checkpoints>,
+}
+
+impl Repairer {
+    /// Of a mirror that nobody else works on.
+    pub fn new(mirror: Arc<Mirror>, checkpoints: Arc<Checkpoints>) -> Self {
+        Self { mirror, checkpoints }
+    }
+
+    /// Whom a collection that exists follows, without credentials, if that is known.
+    pub fn followed(&self, name: &CollectionName) -> Result<Option<String>, MirrorError> {
+        self.mirror.collection(name)?.followed()
+    }
+
+    /// The documents that an interrupted run was replacing or removing. The traces by which the next
+    /// run would tell of them are gone once a mirror is opened, so they are to be looked at too.
+    pub fn interrupted(&self, name: &CollectionName) -> Result<Vec<DocumentId>, MirrorError> {
+        Ok(self.mirror.collection(name)?.interrupted().into_keys().collect())
+    }
+
+    /// Fetches what is wrong in a collection that exists again from the store that it follows. Any
+    /// other store is refused: what that does not hold would be lost.
+    pub async fn repair(
+        &self,
+        store: &Arc<dyn Store>,
+        name: &CollectionName,
+        wrong: Wrong,
+        stop: &CancellationToken,
+    ) -> Repaired {
+        let asking = if store.lists_everything() { Asking::Singly } else { Asking::ByFeed };
+        match self.pipeline(store, name) {
+            Ok(pipeline) => pipeline.repair(wrong, asking, stop).await,
+            Err(error) => Repaired { fates: Vec::new(), error: Some(error) },
+        }
+    }
+
+    fn pipeline(
+        &self,
+        store: &Arc<dyn Store>,
+        name: &CollectionName,
+    ) -> Result<Pipeline, PipelineError> {
+        let collection = self.mirror.collection(name)?.as_recorded()?;
+        let given = store.origin(name);
+        if let Some(recorded) = collection.followed()?
+            && recorded != given
+        {
+            let collection = name.to_string();
+            return Err(MirrorError::OtherSource { collection, recorded, given }.into());
+        }
+        let AgentOptions { mode, retry, revisit, .. } = AgentOptions::new(Mode::CatchUp);
+        let options = PipelineOptions { mode, retry, revisit };
+        let (events, reporter) = (Broadcast::new(), Reporter::new(name.clone()));
+        let (source, state) = (store.open(name), &self.checkpoints);
+        Ok(Pipeline::new(source, &self.mirror, collection, state, &events, reporter, options)?)
+    }
+}

@@ -1,0 +1,259 @@
+//! What `plainfold verify --repair` does between its two reports: the source of each collection
+//! opened, and what is wrong fetched again from it.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::exit::{self, Exit, Usage};
+use super::signals;
+use super::verify::password_for;
+use crate::agent::Repairer;
+use crate::config::{OpenError, OpenedSource};
+use crate::document::{CollectionName, DocumentId, Kept};
+use crate::mirror::MirrorError;
+use crate::pipeline::{self, Fate, PipelineError};
+use crate::source::SourceError;
+use crate::verify::{Certificate, There, Verified, Word};
+
+/// How a repair went.
+#[derive(Debug, Default, Serialize)]
+pub struct Repairs {
+    /// What became of documents that were wrong. Those that came right by themselves are left out.
+    pub repaired: Vec<Repair>,
+    /// What ended the repair of a collection before its end, in words.
+    pub stopped: Vec<String>,
+    /// Whether a signal ended it.
+    pub interrupted: bool,
+    /// The gravest of what stopped it.
+    #[serde(skip)]
+    pub exit: Option<Exit>,
+}
+
+/// What became of a document that was wrong.
+#[derive(Debug, Serialize)]
+pub struct Repair {
+    collection: String,
+    id: String,
+    outcome: Outcome,
+    /// The revision that was written.
+    revision: Option<String>,
+    /// Why nothing was done.
+    reason: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Outcome {
+    Repaired,
+    Removed,
+    NotRepaired,
+}
+
+/// Where documents are fetched from.
+pub enum Sources<'a> {
+    /// The source that was named, and what it holds.
+    Given(&'a OpenedSource, &'a mut There),
+    /// The sources that the mirror remembers; the file may hold a password.
+    Recorded(Option<&'a Path>),
+}
+
+/// Fetches again what is wrong. The report speaks of the mirror as it is afterwards.
+pub async fn run(
+    repairer: &Repairer,
+    verified: &mut Verified,
+    certificate: Option<&Certificate>,
+    mut sources: Sources<'_>,
+) -> anyhow::Result<Repairs> {
+    let mut wrong = verified.wrong(certificate)?;
+    say_what_is_left_alone(&wrong, certificate);
+    for (name, wrong) in &mut wrong {
+        wrong.differing.extend(repairer.interrupted(name)?);
+    }
+    wrong.retain(|_, wrong| !wrong.differing.is_empty() || !wrong.damaged.is_empty());
+    let mut repairs = Repairs::default();
+    if wrong.is_empty() {
+        return Ok(repairs);
+    }
+    let ids = |wrong: &crate::verify::Wrong| -> Vec<DocumentId> {
+        wrong.differing.union(&wrong.damaged).cloned().collect()
+    };
+    let wanted: BTreeMap<_, _> =
+        wrong.iter().map(|(name, wrong)| (name.clone(), ids(wrong))).collect();
+    let again = tokio::task::block_in_place(|| verified.set_aside(wanted))?;
+    let stop = signals::catch()?;
+    for (name, wrong) in wrong {
+        if stop.is_cancelled() {
+            break;
+        }
+        let opened;
+        let source = match &sources {
+            Sources::Given(source, _) => *source,
+            Sources::Recorded(password) => match recorded(repairer, &name, *password) {
+                Ok(source) => {
+                    opened = source;
+                    &opened
+                }
+                Err(error) => {
+                    repairs.stop(&name, error);
+                    continue;
+                }
+            },
+        };
+        let damaged = wrong.damaged.clone();
+        let wrong = pipeline::Wrong {
+            differing: wrong.differing.into_iter().collect(),
+            damaged: wrong.damaged.into_iter().collect(),
+        };
+        let done = repairer.repair(&source.store, &name, wrong, &stop).await;
+        if let Sources::Given(_, there) = &mut sources {
+            let words: Vec<_> = done.fates.iter().filter_map(word).collect();
+            there.learn(&name, &words)?;
+        }
+        for (id, fate) in done.fates {
+            let was_damaged = damaged.contains(&id);
+            repairs.repaired.extend(Repair::of(&name, &id, fate, was_damaged));
+        }
+        if let Some(error) = done.error {
+            repairs.stop(&name, hinted(error, &sources));
+        }
+    }
+    repairs.interrupted = stop.is_cancelled();
+    tokio::task::block_in_place(|| verified.take_back(&again))?;
+    Ok(repairs)
+}
+
+/// What no document can be fetched for, said once.
+fn say_what_is_left_alone(
+    wrong: &BTreeMap<CollectionName, crate::verify::Wrong>,
+    certificate: Option<&Certificate>,
+) {
+    for (name, wrong) in wrong {
+        for folder in &wrong.nameless {
+            tracing::warn!(
+                collection = %name,
+                "the folder `{folder}` does not tell whose it is; with --against SOURCE a document \
+                 that belongs there is found",
+            );
+        }
+    }
+    let compared = certificate.map(|found| &found.collections[..]).unwrap_or_default();
+    for collection in compared {
+        let name = CollectionName::from(collection.collection.as_str());
+        if !wrong.contains_key(&name) && collection.here != collection.there {
+            tracing::warn!(
+                collection = %name,
+                "it is not in the mirror as a whole, or was not read; `plainfold mirror` brings \
+                 whole collections",
+            );
+        }
+    }
+}
+
+/// The source that the mirror remembers for a collection.
+fn recorded(
+    repairer: &Repairer,
+    name: &CollectionName,
+    password: Option<&Path>,
+) -> anyhow::Result<OpenedSource> {
+    let Some(source) = repairer.followed(name)? else {
+        let what = "the mirror does not remember its source: name it with --against SOURCE";
+        return Err(Usage(what.to_owned()).into());
+    };
+    if password_for(&source, password)?.is_some() {
+        let what = "the mirror remembers its source without the user, so the password is of no use: \
+                    name the source with its user, as in --against http://user@host/database";
+        return Err(Usage(what.to_owned()).into());
+    }
+    OpenedSource::open(&source, &[] as &[&str], None, Kept::ALL).map_err(|error| match error {
+        OpenError::Config(_) => anyhow::Error::from(Usage(format!(
+            "{source}, which the mirror follows, cannot be read again: mirror from another source \
+             first, and give that with --against"
+        ))),
+        error @ OpenError::Source(_) => error.into(),
+    })
+}
+
+/// The error, and what can be done.
+fn hinted(error: PipelineError, sources: &Sources<'_>) -> anyhow::Error {
+    let hint = match (&error, sources) {
+        (PipelineError::Source(SourceError::Refused { .. }), Sources::Recorded(_)) => {
+            "name the source with its user, as in --against http://user@host/database"
+        }
+        (PipelineError::Mirror(MirrorError::OtherSource { .. }), _) => {
+            "nothing is fetched from a source that the mirror does not follow: if it has moved, run \
+             `plainfold mirror` from there first"
+        }
+        _ => return error.into(),
+    };
+    anyhow::Error::from(error).context(hint)
+}
+
+/// What the source said of a document.
+fn word((id, fate): &(DocumentId, Fate)) -> Option<(DocumentId, Word)> {
+    let word = match fate {
+        Fate::Present { revision, .. } => Word::Present(revision.clone()),
+        Fate::Deleted { .. } => Word::Deleted,
+        Fate::Unknown | Fate::Failed(_) => return None,
+    };
+    Some((id.clone(), word))
+}
+
+impl Repair {
+    fn of(name: &CollectionName, id: &DocumentId, fate: Fate, was_damaged: bool) -> Option<Self> {
+        let kept = |reason: &str| (Outcome::NotRepaired, None, Some(reason.to_owned()));
+        let (outcome, revision, reason) = match fate {
+            Fate::Present { written: true, revision } => {
+                let revision = revision.map(|revision| revision.to_string());
+                (Outcome::Repaired, revision, None)
+            }
+            Fate::Deleted { removed: true } => (Outcome::Removed, None, None),
+            Fate::Deleted { removed: false } if was_damaged => kept(
+                "the source says that it is deleted, and what stands in its place is no document",
+            ),
+            Fate::Present { written: false, .. } | Fate::Deleted { removed: false } => return None,
+            Fate::Unknown => kept("the source does not know such a document; what is here stays"),
+            Fate::Failed(reason) => kept(&reason),
+        };
+        let (collection, id) = (name.to_string(), id.to_string());
+        Some(Self { collection, id, outcome, revision, reason })
+    }
+}
+
+impl Repairs {
+    fn stop(&mut self, name: &CollectionName, error: anyhow::Error) {
+        let exit = exit::of(&error);
+        let worse = |other: &Exit| exit as u8 > *other as u8;
+        if self.exit.as_ref().is_none_or(worse) {
+            self.exit = Some(exit);
+        }
+        self.stopped.push(format!("{name}: {}", exit::text(&error)));
+    }
+
+    /// Writes what was done, a line a document.
+    pub fn write(&self, out: &mut String) -> fmt::Result {
+        for repair in &self.repaired {
+            let what = match repair.outcome {
+                Outcome::Repaired => "repaired",
+                Outcome::Removed => "removed",
+                Outcome::NotRepaired => "not-repaired",
+            };
+            let (collection, id) = (repair.collection.escape_debug(), repair.id.escape_debug());
+            write!(out, "{what:<12} {collection}  {id}")?;
+            match (&repair.revision, &repair.reason) {
+                (Some(revision), _) => writeln!(out, "  {revision}")?,
+                (None, Some(reason)) => writeln!(out, ": {reason}")?,
+                (None, None) => writeln!(out)?,
+            }
+        }
+        for stopped in &self.stopped {
+            writeln!(out, "stopped: {stopped}")?;
+        }
+        if self.interrupted {
+            writeln!(out, "interrupted: run it again, and it goes on")?;
+        }
+        Ok(())
+    }
+}
