@@ -34,16 +34,38 @@ struct Armed {
     request: String,
     fault: Fault,
     left: usize,
-    fired: Arc<AtomicUsize>,
+    fired: Arc<Count>,
 }
 
 /// Tells how often a fault was met.
-pub struct Fired(Arc<AtomicUsize>);
+pub struct Fired(Arc<Count>);
+
+#[derive(Default)]
+struct Count {
+    times: Mutex<usize>,
+    changed: Condvar,
+}
 
 impl Fired {
     /// How often by now.
     pub fn times(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
+        *self.0.times.lock().unwrap()
+    }
+
+    /// Waits until it has been met.
+    #[track_caller]
+    pub fn wait(&self) {
+        let times = self.0.times.lock().unwrap();
+        let (_times, wait) =
+            self.0.changed.wait_timeout_while(times, DEADLINE, |times| *times == 0).unwrap();
+        assert!(!wait.timed_out(), "the fault was not met in {DEADLINE:?}");
+    }
+}
+
+impl Count {
+    fn add(&self) {
+        *self.times.lock().unwrap() += 1;
+        self.changed.notify_all();
     }
 }
 
@@ -99,7 +121,7 @@ impl Proxy {
         if let Fault::Replace(from, to) = &fault {
             assert_eq!(from.len(), to.len(), "a replacement must keep the answer's length");
         }
-        let fired = Arc::new(AtomicUsize::new(0));
+        let fired = Arc::new(Count::default());
         let armed =
             Armed { request: request.to_owned(), fault, left: times, fired: Arc::clone(&fired) };
         self.shared.faults.lock().unwrap().push(armed);
@@ -204,7 +226,7 @@ impl Shared {
         self.requests.lock().unwrap().push(line);
         self.requested.notify_all();
         if let Some((Fault::Answer(answer), fired)) = &armed {
-            fired.fetch_add(1, Ordering::SeqCst);
+            fired.add();
             return client.write_all(answer);
         }
         let server = TcpStream::connect(self.server)?;
@@ -220,7 +242,7 @@ impl Shared {
         body: &[u8],
         mut server: &TcpStream,
         client: &TcpStream,
-        armed: Option<(Fault, Arc<AtomicUsize>)>,
+        armed: Option<(Fault, Arc<Count>)>,
     ) -> io::Result<()> {
         let kept =
             head.split("\r\n").filter(|line| !line.to_ascii_lowercase().starts_with("connection:"));
@@ -240,7 +262,7 @@ impl Shared {
         }
     }
 
-    fn arm(&self, line: &str) -> Option<(Fault, Arc<AtomicUsize>)> {
+    fn arm(&self, line: &str) -> Option<(Fault, Arc<Count>)> {
         let mut faults = self.faults.lock().unwrap();
         let armed =
             faults.iter_mut().find(|armed| armed.left > 0 && line.contains(&armed.request))?;
@@ -252,7 +274,7 @@ impl Shared {
 /// Passes an answer on, and does its fault to it.
 struct AnswerWriter<'a> {
     client: &'a TcpStream,
-    armed: Option<(Fault, Arc<AtomicUsize>)>,
+    armed: Option<(Fault, Arc<Count>)>,
     /// The head until it is complete, afterwards bytes that may begin a marker.
     held: Vec<u8>,
     in_body: bool,
@@ -260,7 +282,7 @@ struct AnswerWriter<'a> {
 }
 
 impl<'a> AnswerWriter<'a> {
-    fn new(client: &'a TcpStream, armed: Option<(Fault, Arc<AtomicUsize>)>) -> Self {
+    fn new(client: &'a TcpStream, armed: Option<(Fault, Arc<Count>)>) -> Self {
         Self { client, armed, held: Vec::new(), in_body: false, passed: 0 }
     }
 
@@ -277,7 +299,7 @@ impl<'a> AnswerWriter<'a> {
         let Some((fault, fired)) = self.armed.clone() else {
             return self.flush(self.held.len()).map(|()| true);
         };
-        let fire = || fired.fetch_add(1, Ordering::SeqCst);
+        let fire = || fired.add();
         match fault {
             Fault::CutAfter(limit) | Fault::StallAfter(limit) => {
                 if self.passed + self.held.len() < limit {
