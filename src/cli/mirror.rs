@@ -1,6 +1,5 @@
 //! `plainfold mirror`: once, or live until a signal.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit, Usage};
-use super::progress::Bars;
+use super::progress::{Bars, Shown, When};
 use super::{logging, password, service, signals, summary};
 use crate::agent::Agent;
 use crate::api;
@@ -98,13 +97,6 @@ enum Json {
     Pretty,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum When {
-    Auto,
-    Always,
-    Never,
-}
-
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Names {
     Native,
@@ -113,12 +105,7 @@ enum Names {
 
 /// Mirrors.
 pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
-    let wants_bars = match options.progress {
-        When::Always => true,
-        When::Never => false,
-        When::Auto => std::io::stderr().is_terminal(),
-    };
-    let bars = wants_bars.then(|| Bars::new(options.progress == When::Always));
+    let bars = Bars::wanted(options.progress);
     logging.start(bars.as_ref().map(Bars::lines))?;
     let config = lower(&options)?;
     let live = config.is_live();
@@ -129,13 +116,19 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     let (server, closing) = serve(&agent, socket).await?;
     let watcher = agent.watcher();
     let companions = CancellationToken::new();
-    let drawing = bars.map(|bars| tokio::spawn(bars.draw(watcher.clone(), companions.clone())));
+    let drawing = bars.map(|bars| {
+        let watcher = watcher.clone();
+        let look = move || {
+            let collections = watcher.status().collections;
+            collections.iter().map(|one| Shown::of_pipeline(&one.report)).collect()
+        };
+        tokio::spawn(bars.draw(look, companions.clone()))
+    });
     let notifying = tokio::spawn(service::notify(watcher, live, companions.clone()));
     let stop = agent.canceller();
     let on_signal = signalled.clone();
     let stopping = tokio::spawn(async move {
         on_signal.cancelled().await;
-        tracing::info!("stopping: the batch in hand is finished first");
         service::stopping();
         stop.cancel();
     });

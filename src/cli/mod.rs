@@ -77,6 +77,7 @@ pub fn main() -> ExitCode {
     let code = runtime.block_on(async {
         match command {
             Command::Mirror(options) => mirror::run(options, &logging).await,
+            Command::Restore(options) => restore::run(options, &logging).await,
             Command::Verify(options) => {
                 logging.start(None)?;
                 verify::run(options).await
@@ -92,10 +93,6 @@ pub fn main() -> ExitCode {
             Command::Status(options) => {
                 logging.start(None)?;
                 status::run(options).await
-            }
-            Command::Restore(options) => {
-                logging.start(None)?;
-                restore::run(options).await
             }
         }
     });

@@ -1,25 +1,56 @@
 //! Progress bars: one a collection, with rate, position and time left.
 
 use std::collections::HashMap;
+use std::io::IsTerminal;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::Watcher;
-use crate::document::CollectionName;
 use crate::pipeline::{Phase, Report};
+use crate::restore::Progress;
+
+/// When bars are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    Auto,
+    Always,
+    Never,
+}
 
 /// The bars of all collections.
 pub struct Bars {
     bars: MultiProgress,
-    by_name: HashMap<CollectionName, ProgressBar>,
+    by_name: HashMap<String, ProgressBar>,
+}
+
+/// What a bar shows.
+pub struct Shown {
+    name: String,
+    documents: u64,
+    /// How much is done of how much, if that is known.
+    measured: Option<(u64, u64)>,
+    ended: bool,
+    /// What is being done.
+    word: &'static str,
+    /// Where the source is.
+    position: Option<String>,
 }
 
 impl Bars {
-    /// Bars on standard error; `always` draws them even where that is no terminal.
-    pub fn new(always: bool) -> Self {
+    /// Bars on standard error, when they are wanted; `Always` also where that is no terminal.
+    pub fn wanted(when: When) -> Option<Self> {
+        let wanted = match when {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => std::io::stderr().is_terminal(),
+        };
+        wanted.then(|| Self::new(when == When::Always))
+    }
+
+    fn new(always: bool) -> Self {
         /// Frames a second.
         const RATE: u8 = 10;
         let target = match always {
@@ -34,8 +65,12 @@ impl Bars {
         self.bars.clone()
     }
 
-    /// Draws what `watcher` knows until `ended`.
-    pub async fn draw(mut self, watcher: Watcher, ended: CancellationToken) {
+    /// Draws what `look` sees until `ended`.
+    pub async fn draw(
+        mut self,
+        look: impl Fn() -> Vec<Shown> + Send + 'static,
+        ended: CancellationToken,
+    ) {
         const EVERY: Duration = Duration::from_millis(100);
         let mut ticks = tokio::time::interval(EVERY);
         loop {
@@ -43,8 +78,8 @@ impl Bars {
                 () = ended.cancelled() => true,
                 _ = ticks.tick() => false,
             };
-            for collection in watcher.status().collections {
-                self.show(&collection.report);
+            for shown in look() {
+                self.show(shown);
             }
             if last {
                 for bar in self.by_name.values() {
@@ -55,32 +90,57 @@ impl Bars {
         }
     }
 
-    fn show(&mut self, report: &Report) {
+    fn show(&mut self, shown: Shown) {
+        let Shown { name, documents, measured, ended, word, position } = shown;
         let bars = &self.bars;
-        let bar = self.by_name.entry(report.collection.clone()).or_insert_with(|| {
+        let bar = self.by_name.entry(name).or_insert_with_key(|name| {
             let bar = bars.add(ProgressBar::no_length());
-            bar.set_prefix(shortened(report.collection.as_str(), 20));
+            bar.set_prefix(shortened(name, 20));
             bar.set_style(style(Drawn::Counted));
             bar
         });
-        let done = report.documents + report.deletions + report.unchanged;
-        if let Some(progress) = report.progress.filter(|progress| progress.total > 0) {
-            bar.set_style(style(if report.caught_up { Drawn::Full } else { Drawn::Measured }));
-            bar.set_length(progress.total);
-            bar.set_position(progress.done.min(progress.total));
+        if let Some((done, total)) = measured.filter(|(_, total)| *total > 0) {
+            bar.set_style(style(if ended { Drawn::Full } else { Drawn::Measured }));
+            bar.set_length(total);
+            bar.set_position(done.min(total));
         } else {
-            bar.set_position(done);
+            bar.set_position(documents);
         }
         let seconds = bar.elapsed().as_secs_f64().max(0.001);
-        let position = report.position.as_ref().map_or("-".to_owned(), Value::to_string);
-        let message = format!(
-            "{} {done} documents, {:.0}/s, at {}",
-            word(report.phase),
-            done as f64 / seconds,
-            shortened(position.trim_matches('"'), 16),
-        );
-        bar.set_message(message);
+        let rate = documents as f64 / seconds;
+        let at = position.map(|at| format!(", at {}", shortened(&at, 16))).unwrap_or_default();
+        bar.set_message(format!("{word} {documents} documents, {rate:.0}/s{at}"));
         bar.tick();
+    }
+}
+
+impl Shown {
+    /// What a pipeline tells about itself.
+    pub fn of_pipeline(report: &Report) -> Self {
+        let position = report.position.as_ref().map_or("-".to_owned(), Value::to_string);
+        Self {
+            name: report.collection.to_string(),
+            documents: report.documents + report.deletions + report.unchanged,
+            measured: report.progress.map(|progress| (progress.done, progress.total)),
+            ended: report.caught_up,
+            word: word(report.phase),
+            position: Some(position.trim_matches('"').to_owned()),
+        }
+    }
+
+    /// How far a collection is put back.
+    pub fn of_restore(progress: &Progress) -> Self {
+        let report = &progress.report;
+        let documents = report.create + report.replace + report.skip;
+        let done = documents + report.problems;
+        Self {
+            name: report.collection.clone(),
+            documents,
+            measured: progress.total.map(|total| (done, total)),
+            ended: progress.ended,
+            word: if progress.ended { "ended" } else { "putting back" },
+            position: None,
+        }
     }
 }
 

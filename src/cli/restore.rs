@@ -8,14 +8,16 @@ use clap::{Args, ValueEnum};
 use globset::Glob;
 use indicatif::HumanBytes;
 use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
 
 use super::exit::{Exit, Usage};
-use super::password;
+use super::progress::{Bars, Shown, When};
+use super::{logging, password, signals};
 use crate::client::couchdb::{Address, Client, Credentials, Patience};
 use crate::document::{CollectionName, Selection};
 use crate::mirror::read::Tree;
 use crate::restore::{
-    self, CouchTarget, FeedTarget, OnExisting, Outcome, Report, Restore, RestoreError,
+    self, Control, CouchTarget, FeedTarget, OnExisting, Outcome, Report, Restore, RestoreError,
 };
 
 /// Where the password may come from, so that it stands in no process list.
@@ -62,6 +64,10 @@ pub struct Options {
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 
+    /// Progress bars [auto: on a terminal]
+    #[arg(long, value_enum, default_value = "auto")]
+    progress: When,
+
     /// A file that holds the password of the user named in TARGET. PLAINFOLD_TARGET_PASSWORD may
     /// hold the password itself
     #[arg(long, value_name = "FILE")]
@@ -82,14 +88,53 @@ enum Format {
 }
 
 /// Puts a mirror back.
-pub async fn run(options: Options) -> anyhow::Result<Exit> {
-    let mut lowered = lower(&options)?;
+pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
+    let bars = Bars::wanted(options.progress);
+    logging.start(bars.as_ref().map(Bars::lines))?;
+    let lowered = lower(&options)?;
     let password = password::read(options.password_file.as_deref(), PASSWORD_VARIABLE)?;
-    let outcome = match options.target.strip_prefix("feed:").filter(|path| !path.is_empty()) {
+    let control = Control { stop: signals::catch()?, ..Control::default() };
+    let companions = CancellationToken::new();
+    let drawing = bars.map(|bars| {
+        let progress = control.progress.subscribe();
+        let look = move || progress.borrow().iter().map(Shown::of_restore).collect();
+        tokio::spawn(bars.draw(look, companions.clone()))
+    });
+    let outcome = put_back(&options, lowered, password, control).await;
+    companions.cancel();
+    if let Some(drawing) = drawing {
+        // It only ends; whatever it might have to say has been said.
+        let _ended = drawing.await;
+    }
+    let outcome = outcome?;
+    let text = match options.format {
+        Format::Json => serde_json::to_string_pretty(&outcome)? + "\n",
+        Format::Text => text(&outcome, options.target.starts_with("feed:")),
+    };
+    // A reader that has closed has read enough. A feed on standard output is not to be mixed with
+    // this.
+    let _closed = match options.target == "feed:-" {
+        true => std::io::stderr().write_all(text.as_bytes()),
+        false => std::io::stdout().write_all(text.as_bytes()),
+    };
+    Ok(match (outcome.interrupted, outcome.failed) {
+        (true, _) => Exit::Interrupted,
+        (false, 0) => Exit::Done,
+        (false, _) => Exit::DocumentsFailed,
+    })
+}
+
+async fn put_back(
+    options: &Options,
+    mut lowered: restore::Options,
+    password: Option<SecretString>,
+    control: Control,
+) -> anyhow::Result<Outcome> {
+    Ok(match options.target.strip_prefix("feed:").filter(|path| !path.is_empty()) {
         Some(path) => {
             let path = (path != "-").then(|| PathBuf::from(path));
             let target = FeedTarget::new(path, lowered.on_existing)?;
-            run_with(&options.directory, target, lowered).await?
+            run_with(&options.directory, target, lowered, control).await?
         }
         None => {
             let (client, database) = server(&options.target, password)?;
@@ -100,29 +145,19 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
                 }
                 lowered.only_as = Some(database);
             }
-            run_with(&options.directory, CouchTarget::new(client), lowered).await?
+            run_with(&options.directory, CouchTarget::new(client), lowered, control).await?
         }
-    };
-    let text = match options.format {
-        Format::Json => serde_json::to_string_pretty(&outcome)? + "\n",
-        Format::Text => text(&outcome),
-    };
-    // A reader that has closed has read enough. A feed on standard output is not to be mixed with
-    // this.
-    let _closed = match options.target == "feed:-" {
-        true => std::io::stderr().write_all(text.as_bytes()),
-        false => std::io::stdout().write_all(text.as_bytes()),
-    };
-    Ok(if outcome.failed == 0 { Exit::Done } else { Exit::DocumentsFailed })
+    })
 }
 
 async fn run_with<T: restore::Target + 'static>(
     directory: &Path,
     target: T,
     options: restore::Options,
+    control: Control,
 ) -> Result<Outcome, RestoreError> {
     let tree = Tree::open(directory)?;
-    Restore::new(target, options).run(tree).await
+    Restore::new(target, options).controlled(control).run(tree).await
 }
 
 fn lower(options: &Options) -> anyhow::Result<restore::Options> {
@@ -187,7 +222,7 @@ fn server(
     Ok((client, given.database))
 }
 
-fn text(outcome: &Outcome) -> String {
+fn text(outcome: &Outcome, to_feed: bool) -> String {
     let mut text = String::new();
     for failure in outcome.failures.iter().take(NAMED) {
         text.push_str(&format!("not put back: {}: {}\n", failure.path, failure.reason));
@@ -218,6 +253,12 @@ fn text(outcome: &Outcome) -> String {
                 report.left_out,
             ));
         }
+    }
+    if outcome.interrupted {
+        text.push_str(match outcome.dry_run || to_feed {
+            true => "interrupted: run it again, and it begins anew\n",
+            false => "interrupted: run it again, and it goes on with what the target lacks\n",
+        });
     }
     text
 }

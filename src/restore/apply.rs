@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::mpsc;
 
+use super::control::{Control, count};
 use super::plan::{Decision, Held, Ours, decide};
 use super::read::{Batch, batches, security};
 use super::target::{Item, Standing, Target, TargetError, Writing};
@@ -23,6 +24,7 @@ const MAX_BRANCHES: usize = 32;
 pub struct Restore<T> {
     target: Arc<T>,
     options: Options,
+    control: Control,
 }
 
 /// One collection on its way.
@@ -48,7 +50,12 @@ struct Done {
 impl<T: Target + 'static> Restore<T> {
     /// A restore to this target. Does nothing yet.
     pub fn new(target: T, options: Options) -> Self {
-        Self { target: Arc::new(target), options }
+        Self { target: Arc::new(target), options, control: Control::default() }
+    }
+
+    /// The same, under somebody's control.
+    pub fn controlled(self, control: Control) -> Self {
+        Self { control, ..self }
     }
 
     /// Puts the mirror back. Nothing is written before it is known that nothing is in the way.
@@ -58,6 +65,25 @@ impl<T: Target + 'static> Restore<T> {
         for problem in problems {
             outcome.fail(Failure { path: problem.path, reason: problem.reason });
         }
+        let stop = self.control.stop.clone();
+        let looked = tokio::select! {
+            () = stop.cancelled() => None,
+            courses = self.look(collections) => Some(courses?),
+        };
+        outcome.interrupted = looked.is_none();
+        for course in looked.unwrap_or_default() {
+            if !outcome.interrupted {
+                outcome.interrupted = self.put_back(course, &mut outcome).await?;
+            }
+        }
+        if !self.options.dry_run && !outcome.interrupted {
+            self.target.finish().await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Looks whether anything is in the way.
+    async fn look(&self, collections: Vec<TreeCollection>) -> Result<Vec<Course>, RestoreError> {
         let mut courses = Vec::new();
         for (collection, name) in self.named(collections)? {
             let standing = self.target.standing(&name).await?;
@@ -66,13 +92,7 @@ impl<T: Target + 'static> Restore<T> {
             }
             courses.push(Course { collection, name, standing });
         }
-        for course in courses {
-            self.put_back(course, &mut outcome).await?;
-        }
-        if !self.options.dry_run {
-            self.target.finish().await?;
-        }
-        Ok(outcome)
+        Ok(courses)
     }
 
     /// The selected collections with their names at the target.
@@ -139,7 +159,11 @@ impl<T: Target + 'static> Restore<T> {
         }
     }
 
-    async fn put_back(&self, course: Course, outcome: &mut Outcome) -> Result<(), RestoreError> {
+    /// Puts a collection back; says whether it was told to stop before its end.
+    async fn put_back(&self, course: Course, outcome: &mut Outcome) -> Result<bool, RestoreError> {
+        if self.control.stop.is_cancelled() {
+            return Ok(true);
+        }
         let Course { collection, name, standing } = course;
         let mut report = Report {
             collection: collection.name.to_string(),
@@ -159,55 +183,69 @@ impl<T: Target + 'static> Restore<T> {
             outcome.fail(Failure { path, reason: error.to_string() });
             report.problems += 1;
             outcome.collections.push(report);
-            return Ok(());
+            return Ok(false);
         }
+        let total = match self.control.is_watched() && self.options.ids.is_none() {
+            true => {
+                let counted = Arc::clone(&collection);
+                Some(blocking(move || count(&counted)).await??)
+            }
+            false => None,
+        };
+        self.control.begin(&report, total);
         let (sender, receiver) = mpsc::channel::<Batch>(1);
         let (ids, stubs) = (self.options.ids.clone(), self.target.stubs());
         let tree = Arc::clone(&collection);
         let reading = tokio::task::spawn_blocking(move || {
             let wants = |id: &DocumentId| ids.as_ref().is_none_or(|ids| ids.is_match(id.as_str()));
-            batches(&tree, stubs, &wants, &mut |batch| sender.blocking_send(batch).is_ok())
+            let mut read = 0_u64;
+            batches(&tree, stubs, &wants, &mut |batch| {
+                read += 1;
+                sender.blocking_send(batch).is_ok()
+            })?;
+            Ok::<_, RestoreError>(read)
         });
-        let taken = stream::unfold(receiver, |mut receiver| async {
-            receiver.recv().await.map(|batch| (batch, receiver))
-        });
-        let done =
-            taken.map(|batch| self.settle(&name, standing, batch)).buffered(self.target.parallel());
-        let mut done = std::pin::pin!(done);
-        while let Some(done) = done.next().await {
-            let done = done?;
-            report.create += done.create;
-            report.replace += done.replace;
-            report.skip += done.skip;
-            report.tombstones += done.tombstones;
-            report.conflicts += done.conflicts;
-            report.left_out += done.left_out;
-            report.bytes += done.bytes;
-            report.problems += done.failures.len() as u64;
-            done.failures.into_iter().for_each(|failure| outcome.fail(failure));
-        }
-        reading.await.map_err(|error| RestoreError::Task(error.to_string()))??;
-        if self.options.ids.is_none()
-            && !(standing == Standing::Present && self.options.on_existing == OnExisting::Skip)
+        let stop = &self.control.stop;
+        let mut settled = 0;
         {
-            let tree = Arc::clone(&collection);
-            match blocking(move || security(&tree)).await?? {
-                Some(Ok(_)) if self.options.dry_run => report.security = true,
-                Some(Ok(security)) => match self.target.secure(&name, security).await {
-                    Ok(taken) => report.security = taken,
-                    Err(error) => {
-                        report.problems += 1;
-                        let path = collection.security_path();
-                        outcome.fail(Failure { path, reason: error.to_string() });
-                    }
-                },
-                Some(Err(failure)) => {
-                    report.problems += 1;
-                    outcome.fail(failure);
-                }
-                None => {}
+            let taken = stream::unfold(receiver, |mut receiver| async {
+                let batch = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => None,
+                    batch = receiver.recv() => batch,
+                };
+                batch.map(|batch| (batch, receiver))
+            });
+            let settle = |batch| self.settle(&name, standing, batch);
+            let mut done = std::pin::pin!(taken.map(settle).buffered(self.target.parallel()));
+            while let Some(done) = done.next().await {
+                let done = done?;
+                settled += 1;
+                report.create += done.create;
+                report.replace += done.replace;
+                report.skip += done.skip;
+                report.tombstones += done.tombstones;
+                report.conflicts += done.conflicts;
+                report.left_out += done.left_out;
+                report.bytes += done.bytes;
+                report.problems += done.failures.len() as u64;
+                done.failures.into_iter().for_each(|failure| outcome.fail(failure));
+                self.control.tell(&report, false);
             }
         }
+        // A reader that passes over what is not wanted hears of the end late, and is not waited for.
+        let interrupted = match stop.is_cancelled() && !reading.is_finished() {
+            true => true,
+            false => {
+                let read =
+                    reading.await.map_err(|error| RestoreError::Task(error.to_string()))??;
+                settled < read
+            }
+        };
+        if !interrupted {
+            self.put_back_security(&collection, &name, standing, &mut report, outcome).await?;
+        }
+        self.control.tell(&report, true);
         tracing::debug!(
             "{}: {} created, {} replaced, {} skipped, {} problems",
             self.target.place(&name),
@@ -217,6 +255,42 @@ impl<T: Target + 'static> Restore<T> {
             report.problems
         );
         outcome.collections.push(report);
+        Ok(interrupted)
+    }
+
+    /// Says there who may do what, unless only some documents are put back, or what is there stays.
+    async fn put_back_security(
+        &self,
+        collection: &Arc<TreeCollection>,
+        name: &CollectionName,
+        standing: Standing,
+        report: &mut Report,
+        outcome: &mut Outcome,
+    ) -> Result<(), RestoreError> {
+        let stays = standing == Standing::Present && self.options.on_existing == OnExisting::Skip;
+        if self.options.ids.is_some() || stays {
+            return Ok(());
+        }
+        let tree = Arc::clone(collection);
+        let failure = match blocking(move || security(&tree)).await?? {
+            None => return Ok(()),
+            Some(Err(failure)) => failure,
+            Some(Ok(_)) if self.options.dry_run => {
+                report.security = self.target.takes_branches();
+                return Ok(());
+            }
+            Some(Ok(security)) => match self.target.secure(name, security).await {
+                Ok(taken) => {
+                    report.security = taken;
+                    return Ok(());
+                }
+                Err(error) => {
+                    Failure { path: collection.security_path(), reason: error.to_string() }
+                }
+            },
+        };
+        report.problems += 1;
+        outcome.fail(failure);
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use crate::mirror::MirrorError;
 
 mod apply;
 mod body;
+mod control;
 mod couchdb;
 mod feed;
 pub mod plan;
@@ -23,6 +24,7 @@ mod read;
 mod target;
 
 pub use apply::Restore;
+pub use control::{Control, Progress};
 pub use couchdb::CouchTarget;
 pub use feed::FeedTarget;
 pub use target::{Item, Standing, Target, TargetError, Writing};
@@ -107,6 +109,8 @@ pub struct Outcome {
     pub failed: u64,
     /// Whether nothing was written on purpose.
     pub dry_run: bool,
+    /// Whether it was told to stop before it had come to its end.
+    pub interrupted: bool,
 }
 
 impl Outcome {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::env::plainfold::Outcome;
+use crate::env::feed::FeedFile;
+use crate::env::plainfold::{Outcome, Stream};
 use crate::env::pouchdb::PouchServer;
 use crate::env::proxy::{Fault, Proxy};
 use crate::env::{Place, library, oracle, plainfold};
@@ -216,6 +217,54 @@ fn the_library_is_put_back_into_a_server_as_far_as_javascript_can_hold_it() {
     assert!(created > documents - 20, "{books}");
     let answer = target.request("GET", "/books", b"").assert_ok().json();
     assert_eq!(answer["doc_count"].as_u64(), Some(created));
+}
+
+#[test]
+fn a_signal_ends_a_restore_after_the_batches_in_hand_and_another_run_goes_on() {
+    let place = Place::new();
+    let mut feed = FeedFile::create(place.join("shelf.ndjson"));
+    // Each takes a batch of its own.
+    let filler = "-".repeat(1_500_000);
+    for number in 0..12 {
+        feed.put(&format!("{number:02}"), json!({"filler": filler}), &[]);
+    }
+    let mirror = place.mirror();
+    plainfold::mirror(&feed.source(), &mirror).assert_code(0);
+    let target = PouchServer::start();
+    let proxy = Proxy::start(target.address());
+    let fired = proxy.inject("_bulk_docs", Fault::StallAfter(0), 1);
+    let url = target.url_through(proxy.address());
+    let arguments = ["restore".as_ref(), mirror.as_os_str(), url.as_ref()];
+    let mut running = plainfold::spawn(arguments);
+    fired.wait();
+    running.terminate();
+    running.wait_for_line(Stream::Stderr, |line| line.contains("stopping"));
+    // The batch in hand is sent again.
+    proxy.cut_all();
+    let outcome = running.wait().assert_code(130);
+    assert_eq!(fired.times(), 1);
+    assert!(outcome.stdout.contains("interrupted: run it again, and it goes on"), "{outcome}");
+    let put_back = fs::read_dir(mirror.join("shelf")).unwrap().count();
+    let held = || target.request("GET", "/shelf", b"").assert_ok().json()["doc_count"].clone();
+    let first = held().as_u64().unwrap();
+    assert!((1..put_back as u64).contains(&first), "{first} of {put_back}: {outcome}");
+    let second = report(&restore(&mirror, &url, &["--format", "json"]).assert_code(0));
+    assert_eq!(second["collections"][0]["skip"], first);
+    assert_eq!(second["interrupted"], false);
+    assert_eq!(held(), put_back);
+}
+
+#[test]
+fn bars_are_drawn_where_they_are_wanted() {
+    let place = Place::new();
+    let mirror = place.mirror();
+    plainfold::mirror(&format!("feed:{}", library().display()), &mirror).assert_code(0);
+    let target = format!("feed:{}", place.join("back.ndjson").display());
+    let drawn = restore(&mirror, &target, &["--progress", "always"]).assert_code(0);
+    assert!(drawn.stderr.contains("100%") && drawn.stderr.contains("80 documents"), "{drawn}");
+    let options = ["--progress", "never", "--on-existing", "overwrite"];
+    let silent = restore(&mirror, &target, &options).assert_code(0);
+    assert!(!silent.stderr.contains("documents"), "{silent}");
 }
 
 #[test]

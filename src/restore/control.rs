@@ -1,0 +1,105 @@
+//! What somebody outside says to a restore, and hears from it, while it works.
+//!
+//! It must not know signals, nor how progress is shown.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::Report;
+use crate::mirror::MirrorError;
+use crate::mirror::read::TreeCollection;
+
+/// A restore from outside.
+#[derive(Clone, Debug, Default)]
+pub struct Control {
+    /// Cancelled, it ends after the batches in hand.
+    pub stop: CancellationToken,
+    /// The collections that were begun, in their order.
+    pub progress: watch::Sender<Vec<Progress>>,
+}
+
+/// How far a collection is.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// What was done by now.
+    pub report: Report,
+    /// How many documents there are, where all are put back.
+    pub total: Option<u64>,
+    /// Whether it has ended.
+    pub ended: bool,
+}
+
+impl Control {
+    pub(super) fn begin(&self, report: &Report, total: Option<u64>) {
+        let progress = Progress { report: report.clone(), total, ended: false };
+        self.progress.send_modify(|all| all.push(progress));
+    }
+
+    pub(super) fn tell(&self, report: &Report, ended: bool) {
+        self.progress.send_modify(|all| {
+            if let Some(progress) = all.last_mut() {
+                progress.report = report.clone();
+                progress.ended = ended;
+            }
+        });
+    }
+
+    /// Whether anybody hears what is told: to count first takes time.
+    pub(super) fn is_watched(&self) -> bool {
+        self.progress.receiver_count() > 0
+    }
+}
+
+/// How much lies in a collection's folder. Blocks.
+pub(super) fn count(collection: &Arc<TreeCollection>) -> Result<u64, MirrorError> {
+    Ok(collection.each_name()?.count() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::mirror::read::Tree;
+    use crate::restore::{FeedTarget, OnExisting, Options, Restore};
+
+    #[tokio::test]
+    async fn told_to_stop_it_ends_and_an_unfinished_feed_does_not_appear() {
+        let place = tempfile::tempdir().unwrap();
+        let mirror = place.path().join("mirror");
+        fs::create_dir_all(mirror.join(".plainfold")).unwrap();
+        fs::create_dir_all(mirror.join("shelf/a")).unwrap();
+        fs::write(mirror.join("shelf/a/document.json"), "{\"_id\":\"a\"}\n").unwrap();
+        let format =
+            r#"{"format":1,"lineage":"","names":"native","created_by":"","created_at":""}"#;
+        fs::write(mirror.join(".plainfold/format.json"), format).unwrap();
+        let feed = place.path().join("back.ndjson");
+        let options = Options {
+            collections: Default::default(),
+            ids: None,
+            renamed: Default::default(),
+            only_as: None,
+            on_existing: OnExisting::Refuse,
+            dry_run: false,
+        };
+        let restore = || {
+            let target = FeedTarget::new(Some(feed.clone()), OnExisting::Refuse).unwrap();
+            Restore::new(target, options.clone())
+        };
+        let control = Control::default();
+        control.stop.cancel();
+        let tree = || Tree::open(&mirror).unwrap();
+        let outcome = restore().controlled(control.clone()).run(tree()).await.unwrap();
+        assert!(outcome.interrupted && !feed.exists());
+
+        let control = Control::default();
+        let progress = control.progress.subscribe();
+        let outcome = restore().controlled(control).run(tree()).await.unwrap();
+        assert!(!outcome.interrupted && feed.exists());
+        let progress = progress.borrow();
+        assert_eq!((progress[0].report.create, progress[0].total), (1, Some(1)));
+        assert!(progress[0].ended);
+    }
+}
