@@ -138,7 +138,7 @@ impl Shown {
             documents,
             measured: progress.total.map(|total| (done, total)),
             ended: progress.ended,
-            word: if progress.ended { "ended" } else { "putting back" },
+            word: if progress.ended { "put back" } else { "putting back" },
             position: None,
         }
     }

@@ -6,8 +6,9 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
+use super::prepare::Meta;
 use crate::checkpoint::Failure;
-use crate::document::{Change, DocumentId};
+use crate::document::{Change, DocumentId, Position};
 use crate::source::Unreadable;
 
 /// The failures of one collection, as they stand in the state.
@@ -93,6 +94,22 @@ pub fn of_change(change: &Change, reason: String) -> Failure {
         place: named(&change.id),
         reason,
         position: change.position.clone(),
+        attempts: 1,
+        since: now,
+        at: now,
+    }
+}
+
+/// What is remembered of a repair until its write is committed: should it be interrupted, the next
+/// run looks at the document again, and tells of it.
+pub fn of_repair(meta: &Meta, position: Option<Position>) -> Failure {
+    let now = Timestamp::now();
+    Failure {
+        document: Some(meta.id.clone()),
+        revision: Some(meta.revision.clone()),
+        place: named(&meta.id),
+        reason: "its repair was interrupted".to_owned(),
+        position,
         attempts: 1,
         since: now,
         at: now,

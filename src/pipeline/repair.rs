@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
 use super::prepare::Prepared;
-use super::{Pipeline, PipelineError};
+use super::{Pipeline, PipelineError, failures};
 use crate::document::{Change, DocumentId, DocumentState, Head, Position, Revision};
 use crate::mirror::Authority;
 use crate::source::retry::{Fed, attempts, resilient};
@@ -102,6 +102,7 @@ impl Pipeline {
             wrong,
             batch: Batch::default(),
             told: HashMap::new(),
+            places: HashMap::new(),
             fates: Vec::new(),
         };
         let result = match asking {
@@ -120,6 +121,8 @@ struct Repair<'a> {
     batch: Batch,
     /// What the source said of the documents in the batch.
     told: HashMap<DocumentId, Told>,
+    /// Where it said so, if it can only be asked there.
+    places: HashMap<DocumentId, Position>,
     fates: Vec<(DocumentId, Fate)>,
 }
 
@@ -227,6 +230,9 @@ impl Repair<'_> {
             }
         };
         self.told.insert(change.id.clone(), told);
+        if let Some(place) = &change.position {
+            self.places.insert(change.id.clone(), place.clone());
+        }
         self.batch.push(Change { position: None, ..change }, authority);
         if self.batch.is_full() || self.told.len() >= DOCUMENTS {
             return self.settle().await;
@@ -243,7 +249,11 @@ impl Repair<'_> {
         let doubt = self.pipeline.doubt()?;
         let mut prepared = self.pipeline.prepare(batch, &self.suspects, doubt.as_ref()).await?;
         let mut fates = fates(&mut prepared, &mut told);
-        self.pipeline.settle_apart(prepared).await?;
+        let places = std::mem::take(&mut self.places);
+        let staged = prepared.staged.iter().map(|(meta, _)| meta);
+        let intents = staged.map(|meta| failures::of_repair(meta, places.get(&meta.id).cloned()));
+        let intents = intents.collect();
+        self.pipeline.settle_apart(prepared, intents).await?;
         self.fates.append(&mut fates);
         Ok(())
     }

@@ -50,8 +50,13 @@ impl Pipeline {
     }
 
     /// Settles a batch that did not come by the feed: the checkpoint stays where it is, and what an
-    /// interrupted run left to be told stays for the next one.
-    pub(super) async fn settle_apart(&self, batch: Prepared) -> Result<(), PipelineError> {
+    /// interrupted run left to be told stays for the next one. As the feed does not bring these
+    /// documents again either, `intents` are remembered as failures until all is committed.
+    pub(super) async fn settle_apart(
+        &self,
+        batch: Prepared,
+        intents: Vec<Failure>,
+    ) -> Result<(), PipelineError> {
         let mut checkpoint =
             self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
         if checkpoint.position.is_none() && checkpoint.scanning.is_none() {
@@ -61,6 +66,14 @@ impl Pipeline {
         let (moved, in_doubt) = (HashMap::new(), false);
         let mut settler = Settler { pipeline, checkpoint, moved, in_doubt, stays };
         let settle = move || {
+            if !intents.is_empty() {
+                let noted = intents.into_iter().map(|one| settler.pipeline.failures.note(one));
+                let failed = noted.collect();
+                let since = settler.checkpoint.open_since.unwrap_or(batch.begun);
+                let checkpoint =
+                    Checkpoint { open_since: Some(since), ..settler.checkpoint.clone() };
+                settler.commit(Commit { failed, ..Commit::new(checkpoint) }, Vec::new())?;
+            }
             settler.batch(batch)?;
             settler.close()
         };

@@ -427,6 +427,37 @@ async fn a_repair_writes_what_is_wrong_and_leaves_the_checkpoint_and_what_is_unt
     let kept = pipeline.checkpoints.checkpoint(&"books".into()).unwrap().unwrap();
     assert_eq!((kept.position, kept.attachments), (open.position, false));
     assert_eq!(kept.open_since, open.open_since);
+    assert!(pipeline.failures().is_empty());
+    assert!(pipeline.checkpoints.failures(&"books".into()).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_repair_that_was_interrupted_is_told_of_by_the_next_run() {
+    let home = Home::new();
+    home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();
+    let source = Arc::new(Scripted::default());
+    {
+        let (pipeline, _received) = pipeline(home.dir.path(), source, Mode::CatchUp);
+        let mut batch = Batch::default();
+        batch.push(change("a", "1-x", None), crate::mirror::Authority::Repair);
+        let prepared = pipeline.prepare(batch, &HashSet::new(), None).await.unwrap();
+        let intents = vec![failures::of_repair(&prepared.staged[0].0, None)];
+        // The end comes before the document is in its place.
+        for entry in std::fs::read_dir(home.dir.path().join(".plainfold/staging")).unwrap() {
+            std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
+        }
+        pipeline.settle_apart(prepared, intents).await.unwrap_err();
+    }
+    // Or after it.
+    let body = std::fs::File::options().append(true).open(home.path("a/document.json")).unwrap();
+    body.set_modified(SystemTime::now()).unwrap();
+    let source = Scripted::new(vec![end("1")]);
+    source.documents.lock().unwrap().insert("a".into(), change("a", "1-x", None));
+    let run = home.run_source(source).await;
+    let told: Vec<_> = run.events.iter().map(|event| event.document.as_str()).collect();
+    assert_eq!((told, run.failures.len()), (vec!["a"], 0));
+    let run = home.run(vec![end("1")]).await;
+    assert!(run.events.is_empty() && run.failures.is_empty());
 }
 
 #[tokio::test]
