@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -15,8 +16,8 @@ use crate::config::{OpenError, OpenedSource};
 use crate::document::{CollectionName, DocumentId, Kept};
 use crate::mirror::MirrorError;
 use crate::pipeline::{self, Fate, PipelineError};
-use crate::source::SourceError;
-use crate::verify::{Certificate, There, Verified, Word};
+use crate::source::{SourceError, Store};
+use crate::verify::{Certificate, There, Verified, Word, Wrong};
 
 /// How a repair went.
 #[derive(Debug, Default, Serialize)]
@@ -77,37 +78,29 @@ pub async fn run(
     if wrong.is_empty() {
         return Ok(repairs);
     }
-    let ids = |wrong: &crate::verify::Wrong| -> Vec<DocumentId> {
-        wrong.differing.union(&wrong.damaged).cloned().collect()
-    };
-    let wanted: BTreeMap<_, _> =
-        wrong.iter().map(|(name, wrong)| (name.clone(), ids(wrong))).collect();
+    let wanted: BTreeMap<CollectionName, Vec<DocumentId>> =
+        wrong.iter().map(|(name, wrong)| (name.clone(), wrong.all())).collect();
+    let mut left: usize = wanted.values().map(Vec::len).sum();
     let again = tokio::task::block_in_place(|| verified.set_aside(wanted))?;
     let stop = signals::catch()?;
     for (name, wrong) in wrong {
         if stop.is_cancelled() {
             break;
         }
-        let opened;
-        let source = match &sources {
-            Sources::Given(source, _) => *source,
-            Sources::Recorded(password) => match recorded(repairer, &name, *password) {
-                Ok(source) => {
-                    opened = source;
-                    &opened
-                }
-                Err(error) => {
-                    repairs.stop(&name, error);
-                    continue;
-                }
-            },
+        let store = match sources.store(repairer, &name) {
+            Ok(store) => store,
+            Err(error) => {
+                repairs.stop(&name, error);
+                continue;
+            }
         };
         let damaged = wrong.damaged.clone();
         let wrong = pipeline::Wrong {
             differing: wrong.differing.into_iter().collect(),
             damaged: wrong.damaged.into_iter().collect(),
         };
-        let done = repairer.repair(&source.store, &name, wrong, &stop).await;
+        let done = repairer.repair(&store, &name, wrong, &stop).await;
+        left = left.saturating_sub(done.fates.len());
         if let Sources::Given(_, there) = &mut sources {
             let words: Vec<_> = done.fates.iter().filter_map(word).collect();
             there.learn(&name, &words)?;
@@ -120,14 +113,14 @@ pub async fn run(
             repairs.stop(&name, hinted(error, &sources));
         }
     }
-    repairs.interrupted = stop.is_cancelled();
+    repairs.interrupted = left > 0 && stop.is_cancelled();
     tokio::task::block_in_place(|| verified.take_back(&again))?;
     Ok(repairs)
 }
 
 /// What no document can be fetched for, said once.
 fn say_what_is_left_alone(
-    wrong: &BTreeMap<CollectionName, crate::verify::Wrong>,
+    wrong: &BTreeMap<CollectionName, Wrong>,
     certificate: Option<&Certificate>,
 ) {
     for (name, wrong) in wrong {
@@ -148,6 +141,16 @@ fn say_what_is_left_alone(
                 "it is not in the mirror as a whole, or was not read; `plainfold mirror` brings \
                  whole collections",
             );
+        }
+    }
+}
+
+impl Sources<'_> {
+    /// The store that a collection is repaired from.
+    fn store(&self, repairer: &Repairer, name: &CollectionName) -> anyhow::Result<Arc<dyn Store>> {
+        match self {
+            Self::Given(source, _) => Ok(Arc::clone(&source.store)),
+            Self::Recorded(password) => Ok(recorded(repairer, name, *password)?.store),
         }
     }
 }

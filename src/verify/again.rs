@@ -21,6 +21,13 @@ pub struct Wrong {
     pub nameless: BTreeSet<String>,
 }
 
+impl Wrong {
+    /// All of them that have an id.
+    pub fn all(&self) -> Vec<DocumentId> {
+        self.differing.union(&self.damaged).cloned().collect()
+    }
+}
+
 /// Documents that are about to change, and that the report does not speak of meanwhile.
 #[derive(Debug)]
 pub struct Again {
