@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::AgentOptions;
 use crate::checkpoint::Checkpoints;
-use crate::document::{CollectionName, DocumentId};
+use crate::document::{CollectionName, DocumentId, Kept};
 use crate::event::Broadcast;
 use crate::mirror::{Mirror, MirrorError};
 use crate::pipeline::{
@@ -31,6 +31,11 @@ impl Repairer {
     /// Whom a collection that exists follows, without credentials, if that is known.
     pub fn followed(&self, name: &CollectionName) -> Result<Option<String>, MirrorError> {
         self.mirror.collection(name)?.followed()
+    }
+
+    /// What is kept of a collection that exists beside the winning revisions.
+    pub fn kept(&self, name: &CollectionName) -> Result<Kept, MirrorError> {
+        Ok(self.mirror.collection(name)?.as_recorded()?.kept())
     }
 
     /// The documents that an interrupted run was replacing or removing. The traces by which the next

@@ -13,7 +13,7 @@ use super::signals;
 use super::verify::password_for;
 use crate::agent::Repairer;
 use crate::config::{OpenError, OpenedSource};
-use crate::document::{CollectionName, DocumentId, Kept};
+use crate::document::{CollectionName, DocumentId};
 use crate::mirror::MirrorError;
 use crate::pipeline::{self, Fate, PipelineError};
 use crate::source::{SourceError, Store};
@@ -170,7 +170,8 @@ fn recorded(
                     name the source with its user, as in --against http://user@host/database";
         return Err(Usage(what.to_owned()).into());
     }
-    OpenedSource::open(&source, &[] as &[&str], None, Kept::ALL).map_err(|error| match error {
+    let kept = repairer.kept(name)?;
+    OpenedSource::open(&source, &[] as &[&str], None, kept).map_err(|error| match error {
         OpenError::Config(_) => anyhow::Error::from(Usage(format!(
             "{source}, which the mirror follows, cannot be read again: mirror from another source \
              first, and give that with --against"

@@ -18,16 +18,22 @@ fn seeds(count: u64) -> RangeInclusive<u64> {
 #[test]
 fn invented_databases_come_back_from_a_server_as_they_were() {
     let server = PouchServer::start();
-    oracle::assert_roundtrips(Some(&server.url()), seeds(3));
+    oracle::assert_roundtrips(Some(&server.url()), seeds(3), &[]);
+}
+
+#[test]
+fn invented_databases_come_back_with_every_branch_history_tombstone_and_their_security() {
+    let server = PouchServer::start();
+    oracle::assert_roundtrips(Some(&server.url()), seeds(4), &["--revisions"]);
 }
 
 #[test]
 fn invented_feeds_come_back_as_they_were() {
-    oracle::assert_roundtrips(None, seeds(10));
+    oracle::assert_roundtrips(None, seeds(10), &[]);
 }
 
 #[test]
-fn a_database_put_back_has_the_same_winners_and_no_other_branches() {
+fn without_revisions_a_database_put_back_has_the_same_winners_and_no_other_branches() {
     let (server, place) = (PouchServer::start(), Place::new());
     let url = |db: &str| format!("{}/{db}", server.url());
     for db in ["invented", "twin"] {

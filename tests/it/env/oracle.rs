@@ -40,14 +40,14 @@ pub fn generate(url: &str, seed: u64) {
 
 /// Sends invented databases there and back, by way of a server where one is given, and asserts
 /// that they come back as they were.
-pub fn assert_roundtrips(server: Option<&str>, seeds: RangeInclusive<u64>) {
+pub fn assert_roundtrips(server: Option<&str>, seeds: RangeInclusive<u64>, more: &[&str]) {
     let place = Place::new();
     let mut trial = python("roundtrip.py");
     trial.arg("--plainfold").arg(env!("CARGO_BIN_EXE_plainfold"));
     trial.arg("--seeds").arg(format!("{}..{}", seeds.start(), seeds.end()));
     trial.arg("--keep").arg(place.path());
     trial.args(server.map(|url| format!("--server={url}")));
-    let said = says_yes(&mut trial);
+    let said = says_yes(trial.args(more));
     assert_eq!(said.lines().count(), seeds.count(), "{said}");
 }
 
