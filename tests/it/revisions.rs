@@ -210,3 +210,33 @@ fn a_recorded_feed_has_no_revisions_to_keep_and_says_so() {
     let same = plainfold::run(["diff", &directory, second.to_str().unwrap()]).assert_code(0);
     assert!(same.stdout.is_empty() || same.stdout.contains("EQUAL"), "{same}");
 }
+
+#[test]
+fn what_is_kept_beside_the_winners_is_repaired_too() {
+    let place = Place::new();
+    let server = PouchServer::start();
+    a_library_in_conflict(&server);
+    mirror(&format!("{}/shelf", server.url()), &place.mirror(), &KEEPING).assert_code(0);
+    let shelf = place.mirror().join("shelf");
+    let damaged = [
+        "torn/conflicts/2-b2/attachments/a%2Fb ж",
+        "torn/conflicts/2-d2/document.json",
+        "old/history.json",
+        "gone/deleted.json",
+    ];
+    let before = damaged.map(|path| fs::read(shelf.join(path)).unwrap());
+    for path in damaged {
+        // Written in place, so that the checksum beside it stays as it was.
+        let file = fs::OpenOptions::new().write(true).open(shelf.join(path)).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"#", 0).unwrap();
+    }
+    let directory = place.mirror().display().to_string();
+    plainfold::run(["verify", &directory]).assert_code(1);
+    plainfold::run(["verify", &directory, "--repair"]).assert_code(0);
+    plainfold::run(["verify", &directory]).assert_code(0);
+    for (path, before) in damaged.iter().zip(before) {
+        assert_eq!(fs::read(shelf.join(path)).unwrap(), before, "{path}");
+    }
+    assert!(!shelf.join("gone/document.json").exists());
+    assert!(shelf.join("torn/history.json").exists());
+}
