@@ -171,14 +171,20 @@ impl Folder {
             Err(error) => return Err(self.error("remove", name, error)),
         }
         if let Some(folder) = self.open(name)? {
-            for entry in folder.names()? {
-                folder.remove(&entry)?;
-            }
+            folder.clear()?;
         }
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(self.error("remove", name, error)),
         }
+    }
+
+    /// Removes everything in this folder.
+    pub fn clear(&self) -> Result<(), MirrorError> {
+        for entry in self.names()? {
+            self.remove(&entry)?;
+        }
+        Ok(())
     }
 
     /// Removes the folder `name` if there is nothing in it; says whether it did.

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use super::beneath::Folder;
 use super::collection::Collection;
 use super::error::MirrorError;
+use super::lanes;
 use super::layout::{body_file, file_path};
 use crate::document::{DocumentId, Head, Revision};
 
@@ -31,10 +32,10 @@ pub(super) fn temporary_name(number: u64, collection: &str) -> String {
 /// Reads staging before it is swept.
 pub(super) fn find(staging: &Folder) -> Result<Interrupted, MirrorError> {
     let mut found = Interrupted::new();
-    for name in staging.names()? {
-        let Some((_, collection)) = name.split_once(SEPARATOR) else { continue };
+    for path in lanes::contents(staging)? {
+        let Some((_, collection)) = path.split_once(SEPARATOR) else { continue };
         // Files are bodies and attachments that were not published yet.
-        let Ok(Some(folder)) = staging.open(&name) else { continue };
+        let Ok(Some(folder)) = staging.open(&path) else { continue };
         let Some((mut file, _)) = body(&folder)? else { continue };
         let mut text = Vec::new();
         file.read_to_end(&mut text)

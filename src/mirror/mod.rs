@@ -16,6 +16,7 @@ mod collection;
 mod error;
 mod format;
 mod interrupted;
+mod lanes;
 pub mod layout;
 mod lock;
 pub mod names;
@@ -34,6 +35,8 @@ mod sync;
 pub use collection::Collection;
 pub use error::MirrorError;
 pub use format::{FORMAT_NUMBER, Format};
+#[cfg(test)]
+pub(crate) use lanes::staged;
 pub use lock::Holder;
 pub use plan::{Authority, Held, Plan, Write};
 pub use publish::Published;
@@ -43,6 +46,7 @@ pub use sync::Sync;
 use crate::document::{CollectionName, Kept};
 use beneath::Folder;
 use interrupted::Interrupted;
+use lanes::Lanes;
 use lock::Lock;
 use names::Codec;
 
@@ -88,6 +92,7 @@ pub struct Mirror {
     kept: Kept,
     /// The next temporary name.
     next_name: AtomicU64,
+    lanes: Lanes,
     /// The documents that an interrupted run was replacing or removing.
     interrupted: Interrupted,
     /// Whether this file system keeps extended attributes, as far as we have seen.
@@ -128,7 +133,7 @@ impl Mirror {
         let (staging, _) = ours.open_or_create(layout::STAGING)?;
         let (collections, _) = ours.open_or_create(layout::COLLECTIONS)?;
         let interrupted = interrupted::find(&staging)?;
-        scan::sweep(&staging)?;
+        lanes::lay(&staging)?;
         if format.names == Codec::Native && scan::folds_case(&staging)? {
             return Err(MirrorError::FoldsCase { path: root.path().to_owned() });
         }
@@ -143,6 +148,7 @@ impl Mirror {
             attachments: options.attachments,
             kept: options.kept,
             next_name: AtomicU64::new(0),
+            lanes: Lanes::default(),
             interrupted,
             keeps_attributes: AtomicBool::new(true),
             lock: std::sync::Mutex::new(lock),
@@ -184,11 +190,17 @@ impl Mirror {
         self.format.names.encode(text)
     }
 
-    /// A name in staging that was not used before by this process, for something of this
+    /// What is staged from now on belongs to another batch than before.
+    pub fn begin_batch(&self) {
+        self.lanes.change();
+    }
+
+    /// A path in staging that was not used before by this process, for something of this
     /// collection.
     fn temporary_name(&self, collection: &str) -> String {
         let number = self.next_name.fetch_add(1, Ordering::Relaxed);
-        interrupted::temporary_name(number, collection)
+        let name = interrupted::temporary_name(number, collection);
+        self.lanes.path(&name)
     }
 }
 

@@ -9,6 +9,7 @@ use std::fs::File;
 use super::beneath::Stamp;
 use super::collection::{Record, record_name};
 use super::error::MirrorError;
+use super::lanes;
 use super::layout::{DOCUMENT, LOCK, OURS, SECURITY, STAGING, TOMBSTONE};
 use super::lock;
 use super::names::Decoded;
@@ -46,7 +47,7 @@ impl Tree {
         if lock::holder(&lock)?.is_some() {
             return Ok(Vec::new());
         }
-        let names = staging.names()?;
+        let names = lanes::contents(&staging)?;
         // A run that began after the first look has put them there.
         if names.is_empty() || lock::holder(&lock)?.is_some() {
             return Ok(Vec::new());

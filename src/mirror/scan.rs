@@ -1,4 +1,4 @@
-//! Walking the tree: the sweep of what an interrupted run left, and the listing of what we hold.
+//! Walking the tree: the listing of what we hold.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -11,14 +11,6 @@ use super::error::MirrorError;
 use super::layout::{DOCUMENT, SECURITY, TOMBSTONE};
 use super::names::Decoded;
 use crate::document::{DocumentId, Head};
-
-/// Removes everything from staging.
-pub(super) fn sweep(staging: &Folder) -> Result<(), MirrorError> {
-    for name in names(staging)? {
-        staging.remove(&name)?;
-    }
-    Ok(())
-}
 
 /// Whether this file system takes upper and lower case for the same.
 pub(super) fn folds_case(staging: &Folder) -> Result<bool, MirrorError> {
@@ -73,10 +65,6 @@ impl Collection {
             }
         }
     }
-}
-
-fn names(folder: &Folder) -> Result<Vec<String>, MirrorError> {
-    entries(folder).collect()
 }
 
 /// The names directly in a folder. `walkdir` never follows a link in it; the path itself was

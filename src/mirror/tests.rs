@@ -69,8 +69,8 @@ impl Bench {
         let published = self.collection.publish(staged, sync).unwrap();
         mirror.sync_published(&self.collection, std::slice::from_ref(&published), sync).unwrap();
         mirror.dispose([&published]).unwrap();
-        let staging = self.dir.path().join("mirror/.plainfold/staging");
-        assert_eq!(fs::read_dir(staging).unwrap().count(), 0, "nothing stays in staging");
+        let staged = lanes::staged(&self.dir.path().join("mirror"));
+        assert_eq!(staged, [""; 0], "nothing stays in staging");
         Some(published)
     }
 }
@@ -394,10 +394,13 @@ fn what_an_interrupted_run_left_in_staging_is_swept() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mirror");
     drop(open(&path, &MirrorOptions::default()).unwrap());
-    fs::create_dir_all(path.join(".plainfold/staging/7/attachments")).unwrap();
-    fs::write(path.join(".plainfold/staging/7/document.json"), "{").unwrap();
+    for place in [".plainfold/staging/7", ".plainfold/staging/1/7"] {
+        fs::create_dir_all(path.join(place).join("attachments")).unwrap();
+        fs::write(path.join(place).join("document.json"), "{").unwrap();
+    }
+    assert_eq!(lanes::staged(&path).len(), 2);
     drop(open(&path, &MirrorOptions::default()).unwrap());
-    assert_eq!(fs::read_dir(path.join(".plainfold/staging")).unwrap().count(), 0);
+    assert_eq!(lanes::staged(&path), [""; 0]);
 }
 
 #[test]
@@ -413,11 +416,11 @@ fn a_codec_is_chosen_once() {
 #[test]
 fn a_streamed_attachment_arrives_whole_or_leaves_nothing() {
     let bench = Bench::new();
-    let staging = bench.dir.path().join("mirror/.plainfold/staging");
+    let left = || lanes::staged(&bench.dir.path().join("mirror"));
     let mut writer = bench.collection.blob_writer().unwrap();
     writer.write(b"half of").unwrap();
     writer.abandon().unwrap();
-    assert_eq!(fs::read_dir(&staging).unwrap().count(), 0);
+    assert_eq!(left(), [""; 0]);
     let mut writer = bench.collection.blob_writer().unwrap();
     writer.write(b"all ").unwrap();
     writer.write(b"of it").unwrap();
@@ -433,7 +436,7 @@ fn a_streamed_attachment_arrives_whole_or_leaves_nothing() {
     let staged = bench.collection.stage(document, write, material, Sync::Each).unwrap();
     bench.collection.publish(staged, Sync::Each).unwrap();
     assert_eq!(bench.read("a/attachments/f"), "all of it");
-    assert_eq!(fs::read_dir(&staging).unwrap().count(), 0);
+    assert_eq!(left(), [""; 0]);
 }
 
 /// A mirror that keeps everything.

@@ -68,6 +68,7 @@ impl Pipeline {
         doubt: Option<&Doubt>,
     ) -> Result<Prepared, PipelineError> {
         let begun = Timestamp::now();
+        self.mirror.begin_batch();
         let sync = Sync::for_batch(batch.items.len());
         let mut failed = batch.take_failures();
         let mut planned = self.plan(batch.items, sync, doubt).await?;

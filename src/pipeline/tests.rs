@@ -298,8 +298,7 @@ async fn attachments_survive_a_source_that_breaks_in_their_middle() {
         let run = home.run_source(source).await;
         run.outcome.unwrap();
         assert_eq!(std::fs::read(home.path("a/attachments/f")).unwrap(), bytes);
-        let staging = home.dir.path().join(".plainfold/staging");
-        assert_eq!(std::fs::read_dir(staging).unwrap().count(), 0);
+        assert_eq!(crate::mirror::staged(home.dir.path()), [""; 0]);
     }
 }
 
@@ -379,7 +378,7 @@ async fn what_was_published_and_not_committed_is_told_of_by_the_next_run() {
         || vec![row("old", "1-x", "3"), row("new", "1-x", "4"), deleted("doomed", "2-x", "5")];
     home.run(vec![script(more(), "5")]).await.outcome.unwrap();
     // What a kill between publishing and committing leaves: the removed folder is in staging.
-    let aside = home.dir.path().join(".plainfold/staging/7~books");
+    let aside = home.dir.path().join(".plainfold/staging/2/7~books");
     std::fs::create_dir_all(&aside).unwrap();
     std::fs::write(aside.join("document.json"), r#"{"_id":"doomed","_rev":"1-x"}"#).unwrap();
     forget_commits(&home, &open);
@@ -443,8 +442,9 @@ async fn a_repair_that_was_interrupted_is_told_of_by_the_next_run() {
         let prepared = pipeline.prepare(batch, &HashSet::new(), None).await.unwrap();
         let intents = vec![failures::of_repair(&prepared.staged[0].0, None)];
         // The end comes before the document is in its place.
-        for entry in std::fs::read_dir(home.dir.path().join(".plainfold/staging")).unwrap() {
-            std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
+        for path in crate::mirror::staged(home.dir.path()) {
+            let path = home.dir.path().join(".plainfold/staging").join(path);
+            std::fs::remove_dir_all(path).unwrap();
         }
         pipeline.settle_apart(prepared, intents).await.unwrap_err();
     }

@@ -120,7 +120,7 @@ fn each_kind_of_damage_is_found_and_nothing_else() {
     fs::create_dir(mirror.join("stray")).unwrap();
     fs::write(mirror.join("loose.txt"), "x").unwrap();
     fs::create_dir(mirror.join(".git")).unwrap();
-    fs::write(mirror.join(".plainfold/staging/7~shelf"), "x").unwrap();
+    fs::write(mirror.join(".plainfold/staging/1/7~shelf"), "x").unwrap();
 
     let mut expected = [
         ("altered", "shelf/attachment/attachments/note.txt"),
@@ -138,7 +138,7 @@ fn each_kind_of_damage_is_found_and_nothing_else() {
         ("extra", "shelf/linked"),
         ("extra", "stray"),
         ("extra", "loose.txt"),
-        ("half-written", ".plainfold/staging/7~shelf"),
+        ("half-written", ".plainfold/staging/1/7~shelf"),
     ];
     expected.sort_by_key(|(_, path)| *path);
     let found = problems(&mirror);

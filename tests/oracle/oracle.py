@@ -671,7 +671,13 @@ def look_for_leftovers(mirror):
     root = os.fsencode(mirror)
     staging = os.path.join(root, OURS, b"staging")
     if os.path.isdir(staging):
-        faults.extend(f".plainfold/staging holds {shown(entry.name)}" for entry in entries(staging))
+        for entry in entries(staging):
+            # Its own folders stay.
+            if re.fullmatch(rb"[0-3]", entry.name) and entry.is_dir(follow_symlinks=False):
+                inner = (f"{shown(entry.name)}/{shown(inner.name)}" for inner in entries(entry.path))
+                faults.extend(f".plainfold/staging holds {name}" for name in inner)
+            else:
+                faults.append(f".plainfold/staging holds {shown(entry.name)}")
     for path in collections_of(root, faults).values():
         documents += len(held_documents(path, faults))
     return faults, f"clean: {documents} documents"

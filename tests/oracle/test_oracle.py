@@ -279,13 +279,17 @@ class CleanCase(Case):
         return self.ask("clean", self.mirror)
 
     def test_a_clean_mirror(self):
-        (self.mirror / ".plainfold/staging").mkdir(parents=True)
+        (self.mirror / ".plainfold/staging/1").mkdir(parents=True)
         (self.mirror / ".plainfold/lock").touch()
         self.assert_equal("clean: 2 documents")
 
     def test_a_file_left_in_staging(self):
-        self.write(".plainfold/staging/1/document.json", b"x")
-        self.assert_fault(".plainfold/staging holds '1'")
+        self.write(".plainfold/staging/1/7~books/document.json", b"x")
+        self.assert_fault(".plainfold/staging holds '1'/'7~books'")
+
+    def test_a_folder_that_is_not_of_staging(self):
+        (self.mirror / ".plainfold/staging/7").mkdir(parents=True)
+        self.assert_fault(".plainfold/staging holds '7'")
 
     def test_a_file_left_beside_a_document(self):
         self.write("books/isbn%3A1/document.json.tmp", b"x")

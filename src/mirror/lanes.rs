@@ -1,0 +1,64 @@
+//! Staging's folders, used in turn by batches.
+//!
+//! A directory is locked while something is made in it or renamed out of it. One batch is staged while
+//! the one before is published: in a folder each, neither waits for the other.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::beneath::Folder;
+use super::error::MirrorError;
+
+/// The folders. More than two, because several collections catch up at a time.
+const LANES: [&str; 4] = ["0", "1", "2", "3"];
+
+/// Which of the folders is used now.
+#[derive(Debug, Default)]
+pub(super) struct Lanes(AtomicUsize);
+
+impl Lanes {
+    /// Goes on to the next folder.
+    pub fn change(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A name as a path in staging.
+    pub fn path(&self, name: &str) -> String {
+        let lane = LANES[self.0.load(Ordering::Relaxed) % LANES.len()];
+        format!("{lane}/{name}")
+    }
+}
+
+/// Empties staging, and makes its folders.
+pub(super) fn lay(staging: &Folder) -> Result<(), MirrorError> {
+    for name in staging.names()? {
+        match LANES.contains(&name.as_str()).then(|| staging.open(&name)).transpose()?.flatten() {
+            Some(lane) => lane.clear()?,
+            None => staging.remove(&name)?,
+        }
+    }
+    for lane in LANES {
+        staging.open_or_create(lane)?;
+    }
+    Ok(())
+}
+
+/// What lies in staging, as paths in it.
+pub(super) fn contents(staging: &Folder) -> Result<Vec<String>, MirrorError> {
+    let mut paths = Vec::new();
+    for name in staging.names()? {
+        match LANES.contains(&name.as_str()).then(|| staging.open(&name).ok()).flatten().flatten() {
+            Some(lane) => {
+                paths.extend(lane.names()?.into_iter().map(|inner| format!("{name}/{inner}")));
+            }
+            None => paths.push(name),
+        }
+    }
+    Ok(paths)
+}
+
+/// What lies in the staging of the mirror at `path`.
+#[cfg(test)]
+pub fn staged(path: &std::path::Path) -> Vec<String> {
+    let staging = Folder::open_path(&path.join(".plainfold/staging")).unwrap();
+    contents(&staging).unwrap()
+}
