@@ -52,7 +52,7 @@ class Ext4:
 
     def __init__(self, shm, size):
         self.image, self.root, self.size = shm / "ext4.img", shm / "ext4", size
-        self.root.mkdir()
+        self.root.mkdir(exist_ok=True)
         self.mounted = False
 
     def fresh(self):
