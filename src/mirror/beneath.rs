@@ -179,6 +179,12 @@ impl Folder {
         }
     }
 
+    /// Whether its file system is in memory, so that nothing ever waits for a disk.
+    pub fn is_in_memory(&self) -> bool {
+        const TMPFS: u64 = 0x0102_1994;
+        rustix::fs::fstatfs(&self.fd).is_ok_and(|stat| stat.f_type as u64 == TMPFS)
+    }
+
     /// Removes everything in this folder.
     pub fn clear(&self) -> Result<(), MirrorError> {
         for entry in self.names()? {

@@ -1,30 +1,35 @@
-//! Staging's folders, used in turn by batches.
+//! Staging's folders, used in turn.
 //!
-//! A directory is locked while something is made in it or renamed out of it. One batch is staged while
-//! the one before is published: in a folder each, neither waits for the other.
+//! A directory is locked while something is made in it or renamed out of it. One batch is staged, by two
+//! threads where that helps, while the one before is published: in a folder each, none waits for another.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::beneath::Folder;
 use super::error::MirrorError;
 
-/// The folders. More than two, because several collections catch up at a time.
+/// The folders: two for a batch, two for the one before.
 const LANES: [&str; 4] = ["0", "1", "2", "3"];
 
-/// Which of the folders is used now.
+/// One of the folders, for whoever stages things one after the other.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lane(usize);
+
+/// Which of the folders has its turn.
 #[derive(Debug, Default)]
 pub(super) struct Lanes(AtomicUsize);
 
 impl Lanes {
-    /// Goes on to the next folder.
-    pub fn change(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+    /// The next folder.
+    pub fn next(&self) -> Lane {
+        Lane(self.0.fetch_add(1, Ordering::Relaxed) % LANES.len())
     }
+}
 
+impl Lane {
     /// A name as a path in staging.
-    pub fn path(&self, name: &str) -> String {
-        let lane = LANES[self.0.load(Ordering::Relaxed) % LANES.len()];
-        format!("{lane}/{name}")
+    pub(super) fn path(self, name: &str) -> String {
+        format!("{}/{name}", LANES[self.0 % LANES.len()])
     }
 }
 

@@ -35,6 +35,7 @@ mod sync;
 pub use collection::Collection;
 pub use error::MirrorError;
 pub use format::{FORMAT_NUMBER, Format};
+pub use lanes::Lane;
 #[cfg(test)]
 pub(crate) use lanes::staged;
 pub use lock::Holder;
@@ -83,6 +84,7 @@ impl Default for MirrorOptions {
 #[derive(Debug)]
 pub struct Mirror {
     root: Folder,
+    in_memory: bool,
     ours: Folder,
     staging: Folder,
     collections: Folder,
@@ -138,8 +140,10 @@ impl Mirror {
             return Err(MirrorError::FoldsCase { path: root.path().to_owned() });
         }
         root.sync()?;
+        let in_memory = root.is_in_memory();
         Ok(Self {
             root,
+            in_memory,
             ours,
             staging,
             collections,
@@ -190,17 +194,22 @@ impl Mirror {
         self.format.names.encode(text)
     }
 
-    /// What is staged from now on belongs to another batch than before.
-    pub fn begin_batch(&self) {
-        self.lanes.change();
+    /// How many threads had best stage a batch: more than one contend for a disk's journal.
+    pub fn stagers(&self) -> usize {
+        if self.in_memory { 2 } else { 1 }
+    }
+
+    /// A part of staging for a thread of its own.
+    pub fn lane(&self) -> Lane {
+        self.lanes.next()
     }
 
     /// A path in staging that was not used before by this process, for something of this
     /// collection.
-    fn temporary_name(&self, collection: &str) -> String {
+    fn temporary_name(&self, collection: &str, lane: Lane) -> String {
         let number = self.next_name.fetch_add(1, Ordering::Relaxed);
         let name = interrupted::temporary_name(number, collection);
-        self.lanes.path(&name)
+        lane.path(&name)
     }
 }
 

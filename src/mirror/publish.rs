@@ -2,7 +2,6 @@
 
 use rustix::io::Errno;
 
-use super::Mirror;
 use super::beneath::Folder;
 use super::collection::Collection;
 use super::error::MirrorError;
@@ -10,6 +9,7 @@ use super::layout::file_path;
 use super::names::Name;
 use super::stage::{Staged, Step};
 use super::sync::Sync;
+use super::{Lane, Mirror};
 
 /// A change that readers of the tree can see.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ impl Collection {
     }
 
     fn remove(&self, name: &Name) -> Result<Option<String>, MirrorError> {
-        let aside = self.mirror.temporary_name(&self.encoded);
+        let aside = self.mirror.temporary_name(&self.encoded, Lane::default());
         match self.folder.rename(name.as_str(), &self.mirror.staging, &aside) {
             Ok(()) => Ok(Some(aside)),
             Err(Errno::NOENT) => Ok(None),

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use super::Lane;
 use super::collection::Collection;
 use super::error::MirrorError;
 use super::layout::SECURITY;
@@ -26,7 +27,7 @@ impl Collection {
     /// Writes durably who may do what with the collection, a JSON object.
     pub fn write_security(&self, security: &[u8]) -> Result<(), MirrorError> {
         let mirror = &*self.mirror;
-        let temporary = mirror.temporary_name(&self.encoded);
+        let temporary = mirror.temporary_name(&self.encoded, Lane::default());
         mirror.stage_text(&temporary, security, Sync::Each)?;
         mirror
             .staging

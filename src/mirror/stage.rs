@@ -19,7 +19,7 @@ use super::names::Name;
 use super::plan::{Plan, Shape, Write};
 use super::pretty::pretty;
 use super::sync::Sync;
-use super::{JsonStyle, Mirror};
+use super::{JsonStyle, Lane, Mirror};
 use crate::document::{Branch, Document};
 
 /// The extended attribute that holds the BLAKE3 of the bytes that we wrote: 32 bytes, raw, so that
@@ -96,9 +96,10 @@ impl Collection {
         write: Write,
         material: Material,
         sync: Sync,
+        lane: Lane,
     ) -> Result<Staged, MirrorError> {
         let mirror = &*self.mirror;
-        let temporary = mirror.temporary_name(&self.encoded);
+        let temporary = mirror.temporary_name(&self.encoded, lane);
         let Write { name, revision, deleted, shape, reuse, keep, .. } = write;
         let mut staged =
             Staged { name, step: Step::Remove, files: Vec::new(), attachments: 0, bytes: 0 };
@@ -242,7 +243,7 @@ impl Collection {
 
     /// Opens a file in staging for the bytes of an attachment that is too large for memory.
     pub fn blob_writer(&self) -> Result<BlobWriter, MirrorError> {
-        let temporary = self.mirror.temporary_name(&self.encoded);
+        let temporary = self.mirror.temporary_name(&self.encoded, Lane::default());
         let file = self.mirror.staging.create_file(&temporary)?;
         let blob = StagedBlob { temporary, length: 0 };
         let hasher = blake3::Hasher::new();

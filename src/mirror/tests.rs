@@ -62,7 +62,9 @@ impl Bench {
                     write.fetch.iter().map(|a| (Arc::clone(&a.name), bytes(a))).collect();
                 let branches = write.branches.iter().map(|revision| branch(change, revision));
                 let material = Material { blobs, branches: branches.collect() };
-                self.collection.stage(&change.document(), write, material, sync).unwrap()
+                self.collection
+                    .stage(&change.document(), write, material, sync, Lane::default())
+                    .unwrap()
             }
         };
         mirror.sync_staged(std::slice::from_ref(&staged), sync).unwrap();
@@ -433,7 +435,8 @@ fn a_streamed_attachment_arrives_whole_or_leaves_nothing() {
     };
     let blobs = HashMap::from([("f".into(), blob)]);
     let material = Material { blobs, ..Material::default() };
-    let staged = bench.collection.stage(document, write, material, Sync::Each).unwrap();
+    let staged =
+        bench.collection.stage(document, write, material, Sync::Each, Lane::default()).unwrap();
     bench.collection.publish(staged, Sync::Each).unwrap();
     assert_eq!(bench.read("a/attachments/f"), "all of it");
     assert_eq!(left(), [""; 0]);

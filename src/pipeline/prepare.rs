@@ -11,7 +11,9 @@ use super::failures;
 use super::{Doubt, Pipeline, PipelineError};
 use crate::checkpoint::Failure;
 use crate::document::{Change, DocumentId, Position, Revision};
-use crate::mirror::{Authority, Collection, Material, MirrorError, Plan, Staged, Sync, Write};
+use crate::mirror::{
+    Authority, Collection, Lane, Material, MirrorError, Plan, Staged, Sync, Write,
+};
 use crate::source::retry::attempts;
 use crate::source::{Reading, SourceError};
 
@@ -68,7 +70,6 @@ impl Pipeline {
         doubt: Option<&Doubt>,
     ) -> Result<Prepared, PipelineError> {
         let begun = Timestamp::now();
-        self.mirror.begin_batch();
         let sync = Sync::for_batch(batch.items.len());
         let mut failed = batch.take_failures();
         let mut planned = self.plan(batch.items, sync, doubt).await?;
@@ -84,9 +85,9 @@ impl Pipeline {
             let fetched = self.fetch(pending, suspects, sync).await?;
             failed.extend(fetched.failed);
             let collection = self.collection.clone();
-            let complete = fetched.complete;
+            let (complete, lane) = (fetched.complete, self.mirror.lane());
             let stage = move || -> Result<Vec<_>, MirrorError> {
-                complete.into_iter().map(|item| stage(&collection, item, sync)).collect()
+                complete.into_iter().map(|item| stage(&collection, item, sync, lane)).collect()
             };
             planned.staged.extend(spawn_blocking(stage).await??);
         }
@@ -106,9 +107,27 @@ impl Pipeline {
         sync: Sync,
         doubt: Option<&Doubt>,
     ) -> Result<Planned, PipelineError> {
-        let (collection, doubt) = (self.collection.clone(), doubt.cloned());
-        let plan = move || plan_items(&collection, items, sync, doubt.as_ref());
-        Ok(spawn_blocking(plan).await??)
+        /// From so many on it is worth a second thread.
+        const MANY: usize = 256;
+        let mut first = items;
+        let second = match first.len() >= MANY && self.mirror.stagers() > 1 {
+            true => first.split_off(first.len() / 2),
+            false => Vec::new(),
+        };
+        let plan = |items: Vec<Item>| {
+            let (collection, doubt) = (self.collection.clone(), doubt.cloned());
+            let lane = self.mirror.lane();
+            spawn_blocking(move || plan_items(&collection, items, sync, lane, doubt.as_ref()))
+        };
+        let second = (!second.is_empty()).then(|| plan(second));
+        let first = plan(first).await;
+        let second = match second {
+            Some(second) => second.await??,
+            None => Planned::default(),
+        };
+        let mut planned = first??;
+        planned.extend(second);
+        Ok(planned)
     }
 
     /// Asks the source which revision is right where the feed brought an older one than the tree
@@ -159,6 +178,7 @@ fn plan_items(
     collection: &Collection,
     items: Vec<Item>,
     sync: Sync,
+    lane: Lane,
     doubt: Option<&Doubt>,
 ) -> Result<Planned, MirrorError> {
     let mut planned = Planned::default();
@@ -176,7 +196,7 @@ fn plan_items(
             Plan::Write(write) => {
                 let pending = Pending { change, write, material: Material::default() };
                 if pending.write.fetch.is_empty() && pending.write.branches.is_empty() {
-                    planned.staged.push(stage(collection, pending, sync)?);
+                    planned.staged.push(stage(collection, pending, sync, lane)?);
                 } else {
                     planned.pending.push(pending);
                 }
@@ -212,9 +232,10 @@ fn stage(
     collection: &Collection,
     pending: Pending,
     sync: Sync,
+    lane: Lane,
 ) -> Result<(Meta, Staged), MirrorError> {
     let Pending { change, write, material } = pending;
-    let staged = collection.stage(&change.document(), write, material, sync)?;
+    let staged = collection.stage(&change.document(), write, material, sync, lane)?;
     Ok((Meta::of(change), staged))
 }
 
