@@ -15,6 +15,7 @@ use crate::client::couchdb::Credentials;
 use crate::document::{CollectionName, Kept};
 use crate::mirror::names::Codec;
 use crate::mirror::{Holder, JsonStyle, Mirror, MirrorError, MirrorOptions};
+use crate::pipeline::DeletionLimit;
 use crate::source::couchdb::{CouchOptions, CouchStore, Databases};
 use crate::source::feed::FeedStore;
 use crate::source::{BadGlob, Mode, Selection, SourceError, Store};
@@ -29,6 +30,7 @@ pub struct MirrorConfig {
     bounds: Bounds,
     give_up_after: Option<Option<Duration>>,
     source_moved: bool,
+    deletions: Option<DeletionLimit>,
 }
 
 /// Where changes come from.
@@ -102,6 +104,7 @@ impl MirrorConfig {
             bounds: Bounds::DEFAULT,
             give_up_after: None,
             source_moved: false,
+            deletions: Some(DeletionLimit::DEFAULT),
         })
     }
 
@@ -176,6 +179,13 @@ impl MirrorConfig {
         self
     }
 
+    /// How much of a collection may be deleted at a time, by one catch-up or an hour of following;
+    /// more is held back until it is released. `None` is all.
+    pub fn max_delete(mut self, limit: Option<DeletionLimit>) -> Self {
+        self.deletions = limit;
+        self
+    }
+
     /// Whether it goes on after it has caught up.
     pub fn is_live(&self) -> bool {
         self.mode == Mode::Follow
@@ -196,6 +206,7 @@ impl MirrorConfig {
         };
         let mut agent = AgentOptions::new(self.mode);
         agent.source_moved = self.source_moved;
+        agent.deletions = self.deletions;
         if let Some(patience) = self.give_up_after {
             agent.retry.give_up_after = patience;
         }

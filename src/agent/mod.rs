@@ -17,15 +17,17 @@ use crate::checkpoint::{Checkpoints, Failure};
 use crate::document::CollectionName;
 use crate::event::{Broadcast, WriteEvent};
 use crate::mirror::{Holder, Mirror, MirrorError};
-use crate::pipeline::{Pipeline, PipelineError, Report, Reporter};
+use crate::pipeline::{DeletionLimit, Pipeline, PipelineError, Report, Reporter};
 use crate::source::retry::RetryPolicy;
 use crate::source::{Mode, SourceError, Store};
 
+mod release;
 mod repair;
 mod status;
 mod subscription;
 mod supervisor;
 
+pub use release::Release;
 pub use repair::Repairer;
 pub use status::{CollectionStatus, FailureStatus, Status};
 pub use subscription::{Notice, Subscription};
@@ -44,6 +46,8 @@ pub struct AgentOptions {
     pub catch_ups: usize,
     /// Take it that the source has moved: follow it although the mirror followed another.
     pub source_moved: bool,
+    /// How much of a collection may be deleted at a time; `None` is all.
+    pub deletions: Option<DeletionLimit>,
 }
 
 impl AgentOptions {
@@ -58,6 +62,7 @@ impl AgentOptions {
             revisit: Duration::from_secs(60),
             catch_ups: 3,
             source_moved: false,
+            deletions: Some(DeletionLimit::DEFAULT),
         }
     }
 }
@@ -136,6 +141,13 @@ pub struct Outcome {
     pub caught_up: bool,
     /// How long it took.
     pub took: Duration,
+}
+
+impl Outcome {
+    /// How many deletions the brake holds back, from any run.
+    pub fn held_back(&self) -> u64 {
+        self.reports.iter().map(|report| report.held_back).sum()
+    }
 }
 
 impl Agent {

@@ -74,7 +74,9 @@ impl Repairer {
             return Err(MirrorError::OtherSource { collection, recorded, given }.into());
         }
         let AgentOptions { mode, retry, revisit, .. } = AgentOptions::new(Mode::CatchUp);
-        let options = PipelineOptions { mode, retry, revisit };
+        // Somebody asked for just this.
+        let deletions = None;
+        let options = PipelineOptions { mode, retry, revisit, deletions };
         let (events, reporter) = (Broadcast::new(), Reporter::new(name.clone()));
         let (source, state) = (store.open(name), &self.checkpoints);
         Ok(Pipeline::new(source, &self.mirror, collection, state, &events, reporter, options)?)

@@ -158,6 +158,7 @@ fn remembered(
     };
     report.position = checkpoint.position.as_ref().map(crate::pipeline::shown);
     report.failures = failures.len() as u64;
+    report.held_back = checkpoints.count_held_back(&report.collection)?;
     report.trouble = checkpoint.scanning;
     Ok(CollectionStatus::new(report, failures, checkpoint.at))
 }

@@ -148,6 +148,7 @@ impl Supervisor {
             mode: self.options.mode,
             retry: self.options.retry,
             revisit: self.options.revisit,
+            deletions: self.options.deletions,
         };
         let source = self.store.open(name);
         let (mirror, state, events) = (&shared.mirror, &shared.checkpoints, &shared.events);

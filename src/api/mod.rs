@@ -6,12 +6,13 @@
 use std::future::Future;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::UnixListener;
 
 use crate::agent::Watcher;
 
 mod events;
+mod release;
 pub mod socket;
 mod status;
 
@@ -24,6 +25,7 @@ pub async fn serve(
     let routes = Router::new()
         .route("/status", get(status::read))
         .route("/events", get(events::follow))
+        .route("/release", post(release::release))
         .with_state(watcher);
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
 }

@@ -1,5 +1,5 @@
-//! What a mirror remembers between runs, in sled: checkpoints, the journal of write events, and
-//! the documents that could not be mirrored.
+//! What a mirror remembers between runs, in sled: checkpoints, the journal of write events, the
+//! documents that could not be mirrored, and the deletions that are held back.
 //!
 //! There is no record per document: the tree is the index. A lost or damaged state is set aside
 //! and rebuilt by a catch-up that writes only what differs. It must not know bodies, the mirror's
@@ -18,9 +18,11 @@ use sled::transaction::{ConflictableTransactionError, TransactionError};
 
 use crate::document::{CollectionName, DocumentId, Kept, Position, Revision};
 
+mod held;
 mod journal;
 mod numbers;
 
+pub use held::HeldBack;
 use journal::Journal;
 pub use journal::{Bounds, JournalRange};
 use numbers::HighWater;
@@ -88,12 +90,23 @@ pub struct Commit {
     pub mended: Vec<DocumentId>,
     /// Forget all earlier failures of the collection: everything is being read again.
     pub forget_failures: bool,
+    /// Deletions that are held back.
+    pub held: Vec<HeldBack>,
+    /// Documents whose deletion is held back no more, if it was.
+    pub unheld: Vec<DocumentId>,
 }
 
 impl Commit {
     /// A commit of a checkpoint alone.
     pub fn new(checkpoint: Checkpoint) -> Self {
-        Self { checkpoint, failed: Vec::new(), mended: Vec::new(), forget_failures: false }
+        Self {
+            checkpoint,
+            failed: Vec::new(),
+            mended: Vec::new(),
+            forget_failures: false,
+            held: Vec::new(),
+            unheld: Vec::new(),
+        }
     }
 }
 
@@ -127,6 +140,8 @@ pub struct Checkpoints {
     db: sled::Db,
     checkpoints: sled::Tree,
     failures: sled::Tree,
+    held: sled::Tree,
+    released: sled::Tree,
     journal: Journal,
     /// Held from drawing numbers to broadcasting them, so that both happen in the same order.
     turn: Mutex<HighWater>,
@@ -164,6 +179,7 @@ impl Checkpoints {
         let failed = |source| StateError::Store { path: path.to_owned(), source };
         let tree = |name| db.open_tree(name).map_err(failed);
         let (checkpoints, failures) = (tree("checkpoints")?, tree("failures")?);
+        let (held, released) = (tree("held")?, tree("released")?);
         let journal = Journal::new(tree("journal")?, bounds);
         let file = path.join("db");
         let file = File::open(&file).map_err(|source| StateError::Io {
@@ -174,7 +190,8 @@ impl Checkpoints {
         let last = journal.range().map_err(failed)?.map_or(0, |range| range.last);
         let turn = HighWater::open(&path.with_extension("high-water"), last, damaged.is_some())?;
         let turn = Mutex::new(turn);
-        let state = Self { path: path.to_owned(), checkpoints, failures, journal, turn, file, db };
+        let path = path.to_owned();
+        let state = Self { path, checkpoints, failures, held, released, journal, turn, file, db };
         Ok(Opened { state, damaged })
     }
 
@@ -188,7 +205,7 @@ impl Checkpoints {
     pub fn start_over(&self, name: &CollectionName, reason: &str) -> Result<(), StateError> {
         let scanning = Some(reason.to_owned());
         let checkpoint = Checkpoint { scanning, ..Checkpoint::default() };
-        self.turn().commit(name, &Commit::new(checkpoint), &[])
+        self.turn().commit(name, &Commit::new(checkpoint), &[]).map(drop)
     }
 
     /// The collections that have a checkpoint.
@@ -261,12 +278,13 @@ impl Turn<'_> {
     }
 
     /// Makes a commit and its events durable. `records` carry consecutive numbers of this turn.
+    /// Gives by how many the deletions that are held back have become more.
     pub fn commit(
         &self,
         name: &CollectionName,
         commit: &Commit,
         records: &[Record],
-    ) -> Result<(), StateError> {
+    ) -> Result<i64, StateError> {
         let state = self.state;
         let chunks = journal::chunks(records);
         let forgotten = self.forgotten(name, commit)?;
@@ -276,9 +294,16 @@ impl Turn<'_> {
             let value = encode(failure).map_err(|error| state.failed(error))?;
             failed.push((failure_key(name, &failure.key()), value));
         }
-        let trees = (&state.checkpoints, &state.failures, state.journal.tree());
-        trees
-            .transaction(|(checkpoints, failures, journal)| {
+        let mut held_back = Vec::with_capacity(commit.held.len());
+        for one in &commit.held {
+            let value = encode(one).map_err(|error| state.failed(error))?;
+            held_back.push((failure_key(name, one.document.as_str().as_bytes()), value));
+        }
+        let unheld = commit.unheld.iter().map(|id| failure_key(name, id.as_str().as_bytes()));
+        let unheld: Vec<_> = unheld.collect();
+        let trees = (&state.checkpoints, &state.failures, &state.held, state.journal.tree());
+        let more = trees
+            .transaction(|(checkpoints, failures, held, journal)| {
                 checkpoints.insert(name.as_str(), checkpoint.as_slice())?;
                 for key in &forgotten {
                     failures.remove(key.as_slice())?;
@@ -286,10 +311,17 @@ impl Turn<'_> {
                 for (key, value) in &failed {
                     failures.insert(key.as_slice(), value.as_slice())?;
                 }
+                let mut more = 0;
+                for key in &unheld {
+                    more -= i64::from(held.remove(key.as_slice())?.is_some());
+                }
+                for (key, value) in &held_back {
+                    more += i64::from(held.insert(key.as_slice(), value.as_slice())?.is_none());
+                }
                 for (key, value) in &chunks {
                     journal.insert(key, value.as_slice())?;
                 }
-                Ok::<(), ConflictableTransactionError<()>>(())
+                Ok::<i64, ConflictableTransactionError<()>>(more)
             })
             .map_err(|error| match error {
                 TransactionError::Storage(error) => state.failed(error),
@@ -298,7 +330,8 @@ impl Turn<'_> {
                 }
             })?;
         state.journal.trim().map_err(|error| state.failed(error))?;
-        state.flush()
+        state.flush()?;
+        Ok(more)
     }
 
     fn forgotten(

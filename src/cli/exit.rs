@@ -18,8 +18,8 @@ use crate::verify::VerifyError;
 pub enum Exit {
     /// Caught up, put back, whole, repaired, or equal; or, following, stopped by SIGINT or SIGTERM.
     Done = 0,
-    /// Done, and some documents could not be mirrored or put back; or something is damaged, or
-    /// differs.
+    /// Done, and some documents could not be mirrored or put back, or deletions are held back; or
+    /// something is damaged, or differs.
     DocumentsFailed = 1,
     /// The arguments, or what they name, make no sense; or the target holds other documents.
     Usage = 2,
@@ -39,7 +39,7 @@ pub enum Exit {
 pub const HELP: &str = "\
 Exit codes:
     0  caught up, or put back, or whole, or equal; with --live, stopped by SIGINT or SIGTERM
-    1  some documents failed, or something is damaged or differs
+    1  some documents failed, or deletions are held back, or something is damaged or differs
     2  bad usage, or the target of a restore holds other documents
     3  the source or target cannot be reached, or has no such database
     4  the source or target refused the credentials
@@ -127,7 +127,7 @@ pub fn of_outcome(outcome: &Outcome, live: bool, signalled: bool) -> Exit {
         Some(exit) => exit,
         None if live && signalled => Exit::Done,
         None if !outcome.caught_up => Exit::Interrupted,
-        None if outcome.failures.is_empty() => Exit::Done,
+        None if outcome.failures.is_empty() && outcome.held_back() == 0 => Exit::Done,
         None => Exit::DocumentsFailed,
     }
 }

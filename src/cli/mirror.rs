@@ -14,6 +14,7 @@ use crate::api;
 use crate::config::MirrorConfig;
 use crate::mirror::JsonStyle;
 use crate::mirror::names::Codec;
+use crate::pipeline::DeletionLimit;
 
 /// Where the password may come from, so that it stands in no process list.
 pub const PASSWORD_VARIABLE: &str = "PLAINFOLD_SOURCE_PASSWORD";
@@ -75,10 +76,31 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS")]
     give_up_after: Option<u64>,
 
+    /// Hold deletions back where one catch-up, or an hour of following, brings more than this share
+    /// of a collection and more than this many documents; `off` never does
+    #[arg(long, value_name = "SHARE%,COUNT", default_value = "30%,50", value_parser = limit)]
+    max_delete: Limit,
+
     /// Follow SOURCE although this mirror followed another one: it has moved. Everything is
     /// compared, and what SOURCE does not hold is removed
     #[arg(long)]
     source_moved: bool,
+}
+
+/// How much may be deleted at a time; `None` is all.
+#[derive(Clone, Copy, Debug)]
+struct Limit(Option<DeletionLimit>);
+
+fn limit(text: &str) -> Result<Limit, String> {
+    if text == "off" {
+        return Ok(Limit(None));
+    }
+    let (share, count) = text.split_once(',').unwrap_or_default();
+    let percent = share.strip_suffix('%').and_then(|share| share.parse().ok());
+    match (percent.filter(|percent| *percent <= 100), count.parse()) {
+        (Some(percent), Ok(documents)) => Ok(Limit(Some(DeletionLimit { percent, documents }))),
+        _ => Err("give a share and a count, as in `30%,50`, or `off`".to_owned()),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -155,6 +177,7 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
         .revisions(options.revisions)?
         .keep_deleted(options.deleted == Deleted::Keep)
         .source_moved(options.source_moved)
+        .max_delete(options.max_delete.0)
         .json(match options.json {
             Json::AsSent => JsonStyle::AsSent,
             Json::Pretty => JsonStyle::Pretty,

@@ -13,6 +13,7 @@ mod logging;
 mod mirror;
 mod password;
 mod progress;
+mod release;
 mod repair;
 mod restore;
 mod service;
@@ -51,6 +52,8 @@ enum Command {
     Tail(tail::Options),
     /// Print how a mirror stands
     Status(status::Options),
+    /// Make the deletions that the brake on mass deletion holds back
+    Release(release::Options),
 }
 
 /// Runs the command that the arguments name.
@@ -93,6 +96,10 @@ pub fn main() -> ExitCode {
             Command::Status(options) => {
                 logging.start(None)?;
                 status::run(options).await
+            }
+            Command::Release(options) => {
+                logging.start(None)?;
+                release::run(options).await
             }
         }
     });

@@ -129,6 +129,9 @@ fn write_collection(
             report.documents, report.deletions, report.unchanged, report.attachments, report.bytes,
         )?;
     }
+    if report.held_back > 0 {
+        writeln!(out, "  held back   {} deletions, see `plainfold release`", report.held_back)?;
+    }
     writeln!(out, "  failures    {}", report.failures)?;
     for failure in &collection.failed {
         writeln!(out, "    {}: {}", failure.place, failure.reason)?;

@@ -37,6 +37,9 @@ struct Summary {
     bytes: u64,
     seconds: f64,
     failures: usize,
+    held_back: u64,
+    /// Collections of which deletions are held back, and how many.
+    braked: Vec<String>,
     /// The first failures in words, then what ended collections before their time.
     not_mirrored: Vec<String>,
     stopped: Vec<String>,
@@ -55,7 +58,11 @@ impl Summary {
         let named = failures.map(|(collection, failure)| {
             format!("{collection}: {}: {}", failure.place, failure.reason)
         });
-        let well = outcome.errors.is_empty() && outcome.failures.is_empty();
+        let braked = outcome.reports.iter().filter(|report| report.held_back > 0);
+        let braked =
+            braked.map(|report| format!("{}: {} deletions", report.collection, report.held_back));
+        let held_back = outcome.held_back();
+        let well = outcome.errors.is_empty() && outcome.failures.is_empty() && held_back == 0;
         Self {
             timestamp: jiff::Timestamp::now(),
             level: if well { "INFO" } else { "ERROR" },
@@ -67,6 +74,8 @@ impl Summary {
             bytes: sum(|report| report.bytes),
             seconds: outcome.took.as_secs_f64(),
             failures: outcome.failures.len(),
+            held_back,
+            braked: braked.collect(),
             not_mirrored: named.collect(),
             stopped: outcome.errors.iter().map(ToString::to_string).collect(),
         }
@@ -80,6 +89,9 @@ impl Summary {
         if self.failures > self.not_mirrored.len() {
             let more = self.failures - self.not_mirrored.len();
             text.push_str(&format!("not mirrored: {more} more, see `plainfold status`\n"));
+        }
+        for collection in &self.braked {
+            text.push_str(&format!("held back: {collection}, until `plainfold release`\n"));
         }
         for error in &self.stopped {
             text.push_str(&format!("stopped: {error}\n"));

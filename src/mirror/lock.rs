@@ -38,9 +38,9 @@ impl Holder {
         }
     }
 
-    /// Whether this is a command that only reads and is done in a moment.
+    /// Whether this is a command that is done in a moment.
     fn is_passing(&self) -> bool {
-        matches!(self.command.as_str(), "status" | "tail")
+        matches!(self.command.as_str(), "status" | "tail" | "release")
     }
 }
 

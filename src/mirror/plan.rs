@@ -50,6 +50,8 @@ pub struct Write {
     pub(super) revision: Revision,
     /// Whether it is a tombstone that is kept.
     pub(super) deleted: bool,
+    /// Whether it puts a tombstone into the place of a document.
+    pub(super) buries: bool,
     pub(super) shape: Shape,
     /// The names of attachments whose bytes the tree has already, and keeps.
     pub(super) reuse: Vec<Arc<str>>,
@@ -84,6 +86,13 @@ pub struct Held {
     pub deleted: bool,
     stubs: BTreeMap<String, Stub>,
     folder: Folder,
+}
+
+impl Write {
+    /// Whether it puts a tombstone into the place of a document.
+    pub fn buries(&self) -> bool {
+        self.buries
+    }
 }
 
 impl Collection {
@@ -129,7 +138,9 @@ impl Collection {
                 let (revision, deleted) = (change.revision.clone(), change.is_deletion());
                 let (reuse, keep) = (Vec::new(), Vec::new());
                 let branches = self.plan_branches(change, None)?.fetch;
-                let write = Write { name, revision, deleted, shape, reuse, keep, fetch, branches };
+                let buries = false;
+                let write =
+                    Write { name, revision, deleted, buries, shape, reuse, keep, fetch, branches };
                 Ok(Plan::Write(write))
             }
         }
@@ -173,7 +184,9 @@ impl Collection {
             false => Shape::Folder,
         };
         let (revision, keep, branches) = (revision.clone(), branches.keep, branches.fetch);
-        Ok(Plan::Write(Write { name, revision, deleted, shape, reuse, keep, fetch, branches }))
+        let buries = deleted && !held.deleted;
+        let write = Write { name, revision, deleted, buries, shape, reuse, keep, fetch, branches };
+        Ok(Plan::Write(write))
     }
 
     /// What becomes of the branches beside the winner, and of the histories.

@@ -31,6 +31,7 @@ impl Collection {
         if name.is_shortened() && !carries(&document.body, change.id.as_str()) {
             return Ok(Plan::Nameless);
         }
+        let living = folder.as_ref().map(|folder| folder.kind(DOCUMENT)).transpose()?.flatten();
         // A mirror without attachments may keep files of an earlier run: those come again too.
         let stored = folder.and_then(|folder| folder.open(ATTACHMENTS).ok().flatten());
         let has_file = |attachment: &&Attachment| {
@@ -47,6 +48,8 @@ impl Collection {
         let (revision, deleted) = (change.revision.clone(), change.is_deletion());
         let (reuse, keep) = (Vec::new(), Vec::new());
         let branches = self.plan_branches(change, None)?.fetch;
-        Ok(Plan::Write(Write { name, revision, deleted, shape, reuse, keep, fetch, branches }))
+        let buries = deleted && living.is_some();
+        let write = Write { name, revision, deleted, buries, shape, reuse, keep, fetch, branches };
+        Ok(Plan::Write(write))
     }
 }

@@ -44,6 +44,24 @@ impl Collection {
         })
     }
 
+    /// How many documents the tree holds. Tombstones that are kept are none; where they are, every
+    /// folder is looked into.
+    pub fn count(&self) -> Result<u64, MirrorError> {
+        let mut count = 0;
+        for name in entries(&self.folder) {
+            let name = name?;
+            let living = match self.kept.deleted {
+                true => match self.folder.open(&name) {
+                    Ok(Some(folder)) => folder.kind(DOCUMENT)?.is_some(),
+                    _ => false,
+                },
+                false => name != SECURITY,
+            };
+            count += u64::from(living);
+        }
+        Ok(count)
+    }
+
     /// The id whose folder has this name; `None` where it is no document's.
     fn id_of(&self, name: &str) -> Result<Option<DocumentId>, MirrorError> {
         match self.mirror.format.names.decode(name) {

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use jiff::Timestamp;
 
 use super::prepare::Meta;
-use crate::checkpoint::Failure;
+use crate::checkpoint::{Failure, HeldBack};
 use crate::document::{Change, DocumentId, Position};
 use crate::source::Unreadable;
 
@@ -110,6 +110,22 @@ pub fn of_repair(meta: &Meta, position: Option<Position>) -> Failure {
         place: named(&meta.id),
         reason: "its repair was interrupted".to_owned(),
         position,
+        attempts: 1,
+        since: now,
+        at: now,
+    }
+}
+
+/// What is remembered of a deletion that was held back and is released: the source is asked for the
+/// tombstone, which is to be kept.
+pub fn of_release(held: HeldBack) -> Failure {
+    let now = Timestamp::now();
+    Failure {
+        place: named(&held.document),
+        document: Some(held.document),
+        revision: Some(held.revision),
+        reason: "its deletion was held back, and its tombstone is still to be fetched".to_owned(),
+        position: held.position,
         attempts: 1,
         since: now,
         at: now,

@@ -39,6 +39,10 @@ pub async fn gather(
         security: Security::Due,
         deadline: Instant::now(),
     };
+    let name = gatherer.pipeline.collection.name();
+    if gatherer.pipeline.checkpoints.is_released(name)? || gatherer.pipeline.brake.is_obsolete() {
+        gatherer.release(&stop).await;
+    }
     gatherer.revisit(&stop).await?;
     gatherer.read(since, &stop).await
 }
@@ -47,6 +51,7 @@ pub async fn gather(
 enum Next {
     Fed(Result<Fed, SourceError>),
     Revisit,
+    Release,
     Again,
     Stop,
 }
@@ -86,12 +91,14 @@ impl Gatherer {
         let mut revisits = tokio::time::interval(options.revisit);
         revisits.set_missed_tick_behavior(MissedTickBehavior::Delay);
         revisits.reset();
+        let released = self.pipeline.released.clone();
         loop {
             let (some, full) = (!self.batch.is_empty(), self.batch.is_full());
             let ripe = some && (full || !self.catching_up || Instant::now() >= self.deadline);
             let next = tokio::select! {
                 biased;
                 () = stop.cancelled() => Next::Stop,
+                () = released.notified() => Next::Release,
                 fed = feed.next(), if !full => fed.map_or(Next::Stop, Next::Fed),
                 permit = self.out.reserve(), if ripe => match permit {
                     Ok(permit) => {
@@ -118,6 +125,10 @@ impl Gatherer {
                 Next::Fed(Err(error)) => {
                     self.hand_on().await;
                     return Err(error.into());
+                }
+                Next::Release => {
+                    self.release(stop).await;
+                    self.revisit(stop).await?;
                 }
                 Next::Revisit => {
                     self.security(stop).await;
@@ -228,6 +239,19 @@ impl Gatherer {
                 }
             }
         };
+    }
+
+    /// Has deleted what the brake held back. Where tombstones are kept, that makes documents to be
+    /// revisited, so it is waited for.
+    async fn release(&mut self, stop: &CancellationToken) {
+        self.hand_on().await;
+        self.send(Work::Release).await;
+        let mut reports = self.pipeline.watch();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.out.closed() => {}
+            _released = reports.wait_for(|report| report.held_back == 0) => {}
+        }
     }
 
     /// Tries the documents again that could not be mirrored.

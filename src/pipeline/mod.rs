@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,7 @@ use crate::source::retry::RetryPolicy;
 use crate::source::{Mode, Since, Source, SourceError};
 
 mod batch;
+mod brake;
 mod branches;
 mod failures;
 mod fetch;
@@ -31,10 +32,12 @@ mod repair;
 mod report;
 mod settle;
 
+pub use brake::DeletionLimit;
 pub use repair::{Asking, Fate, Repaired, Wrong};
 pub use report::{Phase, Report, Reporter, shown};
 
 use batch::{Batch, Seen};
+use brake::Brake;
 use failures::Failures;
 use prepare::Prepared;
 
@@ -47,6 +50,8 @@ pub struct PipelineOptions {
     pub retry: RetryPolicy,
     /// How often documents that failed are tried again while following.
     pub revisit: Duration,
+    /// How much may be deleted at a time; `None` is all.
+    pub deletions: Option<DeletionLimit>,
 }
 
 /// Everything that one collection's pipeline works with.
@@ -59,6 +64,9 @@ pub struct Pipeline {
     events: Broadcast,
     reporter: Reporter,
     failures: Arc<Failures>,
+    brake: Arc<Brake>,
+    /// Told when what the brake holds back was released.
+    released: Arc<Notify>,
     options: PipelineOptions,
 }
 
@@ -112,6 +120,8 @@ enum Work<B> {
     CaughtUp,
     /// Who may do what with the collection, as the source says it.
     Security(Bytes),
+    /// What the brake holds back is to be deleted.
+    Release,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -132,7 +142,14 @@ impl Pipeline {
         options: PipelineOptions,
     ) -> Result<Self, StateError> {
         let failures = Failures::new(checkpoints.failures(collection.name())?);
-        reporter.update(|report| report.failures = failures.count());
+        let held = checkpoints.count_held_back(collection.name())?;
+        let before = checkpoints.checkpoint(collection.name())?.unwrap_or_default();
+        let first = before.position.is_none() && before.scanning.is_none();
+        reporter.update(|report| {
+            report.failures = failures.count();
+            report.held_back = held;
+        });
+        let brake = Arc::new(Brake::new(options.deletions, held, first && held == 0));
         Ok(Self {
             source,
             mirror: Arc::clone(mirror),
@@ -141,6 +158,8 @@ impl Pipeline {
             events: events.clone(),
             reporter,
             failures: Arc::new(failures),
+            brake,
+            released: Arc::default(),
             options,
         })
     }
@@ -174,6 +193,11 @@ impl Pipeline {
     /// What it tells about itself while it works.
     pub fn watch(&self) -> watch::Receiver<Report> {
         self.reporter.subscribe()
+    }
+
+    /// Deletes what the brake holds back, after what is in hand. It was noted durably before.
+    pub fn release(&self) {
+        self.released.notify_one();
     }
 
     /// The documents that could not be mirrored.
@@ -292,7 +316,20 @@ impl Pipeline {
                     Work::Batch(self.prepare(batch, &suspects, doubt.as_ref()).await?)
                 }
                 Work::BeginScan(reason) => Work::BeginScan(reason),
-                Work::EndScan { position, seen } => Work::EndScan { position, seen },
+                removals @ (Work::EndScan { .. } | Work::Release) => {
+                    number += 1;
+                    let removals = match removals {
+                        Work::EndScan { position, seen } => Work::EndScan { position, seen },
+                        _ => Work::Release,
+                    };
+                    // What these remove must not be planned with any more.
+                    if prepared.send(removals).await.is_err()
+                        || settled.wait_for(|count| *count >= number).await.is_err()
+                    {
+                        return Ok(());
+                    }
+                    continue;
+                }
                 Work::CaughtUp => {
                     doubt = None;
                     Work::CaughtUp

@@ -2,14 +2,16 @@
 //! files staged.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::task::spawn_blocking;
 
 use super::batch::{Batch, Item};
+use super::brake::Brake;
 use super::failures;
 use super::{Doubt, Pipeline, PipelineError};
-use crate::checkpoint::Failure;
+use crate::checkpoint::{Failure, HeldBack};
 use crate::document::{Change, DocumentId, Position, Revision};
 use crate::mirror::{
     Authority, Collection, Lane, Material, MirrorError, Plan, Staged, Sync, Write,
@@ -24,6 +26,8 @@ pub struct Prepared {
     /// Changes that an interrupted run made and may not have told of, with their files.
     pub untold: Vec<(Meta, Vec<String>)>,
     pub failed: Vec<Failure>,
+    /// Deletions that the brake holds back.
+    pub held: Vec<HeldBack>,
     /// Documents that are in the tree as the source has them, or gone.
     pub settled: Vec<DocumentId>,
     pub unchanged: u64,
@@ -58,6 +62,7 @@ struct Planned {
     unchanged: Vec<DocumentId>,
     untold: Vec<(Meta, Vec<String>)>,
     failed: Vec<Failure>,
+    held: Vec<HeldBack>,
 }
 
 impl Pipeline {
@@ -72,11 +77,11 @@ impl Pipeline {
         let begun = Timestamp::now();
         let sync = Sync::for_batch(batch.items.len());
         let mut failed = batch.take_failures();
-        let mut planned = self.plan(batch.items, sync, doubt).await?;
+        let mut planned = self.plan(batch.items, false, sync, doubt).await?;
         if !planned.older.is_empty() {
             let older = std::mem::take(&mut planned.older);
             let confirmed = self.confirm(older, &mut failed, &mut planned.unchanged).await?;
-            planned.extend(self.plan(confirmed, sync, doubt).await?);
+            planned.extend(self.plan(confirmed, true, sync, doubt).await?);
         }
         if !planned.pending.is_empty() {
             let pending = std::mem::take(&mut planned.pending);
@@ -97,13 +102,16 @@ impl Pipeline {
         settled.extend(planned.unchanged);
         settled.extend(planned.staged.iter().map(|(meta, _)| meta.id.clone()));
         let (staged, untold, position) = (planned.staged, planned.untold, batch.position);
-        Ok(Prepared { staged, untold, failed, settled, unchanged, position, sync, begun })
+        let held = planned.held;
+        Ok(Prepared { staged, untold, failed, held, settled, unchanged, position, sync, begun })
     }
 
-    /// Decides what is to be done, and does what needs nothing from the source.
+    /// Decides what is to be done, and does what needs nothing from the source. `fed` says that the
+    /// items were confirmed since the feed brought them; others that are confirmed did not come by it.
     async fn plan(
         &self,
         items: Vec<Item>,
+        fed: bool,
         sync: Sync,
         doubt: Option<&Doubt>,
     ) -> Result<Planned, PipelineError> {
@@ -116,8 +124,10 @@ impl Pipeline {
         };
         let plan = |items: Vec<Item>| {
             let (collection, doubt) = (self.collection.clone(), doubt.cloned());
-            let lane = self.mirror.lane();
-            spawn_blocking(move || plan_items(&collection, items, sync, lane, doubt.as_ref()))
+            let (brake, lane) = (Arc::clone(&self.brake), self.mirror.lane());
+            spawn_blocking(move || {
+                plan_items(&collection, items, fed, sync, lane, doubt.as_ref(), &brake)
+            })
         };
         let second = (!second.is_empty()).then(|| plan(second));
         let first = plan(first).await;
@@ -171,19 +181,33 @@ impl Planned {
         self.unchanged.extend(other.unchanged);
         self.untold.extend(other.untold);
         self.failed.extend(other.failed);
+        self.held.extend(other.held);
     }
 }
 
 fn plan_items(
     collection: &Collection,
     items: Vec<Item>,
+    fed: bool,
     sync: Sync,
     lane: Lane,
     doubt: Option<&Doubt>,
+    brake: &Brake,
 ) -> Result<Planned, MirrorError> {
     let mut planned = Planned::default();
     for Item { change, authority } in items {
-        match collection.plan(&change, authority)? {
+        let plan = collection.plan(&change, authority)?;
+        let deletes = match &plan {
+            Plan::Remove(_) => true,
+            Plan::Write(write) => write.buries(),
+            _ => false,
+        };
+        let fed = fed || authority == Authority::Feed;
+        if deletes && fed && brake.holds(1, || collection.count())? {
+            planned.held.push(held_back(change));
+            continue;
+        }
+        match plan {
             Plan::Unchanged => {
                 planned.unchanged.push(change.id.clone());
                 if let Some(doubt) = doubt
@@ -214,6 +238,17 @@ fn plan_items(
         }
     }
     Ok(planned)
+}
+
+/// What is remembered of a deletion that is held back.
+fn held_back(change: Change) -> HeldBack {
+    HeldBack {
+        document: change.id,
+        revision: change.revision,
+        position: change.position,
+        unlisted: false,
+        since: Timestamp::now(),
+    }
 }
 
 /// The files of a change that is in the tree already, if the run that was interrupted brought it

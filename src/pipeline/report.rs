@@ -53,6 +53,9 @@ pub struct Report {
     pub bytes: u64,
     /// Documents that could not be mirrored, remembered from any run.
     pub failures: u64,
+    /// Deletions that the brake holds back, from any run.
+    #[serde(default)]
+    pub held_back: u64,
     /// How far the feed has been read, where the source can tell.
     #[serde(with = "progress")]
     pub progress: Option<Progress>,
@@ -80,6 +83,7 @@ impl Report {
             attachments: 0,
             bytes: 0,
             failures: 0,
+            held_back: 0,
             progress: None,
             current_at: None,
             trouble: None,

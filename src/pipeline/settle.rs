@@ -3,6 +3,7 @@
 //! A crash between any two of these leaves every document at its old or its new version, and the
 //! checkpoint at or before what the tree holds.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,8 +16,8 @@ use tokio::task::spawn_blocking;
 use super::batch::Seen;
 use super::prepare::{Meta, Prepared};
 use super::report::{Phase, shown};
-use super::{Pipeline, PipelineError, Work};
-use crate::checkpoint::{Checkpoint, Commit, Failure, Record};
+use super::{Pipeline, PipelineError, Work, failures};
+use crate::checkpoint::{Checkpoint, Commit, Failure, HeldBack, Record};
 use crate::document::{DocumentId, Position, Revision};
 use crate::event::WriteEvent;
 use crate::mirror::{MirrorError, Plan, Published, Staged, Sync};
@@ -38,7 +39,7 @@ impl Pipeline {
         let mut settler = Settler { pipeline, checkpoint, moved, in_doubt, stays: None };
         while let Some(work) = prepared.recv().await {
             let reporter = settler.pipeline.reporter.clone();
-            let counts = matches!(work, Work::Batch(_));
+            let counts = matches!(work, Work::Batch(_) | Work::EndScan { .. } | Work::Release);
             reporter.update(|report| report.busy_since = Some(Instant::now()));
             settler = spawn_blocking(move || settler.settle(work)).await??;
             reporter.update(|report| report.busy_since = None);
@@ -102,9 +103,11 @@ impl Settler {
             Work::EndScan { position, seen } => self.end_scan(position, seen)?,
             Work::CaughtUp => {
                 self.moved.clear();
+                self.pipeline.brake.caught_up();
                 self.caught_up();
             }
             Work::Security(security) => self.security(&security)?,
+            Work::Release => self.release()?,
         }
         Ok(self)
     }
@@ -122,11 +125,19 @@ impl Settler {
         let failed = self.note_failures(batch.failed);
         let deletions = metas.iter().filter(|meta| meta.deleted).count() as u64;
         let documents = metas.len() as u64 - deletions;
-        let failures = &self.pipeline.failures;
-        let mended: Vec<_> = batch.settled.into_iter().filter(|id| failures.forget(id)).collect();
+        let (failures, held) = (&self.pipeline.failures, batch.held);
+        let unheld = match self.pipeline.brake.held() {
+            0 => Vec::new(),
+            _ => batch.settled.clone(),
+        };
+        // What is held back has not failed.
+        let settled = batch.settled.into_iter().chain(held.iter().map(|one| one.document.clone()));
+        let mended: Vec<_> = settled.filter(|id| failures.forget(id)).collect();
+        let news =
+            !failed.is_empty() || !mended.is_empty() || !held.is_empty() || !unheld.is_empty();
         let mut told: Vec<Told> = metas.into_iter().zip(&published).map(Told::of).collect();
         told.extend(batch.untold.into_iter().map(|(meta, files)| Told { meta, files }));
-        if position.is_some() || !told.is_empty() || !failed.is_empty() || !mended.is_empty() {
+        if position.is_some() || !told.is_empty() || news {
             let open_since = self.checkpoint.open_since;
             let checkpoint = match &self.stays {
                 Some(stays) => {
@@ -140,8 +151,12 @@ impl Settler {
                 },
             };
             let forget_failures = false;
-            self.commit(Commit { checkpoint, failed, mended, forget_failures }, told)?;
+            self.commit(
+                Commit { checkpoint, failed, mended, forget_failures, held, unheld },
+                told,
+            )?;
         }
+        self.pipeline.brake.settled(deletions);
         self.pipeline.reporter.update(|report| {
             report.documents += documents;
             report.deletions += deletions;
@@ -211,18 +226,27 @@ impl Settler {
             text: serde_json::to_string(event).unwrap_or_default(),
         };
         let records: Vec<Record> = events.iter().map(record).collect();
-        turn.commit(name, &commit, &records)?;
+        let more = turn.commit(name, &commit, &records)?;
         for event in events {
             pipeline.events.send(event);
         }
         drop(turn);
         self.checkpoint = commit.checkpoint;
         let failures = pipeline.failures.count();
+        let (held, braked) = pipeline.brake.note_held(more);
         let position = self.checkpoint.position.as_ref().map(shown);
         pipeline.reporter.update(|report| {
             report.failures = failures;
+            report.held_back = held;
             report.position = position;
         });
+        if braked {
+            tracing::warn!(
+                collection = %name,
+                "more documents would be deleted than the brake allows: deletions are held back \
+                 until you run `plainfold release` for this collection",
+            );
+        }
         Ok(())
     }
 
@@ -268,20 +292,78 @@ impl Settler {
 
     fn remove_unseen(&mut self, seen: &Seen, position: &Position) -> Result<usize, PipelineError> {
         let collection = self.pipeline.collection.clone();
+        let brake = Arc::clone(&self.pipeline.brake);
+        let mut unseen = 0;
+        for id in collection.documents() {
+            unseen += u64::from(!seen.contains(&id?));
+        }
+        let holds = unseen > 0 && brake.holds(unseen, || collection.count())?;
         let mut removed = 0;
-        let mut gone: Vec<DocumentId> = Vec::new();
+        let mut gone: Vec<HeldBack> = Vec::new();
         for id in collection.documents() {
             let id = id?;
-            if !seen.contains(&id) {
-                gone.push(id);
+            if seen.contains(&id) {
+                continue;
             }
+            // What has no body is no document of ours.
+            let Some(held) = collection.held(id.as_str())? else { continue };
+            gone.push(HeldBack {
+                document: id,
+                revision: held.revision.unwrap_or_else(|| Revision::from("")),
+                position: Some(position.clone()),
+                unlisted: true,
+                since: Timestamp::now(),
+            });
             if gone.len() >= REMOVALS {
-                removed += self.remove(std::mem::take(&mut gone), position)?;
+                removed += self.remove_or_hold(std::mem::take(&mut gone), holds)?;
             }
         }
-        removed += self.remove(gone, position)?;
+        removed += self.remove_or_hold(gone, holds)?;
+        brake.settled(removed as u64);
         self.tell_of_removals(seen, position)?;
         Ok(removed)
+    }
+
+    fn remove_or_hold(&mut self, gone: Vec<HeldBack>, hold: bool) -> Result<usize, PipelineError> {
+        if !hold {
+            return self.remove(gone);
+        }
+        if !gone.is_empty() {
+            self.commit(Commit { held: gone, ..Commit::new(self.checkpoint.clone()) }, Vec::new())?;
+        }
+        Ok(0)
+    }
+
+    /// Deletes what the brake holds back, and lets it go.
+    fn release(&mut self) -> Result<(), PipelineError> {
+        let (state, collection) =
+            (Arc::clone(&self.pipeline.checkpoints), self.pipeline.collection.clone());
+        let mut removed = 0;
+        loop {
+            let held = state.held_back(collection.name(), REMOVALS)?;
+            if held.is_empty() {
+                break;
+            }
+            // A tombstone is to be fetched first.
+            let (wanting, gone): (Vec<_>, Vec<_>) =
+                held.into_iter().partition(|one| collection.kept().deleted && !one.unlisted);
+            removed += self.remove(gone)?;
+            let unheld: Vec<_> = wanting.iter().map(|one| one.document.clone()).collect();
+            if unheld.is_empty() {
+                continue;
+            }
+            let noted = wanting.into_iter().map(failures::of_release);
+            let failed = noted.map(|failure| self.pipeline.failures.note(failure)).collect();
+            let commit = Commit { failed, unheld, ..Commit::new(self.checkpoint.clone()) };
+            self.commit(commit, Vec::new())?;
+        }
+        state.end_release(collection.name())?;
+        self.pipeline.brake.release();
+        if removed > 0 {
+            let collection = collection.name();
+            tracing::warn!(%collection, "{removed} documents whose deletion was released were removed");
+        }
+        Ok(())
     }
 
     /// Tells of removals that an interrupted run made and may not have told of.
@@ -299,27 +381,39 @@ impl Settler {
         self.commit(Commit::new(self.checkpoint.clone()), told)
     }
 
-    fn remove(&mut self, ids: Vec<DocumentId>, at: &Position) -> Result<usize, PipelineError> {
+    /// Removes documents, and gives how many the tree had. Those that it has no more are told of too:
+    /// an interrupted release may have removed them.
+    fn remove(&mut self, gone: Vec<HeldBack>) -> Result<usize, PipelineError> {
+        if gone.is_empty() {
+            return Ok(0);
+        }
         let collection = self.pipeline.collection.clone();
         let begun = Timestamp::now();
-        let (mut metas, mut staged) = (Vec::new(), Vec::new());
-        for id in ids {
-            // What has no body is no document of ours.
-            let Some(held) = collection.held(id.as_str())? else { continue };
-            let removal = Plan::Remove(collection.document_name(id.as_str()));
+        let (mut told, mut metas, mut staged) = (Vec::new(), Vec::new(), Vec::new());
+        let mut unheld = Vec::with_capacity(gone.len());
+        for one in gone {
+            unheld.push(one.document.clone());
+            let HeldBack { document: id, revision, position, unlisted, .. } = one;
+            let meta = Meta { id, revision, position, deleted: true };
+            let Some(held) = collection.held(meta.id.as_str())? else {
+                told.push(Told { meta, files: Vec::new() });
+                continue;
+            };
+            let age = held.revision.as_ref().and_then(|held| held.age(&meta.revision));
+            if age == Some(Ordering::Greater) || (unlisted && age == Some(Ordering::Less)) {
+                // It has come back since.
+                continue;
+            }
+            let removal = Plan::Remove(collection.document_name(meta.id.as_str()));
             staged.extend(collection.stage_removal(removal));
-            let revision = held.revision.unwrap_or_else(|| Revision::from(""));
-            metas.push(Meta { id, revision, position: Some(at.clone()), deleted: true });
-        }
-        if metas.is_empty() {
-            return Ok(0);
+            metas.push(meta);
         }
         self.open(begun)?;
         let sync = Sync::for_batch(staged.len());
         let published = self.publish(staged, sync)?;
-        let told: Vec<Told> = metas.into_iter().zip(&published).map(Told::of).collect();
-        let count = told.len();
-        self.commit(Commit::new(self.checkpoint.clone()), told)?;
+        told.extend(metas.into_iter().zip(&published).map(Told::of));
+        let count = published.len();
+        self.commit(Commit { unheld, ..Commit::new(self.checkpoint.clone()) }, told)?;
         self.pipeline.reporter.update(|report| report.deletions += count as u64);
         self.pipeline.mirror.dispose(&published)?;
         Ok(count)

@@ -83,7 +83,9 @@ fn pipeline(
     let received = events.subscribe();
     let collection = mirror.collection(&"books".into()).unwrap();
     let reporter = Reporter::new("books".into());
-    let options = PipelineOptions { mode, retry: QUICK, revisit: Duration::from_secs(3600) };
+    let revisit = Duration::from_secs(3600);
+    let deletions = Some(DeletionLimit { percent: 30, documents: 5 });
+    let options = PipelineOptions { mode, retry: QUICK, revisit, deletions };
     let state = Arc::new(state);
     let pipeline =
         Pipeline::new(source, &mirror, collection, &state, &events, reporter, options).unwrap();

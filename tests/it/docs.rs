@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::env::{Place, library, plainfold, root};
 
-const COMMANDS: [&str; 6] = ["mirror", "restore", "verify", "diff", "tail", "status"];
+const COMMANDS: [&str; 7] = ["mirror", "restore", "verify", "diff", "tail", "status", "release"];
 
 fn read(file: &str) -> String {
     fs::read_to_string(root().join(file)).unwrap()

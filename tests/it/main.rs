@@ -8,6 +8,7 @@
 
 mod env;
 
+mod brake;
 mod crash;
 mod docs;
 mod environment;

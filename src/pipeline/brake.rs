@@ -1,0 +1,199 @@
+//! The brake on mass deletion: it counts the deletions of a window, and says when there are too
+//! many. It must not know why documents are deleted, nor delete or keep anything itself.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::mirror::MirrorError;
+
+/// While following, deletions are counted anew after so long.
+const WINDOW: Duration = Duration::from_secs(60 * 60);
+
+/// How much may be deleted at a time: more than both is held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeletionLimit {
+    /// This share of a collection's documents, in percent.
+    pub percent: u8,
+    /// So many documents.
+    pub documents: u64,
+}
+
+impl DeletionLimit {
+    /// What a mirror is held to unless told otherwise.
+    pub const DEFAULT: Self = Self { percent: 30, documents: 50 };
+
+    fn is_exceeded(&self, deletions: u64, documents: u64) -> bool {
+        let share = u128::from(deletions) * 100 > u128::from(self.percent) * u128::from(documents);
+        deletions > self.documents && share
+    }
+}
+
+/// The brake of one collection.
+#[derive(Debug)]
+pub struct Brake {
+    limit: Option<DeletionLimit>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Whether everything is held back until it is released.
+    engaged: bool,
+    /// Deletions that are held back, as the state knows them.
+    held: u64,
+    /// Whether this is the very first catch-up: what it deletes, it brought itself.
+    first: bool,
+    caught_up: bool,
+    since: Instant,
+    /// Deletions that were let through since then, and those of them that the tree shows.
+    deletions: u64,
+    settled: u64,
+    /// The documents that the collection had then, once somebody had to know.
+    documents: Option<u64>,
+}
+
+impl Brake {
+    /// A brake that has counted nothing yet, with `held` deletions held back by earlier runs.
+    pub fn new(limit: Option<DeletionLimit>, held: u64, first: bool) -> Self {
+        let state = State {
+            engaged: held > 0,
+            held,
+            first,
+            caught_up: false,
+            since: Instant::now(),
+            deletions: 0,
+            settled: 0,
+            documents: None,
+        };
+        Self { limit, state: Mutex::new(state) }
+    }
+
+    /// Whether `more` deletions are to be held back. `documents` counts those in the tree, and is
+    /// called only where it matters.
+    pub fn holds(
+        &self,
+        more: u64,
+        documents: impl FnOnce() -> Result<u64, MirrorError>,
+    ) -> Result<bool, MirrorError> {
+        let Some(limit) = self.limit else { return Ok(false) };
+        let mut state = self.state();
+        if state.engaged || state.first {
+            return Ok(state.engaged);
+        }
+        if state.caught_up && state.since.elapsed() >= WINDOW {
+            state.count_anew();
+        }
+        let deletions = state.deletions + more;
+        if deletions > limit.documents {
+            let counted = match state.documents {
+                Some(counted) => counted,
+                None => documents()? + state.settled,
+            };
+            state.documents = Some(counted);
+            state.engaged = limit.is_exceeded(deletions, counted);
+        }
+        if !state.engaged {
+            state.deletions = deletions;
+        }
+        Ok(state.engaged)
+    }
+
+    /// The tree shows so many further deletions.
+    pub fn settled(&self, deletions: u64) {
+        self.state().settled += deletions;
+    }
+
+    /// By `more` deletions more, or fewer, are held back. Gives how many that are, and whether they
+    /// are the first.
+    pub fn note_held(&self, more: i64) -> (u64, bool) {
+        let mut state = self.state();
+        let before = state.held;
+        state.held = before.saturating_add_signed(more);
+        state.engaged |= state.held > 0;
+        if state.held == 0 && before > 0 {
+            state.engaged = false;
+            state.count_anew();
+        }
+        (state.held, before == 0 && state.held > 0)
+    }
+
+    /// How many deletions are held back.
+    pub fn held(&self) -> u64 {
+        self.state().held
+    }
+
+    /// Whether deletions are held back although nobody wants that any more.
+    pub fn is_obsolete(&self) -> bool {
+        self.limit.is_none() && self.held() > 0
+    }
+
+    /// The source's end was reached.
+    pub fn caught_up(&self) {
+        let mut state = self.state();
+        state.first = false;
+        state.caught_up = true;
+    }
+
+    /// From now on deletions are counted anew.
+    pub fn release(&self) {
+        let mut state = self.state();
+        state.engaged = false;
+        state.count_anew();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn count_anew(&mut self) {
+        self.since = Instant::now();
+        self.deletions = 0;
+        self.settled = 0;
+        self.documents = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn brake(held: u64, first: bool) -> Brake {
+        Brake::new(Some(DeletionLimit { percent: 30, documents: 5 }), held, first)
+    }
+
+    #[test]
+    fn only_more_than_both_limits_is_held_back() {
+        let few = brake(0, false);
+        assert!((0..5).all(|_| !few.holds(1, || panic!("not needed")).unwrap()));
+        assert!(few.holds(1, || Ok(19)).unwrap(), "6 of 19 are more than 30 percent");
+        let many = brake(0, false);
+        assert!(!many.holds(6, || Ok(20)).unwrap(), "6 of 20 are not");
+        assert!(many.holds(1, || panic!("counted already")).unwrap());
+    }
+
+    #[test]
+    fn what_is_held_back_by_an_earlier_run_holds_back_more_until_it_is_released() {
+        let brake = brake(3, false);
+        assert!(brake.holds(1, || Ok(1_000)).unwrap());
+        brake.release();
+        assert!(!brake.holds(1, || Ok(1_000)).unwrap());
+    }
+
+    #[test]
+    fn what_comes_back_to_life_to_the_last_lets_the_brake_go() {
+        let brake = brake(2, false);
+        assert_eq!(brake.note_held(-2), (0, false));
+        assert!(!brake.holds(1, || Ok(1_000)).unwrap());
+        assert_eq!(brake.note_held(4), (4, true));
+    }
+
+    #[test]
+    fn the_first_catch_up_deletes_what_it_brought_itself() {
+        let brake = brake(0, true);
+        assert!(!brake.holds(1_000, || Ok(1_000)).unwrap());
+        brake.caught_up();
+        assert!(brake.holds(1_000, || Ok(1_000)).unwrap());
+    }
+}
