@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::agent::{Agent, AgentOptions, Repairer};
+use crate::agent::{Agent, AgentOptions, DeletionLimit, Repairer};
 use crate::checkpoint::{Bounds, Checkpoints, StateError};
 use crate::client::couchdb::Credentials;
 use crate::document::{CollectionName, Kept};
 use crate::mirror::names::Codec;
 use crate::mirror::{Holder, JsonStyle, Mirror, MirrorError, MirrorOptions};
-use crate::pipeline::DeletionLimit;
 use crate::source::couchdb::{CouchOptions, CouchStore, Databases};
 use crate::source::feed::FeedStore;
 use crate::source::{BadGlob, Mode, Selection, SourceError, Store};
@@ -176,6 +175,12 @@ impl MirrorConfig {
     /// Follows this source although the mirror followed another: it has moved.
     pub fn source_moved(mut self, moved: bool) -> Self {
         self.source_moved = moved;
+        self
+    }
+
+    /// For how many days deleted documents are kept in the mirror's trash; 0 is not at all.
+    pub fn trash(mut self, days: u32) -> Self {
+        self.options.trash_days = days;
         self
     }
 

@@ -17,7 +17,8 @@ use crate::checkpoint::{Checkpoints, Failure};
 use crate::document::CollectionName;
 use crate::event::{Broadcast, WriteEvent};
 use crate::mirror::{Holder, Mirror, MirrorError};
-use crate::pipeline::{DeletionLimit, Pipeline, PipelineError, Report, Reporter};
+pub use crate::pipeline::DeletionLimit;
+use crate::pipeline::{Pipeline, PipelineError, Report, Reporter};
 use crate::source::retry::RetryPolicy;
 use crate::source::{Mode, SourceError, Store};
 

@@ -9,12 +9,11 @@ use tokio_util::sync::CancellationToken;
 use super::exit::{self, Exit, Usage};
 use super::progress::{Bars, Shown, When};
 use super::{logging, password, service, signals, summary};
-use crate::agent::Agent;
+use crate::agent::{Agent, DeletionLimit};
 use crate::api;
 use crate::config::MirrorConfig;
 use crate::mirror::JsonStyle;
 use crate::mirror::names::Codec;
-use crate::pipeline::DeletionLimit;
 
 /// Where the password may come from, so that it stands in no process list.
 pub const PASSWORD_VARIABLE: &str = "PLAINFOLD_SOURCE_PASSWORD";
@@ -80,6 +79,10 @@ pub struct Options {
     /// of a collection and more than this many documents; `off` never does
     #[arg(long, value_name = "SHARE%,COUNT", default_value = "30%,50", value_parser = limit)]
     max_delete: Limit,
+
+    /// Keep deleted documents for so many days in DIR/.plainfold/trash; 0 is not at all
+    #[arg(long, value_name = "DAYS", default_value_t = 0)]
+    trash: u32,
 
     /// Follow SOURCE although this mirror followed another one: it has moved. Everything is
     /// compared, and what SOURCE does not hold is removed
@@ -178,6 +181,7 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
         .keep_deleted(options.deleted == Deleted::Keep)
         .source_moved(options.source_moved)
         .max_delete(options.max_delete.0)
+        .trash(options.trash)
         .json(match options.json {
             Json::AsSent => JsonStyle::AsSent,
             Json::Pretty => JsonStyle::Pretty,

@@ -22,7 +22,7 @@ pub(super) type Interrupted = HashMap<String, HashMap<DocumentId, Revision>>;
 
 /// Stands between the number of a temporary name and the collection. No encoded name has it but for
 /// long ones, and the first one counts.
-const SEPARATOR: char = '~';
+pub(super) const SEPARATOR: char = '~';
 
 /// A name in staging.
 pub(super) fn temporary_name(number: u64, collection: &str) -> String {

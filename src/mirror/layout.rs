@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <mirror>/
-//!   .plainfold/            format.json, lock, socket, collections/, state/, staging/
+//!   .plainfold/            format.json, lock, socket, collections/, state/, staging/, trash/
 //!   <collection>/
 //!     _security.json
 //!     <document>/
@@ -26,6 +26,8 @@ pub const COLLECTIONS: &str = "collections";
 pub const STATE: &str = "state";
 /// Files and folders on their way into the mirror, or out of it.
 pub const STAGING: &str = "staging";
+/// Deleted documents that are kept for a time.
+pub const TRASH: &str = "trash";
 /// A document's body.
 pub const DOCUMENT: &str = "document.json";
 /// The tombstone of a document that is deleted, in the place of its body.

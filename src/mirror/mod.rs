@@ -31,6 +31,7 @@ mod scan;
 mod security;
 mod stage;
 mod sync;
+mod trash;
 
 pub use collection::Collection;
 pub use error::MirrorError;
@@ -72,11 +73,19 @@ pub struct MirrorOptions {
     pub attachments: bool,
     /// What is kept beside the winning revisions.
     pub kept: Kept,
+    /// For how many days deleted documents are kept in the trash; 0 is not at all.
+    pub trash_days: u32,
 }
 
 impl Default for MirrorOptions {
     fn default() -> Self {
-        Self { names: None, json: JsonStyle::AsSent, attachments: true, kept: Kept::default() }
+        Self {
+            names: None,
+            json: JsonStyle::AsSent,
+            attachments: true,
+            kept: Kept::default(),
+            trash_days: 0,
+        }
     }
 }
 
@@ -92,6 +101,9 @@ pub struct Mirror {
     json: JsonStyle,
     attachments: bool,
     kept: Kept,
+    trash_days: u32,
+    /// The day of the last sweep of the trash.
+    trash_swept: std::sync::Mutex<Option<jiff::civil::Date>>,
     /// The next temporary name.
     next_name: AtomicU64,
     lanes: Lanes,
@@ -135,13 +147,14 @@ impl Mirror {
         let (staging, _) = ours.open_or_create(layout::STAGING)?;
         let (collections, _) = ours.open_or_create(layout::COLLECTIONS)?;
         let interrupted = interrupted::find(&staging)?;
+        trash::rescue(&ours, &staging, format.names)?;
         lanes::lay(&staging)?;
         if format.names == Codec::Native && scan::folds_case(&staging)? {
             return Err(MirrorError::FoldsCase { path: root.path().to_owned() });
         }
         root.sync()?;
         let in_memory = root.is_in_memory();
-        Ok(Self {
+        let mirror = Self {
             root,
             in_memory,
             ours,
@@ -151,12 +164,16 @@ impl Mirror {
             json: options.json,
             attachments: options.attachments,
             kept: options.kept,
+            trash_days: options.trash_days,
+            trash_swept: std::sync::Mutex::default(),
             next_name: AtomicU64::new(0),
             lanes: Lanes::default(),
             interrupted,
             keeps_attributes: AtomicBool::new(true),
             lock: std::sync::Mutex::new(lock),
-        })
+        };
+        mirror.sweep_trash()?;
+        Ok(mirror)
     }
 
     /// Where the mirror is.
@@ -207,9 +224,11 @@ impl Mirror {
     /// A path in staging that was not used before by this process, for something of this
     /// collection.
     fn temporary_name(&self, collection: &str, lane: Lane) -> String {
-        let number = self.next_name.fetch_add(1, Ordering::Relaxed);
-        let name = interrupted::temporary_name(number, collection);
-        lane.path(&name)
+        lane.path(&interrupted::temporary_name(self.next_number(), collection))
+    }
+
+    fn next_number(&self) -> u64 {
+        self.next_name.fetch_add(1, Ordering::Relaxed)
     }
 }
 

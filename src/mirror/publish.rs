@@ -9,6 +9,7 @@ use super::layout::file_path;
 use super::names::Name;
 use super::stage::{Staged, Step};
 use super::sync::Sync;
+use super::trash;
 use super::{Lane, Mirror};
 
 /// A change that readers of the tree can see.
@@ -21,7 +22,9 @@ pub struct Published {
     /// How many attachments were written.
     pub attachments: u64,
     /// What the change replaced, still in staging under this name.
-    replaced: Option<String>,
+    pub(super) replaced: Option<String>,
+    /// The name of the document's folder.
+    pub(super) document: String,
 }
 
 impl Collection {
@@ -38,12 +41,15 @@ impl Collection {
                 }
                 None
             }
-            Step::Remove => self.remove(name)?,
+            Step::Remove => {
+                self.remove(name, self.mirror.deletion_name(&self.encoded, Lane::default()))?
+            }
         };
         let path = |file: &String| file_path(&self.encoded, name.as_str(), file);
         let files = staged.files.iter().map(path).collect();
         let Staged { bytes, attachments, .. } = staged;
-        Ok(Published { files, bytes, attachments, replaced })
+        let document = name.as_str().to_owned();
+        Ok(Published { files, bytes, attachments, replaced, document })
     }
 
     fn add(&self, temporary: &str, name: &Name) -> Result<Option<String>, MirrorError> {
@@ -81,7 +87,11 @@ impl Collection {
         temporary: &str,
         name: &Name,
     ) -> Result<Option<String>, MirrorError> {
-        let replaced = self.remove(name)?;
+        let aside = match trash::is_marked(temporary) {
+            true => self.mirror.deletion_name(&self.encoded, Lane::default()),
+            false => self.mirror.temporary_name(&self.encoded, Lane::default()),
+        };
+        let replaced = self.remove(name, aside)?;
         self.mirror
             .staging
             .rename(temporary, &self.folder, name.as_str())
@@ -105,8 +115,7 @@ impl Collection {
         Ok(folder)
     }
 
-    fn remove(&self, name: &Name) -> Result<Option<String>, MirrorError> {
-        let aside = self.mirror.temporary_name(&self.encoded, Lane::default());
+    fn remove(&self, name: &Name, aside: String) -> Result<Option<String>, MirrorError> {
         match self.folder.rename(name.as_str(), &self.mirror.staging, &aside) {
             Ok(()) => Ok(Some(aside)),
             Err(Errno::NOENT) => Ok(None),
@@ -116,12 +125,16 @@ impl Collection {
 }
 
 impl Mirror {
-    /// Removes from staging what published changes replaced.
+    /// Removes from staging what published changes replaced, or keeps it in the trash.
     pub fn dispose<'a>(
         &self,
-        published: impl IntoIterator<Item = &'a Published>,
+        published: impl IntoIterator<Item = &'a Published> + Clone,
     ) -> Result<(), MirrorError> {
+        if self.trash_days > 0 {
+            self.discard(published.clone())?;
+        }
         for name in published.into_iter().filter_map(|published| published.replaced.as_deref()) {
+            // Nothing is left there of what is in the trash.
             self.staging.remove(name)?;
         }
         Ok(())

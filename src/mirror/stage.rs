@@ -99,7 +99,10 @@ impl Collection {
         lane: Lane,
     ) -> Result<Staged, MirrorError> {
         let mirror = &*self.mirror;
-        let temporary = mirror.temporary_name(&self.encoded, lane);
+        let temporary = match write.buries {
+            true => mirror.deletion_name(&self.encoded, lane),
+            false => mirror.temporary_name(&self.encoded, lane),
+        };
         let Write { name, revision, deleted, shape, reuse, keep, .. } = write;
         let mut staged =
             Staged { name, step: Step::Remove, files: Vec::new(), attachments: 0, bytes: 0 };

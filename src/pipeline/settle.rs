@@ -104,6 +104,7 @@ impl Settler {
             Work::CaughtUp => {
                 self.moved.clear();
                 self.pipeline.brake.caught_up();
+                self.pipeline.mirror.sweep_trash()?;
                 self.caught_up();
             }
             Work::Security(security) => self.security(&security)?,

@@ -25,4 +25,5 @@ mod revisions;
 mod roundtrip;
 mod rxdb;
 mod systemd;
+mod trash;
 mod verify;

@@ -1,0 +1,164 @@
+//! Deleted documents that are kept for a time, in `.plainfold/trash/<date>/<collection>/`.
+//!
+//! A folder on its way there bears a mark in its name in staging, so that after a crash the next
+//! start brings it there instead of removing it. It must not know why a document is deleted.
+
+use std::io::Read;
+use std::sync::PoisonError;
+
+use jiff::civil::Date;
+use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use rustix::io::Errno;
+
+use super::beneath::Folder;
+use super::error::MirrorError;
+use super::interrupted::{self, SEPARATOR};
+use super::lanes;
+use super::layout::{DOCUMENT, TRASH};
+use super::names::Codec;
+use super::publish::Published;
+use super::{Lane, Mirror};
+use crate::document::Head;
+
+/// Ends the number in the name of a folder in staging that belongs in the trash.
+const MARK: char = '-';
+
+/// The mark for a temporary name.
+pub(super) fn marked(number: u64, collection: &str) -> String {
+    let name = interrupted::temporary_name(number, collection);
+    name.replacen(SEPARATOR, &format!("{MARK}{SEPARATOR}"), 1)
+}
+
+/// The collection of a name in staging that bears the mark.
+fn collection_of(temporary: &str) -> Option<&str> {
+    let (number, collection) = temporary.split_once(SEPARATOR)?;
+    number.ends_with(MARK).then_some(collection)
+}
+
+/// Whether a name in staging bears the mark.
+pub(super) fn is_marked(temporary: &str) -> bool {
+    collection_of(temporary).is_some()
+}
+
+/// Brings to the trash what an interrupted run has left in staging on its way there.
+pub(super) fn rescue(ours: &Folder, staging: &Folder, codec: Codec) -> Result<(), MirrorError> {
+    for name in lanes::contents(staging)? {
+        let Some(collection) = collection_of(&name) else { continue };
+        let Ok(Some(folder)) = staging.open(&name) else { continue };
+        // Without a body it is a tombstone that was not published.
+        let Some(mut file) = folder.open_file(DOCUMENT)? else { continue };
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)
+            .map_err(|error| MirrorError::io("read", folder.path().join(DOCUMENT), error))?;
+        let head = Head::read(&text).unwrap_or_default();
+        let document = match &head.id {
+            Some(id) => codec.encode(id).as_str().to_owned(),
+            None => "without an id".to_owned(),
+        };
+        let place = place(ours, collection)?;
+        put(staging, &name, &place, &document)?;
+        place.sync()?;
+    }
+    Ok(())
+}
+
+impl Mirror {
+    /// A name in staging for something that a deletion takes out of the tree.
+    pub(super) fn deletion_name(&self, collection: &str, lane: Lane) -> String {
+        match self.trash_days {
+            0 => self.temporary_name(collection, lane),
+            _ => lane.path(&marked(self.next_number(), collection)),
+        }
+    }
+
+    /// Brings what published deletions took out of the tree to the trash.
+    pub(super) fn discard<'a>(
+        &self,
+        published: impl IntoIterator<Item = &'a Published>,
+    ) -> Result<(), MirrorError> {
+        let mut open: Option<(String, Folder)> = None;
+        for change in published {
+            let Some(temporary) = change.replaced.as_deref() else { continue };
+            let Some(collection) = collection_of(temporary) else { continue };
+            let folder = match &open {
+                Some((name, folder)) if name == collection => folder,
+                _ => {
+                    let folder = place(&self.ours, collection)?;
+                    &open.insert((collection.to_owned(), folder)).1
+                }
+            };
+            put(&self.staging, temporary, folder, &change.document)?;
+        }
+        match open {
+            Some((_, folder)) => folder.sync(),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes from the trash what has lain there for its time, at most once a day.
+    pub fn sweep_trash(&self) -> Result<(), MirrorError> {
+        if self.trash_days == 0 {
+            return Ok(());
+        }
+        let today = today();
+        let mut swept = self.trash_swept.lock().unwrap_or_else(PoisonError::into_inner);
+        if *swept == Some(today) {
+            return Ok(());
+        }
+        if let Some(trash) = self.ours.open(TRASH)? {
+            // A span that leads out of the calendar keeps everything.
+            let oldest = today.checked_sub(i64::from(self.trash_days).days()).unwrap_or(Date::MIN);
+            for name in trash.names()? {
+                if name.parse::<Date>().is_ok_and(|date| date < oldest) {
+                    trash.remove(&name)?;
+                }
+            }
+        }
+        *swept = Some(today);
+        Ok(())
+    }
+}
+
+fn today() -> Date {
+    Timestamp::now().to_zoned(TimeZone::UTC).date()
+}
+
+/// The folder of today's trash of a collection.
+fn place(ours: &Folder, collection: &str) -> Result<Folder, MirrorError> {
+    let mut folder = None;
+    for name in [TRASH, &today().to_string(), collection] {
+        let above = folder.as_ref().unwrap_or(ours);
+        let (below, created) = above.open_or_create(name)?;
+        if created {
+            above.sync()?;
+        }
+        folder = Some(below);
+    }
+    folder.ok_or_else(|| ours.error("open", TRASH, Errno::NOENT))
+}
+
+/// Moves a folder of staging to `place`, as the next one of its document.
+fn put(
+    staging: &Folder,
+    temporary: &str,
+    place: &Folder,
+    document: &str,
+) -> Result<(), MirrorError> {
+    let mut number: u64 = 1;
+    loop {
+        let name = format!("{document}-{number}");
+        let moved = match staging.rename_new(temporary, place, &name) {
+            // Nobody else writes there, so that looking first is as good.
+            Err(Errno::INVAL | Errno::NOSYS) => match place.kind(&name)? {
+                Some(_) => Err(Errno::EXIST),
+                None => staging.rename(temporary, place, &name),
+            },
+            moved => moved,
+        };
+        match moved {
+            Ok(()) => return Ok(()),
+            Err(Errno::EXIST) => number += 1,
+            Err(error) => return Err(place.error("rename to", &name, error)),
+        }
+    }
+}
