@@ -178,6 +178,12 @@ impl MirrorConfig {
         self
     }
 
+    /// So many bytes of the mirror's file system stay free: no batch is begun that would take them.
+    pub fn reserve(mut self, bytes: u64) -> Self {
+        self.options.reserve = bytes;
+        self
+    }
+
     /// For how many days deleted documents are kept in the mirror's trash; 0 is not at all.
     pub fn trash(mut self, days: u32) -> Self {
         self.options.trash_days = days;

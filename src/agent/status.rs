@@ -26,6 +26,9 @@ pub struct Status {
     pub source: Option<String>,
     /// Whether every collection has been caught up with since it started.
     pub caught_up: bool,
+    /// Why no more is known of it, where that is so.
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// The numbers of the oldest and the newest write event in the journal.
     pub events: Option<JournalRange>,
     /// The collections, by name.
@@ -103,6 +106,7 @@ impl Shared {
             started_at: Some(self.started_at),
             source: Some(self.source.clone()),
             caught_up: self.progress.borrow().caught_up,
+            trouble: None,
             events: self.checkpoints.journal_range().ok().flatten(),
             collections: collections.collect(),
         }
@@ -124,9 +128,16 @@ impl Status {
             started_at: None,
             source: None,
             caught_up: false,
+            trouble: None,
             events: checkpoints.journal_range()?,
             collections,
         })
+    }
+
+    /// How a mirror stands that nobody works on, and whose state cannot be opened for now.
+    pub fn closed(mirror: &std::path::Path, trouble: String) -> Self {
+        let nobody = Self::silent(mirror, &Holder::default());
+        Self { running: false, pid: None, trouble: Some(trouble), ..nobody }
     }
 
     /// How a mirror stands whose process does not answer, by its lock alone.
@@ -139,6 +150,7 @@ impl Status {
             started_at: holder.since.parse().ok(),
             source: None,
             caught_up: false,
+            trouble: None,
             events: None,
             collections: Vec::new(),
         }

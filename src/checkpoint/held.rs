@@ -30,7 +30,8 @@ impl Checkpoints {
         limit: usize,
     ) -> Result<Vec<HeldBack>, StateError> {
         let mut held = Vec::new();
-        for value in self.held.scan_prefix(prefix(name)).values().take(limit) {
+        let store = self.store()?;
+        for value in store.held.scan_prefix(prefix(name)).values().take(limit) {
             let value = value.map_err(|error| self.failed(error))?;
             held.extend(serde_json::from_slice::<HeldBack>(&value).ok());
         }
@@ -40,7 +41,8 @@ impl Checkpoints {
     /// How many deletions of a collection are held back. Reads all of them.
     pub fn count_held_back(&self, name: &CollectionName) -> Result<u64, StateError> {
         let mut count = 0;
-        for key in self.held.scan_prefix(prefix(name)).keys() {
+        let store = self.store()?;
+        for key in store.held.scan_prefix(prefix(name)).keys() {
             key.map_err(|error| self.failed(error))?;
             count += 1;
         }
@@ -49,18 +51,18 @@ impl Checkpoints {
 
     /// Notes durably that what is held back of a collection may be deleted.
     pub fn release(&self, name: &CollectionName) -> Result<(), StateError> {
-        self.released.insert(name.as_str(), &[]).map_err(|error| self.failed(error))?;
+        self.store()?.released.insert(name.as_str(), &[]).map_err(|error| self.failed(error))?;
         self.flush()
     }
 
     /// Whether what is held back of a collection may be deleted.
     pub fn is_released(&self, name: &CollectionName) -> Result<bool, StateError> {
-        self.released.contains_key(name.as_str()).map_err(|error| self.failed(error))
+        self.store()?.released.contains_key(name.as_str()).map_err(|error| self.failed(error))
     }
 
     /// Notes durably that what was released is deleted.
     pub fn end_release(&self, name: &CollectionName) -> Result<(), StateError> {
-        match self.released.remove(name.as_str()).map_err(|error| self.failed(error))? {
+        match self.store()?.released.remove(name.as_str()).map_err(|error| self.failed(error))? {
             Some(_) => self.flush(),
             None => Ok(()),
         }

@@ -8,7 +8,8 @@
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -131,22 +132,49 @@ pub enum StateError {
         /// What the file system said.
         source: std::io::Error,
     },
+    /// It failed, and could not be opened again yet.
+    #[error("the state in {} is closed until its disk can be written again", path.display())]
+    Closed {
+        /// The state's folder.
+        path: PathBuf,
+    },
+}
+
+impl StateError {
+    /// Whether the disk is at fault, so that waiting may mend it.
+    pub fn is_disk(&self) -> bool {
+        match self {
+            // sled keeps no more of it than that the file system failed.
+            Self::Store { source, .. } => matches!(source, sled::Error::Io(_)),
+            Self::Io { .. } | Self::Closed { .. } => true,
+        }
+    }
 }
 
 /// The state of a mirror. The mirror's lock makes sure that one process has it.
 #[derive(Debug)]
 pub struct Checkpoints {
     path: PathBuf,
-    db: sled::Db,
+    bounds: Bounds,
+    /// None after it had failed, until it could be opened again.
+    store: RwLock<Option<Arc<Store>>>,
+    /// sled failed, and once it has, it goes on failing.
+    broken: AtomicBool,
+    /// Held from drawing numbers to broadcasting them, so that both happen in the same order.
+    turn: Mutex<HighWater>,
+}
+
+/// sled, opened.
+#[derive(Debug)]
+struct Store {
     checkpoints: sled::Tree,
     failures: sled::Tree,
     held: sled::Tree,
     released: sled::Tree,
     journal: Journal,
-    /// Held from drawing numbers to broadcasting them, so that both happen in the same order.
-    turn: Mutex<HighWater>,
     /// sled's own file, to be synced: its flush alone leaves the last half second to the kernel.
     file: File,
+    db: sled::Db,
 }
 
 /// What opening the state found.
@@ -164,40 +192,51 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 impl Checkpoints {
     /// Opens or creates the state in the folder `path`, keeping the journal within `bounds`.
     pub fn open(path: &Path, bounds: Bounds) -> Result<Opened, StateError> {
-        let mut damaged = None;
-        let db = match open_store(path)? {
-            Ok(db) => db,
-            Err(reason) => {
-                let aside = set_aside(path)?;
-                damaged = Some((aside, reason));
-                open_store(path)?.map_err(|reason| StateError::Store {
-                    path: path.to_owned(),
-                    source: sled::Error::Unsupported(reason),
-                })?
-            }
-        };
+        let (store, damaged) = Store::open(path, bounds)?;
         let failed = |source| StateError::Store { path: path.to_owned(), source };
-        let tree = |name| db.open_tree(name).map_err(failed);
-        let (checkpoints, failures) = (tree("checkpoints")?, tree("failures")?);
-        let (held, released) = (tree("held")?, tree("released")?);
-        let journal = Journal::new(tree("journal")?, bounds);
-        let file = path.join("db");
-        let file = File::open(&file).map_err(|source| StateError::Io {
-            action: "open",
-            path: file,
-            source,
-        })?;
-        let last = journal.range().map_err(failed)?.map_or(0, |range| range.last);
+        let last = store.journal.range().map_err(failed)?.map_or(0, |range| range.last);
         let turn = HighWater::open(&path.with_extension("high-water"), last, damaged.is_some())?;
-        let turn = Mutex::new(turn);
-        let path = path.to_owned();
-        let state = Self { path, checkpoints, failures, held, released, journal, turn, file, db };
+        let state = Self {
+            path: path.to_owned(),
+            bounds,
+            store: RwLock::new(Some(Arc::new(store))),
+            broken: AtomicBool::new(false),
+            turn: Mutex::new(turn),
+        };
         Ok(Opened { state, damaged })
+    }
+
+    /// Opens the state again if its disk had failed it: sled goes on failing otherwise. Says where a
+    /// state was set aside that had become damaged, and what was wrong with it.
+    pub fn recover(&self) -> Result<Option<(PathBuf, String)>, StateError> {
+        // Nobody commits meanwhile.
+        let _turn = self.turn();
+        let mut place = self.store.write().unwrap_or_else(PoisonError::into_inner);
+        if place.is_some() && !self.broken.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        if let Some(store) = place.take()
+            && let Err(in_use) = Arc::try_unwrap(store)
+        {
+            // A reader is done with it soon.
+            *place = Some(in_use);
+            return Err(StateError::Closed { path: self.path.clone() });
+        }
+        let (store, damaged) = Store::open(&self.path, self.bounds)?;
+        *place = Some(Arc::new(store));
+        self.broken.store(false, Ordering::Release);
+        Ok(damaged)
+    }
+
+    fn store(&self) -> Result<Arc<Store>, StateError> {
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        store.clone().ok_or_else(|| StateError::Closed { path: self.path.clone() })
     }
 
     /// The checkpoint of a collection. One that cannot be read counts as none: a scan follows.
     pub fn checkpoint(&self, name: &CollectionName) -> Result<Option<Checkpoint>, StateError> {
-        let text = self.checkpoints.get(name.as_str()).map_err(|error| self.failed(error))?;
+        let text =
+            self.store()?.checkpoints.get(name.as_str()).map_err(|error| self.failed(error))?;
         Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
     }
 
@@ -211,7 +250,8 @@ impl Checkpoints {
     /// The collections that have a checkpoint.
     pub fn collections(&self) -> Result<Vec<CollectionName>, StateError> {
         let mut names = Vec::new();
-        for key in self.checkpoints.iter().keys() {
+        let store = self.store()?;
+        for key in store.checkpoints.iter().keys() {
             let key = key.map_err(|error| self.failed(error))?;
             names.push(CollectionName::from(&*String::from_utf8_lossy(&key)));
         }
@@ -221,7 +261,8 @@ impl Checkpoints {
     /// The failures of a collection.
     pub fn failures(&self, name: &CollectionName) -> Result<Vec<Failure>, StateError> {
         let mut failures = Vec::new();
-        for value in self.failures.scan_prefix(prefix(name)).values() {
+        let store = self.store()?;
+        for value in store.failures.scan_prefix(prefix(name)).values() {
             let value = value.map_err(|error| self.failed(error))?;
             failures.extend(serde_json::from_slice::<Failure>(&value).ok());
         }
@@ -230,12 +271,12 @@ impl Checkpoints {
 
     /// The numbers of the events in the journal; `None` while it is empty.
     pub fn journal_range(&self) -> Result<Option<JournalRange>, StateError> {
-        self.journal.range().map_err(|error| self.failed(error))
+        self.store()?.journal.range().map_err(|error| self.failed(error))
     }
 
     /// Up to about `limit` records of events after number `since`, in order.
     pub fn journal_after(&self, since: u64, limit: usize) -> Result<Vec<Record>, StateError> {
-        self.journal.after(since, limit).map_err(|error| self.failed(error))
+        self.store()?.journal.after(since, limit).map_err(|error| self.failed(error))
     }
 
     /// The highest number that an event of this mirror can have so far, whether the journal still
@@ -251,6 +292,7 @@ impl Checkpoints {
     }
 
     fn failed(&self, source: sled::Error) -> StateError {
+        self.broken.store(true, Ordering::Release);
         StateError::Store { path: self.path.clone(), source }
     }
 }
@@ -286,6 +328,7 @@ impl Turn<'_> {
         records: &[Record],
     ) -> Result<i64, StateError> {
         let state = self.state;
+        let store = state.store()?;
         let chunks = journal::chunks(records);
         let forgotten = self.forgotten(name, commit)?;
         let checkpoint = encode(&commit.checkpoint).map_err(|error| state.failed(error))?;
@@ -301,7 +344,7 @@ impl Turn<'_> {
         }
         let unheld = commit.unheld.iter().map(|id| failure_key(name, id.as_str().as_bytes()));
         let unheld: Vec<_> = unheld.collect();
-        let trees = (&state.checkpoints, &state.failures, &state.held, state.journal.tree());
+        let trees = (&store.checkpoints, &store.failures, &store.held, store.journal.tree());
         let more = trees
             .transaction(|(checkpoints, failures, held, journal)| {
                 checkpoints.insert(name.as_str(), checkpoint.as_slice())?;
@@ -329,7 +372,7 @@ impl Turn<'_> {
                     state.failed(sled::Error::ReportableBug("a commit was aborted".to_owned()))
                 }
             })?;
-        state.journal.trim().map_err(|error| state.failed(error))?;
+        store.journal.trim().map_err(|error| state.failed(error))?;
         state.flush()?;
         Ok(more)
     }
@@ -340,7 +383,8 @@ impl Turn<'_> {
         commit: &Commit,
     ) -> Result<Vec<Vec<u8>>, StateError> {
         if commit.forget_failures {
-            let keys = self.state.failures.scan_prefix(prefix(name)).keys();
+            let store = self.state.store()?;
+            let keys = store.failures.scan_prefix(prefix(name)).keys();
             let keys = keys.map(|key| key.map(|key| key.to_vec()));
             return keys.collect::<Result<_, _>>().map_err(|error| self.state.failed(error));
         }
@@ -352,12 +396,43 @@ impl Turn<'_> {
 impl Checkpoints {
     /// After this, what was committed survives a power loss.
     fn flush(&self) -> Result<(), StateError> {
-        self.db.flush().map_err(|error| self.failed(error))?;
-        self.file.sync_data().map_err(|source| StateError::Io {
+        let store = self.store()?;
+        store.db.flush().map_err(|error| self.failed(error))?;
+        store.file.sync_data().map_err(|source| StateError::Io {
             action: "sync",
             path: self.path.join("db"),
             source,
         })
+    }
+}
+
+impl Store {
+    /// Opens or creates the store in the folder `path`; a damaged one is set aside first.
+    fn open(path: &Path, bounds: Bounds) -> Result<(Self, Option<(PathBuf, String)>), StateError> {
+        let mut damaged = None;
+        let db = match open_store(path)? {
+            Ok(db) => db,
+            Err(reason) => {
+                let aside = set_aside(path)?;
+                damaged = Some((aside, reason));
+                open_store(path)?.map_err(|reason| StateError::Store {
+                    path: path.to_owned(),
+                    source: sled::Error::Unsupported(reason),
+                })?
+            }
+        };
+        let failed = |source| StateError::Store { path: path.to_owned(), source };
+        let tree = |name| db.open_tree(name).map_err(failed);
+        let (checkpoints, failures) = (tree("checkpoints")?, tree("failures")?);
+        let (held, released) = (tree("held")?, tree("released")?);
+        let journal = Journal::new(tree("journal")?, bounds);
+        let file = path.join("db");
+        let file = File::open(&file).map_err(|source| StateError::Io {
+            action: "open",
+            path: file,
+            source,
+        })?;
+        Ok((Self { checkpoints, failures, held, released, journal, file, db }, damaged))
     }
 }
 

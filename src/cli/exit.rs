@@ -78,6 +78,12 @@ pub fn say(text: &str) {
     let _closed = writeln!(std::io::stderr(), "plainfold: {text}");
 }
 
+/// Whether the disk of a mirror is at fault: full, read-only or failing.
+pub fn is_disk(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<MirrorError>().is_some_and(MirrorError::is_disk)
+        || error.downcast_ref::<StateError>().is_some_and(StateError::is_disk)
+}
+
 /// The code for an error that ended a command.
 pub fn of(error: &anyhow::Error) -> Exit {
     if let Some(error) = error.downcast_ref::<StartError>() {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
@@ -83,6 +84,10 @@ pub struct Options {
     /// Keep deleted documents for so many days in DIR/.plainfold/trash; 0 is not at all
     #[arg(long, value_name = "DAYS", default_value_t = 0)]
     trash: u32,
+
+    /// Leave so much of DIR's file system free, as in `1GiB`; 0 is nothing
+    #[arg(long, value_name = "SIZE", default_value = "0")]
+    reserve: ByteSize,
 
     /// Follow SOURCE although this mirror followed another one: it has moved. Everything is
     /// compared, and what SOURCE does not hold is removed
@@ -182,6 +187,7 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
         .source_moved(options.source_moved)
         .max_delete(options.max_delete.0)
         .trash(options.trash)
+        .reserve(options.reserve.as_u64())
         .json(match options.json {
             Json::AsSent => JsonStyle::AsSent,
             Json::Pretty => JsonStyle::Pretty,

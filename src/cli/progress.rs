@@ -170,7 +170,7 @@ fn word(phase: Phase) -> &'static str {
         Phase::CatchingUp => "catching up",
         Phase::Scanning => "scanning",
         Phase::Live => "live",
-        Phase::Waiting => "waiting for the source",
+        Phase::Waiting => "waiting",
         Phase::CaughtUp => "caught up",
         Phase::Stopped => "stopped",
         Phase::Failed => "failed",

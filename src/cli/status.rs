@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::exit::Exit;
+use super::exit::{self, Exit};
 use crate::agent::{CollectionStatus, Status};
 use crate::api::socket::Reach;
 use crate::checkpoint::{Bounds, Checkpoints};
@@ -35,14 +35,29 @@ enum Format {
 
 /// Prints the status.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
-    let status = find(&options.directory).await?;
+    let (status, code) = match find(&options.directory).await {
+        Err(error) if exit::is_disk(&error) => {
+            (closed(&options.directory, &error), exit::of(&error))
+        }
+        found => (found?, Exit::Done),
+    };
     let text = match options.format {
         Format::Json => serde_json::to_string_pretty(&status)? + "\n",
         Format::Text => text(&status),
     };
     // A reader that has closed has read enough.
     let _closed = std::io::stdout().write_all(text.as_bytes());
-    Ok(Exit::Done)
+    Ok(code)
+}
+
+/// What is to be said where not even the state can be opened.
+fn closed(directory: &Path, error: &anyhow::Error) -> Status {
+    let trouble = format!(
+        "{}: the disk is full, read-only or failing. Every document is whole, and the checkpoint \
+         stands where it was; make room, and start the mirror again",
+        exit::text(error),
+    );
+    Status::closed(directory, trouble)
 }
 
 async fn find(directory: &Path) -> anyhow::Result<Status> {
@@ -81,6 +96,10 @@ fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
     match (status.running, status.pid) {
         (true, Some(pid)) => writeln!(out, "process     {pid}, {}", uptime(status))?,
         _ => writeln!(out, "process     none")?,
+    }
+    if let Some(trouble) = &status.trouble {
+        writeln!(out, "trouble     {trouble}")?;
+        return Ok(());
     }
     if let Some(source) = &status.source {
         writeln!(out, "source      {source}")?;

@@ -150,6 +150,13 @@ impl Folder {
         rustix::fs::linkat(&self.fd, name, &to.fd, new_name, AtFlags::empty())
     }
 
+    /// How many bytes the file system that holds this folder has left for us.
+    pub fn free_bytes(&self) -> Result<u64, MirrorError> {
+        let stat = rustix::fs::fstatvfs(&self.fd)
+            .map_err(|error| MirrorError::io("look at the file system of", &self.path, error))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
     /// Makes the names in this folder durable.
     pub fn sync(&self) -> Result<(), MirrorError> {
         rustix::fs::fsync(&self.fd).map_err(|error| MirrorError::io("sync", &self.path, error))

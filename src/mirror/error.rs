@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::lock::Holder;
 
 /// A mirror that cannot be used, or cannot be used as asked.
@@ -17,6 +19,20 @@ pub enum MirrorError {
         path: PathBuf,
         /// What the file system said.
         source: io::Error,
+    },
+    /// Less room is left than is to stay free.
+    #[error(
+        "{} has {free} bytes left, and {reserve} of them are to stay free: make room, or lower \
+         `--reserve`",
+        path.display()
+    )]
+    Reserve {
+        /// The mirror.
+        path: PathBuf,
+        /// Bytes that are left to us, less those that were about to be written.
+        free: u64,
+        /// Bytes that stay free.
+        reserve: u64,
     },
     /// Another process works on this mirror.
     #[error("{} is in use by {holder}", path.display())]
@@ -123,5 +139,23 @@ impl MirrorError {
     /// Wraps what the file system said, with what was tried on which path.
     pub fn io(action: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
         Self::Io { action, path: path.as_ref().to_owned(), source: source.into() }
+    }
+
+    /// Whether the disk is at fault (full, read-only, failing), so that waiting may mend it.
+    pub fn is_disk(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                let kind = source.kind();
+                let full = matches!(
+                    kind,
+                    io::ErrorKind::StorageFull
+                        | io::ErrorKind::QuotaExceeded
+                        | io::ErrorKind::ReadOnlyFilesystem
+                );
+                full || source.raw_os_error() == Some(Errno::IO.raw_os_error())
+            }
+            Self::Reserve { .. } => true,
+            _ => false,
+        }
     }
 }

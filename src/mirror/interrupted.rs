@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
+use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use super::beneath::Folder;
@@ -29,11 +30,16 @@ pub(super) fn temporary_name(number: u64, collection: &str) -> String {
     format!("{number:x}{SEPARATOR}{collection}")
 }
 
+/// The collection of a name in staging.
+pub(super) fn collection_of(name: &str) -> Option<&str> {
+    name.split_once(SEPARATOR).map(|(_, collection)| collection)
+}
+
 /// Reads staging before it is swept.
 pub(super) fn find(staging: &Folder) -> Result<Interrupted, MirrorError> {
     let mut found = Interrupted::new();
     for path in lanes::contents(staging)? {
-        let Some((_, collection)) = path.split_once(SEPARATOR) else { continue };
+        let Some(collection) = collection_of(&path) else { continue };
         // Files are bodies and attachments that were not published yet.
         let Ok(Some(folder)) = staging.open(&path) else { continue };
         let Some((mut file, _)) = body(&folder)? else { continue };
@@ -53,7 +59,8 @@ impl Collection {
     /// The documents whose folders an interrupted run was replacing or removing, and a revision that
     /// each had.
     pub fn interrupted(&self) -> HashMap<DocumentId, Revision> {
-        self.mirror.interrupted.get(&*self.encoded).cloned().unwrap_or_default()
+        let known = self.mirror.interrupted.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&*self.encoded).cloned().unwrap_or_default()
     }
 
     /// The files of a document whose body was written at `since` or later, relative to the mirror.

@@ -27,6 +27,7 @@ mod pretty;
 mod publish;
 pub mod read;
 mod repair;
+mod room;
 mod scan;
 mod security;
 mod stage;
@@ -75,6 +76,8 @@ pub struct MirrorOptions {
     pub kept: Kept,
     /// For how many days deleted documents are kept in the trash; 0 is not at all.
     pub trash_days: u32,
+    /// So many bytes of the file system stay free.
+    pub reserve: u64,
 }
 
 impl Default for MirrorOptions {
@@ -85,6 +88,7 @@ impl Default for MirrorOptions {
             attachments: true,
             kept: Kept::default(),
             trash_days: 0,
+            reserve: 0,
         }
     }
 }
@@ -102,13 +106,14 @@ pub struct Mirror {
     attachments: bool,
     kept: Kept,
     trash_days: u32,
+    reserve: u64,
     /// The day of the last sweep of the trash.
     trash_swept: std::sync::Mutex<Option<jiff::civil::Date>>,
     /// The next temporary name.
     next_name: AtomicU64,
     lanes: Lanes,
     /// The documents that an interrupted run was replacing or removing.
-    interrupted: Interrupted,
+    interrupted: std::sync::Mutex<Interrupted>,
     /// Whether this file system keeps extended attributes, as far as we have seen.
     keeps_attributes: AtomicBool,
     lock: std::sync::Mutex<Lock>,
@@ -147,7 +152,7 @@ impl Mirror {
         let (staging, _) = ours.open_or_create(layout::STAGING)?;
         let (collections, _) = ours.open_or_create(layout::COLLECTIONS)?;
         let interrupted = interrupted::find(&staging)?;
-        trash::rescue(&ours, &staging, format.names)?;
+        trash::rescue(&ours, &staging, format.names, &lanes::contents(&staging)?)?;
         lanes::lay(&staging)?;
         if format.names == Codec::Native && scan::folds_case(&staging)? {
             return Err(MirrorError::FoldsCase { path: root.path().to_owned() });
@@ -165,10 +170,11 @@ impl Mirror {
             attachments: options.attachments,
             kept: options.kept,
             trash_days: options.trash_days,
+            reserve: options.reserve,
             trash_swept: std::sync::Mutex::default(),
             next_name: AtomicU64::new(0),
             lanes: Lanes::default(),
-            interrupted,
+            interrupted: std::sync::Mutex::new(interrupted),
             keeps_attributes: AtomicBool::new(true),
             lock: std::sync::Mutex::new(lock),
         };

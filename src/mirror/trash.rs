@@ -13,7 +13,6 @@ use rustix::io::Errno;
 use super::beneath::Folder;
 use super::error::MirrorError;
 use super::interrupted::{self, SEPARATOR};
-use super::lanes;
 use super::layout::{DOCUMENT, TRASH};
 use super::names::Codec;
 use super::publish::Published;
@@ -41,10 +40,15 @@ pub(super) fn is_marked(temporary: &str) -> bool {
 }
 
 /// Brings to the trash what an interrupted run has left in staging on its way there.
-pub(super) fn rescue(ours: &Folder, staging: &Folder, codec: Codec) -> Result<(), MirrorError> {
-    for name in lanes::contents(staging)? {
-        let Some(collection) = collection_of(&name) else { continue };
-        let Ok(Some(folder)) = staging.open(&name) else { continue };
+pub(super) fn rescue(
+    ours: &Folder,
+    staging: &Folder,
+    codec: Codec,
+    names: &[String],
+) -> Result<(), MirrorError> {
+    for name in names {
+        let Some(collection) = collection_of(name) else { continue };
+        let Ok(Some(folder)) = staging.open(name) else { continue };
         // Without a body it is a tombstone that was not published.
         let Some(mut file) = folder.open_file(DOCUMENT)? else { continue };
         let mut text = Vec::new();
@@ -56,7 +60,7 @@ pub(super) fn rescue(ours: &Folder, staging: &Folder, codec: Codec) -> Result<()
             None => "without an id".to_owned(),
         };
         let place = place(ours, collection)?;
-        put(staging, &name, &place, &document)?;
+        put(staging, name, &place, &document)?;
         place.sync()?;
     }
     Ok(())

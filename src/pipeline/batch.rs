@@ -60,6 +60,12 @@ impl Batch {
         held.is_some_and(|held| change.revision.age(held) == Some(Ordering::Less))
     }
 
+    /// About how many bytes it brings to the disk, large attachments apart. Deletions bring none.
+    pub fn room(&self) -> u64 {
+        let written = self.items.iter().filter(|item| !item.change.is_deletion());
+        written.map(|item| item.change.weight() as u64).sum()
+    }
+
     /// Adds a change; an earlier one of the same document is not needed any more.
     pub fn push(&mut self, change: Change, authority: Authority) {
         if let Some(position) = &change.position {

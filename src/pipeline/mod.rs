@@ -30,6 +30,7 @@ mod gather;
 mod prepare;
 mod repair;
 mod report;
+mod room;
 mod settle;
 
 pub use brake::DeletionLimit;
@@ -170,13 +171,15 @@ impl Pipeline {
         /// How often a document may break the whole feed before it is set aside as failed.
         const PATIENCE: usize = 2;
         let mut broken_by: Vec<DocumentId> = Vec::new();
+        let mut again = false;
+        let mut disk = room::Pauses::new(self.options.retry);
         loop {
             let suspects: HashSet<DocumentId> = broken_by
                 .iter()
                 .filter(|id| broken_by.iter().filter(|other| other == id).count() >= PATIENCE)
                 .cloned()
                 .collect();
-            match self.work(stop, suspects).await {
+            match self.work(stop, suspects, std::mem::replace(&mut again, true)).await {
                 Err(PipelineError::Interrupted { document, error }) => {
                     tracing::warn!(
                         collection = %self.collection.name(),
@@ -184,6 +187,12 @@ impl Pipeline {
                         "reading a document broke off, the feed is opened again: {error}",
                     );
                     broken_by.push(document);
+                }
+                Err(error) if error.is_disk() && self.options.mode == Mode::Follow => {
+                    self.wait_for_disk(error, &mut disk, stop).await?;
+                    if stop.is_cancelled() {
+                        return Ok(());
+                    }
                 }
                 ended => return ended,
             }
@@ -205,13 +214,14 @@ impl Pipeline {
         self.failures.all()
     }
 
-    /// One opening of the feed, to its end.
+    /// One opening of the feed, to its end; `again` in the same run.
     async fn work(
         &self,
         stop: &CancellationToken,
         suspects: HashSet<DocumentId>,
+        again: bool,
     ) -> Result<(), PipelineError> {
-        let since = self.since()?;
+        let since = self.since(again)?;
         let doubt = self.doubt()?;
         let (gathered, batches) = mpsc::channel(1);
         let (prepared, settling) = mpsc::channel(1);
@@ -238,12 +248,14 @@ impl Pipeline {
     }
 
     /// Where the feed has to be opened, by what the state and the tree say.
-    fn since(&self) -> Result<Since, PipelineError> {
+    fn since(&self, again: bool) -> Result<Since, PipelineError> {
         let checkpoint = self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
         if let Some(reason) = checkpoint.scanning {
             return Ok(Since::Scan(reason));
         }
-        if self.collection.is_empty()? {
+        // A collection that was new at the start of the run counts as empty to its end.
+        let filled = again && checkpoint.position.is_some();
+        if !filled && self.collection.is_empty()? {
             return Ok(match (checkpoint.position, self.collection.is_new()) {
                 // All its documents are deleted, or it never had any.
                 (Some(position), false) => Since::Position(position),

@@ -76,6 +76,10 @@ impl Pipeline {
     ) -> Result<Prepared, PipelineError> {
         let begun = Timestamp::now();
         let sync = Sync::for_batch(batch.items.len());
+        let room = batch.room();
+        if room > 0 {
+            self.mirror.check_room(room)?;
+        }
         let mut failed = batch.take_failures();
         let mut planned = self.plan(batch.items, false, sync, doubt).await?;
         if !planned.older.is_empty() {
@@ -85,6 +89,11 @@ impl Pipeline {
         }
         if !planned.pending.is_empty() {
             let pending = std::mem::take(&mut planned.pending);
+            let wanted = pending.iter().flat_map(|one| &one.write.fetch);
+            let wanted: u64 = wanted.filter_map(|attachment| attachment.length).sum();
+            if wanted > 0 {
+                self.mirror.check_room(room.saturating_add(wanted))?;
+            }
             let (pending, lost) = self.fetch_branches(pending, suspects).await?;
             failed.extend(lost);
             let fetched = self.fetch(pending, suspects, sync).await?;

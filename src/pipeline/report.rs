@@ -22,7 +22,7 @@ pub enum Phase {
     Scanning,
     /// It is at the source's end and follows it.
     Live,
-    /// The source does not answer; it is tried again.
+    /// The source does not answer, or the disk cannot be written; it is tried again.
     Waiting,
     /// It has caught up and ended.
     CaughtUp,

@@ -14,6 +14,7 @@ mod docs;
 mod environment;
 mod faults;
 mod fixture;
+mod full;
 mod guard;
 mod layers;
 mod live;

@@ -92,7 +92,7 @@ fn what_a_crash_left_on_its_way_to_the_trash_is_brought_there() {
     feed.put("a/b", json!({"n": 1}), &[]);
     keep(&feed.source(), &mirror, &[]);
     // As a removal leaves it, killed after its folder was moved away.
-    let staged = mirror.join(".plainfold/staging/7-~shelf");
+    let staged = mirror.join(".plainfold/staging/0/7-~shelf");
     fs::rename(mirror.join("shelf/a%2Fb"), &staged).unwrap();
     feed.delete("a/b");
     plainfold::mirror(&feed.source(), &mirror).assert_code(0);

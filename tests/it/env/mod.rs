@@ -13,6 +13,7 @@ pub mod plainfold;
 pub mod pouchdb;
 pub mod proxy;
 pub mod random;
+pub mod tiny;
 pub mod tree;
 
 /// After this, what a test waits for will not come. Generous: machines of CI are slow.

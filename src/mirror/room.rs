@@ -1,0 +1,76 @@
+//! A disk that is full, read-only or failing: what stays free on it, and how a mirror goes on after it.
+//! It must not know when to try again.
+
+use std::io::Write;
+use std::sync::PoisonError;
+
+use super::beneath::Folder;
+use super::collection::Collection;
+use super::error::MirrorError;
+use super::trash;
+use super::{Lane, Mirror};
+use super::{interrupted, lanes};
+
+/// Written and removed again to see whether there is room: what a batch needs at the least, with the
+/// state's own files.
+const PROBE: usize = 1024 * 1024;
+
+impl Mirror {
+    /// Whether the reserve stays free when so many bytes more are written.
+    pub fn check_room(&self, bytes: u64) -> Result<(), MirrorError> {
+        if self.reserve == 0 {
+            return Ok(());
+        }
+        let free = self.root.free_bytes()?.saturating_sub(bytes);
+        match free < self.reserve {
+            true => {
+                let path = self.path().to_owned();
+                Err(MirrorError::Reserve { path, free, reserve: self.reserve })
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the disk can be written.
+    pub fn probe(&self) -> Result<(), MirrorError> {
+        self.check_room(PROBE as u64)?;
+        let name = self.temporary_name("", Lane::default());
+        let written = self.write_probe(&name);
+        let removed = self.staging.remove(&name);
+        written.and(removed)
+    }
+
+    fn write_probe(&self, name: &str) -> Result<(), MirrorError> {
+        let mut file = self.staging.create_file(name)?;
+        file.write_all(&[0; PROBE])
+            .and_then(|()| file.sync_all())
+            .map_err(|error| MirrorError::io("write", self.staging.path().join(name), error))
+    }
+}
+
+impl Collection {
+    /// Clears up after a failure, as a start does after a crash: what lies in staging of this
+    /// collection is removed, once it is known which documents were being replaced. Nobody may be at
+    /// work on the collection.
+    pub fn clear_up(&self) -> Result<(), MirrorError> {
+        let mirror = &self.mirror;
+        let names = of_collection(&mirror.staging, &self.encoded)?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        let found = interrupted::find(&mirror.staging)?.remove(&*self.encoded);
+        {
+            let mut known = mirror.interrupted.lock().unwrap_or_else(PoisonError::into_inner);
+            known.entry(self.encoded.to_string()).or_default().extend(found.unwrap_or_default());
+        }
+        trash::rescue(&mirror.ours, &mirror.staging, mirror.format.names, &names)?;
+        names.iter().try_for_each(|name| mirror.staging.remove(name))
+    }
+}
+
+/// The names in staging of what belongs to a collection.
+fn of_collection(staging: &Folder, encoded: &str) -> Result<Vec<String>, MirrorError> {
+    let mut names = lanes::contents(staging)?;
+    names.retain(|name| interrupted::collection_of(name) == Some(encoded));
+    Ok(names)
+}

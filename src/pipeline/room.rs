@@ -1,0 +1,102 @@
+//! Waiting for a disk that is full, read-only or failing, while following: nothing is lost, as the
+//! feed is opened again at the checkpoint. It must not know what is written where.
+
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use super::report::{Phase, Report};
+use super::{Pipeline, PipelineError};
+use crate::source::retry::RetryPolicy;
+
+/// How long to wait before the disk is tried again.
+#[derive(Debug)]
+pub struct Pauses {
+    policy: RetryPolicy,
+    next: Duration,
+    /// What had been done when it failed last.
+    done: u64,
+}
+
+impl Pauses {
+    pub fn new(policy: RetryPolicy) -> Self {
+        Self { policy, next: policy.first, done: 0 }
+    }
+
+    /// Short pauses again, if anything was done since the last failure.
+    fn note_progress(&mut self, report: &Report) {
+        let done = report.documents + report.deletions;
+        if done > self.done {
+            self.next = self.policy.first;
+        }
+        self.done = done;
+    }
+
+    fn next(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (pause * 2).min(self.policy.longest);
+        pause
+    }
+}
+
+impl PipelineError {
+    /// Whether the disk is at fault, so that waiting may mend it.
+    pub fn is_disk(&self) -> bool {
+        match self {
+            Self::Mirror(error) => error.is_disk(),
+            Self::State(error) => error.is_disk(),
+            Self::Source(_) | Self::Task(_) | Self::Interrupted { .. } => false,
+        }
+    }
+}
+
+impl Pipeline {
+    /// Waits until the disk can be written, or `stop`.
+    pub(super) async fn wait_for_disk(
+        &self,
+        error: PipelineError,
+        pauses: &mut Pauses,
+        stop: &CancellationToken,
+    ) -> Result<(), PipelineError> {
+        let collection = self.collection.name();
+        pauses.note_progress(&self.reporter.report());
+        let mut error = error;
+        loop {
+            let pause = pauses.next();
+            let seconds = pause.as_secs_f32();
+            tracing::warn!(%collection, "{error}; the mirror waits, and tries again in {seconds:.1} s");
+            self.reporter.update(|report| {
+                report.phase = Phase::Waiting;
+                report.trouble = Some(error.to_string());
+                report.busy_since = None;
+            });
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(pause) => {}
+            }
+            let pipeline = self.clone();
+            match spawn_blocking(move || pipeline.recover()).await? {
+                Ok(()) => break,
+                Err(again) if again.is_disk() => error = again,
+                Err(other) => return Err(other),
+            }
+        }
+        tracing::info!(%collection, "the disk can be written again");
+        self.reporter.update(|report| report.trouble = None);
+        Ok(())
+    }
+
+    /// Clears up after a failure, and sees whether the disk can be written.
+    fn recover(&self) -> Result<(), PipelineError> {
+        self.collection.clear_up()?;
+        self.mirror.probe()?;
+        if let Some((aside, reason)) = self.checkpoints.recover()? {
+            tracing::warn!(
+                "the state could not be read ({reason}); it was set aside as {} and is rebuilt",
+                aside.display(),
+            );
+        }
+        Ok(())
+    }
+}

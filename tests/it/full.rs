@@ -1,0 +1,149 @@
+//! A disk that is full or read-only: a live mirror waits and goes on by itself, and loses nothing.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::env::feed::FeedFile;
+use crate::env::plainfold::{self, Running, Stream};
+use crate::env::tiny::Tiny;
+use crate::env::{DEADLINE, Place, oracle};
+
+/// A feed of a shelf, whose file is elsewhere.
+struct Shelf {
+    place: Place,
+    feed: FeedFile,
+    next: usize,
+}
+
+impl Shelf {
+    fn new() -> Self {
+        let place = Place::new();
+        let feed = FeedFile::create(place.join("shelf.ndjson"));
+        let mut shelf = Self { place, feed, next: 0 };
+        shelf.put(100);
+        shelf
+    }
+
+    fn put(&mut self, count: usize) {
+        for _ in 0..count {
+            let id = format!("book:{}", self.next);
+            self.feed.put(&id, json!({"filler": "-".repeat(4000)}), &[("note.txt", &[b'x'; 4000])]);
+            self.next += 1;
+        }
+    }
+}
+
+fn only(status: &Value) -> &Value {
+    &status["collections"][0]
+}
+
+fn wait_for_event(tail: &mut Running, id: &str) {
+    tail.wait_for_event(|event| event["documentId"] == id);
+}
+
+/// Waits until the mirror says that it waits for its disk. Gives what it says is wrong.
+fn wait_for_trouble(live: &mut Running, mirror: &Path) -> String {
+    live.wait_for_line(Stream::Stderr, |line| line.contains("the mirror waits"));
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let status = plainfold::status(mirror);
+        let report = only(&status);
+        if report["phase"] == "waiting" {
+            return report["trouble"].as_str().unwrap().to_owned();
+        }
+        assert!(Instant::now() < deadline, "{status:#}");
+    }
+}
+
+#[test]
+fn a_live_mirror_whose_disk_is_full_waits_says_so_and_goes_on_when_there_is_room() {
+    let Some(tiny) = Tiny::mount(24) else { return };
+    let mut shelf = Shelf::new();
+    let mirror = tiny.mirror();
+    let mut live = plainfold::live(&shelf.feed.source(), &mirror);
+    let mut tail = plainfold::tail(&mirror, 0);
+    wait_for_event(&mut tail, "book:99");
+    // How much is left decides which step fails: staging, the state, or something between.
+    for (round, left) in [0, 8, 64, 256, 700].into_iter().enumerate() {
+        tiny.fill(left * 1024);
+        shelf.feed.put("book:3", json!({"round": round, "filler": "+".repeat(50_000)}), &[]);
+        shelf.feed.delete("book:5");
+        shelf.put(200);
+        let position = only(&plainfold::status(&mirror))["position"].clone();
+        let trouble = wait_for_trouble(&mut live, &mirror);
+        assert!(trouble.contains("No space left") || trouble.contains("state"), "{trouble}");
+        assert!(!position.is_null());
+        tiny.empty();
+        wait_for_event(&mut tail, &format!("book:{}", shelf.next - 1));
+        shelf.feed.put("book:5", json!({"round": round}), &[]);
+        wait_for_event(&mut tail, "book:5");
+    }
+    live.terminate();
+    live.wait().assert_code(0);
+    oracle::assert_equals_feed(shelf.feed.path(), &mirror);
+    oracle::assert_clean(&mirror);
+    plainfold::run(["verify".as_ref(), mirror.as_os_str()]).assert_code(0);
+    drop(shelf.place);
+}
+
+#[test]
+fn a_live_mirror_whose_disk_is_read_only_waits_and_goes_on() {
+    let Some(mut tiny) = Tiny::mount(24) else { return };
+    let mut shelf = Shelf::new();
+    let mirror = tiny.mirror();
+    let mut live = plainfold::live(&shelf.feed.source(), &mirror);
+    let mut tail = plainfold::tail(&mirror, 0);
+    wait_for_event(&mut tail, "book:99");
+    // What is open for writing keeps a file system from becoming so: sled's file does.
+    if !tiny.make_read_only() {
+        eprintln!("skipped: the file system cannot be made read-only while it is written to");
+        return;
+    }
+    shelf.put(1);
+    let trouble = wait_for_trouble(&mut live, &mirror);
+    assert!(trouble.contains("Read-only"), "{trouble}");
+    tiny.make_writable();
+    wait_for_event(&mut tail, "book:100");
+    live.terminate();
+    live.wait().assert_code(0);
+    oracle::assert_equals_feed(shelf.feed.path(), &mirror);
+}
+
+#[test]
+fn a_reserve_stays_free_and_a_catch_up_ends_at_once() {
+    let Some(tiny) = Tiny::mount(24) else { return };
+    let mut shelf = Shelf::new();
+    let (source, mirror) = (shelf.feed.source(), tiny.mirror());
+    plainfold::mirror(&source, &mirror).assert_code(0);
+    shelf.put(10);
+    let reserving = |size: &str| {
+        plainfold::run(["mirror", &source, mirror.to_str().unwrap(), "--reserve", size])
+    };
+    let ended = reserving("1GiB").assert_code(5);
+    assert!(ended.stderr.contains("to stay free"), "{ended}");
+    assert!(!mirror.join("shelf/book%3A100").exists());
+    reserving("1MiB").assert_code(0);
+    oracle::assert_equals_feed(shelf.feed.path(), &mirror);
+}
+
+#[test]
+fn without_any_room_a_catch_up_ends_and_status_says_why_nothing_is_known() {
+    let Some(tiny) = Tiny::mount(24) else { return };
+    let mut shelf = Shelf::new();
+    let (source, mirror) = (shelf.feed.source(), tiny.mirror());
+    plainfold::mirror(&source, &mirror).assert_code(0);
+    tiny.fill(0);
+    shelf.put(10);
+    plainfold::mirror(&source, &mirror).assert_code(5);
+    let said = plainfold::run(["status".as_ref(), mirror.as_os_str()]).assert_code(5);
+    assert!(said.stdout.contains("No space left") && said.stdout.contains("make room"), "{said}");
+    let json = ["status".as_ref(), mirror.as_os_str(), "--format=json".as_ref()];
+    let json = plainfold::run(json).assert_code(5).stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert!(json["running"] == false && json["trouble"].is_string(), "{json:#}");
+    tiny.empty();
+    plainfold::mirror(&source, &mirror).assert_code(0);
+    oracle::assert_equals_feed(shelf.feed.path(), &mirror);
+}
