@@ -3,6 +3,8 @@
 
     oracle.py server URL-OF-DATABASE MIRROR/COLLECTION   compare with a server, as it is now
     oracle.py feed FILE.ndjson MIRROR                    compare with a recorded feed's final state
+    oracle.py between FILE.ndjson ROWS MIRROR...         each document as the first ROWS rows left it, or
+                                                         as a later row made it, and whole
     oracle.py reader MIRROR STOP-FILE                    read like an outsider until STOP-FILE exists
     oracle.py clean MIRROR                               look for temporary and foreign files
     oracle.py equal URL URL [--leaves] [--security]      compare two databases: winners; with --leaves also
@@ -391,9 +393,14 @@ def compare_with_server(url, collection):
 
 def final_state(feed):
     """`{collection: ({id: raw body text}, {deleted ids})}` after a feed's last row."""
+    return state_after(feed, read(feed).split(b"\n"))
+
+
+def state_after(feed, lines):
+    """The same after these of its rows."""
     stem = os.path.splitext(os.path.basename(feed))[0]
     state = {}
-    for line in read(feed).split(b"\n"):
+    for line in lines:
         try:
             text = line.decode("utf-8")
             spans = {key: (start, end) for key, start, end in members(text)}
@@ -411,6 +418,52 @@ def final_state(feed):
             start, end = spans["doc"]
             live[row["id"]] = text[start:end]
     return state
+
+
+def versions(feed, rows):
+    """`{collection: {id: [raw body text or None]}}`: what a document may be once the first `rows` rows are
+    durable. None is no document."""
+    lines = read(feed).split(b"\n")
+    durable = state_after(feed, lines[:rows])
+    allowed = {name: {true_id: [raw] for true_id, raw in live.items()} for name, (live, _) in durable.items()}
+    for line in lines[rows:]:
+        for name, (live, gone) in state_after(feed, [line]).items():
+            of_collection = allowed.setdefault(name, {})
+            for true_id, raw in [*live.items(), *((true_id, None) for true_id in gone)]:
+                of_collection.setdefault(true_id, [None]).append(raw)
+    return allowed
+
+
+def fits_one(true_id, bodies, held, directory):
+    """The faults of the version that a document is most like; none if it is one of them."""
+    found = []
+    for raw in bodies:
+        faults = []
+        wanted = compare_body(true_id, raw, held.text.decode("utf-8"), directory, faults)
+        compare_attachments(true_id, wanted, held.attachments, faults)
+        found.append(faults)
+    return min(found, key=len, default=[f"{true_id!r}: extra document"])
+
+
+def compare_with_versions(feed, rows, *mirrors):
+    faults, documents = [], 0
+    allowed = versions(feed, int(rows))
+    directory = os.path.dirname(os.path.abspath(feed))
+    for mirror in mirrors:
+        found = []
+        folders = collections_of(os.fsencode(mirror), found)
+        found.extend(f"extra collection {name!r}" for name in folders if name not in allowed)
+        for name, of_collection in allowed.items():
+            held = held_documents(folders[name], found) if name in folders else {}
+            documents += len(held)
+            for true_id, bodies in of_collection.items():
+                if true_id not in held and None not in bodies:
+                    found.append(f"{true_id!r}: lost")
+            for true_id, document in held.items():
+                bodies = [raw for raw in of_collection.get(true_id, []) if raw is not None]
+                found.extend(fits_one(true_id, bodies, document, directory))
+        faults.extend(f"{mirror}: {fault}" for fault in found)
+    return faults, f"old or new: {documents} documents in {len(mirrors)} mirrors"
 
 
 def split_body(text):
@@ -692,10 +745,12 @@ def compare_databases(left, right, *options):
 COMMANDS = {
     "server": compare_with_server,
     "feed": compare_with_feed,
+    "between": compare_with_versions,
     "reader": read_beside,
     "clean": look_for_leftovers,
     "equal": compare_databases,
 }
+COUNTS = {"clean": (2, 2), "between": (4, sys.maxsize)}
 OPTIONS = {"equal": {"--leaves", "--security"}}
 
 
@@ -705,7 +760,8 @@ def main(arguments):
     command = COMMANDS.get(arguments[0]) if arguments else None
     options = {argument for argument in arguments if argument.startswith("--")}
     count = len(arguments) - len(options)
-    if command is None or count != (2 if arguments[0] == "clean" else 3) or options - OPTIONS.get(arguments[0], set()):
+    least, most = COUNTS.get(arguments[0], (3, 3)) if arguments else (0, 0)
+    if command is None or not least <= count <= most or options - OPTIONS.get(arguments[0], set()):
         print(__doc__, file=sys.stderr)
         return 2
     try:

@@ -274,6 +274,55 @@ class ServerCase(AnyComparison, Case):
         self.assertEqual(self.ask("server", self.url + "-missing", self.mirror / "books")[0], 2)
 
 
+class BetweenCase(Case):
+    """One row is durable: `isbn:1`. The others change it, and bring `a/b`."""
+
+    def setUp(self):
+        super().setUp()
+        self.feed = self.directory / "books.ndjson"
+        noted = NOTED % json.dumps({"n/1.txt": {**STUB, "data": base64.b64encode(NOTE).decode()}})
+        self.newer = PLAIN.replace("1-a", "2-a")
+        rows = [("isbn:1", "1-a", PLAIN), ("isbn:1", "2-a", self.newer), ("a/b", "2-b", noted)]
+        row = '{"seq":%d,"id":"%s","changes":[{"rev":"%s"}],"doc":%s}\n'
+        text = "".join(row % (seq, *one) for seq, one in enumerate(rows, 1))
+        self.feed.write_text(text + '{"seq":4,"id":"a/b","changes":[{"rev":"3-c"}],"deleted":true}\n')
+
+    def verdict(self, rows=1):
+        return self.ask("between", self.feed, rows, self.mirror)
+
+    def test_old_and_new_are_both_right(self):
+        self.assert_equal("old or new: 2 documents in 1 mirrors")
+        self.write("books/isbn%3A1/document.json", self.newer + "\n")
+        shutil.rmtree(self.mirror / "books/a%2Fb")
+        self.assert_equal("old or new: 1 documents in 1 mirrors")
+        self.assertEqual(self.verdict(4)[0], 0)
+
+    def test_old_is_wrong_where_the_new_is_durable(self):
+        code, text = self.verdict(2)
+        self.assertEqual(code, 1)
+        self.assertIn("'isbn:1': the body differs", text)
+
+    def test_a_lost_document(self):
+        shutil.rmtree(self.mirror / "books/isbn%3A1")
+        self.assert_fault("'isbn:1': lost")
+
+    def test_an_empty_body(self):
+        self.write("books/isbn%3A1/document.json", "")
+        self.assert_fault("not JSON")
+
+    def test_a_missing_attachment(self):
+        shutil.rmtree(self.mirror / "books/a%2Fb/attachments")
+        self.assert_fault("'n/1.txt' is missing")
+
+    def test_a_torn_attachment(self):
+        self.write("books/a%2Fb/attachments/n%2F1.txt", NOTE[:3])
+        self.assert_fault("3 other bytes")
+
+    def test_a_document_that_never_was(self):
+        self.write("books/x/document.json", '{"_id":"x"}\n')
+        self.assert_fault("'x': extra document")
+
+
 class CleanCase(Case):
     def verdict(self):
         return self.ask("clean", self.mirror)
