@@ -52,4 +52,5 @@ pub mod mirror;
 pub mod pipeline;
 pub mod restore;
 pub mod source;
+mod trial;
 pub mod verify;

@@ -18,6 +18,7 @@ use sled::Transactional as _;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
 use crate::document::{CollectionName, DocumentId, Kept, Position, Revision};
+use crate::trial;
 
 mod held;
 mod journal;
@@ -373,7 +374,9 @@ impl Turn<'_> {
                 }
             })?;
         store.journal.trim().map_err(|error| state.failed(error))?;
+        trial::pass("flush");
         state.flush()?;
+        trial::committed(&state.path);
         Ok(more)
     }
 

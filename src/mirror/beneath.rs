@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::error::MirrorError;
+use crate::trial::{self, Reach};
 
 /// Folders and files of a mirror are readable by others, as the umask allows: it is a backup that
 /// people look into.
@@ -78,7 +79,10 @@ impl Folder {
     /// Opens the folder `name`, creating it if need be; says whether it was created.
     pub fn open_or_create(&self, name: &str) -> Result<(Self, bool), MirrorError> {
         let created = match rustix::fs::mkdirat(&self.fd, name, FOLDER_MODE) {
-            Ok(()) => true,
+            Ok(()) => {
+                trial::made(&self.fd, name);
+                true
+            }
             Err(Errno::EXIST) => false,
             Err(error) => return Err(self.error("create", name, error)),
         };
@@ -91,6 +95,7 @@ impl Folder {
     /// Creates the folder `name`, which must not exist.
     pub fn create(&self, name: &str) -> Result<(), MirrorError> {
         rustix::fs::mkdirat(&self.fd, name, FOLDER_MODE)
+            .inspect(|()| trial::made(&self.fd, name))
             .map_err(|error| self.error("create", name, error))
     }
 
@@ -126,6 +131,7 @@ impl Folder {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&self.fd, name, flags, FILE_MODE)
+            .inspect(|_| trial::made(&self.fd, name))
             .map(File::from)
             .map_err(|error| self.error("create", name, error))
     }
@@ -133,21 +139,25 @@ impl Folder {
     /// Renames `name` to `new_name` in `to`, replacing a file that has that name.
     pub fn rename(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
         rustix::fs::renameat(&self.fd, name, &to.fd, new_name)
+            .inspect(|()| trial::renamed(&self.fd, name, &to.fd, new_name))
     }
 
     /// Renames `name` to `new_name` in `to`, failing with `EXIST` where something has that name.
     pub fn rename_new(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
         rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE)
+            .inspect(|()| trial::renamed(&self.fd, name, &to.fd, new_name))
     }
 
     /// Swaps `name` with `other_name` in `other` in one step.
     pub fn exchange(&self, name: &str, other: &Folder, other_name: &str) -> Result<(), Errno> {
         rustix::fs::renameat_with(&self.fd, name, &other.fd, other_name, RenameFlags::EXCHANGE)
+            .inspect(|()| trial::exchanged(&self.fd, name, &other.fd, other_name))
     }
 
     /// Gives the file `name` of this folder a second name in `to`.
     pub fn link(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
         rustix::fs::linkat(&self.fd, name, &to.fd, new_name, AtFlags::empty())
+            .inspect(|()| trial::linked(&self.fd, name, &to.fd, new_name))
     }
 
     /// How many bytes the file system that holds this folder has left for us.
@@ -159,19 +169,20 @@ impl Folder {
 
     /// Makes the names in this folder durable.
     pub fn sync(&self) -> Result<(), MirrorError> {
-        rustix::fs::fsync(&self.fd).map_err(|error| MirrorError::io("sync", &self.path, error))
+        trial::synced(&self.fd, Reach::Itself, || rustix::fs::fsync(&self.fd))
+            .map_err(|error| MirrorError::io("sync", &self.path, error))
     }
 
     /// Makes the whole file system that holds this folder durable.
     pub fn sync_file_system(&self) -> Result<(), MirrorError> {
-        rustix::fs::syncfs(&self.fd)
+        trial::synced(&self.fd, Reach::FileSystem, || rustix::fs::syncfs(&self.fd))
             .map_err(|error| MirrorError::io("sync the file system of", &self.path, error))
     }
 
     /// Removes `name`, be it a file, a link (never what it points to) or a folder with all in it.
     /// Nothing there is fine.
     pub fn remove(&self, name: &str) -> Result<(), MirrorError> {
-        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+        match self.unlink(name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
             // Linux says EISDIR, POSIX says EPERM.
             Err(Errno::ISDIR | Errno::PERM) => {}
@@ -180,7 +191,7 @@ impl Folder {
         if let Some(folder) = self.open(name)? {
             folder.clear()?;
         }
-        match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+        match self.unlink(name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(self.error("remove", name, error)),
         }
@@ -200,9 +211,13 @@ impl Folder {
         Ok(())
     }
 
+    fn unlink(&self, name: &str, flags: AtFlags) -> Result<(), Errno> {
+        rustix::fs::unlinkat(&self.fd, name, flags).inspect(|()| trial::removed(&self.fd, name))
+    }
+
     /// Removes the folder `name` if there is nothing in it; says whether it did.
     pub fn remove_empty(&self, name: &str) -> Result<bool, MirrorError> {
-        match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+        match self.unlink(name, AtFlags::REMOVEDIR) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(false),
             Err(error) => Err(self.error("remove", name, error)),
@@ -262,6 +277,11 @@ impl Folder {
     }
 }
 
+/// Makes the bytes of a file durable.
+pub fn sync_file(file: &File) -> io::Result<()> {
+    trial::synced(file, Reach::Itself, || file.sync_all())
+}
+
 /// Writes all of `parts` one after the other, in one call where the system allows.
 pub fn write_all(file: &mut File, parts: [&[u8]; 2]) -> io::Result<()> {
     let mut slices = [IoSlice::new(parts[0]), IoSlice::new(parts[1])];
@@ -274,6 +294,7 @@ pub fn write_all(file: &mut File, parts: [&[u8]; 2]) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
+    parts.iter().for_each(|part| trial::written(&*file, part));
     file.flush()
 }
 

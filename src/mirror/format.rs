@@ -1,12 +1,12 @@
 //! The `.plainfold` folder: created in an empty directory, recognised in a mirror, refused anywhere
 //! else.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::beneath::Folder;
+use super::beneath::{Folder, sync_file, write_all};
 use super::error::MirrorError;
 use super::layout::{FORMAT, OURS};
 use super::names::Codec;
@@ -116,8 +116,8 @@ pub fn write<T: Serialize>(folder: &Folder, name: &str, value: &T) -> Result<(),
     let mut file = folder.create_file(&temporary)?;
     let mut text = serde_json::to_string_pretty(value).map_err(|error| failed(error.into()))?;
     text.push('\n');
-    file.write_all(text.as_bytes()).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
+    write_all(&mut file, [text.as_bytes(), b""]).map_err(failed)?;
+    sync_file(&file).map_err(failed)?;
     folder
         .rename(&temporary, folder, name)
         .map_err(|error| folder.error("rename", &temporary, error))?;

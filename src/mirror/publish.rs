@@ -11,6 +11,7 @@ use super::stage::{Staged, Step};
 use super::sync::Sync;
 use super::trash;
 use super::{Lane, Mirror};
+use crate::trial;
 
 /// A change that readers of the tree can see.
 #[derive(Debug)]
@@ -134,6 +135,7 @@ impl Mirror {
             self.discard(published.clone())?;
         }
         for name in published.into_iter().filter_map(|published| published.replaced.as_deref()) {
+            trial::pass("dispose");
             // Nothing is left there of what is in the trash.
             self.staging.remove(name)?;
         }

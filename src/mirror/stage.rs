@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -21,6 +21,7 @@ use super::pretty::pretty;
 use super::sync::Sync;
 use super::{JsonStyle, Lane, Mirror};
 use crate::document::{Branch, Document};
+use crate::trial;
 
 /// The extended attribute that holds the BLAKE3 of the bytes that we wrote: 32 bytes, raw, so that
 /// it fits into an ext4 inode.
@@ -306,6 +307,7 @@ impl Mirror {
         let body = self.laid_out(text);
         let mut hasher = blake3::Hasher::new();
         hasher.update(&body).update(b"\n");
+        trial::pass("stage-text");
         let mut file = self.staging.create_file(name)?;
         let failed = |error| MirrorError::io("write", self.staging.path().join(name), error);
         write_all(&mut file, [&body, b"\n"]).map_err(failed)?;
@@ -372,7 +374,7 @@ impl BlobWriter {
     pub fn write(&mut self, piece: &[u8]) -> Result<(), MirrorError> {
         self.hasher.update(piece);
         self.blob.length += piece.len() as u64;
-        self.file.write_all(piece).map_err(|error| self.failed(error))
+        write_all(&mut self.file, [piece, b""]).map_err(|error| self.failed(error))
     }
 
     /// All pieces are written.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 
 use super::Mirror;
+use super::beneath::sync_file;
 use super::collection::Collection;
 use super::error::MirrorError;
 use super::publish::Published;
@@ -28,7 +29,7 @@ impl Sync {
 
     /// Makes a file durable, if files are synced one by one.
     pub(super) fn file(self, file: &File) -> io::Result<()> {
-        if self == Self::Each { file.sync_all() } else { Ok(()) }
+        if self == Self::Each { sync_file(file) } else { Ok(()) }
     }
 }
 

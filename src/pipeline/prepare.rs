@@ -18,6 +18,7 @@ use crate::mirror::{
 };
 use crate::source::retry::attempts;
 use crate::source::{Reading, SourceError};
+use crate::trial;
 
 /// A batch whose files are staged.
 #[derive(Debug)]
@@ -279,7 +280,9 @@ fn stage(
     lane: Lane,
 ) -> Result<(Meta, Staged), MirrorError> {
     let Pending { change, write, material } = pending;
+    trial::pass("stage");
     let staged = collection.stage(&change.document(), write, material, sync, lane)?;
+    trial::pass("staged");
     Ok((Meta::of(change), staged))
 }
 

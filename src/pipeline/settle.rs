@@ -21,6 +21,7 @@ use crate::checkpoint::{Checkpoint, Commit, Failure, HeldBack, Record};
 use crate::document::{DocumentId, Position, Revision};
 use crate::event::WriteEvent;
 use crate::mirror::{MirrorError, Plan, Published, Staged, Sync};
+use crate::trial;
 
 /// Removals after a scan are made durable so many at a time.
 const REMOVALS: usize = 1_000;
@@ -191,12 +192,19 @@ impl Settler {
     /// Steps 2 to 4 of the durable order.
     fn publish(&self, staged: Vec<Staged>, sync: Sync) -> Result<Vec<Published>, MirrorError> {
         let (mirror, collection) = (&self.pipeline.mirror, &self.pipeline.collection);
+        trial::pass("sync");
         mirror.sync_staged(&staged, sync)?;
+        trial::pass("synced");
         let published: Vec<_> = staged
             .into_iter()
-            .map(|staged| collection.publish(staged, sync))
+            .map(|staged| {
+                trial::pass("publish");
+                collection.publish(staged, sync)
+            })
             .collect::<Result<_, _>>()?;
+        trial::pass("published");
         mirror.sync_published(collection, &published, sync)?;
+        trial::pass("published-synced");
         Ok(published)
     }
 
@@ -227,11 +235,14 @@ impl Settler {
             text: serde_json::to_string(event).unwrap_or_default(),
         };
         let records: Vec<Record> = events.iter().map(record).collect();
+        trial::pass("commit");
         let more = turn.commit(name, &commit, &records)?;
+        trial::pass("committed");
         for event in events {
             pipeline.events.send(event);
         }
         drop(turn);
+        trial::pass("told");
         self.checkpoint = commit.checkpoint;
         let failures = pipeline.failures.count();
         let (held, braked) = pipeline.brake.note_held(more);

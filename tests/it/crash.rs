@@ -29,7 +29,7 @@ fn append_rows(feed: &mut FeedFile, count: u64, chance: &mut Random) {
         let id = format!("book:{}", chance.below(DOCUMENTS));
         let body = json!({"n": chance.next(), "filler": "x".repeat(chance.below(900) as usize)});
         match chance.below(9) {
-            0 => feed.delete(&id),
+            0 => drop(feed.delete(&id)),
             1..=3 => {
                 let length = chance.below(3_000) as usize + 1;
                 let [first, second] = [chance.bytes(length), chance.bytes(length / 2)];

@@ -51,7 +51,7 @@ impl Planted {
             &|feed| drop(feed.put("book", json!({"n": 2}), &[("note.txt", b"second")])),
             &|feed| drop(feed.put("book", json!({"n": 3}), &[("other.txt", b"third")])),
             &|feed| drop(feed.put("new", json!({}), &[("note.txt", b"new")])),
-            &|feed| feed.delete("book"),
+            &|feed| drop(feed.delete("book")),
         ];
         for (number, change) in changes.iter().enumerate() {
             change(&mut self.feed);

@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 
 /// Each module, and the modules that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
+    ("trial", &[]),
     ("document", &[]),
     ("client", &["document"]),
     ("event", &["document"]),
     ("source", &["document", "client"]),
-    ("mirror", &["document"]),
-    ("checkpoint", &["document"]),
-    ("pipeline", &["document", "event", "source", "mirror", "checkpoint"]),
+    ("mirror", &["trial", "document"]),
+    ("checkpoint", &["trial", "document"]),
+    ("pipeline", &["trial", "document", "event", "source", "mirror", "checkpoint"]),
     ("verify", &["document", "source", "mirror"]),
     ("restore", &["document", "client", "mirror"]),
     ("agent", &["document", "event", "source", "mirror", "checkpoint", "pipeline"]),

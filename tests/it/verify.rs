@@ -271,7 +271,7 @@ fn a_mirror_at_work_gives_no_false_alarm() {
         for number in 0..100 {
             let id = format!("book:{number}");
             match (number + round) % 5 {
-                0 => feed.delete(&id),
+                0 => drop(feed.delete(&id)),
                 1 => drop(feed.put(&id, json!({"round": round}), &[])),
                 _ => {
                     let text = attachment(round);

@@ -54,14 +54,15 @@ impl FeedFile {
         rev
     }
 
-    /// Appends a deletion.
-    pub fn delete(&mut self, id: &str) {
+    /// Appends a deletion. Gives the revision.
+    pub fn delete(&mut self, id: &str) -> String {
         let rev = self.next_revision(id);
         let doc = json!({"_id": id, "_rev": rev, "_deleted": true});
         let changes = json!([{"rev": rev}]);
         self.row(
             &json!({"seq": self.seq, "id": id, "changes": changes, "deleted": true, "doc": doc}),
         );
+        rev
     }
 
     /// Appends bytes as they are.

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub mod crashing;
 pub mod feed;
 pub mod http;
 pub mod oracle;

@@ -16,6 +16,13 @@ pub fn assert_equals_feed(feed: &Path, mirror: &Path) -> String {
     says_yes(oracle().arg("feed").arg(feed).arg(mirror))
 }
 
+/// Asserts that every document of mirrors is as the first `rows` rows of a feed left it, or as a later
+/// row made it, and whole.
+pub fn assert_old_or_new<P: AsRef<Path>>(feed: &Path, rows: usize, mirrors: &[P]) -> String {
+    let mirrors = mirrors.iter().map(AsRef::as_ref);
+    says_yes(oracle().arg("between").arg(feed).arg(rows.to_string()).args(mirrors))
+}
+
 /// Asserts that no temporary or foreign file stands in a mirror.
 pub fn assert_clean(mirror: &Path) -> String {
     says_yes(oracle().arg("clean").arg(mirror))

@@ -63,6 +63,11 @@ pub fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Outcome {
     spawn(arguments).wait()
 }
 
+/// Runs a command of [`command_of`] to its end.
+pub fn run_command(command: Command) -> Outcome {
+    Running::start(command).wait()
+}
+
 /// `plainfold mirror <source> <mirror>`, to its end.
 pub fn mirror(source: &str, mirror: &Path) -> Outcome {
     run([OsStr::new("mirror"), source.as_ref(), mirror.as_ref()])
@@ -113,6 +118,12 @@ pub fn tail(mirror: &Path, since: u64) -> Running {
     spawn(tail_arguments(mirror, since))
 }
 
+/// The write events in the journal of a mirror that nobody works on, after number `since`.
+pub fn journal(mirror: &Path, since: u64) -> Vec<Value> {
+    let outcome = run(tail_arguments(mirror, since)).assert_code(0);
+    outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 fn tail_arguments(mirror: &Path, since: u64) -> [OsString; 4] {
     ["tail".into(), mirror.into(), "--since".into(), since.to_string().into()]
 }
@@ -124,7 +135,15 @@ fn started(mut command: Command) -> Child {
 
 /// The binary with nothing of the test's environment that could change what it does.
 fn command<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_plainfold"));
+    command_of(Path::new(env!("CARGO_BIN_EXE_plainfold")), arguments)
+}
+
+/// The same of another build.
+pub fn command_of<S: AsRef<OsStr>>(
+    program: &Path,
+    arguments: impl IntoIterator<Item = S>,
+) -> Command {
+    let mut command = Command::new(program);
     command.args(arguments);
     for variable in [
         "NOTIFY_SOCKET",

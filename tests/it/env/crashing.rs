@@ -1,0 +1,69 @@
+//! Plainfold built with its failpoints, so that it aborts where a test wants it, and with its recorder.
+
+use std::ffi::OsStr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use super::plainfold::{self, Outcome};
+use super::root;
+
+/// `abort()` ends a process by this signal.
+const SIGABRT: i32 = 6;
+
+/// The program, built once. All that it depends on has been built for the tests; only Plainfold itself is
+/// compiled a second time.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--locked", "--features", "failpoints", "--example", "crashing"]);
+        cargo.arg("--message-format=json").current_dir(root()).stderr(Stdio::inherit());
+        let output = cargo.output().expect("cargo runs");
+        assert!(output.status.success(), "Plainfold with failpoints cannot be built");
+        let messages = String::from_utf8_lossy(&output.stdout).into_owned();
+        let executable = |line: &str| {
+            let message: Value = serde_json::from_str(line).ok()?;
+            Some(PathBuf::from(message["executable"].as_str()?))
+        };
+        messages.lines().find_map(executable).expect("cargo names the program")
+    })
+}
+
+/// Runs to its end, or up to the passing of `point` that follows `passings` others.
+pub fn run_to<S: AsRef<OsStr>>(
+    point: &str,
+    passings: u64,
+    arguments: impl IntoIterator<Item = S>,
+) -> Outcome {
+    let mut command = plainfold::command_of(program(), arguments);
+    // The crate `fail` takes no count of zero.
+    let skip = if passings > 0 { format!("{passings}*off->") } else { String::new() };
+    command.env("FAILPOINTS", format!("{point}={skip}return"));
+    plainfold::run_command(command)
+}
+
+/// Runs to its end and records in the file `record` what is done to the file system.
+pub fn run_recorded<S: AsRef<OsStr>>(
+    record: &Path,
+    arguments: impl IntoIterator<Item = S>,
+) -> Outcome {
+    let mut command = plainfold::command_of(program(), arguments);
+    command.env("PLAINFOLD_RECORD", record);
+    plainfold::run_command(command)
+}
+
+/// Whether the run has aborted at this point. Fails if it has ended badly in any other way.
+#[track_caller]
+pub fn aborted_at(point: &str, outcome: Outcome) -> bool {
+    if outcome.status.code() == Some(0) {
+        return false;
+    }
+    let said = format!("aborted at the failpoint `{point}`");
+    let meant = outcome.status.signal() == Some(SIGABRT) && outcome.stderr.contains(&said);
+    assert!(meant, "it ended otherwise than at `{point}`: {outcome}");
+    true
+}

@@ -1,0 +1,157 @@
+//! An abort before, in and after each durable step: every document is at its old or its new version, none
+//! is lost, and every change is told of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::env::feed::FeedFile;
+use crate::env::random::Random;
+use crate::env::{Place, crashing, oracle, plainfold};
+
+/// The points, in the order in which a batch passes them. Each is passed before what it is named after,
+/// but for those that are named after what is done.
+const POINTS: [&str; 13] = [
+    "stage",
+    "stage-text",
+    "staged",
+    "sync",
+    "synced",
+    "publish",
+    "published",
+    "published-synced",
+    "commit",
+    "flush",
+    "committed",
+    "told",
+    "dispose",
+];
+
+/// How often the process is aborted at each point.
+const ROUNDS: usize = 3;
+
+/// How many documents the feed speaks of.
+const DOCUMENTS: u64 = 80;
+
+/// A feed, and what its rows leave in the end: the last revision of each document, and whether that
+/// is a deletion.
+struct Feed {
+    file: FeedFile,
+    rows: usize,
+    last: BTreeMap<String, (String, bool)>,
+}
+
+impl Feed {
+    /// Appends rows of all kinds: new documents, other bodies, other attachments, deletions, for some
+    /// of [`DOCUMENTS`] ids. One is always there and gets another attachment. Gives the ids.
+    fn append(&mut self, count: usize, chance: &mut Random) -> BTreeSet<String> {
+        let bytes = chance.bytes(500);
+        let revision = self.file.put("always", json!({}), &[("scan.bin", &bytes)]);
+        self.rows += 1;
+        self.last.insert("always".to_owned(), (revision, false));
+        let mut touched = BTreeSet::from(["always".to_owned()]);
+        for _ in 0..count {
+            let id = format!("book:{}", chance.below(DOCUMENTS));
+            let body = json!({"n": chance.next(), "text": "x".repeat(chance.below(400) as usize)});
+            let deleted = chance.below(4) == 0;
+            let revision = match chance.below(5) {
+                _ if deleted => self.file.delete(&id),
+                0 | 1 => self.file.put(&id, body, &[]),
+                2 => self.file.put(&id, body, &[("same.txt", b"always the same")]),
+                _ => {
+                    let length = chance.below(2_000) as usize + 1;
+                    let bytes = chance.bytes(length);
+                    let same: (&str, &[u8]) = ("same.txt", b"always the same");
+                    self.file.put(&id, body, &[same, ("scan 1.bin", &bytes)])
+                }
+            };
+            self.rows += 1;
+            self.last.insert(id.clone(), (revision, deleted));
+            touched.insert(id);
+        }
+        touched
+    }
+}
+
+/// What a mirror held when all was well.
+struct Before {
+    rows: usize,
+    event: u64,
+    alive: BTreeSet<String>,
+}
+
+impl Before {
+    fn of(feed: &Feed, mirror: &Path) -> Self {
+        let event = plainfold::journal(mirror, 0).iter().map(number).max().unwrap_or(0);
+        let alive = feed.last.iter().filter(|(_, (_, deleted))| !deleted);
+        Self { rows: feed.rows, event, alive: alive.map(|(id, _)| id.clone()).collect() }
+    }
+
+    /// Asserts that the newest change of each of these documents has been told of since, unless a
+    /// document was not there before and is not there now; and that no number has come twice.
+    fn assert_told(&self, feed: &Feed, ids: &BTreeSet<String>, mirror: &Path) {
+        let events = plainfold::journal(mirror, self.event);
+        let numbers: Vec<u64> = events.iter().map(number).collect();
+        assert!(numbers.is_sorted_by(|one, other| one < other), "{numbers:?}");
+        for id in ids {
+            let (revision, deleted) = &feed.last[id];
+            let tells = |event: &Value| {
+                event["documentId"] == **id
+                    && event["deleted"] == *deleted
+                    && event["revision"] == **revision
+            };
+            let nobody_saw_it = *deleted && !self.alive.contains(id);
+            assert!(nobody_saw_it || events.iter().any(tells), "nothing tells of {id} {revision}");
+        }
+    }
+}
+
+fn number(event: &Value) -> u64 {
+    event["event"].as_u64().unwrap()
+}
+
+#[test]
+fn an_abort_at_any_step_tears_nothing_loses_nothing_and_hides_nothing() {
+    let place = Place::new();
+    let mirror = place.mirror();
+    let mut chance = Random::from_environment();
+    let file = FeedFile::create(place.join("shelf.ndjson"));
+    let mut feed = Feed { file, rows: 0, last: BTreeMap::new() };
+    feed.append(40, &mut chance);
+    let source = feed.file.source();
+    plainfold::mirror(&source, &mirror).assert_code(0);
+    let arguments = ["mirror", &source, mirror.to_str().unwrap()];
+    let mut again = 0;
+    for round in 0..ROUNDS {
+        for point in POINTS {
+            // The first passing is always reached; of a later one there may be none.
+            for passings in [chance.below(6), 0] {
+                let before = Before::of(&feed, &mirror);
+                // Few enough to be synced one by one, or enough to be synced together.
+                let rows = [5, 40, 150][round % 3] + chance.below(3) as usize;
+                let touched = feed.append(rows, &mut chance);
+                let outcome = crashing::run_to(point, passings, arguments);
+                let aborted = crashing::aborted_at(point, outcome);
+                assert!(aborted || passings > 0, "{point} was not passed");
+                oracle::assert_old_or_new(feed.file.path(), before.rows, &[&mirror]);
+                if aborted && chance.below(2) == 0 {
+                    // What mends it may be aborted too.
+                    let other = POINTS[chance.below(POINTS.len() as u64) as usize];
+                    let outcome = crashing::run_to(other, chance.below(4), arguments);
+                    eprintln!("{point} after {passings}, then {other}: {}", outcome.status);
+                    again += usize::from(crashing::aborted_at(other, outcome));
+                    oracle::assert_old_or_new(feed.file.path(), before.rows, &[&mirror]);
+                }
+                plainfold::mirror(&source, &mirror).assert_code(0);
+                oracle::assert_equals_feed(feed.file.path(), &mirror);
+                before.assert_told(&feed, &touched, &mirror);
+                if aborted {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(again > 0, "no abort came while an earlier one was mended");
+    oracle::assert_clean(&mirror);
+}
