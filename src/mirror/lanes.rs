@@ -33,14 +33,8 @@ impl Lane {
     }
 }
 
-/// Empties staging, and makes its folders.
+/// Makes the folders that are not there.
 pub(super) fn lay(staging: &Folder) -> Result<(), MirrorError> {
-    for name in staging.names()? {
-        match LANES.contains(&name.as_str()).then(|| staging.open(&name)).transpose()?.flatten() {
-            Some(lane) => lane.clear()?,
-            None => staging.remove(&name)?,
-        }
-    }
     for lane in LANES {
         staging.open_or_create(lane)?;
     }

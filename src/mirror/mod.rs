@@ -121,7 +121,8 @@ pub struct Mirror {
 
 impl Mirror {
     /// Opens the mirror in `path`, or creates one in a new or empty directory, and takes its lock.
-    /// What an interrupted run left in staging is removed.
+    /// What an interrupted run left in staging is removed, but for removed documents of which nobody was
+    /// told yet.
     pub fn open(
         path: &Path,
         options: &MirrorOptions,
@@ -151,8 +152,7 @@ impl Mirror {
         let format = format::read_or_create(root.path(), &ours, options.names)?;
         let (staging, _) = ours.open_or_create(layout::STAGING)?;
         let (collections, _) = ours.open_or_create(layout::COLLECTIONS)?;
-        let interrupted = interrupted::find(&staging)?;
-        trash::rescue(&ours, &staging, format.names, &lanes::contents(&staging)?)?;
+        let (interrupted, next_name) = interrupted::sweep(&staging)?;
         lanes::lay(&staging)?;
         if format.names == Codec::Native && scan::folds_case(&staging)? {
             return Err(MirrorError::FoldsCase { path: root.path().to_owned() });
@@ -172,7 +172,7 @@ impl Mirror {
             trash_days: options.trash_days,
             reserve: options.reserve,
             trash_swept: std::sync::Mutex::default(),
-            next_name: AtomicU64::new(0),
+            next_name: AtomicU64::new(next_name),
             lanes: Lanes::default(),
             interrupted: std::sync::Mutex::new(interrupted),
             keeps_attributes: AtomicBool::new(true),

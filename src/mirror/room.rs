@@ -7,7 +7,6 @@ use std::sync::PoisonError;
 use super::beneath::Folder;
 use super::collection::Collection;
 use super::error::MirrorError;
-use super::trash;
 use super::{Lane, Mirror};
 use super::{interrupted, lanes};
 
@@ -58,13 +57,16 @@ impl Collection {
         if names.is_empty() {
             return Ok(());
         }
-        let found = interrupted::find(&mirror.staging)?.remove(&*self.encoded);
-        {
-            let mut known = mirror.interrupted.lock().unwrap_or_else(PoisonError::into_inner);
-            known.entry(self.encoded.to_string()).or_default().extend(found.unwrap_or_default());
+        let found = interrupted::find(&mirror.staging)?.remove(&*self.encoded).unwrap_or_default();
+        let mut known = mirror.interrupted.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = known.entry(self.encoded.to_string()).or_default();
+        // What was removed stays until that was told.
+        for path in names.iter().filter(|path| !found.removed.contains(path)) {
+            mirror.staging.remove(path)?;
         }
-        trash::rescue(&mirror.ours, &mirror.staging, mirror.format.names, &names)?;
-        names.iter().try_for_each(|name| mirror.staging.remove(name))
+        left.documents.extend(found.documents);
+        left.removed = found.removed;
+        Ok(())
     }
 }
 

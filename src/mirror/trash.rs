@@ -70,7 +70,7 @@ impl Mirror {
     /// A name in staging for something that a deletion takes out of the tree.
     pub(super) fn deletion_name(&self, collection: &str, lane: Lane) -> String {
         match self.trash_days {
-            0 => self.temporary_name(collection, lane),
+            0 => lane.path(&interrupted::removed_name(self.next_number(), collection)),
             _ => lane.path(&marked(self.next_number(), collection)),
         }
     }

@@ -37,7 +37,9 @@ impl Pipeline {
         let checkpoint = self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
         let in_doubt = checkpoint.open_since.is_some();
         let pipeline = Arc::new(self);
-        let mut settler = Settler { pipeline, checkpoint, moved, in_doubt, stays: None };
+        let doubted_since = checkpoint.open_since;
+        let mut settler =
+            Settler { pipeline, checkpoint, moved, in_doubt, doubted_since, stays: None };
         while let Some(work) = prepared.recv().await {
             let reporter = settler.pipeline.reporter.clone();
             let counts = matches!(work, Work::Batch(_) | Work::EndScan { .. } | Work::Release);
@@ -66,7 +68,8 @@ impl Pipeline {
         }
         let (pipeline, stays) = (Arc::new(self.clone()), Some(checkpoint.clone()));
         let (moved, in_doubt) = (HashMap::new(), false);
-        let mut settler = Settler { pipeline, checkpoint, moved, in_doubt, stays };
+        let doubted_since = None;
+        let mut settler = Settler { pipeline, checkpoint, moved, in_doubt, doubted_since, stays };
         let settle = move || {
             if !intents.is_empty() {
                 let noted = intents.into_iter().map(|one| settler.pipeline.failures.note(one));
@@ -92,6 +95,9 @@ struct Settler {
     moved: HashMap<DocumentId, Revision>,
     /// Whether an interrupted run may have written who may do what, and not told of it.
     in_doubt: bool,
+    /// Since when an interrupted run may have published what nobody was told of, until the feed has
+    /// been read to its end: a run that does not come so far leaves the rest to the next one.
+    doubted_since: Option<Timestamp>,
     /// The checkpoint that stays, where none comes by the feed.
     stays: Option<Checkpoint>,
 }
@@ -104,6 +110,8 @@ impl Settler {
             Work::EndScan { position, seen } => self.end_scan(position, seen)?,
             Work::CaughtUp => {
                 self.moved.clear();
+                self.doubted_since = None;
+                self.pipeline.collection.forget_interrupted()?;
                 self.pipeline.brake.caught_up();
                 self.pipeline.mirror.sweep_trash()?;
                 self.caught_up();
@@ -149,7 +157,7 @@ impl Settler {
                 None => Checkpoint {
                     position: position.or_else(|| self.checkpoint.position.clone()),
                     scanning: self.checkpoint.scanning.clone(),
-                    ..self.checkpoint_now(open_since.map(|_| batch.begun))
+                    ..self.checkpoint_now(open_since.and(self.doubted_since.or(Some(batch.begun))))
                 },
             };
             let forget_failures = false;
@@ -179,9 +187,13 @@ impl Settler {
         self.commit(Commit::new(checkpoint), Vec::new())
     }
 
-    /// Notes that everything published is committed.
+    /// Notes that everything published is committed, but for what an interrupted run has left to be
+    /// told by the next one.
     fn close(mut self) -> Result<(), PipelineError> {
-        let open_since = self.stays.as_ref().and_then(|stays| stays.open_since);
+        let open_since = match &self.stays {
+            Some(stays) => stays.open_since,
+            None => self.doubted_since,
+        };
         if self.checkpoint.open_since == open_since {
             return Ok(());
         }

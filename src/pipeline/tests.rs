@@ -380,10 +380,16 @@ async fn what_was_published_and_not_committed_is_told_of_by_the_next_run() {
         || vec![row("old", "1-x", "3"), row("new", "1-x", "4"), deleted("doomed", "2-x", "5")];
     home.run(vec![script(more(), "5")]).await.outcome.unwrap();
     // What a kill between publishing and committing leaves: the removed folder is in staging.
-    let aside = home.dir.path().join(".plainfold/staging/2/7~books");
+    let aside = home.dir.path().join(".plainfold/staging/2/7-removed~books");
     std::fs::create_dir_all(&aside).unwrap();
     std::fs::write(aside.join("document.json"), r#"{"_id":"doomed","_rev":"1-x"}"#).unwrap();
     forget_commits(&home, &open);
+
+    // Somebody only looks, a source does not answer, and a run ends after a part of it.
+    drop(pipeline(home.dir.path(), Arc::default(), Mode::CatchUp));
+    home.run(vec![vec![Err(SourceError::permanent("away"))]]).await.outcome.unwrap_err();
+    let part = vec![row("old", "1-x", "2"), Err(SourceError::permanent("broken"))];
+    home.run(vec![part]).await.outcome.unwrap_err();
 
     let run = home.run(vec![script(more(), "5")]).await;
     assert_eq!(run.opened, [Since::Position(at("2"))]);

@@ -135,6 +135,8 @@ fn an_abort_at_any_step_tears_nothing_loses_nothing_and_hides_nothing() {
                 let aborted = crashing::aborted_at(point, outcome);
                 assert!(aborted || passings > 0, "{point} was not passed");
                 oracle::assert_old_or_new(feed.file.path(), before.rows, &[&mirror]);
+                // Whoever looks meanwhile changes nothing in what is told later.
+                plainfold::status(&mirror);
                 if aborted && chance.below(2) == 0 {
                     // What mends it may be aborted too.
                     let other = POINTS[chance.below(POINTS.len() as u64) as usize];
