@@ -20,6 +20,7 @@ mod guard;
 mod layers;
 mod live;
 mod pouchdb;
+mod powerloss;
 mod recorded;
 mod repair;
 mod restore;

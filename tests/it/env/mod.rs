@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub mod crashing;
+pub mod disk;
 pub mod feed;
 pub mod http;
+pub mod leaves;
 pub mod oracle;
 pub mod plainfold;
 pub mod pouchdb;

@@ -23,6 +23,15 @@ pub fn assert_old_or_new<P: AsRef<Path>>(feed: &Path, rows: usize, mirrors: &[P]
     says_yes(oracle().arg("between").arg(feed).arg(rows.to_string()).args(mirrors))
 }
 
+/// What is wrong with a mirror by the same measure; fails where nothing is.
+pub fn faults_of_old_or_new(feed: &Path, rows: usize, mirror: &Path) -> String {
+    let mut between = oracle();
+    let output = between.arg("between").arg(feed).arg(rows.to_string()).arg(mirror).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// Asserts that no temporary or foreign file stands in a mirror.
 pub fn assert_clean(mirror: &Path) -> String {
     says_yes(oracle().arg("clean").arg(mirror))
