@@ -57,6 +57,8 @@ pub struct Write {
     pub(super) reuse: Vec<Arc<str>>,
     /// The folders of branches that the tree has already, and keeps.
     pub(super) keep: Vec<String>,
+    /// Whether the tree has the winner's history already, and keeps it.
+    pub(super) keep_history: bool,
     /// The attachments whose bytes are needed.
     pub fetch: Vec<Attachment>,
     /// The revisions that are needed with their histories: branches that the tree lacks, and the
@@ -136,12 +138,19 @@ impl Collection {
                     Found::Foreign | Found::Document(_) => Shape::Folder,
                 };
                 let (revision, deleted) = (change.revision.clone(), change.is_deletion());
-                let (reuse, keep) = (Vec::new(), Vec::new());
                 let branches = self.plan_branches(change, None)?.fetch;
-                let buries = false;
-                let write =
-                    Write { name, revision, deleted, buries, shape, reuse, keep, fetch, branches };
-                Ok(Plan::Write(write))
+                Ok(Plan::Write(Write {
+                    name,
+                    revision,
+                    deleted,
+                    buries: false,
+                    shape,
+                    reuse: Vec::new(),
+                    keep: Vec::new(),
+                    keep_history: false,
+                    fetch,
+                    branches,
+                }))
             }
         }
     }
@@ -183,10 +192,20 @@ impl Collection {
             true => Shape::Body,
             false => Shape::Folder,
         };
-        let (revision, keep, branches) = (revision.clone(), branches.keep, branches.fetch);
-        let buries = deleted && !held.deleted;
-        let write = Write { name, revision, deleted, buries, shape, reuse, keep, fetch, branches };
-        Ok(Plan::Write(write))
+        let Branches { keep, keep_history, fetch: branches, .. } = branches;
+        let revision = revision.clone();
+        Ok(Plan::Write(Write {
+            name,
+            revision,
+            deleted,
+            buries: deleted && !held.deleted,
+            shape,
+            reuse,
+            keep,
+            keep_history,
+            fetch,
+            branches,
+        }))
     }
 
     /// What becomes of the branches beside the winner, and of the histories.
@@ -207,11 +226,14 @@ impl Collection {
         if !self.kept.revisions {
             return Ok(Branches { in_tree, are_there: true, ..Branches::default() });
         }
+        let same = held.is_some_and(|held| held.revision.as_ref() == Some(&change.revision));
+        let keep_history = same && history;
         let Some(others) = &change.others else {
             // A newer row tells more soon.
-            return Ok(Branches { in_tree, are_there: true, keep: there, fetch: Vec::new() });
+            let (keep, fetch) = (there, Vec::new());
+            return Ok(Branches { in_tree, are_there: true, keep, keep_history, fetch });
         };
-        let mut branches = Branches { in_tree, ..Branches::default() };
+        let mut branches = Branches { in_tree, keep_history, ..Branches::default() };
         let mut whole = 0;
         for revision in others {
             let name = self.mirror.encode(revision.as_str()).as_str().to_owned();
@@ -223,9 +245,8 @@ impl Collection {
                 false => branches.fetch.push(revision.clone()),
             }
         }
-        let same = held.is_some_and(|held| held.revision.as_ref() == Some(&change.revision));
         // The first revision has no history.
-        let told = (same && history) || change.revision.generation() == Some(1);
+        let told = keep_history || change.revision.generation() == Some(1);
         if !told {
             branches.fetch.push(change.revision.clone());
         }
@@ -316,6 +337,8 @@ pub(super) struct Branches {
     are_there: bool,
     /// The folders of those that stay.
     keep: Vec<String>,
+    /// Whether the winner's history stays.
+    keep_history: bool,
     /// Those that are needed.
     pub fetch: Vec<Revision>,
 }

@@ -46,10 +46,18 @@ impl Collection {
             Some(_) => Shape::Folder,
         };
         let (revision, deleted) = (change.revision.clone(), change.is_deletion());
-        let (reuse, keep) = (Vec::new(), Vec::new());
         let branches = self.plan_branches(change, None)?.fetch;
-        let buries = deleted && living.is_some();
-        let write = Write { name, revision, deleted, buries, shape, reuse, keep, fetch, branches };
-        Ok(Plan::Write(write))
+        Ok(Plan::Write(Write {
+            name,
+            revision,
+            deleted,
+            buries: deleted && living.is_some(),
+            shape,
+            reuse: Vec::new(),
+            keep: Vec::new(),
+            keep_history: false,
+            fetch,
+            branches,
+        }))
     }
 }

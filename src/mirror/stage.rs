@@ -104,7 +104,7 @@ impl Collection {
             true => mirror.deletion_name(&self.encoded, lane),
             false => mirror.temporary_name(&self.encoded, lane),
         };
-        let Write { name, revision, deleted, shape, reuse, keep, .. } = write;
+        let Write { name, revision, deleted, shape, reuse, keep, keep_history, .. } = write;
         let mut staged =
             Staged { name, step: Step::Remove, files: Vec::new(), attachments: 0, bytes: 0 };
         staged.files.push(body_file(deleted).to_owned());
@@ -114,7 +114,7 @@ impl Collection {
             return Ok(staged);
         }
         mirror.staging.create(&temporary)?;
-        let held = match reuse.is_empty() && keep.is_empty() {
+        let held = match reuse.is_empty() && keep.is_empty() && !keep_history {
             true => None,
             false => self.folder.open(staged.name.as_str())?,
         };
@@ -129,6 +129,8 @@ impl Collection {
             let path = format!("{temporary}/{HISTORY}");
             staged.bytes += mirror.stage_text(&path, &own.branch.history, sync)?;
             staged.files.push(HISTORY.to_owned());
+        } else if let (true, Some(held)) = (keep_history, &held) {
+            link(held, &mirror.staged_folder(&temporary)?, HISTORY, sync)?;
         }
         self.stage_branches(&temporary, others, held.as_ref(), &keep, sync, &mut staged)?;
         let body = format!("{temporary}/{}", body_file(deleted));

@@ -500,8 +500,12 @@ fn branches_stand_beside_their_winner_and_stay_as_the_same_files() {
     assert_eq!(bench.read("a/history.json"), "{\"start\":9,\"ids\":[\"3-w\"]}\n");
     assert!(matches!(bench.plan(&first), Plan::Unchanged));
     let inode = |below: &str| fs::metadata(bench.path(below)).unwrap().ino();
-    let kept =
-        ["a/conflicts/2-d/document.json", "a/conflicts/2-d/attachments/b", "a/attachments/f"];
+    let kept = [
+        "a/conflicts/2-d/document.json",
+        "a/conflicts/2-d/attachments/b",
+        "a/attachments/f",
+        "a/history.json",
+    ];
     let before = kept.map(inode);
     // One branch is gone, another has come; the winner is the same.
     let second = with_others(present("a", "3-w", &[("f", "one")]), &["2-d", "4-n"]);
