@@ -2,11 +2,13 @@
 //! is lost, and every change is told of.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::env::feed::FeedFile;
+use crate::env::leaves::Leaves;
+use crate::env::pouchdb::PouchServer;
 use crate::env::random::Random;
 use crate::env::{Place, crashing, oracle, plainfold};
 
@@ -156,4 +158,79 @@ fn an_abort_at_any_step_tears_nothing_loses_nothing_and_hides_nothing() {
     }
     assert!(again > 0, "no abort came while an earlier one was mended");
     oracle::assert_clean(&mirror);
+}
+
+/// Every document's folder: its files with their bytes.
+fn folders(mirror: &Path) -> BTreeMap<String, BTreeMap<PathBuf, Vec<u8>>> {
+    let mut found: BTreeMap<String, BTreeMap<PathBuf, Vec<u8>>> = BTreeMap::new();
+    let shelf = mirror.join("shelf");
+    for entry in walkdir::WalkDir::new(&shelf).min_depth(2).into_iter().map(Result::unwrap) {
+        let path = entry.path().strip_prefix(&shelf).unwrap();
+        let (document, file) = (path.iter().next().unwrap(), path.iter().skip(1).collect());
+        let files = found.entry(document.to_str().unwrap().to_owned()).or_default();
+        if entry.file_type().is_file() {
+            files.insert(file, std::fs::read(entry.path()).unwrap());
+        }
+    }
+    found
+}
+
+/// Files in a form to be read.
+fn text(files: &BTreeMap<PathBuf, Vec<u8>>) -> BTreeMap<&Path, String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(400)]).into_owned();
+    files.iter().map(|(path, bytes)| (path.as_path(), text(bytes))).collect()
+}
+
+#[test]
+fn an_abort_among_conflicts_and_tombstones_leaves_each_document_as_a_whole_old_or_new() {
+    let place = Place::new();
+    let mirror = place.mirror();
+    let mut chance = Random::from_environment();
+    let server = PouchServer::start();
+    let mut shelf = Leaves::create(&server, "shelf");
+    shelf.grow(60, &mut chance);
+    let url = format!("{}/shelf", server.url());
+    let keeping = |directory: &Path| {
+        let directory = directory.to_str().unwrap().to_owned();
+        ["mirror", &url, &directory, "--revisions", "--deleted", "keep"].map(str::to_owned)
+    };
+    plainfold::run(keeping(&mirror)).assert_code(0);
+    for point in POINTS {
+        for passings in [chance.below(5), 0] {
+            let before = folders(&mirror);
+            let since = plainfold::journal(&mirror, 0).iter().map(number).max().unwrap();
+            shelf.grow(4 + chance.below(20) as usize, &mut chance);
+            // What an uninterrupted run makes of it.
+            let whole = place.join("whole");
+            plainfold::run(keeping(&whole)).assert_code(0);
+            let after = folders(&whole);
+            std::fs::remove_dir_all(&whole).unwrap();
+            assert!(before != after, "nothing has changed");
+            let outcome = crashing::run_to(point, passings, keeping(&mirror));
+            let aborted = crashing::aborted_at(point, outcome);
+            assert!(aborted || passings > 0, "{point} was not passed");
+            let now = folders(&mirror);
+            for document in after.keys() {
+                let [old, new, now] = [&before, &after, &now].map(|tree| tree.get(document));
+                assert!(now == old || now == new, "{document} is torn at `{point}`: {now:?}");
+            }
+            assert!(now.keys().all(|document| after.contains_key(document)), "{point}");
+            plainfold::run(keeping(&mirror)).assert_code(0);
+            let mended = folders(&mirror);
+            for document in after.keys().chain(mended.keys()) {
+                let [old, now, new] = [&before, &mended, &after].map(|tree| tree.get(document));
+                let [old, shown, wanted] = [old, now, new].map(|files| files.map(text));
+                assert!(now == new, "{document} was {old:#?}, is {shown:#?}, not {wanted:#?}");
+            }
+            let events = plainfold::journal(&mirror, since);
+            for document in after.keys().filter(|name| before.get(*name) != after.get(*name)) {
+                let told = events.iter().any(|event| event["documentId"] == **document);
+                assert!(told, "nothing tells of {document}, aborted at `{point}`");
+            }
+            if aborted {
+                break;
+            }
+        }
+    }
+    assert_eq!(std::fs::read_dir(mirror.join(".plainfold/staging")).unwrap().count(), 0);
 }
