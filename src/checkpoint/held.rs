@@ -51,7 +51,9 @@ impl Checkpoints {
 
     /// Notes durably that what is held back of a collection may be deleted.
     pub fn release(&self, name: &CollectionName) -> Result<(), StateError> {
-        self.store()?.released.insert(name.as_str(), &[]).map_err(|error| self.failed(error))?;
+        let store = self.store()?;
+        self.check_room(&store)?;
+        store.released.insert(name.as_str(), &[]).map_err(|error| self.failed(error))?;
         self.flush()
     }
 

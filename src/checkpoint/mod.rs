@@ -23,6 +23,7 @@ use crate::trial;
 mod held;
 mod journal;
 mod numbers;
+mod recovery;
 
 pub use held::HeldBack;
 use journal::Journal;
@@ -133,6 +134,14 @@ pub enum StateError {
         /// What the file system said.
         source: std::io::Error,
     },
+    /// sled must not meet a full disk: it may wait for ever.
+    #[error("the state in {} has no room: {free} bytes are left on its file system", path.display())]
+    NoRoom {
+        /// The state's folder.
+        path: PathBuf,
+        /// Bytes that are left.
+        free: u64,
+    },
     /// It failed, and could not be opened again yet.
     #[error("the state in {} is closed until its disk can be written again", path.display())]
     Closed {
@@ -147,7 +156,7 @@ impl StateError {
         match self {
             // sled keeps no more of it than that the file system failed.
             Self::Store { source, .. } => matches!(source, sled::Error::Io(_)),
-            Self::Io { .. } | Self::Closed { .. } => true,
+            Self::Io { .. } | Self::NoRoom { .. } | Self::Closed { .. } => true,
         }
     }
 }
@@ -205,28 +214,6 @@ impl Checkpoints {
             turn: Mutex::new(turn),
         };
         Ok(Opened { state, damaged })
-    }
-
-    /// Opens the state again if its disk had failed it: sled goes on failing otherwise. Says where a
-    /// state was set aside that had become damaged, and what was wrong with it.
-    pub fn recover(&self) -> Result<Option<(PathBuf, String)>, StateError> {
-        // Nobody commits meanwhile.
-        let _turn = self.turn();
-        let mut place = self.store.write().unwrap_or_else(PoisonError::into_inner);
-        if place.is_some() && !self.broken.load(Ordering::Acquire) {
-            return Ok(None);
-        }
-        if let Some(store) = place.take()
-            && let Err(in_use) = Arc::try_unwrap(store)
-        {
-            // A reader is done with it soon.
-            *place = Some(in_use);
-            return Err(StateError::Closed { path: self.path.clone() });
-        }
-        let (store, damaged) = Store::open(&self.path, self.bounds)?;
-        *place = Some(Arc::new(store));
-        self.broken.store(false, Ordering::Release);
-        Ok(damaged)
     }
 
     fn store(&self) -> Result<Arc<Store>, StateError> {
@@ -330,6 +317,7 @@ impl Turn<'_> {
     ) -> Result<i64, StateError> {
         let state = self.state;
         let store = state.store()?;
+        state.check_room(&store)?;
         let chunks = journal::chunks(records);
         let forgotten = self.forgotten(name, commit)?;
         let checkpoint = encode(&commit.checkpoint).map_err(|error| state.failed(error))?;

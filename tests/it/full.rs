@@ -73,9 +73,10 @@ fn a_live_mirror_whose_disk_is_full_waits_says_so_and_goes_on_when_there_is_room
         shelf.put(200);
         let position = only(&plainfold::status(&mirror))["position"].clone();
         let trouble = wait_for_trouble(&mut live, &mirror);
-        assert!(trouble.contains("No space left") || trouble.contains("state"), "{trouble}");
+        assert!(trouble.contains("No space left") || trouble.contains("has no room"), "{trouble}");
         assert!(!position.is_null());
         tiny.empty();
+        live.wait_for_line(Stream::Stderr, |line| line.contains("can be written again"));
         wait_for_event(&mut tail, &format!("book:{}", shelf.next - 1));
         shelf.feed.put("book:5", json!({"round": round}), &[]);
         wait_for_event(&mut tail, "book:5");
