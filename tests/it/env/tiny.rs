@@ -31,7 +31,7 @@ impl Tiny {
         let answers = BufReader::new(shell.stdout.take().unwrap());
         let path = PathBuf::from(format!("/proc/{}/root", shell.id()))
             .join(place.path().strip_prefix("/").unwrap());
-        let mut tiny = Self { shell, orders, answers, path, place: place };
+        let mut tiny = Self { shell, orders, answers, path, place };
         let mount = format!("mount -t tmpfs -o size={mib}m none '{}'", tiny.place.path().display());
         if !tiny.order(&mount) {
             eprintln!("skipped: a small file system cannot be mounted here");
