@@ -10,7 +10,7 @@ use crate::env::feed::FeedFile;
 use crate::env::leaves::Leaves;
 use crate::env::pouchdb::PouchServer;
 use crate::env::random::Random;
-use crate::env::{Place, crashing, oracle, plainfold};
+use crate::env::{Place, crashing, oracle, plainfold, tree};
 
 /// The points, in the order in which a batch passes them. Each is passed before what it is named after,
 /// but for those that are named after what is done.
@@ -232,5 +232,5 @@ fn an_abort_among_conflicts_and_tombstones_leaves_each_document_as_a_whole_old_o
             }
         }
     }
-    assert_eq!(std::fs::read_dir(mirror.join(".plainfold/staging")).unwrap().count(), 0);
+    assert_eq!(tree::staged(&mirror), 0);
 }

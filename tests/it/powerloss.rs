@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::env::disk::{self, Disk, Reached};
 use crate::env::feed::FeedFile;
 use crate::env::random::Random;
-use crate::env::{Place, crashing, oracle, plainfold};
+use crate::env::{Place, crashing, oracle, plainfold, tree};
 
 /// How many of the trees are given to Plainfold; all of them are given to the oracle.
 const RUNS: usize = 30;
@@ -131,8 +131,7 @@ fn the_power_goes(documents: usize, from_nothing: bool) {
             std::fs::remove_dir_all(path.join(".plainfold/state")).ok();
         }
         plainfold::mirror(&source, &path).assert_code(0);
-        let staging = std::fs::read_dir(path.join(".plainfold/staging")).unwrap();
-        assert_eq!(staging.count(), 0, "{}", path.display());
+        assert_eq!(tree::staged(&path), 0, "{}", path.display());
         // With the state the journal is lost, and with it what had been told.
         if !lost {
             let events = plainfold::journal(&path, since);

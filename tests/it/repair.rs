@@ -13,7 +13,7 @@ use crate::env::plainfold::{self, Outcome};
 use crate::env::pouchdb::PouchServer;
 use crate::env::proxy::{Fault, Proxy};
 use crate::env::tree::{Tree, assert_nothing_written};
-use crate::env::{Place, oracle};
+use crate::env::{Place, oracle, tree};
 
 /// A server with a shelf of documents behind a proxy, and its mirror.
 struct Shelf {
@@ -245,8 +245,7 @@ fn what_the_source_does_not_have_or_does_not_give_stays_as_it_is() {
     assert_eq!(left, expected);
     let status = plainfold::status(&mirror);
     assert_eq!(status["collections"][0]["failures"], 0, "{status}");
-    let staging = walkdir::WalkDir::new(mirror.join(".plainfold/staging")).min_depth(2);
-    assert_eq!(staging.into_iter().count(), 0);
+    assert_eq!(tree::staged(&mirror), 0);
 }
 
 #[test]

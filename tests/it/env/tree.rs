@@ -111,3 +111,8 @@ pub fn assert_nothing_written<T>(root: &Path, action: impl FnOnce() -> T) -> T {
     assert!(lines.is_empty(), "written, though nothing was new:\n{}", lines.join("\n"));
     result
 }
+
+/// How many things a run has left in staging, whose own folders stay.
+pub fn staged(mirror: &Path) -> usize {
+    walkdir::WalkDir::new(mirror.join(".plainfold/staging")).min_depth(2).into_iter().count()
+}
