@@ -52,6 +52,8 @@ pub struct Write {
     pub(super) deleted: bool,
     /// Whether it puts a tombstone into the place of a document.
     pub(super) buries: bool,
+    /// Whether it brings a document that the tree does not hold, or as a tombstone.
+    pub(super) arrives: bool,
     pub(super) shape: Shape,
     /// The names of attachments whose bytes the tree has already, and keeps.
     pub(super) reuse: Vec<Arc<str>>,
@@ -94,6 +96,11 @@ impl Write {
     /// Whether it puts a tombstone into the place of a document.
     pub fn buries(&self) -> bool {
         self.buries
+    }
+
+    /// Whether it brings a document that the tree does not hold, or as a tombstone.
+    pub fn is_new(&self) -> bool {
+        self.arrives
     }
 }
 
@@ -144,6 +151,7 @@ impl Collection {
                     revision,
                     deleted,
                     buries: false,
+                    arrives: !deleted,
                     shape,
                     reuse: Vec::new(),
                     keep: Vec::new(),
@@ -199,6 +207,7 @@ impl Collection {
             revision,
             deleted,
             buries: deleted && !held.deleted,
+            arrives: held.deleted && !deleted,
             shape,
             reuse,
             keep,

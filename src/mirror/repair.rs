@@ -52,6 +52,7 @@ impl Collection {
             revision,
             deleted,
             buries: deleted && living.is_some(),
+            arrives: false,
             shape,
             reuse: Vec::new(),
             keep: Vec::new(),

@@ -45,9 +45,12 @@ struct State {
     first: bool,
     caught_up: bool,
     since: Instant,
-    /// Deletions that were let through since then, and those of them that the tree shows.
+    /// Deletions that were let through since then, less the documents that came: what comes and goes
+    /// all the time is no mass deletion.
     deletions: u64,
+    /// All those of them that the tree shows, and all documents that came.
     settled: u64,
+    added: u64,
     /// The documents that the collection had then, once somebody had to know.
     documents: Option<u64>,
 }
@@ -63,6 +66,7 @@ impl Brake {
             since: Instant::now(),
             deletions: 0,
             settled: 0,
+            added: 0,
             documents: None,
         };
         Self { limit, state: Mutex::new(state) }
@@ -87,7 +91,7 @@ impl Brake {
         if deletions > limit.documents {
             let counted = match state.documents {
                 Some(counted) => counted,
-                None => documents()? + state.settled,
+                None => documents()? + state.settled.saturating_sub(state.added),
             };
             state.documents = Some(counted);
             state.engaged = limit.is_exceeded(deletions, counted);
@@ -96,6 +100,15 @@ impl Brake {
             state.deletions = deletions;
         }
         Ok(state.engaged)
+    }
+
+    /// A document comes that the tree does not hold.
+    pub fn adds(&self) {
+        let mut state = self.state();
+        state.added += 1;
+        state.deletions = state.deletions.saturating_sub(1);
+        // Counted again where it matters next.
+        state.documents = None;
     }
 
     /// The tree shows so many further deletions.
@@ -151,6 +164,7 @@ impl State {
         self.since = Instant::now();
         self.deletions = 0;
         self.settled = 0;
+        self.added = 0;
         self.documents = None;
     }
 }
@@ -187,6 +201,16 @@ mod tests {
         assert_eq!(brake.note_held(-2), (0, false));
         assert!(!brake.holds(1, || Ok(1_000)).unwrap());
         assert_eq!(brake.note_held(4), (4, true));
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_no_mass_deletion() {
+        let brake = brake(0, false);
+        for _ in 0..1_000 {
+            assert!(!brake.holds(3, || Ok(10)).unwrap());
+            (0..3).for_each(|_| brake.adds());
+        }
+        assert!(brake.holds(6, || Ok(10)).unwrap());
     }
 
     #[test]

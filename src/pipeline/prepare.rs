@@ -217,6 +217,9 @@ fn plan_items(
             planned.held.push(held_back(change));
             continue;
         }
+        if matches!(&plan, Plan::Write(write) if write.is_new()) {
+            brake.adds();
+        }
         match plan {
             Plan::Unchanged => {
                 planned.unchanged.push(change.id.clone());
