@@ -1,5 +1,9 @@
 //! JSON laid out for people, token by token, so that no number, key or escape is changed. Pure.
 
+/// No line is indented more than so many levels: with a million brackets inside one another, white
+/// space alone would fill a disk.
+const DEEPEST: usize = 100;
+
 /// `json` with every member on a line of its own, indented by two spaces. The text must be valid
 /// JSON; all that changes is the white space between its tokens.
 pub fn pretty(json: &[u8]) -> Vec<u8> {
@@ -65,7 +69,7 @@ fn string_length(text: &[u8]) -> usize {
 
 fn new_line(out: &mut Vec<u8>, depth: usize) {
     out.push(b'\n');
-    out.resize(out.len() + 2 * depth, b' ');
+    out.resize(out.len() + 2 * depth.min(DEEPEST), b' ');
 }
 
 #[cfg(test)]
@@ -88,6 +92,12 @@ mod tests {
     fn numbers_keys_and_escapes_stay_as_they_are() {
         let json = r#"{"b":1e400,"a":123456789012345678901234567890,"a":"\u00e9\/"}"#;
         assert_eq!(laid_out(json).replace([' ', '\n'], ""), json);
+    }
+
+    #[test]
+    fn nesting_of_a_million_is_laid_out_in_little_space() {
+        let json = format!("{}1{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+        assert!(laid_out(&json).len() < 500_000_000);
     }
 
     proptest! {
