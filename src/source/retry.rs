@@ -3,6 +3,7 @@
 //! Sources say what kind of error it is; here it is decided what follows from that. It must not
 //! know any store.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,9 @@ pub fn resilient(
         state: State::Closed,
         patience: Patience::new(policy),
         stuck_at: None,
+        broke_at: VecDeque::new(),
+        at_end: false,
+        expired: None,
     };
     stream::unfold(feed, |mut feed| async move { Some((feed.step().await?, feed)) })
 }
@@ -93,9 +97,21 @@ struct Feed {
     since: Since,
     state: State,
     patience: Patience,
-    /// From where it was opened when it broke last.
+    /// From where it was opened when it broke last, until it gets ahead.
     stuck_at: Option<Since>,
+    /// Where it broke of late: to come there once more is no progress.
+    broke_at: VecDeque<Since>,
+    /// Whether it has been at the source's end since it was opened.
+    at_end: bool,
+    /// When a position was of no use last.
+    expired: Option<Instant>,
 }
+
+/// How many places are remembered at which a feed broke.
+const PLACES: usize = 64;
+
+/// A position that is of no use again within this time shows a source that is not one and the same.
+const STEADY: Duration = Duration::from_secs(60);
 
 enum State {
     Closed,
@@ -114,6 +130,7 @@ impl Feed {
                     self.state = State::Closed;
                 }
                 State::Closed => {
+                    self.at_end = false;
                     self.state = State::Open(self.source.changes(self.since.clone(), self.mode));
                 }
                 State::Open(stream) => match stream.next().await {
@@ -150,8 +167,11 @@ impl Feed {
         if let Some(position) = position {
             self.since = Since::Position(position.clone());
         }
-        let moved = self.stuck_at.as_ref().is_some_and(|place| *place != self.since);
-        if moved || matches!(event, FeedEvent::CaughtUp) {
+        let moved = self.stuck_at.is_some() && !self.broke_at.contains(&self.since);
+        // The first end after an opening says only that the source can be opened.
+        let lives =
+            matches!(event, FeedEvent::CaughtUp) && std::mem::replace(&mut self.at_end, true);
+        if moved || lives {
             self.stuck_at = None;
             self.patience.renew();
         }
@@ -161,12 +181,23 @@ impl Feed {
         if let SourceError::Expired { reason } = &error
             && !matches!(self.since, Since::Scan(_))
         {
-            // A scan follows at once; should the source refuse even that, it waits.
+            // A scan follows at once; should the source refuse even that, it waits. One that is
+            // another each time it is asked is not scanned without a rest.
             self.since = Since::Scan(reason.clone());
+            let before = self.expired.replace(Instant::now());
+            if before.is_some_and(|before| before.elapsed() < STEADY) {
+                let pause = self.patience.policy.longest;
+                self.state = State::Pausing(pause);
+                return Ok(Fed::Waiting { error, pause });
+            }
             self.state = State::Closed;
             return Ok(Fed::Waiting { error, pause: Duration::ZERO });
         }
         self.stuck_at.get_or_insert_with(|| self.since.clone());
+        if !self.broke_at.contains(&self.since) {
+            self.broke_at.truncate(PLACES - 1);
+            self.broke_at.push_front(self.since.clone());
+        }
         match self.patience.pause(error, self.mode) {
             Ok((error, pause)) => {
                 self.state = State::Pausing(pause);
@@ -257,7 +288,8 @@ pub fn listing(
 }
 
 /// Tries a single request again while its error is transient, or while what it asks for is missing
-/// (a cluster may lag), up to `policy.attempts` times.
+/// (a cluster may lag), up to `policy.attempts` times. A source that asks us to wait longer than
+/// the policy is patient is not asked again.
 pub async fn attempts<T, F>(
     policy: &RetryPolicy,
     mut request: impl FnMut() -> F,
@@ -277,6 +309,9 @@ where
             _ => return Err(error),
         };
         let Some(pause) = pauses.next() else { return Err(error) };
+        if policy.give_up_after.is_some_and(|patience| asked > patience) {
+            return Err(error);
+        }
         tokio::time::sleep(pause.max(asked)).await;
     }
 }
@@ -338,6 +373,61 @@ mod tests {
         let (said, opened) = run(scripts, Since::Start, Mode::CatchUp).await;
         assert!(opened.len() > 2, "it was tried again");
         assert!(matches!(said.last(), Some(Err(SourceError::Transient { .. }))));
+    }
+
+    #[tokio::test]
+    async fn a_feed_that_goes_round_in_circles_is_given_up() {
+        let round = |n: usize| vec![position(if n % 2 == 0 { "1" } else { "2" }), cut()];
+        let (said, opened) = run((0..200).map(round).collect(), Since::Start, Mode::CatchUp).await;
+        assert!(opened.len() < 200, "it went round and round");
+        assert!(matches!(said.last(), Some(Err(SourceError::Transient { .. }))));
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_is_sent_away_at_the_end_waits_longer_each_time() {
+        let end = || vec![position("1"), Ok(FeedEvent::CaughtUp), cut()];
+        let (said, opened) =
+            run((0..200).map(|_| end()).collect(), Since::Position(at("1")), Mode::Follow).await;
+        assert!(opened.len() < 100, "it is always told the same end");
+        assert!(matches!(said.last(), Some(Err(SourceError::Transient { .. }))));
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_another_each_time_is_scanned_with_a_rest_between() {
+        let scan = || {
+            let reason = "it was created again".to_owned();
+            let expired = SourceError::Expired { reason: reason.clone() };
+            let finished = FeedEvent::ScanFinished { position: at("9"), exhaustive: true };
+            let started = FeedEvent::ScanStarted { reason };
+            vec![Ok(started), Ok(finished), Ok(FeedEvent::CaughtUp), Err(expired)]
+        };
+        let expired = vec![Err(SourceError::Expired { reason: "it was created again".into() })];
+        let scripts = vec![expired, scan(), scan()];
+        let (said, _) = run(scripts, Since::Position(at("5")), Mode::Follow).await;
+        let pauses: Vec<_> = said
+            .iter()
+            .filter_map(|said| match said {
+                Ok(Fed::Waiting { error: SourceError::Expired { .. }, pause }) => Some(*pause),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(pauses, [Duration::ZERO, QUICK.longest, QUICK.longest]);
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_is_longer_than_we_are_patient_is_not_begun() {
+        let tries = Mutex::new(0);
+        let busy = |seconds| SourceError::Transient {
+            what: "busy".into(),
+            retry_after: Some(Duration::from_secs(seconds)),
+        };
+        let answer: Result<(), _> = attempts(&QUICK, || {
+            *tries.lock().unwrap() += 1;
+            async { Err(busy(3600)) }
+        })
+        .await;
+        assert!(answer.is_err());
+        assert_eq!(*tries.lock().unwrap(), 1);
     }
 
     #[tokio::test]
