@@ -101,7 +101,10 @@ impl CouchTarget {
                 Ok(results) => match assigned(part, &results) {
                     Some(failed) => {
                         let failed = failed.into_iter();
-                        refused.extend(failed.map(|(index, why)| (range.start + index, why)));
+                        let scrubbed = |why: String| database.scrub(&why);
+                        refused.extend(
+                            failed.map(|(index, why)| (range.start + index, scrubbed(why))),
+                        );
                     }
                     None => halve(tries),
                 },

@@ -135,7 +135,8 @@ pub trait Source: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<ByteStream, SourceError>>;
 
     /// Reads many small attachments at once, in the order of `wanted`; one answer each. The caller
-    /// bounds the sum of their lengths.
+    /// bounds the sum of their lengths. One that turns out longer than its stub says may be refused
+    /// as [`SourceError::Permanent`], and be had as a stream all the same.
     fn attachments<'a>(
         &'a self,
         wanted: &'a [Wanted],

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
@@ -122,11 +124,17 @@ impl Credentials {
         Ok(Some(Self::new(decode(url.username())?, password.into())))
     }
 
-    /// A server's words without the password, should the server repeat it.
+    /// The pair as it is sent.
+    pub(super) fn encoded(&self) -> String {
+        STANDARD.encode(format!("{}:{}", self.user, self.password()))
+    }
+
+    /// A server's words without the password, should the server repeat it, or the header that
+    /// holds it.
     pub(super) fn scrub(&self, text: &str) -> String {
         match self.password() {
             "" => text.to_owned(),
-            password => text.replace(password, "…"),
+            password => text.replace(&self.encoded(), "…").replace(password, "…"),
         }
     }
 }
@@ -230,6 +238,13 @@ mod tests {
             let error = Address::parse(bad).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_servers_words_are_scrubbed_of_the_password_and_of_the_header_that_holds_it() {
+        let credentials = Credentials::new("me", SecretString::from("hunter2"));
+        let said = credentials.scrub("Authorization: Basic bWU6aHVudGVyMg== (hunter2) is wrong");
+        assert_eq!(said, "Authorization: Basic … (…) is wrong");
     }
 
     #[test]

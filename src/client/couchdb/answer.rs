@@ -273,7 +273,10 @@ pub fn changes_rows(answer: &[u8]) -> Result<Vec<&RawValue>, Error> {
 }
 
 fn unread(endpoint: &str, error: &serde_json::Error) -> Error {
-    Error::transient(format!("the answer of {endpoint} is not understood: {error}"))
+    // Where it is, and nothing of what stands there, which may be anything.
+    let (line, column) = (error.line(), error.column());
+    let what = if error.is_data() { "is not what was asked for" } else { "is not whole JSON" };
+    Error::transient(format!("the answer of {endpoint} {what}, at line {line} column {column}"))
 }
 
 #[cfg(test)]

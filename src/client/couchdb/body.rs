@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use reqwest::Response;
 use reqwest::header::CONTENT_ENCODING;
+use tokio::time::Instant;
 
 use super::error::{Error, Kind};
 
@@ -16,11 +17,20 @@ pub struct Body {
     response: Response,
     label: String,
     patience: Duration,
+    /// Whether a few bytes now and then are all that is expected.
+    beats: bool,
+    /// How long we have waited for the last few bytes, and how many they are.
+    waited: Duration,
+    heard: usize,
 }
 
+/// A body that brings less than so many bytes while we wait for it as long as we have patience is
+/// taken for silent: a byte now and then would hold us up for ever.
+const LEAST: usize = 4 << 10;
+
 impl Body {
-    pub(super) fn new(response: Response, label: String, patience: Duration) -> Self {
-        Self { response, label, patience }
+    pub(super) fn new(response: Response, label: String, patience: Duration, beats: bool) -> Self {
+        Self { response, label, patience, beats, waited: Duration::ZERO, heard: 0 }
     }
 
     /// The request that this answers, for messages.
@@ -36,11 +46,23 @@ impl Body {
 
     /// The next piece; `None` at the end. May be dropped at any await without losing bytes.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        let (patience, label) = (self.patience, &self.label);
-        match tokio::time::timeout(patience, self.response.chunk()).await {
-            Ok(chunk) => chunk.map_err(|error| Error::transport(label, error)),
-            Err(_) => Err(Error::transient(format!("{label}: silent for {patience:?}"))),
+        let (patience, label, heard) = (self.patience, &self.label, self.heard);
+        let began = Instant::now();
+        let left = patience.saturating_sub(self.waited);
+        let Ok(chunk) = tokio::time::timeout(left, self.response.chunk()).await else {
+            let what = match heard {
+                0 => format!("{label}: silent for {patience:?}"),
+                _ => format!("{label}: no more than {heard} bytes in {patience:?}"),
+            };
+            return Err(Error::transient(what));
+        };
+        let chunk = chunk.map_err(|error| Error::transport(label, error))?;
+        self.waited += began.elapsed();
+        self.heard += chunk.as_ref().map_or(0, Bytes::len);
+        if self.beats || self.heard >= LEAST {
+            (self.waited, self.heard) = (Duration::ZERO, 0);
         }
+        Ok(chunk)
     }
 
     /// The whole, if it is no larger than this.

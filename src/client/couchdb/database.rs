@@ -55,6 +55,10 @@ pub enum With {
     History,
 }
 
+/// The largest answer that is held with the data of attachments, in bytes: several are asked for at
+/// once, and what does not fit is read one by one.
+const MAX_ATTACHMENTS: usize = 32 << 20;
+
 /// Asks for bodies, and for stubs that tell how an attachment is kept.
 const WITH_BODIES: &str = "include_docs=true&att_encoding_info=true";
 
@@ -91,6 +95,11 @@ impl Database {
         self.client.address().database(&self.name)
     }
 
+    /// A server's words without our credentials, should it repeat them.
+    pub fn scrub(&self, text: &str) -> String {
+        self.client.scrub(text)
+    }
+
     /// `GET /db`: what it holds and which incarnation it is.
     pub async fn info(&self) -> Result<DatabaseInfo, Error> {
         let request = Request::get(self.path("")?);
@@ -120,6 +129,7 @@ impl Database {
         let mut request = Request::get(self.path("/_changes")?);
         request.query = query.join("&");
         request.patience = patience;
+        request.beats = matches!(changes.feed, Feed::Continuous { .. });
         self.client.send(request).await.map_err(|error| self.absent(error))
     }
 
@@ -216,6 +226,9 @@ impl Database {
             With::Attachments => "attachments=true".to_owned(),
             With::History => "revs=true&att_encoding_info=true".to_owned(),
         };
+        if with == With::Attachments {
+            request.most = MAX_ATTACHMENTS;
+        }
         self.client.read(request).await.map_err(|error| self.absent(error))
     }
 

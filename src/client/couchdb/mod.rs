@@ -14,8 +14,6 @@ mod upload;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue};
@@ -81,6 +79,10 @@ struct Request {
     upload: Option<Upload>,
     accepts: Accepts,
     patience: Option<Duration>,
+    /// Whether the answer goes on for ever, a few bytes at a time.
+    beats: bool,
+    /// The largest answer that is held, in bytes.
+    most: usize,
 }
 
 /// What a request wants to be answered with.
@@ -92,8 +94,16 @@ enum Accepts {
 
 impl Request {
     fn get(path: String) -> Self {
-        let (method, query) = (Method::GET, String::new());
-        Self { method, path, query, upload: None, accepts: Accepts::Json, patience: None }
+        Self {
+            method: Method::GET,
+            path,
+            query: String::new(),
+            upload: None,
+            accepts: Accepts::Json,
+            patience: None,
+            beats: false,
+            most: MAX_ANSWER,
+        }
     }
 
     fn post(path: String, upload: impl Into<Upload>) -> Self {
@@ -158,27 +168,35 @@ impl Client {
         let answer = self.read(request).await?;
         serde_json::from_slice(&answer).map_err(|error| {
             let excerpt = String::from_utf8_lossy(&answer[..answer.len().min(200)]).into_owned();
-            let excerpt = self.scrub(&bounded(&excerpt));
+            let (excerpt, error) = (self.scrub(&excerpt), self.scrub(&error.to_string()));
+            let (excerpt, error) = (bounded(&excerpt), bounded(&error));
             Error::transient(format!("{label}: the answer is not understood ({error}): {excerpt}"))
         })
     }
 
     /// Sends a request and reads its answer as a whole.
     async fn read(&self, request: Request) -> Result<Bytes, Error> {
-        self.send(request).await?.collect(MAX_ANSWER).await
+        let most = request.most;
+        self.send(request).await?.collect(most).await
     }
 
     /// Sends a request. The answer is a success, and its body is yet to be read.
     async fn send(&self, request: Request) -> Result<Body, Error> {
         let label = self.label(&request);
         let patience = request.patience.unwrap_or(self.inner.patience.answer);
+        let (json, beats) = (matches!(request.accepts, Accepts::Json), request.beats);
         let sent = tokio::time::timeout(patience, self.prepare(request).send()).await;
         let response = sent
             .map_err(|_| Error::transient(format!("{label}: no answer within {patience:?}")))?
             .map_err(|error| Error::transport(&label, error))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let mut body = Body::new(response, label, patience);
+        let mut body = Body::new(response, label, patience, beats);
         if status.is_success() {
+            if json && let Some(encoding) = body.encoding().filter(|it| it != "identity") {
+                let what = format!("{}: the answer comes as `{encoding}`", body.label());
+                let what = format!("{}, which was not asked for", self.scrub(&bounded(&what)));
+                return Err(Error::new(Kind::Permanent, what));
+            }
             return Ok(body);
         }
         let said = body.beginning(MAX_FAILURE, FAILURE_PATIENCE).await;
@@ -216,8 +234,7 @@ impl Client {
 
     fn authorization(&self) -> Option<HeaderValue> {
         let credentials = self.inner.credentials.as_ref()?;
-        let pair = STANDARD.encode(format!("{}:{}", credentials.user(), credentials.password()));
-        let mut value = HeaderValue::try_from(format!("Basic {pair}")).ok()?;
+        let mut value = HeaderValue::try_from(format!("Basic {}", credentials.encoded())).ok()?;
         value.set_sensitive(true);
         Some(value)
     }
@@ -227,6 +244,7 @@ impl Client {
         format!("{} {}{}", request.method, self.inner.address, request.path)
     }
 
+    /// A server's words without our credentials, should it repeat them.
     fn scrub(&self, text: &str) -> String {
         match &self.inner.credentials {
             Some(credentials) => credentials.scrub(text),

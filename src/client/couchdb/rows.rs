@@ -42,6 +42,8 @@ pub struct Rows {
     scanner: Scanner,
     /// The beginning of an object whose end has not come yet.
     partial: BytesMut,
+    /// How many bytes that say nothing have come since the last frame.
+    idle: usize,
     limit: usize,
 }
 
@@ -78,6 +80,9 @@ pub enum BrokenFeed {
     /// A row is too large.
     #[error("a row is larger than the {} MiB that are read", .0 >> 20)]
     Oversized(usize),
+    /// Where a row should begin stands nothing but white space and commas.
+    #[error("{} MiB of nothing stand where a row should", .0 >> 20)]
+    Empty(usize),
 }
 
 impl Rows {
@@ -91,7 +96,7 @@ impl Rows {
             Shape::Normal => Place::Head(0),
             Shape::Continuous => Place::Line(false),
         };
-        Self { place, scanner: Scanner::default(), partial: BytesMut::new(), limit }
+        Self { place, scanner: Scanner::default(), partial: BytesMut::new(), idle: 0, limit }
     }
 
     /// Takes the next frame off the input. `None` when all of the input is taken.
@@ -105,10 +110,11 @@ impl Rows {
                         Place::LineRow => (Frame::Row(object), Place::Line(true)),
                         _ => (Frame::Row(object), Place::Between),
                     };
-                    self.place = place;
+                    (self.place, self.idle) = (place, 0);
                     return Ok(Some(frame));
                 }
                 (Place::Line(false), b'\n') => {
+                    self.idle = 0;
                     input.advance(1);
                     return Ok(Some(Frame::Blank));
                 }
@@ -138,6 +144,10 @@ impl Rows {
                     return Ok(Some(Frame::Tail(Bytes::from_static(b"{}"))));
                 }
                 _ => return Err(garbage(input)),
+            }
+            self.idle += 1;
+            if self.idle > self.limit {
+                return Err(BrokenFeed::Empty(self.limit));
             }
             input.advance(1);
         }

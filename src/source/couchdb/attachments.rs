@@ -13,7 +13,7 @@ use futures_util::stream::{self, StreamExt};
 use md5::{Digest, Md5};
 
 use crate::client::couchdb::{Body, BulkDocument, BulkItem, Database, With};
-use crate::client::couchdb::{bulk_get_results, can_address};
+use crate::client::couchdb::{bounded, bulk_get_results, can_address};
 use crate::document::{Attachment, Content, DocumentId, Revision};
 use crate::source::{ByteStream, SourceError, Wanted};
 
@@ -27,8 +27,8 @@ const BULK_BYTES: u64 = 8 << 20;
 /// brings all of them, wanted or not.
 const BULK_DOCUMENT_BYTES: u64 = 1 << 20;
 
-/// The largest attachment that is read into memory apart from a bulk answer.
-const MAX_WHOLE: usize = 64 << 20;
+/// The largest attachment that is read into memory where its stub tells no length.
+const MAX_WHOLE: u64 = 1 << 20;
 
 /// How many attachments are asked for at the same time, where not in bulk.
 const AT_ONCE: usize = 4;
@@ -162,14 +162,14 @@ fn plan(wanted: &[Wanted]) -> (Vec<Vec<usize>>, Vec<usize>) {
 
 /// How many bytes of attachments a document has in all: as its body said, or else as far as wanted.
 fn weight<'a>(of_document: impl Iterator<Item = &'a Wanted>) -> Option<u64> {
-    let mut sum = 0;
+    let mut sum = 0_u64;
     for one in of_document {
         if let Content::Remote(said) = &one.attachment.content
             && let Ok(whole) = said.parse()
         {
             return Some(whole);
         }
-        sum += one.attachment.length?;
+        sum = sum.checked_add(one.attachment.length?)?;
     }
     Some(sum)
 }
@@ -199,7 +199,7 @@ async fn bulk(
                     }
                 }
                 BulkItem { error: Some(error), .. } => {
-                    refused.insert(&result.id, crate::client::couchdb::bounded(error.get()));
+                    refused.insert(&result.id, bounded(&database.scrub(error.get())));
                 }
                 _ => {}
             }
@@ -213,6 +213,9 @@ async fn bulk(
             let what = format!("{}{}", missing(&subject), said.unwrap_or_default());
             return Err(SourceError::Missing { what });
         };
+        if bytes.len() as u64 > expected(&one.attachment) {
+            return Err(longer(&subject));
+        }
         let mut check = Check::new(&one.attachment, false);
         check.identity(&bytes);
         check.verdict(&subject)?;
@@ -229,16 +232,22 @@ async fn whole(database: &Database, wanted: &Wanted, gzip: bool) -> Result<Bytes
     let mut whole = BytesMut::new();
     while let Some(piece) = pieces.next().await {
         let piece = piece?;
-        if whole.len() + piece.len() > MAX_WHOLE {
-            return Err(SourceError::permanent(format!(
-                "{} is larger than the {} MiB that are read at once",
-                subject(database, id, revision, attachment),
-                MAX_WHOLE >> 20
-            )));
+        if (whole.len() + piece.len()) as u64 > expected(attachment) {
+            return Err(longer(&subject(database, id, revision, attachment)));
         }
         whole.extend_from_slice(&piece);
     }
     Ok(whole.freeze())
+}
+
+/// How many bytes of an attachment are held in memory: what its stub says of its length was the
+/// measure for how many are asked for at once.
+fn expected(attachment: &Attachment) -> u64 {
+    attachment.length.unwrap_or(MAX_WHOLE)
+}
+
+fn longer(subject: &str) -> SourceError {
+    SourceError::permanent(format!("{subject} is longer than its stub says"))
 }
 
 /// An attachment's bytes on their way from the server.
@@ -274,10 +283,16 @@ impl Download {
             match self.body.chunk().await {
                 Ok(Some(chunk)) if self.decoder.is_some() => {
                     check.encoded(&chunk);
+                    if let Some(most) = check.passed() {
+                        return Some(Err(self.endless(most)));
+                    }
                     self.input = chunk;
                 }
                 Ok(Some(chunk)) => {
                     check.identity(&chunk);
+                    if let Some(most) = check.passed() {
+                        return Some(Err(self.endless(most)));
+                    }
                     return Some(Ok(chunk));
                 }
                 Ok(None) => return self.end(),
@@ -302,6 +317,11 @@ impl Download {
             }
         }
         self.check.take()?.verdict(&self.subject).err().map(Err)
+    }
+
+    fn endless(&mut self, most: u64) -> SourceError {
+        self.check = None;
+        SourceError::transient(format!("{} came as more than {most} bytes", self.subject))
     }
 
     fn broken(&mut self, error: &std::io::Error) -> SourceError {
@@ -333,6 +353,7 @@ struct Check {
     identity: Md5,
     encoded: Option<Md5>,
     seen: u64,
+    seen_encoded: u64,
 }
 
 impl Check {
@@ -345,6 +366,7 @@ impl Check {
             identity: Md5::new(),
             encoded: encoded.then(Md5::new),
             seen: 0,
+            seen_encoded: 0,
         }
     }
 
@@ -358,7 +380,19 @@ impl Check {
     fn encoded(&mut self, bytes: &[u8]) {
         if let Some(encoded) = &mut self.encoded {
             encoded.update(bytes);
+            self.seen_encoded += bytes.len() as u64;
         }
+    }
+
+    /// How many bytes may come over the line, if more have come already. Gzip makes nothing much
+    /// longer, and the length of what was sent to the server gzipped is that of the gzipped bytes.
+    fn passed(&self) -> Option<u64> {
+        let length = self.length?;
+        let (seen, most) = match self.encoded {
+            Some(_) => (self.seen_encoded, length.saturating_add(length / 100 + 1024)),
+            None => (self.seen, length),
+        };
+        (seen > most).then_some(most)
     }
 
     /// Whether all is well. A length is believed only where no digest can tell: of an attachment

@@ -55,7 +55,8 @@ fn read(
                     Err(reason) => _ = refused.insert(&result.id, reason),
                 },
                 BulkItem { error: Some(error), .. } => {
-                    refused.insert(&result.id, format!("the server says {}", bounded(error.get())));
+                    let said = bounded(&database.scrub(error.get()));
+                    refused.insert(&result.id, format!("the server says {said}"));
                 }
                 _ => {}
             }

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::Timings;
+use super::bound::Bound;
 use super::lookup::{self, Found};
 use super::origin::{Origin, RECREATED, is_number};
 use super::reader::{Heard, Reader};
@@ -52,6 +53,7 @@ pub(super) fn events(
         fresh: false,
         interval: MOST_UNPLACED_ROWS,
         checked: Instant::now(),
+        bound: Bound::default(),
         ready: VecDeque::new(),
         state: State::Opening(since),
     };
@@ -100,6 +102,8 @@ struct Feed {
     interval: u64,
     /// When the database was last asked whether it is still the same.
     checked: Instant,
+    /// What a catch-up may bring.
+    bound: Bound,
     /// What is to be yielded before anything else is done.
     ready: VecDeque<FeedEvent>,
     state: State,
@@ -149,7 +153,8 @@ impl Feed {
     /// Opens the feed from its beginning.
     async fn read_all(&mut self) -> Result<State, SourceError> {
         let info = self.ask().await?;
-        let progress = Progress { done: 0, total: info.doc_count + info.doc_del_count };
+        let progress =
+            Progress { done: 0, total: info.doc_count.saturating_add(info.doc_del_count) };
         self.progress = Some(progress);
         self.ready.push_back(FeedEvent::Progress(progress));
         self.open(None, None).await
@@ -160,6 +165,7 @@ impl Feed {
         let info = self.database.info().await?;
         self.origin = Origin::of(&info);
         let mean = info.sizes.external / info.doc_count.max(1);
+        self.bound = Bound::of(&info, &self.origin);
         self.interval = (MOST_UNPLACED_BYTES / mean.max(1)).clamp(1, MOST_UNPLACED_ROWS);
         Ok(info)
     }
@@ -201,7 +207,7 @@ impl Feed {
         let seq_interval = (!self.origin.counts()).then_some(self.interval);
         let feed = FeedShape::Normal { seq_interval };
         let body = self.ask_for(since, feed).await?;
-        let reader = Reader::new(body, Shape::Normal);
+        let reader = Reader::new(&self.database, body, Shape::Normal);
         Ok(State::CatchingUp(Box::new(CatchUp { reader, recognise })))
     }
 
@@ -223,6 +229,10 @@ impl Feed {
         match open.reader.hear(None).await? {
             Heard::Frame(Frame::Row(bytes)) => {
                 let row = self.read(&open.reader, &bytes)?;
+                if let Some(reason) = self.bound.passed_by(&row, self.origin.counts()) {
+                    let what = format!("{}: {reason}", self.database.url());
+                    return Err(SourceError::permanent(what));
+                }
                 if let Some(position) = open.recognise.take()
                     && self.recognises(&row, &position).await?
                 {
@@ -285,6 +295,9 @@ impl Feed {
         let Some(last_seq) = tail.last_seq else {
             return Err(reader.failed("the feed ended without its last place"));
         };
+        if last_seq.get().len() > row::LONGEST_PLACE {
+            return Err(reader.failed("the feed's last place is longer than any URL"));
+        }
         // Where places are numbers, the position must be that of a row: it is looked for later.
         let own = self.token.take().filter(|_| self.origin.counts());
         let token = own.unwrap_or_else(|| last_seq.get().into());
@@ -314,7 +327,7 @@ impl Feed {
         let feed = FeedShape::Continuous { heartbeat: self.timings.heartbeat };
         let body = self.ask_for(self.token.as_deref(), feed).await?;
         self.checked = Instant::now();
-        Ok(State::Following(Box::new(Reader::new(body, Shape::Continuous))))
+        Ok(State::Following(Box::new(Reader::new(&self.database, body, Shape::Continuous))))
     }
 
     async fn go_on(&mut self, mut reader: Box<Reader>) -> Result<State, SourceError> {
@@ -393,7 +406,10 @@ impl Feed {
         let event = match row {
             Row::Change(change) => FeedEvent::Change(change),
             Row::Bodiless(bodiless) => self.fetch(reader, bodiless).await?,
-            Row::Unreadable(unreadable) => FeedEvent::Unreadable(unreadable),
+            Row::Unreadable(row) => {
+                let reason = bounded(&self.database.scrub(&row.reason));
+                FeedEvent::Unreadable(Unreadable { reason, ..row })
+            }
             Row::End(_) => return Err(reader.failed("the feed ended in its middle")),
             Row::Failure { error, reason } => return Err(self.failure(reader, &error, &reason)),
         };
@@ -436,7 +452,8 @@ impl Feed {
 
     /// What it means that the server gave up within a feed.
     fn failure(&self, reader: &Reader, error: &str, reason: &str) -> SourceError {
-        let said = format!("the server says {}: {}", bounded(error), bounded(reason));
+        let said = self.database.scrub(&format!("{error}: {reason}"));
+        let said = format!("the server says {}", bounded(&said));
         let words = format!("{error} {reason}").to_lowercase();
         if words.contains("no_db_file") || words.contains("database does not exist") {
             let what = format!("database `{}` is gone: {said}", self.database.name());

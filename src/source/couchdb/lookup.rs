@@ -45,10 +45,14 @@ pub(super) async fn find(
     id: &DocumentId,
     kept: Kept,
 ) -> Result<Found, SourceError> {
-    match kept == Kept::default() {
-        true => find_winner(database, id).await,
-        false => find_change(database, id).await,
-    }
+    let found = match kept == Kept::default() {
+        true => find_winner(database, id).await?,
+        false => find_change(database, id).await?,
+    };
+    Ok(match found {
+        Found::Unreadable(reason) => Found::Unreadable(bounded(&database.scrub(&reason))),
+        found => found,
+    })
 }
 
 /// The newest change of a document, as the feed tells it.

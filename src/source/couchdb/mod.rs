@@ -3,6 +3,7 @@
 //! It must not know how HTTP is spoken, which is the client's, nor what becomes of a change.
 
 mod attachments;
+mod bound;
 mod branches;
 mod feed;
 mod lookup;

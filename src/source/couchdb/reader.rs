@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::client::couchdb::Body;
 use crate::client::couchdb::rows::{BrokenFeed, Frame, Rows, Shape};
+use crate::client::couchdb::{Body, Database};
 use crate::source::SourceError;
 
 /// An open feed.
 #[derive(Debug)]
 pub(super) struct Reader {
+    database: Database,
     body: Body,
     rows: Rows,
     input: Bytes,
@@ -32,9 +33,10 @@ pub(super) enum Heard {
 }
 
 impl Reader {
-    /// Reads a body that holds a feed of this shape.
-    pub fn new(body: Body, shape: Shape) -> Self {
-        Self { body, rows: Rows::new(shape), input: Bytes::new(), count: 0 }
+    /// Reads a body that holds a feed of this shape, of this database.
+    pub fn new(database: &Database, body: Body, shape: Shape) -> Self {
+        let database = database.clone();
+        Self { database, body, rows: Rows::new(shape), input: Bytes::new(), count: 0 }
     }
 
     /// The next thing heard. With `quiet`, silence of that length is one.
@@ -68,13 +70,19 @@ impl Reader {
 
     /// What it means that the feed cannot be read on.
     pub fn broken(&self, error: &BrokenFeed) -> SourceError {
-        let what = format!("{}: {error}", self.body.label());
+        let said = match error {
+            BrokenFeed::Garbage(text) => BrokenFeed::Garbage(self.database.scrub(text)).to_string(),
+            _ => error.to_string(),
+        };
+        let what = format!("{}: {said}", self.body.label());
         match error {
             BrokenFeed::Oversized(_) => SourceError::permanent(format!(
                 "{what}; make the document after row {} smaller, or leave its database out",
                 self.count
             )),
-            BrokenFeed::CutShort | BrokenFeed::Garbage(_) => SourceError::transient(what),
+            BrokenFeed::CutShort | BrokenFeed::Garbage(_) | BrokenFeed::Empty(_) => {
+                SourceError::transient(what)
+            }
         }
     }
 

@@ -94,7 +94,8 @@ pub(super) fn read(
     let own = made.as_ref().and_then(|made| made.as_ref().ok()?.1.as_ref());
     // pouchdb-server does not name the winner first. A body may be newer than its row.
     let named = own.filter(|own| leaves.contains(own)).or(leaves.first()).cloned();
-    let position = fields.seq.map(|seq| {
+    let place_fits = |seq: &&RawValue| seq.get().len() <= LONGEST_PLACE;
+    let position = fields.seq.filter(place_fits).map(|seq| {
         let anchor = id.clone().zip(named.clone());
         origin.within(seq.get().into(), anchor.map(|(id, revision)| Anchor { id, revision }))
     });
@@ -122,6 +123,10 @@ pub(super) fn read(
     let others = others(leaves, &revision);
     Ok(Row::Change(Change { id, revision, position, others, state }))
 }
+
+/// The longest place in a feed that is taken, in bytes: what no URL can carry could not be asked
+/// for again. CouchDB's are some hundred.
+pub(super) const LONGEST_PLACE: usize = 16 << 10;
 
 /// What is wrong with a row that tells no revision.
 const NO_REVISION: &str = "the row names no revision";
@@ -315,8 +320,9 @@ impl Stubs {
     /// which [`super::attachments`] tells whether to ask for the whole document at once.
     fn into_attachments(self) -> Result<Vec<Attachment>, String> {
         let stubs = self.0?;
-        let lengths = stubs.iter().map(|(_, stub)| stub.length);
-        let sum = lengths.sum::<Option<u64>>().map(|sum| sum.to_string()).unwrap_or_default();
+        let mut lengths = stubs.iter().map(|(_, stub)| stub.length);
+        let sum = lengths.try_fold(0_u64, |sum, length| sum.checked_add(length?));
+        let sum = sum.map(|sum| sum.to_string()).unwrap_or_default();
         let sum: Arc<str> = sum.into();
         let attachment = |(name, stub): (String, Stub)| Attachment {
             name: name.into(),

@@ -82,6 +82,18 @@ fn an_oversized_row_is_an_error_that_names_the_limit() {
 }
 
 #[test]
+fn a_feed_of_nothing_is_broken_off_at_the_limit() {
+    for nothing in [" ", ",", "\r\t"] {
+        let body = format!("{{\"results\":[{}", nothing.repeat(2000));
+        assert_eq!(frames(Shape::Normal, &[body.as_bytes()]), Err(BrokenFeed::Empty(1 << 10)));
+    }
+    let blank = " ".repeat(2000);
+    assert_eq!(frames(Shape::Continuous, &[blank.as_bytes()]), Err(BrokenFeed::Empty(1 << 10)));
+    let beats = "\n".repeat(2000);
+    assert_eq!(frames(Shape::Continuous, &[beats.as_bytes()]).unwrap().len(), 2000);
+}
+
+#[test]
 fn a_row_within_one_piece_is_not_copied() {
     let body = Bytes::from_static(b"{\"results\":[{\"a\":1}");
     let mut input = body.clone();
