@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::fetch::judge;
+use super::fetch::{both, judge};
 use super::prepare::Pending;
 use super::{Pipeline, PipelineError};
 use crate::checkpoint::Failure;
@@ -30,6 +30,7 @@ impl Pipeline {
         suspects: &HashSet<DocumentId>,
     ) -> Result<(Vec<Pending>, Vec<Failure>), PipelineError> {
         let mut failures: HashMap<usize, Failure> = HashMap::new();
+        let mut interrupted = None;
         for (owners, wanted) in groups(&pending) {
             let answers = self.read_branches(&wanted).await;
             for ((owner, answer), (id, revision)) in owners.into_iter().zip(answers).zip(&wanted) {
@@ -41,10 +42,16 @@ impl Pipeline {
                     }
                     Err(error) => {
                         let what = format!("revision {revision}");
-                        let failure = judge(&item.change, &what, error, suspects.contains(id))?;
-                        failures.entry(owner).or_insert(failure);
+                        match judge(&item.change, &what, error, suspects.contains(id)) {
+                            Ok(failure) => _ = failures.entry(owner).or_insert(failure),
+                            Err(error) => interrupted = Some(both(interrupted, error)?),
+                        }
                     }
                 }
+            }
+            // The next group would only take longer.
+            if let Some(error) = interrupted.take() {
+                return Err(error);
             }
         }
         let mut owner = 0..;

@@ -1,7 +1,7 @@
 //! Getting the bytes of attachments: small ones many at a time, large ones streamed into staging.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
@@ -45,6 +45,35 @@ enum Job {
     Large(Task),
 }
 
+/// After so many tries in a row, of different attachments, that failed for a transient reason, the
+/// source is not asked for more of a batch: it is the source that fails, and each try takes seconds.
+const TROUBLE: usize = 8;
+
+/// Transient failures in a row, and the last of them.
+#[derive(Default)]
+struct Trouble(Mutex<(usize, Option<SourceError>)>);
+
+impl Trouble {
+    fn note<T>(&self, answer: Result<T, SourceError>) -> Result<T, SourceError> {
+        if let Ok(mut trouble) = self.0.lock() {
+            match &answer {
+                Ok(_) => *trouble = (0, None),
+                Err(error @ SourceError::Transient { .. }) => {
+                    *trouble = (trouble.0 + 1, Some(error.clone()));
+                }
+                Err(_) => {}
+            }
+        }
+        answer
+    }
+
+    /// Why nothing more is asked for, if that is so.
+    fn reason(&self) -> Option<SourceError> {
+        let trouble = self.0.lock().ok()?;
+        trouble.1.clone().filter(|_| trouble.0 >= TROUBLE)
+    }
+}
+
 type Outcome = (Task, Result<Blob, FetchError>);
 
 #[derive(Debug, thiserror::Error)]
@@ -68,11 +97,13 @@ impl Pipeline {
         sync: Sync,
     ) -> Result<Fetched, PipelineError> {
         let jobs = jobs(&mut pending, self.collection.mirrors_attachments());
+        let trouble = Trouble::default();
         let mut outcomes = stream::iter(jobs)
-            .map(|job| self.fetch_job(job, sync))
+            .map(|job| self.fetch_job(job, sync, &trouble))
             .buffer_unordered(CONCURRENCY)
             .boxed();
         let mut failures: HashMap<usize, Failure> = HashMap::new();
+        let mut interrupted = None;
         while let Some(outcomes) = outcomes.next().await {
             for (Task { owner, branch, wanted }, outcome) in outcomes {
                 match outcome {
@@ -83,13 +114,18 @@ impl Pipeline {
                         let suspect = suspects.contains(&wanted.id);
                         let name = wanted.attachment.name.escape_debug();
                         let what = format!("attachment `{name}`");
-                        let failure = judge(&pending[owner].change, &what, error, suspect)?;
-                        failures.entry(owner).or_insert(failure);
+                        match judge(&pending[owner].change, &what, error, suspect) {
+                            Ok(failure) => _ = failures.entry(owner).or_insert(failure),
+                            Err(error) => interrupted = Some(both(interrupted, error)?),
+                        }
                     }
                 }
             }
         }
         drop(outcomes);
+        if let Some(error) = interrupted {
+            return Err(error);
+        }
         let mut complete = Vec::with_capacity(pending.len());
         for (owner, item) in pending.into_iter().enumerate() {
             if failures.contains_key(&owner) {
@@ -105,22 +141,43 @@ impl Pipeline {
         Ok(Fetched { complete, failed: failures.into_values().collect() })
     }
 
-    async fn fetch_job(&self, job: Job, sync: Sync) -> Vec<Outcome> {
+    async fn fetch_job(&self, job: Job, sync: Sync, trouble: &Trouble) -> Vec<Outcome> {
         match job {
-            Job::Small(tasks) => self.fetch_small(tasks).await,
+            Job::Small(tasks) => self.fetch_small(tasks, sync, trouble).await,
             Job::Large(task) => {
-                let policy = &self.options.retry;
-                let outcome = loop_until(policy, || self.fetch_large(&task.wanted, sync)).await;
+                let outcome = self.stream(&task.wanted, sync, trouble).await;
                 vec![(task, outcome)]
             }
         }
     }
 
+    /// Streams an attachment, patiently.
+    async fn stream(
+        &self,
+        wanted: &Wanted,
+        sync: Sync,
+        trouble: &Trouble,
+    ) -> Result<Blob, FetchError> {
+        if let Some(error) = trouble.reason() {
+            return Err(error.into());
+        }
+        let policy = &self.options.retry;
+        match loop_until(policy, || self.fetch_large(wanted, sync)).await {
+            Err(FetchError::Source(error)) => trouble.note(Err(error)).map_err(FetchError::from),
+            Ok(blob) => trouble.note(Ok(blob)).map_err(FetchError::from),
+            error => error,
+        }
+    }
+
     /// Fetches a group in one request, and tries again, one by one, what that did not bring.
-    async fn fetch_small(&self, tasks: Vec<Task>) -> Vec<Outcome> {
+    async fn fetch_small(&self, tasks: Vec<Task>, sync: Sync, trouble: &Trouble) -> Vec<Outcome> {
         let wanted: Vec<Wanted> = tasks.iter().map(|task| task.wanted.clone()).collect();
         let policy = &self.options.retry;
-        let answers = match attempts(policy, || self.source.attachments(&wanted)).await {
+        let asked = match trouble.reason() {
+            Some(error) => Err(error),
+            None => attempts(policy, || self.source.attachments(&wanted)).await,
+        };
+        let answers = match asked {
             Ok(answers) => answers,
             Err(error) => vec![Err(error); tasks.len()],
         };
@@ -128,11 +185,23 @@ impl Pipeline {
         for (task, answer) in tasks.into_iter().zip(answers) {
             let bytes = match answer {
                 Err(SourceError::Missing { .. } | SourceError::Transient { .. }) => {
-                    attempts(policy, || self.fetch_one(&task.wanted)).await
+                    match trouble.reason() {
+                        Some(error) => Err(error),
+                        None => {
+                            trouble.note(attempts(policy, || self.fetch_one(&task.wanted)).await)
+                        }
+                    }
                 }
                 answer => answer,
             };
-            outcomes.push((task, bytes.map(Blob::Bytes).map_err(FetchError::from)));
+            let outcome = match bytes {
+                // What is not to be had at once may be had as a stream.
+                Err(SourceError::Permanent { .. }) => {
+                    self.stream(&task.wanted, sync, trouble).await
+                }
+                bytes => bytes.map(Blob::Bytes).map_err(FetchError::from),
+            };
+            outcomes.push((task, outcome));
         }
         outcomes
     }
@@ -265,9 +334,27 @@ pub fn judge(
     match error {
         SourceError::Refused { .. } => Err(error.into()),
         SourceError::Transient { .. } if !suspect => {
-            Err(PipelineError::Interrupted { document: change.id.clone(), error })
+            Err(PipelineError::Interrupted { documents: HashSet::from([change.id.clone()]), error })
         }
         error => Ok(failures::of_change(change, format!("{what}: {error}"))),
+    }
+}
+
+/// Two interruptions as one, which names the documents of both. Any other error comes back.
+pub fn both(
+    known: Option<PipelineError>,
+    new: PipelineError,
+) -> Result<PipelineError, PipelineError> {
+    match (known, new) {
+        (
+            Some(PipelineError::Interrupted { mut documents, error }),
+            PipelineError::Interrupted { documents: more, .. },
+        ) => {
+            documents.extend(more);
+            Ok(PipelineError::Interrupted { documents, error })
+        }
+        (_, new @ PipelineError::Interrupted { .. }) => Ok(new),
+        (_, other) => Err(other),
     }
 }
 

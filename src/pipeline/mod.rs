@@ -86,11 +86,11 @@ pub enum PipelineError {
     /// A fault of ours.
     #[error("a task of the pipeline ended unexpectedly: {0}; please report this")]
     Task(#[from] JoinError),
-    /// The source broke while a document was being read; the feed is opened again.
+    /// The source broke while documents were being read; the feed is opened again.
     #[error("{error}")]
     Interrupted {
-        /// The document.
-        document: DocumentId,
+        /// The documents.
+        documents: HashSet<DocumentId>,
         /// What broke.
         error: SourceError,
     },
@@ -170,23 +170,22 @@ impl Pipeline {
     pub async fn run(&self, stop: &CancellationToken) -> Result<(), PipelineError> {
         /// How often a document may break the whole feed before it is set aside as failed.
         const PATIENCE: usize = 2;
-        let mut broken_by: Vec<DocumentId> = Vec::new();
+        let mut broken_by: HashMap<DocumentId, usize> = HashMap::new();
         let mut again = false;
         let mut disk = room::Pauses::new(self.options.retry);
         loop {
-            let suspects: HashSet<DocumentId> = broken_by
-                .iter()
-                .filter(|id| broken_by.iter().filter(|other| other == id).count() >= PATIENCE)
-                .cloned()
-                .collect();
+            let broken = broken_by.iter().filter(|(_, times)| **times >= PATIENCE);
+            let suspects: HashSet<DocumentId> = broken.map(|(id, _)| id.clone()).collect();
             match self.work(stop, suspects, std::mem::replace(&mut again, true)).await {
-                Err(PipelineError::Interrupted { document, error }) => {
+                Err(PipelineError::Interrupted { documents, error }) => {
                     tracing::warn!(
                         collection = %self.collection.name(),
-                        %document,
-                        "reading a document broke off, the feed is opened again: {error}",
+                        documents = documents.len(),
+                        "reading documents broke off, the feed is opened again: {error}",
                     );
-                    broken_by.push(document);
+                    for id in documents {
+                        *broken_by.entry(id).or_default() += 1;
+                    }
                 }
                 Err(error) if error.is_disk() && self.options.mode == Mode::Follow => {
                     self.wait_for_disk(error, &mut disk, stop).await?;

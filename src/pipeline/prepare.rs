@@ -158,10 +158,23 @@ impl Pipeline {
         failed: &mut Vec<Failure>,
         unchanged: &mut Vec<DocumentId>,
     ) -> Result<Vec<Item>, PipelineError> {
+        /// After so many in a row the source is not asked for the others: each try takes seconds.
+        const TROUBLE: usize = 3;
         let mut confirmed = Vec::new();
+        let (mut troubles, mut trouble) = (0, None);
         for (change, held) in older {
             let (id, policy) = (&change.id, &self.options.retry);
-            match attempts(policy, || self.source.document(id, None)).await {
+            let answer = match &trouble {
+                Some(error) if troubles >= TROUBLE => Err(SourceError::clone(error)),
+                _ => attempts(policy, || self.source.document(id, None)).await,
+            };
+            match &answer {
+                Err(error @ SourceError::Transient { .. }) => {
+                    (troubles, trouble) = (troubles + 1, Some(error.clone()));
+                }
+                _ => (troubles, trouble) = (0, None),
+            }
+            match answer {
                 Ok(Reading::Found(present)) => {
                     let change = Change { position: change.position, ..present };
                     confirmed.push(Item { change, authority: Authority::Confirmed });
