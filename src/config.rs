@@ -11,7 +11,7 @@ use secrecy::SecretString;
 
 use crate::agent::{Agent, AgentOptions, DeletionLimit, Repairer};
 use crate::checkpoint::{Bounds, Checkpoints, StateError};
-use crate::client::couchdb::Credentials;
+use crate::client::couchdb::{Credentials, Patience};
 use crate::document::{CollectionName, Kept};
 use crate::mirror::names::Codec;
 use crate::mirror::{Holder, JsonStyle, Mirror, MirrorError, MirrorOptions};
@@ -223,6 +223,7 @@ impl MirrorConfig {
         }
         let mut source = self.source;
         source.keep(self.options.kept);
+        source.wait_at_most(self.give_up_after.flatten());
         let store = source.open()?;
         Ok(Agent::start(store, Arc::new(mirror), Arc::new(state), agent))
     }
@@ -310,6 +311,15 @@ impl SourceConfig {
     fn keep(&mut self, kept: Kept) {
         if let Self::Couch(couch) = self {
             couch.kept = kept;
+        }
+    }
+
+    /// Who gives up after so long does not wait longer for an answer, or for the next piece of one.
+    fn wait_at_most(&mut self, patience: Option<Duration>) {
+        if let (Self::Couch(couch), Some(most)) = (self, patience) {
+            let Patience { connect, answer } = couch.timings.patience;
+            couch.timings.patience =
+                Patience { connect: connect.min(most), answer: answer.min(most) };
         }
     }
 
