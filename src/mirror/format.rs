@@ -84,20 +84,25 @@ pub fn read_or_create(
 
 /// Reads `format.json` in `ours`; `None` where there is none.
 pub fn read(mirror: &Path, ours: &Folder) -> Result<Option<Format>, MirrorError> {
+    let Some(mut file) = ours.open_file(FORMAT)? else { return Ok(None) };
+    let path = ours.path().join(FORMAT);
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(|error| MirrorError::io("read", &path, error))?;
+    parse(mirror, &path, &text).map(Some)
+}
+
+/// Reads the text of the `format.json` at `path`, which is that of `mirror`.
+pub(super) fn parse(mirror: &Path, path: &Path, text: &[u8]) -> Result<Format, MirrorError> {
     #[derive(Deserialize)]
     struct Number {
         format: u64,
     }
-    let Some(mut file) = ours.open_file(FORMAT)? else { return Ok(None) };
-    let path = ours.path().join(FORMAT);
-    let mut text = String::new();
-    file.read_to_string(&mut text).map_err(|error| MirrorError::io("read", &path, error))?;
     let bad = |error: serde_json::Error| MirrorError::BadFormat {
-        path: path.clone(),
+        path: path.to_owned(),
         reason: error.to_string(),
     };
     // The number first: a newer format may have anything else beside it.
-    let number: Number = serde_json::from_str(&text).map_err(bad)?;
+    let number: Number = serde_json::from_slice(text).map_err(bad)?;
     if number.format > FORMAT_NUMBER {
         return Err(MirrorError::NewerFormat {
             path: mirror.to_owned(),
@@ -105,7 +110,7 @@ pub fn read(mirror: &Path, ours: &Folder) -> Result<Option<Format>, MirrorError>
             known: FORMAT_NUMBER,
         });
     }
-    serde_json::from_str(&text).map(Some).map_err(bad)
+    serde_json::from_slice(text).map_err(bad)
 }
 
 /// Writes a small JSON file of ours durably: a temporary file, synced, renamed, folder synced.

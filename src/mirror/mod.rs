@@ -15,6 +15,9 @@ mod beneath;
 mod collection;
 mod error;
 mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod interrupted;
 mod lanes;
 pub mod layout;

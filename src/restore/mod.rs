@@ -19,6 +19,9 @@ mod body;
 mod control;
 mod couchdb;
 mod feed;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod plan;
 mod read;
 mod target;

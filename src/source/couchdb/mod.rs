@@ -6,6 +6,9 @@ mod attachments;
 mod bound;
 mod branches;
 mod feed;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lookup;
 mod origin;
 mod reader;

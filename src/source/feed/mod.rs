@@ -37,6 +37,9 @@ mod attachment;
 mod content;
 mod file;
 mod follow;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub(crate) mod json;
 mod large;
 mod lines;
