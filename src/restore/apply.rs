@@ -2,7 +2,7 @@
 //!
 //! It must not know which target it writes to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
@@ -13,7 +13,7 @@ use super::plan::{Decision, Held, Ours, decide};
 use super::read::{Batch, batches, security};
 use super::target::{Item, Standing, Target, TargetError, Writing};
 use super::{Failure, OnExisting, Options, Outcome, Report, RestoreError};
-use crate::client::couchdb::Kind;
+use crate::client::couchdb::{Error, Kind};
 use crate::document::{CollectionName, DocumentId, Revision};
 use crate::mirror::read::{Entry, Tree, TreeCollection};
 
@@ -146,9 +146,15 @@ impl<T: Target + 'static> Restore<T> {
         name: &CollectionName,
     ) -> Result<(), RestoreError> {
         let mut after: Option<DocumentId> = None;
+        let mut ends = HashSet::new();
         loop {
             let page = self.target.list(name, after.as_ref()).await?;
             let Some((last, _)) = page.last() else { return Ok(()) };
+            if !ends.insert(last.clone()) {
+                let place = self.target.place(name);
+                let what = format!("{place} lists its documents over and over: `{last}` again");
+                return Err(TargetError::Server(Error::new(Kind::Permanent, what)).into());
+            }
             after = Some(last.clone());
             let tree = Arc::clone(collection);
             let other = blocking(move || first_other(&tree, page)).await??;

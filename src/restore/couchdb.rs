@@ -106,6 +106,10 @@ impl CouchTarget {
                             failed.map(|(index, why)| (range.start + index, scrubbed(why))),
                         );
                     }
+                    None if single => {
+                        let why = "the server answers for another document".to_owned();
+                        refused.push((range.start, why));
+                    }
                     None => halve(tries),
                 },
                 Err(Fault::Document(reason)) => refused.push((range.start, reason)),
