@@ -17,6 +17,7 @@ mod faults;
 mod fixture;
 mod full;
 mod guard;
+mod hostile;
 mod layers;
 mod live;
 mod pouchdb;

@@ -9,6 +9,7 @@ use std::time::Duration;
 pub mod crashing;
 pub mod disk;
 pub mod feed;
+pub mod hostile;
 pub mod http;
 pub mod leaves;
 pub mod oracle;

@@ -357,7 +357,7 @@ fn beginning(bytes: &[u8], marker: &[u8]) -> usize {
 }
 
 /// A request's head as text and its body. `None` if the client left before it began one.
-fn read_request(client: &mut impl Read) -> io::Result<Option<(String, Vec<u8>)>> {
+pub fn read_request(client: &mut impl Read) -> io::Result<Option<(String, Vec<u8>)>> {
     let mut bytes = Vec::new();
     let mut buffer = vec![0; 16 * 1024];
     let end = loop {
