@@ -87,8 +87,11 @@ impl Text {
     ) -> Result<Self, String> {
         std::str::from_utf8(body)
             .map_err(|error| format!("it is not UTF-8 at its byte {}", error.valid_up_to()))?;
-        let anatomy: Anatomy<'_> =
+        // Keys are read as bytes, in which a control character would pass: all is looked at once.
+        let whole: &RawValue =
             serde_json::from_slice(body).map_err(|error| format!("it is not JSON: {error}"))?;
+        let anatomy: Anatomy<'_> = serde_json::from_str(whole.get())
+            .map_err(|error| format!("it cannot be put back: {error}"))?;
         let mut lacking = Vec::new();
         if !anatomy.has_id {
             lacking.push(format!("\"_id\":{}", quoted(id.as_str())));
@@ -421,6 +424,16 @@ mod tests {
         let shown = shown_beside(body, beside, Stubs::Server, Some(&top));
         assert_eq!(shown.matches("_revisions").count(), 1, "{shown}");
         assert!(shown.contains(r#""start":8"#), "{shown}");
+    }
+
+    #[test]
+    fn a_key_with_a_control_character_in_it_is_no_json() {
+        for body in ["{\"a\0\":1}", "{\"_attachments\":{\"f\n\":{}}}"] {
+            let body = Bytes::copy_from_slice(body.as_bytes());
+            let size = |_: &str| Some(1);
+            let error = Text::new(&"d".into(), &body, Beside::default(), Stubs::Server, size);
+            assert!(error.unwrap_err().contains("not JSON"));
+        }
     }
 
     #[test]
