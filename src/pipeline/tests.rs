@@ -13,6 +13,8 @@ use crate::mirror::{Holder, MirrorOptions};
 use crate::source::scripted::{Said, Scripted};
 use crate::source::{FeedEvent, Unreadable};
 
+mod model;
+
 const QUICK: RetryPolicy = RetryPolicy {
     first: Duration::from_millis(1),
     longest: Duration::from_millis(5),
@@ -76,8 +78,17 @@ fn pipeline(
     source: Arc<Scripted>,
     mode: Mode,
 ) -> (Pipeline, broadcast::Receiver<Arc<WriteEvent>>) {
+    pipeline_with(dir, source, mode, &MirrorOptions::default())
+}
+
+fn pipeline_with(
+    dir: &Path,
+    source: Arc<dyn Source>,
+    mode: Mode,
+    options: &MirrorOptions,
+) -> (Pipeline, broadcast::Receiver<Arc<WriteEvent>>) {
     let holder = Holder::this_process("mirror");
-    let mirror = Arc::new(Mirror::open(dir, &MirrorOptions::default(), &holder).unwrap());
+    let mirror = Arc::new(Mirror::open(dir, options, &holder).unwrap());
     let state = Checkpoints::open(&mirror.state_path(), Bounds::DEFAULT).unwrap().state;
     let events = Broadcast::new();
     let received = events.subscribe();
