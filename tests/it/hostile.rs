@@ -247,10 +247,11 @@ fn a_document_that_cannot_be_looked_up_is_told() {
 #[test]
 fn an_answer_that_is_no_answer_ends_in_time() {
     let mut cases = Vec::new();
-    for request in [DATABASE, CHANGES, BULK, LARGE] {
+    // An attachment is tried again often, and so a few of the ways must do.
+    for (request, every) in [(DATABASE, 1), (CHANGES, 1), (BULK, 5), (LARGE, 3)] {
         let code = if request == BULK || request == LARGE { 1 } else { 3 };
         let named = |what: &str| format!("{what} at {request}");
-        cases.extend([
+        let ways = [
             case(named("silence"), request, code, "no answer within 1s", |talk| talk.hold()),
             case(named("a head and silence"), request, code, "", |talk| {
                 talk.begin()?;
@@ -286,7 +287,8 @@ fn an_answer_that_is_no_answer_ends_in_time() {
             case(named("no text"), request, code, "", |talk| {
                 talk.answer("200 OK", "", b"\xff\xfe\x00{\"results\":[]}")
             }),
-        ]);
+        ];
+        cases.extend(ways.into_iter().step_by(every));
     }
     check_all(cases);
 }
@@ -576,6 +578,44 @@ fn a_database_that_is_another_each_time_is_given_up_or_compared_and_loses_nothin
         said["instance_start_time"] = time.to_string().into();
         talk.answer("200 OK", "", said.to_string().as_bytes())
     }));
+}
+
+#[test]
+fn attachments_that_are_not_what_their_stubs_say_are_streamed_or_fail_alone() {
+    let data = |talk: &mut Talk<'_>, length: usize| {
+        let rev =
+            talk.rows("").iter().find(|row| row["id"] == "new").unwrap()["doc"]["_rev"].clone();
+        let data = base64(&"x".repeat(length));
+        let body = json!({"_rev": rev, "_attachments": {"page.txt": {"data": data}}});
+        let docs = json!({"results": [{"id": "new", "docs": [{"ok": body}]}]});
+        talk.answer("200 OK", "", docs.to_string().as_bytes())
+    };
+    check_all(vec![
+        case("more data than the stub says", BULK, 0, "", move |talk| data(talk, 3 << 20)),
+        case("less data than the stub says", BULK, 0, "", move |talk| data(talk, 2)),
+        answers("an empty attachment", LARGE, 1, "do not match its digest", ""),
+        answers("another attachment", LARGE, 1, "do not match its digest", vec![7; 300_000]),
+        answers("a longer attachment", LARGE, 1, "more than 300000 bytes", vec![7; 300_001]),
+    ]);
+}
+
+#[test]
+fn a_server_that_fails_for_every_attachment_is_not_asked_for_each() {
+    let (place, server) = (Place::new(), Hostile::start());
+    for number in 0..80 {
+        server.put(&format!("book {number}"), &[("page.txt", b"a page\n")]);
+    }
+    let busy = |talk: &mut Talk<'_>| talk.answer("503 No", "Retry-After: 3600\r\n", b"");
+    server.lie(BULK, Arc::new(busy));
+    let mirror = place.mirror();
+    let arguments = ["mirror", &server.shelf(), mirror.to_str().unwrap(), "--give-up-after", "1"];
+    let outcome = plainfold::run(arguments).assert_code(1);
+    assert!(outcome.stderr.contains("`book 79` was not mirrored"), "{outcome}");
+    let requests = server.take_requests().len();
+    assert!(requests < 60, "{requests} requests");
+    assert!(server.be_honest() > 0);
+    plainfold::mirror(&server.shelf(), &mirror).assert_code(0);
+    assert!(mirror.join("shelf/book 79/attachments/page.txt").exists());
 }
 
 #[test]
