@@ -377,7 +377,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_feed_that_goes_round_in_circles_is_given_up() {
-        let round = |n: usize| vec![position(if n % 2 == 0 { "1" } else { "2" }), cut()];
+        let round = |n: usize| vec![position(["1", "2"][n % 2]), cut()];
         let (said, opened) = run((0..200).map(round).collect(), Since::Start, Mode::CatchUp).await;
         assert!(opened.len() < 200, "it went round and round");
         assert!(matches!(said.last(), Some(Err(SourceError::Transient { .. }))));
