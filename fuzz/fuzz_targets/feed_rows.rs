@@ -1,0 +1,14 @@
+//! A line of a recorded feed, made into a change: what comes of it is always JSON, and a line that
+//! is none never becomes a change.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use plainfold::source::feed::fuzzing;
+use serde_json::value::RawValue;
+
+fuzz_target!(|line: &[u8]| {
+    let Some(body) = fuzzing::body_of(line) else { return };
+    assert!(serde_json::from_slice::<&RawValue>(line).is_ok(), "a change out of no JSON");
+    assert!(serde_json::from_slice::<&RawValue>(&body).is_ok(), "a body that is no JSON");
+});
