@@ -337,26 +337,42 @@ impl Model {
         let state = self.home.dir.path().join(".plainfold/state");
         let name = "books".into();
         let before = match state.exists() {
-            true => Checkpoints::open(&state, Bounds::DEFAULT).unwrap().state.checkpoint(&name),
+            true => open_state(&state).checkpoint(&name),
             false => Ok(None),
         };
         let before = before.unwrap().unwrap_or_default();
         let open_since = before.open_since.or(Some(jiff::Timestamp::now()));
         let had = self.revisions();
+        let aside_before = self.aside();
         // Nobody has heard what was not committed. But its number is not given out again.
         let events = self.process(End::ByItself);
         self.last = events.last().map_or(self.last, |event| event.event);
         self.note_files();
         forget_commits(&self.home, &Checkpoint { open_since, ..before });
-        // What was removed is still aside.
+        // What was removed is still aside, by this run or by one before.
         let has = self.revisions();
         let removed = had.iter().filter(|(id, _)| !has.contains_key(*id));
-        for (number, (id, revision)) in removed.enumerate() {
-            let aside = self.home.dir.path().join(format!(".plainfold/staging/{number}~books"));
+        let body = |(id, revision)| format!("{{\"_id\":\"{id}\",\"_rev\":\"{revision}\"}}\n");
+        for (number, body) in aside_before.into_iter().chain(removed.map(body)).enumerate() {
+            let aside = format!(".plainfold/staging/1/{number:x}-removed~books");
+            let aside = self.home.dir.path().join(aside);
             std::fs::create_dir_all(&aside).unwrap();
-            let body = format!("{{\"_id\":\"{id}\",\"_rev\":\"{revision}\"}}\n");
             std::fs::write(aside.join("document.json"), body).unwrap();
         }
+    }
+
+    /// The bodies of what was removed and may not have been told of.
+    fn aside(&self) -> Vec<String> {
+        if !self.home.dir.path().join(".plainfold/staging").exists() {
+            return Vec::new();
+        }
+        let paths = crate::mirror::staged(self.home.dir.path()).into_iter();
+        let removed = paths.filter(|path| path.contains("-removed~"));
+        let body = |path| {
+            let aside = self.home.dir.path().join(".plainfold/staging").join(path);
+            std::fs::read_to_string(aside.join("document.json")).unwrap()
+        };
+        removed.map(body).collect()
     }
 
     /// The revisions that the tree holds, read by nothing of Plainfold's.
@@ -422,8 +438,8 @@ impl Model {
         }
         let heard = self.told.iter().filter_map(|(id, at)| Some((id.clone(), at.clone()?)));
         assert_eq!(heard.collect::<BTreeMap<_, _>>(), expected, "what subscribers were told");
-        let staging = self.home.dir.path().join(".plainfold/staging");
-        assert_eq!(std::fs::read_dir(staging).unwrap().count(), 0, "something is left in staging");
+        let staged = crate::mirror::staged(self.home.dir.path());
+        assert_eq!(staged, [""; 0], "something is left in staging");
         drop(world);
         self.files = files;
     }
