@@ -15,6 +15,7 @@ def table(rows, server):
         [row["case"], row["place"], row["peer"], row["ours"], row["theirs"], f"**{row['value']}**", row["goal"], "yes" if row["met"] else "no"]
         for row in rows
     ]
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in cells]
     lines = ["| " + " | ".join(line) + " |" for line in [HEAD, ["---"] * len(HEAD), *cells]]
     return [*lines, "", f"The server: {server}."] if server else lines
 
