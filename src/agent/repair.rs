@@ -38,8 +38,7 @@ impl Repairer {
         Ok(self.mirror.collection(name)?.as_recorded()?.kept())
     }
 
-    /// The documents that an interrupted run was replacing or removing. The traces by which the next
-    /// run would tell of them are gone once a mirror is opened, so they are to be looked at too.
+    /// The documents that an interrupted run was replacing or removing, and may have left as they were.
     pub fn interrupted(&self, name: &CollectionName) -> Result<Vec<DocumentId>, MirrorError> {
         Ok(self.mirror.collection(name)?.interrupted().into_keys().collect())
     }

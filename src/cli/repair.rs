@@ -199,7 +199,7 @@ fn hinted(error: PipelineError, sources: &Sources<'_>) -> anyhow::Error {
 fn word((id, fate): &(DocumentId, Fate)) -> Option<(DocumentId, Word)> {
     let word = match fate {
         Fate::Present { revision, .. } => Word::Present(revision.clone()),
-        Fate::Deleted { .. } => Word::Deleted,
+        Fate::Buried { .. } | Fate::Deleted { .. } => Word::Deleted,
         Fate::Unknown | Fate::Failed(_) => return None,
     };
     Some((id.clone(), word))
@@ -213,11 +213,16 @@ impl Repair {
                 let revision = revision.map(|revision| revision.to_string());
                 (Outcome::Repaired, revision, None)
             }
+            Fate::Buried { written: true, revision } => {
+                (Outcome::Repaired, Some(revision.to_string()), None)
+            }
             Fate::Deleted { removed: true } => (Outcome::Removed, None, None),
             Fate::Deleted { removed: false } if was_damaged => kept(
                 "the source says that it is deleted, and what stands in its place is no document",
             ),
-            Fate::Present { written: false, .. } | Fate::Deleted { removed: false } => return None,
+            Fate::Present { written: false, .. }
+            | Fate::Buried { written: false, .. }
+            | Fate::Deleted { removed: false } => return None,
             Fate::Unknown => kept("the source does not know such a document; what is here stays"),
             Fate::Failed(reason) => kept(&reason),
         };

@@ -15,7 +15,7 @@ use crate::agent::Repairer;
 use crate::config::{OpenedSource, open_for_repair};
 use crate::document::Kept;
 use crate::source::Selection;
-use crate::verify::{self, Certificate, DifferenceKind, Report, Side, There, Verified};
+use crate::verify::{self, Certificate, Counts, DifferenceKind, Report, Side, There, Verified};
 
 /// What `plainfold verify` takes.
 #[derive(Debug, Args)]
@@ -187,14 +187,12 @@ fn write_report(out: &mut String, report: &Report) -> fmt::Result {
         let kind = kebab(problem.kind);
         writeln!(out, "{kind:<12} {}: {}", problem.path.escape_debug(), problem.reason)?;
     }
-    let (mut documents, mut attachments, mut bytes, mut unchecked) = (0, 0, 0, 0);
+    let (mut documents, mut all) = (0, Counts::default());
     for collection in &report.collections {
         documents += collection.side.documents;
-        attachments += collection.attachments;
-        bytes += collection.bytes;
-        unchecked += collection.unchecked;
+        all += collection.counts;
         let name = collection.collection.escape_debug();
-        let tombstones = match collection.tombstones {
+        let tombstones = match collection.counts.tombstones {
             0 => String::new(),
             1 => "  1 tombstone".to_owned(),
             count => format!("  {count} tombstones"),
@@ -202,6 +200,7 @@ fn write_report(out: &mut String, report: &Report) -> fmt::Result {
         let Side { documents, digest } = &collection.side;
         writeln!(out, "{name}  {documents} documents  {digest}{tombstones}")?;
     }
+    let Counts { attachments, bytes, unchecked, .. } = all;
     if unchecked > 0 {
         writeln!(out, "{unchecked} files have no checksum beside them; see docs/format.md")?;
     }

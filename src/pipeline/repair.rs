@@ -51,6 +51,13 @@ pub enum Fate {
         /// Whether it was written; else it had come right by itself.
         written: bool,
     },
+    /// The source says that it is deleted, and its tombstone is in the tree.
+    Buried {
+        /// The tombstone's revision.
+        revision: Revision,
+        /// Whether it was written; else it had come right by itself.
+        written: bool,
+    },
     /// The source says that it is deleted.
     Deleted {
         /// Whether it was removed; else there was no document.
@@ -128,7 +135,7 @@ struct Repair<'a> {
 
 enum Told {
     Present(Option<Revision>),
-    Deleted,
+    Deleted(Revision),
 }
 
 impl Repair<'_> {
@@ -223,7 +230,7 @@ impl Repair<'_> {
     async fn take(&mut self, change: Change) -> Result<(), PipelineError> {
         let Some(authority) = self.wrong.authority(&change.id) else { return Ok(()) };
         let told = match &change.state {
-            DocumentState::Deleted(_) => Told::Deleted,
+            DocumentState::Deleted(_) => Told::Deleted(change.revision.clone()),
             DocumentState::Present(document) => {
                 let head = Head::read(&document.body).unwrap_or_default();
                 Told::Present(head.revision.as_deref().map(Revision::from))
@@ -248,7 +255,8 @@ impl Repair<'_> {
         }
         let doubt = self.pipeline.doubt()?;
         let mut prepared = self.pipeline.prepare(batch, &self.suspects, doubt.as_ref()).await?;
-        let mut fates = fates(&mut prepared, &mut told);
+        let buries = self.pipeline.collection.kept().deleted;
+        let mut fates = fates(&mut prepared, &mut told, buries);
         let places = std::mem::take(&mut self.places);
         let staged = prepared.staged.iter().map(|(meta, _)| meta);
         let intents = staged.map(|meta| failures::of_repair(meta, places.get(&meta.id).cloned()));
@@ -261,7 +269,11 @@ impl Repair<'_> {
 
 /// What becomes of the documents of a batch once it is settled. Those that failed are the caller's
 /// to know, and no failures of the mirror's: what it held before, it holds still.
-fn fates(prepared: &mut Prepared, told: &mut HashMap<DocumentId, Told>) -> Vec<(DocumentId, Fate)> {
+fn fates(
+    prepared: &mut Prepared,
+    told: &mut HashMap<DocumentId, Told>,
+    buries: bool,
+) -> Vec<(DocumentId, Fate)> {
     let mut fates = Vec::new();
     for failure in std::mem::take(&mut prepared.failed) {
         if let Some(id) = failure.document {
@@ -274,7 +286,8 @@ fn fates(prepared: &mut Prepared, told: &mut HashMap<DocumentId, Told>) -> Vec<(
         let written = written.contains(&id);
         let fate = match told {
             Told::Present(revision) => Fate::Present { revision, written },
-            Told::Deleted => Fate::Deleted { removed: written },
+            Told::Deleted(revision) if buries => Fate::Buried { revision, written },
+            Told::Deleted(_) => Fate::Deleted { removed: written },
         };
         fates.push((id, fate));
     }

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::document::How;
-use super::tree::{Reading, Suspect, settle};
+use super::document::{Counts, How, What};
+use super::tree::{Suspect, settle};
 use super::{Certificate, CollectionReport, Verified, VerifyError};
 use crate::document::{CollectionName, DocumentId};
 use crate::mirror::read::TreeCollection;
@@ -87,7 +87,10 @@ impl Verified {
         for (collection, how, ids) in &again.collections {
             for id in ids {
                 let name = collection.name_of(id);
-                self.uncount(collection, &settle(collection, &name, *how));
+                let before = settle(collection, &name, *how).checked;
+                if let (Some(report), Some(before)) = (self.report_of(collection), before) {
+                    report.counts -= before.counts;
+                }
                 paths.insert(format!("{}/{name}", collection.path()));
             }
         }
@@ -102,47 +105,31 @@ impl Verified {
             let named = listings.find(|(name, _)| name == collection.name.as_str());
             let Some((_, listed)) = named else { continue };
             let mut listing = listed.reopen().map_err(VerifyError::Temporary)?;
-            let mut readings = Vec::new();
+            let mut counts = Counts::default();
             for id in ids {
                 let reading = settle(collection, &collection.name_of(id), *how);
-                let pushed = match &reading.checked {
-                    Some(now) => listing.push(&now.id, now.revision.as_ref(), &now.content),
-                    None => listing.push_deleted(id),
+                let now = reading.take(&mut self.report.problems);
+                let pushed = match &now {
+                    Some(now) if now.what == What::Document => {
+                        listing.push(&now.id, now.revision.as_ref(), &now.content)
+                    }
+                    _ => listing.push_deleted(id),
                 };
                 pushed.map_err(VerifyError::Temporary)?;
-                readings.push(reading);
+                counts += now.map(|now| now.counts).unwrap_or_default();
             }
             *listed = listing.finish();
             let side = listed.side().map_err(VerifyError::Temporary)?;
-            readings.into_iter().for_each(|reading| self.count(collection, reading));
-            if let Some(report) = self.counts_of(collection) {
+            if let Some(report) = self.report_of(collection) {
                 report.side = side;
+                report.counts += counts;
             }
         }
         self.report.problems.sort_by(|left, right| left.path.cmp(&right.path));
         Ok(())
     }
 
-    fn uncount(&mut self, collection: &TreeCollection, before: &Reading) {
-        if let (Some(report), Some(before)) = (self.counts_of(collection), &before.checked) {
-            report.attachments = report.attachments.saturating_sub(before.attachments);
-            report.bytes = report.bytes.saturating_sub(before.bytes);
-            report.unchecked = report.unchecked.saturating_sub(before.unchecked);
-        }
-    }
-
-    fn count(&mut self, collection: &TreeCollection, now: Reading) {
-        self.report.problems.extend(now.problems);
-        let Some(now) = now.checked else { return };
-        if let Some(report) = self.counts_of(collection) {
-            report.attachments += now.attachments;
-            report.bytes += now.bytes;
-            report.unchecked += now.unchecked;
-        }
-        self.report.problems.extend(now.problems);
-    }
-
-    fn counts_of(&mut self, collection: &TreeCollection) -> Option<&mut CollectionReport> {
+    fn report_of(&mut self, collection: &TreeCollection) -> Option<&mut CollectionReport> {
         let mut reports = self.report.collections.iter_mut();
         reports.find(|report| report.collection == collection.name.as_str())
     }

@@ -5,11 +5,13 @@
 use std::fs::File;
 use std::io::Read;
 use std::iter;
+use std::ops::{AddAssign, SubAssign};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use md5::{Digest, Md5};
+use serde::Serialize;
 use sha2::Sha256;
 
 use crate::document::{DocumentId, Revision, Stub};
@@ -20,6 +22,8 @@ use crate::mirror::read::{Problem, ProblemKind, StoredAttachment, StoredDocument
 /// A file is read in pieces of this size.
 const PIECE: usize = 128 << 10;
 
+const OTHER_BYTES: &str = "its bytes are not those that were written (checksum)";
+
 /// What is known of a document when all of it has been read.
 #[derive(Debug)]
 pub struct Checked {
@@ -28,13 +32,23 @@ pub struct Checked {
     pub what: What,
     /// A hash of the body and of every attachment with its name.
     pub content: Checksum,
-    pub attachments: u64,
-    pub bytes: u64,
-    /// Files without a checksum beside them.
-    pub unchecked: u64,
+    pub counts: Counts,
     pub problems: Vec<Problem>,
     /// The path and SHA-256 of every file found well, where they are wanted.
     pub sums: Vec<(String, String)>,
+}
+
+/// How much was read beside the documents themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Deleted documents whose tombstones are kept.
+    pub tombstones: u64,
+    /// Files of attachments.
+    pub attachments: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Files that had no checksum beside them, and were checked in other ways only.
+    pub unchecked: u64,
 }
 
 /// What was read.
@@ -60,6 +74,7 @@ pub struct How {
 pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError> {
     let what = if document.deleted { What::Tombstone } else { What::Document };
     let mut checked = Checked::nothing_of(document.id.clone(), what);
+    checked.counts.tombstones = u64::from(document.deleted);
     checked.revision = document.revision.clone();
     checked.problems = document.extras()?;
     checked.problems.extend(document.problems.iter().cloned());
@@ -81,9 +96,9 @@ pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError
                     .map_err(|error| MirrorError::io("read", &path, error))?;
                 content.update(&(attachment.name.len() as u64).to_le_bytes());
                 content.update(attachment.name.as_bytes()).update(&read.hash);
-                checked.attachments += 1;
-                checked.bytes += read.length;
-                checked.unchecked += u64::from(read.noted.is_none());
+                checked.counts.attachments += 1;
+                checked.counts.bytes += read.length;
+                checked.counts.unchecked += u64::from(read.noted.is_none());
                 match read.verdict(&attachment.stub) {
                     Some((kind, reason)) => {
                         let reason = reason + document.caveat();
@@ -103,9 +118,7 @@ pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError
     for branch in &document.conflicts {
         let branch = check(branch, how)?;
         content.update(&branch.content);
-        checked.attachments += branch.attachments;
-        checked.bytes += branch.bytes;
-        checked.unchecked += branch.unchecked;
+        checked.counts += Counts { tombstones: 0, ..branch.counts };
         checked.sums.extend(branch.sums);
         // What is extra in its folder was told with the document's own.
         let others = branch.problems.into_iter();
@@ -129,9 +142,7 @@ impl Checked {
             revision: None,
             what,
             content: [0; 32],
-            attachments: 0,
-            bytes: 0,
-            unchecked: 0,
+            counts: Counts::default(),
             problems: Vec::new(),
             sums: Vec::new(),
         }
@@ -139,12 +150,15 @@ impl Checked {
 
     /// Compares JSON text with the checksum beside its file; answers the hash of its bytes.
     fn text(&mut self, text: &StoredText, how: How) -> Checksum {
-        self.bytes += text.written.as_ref().map_or(text.text.len() + 1, Bytes::len) as u64;
+        self.counts.bytes += text.written.as_ref().map_or(text.text.len() + 1, Bytes::len) as u64;
         let hash = *blake3::Hasher::new().update(&text.text).update(b"\n").finalize().as_bytes();
         match text.checksum {
-            Some(noted) if noted != hash => self.problems.push(other_bytes(text.path.clone())),
+            Some(noted) if noted != hash => {
+                let problem = Problem::new(ProblemKind::Altered, text.path.clone(), OTHER_BYTES);
+                self.problems.push(problem);
+            }
             noted => {
-                self.unchecked += u64::from(noted.is_none());
+                self.counts.unchecked += u64::from(noted.is_none());
                 if how.sums {
                     let sum = match &text.written {
                         Some(written) => Sha256::new().chain_update(written),
@@ -158,9 +172,25 @@ impl Checked {
     }
 }
 
-fn other_bytes(path: String) -> Problem {
-    let reason = "its bytes are not those that were written (checksum)";
-    Problem::new(ProblemKind::Altered, path, reason)
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        let Self { tombstones, attachments, bytes, unchecked } = other;
+        self.tombstones += tombstones;
+        self.attachments += attachments;
+        self.bytes += bytes;
+        self.unchecked += unchecked;
+    }
+}
+
+impl SubAssign for Counts {
+    /// What changes while it is read may be taken away as more than was added.
+    fn sub_assign(&mut self, other: Self) {
+        let Self { tombstones, attachments, bytes, unchecked } = other;
+        self.tombstones = self.tombstones.saturating_sub(tombstones);
+        self.attachments = self.attachments.saturating_sub(attachments);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.unchecked = self.unchecked.saturating_sub(unchecked);
+    }
 }
 
 /// What an attachment's file came to.
@@ -218,10 +248,7 @@ impl Seen {
         if self.noted.is_some_and(|noted| noted != self.hash) {
             return Some(match short {
                 Some(length) => self.of_length(ProblemKind::HalfWritten, length),
-                None => (
-                    ProblemKind::Altered,
-                    "its bytes are not those that were written (checksum)".to_owned(),
-                ),
+                None => (ProblemKind::Altered, OTHER_BYTES.to_owned()),
             });
         }
         if self.md5.is_some() && self.md5 == stub.digest {

@@ -36,6 +36,7 @@ mod tree;
 
 pub use again::{Again, Wrong};
 pub use against::{Certificate, CollectionCertificate, Place, There, Word};
+pub use document::Counts;
 pub use listing::{Difference, DifferenceKind, Side};
 pub use tree::Suspect;
 
@@ -97,14 +98,9 @@ pub struct CollectionReport {
     /// Documents and their digest. A document that cannot be read is in neither.
     #[serde(flatten)]
     pub side: Side,
-    /// Deleted documents whose tombstones are kept.
-    pub tombstones: u64,
-    /// Files of attachments.
-    pub attachments: u64,
-    /// Bytes read.
-    pub bytes: u64,
-    /// Files that had no checksum beside them, and were checked in other ways only.
-    pub unchecked: u64,
+    /// What else was read.
+    #[serde(flatten)]
+    pub counts: Counts,
 }
 
 /// Reads every stored byte of the mirror in `directory`. Blocks, and uses all processors.
@@ -119,10 +115,7 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
         collections.push(CollectionReport {
             collection: found.name.clone(),
             side,
-            tombstones: found.tombstones,
-            attachments: found.attachments,
-            bytes: found.bytes,
-            unchecked: found.unchecked,
+            counts: found.counts,
         });
         listings.push((found.name, listed));
     }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::VerifyError;
-use super::document::{Checked, How, What, check, check_security};
+use super::document::{Checked, Counts, How, What, check, check_security};
 use super::listing::Listing;
 use super::sorted::Sorter;
 use crate::document::{CollectionName, DocumentId};
@@ -52,10 +52,7 @@ pub struct Suspect {
 #[derive(Debug, Default)]
 pub struct FoundCollection {
     pub name: String,
-    pub tombstones: u64,
-    pub attachments: u64,
-    pub bytes: u64,
-    pub unchecked: u64,
+    pub counts: Counts,
     pub listing: Listing,
 }
 
@@ -193,24 +190,16 @@ fn keep(
     number: usize,
     read: impl IntoIterator<Item = Reading>,
 ) -> io::Result<()> {
-    for Reading { checked, problems } in read {
-        found.problems.extend(problems);
-        let Some(checked) = checked else { continue };
-        found.problems.extend(checked.problems);
+    for reading in read {
+        let Some(checked) = reading.take(&mut found.problems) else { continue };
         for (path, sum) in checked.sums {
             found.sums.push(path.as_bytes(), sum.as_bytes())?;
         }
         let Some(collection) = found.collections.get_mut(number) else { continue };
-        collection.attachments += checked.attachments;
-        collection.bytes += checked.bytes;
-        collection.unchecked += checked.unchecked;
-        match checked.what {
-            What::Document => {
-                let (id, revision) = (&checked.id, checked.revision.as_ref());
-                collection.listing.push(id, revision, &checked.content)?;
-            }
-            What::Tombstone => collection.tombstones += 1,
-            What::Security => {}
+        collection.counts += checked.counts;
+        if checked.what == What::Document {
+            let (id, revision) = (&checked.id, checked.revision.as_ref());
+            collection.listing.push(id, revision, &checked.content)?;
         }
     }
     Ok(())
@@ -242,6 +231,14 @@ impl Reading {
         let id = self.checked.as_ref().map(|checked| checked.id.clone());
         let id = id.or_else(|| collection.id_of(name));
         Suspect { collection: collection.name.clone(), name: name.to_owned(), id }
+    }
+
+    /// What was read, if anything. Everything that is wrong goes to `problems`.
+    pub fn take(self, problems: &mut Vec<Problem>) -> Option<Checked> {
+        problems.extend(self.problems);
+        let mut checked = self.checked?;
+        problems.append(&mut checked.problems);
+        Some(checked)
     }
 
     /// Whether nothing is wrong.

@@ -216,7 +216,8 @@ fn what_is_kept_beside_the_winners_is_repaired_too() {
     let place = Place::new();
     let server = PouchServer::start();
     a_library_in_conflict(&server);
-    mirror(&format!("{}/shelf", server.url()), &place.mirror(), &KEEPING).assert_code(0);
+    let url = format!("{}/shelf", server.url());
+    mirror(&url, &place.mirror(), &KEEPING).assert_code(0);
     let shelf = place.mirror().join("shelf");
     let damaged = [
         "torn/conflicts/2-b2/attachments/a%2Fb ж",
@@ -232,7 +233,16 @@ fn what_is_kept_beside_the_winners_is_repaired_too() {
     }
     let directory = place.mirror().display().to_string();
     plainfold::run(["verify", &directory]).assert_code(1);
-    plainfold::run(["verify", &directory, "--repair"]).assert_code(0);
+    let repair = ["verify", &directory, "--repair", "--against", &url, "--format", "json"];
+    let said: Value = serde_json::from_str(&plainfold::run(repair).assert_code(0).stdout).unwrap();
+    assert_eq!(said["certificate"]["equal"], true, "a tombstone is no document: {said}");
+    let collection = &said["collections"][0];
+    assert_eq!((&collection["documents"], &collection["tombstones"]), (&json!(3), &json!(1)));
+    let repaired = said["repaired"].as_array().unwrap();
+    let outcomes: Vec<_> = repaired.iter().map(|one| (&one["id"], &one["outcome"])).collect();
+    for id in ["torn", "old", "gone"] {
+        assert!(outcomes.contains(&(&json!(id), &json!("repaired"))), "{said}");
+    }
     plainfold::run(["verify", &directory]).assert_code(0);
     for (path, before) in damaged.iter().zip(before) {
         assert_eq!(fs::read(shelf.join(path)).unwrap(), before, "{path}");
