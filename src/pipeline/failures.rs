@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::prepare::Meta;
 use crate::checkpoint::{Failure, HeldBack};
-use crate::document::{Change, DocumentId, Position};
+use crate::document::{Change, DocumentId, Position, Revision};
 use crate::source::Unreadable;
 
 /// The failures of one collection, as they stand in the state.
@@ -68,68 +68,51 @@ fn key(failure: &Failure) -> String {
 
 /// The failure of a row that could not be made into a change.
 pub fn of_row(row: Unreadable) -> Failure {
-    let now = Timestamp::now();
     let place = match &row.id {
         Some(id) => format!("{} ({})", named(id), row.place),
         None => row.place,
     };
-    Failure {
-        document: row.id,
-        revision: row.revision,
-        place,
-        reason: row.reason,
-        position: row.position,
-        attempts: 1,
-        since: now,
-        at: now,
-    }
+    first(row.id, row.revision, place, row.reason, row.position)
 }
 
 /// The failure of a change that could not be applied.
 pub fn of_change(change: &Change, reason: String) -> Failure {
-    let now = Timestamp::now();
-    Failure {
-        document: Some(change.id.clone()),
-        revision: Some(change.revision.clone()),
-        place: named(&change.id),
-        reason,
-        position: change.position.clone(),
-        attempts: 1,
-        since: now,
-        at: now,
-    }
+    of_document(change.id.clone(), change.revision.clone(), change.position.clone(), reason)
 }
 
 /// What is remembered of a repair until its write is committed: should it be interrupted, the next
 /// run looks at the document again, and tells of it.
 pub fn of_repair(meta: &Meta, position: Option<Position>) -> Failure {
-    let now = Timestamp::now();
-    Failure {
-        document: Some(meta.id.clone()),
-        revision: Some(meta.revision.clone()),
-        place: named(&meta.id),
-        reason: "its repair was interrupted".to_owned(),
-        position,
-        attempts: 1,
-        since: now,
-        at: now,
-    }
+    let reason = "its repair was interrupted";
+    of_document(meta.id.clone(), meta.revision.clone(), position, reason.to_owned())
 }
 
 /// What is remembered of a deletion that was held back and is released: the source is asked for the
 /// tombstone, which is to be kept.
 pub fn of_release(held: HeldBack) -> Failure {
+    let reason = "its deletion was held back, and its tombstone is still to be fetched";
+    of_document(held.document, held.revision, held.position, reason.to_owned())
+}
+
+fn of_document(
+    id: DocumentId,
+    revision: Revision,
+    position: Option<Position>,
+    reason: String,
+) -> Failure {
+    let place = named(&id);
+    first(Some(id), Some(revision), place, reason, position)
+}
+
+fn first(
+    document: Option<DocumentId>,
+    revision: Option<Revision>,
+    place: String,
+    reason: String,
+    position: Option<Position>,
+) -> Failure {
     let now = Timestamp::now();
-    Failure {
-        place: named(&held.document),
-        document: Some(held.document),
-        revision: Some(held.revision),
-        reason: "its deletion was held back, and its tombstone is still to be fetched".to_owned(),
-        position: held.position,
-        attempts: 1,
-        since: now,
-        at: now,
-    }
+    Failure { document, revision, place, reason, position, attempts: 1, since: now, at: now }
 }
 
 fn named(id: &DocumentId) -> String {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{Batch, Seen};
 use super::failures;
 use super::report::Phase;
-use super::{Pipeline, PipelineError, Work};
+use super::{Pipeline, PipelineError, Signal, Work};
 use crate::checkpoint::Failure;
 use crate::mirror::Authority;
 use crate::source::retry::{Fed, attempts, resilient};
@@ -184,17 +184,17 @@ impl Gatherer {
                 self.hand_on().await;
                 self.catching_up = true;
                 self.seen = Some(Seen::default());
-                self.send(Work::BeginScan(reason)).await;
+                self.signal(Signal::BeginScan(reason)).await;
             }
             FeedEvent::ScanFinished { position, exhaustive } => {
                 self.hand_on().await;
                 let seen = self.seen.take().filter(|_| exhaustive);
-                self.send(Work::EndScan { position, seen }).await;
+                self.signal(Signal::EndScan { position, seen }).await;
             }
             FeedEvent::CaughtUp => {
                 self.hand_on().await;
                 self.catching_up = false;
-                self.send(Work::CaughtUp).await;
+                self.signal(Signal::CaughtUp).await;
             }
             FeedEvent::Progress(progress) => {
                 self.pipeline.reporter.update(|report| report.progress = Some(progress));
@@ -207,6 +207,10 @@ impl Gatherer {
             let batch = std::mem::take(&mut self.batch);
             self.send(Work::Batch(batch)).await;
         }
+    }
+
+    async fn signal(&self, signal: Signal) {
+        self.send(Work::Signal(signal)).await;
     }
 
     async fn send(&self, work: Work<Batch>) {
@@ -226,7 +230,7 @@ impl Gatherer {
         };
         self.security = match answer {
             Ok(Some(security)) => {
-                self.send(Work::Security(security)).await;
+                self.signal(Signal::Security(security)).await;
                 Security::Told
             }
             Ok(None) => Security::Untold,
@@ -245,7 +249,7 @@ impl Gatherer {
     /// revisited, so it is waited for.
     async fn release(&mut self, stop: &CancellationToken) {
         self.hand_on().await;
-        self.send(Work::Release).await;
+        self.signal(Signal::Release).await;
         let mut reports = self.pipeline.watch();
         tokio::select! {
             () = stop.cancelled() => {}

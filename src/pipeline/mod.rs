@@ -28,6 +28,7 @@ mod failures;
 mod fetch;
 mod gather;
 mod prepare;
+mod removals;
 mod repair;
 mod report;
 mod room;
@@ -110,19 +111,29 @@ struct Doubt {
 #[derive(Debug)]
 enum Work<B> {
     Batch(B),
+    Signal(Signal),
+}
+
+/// What has its place between the batches.
+#[derive(Debug)]
+enum Signal {
     /// A full listing begins.
     BeginScan(String),
     /// The listing is complete. Documents not in `seen` are gone, if there is one.
-    EndScan {
-        position: Position,
-        seen: Option<Seen>,
-    },
+    EndScan { position: Position, seen: Option<Seen> },
     /// The source's end has been reached.
     CaughtUp,
     /// Who may do what with the collection, as the source says it.
     Security(Bytes),
     /// What the brake holds back is to be deleted.
     Release,
+}
+
+impl Signal {
+    /// Whether documents may go by it.
+    fn removes(&self) -> bool {
+        matches!(self, Self::EndScan { .. } | Self::Release)
+    }
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -326,26 +337,22 @@ impl Pipeline {
                     in_flight.push_back((number, ids));
                     Work::Batch(self.prepare(batch, &suspects, doubt.as_ref()).await?)
                 }
-                Work::BeginScan(reason) => Work::BeginScan(reason),
-                removals @ (Work::EndScan { .. } | Work::Release) => {
+                Work::Signal(signal) if signal.removes() => {
                     number += 1;
-                    let removals = match removals {
-                        Work::EndScan { position, seen } => Work::EndScan { position, seen },
-                        _ => Work::Release,
-                    };
-                    // What these remove must not be planned with any more.
-                    if prepared.send(removals).await.is_err()
+                    // What it removes must not be planned with any more.
+                    if prepared.send(Work::Signal(signal)).await.is_err()
                         || settled.wait_for(|count| *count >= number).await.is_err()
                     {
                         return Ok(());
                     }
                     continue;
                 }
-                Work::CaughtUp => {
-                    doubt = None;
-                    Work::CaughtUp
+                Work::Signal(signal) => {
+                    if matches!(signal, Signal::CaughtUp) {
+                        doubt = None;
+                    }
+                    Work::Signal(signal)
                 }
-                Work::Security(security) => Work::Security(security),
             };
             if prepared.send(ready).await.is_err() {
                 // The settler has ended, and says itself why.

@@ -3,7 +3,6 @@
 //! A crash between any two of these leaves every document at its old or its new version, and the
 //! checkpoint at or before what the tree holds.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,18 +12,14 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
-use super::batch::Seen;
 use super::prepare::{Meta, Prepared};
 use super::report::{Phase, shown};
-use super::{Pipeline, PipelineError, Work, failures};
-use crate::checkpoint::{Checkpoint, Commit, Failure, HeldBack, Record};
+use super::{Pipeline, PipelineError, Signal, Work};
+use crate::checkpoint::{Checkpoint, Commit, Failure, Record};
 use crate::document::{DocumentId, Position, Revision};
 use crate::event::WriteEvent;
-use crate::mirror::{MirrorError, Plan, Published, Staged, Sync};
+use crate::mirror::{MirrorError, Published, Staged, Sync};
 use crate::trial;
-
-/// Removals after a scan are made durable so many at a time.
-const REMOVALS: usize = 1_000;
 
 impl Pipeline {
     /// Settles batch after batch, in order; counts them in `settled`.
@@ -42,7 +37,10 @@ impl Pipeline {
             Settler { pipeline, checkpoint, moved, in_doubt, doubted_since, stays: None };
         while let Some(work) = prepared.recv().await {
             let reporter = settler.pipeline.reporter.clone();
-            let counts = matches!(work, Work::Batch(_) | Work::EndScan { .. } | Work::Release);
+            let counts = match &work {
+                Work::Batch(_) => true,
+                Work::Signal(signal) => signal.removes(),
+            };
             reporter.update(|report| report.busy_since = Some(Instant::now()));
             settler = spawn_blocking(move || settler.settle(work)).await??;
             reporter.update(|report| report.busy_since = None);
@@ -87,12 +85,12 @@ impl Pipeline {
 }
 
 /// Works on the disk, one piece of work at a time.
-struct Settler {
-    pipeline: Arc<Pipeline>,
+pub struct Settler {
+    pub(super) pipeline: Arc<Pipeline>,
     /// As it stands in the state.
-    checkpoint: Checkpoint,
+    pub(super) checkpoint: Checkpoint,
     /// Documents that an interrupted run was replacing or removing, until that is cleared up.
-    moved: HashMap<DocumentId, Revision>,
+    pub(super) moved: HashMap<DocumentId, Revision>,
     /// Whether an interrupted run may have written who may do what, and not told of it.
     in_doubt: bool,
     /// Since when an interrupted run may have published what nobody was told of, until the feed has
@@ -104,11 +102,14 @@ struct Settler {
 
 impl Settler {
     fn settle(mut self, work: Work<Prepared>) -> Result<Self, PipelineError> {
-        match work {
-            Work::Batch(batch) => self.batch(batch)?,
-            Work::BeginScan(reason) => self.begin_scan(reason)?,
-            Work::EndScan { position, seen } => self.end_scan(position, seen)?,
-            Work::CaughtUp => {
+        let signal = match work {
+            Work::Batch(batch) => return self.batch(batch).map(|()| self),
+            Work::Signal(signal) => signal,
+        };
+        match signal {
+            Signal::BeginScan(reason) => self.begin_scan(reason)?,
+            Signal::EndScan { position, seen } => self.end_scan(position, seen)?,
+            Signal::CaughtUp => {
                 self.moved.clear();
                 self.doubted_since = None;
                 self.pipeline.collection.forget_interrupted()?;
@@ -116,8 +117,8 @@ impl Settler {
                 self.pipeline.mirror.sweep_trash()?;
                 self.caught_up();
             }
-            Work::Security(security) => self.security(&security)?,
-            Work::Release => self.release()?,
+            Signal::Security(security) => self.security(&security)?,
+            Signal::Release => self.release()?,
         }
         Ok(self)
     }
@@ -179,7 +180,7 @@ impl Settler {
     }
 
     /// Notes durably, once a run, that from now on more may be published than is committed.
-    fn open(&mut self, since: Timestamp) -> Result<(), PipelineError> {
+    pub(super) fn open(&mut self, since: Timestamp) -> Result<(), PipelineError> {
         if self.checkpoint.open_since.is_some() {
             return Ok(());
         }
@@ -202,7 +203,11 @@ impl Settler {
     }
 
     /// Steps 2 to 4 of the durable order.
-    fn publish(&self, staged: Vec<Staged>, sync: Sync) -> Result<Vec<Published>, MirrorError> {
+    pub(super) fn publish(
+        &self,
+        staged: Vec<Staged>,
+        sync: Sync,
+    ) -> Result<Vec<Published>, MirrorError> {
         let (mirror, collection) = (&self.pipeline.mirror, &self.pipeline.collection);
         trial::pass("sync");
         mirror.sync_staged(&staged, sync)?;
@@ -221,7 +226,7 @@ impl Settler {
     }
 
     /// Steps 5 and 6: what was published is committed and then told to subscribers.
-    fn commit(&mut self, commit: Commit, told: Vec<Told>) -> Result<(), PipelineError> {
+    pub(super) fn commit(&mut self, commit: Commit, told: Vec<Told>) -> Result<(), PipelineError> {
         let pipeline = &self.pipeline;
         let name = pipeline.collection.name();
         let at = Timestamp::now();
@@ -288,161 +293,6 @@ impl Settler {
         Ok(())
     }
 
-    /// Removes what the listing did not show, now that it is complete, and ends the scan.
-    fn end_scan(&mut self, position: Position, seen: Option<Seen>) -> Result<(), PipelineError> {
-        let collection = self.pipeline.collection.name().clone();
-        match seen {
-            Some(seen) if seen.blind => tracing::warn!(
-                %collection,
-                "rows without an id were in the listing, so nothing is removed by it",
-            ),
-            Some(seen) => {
-                let removed = self.remove_unseen(&seen, &position)?;
-                if removed > 0 {
-                    tracing::warn!(
-                        %collection,
-                        "{removed} documents that the source does not hold any more were removed",
-                    );
-                }
-            }
-            None => {}
-        }
-        let checkpoint = Checkpoint {
-            position: Some(position),
-            ..self.checkpoint_now(self.checkpoint.open_since)
-        };
-        self.commit(Commit::new(checkpoint), Vec::new())
-    }
-
-    fn remove_unseen(&mut self, seen: &Seen, position: &Position) -> Result<usize, PipelineError> {
-        let collection = self.pipeline.collection.clone();
-        let brake = Arc::clone(&self.pipeline.brake);
-        let mut unseen = 0;
-        for id in collection.documents() {
-            unseen += u64::from(!seen.contains(&id?));
-        }
-        let holds = unseen > 0 && brake.holds(unseen, || collection.count())?;
-        let mut removed = 0;
-        let mut gone: Vec<HeldBack> = Vec::new();
-        for id in collection.documents() {
-            let id = id?;
-            if seen.contains(&id) {
-                continue;
-            }
-            // What has no body is no document of ours.
-            let Some(held) = collection.held(id.as_str())? else { continue };
-            gone.push(HeldBack {
-                document: id,
-                revision: held.revision.unwrap_or_else(|| Revision::from("")),
-                position: Some(position.clone()),
-                unlisted: true,
-                since: Timestamp::now(),
-            });
-            if gone.len() >= REMOVALS {
-                removed += self.remove_or_hold(std::mem::take(&mut gone), holds)?;
-            }
-        }
-        removed += self.remove_or_hold(gone, holds)?;
-        brake.settled(removed as u64);
-        self.tell_of_removals(seen, position)?;
-        Ok(removed)
-    }
-
-    fn remove_or_hold(&mut self, gone: Vec<HeldBack>, hold: bool) -> Result<usize, PipelineError> {
-        if !hold {
-            return self.remove(gone);
-        }
-        if !gone.is_empty() {
-            self.commit(Commit { held: gone, ..Commit::new(self.checkpoint.clone()) }, Vec::new())?;
-        }
-        Ok(0)
-    }
-
-    /// Deletes what the brake holds back, and lets it go.
-    fn release(&mut self) -> Result<(), PipelineError> {
-        let (state, collection) =
-            (Arc::clone(&self.pipeline.checkpoints), self.pipeline.collection.clone());
-        let mut removed = 0;
-        loop {
-            let held = state.held_back(collection.name(), REMOVALS)?;
-            if held.is_empty() {
-                break;
-            }
-            // A tombstone is to be fetched first.
-            let (wanting, gone): (Vec<_>, Vec<_>) =
-                held.into_iter().partition(|one| collection.kept().deleted && !one.unlisted);
-            removed += self.remove(gone)?;
-            let unheld: Vec<_> = wanting.iter().map(|one| one.document.clone()).collect();
-            if unheld.is_empty() {
-                continue;
-            }
-            let noted = wanting.into_iter().map(failures::of_release);
-            let failed = noted.map(|failure| self.pipeline.failures.note(failure)).collect();
-            let commit = Commit { failed, unheld, ..Commit::new(self.checkpoint.clone()) };
-            self.commit(commit, Vec::new())?;
-        }
-        state.end_release(collection.name())?;
-        self.pipeline.brake.release();
-        if removed > 0 {
-            let collection = collection.name();
-            tracing::warn!(%collection, "{removed} documents whose deletion was released were removed");
-        }
-        Ok(())
-    }
-
-    /// Tells of removals that an interrupted run made and may not have told of.
-    fn tell_of_removals(&mut self, seen: &Seen, at: &Position) -> Result<(), PipelineError> {
-        let mut told = Vec::new();
-        for (id, revision) in std::mem::take(&mut self.moved) {
-            if !seen.contains(&id) && self.pipeline.collection.held(id.as_str())?.is_none() {
-                let meta = Meta { id, revision, position: Some(at.clone()), deleted: true };
-                told.push(Told { meta, files: Vec::new() });
-            }
-        }
-        if told.is_empty() {
-            return Ok(());
-        }
-        self.commit(Commit::new(self.checkpoint.clone()), told)
-    }
-
-    /// Removes documents, and gives how many the tree had. Those that it has no more are told of too:
-    /// an interrupted release may have removed them.
-    fn remove(&mut self, gone: Vec<HeldBack>) -> Result<usize, PipelineError> {
-        if gone.is_empty() {
-            return Ok(0);
-        }
-        let collection = self.pipeline.collection.clone();
-        let begun = Timestamp::now();
-        let (mut told, mut metas, mut staged) = (Vec::new(), Vec::new(), Vec::new());
-        let mut unheld = Vec::with_capacity(gone.len());
-        for one in gone {
-            unheld.push(one.document.clone());
-            let HeldBack { document: id, revision, position, unlisted, .. } = one;
-            let meta = Meta { id, revision, position, deleted: true };
-            let Some(held) = collection.held(meta.id.as_str())? else {
-                told.push(Told { meta, files: Vec::new() });
-                continue;
-            };
-            let age = held.revision.as_ref().and_then(|held| held.age(&meta.revision));
-            if age == Some(Ordering::Greater) || (unlisted && age == Some(Ordering::Less)) {
-                // It has come back since.
-                continue;
-            }
-            let removal = Plan::Remove(collection.document_name(meta.id.as_str()));
-            staged.extend(collection.stage_removal(removal));
-            metas.push(meta);
-        }
-        self.open(begun)?;
-        let sync = Sync::for_batch(staged.len());
-        let published = self.publish(staged, sync)?;
-        told.extend(metas.into_iter().zip(&published).map(Told::of));
-        let count = published.len();
-        self.commit(Commit { unheld, ..Commit::new(self.checkpoint.clone()) }, told)?;
-        self.pipeline.reporter.update(|report| report.deletions += count as u64);
-        self.pipeline.mirror.dispose(&published)?;
-        Ok(count)
-    }
-
     /// Keeps who may do what, and tells of it where it has changed.
     fn security(&mut self, security: &[u8]) -> Result<(), PipelineError> {
         let collection = self.pipeline.collection.clone();
@@ -487,7 +337,7 @@ impl Settler {
     }
 
     /// A checkpoint as of now, without a position.
-    fn checkpoint_now(&self, open_since: Option<Timestamp>) -> Checkpoint {
+    pub(super) fn checkpoint_now(&self, open_since: Option<Timestamp>) -> Checkpoint {
         Checkpoint {
             attachments: self.pipeline.collection.mirrors_attachments(),
             kept: self.pipeline.collection.kept(),
@@ -499,13 +349,13 @@ impl Settler {
 }
 
 /// A change that subscribers are told of, and its files.
-struct Told {
-    meta: Meta,
-    files: Vec<String>,
+pub struct Told {
+    pub meta: Meta,
+    pub files: Vec<String>,
 }
 
 impl Told {
-    fn of((meta, published): (Meta, &Published)) -> Self {
+    pub fn of((meta, published): (Meta, &Published)) -> Self {
         Self { meta, files: published.files.clone() }
     }
 }

@@ -1,0 +1,184 @@
+//! Documents that go without a row of the feed in hand: those that a full listing did not show, and
+//! those whose deletion was held back and released.
+//!
+//! They take the same durable steps as a batch. It must not know how the feed is read.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::batch::Seen;
+use super::prepare::Meta;
+use super::settle::{Settler, Told};
+use super::{PipelineError, failures};
+use crate::checkpoint::{Checkpoint, Commit, HeldBack};
+use crate::document::{Position, Revision};
+use crate::mirror::{Plan, Sync};
+
+/// So many are made durable at a time.
+const REMOVALS: usize = 1_000;
+
+impl Settler {
+    /// Removes what the listing did not show, now that it is complete, and ends the scan.
+    pub(super) fn end_scan(
+        &mut self,
+        position: Position,
+        seen: Option<Seen>,
+    ) -> Result<(), PipelineError> {
+        let collection = self.pipeline.collection.name().clone();
+        match seen {
+            Some(seen) if seen.blind => tracing::warn!(
+                %collection,
+                "rows without an id were in the listing, so nothing is removed by it",
+            ),
+            Some(seen) => {
+                let removed = self.remove_unseen(&seen, &position)?;
+                if removed > 0 {
+                    tracing::warn!(
+                        %collection,
+                        "{removed} documents that the source does not hold any more were removed",
+                    );
+                }
+            }
+            None => {}
+        }
+        let checkpoint = Checkpoint {
+            position: Some(position),
+            ..self.checkpoint_now(self.checkpoint.open_since)
+        };
+        self.commit(Commit::new(checkpoint), Vec::new())
+    }
+
+    fn remove_unseen(&mut self, seen: &Seen, position: &Position) -> Result<usize, PipelineError> {
+        let collection = self.pipeline.collection.clone();
+        let brake = Arc::clone(&self.pipeline.brake);
+        let mut unseen = 0;
+        for id in collection.documents() {
+            unseen += u64::from(!seen.contains(&id?));
+        }
+        let mut removed = 0;
+        if unseen == 0 {
+            return self.tell_of_removals(seen, position).map(|()| removed);
+        }
+        let holds = brake.holds(unseen, || collection.count())?;
+        let mut gone: Vec<HeldBack> = Vec::new();
+        for id in collection.documents() {
+            let id = id?;
+            if seen.contains(&id) {
+                continue;
+            }
+            // What has no body is no document of ours.
+            let Some(held) = collection.held(id.as_str())? else { continue };
+            gone.push(HeldBack {
+                document: id,
+                revision: held.revision.unwrap_or_else(|| Revision::from("")),
+                position: Some(position.clone()),
+                unlisted: true,
+                since: Timestamp::now(),
+            });
+            if gone.len() >= REMOVALS {
+                removed += self.remove_or_hold(std::mem::take(&mut gone), holds)?;
+            }
+        }
+        removed += self.remove_or_hold(gone, holds)?;
+        brake.settled(removed as u64);
+        self.tell_of_removals(seen, position)?;
+        Ok(removed)
+    }
+
+    fn remove_or_hold(&mut self, gone: Vec<HeldBack>, hold: bool) -> Result<usize, PipelineError> {
+        if !hold {
+            return self.remove(gone);
+        }
+        if !gone.is_empty() {
+            self.commit(Commit { held: gone, ..Commit::new(self.checkpoint.clone()) }, Vec::new())?;
+        }
+        Ok(0)
+    }
+
+    /// Deletes what the brake holds back, and lets it go.
+    pub(super) fn release(&mut self) -> Result<(), PipelineError> {
+        let (state, collection) =
+            (Arc::clone(&self.pipeline.checkpoints), self.pipeline.collection.clone());
+        let mut removed = 0;
+        loop {
+            let held = state.held_back(collection.name(), REMOVALS)?;
+            if held.is_empty() {
+                break;
+            }
+            // A tombstone is to be fetched first.
+            let (wanting, gone): (Vec<_>, Vec<_>) =
+                held.into_iter().partition(|one| collection.kept().deleted && !one.unlisted);
+            removed += self.remove(gone)?;
+            let unheld: Vec<_> = wanting.iter().map(|one| one.document.clone()).collect();
+            if unheld.is_empty() {
+                continue;
+            }
+            let noted = wanting.into_iter().map(failures::of_release);
+            let failed = noted.map(|failure| self.pipeline.failures.note(failure)).collect();
+            let commit = Commit { failed, unheld, ..Commit::new(self.checkpoint.clone()) };
+            self.commit(commit, Vec::new())?;
+        }
+        state.end_release(collection.name())?;
+        self.pipeline.brake.release();
+        if removed > 0 {
+            let collection = collection.name();
+            tracing::warn!(%collection, "{removed} documents whose deletion was released were removed");
+        }
+        Ok(())
+    }
+
+    /// Tells of removals that an interrupted run made and may not have told of.
+    fn tell_of_removals(&mut self, seen: &Seen, at: &Position) -> Result<(), PipelineError> {
+        let mut told = Vec::new();
+        for (id, revision) in std::mem::take(&mut self.moved) {
+            if !seen.contains(&id) && self.pipeline.collection.held(id.as_str())?.is_none() {
+                let meta = Meta { id, revision, position: Some(at.clone()), deleted: true };
+                told.push(Told { meta, files: Vec::new() });
+            }
+        }
+        if told.is_empty() {
+            return Ok(());
+        }
+        self.commit(Commit::new(self.checkpoint.clone()), told)
+    }
+
+    /// Removes documents, and gives how many the tree had. Those that it has no more are told of too:
+    /// an interrupted release may have removed them.
+    fn remove(&mut self, gone: Vec<HeldBack>) -> Result<usize, PipelineError> {
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        let collection = self.pipeline.collection.clone();
+        let begun = Timestamp::now();
+        let (mut told, mut metas, mut staged) = (Vec::new(), Vec::new(), Vec::new());
+        let mut unheld = Vec::with_capacity(gone.len());
+        for one in gone {
+            unheld.push(one.document.clone());
+            let HeldBack { document: id, revision, position, unlisted, .. } = one;
+            let meta = Meta { id, revision, position, deleted: true };
+            let Some(held) = collection.held(meta.id.as_str())? else {
+                told.push(Told { meta, files: Vec::new() });
+                continue;
+            };
+            let age = held.revision.as_ref().and_then(|held| held.age(&meta.revision));
+            if age == Some(Ordering::Greater) || (unlisted && age == Some(Ordering::Less)) {
+                // It has come back since.
+                continue;
+            }
+            let removal = Plan::Remove(collection.document_name(meta.id.as_str()));
+            staged.extend(collection.stage_removal(removal));
+            metas.push(meta);
+        }
+        self.open(begun)?;
+        let sync = Sync::for_batch(staged.len());
+        let published = self.publish(staged, sync)?;
+        told.extend(metas.into_iter().zip(&published).map(Told::of));
+        let count = published.len();
+        self.commit(Commit { unheld, ..Commit::new(self.checkpoint.clone()) }, told)?;
+        self.pipeline.reporter.update(|report| report.deletions += count as u64);
+        self.pipeline.mirror.dispose(&published)?;
+        Ok(count)
+    }
+}
