@@ -4,7 +4,7 @@
 //! A folder that was replaced or removed lies in staging until its commit is durable, and a body
 //! that was written tells by its time. Both serve the next run to tell of such documents again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::sync::PoisonError;
@@ -15,6 +15,7 @@ use super::collection::Collection;
 use super::error::MirrorError;
 use super::lanes;
 use super::layout::{ATTACHMENTS, CONFLICTS, body_file, file_path};
+use super::temporary::{Purpose, Temporary};
 use super::trash;
 use crate::document::{DocumentId, Head, Revision};
 
@@ -31,84 +32,57 @@ pub(super) struct Left {
     pub removed: Vec<String>,
 }
 
-/// Stands between the number of a temporary name and the collection. No encoded name has it but for
-/// long ones, and the first one counts.
-pub(super) const SEPARATOR: char = '~';
-
-/// Stands between the number and the separator in the name of what was removed from the tree.
-const REMOVED: &str = "-removed";
-
-/// A name in staging.
-pub(super) fn temporary_name(number: u64, collection: &str) -> String {
-    format!("{number:x}{SEPARATOR}{collection}")
-}
-
-/// The collection of a path in staging.
-pub(super) fn collection_of(path: &str) -> Option<&str> {
-    path.split_once(SEPARATOR).map(|(_, collection)| collection)
-}
-
-/// The name in staging of what was removed from the tree.
-pub(super) fn removed_name(number: u64, collection: &str) -> String {
-    format!("{number:x}{REMOVED}{SEPARATOR}{collection}")
-}
-
-/// Whether a path in staging is that of something that was removed from the tree.
-fn is_removed(path: &str) -> bool {
-    let number = path.split_once(SEPARATOR).map(|(number, _)| number);
-    number.is_some_and(|number| number.ends_with(REMOVED)) || trash::is_marked(path)
-}
-
-/// The number in a path in staging, where it has one.
-fn number_of(path: &str) -> Option<u64> {
-    let (number, _) = path.split_once(SEPARATOR)?;
-    let number = number.rsplit('/').next()?.split('-').next()?;
-    u64::from_str_radix(number, 16).ok()
-}
-
-/// Reads staging, and removes from it what is of no more use. Also gives the first number that no name
-/// in it has.
-pub(super) fn sweep(staging: &Folder) -> Result<(Interrupted, u64), MirrorError> {
-    let found = find(staging)?;
-    let kept: HashSet<&str> =
-        found.values().flat_map(|left| &left.removed).map(String::as_str).collect();
-    for path in lanes::contents(staging)? {
-        if !kept.contains(&*path) {
-            staging.remove(&path)?;
-        } else if !trash::is_marked(&path)
-            && let Some(folder) = staging.open(&path)?
+/// Reads staging, of one collection or whole, and removes from it what is of no more use. Also gives
+/// the first number that no name left in it has.
+pub(super) fn sweep(
+    staging: &Folder,
+    only: Option<&str>,
+) -> Result<(Interrupted, u64), MirrorError> {
+    let mut paths = lanes::contents(staging)?;
+    if only.is_some() {
+        paths.retain(|path| Temporary::of(path).map(|one| one.collection) == only);
+    }
+    let mut found = Interrupted::new();
+    let mut next = 0;
+    for path in paths {
+        let named = Temporary::of(&path);
+        if let Some(Temporary { number, purpose, collection }) = named
+            && let Some(folder) = look(staging, &path, collection, &mut found)?
+            && purpose != Purpose::Passing
         {
-            // The body tells all that is to be told, and the rest may be large.
-            folder.remove(ATTACHMENTS)?;
-            folder.remove(CONFLICTS)?;
+            next = next.max(number.saturating_add(1));
+            if purpose == Purpose::Removed {
+                // The body tells all that is to be told, and the rest may be large.
+                folder.remove(ATTACHMENTS)?;
+                folder.remove(CONFLICTS)?;
+            }
+            found.entry(collection.to_owned()).or_default().removed.push(path);
+        } else {
+            staging.remove(&path)?;
         }
     }
-    let next = kept.iter().filter_map(|path| number_of(path)).max().map_or(0, |last| last + 1);
     Ok((found, next))
 }
 
-/// Reads staging.
-pub(super) fn find(staging: &Folder) -> Result<Interrupted, MirrorError> {
-    let mut found = Interrupted::new();
-    for path in lanes::contents(staging)? {
-        let Some(collection) = collection_of(&path) else { continue };
-        // Files are bodies and attachments that were not published yet.
-        let Ok(Some(folder)) = staging.open(&path) else { continue };
-        let Some((mut file, _)) = body(&folder)? else { continue };
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)
-            .map_err(|error| MirrorError::io("read", folder.path(), error))?;
-        let head = Head::read(&text).unwrap_or_default();
-        let left = found.entry(collection.to_owned()).or_default();
-        if let Some(id) = head.id {
-            let revision = Revision::from(head.revision.as_deref().unwrap_or_default());
-            left.documents.insert((&*id).into(), revision);
-        }
-        if is_removed(&path) {
-            left.removed.push(path);
-        }
+/// Takes the document in a folder of staging to those that were in hand. `None` where there is no
+/// folder, or no body in it: files are bodies and attachments that were not published yet.
+fn look(
+    staging: &Folder,
+    path: &str,
+    collection: &str,
+    found: &mut Interrupted,
+) -> Result<Option<Folder>, MirrorError> {
+    let Ok(Some(folder)) = staging.open(path) else { return Ok(None) };
+    let Some((mut file, _)) = body(&folder)? else { return Ok(None) };
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(|error| MirrorError::io("read", folder.path(), error))?;
+    let head = Head::read(&text).unwrap_or_default();
+    let left = found.entry(collection.to_owned()).or_default();
+    if let Some(id) = head.id {
+        let revision = Revision::from(head.revision.as_deref().unwrap_or_default());
+        left.documents.insert((&*id).into(), revision);
     }
-    Ok(found)
+    Ok(Some(folder))
 }
 
 impl Collection {

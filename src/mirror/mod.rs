@@ -35,6 +35,7 @@ mod scan;
 mod security;
 mod stage;
 mod sync;
+mod temporary;
 mod trash;
 
 pub use collection::Collection;
@@ -55,6 +56,7 @@ use interrupted::Interrupted;
 use lanes::Lanes;
 use lock::Lock;
 use names::Codec;
+use temporary::{Purpose, Temporary};
 
 /// How documents are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,7 +157,7 @@ impl Mirror {
         let format = format::read_or_create(root.path(), &ours, options.names)?;
         let (staging, _) = ours.open_or_create(layout::STAGING)?;
         let (collections, _) = ours.open_or_create(layout::COLLECTIONS)?;
-        let (interrupted, next_name) = interrupted::sweep(&staging)?;
+        let (interrupted, next_name) = interrupted::sweep(&staging, None)?;
         lanes::lay(&staging)?;
         if format.names == Codec::Native && scan::folds_case(&staging)? {
             return Err(MirrorError::FoldsCase { path: root.path().to_owned() });
@@ -233,11 +235,12 @@ impl Mirror {
     /// A path in staging that was not used before by this process, for something of this
     /// collection.
     fn temporary_name(&self, collection: &str, lane: Lane) -> String {
-        lane.path(&interrupted::temporary_name(self.next_number(), collection))
+        self.name_for(Purpose::Passing, collection, lane)
     }
 
-    fn next_number(&self) -> u64 {
-        self.next_name.fetch_add(1, Ordering::Relaxed)
+    fn name_for(&self, purpose: Purpose, collection: &str, lane: Lane) -> String {
+        let number = self.next_name.fetch_add(1, Ordering::Relaxed);
+        lane.path(&Temporary { number, purpose, collection }.name())
     }
 }
 

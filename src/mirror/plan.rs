@@ -93,6 +93,29 @@ pub struct Held {
 }
 
 impl Write {
+    /// A write for which nothing that the tree holds is used again.
+    pub(super) fn anew(
+        name: Name,
+        change: &Change,
+        shape: Shape,
+        fetch: Vec<Attachment>,
+        branches: Vec<Revision>,
+    ) -> Self {
+        Self {
+            name,
+            revision: change.revision.clone(),
+            deleted: change.is_deletion(),
+            buries: false,
+            arrives: false,
+            shape,
+            reuse: Vec::new(),
+            keep: Vec::new(),
+            keep_history: false,
+            fetch,
+            branches,
+        }
+    }
+
     /// Whether it puts a tombstone into the place of a document.
     pub fn buries(&self) -> bool {
         self.buries
@@ -144,21 +167,10 @@ impl Collection {
                     Found::Nothing => Shape::New,
                     Found::Foreign | Found::Document(_) => Shape::Folder,
                 };
-                let (revision, deleted) = (change.revision.clone(), change.is_deletion());
+                let arrives = !change.is_deletion();
                 let branches = self.plan_branches(change, None)?.fetch;
-                Ok(Plan::Write(Write {
-                    name,
-                    revision,
-                    deleted,
-                    buries: false,
-                    arrives: !deleted,
-                    shape,
-                    reuse: Vec::new(),
-                    keep: Vec::new(),
-                    keep_history: false,
-                    fetch,
-                    branches,
-                }))
+                let write = Write::anew(name, change, shape, fetch, branches);
+                Ok(Plan::Write(Write { arrives, ..write }))
             }
         }
     }

@@ -9,7 +9,7 @@ use super::layout::file_path;
 use super::names::Name;
 use super::stage::{Staged, Step};
 use super::sync::Sync;
-use super::trash;
+use super::temporary::is_discarded;
 use super::{Lane, Mirror};
 use crate::trial;
 
@@ -88,7 +88,7 @@ impl Collection {
         temporary: &str,
         name: &Name,
     ) -> Result<Option<String>, MirrorError> {
-        let aside = match trash::is_marked(temporary) {
+        let aside = match is_discarded(temporary) {
             true => self.mirror.deletion_name(&self.encoded, Lane::default()),
             false => self.mirror.temporary_name(&self.encoded, Lane::default()),
         };

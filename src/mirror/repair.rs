@@ -45,20 +45,8 @@ impl Collection {
             None => Shape::New,
             Some(_) => Shape::Folder,
         };
-        let (revision, deleted) = (change.revision.clone(), change.is_deletion());
+        let buries = change.is_deletion() && living.is_some();
         let branches = self.plan_branches(change, None)?.fetch;
-        Ok(Plan::Write(Write {
-            name,
-            revision,
-            deleted,
-            buries: deleted && living.is_some(),
-            arrives: false,
-            shape,
-            reuse: Vec::new(),
-            keep: Vec::new(),
-            keep_history: false,
-            fetch,
-            branches,
-        }))
+        Ok(Plan::Write(Write { buries, ..Write::anew(name, change, shape, fetch, branches) }))
     }
 }

@@ -4,11 +4,9 @@
 use std::io::Write;
 use std::sync::PoisonError;
 
-use super::beneath::Folder;
 use super::collection::Collection;
 use super::error::MirrorError;
-use super::{Lane, Mirror};
-use super::{interrupted, lanes};
+use super::{Lane, Mirror, interrupted};
 
 /// Written and removed again to see whether there is room: what a batch needs at the least, with the
 /// state's own files.
@@ -53,26 +51,12 @@ impl Collection {
     /// work on the collection.
     pub fn clear_up(&self) -> Result<(), MirrorError> {
         let mirror = &self.mirror;
-        let names = of_collection(&mirror.staging, &self.encoded)?;
-        if names.is_empty() {
-            return Ok(());
-        }
-        let found = interrupted::find(&mirror.staging)?.remove(&*self.encoded).unwrap_or_default();
+        let (mut found, _) = interrupted::sweep(&mirror.staging, Some(&self.encoded))?;
+        let Some(found) = found.remove(&*self.encoded) else { return Ok(()) };
         let mut known = mirror.interrupted.lock().unwrap_or_else(PoisonError::into_inner);
         let left = known.entry(self.encoded.to_string()).or_default();
-        // What was removed stays until that was told.
-        for path in names.iter().filter(|path| !found.removed.contains(path)) {
-            mirror.staging.remove(path)?;
-        }
         left.documents.extend(found.documents);
         left.removed = found.removed;
         Ok(())
     }
-}
-
-/// The names in staging of what belongs to a collection.
-fn of_collection(staging: &Folder, encoded: &str) -> Result<Vec<String>, MirrorError> {
-    let mut names = lanes::contents(staging)?;
-    names.retain(|name| interrupted::collection_of(name) == Some(encoded));
-    Ok(names)
 }

@@ -12,31 +12,17 @@ use rustix::io::Errno;
 
 use super::beneath::Folder;
 use super::error::MirrorError;
-use super::interrupted::{self, SEPARATOR};
 use super::layout::{DOCUMENT, TRASH};
 use super::names::Codec;
 use super::publish::Published;
+use super::temporary::{Purpose, Temporary};
 use super::{Lane, Mirror};
 use crate::document::Head;
 
-/// Ends the number in the name of a folder in staging that belongs in the trash.
-const MARK: char = '-';
-
-/// The mark for a temporary name.
-pub(super) fn marked(number: u64, collection: &str) -> String {
-    let name = interrupted::temporary_name(number, collection);
-    name.replacen(SEPARATOR, &format!("{MARK}{SEPARATOR}"), 1)
-}
-
-/// The collection of a name in staging that bears the mark.
-fn collection_of(temporary: &str) -> Option<&str> {
-    let (number, collection) = temporary.split_once(SEPARATOR)?;
-    number.ends_with(MARK).then_some(collection)
-}
-
-/// Whether a name in staging bears the mark.
-pub(super) fn is_marked(temporary: &str) -> bool {
-    collection_of(temporary).is_some()
+/// The collection of what belongs in the trash.
+fn discarded_from(path: &str) -> Option<&str> {
+    let named = Temporary::of(path).filter(|one| one.purpose == Purpose::Discarded);
+    named.map(|one| one.collection)
 }
 
 /// Brings to the trash what an interrupted run has left in staging on its way there.
@@ -47,7 +33,7 @@ pub(super) fn rescue(
     names: &[String],
 ) -> Result<(), MirrorError> {
     for name in names {
-        let Some(collection) = collection_of(name) else { continue };
+        let Some(collection) = discarded_from(name) else { continue };
         let Ok(Some(folder)) = staging.open(name) else { continue };
         // Without a body it is a tombstone that was not published.
         let Some(mut file) = folder.open_file(DOCUMENT)? else { continue };
@@ -69,10 +55,11 @@ pub(super) fn rescue(
 impl Mirror {
     /// A name in staging for something that a deletion takes out of the tree.
     pub(super) fn deletion_name(&self, collection: &str, lane: Lane) -> String {
-        match self.trash_days {
-            0 => lane.path(&interrupted::removed_name(self.next_number(), collection)),
-            _ => lane.path(&marked(self.next_number(), collection)),
-        }
+        let purpose = match self.trash_days {
+            0 => Purpose::Removed,
+            _ => Purpose::Discarded,
+        };
+        self.name_for(purpose, collection, lane)
     }
 
     /// Brings what published deletions took out of the tree to the trash.
@@ -83,7 +70,7 @@ impl Mirror {
         let mut open: Option<(String, Folder)> = None;
         for change in published {
             let Some(temporary) = change.replaced.as_deref() else { continue };
-            let Some(collection) = collection_of(temporary) else { continue };
+            let Some(collection) = discarded_from(temporary) else { continue };
             let folder = match &open {
                 Some((name, folder)) if name == collection => folder,
                 _ => {

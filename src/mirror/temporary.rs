@@ -1,0 +1,85 @@
+//! Names in staging: they tell a crash's successor whose each thing is and what is to become of it.
+//!
+//! Pure. A name is a number, a mark for what was taken out of the tree, and the encoded collection.
+
+/// Stands between the number and the collection. No encoded name has it but for long ones, and the
+/// first one counts.
+const SEPARATOR: char = '~';
+
+/// What a thing in staging is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It is to be published, or was replaced.
+    Passing,
+    /// It was removed from the tree. It stays until that was told: nothing else remembers it.
+    Removed,
+    /// It was removed from the tree, and belongs in the trash.
+    Discarded,
+}
+
+/// What a name tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Temporary<'a> {
+    /// Ever another one.
+    pub number: u64,
+    /// What it is there for.
+    pub purpose: Purpose,
+    /// The encoded name of the collection.
+    pub collection: &'a str,
+}
+
+impl Purpose {
+    const ALL: [Self; 3] = [Self::Passing, Self::Removed, Self::Discarded];
+
+    fn mark(self) -> &'static str {
+        match self {
+            Self::Passing => "",
+            Self::Removed => "-removed",
+            Self::Discarded => "-",
+        }
+    }
+}
+
+impl<'a> Temporary<'a> {
+    /// The name.
+    pub fn name(self) -> String {
+        let Self { number, purpose, collection } = self;
+        format!("{number:x}{}{SEPARATOR}{collection}", purpose.mark())
+    }
+
+    /// What a path in staging tells; `None` of what nobody here has named.
+    pub fn of(path: &'a str) -> Option<Self> {
+        let (head, collection) = path.split_once(SEPARATOR)?;
+        let head = head.rsplit('/').next()?;
+        let (number, mark) = head.split_at(head.find('-').unwrap_or(head.len()));
+        let purpose = Purpose::ALL.into_iter().find(|purpose| purpose.mark() == mark)?;
+        Some(Self { number: u64::from_str_radix(number, 16).ok()?, purpose, collection })
+    }
+}
+
+/// Whether what a path in staging names belongs in the trash.
+pub(super) fn is_discarded(path: &str) -> bool {
+    Temporary::of(path).is_some_and(|one| one.purpose == Purpose::Discarded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_what_it_was_made_of_also_in_a_lane() {
+        for purpose in Purpose::ALL {
+            let one = Temporary { number: 0x1a, purpose, collection: "a-b~c" };
+            assert_eq!(Temporary::of(&one.name()), Some(one));
+            assert_eq!(Temporary::of(&format!("3/{}", one.name())), Some(one));
+        }
+    }
+
+    #[test]
+    fn what_nobody_here_has_named_tells_nothing() {
+        for path in ["", "a", "0/a", "x~books", "1-kept~books", "~books", "1~2/x~books/y"] {
+            let told = Temporary::of(path);
+            assert_eq!(told.map(|one| one.collection), path.strip_prefix("1~"), "{path}");
+        }
+    }
+}
