@@ -273,7 +273,7 @@ impl<T: Target + 'static> Restore<T> {
         report: &mut Report,
         outcome: &mut Outcome,
     ) -> Result<(), RestoreError> {
-        let stays = standing == Standing::Present && self.options.on_existing == OnExisting::Skip;
+        let stays = standing != Standing::Absent && self.options.on_existing == OnExisting::Skip;
         if self.options.ids.is_some() || stays {
             return Ok(());
         }
@@ -318,7 +318,7 @@ impl<T: Target + 'static> Restore<T> {
             return Ok(done);
         }
         let held = match standing {
-            Standing::Absent => vec![Held::Nothing; items.len()],
+            Standing::Absent | Standing::Empty => vec![Held::Nothing; items.len()],
             Standing::Present => self.target.held(name, &items).await?,
         };
         let mut writings = Vec::new();

@@ -272,6 +272,7 @@ impl Target for CouchTarget {
         async move {
             let database = self.client.database(collection);
             match patiently(TRIES, || database.info()).await {
+                Ok(info) if info.is_untouched() => Ok(Standing::Empty),
                 Ok(_) => Ok(Standing::Present),
                 Err(error) if error.kind() == Kind::Missing => Ok(Standing::Absent),
                 Err(error) => Err(error.into()),

@@ -85,6 +85,8 @@ pub trait Target: Send + Sync {
 pub enum Standing {
     /// It does not exist.
     Absent,
+    /// It exists, and has never held a document.
+    Empty,
     /// It exists, and may hold documents.
     Present,
 }

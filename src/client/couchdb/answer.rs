@@ -45,6 +45,15 @@ pub struct DatabaseInfo {
     pub sizes: Sizes,
 }
 
+impl DatabaseInfo {
+    /// Whether it has never held a document, not even a deleted one: its feed ends where it begins.
+    pub fn is_untouched(&self) -> bool {
+        let end = self.update_seq.get().trim_start_matches('"');
+        let number = end.split(['-', '"']).next();
+        self.doc_count == 0 && self.doc_del_count == 0 && number == Some("0")
+    }
+}
+
 /// How large a database is.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub struct Sizes {
@@ -293,5 +302,18 @@ mod tests {
         assert_eq!(document.attachments.0[0].1.bytes().unwrap(), b"a");
         let nameless = br#"{"results":[{"id":"d","docs":[{"ok":{}}]}]}"#;
         assert!(bulk_get_results::<BulkDocument<'_>>(nameless).is_err());
+    }
+
+    #[test]
+    fn a_database_is_untouched_where_its_feed_ends_at_the_beginning() {
+        let untouched = |end: &str, rest: &str| {
+            let text = format!(r#"{{"update_seq":{end}{rest}}}"#);
+            serde_json::from_str::<DatabaseInfo>(&text).unwrap().is_untouched()
+        };
+        assert!(untouched("0", r#","doc_count":0"#));
+        assert!(untouched(r#""0-g1AAAACTeJ""#, r#","doc_count":0,"doc_del_count":0"#));
+        assert!(!untouched("7", ""), "all of its documents may be deleted");
+        assert!(!untouched(r#""10-g1AAAACT""#, ""));
+        assert!(!untouched("0", r#","doc_count":1"#));
     }
 }
