@@ -1,17 +1,29 @@
 //! The journal of write events: records in numbered chunks, bounded by age and by count.
 //!
 //! A chunk's key is the number of its first record, so that a number finds its chunk; its value is
-//! the time of the commit followed by the records, one a line. Many records share a key because
-//! sled pays per key.
+//! the time of the commit followed by the records, one a line, packed by zlib where they are many:
+//! sled keeps them all in memory. Many records share a key because sled pays per key.
 
+use std::borrow::Cow;
+use std::io::{self, Read, Write};
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::read::ZlibDecoder;
+use flate2::write::ZlibEncoder;
 use jiff::Timestamp;
 
 use super::Record;
 
-/// Chunks end near this size, well below what sled would put into a file of its own.
+/// The records of a chunk end near this size. Packed or not, it is well below what sled would put into
+/// a file of its own.
 const CHUNK_BYTES: usize = 32 * 1024;
+
+/// Less is not packed: that is a handful of events, as they come one by one.
+const PACKED_FROM: usize = 2 * 1024;
+
+/// zlib's first byte. No record begins with it: they are JSON objects.
+const PACKED: u8 = b'x';
 
 /// How much of the journal is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,17 +54,32 @@ type Chunk = ([u8; 8], Vec<u8>);
 /// Packs records with consecutive numbers into chunks.
 pub fn chunks(records: &[Record]) -> Vec<Chunk> {
     let now = Timestamp::now().as_millisecond().to_be_bytes();
-    let mut chunks: Vec<Chunk> = Vec::new();
-    for record in records {
-        match chunks.last_mut() {
-            Some((_, value)) if value.len() + record.text.len() < CHUNK_BYTES => value.push(b'\n'),
-            _ => chunks.push((record.number.to_be_bytes(), now.to_vec())),
+    let mut chunks = Vec::new();
+    let mut records = records.iter().peekable();
+    while let Some(first) = records.next() {
+        let mut text = first.text.clone().into_bytes();
+        let fits = |text: &[u8], next: &Record| text.len() + next.text.len() < CHUNK_BYTES;
+        while let Some(next) = records.next_if(|next| fits(&text, next)) {
+            text.push(b'\n');
+            text.extend_from_slice(next.text.as_bytes());
         }
-        if let Some((_, value)) = chunks.last_mut() {
-            value.extend_from_slice(record.text.as_bytes());
-        }
+        let value = [&now[..], &*packed(&text)].concat();
+        chunks.push((first.number.to_be_bytes(), value));
     }
     chunks
+}
+
+fn packed(text: &[u8]) -> Cow<'_, [u8]> {
+    if text.len() < PACKED_FROM {
+        return text.into();
+    }
+    let mut encoder = ZlibEncoder::new(Vec::with_capacity(text.len() / 3), Compression::fast());
+    let written = encoder.write_all(text);
+    // Writing into memory does not fail; if it did, the text itself would do as well.
+    match written.and_then(|()| encoder.finish()) {
+        Ok(packed) => packed.into(),
+        Err(_) => text.into(),
+    }
 }
 
 impl Journal {
@@ -68,7 +95,7 @@ impl Journal {
         let (Some((first, _)), Some((key, value))) = (self.tree.first()?, self.tree.last()?) else {
             return Ok(None);
         };
-        let last = number(&key) + lines(&value).count() as u64 - 1;
+        let last = number(&key) + lines(&text(&value)?).count() as u64 - 1;
         Ok(Some(JournalRange { first: number(&first), last }))
     }
 
@@ -81,7 +108,8 @@ impl Journal {
         let mut records = Vec::new();
         for chunk in self.tree.range(start.to_be_bytes()..) {
             let (key, value) = chunk?;
-            let numbered = lines(&value).zip(number(&key)..);
+            let text = text(&value)?;
+            let numbered = lines(&text).zip(number(&key)..);
             let fresh = numbered.filter(|(_, number)| *number >= wanted);
             records.extend(fresh.map(|(line, number)| Record {
                 number,
@@ -123,6 +151,44 @@ fn committed(value: &[u8]) -> i64 {
     value.first_chunk().map_or(0, |time| i64::from_be_bytes(*time))
 }
 
-fn lines(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.get(8..).unwrap_or_default().split(|byte| *byte == b'\n')
+/// The records of a chunk.
+fn text(value: &[u8]) -> Result<Cow<'_, [u8]>, io::Error> {
+    let text = value.get(8..).unwrap_or_default();
+    if text.first() != Some(&PACKED) {
+        return Ok(text.into());
+    }
+    let mut unpacked = Vec::with_capacity(CHUNK_BYTES);
+    ZlibDecoder::new(text).read_to_end(&mut unpacked)?;
+    Ok(unpacked.into())
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_records_are_packed_and_read_back_and_a_few_stay_as_they_are() {
+        let text = |number| format!("{{\"event\":{number},\"documentId\":\"document-{number}\"}}");
+        let record = |number| Record { number, text: text(number) };
+        let records: Vec<Record> = (1..=2_000).map(record).collect();
+        for (records, packs) in [(&records[..], true), (&records[..3], false)] {
+            let chunks = chunks(records);
+            let all: usize = chunks.iter().map(|(_, value)| value.len()).sum();
+            let plain: usize = records.iter().map(|record| record.text.len()).sum();
+            assert_eq!(all < plain / 3, packs, "{all} of {plain}");
+            let mut expected = records.iter();
+            for (key, value) in &chunks {
+                let unpacked = super::text(value).unwrap();
+                for (line, at) in lines(&unpacked).zip(number(key)..) {
+                    assert_eq!(line, text(at).as_bytes());
+                    assert_eq!(expected.next().map(|record| record.number), Some(at));
+                }
+            }
+            assert!(expected.next().is_none());
+        }
+    }
 }
