@@ -60,7 +60,9 @@ impl Folder {
     /// Opens the folder `name` in this one; `None` where nothing has that name.
     pub fn open(&self, name: &str) -> Result<Option<Self>, MirrorError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+        let opened =
+            trial::attempt("io-open", || rustix::fs::openat(&self.fd, name, flags, Mode::empty()));
+        match opened {
             Ok(fd) => Ok(Some(Self { fd, path: self.path.join(name) })),
             Err(Errno::NOENT) => Ok(None),
             Err(error @ (Errno::NOTDIR | Errno::LOOP)) => {
@@ -78,11 +80,8 @@ impl Folder {
 
     /// Opens the folder `name`, creating it if need be; says whether it was created.
     pub fn open_or_create(&self, name: &str) -> Result<(Self, bool), MirrorError> {
-        let created = match rustix::fs::mkdirat(&self.fd, name, FOLDER_MODE) {
-            Ok(()) => {
-                trial::made(&self.fd, name);
-                true
-            }
+        let created = match self.make(name) {
+            Ok(()) => true,
             Err(Errno::EXIST) => false,
             Err(error) => return Err(self.error("create", name, error)),
         };
@@ -94,9 +93,12 @@ impl Folder {
 
     /// Creates the folder `name`, which must not exist.
     pub fn create(&self, name: &str) -> Result<(), MirrorError> {
-        rustix::fs::mkdirat(&self.fd, name, FOLDER_MODE)
+        self.make(name).map_err(|error| self.error("create", name, error))
+    }
+
+    fn make(&self, name: &str) -> Result<(), Errno> {
+        trial::attempt("io-make-folder", || rustix::fs::mkdirat(&self.fd, name, FOLDER_MODE))
             .inspect(|()| trial::made(&self.fd, name))
-            .map_err(|error| self.error("create", name, error))
     }
 
     /// What has this name, itself and not what it may point to; `None` where nothing has.
@@ -113,7 +115,10 @@ impl Folder {
     pub fn open_file(&self, name: &str) -> Result<Option<File>, MirrorError> {
         // Without NONBLOCK, a planted pipe would make us wait for its writer for ever.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+        let opened = trial::attempt("io-open-file", || {
+            rustix::fs::openat(&self.fd, name, flags, Mode::empty())
+        });
+        match opened {
             Ok(fd) => {
                 let stat =
                     rustix::fs::fstat(&fd).map_err(|error| self.error("look at", name, error))?;
@@ -130,7 +135,7 @@ impl Folder {
     pub fn create_file(&self, name: &str) -> Result<File, MirrorError> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, name, flags, FILE_MODE)
+        trial::attempt("io-make-file", || rustix::fs::openat(&self.fd, name, flags, FILE_MODE))
             .inspect(|_| trial::made(&self.fd, name))
             .map(File::from)
             .map_err(|error| self.error("create", name, error))
@@ -138,25 +143,29 @@ impl Folder {
 
     /// Renames `name` to `new_name` in `to`, replacing a file that has that name.
     pub fn rename(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
-        rustix::fs::renameat(&self.fd, name, &to.fd, new_name)
+        trial::attempt("io-rename", || rustix::fs::renameat(&self.fd, name, &to.fd, new_name))
             .inspect(|()| trial::renamed(&self.fd, name, &to.fd, new_name))
     }
 
     /// Renames `name` to `new_name` in `to`, failing with `EXIST` where something has that name.
     pub fn rename_new(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
-        rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE)
+        let rename = |flags| rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, flags);
+        trial::attempt("io-rename-new", || rename(RenameFlags::NOREPLACE))
             .inspect(|()| trial::renamed(&self.fd, name, &to.fd, new_name))
     }
 
     /// Swaps `name` with `other_name` in `other` in one step.
     pub fn exchange(&self, name: &str, other: &Folder, other_name: &str) -> Result<(), Errno> {
-        rustix::fs::renameat_with(&self.fd, name, &other.fd, other_name, RenameFlags::EXCHANGE)
+        let rename =
+            |flags| rustix::fs::renameat_with(&self.fd, name, &other.fd, other_name, flags);
+        trial::attempt("io-exchange", || rename(RenameFlags::EXCHANGE))
             .inspect(|()| trial::exchanged(&self.fd, name, &other.fd, other_name))
     }
 
     /// Gives the file `name` of this folder a second name in `to`.
     pub fn link(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
-        rustix::fs::linkat(&self.fd, name, &to.fd, new_name, AtFlags::empty())
+        let link = || rustix::fs::linkat(&self.fd, name, &to.fd, new_name, AtFlags::empty());
+        trial::attempt("io-link", link)
             .inspect(|()| trial::linked(&self.fd, name, &to.fd, new_name))
     }
 
@@ -169,13 +178,15 @@ impl Folder {
 
     /// Makes the names in this folder durable.
     pub fn sync(&self) -> Result<(), MirrorError> {
-        trial::synced(&self.fd, Reach::Itself, || rustix::fs::fsync(&self.fd))
+        let sync = || trial::attempt("io-sync", || rustix::fs::fsync(&self.fd));
+        trial::synced(&self.fd, Reach::Itself, sync)
             .map_err(|error| MirrorError::io("sync", &self.path, error))
     }
 
     /// Makes the whole file system that holds this folder durable.
     pub fn sync_file_system(&self) -> Result<(), MirrorError> {
-        trial::synced(&self.fd, Reach::FileSystem, || rustix::fs::syncfs(&self.fd))
+        let sync = || trial::attempt("io-sync-file-system", || rustix::fs::syncfs(&self.fd));
+        trial::synced(&self.fd, Reach::FileSystem, sync)
             .map_err(|error| MirrorError::io("sync the file system of", &self.path, error))
     }
 
@@ -212,7 +223,8 @@ impl Folder {
     }
 
     fn unlink(&self, name: &str, flags: AtFlags) -> Result<(), Errno> {
-        rustix::fs::unlinkat(&self.fd, name, flags).inspect(|()| trial::removed(&self.fd, name))
+        trial::attempt("io-remove", || rustix::fs::unlinkat(&self.fd, name, flags))
+            .inspect(|()| trial::removed(&self.fd, name))
     }
 
     /// Removes the folder `name` if there is nothing in it; says whether it did.
@@ -279,7 +291,8 @@ impl Folder {
 
 /// Makes the bytes of a file durable.
 pub fn sync_file(file: &File) -> io::Result<()> {
-    trial::synced(file, Reach::Itself, || file.sync_all())
+    let sync = || trial::attempt("io-sync-file", || rustix::fs::fsync(file));
+    Ok(trial::synced(file, Reach::Itself, sync)?)
 }
 
 /// Writes all of `parts` one after the other, in one call where the system allows.
@@ -287,7 +300,7 @@ pub fn write_all(file: &mut File, parts: [&[u8]; 2]) -> io::Result<()> {
     let mut slices = [IoSlice::new(parts[0]), IoSlice::new(parts[1])];
     let mut left = &mut slices[..];
     while left.iter().any(|part| !part.is_empty()) {
-        match rustix::io::writev(file.as_fd(), left) {
+        match trial::attempt("io-write", || rustix::io::writev(file.as_fd(), left)) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => IoSlice::advance_slices(&mut left, written),
             Err(Errno::INTR) => {}

@@ -3,11 +3,19 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use rustix::io::Errno;
+
 use super::Reach;
 
 /// Passes a point at which a test may have the process abort.
 #[inline]
 pub fn pass(_point: &str) {}
+
+/// Does something to the file system, which a test may have fail.
+#[inline]
+pub fn attempt<T>(_operation: &str, run: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    run()
+}
 
 /// A file or folder was created.
 #[inline]

@@ -1,7 +1,12 @@
-//! Named points at which a test has the process abort, by the variable `FAILPOINTS` of the crate
-//! `fail`: `publish=2*off->return` aborts at the third passing of `publish`.
+//! What a test has happen, by the variable `FAILPOINTS` of the crate `fail`: aborts at named points
+//! (`publish=2*off->return` aborts at the third passing of `publish`), and failures of the file system
+//! (`io-rename=2*off->1*return(EIO)` fails the third time that something is renamed). These begin when
+//! the file that `PLAINFOLD_FAILING` names is there, or at once without that variable.
 
 use std::io::Write as _;
+use std::path::Path;
+
+use rustix::io::Errno;
 
 /// Passes a point at which a test may have the process abort.
 pub fn pass(point: &str) {
@@ -10,4 +15,22 @@ pub fn pass(point: &str) {
         let _ = writeln!(std::io::stderr(), "aborted at the failpoint `{point}`");
         std::process::abort()
     });
+}
+
+/// Does something to the file system, which a test may have fail.
+pub fn attempt<T>(operation: &str, run: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    if std::env::var_os("PLAINFOLD_FAILING").is_some_and(|file| !Path::new(&file).exists()) {
+        return run();
+    }
+    fail::fail_point!(operation, |code: Option<String>| {
+        let code = code.unwrap_or_default();
+        let _ = writeln!(std::io::stderr(), "`{operation}` fails with {code}");
+        Err(match code.as_str() {
+            "EDQUOT" => Errno::DQUOT,
+            "ENOSPC" => Errno::NOSPC,
+            "EROFS" => Errno::ROFS,
+            _ => Errno::IO,
+        })
+    });
+    run()
 }

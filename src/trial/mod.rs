@@ -1,5 +1,5 @@
-//! What tests of crashes and power losses hook into: named points at which the process aborts, and a
-//! record of all that is done to the file system. Without the feature `failpoints`, which no release
+//! What tests of crashes, power losses and failing disks hook into: named points at which the process
+//! aborts, failures of the file system, and a record of all that is done to it. Without the feature `failpoints`, which no release
 //! has, everything here is empty. It must not know what the points and the folders mean.
 
 #[cfg(not(feature = "failpoints"))]
@@ -10,9 +10,11 @@ mod failpoint;
 mod recorder;
 
 #[cfg(not(feature = "failpoints"))]
-pub use absent::{committed, exchanged, linked, made, pass, removed, renamed, synced, written};
+pub use absent::{
+    attempt, committed, exchanged, linked, made, pass, removed, renamed, synced, written,
+};
 #[cfg(feature = "failpoints")]
-pub use failpoint::pass;
+pub use failpoint::{attempt, pass};
 #[cfg(feature = "failpoints")]
 pub use recorder::{committed, exchanged, linked, made, removed, renamed, synced, written};
 

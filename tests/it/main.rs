@@ -12,6 +12,7 @@ mod brake;
 mod crash;
 mod docs;
 mod environment;
+mod failing;
 mod failpoints;
 mod faults;
 mod fixture;

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use super::plainfold::{self, Outcome};
+use super::plainfold::{self, Outcome, Running};
 use super::root;
 
 /// `abort()` ends a process by this signal.
@@ -40,10 +40,44 @@ pub fn run_to<S: AsRef<OsStr>>(
     arguments: impl IntoIterator<Item = S>,
 ) -> Outcome {
     let mut command = plainfold::command_of(program(), arguments);
-    // The crate `fail` takes no count of zero.
-    let skip = if passings > 0 { format!("{passings}*off->") } else { String::new() };
-    command.env("FAILPOINTS", format!("{point}={skip}return"));
+    command.env("FAILPOINTS", format!("{point}={}return", skipping(passings)));
     plainfold::run_command(command)
+}
+
+/// Runs to its end while an operation of the file system fails with this error, once, after it was done
+/// as often as `passings` says.
+pub fn run_failing<S: AsRef<OsStr>>(
+    (operation, error): (&str, &str),
+    passings: u64,
+    arguments: impl IntoIterator<Item = S>,
+) -> Outcome {
+    let mut command = plainfold::command_of(program(), arguments);
+    command.env("FAILPOINTS", failing(operation, error, passings, 1));
+    plainfold::run_command(command)
+}
+
+/// Follows a source; from when the file `when` is there, an operation of the file system fails with this
+/// error, so many times. Back when it has caught up.
+pub fn live_failing(
+    (operation, error): (&str, &str),
+    times: u64,
+    when: &Path,
+    source: &str,
+    mirror: &Path,
+) -> Running {
+    let arguments = ["mirror".as_ref(), source.as_ref(), mirror.as_os_str(), "--live".as_ref()];
+    let mut command = plainfold::command_of(program(), arguments);
+    command.env("FAILPOINTS", failing(operation, error, 0, times)).env("PLAINFOLD_FAILING", when);
+    plainfold::live_command(command)
+}
+
+fn failing(operation: &str, error: &str, passings: u64, times: u64) -> String {
+    format!("{operation}={}{times}*return({error})", skipping(passings))
+}
+
+/// The crate `fail` takes no count of zero.
+fn skipping(passings: u64) -> String {
+    if passings > 0 { format!("{passings}*off->") } else { String::new() }
 }
 
 /// Runs to its end and records in the file `record` what is done to the file system.

@@ -104,12 +104,16 @@ pub fn spawn<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Running
 /// `plainfold mirror --live`, waited for until it says READY=1 to the service manager that the test
 /// pretends to be, which it does when it has caught up.
 pub fn live(source: &str, mirror: &Path) -> Running {
+    let arguments = ["mirror".as_ref(), source.as_ref(), mirror.as_os_str(), "--live".as_ref()];
+    live_command(command(arguments))
+}
+
+/// The same by any build.
+pub fn live_command(mut command: Command) -> Running {
     let place = Place::new();
     let socket = place.join("notify");
     let notified = UnixDatagram::bind(&socket).unwrap();
     notified.set_read_timeout(Some(DEADLINE)).unwrap();
-    let mut command =
-        command(["mirror".as_ref(), source.as_ref(), mirror.as_os_str(), "--live".as_ref()]);
     command.env("NOTIFY_SOCKET", &socket);
     let mut running = Running::start(command);
     let mut message = [0; 4096];

@@ -1,0 +1,135 @@
+//! A disk that fails once in a while, in each of the operations that a mirror is written by: a catch-up ends
+//! and says so, a live mirror waits and goes on by itself; nothing is torn, lost or passed over.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::env::feed::FeedFile;
+use crate::env::plainfold::Stream;
+use crate::env::random::Random;
+use crate::env::{Place, crashing, oracle, plainfold};
+
+/// What is done to a file system.
+const OPERATIONS: [&str; 13] = [
+    "io-make-folder",
+    "io-make-file",
+    "io-write",
+    "io-link",
+    "io-sync-file",
+    "io-sync",
+    "io-sync-file-system",
+    "io-rename-new",
+    "io-rename",
+    "io-exchange",
+    "io-remove",
+    "io-open",
+    "io-open-file",
+];
+
+/// How a disk fails.
+const ERRORS: [&str; 4] = ["EIO", "EDQUOT", "ENOSPC", "EROFS"];
+
+/// A feed of a shelf, whose rows make the mirror do all kinds of things.
+struct Shelf {
+    feed: FeedFile,
+    turn: u64,
+}
+
+impl Shelf {
+    fn new(place: &Place) -> Self {
+        let mut shelf = Self { feed: FeedFile::create(place.join("shelf.ndjson")), turn: 0 };
+        shelf.turn(80);
+        shelf
+    }
+
+    /// A turn: new documents, new bodies, attachments that change beside some that stay, a deletion, a
+    /// document that comes back; `more` other new ones; and at last `end:<turn>`, whose id is given.
+    fn turn(&mut self, more: u64) -> String {
+        self.turn += 1;
+        let turn = self.turn;
+        let changed = format!("turn {turn}");
+        let [same, changing] =
+            [("same.txt", &b"always the same"[..]), ("new.txt", changed.as_bytes())];
+        self.feed.put("with:attachments", json!({ "turn": turn }), &[same, changing]);
+        self.feed.put("body:alone", json!({ "turn": turn }), &[]);
+        match turn % 2 {
+            0 => self.feed.delete("there:and:not"),
+            _ => self.feed.put("there:and:not", json!({ "turn": turn }), &[same]),
+        };
+        for number in 0..more {
+            self.feed.put(
+                &format!("book:{turn}:{number}"),
+                json!({"filler": "-".repeat(300)}),
+                &[],
+            );
+        }
+        let end = format!("end:{turn}");
+        self.feed.put(&end, json!({}), &[]);
+        end
+    }
+}
+
+#[test]
+fn a_catch_up_on_a_disk_that_fails_ends_and_the_next_one_mends_it() {
+    let place = Place::new();
+    let mirror = place.mirror();
+    let mut chance = Random::from_environment();
+    let mut shelf = Shelf::new(&place);
+    let source = shelf.feed.source();
+    plainfold::mirror(&source, &mirror).assert_code(0);
+    let arguments = ["mirror", &source, mirror.to_str().unwrap()];
+    let rows = |shelf: &Shelf| fs::read_to_string(shelf.feed.path()).unwrap().lines().count();
+    let mut mirrored = rows(&shelf);
+    for (number, operation) in OPERATIONS.into_iter().enumerate() {
+        let error = ERRORS[(number + chance.below(4) as usize) % ERRORS.len()];
+        // The first is always done; of later ones there may be none.
+        for passings in [chance.below(30), 1 + chance.below(4), 0] {
+            // Few enough to be synced one by one, or enough to be synced together.
+            shelf.turn(if operation == "io-sync-file-system" { 150 } else { 3 });
+            let ended = crashing::run_failing((operation, error), passings, arguments);
+            let failed = ended.stderr.contains(&format!("`{operation}` fails with {error}"));
+            assert!(failed || passings > 0, "{operation} was not done: {ended}");
+            eprintln!("{operation} after {passings}: {error}, {}", ended.status);
+            let ended = ended.assert_code(if failed { 5 } else { 0 });
+            assert!(!failed || ended.stderr.contains("os error"), "{ended}");
+            oracle::assert_old_or_new(shelf.feed.path(), mirrored, &[&mirror]);
+            plainfold::mirror(&source, &mirror).assert_code(0);
+            oracle::assert_equals_feed(shelf.feed.path(), &mirror);
+            mirrored = rows(&shelf);
+        }
+    }
+    oracle::assert_clean(&mirror);
+    plainfold::run(["verify".as_ref(), mirror.as_os_str()]).assert_code(0);
+}
+
+#[test]
+fn a_live_mirror_on_a_disk_that_fails_waits_and_goes_on_by_itself() {
+    let place = Place::new();
+    let mirror = place.mirror();
+    let mut chance = Random::from_environment();
+    let mut shelf = Shelf::new(&place);
+    let source = shelf.feed.source();
+    plainfold::mirror(&source, &mirror).assert_code(0);
+    // A few changes that come one after the other are not synced together.
+    for operation in OPERATIONS.into_iter().filter(|one| *one != "io-sync-file-system") {
+        let error = ERRORS[chance.below(ERRORS.len() as u64) as usize];
+        let when = place.join(operation);
+        let times = 1 + chance.below(2);
+        let mut live = crashing::live_failing((operation, error), times, &when, &source, &mirror);
+        let mut tail = plainfold::tail(&mirror, 0);
+        fs::write(&when, "").unwrap();
+        // Few enough to be synced one by one, however they are met.
+        let end = shelf.turn(0);
+        let fails = format!("`{operation}` fails with {error}");
+        live.wait_for_line(Stream::Stderr, |line| line.contains(&fails));
+        live.wait_for_line(Stream::Stderr, |line| line.contains("the mirror waits"));
+        live.wait_for_line(Stream::Stderr, |line| line.contains("can be written again"));
+        tail.wait_for_event(|event| event["documentId"] == *end);
+        live.terminate();
+        live.wait().assert_code(0);
+        oracle::assert_equals_feed(shelf.feed.path(), &mirror);
+    }
+    oracle::assert_clean(&mirror);
+    plainfold::run(["verify".as_ref(), mirror.as_os_str()]).assert_code(0);
+}
