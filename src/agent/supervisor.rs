@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{AgentError, AgentOptions, Member, Outcome, Shared};
@@ -28,6 +28,8 @@ pub(super) struct Supervisor {
     turns: Arc<Semaphore>,
     pipelines: JoinSet<Ended>,
     errors: Vec<AgentError>,
+    /// Collections that appeared while the disk failed, and when they are tried again.
+    postponed: Option<(Vec<CollectionName>, Instant)>,
 }
 
 impl Supervisor {
@@ -47,6 +49,7 @@ impl Supervisor {
             turns: Arc::new(Semaphore::new(turns)),
             pipelines: JoinSet::new(),
             errors: Vec::new(),
+            postponed: None,
         }
     }
 
@@ -69,9 +72,10 @@ impl Supervisor {
         tokio::pin!(listing);
         let mut listing_ended = false;
         loop {
-            if listing_ended && self.pipelines.is_empty() {
+            if listing_ended && self.pipelines.is_empty() && self.postponed.is_none() {
                 return;
             }
+            let again = self.postponed.as_ref().map(|(_, again)| *again);
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
@@ -88,6 +92,12 @@ impl Supervisor {
                     }
                     None => listing_ended = true,
                 },
+                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
+                    for name in self.postponed.take().map(|(names, _)| names).unwrap_or_default() {
+                        self.shared.members().remove(&name);
+                        self.begin(name);
+                    }
+                }
                 Some(ended) = self.pipelines.join_next(), if !self.pipelines.is_empty() => {
                     self.note_end(ended);
                 }
@@ -116,8 +126,24 @@ impl Supervisor {
                 };
                 self.pipelines.spawn(async move { (name, run.in_turn().await) });
             }
+            Err(error) if error.is_disk() && self.options.mode == Mode::Follow => {
+                self.postpone(name, &reporter, &error);
+            }
             Err(error) => self.fail(name, error),
         }
+    }
+
+    /// Tries a collection again when its disk may work.
+    fn postpone(&mut self, name: CollectionName, reporter: &Reporter, error: &PipelineError) {
+        let pause = self.options.retry.first;
+        let seconds = pause.as_secs_f32();
+        tracing::warn!(collection = %name, "{error}; the mirror waits, and tries again in {seconds:.1} s");
+        reporter.update(|report| {
+            report.phase = Phase::Waiting;
+            report.trouble = Some(error.to_string());
+        });
+        let (names, _) = self.postponed.get_or_insert_with(|| (Vec::new(), Instant::now() + pause));
+        names.push(name);
     }
 
     fn pipeline(

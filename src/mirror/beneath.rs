@@ -78,6 +78,14 @@ impl Folder {
         }
     }
 
+    /// Opens the folder `name`; `None` where there is nothing, or something else than a folder.
+    pub fn open_folder(&self, name: &str) -> Result<Option<Self>, MirrorError> {
+        match self.open(name) {
+            Err(MirrorError::InTheWay { .. }) => Ok(None),
+            opened => opened,
+        }
+    }
+
     /// Opens the folder `name`, creating it if need be; says whether it was created.
     pub fn open_or_create(&self, name: &str) -> Result<(Self, bool), MirrorError> {
         let created = match self.make(name) {

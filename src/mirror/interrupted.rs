@@ -72,7 +72,7 @@ fn look(
     collection: &str,
     found: &mut Interrupted,
 ) -> Result<Option<Folder>, MirrorError> {
-    let Ok(Some(folder)) = staging.open(path) else { return Ok(None) };
+    let Some(folder) = staging.open_folder(path)? else { return Ok(None) };
     let Some((mut file, _)) = body(&folder)? else { return Ok(None) };
     let mut text = Vec::new();
     file.read_to_end(&mut text).map_err(|error| MirrorError::io("read", folder.path(), error))?;
@@ -113,7 +113,7 @@ impl Collection {
         since: SystemTime,
     ) -> Result<Option<Vec<String>>, MirrorError> {
         let name = self.document_name(id);
-        let Ok(Some(folder)) = self.folder.open(name.as_str()) else { return Ok(None) };
+        let Some(folder) = self.folder.open_folder(name.as_str())? else { return Ok(None) };
         let Some((file, body)) = body(&folder)? else { return Ok(None) };
         let written = file
             .metadata()
@@ -146,7 +146,7 @@ fn files(folder: &Folder, below: &str) -> Result<Vec<String>, MirrorError> {
         match folder.kind(&name)? {
             Some(kind) if kind.is_file() => found.push(format!("{below}{name}")),
             Some(kind) if kind.is_dir() => {
-                if let Ok(Some(inner)) = folder.open(&name) {
+                if let Some(inner) = folder.open_folder(&name)? {
                     found.extend(files(&inner, &format!("{below}{name}/"))?);
                 }
             }

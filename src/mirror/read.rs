@@ -3,27 +3,28 @@
 //!
 //! A mirror may be written to while it is read. A document that changes meanwhile is read again.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
-
-use bytes::Bytes;
-use rustix::fs::FileType;
 
 use super::beneath::Folder;
 use super::collection::Record;
 use super::error::MirrorError;
 use super::format;
-use super::layout::{
-    ATTACHMENTS, COLLECTIONS, CONFLICTS, DOCUMENT, HISTORY, OURS, SECURITY, body_file,
-};
+use super::layout::{COLLECTIONS, CONFLICTS, DOCUMENT, HISTORY, OURS, SECURITY, body_file};
 use super::names::{Codec, Decoded};
-use super::outside::{self, Checksum};
-use crate::document::{CollectionName, DocumentId, Head, Revision, Stub};
+use crate::document::{CollectionName, DocumentId, Head, Revision};
 
+mod document;
+mod problem;
 mod rxdb;
+mod text;
 
+pub use document::{StoredAttachment, StoredDocument};
+pub use problem::{Problem, ProblemKind};
+pub use text::StoredText;
+
+use document::attachments;
 use rxdb::Backup;
+use text::{Unchecked, read};
 
 /// A mirror, or what RxDB's backup plugin wrote, for reading.
 #[derive(Debug)]
@@ -56,84 +57,6 @@ pub enum Entry {
     Document(Box<StoredDocument>),
     /// Something that is no whole document.
     Problem(Problem),
-}
-
-/// A document as it stands in the tree.
-#[derive(Debug)]
-pub struct StoredDocument {
-    /// Its id.
-    pub id: DocumentId,
-    /// Its revision, where the body tells one.
-    pub revision: Option<Revision>,
-    /// Whether it is deleted: then the body is its tombstone.
-    pub deleted: bool,
-    /// Its body, without the newline that ends the file.
-    pub body: Bytes,
-    /// The revisions that led to this one, as JSON text; kept on request only.
-    pub history: Option<StoredText>,
-    /// The branches that lost a conflict; kept on request only.
-    pub conflicts: Vec<StoredDocument>,
-    /// What is wrong with its history and its branches.
-    pub problems: Vec<Problem>,
-    /// Its attachments, by name. Of a mirror made without attachments they have no file.
-    pub attachments: Vec<StoredAttachment>,
-    /// Where its folder is, relative to the mirror.
-    pub path: String,
-    /// The BLAKE3 that was noted beside the very file that the body was read from.
-    pub checksum: Option<Checksum>,
-    folder: Folder,
-    /// The file of the body as RxDB's plugin wrote it. Otherwise it is the body and a newline.
-    pub written: Option<Bytes>,
-}
-
-/// JSON text as it stands in the tree.
-#[derive(Clone, Debug)]
-pub struct StoredText {
-    /// The text, without the newline that ends the file.
-    pub text: Bytes,
-    /// Where its file is, relative to the mirror.
-    pub path: String,
-    /// The BLAKE3 that was noted beside the file.
-    pub checksum: Option<Checksum>,
-    /// The whole file, where it is not the text and a newline.
-    pub written: Option<Bytes>,
-}
-
-/// An attachment as it stands in the tree.
-#[derive(Debug)]
-pub struct StoredAttachment {
-    /// Its name, as the source spells it.
-    pub name: String,
-    /// What the body says of it.
-    pub stub: Stub,
-    /// The length of its file; `None` where there is no regular file.
-    pub size: Option<u64>,
-    encoded: String,
-}
-
-/// Something in a mirror that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Problem {
-    /// Where, relative to the mirror.
-    pub path: String,
-    /// Of which kind.
-    pub kind: ProblemKind,
-    /// What is wrong, in words.
-    pub reason: String,
-}
-
-/// The kinds of problems.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ProblemKind {
-    /// A file that should be there is not.
-    Missing,
-    /// A file does not hold what was written into it.
-    Altered,
-    /// Something that no mirror holds.
-    Extra,
-    /// A file that ends too early.
-    HalfWritten,
 }
 
 impl Tree {
@@ -313,7 +236,7 @@ impl TreeCollection {
             Some(Err(problem)) => document.problems.push(problem),
             None => {}
         }
-        let Ok(Some(conflicts)) = document.folder.open(CONFLICTS) else { return Ok(()) };
+        let Some(conflicts) = document.folder.open_folder(CONFLICTS)? else { return Ok(()) };
         let mut names = conflicts.names()?;
         names.sort_unstable();
         for name in names {
@@ -333,12 +256,8 @@ impl TreeCollection {
         path: String,
         id: &DocumentId,
     ) -> Result<Entry, MirrorError> {
-        let folder = match conflicts.open(name) {
-            Ok(Some(folder)) => folder,
-            Ok(None) | Err(MirrorError::InTheWay { .. }) => {
-                return Ok(Entry::Problem(Problem::extra(path, "no folder of a branch")));
-            }
-            Err(error) => return Err(error),
+        let Some(folder) = conflicts.open_folder(name)? else {
+            return Ok(Entry::Problem(Problem::extra(path, "no folder of a branch")));
         };
         let Some(text) = read(&folder, &path, DOCUMENT)? else {
             let path = format!("{path}/{DOCUMENT}");
@@ -393,29 +312,8 @@ impl TreeCollection {
             }
         };
         let revision = head.revision.as_deref().map(Revision::from);
-        let stubs = head.stubs();
-        let stored = match stubs.is_empty() {
-            true => None,
-            false => folder.open(ATTACHMENTS).ok().flatten(),
-        };
-        let mut attachments = Vec::new();
-        for (name, stub) in stubs {
-            let encoded = self.codec.encode(&name).as_str().to_owned();
-            let size = match &stored {
-                Some(stored) => match stored.open_file(&encoded)? {
-                    Some(file) => Some(
-                        file.metadata()
-                            .map_err(|error| {
-                                MirrorError::io("look at", stored.path().join(&encoded), error)
-                            })?
-                            .len(),
-                    ),
-                    None => None,
-                },
-                None => None,
-            };
-            attachments.push(StoredAttachment { name, stub, size, encoded });
-        }
+        let encode = |name: &str| self.codec.encode(name).as_str().to_owned();
+        let attachments = attachments(&folder, head.stubs(), encode)?;
         Ok(Entry::Document(Box::new(StoredDocument {
             id,
             revision,
@@ -430,132 +328,5 @@ impl TreeCollection {
             folder,
             written: None,
         })))
-    }
-}
-
-impl StoredDocument {
-    /// Opens the file of an attachment; `None` where there is no regular file.
-    pub fn open_attachment(
-        &self,
-        attachment: &StoredAttachment,
-    ) -> Result<Option<File>, MirrorError> {
-        match self.folder.open(ATTACHMENTS).ok().flatten() {
-            Some(folder) => folder.open_file(&attachment.encoded),
-            None => Ok(None),
-        }
-    }
-
-    /// Where the file of the body is, relative to the mirror.
-    pub fn body_path(&self) -> String {
-        format!("{}/{}", self.path, body_file(self.deleted))
-    }
-
-    /// Why an attachment may not be what the body says, where that has a reason of its own.
-    pub fn caveat(&self) -> &'static str {
-        match self.written {
-            Some(_) => {
-                " (RxDB's backup plugin writes all attachments as text, which spoils binary ones)"
-            }
-            None => "",
-        }
-    }
-
-    /// Where an attachment's file is, relative to the mirror.
-    pub fn attachment_path(&self, attachment: &StoredAttachment) -> String {
-        format!("{}/{ATTACHMENTS}/{}", self.path, attachment.encoded)
-    }
-
-    /// What lies in the document's folder and is neither its body nor one of its attachments.
-    pub fn extras(&self) -> Result<Vec<Problem>, MirrorError> {
-        let mut extras = Vec::new();
-        for name in self.folder.names()? {
-            let path = format!("{}/{name}", self.path);
-            match (name.as_str(), self.folder.kind(&name)?) {
-                (body, _) if body == body_file(self.deleted) => {}
-                (HISTORY, Some(kind)) if kind.is_file() => {}
-                (CONFLICTS, Some(kind)) if kind.is_dir() && !self.is_branch() => {}
-                // A name that is no text has come here changed, and is not found again.
-                (other, None) if !other.contains(char::REPLACEMENT_CHARACTER) => {}
-                (ATTACHMENTS, Some(FileType::Directory)) => self.extra_attachments(&mut extras)?,
-                // For RxDB's plugin it is a part of the way to a document with a longer id.
-                (_, Some(FileType::Directory)) if self.written.is_some() => {}
-                _ => extras.push(Problem::extra(path, "a file that no document has")),
-            }
-        }
-        for branch in &self.conflicts {
-            extras.extend(branch.extras()?);
-        }
-        Ok(extras)
-    }
-
-    /// Whether it is a branch beside another document.
-    fn is_branch(&self) -> bool {
-        let folder = self.path.rsplit('/').nth(1);
-        folder == Some(CONFLICTS) && self.path.matches('/').count() > 1
-    }
-
-    fn extra_attachments(&self, extras: &mut Vec<Problem>) -> Result<(), MirrorError> {
-        let Some(folder) = self.folder.open(ATTACHMENTS)? else { return Ok(()) };
-        for name in folder.names()? {
-            if !self.attachments.iter().any(|attachment| attachment.encoded == name) {
-                let path = format!("{}/{ATTACHMENTS}/{name}", self.path);
-                extras.push(Problem::extra(path, "a file that the body does not name"));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The text of a file of JSON of which nothing is known yet.
-struct Unchecked {
-    text: Vec<u8>,
-    path: String,
-    checksum: Option<Checksum>,
-}
-
-/// Reads a file of JSON in a folder that stands at `path`.
-fn read(folder: &Folder, path: &str, name: &str) -> Result<Option<Unchecked>, MirrorError> {
-    let Some(mut file) = folder.open_file(name)? else { return Ok(None) };
-    let mut text = Vec::new();
-    file.read_to_end(&mut text)
-        .map_err(|error| MirrorError::io("read", folder.path().join(name), error))?;
-    let checksum = outside::checksum(&file);
-    Ok(Some(Unchecked { text, path: format!("{path}/{name}"), checksum }))
-}
-
-impl Unchecked {
-    /// The text, if it was written to its end.
-    fn whole(mut self) -> Result<StoredText, Problem> {
-        let Self { path, checksum, .. } = self;
-        match self.text.pop() {
-            Some(b'\n') => Ok(StoredText { text: self.text.into(), path, checksum, written: None }),
-            _ => {
-                let reason = "it does not end with a newline";
-                Err(Problem::new(ProblemKind::HalfWritten, path, reason))
-            }
-        }
-    }
-
-    /// The text, if it is JSON.
-    fn json(self) -> Result<StoredText, Problem> {
-        let whole = self.whole()?;
-        match serde_json::from_slice::<&serde_json::value::RawValue>(&whole.text) {
-            Ok(_) => Ok(whole),
-            Err(error) => {
-                let reason = format!("it is not JSON: {error}");
-                Err(Problem::new(ProblemKind::Altered, whole.path, reason))
-            }
-        }
-    }
-}
-
-impl Problem {
-    /// A problem with a file.
-    pub fn new(kind: ProblemKind, path: String, reason: impl Into<String>) -> Self {
-        Self { path, kind, reason: reason.into() }
-    }
-
-    pub(super) fn extra(path: String, what: &str) -> Self {
-        Self::new(ProblemKind::Extra, path, format!("it is {what}"))
     }
 }

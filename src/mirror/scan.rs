@@ -68,7 +68,7 @@ impl Collection {
             Decoded::Exact(id) => Ok(Some(id.into())),
             Decoded::Foreign => Ok(None),
             Decoded::Hashed => {
-                let Ok(Some(folder)) = self.folder.open(name) else { return Ok(None) };
+                let Some(folder) = self.folder.open_folder(name)? else { return Ok(None) };
                 let body = match folder.open_file(DOCUMENT)? {
                     None => folder.open_file(TOMBSTONE)?,
                     body => body,

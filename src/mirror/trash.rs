@@ -34,7 +34,7 @@ pub(super) fn rescue(
 ) -> Result<(), MirrorError> {
     for name in names {
         let Some(collection) = discarded_from(name) else { continue };
-        let Ok(Some(folder)) = staging.open(name) else { continue };
+        let Some(folder) = staging.open_folder(name)? else { continue };
         // Without a body it is a tombstone that was not published.
         let Some(mut file) = folder.open_file(DOCUMENT)? else { continue };
         let mut text = Vec::new();

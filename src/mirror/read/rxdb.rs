@@ -12,10 +12,11 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Entry, Problem, ProblemKind, StoredAttachment, StoredDocument};
+use super::document::attachments;
+use super::{Entry, Problem, ProblemKind, StoredDocument};
 use crate::mirror::beneath::Folder;
 use crate::mirror::error::MirrorError;
-use crate::mirror::layout::{ATTACHMENTS, DOCUMENT};
+use crate::mirror::layout::DOCUMENT;
 use crate::mirror::names::Codec;
 
 mod body;
@@ -122,24 +123,7 @@ pub(super) fn entry(root: &Folder, name: &str) -> Result<Option<Entry>, MirrorEr
         Ok(read) => read,
         Err((kind, reason)) => return problem(Problem::new(kind, path, reason)),
     };
-    let stored = match read.stubs.is_empty() {
-        true => None,
-        false => folder.open(ATTACHMENTS).ok().flatten(),
-    };
-    let mut attachments = Vec::new();
-    for (name, stub) in read.stubs {
-        let encoded = file_of(&name);
-        let file = match &stored {
-            Some(stored) => stored.open_file(&encoded)?,
-            None => None,
-        };
-        let length = |file: std::fs::File| file.metadata().map(|metadata| metadata.len());
-        let size = file.map(length).transpose();
-        let size = size.map_err(|error| {
-            MirrorError::io("look at", folder.path().join(ATTACHMENTS).join(&encoded), error)
-        })?;
-        attachments.push(StoredAttachment { name, stub, size, encoded });
-    }
+    let attachments = attachments(&folder, read.stubs, file_of)?;
     Ok(Some(Entry::Document(Box::new(StoredDocument {
         id: read.id,
         revision: read.revision,

@@ -1,0 +1,153 @@
+//! A document as it stands in the tree, with its attachments and its branches.
+
+use std::fs::File;
+
+use bytes::Bytes;
+use rustix::fs::FileType;
+
+use super::{Problem, StoredText};
+use crate::document::{DocumentId, Revision, Stub};
+use crate::mirror::beneath::Folder;
+use crate::mirror::error::MirrorError;
+use crate::mirror::layout::{ATTACHMENTS, CONFLICTS, HISTORY, body_file};
+use crate::mirror::outside::Checksum;
+
+/// A document as it stands in the tree.
+#[derive(Debug)]
+pub struct StoredDocument {
+    /// Its id.
+    pub id: DocumentId,
+    /// Its revision, where the body tells one.
+    pub revision: Option<Revision>,
+    /// Whether it is deleted: then the body is its tombstone.
+    pub deleted: bool,
+    /// Its body, without the newline that ends the file.
+    pub body: Bytes,
+    /// The revisions that led to this one, as JSON text; kept on request only.
+    pub history: Option<StoredText>,
+    /// The branches that lost a conflict; kept on request only.
+    pub conflicts: Vec<StoredDocument>,
+    /// What is wrong with its history and its branches.
+    pub problems: Vec<Problem>,
+    /// Its attachments, by name. Of a mirror made without attachments they have no file.
+    pub attachments: Vec<StoredAttachment>,
+    /// Where its folder is, relative to the mirror.
+    pub path: String,
+    /// The BLAKE3 that was noted beside the very file that the body was read from.
+    pub checksum: Option<Checksum>,
+    pub(super) folder: Folder,
+    /// The file of the body as RxDB's plugin wrote it. Otherwise it is the body and a newline.
+    pub written: Option<Bytes>,
+}
+
+/// An attachment as it stands in the tree.
+#[derive(Debug)]
+pub struct StoredAttachment {
+    /// Its name, as the source spells it.
+    pub name: String,
+    /// What the body says of it.
+    pub stub: Stub,
+    /// The length of its file; `None` where there is no regular file.
+    pub size: Option<u64>,
+    pub(super) encoded: String,
+}
+
+impl StoredDocument {
+    /// Opens the file of an attachment; `None` where there is no regular file.
+    pub fn open_attachment(
+        &self,
+        attachment: &StoredAttachment,
+    ) -> Result<Option<File>, MirrorError> {
+        match self.folder.open_folder(ATTACHMENTS)? {
+            Some(folder) => folder.open_file(&attachment.encoded),
+            None => Ok(None),
+        }
+    }
+
+    /// Where the file of the body is, relative to the mirror.
+    pub fn body_path(&self) -> String {
+        format!("{}/{}", self.path, body_file(self.deleted))
+    }
+
+    /// Why an attachment may not be what the body says, where that has a reason of its own.
+    pub fn caveat(&self) -> &'static str {
+        match self.written {
+            Some(_) => {
+                " (RxDB's backup plugin writes all attachments as text, which spoils binary ones)"
+            }
+            None => "",
+        }
+    }
+
+    /// Where an attachment's file is, relative to the mirror.
+    pub fn attachment_path(&self, attachment: &StoredAttachment) -> String {
+        format!("{}/{ATTACHMENTS}/{}", self.path, attachment.encoded)
+    }
+
+    /// What lies in the document's folder and is neither its body nor one of its attachments.
+    pub fn extras(&self) -> Result<Vec<Problem>, MirrorError> {
+        let mut extras = Vec::new();
+        for name in self.folder.names()? {
+            let path = format!("{}/{name}", self.path);
+            match (name.as_str(), self.folder.kind(&name)?) {
+                (body, _) if body == body_file(self.deleted) => {}
+                (HISTORY, Some(kind)) if kind.is_file() => {}
+                (CONFLICTS, Some(kind)) if kind.is_dir() && !self.is_branch() => {}
+                // A name that is no text has come here changed, and is not found again.
+                (other, None) if !other.contains(char::REPLACEMENT_CHARACTER) => {}
+                (ATTACHMENTS, Some(FileType::Directory)) => self.extra_attachments(&mut extras)?,
+                // For RxDB's plugin it is a part of the way to a document with a longer id.
+                (_, Some(FileType::Directory)) if self.written.is_some() => {}
+                _ => extras.push(Problem::extra(path, "a file that no document has")),
+            }
+        }
+        for branch in &self.conflicts {
+            extras.extend(branch.extras()?);
+        }
+        Ok(extras)
+    }
+
+    /// Whether it is a branch beside another document.
+    fn is_branch(&self) -> bool {
+        let folder = self.path.rsplit('/').nth(1);
+        folder == Some(CONFLICTS) && self.path.matches('/').count() > 1
+    }
+
+    fn extra_attachments(&self, extras: &mut Vec<Problem>) -> Result<(), MirrorError> {
+        let Some(folder) = self.folder.open(ATTACHMENTS)? else { return Ok(()) };
+        for name in folder.names()? {
+            if !self.attachments.iter().any(|attachment| attachment.encoded == name) {
+                let path = format!("{}/{ATTACHMENTS}/{name}", self.path);
+                extras.push(Problem::extra(path, "a file that the body does not name"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The attachments that a body names, with the files that the document's folder has of them.
+pub(super) fn attachments(
+    folder: &Folder,
+    stubs: impl IntoIterator<Item = (String, Stub)>,
+    encode: impl Fn(&str) -> String,
+) -> Result<Vec<StoredAttachment>, MirrorError> {
+    let mut stubs = stubs.into_iter().peekable();
+    let stored = match stubs.peek() {
+        Some(_) => folder.open_folder(ATTACHMENTS)?,
+        None => None,
+    };
+    let mut attachments = Vec::new();
+    for (name, stub) in stubs {
+        let encoded = encode(&name);
+        let mut size = None;
+        if let Some(stored) = &stored
+            && let Some(file) = stored.open_file(&encoded)?
+        {
+            let looked = file.metadata();
+            let failed = |error| MirrorError::io("look at", stored.path().join(&encoded), error);
+            size = Some(looked.map_err(failed)?.len());
+        }
+        attachments.push(StoredAttachment { name, stub, size, encoded });
+    }
+    Ok(attachments)
+}

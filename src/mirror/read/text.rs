@@ -1,0 +1,70 @@
+//! Files of JSON text, read with the checksums beside them.
+
+use std::io::Read;
+
+use bytes::Bytes;
+
+use super::{Problem, ProblemKind};
+use crate::mirror::beneath::Folder;
+use crate::mirror::error::MirrorError;
+use crate::mirror::outside::{self, Checksum};
+
+/// JSON text as it stands in the tree.
+#[derive(Clone, Debug)]
+pub struct StoredText {
+    /// The text, without the newline that ends the file.
+    pub text: Bytes,
+    /// Where its file is, relative to the mirror.
+    pub path: String,
+    /// The BLAKE3 that was noted beside the file.
+    pub checksum: Option<Checksum>,
+    /// The whole file, where it is not the text and a newline.
+    pub written: Option<Bytes>,
+}
+
+/// The text of a file of JSON of which nothing is known yet.
+pub(super) struct Unchecked {
+    text: Vec<u8>,
+    path: String,
+    checksum: Option<Checksum>,
+}
+
+/// Reads a file of JSON in a folder that stands at `path`.
+pub(super) fn read(
+    folder: &Folder,
+    path: &str,
+    name: &str,
+) -> Result<Option<Unchecked>, MirrorError> {
+    let Some(mut file) = folder.open_file(name)? else { return Ok(None) };
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)
+        .map_err(|error| MirrorError::io("read", folder.path().join(name), error))?;
+    let checksum = outside::checksum(&file);
+    Ok(Some(Unchecked { text, path: format!("{path}/{name}"), checksum }))
+}
+
+impl Unchecked {
+    /// The text, if it was written to its end.
+    pub fn whole(mut self) -> Result<StoredText, Problem> {
+        let Self { path, checksum, .. } = self;
+        match self.text.pop() {
+            Some(b'\n') => Ok(StoredText { text: self.text.into(), path, checksum, written: None }),
+            _ => {
+                let reason = "it does not end with a newline";
+                Err(Problem::new(ProblemKind::HalfWritten, path, reason))
+            }
+        }
+    }
+
+    /// The text, if it is JSON.
+    pub fn json(self) -> Result<StoredText, Problem> {
+        let whole = self.whole()?;
+        match serde_json::from_slice::<&serde_json::value::RawValue>(&whole.text) {
+            Ok(_) => Ok(whole),
+            Err(error) => {
+                let reason = format!("it is not JSON: {error}");
+                Err(Problem::new(ProblemKind::Altered, whole.path, reason))
+            }
+        }
+    }
+}
