@@ -68,7 +68,10 @@ impl Supervisor {
 
     async fn supervise(&mut self) {
         let (mode, policy) = (self.options.mode, self.options.retry);
-        let listing = retry::listing(Arc::clone(&self.store), mode, policy);
+        let (checkpoints, identity) = (Arc::clone(&self.shared.checkpoints), self.store.identity());
+        // Where this is not known, everything is looked at again.
+        let before = checkpoints.listed(&identity).unwrap_or_default();
+        let listing = retry::listing(Arc::clone(&self.store), mode, before.clone(), policy);
         tokio::pin!(listing);
         let mut listing_ended = false;
         loop {
@@ -81,7 +84,10 @@ impl Supervisor {
                 () = self.stop.cancelled() => return,
                 event = listing.next(), if !listing_ended => match event {
                     Some(Ok(StoreEvent::Collection(name))) => self.begin(name),
-                    Some(Ok(StoreEvent::Listed)) => {
+                    Some(Ok(StoreEvent::Listed(now))) => {
+                        if let Some(now) = now.filter(|now| before.as_ref() != Some(now)) {
+                            let _ignored = checkpoints.note_listed(&identity, &now);
+                        }
                         self.shared.listed.store(true, Ordering::Release);
                         self.shared.note_progress();
                         self.say_what_is_not_listed();

@@ -181,6 +181,7 @@ struct Store {
     failures: sled::Tree,
     held: sled::Tree,
     released: sled::Tree,
+    listings: sled::Tree,
     journal: Journal,
     /// sled's own file, to be synced: its flush alone leaves the last half second to the kernel.
     file: File,
@@ -244,6 +245,21 @@ impl Checkpoints {
             names.push(CollectionName::from(&*String::from_utf8_lossy(&key)));
         }
         Ok(names)
+    }
+
+    /// Up to where the collections of a store have been listed, if that was noted.
+    pub fn listed(&self, store: &str) -> Result<Option<Position>, StateError> {
+        let text = self.store()?.listings.get(store).map_err(|error| self.failed(error))?;
+        Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+
+    /// Notes up to where the collections of a store have been listed. It becomes durable with what
+    /// is committed later, or not: it saves work only.
+    pub fn note_listed(&self, store: &str, position: &Position) -> Result<(), StateError> {
+        let state = self.store()?;
+        self.check_room(&state)?;
+        let noted = encode(position).and_then(|text| state.listings.insert(store, text));
+        noted.map(drop).map_err(|error| self.failed(error))
     }
 
     /// The failures of a collection.
@@ -415,7 +431,7 @@ impl Store {
         let failed = |source| StateError::Store { path: path.to_owned(), source };
         let tree = |name| db.open_tree(name).map_err(failed);
         let (checkpoints, failures) = (tree("checkpoints")?, tree("failures")?);
-        let (held, released) = (tree("held")?, tree("released")?);
+        let (held, released, listings) = (tree("held")?, tree("released")?, tree("listings")?);
         let journal = Journal::new(tree("journal")?, bounds);
         let file = path.join("db");
         let file = File::open(&file).map_err(|source| StateError::Io {
@@ -423,7 +439,7 @@ impl Store {
             path: file,
             source,
         })?;
-        Ok((Self { checkpoints, failures, held, released, journal, file, db }, damaged))
+        Ok((Self { checkpoints, failures, held, released, listings, journal, file, db }, damaged))
     }
 }
 

@@ -191,8 +191,9 @@ pub struct Wanted {
 pub enum StoreEvent {
     /// A collection to be mirrored. Named once in a stream.
     Collection(CollectionName),
-    /// All collections that the store holds as of now have been named.
-    Listed,
+    /// All collections that the store holds as of now have been named. A store for which that is much
+    /// work says up to where it has looked, so that the next listing may begin there.
+    Listed(Option<Position>),
 }
 
 /// A document store: a server, or a recorded feed.
@@ -216,7 +217,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Names the store's collections. With [`Mode::CatchUp`] it ends after `Listed`; with
     /// [`Mode::Follow`] it goes on with those that appear later. The [`Selection`] has been applied.
-    fn collections(&self, mode: Mode) -> BoxStream<'static, Result<StoreEvent, SourceError>>;
+    /// `since` is what an earlier `Listed` said, of whatever selection: all are named again.
+    fn collections(
+        &self,
+        mode: Mode,
+        since: Option<Position>,
+    ) -> BoxStream<'static, Result<StoreEvent, SourceError>>;
 
     /// The source of one collection. Does no I/O.
     fn open(&self, collection: &CollectionName) -> Arc<dyn Source>;

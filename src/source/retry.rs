@@ -11,6 +11,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 
 use super::{FeedEvent, Mode, Since, Source, SourceError, Store, StoreEvent};
+use crate::document::Position;
 
 /// How long to wait between tries, and when to give up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,28 +261,32 @@ impl Patience {
 pub fn listing(
     store: Arc<dyn Store>,
     mode: Mode,
+    since: Option<Position>,
     policy: RetryPolicy,
 ) -> impl Stream<Item = Result<StoreEvent, SourceError>> + Send {
     let start = (store, None::<BoxStream<'static, _>>, Some(Patience::new(policy)));
-    stream::unfold(start, move |(store, mut open, patience)| async move {
-        let mut patience = patience?;
-        loop {
-            let listing = open.get_or_insert_with(|| store.collections(mode));
-            let error = match listing.next().await? {
-                Ok(event) => {
-                    patience.renew();
-                    return Some((Ok(event), (store, open, Some(patience))));
+    stream::unfold(start, move |(store, mut open, patience)| {
+        let since = since.clone();
+        async move {
+            let mut patience = patience?;
+            loop {
+                let listing = open.get_or_insert_with(|| store.collections(mode, since.clone()));
+                let error = match listing.next().await? {
+                    Ok(event) => {
+                        patience.renew();
+                        return Some((Ok(event), (store, open, Some(patience))));
+                    }
+                    Err(error) => error,
+                };
+                open = None;
+                match patience.pause(error, mode) {
+                    Ok((error, pause)) => {
+                        let seconds = pause.as_secs_f32();
+                        tracing::warn!("{error}; trying again in {seconds:.1} s");
+                        tokio::time::sleep(pause).await;
+                    }
+                    Err(error) => return Some((Err(error), (store, None, None))),
                 }
-                Err(error) => error,
-            };
-            open = None;
-            match patience.pause(error, mode) {
-                Ok((error, pause)) => {
-                    let seconds = pause.as_secs_f32();
-                    tracing::warn!("{error}; trying again in {seconds:.1} s");
-                    tokio::time::sleep(pause).await;
-                }
-                Err(error) => return Some((Err(error), (store, None, None))),
             }
         }
     })

@@ -261,13 +261,13 @@ impl Certificate {
 }
 
 async fn named(store: &Arc<dyn Store>) -> Result<Vec<CollectionName>, VerifyError> {
-    let listing = listing(Arc::clone(store), Mode::CatchUp, RetryPolicy::CATCH_UP);
+    let listing = listing(Arc::clone(store), Mode::CatchUp, None, RetryPolicy::CATCH_UP);
     let mut listing = std::pin::pin!(listing);
     let mut names = Vec::new();
     while let Some(event) = listing.next().await {
         match event? {
             StoreEvent::Collection(name) if !names.contains(&name) => names.push(name),
-            StoreEvent::Collection(_) | StoreEvent::Listed => {}
+            StoreEvent::Collection(_) | StoreEvent::Listed(_) => {}
         }
     }
     Ok(names)

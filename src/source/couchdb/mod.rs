@@ -155,7 +155,11 @@ impl Store for CouchStore {
         true
     }
 
-    fn collections(&self, mode: Mode) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
+    fn collections(
+        &self,
+        mode: Mode,
+        _: Option<Position>,
+    ) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
         let listing = Listing {
             store: self.clone(),
             mode,
@@ -231,7 +235,7 @@ impl Listing {
             }
         }
         if first {
-            self.ready.push_back(StoreEvent::Listed);
+            self.ready.push_back(StoreEvent::Listed(None));
             self.listed = true;
         }
         Ok(())

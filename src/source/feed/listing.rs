@@ -1,5 +1,7 @@
 //! Names the collections of a feed file, each when it is first seen.
 //!
+//! What has been named, and up to where the file was read for it, is a position too, so that a later
+//! listing reads only what is new.
 //! It must not know what a row says but for its collection.
 
 use std::collections::HashSet;
@@ -9,20 +11,24 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use super::file::FeedFile;
 use super::follow::Growth;
 use super::lines::{self, Line, Lines};
 use super::loaded::{Check, Loaded, SHORT_LINE, Stop, each_line};
-use super::place::Place;
+use super::place::{Place, Positions};
 use super::queue::{Budget, Inlet, Outlet, queue};
 use super::row::{Broken, Glance, glance};
-use crate::document::CollectionName;
+use crate::document::{CollectionName, Position};
 use crate::source::{Mode, Selection, SourceError, StoreEvent};
 
 /// The bytes of names that wait for whoever receives them.
 const NAMES_BUDGET: usize = 64 * 1024;
+
+/// More names are not remembered.
+const MAX_KNOWN: usize = 10_000;
 
 type Named = Result<Lister, Stop<SourceError>>;
 
@@ -31,8 +37,10 @@ pub(super) fn collections(
     feed: Arc<FeedFile>,
     selection: Selection,
     mode: Mode,
+    since: Option<Position>,
 ) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
-    let lister = Lister { feed, selection, mode, seen: HashSet::new(), listed: false, read: None };
+    let (seen, listed, read) = (HashSet::new(), false, None);
+    let lister = Lister { feed, selection, mode, since, seen, listed, read };
     stream::unfold(Naming { stage: Stage::Waiting(lister), growth: None }, Naming::step).boxed()
 }
 
@@ -90,10 +98,21 @@ struct Lister {
     feed: Arc<FeedFile>,
     selection: Selection,
     mode: Mode,
+    /// Where an earlier listing ended.
+    since: Option<Position>,
     /// A name's own text: it is looked up without being copied.
     seen: HashSet<Box<str>>,
     listed: bool,
     read: Option<Place>,
+}
+
+/// What stands beside the place where a listing ended.
+#[derive(Serialize, Deserialize)]
+struct Known {
+    /// The collection of rows that name none.
+    unnamed: CollectionName,
+    /// All collections up to there, selected or not.
+    names: Vec<CollectionName>,
 }
 
 impl Lister {
@@ -106,10 +125,11 @@ impl Lister {
             Err(SourceError::Missing { .. }) if self.listed => return Ok(()),
             file => file.map_err(Stop::Failed)?,
         };
-        let mut names = || -> Result<(), Stop<io::Error>> {
+        let mut names = || -> Result<Option<Position>, Stop<io::Error>> {
             let offset = match &self.read {
                 Some(place) if place.stands_in(&file)? => place.offset,
-                _ => 0,
+                Some(_) => 0,
+                None => self.resume(&file, outlet)?,
             };
             let mut lines = Lines::new(offset, SHORT_LINE);
             let check = || outlet.check();
@@ -123,16 +143,44 @@ impl Lister {
                 _ => {}
             }
             self.read = Some(Place::at(lines.position(), &file)?);
-            Ok(())
+            self.position(lines.position(), &file).map_err(Stop::Failed)
         };
-        names().map_err(|stop| match stop {
+        let position = names().map_err(|stop| match stop {
             Stop::Abandoned => Stop::Abandoned,
             Stop::Failed(error) => Stop::Failed(feed.unreadable(&error)),
         })?;
         if !std::mem::replace(&mut self.listed, true) {
-            outlet.send(StoreEvent::Listed, 1)?;
+            outlet.send(StoreEvent::Listed(position), 1)?;
         }
         Ok(())
+    }
+
+    /// Names what an earlier listing has named, if the file is still the same up to where that ended.
+    /// Gives how much of the file needs not be read again.
+    fn resume(&mut self, file: &File, outlet: &Outlet<StoreEvent>) -> Result<u64, Stop<io::Error>> {
+        let Some(since) = self.since.take() else { return Ok(0) };
+        let Some(place) = Place::of(&since) else { return Ok(0) };
+        let Ok(known) = serde_json::from_str::<Known>(since.context()) else { return Ok(0) };
+        if known.unnamed != *self.feed.collection() || !place.stands_in(file)? {
+            return Ok(0);
+        }
+        for name in known.names {
+            self.name(name, outlet)?;
+        }
+        Ok(place.offset)
+    }
+
+    /// The place up to which the file was read, with all that was named; not with very many names.
+    fn position(&self, offset: u64, file: &File) -> io::Result<Option<Position>> {
+        if self.seen.len() > MAX_KNOWN {
+            return Ok(None);
+        }
+        let mut names: Vec<CollectionName> =
+            self.seen.iter().map(|name| (&**name).into()).collect();
+        names.sort();
+        let known = Known { unnamed: self.feed.collection().clone(), names };
+        let context = serde_json::to_string(&known)?;
+        Positions::within(&context).at(offset, file).map(Some)
     }
 
     fn see(
@@ -161,7 +209,14 @@ impl Lister {
             Ok(Some(row)) => row.collection.map(|name| CollectionName::from(&*name)),
             Err(Broken { collection, .. }) => collection.map(CollectionName::from),
         };
-        let name = named.unwrap_or_else(|| self.feed.collection().clone());
+        self.name(named.unwrap_or_else(|| self.feed.collection().clone()), outlet)
+    }
+
+    fn name(
+        &mut self,
+        name: CollectionName,
+        outlet: &Outlet<StoreEvent>,
+    ) -> Result<(), Stop<io::Error>> {
         if self.seen.insert(name.as_str().into()) && self.selection.wants(&name) {
             let weight = name.as_str().len();
             outlet.send(StoreEvent::Collection(name), weight)?;

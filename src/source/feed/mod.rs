@@ -31,7 +31,7 @@ use self::file::{FeedFile, FileSource};
 use self::pipe::Pipe;
 use self::piped::PipeSource;
 use super::{Mode, Selection, Source, SourceError, Store, StoreEvent};
-use crate::document::CollectionName;
+use crate::document::{CollectionName, Position};
 
 mod attachment;
 mod content;
@@ -130,9 +130,15 @@ impl Store for FeedStore {
         matches!(self.origin, Origin::Pipe(_))
     }
 
-    fn collections(&self, mode: Mode) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
+    fn collections(
+        &self,
+        mode: Mode,
+        since: Option<Position>,
+    ) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
         match &self.origin {
-            Origin::File(feed) => listing::collections(feed.clone(), self.selection.clone(), mode),
+            Origin::File(feed) => {
+                listing::collections(feed.clone(), self.selection.clone(), mode, since)
+            }
             Origin::Pipe(pipe) => piped::collections(pipe.clone(), mode),
         }
     }

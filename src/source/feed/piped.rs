@@ -205,7 +205,7 @@ impl Naming {
             let idle = self.mode == Mode::Follow && self.pipe.idle() >= IDLE;
             if !self.listed && events.is_empty() && (ended || idle) {
                 self.listed = true;
-                events.push(Ok(StoreEvent::Listed));
+                events.push(Ok(StoreEvent::Listed(None)));
             }
             if !events.is_empty() {
                 return Some((events, self));

@@ -46,16 +46,21 @@ impl Place {
     }
 }
 
-/// Makes positions; they all share one empty context.
+/// Makes positions; they all share one context.
 #[derive(Clone, Debug)]
 pub(super) struct Positions {
     context: Arc<str>,
 }
 
 impl Positions {
-    /// A maker of positions.
+    /// A maker of positions with an empty context.
     pub fn new() -> Self {
-        Self { context: Arc::from("") }
+        Self::within("")
+    }
+
+    /// A maker of positions with this context.
+    pub fn within(context: &str) -> Self {
+        Self { context: Arc::from(context) }
     }
 
     /// The position after a row that ends at `offset` and is this line, whole or its last bytes.

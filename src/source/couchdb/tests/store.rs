@@ -4,9 +4,9 @@ use super::*;
 
 /// The names that a listing tells, and `.` for its end.
 async fn listed(store: &CouchStore, mode: Mode, wanted: usize) -> Vec<String> {
-    let events = store.collections(mode).take(wanted).map(|event| match event.unwrap() {
+    let events = store.collections(mode, None).take(wanted).map(|event| match event.unwrap() {
         StoreEvent::Collection(name) => name.to_string(),
-        StoreEvent::Listed => ".".to_owned(),
+        StoreEvent::Listed(_) => ".".to_owned(),
     });
     events.collect().await
 }
@@ -22,7 +22,7 @@ async fn a_database_in_the_url_is_the_only_collection_and_nothing_is_asked() {
     let store = store(&replay, "/shelf", timings());
     assert_eq!(listed(&store, Mode::CatchUp, 9).await, ["shelf", "."]);
     assert_eq!(store.identity(), replay.url("", "/shelf"));
-    let mut following = store.collections(Mode::Follow);
+    let mut following = store.collections(Mode::Follow, None);
     assert!(following.next().await.is_some() && following.next().await.is_some());
     assert!(futures_util::poll!(following.next()).is_pending());
     assert!(replay.seen().is_empty());
@@ -58,10 +58,10 @@ async fn a_first_listing_that_fails_is_an_error_and_a_refused_one_says_what_to_d
     ])
     .await;
     let store = store(&replay, "", timings());
-    let error = store.collections(Mode::Follow).next().await.unwrap().err().unwrap();
+    let error = store.collections(Mode::Follow, None).next().await.unwrap().err().unwrap();
     assert!(matches!(error, SourceError::Refused { .. }), "{error:?}");
     assert!(error.to_string().contains("takes an admin"), "{error}");
-    let error = store.collections(Mode::Follow).next().await.unwrap().err().unwrap();
+    let error = store.collections(Mode::Follow, None).next().await.unwrap().err().unwrap();
     assert!(matches!(error, SourceError::Transient { .. }), "{error:?}");
 }
 

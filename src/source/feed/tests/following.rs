@@ -90,7 +90,7 @@ async fn a_scan_does_not_bring_deleted_documents_back_for_a_moment() {
 async fn growth_is_followed() {
     let feed = Feed::of(row("a", "1-x", "") + "{\"seq\":1,");
     let store = feed.store();
-    let mut names = store.collections(Mode::Follow);
+    let mut names = store.collections(Mode::Follow, None);
     let mut stream = feed.source().changes(Since::Start, Mode::Follow);
     assert_eq!(changes(catch_up(&mut stream).await).len(), 1);
     feed.append(&row("b", "1-x", "")[9..]);
@@ -109,7 +109,7 @@ async fn growth_is_followed() {
     while found.len() < 3 {
         found.push(match names.next().await.unwrap().unwrap() {
             StoreEvent::Collection(name) => name.as_str().to_owned(),
-            StoreEvent::Listed => "!".to_owned(),
+            StoreEvent::Listed(_) => "!".to_owned(),
         });
     }
     found.sort();

@@ -24,7 +24,7 @@ async fn a_piped_feed_is_routed_to_its_collections() {
         + "{\"last_seq\":2,\"pending\":0}";
     let store = FeedStore::reader(std::io::Cursor::new(text), None, Selection::default(), ".");
     assert_eq!(store.identity(), "feed:-");
-    let mut names = store.collections(Mode::CatchUp).map(Result::unwrap);
+    let mut names = store.collections(Mode::CatchUp, None).map(Result::unwrap);
     let mut found = Vec::new();
     while let Some(StoreEvent::Collection(name)) = names.next().await {
         found.push(name.as_str().to_owned());
@@ -52,13 +52,13 @@ async fn an_idle_pipe_has_caught_up_and_an_ended_one_stays_open() {
     let (sender, receiver) = std::sync::mpsc::channel();
     let store = FeedStore::reader(Sent(receiver), None, Selection::default(), ".");
     let mut stream = store.open(&"stdin".into()).changes(Since::Start, Mode::Follow);
-    let mut names = store.collections(Mode::Follow).map(Result::unwrap);
+    let mut names = store.collections(Mode::Follow, None).map(Result::unwrap);
     for id in ["a", "b"] {
         sender.send(row(id, "1-x", "").into_bytes()).unwrap();
         assert_eq!(changes(catch_up(&mut stream).await)[0].id.as_str(), id);
     }
     assert!(matches!(names.next().await, Some(StoreEvent::Collection(_))));
-    assert!(matches!(names.next().await, Some(StoreEvent::Listed)));
+    assert!(matches!(names.next().await, Some(StoreEvent::Listed(_))));
     drop(sender);
     catch_up(&mut stream).await;
     assert!(stream.next().now_or_never().is_none());

@@ -109,11 +109,12 @@ async fn a_row_that_cannot_be_read_is_told_and_passed() {
     assert_eq!(changes[1].id.as_str(), "nul\0");
 }
 
+fn of(id: &str, collection: &str) -> String {
+    row(id, "1-x", "").replace("}}\n", &format!("}},\"collection\":\"{collection}\"}}\n"))
+}
+
 #[tokio::test]
 async fn every_collection_is_named_once_and_has_its_own_rows() {
-    let of = |id: &str, collection: &str| {
-        row(id, "1-x", "").replace("}}\n", &format!("}},\"collection\":\"{collection}\"}}\n"))
-    };
     let feed = Feed::of(
         [
             of("1", "books"),
@@ -131,12 +132,13 @@ async fn every_collection_is_named_once_and_has_its_own_rows() {
             .into_iter()
             .map(|event| match event {
                 StoreEvent::Collection(name) => name.as_str().to_owned(),
-                StoreEvent::Listed => "!".to_owned(),
+                StoreEvent::Listed(_) => "!".to_owned(),
             })
             .collect()
     };
     let store = feed.store();
-    let listed = store.collections(Mode::CatchUp).map(Result::unwrap).collect::<Vec<_>>().await;
+    let listed =
+        store.collections(Mode::CatchUp, None).map(Result::unwrap).collect::<Vec<_>>().await;
     assert_eq!(names(listed), ["books", "märz", "library", "!"]);
     assert_eq!(store.identity(), format!("feed:{}", feed.path().display()));
 
@@ -161,8 +163,12 @@ async fn every_collection_is_named_once_and_has_its_own_rows() {
     assert_eq!(ids["library"], ("3".to_owned(), 1));
 
     let empty = Feed::of("");
-    let listed =
-        empty.store().collections(Mode::CatchUp).map(Result::unwrap).collect::<Vec<_>>().await;
+    let listed = empty
+        .store()
+        .collections(Mode::CatchUp, None)
+        .map(Result::unwrap)
+        .collect::<Vec<_>>()
+        .await;
     assert_eq!(names(listed), ["!"]);
 }
 
@@ -173,7 +179,7 @@ async fn a_file_that_does_not_exist_is_missing() {
     let error = error.unwrap_err();
     assert!(matches!(&error, SourceError::Missing { .. }), "{error:?}");
     assert_eq!(error.to_string(), "feed file /nowhere/x.ndjson does not exist");
-    let error = store.collections(Mode::CatchUp).next().await.unwrap().err().unwrap();
+    let error = store.collections(Mode::CatchUp, None).next().await.unwrap().err().unwrap();
     assert!(matches!(&error, SourceError::Missing { .. }), "{error:?}");
 }
 
@@ -205,4 +211,44 @@ async fn a_document_is_looked_up_where_its_row_stands_and_its_last_row_is_found(
         source.document(&"z".into(), Some(&position)).await.unwrap(),
         Reading::Unknown
     ));
+}
+
+#[tokio::test]
+async fn a_listing_goes_on_where_an_earlier_one_ended_if_the_file_is_the_same() {
+    let feed = Feed::of([of("1", "books"), of("2", "shelf"), row("3", "1-x", "")].concat());
+    let store = feed.store();
+    let list = async |since| {
+        let (mut names, mut end) = (Vec::new(), None);
+        for event in store.collections(Mode::CatchUp, since).collect::<Vec<_>>().await {
+            match event.unwrap() {
+                StoreEvent::Collection(name) => names.push(name.as_str().to_owned()),
+                StoreEvent::Listed(position) => end = position,
+            }
+        }
+        names.sort();
+        (names.join(" "), end)
+    };
+    let (names, end) = list(None).await;
+    assert_eq!(names, "books library shelf");
+    // What is before the end is not read again: nobody notices that it is something else.
+    let text = fs::read_to_string(feed.path()).unwrap();
+    fs::write(feed.path(), text.replacen("books", "plays", 1)).unwrap();
+    feed.append(of("4", "maps"));
+    let (names, later) = list(end.clone()).await;
+    assert_eq!(names, "books library maps shelf");
+    assert_ne!(later, end);
+    assert_eq!(list(None).await.0, "library maps plays shelf");
+    // Rows without a collection have another one now.
+    let named = FeedStore::file(feed.path(), Some("other".into()), Selection::default());
+    let listed = named.collections(Mode::CatchUp, later.clone()).collect::<Vec<_>>().await;
+    let has = |wanted: &str| {
+        let named = listed.iter().map(|event| event.as_ref().unwrap());
+        named
+            .filter(|one| matches!(one, StoreEvent::Collection(name) if name.as_str() == wanted))
+            .count()
+    };
+    assert_eq!((has("other"), has("library"), has("plays")), (1, 0, 1));
+    // A file that was replaced is read from its beginning.
+    fs::write(feed.path(), of("1", "new")).unwrap();
+    assert_eq!(list(later).await.0, "new");
 }
