@@ -8,6 +8,8 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::Text;
+
 /// The top-level members of a body that we look at. Of a key that stands twice, the last counts.
 #[derive(Debug, Default)]
 pub struct Head<'a> {
@@ -112,11 +114,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
         deserializer.deserialize_bytes(Bytes)
     }
 }
-
-/// A string that is borrowed where it has no escapes.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {

@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 
 mod branch;
 mod head;
+mod members;
 mod selection;
 
 pub use branch::Branch;
 pub use head::{Head, Key, Stub};
+pub use members::{Members, Text};
 pub use selection::{BadGlob, Selection};
 
 /// Declares a cheaply cloned, immutable string with a meaning of its own.

@@ -13,7 +13,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::document::{DocumentId, Key, Revision};
+use crate::document::{self, DocumentId, Key, Members, Revision};
 
 /// A document's text in pieces, so that no attachment has to be in memory.
 #[derive(Clone, Debug)]
@@ -232,16 +232,17 @@ fn inlined(
     at: impl Fn(&RawValue) -> Range<usize>,
     size: impl Fn(&str) -> Option<u64>,
 ) -> Result<Vec<Edit>, String> {
-    let entries: Option<Members<'_>> = serde_json::from_str(attachments.get())
+    type Named<'a> = Members<document::Text<'a>, &'a RawValue>;
+    let entries: Option<Named<'_>> = serde_json::from_str(attachments.get())
         .map_err(|error| format!("its `_attachments` cannot be read: {error}"))?;
     let mut edits = Vec::new();
-    for (name, entry) in entries.map(|entries| entries.0).unwrap_or_default() {
-        let members: Members<'_> = serde_json::from_str(entry.get())
+    for (document::Text(name), entry) in entries.unwrap_or_default().0 {
+        let members: Named<'_> = serde_json::from_str(entry.get())
             .map_err(|error| format!("the attachment `{name}` cannot be read: {error}"))?;
         let size =
             size(&name).ok_or_else(|| format!("there is no file of the attachment `{name}`"))?;
         let mut text = "{".to_owned();
-        for (key, value) in &members.0 {
+        for (document::Text(key), value) in &members.0 {
             let keep = match stubs {
                 Stubs::Server => matches!(&**key, "content_type" | "revpos"),
                 Stubs::Feed => !matches!(&**key, "stub" | "follows" | "data"),
@@ -291,7 +292,7 @@ impl<'de> Deserialize<'de> for Anatomy<'de> {
                         }
                         "_rev" => {
                             let raw: &RawValue = map.next_value()?;
-                            let text: Name<'de> = serde_json::from_str(raw.get())
+                            let text: document::Text<'de> = serde_json::from_str(raw.get())
                                 .map_err(serde::de::Error::custom)?;
                             found.revision = Some(text.0);
                             found.revisions.push(raw);
@@ -313,36 +314,6 @@ impl<'de> Deserialize<'de> for Anatomy<'de> {
         deserializer.deserialize_map(Parts)
     }
 }
-
-/// The members of an object, in their order.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct All;
-        impl<'de> Visitor<'de> for All {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some((Name(key), value)) = map.next_entry()? {
-                    members.push((key, value));
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(All)
-    }
-}
-
-/// A string that is borrowed where it has no escapes.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {

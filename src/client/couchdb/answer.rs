@@ -11,7 +11,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::error::{Error, bounded};
-use crate::document::{DocumentId, Key, Revision};
+use crate::document::{DocumentId, Key, Members, Revision};
 
 /// What a server says of itself.
 #[derive(Clone, Debug, Deserialize)]
@@ -167,8 +167,7 @@ pub struct BulkDocument<'a> {
 }
 
 /// The attachments of a [`BulkDocument`], in their order.
-#[derive(Debug, Default)]
-pub struct BulkAttachments<'a>(pub Vec<(String, BulkAttachment<'a>)>);
+pub type BulkAttachments<'a> = Members<String, BulkAttachment<'a>>;
 
 /// One attachment inline.
 #[derive(Debug, Deserialize)]
@@ -219,28 +218,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for BulkDocument<'a> {
             }
         }
         deserializer.deserialize_map(Members)
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for BulkAttachments<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = BulkAttachments<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of attachments")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(BulkAttachments(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries)
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::origin::Origin;
 use crate::document::{
-    Anchor, Attachment, Branch, Change, Content, Document, DocumentId, DocumentState, Key,
+    Anchor, Attachment, Branch, Change, Content, Document, DocumentId, DocumentState, Key, Members,
     Position, Revision,
 };
 use crate::source::Unreadable;
@@ -296,23 +296,7 @@ struct Stub {
 
 impl Stubs {
     fn read(raw: &RawValue) -> Self {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Vec<(String, Stub)>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of attachments")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(entries)
-            }
-        }
-        let stubs = serde_json::Deserializer::from_str(raw.get()).deserialize_map(Entries);
+        let stubs = serde_json::from_str(raw.get()).map(|Members(stubs)| stubs);
         Self(stubs.map_err(|error| format!("`_attachments` cannot be read: {error}")))
     }
 

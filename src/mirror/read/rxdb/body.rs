@@ -4,15 +4,13 @@
 //! It must not know files.
 
 use std::collections::HashSet;
-use std::fmt;
 
 use bytes::Bytes;
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::folder_of;
-use crate::document::{DocumentId, Revision, Stub};
+use crate::document::{self, DocumentId, Revision, Stub};
 use crate::mirror::read::ProblemKind;
 
 /// Hexadecimal digits of a SHA-256, which is RxDB's digest unless the application has brought its
@@ -34,7 +32,7 @@ type Wrong = (ProblemKind, String);
 
 /// Reads the text of a document whose folder is `folder`, relative to the plugin's directory.
 pub(super) fn read(text: &[u8], folder: &str) -> Result<Read, Wrong> {
-    let members: Members<'_> = serde_json::from_slice(text).map_err(|error| {
+    let members = Members::read(text).map_err(|error| {
         let kind = if error.is_eof() { ProblemKind::HalfWritten } else { ProblemKind::Altered };
         (kind, format!("it is not JSON: {error}"))
     })?;
@@ -100,7 +98,7 @@ fn id(members: &Members<'_>, folder: &str) -> Result<DocumentId, Wrong> {
 /// The member `_attachments` as CouchDB spells it, and the stubs in it. RxDB's digest is not among
 /// CouchDB's kinds, so that it stands in the stub and not in the text.
 fn attachments(value: &RawValue) -> serde_json::Result<(String, Vec<(String, Stub)>)> {
-    let entries: Members<'_> = serde_json::from_str(value.get())?;
+    let entries = Members::read(value.get().as_bytes())?;
     let (mut texts, mut stubs) = (Vec::new(), Vec::new());
     for (name, raw, value) in entries.0 {
         let own: Own<'_> = serde_json::from_str(value.get())?;
@@ -139,33 +137,18 @@ fn text_of(value: &RawValue) -> Option<String> {
 /// The members of an object in their order: key, the key as it stands, value.
 struct Members<'a>(Vec<(String, &'a RawValue, &'a RawValue)>);
 
-impl Members<'_> {
+impl<'a> Members<'a> {
+    fn read(text: &'a [u8]) -> serde_json::Result<Self> {
+        let document::Members(raw) =
+            serde_json::from_slice::<document::Members<&RawValue, &RawValue>>(text)?;
+        let member =
+            |(raw, value): (&'a RawValue, _)| Ok((serde_json::from_str(raw.get())?, raw, value));
+        raw.into_iter().map(member).collect::<Result<_, _>>().map(Self)
+    }
+
     /// Of a key that stands twice, the last counts.
     fn named(&self, name: &str) -> Option<&RawValue> {
         self.0.iter().rev().find(|(key, ..)| key == name).map(|(_, _, value)| *value)
-    }
-}
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct All;
-        impl<'de> Visitor<'de> for All {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some((raw, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-                    let key = serde_json::from_str(raw.get()).map_err(serde::de::Error::custom)?;
-                    members.push((key, raw, value));
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(All)
     }
 }
 
