@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::pipeline::{Phase, Report};
-use crate::restore::Progress;
+use crate::restore::{Counts, Progress};
 
 /// When bars are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -131,7 +131,8 @@ impl Shown {
     /// How far a collection is put back.
     pub fn of_restore(progress: &Progress) -> Self {
         let report = &progress.report;
-        let documents = report.create + report.replace + report.skip;
+        let Counts { create, replace, skip, .. } = report.counts;
+        let documents = create + replace + skip;
         let done = documents + report.problems;
         Self {
             name: report.collection.clone(),

@@ -240,17 +240,17 @@ fn text(outcome: &Outcome, to_feed: bool) -> String {
         };
         text.push_str(&format!(
             "{name}: {} documents {verb}created, {} replaced, {} skipped, {}{}, {} problems\n",
-            report.create,
-            report.replace,
-            report.skip,
+            report.counts.create,
+            report.counts.replace,
+            report.counts.skip,
             beside(report),
-            HumanBytes(report.bytes),
+            HumanBytes(report.counts.bytes),
             report.problems,
         ));
-        if report.left_out > 0 {
+        if report.counts.left_out > 0 {
             text.push_str(&format!(
                 "{name}: {} losing revisions were left out: a feed holds winners only\n",
-                report.left_out,
+                report.counts.left_out,
             ));
         }
     }
@@ -266,7 +266,8 @@ fn text(outcome: &Outcome, to_feed: bool) -> String {
 /// What was put back beside the winners.
 fn beside(report: &Report) -> String {
     let mut text = String::new();
-    let counts = [(report.tombstones, "tombstone"), (report.conflicts, "losing revision")];
+    let counts =
+        [(report.counts.tombstones, "tombstone"), (report.counts.conflicts, "losing revision")];
     for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
         let end = if count == 1 { "" } else { "s" };
         text.push_str(&format!("{count} {what}{end}, "));

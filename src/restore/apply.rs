@@ -12,7 +12,7 @@ use super::control::{Control, count};
 use super::plan::{Decision, Held, Ours, decide};
 use super::read::{Batch, batches, security};
 use super::target::{Item, Standing, Target, TargetError, Writing};
-use super::{Failure, OnExisting, Options, Outcome, Report, RestoreError};
+use super::{Counts, Failure, OnExisting, Options, Outcome, Report, RestoreError};
 use crate::client::couchdb::{Error, Kind};
 use crate::document::{CollectionName, DocumentId, Revision};
 use crate::mirror::read::{Entry, Tree, TreeCollection};
@@ -37,13 +37,7 @@ struct Course {
 /// What became of a batch.
 #[derive(Default)]
 struct Done {
-    create: u64,
-    replace: u64,
-    skip: u64,
-    tombstones: u64,
-    conflicts: u64,
-    left_out: u64,
-    bytes: u64,
+    counts: Counts,
     failures: Vec<Failure>,
 }
 
@@ -227,13 +221,7 @@ impl<T: Target + 'static> Restore<T> {
             while let Some(done) = done.next().await {
                 let done = done?;
                 settled += 1;
-                report.create += done.create;
-                report.replace += done.replace;
-                report.skip += done.skip;
-                report.tombstones += done.tombstones;
-                report.conflicts += done.conflicts;
-                report.left_out += done.left_out;
-                report.bytes += done.bytes;
+                report.counts += done.counts;
                 report.problems += done.failures.len() as u64;
                 done.failures.into_iter().for_each(|failure| outcome.fail(failure));
                 self.control.tell(&report, false);
@@ -255,9 +243,9 @@ impl<T: Target + 'static> Restore<T> {
         tracing::debug!(
             "{}: {} created, {} replaced, {} skipped, {} problems",
             self.target.place(&name),
-            report.create,
-            report.replace,
-            report.skip,
+            report.counts.create,
+            report.counts.replace,
+            report.counts.skip,
             report.problems
         );
         outcome.collections.push(report);
@@ -312,7 +300,7 @@ impl<T: Target + 'static> Restore<T> {
         if !self.target.takes_branches() {
             let all = items.len();
             items.retain(|item| item.branch_of.is_none());
-            done.left_out = (all - items.len()) as u64;
+            done.counts.left_out = (all - items.len()) as u64;
         }
         if items.is_empty() {
             return Ok(done);
@@ -342,12 +330,12 @@ impl<T: Target + 'static> Restore<T> {
         };
         for writing in &writings {
             *done.count_of(writing) += 1;
-            done.bytes += writing.item.bytes;
+            done.counts.bytes += writing.item.bytes;
         }
         for (index, reason) in refused {
             let Some(writing) = writings.get(index) else { continue };
             *done.count_of(writing) -= 1;
-            done.bytes -= writing.item.bytes;
+            done.counts.bytes -= writing.item.bytes;
             let path = writing.item.path.clone();
             done.failures.push(Failure { path, reason });
         }
@@ -388,11 +376,12 @@ impl<T: Target + 'static> Restore<T> {
 impl Done {
     /// Where a document that is written is counted.
     fn count_of(&mut self, writing: &Writing) -> &mut u64 {
+        let counts = &mut self.counts;
         match &writing.item {
-            Item { branch_of: Some(_), .. } => &mut self.conflicts,
-            Item { deleted: true, .. } => &mut self.tombstones,
-            _ if writing.replaces() => &mut self.replace,
-            _ => &mut self.create,
+            Item { branch_of: Some(_), .. } => &mut counts.conflicts,
+            Item { deleted: true, .. } => &mut counts.tombstones,
+            _ if writing.replaces() => &mut counts.replace,
+            _ => &mut counts.create,
         }
     }
 
@@ -402,7 +391,7 @@ impl Done {
             Decision::Replace(leaf) => (None, Some(leaf)),
             Decision::OnTop(on_top) => (Some(on_top), None),
             Decision::Equal | Decision::Keep => {
-                self.skip += u64::from(item.branch_of.is_none());
+                self.counts.skip += u64::from(item.branch_of.is_none());
                 return;
             }
             Decision::Refuse(reason) => {

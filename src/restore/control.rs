@@ -99,7 +99,7 @@ mod tests {
         let outcome = restore().controlled(control).run(tree()).await.unwrap();
         assert!(!outcome.interrupted && feed.exists());
         let progress = progress.borrow();
-        assert_eq!((progress[0].report.create, progress[0].total), (1, Some(1)));
+        assert_eq!((progress[0].report.counts.create, progress[0].total), (1, Some(1)));
         assert!(progress[0].ended);
     }
 }

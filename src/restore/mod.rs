@@ -6,6 +6,7 @@
 //! checkpoints: everything it puts back stands in the tree.
 
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use std::path::PathBuf;
 
 use globset::GlobMatcher;
@@ -72,6 +73,18 @@ pub struct Report {
     /// Its name at the target.
     #[serde(rename = "as")]
     pub renamed: String,
+    /// What was done with its documents, or would be.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Whether the collection's security object goes with it.
+    pub security: bool,
+    /// Documents that failed, and files that belong to none.
+    pub problems: u64,
+}
+
+/// What was done with documents, or would be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
     /// Documents that the target does not have.
     pub create: u64,
     /// Documents of which the target has another revision that ours takes the place of.
@@ -84,12 +97,21 @@ pub struct Report {
     pub conflicts: u64,
     /// Branches for which the target has no place.
     pub left_out: u64,
-    /// Whether the collection's security object goes with it.
-    pub security: bool,
     /// Bytes of bodies and attachments in all that is written.
     pub bytes: u64,
-    /// Documents that failed, and files that belong to none.
-    pub problems: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        let Self { create, replace, skip, tombstones, conflicts, left_out, bytes } = other;
+        self.create += create;
+        self.replace += replace;
+        self.skip += skip;
+        self.tombstones += tombstones;
+        self.conflicts += conflicts;
+        self.left_out += left_out;
+        self.bytes += bytes;
+    }
 }
 
 /// Something that could not be put back.

@@ -3,7 +3,7 @@
 //! All of it blocks. It must not know targets, but for how they want attachments.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::iter;
 use std::sync::Arc;
 
@@ -157,14 +157,14 @@ fn item(
             let caveat = document.caveat();
             return Err(format!("{path} has {size} bytes, and the body says {stated}{caveat}"));
         }
-        let file = open(document, &attachment.name);
-        let fits = file.and_then(|file| fits_digest(file, attachment.stub.digest.as_deref()));
-        if !fits.map_err(|error| format!("{path} cannot be read: {error}"))? {
+        let unread = |error: io::Error| format!("{path} cannot be read: {error}");
+        let mut file = open(document, &attachment.name).map_err(unread)?;
+        if !fits_digest(&file, attachment.stub.digest.as_deref()).map_err(unread)? {
             let caveat = document.caveat();
             return Err(format!("{path} holds other bytes than the body's digest tells{caveat}"));
         }
-        let intact = open(document, &attachment.name).and_then(|file| is_intact(&file));
-        if !intact.map_err(|error| format!("{path} cannot be read: {error}"))? {
+        let intact = file.rewind().and_then(|()| is_intact(&file));
+        if !intact.map_err(unread)? {
             return Err(format!("{path} {ALTERED}"));
         }
     }
@@ -202,7 +202,7 @@ fn is_intact(file: &File) -> io::Result<bool> {
 }
 
 /// Whether a file fits a digest that is a SHA-256: of RxDB's attachments nothing else is known.
-fn fits_digest(mut file: File, digest: Option<&str>) -> io::Result<bool> {
+fn fits_digest(mut file: &File, digest: Option<&str>) -> io::Result<bool> {
     let Some(stated) = digest.and_then(|digest| digest.strip_prefix("sha256-")) else {
         return Ok(true);
     };
