@@ -5,10 +5,12 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags};
+use rustix::buffer::spare_capacity;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawDir, RenameFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::error::MirrorError;
@@ -18,6 +20,9 @@ use crate::trial::{self, Reach};
 /// people look into.
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o777);
 const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
+
+/// So much more is read of a file that is longer than it was.
+const PIECE: usize = 8 << 10;
 
 /// An open directory. The path is for messages only; all work goes through the handle.
 #[derive(Debug)]
@@ -121,6 +126,33 @@ impl Folder {
     /// Opens the regular file `name` for reading; `None` where there is nothing, or something else
     /// than a regular file.
     pub fn open_file(&self, name: &str) -> Result<Option<File>, MirrorError> {
+        Ok(self.open_regular(name)?.map(|(file, _)| file))
+    }
+
+    /// Reads the regular file `name` to its end; `None` as with [`open_file`](Self::open_file).
+    pub fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, MirrorError> {
+        Ok(self.read_open_file(name)?.map(|(text, _)| text))
+    }
+
+    /// The same, with the very file that was read.
+    pub fn read_open_file(&self, name: &str) -> Result<Option<(Vec<u8>, File)>, MirrorError> {
+        let Some((file, size)) = self.open_regular(name)? else { return Ok(None) };
+        let mut text = Vec::new();
+        text.reserve_exact(usize::try_from(size).unwrap_or(PIECE).max(1));
+        loop {
+            let read = || rustix::io::read(&file, spare_capacity(&mut text));
+            match trial::attempt("io-read", read) {
+                Ok(0) => break,
+                // Nobody writes on in a file that has its place: what it had, it has.
+                Ok(_) if text.len() as u64 == size => break,
+                Ok(_) | Err(Errno::INTR) => text.reserve(PIECE),
+                Err(error) => return Err(self.error("read", name, error)),
+            }
+        }
+        Ok(Some((text, file)))
+    }
+
+    fn open_regular(&self, name: &str) -> Result<Option<(File, u64)>, MirrorError> {
         // Without NONBLOCK, a planted pipe would make us wait for its writer for ever.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = trial::attempt("io-open-file", || {
@@ -131,7 +163,7 @@ impl Folder {
                 let stat =
                     rustix::fs::fstat(&fd).map_err(|error| self.error("look at", name, error))?;
                 let regular = FileType::from_raw_mode(stat.st_mode).is_file();
-                Ok(regular.then(|| File::from(fd)))
+                Ok(regular.then(|| (File::from(fd), stat.st_size as u64)))
             }
             Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::NXIO) => Ok(None),
             Err(error) => Err(self.error("open", name, error)),
@@ -282,6 +314,29 @@ impl Folder {
         }))
     }
 
+    /// What is in this folder, without `.` and `..`, in no order: names with their kinds, where these
+    /// can be told. Whoever lists the same handle meanwhile gets in the way.
+    pub fn entries(&self) -> Result<Vec<(String, Option<FileType>)>, MirrorError> {
+        let failed = |error| MirrorError::io("list", &self.path, error);
+        rustix::fs::seek(&self.fd, SeekFrom::Start(0)).map_err(failed)?;
+        let mut buffer = [MaybeUninit::uninit(); 2048];
+        let mut listing = RawDir::new(&self.fd, &mut buffer);
+        let mut entries = Vec::new();
+        while let Some(entry) = listing.next() {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_string_lossy();
+            if name == "." || name == ".." {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                FileType::Unknown => self.kind(&name)?,
+                kind => Some(kind),
+            };
+            entries.push((name.into_owned(), kind));
+        }
+        Ok(entries)
+    }
+
     /// The names in this folder, without `.` and `..`, in no order.
     pub fn names(&self) -> Result<Vec<String>, MirrorError> {
         let failed = |error| MirrorError::io("list", &self.path, error);
@@ -358,6 +413,23 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
         assert!(made.success());
         assert!(folder.open_file("pipe").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_file_is_read_to_its_end_however_long_it_is_and_whatever_it_says() {
+        let (dir, folder) = folder();
+        for length in [0, 1, PIECE - 1, PIECE, 3 * PIECE + 1] {
+            std::fs::write(dir.path().join("f"), vec![b'x'; length]).unwrap();
+            assert_eq!(folder.read_file("f").unwrap().unwrap().len(), length);
+        }
+        assert!(folder.read_file("none").unwrap().is_none());
+        // What the kernel makes up says that it has no length.
+        let kernel = Folder::open_path(Path::new("/proc/self")).unwrap();
+        assert!(kernel.read_file("status").unwrap().unwrap().ends_with(b"\n"));
+        let mut names: Vec<_> = folder.entries().unwrap();
+        names.extend(folder.entries().unwrap());
+        let file = ("f".to_owned(), Some(FileType::RegularFile));
+        assert_eq!(names, [file.clone(), file], "a folder is listed again from its beginning");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! One collection's folder, and the record of whom it follows.
 
-use std::io::Read;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -148,10 +147,7 @@ impl Record {
     /// none: all of it is known again by the next run.
     pub fn read(records: &Folder, encoded: &str) -> Result<Option<Self>, MirrorError> {
         let name = record_name(encoded);
-        let Some(mut file) = records.open_file(&name)? else { return Ok(None) };
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)
-            .map_err(|error| MirrorError::io("read", records.path().join(&name), error))?;
+        let Some(text) = records.read_file(&name)? else { return Ok(None) };
         Ok(serde_json::from_slice(&text).ok())
     }
 }

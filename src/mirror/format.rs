@@ -1,7 +1,6 @@
 //! The `.plainfold` folder: created in an empty directory, recognised in a mirror, refused anywhere
 //! else.
 
-use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -84,11 +83,8 @@ pub fn read_or_create(
 
 /// Reads `format.json` in `ours`; `None` where there is none.
 pub fn read(mirror: &Path, ours: &Folder) -> Result<Option<Format>, MirrorError> {
-    let Some(mut file) = ours.open_file(FORMAT)? else { return Ok(None) };
-    let path = ours.path().join(FORMAT);
-    let mut text = Vec::new();
-    file.read_to_end(&mut text).map_err(|error| MirrorError::io("read", &path, error))?;
-    parse(mirror, &path, &text).map(Some)
+    let Some(text) = ours.read_file(FORMAT)? else { return Ok(None) };
+    parse(mirror, &ours.path().join(FORMAT), &text).map(Some)
 }
 
 /// Reads the text of the `format.json` at `path`, which is that of `mirror`.

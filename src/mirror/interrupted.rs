@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
 use std::sync::PoisonError;
 use std::time::SystemTime;
 
@@ -73,9 +72,11 @@ fn look(
     found: &mut Interrupted,
 ) -> Result<Option<Folder>, MirrorError> {
     let Some(folder) = staging.open_folder(path)? else { return Ok(None) };
-    let Some((mut file, _)) = body(&folder)? else { return Ok(None) };
-    let mut text = Vec::new();
-    file.read_to_end(&mut text).map_err(|error| MirrorError::io("read", folder.path(), error))?;
+    let text = match folder.read_file(body_file(false))? {
+        None => folder.read_file(body_file(true))?,
+        text => text,
+    };
+    let Some(text) = text else { return Ok(None) };
     let head = Head::read(&text).unwrap_or_default();
     let left = found.entry(collection.to_owned()).or_default();
     if let Some(id) = head.id {

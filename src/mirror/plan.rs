@@ -2,8 +2,6 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::sync::Arc;
 
 use super::beneath::Folder;
@@ -281,8 +279,8 @@ impl Collection {
         let mut whole = Vec::new();
         for name in conflicts.names()? {
             let Ok(Some(folder)) = conflicts.open(&name) else { continue };
-            let Some(file) = folder.open_file(DOCUMENT)? else { continue };
-            let branch = Held::read(folder, file, false)?;
+            let Some(text) = folder.read_file(DOCUMENT)? else { continue };
+            let branch = Held::of(folder, text, false);
             let names =
                 |revision: &Revision| self.mirror.encode(revision.as_str()).as_str() == name;
             if branch.revision.as_ref().is_some_and(names) && self.is_whole(&branch)? {
@@ -335,8 +333,8 @@ impl Collection {
             Err(error) => return Err(error),
         };
         for deleted in [false, true] {
-            if let Some(file) = folder.open_file(body_file(deleted))? {
-                return Ok(Found::Document(Box::new(Held::read(folder, file, deleted)?)));
+            if let Some(text) = folder.read_file(body_file(deleted))? {
+                return Ok(Found::Document(Box::new(Held::of(folder, text, deleted))));
             }
         }
         // A folder without a body is no document: an interrupted run of old, or somebody else's.
@@ -372,15 +370,12 @@ enum Found {
 }
 
 impl Held {
-    fn read(folder: Folder, mut file: File, deleted: bool) -> Result<Self, MirrorError> {
-        let mut text = Vec::new();
-        let path = || folder.path().join(body_file(deleted));
-        file.read_to_end(&mut text).map_err(|error| MirrorError::io("read", path(), error))?;
+    fn of(folder: Folder, text: Vec<u8>, deleted: bool) -> Self {
         // A damaged body has no revision and no stubs, and so is replaced by whatever comes.
         let head = Head::read(&text).unwrap_or_default();
         let revision = head.revision.as_deref().map(Revision::from);
         let stubs = head.stubs();
-        Ok(Self { revision, deleted, stubs, folder, text })
+        Self { revision, deleted, stubs, folder, text }
     }
 
     /// Whether this is the body of that revision. Where a body tells no revision, its bytes decide.

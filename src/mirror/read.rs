@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use rustix::fs::FileType;
+
 use super::beneath::Folder;
 use super::collection::Record;
 use super::error::MirrorError;
@@ -199,9 +201,10 @@ impl TreeCollection {
             let what = "a folder whose name no document has";
             return Ok(Some(Entry::Problem(Problem::extra(path, what))));
         }
+        let entries = folder.entries()?;
         for deleted in [false, true] {
             if let Some(text) = read(&folder, &path, body_file(deleted))? {
-                let mut entry = self.document(path, folder, decoded, text, deleted)?;
+                let mut entry = self.document(path, (folder, entries), decoded, text, deleted)?;
                 if let Entry::Document(document) = &mut entry {
                     self.add_branches(document)?;
                 }
@@ -231,10 +234,15 @@ impl TreeCollection {
 
     /// Reads the history and the branches that stand beside a document.
     fn add_branches(&self, document: &mut StoredDocument) -> Result<(), MirrorError> {
-        match read(&document.folder, &document.path, HISTORY)?.map(Unchecked::json) {
-            Some(Ok(history)) => document.history = Some(history),
-            Some(Err(problem)) => document.problems.push(problem),
-            None => {}
+        if document.has(HISTORY) {
+            match read(&document.folder, &document.path, HISTORY)?.map(Unchecked::json) {
+                Some(Ok(history)) => document.history = Some(history),
+                Some(Err(problem)) => document.problems.push(problem),
+                None => {}
+            }
+        }
+        if !document.has(CONFLICTS) {
+            return Ok(());
         }
         let Some(conflicts) = document.folder.open_folder(CONFLICTS)? else { return Ok(()) };
         let mut names = conflicts.names()?;
@@ -265,7 +273,8 @@ impl TreeCollection {
             return Ok(Entry::Problem(problem));
         };
         let decoded = Decoded::Exact(id.as_str().to_owned());
-        let entry = self.document(path, folder, decoded, text, false)?;
+        let entries = folder.entries()?;
+        let entry = self.document(path, (folder, entries), decoded, text, false)?;
         Ok(match entry {
             Entry::Document(branch) if !self.names_revision(name, branch.revision.as_ref()) => {
                 let path = format!("{}/{DOCUMENT}", branch.path);
@@ -283,7 +292,7 @@ impl TreeCollection {
     fn document(
         &self,
         path: String,
-        folder: Folder,
+        (folder, entries): (Folder, Vec<(String, Option<FileType>)>),
         decoded: Decoded,
         text: Unchecked,
         deleted: bool,
@@ -326,6 +335,7 @@ impl TreeCollection {
             path,
             checksum,
             folder,
+            entries,
             written: None,
         })))
     }

@@ -1,6 +1,5 @@
 //! Walking the tree: the listing of what we hold.
 
-use std::io::Read;
 use std::path::PathBuf;
 
 use walkdir::WalkDir;
@@ -69,14 +68,11 @@ impl Collection {
             Decoded::Foreign => Ok(None),
             Decoded::Hashed => {
                 let Some(folder) = self.folder.open_folder(name)? else { return Ok(None) };
-                let body = match folder.open_file(DOCUMENT)? {
-                    None => folder.open_file(TOMBSTONE)?,
-                    body => body,
+                let text = match folder.read_file(DOCUMENT)? {
+                    None => folder.read_file(TOMBSTONE)?,
+                    text => text,
                 };
-                let Some(mut file) = body else { return Ok(None) };
-                let mut text = Vec::new();
-                file.read_to_end(&mut text)
-                    .map_err(|error| MirrorError::io("read", folder.path(), error))?;
+                let Some(text) = text else { return Ok(None) };
                 let id = Head::read(&text).unwrap_or_default().id;
                 let fits = |id: &str| self.document_name(id).as_str() == name;
                 Ok(id.filter(|id| fits(id)).map(|id| DocumentId::from(&*id)))

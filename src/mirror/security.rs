@@ -1,7 +1,5 @@
 //! Who may do what with a collection, beside its documents: the source's own words in a file.
 
-use std::io::Read;
-
 use super::Lane;
 use super::collection::Collection;
 use super::error::MirrorError;
@@ -11,16 +9,7 @@ use super::sync::Sync;
 impl Collection {
     /// Whether the collection's folder says just this of who may do what.
     pub fn holds_security(&self, security: &[u8]) -> Result<bool, MirrorError> {
-        let held = match self.folder.open_file(SECURITY)? {
-            Some(mut file) => {
-                let mut text = Vec::new();
-                let path = || self.folder.path().join(SECURITY);
-                file.read_to_end(&mut text)
-                    .map_err(|error| MirrorError::io("read", path(), error))?;
-                text
-            }
-            None => Vec::new(),
-        };
+        let held = self.folder.read_file(SECURITY)?.unwrap_or_default();
         Ok(held.strip_suffix(b"\n") == Some(&*self.mirror.laid_out(security)))
     }
 

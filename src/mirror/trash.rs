@@ -3,7 +3,6 @@
 //! A folder on its way there bears a mark in its name in staging, so that after a crash the next
 //! start brings it there instead of removing it. It must not know why a document is deleted.
 
-use std::io::Read;
 use std::sync::PoisonError;
 
 use jiff::civil::Date;
@@ -36,10 +35,7 @@ pub(super) fn rescue(
         let Some(collection) = discarded_from(name) else { continue };
         let Some(folder) = staging.open_folder(name)? else { continue };
         // Without a body it is a tombstone that was not published.
-        let Some(mut file) = folder.open_file(DOCUMENT)? else { continue };
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)
-            .map_err(|error| MirrorError::io("read", folder.path().join(DOCUMENT), error))?;
+        let Some(text) = folder.read_file(DOCUMENT)? else { continue };
         let head = Head::read(&text).unwrap_or_default();
         let document = match &head.id {
             Some(id) => codec.encode(id).as_str().to_owned(),

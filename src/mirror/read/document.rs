@@ -36,6 +36,8 @@ pub struct StoredDocument {
     /// The BLAKE3 that was noted beside the very file that the body was read from.
     pub checksum: Option<Checksum>,
     pub(super) folder: Folder,
+    /// What was in the folder when the body was read.
+    pub(super) entries: Vec<(String, Option<FileType>)>,
     /// The file of the body as RxDB's plugin wrote it. Otherwise it is the body and a newline.
     pub written: Option<Bytes>,
 }
@@ -87,9 +89,8 @@ impl StoredDocument {
     /// What lies in the document's folder and is neither its body nor one of its attachments.
     pub fn extras(&self) -> Result<Vec<Problem>, MirrorError> {
         let mut extras = Vec::new();
-        for name in self.folder.names()? {
-            let path = format!("{}/{name}", self.path);
-            match (name.as_str(), self.folder.kind(&name)?) {
+        for (name, kind) in &self.entries {
+            match (name.as_str(), *kind) {
                 (body, _) if body == body_file(self.deleted) => {}
                 (HISTORY, Some(kind)) if kind.is_file() => {}
                 (CONFLICTS, Some(kind)) if kind.is_dir() && !self.is_branch() => {}
@@ -98,13 +99,21 @@ impl StoredDocument {
                 (ATTACHMENTS, Some(FileType::Directory)) => self.extra_attachments(&mut extras)?,
                 // For RxDB's plugin it is a part of the way to a document with a longer id.
                 (_, Some(FileType::Directory)) if self.written.is_some() => {}
-                _ => extras.push(Problem::extra(path, "a file that no document has")),
+                _ => {
+                    let path = format!("{}/{name}", self.path);
+                    extras.push(Problem::extra(path, "a file that no document has"));
+                }
             }
         }
         for branch in &self.conflicts {
             extras.extend(branch.extras()?);
         }
         Ok(extras)
+    }
+
+    /// Whether something has this name in its folder.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|(own, _)| own == name)
     }
 
     /// Whether it is a branch beside another document.

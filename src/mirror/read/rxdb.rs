@@ -5,7 +5,6 @@
 //! is made of such a tree. It must not know what a document is read for.
 
 use std::collections::HashSet;
-use std::io::Read;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -48,10 +47,7 @@ struct Meta<'a> {
 impl Backup {
     /// What the plugin says of its directory; `None` where it has written nothing.
     pub(super) fn recognise(path: &Path, root: &Folder) -> Result<Option<Self>, MirrorError> {
-        let Some(mut file) = root.open_file(META)? else { return Ok(None) };
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)
-            .map_err(|error| MirrorError::io("read", root.path().join(META), error))?;
+        let Some(text) = root.read_file(META)? else { return Ok(None) };
         let (collections, problem) = match serde_json::from_slice::<Meta<'_>>(&text) {
             Ok(meta) => (meta.states.into_keys().collect::<Vec<_>>(), None),
             Err(error) => {
@@ -108,7 +104,7 @@ pub(super) fn entry(root: &Folder, name: &str) -> Result<Option<Entry>, MirrorEr
         Err(error) => return Err(error),
     };
     let path = format!("{name}/{DOCUMENT}");
-    let Some(mut file) = folder.open_file(DOCUMENT)? else {
+    let Some(text) = folder.read_file(DOCUMENT)? else {
         let (kind, reason) = match folder.kind(DOCUMENT)? {
             Some(_) => (ProblemKind::Altered, "it is no regular file"),
             None if beneath(root, name)?.is_none() => return Ok(None),
@@ -116,9 +112,7 @@ pub(super) fn entry(root: &Folder, name: &str) -> Result<Option<Entry>, MirrorEr
         };
         return problem(Problem::new(kind, path, reason));
     };
-    let mut text = Vec::new();
-    file.read_to_end(&mut text)
-        .map_err(|error| MirrorError::io("read", folder.path().join(DOCUMENT), error))?;
+    let entries = folder.entries()?;
     let read = match body::read(&text, name) {
         Ok(read) => read,
         Err((kind, reason)) => return problem(Problem::new(kind, path, reason)),
@@ -132,6 +126,7 @@ pub(super) fn entry(root: &Folder, name: &str) -> Result<Option<Entry>, MirrorEr
         path: name.to_owned(),
         checksum: None,
         folder,
+        entries,
         written: Some(Bytes::from(text)),
         deleted: false,
         history: None,

@@ -1,7 +1,5 @@
 //! Files of JSON text, read with the checksums beside them.
 
-use std::io::Read;
-
 use bytes::Bytes;
 
 use super::{Problem, ProblemKind};
@@ -35,10 +33,7 @@ pub(super) fn read(
     path: &str,
     name: &str,
 ) -> Result<Option<Unchecked>, MirrorError> {
-    let Some(mut file) = folder.open_file(name)? else { return Ok(None) };
-    let mut text = Vec::new();
-    file.read_to_end(&mut text)
-        .map_err(|error| MirrorError::io("read", folder.path().join(name), error))?;
+    let Some((text, file)) = folder.read_open_file(name)? else { return Ok(None) };
     let checksum = outside::checksum(&file);
     Ok(Some(Unchecked { text, path: format!("{path}/{name}"), checksum }))
 }
