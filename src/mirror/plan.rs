@@ -189,6 +189,7 @@ impl Collection {
         held: &Held,
     ) -> Result<Plan, MirrorError> {
         let (revision, deleted) = (&change.revision, change.is_deletion());
+        let body = &document.body;
         let stored = held.folder.open(ATTACHMENTS).ok().flatten();
         let (mut reuse, mut fetch) = (Vec::new(), Vec::new());
         for attachment in &document.attachments {
@@ -199,7 +200,8 @@ impl Collection {
             }
         }
         let branches = self.plan_branches(change, Some(held))?;
-        let same_body = held.deleted == deleted && held.says(revision, &document.body);
+        let same_body =
+            held.deleted == deleted && held.says(revision) && self.mirror.wrote(&held.text, body);
         if fetch.is_empty() && same_body && branches.are_there {
             return Ok(Plan::Unchanged);
         }
@@ -305,8 +307,8 @@ impl Collection {
         Ok(true)
     }
 
-    /// Whether the bytes of an attachment are in the tree: the revision or the digest is the same,
-    /// and the file is there.
+    /// Whether the bytes of an attachment are in the tree: the digest is the same, or, where none is
+    /// told, the revision; and the file is there.
     fn has(
         &self,
         held: &Held,
@@ -316,9 +318,11 @@ impl Collection {
     ) -> Result<bool, MirrorError> {
         let Some(stored) = stored else { return Ok(false) };
         let Some(stub) = held.stubs.get(&*attachment.name) else { return Ok(false) };
-        let same_digest =
-            attachment.digest.is_some() && stub.digest.as_deref() == attachment.digest.as_deref();
-        if !same_digest && held.revision.as_ref() != Some(revision) {
+        let same = match (&stub.digest, &attachment.digest) {
+            (Some(held), Some(wanted)) => **held == **wanted,
+            _ => held.revision.as_ref() == Some(revision),
+        };
+        if !same {
             return Ok(false);
         }
         let kind = stored.kind(self.mirror.encode(&attachment.name).as_str())?;
@@ -378,11 +382,8 @@ impl Held {
         Self { revision, deleted, stubs, folder, text }
     }
 
-    /// Whether this is the body of that revision. Where a body tells no revision, its bytes decide.
-    fn says(&self, revision: &Revision, body: &[u8]) -> bool {
-        match &self.revision {
-            Some(held) => held == revision,
-            None => self.text.strip_suffix(b"\n") == Some(body),
-        }
+    /// Whether it may be the body of that revision. Where it tells none, its bytes decide.
+    fn says(&self, revision: &Revision) -> bool {
+        self.revision.as_ref().is_none_or(|held| held == revision)
     }
 }

@@ -289,6 +289,13 @@ impl Mirror {
         }
     }
 
+    /// Whether a body's file holds this text, in whichever layout it was written. A revision alone does
+    /// not say so: RxDB migrates documents without giving them a new one.
+    pub(super) fn wrote(&self, file: &[u8], text: &[u8]) -> bool {
+        let held = file.strip_suffix(b"\n");
+        held == Some(text) || held.is_some_and(|held| *held == *pretty(text))
+    }
+
     /// A folder that was made in staging just now.
     fn staged_folder(&self, path: &str) -> Result<Folder, MirrorError> {
         self.staging.open(path)?.ok_or_else(|| self.staging.error("open", path, Errno::NOENT))

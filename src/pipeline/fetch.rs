@@ -16,7 +16,7 @@ use crate::checkpoint::Failure;
 use crate::document::{Attachment, Change, Content, DocumentId};
 use crate::mirror::{Blob, MirrorError, Sync};
 use crate::source::retry::{RetryPolicy, attempts};
-use crate::source::{SourceError, Wanted};
+use crate::source::{Reading, SourceError, Wanted};
 
 /// So many requests for attachments run at once.
 const CONCURRENCY: usize = 4;
@@ -29,6 +29,8 @@ const PIECES: usize = 4;
 pub struct Fetched {
     pub complete: Vec<Pending>,
     pub failed: Vec<Failure>,
+    /// Documents of which something is gone because there is a newer revision: as they are now.
+    pub moved_on: Vec<Change>,
 }
 
 /// An attachment that is fetched: whose it is, as a place in the list of pending writes and, where
@@ -84,6 +86,8 @@ enum FetchError {
     Mirror(#[from] MirrorError),
     #[error(transparent)]
     Task(#[from] tokio::task::JoinError),
+    #[error("the document has changed since")]
+    MovedOn(Box<Change>),
 }
 
 impl Pipeline {
@@ -103,6 +107,7 @@ impl Pipeline {
             .buffer_unordered(CONCURRENCY)
             .boxed();
         let mut failures: HashMap<usize, Failure> = HashMap::new();
+        let mut moved_on: HashMap<usize, Change> = HashMap::new();
         let mut interrupted = None;
         while let Some(outcomes) = outcomes.next().await {
             for (Task { owner, branch, wanted }, outcome) in outcomes {
@@ -110,6 +115,7 @@ impl Pipeline {
                     Ok(blob) => pending[owner].take(branch, wanted.attachment.name, blob),
                     Err(FetchError::Mirror(error)) => return Err(error.into()),
                     Err(FetchError::Task(error)) => return Err(error.into()),
+                    Err(FetchError::MovedOn(change)) => _ = moved_on.insert(owner, *change),
                     Err(FetchError::Source(error)) => {
                         let suspect = suspects.contains(&wanted.id);
                         let name = wanted.attachment.name.escape_debug();
@@ -128,7 +134,11 @@ impl Pipeline {
         }
         let mut complete = Vec::with_capacity(pending.len());
         for (owner, item) in pending.into_iter().enumerate() {
-            if failures.contains_key(&owner) {
+            if failures.contains_key(&owner) || moved_on.contains_key(&owner) {
+                if let Some(change) = moved_on.get_mut(&owner) {
+                    failures.remove(&owner);
+                    change.position = item.change.position;
+                }
                 let branches = item.material.branches.into_iter();
                 let blobs = branches.flat_map(|branch| branch.blobs.into_values());
                 for blob in item.material.blobs.into_values().chain(blobs) {
@@ -138,31 +148,38 @@ impl Pipeline {
                 complete.push(item);
             }
         }
-        Ok(Fetched { complete, failed: failures.into_values().collect() })
+        let (failed, moved_on) = (failures.into_values(), moved_on.into_values());
+        Ok(Fetched { complete, failed: failed.collect(), moved_on: moved_on.collect() })
     }
 
     async fn fetch_job(&self, job: Job, sync: Sync, trouble: &Trouble) -> Vec<Outcome> {
         match job {
             Job::Small(tasks) => self.fetch_small(tasks, sync, trouble).await,
             Job::Large(task) => {
-                let outcome = self.stream(&task.wanted, sync, trouble).await;
+                let outcome = self.stream(&task, sync, trouble).await;
                 vec![(task, outcome)]
             }
         }
     }
 
     /// Streams an attachment, patiently.
-    async fn stream(
-        &self,
-        wanted: &Wanted,
-        sync: Sync,
-        trouble: &Trouble,
-    ) -> Result<Blob, FetchError> {
+    async fn stream(&self, task: &Task, sync: Sync, trouble: &Trouble) -> Result<Blob, FetchError> {
         if let Some(error) = trouble.reason() {
             return Err(error.into());
         }
         let policy = &self.options.retry;
-        match loop_until(policy, || self.fetch_large(wanted, sync)).await {
+        let fetch = || self.fetch_large(&task.wanted, sync);
+        let fetched = match fetch().await {
+            Err(FetchError::Source(SourceError::Missing { .. })) => {
+                self.stop_if_moved_on(task).await?;
+                loop_until(policy, fetch).await
+            }
+            Err(FetchError::Source(SourceError::Transient { .. })) => {
+                loop_until(policy, fetch).await
+            }
+            fetched => fetched,
+        };
+        match fetched {
             Err(FetchError::Source(error)) => trouble.note(Err(error)).map_err(FetchError::from),
             Ok(blob) => trouble.note(Ok(blob)).map_err(FetchError::from),
             error => error,
@@ -183,6 +200,12 @@ impl Pipeline {
         };
         let mut outcomes = Vec::with_capacity(tasks.len());
         for (task, answer) in tasks.into_iter().zip(answers) {
+            if let Err(SourceError::Missing { .. }) = &answer
+                && let Err(error) = self.stop_if_moved_on(&task).await
+            {
+                outcomes.push((task, Err(error)));
+                continue;
+            }
             let bytes = match answer {
                 Err(SourceError::Missing { .. } | SourceError::Transient { .. }) => {
                     match trouble.reason() {
@@ -196,14 +219,25 @@ impl Pipeline {
             };
             let outcome = match bytes {
                 // What is not to be had at once may be had as a stream.
-                Err(SourceError::Permanent { .. }) => {
-                    self.stream(&task.wanted, sync, trouble).await
-                }
+                Err(SourceError::Permanent { .. }) => self.stream(&task, sync, trouble).await,
                 bytes => bytes.map(Blob::Bytes).map_err(FetchError::from),
             };
             outcomes.push((task, outcome));
         }
         outcomes
+    }
+
+    /// Of a document that has changed since, what it was need not be there any more: stores forget old
+    /// revisions.
+    async fn stop_if_moved_on(&self, task: &Task) -> Result<(), FetchError> {
+        let Task { wanted, branch: None, .. } = task else { return Ok(()) };
+        match self.source.document(&wanted.id, None).await {
+            Ok(Reading::Found(change)) if change.revision != wanted.revision => {
+                Err(FetchError::MovedOn(Box::new(change)))
+            }
+            // Whatever else it says, what is wanted is asked for again, and that tells.
+            _ => Ok(()),
+        }
     }
 
     async fn fetch_one(&self, wanted: &Wanted) -> Result<Bytes, SourceError> {

@@ -20,6 +20,9 @@ use crate::source::retry::attempts;
 use crate::source::{Reading, SourceError};
 use crate::trial;
 
+/// So often a document is read anew that changed while it was read.
+const PURSUIT: usize = 5;
+
 /// A batch whose files are staged.
 #[derive(Debug)]
 pub struct Prepared {
@@ -88,7 +91,10 @@ impl Pipeline {
             let confirmed = self.confirm(older, &mut failed, &mut planned.unchanged).await?;
             planned.extend(self.plan(confirmed, true, sync, doubt).await?);
         }
-        if !planned.pending.is_empty() {
+        for round in 0.. {
+            if planned.pending.is_empty() {
+                break;
+            }
             let pending = std::mem::take(&mut planned.pending);
             let wanted = pending.iter().flat_map(|one| &one.write.fetch);
             let wanted: u64 = wanted.filter_map(|attachment| attachment.length).sum();
@@ -105,6 +111,14 @@ impl Pipeline {
                 complete.into_iter().map(|item| stage(&collection, item, sync, lane)).collect()
             };
             planned.staged.extend(spawn_blocking(stage).await??);
+            let moved_on = fetched.moved_on.into_iter();
+            if round >= PURSUIT {
+                let reason = "it changed again and again while its attachments were read";
+                failed.extend(moved_on.map(|one| failures::of_change(&one, reason.to_owned())));
+                break;
+            }
+            let newer = moved_on.map(|change| Item { change, authority: Authority::Confirmed });
+            planned.extend(self.plan(newer.collect(), true, sync, doubt).await?);
         }
         failed.extend(planned.failed);
         let unchanged = planned.unchanged.len() as u64;

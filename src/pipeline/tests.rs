@@ -331,6 +331,55 @@ async fn attachments_survive_a_source_that_breaks_in_their_middle() {
 }
 
 #[tokio::test]
+async fn a_revision_that_has_gone_while_it_was_read_is_followed_to_the_newest() {
+    for length in [5, 200_000] {
+        let home = Home::new();
+        let rows = vec![
+            Ok(FeedEvent::Change(row_with("a", "1-x", "1", "old", length))),
+            Ok(FeedEvent::Change(row_with("b", "1-x", "2", "old", length))),
+        ];
+        let source = Scripted::new(vec![script(rows, "2")]);
+        // The store has forgotten `old`, and knows of no other state of `b` than the one it told.
+        let newer = row_with("a", "2-x", "9", "new", length);
+        let mut documents = source.documents.lock().unwrap();
+        documents.insert("a".into(), newer);
+        documents.insert("b".into(), row_with("b", "1-x", "2", "old", length));
+        drop(documents);
+        let bytes = Bytes::from(vec![7; length as usize]);
+        source.blobs.lock().unwrap().insert("new".into(), (bytes.clone(), Vec::new()));
+        let run = home.run_source(source).await;
+        run.outcome.unwrap();
+        assert_eq!(std::fs::read(home.path("a/attachments/new")).unwrap(), bytes);
+        let failed: Vec<_> = run.failures.iter().map(|one| one.place.as_str()).collect();
+        assert_eq!(failed, ["document `b`"]);
+        let told: Vec<_> = run.events.iter().map(|event| event.revision.as_str()).collect();
+        assert_eq!(told, ["2-x"]);
+        assert_eq!(run.report.position, Some(2.into()), "the feed is not passed by");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_changes_without_a_new_revision_is_written_in_whatever_layout_it_stands() {
+    let home = Home::new();
+    home.run(vec![script(vec![row("a", "1-x", "1"), row("b", "1-x", "2")], "2")]).await;
+    let migrated = || {
+        let body = r#"{"_id":"a","_rev":"1-x","schema":2}"#.into();
+        let state = DocumentState::Present(Document { body, attachments: Vec::new() });
+        Ok(FeedEvent::Change(Change { state, ..change("a", "1-x", Some("3")) }))
+    };
+    let run = home.run(vec![script(vec![migrated(), row("b", "1-x", "4")], "4")]).await;
+    let told: Vec<_> = run.events.iter().map(|event| event.document.as_str()).collect();
+    assert_eq!(told, ["a"]);
+    let path = home.path("a/document.json");
+    assert!(std::fs::read_to_string(&path).unwrap().contains("schema"));
+    // Laid out by an earlier run with another option, it says the same.
+    std::fs::write(&path, "{\n  \"_id\": \"a\",\n  \"_rev\": \"1-x\",\n  \"schema\": 2\n}\n")
+        .unwrap();
+    let run = home.run(vec![script(vec![migrated()], "5")]).await;
+    assert_eq!((run.events.len(), run.report.unchanged), (0, 1));
+}
+
+#[tokio::test]
 async fn a_document_that_breaks_the_feed_again_and_again_is_set_aside() {
     let home = Home::new();
     let rows = || {
