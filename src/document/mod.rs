@@ -11,11 +11,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 mod branch;
+mod digest;
 mod head;
 mod members;
 mod selection;
 
 pub use branch::Branch;
+pub use digest::Digester;
 pub use head::{Head, Key, Stub};
 pub use members::{Members, Text};
 pub use selection::{BadGlob, Selection};

@@ -5,16 +5,13 @@
 use std::collections::HashMap;
 use std::io::Write;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes, BytesMut};
 use flate2::write::MultiGzDecoder;
 use futures_util::stream::{self, StreamExt};
-use md5::{Digest, Md5};
 
 use crate::client::couchdb::{Body, BulkDocument, BulkItem, Database, With};
 use crate::client::couchdb::{bounded, bulk_get_results, can_address};
-use crate::document::{Attachment, Content, DocumentId, Revision};
+use crate::document::{Attachment, Content, Digester, DocumentId, Revision};
 use crate::source::{ByteStream, SourceError, Wanted};
 
 /// How many documents one bulk request asks for.
@@ -345,26 +342,35 @@ fn decode(decoder: &mut MultiGzDecoder<Vec<u8>>, input: &mut Bytes) -> std::io::
 
 /// What the bytes of an attachment must come to.
 struct Check {
-    /// The base64 of the MD5, if the stub has one.
-    digest: Option<String>,
+    digest: Option<Digests>,
     length: Option<u64>,
     /// Whether the store keeps it gzipped, so that the digest is that of the gzipped bytes.
     gzipped: bool,
-    identity: Md5,
-    encoded: Option<Md5>,
+    /// Whether the bytes come gzipped.
+    encoded: bool,
     seen: u64,
     seen_encoded: u64,
 }
 
+/// The digest that the stub tells, and what the bytes come to: it is that of either.
+struct Digests {
+    stated: String,
+    identity: Digester,
+    encoded: Digester,
+}
+
 impl Check {
     fn new(attachment: &Attachment, encoded: bool) -> Self {
-        let digest = attachment.digest.as_deref().and_then(|digest| digest.strip_prefix("md5-"));
+        let digests = |stated: &str| {
+            let digester = Digester::of(stated)?;
+            let (stated, identity) = (stated.to_owned(), digester.clone());
+            Some(Digests { stated, identity, encoded: digester })
+        };
         Self {
-            digest: digest.map(str::to_owned),
+            digest: attachment.digest.as_deref().and_then(digests),
             length: attachment.length,
             gzipped: attachment.gzipped,
-            identity: Md5::new(),
-            encoded: encoded.then(Md5::new),
+            encoded,
             seen: 0,
             seen_encoded: 0,
         }
@@ -372,16 +378,18 @@ impl Check {
 
     /// These are bytes of the attachment itself.
     fn identity(&mut self, bytes: &[u8]) {
-        self.identity.update(bytes);
+        if let Some(digest) = &mut self.digest {
+            digest.identity.update(bytes);
+        }
         self.seen += bytes.len() as u64;
     }
 
     /// These are gzipped bytes of the attachment.
     fn encoded(&mut self, bytes: &[u8]) {
-        if let Some(encoded) = &mut self.encoded {
-            encoded.update(bytes);
-            self.seen_encoded += bytes.len() as u64;
+        if let Some(digest) = &mut self.digest {
+            digest.encoded.update(bytes);
         }
+        self.seen_encoded += bytes.len() as u64;
     }
 
     /// How many bytes may come over the line, if more have come already. Gzip makes nothing much
@@ -389,8 +397,8 @@ impl Check {
     fn passed(&self) -> Option<u64> {
         let length = self.length?;
         let (seen, most) = match self.encoded {
-            Some(_) => (self.seen_encoded, length.saturating_add(length / 100 + 1024)),
-            None => (self.seen, length),
+            true => (self.seen_encoded, length.saturating_add(length / 100 + 1024)),
+            false => (self.seen, length),
         };
         (seen > most).then_some(most)
     }
@@ -402,17 +410,16 @@ impl Check {
         let Some(digest) = self.digest else {
             return if length_fits { Ok(()) } else { Err(self.of_other_length(subject)) };
         };
-        let came_encoded = self.encoded.is_some();
-        let ours = |md5: Md5| STANDARD.encode(md5.finalize());
-        if self.encoded.is_some_and(|md5| ours(md5) == digest) || ours(self.identity) == digest {
+        let Digests { stated, identity, encoded } = digest;
+        if (self.encoded && encoded.finish() == stated) || identity.finish() == stated {
             return Ok(());
         }
-        if self.gzipped && !came_encoded && length_fits {
+        if self.gzipped && !self.encoded && length_fits {
             return Ok(());
         }
         let seen = self.seen;
         Err(SourceError::transient(format!(
-            "{subject} came as {seen} bytes that do not match its digest md5-{digest}"
+            "{subject} came as {seen} bytes that do not match its digest {stated}"
         )))
     }
 

@@ -203,6 +203,24 @@ async fn many_attachments_come_with_one_request_in_the_order_asked_for() {
 }
 
 #[tokio::test]
+async fn a_sha256_is_checked_too() {
+    let mut digester = crate::document::Digester::of("sha256-").unwrap();
+    digester.update(&body("attachment-binary"));
+    let right = digester.finish();
+    for (digest, fits) in [(right.as_str(), true), ("sha256-00", false)] {
+        let replay = Replay::new(vec![Answer::recorded(&page_line(), "attachment-binary")]).await;
+        let page = Attachment { digest: Some(digest.into()), ..page() };
+        let (id, revision) = ("book:1".into(), wanted("book:1", page.clone()).revision);
+        let mut stream = source(&replay).attachment(&id, &revision, &page).await.unwrap();
+        let mut last = Ok(Bytes::new());
+        while let Some(piece) = stream.next().await {
+            last = piece;
+        }
+        assert_eq!(last.is_ok(), fits, "{last:?}");
+    }
+}
+
+#[tokio::test]
 async fn pouchdb_servers_ways_of_saying_no_are_understood() {
     for item in ["{}", r#"{"missing":"3-x"}"#, r#"{"error":{"error":"not_found"}}"#] {
         let answer = format!(r#"{{"results":[{{"id":"book:1","docs":[{item}]}}]}}"#);
