@@ -119,6 +119,12 @@ impl Text {
         for raw in &anatomy.attachments {
             edits.extend(inlined(raw, stubs, at, &size)?);
         }
+        // RxDB's own, which a CouchDB refuses. A feed takes it as it takes everything.
+        if let (Stubs::Server, [raw]) = (stubs, &anatomy.metas[..])
+            && anatomy.members > 1
+        {
+            edits.push((member(body, at(raw)), Vec::new()));
+        }
         edits.sort_by_key(|(range, _)| range.start);
         let open = body.iter().position(|byte| *byte == b'{').map_or(0, |brace| brace + 1);
         let mut pieces = vec![Piece::Text(body.slice(..open)), Piece::Members];
@@ -129,7 +135,7 @@ impl Text {
             copied = range.end;
         }
         pieces.push(Piece::Text(body.slice(copied..)));
-        Ok(Self { pieces, revision, lacking, is_empty: anatomy.is_empty })
+        Ok(Self { pieces, revision, lacking, is_empty: anatomy.members == 0 })
     }
 
     /// The pieces with their revision and members in place: only text and attachments are left.
@@ -225,6 +231,22 @@ pub fn quoted(text: &str) -> String {
 /// A range of a body, and what stands there instead.
 type Edit = (Range<usize>, Vec<Piece>);
 
+/// The range of a member, given that of its value, with one of the commas beside it.
+fn member(body: &[u8], value: Range<usize>) -> Range<usize> {
+    let (before, after) = (&body[..value.start], &body[value.end..]);
+    let key_end = before.iter().rposition(|byte| *byte == b'"').unwrap_or_default();
+    let key = before[..key_end].iter().rposition(|byte| *byte == b'"').unwrap_or_default();
+    let is_space = |byte: &u8| byte.is_ascii_whitespace();
+    match before[..key].iter().rposition(|byte| !is_space(byte)) {
+        Some(comma) if before[comma] == b',' => comma..value.end,
+        _ => {
+            let comma =
+                after.iter().position(|byte| !is_space(byte)).filter(|at| after[*at] == b',');
+            key..comma.map_or(value.end, |at| value.end + at + 1)
+        }
+    }
+}
+
 /// Data in place of each stub in the value of `_attachments`.
 fn inlined(
     attachments: &RawValue,
@@ -262,13 +284,14 @@ fn inlined(
 /// Where in a body the members stand that a restore looks at.
 #[derive(Debug, Default)]
 struct Anatomy<'a> {
-    is_empty: bool,
+    members: usize,
     has_id: bool,
     has_history: bool,
     is_deleted: bool,
     revision: Option<Cow<'a, str>>,
     revisions: Vec<&'a RawValue>,
     attachments: Vec<&'a RawValue>,
+    metas: Vec<&'a RawValue>,
 }
 
 impl<'de> Deserialize<'de> for Anatomy<'de> {
@@ -282,9 +305,9 @@ impl<'de> Deserialize<'de> for Anatomy<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut found = Anatomy { is_empty: true, ..Anatomy::default() };
+                let mut found = Anatomy::default();
                 while let Some(Key(key)) = map.next_key()? {
-                    found.is_empty = false;
+                    found.members += 1;
                     match &*key {
                         "_id" => {
                             map.next_value::<IgnoredAny>()?;
@@ -298,6 +321,7 @@ impl<'de> Deserialize<'de> for Anatomy<'de> {
                             found.revisions.push(raw);
                         }
                         "_attachments" => found.attachments.push(map.next_value()?),
+                        "_meta" => found.metas.push(map.next_value()?),
                         "_revisions" => {
                             map.next_value::<IgnoredAny>()?;
                             found.has_history = true;
@@ -359,6 +383,23 @@ mod tests {
         assert_eq!(shown(body, Stubs::Server, None), server);
         let feed = r#"{"_id":"d","_rev":"2-a","_attachments" : { "a b" :{"content_type":"text/plain","revpos":2,"digest":"md5-x","length":3,"data":"<a b>"}},"x":1.0}"#;
         assert_eq!(shown(body, Stubs::Feed, None), feed);
+    }
+
+    #[test]
+    fn rxdbs_own_member_is_left_out_for_a_server_and_kept_in_a_feed() {
+        for (body, server) in [
+            (
+                r#"{"a":1 , "_meta" :{"lwt":1.01},"_rev":"1-a"}"#,
+                r#"{"_id":"d","a":1 ,"_rev":"1-a"}"#,
+            ),
+            (r#"{ "_\u006deta":{} , "_rev":"1-a"}"#, r#"{"_id":"d",  "_rev":"1-a"}"#),
+            (r#"{"_rev":"1-a","_meta":{}}"#, r#"{"_id":"d","_rev":"1-a"}"#),
+        ] {
+            assert_eq!(shown(body, Stubs::Server, None), server);
+            assert_eq!(shown(body, Stubs::Feed, None), body.replacen('{', r#"{"_id":"d","#, 1));
+        }
+        let only = r#"{"_meta":{}}"#;
+        assert!(shown(only, Stubs::Server, None).contains("_meta"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Pure. It must not know HTTP, nor what is asked of the server.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,11 +16,16 @@ use crate::document::CollectionName;
 /// Everything but RFC 3986's unreserved characters, so that a segment stays one segment.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
+/// The scheme of a server on a Unix socket.
+const UNIX: &str = "http+unix";
+
 /// A server's address. It never holds credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     /// Scheme, host, port and what path a proxy puts before the server's own; no slash at its end.
     base: String,
+    /// The socket that stands in the place of host and port, and the base of requests that go there.
+    socket: Option<(PathBuf, String)>,
 }
 
 /// What one URL, as a person types it, says.
@@ -34,7 +40,8 @@ pub struct Given {
 }
 
 impl Address {
-    /// Reads `https://user:password@host:5984/database`. Without a path it is the whole server.
+    /// Reads `https://user:password@host:5984/database`, or `http+unix://user@%2Fpath%2Fsocket/database`
+    /// for a server on a Unix socket. Without a path it is the whole server.
     /// Where the path has several segments the last is the database and those before it are a
     /// proxy's; a `/` in a database's name is written `%2F`.
     pub fn parse(url: &str) -> Result<Given, BadAddress> {
@@ -47,7 +54,7 @@ impl Address {
                 (Some(CollectionName::from(name.as_ref())), proxy)
             }
         };
-        let address = Self::below(&url, proxy);
+        let address = Self::below(&url, proxy)?;
         Ok(Given { address, credentials: Credentials::of(&url)?, database })
     }
 
@@ -55,16 +62,33 @@ impl Address {
     pub fn server(url: &str) -> Result<(Self, Option<Credentials>), BadAddress> {
         let url = read(url)?;
         let segments: Vec<&str> = url.path().split('/').filter(|part| !part.is_empty()).collect();
-        Ok((Self::below(&url, &segments), Credentials::of(&url)?))
+        Ok((Self::below(&url, &segments)?, Credentials::of(&url)?))
     }
 
-    fn below(url: &Url, proxy: &[&str]) -> Self {
-        let mut base = url.origin().ascii_serialization();
-        for segment in proxy {
-            base.push('/');
-            base.push_str(segment);
+    fn below(url: &Url, proxy: &[&str]) -> Result<Self, BadAddress> {
+        let below = |base: String| proxy.iter().fold(base, |base, segment| base + "/" + segment);
+        if url.scheme() != UNIX {
+            let base = below(url.origin().ascii_serialization());
+            return Ok(Self { base, socket: None });
         }
-        Self { base }
+        let host = url.host_str().unwrap_or_default();
+        let path = percent_decode_str(host).decode_utf8().map_err(|_| BadAddress::Socket)?;
+        if !path.starts_with('/') || url.port().is_some() {
+            return Err(BadAddress::Socket);
+        }
+        let base = below(format!("{UNIX}://{}", encode(&path)));
+        let socket = Some((PathBuf::from(&*path), below("http://localhost".to_owned())));
+        Ok(Self { base, socket })
+    }
+
+    /// The socket, where the server listens on one.
+    pub(super) fn socket(&self) -> Option<&Path> {
+        self.socket.as_ref().map(|(path, _)| path.as_path())
+    }
+
+    /// What a request's URL begins with.
+    pub(super) fn request_base(&self) -> &str {
+        self.socket.as_ref().map_or(&self.base, |(_, base)| base)
     }
 
     /// Whether what goes there is encrypted.
@@ -152,8 +176,14 @@ pub enum BadAddress {
     #[error("the server's URL cannot be read: {0}")]
     Url(#[from] url::ParseError),
     /// It is the URL of something else.
-    #[error("the server's URL must begin with http:// or https://, not `{0}:`")]
+    #[error("the server's URL must begin with http://, https:// or http+unix://, not `{0}:`")]
     Scheme(String),
+    /// It names no socket.
+    #[error(
+        "the URL of a Unix socket must hold the socket's absolute path in the host's place, \
+         percent-encoded, as in http+unix://%2Frun%2Fapp%2Ffeed.sock/database"
+    )]
+    Socket,
     /// It has a query or a fragment.
     #[error("the server's URL must not have a `?` or `#` part")]
     Query,
@@ -167,7 +197,7 @@ pub enum BadAddress {
 
 fn read(url: &str) -> Result<Url, BadAddress> {
     let url = Url::parse(url.trim())?;
-    if !matches!(url.scheme(), "http" | "https") {
+    if !matches!(url.scheme(), "http" | "https" | UNIX) {
         return Err(BadAddress::Scheme(url.scheme().to_owned()));
     }
     if url.query().is_some() || url.fragment().is_some() {
@@ -216,6 +246,21 @@ mod tests {
         let given = Address::parse("http://host:5984/").unwrap();
         assert_eq!(given.address.to_string(), "http://host:5984");
         assert!(given.database.is_none() && given.credentials.is_none());
+    }
+
+    #[test]
+    fn a_socket_stands_in_the_place_of_the_host() {
+        let given = Address::parse("http+unix://me:p@%2Frun%2Fa%20b.sock/couch/shelf").unwrap();
+        assert_eq!(given.address.to_string(), "http+unix://%2Frun%2Fa%20b.sock/couch");
+        assert_eq!(given.address.socket(), Some(Path::new("/run/a b.sock")));
+        assert_eq!(given.address.request_base(), "http://localhost/couch");
+        assert_eq!(given.database.unwrap().as_str(), "shelf");
+        assert_eq!(given.credentials.unwrap().user(), "me");
+        let again = Address::server(&given.address.to_string()).unwrap().0;
+        assert_eq!(again, given.address);
+        for bad in ["http+unix:///run/a.sock", "http+unix://a.sock/b", "http+unix://%2Fa:80/b"] {
+            assert_eq!(Address::parse(bad).unwrap_err(), BadAddress::Socket, "{bad}");
+        }
     }
 
     #[test]

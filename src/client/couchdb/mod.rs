@@ -135,6 +135,9 @@ impl Client {
             // A machine without certificates, such as a bare container, can do without them here.
             http = http.tls_certs_only([]);
         }
+        if let Some(socket) = address.socket() {
+            http = http.unix_socket(socket);
+        }
         let http = http.build().map_err(|error| Error::transport("the HTTP client", error))?;
         Ok(Self { inner: Arc::new(Inner { http, address, credentials, patience }) })
     }
@@ -206,7 +209,7 @@ impl Client {
     }
 
     fn prepare(&self, request: Request) -> reqwest::RequestBuilder {
-        let mut url = format!("{}{}", self.inner.address, request.path);
+        let mut url = format!("{}{}", self.inner.address.request_base(), request.path);
         if !request.query.is_empty() {
             url = format!("{url}?{}", request.query);
         }
