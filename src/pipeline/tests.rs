@@ -340,11 +340,10 @@ async fn a_revision_that_has_gone_while_it_was_read_is_followed_to_the_newest() 
         ];
         let source = Scripted::new(vec![script(rows, "2")]);
         // The store has forgotten `old`, and knows of no other state of `b` than the one it told.
-        let newer = row_with("a", "2-x", "9", "new", length);
-        let mut documents = source.documents.lock().unwrap();
-        documents.insert("a".into(), newer);
-        documents.insert("b".into(), row_with("b", "1-x", "2", "old", length));
-        drop(documents);
+        let newest =
+            [row_with("a", "2-x", "9", "new", length), row_with("b", "1-x", "2", "old", length)];
+        let newest = newest.map(|change| (change.id.clone(), change));
+        source.documents.lock().unwrap().extend(newest);
         let bytes = Bytes::from(vec![7; length as usize]);
         source.blobs.lock().unwrap().insert("new".into(), (bytes.clone(), Vec::new()));
         let run = home.run_source(source).await;
