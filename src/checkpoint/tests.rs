@@ -134,3 +134,73 @@ fn a_damaged_state_is_set_aside_and_its_numbers_are_not_used_again() {
     assert_eq!(opened.state.checkpoint(&"books".into()).unwrap(), None);
     assert!(opened.state.turn().draw(1).unwrap() > 10);
 }
+
+fn held(id: &str) -> HeldBack {
+    HeldBack {
+        document: id.into(),
+        revision: "2-x".into(),
+        position: Some(position("7")),
+        unlisted: false,
+        since: Timestamp::UNIX_EPOCH,
+    }
+}
+
+#[test]
+fn deletions_that_are_held_back_are_counted_and_kept_until_they_are_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let (books, maps) = ("books".into(), "maps".into());
+    {
+        let state = open(&path);
+        let commit = |name: &CollectionName, held: &[HeldBack], unheld: &[&str]| {
+            let unheld = unheld.iter().map(|id| (*id).into()).collect();
+            let commit = Commit { held: held.to_vec(), unheld, ..checkpoint("1") };
+            state.turn().commit(name, &commit, &[]).unwrap()
+        };
+        assert_eq!(commit(&books, &[held("a"), held("b"), held("c")], &[]), 3);
+        assert_eq!(commit(&maps, &[held("a")], &[]), 1);
+        assert_eq!(commit(&books, &[held("c"), held("d")], &["a", "b", "nobody"]), -1);
+        state.release(&books).unwrap();
+    }
+    let state = open(&path);
+    assert_eq!(state.count_held_back(&books).unwrap(), 2);
+    assert_eq!(state.held_back(&books, 10).unwrap(), [held("c"), held("d")]);
+    assert_eq!(state.held_back(&books, 1).unwrap(), [held("c")]);
+    assert!(state.is_released(&books).unwrap() && !state.is_released(&maps).unwrap());
+    state.end_release(&books).unwrap();
+    assert!(!state.is_released(&books).unwrap());
+}
+
+#[test]
+fn a_collection_that_starts_over_has_no_position_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = open(&dir.path().join("state"));
+    let name = "books".into();
+    state.turn().commit(&name, &checkpoint("5"), &[]).unwrap();
+    state.start_over(&name, "it has moved").unwrap();
+    let kept = state.checkpoint(&name).unwrap().unwrap();
+    assert_eq!((kept.position, kept.scanning.as_deref()), (None, Some("it has moved")));
+}
+
+#[test]
+fn what_was_listed_of_a_store_is_remembered_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    {
+        let state = open(&path);
+        state.note_listed("feed:a", &position("1")).unwrap();
+        state.note_listed("feed:a", &position("2")).unwrap();
+    }
+    let state = open(&path);
+    assert_eq!(state.listed("feed:a").unwrap(), Some(position("2")));
+    assert_eq!(state.listed("feed:b").unwrap(), None);
+}
+
+#[test]
+fn a_disk_is_waited_for_and_a_fault_of_the_store_is_not() {
+    let store = |source| StateError::Store { path: "state".into(), source };
+    let failed = || std::io::Error::other("the disk failed");
+    assert!(store(sled::Error::Io(failed())).is_disk());
+    assert!(!store(sled::Error::ReportableBug("odd".into())).is_disk());
+    assert!(StateError::Io { action: "sync", path: "state".into(), source: failed() }.is_disk());
+}
