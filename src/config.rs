@@ -231,11 +231,8 @@ impl MirrorConfig {
 
 fn open_state(mirror: &Mirror, bounds: Bounds) -> Result<Checkpoints, StateError> {
     let opened = Checkpoints::open(&mirror.state_path(), bounds)?;
-    if let Some((aside, reason)) = opened.damaged {
-        tracing::warn!(
-            "the state could not be read ({reason}); it was set aside as {} and is rebuilt",
-            aside.display(),
-        );
+    if let Some(damaged) = opened.damaged {
+        tracing::warn!("{damaged}");
     }
     Ok(opened.state)
 }

@@ -193,8 +193,18 @@ struct Store {
 pub struct Opened {
     /// The state.
     pub state: Checkpoints,
-    /// Where a damaged state was set aside, if it was, and what was wrong with it.
-    pub damaged: Option<(PathBuf, String)>,
+    /// The damaged state that was in its place, if one was.
+    pub damaged: Option<SetAside>,
+}
+
+/// A damaged state that was moved out of the way. What it prints is for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the state could not be read ({reason}); it was set aside as {} and is rebuilt", path.display())]
+pub struct SetAside {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: String,
 }
 
 /// sled's own default is 1 GiB.
@@ -415,13 +425,13 @@ impl Checkpoints {
 
 impl Store {
     /// Opens or creates the store in the folder `path`; a damaged one is set aside first.
-    fn open(path: &Path, bounds: Bounds) -> Result<(Self, Option<(PathBuf, String)>), StateError> {
+    fn open(path: &Path, bounds: Bounds) -> Result<(Self, Option<SetAside>), StateError> {
         let mut damaged = None;
         let db = match open_store(path)? {
             Ok(db) => db,
             Err(reason) => {
                 let aside = set_aside(path)?;
-                damaged = Some((aside, reason));
+                damaged = Some(SetAside { path: aside, reason });
                 open_store(path)?.map_err(|reason| StateError::Store {
                     path: path.to_owned(),
                     source: sled::Error::Unsupported(reason),

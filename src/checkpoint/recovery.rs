@@ -6,13 +6,13 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use rustix::fs::{CWD, RenameFlags};
 
-use super::{Checkpoints, StateError, Store};
+use super::{Checkpoints, SetAside, StateError, Store};
 
 /// A commit and what sled writes on its own take less.
 const ROOM: u64 = 2 * 1024 * 1024;
@@ -37,8 +37,8 @@ impl Checkpoints {
     }
 
     /// Opens the state again if sled had failed. Says where a state was set aside that had become
-    /// damaged, and what was wrong with it.
-    pub fn recover(&self) -> Result<Option<(PathBuf, String)>, StateError> {
+    /// damaged.
+    pub fn recover(&self) -> Result<Option<SetAside>, StateError> {
         // Nobody commits meanwhile.
         let _turn = self.turn();
         let mut place = self.store.write().unwrap_or_else(PoisonError::into_inner);

@@ -129,7 +129,7 @@ fn a_damaged_state_is_set_aside_and_its_numbers_are_not_used_again() {
     std::fs::write(path.join("conf"), "this is not a configuration").unwrap();
     std::fs::write(path.join("db"), vec![0xA5; 300_000]).unwrap();
     let opened = Checkpoints::open(&path, Bounds::DEFAULT).unwrap();
-    let (aside, _) = opened.damaged.expect("the damage was noticed");
+    let aside = opened.damaged.expect("the damage was noticed").path;
     assert!(aside.join("db").exists());
     assert_eq!(opened.state.checkpoint(&"books".into()).unwrap(), None);
     assert!(opened.state.turn().draw(1).unwrap() > 10);

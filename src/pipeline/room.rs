@@ -91,11 +91,8 @@ impl Pipeline {
     fn recover(&self) -> Result<(), PipelineError> {
         self.collection.clear_up()?;
         self.mirror.probe()?;
-        if let Some((aside, reason)) = self.checkpoints.recover()? {
-            tracing::warn!(
-                "the state could not be read ({reason}); it was set aside as {} and is rebuilt",
-                aside.display(),
-            );
+        if let Some(damaged) = self.checkpoints.recover()? {
+            tracing::warn!("{damaged}");
         }
         Ok(())
     }
