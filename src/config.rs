@@ -11,7 +11,7 @@ use secrecy::SecretString;
 
 use crate::agent::{Agent, AgentOptions, DeletionLimit, Repairer};
 use crate::checkpoint::{Bounds, Checkpoints, StateError};
-use crate::client::couchdb::{Credentials, Patience};
+use crate::client::couchdb::{Address, Credentials, Patience};
 use crate::document::{CollectionName, Kept};
 use crate::mirror::names::Codec;
 use crate::mirror::{Holder, JsonStyle, Mirror, MirrorError, MirrorOptions};
@@ -51,8 +51,8 @@ struct FeedConfig {
 pub enum ConfigError {
     /// The source is neither a URL nor a feed.
     #[error(
-        "`{given}` is not a source: give http(s)://host:port/database, or feed:<file.ndjson>, or \
-         feed:- for standard input"
+        "`{given}` is not a source: give http(s)://host:port/database, http+unix://%2Fpath%2Fsocket/database, \
+         feed:<file.ndjson>, or feed:- for standard input"
     )]
     UnknownSource {
         /// What was given, without credentials.
@@ -334,7 +334,7 @@ impl SourceConfig {
             let path = (path != "-").then(|| PathBuf::from(path));
             return Ok(Self::Feed(FeedConfig { path, selection }));
         }
-        if source.starts_with("http://") || source.starts_with("https://") {
+        if Address::is_meant(source) {
             return Ok(Self::Couch(Box::new(CouchOptions::from_url(source, selection)?)));
         }
         // What stands before an `@` may be a password.

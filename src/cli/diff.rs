@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::exit::Exit;
 use super::verify::{Format, password_for, read, write_differences};
+use crate::client::couchdb::Address;
 use crate::config::OpenedSource;
 use crate::document::Kept;
 use crate::mirror::read::Problem;
@@ -19,7 +20,7 @@ pub struct Options {
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 
-    /// A source (http://…, https://…, feed:FILE), or the directory of another mirror
+    /// A source (http://…, https://…, http+unix://…, feed:FILE), or the directory of another mirror
     #[arg(value_name = "SOURCE|DIR")]
     other: String,
 
@@ -42,9 +43,8 @@ struct Whole<'a> {
 
 /// Compares.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
-    let is_source = ["http://", "https://", "feed:"];
-    let (certificate, problems) = if is_source.iter().any(|start| options.other.starts_with(start))
-    {
+    let is_source = options.other.starts_with("feed:") || Address::is_meant(&options.other);
+    let (certificate, problems) = if is_source {
         let password = password_for(&options.other, options.password_file.as_deref())?;
         let source = OpenedSource::open(&options.other, &[] as &[&str], password, Kept::default())?;
         let here = read(options.directory, verify::Options::default()).await?;

@@ -22,8 +22,8 @@ pub const PASSWORD_VARIABLE: &str = "PLAINFOLD_SOURCE_PASSWORD";
 /// What `plainfold mirror` takes.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// http(s)://user@host:port/database; without /database, every database of the server;
-    /// feed:FILE.ndjson for a recorded feed, feed:- for one on standard input
+    /// http(s)://user@host:port/database, or http+unix://user@%2Fpath%2Fsocket/database; without
+    /// /database, every database of the server; feed:FILE.ndjson for a recorded feed, feed:- for one on standard input
     source: String,
 
     /// The mirror's directory: a mirror, or empty, or new

@@ -33,8 +33,9 @@ pub struct Options {
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 
-    /// http(s)://user@host:port, a server: every collection goes into a database of its name;
-    /// with /database, the one selected collection goes there; feed:FILE.ndjson for a feed in a
+    /// http(s)://user@host:port or http+unix://user@%2Fpath%2Fsocket, a server: every collection
+    /// goes into a database of its name; with /database, the one selected collection goes there;
+    /// feed:FILE.ndjson for a feed in a
     /// file, feed:- for one on standard output
     target: String,
 
@@ -194,12 +195,12 @@ fn server(
     target: &str,
     password: Option<SecretString>,
 ) -> anyhow::Result<(Client, Option<CollectionName>)> {
-    if !target.starts_with("http://") && !target.starts_with("https://") {
+    if !Address::is_meant(target) {
         // What stands before an `@` may be a password.
         let given = target.rsplit_once('@').map_or(target, |(_, rest)| rest);
         return Err(Usage(format!(
-            "`{given}` is not a target: give http(s)://host:port, the same with /database, \
-             feed:<file.ndjson>, or feed:- for standard output"
+            "`{given}` is not a target: give http(s)://host:port or http+unix://%2Fpath%2Fsocket, the same with \
+             /database, feed:<file.ndjson>, or feed:- for standard output"
         ))
         .into());
     }

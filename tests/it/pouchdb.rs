@@ -1,6 +1,9 @@
 //! A real server, pouchdb-server, mirrored: one database and all of them, again, and made anew.
 
 use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
@@ -43,6 +46,47 @@ fn fill_shelf(server: &PouchServer, numbers: std::ops::Range<u32>) {
 fn assert_mirrors_shelf(server: &PouchServer, mirror: &Path) {
     oracle::assert_equals_server(&format!("{}/shelf", server.url()), mirror, "shelf");
     oracle::assert_clean(mirror);
+}
+
+/// Listens on a Unix socket, and hands on to a server what comes there, for as long as the test runs.
+fn listen(socket: &Path, server: SocketAddr) {
+    let listener = UnixListener::bind(socket).unwrap();
+    let hand_on = move |client: UnixStream| {
+        let (Ok(server), Ok(back)) = (TcpStream::connect(server), client.try_clone()) else {
+            return;
+        };
+        let (mut from, mut to) = (client, server.try_clone().unwrap());
+        std::thread::spawn(move || io::copy(&mut from, &mut to));
+        let (mut from, mut to) = (server, back);
+        std::thread::spawn(move || io::copy(&mut from, &mut to));
+    };
+    std::thread::spawn(move || listener.incoming().flatten().for_each(hand_on));
+}
+
+#[test]
+fn a_server_on_a_unix_socket_is_a_source_and_a_target() {
+    let place = Place::new();
+    let server = server_with_a_shelf();
+    let socket = place.join("server.sock");
+    listen(&socket, server.address());
+    let path = socket.to_str().unwrap().replace('/', "%2F");
+    let (url, mirror) = (format!("http+unix://{path}/shelf"), place.mirror());
+    let directory = mirror.to_str().unwrap();
+    plainfold::mirror(&url, &mirror).assert_code(0);
+    assert_mirrors_shelf(&server, &mirror);
+    plainfold::run(["verify", directory, "--against", &url]).assert_code(0);
+    plainfold::run(["diff", directory, &url]).assert_code(0);
+    let target = format!("http+unix://{path}");
+    let said =
+        plainfold::run(["restore", directory, &target, "--as", "shelf=again"]).assert_code(0);
+    assert!(said.stdout.contains("40 documents created"), "{said}");
+    let wrong = plainfold::mirror("http+unix://server.sock/shelf", &mirror).assert_code(2);
+    assert!(wrong.stderr.contains("absolute path"), "{wrong}");
+    let other = place.join("other");
+    let nobody = format!("http+unix://{path}x/shelf");
+    let arguments = ["mirror", &nobody, other.to_str().unwrap(), "--give-up-after", "1"];
+    let ended = plainfold::run(arguments).assert_code(3);
+    assert!(ended.stderr.contains("server.sockx"), "the socket is not named: {ended}");
 }
 
 #[test]

@@ -19,6 +19,9 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 /// The scheme of a server on a Unix socket.
 const UNIX: &str = "http+unix";
 
+/// The schemes of servers.
+const SCHEMES: [&str; 3] = ["http", "https", UNIX];
+
 /// A server's address. It never holds credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
@@ -40,6 +43,12 @@ pub struct Given {
 }
 
 impl Address {
+    /// Whether this is meant as the URL of a server: whether it begins as one.
+    pub fn is_meant(text: &str) -> bool {
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+        scheme.is_some_and(|scheme| SCHEMES.contains(&scheme))
+    }
+
     /// Reads `https://user:password@host:5984/database`, or `http+unix://user@%2Fpath%2Fsocket/database`
     /// for a server on a Unix socket. Without a path it is the whole server.
     /// Where the path has several segments the last is the database and those before it are a
@@ -197,7 +206,7 @@ pub enum BadAddress {
 
 fn read(url: &str) -> Result<Url, BadAddress> {
     let url = Url::parse(url.trim())?;
-    if !matches!(url.scheme(), "http" | "https" | UNIX) {
+    if !SCHEMES.contains(&url.scheme()) {
         return Err(BadAddress::Scheme(url.scheme().to_owned()));
     }
     if url.query().is_some() || url.fragment().is_some() {
@@ -252,6 +261,7 @@ mod tests {
     fn a_socket_stands_in_the_place_of_the_host() {
         let given = Address::parse("http+unix://me:p@%2Frun%2Fa%20b.sock/couch/shelf").unwrap();
         assert_eq!(given.address.to_string(), "http+unix://%2Frun%2Fa%20b.sock/couch");
+        assert!(Address::is_meant("http+unix://x") && !Address::is_meant("unix://x"));
         assert_eq!(given.address.socket(), Some(Path::new("/run/a b.sock")));
         assert_eq!(given.address.request_base(), "http://localhost/couch");
         assert_eq!(given.database.unwrap().as_str(), "shelf");
