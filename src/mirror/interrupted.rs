@@ -156,3 +156,43 @@ fn files(folder: &Folder, below: &str) -> Result<Vec<String>, MirrorError> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn of_one_collection_what_nobody_needs_goes_and_what_was_not_told_of_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["1~books", "2-removed~books", "3-~books", "4-removed~maps", "5~maps"];
+        for name in names {
+            let folder = dir.path().join(name);
+            fs::create_dir_all(folder.join(ATTACHMENTS)).unwrap();
+            let body = format!("{{\"_id\":\"{name}\",\"_rev\":\"1-x\"}}\n");
+            fs::write(folder.join(body_file(false)), body).unwrap();
+        }
+        fs::write(dir.path().join("6~books"), "a body that was not published").unwrap();
+        let staging = Folder::open_path(dir.path()).unwrap();
+        let (found, next) = sweep(&staging, Some("books")).unwrap();
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["books"]);
+        let left = &found["books"];
+        let mut documents: Vec<_> = left.documents.keys().map(DocumentId::as_str).collect();
+        documents.sort_unstable();
+        assert_eq!(documents, names[..3]);
+        let mut removed = left.removed.clone();
+        removed.sort_unstable();
+        assert_eq!((removed, next), (vec![names[1].to_owned(), names[2].to_owned()], 4));
+        let stands = |path: &str| dir.path().join(path).exists();
+        assert_eq!(names.map(stands), [false, true, true, true, true]);
+        assert!(!stands("6~books"));
+        let attached = |name: &str| stands(&format!("{name}/{ATTACHMENTS}"));
+        // What belongs in the trash comes there whole; of what was removed, the body tells all.
+        assert_eq!(names.map(attached), [false, false, true, true, true]);
+
+        let (found, next) = sweep(&staging, None).unwrap();
+        assert_eq!((found["maps"].removed.len(), found["maps"].documents.len(), next), (1, 2, 5));
+        assert!(!stands(names[4]));
+    }
+}
