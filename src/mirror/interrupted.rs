@@ -143,8 +143,8 @@ fn body(folder: &Folder) -> Result<Option<(File, &'static str)>, MirrorError> {
 /// The regular files in a document's folder, as paths within it.
 fn files(folder: &Folder, below: &str) -> Result<Vec<String>, MirrorError> {
     let mut found = Vec::new();
-    for name in folder.names()? {
-        match folder.kind(&name)? {
+    for (name, kind) in folder.entries()? {
+        match kind {
             Some(kind) if kind.is_file() => found.push(format!("{below}{name}")),
             Some(kind) if kind.is_dir() => {
                 if let Some(inner) = folder.open_folder(&name)? {
