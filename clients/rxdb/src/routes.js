@@ -1,0 +1,149 @@
+// The requests of CouchDB's protocol that Plainfold sends, each answered from a collection.
+//
+// It must not know how RxDB is asked.
+
+import { badRequest, missing } from './refusal.js';
+
+/** The longest body of a request that only reads. */
+const MAX_QUESTION = 8 << 20;
+
+/** How often a feed without `heartbeat` and `timeout` shows that it lives, and how long it waits at its end. */
+const PAUSE = 60_000;
+
+/** The shortest heartbeat. */
+const SHORTEST_PAUSE = 100;
+
+/** `GET /`. */
+export function welcome(answer, { uuid, version }) {
+  answer.json({ couchdb: 'Welcome', version, uuid, vendor: { name: 'plainfold-rxdb', version } });
+}
+
+/** `GET /db/_changes`, and `POST` with `filter=_doc_ids`. */
+export async function changes(collection, request, answer) {
+  const withBodies = request.flag('include_docs');
+  if (request.method === 'POST') return changesOf(collection, request, answer, withBodies);
+  if (request.text('filter') !== undefined) throw badRequest('filters are not served');
+  const feed = request.text('feed') ?? 'normal';
+  if (feed !== 'normal' && feed !== 'continuous') throw badRequest(`feed=${feed.slice(0, 20)} is not served: ask for normal or continuous`);
+  const place = await collection.place(request.text('since'));
+  const limit = request.number('limit', Infinity);
+  const follow = feed === 'continuous';
+  const beats = request.text('heartbeat') !== undefined;
+  const asked = beats && request.text('heartbeat') !== 'true' ? request.number('heartbeat') : request.number('timeout', PAUSE);
+  const pause = Math.max(asked, SHORTEST_PAUSE);
+  let [last, count, open] = [undefined, 0, false];
+  for await (const { documents, texts, seq } of collection.changes(place, { follow, pause, most: limit })) {
+    if (!open) {
+      answer.begin();
+      if (!follow) await answer.write('{"results":[\n');
+    } else if (documents.length === 0 && !beats) break;
+    // A batch has one place, after its last row.
+    const own = (index) => (index === documents.length - 1 ? seq : 'null');
+    const rows = documents.map((document, index) => row(collection, document, own(index), withBodies && texts[index]));
+    if (follow) await answer.write(rows.map((text) => `${text}\n`).join('') || '\n');
+    else if (rows.length > 0) await answer.write((count > 0 ? ',\n' : '') + rows.join(',\n'));
+    [last, count, open] = [seq, count + rows.length, true];
+  }
+  answer.end(follow ? `{"last_seq":${last},"pending":0}\n` : `\n],\n"last_seq":${last},"pending":0}\n`);
+}
+
+async function changesOf(collection, request, answer, withBodies) {
+  const { doc_ids: ids } = await request.object(MAX_QUESTION);
+  if (!areTexts(ids)) throw badRequest('doc_ids must be a list of ids');
+  const found = [...(await collection.find(ids)).values()];
+  const rows = found.map((document) => row(collection, document, 'null', withBodies && collection.text(document)));
+  answer.begin();
+  answer.end(`{"results":[\n${rows.join(',\n')}\n],\n"last_seq":null,"pending":0}\n`);
+}
+
+function row(collection, document, seq, text) {
+  const id = JSON.stringify(document[collection.primaryPath]);
+  const deleted = document._deleted ? ',"deleted":true' : '';
+  const doc = text ? `,"doc":${text}` : '';
+  return `{"seq":${seq},"id":${id},"changes":[{"rev":${JSON.stringify(document._rev)}}]${deleted}${doc}}`;
+}
+
+/** `GET` and `POST /db/_all_docs`. */
+export async function allDocs(collection, request, answer) {
+  const withBodies = request.flag('include_docs');
+  let rows;
+  if (request.method === 'POST') {
+    const { keys } = await request.object(MAX_QUESTION);
+    if (!areTexts(keys)) throw badRequest('keys must be a list of ids');
+    const found = await collection.find(keys);
+    rows = keys.map((key) => {
+      const document = found.get(key);
+      return document ? listed(collection, document, withBodies) : JSON.stringify({ key, error: 'not_found' });
+    });
+  } else {
+    const documents = await collection.list(request.value('startkey'), request.number('limit', Infinity));
+    rows = documents.map((document) => listed(collection, document, withBodies));
+  }
+  answer.begin();
+  answer.end(`{"rows":[\n${rows.join(',\n')}\n]}\n`);
+}
+
+function listed(collection, document, withBodies) {
+  const id = JSON.stringify(document[collection.primaryPath]);
+  const value = JSON.stringify({ rev: document._rev, ...(document._deleted && { deleted: true }) });
+  const text = document._deleted ? 'null' : collection.text(document);
+  return `{"id":${id},"key":${id},"value":${value}${withBodies ? `,"doc":${text}` : ''}}`;
+}
+
+/** `POST /db/_bulk_get`, a document at a time. */
+export async function bulkGet(collection, request, answer) {
+  const { docs } = await request.object(MAX_QUESTION);
+  if (!Array.isArray(docs) || !areTexts(docs.map((one) => one?.id))) throw badRequest('docs must be a list of ids with revisions');
+  answer.begin();
+  await answer.write('{"results":[\n');
+  for (const [index, { id, rev }] of docs.entries()) {
+    const text = await one(collection, request, id, rev);
+    const notFound = () => JSON.stringify({ error: { id, rev, error: 'not_found', reason: 'missing' } });
+    const item = text === undefined ? notFound() : `{"ok":${text}}`;
+    await answer.write(`${index > 0 ? ',\n' : ''}{"id":${JSON.stringify(id)},"docs":[${item}]}`);
+  }
+  answer.end('\n]}\n');
+}
+
+async function one(collection, request, id, rev) {
+  const document = (await collection.find([id])).get(id);
+  if (!document || (rev !== undefined && document._rev !== rev)) return undefined;
+  const [start, hash] = [Number.parseInt(document._rev, 10), document._rev.slice(document._rev.indexOf('-') + 1)];
+  const members = request.flag('revs') ? { _revisions: { start, ids: [hash] } } : undefined;
+  if (!request.flag('attachments')) return collection.text(document, { members });
+  const inline = new Map();
+  for (const name of Object.keys(document._attachments ?? {})) {
+    const found = await collection.attachment(id, document._rev, name);
+    if (!found) return undefined;
+    inline.set(name, Buffer.from(await found.blob.arrayBuffer()).toString('base64'));
+  }
+  return collection.text(document, { inline, members });
+}
+
+/** `GET /db/id/name`. */
+export async function attachment(collection, request, answer, id, name) {
+  const revision = request.text('rev') ?? (await collection.find([id])).get(id)?._rev;
+  const found = revision && (await collection.attachment(id, revision, name));
+  if (!found) throw missing(`document ${id} has no attachment ${name} at revision ${revision}`);
+  const { blob, type } = found;
+  // Whatever an application noted as a type must not break the answer's head.
+  const contentType = /^[\x20-\x7e]+$/.test(type ?? '') ? type : 'application/octet-stream';
+  answer.begin({ 'content-type': contentType, 'content-length': blob.size });
+  for await (const piece of blob.stream()) await answer.write(piece);
+  answer.end();
+}
+
+/** `POST /db/_revs_diff`. */
+export async function revsDiff(collection, request, answer) {
+  const unknown = {};
+  for (const [id, revisions] of Object.entries(await request.object(MAX_QUESTION))) {
+    if (!areTexts(revisions)) throw badRequest('the revisions of an id must be a list');
+    const missing = await collection.unknown(id, revisions);
+    if (missing.length > 0) unknown[id] = { missing };
+  }
+  answer.json(unknown);
+}
+
+function areTexts(values) {
+  return Array.isArray(values) && values.every((value) => typeof value === 'string');
+}
