@@ -239,7 +239,7 @@ export class Collection {
     this.#hashesSha256 = (await database.hashFunction(probe)) === sha256;
     const key = getPrimaryKeyOfInternalDocument(`${name}-${schema.version}`, 'collection');
     const registered = await getSingleDocument(database.internalStore, key);
-    return `${await database.storageToken}-${schema.version}-${Math.floor(registered?._meta.lwt ?? 0)}`;
+    return `${await database.storageToken}-${schema.version}-${Math.round((registered?._meta.lwt ?? 0) * 100)}`;
   }
 
   /** Another process may write without an event here. Then the end is not where it was, and `update_seq` has to differ. */
