@@ -1,0 +1,302 @@
+// What goes wrong around a feed: clear answers, no harm to the application, no growth of its memory.
+
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { statSync, writeFileSync } from 'node:fs';
+import { get } from 'node:http';
+import { connect } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { join } from 'node:path';
+import test from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { getRxStorageMemory } from 'rxdb/plugins/storage-memory';
+import { exposePlainfoldFeed } from 'plainfold-rxdb';
+import { ask, attach, books, bytes, expose, open, schema, unused } from './support/database.js';
+import { withholding } from './support/late.js';
+import { Live, counts, folders, mirror, place, plainfold, until } from './support/plainfold.js';
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc');
+
+/** An open answer, of which nothing is read yet. */
+const answerOf = (url) => new Promise((resolve) => get(url, (answer) => resolve(answer.on('error', () => {}))));
+
+/** The rest of an answer, and whether it came whole. */
+async function rest(answer) {
+  let text = '';
+  answer.setEncoding('utf8').on('data', (piece) => (text += piece));
+  if (!answer.closed) await new Promise((resolve) => answer.on('close', resolve));
+  return { text, whole: answer.complete };
+}
+
+test('a collection that closes ends its feeds in good order and is then not there', async () => {
+  const database = await open();
+  await database.books.insert({ isbn: 'a' });
+  const feed = await expose(database);
+  const answer = await answerOf(`${feed.url}/books/_changes?feed=continuous&heartbeat=60000`);
+  const read = rest(answer);
+  await once(answer, 'data');
+  await database.books.close();
+  const { text, whole } = await read;
+  assert.ok(whole);
+  assert.match(text, /\{"last_seq":"[^"]+","pending":0\}\n$/);
+  const { status, json } = await ask(feed, '/books');
+  assert.deepEqual([status, json.error], [404, 'not_found']);
+  assert.match(json.reason, /Database does not exist.*no collection books open/);
+  assert.deepEqual((await ask(feed, '/_all_dbs')).json, []);
+});
+
+test('a database that closes takes its feed with it, whoever is connected', async () => {
+  const database = await open();
+  await database.books.bulkInsert(books(2000));
+  const feed = await expose(database);
+  const paths = ['feed=continuous&heartbeat=60000', 'include_docs=true'];
+  const answers = await Promise.all(paths.map((query) => answerOf(`${feed.url}/books/_changes?${query}`)));
+  const read = Promise.all(answers.map(rest));
+  await database.close();
+  await read;
+  await assert.rejects(fetch(feed.url));
+});
+
+test('a live mirror survives a restart of the application', async () => {
+  const [storage, name, directory] = [getRxStorageMemory(), unused(), join(place(), 'mirror')];
+  const before = await open(['books'], { storage, name });
+  await before.books.insert({ isbn: 'before' });
+  const feed = await expose(before);
+  const { port } = feed;
+  const live = await Live.start(feed.url, directory);
+  await before.close();
+  const now = await open(['books'], { storage, name });
+  await expose(now, { port });
+  await now.books.insert({ isbn: 'after' });
+  await live.event((event) => event.documentId === 'after');
+  assert.equal(await live.stop(), 0);
+});
+
+test('while a schema migration is pending or under way, nothing passes for deleted', async () => {
+  const [storage, name, directory] = [getRxStorageMemory(), unused(), join(place(), 'mirror')];
+  const before = await open(['books'], { storage, name });
+  await before.books.bulkInsert(books(8));
+  const first = await expose(before);
+  const { port } = first;
+  await mirror(first.url, directory);
+  await before.close();
+  const { storage: slow, hold } = withholding(storage);
+  const migrationStrategies = { 1: (book) => book };
+  const now = await open({ books: { schema: schema({ version: 1 }), migrationStrategies, autoMigrate: false } }, { storage: slow, name });
+  const feed = await expose(now, { port });
+  const pending = await ask(feed, '/books/_changes');
+  assert.deepEqual([pending.status, pending.json.error, pending.headers.get('retry-after')], [503, 'migration', '1']);
+  const caught = hold();
+  const migrated = now.books.migratePromise();
+  const release = await caught;
+  assert.equal((await ask(feed, '/books')).status, 503);
+  const run = plainfold(['mirror', feed.url, directory]);
+  release();
+  await migrated;
+  assert.equal((await run).code, 0);
+  assert.equal(folders(directory, 'books').length, 8);
+});
+
+test('an attachment that is deleted or replaced between its row and its reading is not there', async () => {
+  const database = await open();
+  const book = await database.books.insert({ isbn: 'a' });
+  await attach(book, 'f', bytes(9));
+  const rev = book.getLatest().revision;
+  const feed = await expose(database);
+  const path = `/books/a/f?rev=${rev}`;
+  const docs = [{ id: 'a', rev }];
+  for (const change of [() => attach(book, 'f', bytes(10)), () => book.getLatest().getAttachment('f').remove(), () => book.getLatest().remove()]) {
+    await change();
+    const { status, json } = await ask(feed, path);
+    assert.deepEqual([status, json.error], [404, 'not_found']);
+    const bulk = await ask(feed, '/books/_bulk_get?attachments=true', { method: 'POST', json: { docs } });
+    assert.equal(bulk.json.results[0].docs[0].error.error, 'not_found');
+  }
+});
+
+test('a mirror of documents whose attachments change all the time is right in the end', async () => {
+  const database = await open();
+  const all = (await database.books.bulkInsert(books(30))).success;
+  const { url } = await expose(database);
+  const directory = join(place(), 'mirror');
+  const run = plainfold(['mirror', url, directory]);
+  for (let round = 0; round < 60; round += 1) {
+    for (const book of all) await attach(book, 'f', new Uint8Array(2000).fill(round));
+    await new Promise(setImmediate);
+  }
+  await run;
+  assert.equal(counts(await mirror(url, directory)).failures, 0);
+  assert.equal((await plainfold(['verify', directory, '--against', url])).code, 0);
+});
+
+test('a wrong token is refused at once, and no token is ever repeated', async () => {
+  const database = await open();
+  await database.books.insert({ isbn: 'a' });
+  const token = unused();
+  const feed = await expose(database, { token });
+  const named = feed.url.replace('//', '//plainfold@');
+  const directory = join(place(), 'mirror');
+  for (const password of [undefined, unused()]) {
+    const { code, stdout, stderr } = await plainfold(['mirror', password ? named : feed.url, directory], { password });
+    assert.equal(code, 4, stderr);
+    assert.ok(!`${stdout}${stderr}`.includes(token) && !`${stdout}${stderr}`.includes(password));
+  }
+  assert.equal((await plainfold(['mirror', named, directory], { password: token })).code, 0);
+  const status = async (authorization) => (await ask(feed, '/_all_dbs', { headers: authorization ? { authorization } : {} })).status;
+  assert.equal(await status(`Bearer ${token}`), 200);
+  for (const wrong of [undefined, `Bearer ${token}x`, 'Bearer', `Digest ${token}`, `Basic ${token}`]) assert.equal(await status(wrong), 401);
+});
+
+test('a door that others reach takes a token, and doors that cannot be are refused', async () => {
+  const database = await open();
+  const refused = (options, reason) => assert.rejects(exposePlainfoldFeed({ database, ...options }), reason);
+  await refused({ port: 0, host: '0.0.0.0' }, /give a token/);
+  await refused({ port: 0, host: '::' }, /give a token/);
+  await refused({ port: 0, token: 'short' }, /16 characters/);
+  await refused({}, /either port or socketPath/);
+  await refused({ port: 0, socketPath: '/x' }, /either port or socketPath/);
+  await refused({ port: 70000 }, /65536/);
+  await refused({ port: 0, collections: 'books' }, /list of names/);
+  await refused({ port: 0, database: {} }, /RxDatabase/);
+  const feed = await expose(database, { host: '0.0.0.0', token: unused() });
+  const [outside] = Object.values(networkInterfaces()).flat().filter((one) => one.family === 'IPv4' && !one.internal);
+  if (outside) assert.equal((await ask({ url: `http://${outside.address}:${feed.port}` }, '/')).status, 401);
+});
+
+test('without a token a web page gets no answer: not by another name, not by a form', async () => {
+  const feed = await expose(await open(), { write: true });
+  const answer = await once(get(`${feed.url}/_all_dbs`, { headers: { host: 'evil.example' } }), 'response');
+  assert.equal(answer[0].statusCode, 403);
+  const form = { method: 'POST', headers: { 'content-type': 'text/plain' }, body: '{"new_edits":false,"docs":[]}' };
+  assert.equal((await fetch(`${feed.url}/books/_bulk_docs`, form)).status, 415);
+});
+
+test('a Unix socket is for its user alone, replaces what a killed process left, and nothing else', async () => {
+  const database = await open();
+  const directory = place();
+  const socketPath = join(directory, 'feed.sock');
+  const killed = 'import { createServer } from "node:net"; createServer().listen(process.argv[1], () => process.kill(process.pid, "SIGKILL"));';
+  spawnSync(process.execPath, ['--input-type=module', '-e', killed, socketPath]);
+  assert.ok(statSync(socketPath).isSocket());
+  const feed = await expose(database, { socketPath });
+  assert.equal(statSync(socketPath).mode & 0o777, 0o600);
+  const [answer] = await once(get({ socketPath, path: '/_all_dbs' }), 'response');
+  assert.deepEqual(JSON.parse((await rest(answer)).text), ['books']);
+  await assert.rejects(exposePlainfoldFeed({ database, socketPath }), /EADDRINUSE/);
+  await feed.close();
+  const file = join(directory, 'file');
+  writeFileSync(file, 'kept');
+  await assert.rejects(exposePlainfoldFeed({ database, socketPath: file }), /EADDRINUSE/);
+});
+
+test('clients that stall cost no memory, and lose their connections', async () => {
+  const database = await open();
+  const title = 'x'.repeat(5000);
+  for (let from = 0; from < 20_000; from += 2000) await database.books.bulkInsert(books(2000, from).map((book) => ({ ...book, title })));
+  await attach(await database.books.findOne('b000000').exec(), 'f', new Uint8Array(50 << 20));
+  const feed = await expose(database, { stallTimeout: 400 });
+  const used = () => {
+    collectGarbage();
+    const { heapUsed, arrayBuffers } = process.memoryUsage();
+    return heapUsed + arrayBuffers;
+  };
+  await ask(feed, '/books/_changes?limit=1');
+  const before = used();
+  const rev = (await database.books.findOne('b000000').exec()).revision;
+  const paths = ['/books/_changes?include_docs=true', '/books/_changes?feed=continuous&include_docs=true&heartbeat=100', `/books/b000000/f?rev=${rev}`];
+  const stalled = [0, 1, 2].flatMap(() => paths).map((path) => {
+    const socket = connect(feed.port, '127.0.0.1').on('error', () => {});
+    socket.write(`GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`);
+    return socket;
+  });
+  await Promise.all(stalled.map((socket) => once(socket, 'readable')));
+  const during = used();
+  assert.ok(during - before < 30 << 20, `${(during - before) >> 20} MiB for 1 GB of answers`);
+  // Who reads nothing hears of the end only by writing.
+  await until(() => {
+    for (const socket of stalled) if (!socket.destroyed) socket.write('\r\n');
+    return stalled.every((socket) => socket.destroyed);
+  });
+  assert.equal((await ask(feed, '/books')).status, 200);
+});
+
+test('clients that go away leave nothing behind', async () => {
+  const database = await open();
+  await database.books.bulkInsert(books(3));
+  const feed = await expose(database);
+  await ask(feed, '/books');
+  const before = [database.eventBulks$.observers.length, database.books.onClose.length];
+  for (let round = 0; round < 50; round += 1) {
+    const answer = await answerOf(`${feed.url}/books/_changes?feed=continuous&heartbeat=100`);
+    await once(answer, 'data');
+    answer.destroy();
+  }
+  await database.books.insert({ isbn: 'wakes' });
+  assert.deepEqual([database.eventBulks$.observers.length, database.books.onClose.length], before);
+  assert.equal((await ask(feed, '/books')).status, 200);
+});
+
+test('a storage that fails is told by its code, and a feed that breaks off does not look whole', async () => {
+  const memory = getRxStorageMemory();
+  let failing = () => false;
+  const createStorageInstance = async (params) => {
+    const instance = await memory.createStorageInstance(params);
+    const query = instance.query.bind(instance);
+    instance.query = async (prepared) => {
+      if (failing()) throw Object.assign(new Error('disk error at "a secret title"\nmore'), { code: 'EIO' });
+      return query(prepared);
+    };
+    return instance;
+  };
+  const database = await open(['books'], { storage: { ...memory, createStorageInstance } });
+  await database.books.bulkInsert(books(2000));
+  const feed = await expose(database);
+  let calls = 0;
+  failing = () => (calls += 1) === 3;
+  const { text, whole } = await rest(await answerOf(`${feed.url}/books/_changes?include_docs=true`));
+  assert.ok(!whole && text.includes('b000000') && !text.includes('last_seq'));
+  failing = () => true;
+  const { status, json } = await ask(feed, '/books/_changes');
+  assert.deepEqual([status, json], [500, { error: 'storage_error', reason: 'GET /books/_changes: EIO' }]);
+  calls = 0;
+  failing = () => (calls += 1) === 3;
+  const directory = join(place(), 'mirror');
+  assert.equal(counts(await mirror(feed.url, directory)).failures, 0);
+  assert.equal(folders(directory, 'books').length, 2000);
+});
+
+test('a write between the comparison and the restore wins, and is reported', async () => {
+  const { storage, hold } = withholding(getRxStorageMemory());
+  const database = await open(['books'], { storage });
+  const feed = await expose(database, { write: true });
+  const held = hold();
+  const restoring = ask(feed, '/books/_bulk_docs', { method: 'POST', json: { new_edits: false, docs: [{ isbn: 'a', _rev: '1-old' }, { isbn: 'b', _rev: '1-old' }] } });
+  const release = await held;
+  await database.books.insert({ isbn: 'a', title: 'Newer' });
+  release();
+  const { json } = await restoring;
+  assert.deepEqual(json.map(({ id, error }) => [id, error]), [['a', 'conflict']]);
+  assert.equal((await database.books.findOne('a').exec()).title, 'Newer');
+});
+
+test('requests that are none are answered, and the next one too', async () => {
+  const feed = await expose(await open(), { write: true, maxRequestBytes: 1000 });
+  const post = (path, body, type = 'application/json') => fetch(feed.url + path, { method: 'POST', body, headers: { 'content-type': type } });
+  const statuses = await Promise.all([
+    post('/books/_bulk_get', '{'),
+    post('/books/_bulk_get', '[]'),
+    post('/books/_bulk_get', '{"docs":[1]}'),
+    post('/books/_all_docs', '{"keys":[1]}'),
+    post('/books/_changes', '{}'),
+    post('/books/_revs_diff', '{"a":1}'),
+    post('/books/_bulk_docs', JSON.stringify({ docs: ['x'.repeat(2000)] })),
+  ]);
+  assert.deepEqual(statuses.map((answer) => answer.status), [400, 400, 400, 400, 400, 400, 413]);
+  const socket = connect(feed.port, '127.0.0.1').on('error', () => {});
+  socket.end('nonsense\r\n\r\n');
+  await once(socket.resume(), 'close');
+  assert.equal((await ask(feed, '/')).status, 200);
+});
