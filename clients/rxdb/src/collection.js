@@ -27,6 +27,9 @@ const BATCH_DOCUMENTS = 500;
 /** How many documents are read at once before anything is known of their size. */
 const FIRST_BATCH = 50;
 
+/** The longest name of a folder in a mirror, in bytes, whatever is escaped in it. */
+const LONGEST_NAME = 200;
+
 /** The most rows of a listing by id. */
 const PAGE = 500;
 
@@ -173,6 +176,9 @@ export class Collection {
    */
   text(document, { inline, members } = {}) {
     const names = Object.keys(document._attachments ?? {});
+    const id = document[this.primaryPath];
+    // A folder cannot be named as such an id is, so it has to be found in the body.
+    if (encodeURIComponent(id.toWellFormed()).length > LONGEST_NAME) members = { _id: id, ...members };
     if (names.length === 0 && !members) return JSON.stringify(document);
     const stubs = names.map((name) => [name, this.#stub(document._attachments[name], inline?.get(name))]);
     return JSON.stringify({ ...document, _attachments: Object.fromEntries(stubs), ...members });

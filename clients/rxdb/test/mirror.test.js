@@ -40,9 +40,10 @@ test('attachments are byte-exact: binary, empty, large, and whatever they are ca
   assert.equal((await plainfold(['verify', directory, '--against', url])).code, 0);
 });
 
-test('no id leads out of the directory', async () => {
-  const database = await open();
-  const ids = ['../x', '..', '.', 'a/b', 'a//b', '%41', 'CON', '.hidden', 'trailing.', '_design/x', '_local/y', 'ünï ☃', '\\', 'x'.repeat(199)];
+test('no id leads out of the directory, nor is too long for it', async () => {
+  const long = schema({ properties: { isbn: { type: 'string', maxLength: 500 } } });
+  const database = await open({ books: { schema: long } });
+  const ids = ['../x', '..', '.', 'a/b', 'a//b', '%41', 'CON', '.hidden', 'trailing.', '_design/x', '_local/y', 'ünï ☃', '\\', 'x'.repeat(199), 'y'.repeat(500)];
   await database.books.bulkInsert(ids.map((isbn) => ({ isbn })));
   await attach(await database.books.findOne('_design/x').exec(), 'f', bytes(9));
   await attach(await database.books.findOne('..').exec(), 'f', bytes(9));

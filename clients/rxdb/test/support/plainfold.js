@@ -62,9 +62,15 @@ export class Live {
   #heard = () => {};
   stderr = '';
 
-  static async start(url, directory, ...more) {
+  static async open(url, directory, ...more) {
     const live = new Live();
     await live.#start(url, directory, more);
+    return live;
+  }
+
+  /** The same for a test, stopped after it. */
+  static async start(...args) {
+    const live = await Live.open(...args);
     after(() => live.stop());
     return live;
   }
