@@ -29,6 +29,7 @@ mod restore;
 mod revisions;
 mod roundtrip;
 mod rxdb;
+mod rxdb_client;
 mod systemd;
 mod trash;
 mod verify;

@@ -26,12 +26,20 @@ const { books } = await database.addCollections({ books: { schema }, members: { 
 
 if (!process.argv.includes('--empty')) {
   const book = await books.insert({ id: 'book-1', title: 'Tides of the northern coast', shelf: 'A3' });
-  await book.putAttachment({ id: 'cover.bin', type: 'application/octet-stream', data: new Blob([Uint8Array.of(0, 128, 255)]) });
+  await book.putAttachment({
+    id: 'cover.bin',
+    type: 'application/octet-stream',
+    data: new Blob([Uint8Array.of(0, 128, 255)]),
+  });
   await books.insert({ id: 'book-2', title: 'Bread', shelf: 'B1' });
   await database.members.insert({ id: 'book-1', title: 'A member with the id of a book' });
 }
 
-const feed = await exposePlainfoldFeed({ database, port: Number(process.env.PORT ?? 5990), write: process.argv.includes('--write') });
+const feed = await exposePlainfoldFeed({
+  database,
+  port: Number(process.env.PORT ?? 5990),
+  write: process.argv.includes('--write'),
+});
 console.log(`plainfold mirror ${feed.url} ./backup`);
 
 for await (const title of createInterface({ input: process.stdin })) {

@@ -104,14 +104,23 @@ export class Collection {
 
   /** The place that `since` names. */
   async place(since) {
-    const beginning = { checkpoint: undefined, at: Date.now(), process: this.#writes.process, writes: this.#writes.count };
+    const beginning = {
+      checkpoint: undefined,
+      at: Date.now(),
+      process: this.#writes.process,
+      writes: this.#writes.count,
+    };
     if (since === undefined || since === '0' || since === '') return beginning;
     if (since === 'now') return { ...beginning, checkpoint: { id: '', lwt: now() } };
     const place = fromSeq(await this.#dataSet(), since);
     const { minimumDeletedTime } = { ...DEFAULT_CLEANUP_POLICY, ...this.#collection.database.cleanupPolicy };
     if (!place || Date.now() - place.at > minimumDeletedTime) {
       // RxDB's cleanup removes deleted documents after that time, and then nothing tells of them.
-      throw new Refusal(400, 'bad_request', 'Malformed sequence supplied in \'since\' parameter: it is of another data set, or so old that deletions after it may have been cleaned up');
+      throw new Refusal(
+        400,
+        'bad_request',
+        "Malformed sequence supplied in 'since' parameter: it is of another data set, or so old that deletions after it may have been cleaned up",
+      );
     }
     return place;
   }

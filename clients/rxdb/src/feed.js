@@ -30,9 +30,11 @@ const MAX_CONNECTIONS = 256;
 export async function exposePlainfoldFeed(options) {
   const { database, host = '127.0.0.1', ...rest } = options;
   const settings = { host, stallTimeout: STALL_TIMEOUT, maxRequestBytes: MAX_REQUEST_BYTES, write: false, ...rest };
-  if (typeof database?.requestIdlePromise !== 'function') throw new TypeError('exposePlainfoldFeed: database must be an RxDatabase');
+  if (typeof database?.requestIdlePromise !== 'function')
+    throw new TypeError('exposePlainfoldFeed: database must be an RxDatabase');
   const { collections } = settings;
-  if (collections !== undefined && !Array.isArray(collections)) throw new TypeError('exposePlainfoldFeed: collections must be a list of names');
+  if (collections !== undefined && !Array.isArray(collections))
+    throw new TypeError('exposePlainfoldFeed: collections must be a list of names');
   checkDoor(settings);
   const feed = new Feed(database, settings);
   await feed.listen();
@@ -104,7 +106,12 @@ class Feed {
         answer.breakOff();
         return;
       }
-      const { status, error: word, message, headers } = unexpected(error, `${incoming.method} ${incoming.url.split('?', 1)[0]}`);
+      const {
+        status,
+        error: word,
+        message,
+        headers,
+      } = unexpected(error, `${incoming.method} ${incoming.url.split('?', 1)[0]}`);
       answer.json({ error: word, reason: message }, status, headers);
     }
   }
@@ -143,16 +150,22 @@ class Feed {
           return this.#write(collection, request, answer);
       }
     }
-    if (method !== 'GET') throw new Refusal(405, 'method_not_allowed', `${method} is not served here`, { allow: 'GET' });
+    if (method !== 'GET')
+      throw new Refusal(405, 'method_not_allowed', `${method} is not served here`, { allow: 'GET' });
     // CouchDB writes the slash in these ids as it is.
-    const parts = endpoint === '_design' || endpoint === '_local' ? [`${endpoint}/${more[0]}`, ...more.slice(1)] : [endpoint, ...more];
+    const parts =
+      endpoint === '_design' || endpoint === '_local'
+        ? [`${endpoint}/${more[0]}`, ...more.slice(1)]
+        : [endpoint, ...more];
     if (parts.length !== 2) throw missing(`GET /${request.path.join('/')} is not served`);
     return routes.attachment(collection, request, answer, ...parts);
   }
 
   #names() {
     const { collections } = this.#settings;
-    return Object.keys(this.#database.collections).filter((name) => collections?.includes(name) ?? true).sort();
+    return Object.keys(this.#database.collections)
+      .filter((name) => collections?.includes(name) ?? true)
+      .sort();
   }
 
   #collection(name) {
@@ -161,7 +174,12 @@ class Feed {
     if (known && known.rx === own && !known.closed) return known;
     known?.close();
     this.#known.delete(name);
-    if (!own) throw new Refusal(404, 'not_found', `Database does not exist: the application has no collection ${name} open, or does not expose it`);
+    if (!own)
+      throw new Refusal(
+        404,
+        'not_found',
+        `Database does not exist: the application has no collection ${name} open, or does not expose it`,
+      );
     const collection = new Collection(own);
     this.#known.set(name, collection);
     return collection;
@@ -169,20 +187,35 @@ class Feed {
 
   #ensureWritable() {
     if (!this.#settings.write) {
-      throw new Refusal(405, 'method_not_allowed', 'this feed is read-only: to restore into the application, expose it with { write: true }', { allow: 'GET' });
+      throw new Refusal(
+        405,
+        'method_not_allowed',
+        'this feed is read-only: to restore into the application, expose it with { write: true }',
+        { allow: 'GET' },
+      );
     }
   }
 
   #create(name) {
     this.#ensureWritable();
-    if (this.#names().includes(name)) throw new Refusal(412, 'file_exists', 'The database could not be created, the file already exists.');
-    throw new Refusal(400, 'illegal_database_name', `the application has no collection ${name} open, or does not expose it: only the application can add one, with its schema`);
+    if (this.#names().includes(name))
+      throw new Refusal(412, 'file_exists', 'The database could not be created, the file already exists.');
+    throw new Refusal(
+      400,
+      'illegal_database_name',
+      `the application has no collection ${name} open, or does not expose it: only the application can add one, with its schema`,
+    );
   }
 
   async #secure(request, answer) {
     this.#ensureWritable();
     const security = await request.object(this.#settings.maxRequestBytes);
-    if (Object.keys(security).length > 0) throw new Refusal(400, 'bad_request', 'RxDB has no security objects: who may read a collection is the application\'s affair');
+    if (Object.keys(security).length > 0)
+      throw new Refusal(
+        400,
+        'bad_request',
+        "RxDB has no security objects: who may read a collection is the application's affair",
+      );
     answer.json({ ok: true });
   }
 

@@ -17,10 +17,16 @@ export function checkDoor({ port, host, socketPath, token }) {
     throw new TypeError(`exposePlainfoldFeed: ${reason}`);
   };
   if ((port === undefined) === (socketPath === undefined)) wrong('give either port or socketPath');
-  if (port !== undefined && !(Number.isInteger(port) && port >= 0 && port < 65536)) wrong('port must be a whole number below 65536; 0 is any free one');
-  if (socketPath !== undefined && (typeof socketPath !== 'string' || socketPath === '')) wrong('socketPath must be a path');
-  if (token !== undefined && (typeof token !== 'string' || token.length < SHORTEST_TOKEN)) wrong(`token must be a text of at least ${SHORTEST_TOKEN} characters`);
-  if (port !== undefined && !isLoopback(host) && token === undefined) wrong(`whoever reaches ${host} could read everything: give a token, or leave host out to listen on this machine only`);
+  if (port !== undefined && !(Number.isInteger(port) && port >= 0 && port < 65536))
+    wrong('port must be a whole number below 65536; 0 is any free one');
+  if (socketPath !== undefined && (typeof socketPath !== 'string' || socketPath === ''))
+    wrong('socketPath must be a path');
+  if (token !== undefined && (typeof token !== 'string' || token.length < SHORTEST_TOKEN))
+    wrong(`token must be a text of at least ${SHORTEST_TOKEN} characters`);
+  if (port !== undefined && !isLoopback(host) && token === undefined)
+    wrong(
+      `whoever reaches ${host} could read everything: give a token, or leave host out to listen on this machine only`,
+    );
 }
 
 /** A function that refuses requests which do not show the token, where there is one. */
@@ -29,7 +35,7 @@ export function guard({ token, socketPath }) {
     return (request) => {
       // A web page may have its own name resolve to this machine. Then it asks with that name.
       if (socketPath === undefined && !isLoopback(hostOf(request.header('host')))) {
-        throw new Refusal(403, 'forbidden', 'without a token only requests to this machine\'s own name are answered');
+        throw new Refusal(403, 'forbidden', "without a token only requests to this machine's own name are answered");
       }
     };
   }
@@ -44,7 +50,10 @@ export function guard({ token, socketPath }) {
 }
 
 function hostOf(header = '') {
-  return header.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1').toLowerCase();
+  return header
+    .replace(/:\d+$/, '')
+    .replace(/^\[(.*)\]$/, '$1')
+    .toLowerCase();
 }
 
 function shown(header = '') {

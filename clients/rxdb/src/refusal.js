@@ -17,6 +17,8 @@ export const missing = (reason) => new Refusal(404, 'not_found', reason);
 /** What becomes of an error that nobody expected. RxDB's longer texts hold documents, so only its code is repeated. */
 export function unexpected(error, doing) {
   if (error instanceof Refusal) return error;
-  const said = String(error?.code ?? error?.message ?? error).split('\n', 1)[0].slice(0, 200);
+  const said = String(error?.code ?? error?.message ?? error)
+    .split('\n', 1)[0]
+    .slice(0, 200);
   return new Refusal(500, 'storage_error', `${doing}: ${said}`);
 }

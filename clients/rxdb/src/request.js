@@ -74,7 +74,8 @@ export class Request {
     } catch {
       throw badRequest('invalid UTF-8 JSON');
     }
-    if (value === null || typeof value !== 'object' || Array.isArray(value)) throw badRequest('Request body must be a JSON object');
+    if (value === null || typeof value !== 'object' || Array.isArray(value))
+      throw badRequest('Request body must be a JSON object');
     return value;
   }
 }

@@ -19,7 +19,8 @@ export class Restore {
 
   /** Writes the documents of a `_bulk_docs`. Gives those that were not written, with the reasons. */
   async write({ docs, new_edits: newEdits }) {
-    if (newEdits !== false) throw badRequest('only new_edits=false is served: documents with the revisions that they have');
+    if (newEdits !== false)
+      throw badRequest('only new_edits=false is served: documents with the revisions that they have');
     if (!Array.isArray(docs)) throw badRequest('docs must be a list of documents');
     const { rx } = this.#collection;
     const unwritten = [];
@@ -63,7 +64,8 @@ export class Restore {
     for (const body of docs) {
       const { _id, _rev: rev, _deleted, _revisions } = body ?? {};
       const id = body?.[this.#collection.primaryPath] ?? _id;
-      if (typeof id !== 'string' || (_id !== undefined && _id !== id)) throw badRequest(`a document's id must be in ${this.#collection.primaryPath}, the collection's primary key`);
+      if (typeof id !== 'string' || (_id !== undefined && _id !== id))
+        throw badRequest(`a document's id must be in ${this.#collection.primaryPath}, the collection's primary key`);
       if (!/^\d+-./.test(rev ?? '')) throw badRequest(`document ${id} has no revision`);
       const [, parent] = _revisions?.ids ?? [];
       const replaces = parent === undefined ? [] : [`${_revisions.start - 1}-${parent}`];
@@ -82,7 +84,14 @@ export class Restore {
     // A tombstone may come without the rest, which the schema may require.
     const rest = deleted && bare ? previous : members;
     const attachments = deleted ? {} : await this.#attachments(_attachments ?? {});
-    const document = { ...rest, [primaryPath]: id, _deleted: deleted, _attachments: attachments, _meta: { lwt: 1 }, _rev: rev };
+    const document = {
+      ...rest,
+      [primaryPath]: id,
+      _deleted: deleted,
+      _attachments: attachments,
+      _meta: { lwt: 1 },
+      _rev: rev,
+    };
     this.#check(document);
     return document;
   }
@@ -111,7 +120,11 @@ export class Restore {
       try {
         validators.set(schema, getValidator(schema.jsonSchema));
       } catch (error) {
-        throw new Refusal(500, 'schema', `RxDB's ajv plugin cannot read the schema of ${name} (${error.message}): give the database a storage that validates`);
+        throw new Refusal(
+          500,
+          'schema',
+          `RxDB's ajv plugin cannot read the schema of ${name} (${error.message}): give the database a storage that validates`,
+        );
       }
     }
     const errors = validators.get(schema)(document);

@@ -27,12 +27,14 @@ export async function changes(collection, request, answer) {
   if (request.method === 'POST') return changesOf(collection, request, answer, withBodies);
   if (request.text('filter') !== undefined) throw badRequest('filters are not served');
   const feed = request.text('feed') ?? 'normal';
-  if (feed !== 'normal' && feed !== 'continuous') throw badRequest(`feed=${feed.slice(0, 20)} is not served: ask for normal or continuous`);
+  if (feed !== 'normal' && feed !== 'continuous')
+    throw badRequest(`feed=${feed.slice(0, 20)} is not served: ask for normal or continuous`);
   const place = await collection.place(request.text('since'));
   const limit = request.number('limit', Infinity);
   const follow = feed === 'continuous';
   const beats = request.text('heartbeat') !== undefined;
-  const asked = beats && request.text('heartbeat') !== 'true' ? request.number('heartbeat') : request.number('timeout', PAUSE);
+  const asked =
+    beats && request.text('heartbeat') !== 'true' ? request.number('heartbeat') : request.number('timeout', PAUSE);
   const pause = Math.max(asked, SHORTEST_PAUSE);
   let [last, count, open] = [undefined, 0, false];
   for await (const { documents, texts, seq } of collection.changes(place, { follow, pause, most: limit })) {
@@ -96,7 +98,8 @@ function listed(collection, document, withBodies) {
 /** `POST /db/_bulk_get`, a document at a time. */
 export async function bulkGet(collection, request, answer) {
   const { docs } = await request.object(MAX_QUESTION);
-  if (!Array.isArray(docs) || !areTexts(docs.map((one) => one?.id))) throw badRequest('docs must be a list of ids with revisions');
+  if (!Array.isArray(docs) || !areTexts(docs.map((one) => one?.id)))
+    throw badRequest('docs must be a list of ids with revisions');
   answer.begin();
   await answer.write('{"results":[\n');
   for (const [index, { id, rev }] of docs.entries()) {
@@ -133,7 +136,8 @@ export async function attachment(collection, request, answer, id, name) {
   const contentType = /^[\x20-\x7e]+$/.test(type ?? '') ? type : 'application/octet-stream';
   answer.begin({ 'content-type': contentType, 'content-length': blob.size });
   // A blob's own stream gives what is in memory as one piece.
-  for (let at = 0; at < blob.size; at += PIECE) await answer.write(Buffer.from(await blob.slice(at, at + PIECE).arrayBuffer()));
+  for (let at = 0; at < blob.size; at += PIECE)
+    await answer.write(Buffer.from(await blob.slice(at, at + PIECE).arrayBuffer()));
   answer.end();
 }
 

@@ -14,7 +14,10 @@ const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
 
 /** The example, with the URL that it prints. */
 async function run(...args) {
-  const child = spawn(process.execPath, [app, ...args], { env: { ...process.env, PORT: '0' }, stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, [app, ...args], {
+    env: { ...process.env, PORT: '0' },
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
   after(() => child.kill());
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const next = async () => (await lines.next()).value;

@@ -35,7 +35,8 @@ async function open(names = ['books'], storage = getRxStorageMemory()) {
   return database;
 }
 
-const attach = async (document, id, data) => document.getLatest().putAttachment({ id, type: 'x/y', data: new Blob([data]) });
+const attach = async (document, id, data) =>
+  document.getLatest().putAttachment({ id, type: 'x/y', data: new Blob([data]) });
 
 async function backUp(database, options = {}) {
   const directory = place();
@@ -63,27 +64,37 @@ const faults = {
     const [theirs, ours] = [await backUp(database), await mirrored(database)];
     const copies = folders(theirs).filter((name) => existsSync(join(theirs, name, 'document.json')));
     const kept = ['books', 'members'].map((name) => title(ours, name, 'same'));
-    return [`${copies.length} document is left: ${title(theirs, 'same')}`, `${kept.length} documents: ${kept.join(', ')}`];
+    return [
+      `${copies.length} document is left: ${title(theirs, 'same')}`,
+      `${kept.length} documents: ${kept.join(', ')}`,
+    ];
   },
-  'A document\'s id is `../escaped`': async () => {
+  "A document's id is `../escaped`": async () => {
     const database = await open();
     await database.books.insert({ isbn: '../escaped' });
     const [theirs, ours] = [await backUp(database), await mirrored(database)];
     const outside = (directory) => folders(directory, '..').filter((name) => name !== basename(directory));
-    return [`written outside the directory: ../${outside(theirs)}`, `${outside(ours).length} folders outside; inside, ${folders(ours, 'books')}`];
+    return [
+      `written outside the directory: ../${outside(theirs)}`,
+      `${outside(ours).length} folders outside; inside, ${folders(ours, 'books')}`,
+    ];
   },
   'An attachment holds the 256 bytes 0 to 255': async () => {
     const database = await open();
     const data = Uint8Array.from({ length: 256 }, (_, index) => index);
     await attach(await database.books.insert({ isbn: 'a' }), 'f', data);
-    const files = [join(await backUp(database), 'a'), join(await mirrored(database), 'books/a')].map((folder) => readFileSync(join(folder, 'attachments/f')));
+    const files = [join(await backUp(database), 'a'), join(await mirrored(database), 'books/a')].map((folder) =>
+      readFileSync(join(folder, 'attachments/f')),
+    );
     return files.map((file) => `${file.length} bytes, ${sha256(file) === sha256(data) ? 'the same' : 'others'}`);
   },
   'An attachment begins with a byte order mark': async () => {
     const database = await open();
     const data = Buffer.from('\ufefftext');
     await attach(await database.books.insert({ isbn: 'a' }), 'f', data);
-    const files = [join(await backUp(database), 'a'), join(await mirrored(database), 'books/a')].map((folder) => readFileSync(join(folder, 'attachments/f')));
+    const files = [join(await backUp(database), 'a'), join(await mirrored(database), 'books/a')].map((folder) =>
+      readFileSync(join(folder, 'attachments/f')),
+    );
     return files.map((file) => `${file.length} of ${data.length} bytes`);
   },
   'Somebody reads while a document of 8 MB is rewritten': async () => {
@@ -110,7 +121,10 @@ const faults = {
     const ours = place();
     await mirror(feed.url, ours);
     await book.incrementalPatch({ title: 'y'.repeat(8 << 20) });
-    const missed = [await watched(join(directory, 'a/document.json'), () => state.persistOnce()), await watched(join(ours, 'books/a/document.json'), () => mirror(feed.url, ours))];
+    const missed = [
+      await watched(join(directory, 'a/document.json'), () => state.persistOnce()),
+      await watched(join(ours, 'books/a/document.json'), () => mirror(feed.url, ours)),
+    ];
     return missed.map((times) => (times > 0 ? 'it is missing, or half of it is there' : 'it is always whole'));
   },
   'Only the collection `members` is asked for': async () => {
@@ -120,7 +134,10 @@ const faults = {
     const theirs = await backUp(database, { collections: ['members'] });
     const ours = await mirrored(database, { collections: ['members'] });
     const kept = ['b', 'm'].filter((id) => existsSync(join(theirs, id, 'document.json')));
-    return [`documents of ${kept.length} collections`, `documents of ${folders(ours).filter((name) => !name.startsWith('.')).length} collection`];
+    return [
+      `documents of ${kept.length} collections`,
+      `documents of ${folders(ours).filter((name) => !name.startsWith('.')).length} collection`,
+    ];
   },
   'One read or write fails once': async () => {
     const outcomes = [];
@@ -148,9 +165,17 @@ const faults = {
     await database.books.insert({ isbn: 'b' });
     const directory = place();
     const state = database.backup({ live: false, directory, attachments: true });
-    const failed = await state.persistRunning.then(() => '', (error) => error.code);
+    const failed = await state.persistRunning.then(
+      () => '',
+      (error) => error.code,
+    );
     const ours = await mirrored(database);
-    return [`it fails (${failed}), and the backup ends there`, `a file ${folders(ours, 'books').map((id) => join(id, 'attachments', 'plans%2Fground.png')).find((file) => existsSync(join(ours, 'books', file)))}`];
+    return [
+      `it fails (${failed}), and the backup ends there`,
+      `a file ${folders(ours, 'books')
+        .map((id) => join(id, 'attachments', 'plans%2Fground.png'))
+        .find((file) => existsSync(join(ours, 'books', file)))}`,
+    ];
   },
   'A document is deleted, and cleaned up before the next backup': async () => {
     const database = await open();
@@ -162,12 +187,16 @@ const faults = {
     await database.books.cleanup(0);
     await database.backup({ live: false, directory }).awaitInitialBackup();
     await mirror(feed.url, ours);
-    const kept = [join(directory, 'a'), join(ours, 'books/a')].map((folder) => existsSync(join(folder, 'document.json')));
+    const kept = [join(directory, 'a'), join(ours, 'books/a')].map((folder) =>
+      existsSync(join(folder, 'document.json')),
+    );
     return kept.map((is) => (is ? 'it stays in the backup' : 'it is gone'));
   },
   'It is to be put back': async () => {
     const database = await open();
-    const { success: [book] } = await database.books.bulkInsert([{ isbn: 'a' }, { isbn: 'b' }]);
+    const {
+      success: [book],
+    } = await database.books.bulkInsert([{ isbn: 'a' }, { isbn: 'b' }]);
     await attach(book, 'f', Uint8Array.of(0, 255));
     const state = database.backup({ live: false, directory: place() });
     const names = ['import', 'restore', 'importJSON', 'load'].filter((name) => typeof state[name] === 'function');
@@ -176,7 +205,10 @@ const faults = {
     const feed = await exposePlainfoldFeed({ database: target, port: 0, write: true });
     await plainfold(['restore', ours, feed.url]);
     const equal = (await plainfold(['verify', ours, '--against', feed.url])).code === 0;
-    return [names.length === 0 ? 'it cannot' : names.join(), `${await target.books.count().exec()} documents, proven ${equal ? 'equal' : 'different'}`];
+    return [
+      names.length === 0 ? 'it cannot' : names.join(),
+      `${await target.books.count().exec()} documents, proven ${equal ? 'equal' : 'different'}`,
+    ];
   },
 };
 
@@ -188,7 +220,10 @@ async function followPlugin(database) {
   await attach(await database.books.insert({ isbn: 'a' }), 'f', 'x');
   const [error] = await rejected;
   await database.books.insert({ isbn: 'later' });
-  const stopped = await state.persistOnce().then(() => false, () => !existsSync(join(directory, 'later/document.json')));
+  const stopped = await state.persistOnce().then(
+    () => false,
+    () => !existsSync(join(directory, 'later/document.json')),
+  );
   return `${stopped ? 'it stops for good' : 'it goes on'}; an unhandled rejection (${error.message}) ends the application`;
 }
 
@@ -205,6 +240,8 @@ async function followPlainfold(database) {
 
 const rows = [];
 for (const [fault, show] of Object.entries(faults)) rows.push([fault, ...(await show())]);
-const table = [['What happens', 'RxDB\'s backup plugin 17.6.0', 'Plainfold'], ['---', '---', '---'], ...rows];
-console.log(process.argv.includes('--json') ? JSON.stringify(rows) : table.map((row) => `| ${row.join(' | ')} |`).join('\n'));
+const table = [['What happens', "RxDB's backup plugin 17.6.0", 'Plainfold'], ['---', '---', '---'], ...rows];
+console.log(
+  process.argv.includes('--json') ? JSON.stringify(rows) : table.map((row) => `| ${row.join(' | ')} |`).join('\n'),
+);
 process.exit(0);

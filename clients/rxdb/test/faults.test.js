@@ -6,8 +6,10 @@ import { readFileSync } from 'node:fs';
 import test from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-test('every fault of the plugin is as the README says, and none of them is Plainfold\'s', async () => {
-  const child = spawn(process.execPath, [fileURLToPath(new URL('./faults.mjs', import.meta.url))], { stdio: ['ignore', 'pipe', 'inherit'] });
+test("every fault of the plugin is as the README says, and none of them is Plainfold's", async () => {
+  const child = spawn(process.execPath, [fileURLToPath(new URL('./faults.mjs', import.meta.url))], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   let table = '';
   child.stdout.setEncoding('utf8').on('data', (text) => (table += text));
   assert.equal(await new Promise((resolve) => child.on('close', resolve)), 0);

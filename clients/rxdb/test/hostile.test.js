@@ -85,7 +85,10 @@ test('while a schema migration is pending or under way, nothing passes for delet
   await before.close();
   const { storage: slow, hold } = withholding(storage);
   const migrationStrategies = { 1: (book) => book };
-  const now = await open({ books: { schema: schema({ version: 1 }), migrationStrategies, autoMigrate: false } }, { storage: slow, name });
+  const now = await open(
+    { books: { schema: schema({ version: 1 }), migrationStrategies, autoMigrate: false } },
+    { storage: slow, name },
+  );
   const feed = await expose(now, { port });
   const pending = await ask(feed, '/books/_changes');
   assert.deepEqual([pending.status, pending.json.error, pending.headers.get('retry-after')], [503, 'migration', '1']);
@@ -108,7 +111,11 @@ test('an attachment that is deleted or replaced between its row and its reading 
   const feed = await expose(database);
   const path = `/books/a/f?rev=${rev}`;
   const docs = [{ id: 'a', rev }];
-  for (const change of [() => attach(book, 'f', bytes(10)), () => book.getLatest().getAttachment('f').remove(), () => book.getLatest().remove()]) {
+  for (const change of [
+    () => attach(book, 'f', bytes(10)),
+    () => book.getLatest().getAttachment('f').remove(),
+    () => book.getLatest().remove(),
+  ]) {
     await change();
     const { status, json } = await ask(feed, path);
     assert.deepEqual([status, json.error], [404, 'not_found']);
@@ -145,9 +152,11 @@ test('a wrong token is refused at once, and no token is ever repeated', async ()
     assert.ok(!`${stdout}${stderr}`.includes(token) && !`${stdout}${stderr}`.includes(password));
   }
   assert.equal((await plainfold(['mirror', named, directory], { password: token })).code, 0);
-  const status = async (authorization) => (await ask(feed, '/_all_dbs', { headers: authorization ? { authorization } : {} })).status;
+  const status = async (authorization) =>
+    (await ask(feed, '/_all_dbs', { headers: authorization ? { authorization } : {} })).status;
   assert.equal(await status(`Bearer ${token}`), 200);
-  for (const wrong of [undefined, `Bearer ${token}x`, 'Bearer', `Digest ${token}`, `Basic ${token}`]) assert.equal(await status(wrong), 401);
+  for (const wrong of [undefined, `Bearer ${token}x`, 'Bearer', `Digest ${token}`, `Basic ${token}`])
+    assert.equal(await status(wrong), 401);
 });
 
 test('a door that others reach takes a token, and doors that cannot be are refused', async () => {
@@ -162,7 +171,9 @@ test('a door that others reach takes a token, and doors that cannot be are refus
   await refused({ port: 0, collections: 'books' }, /list of names/);
   await refused({ port: 0, database: {} }, /RxDatabase/);
   const feed = await expose(database, { host: '0.0.0.0', token: unused() });
-  const [outside] = Object.values(networkInterfaces()).flat().filter((one) => one.family === 'IPv4' && !one.internal);
+  const [outside] = Object.values(networkInterfaces())
+    .flat()
+    .filter((one) => one.family === 'IPv4' && !one.internal);
   if (outside) assert.equal((await ask({ url: `http://${outside.address}:${feed.port}` }, '/')).status, 401);
 });
 
@@ -178,7 +189,8 @@ test('a Unix socket is for its user alone, replaces what a killed process left, 
   const database = await open();
   const directory = place();
   const socketPath = join(directory, 'feed.sock');
-  const killed = 'import { createServer } from "node:net"; createServer().listen(process.argv[1], () => process.kill(process.pid, "SIGKILL"));';
+  const killed =
+    'import { createServer } from "node:net"; createServer().listen(process.argv[1], () => process.kill(process.pid, "SIGKILL"));';
   spawnSync(process.execPath, ['--input-type=module', '-e', killed, socketPath]);
   assert.ok(statSync(socketPath).isSocket());
   const feed = await expose(database, { socketPath });
@@ -195,7 +207,8 @@ test('a Unix socket is for its user alone, replaces what a killed process left, 
 test('clients that stall cost no memory, and lose their connections', async () => {
   const database = await open();
   const title = 'x'.repeat(5000);
-  for (let from = 0; from < 20_000; from += 2000) await database.books.bulkInsert(books(2000, from).map((book) => ({ ...book, title })));
+  for (let from = 0; from < 20_000; from += 2000)
+    await database.books.bulkInsert(books(2000, from).map((book) => ({ ...book, title })));
   await attach(await database.books.findOne('b000000').exec(), 'f', new Uint8Array(50 << 20));
   const feed = await expose(database, { stallTimeout: 400 });
   const used = () => {
@@ -206,12 +219,18 @@ test('clients that stall cost no memory, and lose their connections', async () =
   await ask(feed, '/books/_changes?limit=1');
   const before = used();
   const rev = (await database.books.findOne('b000000').exec()).revision;
-  const paths = ['/books/_changes?include_docs=true', '/books/_changes?feed=continuous&include_docs=true&heartbeat=100', `/books/b000000/f?rev=${rev}`];
-  const stalled = [0, 1, 2].flatMap(() => paths).map((path) => {
-    const socket = connect(feed.port, '127.0.0.1').on('error', () => {});
-    socket.write(`GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`);
-    return socket;
-  });
+  const paths = [
+    '/books/_changes?include_docs=true',
+    '/books/_changes?feed=continuous&include_docs=true&heartbeat=100',
+    `/books/b000000/f?rev=${rev}`,
+  ];
+  const stalled = [0, 1, 2]
+    .flatMap(() => paths)
+    .map((path) => {
+      const socket = connect(feed.port, '127.0.0.1').on('error', () => {});
+      socket.write(`GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`);
+      return socket;
+    });
   await Promise.all(stalled.map((socket) => once(socket, 'readable')));
   const during = used();
   assert.ok(during - before < 30 << 20, `${(during - before) >> 20} MiB for 1 GB of answers`);
@@ -273,18 +292,31 @@ test('a write between the comparison and the restore wins, and is reported', asy
   const database = await open(['books'], { storage });
   const feed = await expose(database, { write: true });
   const held = hold();
-  const restoring = ask(feed, '/books/_bulk_docs', { method: 'POST', json: { new_edits: false, docs: [{ isbn: 'a', _rev: '1-old' }, { isbn: 'b', _rev: '1-old' }] } });
+  const restoring = ask(feed, '/books/_bulk_docs', {
+    method: 'POST',
+    json: {
+      new_edits: false,
+      docs: [
+        { isbn: 'a', _rev: '1-old' },
+        { isbn: 'b', _rev: '1-old' },
+      ],
+    },
+  });
   const release = await held;
   await database.books.insert({ isbn: 'a', title: 'Newer' });
   release();
   const { json } = await restoring;
-  assert.deepEqual(json.map(({ id, error }) => [id, error]), [['a', 'conflict']]);
+  assert.deepEqual(
+    json.map(({ id, error }) => [id, error]),
+    [['a', 'conflict']],
+  );
   assert.equal((await database.books.findOne('a').exec()).title, 'Newer');
 });
 
 test('requests that are none are answered, and the next one too', async () => {
   const feed = await expose(await open(), { write: true, maxRequestBytes: 1000 });
-  const post = (path, body, type = 'application/json') => fetch(feed.url + path, { method: 'POST', body, headers: { 'content-type': type } });
+  const post = (path, body, type = 'application/json') =>
+    fetch(feed.url + path, { method: 'POST', body, headers: { 'content-type': type } });
   const statuses = await Promise.all([
     post('/books/_bulk_get', '{'),
     post('/books/_bulk_get', '[]'),
@@ -294,7 +326,10 @@ test('requests that are none are answered, and the next one too', async () => {
     post('/books/_revs_diff', '{"a":1}'),
     post('/books/_bulk_docs', JSON.stringify({ docs: ['x'.repeat(2000)] })),
   ]);
-  assert.deepEqual(statuses.map((answer) => answer.status), [400, 400, 400, 400, 400, 400, 413]);
+  assert.deepEqual(
+    statuses.map((answer) => answer.status),
+    [400, 400, 400, 400, 400, 400, 413],
+  );
   const socket = connect(feed.port, '127.0.0.1').on('error', () => {});
   socket.end('nonsense\r\n\r\n');
   await once(socket.resume(), 'close');

@@ -28,13 +28,16 @@ async function overtaken() {
   return { database, feed, finish };
 }
 
-test('RxDB\'s own checkpoint misses a write that was overtaken, and the feed does not', async () => {
+test("RxDB's own checkpoint misses a write that was overtaken, and the feed does not", async () => {
   const { database, feed, finish } = await overtaken();
   const storage = database.books.storageInstance;
   const changes = async (since) => (await ask(feed, `/books/_changes?since=${since}`)).json;
   const { checkpoint } = await getChangedDocumentsSince(storage, 10);
   const before = await changes('0');
-  assert.deepEqual(before.results.map((row) => row.id), ['early']);
+  assert.deepEqual(
+    before.results.map((row) => row.id),
+    ['early'],
+  );
   await finish();
   assert.deepEqual((await getChangedDocumentsSince(storage, 10, checkpoint)).documents, []);
   const after = await changes(before.last_seq);

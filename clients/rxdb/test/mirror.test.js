@@ -18,19 +18,38 @@ test('every collection becomes a folder of its own, and a document is what the b
   await (await database.books.findOne('b000007').exec()).incrementalPatch({ title: 'Revised' });
   const [directory, backup] = [join(place(), 'mirror'), place()];
   await mirror((await expose(database)).url, directory);
-  assert.deepEqual(folders(directory).filter((name) => !name.startsWith('.')), ['books', 'members']);
+  assert.deepEqual(
+    folders(directory).filter((name) => !name.startsWith('.')),
+    ['books', 'members'],
+  );
   assert.equal(folders(directory, 'books').length, 121);
-  assert.deepEqual([body(directory, 'books', 'same').title, body(directory, 'members', 'same').title], ['A book', 'A member']);
+  assert.deepEqual(
+    [body(directory, 'books', 'same').title, body(directory, 'members', 'same').title],
+    ['A book', 'A member'],
+  );
   await database.backup({ live: false, directory: backup, batchSize: 1000 }).awaitInitialBackup();
   for (const id of ['b000000', 'b000007', 'b000119']) assert.equal(text(directory, 'books', id), text(backup, id));
-  assert.deepEqual(Object.keys(body(directory, 'books', 'same')), ['isbn', 'title', '_deleted', '_attachments', '_meta', '_rev']);
+  assert.deepEqual(Object.keys(body(directory, 'books', 'same')), [
+    'isbn',
+    'title',
+    '_deleted',
+    '_attachments',
+    '_meta',
+    '_rev',
+  ]);
 });
 
 test('attachments are byte-exact: binary, empty, large, and whatever they are called', async () => {
   const database = await open();
   const book = await database.books.insert({ isbn: 'a' });
   const large = new Uint8Array(5 << 20).map((_, index) => index * 31);
-  const files = { 'all.bin': bytes(256), empty: bytes(0), 'large.bin': large, 'plans/grüße 1.png': bytes(99), 'bom.txt': Buffer.from('\ufefftext\n') };
+  const files = {
+    'all.bin': bytes(256),
+    empty: bytes(0),
+    'large.bin': large,
+    'plans/grüße 1.png': bytes(99),
+    'bom.txt': Buffer.from('\ufefftext\n'),
+  };
   for (const [name, data] of Object.entries(files)) await attach(book, name, data);
   const directory = join(place(), 'mirror');
   const { url } = await expose(database);
@@ -43,7 +62,23 @@ test('attachments are byte-exact: binary, empty, large, and whatever they are ca
 test('no id leads out of the directory, nor is too long for it', async () => {
   const long = schema({ properties: { isbn: { type: 'string', maxLength: 500 } } });
   const database = await open({ books: { schema: long } });
-  const ids = ['../x', '..', '.', 'a/b', 'a//b', '%41', 'CON', '.hidden', 'trailing.', '_design/x', '_local/y', 'ünï ☃', '\\', 'x'.repeat(199), 'y'.repeat(500)];
+  const ids = [
+    '../x',
+    '..',
+    '.',
+    'a/b',
+    'a//b',
+    '%41',
+    'CON',
+    '.hidden',
+    'trailing.',
+    '_design/x',
+    '_local/y',
+    'ünï ☃',
+    '\\',
+    'x'.repeat(199),
+    'y'.repeat(500),
+  ];
   await database.books.bulkInsert(ids.map((isbn) => ({ isbn })));
   await attach(await database.books.findOne('_design/x').exec(), 'f', bytes(9));
   await attach(await database.books.findOne('..').exec(), 'f', bytes(9));
@@ -62,7 +97,13 @@ test('a later run goes on from its checkpoint: what is new, what is deleted, or 
   const { url } = await expose(database);
   const directory = join(place(), 'mirror');
   assert.equal(counts(await mirror(url, directory)).written, 60);
-  assert.deepEqual(counts(await mirror(url, directory)), { written: 0, deleted: 0, unchanged: 0, attachments: 0, failures: 0 });
+  assert.deepEqual(counts(await mirror(url, directory)), {
+    written: 0,
+    deleted: 0,
+    unchanged: 0,
+    attachments: 0,
+    failures: 0,
+  });
   await (await database.books.findOne('b000001').exec()).incrementalPatch({ title: 'Revised' });
   await (await database.books.findOne('b000002').exec()).remove();
   await database.books.insert({ isbn: 'new' });
@@ -72,13 +113,16 @@ test('a later run goes on from its checkpoint: what is new, what is deleted, or 
   assert.equal(body(directory, 'books/b000001').title, 'Revised');
 });
 
-test('a live mirror tells every write with the fields of the plugin\'s events', async () => {
+test("a live mirror tells every write with the fields of the plugin's events", async () => {
   const database = await open(['books', 'members']);
   await database.books.insert({ isbn: 'before' });
   const directory = join(place(), 'mirror');
   const live = await Live.start((await expose(database)).url, directory);
   const { collectionName, documentId, files, deleted } = await live.event((event) => event.documentId === 'before');
-  assert.deepEqual([collectionName, documentId, deleted, files], ['books', 'before', false, ['books/before/document.json']]);
+  assert.deepEqual(
+    [collectionName, documentId, deleted, files],
+    ['books', 'before', false, ['books/before/document.json']],
+  );
   const member = await database.members.insert({ isbn: 'later' });
   await attach(member, 'x.bin', bytes(256));
   const told = await live.event((event) => event.collectionName === 'members' && event.files.length === 2);
@@ -133,8 +177,14 @@ test('tombstones and histories are kept where that is asked for', async () => {
 });
 
 test('what is encrypted or compressed in the storage is in the mirror as the collection gives it', async () => {
-  const storage = wrappedKeyCompressionStorage({ storage: wrappedKeyEncryptionCryptoJsStorage({ storage: getRxStorageMemory() }) });
-  const properties = { ...schema().properties, secret: { type: 'string' }, deep: { type: 'object', properties: { very: { type: 'array' } } } };
+  const storage = wrappedKeyCompressionStorage({
+    storage: wrappedKeyEncryptionCryptoJsStorage({ storage: getRxStorageMemory() }),
+  });
+  const properties = {
+    ...schema().properties,
+    secret: { type: 'string' },
+    deep: { type: 'object', properties: { very: { type: 'array' } } },
+  };
   const own = schema({ properties, encrypted: ['secret', 'deep'], attachments: { encrypted: true } });
   const compressed = schema({ properties, keyCompression: true });
   const password = unused();
@@ -168,21 +218,28 @@ test('a collection that was migrated to another schema is mirrored as it is now'
   await before.close();
   const properties = { ...schema().properties, shelf: { type: 'string' } };
   const migrationStrategies = { 1: (book) => ({ ...book, shelf: `S${book.pages}` }) };
-  const now = await open({ books: { schema: schema({ version: 1, properties }), migrationStrategies } }, { storage, name });
+  const now = await open(
+    { books: { schema: schema({ version: 1, properties }), migrationStrategies } },
+    { storage, name },
+  );
   await mirror((await expose(now)).url, directory, '--source-moved');
   assert.equal(body(directory, 'books/b000001').shelf, 'S1');
   assert.equal(body(directory, 'books/b000007').shelf, 'S7');
 });
 
-test('a document that was cleaned up and made again has its revision again, and is mirrored as it is now', sameRevision, async () => {
-  const database = await open();
-  await database.books.insert({ isbn: 'a', title: 'First' });
-  const { url } = await expose(database);
-  const directory = join(place(), 'mirror');
-  await mirror(url, directory);
-  await (await database.books.findOne('a').exec()).remove();
-  await database.books.cleanup(0);
-  await database.books.insert({ isbn: 'a', title: 'Second' });
-  await mirror(url, directory);
-  assert.equal(body(directory, 'books/a').title, 'Second');
-});
+test(
+  'a document that was cleaned up and made again has its revision again, and is mirrored as it is now',
+  sameRevision,
+  async () => {
+    const database = await open();
+    await database.books.insert({ isbn: 'a', title: 'First' });
+    const { url } = await expose(database);
+    const directory = join(place(), 'mirror');
+    await mirror(url, directory);
+    await (await database.books.findOne('a').exec()).remove();
+    await database.books.cleanup(0);
+    await database.books.insert({ isbn: 'a', title: 'Second' });
+    await mirror(url, directory);
+    assert.equal(body(directory, 'books/a').title, 'Second');
+  },
+);

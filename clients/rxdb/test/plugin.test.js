@@ -7,7 +7,8 @@ import test from 'node:test';
 import { attach, books, bytes, expose, open } from './support/database.js';
 import { Live, body, counts, folders, mirror, place, plainfold, status, until } from './support/plainfold.js';
 
-const documents = (directory) => folders(directory).filter((name) => existsSync(join(directory, name, 'document.json')));
+const documents = (directory) =>
+  folders(directory).filter((name) => existsSync(join(directory, name, 'document.json')));
 
 test('a one-time backup writes everything, and its end can be waited for', async () => {
   const database = await open();
@@ -46,13 +47,18 @@ test('a live backup writes what changes, tells it with the same fields, and can 
   await attach(await database.books.insert({ isbn: 'a' }), 'f.txt', 'text');
   const theirEvent = await until(() => told.find((event) => event.files.length === 2));
   const ourEvent = await live.event((event) => event.files.length === 2);
-  for (const field of ['collectionName', 'documentId', 'deleted']) assert.equal(ourEvent[field], theirEvent[field], field);
-  assert.deepEqual(ourEvent.files.map((file) => file.replace('books/', '')), theirEvent.files.map((file) => file.replace(`${theirs}/`, '')));
+  for (const field of ['collectionName', 'documentId', 'deleted'])
+    assert.equal(ourEvent[field], theirEvent[field], field);
+  assert.deepEqual(
+    ourEvent.files.map((file) => file.replace('books/', '')),
+    theirEvent.files.map((file) => file.replace(`${theirs}/`, '')),
+  );
   for (const file of ourEvent.files) assert.ok(existsSync(join(ours, file)));
   await (await database.books.findOne('a').exec()).remove();
   const theirs2 = await until(() => told.find((event) => event.deleted));
   const ours2 = await live.event((event) => event.deleted);
-  for (const field of ['collectionName', 'documentId', 'deleted', 'files']) assert.deepEqual(ours2[field], theirs2[field], field);
+  for (const field of ['collectionName', 'documentId', 'deleted', 'files'])
+    assert.deepEqual(ours2[field], theirs2[field], field);
   assert.ok(!existsSync(join(theirs, 'a')) && !existsSync(join(ours, 'books/a')));
   await state.cancel();
   assert.equal(await live.stop(), 0);
@@ -90,6 +96,10 @@ test('a collection is chosen in the application, or when it is mirrored', async 
   const [chosen, globbed] = [join(place(), 'mirror'), join(place(), 'mirror')];
   await mirror((await expose(database, { collections: ['members'] })).url, chosen);
   await mirror((await expose(database)).url, globbed, '--collections', 'mem*');
-  for (const directory of [chosen, globbed]) assert.deepEqual(folders(directory).filter((name) => !name.startsWith('.')), ['members']);
+  for (const directory of [chosen, globbed])
+    assert.deepEqual(
+      folders(directory).filter((name) => !name.startsWith('.')),
+      ['members'],
+    );
   assert.equal((await plainfold(['verify', chosen])).code, 0);
 });

@@ -37,7 +37,13 @@ test('a feed tells each document once, in the order of its last write, deletions
   const { results, last_seq: last } = await rowsOf(await expose(database));
   assert.equal(results.length, 1200);
   assert.equal(new Set(results.map((row) => row.id)).size, 1200);
-  assert.deepEqual(results.slice(-2).map((row) => [row.id, row.deleted]), [['b000003', undefined], ['b000002', true]]);
+  assert.deepEqual(
+    results.slice(-2).map((row) => [row.id, row.deleted]),
+    [
+      ['b000003', undefined],
+      ['b000002', true],
+    ],
+  );
   assert.equal(results.at(-1).seq, last);
   assert.equal(results.at(-1).doc._deleted, true);
   assert.equal(results.at(-1).changes[0].rev, results.at(-1).doc._rev);
@@ -55,7 +61,10 @@ test('since goes on after a place, limit ends early, and both together read ever
     seen.push(...results.map((row) => row.id));
     since = last;
   }
-  assert.deepEqual(seen, books(230).map((book) => book.isbn));
+  assert.deepEqual(
+    seen,
+    books(230).map((book) => book.isbn),
+  );
   assert.deepEqual((await rowsOf(feed, '&since=now')).results, []);
 });
 
@@ -123,10 +132,12 @@ test('a continuous feed tells what there is, then every write, and beats in betw
   assert.equal(await next(), '');
   await database.books.insert({ isbn: 'later' });
   let row;
-  do row = await next(); while (row === '');
+  do row = await next();
+  while (row === '');
   assert.equal(row.id, 'later');
   await (await database.books.findOne('later').exec()).remove();
-  do row = await next(); while (row === '');
+  do row = await next();
+  while (row === '');
   assert.deepEqual([row.id, row.deleted], ['later', true]);
   await lines.return();
 });
@@ -149,7 +160,12 @@ test('a document is told as RxDB has it, and its attachments as CouchDB does bes
   const { _attachments: own, ...data } = book.getLatest().toJSON(true);
   assert.deepEqual(rest, data);
   const digest = createHash('sha256').update(bytes(256)).digest('hex');
-  assert.deepEqual(attachments['x.bin'], { ...own['x.bin'], content_type: 'application/octet-stream', digest: `sha256-${digest}`, stub: true });
+  assert.deepEqual(attachments['x.bin'], {
+    ...own['x.bin'],
+    content_type: 'application/octet-stream',
+    digest: `sha256-${digest}`,
+    stub: true,
+  });
 });
 
 test('documents are found by id and revision, with their attachments or their history', async () => {
@@ -158,8 +174,15 @@ test('documents are found by id and revision, with their attachments or their hi
   await attach(book, 'x', bytes(3));
   const rev = book.getLatest().revision;
   const feed = await expose(database);
-  const get = async (query, docs) => (await ask(feed, `/books/_bulk_get?${query}`, { method: 'POST', json: { docs } })).json.results.map((one) => one.docs[0]);
-  const [found, old, none] = await get('attachments=true', [{ id: 'a', rev }, { id: 'a', rev: '1-old' }, { id: 'none' }]);
+  const get = async (query, docs) =>
+    (await ask(feed, `/books/_bulk_get?${query}`, { method: 'POST', json: { docs } })).json.results.map(
+      (one) => one.docs[0],
+    );
+  const [found, old, none] = await get('attachments=true', [
+    { id: 'a', rev },
+    { id: 'a', rev: '1-old' },
+    { id: 'none' },
+  ]);
   assert.equal(found.ok._attachments.x.data, Buffer.from(bytes(3)).toString('base64'));
   assert.deepEqual([old.error.error, none.error.error], ['not_found', 'not_found']);
   const [told] = await get('revs=true', [{ id: 'a', rev }]);
@@ -172,12 +195,21 @@ test('documents are listed by id, from a key, a page at a time, and found by the
   await (await database.books.findOne('b000002').exec()).remove();
   const feed = await expose(database);
   const page = await ask(feed, `/books/_all_docs?limit=2&startkey=${encodeURIComponent('"b000001"')}`);
-  assert.deepEqual(page.json.rows.map((row) => row.id), ['b000001', 'b000003']);
+  assert.deepEqual(
+    page.json.rows.map((row) => row.id),
+    ['b000001', 'b000003'],
+  );
   const keys = ['b000002', 'none', 'b000004'];
   const { rows } = (await ask(feed, '/books/_all_docs?include_docs=true', { method: 'POST', json: { keys } })).json;
-  assert.deepEqual(rows.map((row) => row.value?.deleted ?? row.error), [true, 'not_found', undefined]);
+  assert.deepEqual(
+    rows.map((row) => row.value?.deleted ?? row.error),
+    [true, 'not_found', undefined],
+  );
   assert.deepEqual([rows[0].doc, rows[2].doc.isbn], [null, 'b000004']);
-  const changed = await ask(feed, '/books/_changes?filter=_doc_ids&include_docs=true', { method: 'POST', json: { doc_ids: ['b000004'] } });
+  const changed = await ask(feed, '/books/_changes?filter=_doc_ids&include_docs=true', {
+    method: 'POST',
+    json: { doc_ids: ['b000004'] },
+  });
   assert.equal(changed.json.results[0].doc.isbn, 'b000004');
 });
 

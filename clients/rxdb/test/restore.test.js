@@ -18,7 +18,9 @@ const restore = (directory, url, ...more) => plainfold(['restore', directory, ur
 /** The documents as the application sees them, without the times. */
 async function held(collection) {
   const documents = await collection.find().exec();
-  return Object.fromEntries(documents.map((document) => [document.primary, { ...document.toJSON(true), _meta: undefined }]));
+  return Object.fromEntries(
+    documents.map((document) => [document.primary, { ...document.toJSON(true), _meta: undefined }]),
+  );
 }
 
 async function mirrored(...args) {
@@ -95,7 +97,12 @@ test('a document that does not fit the schema is named with the reason, and the 
   const { attachments, ...bare } = own;
   for (const [options, creator, refused, kept] of [
     [{}, own, /lacks.*does not fit the collection's schema.*pages/, ['fits']],
-    [{ storage: wrappedValidateZSchemaStorage({ storage: getRxStorageMemory() }) }, own, /lacks.*does not fit the collection's schema.*pages/i, ['fits']],
+    [
+      { storage: wrappedValidateZSchemaStorage({ storage: getRxStorageMemory() }) },
+      own,
+      /lacks.*does not fit the collection's schema.*pages/i,
+      ['fits'],
+    ],
     [{}, { ...bare, required: ['isbn'] }, /fits.*allows no attachments/, ['lacks']],
   ]) {
     const target = await open({ books: { schema: creator } }, options);
@@ -108,7 +115,12 @@ test('a document that does not fit the schema is named with the reason, and the 
 
 test('what the application has in other revisions is refused, left, or overwritten, as asked', async () => {
   const source = await mirrored();
-  const [a, b] = (await source.database.books.bulkInsert([{ isbn: 'a', title: 'Kept' }, { isbn: 'b', title: 'Kept' }])).success;
+  const [a, b] = (
+    await source.database.books.bulkInsert([
+      { isbn: 'a', title: 'Kept' },
+      { isbn: 'b', title: 'Kept' },
+    ])
+  ).success;
   await source.mirror();
   await a.incrementalPatch({ title: 'Changed' });
   await b.remove();
@@ -142,9 +154,15 @@ test('a write that comes between is no victim: the restore reports the conflict'
   const database = await open();
   const feed = await expose(database, { write: true });
   await database.books.insert({ isbn: 'a', title: 'Newer' });
-  const docs = [{ _id: 'a', isbn: 'a', title: 'Old', _rev: '4-old' }, { isbn: 'b', _rev: '1-old' }];
+  const docs = [
+    { _id: 'a', isbn: 'a', title: 'Old', _rev: '4-old' },
+    { isbn: 'b', _rev: '1-old' },
+  ];
   const { json } = await ask(feed, '/books/_bulk_docs', { method: 'POST', json: { new_edits: false, docs } });
-  assert.deepEqual(json.map(({ id, rev, error }) => [id, rev, error]), [['a', '4-old', 'conflict']]);
+  assert.deepEqual(
+    json.map(({ id, rev, error }) => [id, rev, error]),
+    [['a', '4-old', 'conflict']],
+  );
   assert.equal((await database.books.findOne('a').exec()).title, 'Newer');
   assert.equal((await database.books.findOne('b').exec()).revision, '1-old');
 });
@@ -161,11 +179,17 @@ test('tombstones are put back, and come to rest on a document where they may', a
   assert.equal(code, 0);
   assert.match(stdout, /1 document created|1 documents created/);
   const { results } = (await ask({ url }, '/books/_changes')).json;
-  assert.deepEqual(results.map((row) => [row.id, row.deleted]).sort(), [['b000000', undefined], ['b000001', true]]);
+  assert.deepEqual(results.map((row) => [row.id, row.deleted]).sort(), [
+    ['b000000', undefined],
+    ['b000001', true],
+  ]);
 });
 
 test('what was encrypted comes back encrypted, with its attachments', async () => {
-  const encrypted = { storage: wrappedKeyEncryptionCryptoJsStorage({ storage: getRxStorageMemory() }), password: unused() };
+  const encrypted = {
+    storage: wrappedKeyEncryptionCryptoJsStorage({ storage: getRxStorageMemory() }),
+    password: unused(),
+  };
   const own = schema({ encrypted: ['title'], attachments: { encrypted: true } });
   const source = await mirrored({ books: { schema: own } }, encrypted);
   await attach(await source.database.books.insert({ isbn: 'a', title: 'Whispered' }), 'f', bytes(256));
@@ -184,9 +208,16 @@ test('a tree that the backup plugin wrote is put back into RxDB', async () => {
   const tree = join(place(), 'one');
   cpSync(recorded, tree, { recursive: true });
   // Git keeps no empty folders, and the plugin has spoilt the attachments of these two.
-  for (const id of readdirSync(tree, { recursive: true })) if (id.endsWith('document.json')) mkdirSync(join(tree, id, '../attachments'), { recursive: true });
+  for (const id of readdirSync(tree, { recursive: true }))
+    if (id.endsWith('document.json')) mkdirSync(join(tree, id, '../attachments'), { recursive: true });
   for (const id of ['binary', 'marked']) rmSync(join(tree, id), { recursive: true });
-  const target = await open({ shelf: { schema: schema({ properties: { isbn: { type: 'string', maxLength: 100 }, title: { type: 'string' }, n: { type: 'number' } } }) } });
+  const target = await open({
+    shelf: {
+      schema: schema({
+        properties: { isbn: { type: 'string', maxLength: 100 }, title: { type: 'string' }, n: { type: 'number' } },
+      }),
+    },
+  });
   const { url } = await expose(target, { write: true });
   const { code, stdout, stderr } = await restore(tree, url);
   assert.equal(code, 0, stdout + stderr);
@@ -207,7 +238,10 @@ test('what is no restore is refused', async () => {
   assert.match((await put({ new_edits: false, docs: [{ isbn: 'a' }] })).reason, /no revision/);
   assert.match((await put({ new_edits: false, docs: [null] })).reason, /primary key/);
   const stub = { f: { stub: true } };
-  assert.match((await put({ new_edits: false, docs: [{ isbn: 'a', _rev: '1-a', _attachments: stub }] }))[0].reason, /without its data/);
+  assert.match(
+    (await put({ new_edits: false, docs: [{ isbn: 'a', _rev: '1-a', _attachments: stub }] }))[0].reason,
+    /without its data/,
+  );
   const { status, json } = await ask(feed, '/books/_security', { method: 'PUT', json: { admins: {} } });
   assert.deepEqual([status, json.error], [400, 'bad_request']);
 });

@@ -8,7 +8,13 @@ import type { PlainfoldFeed } from 'plainfold-rxdb';
 const database = await createRxDatabase({ name: 'types', storage: getRxStorageMemory() });
 const feed: PlainfoldFeed = await exposePlainfoldFeed({ database, port: 0, collections: ['books'], write: true });
 const url: string | undefined = feed.url;
-await exposePlainfoldFeed({ database, socketPath: '/run/feed.sock', token: 'x'.repeat(16), stallTimeout: 1, maxRequestBytes: 1 });
+await exposePlainfoldFeed({
+  database,
+  socketPath: '/run/feed.sock',
+  token: 'x'.repeat(16),
+  stallTimeout: 1,
+  maxRequestBytes: 1,
+});
 // @ts-expect-error A database is needed.
 await exposePlainfoldFeed({ port: 0 });
 // @ts-expect-error Names come as a list.

@@ -49,7 +49,9 @@ export async function mirror(url, directory, ...more) {
 
 /** What `mirror` says it did: `{ written, deleted, unchanged, attachments, failures }`. */
 export function counts({ stdout, stderr }) {
-  const line = `${stdout}${stderr}`.match(/(\d+) documents? written, (\d+) deleted, (\d+) unchanged, (\d+) attachments?.* (\d+) failures?/);
+  const line = `${stdout}${stderr}`.match(
+    /(\d+) documents? written, (\d+) deleted, (\d+) unchanged, (\d+) attachments?.* (\d+) failures?/,
+  );
   const [written, deleted, unchanged, attachments, failures] = line.slice(1).map(Number);
   return { written, deleted, unchanged, attachments, failures };
 }
@@ -95,7 +97,8 @@ export class Live {
       if (found) return found;
       await new Promise((resolve, reject) => {
         this.#heard = resolve;
-        deadline.onabort = () => reject(new Error(`no such event came: ${JSON.stringify(this.#events)}; ${this.stderr}`));
+        deadline.onabort = () =>
+          reject(new Error(`no such event came: ${JSON.stringify(this.#events)}; ${this.stderr}`));
       });
     }
   }
@@ -134,4 +137,7 @@ export const text = (...parts) => readFileSync(join(...parts, 'document.json'), 
 
 /** The documents' folders of a collection. */
 export const folders = (...parts) =>
-  readdirSync(join(...parts), { withFileTypes: true }).filter((entry) => entry.isDirectory()).map((entry) => entry.name).sort();
+  readdirSync(join(...parts), { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map((entry) => entry.name)
+    .sort();

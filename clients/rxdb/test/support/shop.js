@@ -12,7 +12,9 @@ const [directory, port] = process.argv.slice(2);
 const storage = getRxStorageLocalstorage({ localStorage: new LocalStorage(directory, Infinity) });
 const database = await createRxDatabase({ name: 'shop', storage, multiInstance: false });
 const properties = { isbn: { type: 'string', maxLength: 100 }, title: { type: 'string' }, pages: { type: 'number' } };
-const { books } = await database.addCollections({ books: { schema: { version: 0, primaryKey: 'isbn', type: 'object', properties, attachments: {} } } });
+const { books } = await database.addCollections({
+  books: { schema: { version: 0, primaryKey: 'isbn', type: 'object', properties, attachments: {} } },
+});
 const feed = await exposePlainfoldFeed({ database, port: Number(port) });
 const say = (value) => console.log(JSON.stringify(value));
 process.on('SIGTERM', async () => {
@@ -24,6 +26,9 @@ for await (const line of createInterface({ input: process.stdin })) {
   const { insert, remove, attach, data } = JSON.parse(line);
   if (insert) await books.bulkInsert(insert);
   if (remove) await (await books.findOne(remove).exec()).remove();
-  if (attach) await (await books.findOne(attach).exec()).putAttachment({ id: 'f', type: 'x/y', data: new Blob([Buffer.from(data, 'base64')]) });
+  if (attach)
+    await (
+      await books.findOne(attach).exec()
+    ).putAttachment({ id: 'f', type: 'x/y', data: new Blob([Buffer.from(data, 'base64')]) });
   say({ done: true });
 }
