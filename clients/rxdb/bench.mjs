@@ -2,8 +2,8 @@
 //
 //     node bench.mjs backup|live plainfold|plugin|nobody DIRECTORY DOCUMENTS SIZE BATCH
 //
-// `backup` writes so many documents once, and prints the seconds, and the delay of the event loop meanwhile. `live` writes
-// a document at a time, and prints the delays until its file is there. All in milliseconds but the seconds.
+// `backup` writes so many documents once, and prints the seconds, and the delay of the event loop meanwhile. `live`
+// writes a document at a time, and prints the delays until its file is there. All in milliseconds but the seconds.
 
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';

@@ -18,7 +18,10 @@ export interface PlainfoldFeedOptions {
   write?: boolean;
   /** A client that takes nothing for so many milliseconds loses its connection [default: 300000]. */
   stallTimeout?: number;
-  /** The longest request that restores, in bytes [default: 134217728]. It holds a document with its attachments in base64. */
+  /**
+   * The longest request that restores, in bytes [default: 134217728]. It holds a document with its attachments in
+   * base64.
+   */
   maxRequestBytes?: number;
 }
 

@@ -1,4 +1,5 @@
-// A library's catalogue in RxDB, exposed to Plainfold. It runs until its input ends: every line of it is a book's title.
+// A library's catalogue in RxDB, exposed to Plainfold. It runs until its input ends: every line of it is a book's
+// title.
 //
 //     node example/app.js [--write] [--empty]
 //

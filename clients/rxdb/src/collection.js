@@ -15,7 +15,7 @@ import {
 } from 'rxdb';
 import { DEFAULT_CLEANUP_POLICY } from 'rxdb/plugins/cleanup';
 import { fromSeq, toSeq } from './position.js';
-import { Refusal, missing } from './refusal.js';
+import { Refusal, badRequest, missing } from './refusal.js';
 import { Writes } from './writes.js';
 
 /** About how many bytes of documents are read from the storage at once. */
@@ -30,6 +30,15 @@ const FIRST_BATCH = 50;
 /** The longest name of a folder in a mirror, in bytes, whatever is escaped in it. */
 const LONGEST_NAME = 200;
 
+/**
+ * A place is of use for so many milliseconds at least, whatever the cleanup does: it is handed back right after it was
+ * told.
+ */
+const SHORTEST_TOMBSTONE = 60_000;
+
+/** Of how many revisions it is remembered which attachments a reader was told of. */
+const REVISIONS_TOLD = 10_000;
+
 /** The most rows of a listing by id. */
 const PAGE = 500;
 
@@ -42,6 +51,7 @@ export class Collection {
   #end;
   #edition = 0;
   #deletion;
+  #told = new Map();
   #purges = 0;
 
   constructor(collection) {
@@ -113,50 +123,46 @@ export class Collection {
     if (since === undefined || since === '0' || since === '') return beginning;
     if (since === 'now') return { ...beginning, checkpoint: { id: '', lwt: now() } };
     const place = fromSeq(await this.#dataSet(), since);
-    const { minimumDeletedTime } = { ...DEFAULT_CLEANUP_POLICY, ...this.#collection.database.cleanupPolicy };
-    if (!place || Date.now() - place.at > minimumDeletedTime) {
-      // RxDB's cleanup removes deleted documents after that time, and then nothing tells of them.
-      throw new Refusal(
-        400,
-        'bad_request',
-        "Malformed sequence supplied in 'since' parameter: it is of another data set, or so old that deletions after it may have been cleaned up",
-      );
+    if (!place) throw badRequest("Malformed sequence supplied in 'since' parameter: it is of another data set");
+    if (Date.now() - place.at > this.#tombstonesLast) {
+      const reason = 'it is so old that deletions after it may have been cleaned up';
+      throw badRequest(`Malformed sequence supplied in 'since' parameter: ${reason}`);
     }
     return place;
   }
 
   /**
-   * The documents that were written after a place, batch by batch: `{ documents, seq }`, where `seq` is the JSON text of
-   * the place after the batch. Without `follow` it ends with what there was when it began. With it, it waits for more, and
-   * yields a batch of no documents after every `pause` milliseconds without one. It ends after `most` documents.
+   * The documents that were written after a place, batch by batch: `{ documents, texts, seq }`, where `seq` is the JSON
+   * text of the place after the batch. Without `follow` it ends with what there is. With it, it waits for more, yields a
+   * batch of no documents after every `pause` milliseconds without one, and ends with the collection. It ends after
+   * `most` documents.
    */
   async *changes(place, { follow, pause, most }) {
-    const until = now();
+    // From the beginning it is a full listing: what is written again meanwhile must be in it too, later.
+    const until = place.checkpoint === undefined ? Infinity : now();
     const origin = await this.#dataSet();
     let [size, left] = [FIRST_BATCH, most];
     for (;;) {
       const limit = Math.min(size, left);
       const { count: writes, process } = this.#writes;
       const at = Date.now();
-      const from = this.#writes.resume(place);
-      const begin = from?.lwt < RX_META_LWT_MINIMUM ? undefined : from;
-      const read = await getChangedDocumentsSince(this.#collection.storageInstance, limit, begin);
-      const { documents } = read;
-      place = { checkpoint: read.checkpoint, at, process, writes };
+      const { documents, checkpoint } = await this.#changedSince(this.#writes.resume(place), limit);
+      place = { checkpoint, at, process, writes };
       const texts = documents.map((document) => this.text(document));
       const seq = JSON.stringify(toSeq(origin, place));
       const atEnd = documents.length < limit;
       if (atEnd) this.#end = place;
       yield { documents, texts, seq };
       left -= documents.length;
-      if (this.closed || left <= 0) return;
+      if (left <= 0 || (follow && this.closed)) return;
       if (documents.length > 0) {
         const bytes = texts.reduce((sum, text) => sum + text.length, 0);
         size = Math.min(BATCH_DOCUMENTS, Math.max(1, Math.floor((documents.length * BATCH_BYTES) / bytes)));
       }
       if (!follow && (atEnd || documents.at(-1)._meta.lwt > until)) return;
+      // Half a listing that looked whole would have everything else deleted.
+      this.ensureReadable();
       if (atEnd) await this.#writes.after(writes, pause);
-      if (this.closed) return;
       // The application comes first.
       await new Promise(setImmediate);
     }
@@ -189,23 +195,38 @@ export class Collection {
     // A folder cannot be named as such an id is, so it has to be found in the body.
     if (encodeURIComponent(id.toWellFormed()).length > LONGEST_NAME) members = { _id: id, ...members };
     if (names.length === 0 && !members) return JSON.stringify(document);
+    if (names.length > 0) this.#remember(document);
     const stubs = names.map((name) => [name, this.#stub(document._attachments[name], inline?.get(name))]);
     return JSON.stringify({ ...document, _attachments: Object.fromEntries(stubs), ...members });
   }
 
-  /** An attachment's bytes as a `Blob`; `undefined` where the document at this revision is gone or has none of that name. */
+  /**
+   * RxDB's stubs of the attachments of a document at a revision. RxDB forgets a revision with the next one, but what a
+   * reader was told of it is remembered for a while: attachments that have stayed the same since are given. `undefined`
+   * where nothing is known of the revision.
+   */
+  async attachments(id, revision) {
+    const document = (await this.find([id])).get(id);
+    if (!document || document._deleted) return undefined;
+    if (document._rev === revision) return document._attachments;
+    const told = this.#told.get(`${id}\n${revision}`);
+    const same = ([name, stub]) => document._attachments[name]?.digest === stub.digest;
+    return told && Object.fromEntries(Object.entries(told).filter(same));
+  }
+
+  /** An attachment's bytes as a `Blob`; `undefined` where the document has none of that name, or not any more. */
   async attachment(id, revision, name) {
-    const before = await this.#at(id, revision);
-    const { digest, type } = before?._attachments?.[name] ?? {};
+    const there = async () => (await this.attachments(id, revision))?.[name];
+    const { digest, type } = (await there()) ?? {};
     if (!digest) return undefined;
     let blob;
     try {
       blob = await this.#collection.storageInstance.getAttachmentData(id, name, digest);
     } catch (error) {
-      if (await this.#at(id, revision)) throw error;
+      if ((await there())?.digest === digest) throw error;
     }
     // Storages keep the newest bytes only, and not all look at the digest.
-    return blob && (await this.#at(id, revision)) ? { blob, type } : undefined;
+    return blob && (await there())?.digest === digest ? { blob, type } : undefined;
   }
 
   /** Which of these revisions are not known. RxDB keeps no history, so a lower number counts as an ancestor. */
@@ -216,9 +237,15 @@ export class Collection {
     return revisions.filter((revision) => !known(revision));
   }
 
-  async #at(id, revision) {
-    const document = (await this.find([id])).get(id);
-    return document && !document._deleted && document._rev === revision ? document : undefined;
+  #changedSince(checkpoint, limit) {
+    // RxDB's own empty checkpoint lies before the least time that its queries take.
+    const begin = checkpoint?.lwt < RX_META_LWT_MINIMUM ? undefined : checkpoint;
+    return getChangedDocumentsSince(this.#collection.storageInstance, limit, begin);
+  }
+
+  #remember(document) {
+    this.#told.set(`${document[this.primaryPath]}\n${document._rev}`, document._attachments);
+    if (this.#told.size > REVISIONS_TOLD) this.#told.delete(this.#told.keys().next().value);
   }
 
   #stub(own, data) {
@@ -228,6 +255,12 @@ export class Collection {
     const known = data === undefined && !this.#transforms ? { length } : {};
     const content = data === undefined ? { stub: true } : { data };
     return { ...known, ...rest, content_type: own.type, digest, ...content };
+  }
+
+  /** For how many milliseconds RxDB's cleanup leaves a deleted document. */
+  get #tombstonesLast() {
+    const { minimumDeletedTime } = { ...DEFAULT_CLEANUP_POLICY, ...this.#collection.database.cleanupPolicy };
+    return Math.max(minimumDeletedTime, SHORTEST_TOMBSTONE);
   }
 
   get #transforms() {
@@ -257,12 +290,12 @@ export class Collection {
     return `${await database.storageToken}-${schema.version}-${Math.round((registered?._meta.lwt ?? 0) * 100)}`;
   }
 
-  /** Another process may write without an event here. Then the end is not where it was, and `update_seq` has to differ. */
+  /**
+   * Another process may write without an event here. Then the end is not where it was, and `update_seq` has to differ.
+   */
   async #lookForUntold() {
     if (!this.#end) return;
-    const { checkpoint } = this.#end;
-    const begin = checkpoint?.lwt < RX_META_LWT_MINIMUM ? undefined : checkpoint;
-    const { documents } = await getChangedDocumentsSince(this.#collection.storageInstance, 1, begin);
+    const { documents } = await this.#changedSince(this.#end.checkpoint, 1);
     if (documents.length > 0) this.#edition += 1;
   }
 
@@ -273,8 +306,7 @@ export class Collection {
   async #lookForPurge() {
     const deletion = this.#deletion;
     if (!deletion) return;
-    const { minimumDeletedTime } = { ...DEFAULT_CLEANUP_POLICY, ...this.#collection.database.cleanupPolicy };
-    const isOld = Date.now() - deletion._meta.lwt > minimumDeletedTime;
+    const isOld = Date.now() - deletion._meta.lwt > this.#tombstonesLast;
     const found = (await this.find([deletion[this.primaryPath]])).get(deletion[this.primaryPath]);
     if (!found && !isOld) this.#purges = now();
     if (!found?._deleted || isOld) this.#deletion = undefined;

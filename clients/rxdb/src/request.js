@@ -62,12 +62,12 @@ export class Request {
     let length = 0;
     for await (const piece of this.#request) {
       length += piece.length;
-      if (length > most) {
-        const reason = `the request is longer than ${most} bytes: see maxRequestBytes`;
-        throw new Refusal(413, 'too_large', reason, { connection: 'close' });
-      }
-      pieces.push(piece);
+      // It is read to its end all the same: who still sends would not hear the answer.
+      if (length > most) pieces.length = 0;
+      else pieces.push(piece);
     }
+    if (length > most)
+      throw new Refusal(413, 'too_large', `the request is longer than ${most} bytes: see maxRequestBytes`);
     let value;
     try {
       value = JSON.parse(Buffer.concat(pieces).toString());

@@ -1,7 +1,7 @@
 // The way back: documents with their revisions into a collection, through the bulk write of its storage.
 //
-// RxDB gives every write of an application a revision of its own. A restored document keeps the one that it has, so that
-// it can be proven equal and a restore can be repeated; it counts as written now, so that replications pass it on.
+// RxDB gives every write of an application a revision of its own. A restored document keeps the one that it has, so
+// that it can be proven equal and a restore can be repeated; it counts as written now, so that replications pass it on.
 
 import { now } from 'rxdb';
 import { getValidator } from 'rxdb/plugins/validate-ajv';

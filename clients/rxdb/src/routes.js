@@ -112,18 +112,29 @@ export async function bulkGet(collection, request, answer) {
 }
 
 async function one(collection, request, id, rev) {
-  const document = (await collection.find([id])).get(id);
-  if (!document || (rev !== undefined && document._rev !== rev)) return undefined;
-  const [start, hash] = [Number.parseInt(document._rev, 10), document._rev.slice(document._rev.indexOf('-') + 1)];
+  const found = (await collection.find([id])).get(id);
+  if (!found) return undefined;
+  const isPresent = rev === undefined || found._rev === rev;
+  if (request.flag('attachments')) {
+    const stubs = isPresent ? found._attachments : await collection.attachments(id, rev);
+    // Of an earlier revision there is no body any more.
+    const document = isPresent ? found : stubs && { [collection.primaryPath]: id, _rev: rev, _attachments: stubs };
+    return document && withAttachments(collection, id, document);
+  }
+  if (!isPresent) return undefined;
+  const [start, hash] = [Number.parseInt(found._rev, 10), found._rev.slice(found._rev.indexOf('-') + 1)];
   const members = request.flag('revs') ? { _revisions: { start, ids: [hash] } } : undefined;
-  if (!request.flag('attachments')) return collection.text(document, { members });
+  return collection.text(found, { members });
+}
+
+async function withAttachments(collection, id, document) {
   const inline = new Map();
   for (const name of Object.keys(document._attachments ?? {})) {
     const found = await collection.attachment(id, document._rev, name);
     if (!found) return undefined;
     inline.set(name, Buffer.from(await found.blob.arrayBuffer()).toString('base64'));
   }
-  return collection.text(document, { inline, members });
+  return collection.text(document, { inline });
 }
 
 /** `GET /db/id/name`. */

@@ -9,7 +9,9 @@ import { randomBytes } from 'node:crypto';
 /** How many of the last writes are remembered one by one. */
 const REMEMBERED = 4096;
 
-/** How far to go back where nothing is remembered: longer than a storage takes to write, or two machines' clocks differ. */
+/**
+ * How far to go back where nothing is remembered: longer than a storage takes to write, or two machines' clocks differ.
+ */
 export const OVERLAP = 10_000;
 
 export class Writes {
@@ -29,7 +31,9 @@ export class Writes {
     this.wake();
   }
 
-  /** The checkpoint to read on from: the place's own, or an earlier one where a write may have become visible behind it. */
+  /**
+   * The checkpoint to read on from: the place's own, or an earlier one where a write may have become visible behind it.
+   */
   resume({ checkpoint, at, process, writes }) {
     // Some storages have checkpoints of another kind, and order their feeds themselves.
     if (typeof checkpoint?.lwt !== 'number') return checkpoint;

@@ -48,6 +48,18 @@ test('a collection that closes ends its feeds in good order and is then not ther
   assert.deepEqual((await ask(feed, '/_all_dbs')).json, []);
 });
 
+test('a collection that closes while it is listed breaks the listing off', async () => {
+  const database = await open();
+  const title = 'x'.repeat(5000);
+  await database.books.bulkInsert(books(4000).map((book) => ({ ...book, title })));
+  const feed = await expose(database);
+  const answer = await answerOf(`${feed.url}/books/_changes?include_docs=true`);
+  const closing = database.books.close();
+  const { text, whole } = await rest(answer);
+  await closing;
+  assert.ok(!whole && !text.includes('last_seq'));
+});
+
 test('a database that closes takes its feed with it, whoever is connected', async () => {
   const database = await open();
   await database.books.bulkInsert(books(2000));
@@ -124,14 +136,36 @@ test('an attachment that is deleted or replaced between its row and its reading 
   }
 });
 
-test('a mirror of documents whose attachments change all the time is right in the end', async () => {
+test('an attachment that has stayed the same is there, though its document has been written since', async () => {
+  const database = await open();
+  const book = await database.books.insert({ isbn: 'a' });
+  await attach(book, 'same', bytes(9));
+  await attach(book, 'other', bytes(9));
+  const rev = book.getLatest().revision;
+  const feed = await expose(database);
+  await ask(feed, '/books/_changes?include_docs=true');
+  await attach(book, 'other', bytes(10));
+  await book.getLatest().incrementalPatch({ title: 'Revised' });
+  const got = await fetch(`${feed.url}/books/a/same?rev=${rev}`);
+  assert.deepEqual(new Uint8Array(await got.arrayBuffer()), bytes(9));
+  assert.equal((await ask(feed, `/books/a/other?rev=${rev}`)).status, 404);
+  const { json } = await ask(feed, '/books/_bulk_get?attachments=true', {
+    method: 'POST',
+    json: { docs: [{ id: 'a', rev }] },
+  });
+  const { ok } = json.results[0].docs[0];
+  assert.deepEqual([ok._rev, Object.keys(ok._attachments)], [rev, ['same']]);
+});
+
+test('a mirror of documents whose attachments are replaced meanwhile is right in the end', async () => {
   const database = await open();
   const all = (await database.books.bulkInsert(books(30))).success;
+  for (const book of all) await attach(book, 'f', bytes(100));
   const { url } = await expose(database);
   const directory = join(place(), 'mirror');
   const run = plainfold(['mirror', url, directory]);
-  for (let round = 0; round < 60; round += 1) {
-    for (const book of all) await attach(book, 'f', new Uint8Array(2000).fill(round));
+  for (const book of all) {
+    await attach(book, 'f', bytes(200));
     await new Promise(setImmediate);
   }
   await run;

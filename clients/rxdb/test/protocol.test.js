@@ -6,6 +6,7 @@ import { once } from 'node:events';
 import { get } from 'node:http';
 import { createInterface } from 'node:readline';
 import test from 'node:test';
+import { fromSeq, toSeq } from '../src/position.js';
 import { ask, attach, books, bytes, expose, open, schema } from './support/database.js';
 
 const rowsOf = async (feed, query = '') => (await ask(feed, `/books/_changes?include_docs=true${query}`)).json;
@@ -79,12 +80,13 @@ test('a place of another database is refused in the words by which Plainfold kno
 });
 
 test('a place from before the time after which RxDB cleans deletions up is refused', async () => {
-  const database = await open(['books'], { cleanupPolicy: { minimumDeletedTime: 1 } });
+  const database = await open();
   const feed = await expose(database);
-  const { last_seq: last } = await rowsOf(feed);
-  const told = Date.now();
-  while (Date.now() <= told + 1) await new Promise(setImmediate);
-  assert.match((await ask(feed, `/books/_changes?since=${last}`)).json.reason, /Malformed sequence/);
+  const { instance_start_time: origin } = (await ask(feed, '/books')).json;
+  const place = fromSeq(origin, (await rowsOf(feed)).last_seq);
+  const aged = (days) => toSeq(origin, { ...place, at: place.at - days * 24 * 3600_000 });
+  assert.equal((await ask(feed, `/books/_changes?since=${aged(30)}`)).status, 200);
+  assert.match((await ask(feed, `/books/_changes?since=${aged(32)}`)).json.reason, /Malformed sequence.*cleaned up/);
 });
 
 test('a cleanup that removes deletions before their time is told as a purge', async () => {
@@ -248,4 +250,20 @@ test('what is not served says so', async () => {
   assert.equal(await said('/books', { method: 'DELETE' }), 405);
   assert.equal(await said('/books/_bulk_docs', { method: 'POST', json: { docs: [], new_edits: false } }), 405);
   assert.equal(await said('/%ff'), 400);
+});
+
+test('a full listing holds what is written again while it is read', async () => {
+  const database = await open();
+  await database.books.bulkInsert(books(2000));
+  const feed = await expose(database);
+  const [answer] = await once(get(`${feed.url}/books/_changes`), 'response');
+  let text = '';
+  answer.setEncoding('utf8').on('data', (piece) => (text += piece));
+  await once(answer, 'data');
+  const last = await database.books.findOne('b001999').exec();
+  await last.incrementalPatch({ title: 'Revised' });
+  await once(answer, 'end');
+  const ids = new Set(JSON.parse(text).results.map((row) => row.id));
+  assert.equal(ids.size, 2000);
+  assert.ok(ids.has('b001999'));
 });
