@@ -19,14 +19,6 @@ export class Answer {
     return this.#response.headersSent;
   }
 
-  /** Resolves when the client is gone or has everything. */
-  get closed() {
-    return new Promise((resolve) => {
-      if (this.#response.destroyed) resolve();
-      else this.#response.once('close', resolve);
-    });
-  }
-
   json(value, status = 200, headers = {}) {
     const text = JSON.stringify(value) + '\n';
     const length = Buffer.byteLength(text);

@@ -91,7 +91,7 @@ export class Collection {
     const { closed, migrationInProgress, schema } = this.#collection;
     if (closed || this.closed) throw missing(`collection ${this.name} is closed`);
     if (migrationInProgress) {
-      const reason = `collection ${this.name} waits for its migration to schema version ${schema.version}, or is migrated now`;
+      const reason = `the migration of ${this.name} to schema version ${schema.version} is pending or under way`;
       throw new Refusal(503, 'migration', reason, { 'retry-after': '1' });
     }
   }
@@ -133,8 +133,8 @@ export class Collection {
 
   /**
    * The documents that were written after a place, batch by batch: `{ documents, texts, seq }`, where `seq` is the JSON
-   * text of the place after the batch. Without `follow` it ends with what there is. With it, it waits for more, yields a
-   * batch of no documents after every `pause` milliseconds without one, and ends with the collection. It ends after
+   * text of the place after the batch. Without `follow` it ends with what there is. With it, it waits for more, yields
+   * a batch of no documents after every `pause` milliseconds without one, and ends with the collection. It ends after
    * `most` documents.
    */
   async *changes(place, { follow, pause, most }) {
@@ -300,8 +300,8 @@ export class Collection {
   }
 
   /**
-   * Notices where a cleanup removed deleted documents before their time (`collection.cleanup(0)`): the oldest deletion that
-   * was seen is looked for. A cleanup takes the oldest first.
+   * Notices where a cleanup removed deleted documents before their time (`collection.cleanup(0)`): the oldest deletion
+   * that was seen is looked for. A cleanup takes the oldest first.
    */
   async #lookForPurge() {
     const deletion = this.#deletion;

@@ -76,13 +76,14 @@ class Feed {
     const { port, host, socketPath } = this.#settings;
     if (socketPath === undefined) {
       this.#server.listen(port, host);
-      await once(this.#server, 'listening');
-      return;
+    } else {
+      await removeLeftOver(socketPath);
+      this.#server.listen(socketPath);
     }
-    await removeLeftOver(socketPath);
-    this.#server.listen(socketPath);
     await once(this.#server, 'listening');
-    await chmod(socketPath, 0o600);
+    // A connection that cannot be accepted, for want of file descriptors, must not end the application.
+    this.#server.on('error', () => {});
+    if (socketPath !== undefined) await chmod(socketPath, 0o600);
   }
 
   close() {
@@ -203,7 +204,7 @@ class Feed {
     throw new Refusal(
       400,
       'illegal_database_name',
-      `the application has no collection ${name} open, or does not expose it: only the application can add one, with its schema`,
+      `the application has no collection ${name} open, or does not expose it: only it can add one, with its schema`,
     );
   }
 

@@ -56,8 +56,8 @@ export class Restore {
   }
 
   /**
-   * The documents by id: each with the revisions that it may take the place of. Those are its parent, and the parents of
-   * tombstones that come with it: where branches live side by side, they would end the other branch.
+   * The documents by id: each with the revisions that it may take the place of. Those are its parent, and the parents
+   * of tombstones that come with it: where branches live side by side, they would end the other branch.
    */
   #arrivals(docs) {
     const arrivals = new Map();
@@ -102,14 +102,14 @@ export class Restore {
     if (names.length > 0 && !schema.jsonSchema.attachments) {
       throw new Refusal(422, 'schema', `the collection's schema allows no attachments, and ${names[0]} is one`);
     }
-    const attachments = {};
+    const attachments = [];
     for (const name of names) {
       const { data, content_type: type = 'application/octet-stream' } = stubs[name];
       if (typeof data !== 'string') throw badRequest(`attachment ${name} comes without its data`);
       const blob = new Blob([Buffer.from(data, 'base64')], { type });
-      attachments[name] = { length: blob.size, type, digest: await database.hashFunction(blob), data: blob };
+      attachments.push([name, { length: blob.size, type, digest: await database.hashFunction(blob), data: blob }]);
     }
-    return attachments;
+    return Object.fromEntries(attachments);
   }
 
   #check(document) {
@@ -123,7 +123,7 @@ export class Restore {
         throw new Refusal(
           500,
           'schema',
-          `RxDB's ajv plugin cannot read the schema of ${name} (${error.message}): give the database a storage that validates`,
+          `RxDB's ajv plugin cannot read the schema of ${name}, so give its storage a validator: ${error.message}`,
         );
       }
     }

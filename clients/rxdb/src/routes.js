@@ -154,13 +154,13 @@ export async function attachment(collection, request, answer, id, name) {
 
 /** `POST /db/_revs_diff`. */
 export async function revsDiff(collection, request, answer) {
-  const unknown = {};
+  const unknown = [];
   for (const [id, revisions] of Object.entries(await request.object(MAX_QUESTION))) {
     if (!areTexts(revisions)) throw badRequest('the revisions of an id must be a list');
     const missing = await collection.unknown(id, revisions);
-    if (missing.length > 0) unknown[id] = { missing };
+    if (missing.length > 0) unknown.push([id, { missing }]);
   }
-  answer.json(unknown);
+  answer.json(Object.fromEntries(unknown));
 }
 
 function areTexts(values) {

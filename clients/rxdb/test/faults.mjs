@@ -239,13 +239,13 @@ async function followPlugin(database) {
   await state.awaitInitialBackup();
   const rejected = once(process, 'unhandledRejection');
   await attach(await database.books.insert({ isbn: 'a' }), 'f', 'x');
-  const [error] = await rejected;
+  await rejected;
   await database.books.insert({ isbn: 'later' });
   const stopped = await state.persistOnce().then(
     () => false,
     () => !existsSync(join(directory, 'later/document.json')),
   );
-  return `${stopped ? 'it stops for good' : 'it goes on'}; an unhandled rejection (${error.message}) ends the application`;
+  return `${stopped ? 'it stops for good' : 'it goes on'}; its unhandled rejection ends the application`;
 }
 
 async function followPlainfold(database) {

@@ -237,6 +237,9 @@ test('what is no restore is refused', async () => {
   assert.match((await put({ new_edits: false, docs: [{ isbn: 'a', _id: 'b', _rev: '1-a' }] })).reason, /primary key/);
   assert.match((await put({ new_edits: false, docs: [{ isbn: 'a' }] })).reason, /no revision/);
   assert.match((await put({ new_edits: false, docs: [null] })).reason, /primary key/);
+  const odd = JSON.parse('{ "__proto__": ["1-a"], "constructor": ["1-a"] }');
+  const unknown = (await ask(feed, '/books/_revs_diff', { method: 'POST', json: odd })).json;
+  assert.deepEqual(Object.keys(unknown), ['__proto__', 'constructor']);
   const stub = { f: { stub: true } };
   assert.match(
     (await put({ new_edits: false, docs: [{ isbn: 'a', _rev: '1-a', _attachments: stub }] }))[0].reason,
