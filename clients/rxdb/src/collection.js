@@ -19,7 +19,7 @@ import { Refusal, badRequest, missing } from './refusal.js';
 import { Writes } from './writes.js';
 
 /** About how many bytes of documents are read from the storage at once. */
-const BATCH_BYTES = 256 << 10;
+const BATCH_BYTES = 64 << 10;
 
 /** The most documents that are read at once. */
 const BATCH_DOCUMENTS = 500;
