@@ -27,8 +27,8 @@ export interface PlainfoldFeedOptions {
 
 /** A feed that is being served. */
 export interface PlainfoldFeed {
-  /** What to give to `plainfold mirror`; `undefined` on a Unix socket. */
-  readonly url: string | undefined;
+  /** What to give to `plainfold mirror`: `http://…`, or `http+unix://…` on a Unix socket. */
+  readonly url: string;
   /** The TCP port; `undefined` on a Unix socket. */
   readonly port: number | undefined;
   /** The Unix socket, where there is one. */

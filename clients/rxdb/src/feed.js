@@ -4,7 +4,9 @@ import { createRequire } from 'node:module';
 import { createServer } from 'node:http';
 import { connect } from 'node:net';
 import { once } from 'node:events';
-import { chmod, lstat, unlink } from 'node:fs/promises';
+import { chmodSync } from 'node:fs';
+import { lstat, unlink } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import { Answer, ClientGone } from './answer.js';
 import { Collection } from './collection.js';
 import { checkDoor, guard } from './guard.js';
@@ -68,7 +70,7 @@ class Feed {
 
   get url() {
     const { host, socketPath } = this.#settings;
-    if (socketPath !== undefined) return undefined;
+    if (socketPath !== undefined) return socketUrl(socketPath);
     return `http://${host.includes(':') ? `[${host}]` : host}:${this.port}`;
   }
 
@@ -81,16 +83,17 @@ class Feed {
       this.#server.listen(socketPath);
     }
     await once(this.#server, 'listening');
+    // At once: nobody has been heard yet.
+    if (socketPath !== undefined) chmodSync(socketPath, 0o600);
     // A connection that cannot be accepted, for want of file descriptors, must not end the application.
     this.#server.on('error', () => {});
-    if (socketPath !== undefined) await chmod(socketPath, 0o600);
   }
 
   close() {
-    this.#closing ??= new Promise((resolve) => {
+    this.#closing ??= new Promise((closed) => {
       for (const collection of this.#known.values()) collection.close();
       this.#known.clear();
-      this.#server.close(() => resolve());
+      this.#server.close(closed);
       this.#server.closeAllConnections();
     });
     return this.#closing;
@@ -227,16 +230,22 @@ class Feed {
   }
 }
 
+/** A socket's URL: its absolute path in the host's place, with all escaped that a host cannot hold. */
+function socketUrl(path) {
+  const escape = (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`;
+  return `http+unix://${encodeURIComponent(resolve(path)).replace(/[!'()*]/g, escape)}`;
+}
+
 /** Removes the socket of a process that was killed. What else stands there stays, and listening names it. */
 async function removeLeftOver(path) {
   const found = await lstat(path).catch(() => undefined);
   if (!found?.isSocket()) return;
-  const alive = await new Promise((resolve) => {
+  const alive = await new Promise((tell) => {
     const socket = connect(path, () => {
       socket.destroy();
-      resolve(true);
+      tell(true);
     });
-    socket.on('error', (error) => resolve(error.code !== 'ECONNREFUSED'));
+    socket.on('error', (error) => tell(error.code !== 'ECONNREFUSED'));
   });
   if (!alive) await unlink(path);
 }

@@ -229,6 +229,7 @@ test('a Unix socket is for its user alone, replaces what a killed process left, 
   assert.ok(statSync(socketPath).isSocket());
   const feed = await expose(database, { socketPath });
   assert.equal(statSync(socketPath).mode & 0o777, 0o600);
+  assert.equal(feed.url, `http+unix://${encodeURIComponent(socketPath)}`);
   const [answer] = await once(get({ socketPath, path: '/_all_dbs' }), 'response');
   assert.deepEqual(JSON.parse((await rest(answer)).text), ['books']);
   await assert.rejects(exposePlainfoldFeed({ database, socketPath }), /EADDRINUSE/);

@@ -7,7 +7,7 @@ import type { PlainfoldFeed } from 'plainfold-rxdb';
 
 const database = await createRxDatabase({ name: 'types', storage: getRxStorageMemory() });
 const feed: PlainfoldFeed = await exposePlainfoldFeed({ database, port: 0, collections: ['books'], write: true });
-const url: string | undefined = feed.url;
+const url: string = feed.url;
 await exposePlainfoldFeed({
   database,
   socketPath: '/run/feed.sock',
