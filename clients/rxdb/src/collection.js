@@ -25,7 +25,7 @@ const BATCH_BYTES = 64 << 10;
 const BATCH_DOCUMENTS = 500;
 
 /** How many documents are read at once before anything is known of their size. */
-const FIRST_BATCH = 50;
+const FIRST_BATCH = 8;
 
 /** The longest name of a folder in a mirror, in bytes, whatever is escaped in it. */
 const LONGEST_NAME = 200;
@@ -36,8 +36,8 @@ const LONGEST_NAME = 200;
  */
 const SHORTEST_TOMBSTONE = 60_000;
 
-/** Of how many revisions it is remembered which attachments a reader was told of. */
-const REVISIONS_TOLD = 10_000;
+/** Of how many attachments it is remembered at which revision of their document a reader was told of them. */
+const TOLD = 10_000;
 
 /** The most rows of a listing by id. */
 const PAGE = 500;
@@ -52,6 +52,7 @@ export class Collection {
   #edition = 0;
   #deletion;
   #told = new Map();
+  #toldCount = 0;
   #purges = 0;
 
   constructor(collection) {
@@ -210,8 +211,8 @@ export class Collection {
     if (!document || document._deleted) return undefined;
     if (document._rev === revision) return document._attachments;
     const told = this.#told.get(`${id}\n${revision}`);
-    const same = ([name, stub]) => document._attachments[name]?.digest === stub.digest;
-    return told && Object.fromEntries(Object.entries(told).filter(same));
+    const same = ([name, { digest }]) => told.get(name) === digest;
+    return told && Object.fromEntries(Object.entries(document._attachments).filter(same));
   }
 
   /** An attachment's bytes as a `Blob`; `undefined` where the document has none of that name, or not any more. */
@@ -229,9 +230,11 @@ export class Collection {
     return blob && (await there())?.digest === digest ? { blob, type } : undefined;
   }
 
-  /** Which of these revisions are not known. RxDB keeps no history, so a lower number counts as an ancestor. */
-  async unknown(id, revisions) {
-    const document = (await this.find([id])).get(id);
+  /**
+   * Which of these revisions a document, if it is there, does not know. RxDB keeps no history, so a lower number counts
+   * as an ancestor.
+   */
+  unknown(document, revisions) {
     const height = document ? getHeightOfRevision(document._rev) : 0;
     const known = (revision) => document?._rev === revision || height > Number.parseInt(revision, 10);
     return revisions.filter((revision) => !known(revision));
@@ -244,8 +247,17 @@ export class Collection {
   }
 
   #remember(document) {
-    this.#told.set(`${document[this.primaryPath]}\n${document._rev}`, document._attachments);
-    if (this.#told.size > REVISIONS_TOLD) this.#told.delete(this.#told.keys().next().value);
+    const key = `${document[this.primaryPath]}\n${document._rev}`;
+    this.#forget(key);
+    const digests = new Map(Object.entries(document._attachments).map(([name, { digest }]) => [name, digest]));
+    this.#told.set(key, digests);
+    this.#toldCount += digests.size;
+    while (this.#toldCount > TOLD) this.#forget(this.#told.keys().next().value);
+  }
+
+  #forget(key) {
+    this.#toldCount -= this.#told.get(key)?.size ?? 0;
+    this.#told.delete(key);
   }
 
   #stub(own, data) {
@@ -276,7 +288,10 @@ export class Collection {
 
   /** What tells this collection's data from every other's, and from those of an earlier collection of its name. */
   #dataSet() {
-    this.#origin ??= this.#findOrigin();
+    this.#origin ??= this.#findOrigin().catch((error) => {
+      this.#origin = undefined;
+      throw error;
+    });
     return this.#origin;
   }
 

@@ -8,14 +8,14 @@ export class Request {
 
   constructor(request) {
     this.#request = request;
-    const [path, query = ''] = request.url.split('?', 2);
+    const [path] = request.url.split('?', 1);
     try {
       this.path = path.split('/').slice(1).map(decodeURIComponent);
     } catch {
       throw badRequest('the path is not percent-encoded UTF-8');
     }
     if (this.path.at(-1) === '') this.path.pop();
-    this.#query = new URLSearchParams(query);
+    this.#query = new URLSearchParams(request.url.slice(path.length));
   }
 
   get method() {
@@ -24,6 +24,12 @@ export class Request {
 
   header(name) {
     return this.#request.headers[name];
+  }
+
+  /** How long the body is; `undefined` where the client does not say so before it has ended. */
+  get length() {
+    const chunked = this.header('transfer-encoding') !== undefined;
+    return chunked ? undefined : Number(this.header('content-length') ?? 0);
   }
 
   text(name) {

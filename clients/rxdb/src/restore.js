@@ -104,7 +104,7 @@ export class Restore {
     }
     const attachments = [];
     for (const name of names) {
-      const { data, content_type: type = 'application/octet-stream' } = stubs[name];
+      const { data, content_type: type = 'application/octet-stream' } = stubs[name] ?? {};
       if (typeof data !== 'string') throw badRequest(`attachment ${name} comes without its data`);
       const blob = new Blob([Buffer.from(data, 'base64')], { type });
       attachments.push([name, { length: blob.size, type, digest: await database.hashFunction(blob), data: blob }]);

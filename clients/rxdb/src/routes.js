@@ -7,10 +7,13 @@ import { badRequest, missing } from './refusal.js';
 /** The longest body of a request that only reads. */
 const MAX_QUESTION = 8 << 20;
 
+/** Of how many ids that a request names the documents are read at once. */
+const SLICE = 100;
+
 /** How many bytes of an attachment are sent at once. */
 const PIECE = 256 << 10;
 
-/** How often a feed without `heartbeat` and `timeout` shows that it lives, and how long it waits at its end. */
+/** How long a feed without `heartbeat` and `timeout` waits at its end, and how long it does at most. */
 const PAUSE = 60_000;
 
 /** The shortest heartbeat. */
@@ -35,7 +38,7 @@ export async function changes(collection, request, answer) {
   const beats = request.text('heartbeat') !== undefined;
   const asked =
     beats && request.text('heartbeat') !== 'true' ? request.number('heartbeat') : request.number('timeout', PAUSE);
-  const pause = Math.max(asked, SHORTEST_PAUSE);
+  const pause = Math.min(Math.max(asked, SHORTEST_PAUSE), PAUSE);
   let [last, count, open] = [undefined, 0, false];
   for await (const { documents, texts, seq } of collection.changes(place, { follow, pause, most: limit })) {
     if (!open) {
@@ -55,10 +58,31 @@ export async function changes(collection, request, answer) {
 async function changesOf(collection, request, answer, withBodies) {
   const { doc_ids: ids } = await request.object(MAX_QUESTION);
   if (!areTexts(ids)) throw badRequest('doc_ids must be a list of ids');
-  const found = [...(await collection.find(ids)).values()];
-  const rows = found.map((document) => row(collection, document, 'null', withBodies && collection.text(document)));
+  await list(answer, '{"results":[\n', slices(ids), async (slice) => {
+    const found = [...(await collection.find(slice)).values()];
+    return found.map((document) => row(collection, document, 'null', withBodies && collection.text(document)));
+  });
+  answer.end('\n],\n"last_seq":null,"pending":0}\n');
+}
+
+/** Sends a list's beginning and its items, `itemsOf` each of the parts in turn. Its end is left to the caller. */
+async function list(answer, head, parts, itemsOf) {
+  let before = head;
+  for (const part of parts) {
+    const items = await itemsOf(part);
+    if (items.length === 0) continue;
+    if (!answer.begun) answer.begin();
+    await answer.write(before + items.join(',\n'));
+    before = ',\n';
+  }
+  if (answer.begun) return;
   answer.begin();
-  answer.end(`{"results":[\n${rows.join(',\n')}\n],\n"last_seq":null,"pending":0}\n`);
+  await answer.write(head);
+}
+
+function slices(values) {
+  const count = Math.ceil(values.length / SLICE);
+  return Array.from({ length: count }, (_, index) => values.slice(index * SLICE, (index + 1) * SLICE));
 }
 
 function row(collection, document, seq, text) {
@@ -71,28 +95,29 @@ function row(collection, document, seq, text) {
 /** `GET` and `POST /db/_all_docs`. */
 export async function allDocs(collection, request, answer) {
   const withBodies = request.flag('include_docs');
-  let rows;
+  const head = '{"rows":[\n';
   if (request.method === 'POST') {
     const { keys } = await request.object(MAX_QUESTION);
     if (!areTexts(keys)) throw badRequest('keys must be a list of ids');
-    const found = await collection.find(keys);
-    rows = keys.map((key) => {
-      const document = found.get(key);
-      return document ? listed(collection, document, withBodies) : JSON.stringify({ key, error: 'not_found' });
+    await list(answer, head, slices(keys), async (slice) => {
+      const found = await collection.find(slice);
+      return slice.map((key) => {
+        const document = found.get(key);
+        return document ? listed(collection, document, withBodies) : JSON.stringify({ key, error: 'not_found' });
+      });
     });
   } else {
     const documents = await collection.list(request.value('startkey'), request.number('limit', Infinity));
-    rows = documents.map((document) => listed(collection, document, withBodies));
+    await list(answer, head, documents, async (document) => [listed(collection, document, withBodies)]);
   }
-  answer.begin();
-  answer.end(`{"rows":[\n${rows.join(',\n')}\n]}\n`);
+  answer.end('\n]}\n');
 }
 
 function listed(collection, document, withBodies) {
   const id = JSON.stringify(document[collection.primaryPath]);
   const value = JSON.stringify({ rev: document._rev, ...(document._deleted && { deleted: true }) });
-  const text = document._deleted ? 'null' : collection.text(document);
-  return `{"id":${id},"key":${id},"value":${value}${withBodies ? `,"doc":${text}` : ''}}`;
+  const body = () => (document._deleted ? 'null' : collection.text(document));
+  return `{"id":${id},"key":${id},"value":${value}${withBodies ? `,"doc":${body()}` : ''}}`;
 }
 
 /** `POST /db/_bulk_get`, a document at a time. */
@@ -154,13 +179,12 @@ export async function attachment(collection, request, answer, id, name) {
 
 /** `POST /db/_revs_diff`. */
 export async function revsDiff(collection, request, answer) {
-  const unknown = [];
-  for (const [id, revisions] of Object.entries(await request.object(MAX_QUESTION))) {
-    if (!areTexts(revisions)) throw badRequest('the revisions of an id must be a list');
-    const missing = await collection.unknown(id, revisions);
-    if (missing.length > 0) unknown.push([id, { missing }]);
-  }
-  answer.json(Object.fromEntries(unknown));
+  const asked = Object.entries(await request.object(MAX_QUESTION));
+  if (!asked.every(([, revisions]) => areTexts(revisions)))
+    throw badRequest('the revisions of an id must be a list');
+  const found = await collection.find(asked.map(([id]) => id));
+  const unknown = asked.map(([id, revisions]) => [id, { missing: collection.unknown(found.get(id), revisions) }]);
+  answer.json(Object.fromEntries(unknown.filter(([, { missing }]) => missing.length > 0)));
 }
 
 function areTexts(values) {

@@ -6,6 +6,7 @@ import { once } from 'node:events';
 import { get } from 'node:http';
 import { createInterface } from 'node:readline';
 import test from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { fromSeq, toSeq } from '../src/position.js';
 import { ask, attach, books, bytes, expose, open, schema } from './support/database.js';
 
@@ -144,6 +145,13 @@ test('a continuous feed tells what there is, then every write, and beats in betw
   await lines.return();
 });
 
+test('a heartbeat longer than a timer can be is none at once', async () => {
+  const lines = follow(await expose(await open()), '&heartbeat=9999999999');
+  assert.equal((await lines.next()).value, '');
+  const second = lines.next().then(() => 'beats');
+  assert.equal(await Promise.race([second, pause(300, 'waits')]), 'waits');
+});
+
 test('a continuous feed without a heartbeat ends in good order when nothing comes', async () => {
   const database = await open();
   await database.books.insert({ isbn: 'a' });
@@ -200,6 +208,12 @@ test('documents are listed by id, from a key, a page at a time, and found by the
   assert.deepEqual(
     page.json.rows.map((row) => row.id),
     ['b000001', 'b000003'],
+  );
+  await database.books.insert({ isbn: 'c?d' });
+  const odd = await fetch(`${feed.url}/books/_all_docs?limit=2&startkey="c?c"`);
+  assert.deepEqual(
+    (await odd.json()).rows.map((row) => row.id),
+    ['c?d'],
   );
   const keys = ['b000002', 'none', 'b000004'];
   const { rows } = (await ask(feed, '/books/_all_docs?include_docs=true', { method: 'POST', json: { keys } })).json;
