@@ -16,11 +16,11 @@ export interface PlainfoldFeedOptions {
   collections?: string[];
   /** Whether documents may be restored into the database [default: false]. */
   write?: boolean;
-  /** A client that takes nothing for so many milliseconds loses its connection [default: 300000]. */
+  /** A client that takes nothing for so many milliseconds, or longer over a request, is cut off [default: 300000]. */
   stallTimeout?: number;
   /**
    * The longest request that restores, in bytes [default: 134217728]. It holds a document with its attachments in
-   * base64.
+   * base64. Requests that are longer together wait for one another.
    */
   maxRequestBytes?: number;
 }

@@ -23,7 +23,7 @@ export class Answer {
     const text = JSON.stringify(value) + '\n';
     const length = Buffer.byteLength(text);
     this.#response.writeHead(status, { 'content-type': 'application/json', 'content-length': length, ...headers });
-    this.#response.end(text);
+    this.end(text);
   }
 
   begin(headers = { 'content-type': 'application/json' }) {
@@ -50,6 +50,7 @@ export class Answer {
   }
 
   end(piece) {
+    this.#response.setTimeout(this.#stallTimeout, () => this.breakOff());
     this.#response.end(piece);
   }
 

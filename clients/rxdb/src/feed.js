@@ -12,12 +12,13 @@ import { Collection } from './collection.js';
 import { checkDoor, guard } from './guard.js';
 import { Refusal, missing, unexpected } from './refusal.js';
 import { Request } from './request.js';
+import { Room } from './room.js';
 import * as routes from './routes.js';
 import { Restore } from './restore.js';
 
 const { version } = createRequire(import.meta.url)('../package.json');
 
-/** How long a client may take nothing. */
+/** How long a client may take nothing, or send at a request. */
 const STALL_TIMEOUT = 300_000;
 
 /** The longest request that writes. A document comes with its attachments, in base64. */
@@ -26,21 +27,32 @@ const MAX_REQUEST_BYTES = 128 << 20;
 /** How long an idle connection is kept: longer than a client keeps it, so that it does not close under a request. */
 const KEEP_ALIVE = 120_000;
 
+/** How long a client may take for the head of a request, and how often that is looked at. */
+const [HEAD_TIMEOUT, LOOK] = [60_000, 10_000];
+
 /** The most connections at once. Plainfold needs a few for each collection. */
 const MAX_CONNECTIONS = 256;
 
 export async function exposePlainfoldFeed(options) {
-  const { database, host = '127.0.0.1', ...rest } = options;
-  const settings = { host, stallTimeout: STALL_TIMEOUT, maxRequestBytes: MAX_REQUEST_BYTES, write: false, ...rest };
-  if (typeof database?.requestIdlePromise !== 'function')
-    throw new TypeError('exposePlainfoldFeed: database must be an RxDatabase');
-  const { collections } = settings;
+  const { database, collections, port, socketPath, host = '127.0.0.1', token, write = false } = options;
+  const { stallTimeout = STALL_TIMEOUT, maxRequestBytes = MAX_REQUEST_BYTES } = options;
+  const settings = { collections, port, socketPath, host, token, write, stallTimeout, maxRequestBytes };
+  if (typeof database?.requestIdlePromise !== 'function' || database.closed)
+    throw new TypeError('exposePlainfoldFeed: database must be an open RxDatabase');
   if (collections !== undefined && !Array.isArray(collections))
     throw new TypeError('exposePlainfoldFeed: collections must be a list of names');
+  for (const [name, value] of Object.entries({ stallTimeout, maxRequestBytes }))
+    if (!(Number.isInteger(value) && value > 0 && value < 2 ** 31))
+      throw new TypeError(`exposePlainfoldFeed: ${name} must be a whole number from 1 to 2147483647`);
   checkDoor(settings);
   const feed = new Feed(database, settings);
-  await feed.listen();
   database.onClose.push(() => feed.close());
+  try {
+    await feed.listen();
+  } catch (error) {
+    await feed.close();
+    throw error;
+  }
   return feed;
 }
 
@@ -49,6 +61,7 @@ class Feed {
   #settings;
   #admit;
   #server;
+  #room;
   #known = new Map();
   #closing;
 
@@ -56,7 +69,15 @@ class Feed {
     this.#database = database;
     this.#settings = settings;
     this.#admit = guard(settings);
-    this.#server = createServer({ keepAliveTimeout: KEEP_ALIVE }, (request, response) => this.#take(request, response));
+    this.#room = new Room(settings.maxRequestBytes);
+    const { stallTimeout } = settings;
+    const timeouts = {
+      keepAliveTimeout: KEEP_ALIVE,
+      requestTimeout: stallTimeout,
+      headersTimeout: Math.min(HEAD_TIMEOUT, stallTimeout),
+      connectionsCheckingInterval: Math.min(LOOK, stallTimeout),
+    };
+    this.#server = createServer(timeouts, (request, response) => this.#take(request, response));
     this.#server.maxConnections = MAX_CONNECTIONS;
   }
 
@@ -104,7 +125,9 @@ class Feed {
     try {
       const request = new Request(incoming);
       this.#admit(request);
-      await this.#route(request, answer);
+      const route = () => this.#route(request, answer);
+      if (request.method === 'GET') await route();
+      else await this.#room.hold(request.length ?? this.#settings.maxRequestBytes, route);
     } catch (error) {
       if (error instanceof ClientGone || answer.begun) {
         answer.breakOff();

@@ -15,6 +15,7 @@ import { getRxStorageMemory } from 'rxdb/plugins/storage-memory';
 import { exposePlainfoldFeed } from 'plainfold-rxdb';
 import { ask, attach, books, bytes, expose, open, schema, unused } from './support/database.js';
 import { withholding } from './support/late.js';
+import { Room } from '../src/room.js';
 import { Live, counts, folders, mirror, place, plainfold, until } from './support/plainfold.js';
 
 setFlagsFromString('--expose-gc');
@@ -157,6 +158,20 @@ test('an attachment that has stayed the same is there, though its document has b
   assert.deepEqual([ok._rev, Object.keys(ok._attachments)], [rev, ['same']]);
 });
 
+test('of old revisions no more than the last 10,000 attachments are remembered', async () => {
+  const database = await open();
+  const feed = await expose(database, { write: true });
+  const names = Array.from({ length: 100 }, (_, index) => `f${index}`);
+  const _attachments = Object.fromEntries(names.map((name) => [name, { data: 'AA==' }]));
+  const docs = books(101).map((book) => ({ ...book, _rev: '1-a', _attachments }));
+  const written = await ask(feed, '/books/_bulk_docs', { method: 'POST', json: { new_edits: false, docs } });
+  assert.deepEqual(written.json, []);
+  await ask(feed, '/books/_changes');
+  for (const book of await database.books.find().exec()) await book.incrementalPatch({ title: 'Revised' });
+  const status = async (id) => (await fetch(`${feed.url}/books/${id}/f0?rev=1-a`)).status;
+  assert.deepEqual([await status('b000000'), await status('b000001'), await status('b000100')], [404, 200, 200]);
+});
+
 test('a mirror of documents whose attachments are replaced meanwhile is right in the end', async () => {
   const database = await open();
   const all = (await database.books.bulkInsert(books(30))).success;
@@ -168,8 +183,8 @@ test('a mirror of documents whose attachments are replaced meanwhile is right in
     await attach(book, 'f', bytes(200));
     await new Promise(setImmediate);
   }
-  await run;
-  assert.equal(counts(await mirror(url, directory)).failures, 0);
+  assert.equal(counts(await run).failures, 0);
+  await mirror(url, directory);
   assert.equal((await plainfold(['verify', directory, '--against', url])).code, 0);
 });
 
@@ -203,7 +218,12 @@ test('a door that others reach takes a token, and doors that cannot be are refus
   await refused({ port: 0, socketPath: '/x' }, /either port or socketPath/);
   await refused({ port: 70000 }, /65536/);
   await refused({ port: 0, collections: 'books' }, /list of names/);
-  await refused({ port: 0, database: {} }, /RxDatabase/);
+  await refused({ port: 0, database: {} }, /open RxDatabase/);
+  await refused({ port: 0, stallTimeout: 0 }, /stallTimeout must be/);
+  await refused({ port: 0, maxRequestBytes: 2 ** 31 }, /maxRequestBytes must be/);
+  const closed = await open();
+  await closed.close();
+  await refused({ port: 0, database: closed }, /open RxDatabase/);
   const feed = await expose(database, { host: '0.0.0.0', token: unused() });
   const [outside] = Object.values(networkInterfaces())
     .flat()
@@ -259,11 +279,17 @@ test('clients that stall cost no memory, and lose their connections', async () =
     '/books/_changes?feed=continuous&include_docs=true&heartbeat=100',
     `/books/b000000/f?rev=${rev}`,
   ];
+  const keys = JSON.stringify({ keys: books(20_000).map((book) => book.isbn) });
+  const requests = [
+    ...paths.map((path) => `GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`),
+    'POST /books/_all_docs?include_docs=true HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n' +
+      `Content-Length: ${keys.length}\r\n\r\n${keys}`,
+  ];
   const stalled = [0, 1, 2]
-    .flatMap(() => paths)
-    .map((path) => {
+    .flatMap(() => requests)
+    .map((text) => {
       const socket = connect(feed.port, '127.0.0.1').on('error', () => {});
-      socket.write(`GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`);
+      socket.write(text);
       return socket;
     });
   await Promise.all(stalled.map((socket) => once(socket, 'readable')));
@@ -275,6 +301,40 @@ test('clients that stall cost no memory, and lose their connections', async () =
     return stalled.every((socket) => socket.destroyed);
   });
   assert.equal((await ask(feed, '/books')).status, 200);
+});
+
+test('clients that send nothing, or never finish a request, lose their connections', async () => {
+  const feed = await expose(await open(), { stallTimeout: 400, write: true });
+  const head = 'POST /books/_bulk_docs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n';
+  const sockets = ['', 'GET / HT', `${head}Content-Length: 100\r\n\r\n{`, `${head}Transfer-Encoding: chunked\r\n\r\n`].map(
+    (text) => {
+      const socket = connect(feed.port, '127.0.0.1').on('error', () => {});
+      socket.write(text);
+      return socket.resume();
+    },
+  );
+  await Promise.all(sockets.map((socket) => once(socket, 'close')));
+  assert.equal((await ask(feed, '/')).status, 200);
+});
+
+test('requests take no more memory together than the longest may', async () => {
+  const room = new Room(100);
+  const [events, releases] = [[], []];
+  const hold = (name, bytes) =>
+    room.hold(bytes, () => {
+      events.push(name);
+      return new Promise((resolve, reject) => releases.push({ resolve, reject }));
+    });
+  const [a, b, c, d] = [hold('a', 60), hold('b', 1000), hold('c', 10), hold('d', 90)];
+  assert.deepEqual(events, ['a']);
+  releases[0].reject(new Error('it fails'));
+  await assert.rejects(a, /it fails/);
+  assert.deepEqual(events, ['a', 'b']);
+  releases[1].resolve('done');
+  assert.equal(await b, 'done');
+  assert.deepEqual(events, ['a', 'b', 'c', 'd']);
+  for (const { resolve } of releases) resolve();
+  await Promise.all([c, d]);
 });
 
 test('clients that go away leave nothing behind', async () => {
@@ -320,6 +380,25 @@ test('a storage that fails is told by its code, and a feed that breaks off does 
   const directory = join(place(), 'mirror');
   assert.equal(counts(await mirror(feed.url, directory)).failures, 0);
   assert.equal(folders(directory, 'books').length, 2000);
+});
+
+test('what fails once when a collection is first asked for does not fail for good', async () => {
+  const memory = getRxStorageMemory();
+  let failing = false;
+  const createStorageInstance = async (params) => {
+    const instance = await memory.createStorageInstance(params);
+    const find = instance.findDocumentsById.bind(instance);
+    instance.findDocumentsById = async (...args) => {
+      if (failing) throw Object.assign(new Error('disk error'), { code: 'EIO' });
+      return find(...args);
+    };
+    return instance;
+  };
+  const feed = await expose(await open(['books'], { storage: { ...memory, createStorageInstance } }));
+  failing = true;
+  assert.equal((await ask(feed, '/books')).status, 500);
+  failing = false;
+  assert.equal((await ask(feed, '/books')).status, 200);
 });
 
 test('a write between the comparison and the restore wins, and is reported', async () => {
