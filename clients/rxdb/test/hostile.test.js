@@ -3,12 +3,13 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { statSync, writeFileSync } from 'node:fs';
+import { readdirSync, statSync, writeFileSync } from 'node:fs';
 import { get } from 'node:http';
 import { connect } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import test from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { getRxStorageMemory } from 'rxdb/plugins/storage-memory';
@@ -156,6 +157,32 @@ test('an attachment that has stayed the same is there, though its document has b
   });
   const { ok } = json.results[0].docs[0];
   assert.deepEqual([ok._rev, Object.keys(ok._attachments)], [rev, ['same']]);
+});
+
+test('a document that is written again faster than its attachments are read is mirrored all the same', async () => {
+  const memory = getRxStorageMemory();
+  const createStorageInstance = async (params) => {
+    const instance = await memory.createStorageInstance(params);
+    const read = instance.getAttachmentData.bind(instance);
+    instance.getAttachmentData = async (...args) => {
+      await pause(50);
+      return read(...args);
+    };
+    return instance;
+  };
+  const database = await open(['books'], { storage: { ...memory, createStorageInstance } });
+  const book = await database.books.insert({ isbn: 'a', pages: 0 });
+  for (let index = 0; index < 10; index += 1) await attach(book, `f${index}`, bytes(index));
+  const { url } = await expose(database);
+  const directory = join(place(), 'mirror');
+  let over = false;
+  const run = mirror(url, directory).finally(() => (over = true));
+  while (!over) {
+    await book.getLatest().incrementalModify((data) => ({ ...data, pages: data.pages + 1 }));
+    await pause(20);
+  }
+  assert.equal(counts(await run).failures, 0);
+  assert.equal(readdirSync(join(directory, 'books/a/attachments')).length, 10);
 });
 
 test('of old revisions no more than the last 10,000 attachments are remembered', async () => {
