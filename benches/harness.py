@@ -132,13 +132,15 @@ def mirror(source, directory, *options, watch_memory=False):
 
 def table(head, rows):
     """Prints a Markdown table."""
+    print("\n".join(table_lines(head, rows)))
+
+
+def table_lines(head, rows):
+    """The lines of a Markdown table."""
     rows = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[n]) for row in [head, *rows]) for n in range(len(head))]
     line = lambda row: "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths)) + " |"
-    print(line(head))
-    print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    for row in rows:
-        print(line(row))
+    return [line(head), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows)]
 
 
 class Workspace:

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Plainfold beside RxDB's backup plugin on a running RxDatabase, and what each costs the application.
 
-    cargo build --release && python3 benches/rxdb.py [--documents 100000] [--rounds 3] [--directory DIR]
+    cargo build --release && python3 benches/rxdb.py [--documents 100000] [--rounds 3] [--directory DIR] [--write]
 
 The same documents, in memory, are backed up into the same directory by both: once, and live, a document at a time. The
 event loop's delay is that of the process in which the database is, which Plainfold reads from outside and the plugin works
 in. Plainfold's seconds are those of its whole process, and it syncs what it writes; the plugin does not. The best round of
-each counts. The packages come from npm, into `clients/rxdb/node_modules`.
+each counts. With `--write` the tables take their place in the README; otherwise they are printed only. The packages come
+from npm, into `clients/rxdb/node_modules`.
 """
 
 import argparse
@@ -21,6 +22,7 @@ sys.dont_write_bytecode = True
 import harness
 
 CLIENT = harness.ROOT / "clients" / "rxdb"
+BEGIN, END = "<!-- rxdb: begin -->", "<!-- rxdb: end -->"
 SIDES = (
     ("nobody", "nobody", 0),
     ("Plainfold", "plainfold", 0),
@@ -47,17 +49,8 @@ def best(options, what, who, count, batch):
     return min(rounds, key=lambda one: next(iter(one.values())))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--documents", type=int, default=100_000)
-    parser.add_argument("--live", type=int, default=300, help="documents written one by one")
-    parser.add_argument("--size", type=int, default=500, help="bytes of a document")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--directory", help="where to write [default: the temporary directory]")
-    options = parser.parse_args()
-    if not (CLIENT / "node_modules").exists():
-        subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], check=True, cwd=CLIENT)
-    print(f"{options.documents:,} documents of {options.size} bytes, once:\n")
+def once(options):
+    """The lines that tell of one backup by each side."""
     rows = []
     for name, who, batch in SIDES:
         found = best(options, "backup", who, options.documents, batch)
@@ -66,13 +59,44 @@ def main():
         delays = [f"{found[key]:.1f}" for key in ("median", "p99", "worst")]
         rows.append((name, f"{seconds:.2f}", speed, *delays, f"{found['cpu']:.2f}"))
     head = ("who reads", "seconds", "documents", "event loop's delay, ms: median", "p99", "worst", "CPU in the application, s")
-    harness.table(head, rows)
-    print(f"\n{options.live} documents, one by one, from the write to the file:\n")
+    return [f"{options.documents:,} documents of {options.size} bytes, once:", "", *harness.table_lines(head, rows)]
+
+
+def live(options):
+    """The lines that tell of each side following."""
     rows = []
     for name, who, batch in SIDES[1:]:
         found = best(options, "live", who, options.live, batch)
         rows.append((name, *(f"{found[key]:.1f}" for key in ("median", "p99"))))
-    harness.table(("who writes", "median, ms", "p99, ms"), rows)
+    head = ("who writes", "median, ms", "p99, ms")
+    return [f"{options.live} documents, one by one, from the write to the file:", "", *harness.table_lines(head, rows)]
+
+
+def write(lines):
+    """Puts them into their place."""
+    readme = harness.ROOT / "benches" / "README.md"
+    before, rest = readme.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    readme.write_text(before + "\n".join([BEGIN, "", *lines, "", END]) + after)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--documents", type=int, default=100_000)
+    parser.add_argument("--live", type=int, default=300, help="documents written one by one")
+    parser.add_argument("--size", type=int, default=500, help="bytes of a document")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--directory", help="where to write [default: the temporary directory]")
+    parser.add_argument("--write", action="store_true", help="put the tables into benches/README.md")
+    options = parser.parse_args()
+    if not (CLIENT / "node_modules").exists():
+        # What npm says is no part of the tables.
+        npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        subprocess.run(npm, check=True, cwd=CLIENT, stdout=sys.stderr)
+    lines = [*once(options), "", *live(options)]
+    print("\n".join(lines))
+    if options.write:
+        write(lines)
 
 
 main()
