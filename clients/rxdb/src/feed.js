@@ -61,6 +61,7 @@ class Feed {
   #settings;
   #admit;
   #server;
+  #port;
   #room;
   #known = new Map();
   #closing;
@@ -82,7 +83,7 @@ class Feed {
   }
 
   get port() {
-    return this.#settings.socketPath === undefined ? this.#server.address()?.port : undefined;
+    return this.#port;
   }
 
   get socketPath() {
@@ -92,7 +93,7 @@ class Feed {
   get url() {
     const { host, socketPath } = this.#settings;
     if (socketPath !== undefined) return socketUrl(socketPath);
-    return `http://${host.includes(':') ? `[${host}]` : host}:${this.port}`;
+    return `http://${host.includes(':') ? `[${host}]` : host}:${this.#port}`;
   }
 
   async listen() {
@@ -106,6 +107,7 @@ class Feed {
     await once(this.#server, 'listening');
     // At once: nobody has been heard yet.
     if (socketPath !== undefined) chmodSync(socketPath, 0o600);
+    else this.#port = this.#server.address().port;
     // A connection that cannot be accepted, for want of file descriptors, must not end the application.
     this.#server.on('error', () => {});
   }
@@ -114,7 +116,7 @@ class Feed {
     this.#closing ??= new Promise((closed) => {
       for (const collection of this.#known.values()) collection.close();
       this.#known.clear();
-      this.#server.close(closed);
+      this.#server.close(() => closed());
       this.#server.closeAllConnections();
     });
     return this.#closing;

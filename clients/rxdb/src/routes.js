@@ -180,8 +180,7 @@ export async function attachment(collection, request, answer, id, name) {
 /** `POST /db/_revs_diff`. */
 export async function revsDiff(collection, request, answer) {
   const asked = Object.entries(await request.object(MAX_QUESTION));
-  if (!asked.every(([, revisions]) => areTexts(revisions)))
-    throw badRequest('the revisions of an id must be a list');
+  if (!asked.every(([, revisions]) => areTexts(revisions))) throw badRequest('the revisions of an id must be a list');
   const found = await collection.find(asked.map(([id]) => id));
   const unknown = asked.map(([id, revisions]) => [id, { missing: collection.unknown(found.get(id), revisions) }]);
   answer.json(Object.fromEntries(unknown.filter(([, { missing }]) => missing.length > 0)));

@@ -333,13 +333,16 @@ test('clients that stall cost no memory, and lose their connections', async () =
 test('clients that send nothing, or never finish a request, lose their connections', async () => {
   const feed = await expose(await open(), { stallTimeout: 400, write: true });
   const head = 'POST /books/_bulk_docs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n';
-  const sockets = ['', 'GET / HT', `${head}Content-Length: 100\r\n\r\n{`, `${head}Transfer-Encoding: chunked\r\n\r\n`].map(
-    (text) => {
-      const socket = connect(feed.port, '127.0.0.1').on('error', () => {});
-      socket.write(text);
-      return socket.resume();
-    },
-  );
+  const sockets = [
+    '',
+    'GET / HT',
+    `${head}Content-Length: 100\r\n\r\n{`,
+    `${head}Transfer-Encoding: chunked\r\n\r\n`,
+  ].map((text) => {
+    const socket = connect(feed.port, '127.0.0.1').on('error', () => {});
+    socket.write(text);
+    return socket.resume();
+  });
   await Promise.all(sockets.map((socket) => once(socket, 'close')));
   assert.equal((await ask(feed, '/')).status, 200);
 });

@@ -66,30 +66,34 @@ test('an application hears of restored documents, and writes on from their revis
   assert.equal(book.getLatest().revision, `2-${target.token}`);
 });
 
-test('a mirror of RxDB is put into a CouchDB with its revisions, and from there into RxDB', { skip: noCouch }, async () => {
-  const source = await mirrored();
-  await source.database.books.bulkInsert(books(30));
-  const book = await source.database.books.findOne('b000003').exec();
-  await book.incrementalPatch({ title: 'Revised' });
-  await attach(book, 'all.bin', bytes(256), 'image/png');
-  const { revision } = book.getLatest();
-  await source.mirror();
-  const server = await couch();
-  const put = await restore(source.directory, server);
-  assert.equal(put.code, 0, put.stdout + put.stderr);
-  assert.equal((await plainfold(['verify', source.directory, '--against', server])).code, 0);
-  const { _id, _rev, title, _meta } = await (await fetch(`${server}/books/b000003`)).json();
-  assert.deepEqual([_id, _rev, title, _meta], ['b000003', revision, 'Revised', undefined]);
-  const file = await fetch(`${server}/books/b000003/all.bin`);
-  assert.equal(file.headers.get('content-type'), 'image/png');
-  assert.deepEqual(new Uint8Array(await file.arrayBuffer()), bytes(256));
-  const directory = join(place(), 'mirror');
-  await mirror(server, directory);
-  const target = await open();
-  const back = await restore(directory, (await expose(target, { write: true })).url);
-  assert.equal(back.code, 0, back.stdout + back.stderr);
-  assert.deepEqual(await held(target.books), await held(source.database.books));
-});
+test(
+  'a mirror of RxDB is put into a CouchDB with its revisions, and from there into RxDB',
+  { skip: noCouch },
+  async () => {
+    const source = await mirrored();
+    await source.database.books.bulkInsert(books(30));
+    const book = await source.database.books.findOne('b000003').exec();
+    await book.incrementalPatch({ title: 'Revised' });
+    await attach(book, 'all.bin', bytes(256), 'image/png');
+    const { revision } = book.getLatest();
+    await source.mirror();
+    const server = await couch();
+    const put = await restore(source.directory, server);
+    assert.equal(put.code, 0, put.stdout + put.stderr);
+    assert.equal((await plainfold(['verify', source.directory, '--against', server])).code, 0);
+    const { _id, _rev, title, _meta } = await (await fetch(`${server}/books/b000003`)).json();
+    assert.deepEqual([_id, _rev, title, _meta], ['b000003', revision, 'Revised', undefined]);
+    const file = await fetch(`${server}/books/b000003/all.bin`);
+    assert.equal(file.headers.get('content-type'), 'image/png');
+    assert.deepEqual(new Uint8Array(await file.arrayBuffer()), bytes(256));
+    const directory = join(place(), 'mirror');
+    await mirror(server, directory);
+    const target = await open();
+    const back = await restore(directory, (await expose(target, { write: true })).url);
+    assert.equal(back.code, 0, back.stdout + back.stderr);
+    assert.deepEqual(await held(target.books), await held(source.database.books));
+  },
+);
 
 test('without { write: true } nothing is written, and the reason says what to do', async () => {
   const source = await mirrored();

@@ -32,6 +32,11 @@ export async function couch() {
   });
   after(() => child.kill());
   const url = `http://127.0.0.1:${port}`;
-  await until(() => fetch(url).then((answer) => answer.ok, () => false));
+  await until(() =>
+    fetch(url).then(
+      (answer) => answer.ok,
+      () => false,
+    ),
+  );
   return url;
 }
