@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::process::Command;
 
+use crate::env::pouchdb::PouchServer;
 use crate::env::root;
 
 /// Runs npm in the package's folder, which must end well.
@@ -23,7 +24,10 @@ fn the_rxdb_package_passes_its_tests() {
     lock.lock().unwrap();
     npm(&["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
     npm(&["run", "types"]);
+    // Installed by its first start: they send a mirror through it too.
+    drop(PouchServer::start());
     let said = npm(&["test"]);
+    assert!(said.contains("\n# skipped 0"), "{said}");
     // A run that found no tests would end well too.
     assert!(said.contains("a mirror is put back with revisions and attachments"), "{said}");
 }
