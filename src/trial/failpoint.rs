@@ -27,6 +27,8 @@ pub fn attempt<T>(operation: &str, run: impl FnOnce() -> Result<T, Errno>) -> Re
         let _ = writeln!(std::io::stderr(), "`{operation}` fails with {code}");
         Err(match code.as_str() {
             "EDQUOT" => Errno::DQUOT,
+            "EINVAL" => Errno::INVAL,
+            "EPERM" => Errno::PERM,
             "ENOSPC" => Errno::NOSPC,
             "EROFS" => Errno::ROFS,
             _ => Errno::IO,

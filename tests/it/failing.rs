@@ -166,3 +166,27 @@ fn a_collection_that_appears_while_the_disk_fails_is_begun_when_it_works() {
     live.wait().assert_code(0);
     oracle::assert_equals_feed(shelf.feed.path(), &mirror);
 }
+
+#[test]
+fn a_file_system_that_can_neither_swap_nor_link_is_written_step_by_step() {
+    let place = Place::new();
+    let mirror = place.mirror();
+    let mut shelf = Shelf::new(&place);
+    let source = shelf.feed.source();
+    let cannot = [("io-exchange", "EINVAL"), ("io-rename-new", "EINVAL"), ("io-link", "EPERM")];
+    let base = ["mirror", &source, mirror.to_str().unwrap()];
+    let mut said = String::new();
+    for (turn, more) in
+        [&[][..], &["--trash", "30"], &[], &["--trash", "30"]].into_iter().enumerate()
+    {
+        let ended = crashing::run_without(&cannot, base.iter().chain(more));
+        said.push_str(&ended.assert_code(0).stderr);
+        oracle::assert_equals_feed(shelf.feed.path(), &mirror);
+        shelf.turn([1, 20][turn % 2]);
+    }
+    for (operation, error) in cannot {
+        assert!(said.contains(&format!("`{operation}` fails with {error}")), "{operation}: {said}");
+    }
+    oracle::assert_clean(&mirror);
+    plainfold::run(["verify".as_ref(), mirror.as_os_str()]).assert_code(0);
+}

@@ -56,6 +56,17 @@ pub fn run_failing<S: AsRef<OsStr>>(
     plainfold::run_command(command)
 }
 
+/// Runs to its end on a file system that cannot do these things, and says so with these errors.
+pub fn run_without<S: AsRef<OsStr>>(
+    operations: &[(&str, &str)],
+    arguments: impl IntoIterator<Item = S>,
+) -> Outcome {
+    let never = |(operation, error): &(&str, &str)| format!("{operation}=return({error})");
+    let mut command = plainfold::command_of(program(), arguments);
+    command.env("FAILPOINTS", operations.iter().map(never).collect::<Vec<_>>().join(";"));
+    plainfold::run_command(command)
+}
+
 /// Follows a source; from when the file `when` is there, an operation of the file system fails with this
 /// error, so many times. Back when it has caught up.
 pub fn live_failing(
