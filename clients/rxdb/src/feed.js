@@ -172,7 +172,7 @@ class Feed {
         case 'GET _revs_limit':
           return answer.json(1);
         case 'GET _security':
-          return answer.json({});
+          throw missing('RxDB has no security objects');
         case 'PUT _security':
           return this.#secure(request, answer);
         case 'POST _bulk_docs':

@@ -48,6 +48,7 @@ test('every collection becomes a folder of its own, and a document is what the b
     ['books', 'members'],
   );
   assert.equal(folders(directory, 'books').length, 121);
+  assert.ok(!existsSync(join(directory, 'books', '_security.json')));
   assert.deepEqual(
     [body(directory, 'books', 'same').title, body(directory, 'members', 'same').title],
     ['A book', 'A member'],

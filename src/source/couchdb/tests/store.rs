@@ -127,3 +127,14 @@ async fn no_error_and_no_value_shows_the_user_or_the_password() {
         assert!(!text.contains("bWU6aHVudGVyMg"), "{text}");
     }
 }
+
+#[tokio::test]
+async fn a_server_without_security_objects_is_not_an_error() {
+    let line = "GET /shelf/_security";
+    let said = r#"{"admins":{}}"#;
+    let none = Answer::made(line, "404 Not Found", r#"{"error":"not_found","reason":"none"}"#);
+    let replay = Replay::new(vec![Answer::json(line, said), none]).await;
+    let source = source(&replay);
+    assert_eq!(source.security().await.unwrap().as_deref(), Some(said.as_bytes()));
+    assert_eq!(source.security().await.unwrap(), None);
+}
