@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -44,8 +45,7 @@ enum Format {
 
 /// Prints events until the mirror's process ends, the reader closes, or a signal.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
-    let ours = Ours::find(&options.directory)?;
-    let printed = match ours.holder()?.and_then(|holder| holder.socket) {
+    let printed = match socket(&Ours::find(&options.directory)?).await? {
         Some(socket) => follow(&options, &socket).await,
         None => replay(&options).await,
     };
@@ -54,6 +54,22 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         Err(error) if is_closed_pipe(&error) => Ok(Exit::Done),
         other => other,
     }
+}
+
+/// Where the process that mirrors answers, if there is one. One that has just begun says so a moment
+/// after it has taken the lock.
+async fn socket(ours: &Ours) -> anyhow::Result<Option<PathBuf>> {
+    const MOMENT: Duration = Duration::from_millis(50);
+    const MOMENTS: usize = 100;
+    for _ in 0..MOMENTS {
+        match ours.holder()? {
+            Some(holder) if holder.command == "mirror" && holder.socket.is_none() => {
+                tokio::time::sleep(MOMENT).await;
+            }
+            holder => return Ok(holder.and_then(|holder| holder.socket)),
+        }
+    }
+    Ok(None)
 }
 
 /// Asks the process that mirrors.
