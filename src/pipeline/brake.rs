@@ -188,6 +188,14 @@ mod tests {
     }
 
     #[test]
+    fn what_a_follower_deletes_bit_by_bit_adds_up() {
+        let brake = brake(0, false);
+        brake.caught_up();
+        assert!((0..5).all(|_| !brake.holds(1, || Ok(10)).unwrap()));
+        assert!(brake.holds(1, || Ok(10)).unwrap());
+    }
+
+    #[test]
     fn what_is_held_back_by_an_earlier_run_holds_back_more_until_it_is_released() {
         let brake = brake(3, false);
         assert!(brake.holds(1, || Ok(1_000)).unwrap());
