@@ -33,15 +33,33 @@ const ERRORS: [&str; 4] = ["EIO", "EDQUOT", "ENOSPC", "EROFS"];
 
 /// A feed of a shelf, whose rows make the mirror do all kinds of things.
 struct Shelf {
+    place: Place,
     feed: FeedFile,
     turn: u64,
 }
 
 impl Shelf {
-    fn new(place: &Place) -> Self {
-        let mut shelf = Self { feed: FeedFile::create(place.join("shelf.ndjson")), turn: 0 };
+    fn new() -> Self {
+        let place = Place::new();
+        let feed = FeedFile::create(place.join("shelf.ndjson"));
+        let mut shelf = Self { place, feed, turn: 0 };
         shelf.turn(80);
         shelf
+    }
+
+    /// One that has a mirror.
+    fn mirrored() -> Self {
+        let shelf = Self::new();
+        plainfold::mirror(&shelf.feed.source(), &shelf.place.mirror()).assert_code(0);
+        shelf
+    }
+
+    /// Asserts that the mirror is equal to the feed, that nothing else is in it, and that it is whole.
+    fn assert_mirrored(&self) {
+        let mirror = self.place.mirror();
+        oracle::assert_equals_feed(self.feed.path(), &mirror);
+        oracle::assert_clean(&mirror);
+        plainfold::run(["verify".as_ref(), mirror.as_os_str()]).assert_code(0);
     }
 
     /// A turn: new documents, new bodies, attachments that change beside some that stay, a deletion, a
@@ -73,12 +91,9 @@ impl Shelf {
 
 #[test]
 fn a_catch_up_on_a_disk_that_fails_ends_and_the_next_one_mends_it() {
-    let place = Place::new();
-    let mirror = place.mirror();
     let mut chance = Random::from_environment();
-    let mut shelf = Shelf::new(&place);
-    let source = shelf.feed.source();
-    plainfold::mirror(&source, &mirror).assert_code(0);
+    let mut shelf = Shelf::mirrored();
+    let (source, mirror) = (shelf.feed.source(), shelf.place.mirror());
     let arguments = ["mirror", &source, mirror.to_str().unwrap()];
     let rows = |shelf: &Shelf| fs::read_to_string(shelf.feed.path()).unwrap().lines().count();
     let mut mirrored = rows(&shelf);
@@ -108,22 +123,18 @@ fn a_catch_up_on_a_disk_that_fails_ends_and_the_next_one_mends_it() {
             mirrored = rows(&shelf);
         }
     }
-    oracle::assert_clean(&mirror);
-    plainfold::run(["verify".as_ref(), mirror.as_os_str()]).assert_code(0);
+    shelf.assert_mirrored();
 }
 
 #[test]
 fn a_live_mirror_on_a_disk_that_fails_waits_and_goes_on_by_itself() {
-    let place = Place::new();
-    let mirror = place.mirror();
     let mut chance = Random::from_environment();
-    let mut shelf = Shelf::new(&place);
-    let source = shelf.feed.source();
-    plainfold::mirror(&source, &mirror).assert_code(0);
+    let mut shelf = Shelf::mirrored();
+    let (source, mirror) = (shelf.feed.source(), shelf.place.mirror());
     // A few changes that come one after the other are not synced together.
     for operation in OPERATIONS.into_iter().filter(|one| *one != "io-sync-file-system") {
         let error = ERRORS[chance.below(ERRORS.len() as u64) as usize];
-        let when = place.join(operation);
+        let when = shelf.place.join(operation);
         let times = 1 + chance.below(2);
         let mut live = crashing::live_failing((operation, error), times, &when, &source, &mirror);
         let mut tail = plainfold::tail(&mirror, 0);
@@ -139,17 +150,14 @@ fn a_live_mirror_on_a_disk_that_fails_waits_and_goes_on_by_itself() {
         live.wait().assert_code(0);
         oracle::assert_equals_feed(shelf.feed.path(), &mirror);
     }
-    oracle::assert_clean(&mirror);
-    plainfold::run(["verify".as_ref(), mirror.as_os_str()]).assert_code(0);
+    shelf.assert_mirrored();
 }
 
 #[test]
 fn a_collection_that_appears_while_the_disk_fails_is_begun_when_it_works() {
-    let place = Place::new();
-    let mirror = place.mirror();
-    let mut shelf = Shelf::new(&place);
-    let source = shelf.feed.source();
-    let when = place.join("when");
+    let mut shelf = Shelf::new();
+    let (source, mirror) = (shelf.feed.source(), shelf.place.mirror());
+    let when = shelf.place.join("when");
     let failure = ("io-make-folder", "ENOSPC");
     let mut live = crashing::live_failing(failure, 2, &when, &source, &mirror);
     let mut tail = plainfold::tail(&mirror, 0);
@@ -169,24 +177,21 @@ fn a_collection_that_appears_while_the_disk_fails_is_begun_when_it_works() {
 
 #[test]
 fn a_file_system_that_can_neither_swap_nor_link_is_written_step_by_step() {
-    let place = Place::new();
-    let mirror = place.mirror();
-    let mut shelf = Shelf::new(&place);
-    let source = shelf.feed.source();
+    let mut shelf = Shelf::new();
+    let (source, mirror) = (shelf.feed.source(), shelf.place.mirror());
     let cannot = [("io-exchange", "EINVAL"), ("io-rename-new", "EINVAL"), ("io-link", "EPERM")];
     let base = ["mirror", &source, mirror.to_str().unwrap()];
     let mut said = String::new();
     for (turn, more) in
         [&[][..], &["--trash", "30"], &[], &["--trash", "30"]].into_iter().enumerate()
     {
+        shelf.turn([1, 20][turn % 2]);
         let ended = crashing::run_without(&cannot, base.iter().chain(more));
         said.push_str(&ended.assert_code(0).stderr);
         oracle::assert_equals_feed(shelf.feed.path(), &mirror);
-        shelf.turn([1, 20][turn % 2]);
     }
     for (operation, error) in cannot {
         assert!(said.contains(&format!("`{operation}` fails with {error}")), "{operation}: {said}");
     }
-    oracle::assert_clean(&mirror);
-    plainfold::run(["verify".as_ref(), mirror.as_os_str()]).assert_code(0);
+    shelf.assert_mirrored();
 }
