@@ -56,11 +56,11 @@ const TROUBLE: usize = 8;
 struct Trouble(Mutex<(usize, Option<SourceError>)>);
 
 impl Trouble {
-    fn note<T>(&self, answer: Result<T, SourceError>) -> Result<T, SourceError> {
+    fn note<T>(&self, answer: Result<T, FetchError>) -> Result<T, FetchError> {
         if let Ok(mut trouble) = self.0.lock() {
             match &answer {
                 Ok(_) => *trouble = (0, None),
-                Err(error @ SourceError::Transient { .. }) => {
+                Err(FetchError::Source(error @ SourceError::Transient { .. })) => {
                     *trouble = (trouble.0 + 1, Some(error.clone()));
                 }
                 Err(_) => {}
@@ -167,23 +167,8 @@ impl Pipeline {
         if let Some(error) = trouble.reason() {
             return Err(error.into());
         }
-        let policy = &self.options.retry;
-        let fetch = || self.fetch_large(&task.wanted, sync);
-        let fetched = match fetch().await {
-            Err(FetchError::Source(SourceError::Missing { .. })) => {
-                self.stop_if_moved_on(task).await?;
-                loop_until(policy, fetch).await
-            }
-            Err(FetchError::Source(SourceError::Transient { .. })) => {
-                loop_until(policy, fetch).await
-            }
-            fetched => fetched,
-        };
-        match fetched {
-            Err(FetchError::Source(error)) => trouble.note(Err(error)).map_err(FetchError::from),
-            Ok(blob) => trouble.note(Ok(blob)).map_err(FetchError::from),
-            error => error,
-        }
+        let fetch = || self.unless_moved_on(task, self.fetch_large(&task.wanted, sync));
+        trouble.note(loop_until(&self.options.retry, fetch).await)
     }
 
     /// Fetches a group in one request, and tries again, one by one, what that did not bring.
@@ -200,50 +185,55 @@ impl Pipeline {
         };
         let mut outcomes = Vec::with_capacity(tasks.len());
         for (task, answer) in tasks.into_iter().zip(answers) {
-            if let Err(SourceError::Missing { .. }) = &answer
-                && let Err(error) = self.stop_if_moved_on(&task).await
-            {
-                outcomes.push((task, Err(error)));
-                continue;
-            }
             let bytes = match answer {
                 Err(SourceError::Missing { .. } | SourceError::Transient { .. }) => {
                     match trouble.reason() {
-                        Some(error) => Err(error),
+                        Some(error) => Err(error.into()),
                         None => {
-                            trouble.note(attempts(policy, || self.fetch_one(&task.wanted)).await)
+                            let fetch =
+                                || self.unless_moved_on(&task, self.fetch_one(&task.wanted));
+                            trouble.note(loop_until(policy, fetch).await)
                         }
                     }
                 }
-                answer => answer,
+                answer => answer.map_err(FetchError::from),
             };
             let outcome = match bytes {
                 // What is not to be had at once may be had as a stream.
-                Err(SourceError::Permanent { .. }) => self.stream(&task, sync, trouble).await,
-                bytes => bytes.map(Blob::Bytes).map_err(FetchError::from),
+                Err(FetchError::Source(SourceError::Permanent { .. })) => {
+                    self.stream(&task, sync, trouble).await
+                }
+                bytes => bytes.map(Blob::Bytes),
             };
             outcomes.push((task, outcome));
         }
         outcomes
     }
 
-    /// Of a document that has changed since, what it was need not be there any more: stores forget old
-    /// revisions.
-    async fn stop_if_moved_on(&self, task: &Task) -> Result<(), FetchError> {
-        let Task { wanted, branch: None, .. } = task else { return Ok(()) };
-        match self.source.document(&wanted.id, None).await {
-            Ok(Reading::Found(change)) if change.revision != wanted.revision => {
+    /// Fetches; where something is not there, asks whether the document has changed since: stores
+    /// forget old revisions.
+    async fn unless_moved_on<T>(
+        &self,
+        task: &Task,
+        fetch: impl Future<Output = Result<T, FetchError>>,
+    ) -> Result<T, FetchError> {
+        let missing = match (fetch.await, task.branch) {
+            (Err(missing @ FetchError::Source(SourceError::Missing { .. })), None) => missing,
+            (fetched, _) => return fetched,
+        };
+        match self.source.document(&task.wanted.id, None).await {
+            Ok(Reading::Found(change)) if change.revision != task.wanted.revision => {
                 Err(FetchError::MovedOn(Box::new(change)))
             }
             // Whatever else it says, what is wanted is asked for again, and that tells.
-            _ => Ok(()),
+            _ => Err(missing),
         }
     }
 
-    async fn fetch_one(&self, wanted: &Wanted) -> Result<Bytes, SourceError> {
+    async fn fetch_one(&self, wanted: &Wanted) -> Result<Bytes, FetchError> {
         let answer = self.source.attachments(std::slice::from_ref(wanted)).await?;
         let lost = || Err(SourceError::transient("the source answered nothing"));
-        answer.into_iter().next().unwrap_or_else(lost)
+        Ok(answer.into_iter().next().unwrap_or_else(lost)?)
     }
 
     /// Streams an attachment into a file of staging.
@@ -393,12 +383,12 @@ pub fn both(
 }
 
 /// [`attempts`] for an operation that may also fail on our side, which is final.
-async fn loop_until<F>(
+async fn loop_until<T, F>(
     policy: &RetryPolicy,
     mut request: impl FnMut() -> F,
-) -> Result<Blob, FetchError>
+) -> Result<T, FetchError>
 where
-    F: Future<Output = Result<Blob, FetchError>>,
+    F: Future<Output = Result<T, FetchError>>,
 {
     attempts(policy, || {
         let request = request();

@@ -331,6 +331,24 @@ async fn attachments_survive_a_source_that_breaks_in_their_middle() {
 }
 
 #[tokio::test]
+async fn an_attachment_is_tried_as_often_as_the_policy_says_and_not_once_more() {
+    for (failures, openings) in [(QUICK.attempts - 1, 1), (QUICK.attempts, 2)] {
+        let home = Home::new();
+        let rows = || {
+            let row = row_with("a", "1-x", "1", "f", 200_000);
+            script(vec![Ok(FeedEvent::Change(row))], "1")
+        };
+        let source = Scripted::new(vec![rows(), rows()]);
+        let failing = (Bytes::from(vec![7; 200_000]), vec![transient(); failures]);
+        source.blobs.lock().unwrap().insert("f".into(), failing);
+        let run = home.run_source(source).await;
+        run.outcome.unwrap();
+        assert_eq!(run.opened.len(), openings, "{failures} failures");
+        assert!(home.path("a/attachments/f").exists());
+    }
+}
+
+#[tokio::test]
 async fn a_revision_that_has_gone_while_it_was_read_is_followed_to_the_newest() {
     for length in [5, 200_000] {
         let home = Home::new();
