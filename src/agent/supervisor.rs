@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::Semaphore;
@@ -30,6 +31,8 @@ pub(super) struct Supervisor {
     errors: Vec<AgentError>,
     /// Collections that appeared while the disk failed, and when they are tried again.
     postponed: Option<(Vec<CollectionName>, Instant)>,
+    /// How long they wait: ever longer, until all were begun.
+    pause: Duration,
 }
 
 impl Supervisor {
@@ -50,6 +53,7 @@ impl Supervisor {
             pipelines: JoinSet::new(),
             errors: Vec::new(),
             postponed: None,
+            pause: options.retry.first,
         }
     }
 
@@ -99,10 +103,7 @@ impl Supervisor {
                     None => listing_ended = true,
                 },
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
-                    for name in self.postponed.take().map(|(names, _)| names).unwrap_or_default() {
-                        self.shared.members().remove(&name);
-                        self.begin(name);
-                    }
+                    self.begin_postponed();
                 }
                 Some(ended) = self.pipelines.join_next(), if !self.pipelines.is_empty() => {
                     self.note_end(ended);
@@ -139,9 +140,22 @@ impl Supervisor {
         }
     }
 
+    /// Tries the collections again that a disk has held up.
+    fn begin_postponed(&mut self) {
+        let policy = self.options.retry;
+        self.pause = (self.pause * 2).min(policy.longest);
+        for name in self.postponed.take().map(|(names, _)| names).unwrap_or_default() {
+            self.shared.members().remove(&name);
+            self.begin(name);
+        }
+        if self.postponed.is_none() {
+            self.pause = policy.first;
+        }
+    }
+
     /// Tries a collection again when its disk may work.
     fn postpone(&mut self, name: CollectionName, reporter: &Reporter, error: &PipelineError) {
-        let pause = self.options.retry.first;
+        let pause = self.pause;
         let seconds = pause.as_secs_f32();
         tracing::warn!(collection = %name, "{error}; the mirror waits, and tries again in {seconds:.1} s");
         reporter.update(|report| {
