@@ -143,7 +143,8 @@ impl Lister {
                 _ => {}
             }
             self.read = Some(Place::at(lines.position(), &file)?);
-            self.position(lines.position(), &file).map_err(Stop::Failed)
+            // Told once, at the end of the first listing.
+            if self.listed { Ok(None) } else { Ok(self.position(lines.position(), &file)?) }
         };
         let position = names().map_err(|stop| match stop {
             Stop::Abandoned => Stop::Abandoned,
