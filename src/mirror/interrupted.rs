@@ -72,11 +72,7 @@ fn look(
     found: &mut Interrupted,
 ) -> Result<Option<Folder>, MirrorError> {
     let Some(folder) = staging.open_folder(path)? else { return Ok(None) };
-    let text = match folder.read_file(body_file(false))? {
-        None => folder.read_file(body_file(true))?,
-        text => text,
-    };
-    let Some(text) = text else { return Ok(None) };
+    let Some(text) = body_text(&folder)? else { return Ok(None) };
     let head = Head::read(&text).unwrap_or_default();
     let left = found.entry(collection.to_owned()).or_default();
     if let Some(id) = head.id {
@@ -127,6 +123,14 @@ impl Collection {
         files.sort_unstable_by_key(|file| (file != body, file.clone()));
         let path = |file: &String| file_path(&self.encoded, name.as_str(), file);
         Ok(Some(files.iter().map(path).collect()))
+    }
+}
+
+/// The text of a document's body or tombstone.
+pub(super) fn body_text(folder: &Folder) -> Result<Option<Vec<u8>>, MirrorError> {
+    match folder.read_file(body_file(false))? {
+        None => folder.read_file(body_file(true)),
+        text => Ok(text),
     }
 }
 

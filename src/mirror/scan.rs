@@ -7,7 +7,8 @@ use walkdir::WalkDir;
 use super::beneath::Folder;
 use super::collection::Collection;
 use super::error::MirrorError;
-use super::layout::{DOCUMENT, SECURITY, TOMBSTONE};
+use super::interrupted::body_text;
+use super::layout::{DOCUMENT, SECURITY};
 use super::names::Decoded;
 use crate::document::{DocumentId, Head};
 
@@ -68,11 +69,7 @@ impl Collection {
             Decoded::Foreign => Ok(None),
             Decoded::Hashed => {
                 let Some(folder) = self.folder.open_folder(name)? else { return Ok(None) };
-                let text = match folder.read_file(DOCUMENT)? {
-                    None => folder.read_file(TOMBSTONE)?,
-                    text => text,
-                };
-                let Some(text) = text else { return Ok(None) };
+                let Some(text) = body_text(&folder)? else { return Ok(None) };
                 let id = Head::read(&text).unwrap_or_default().id;
                 let fits = |id: &str| self.document_name(id).as_str() == name;
                 Ok(id.filter(|id| fits(id)).map(|id| DocumentId::from(&*id)))
