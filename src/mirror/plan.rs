@@ -22,6 +22,16 @@ pub enum Authority {
     Repair,
 }
 
+impl Authority {
+    /// What a newer state of the document has that the source told meanwhile.
+    pub fn confirmed(self) -> Self {
+        match self {
+            Self::Feed | Self::Confirmed => Self::Confirmed,
+            Self::Repair => Self::Repair,
+        }
+    }
+}
+
 /// What is to be done for a change.
 #[derive(Debug)]
 pub enum Plan {

@@ -23,6 +23,8 @@ const MOST_BYTES: usize = 4 * 1024 * 1024;
 pub struct Item {
     pub change: Change,
     pub authority: Authority,
+    /// Whether the feed brought it: the brake counts the deletions that come by it.
+    pub fed: bool,
 }
 
 /// Changes that are made durable together.
@@ -72,7 +74,7 @@ impl Batch {
             self.position = Some(position.clone());
         }
         self.bytes += weight(&change);
-        let item = Item { change, authority };
+        let item = Item { change, authority, fed: authority == Authority::Feed };
         match self.places.get(&item.change.id) {
             Some(place) => self.items[*place] = item,
             None => {

@@ -34,15 +34,15 @@ impl Pipeline {
         for (owners, wanted) in groups(&pending) {
             let answers = self.read_branches(&wanted).await;
             for ((owner, answer), (id, revision)) in owners.into_iter().zip(answers).zip(&wanted) {
-                let Some(item) = pending.get_mut(owner) else { continue };
+                let Some(one) = pending.get_mut(owner) else { continue };
                 match answer {
                     Ok(branch) => {
                         let files = BranchFiles { branch, blobs: HashMap::new() };
-                        item.material.branches.push(files);
+                        one.material.branches.push(files);
                     }
                     Err(error) => {
                         let what = format!("revision {revision}");
-                        match judge(&item.change, &what, error, suspects.contains(id)) {
+                        match judge(&one.item.change, &what, error, suspects.contains(id)) {
                             Ok(failure) => _ = failures.entry(owner).or_insert(failure),
                             Err(error) => interrupted = Some(both(interrupted, error)?),
                         }
@@ -93,11 +93,11 @@ impl Pipeline {
 fn groups(pending: &[Pending]) -> Vec<Group> {
     let mut groups: Vec<Vec<Task>> = Vec::new();
     let mut bytes = 0;
-    for (owner, item) in pending.iter().enumerate() {
-        for revision in &item.write.branches {
-            let size = item.change.document().body.len();
+    for (owner, one) in pending.iter().enumerate() {
+        for revision in &one.write.branches {
+            let size = one.item.change.document().body.len();
             let fits = |group: &&mut Vec<Task>| group.len() < GROUP.0 && bytes + size <= GROUP.1;
-            let task = (owner, (item.change.id.clone(), revision.clone()));
+            let task = (owner, (one.item.change.id.clone(), revision.clone()));
             match groups.last_mut().filter(fits) {
                 Some(group) => {
                     group.push(task);

@@ -8,7 +8,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::batch::SMALL_ATTACHMENT;
+use super::batch::{Item, SMALL_ATTACHMENT};
 use super::failures;
 use super::prepare::Pending;
 use super::{Pipeline, PipelineError};
@@ -26,11 +26,12 @@ const GROUP: (usize, u64) = (100, 1024 * 1024);
 const PIECES: usize = 4;
 
 /// What came of fetching.
+#[derive(Default)]
 pub struct Fetched {
     pub complete: Vec<Pending>,
     pub failed: Vec<Failure>,
     /// Documents of which something is gone because there is a newer revision: as they are now.
-    pub moved_on: Vec<Change>,
+    pub moved_on: Vec<Item>,
 }
 
 /// An attachment that is fetched: whose it is, as a place in the list of pending writes and, where
@@ -120,7 +121,7 @@ impl Pipeline {
                         let suspect = suspects.contains(&wanted.id);
                         let name = wanted.attachment.name.escape_debug();
                         let what = format!("attachment `{name}`");
-                        match judge(&pending[owner].change, &what, error, suspect) {
+                        match judge(&pending[owner].item.change, &what, error, suspect) {
                             Ok(failure) => _ = failures.entry(owner).or_insert(failure),
                             Err(error) => interrupted = Some(both(interrupted, error)?),
                         }
@@ -132,24 +133,27 @@ impl Pipeline {
         if let Some(error) = interrupted {
             return Err(error);
         }
-        let mut complete = Vec::with_capacity(pending.len());
-        for (owner, item) in pending.into_iter().enumerate() {
-            if failures.contains_key(&owner) || moved_on.contains_key(&owner) {
-                if let Some(change) = moved_on.get_mut(&owner) {
-                    failures.remove(&owner);
-                    change.position = item.change.position;
+        let mut fetched = Fetched::default();
+        for (owner, Pending { item, write, material }) in pending.into_iter().enumerate() {
+            match (moved_on.remove(&owner), failures.remove(&owner)) {
+                (None, None) => {
+                    fetched.complete.push(Pending { item, write, material });
+                    continue;
                 }
-                let branches = item.material.branches.into_iter();
-                let blobs = branches.flat_map(|branch| branch.blobs.into_values());
-                for blob in item.material.blobs.into_values().chain(blobs) {
-                    self.collection.discard(blob)?;
+                (Some(newer), _) => {
+                    let change = Change { position: item.change.position, ..newer };
+                    let authority = item.authority.confirmed();
+                    fetched.moved_on.push(Item { change, authority, fed: item.fed });
                 }
-            } else {
-                complete.push(item);
+                (None, Some(failure)) => fetched.failed.push(failure),
+            }
+            let branches = material.branches.into_iter();
+            let blobs = branches.flat_map(|branch| branch.blobs.into_values());
+            for blob in material.blobs.into_values().chain(blobs) {
+                self.collection.discard(blob)?;
             }
         }
-        let (failed, moved_on) = (failures.into_values(), moved_on.into_values());
-        Ok(Fetched { complete, failed: failed.collect(), moved_on: moved_on.collect() })
+        Ok(fetched)
     }
 
     async fn fetch_job(&self, job: Job, sync: Sync, trouble: &Trouble) -> Vec<Outcome> {
@@ -291,10 +295,10 @@ impl Pending {
     fn of_branches(&self) -> impl Iterator<Item = (usize, Wanted)> {
         // Of the winner the history alone is written: its attachments are in the plan.
         let others = self.material.branches.iter().map(|files| &files.branch).enumerate();
-        let others = others.filter(|(_, branch)| branch.revision != self.change.revision);
+        let others = others.filter(|(_, branch)| branch.revision != self.item.change.revision);
         others.flat_map(|(at, branch)| {
             let wanted = |attachment: &Attachment| Wanted {
-                id: self.change.id.clone(),
+                id: self.item.change.id.clone(),
                 revision: branch.revision.clone(),
                 attachment: attachment.clone(),
             };
@@ -307,26 +311,26 @@ impl Pending {
 fn jobs(pending: &mut [Pending], with_branches: bool) -> Vec<Job> {
     let mut jobs = Vec::new();
     let (mut group, mut group_bytes) = (Vec::new(), 0);
-    for (owner, item) in pending.iter_mut().enumerate() {
+    for (owner, one) in pending.iter_mut().enumerate() {
         let of_winner = |attachment: &Attachment| Task {
             owner,
             branch: None,
             wanted: Wanted {
-                id: item.change.id.clone(),
-                revision: item.change.revision.clone(),
+                id: one.item.change.id.clone(),
+                revision: one.item.change.revision.clone(),
                 attachment: attachment.clone(),
             },
         };
-        let mut tasks: Vec<Task> = item.write.fetch.iter().map(of_winner).collect();
+        let mut tasks: Vec<Task> = one.write.fetch.iter().map(of_winner).collect();
         if with_branches {
             let task = |(at, wanted)| Task { owner, branch: Some(at), wanted };
-            tasks.extend(item.of_branches().map(task));
+            tasks.extend(one.of_branches().map(task));
         }
         for task in tasks {
             let attachment = &task.wanted.attachment;
             if let Content::Inline(bytes) = &attachment.content {
                 let (name, blob) = (Arc::clone(&attachment.name), Blob::Bytes(bytes.clone()));
-                item.take(task.branch, name, blob);
+                one.take(task.branch, name, blob);
                 continue;
             }
             match attachment.length.filter(|length| *length <= SMALL_ATTACHMENT) {

@@ -1,7 +1,7 @@
 //! A batch on its way to the disk: planned by what the tree holds, its attachments fetched, its
 //! files staged.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use super::batch::{Batch, Item};
 use super::brake::Brake;
 use super::failures;
+use super::repair::Told;
 use super::{Doubt, Pipeline, PipelineError};
 use crate::checkpoint::{Failure, HeldBack};
 use crate::document::{Change, DocumentId, Position, Revision};
@@ -35,6 +36,8 @@ pub struct Prepared {
     /// Documents that are in the tree as the source has them, or gone.
     pub settled: Vec<DocumentId>,
     pub unchanged: u64,
+    /// What the source said anew of documents that changed while they were read.
+    pub moved_on: HashMap<DocumentId, Told>,
     pub position: Option<Position>,
     pub sync: Sync,
     /// When the batch began to be written.
@@ -52,7 +55,7 @@ pub struct Meta {
 
 /// A planned write that needs attachments or revisions of the source.
 pub struct Pending {
-    pub change: Change,
+    pub item: Item,
     pub write: Write,
     pub material: Material,
 }
@@ -85,11 +88,12 @@ impl Pipeline {
             self.mirror.check_room(room)?;
         }
         let mut failed = batch.take_failures();
-        let mut planned = self.plan(batch.items, false, sync, doubt).await?;
+        let mut moved_on = HashMap::new();
+        let mut planned = self.plan(batch.items, sync, doubt).await?;
         if !planned.older.is_empty() {
             let older = std::mem::take(&mut planned.older);
             let confirmed = self.confirm(older, &mut failed, &mut planned.unchanged).await?;
-            planned.extend(self.plan(confirmed, true, sync, doubt).await?);
+            planned.extend(self.plan(confirmed, sync, doubt).await?);
         }
         for round in 0.. {
             if planned.pending.is_empty() {
@@ -111,14 +115,16 @@ impl Pipeline {
                 complete.into_iter().map(|item| stage(&collection, item, sync, lane)).collect()
             };
             planned.staged.extend(spawn_blocking(stage).await??);
-            let moved_on = fetched.moved_on.into_iter();
+            let newer = fetched.moved_on;
             if round >= PURSUIT {
                 let reason = "it changed again and again while its attachments were read";
-                failed.extend(moved_on.map(|one| failures::of_change(&one, reason.to_owned())));
+                let failure = |one: Item| failures::of_change(&one.change, reason.to_owned());
+                failed.extend(newer.into_iter().map(failure));
                 break;
             }
-            let newer = moved_on.map(|change| Item { change, authority: Authority::Confirmed });
-            planned.extend(self.plan(newer.collect(), true, sync, doubt).await?);
+            let told = newer.iter().map(|one| (one.change.id.clone(), Told::of(&one.change)));
+            moved_on.extend(told);
+            planned.extend(self.plan(newer, sync, doubt).await?);
         }
         failed.extend(planned.failed);
         let unchanged = planned.unchanged.len() as u64;
@@ -127,15 +133,24 @@ impl Pipeline {
         settled.extend(planned.staged.iter().map(|(meta, _)| meta.id.clone()));
         let (staged, untold, position) = (planned.staged, planned.untold, batch.position);
         let held = planned.held;
-        Ok(Prepared { staged, untold, failed, held, settled, unchanged, position, sync, begun })
+        Ok(Prepared {
+            staged,
+            untold,
+            failed,
+            held,
+            settled,
+            unchanged,
+            moved_on,
+            position,
+            sync,
+            begun,
+        })
     }
 
-    /// Decides what is to be done, and does what needs nothing from the source. `fed` says that the
-    /// items were confirmed since the feed brought them; others that are confirmed did not come by it.
+    /// Decides what is to be done, and does what needs nothing from the source.
     async fn plan(
         &self,
         items: Vec<Item>,
-        fed: bool,
         sync: Sync,
         doubt: Option<&Doubt>,
     ) -> Result<Planned, PipelineError> {
@@ -150,7 +165,7 @@ impl Pipeline {
             let (collection, doubt) = (self.collection.clone(), doubt.cloned());
             let (brake, lane) = (Arc::clone(&self.brake), self.mirror.lane());
             spawn_blocking(move || {
-                plan_items(&collection, items, fed, sync, lane, doubt.as_ref(), &brake)
+                plan_items(&collection, items, sync, lane, doubt.as_ref(), &brake)
             })
         };
         let second = (!second.is_empty()).then(|| plan(second));
@@ -191,7 +206,7 @@ impl Pipeline {
             match answer {
                 Ok(Reading::Found(present)) => {
                     let change = Change { position: change.position, ..present };
-                    confirmed.push(Item { change, authority: Authority::Confirmed });
+                    confirmed.push(Item { change, authority: Authority::Confirmed, fed: true });
                 }
                 Ok(Reading::Unknown) => {
                     tracing::debug!(
@@ -225,21 +240,19 @@ impl Planned {
 fn plan_items(
     collection: &Collection,
     items: Vec<Item>,
-    fed: bool,
     sync: Sync,
     lane: Lane,
     doubt: Option<&Doubt>,
     brake: &Brake,
 ) -> Result<Planned, MirrorError> {
     let mut planned = Planned::default();
-    for Item { change, authority } in items {
+    for Item { change, authority, fed } in items {
         let plan = collection.plan(&change, authority)?;
         let deletes = match &plan {
             Plan::Remove(_) => true,
             Plan::Write(write) => write.buries(),
             _ => false,
         };
-        let fed = fed || authority == Authority::Feed;
         if deletes && fed && brake.holds(1, || collection.count())? {
             planned.held.push(held_back(change));
             continue;
@@ -258,7 +271,8 @@ fn plan_items(
             }
             Plan::Older { held } => planned.older.push((change, held)),
             Plan::Write(write) => {
-                let pending = Pending { change, write, material: Material::default() };
+                let item = Item { change, authority, fed };
+                let pending = Pending { item, write, material: Material::default() };
                 if pending.write.fetch.is_empty() && pending.write.branches.is_empty() {
                     planned.staged.push(stage(collection, pending, sync, lane)?);
                 } else {
@@ -309,7 +323,7 @@ fn stage(
     sync: Sync,
     lane: Lane,
 ) -> Result<(Meta, Staged), MirrorError> {
-    let Pending { change, write, material } = pending;
+    let Pending { item: Item { change, .. }, write, material } = pending;
     trial::pass("stage");
     let staged = collection.stage(&change.document(), write, material, sync, lane)?;
     trial::pass("staged");

@@ -133,9 +133,24 @@ struct Repair<'a> {
     fates: Vec<(DocumentId, Fate)>,
 }
 
-enum Told {
+/// What the source said of a document.
+#[derive(Debug)]
+pub enum Told {
+    /// It has it. The revision is the one that the body tells.
     Present(Option<Revision>),
     Deleted(Revision),
+}
+
+impl Told {
+    pub fn of(change: &Change) -> Self {
+        match &change.state {
+            DocumentState::Deleted(_) => Self::Deleted(change.revision.clone()),
+            DocumentState::Present(document) => {
+                let head = Head::read(&document.body).unwrap_or_default();
+                Self::Present(head.revision.as_deref().map(Revision::from))
+            }
+        }
+    }
 }
 
 impl Repair<'_> {
@@ -229,14 +244,7 @@ impl Repair<'_> {
     /// Adds what the source said of a document to the batch.
     async fn take(&mut self, change: Change) -> Result<(), PipelineError> {
         let Some(authority) = self.wrong.authority(&change.id) else { return Ok(()) };
-        let told = match &change.state {
-            DocumentState::Deleted(_) => Told::Deleted(change.revision.clone()),
-            DocumentState::Present(document) => {
-                let head = Head::read(&document.body).unwrap_or_default();
-                Told::Present(head.revision.as_deref().map(Revision::from))
-            }
-        };
-        self.told.insert(change.id.clone(), told);
+        self.told.insert(change.id.clone(), Told::of(&change));
         if let Some(place) = &change.position {
             self.places.insert(change.id.clone(), place.clone());
         }
@@ -255,6 +263,7 @@ impl Repair<'_> {
         }
         let doubt = self.pipeline.doubt()?;
         let mut prepared = self.pipeline.prepare(batch, &self.suspects, doubt.as_ref()).await?;
+        told.extend(std::mem::take(&mut prepared.moved_on));
         let buries = self.pipeline.collection.kept().deleted;
         let mut fates = fates(&mut prepared, &mut told, buries);
         let places = std::mem::take(&mut self.places);

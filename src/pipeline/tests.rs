@@ -591,6 +591,43 @@ async fn a_repair_by_a_feed_takes_its_last_word_on_each_document() {
 }
 
 #[tokio::test]
+async fn a_document_that_changes_while_it_is_repaired_is_replaced_as_a_whole_all_the_same() {
+    let home = Home::new();
+    let source = || {
+        let rows = ["a", "b"].map(|id| Ok(FeedEvent::Change(row_with(id, "1-x", "1", "kept", 5))));
+        let source = Scripted::new(vec![script(rows.into(), "2")]);
+        source.blobs.lock().unwrap().insert("kept".into(), (Bytes::from("bytes"), Vec::new()));
+        source
+    };
+    home.run_source(source()).await.outcome.unwrap();
+    let attachment = home.path("a/attachments/kept");
+    std::fs::write(&attachment, "rot").unwrap();
+
+    let source = Arc::new(source());
+    let first = ["a", "b"].map(|id| (id.into(), row_with(id, "2-x", "3", "gone", 5)));
+    source.documents.lock().unwrap().extend(first);
+    // The attachment is what it was at first.
+    let mut changed = row_with("a", "1-x", "4", "kept", 5);
+    changed.revision = "3-x".into();
+    if let DocumentState::Present(document) = &mut changed.state {
+        let body = std::str::from_utf8(&document.body).unwrap();
+        document.body = body.replace(r#""_rev":"1-x""#, r#""_rev":"3-x""#).into();
+    }
+    let deleted = Change { state: DocumentState::Deleted(None), ..change("b", "3-x", None) };
+    source.newer.lock().unwrap().extend([("a".into(), changed), ("b".into(), deleted)]);
+    let (pipeline, _received) = pipeline(home.dir.path(), source, Mode::CatchUp);
+    let wrong = Wrong { damaged: ["a", "b"].map(Into::into).into(), ..Wrong::default() };
+    let mut done = pipeline.repair(wrong, Asking::Singly, &CancellationToken::new()).await;
+    assert!(done.error.is_none());
+    done.fates.sort_by(|left, right| left.0.cmp(&right.0));
+    let written = Fate::Present { revision: Some("3-x".into()), written: true };
+    let removed = Fate::Deleted { removed: true };
+    assert_eq!(done.fates, [("a".into(), written), ("b".into(), removed)]);
+    assert_eq!(std::fs::read_to_string(&attachment).unwrap(), "bytes");
+    assert_eq!(home.documents(), ["a"]);
+}
+
+#[tokio::test]
 async fn told_to_stop_it_finishes_what_it_has_read() {
     let home = Home::new();
     let rows = vec![row("a", "1-x", "1"), Ok(FeedEvent::CaughtUp), row("b", "1-x", "2")];

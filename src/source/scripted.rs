@@ -25,6 +25,8 @@ pub struct Scripted {
     pub opened: Mutex<Vec<Since>>,
     /// What `document` answers; unknown otherwise.
     pub documents: Mutex<HashMap<DocumentId, Change>>,
+    /// What it answers from the second time on, where that is something else.
+    pub newer: Mutex<HashMap<DocumentId, Change>>,
     /// The bytes of attachments by name, and how often each fails before it comes.
     pub blobs: Mutex<HashMap<Arc<str>, Blob>>,
     /// Whether the feed stays open after its script.
@@ -59,7 +61,11 @@ impl Source for Scripted {
         id: &'a DocumentId,
         _position: Option<&'a Position>,
     ) -> BoxFuture<'a, Result<Reading, SourceError>> {
-        let found = self.documents.lock().unwrap().get(id).cloned();
+        let mut documents = self.documents.lock().unwrap();
+        let found = documents.get(id).cloned();
+        if let Some(newer) = self.newer.lock().unwrap().remove(id) {
+            documents.insert(id.clone(), newer);
+        }
         async { Ok(found.map_or(Reading::Unknown, Reading::Found)) }.boxed()
     }
 
