@@ -7,14 +7,11 @@ use std::io::Read;
 use std::iter;
 use std::ops::{AddAssign, SubAssign};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use md5::{Digest, Md5};
 use serde::Serialize;
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 
-use crate::document::{DocumentId, Revision, Stub};
+use crate::document::{Digester, DocumentId, Revision, Stub};
 use crate::mirror::MirrorError;
 use crate::mirror::outside::{Checksum, checksum};
 use crate::mirror::read::{Problem, ProblemKind, StoredAttachment, StoredDocument, StoredText};
@@ -197,21 +194,20 @@ impl SubAssign for Counts {
 struct Seen {
     length: u64,
     hash: Checksum,
-    md5: Option<String>,
-    /// In lower case, where it was wanted or the stub tells one.
+    /// What the stub's digest is to be, where it can be compared.
+    digest: Option<String>,
+    /// In lower case, where it was wanted.
     sha256: Option<String>,
     noted: Option<Checksum>,
 }
 
 fn read(mut file: File, attachment: &StoredAttachment, how: How) -> std::io::Result<Seen> {
-    let digest = attachment.stub.digest.as_deref();
+    let stub = &attachment.stub;
     // Of gzipped bytes, which are not here, nothing could be compared.
-    let wants_md5 = digest.is_some_and(|digest| digest.starts_with("md5-"))
-        && attachment.stub.encoding.is_none();
+    let comparable = |_: &&str| stub.encoding.is_none() || is_of_rxdb(stub);
+    let mut digester = stub.digest.as_deref().filter(comparable).and_then(Digester::of);
     let mut hasher = blake3::Hasher::new();
-    let mut md5 = wants_md5.then(Md5::new);
-    let wants_sha256 = digest.is_some_and(|digest| digest.starts_with("sha256-"));
-    let mut sum = (how.sums || wants_sha256).then(Sha256::new);
+    let mut sum = (how.sums && !is_of_rxdb(stub)).then(Sha256::new);
     let mut length = 0;
     let size = attachment.size.unwrap_or_default().saturating_add(1).min(PIECE as u64);
     let mut piece = vec![0; usize::try_from(size).unwrap_or(PIECE)];
@@ -224,19 +220,21 @@ fn read(mut file: File, attachment: &StoredAttachment, how: How) -> std::io::Res
         };
         let bytes = &piece[..read];
         hasher.update(bytes);
-        if let Some(md5) = &mut md5 {
-            md5.update(bytes);
+        if let Some(digester) = &mut digester {
+            digester.update(bytes);
         }
         if let Some(sum) = &mut sum {
             sum.update(bytes);
         }
         length += read as u64;
     }
+    let digest = digester.map(Digester::finish);
+    let known = || digest.as_deref()?.strip_prefix("sha256-").map(str::to_owned);
     Ok(Seen {
         length,
         hash: *hasher.finalize().as_bytes(),
-        md5: md5.map(|md5| format!("md5-{}", STANDARD.encode(md5.finalize()))),
-        sha256: sum.map(|sum| format!("{:x}", sum.finalize())),
+        sha256: sum.map(|sum| format!("{:x}", sum.finalize())).or_else(known),
+        digest,
         noted: checksum(&file),
     })
 }
@@ -251,12 +249,7 @@ impl Seen {
                 None => (ProblemKind::Altered, OTHER_BYTES.to_owned()),
             });
         }
-        if self.md5.is_some() && self.md5 == stub.digest {
-            return None;
-        }
-        // RxDB's digest. It is that of the attachment's own bytes always.
-        let sha256 = stub.digest.as_deref().and_then(|digest| digest.strip_prefix("sha256-"));
-        if sha256.is_some() && sha256 == self.sha256.as_deref() {
+        if self.digest.is_some() && self.digest == stub.digest {
             return None;
         }
         let kind = if short.is_some() { ProblemKind::HalfWritten } else { ProblemKind::Altered };
@@ -265,7 +258,7 @@ impl Seen {
             // checksum is the better witness, and without one the length may be the gzipped one.
             Some(_) if stub.encoding.is_some() && (self.noted.is_some() || short.is_none()) => None,
             Some(length) if length != self.length => Some(self.of_length(kind, length)),
-            _ if sha256.is_none() && (self.md5.is_none() || may_be_gzipped(stub)) => None,
+            _ if self.digest.is_none() || may_be_gzipped(stub) => None,
             _ => {
                 let digest = stub.digest.as_deref().unwrap_or_default();
                 Some((kind, format!("its bytes do not match the digest in the body, {digest}")))
@@ -278,9 +271,17 @@ impl Seen {
     }
 }
 
+/// Whether the digest is RxDB's, which is that of the attachment's own bytes always.
+fn is_of_rxdb(stub: &Stub) -> bool {
+    stub.digest.as_deref().is_some_and(|digest| digest.starts_with("sha256-"))
+}
+
 /// Whether a CouchDB may keep this type gzipped, so that the digest is that of other bytes although
 /// nothing says so.
 fn may_be_gzipped(stub: &Stub) -> bool {
+    if is_of_rxdb(stub) {
+        return false;
+    }
     let kind = stub.content_type.as_deref().unwrap_or("text/").to_ascii_lowercase();
     kind.starts_with("text/")
         || ["json", "xml", "javascript"].iter().any(|part| kind.contains(part))
@@ -290,19 +291,25 @@ fn may_be_gzipped(stub: &Stub) -> bool {
 mod tests {
     use super::*;
 
+    fn md5(bytes: &[u8]) -> String {
+        let mut digester = Digester::of("md5-").unwrap();
+        digester.update(bytes);
+        digester.finish()
+    }
+
     fn seen(bytes: &[u8], noted: Option<&[u8]>) -> Seen {
         Seen {
             length: bytes.len() as u64,
             hash: *blake3::hash(bytes).as_bytes(),
-            md5: Some(format!("md5-{}", STANDARD.encode(Md5::digest(bytes)))),
-            sha256: Some(format!("{:x}", Sha256::digest(bytes))),
+            digest: Some(md5(bytes)),
+            sha256: None,
             noted: noted.map(|bytes| *blake3::hash(bytes).as_bytes()),
         }
     }
 
     fn stub(bytes: &[u8], kind: &str) -> Stub {
         Stub {
-            digest: Some(format!("md5-{}", STANDARD.encode(Md5::digest(bytes)))),
+            digest: Some(md5(bytes)),
             length: Some(bytes.len() as u64),
             content_type: Some(kind.to_owned()),
             encoding: None,
