@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::fetch::{both, judge};
+use super::fetch::{both, judge, one_each};
 use super::prepare::Pending;
 use super::{Pipeline, PipelineError};
 use crate::checkpoint::Failure;
@@ -66,7 +66,7 @@ impl Pipeline {
     ) -> Vec<Result<Branch, SourceError>> {
         let policy = &self.options.retry;
         let answers = match attempts(policy, || self.source.branches(wanted)).await {
-            Ok(answers) => answers,
+            Ok(answers) => one_each(answers, wanted.len()),
             // The source itself does not answer: to ask for each would only take longer.
             Err(error) => return vec![Err(error); wanted.len()],
         };
@@ -84,8 +84,7 @@ impl Pipeline {
 
     async fn read_branch(&self, one: &(DocumentId, Revision)) -> Result<Branch, SourceError> {
         let answers = self.source.branches(std::slice::from_ref(one)).await?;
-        let lost = || Err(SourceError::transient("the source answered nothing"));
-        answers.into_iter().next().unwrap_or_else(lost)
+        one_each(answers, 1).swap_remove(0)
     }
 }
 

@@ -184,7 +184,7 @@ impl Pipeline {
             None => attempts(policy, || self.source.attachments(&wanted)).await,
         };
         let answers = match asked {
-            Ok(answers) => answers,
+            Ok(answers) => one_each(answers, tasks.len()),
             Err(error) => vec![Err(error); tasks.len()],
         };
         let mut outcomes = Vec::with_capacity(tasks.len());
@@ -235,9 +235,8 @@ impl Pipeline {
     }
 
     async fn fetch_one(&self, wanted: &Wanted) -> Result<Bytes, FetchError> {
-        let answer = self.source.attachments(std::slice::from_ref(wanted)).await?;
-        let lost = || Err(SourceError::transient("the source answered nothing"));
-        Ok(answer.into_iter().next().unwrap_or_else(lost)?)
+        let answers = self.source.attachments(std::slice::from_ref(wanted)).await?;
+        Ok(one_each(answers, 1).swap_remove(0)?)
     }
 
     /// Streams an attachment into a file of staging.
@@ -350,6 +349,17 @@ fn jobs(pending: &mut [Pending], with_branches: bool) -> Vec<Job> {
         jobs.push(Job::Small(group));
     }
     jobs
+}
+
+/// The answers to a request for so many things, each of which gets one: what a source says nothing of
+/// must not be passed over.
+pub fn one_each<T>(
+    mut answers: Vec<Result<T, SourceError>>,
+    wanted: usize,
+) -> Vec<Result<T, SourceError>> {
+    let lost = || Err(SourceError::transient("the source answered nothing"));
+    answers.resize_with(wanted, lost);
+    answers
 }
 
 /// What a source's error means for the document that `what` belongs to.

@@ -13,7 +13,11 @@ use crate::mirror::{Holder, MirrorOptions};
 use crate::source::scripted::{Said, Scripted};
 use crate::source::{FeedEvent, Unreadable};
 
+mod branches;
+mod deletions;
+mod disk;
 mod model;
+mod opening;
 
 const QUICK: RetryPolicy = RetryPolicy {
     first: Duration::from_millis(1),
@@ -59,8 +63,13 @@ impl Home {
     }
 
     async fn run_source(&self, source: Scripted) -> Run {
+        self.run_with(source, &MirrorOptions::default()).await
+    }
+
+    async fn run_with(&self, source: Scripted, options: &MirrorOptions) -> Run {
         let source = Arc::new(source);
-        let (pipeline, mut received) = pipeline(self.dir.path(), source.clone(), Mode::CatchUp);
+        let (pipeline, mut received) =
+            pipeline_with(self.dir.path(), source.clone(), Mode::CatchUp, options);
         let outcome = pipeline.run(&CancellationToken::new()).await;
         let mut events = Vec::new();
         while let Ok(event) = received.try_recv() {
@@ -327,6 +336,22 @@ async fn attachments_survive_a_source_that_breaks_in_their_middle() {
         run.outcome.unwrap();
         assert_eq!(std::fs::read(home.path("a/attachments/f")).unwrap(), bytes);
         assert_eq!(crate::mirror::staged(home.dir.path()), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn what_a_source_says_nothing_of_is_asked_for_again_and_fails_at_last() {
+    for (silent, failures) in [(1, 0), (2, 0), (100, 1)] {
+        let home = Home::new();
+        let rows = || script(vec![Ok(FeedEvent::Change(row_with("a", "1-x", "1", "f", 5)))], "1");
+        let source = Scripted::new(vec![rows(), rows(), rows()]);
+        *source.silent.lock().unwrap() = silent;
+        source.blobs.lock().unwrap().insert("f".into(), (Bytes::from("bytes"), Vec::new()));
+        let run = home.run_source(source).await;
+        run.outcome.unwrap();
+        assert_eq!(run.report.failures, failures, "{silent} times");
+        assert_eq!(home.path("a/attachments/f").exists(), failures == 0, "{silent} times");
+        assert_eq!(home.path("a").exists(), failures == 0, "{silent} times");
     }
 }
 

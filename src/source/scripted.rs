@@ -9,7 +9,7 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
 
 use super::{ByteStream, FeedEvent, Mode, Reading, Since, Source, SourceError, Wanted};
-use crate::document::{Attachment, Change, DocumentId, Position, Revision};
+use crate::document::{Attachment, Branch, Change, DocumentId, Position, Revision};
 
 pub type Said = Result<FeedEvent, SourceError>;
 
@@ -29,6 +29,12 @@ pub struct Scripted {
     pub newer: Mutex<HashMap<DocumentId, Change>>,
     /// The bytes of attachments by name, and how often each fails before it comes.
     pub blobs: Mutex<HashMap<Arc<str>, Blob>>,
+    /// The revisions that it can give.
+    pub branches: Mutex<HashMap<(DocumentId, Revision), Branch>>,
+    /// How many revisions each request asked for.
+    pub asked: Mutex<Vec<usize>>,
+    /// So many requests for many things are answered with nothing at all.
+    pub silent: Mutex<usize>,
     /// Whether the feed stays open after its script.
     pub stays_open: bool,
 }
@@ -38,6 +44,14 @@ impl Scripted {
     pub fn new(mut scripts: Vec<Vec<Said>>) -> Self {
         scripts.reverse();
         Self { scripts: Mutex::new(scripts), ..Self::default() }
+    }
+
+    /// Whether a request for many things is answered with nothing at all.
+    fn is_silent(&self) -> bool {
+        let mut silent = self.silent.lock().unwrap();
+        let left = silent.checked_sub(1);
+        *silent = left.unwrap_or_default();
+        left.is_some()
     }
 
     fn blob(&self, name: &Arc<str>) -> Result<Bytes, SourceError> {
@@ -90,7 +104,25 @@ impl Source for Scripted {
         &'a self,
         wanted: &'a [Wanted],
     ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>> {
-        let answers = wanted.iter().map(|wanted| self.blob(&wanted.attachment.name)).collect();
+        let answers = match self.is_silent() {
+            true => Vec::new(),
+            false => wanted.iter().map(|wanted| self.blob(&wanted.attachment.name)).collect(),
+        };
+        async { Ok(answers) }.boxed()
+    }
+
+    fn branches<'a>(
+        &'a self,
+        wanted: &'a [(DocumentId, Revision)],
+    ) -> BoxFuture<'a, Result<Vec<Result<Branch, SourceError>>, SourceError>> {
+        self.asked.lock().unwrap().push(wanted.len());
+        let branches = self.branches.lock().unwrap();
+        let branch = |one| branches.get(one).cloned();
+        let answer = |one| branch(one).ok_or_else(|| SourceError::missing("no such revision"));
+        let answers = match self.is_silent() {
+            true => Vec::new(),
+            false => wanted.iter().map(answer).collect(),
+        };
         async { Ok(answers) }.boxed()
     }
 }
