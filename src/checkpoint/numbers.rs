@@ -79,6 +79,7 @@ mod tests {
         let mut numbers = HighWater::open(&path, 0, false).unwrap();
         assert_eq!(numbers.draw(3).unwrap(), 1);
         assert_eq!(numbers.draw(1).unwrap(), 4);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1048580\n", "it is seldom written");
         assert_eq!(HighWater::open(&path, 4, false).unwrap().draw(1).unwrap(), 5);
     }
 

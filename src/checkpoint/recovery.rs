@@ -125,4 +125,13 @@ mod tests {
         assert_eq!(state.collections().unwrap(), vec![books, loans]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the old files are gone");
     }
+
+    #[test]
+    fn what_cannot_be_removed_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        remove(&dir.path().join("nothing")).unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "in the way").unwrap();
+        remove(&file).unwrap_err();
+    }
 }

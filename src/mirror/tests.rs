@@ -555,3 +555,41 @@ fn who_may_do_what_is_written_when_it_differs_and_is_no_document() {
     assert!(bench.path("%5Fsecurity.json/document.json").exists());
     assert!(bench.collection.holds_security(security).unwrap());
 }
+
+#[test]
+fn from_outside_it_is_seen_who_holds_a_mirror() {
+    let dir = tempfile::tempdir().unwrap();
+    for nothing in [dir.path().to_owned(), dir.path().join("missing")] {
+        let error = Ours::find(&nothing).unwrap_err();
+        assert!(matches!(&error, MirrorError::NoMirror { path } if *path == nothing), "{error}");
+    }
+    let holder = Holder { socket: Some("/run/a.sock".into()), ..Holder::this_process("mirror") };
+    let mirror = open(dir.path(), &MirrorOptions::default()).unwrap();
+    let ours = Ours::find(dir.path()).unwrap();
+    assert_eq!(ours.holder().unwrap().map(|holder| holder.socket), Some(None));
+    mirror.describe_holder(&holder).unwrap();
+    assert_eq!(ours.holder().unwrap(), Some(holder));
+    drop(mirror);
+    assert_eq!(ours.holder().unwrap(), None);
+}
+
+#[test]
+fn a_file_is_no_folder() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    Folder::open_path(file.path()).unwrap_err();
+}
+
+#[test]
+fn only_a_regular_file_is_read_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::open_path(dir.path()).unwrap();
+    fs::write(dir.path().join("file"), "text").unwrap();
+    symlink("file", dir.path().join("link")).unwrap();
+    fs::create_dir(dir.path().join("folder")).unwrap();
+    let pipe = dir.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+    assert_eq!(folder.read_file("file").unwrap().unwrap(), b"text");
+    for other in ["link", "folder", "pipe", "nothing"] {
+        assert!(folder.open_file(other).unwrap().is_none(), "{other}");
+    }
+}

@@ -144,6 +144,7 @@ fn hash(id: &DocumentId) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::Attachment;
 
     fn deletion(id: &str, revision: &str, token: Option<&str>) -> Change {
         Change {
@@ -181,5 +182,76 @@ mod tests {
         assert!(batch.conflicts_with(&deletion("a", "1-x", None)));
         assert!(!batch.conflicts_with(&deletion("a", "3-x", None)));
         assert!(!batch.conflicts_with(&deletion("b", "1-x", None)));
+    }
+
+    /// With attachments of these lengths, at the source or at hand.
+    fn present(id: &str, remote: &[u64], inline: &[usize]) -> Change {
+        let attachment = |length, content| Attachment {
+            name: "f".into(),
+            digest: None,
+            length: Some(length),
+            gzipped: false,
+            content,
+        };
+        let remote = remote.iter().map(|length| attachment(*length, Content::Remote("".into())));
+        let inline = inline
+            .iter()
+            .map(|length| attachment(*length as u64, Content::Inline(vec![0; *length].into())));
+        let attachments = remote.chain(inline).collect();
+        let state = DocumentState::Present(Document { body: "{}".into(), attachments });
+        Change { state, ..deletion(id, "1-x", None) }
+    }
+
+    fn full_after(change: impl Fn(usize) -> Change) -> usize {
+        let mut batch = Batch::default();
+        (1..=MOST_CHANGES * 2)
+            .find(|n| {
+                batch.push(change(*n), Authority::Feed);
+                batch.is_full()
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn a_batch_is_full_by_count_or_by_what_it_will_hold_in_memory() {
+        let many = |n: usize| deletion(&n.to_string(), "1-x", None);
+        assert_eq!(full_after(many), MOST_CHANGES);
+        let small = |n: usize| present(&n.to_string(), &[65_536], &[]);
+        let held = full_after(small);
+        assert_eq!(held, 64, "64 KiB each, and what is around them, are 4 MiB");
+        let large = |n: usize| present(&n.to_string(), &[65_537], &[]);
+        assert_eq!(full_after(large), MOST_CHANGES, "large ones are streamed");
+        let branched = |n: usize| Change { others: Some(vec!["1-y".into()]), ..small(n) };
+        assert_eq!(full_after(branched), held.div_ceil(2), "other leaves are as large");
+    }
+
+    #[test]
+    fn rows_that_cannot_be_read_fill_a_batch_too() {
+        let row = Unreadable {
+            id: None,
+            revision: None,
+            place: "row 1".into(),
+            position: None,
+            reason: "it is torn".into(),
+        };
+        let mut batch = Batch::default();
+        assert!(batch.is_empty());
+        (1..MOST_CHANGES).for_each(|_| batch.push_unreadable(row.clone()));
+        assert!(!batch.is_empty() && !batch.is_full());
+        batch.push_unreadable(row);
+        assert!(batch.is_full());
+    }
+
+    #[test]
+    fn room_is_needed_for_what_is_written() {
+        let room = |change: Change| {
+            let mut batch = Batch::default();
+            batch.push(change, Authority::Feed);
+            batch.room()
+        };
+        assert_eq!(room(deletion("a", "1-x", None)), 0);
+        let (without, with) = (room(present("a", &[], &[])), room(present("a", &[], &[70_000])));
+        assert!(without > 0);
+        assert_eq!(with - without, 70_000);
     }
 }

@@ -228,4 +228,20 @@ mod tests {
         brake.caught_up();
         assert!(brake.holds(1_000, || Ok(1_000)).unwrap());
     }
+
+    #[test]
+    fn what_is_committed_meanwhile_changes_no_count() {
+        let brake = brake(0, false);
+        assert!(!brake.holds(5, || Ok(10)).unwrap());
+        assert_eq!(brake.note_held(0), (0, false));
+        assert!(brake.holds(1, || Ok(10)).unwrap());
+    }
+
+    #[test]
+    fn a_share_is_one_of_the_documents_that_were_there_when_counting_began() {
+        let brake = brake(0, false);
+        brake.settled(8);
+        (0..3).for_each(|_| brake.adds());
+        assert!(brake.holds(7, || Ok(17)).unwrap(), "7 of 22: 8 have gone since, and 3 have come");
+    }
 }

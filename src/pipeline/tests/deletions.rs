@@ -1,0 +1,70 @@
+//! What is removed, what is held back, and what comes after.
+
+use super::*;
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("d{n}")).collect()
+}
+
+/// A home that holds these documents.
+async fn home_with(names: &[String]) -> Home {
+    let home = Home::new();
+    let rows = names.iter().map(|name| row(name, "1-x", "1")).collect();
+    home.run(vec![script(rows, "1")]).await.outcome.unwrap();
+    home
+}
+
+#[tokio::test]
+async fn what_comes_back_right_after_a_scan_removed_it_is_written() {
+    let names = names(300);
+    let home = home_with(&names).await;
+    let expired = vec![Err(SourceError::Expired { reason: "x".into() })];
+    let mut scan = vec![Ok(FeedEvent::ScanStarted { reason: "x".into() })];
+    scan.extend(names[50..].iter().map(|name| row(name, "1-x", "2")));
+    scan.push(Ok(FeedEvent::ScanFinished { position: at("3"), exhaustive: true }));
+    scan.extend([row("d0", "1-x", "4"), Ok(FeedEvent::CaughtUp)]);
+    home.run(vec![expired, scan]).await.outcome.unwrap();
+    let documents = home.documents();
+    assert_eq!(documents.len(), 251);
+    assert!(documents.contains(&"d0".to_owned()));
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_to_the_tree_is_waited_for_however_many_batches_ago_it_came() {
+    let home = Home::new();
+    let mut rows: Vec<_> = names(1_999).iter().map(|name| row(name, "1-x", "1")).collect();
+    rows.insert(0, row("a", "5-x", "1"));
+    rows.extend((0..2_000).map(|n| deleted(&format!("never-seen-{n}"), "2-x", "2")));
+    rows.push(row("a", "4-y", "3"));
+    home.run(vec![script(rows, "3")]).await.outcome.unwrap();
+    let body = std::fs::read_to_string(home.path("a/document.json")).unwrap();
+    assert!(body.contains("5-x"), "{body}");
+}
+
+#[tokio::test]
+async fn what_is_held_back_is_deleted_once_it_is_released() {
+    let names = names(20);
+    let home = home_with(&names).await;
+    let mut rows: Vec<_> = names[..10].iter().map(|name| deleted(name, "2-x", "2")).collect();
+    rows.extend(end("2"));
+    let source = Arc::new(Scripted { stays_open: true, ..Scripted::new(vec![rows]) });
+    let (pipeline, mut received) = pipeline(home.dir.path(), source, Mode::Follow);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (pipeline, stop) = (pipeline.clone(), stop.clone());
+        async move { pipeline.run(&stop).await }
+    });
+    let mut reports = pipeline.watch();
+    let held_back = reports.wait_for(|report| report.caught_up).await.unwrap().held_back;
+    // 6 of 20 are 30 percent.
+    assert_eq!((held_back, home.documents().len()), (4, 14));
+    pipeline.checkpoints.release(&"books".into()).unwrap();
+    pipeline.release();
+    reports.wait_for(|report| report.held_back == 0).await.unwrap();
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    assert_eq!(home.documents().len(), 10);
+    assert_eq!(pipeline.reporter.report().deletions, 10);
+    let told: Vec<_> = std::iter::from_fn(|| received.try_recv().ok()).collect();
+    assert!(told.len() == 10 && told.iter().all(|event| event.deleted));
+}

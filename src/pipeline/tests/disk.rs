@@ -1,0 +1,33 @@
+//! A disk that cannot be written.
+
+use super::*;
+
+#[tokio::test]
+async fn a_follower_waits_for_a_disk_and_says_so_and_a_catch_up_ends() {
+    let home = Home::new();
+    let full = MirrorOptions { reserve: u64::MAX, ..MirrorOptions::default() };
+    let rows = || vec![script(vec![row("a", "1-x", "1")], "1")];
+    let run = home.run_with(Scripted::new(rows()), &full).await;
+    assert!(run.outcome.unwrap_err().is_disk());
+
+    let source = Arc::new(Scripted { stays_open: true, ..Scripted::new(rows()) });
+    let (pipeline, _received) = pipeline_with(home.dir.path(), source, Mode::Follow, &full);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (pipeline, stop) = (pipeline.clone(), stop.clone());
+        async move { pipeline.run(&stop).await }
+    });
+    let mut reports = pipeline.watch();
+    let waiting = reports.wait_for(|report| report.phase == Phase::Waiting).await.unwrap().clone();
+    let trouble = waiting.trouble.unwrap();
+    assert!(trouble.contains("bytes"), "{trouble}");
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    drop(pipeline);
+    assert_eq!(home.documents(), [""; 0]);
+
+    let enough = MirrorOptions { reserve: 1, ..full };
+    let run = home.run_with(Scripted::new(rows()), &enough).await;
+    assert_eq!(run.opened, [Since::Start]);
+    assert_eq!(home.documents(), ["a"]);
+}

@@ -1,0 +1,66 @@
+//! Where the feed is opened, by what the state and the tree say.
+
+use super::*;
+use crate::document::Kept;
+
+#[tokio::test]
+async fn what_was_emptied_from_outside_is_read_from_the_start() {
+    let home = Home::new();
+    let rows = || vec![script(vec![row("a", "1-x", "1")], "1")];
+    home.run(rows()).await.outcome.unwrap();
+    std::fs::remove_dir_all(home.path("")).unwrap();
+    let run = home.run(rows()).await;
+    assert_eq!(run.opened, [Since::Start]);
+    assert_eq!(home.documents(), ["a"]);
+}
+
+#[tokio::test]
+async fn what_the_source_emptied_goes_on_from_its_checkpoint() {
+    let home = Home::new();
+    home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();
+    home.run(vec![script(vec![deleted("a", "2-x", "2")], "2")]).await.outcome.unwrap();
+    assert_eq!(home.documents(), [""; 0]);
+    assert_eq!(home.run(vec![end("2")]).await.opened, [Since::Position(at("2"))]);
+}
+
+#[tokio::test]
+async fn what_was_new_goes_on_from_its_checkpoint_when_the_feed_is_opened_again() {
+    let home = Home::new();
+    let breaking = || Ok(FeedEvent::Change(row_with("a", "1-x", "2", "f", 200_000)));
+    let first = vec![deleted("never-seen", "2-x", "1"), Ok(FeedEvent::CaughtUp), breaking()];
+    let source = Scripted::new(vec![first, script(vec![breaking()], "2")]);
+    let blob = (Bytes::from(vec![7; 200_000]), vec![transient(); QUICK.attempts]);
+    source.blobs.lock().unwrap().insert("f".into(), blob);
+    let run = home.run_source(source).await;
+    run.outcome.unwrap();
+    assert_eq!(run.opened, [Since::Start, Since::Position(at("1"))]);
+    assert_eq!(home.documents(), ["a"]);
+}
+
+#[tokio::test]
+async fn when_more_is_to_be_kept_everything_is_compared_anew_once() {
+    let before = MirrorOptions { attachments: false, ..MirrorOptions::default() };
+    let kept =
+        |revisions, deleted| MirrorOptions { kept: Kept { revisions, deleted }, ..before.clone() };
+    let cases = [
+        (MirrorOptions { attachments: true, ..before.clone() }, "attachments are mirrored"),
+        (kept(true, false), "all revisions are kept"),
+        (kept(false, true), "deleted documents are kept"),
+    ];
+    for (more, what) in cases {
+        let home = Home::new();
+        let run = async |options, script| home.run_with(Scripted::new(vec![script]), options).await;
+        run(&before, script(vec![row("a", "1-x", "1")], "1")).await.outcome.unwrap();
+        let scan = vec![
+            Ok(FeedEvent::ScanStarted { reason: what.into() }),
+            row("a", "1-x", "1"),
+            Ok(FeedEvent::ScanFinished { position: at("2"), exhaustive: true }),
+            Ok(FeedEvent::CaughtUp),
+        ];
+        assert_eq!(run(&more, scan).await.opened, [Since::Scan(format!("{what} from now on"))]);
+        for less_again in [&more, &before] {
+            let opened = run(less_again, end("2")).await.opened;
+            assert_eq!(opened, [Since::Position(at("2"))], "{what}");
+        }
+    }
+}
