@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use rustix::io::Errno;
 
 use super::*;
 use crate::document::{Attachment, Branch, Change, Content, Document, DocumentState, Revision};
@@ -592,4 +593,72 @@ fn only_a_regular_file_is_read_as_one() {
     for other in ["link", "folder", "pipe", "nothing"] {
         assert!(folder.open_file(other).unwrap().is_none(), "{other}");
     }
+}
+
+#[test]
+fn a_collection_remembers_whom_it_follows_and_what_of_it_is_mirrored() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = MirrorOptions::default();
+    let without = MirrorOptions { attachments: false, ..with.clone() };
+    let keeping = MirrorOptions { kept: Kept { revisions: true, deleted: true }, ..with.clone() };
+    let collection =
+        |options| open(dir.path(), options).unwrap().collection(&"books".into()).unwrap();
+    let record = || {
+        let path = dir.path().join(".plainfold/collections/books.json");
+        fs::metadata(path).unwrap().ino()
+    };
+    let books = collection(&with);
+    assert!(books.is_new() && books.followed().unwrap().is_none());
+    books.follow("http://a/books").unwrap();
+    drop(books);
+    let before = record();
+    let books = collection(&with);
+    assert!(!books.is_new());
+    assert_eq!(books.followed().unwrap().as_deref(), Some("http://a/books"));
+    books.follow("http://a/books").unwrap();
+    assert_eq!(record(), before, "nothing is written again");
+    drop(books);
+    for other in [&without, &keeping, &with] {
+        let books = collection(other);
+        let kept = other.kept;
+        assert_eq!((books.mirrors_attachments(), books.kept()), (other.attachments, kept));
+        books.follow("http://a/books").unwrap();
+        drop(books);
+        for now in [&without, &keeping, &with] {
+            let recorded = collection(now).as_recorded().unwrap();
+            assert_eq!(
+                (recorded.mirrors_attachments(), recorded.kept()),
+                (other.attachments, kept)
+            );
+        }
+    }
+    let books = collection(&with);
+    books.follow("http://b/books").unwrap();
+    assert_eq!(books.followed().unwrap().as_deref(), Some("http://b/books"));
+}
+
+#[test]
+fn a_collection_that_came_to_hold_nothing_is_forgotten() {
+    let bench = Bench::new();
+    let mirror = &bench.collection.mirror;
+    let record = bench.path("../.plainfold/collections/books.json");
+    bench.apply(&present("a", "1-x", &[])).unwrap();
+    mirror.forget_empty(&"books".into()).unwrap();
+    assert!(record.exists() && bench.path("a").exists());
+    bench.apply(&deleted("a", "2-x")).unwrap();
+    mirror.forget_empty(&"books".into()).unwrap();
+    assert!(!record.exists() && !bench.path("").exists());
+}
+
+#[test]
+fn a_disk_is_at_fault_where_waiting_may_mend_it() {
+    let failed = |errno| MirrorError::io("write", Path::new("a"), errno);
+    for mends in [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::IO] {
+        assert!(failed(mends).is_disk(), "{mends}");
+    }
+    assert!(MirrorError::Reserve { path: "a".into(), free: 1, reserve: 2 }.is_disk());
+    for stays in [Errno::ACCESS, Errno::NOENT, Errno::NOTDIR] {
+        assert!(!failed(stays).is_disk(), "{stays}");
+    }
+    assert!(!MirrorError::NoMirror { path: "a".into() }.is_disk());
 }

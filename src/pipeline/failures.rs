@@ -142,6 +142,9 @@ mod tests {
         assert_eq!(failures.count(), 1);
         assert!(failures.forget(&"a".into()));
         assert!(!failures.forget(&"a".into()));
+        failures.note(failure(Some("a"), "third"));
+        failures.forget_all();
+        assert_eq!((failures.count(), failures.all().len()), (0, 0));
     }
 
     #[test]

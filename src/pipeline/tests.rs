@@ -356,6 +356,25 @@ async fn what_a_source_says_nothing_of_is_asked_for_again_and_fails_at_last() {
 }
 
 #[tokio::test]
+async fn a_source_that_fails_again_and_again_is_not_asked_for_all_the_rest() {
+    let home = Home::new();
+    let name = |n: usize| format!("f{n:02}");
+    let rows =
+        (0..20).map(|n| Ok(FeedEvent::Change(row_with(&format!("d{n}"), "1-x", "1", &name(n), 5))));
+    let source =
+        Scripted::new(vec![script(rows.collect(), "1"), vec![Err(SourceError::permanent("away"))]]);
+    const ERRORS: usize = 100;
+    let blob = |n| (name(n).into(), (Bytes::from("bytes"), vec![transient(); ERRORS]));
+    source.blobs.lock().unwrap().extend((0..20).map(blob));
+    let source = Arc::new(source);
+    let (pipeline, _received) = pipeline(home.dir.path(), source.clone(), Mode::CatchUp);
+    pipeline.run(&CancellationToken::new()).await.unwrap_err();
+    let blobs = source.blobs.lock().unwrap();
+    let asked: usize = blobs.values().map(|(_, left)| ERRORS - left.len()).sum();
+    assert_eq!(asked, 20 + 8 * QUICK.attempts, "all together, and then eight one by one");
+}
+
+#[tokio::test]
 async fn an_attachment_is_tried_as_often_as_the_policy_says_and_not_once_more() {
     for (failures, openings) in [(QUICK.attempts - 1, 1), (QUICK.attempts, 2)] {
         let home = Home::new();

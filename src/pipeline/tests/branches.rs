@@ -80,3 +80,20 @@ async fn a_document_of_which_a_revision_cannot_be_had_fails_alone() {
     assert_eq!(failed, ["document `d1`"]);
     assert!(run.failures[0].reason.contains("revision 1-l"), "{}", run.failures[0].reason);
 }
+
+#[tokio::test]
+async fn the_attachments_of_a_revision_are_fetched_for_it() {
+    let home = Home::new();
+    let source = branched(1, 10);
+    let with = row_with("d0", "1-l", "1", "f", 5);
+    if let DocumentState::Present(document) = with.state {
+        let key = ("d0".into(), "1-l".into());
+        let branch = Branch { document, ..branch("d0", "1-l", 0) };
+        source.branches.lock().unwrap().insert(key, branch);
+    }
+    source.blobs.lock().unwrap().insert("f".into(), (Bytes::from("bytes"), Vec::new()));
+    home.run_with(source, &keeping()).await.outcome.unwrap();
+    let attachment = home.path("d0/conflicts/1-l/attachments/f");
+    assert_eq!(std::fs::read_to_string(attachment).unwrap(), "bytes");
+    assert!(!home.path("d0/attachments").exists(), "the winner has none");
+}
