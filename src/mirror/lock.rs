@@ -38,9 +38,11 @@ impl Holder {
         }
     }
 
-    /// Whether this is a command that is done in a moment.
-    fn is_passing(&self) -> bool {
-        matches!(self.command.as_str(), "status" | "tail" | "release")
+    /// How often it is waited for: a command that is done in a moment, or that has not said yet what it
+    /// is, longer than another. Whoever only looks who the holder is takes the lock for a moment too.
+    fn patience(&self) -> u32 {
+        let passing = matches!(self.command.as_str(), "status" | "tail" | "release");
+        if passing || self.pid == 0 { 60 } else { 4 }
     }
 }
 
@@ -64,9 +66,6 @@ impl Lock {
     /// Takes the lock file at `path` for `holder`. A command that only reads is waited for; any
     /// other holder is named in the error.
     pub fn take(path: &Path, mirror: &Path, holder: &Holder) -> Result<Self, MirrorError> {
-        /// How often a `status` or `tail` in passing is waited for, and anybody else: whoever
-        /// only looks who the holder is takes the lock for a moment too.
-        const TRIES: (u32, u32) = (60, 4);
         const PAUSE: Duration = Duration::from_millis(50);
         let mut lock = Self { file: open(path)?, path: path.to_owned() };
         let mut waited = 0;
@@ -76,8 +75,7 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => {
                     let other = read(&mut lock.file);
                     waited += 1;
-                    let passing = other.is_passing() || other.pid == 0;
-                    if waited > if passing { TRIES.0 } else { TRIES.1 } {
+                    if waited > other.patience() {
                         return Err(MirrorError::Locked { path: mirror.to_owned(), holder: other });
                     }
                     std::thread::sleep(PAUSE);
@@ -165,5 +163,15 @@ mod tests {
         wait.recv().unwrap();
         drop(held);
         second.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn who_is_done_in_a_moment_is_waited_for_longer() {
+        let patience = |command| Holder::this_process(command).patience();
+        for command in ["status", "tail", "release"] {
+            assert_eq!(patience(command), 60, "{command}");
+        }
+        assert_eq!((patience("mirror"), patience("restore")), (4, 4));
+        assert_eq!(Holder::default().patience(), 60, "it has not written yet who it is");
     }
 }

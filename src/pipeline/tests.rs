@@ -340,6 +340,22 @@ async fn attachments_survive_a_source_that_breaks_in_their_middle() {
 }
 
 #[tokio::test]
+async fn a_request_asks_for_at_most_so_many_attachments_and_so_many_bytes() {
+    for (count, length, requests) in [(250, 5, [100, 100, 50]), (40, 60_000, [17, 17, 6])] {
+        let home = Home::new();
+        let row = |n| FeedEvent::Change(row_with(&format!("d{n}"), "1-x", "1", "f", length));
+        let rows = (0..count).map(|n| Ok(row(n))).collect();
+        let source = Arc::new(Scripted::new(vec![script(rows, "1")]));
+        let blob = (Bytes::from(vec![7; length as usize]), Vec::new());
+        source.blobs.lock().unwrap().insert("f".into(), blob);
+        let (pipeline, _received) = pipeline(home.dir.path(), source.clone(), Mode::CatchUp);
+        pipeline.run(&CancellationToken::new()).await.unwrap();
+        assert_eq!(*source.asked.lock().unwrap(), requests);
+        assert_eq!(pipeline.reporter.report().attachments, count);
+    }
+}
+
+#[tokio::test]
 async fn what_a_source_says_nothing_of_is_asked_for_again_and_fails_at_last() {
     for (silent, failures) in [(1, 0), (2, 0), (100, 1)] {
         let home = Home::new();

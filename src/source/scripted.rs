@@ -31,7 +31,7 @@ pub struct Scripted {
     pub blobs: Mutex<HashMap<Arc<str>, Blob>>,
     /// The revisions that it can give.
     pub branches: Mutex<HashMap<(DocumentId, Revision), Branch>>,
-    /// How many revisions each request asked for.
+    /// How many attachments or revisions each request for many asked for.
     pub asked: Mutex<Vec<usize>>,
     /// So many requests for many things are answered with nothing at all.
     pub silent: Mutex<usize>,
@@ -104,6 +104,7 @@ impl Source for Scripted {
         &'a self,
         wanted: &'a [Wanted],
     ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>> {
+        self.asked.lock().unwrap().push(wanted.len());
         let answers = match self.is_silent() {
             true => Vec::new(),
             false => wanted.iter().map(|wanted| self.blob(&wanted.attachment.name)).collect(),
