@@ -18,6 +18,7 @@ mod deletions;
 mod disk;
 mod model;
 mod opening;
+mod security;
 
 const QUICK: RetryPolicy = RetryPolicy {
     first: Duration::from_millis(1),
@@ -111,6 +112,20 @@ fn pipeline_with(
     mode: Mode,
     options: &MirrorOptions,
 ) -> (Pipeline, broadcast::Receiver<Arc<WriteEvent>>) {
+    pipeline_as(dir, source, options, in_mode(mode))
+}
+
+fn in_mode(mode: Mode) -> PipelineOptions {
+    let deletions = Some(DeletionLimit { percent: 30, documents: 5 });
+    PipelineOptions { mode, retry: QUICK, revisit: Duration::from_secs(3600), deletions }
+}
+
+fn pipeline_as(
+    dir: &Path,
+    source: Arc<dyn Source>,
+    options: &MirrorOptions,
+    how: PipelineOptions,
+) -> (Pipeline, broadcast::Receiver<Arc<WriteEvent>>) {
     let holder = Holder::this_process("mirror");
     let mirror = Arc::new(Mirror::open(dir, options, &holder).unwrap());
     let state = open_state(&mirror.state_path());
@@ -118,12 +133,9 @@ fn pipeline_with(
     let received = events.subscribe();
     let collection = mirror.collection(&"books".into()).unwrap();
     let reporter = Reporter::new("books".into());
-    let revisit = Duration::from_secs(3600);
-    let deletions = Some(DeletionLimit { percent: 30, documents: 5 });
-    let options = PipelineOptions { mode, retry: QUICK, revisit, deletions };
     let state = Arc::new(state);
     let pipeline =
-        Pipeline::new(source, &mirror, collection, &state, &events, reporter, options).unwrap();
+        Pipeline::new(source, &mirror, collection, &state, &events, reporter, how).unwrap();
     (pipeline, received)
 }
 

@@ -35,6 +35,8 @@ pub struct Scripted {
     pub asked: Mutex<Vec<usize>>,
     /// So many requests for many things are answered with nothing at all.
     pub silent: Mutex<usize>,
+    /// What it says of who may do what, the last first; nothing beyond.
+    pub securities: Mutex<Vec<Result<Option<Bytes>, SourceError>>>,
     /// Whether the feed stays open after its script.
     pub stays_open: bool,
 }
@@ -125,5 +127,10 @@ impl Source for Scripted {
             false => wanted.iter().map(answer).collect(),
         };
         async { Ok(answers) }.boxed()
+    }
+
+    fn security(&self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>> {
+        let answer = self.securities.lock().unwrap().pop().unwrap_or(Ok(None));
+        async { answer }.boxed()
     }
 }

@@ -41,13 +41,15 @@ async fn what_is_on_its_way_to_the_tree_is_waited_for_however_many_batches_ago_i
     assert!(body.contains("5-x"), "{body}");
 }
 
+/// The first 10 documents of 20 deleted.
+fn ten_gone() -> Vec<Said> {
+    script(names(10).iter().map(|name| deleted(name, "2-x", "2")).collect(), "2")
+}
+
 #[tokio::test]
 async fn what_is_held_back_is_deleted_once_it_is_released() {
-    let names = names(20);
-    let home = home_with(&names).await;
-    let mut rows: Vec<_> = names[..10].iter().map(|name| deleted(name, "2-x", "2")).collect();
-    rows.extend(end("2"));
-    let source = Arc::new(Scripted { stays_open: true, ..Scripted::new(vec![rows]) });
+    let home = home_with(&names(20)).await;
+    let source = Arc::new(Scripted { stays_open: true, ..Scripted::new(vec![ten_gone()]) });
     let (pipeline, mut received) = pipeline(home.dir.path(), source, Mode::Follow);
     let stop = CancellationToken::new();
     let running = tokio::spawn({
@@ -67,4 +69,30 @@ async fn what_is_held_back_is_deleted_once_it_is_released() {
     assert_eq!(pipeline.reporter.report().deletions, 10);
     let told: Vec<_> = std::iter::from_fn(|| received.try_recv().ok()).collect();
     assert!(told.len() == 10 && told.iter().all(|event| event.deleted));
+}
+
+#[tokio::test]
+async fn what_was_released_while_nobody_ran_is_deleted_by_the_next_run() {
+    let home = home_with(&names(20)).await;
+    assert_eq!(home.run(vec![ten_gone()]).await.report.held_back, 4);
+    assert_eq!(home.run(vec![end("3")]).await.report.held_back, 4, "it is remembered");
+    let state = open_state(&home.dir.path().join(".plainfold/state"));
+    state.release(&"books".into()).unwrap();
+    drop(state);
+    let run = home.run(vec![end("4")]).await;
+    assert_eq!((run.report.held_back, run.report.deletions), (0, 4));
+    assert_eq!(home.documents().len(), 10);
+}
+
+#[tokio::test]
+async fn what_is_held_back_is_deleted_when_there_is_no_limit_any_more() {
+    let home = home_with(&names(20)).await;
+    home.run(vec![ten_gone()]).await.outcome.unwrap();
+    let source = Arc::new(Scripted::new(vec![end("3")]));
+    let how = PipelineOptions { deletions: None, ..in_mode(Mode::CatchUp) };
+    let (pipeline, _received) =
+        pipeline_as(home.dir.path(), source, &MirrorOptions::default(), how);
+    pipeline.run(&CancellationToken::new()).await.unwrap();
+    assert_eq!(pipeline.reporter.report().held_back, 0);
+    assert_eq!(home.documents().len(), 10);
 }
