@@ -662,3 +662,14 @@ fn a_disk_is_at_fault_where_waiting_may_mend_it() {
     }
     assert!(!MirrorError::NoMirror { path: "a".into() }.is_disk());
 }
+
+#[test]
+fn a_body_need_not_carry_an_id_that_its_folder_tells() {
+    let bench = Bench::new();
+    for id in ["short", ""] {
+        let document = Document { body: r#"{"n":1}"#.into(), attachments: Vec::new() };
+        let state = DocumentState::Present(document);
+        bench.apply(&Change { state, ..deleted(id, "1-x") }).unwrap();
+    }
+    assert_eq!(bench.read("~/document.json"), bench.read("short/document.json"));
+}

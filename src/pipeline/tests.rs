@@ -18,6 +18,7 @@ mod deletions;
 mod disk;
 mod model;
 mod opening;
+mod phases;
 mod security;
 
 const QUICK: RetryPolicy = RetryPolicy {
@@ -298,8 +299,24 @@ async fn an_older_revision_is_applied_only_when_the_source_confirms_it() {
     // The winner was deleted, and an older branch has won: the source says so.
     let source = Scripted::new(vec![script(vec![row("a", "2-y", "3")], "3")]);
     source.documents.lock().unwrap().insert("a".into(), change("a", "2-y", None));
-    home.run_source(source).await.outcome.unwrap();
+    let run = home.run_source(source).await;
     assert!(std::fs::read_to_string(home.path("a/document.json")).unwrap().contains("2-y"));
+    let position = run.events[0].position.as_ref().map(|position| position.get());
+    assert_eq!(position, Some("3"), "where the feed named it");
+}
+
+#[tokio::test]
+async fn a_source_that_fails_again_and_again_is_not_asked_to_confirm_all_the_rest() {
+    let home = Home::new();
+    let rows = |revision: &str| (0..6).map(|n| row(&format!("d{n}"), revision, "1")).collect();
+    home.run(vec![script(rows("3-x"), "1")]).await.outcome.unwrap();
+    let source = Arc::new(Scripted::new(vec![script(rows("2-y"), "2")]));
+    *source.away.lock().unwrap() = Some(transient());
+    let (pipeline, _received) = pipeline(home.dir.path(), source.clone(), Mode::CatchUp);
+    pipeline.run(&CancellationToken::new()).await.unwrap();
+    let looked = source.looked.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(looked, 3 * QUICK.attempts);
+    assert_eq!(pipeline.reporter.report().failures, 6, "all of them are remembered");
 }
 
 #[tokio::test]
@@ -318,6 +335,15 @@ async fn a_document_that_fails_is_remembered_and_mirrored_when_it_can_be() {
     source.documents.lock().unwrap().insert("bad".into(), row_with("bad", "1-x", "2", "f", 5));
     let run = home.run_source(source).await;
     assert_eq!(run.failures[0].attempts, 2);
+    let before = run.failures[0].clone();
+
+    // Or not to be asked for.
+    let source = Scripted::new(vec![end("3")]);
+    *source.away.lock().unwrap() = Some(SourceError::permanent("nobody is at home"));
+    let run = home.run_source(source).await;
+    let again = &run.failures[0];
+    assert_eq!((again.attempts, again.since), (3, before.since));
+    assert!(again.reason.contains("nobody is at home") && again.at > before.at, "{again:?}");
 
     let source = Scripted::new(vec![end("3")]);
     source.documents.lock().unwrap().insert("bad".into(), row_with("bad", "1-x", "2", "f", 5));
@@ -540,8 +566,14 @@ async fn what_was_published_and_not_committed_is_told_of_by_the_next_run() {
     let body = std::fs::File::options().append(true).open(home.path("old/document.json")).unwrap();
     body.set_modified(std::time::UNIX_EPOCH).unwrap();
 
-    let more =
-        || vec![row("old", "1-x", "3"), row("new", "1-x", "4"), deleted("doomed", "2-x", "5")];
+    let more = || {
+        vec![
+            row("old", "1-x", "3"),
+            row("new", "1-x", "4"),
+            deleted("doomed", "2-x", "5"),
+            deleted("never-seen", "2-x", "5"),
+        ]
+    };
     home.run(vec![script(more(), "5")]).await.outcome.unwrap();
     // What a kill between publishing and committing leaves: the removed folder is in staging.
     let aside = home.dir.path().join(".plainfold/staging/2/7-removed~books");

@@ -1,6 +1,7 @@
 //! A source for tests that says what it was told to say: one script an opening of its feed.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -27,6 +28,10 @@ pub struct Scripted {
     pub documents: Mutex<HashMap<DocumentId, Change>>,
     /// What it answers from the second time on, where that is something else.
     pub newer: Mutex<HashMap<DocumentId, Change>>,
+    /// How often `document` was asked.
+    pub looked: AtomicUsize,
+    /// Why it fails, if it does.
+    pub away: Mutex<Option<SourceError>>,
     /// The bytes of attachments by name, and how often each fails before it comes.
     pub blobs: Mutex<HashMap<Arc<str>, Blob>>,
     /// The revisions that it can give.
@@ -77,12 +82,15 @@ impl Source for Scripted {
         id: &'a DocumentId,
         _position: Option<&'a Position>,
     ) -> BoxFuture<'a, Result<Reading, SourceError>> {
+        self.looked.fetch_add(1, Ordering::Relaxed);
         let mut documents = self.documents.lock().unwrap();
         let found = documents.get(id).cloned();
         if let Some(newer) = self.newer.lock().unwrap().remove(id) {
             documents.insert(id.clone(), newer);
         }
-        async { Ok(found.map_or(Reading::Unknown, Reading::Found)) }.boxed()
+        let reading = found.map_or(Reading::Unknown, Reading::Found);
+        let away = self.away.lock().unwrap().clone();
+        async { away.map_or(Ok(reading), Err) }.boxed()
     }
 
     fn attachment<'a>(

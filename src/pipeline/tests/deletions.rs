@@ -39,6 +39,7 @@ async fn what_is_on_its_way_to_the_tree_is_waited_for_however_many_batches_ago_i
     home.run(vec![script(rows, "3")]).await.outcome.unwrap();
     let body = std::fs::read_to_string(home.path("a/document.json")).unwrap();
     assert!(body.contains("5-x"), "{body}");
+    assert_eq!(home.documents().len(), 2_000);
 }
 
 /// The first 10 documents of 20 deleted.

@@ -31,3 +31,17 @@ async fn a_follower_waits_for_a_disk_and_says_so_and_a_catch_up_ends() {
     assert_eq!(run.opened, [Since::Start]);
     assert_eq!(home.documents(), ["a"]);
 }
+
+#[tokio::test]
+async fn room_is_asked_for_before_an_attachment_is_fetched_and_none_for_a_deletion() {
+    let home = Home::new();
+    home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();
+    let reserving = |reserve| MirrorOptions { reserve, ..MirrorOptions::default() };
+    let huge = Ok(FeedEvent::Change(row_with("b", "1-x", "2", "f", 1 << 60)));
+    let run = home.run_with(Scripted::new(vec![script(vec![huge], "2")]), &reserving(1)).await;
+    assert!(run.outcome.unwrap_err().is_disk());
+
+    let gone = Scripted::new(vec![script(vec![deleted("a", "2-x", "2")], "2")]);
+    home.run_with(gone, &reserving(u64::MAX)).await.outcome.unwrap();
+    assert_eq!(home.documents(), [""; 0]);
+}
