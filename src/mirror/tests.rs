@@ -11,6 +11,8 @@ use rustix::io::Errno;
 use super::*;
 use crate::document::{Attachment, Branch, Change, Content, Document, DocumentState, Revision};
 
+mod reading;
+
 struct Bench {
     dir: tempfile::TempDir,
     collection: Collection,

@@ -155,3 +155,18 @@ mod progress {
         Ok(shown.map(|shown| Progress { done: shown.done, total: shown.total }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lag_is_counted_from_when_the_mirror_was_current() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let mut report = Report::new("books".into());
+        assert_eq!(report.lag_seconds(at(10)), None);
+        report.current_at = Some(at(8));
+        assert_eq!(report.lag_seconds(at(10)), Some(2.0));
+        assert_eq!(report.lag_seconds(at(7)), Some(0.0), "a clock that was put back");
+    }
+}

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::broadcast;
 
 use super::*;
-use crate::checkpoint::{Bounds, Checkpoint, Commit};
+use crate::checkpoint::{Bounds, Checkpoint, Commit, HeldBack};
 use crate::document::{Attachment, Change, Content, Document, DocumentState};
 use crate::event::WriteEvent;
 use crate::mirror::{Holder, MirrorOptions};
@@ -683,7 +683,7 @@ async fn a_repair_by_a_feed_takes_its_last_word_on_each_document() {
         script(rows.into_iter().chain([Ok(FeedEvent::Unreadable(torn.clone()))]).collect(), "4")
     };
     let source = Arc::new(Scripted::new(vec![said(), said()]));
-    let (pipeline, _received) = pipeline(home.dir.path(), source, Mode::CatchUp);
+    let (pipeline, mut received) = pipeline(home.dir.path(), source, Mode::CatchUp);
     let wrong = Wrong { damaged: ["a", "b", "c"].map(Into::into).into(), ..Wrong::default() };
     let mut done = pipeline.repair(wrong, Asking::ByFeed, &CancellationToken::new()).await;
     assert!(done.error.is_none());
@@ -692,6 +692,27 @@ async fn a_repair_by_a_feed_takes_its_last_word_on_each_document() {
     assert_eq!(*a, Fate::Present { revision: Some("2-x".into()), written: true });
     assert_eq!(*b, Fate::Failed("row at byte 9: it is torn".into()));
     assert_eq!(*c, Fate::Unknown);
+    assert!(received.try_recv().unwrap().position.is_none(), "the feed is not at its place");
+}
+
+#[tokio::test]
+async fn a_repair_writes_a_tombstone_where_those_are_kept() {
+    let home = Home::new();
+    home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();
+    let source = Arc::new(Scripted::default());
+    let state = DocumentState::Deleted(None);
+    let gone = Change { state, ..change("a", "2-x", None) };
+    source.documents.lock().unwrap().insert("a".into(), gone);
+    let kept = crate::document::Kept { revisions: false, deleted: true };
+    let keeping = MirrorOptions { kept, ..MirrorOptions::default() };
+    let (pipeline, _received) = pipeline_with(home.dir.path(), source, Mode::CatchUp, &keeping);
+    let differing = ["a".into()].into();
+    let wrong = Wrong { differing, ..Wrong::default() };
+    assert!(!wrong.is_empty() && Wrong::default().is_empty());
+    let done = pipeline.repair(wrong, Asking::Singly, &CancellationToken::new()).await;
+    let buried = Fate::Buried { revision: "2-x".into(), written: true };
+    assert_eq!(done.fates, [("a".into(), buried)]);
+    assert!(home.path("a/deleted.json").exists());
 }
 
 #[tokio::test]

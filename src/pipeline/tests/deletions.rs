@@ -97,3 +97,120 @@ async fn what_is_held_back_is_deleted_when_there_is_no_limit_any_more() {
     assert_eq!(pipeline.reporter.report().held_back, 0);
     assert_eq!(home.documents().len(), 10);
 }
+
+fn scan_of(names: &[String], position: &str) -> Vec<Vec<Said>> {
+    let expired = vec![Err(SourceError::Expired { reason: "x".into() })];
+    let mut scan = vec![Ok(FeedEvent::ScanStarted { reason: "x".into() })];
+    scan.extend(names.iter().map(|name| row(name, "1-x", position)));
+    scan.push(Ok(FeedEvent::ScanFinished { position: at(position), exhaustive: true }));
+    scan.push(Ok(FeedEvent::CaughtUp));
+    vec![expired, scan]
+}
+
+#[tokio::test]
+async fn what_a_listing_lacks_is_held_back_where_it_is_much() {
+    let names = names(20);
+    let home = home_with(&names).await;
+    let run = home.run(scan_of(&names[..2], "2")).await;
+    assert_eq!((run.report.held_back, run.report.deletions), (18, 0));
+    assert_eq!(home.documents().len(), 20);
+    assert_eq!(home.run(vec![end("3")]).await.report.held_back, 18, "it is remembered");
+}
+
+#[tokio::test]
+async fn what_a_listing_lacks_is_removed_however_much_it_is_where_nothing_brakes() {
+    let names = names(1_200);
+    let home = home_with(&names).await;
+    let source = Arc::new(Scripted::new(scan_of(&names[..100], "2")));
+    let how = PipelineOptions { deletions: None, ..in_mode(Mode::CatchUp) };
+    let (pipeline, _received) =
+        pipeline_as(home.dir.path(), source, &MirrorOptions::default(), how);
+    pipeline.run(&CancellationToken::new()).await.unwrap();
+    assert_eq!(pipeline.reporter.report().deletions, 1_100);
+    assert_eq!(home.documents().len(), 100);
+}
+
+#[tokio::test]
+async fn what_has_come_back_since_is_not_removed_by_a_release() {
+    let home = home_with(&names(5)).await;
+    let held = |document: &str, revision: &str, unlisted| HeldBack {
+        document: document.into(),
+        revision: revision.into(),
+        position: None,
+        unlisted,
+        since: jiff::Timestamp::now(),
+    };
+    let state = open_state(&home.dir.path().join(".plainfold/state"));
+    let checkpoint = state.checkpoint(&"books".into()).unwrap().unwrap();
+    let held = vec![
+        held("d0", "2-x", false),
+        held("d1", "0-x", false),
+        held("d2", "1-x", true),
+        held("d3", "2-x", true),
+        held("never-seen", "2-x", false),
+    ];
+    state.turn().commit(&"books".into(), &Commit { held, ..Commit::new(checkpoint) }, &[]).unwrap();
+    state.release(&"books".into()).unwrap();
+    drop(state);
+    let run = home.run(vec![end("2")]).await;
+    run.outcome.unwrap();
+    assert_eq!(home.documents(), ["d1", "d3", "d4"]);
+    assert_eq!((run.report.held_back, run.report.deletions), (0, 2));
+    let mut told: Vec<_> = run.events.iter().map(|event| event.document.as_str()).collect();
+    told.sort_unstable();
+    // An interrupted release may have removed the last.
+    assert_eq!(told, ["d0", "d2", "never-seen"]);
+}
+
+#[tokio::test]
+async fn a_released_deletion_brings_the_tombstone_where_those_are_kept() {
+    let home = Home::new();
+    let keeping = MirrorOptions {
+        kept: crate::document::Kept { revisions: false, deleted: true },
+        ..MirrorOptions::default()
+    };
+    let rows = names(20).iter().map(|name| row(name, "1-x", "1")).collect();
+    home.run_with(Scripted::new(vec![script(rows, "1")]), &keeping).await.outcome.unwrap();
+    let held = home.run_with(Scripted::new(vec![ten_gone()]), &keeping).await.report.held_back;
+    assert_eq!(held, 4);
+    let state = open_state(&home.dir.path().join(".plainfold/state"));
+    state.release(&"books".into()).unwrap();
+    drop(state);
+    let source = Scripted::new(vec![end("3")]);
+    let gone = names(10).into_iter().map(|name| {
+        let state = DocumentState::Deleted(None);
+        (name.as_str().into(), Change { state, ..change(&name, "2-x", None) })
+    });
+    source.documents.lock().unwrap().extend(gone);
+    let run = home.run_with(source, &keeping).await;
+    run.outcome.unwrap();
+    assert_eq!((run.report.held_back, run.report.failures), (0, 0));
+    for name in names(10) {
+        assert!(home.path(&format!("{name}/deleted.json")).exists(), "{name}");
+    }
+    assert_eq!(home.run_with(Scripted::new(vec![end("4")]), &keeping).await.report.held_back, 0);
+}
+
+#[tokio::test]
+async fn what_an_interrupted_run_removed_is_told_of_by_a_scan_too() {
+    let home = home_with(&names(3)).await;
+    let aside = home.dir.path().join(".plainfold/staging/2/7-removed~books");
+    std::fs::create_dir_all(&aside).unwrap();
+    std::fs::write(aside.join("document.json"), r#"{"_id":"doomed","_rev":"1-x"}"#).unwrap();
+    let open = Checkpoint {
+        position: Some(at("1")),
+        attachments: true,
+        open_since: Some(jiff::Timestamp::now()),
+        ..Checkpoint::default()
+    };
+    forget_commits(&home, &open);
+    let run = home.run(scan_of(&names(3), "2")).await;
+    run.outcome.unwrap();
+    let told: Vec<_> = run
+        .events
+        .iter()
+        .filter(|event| event.deleted)
+        .map(|event| event.document.as_str())
+        .collect();
+    assert_eq!(told, ["doomed"]);
+}
