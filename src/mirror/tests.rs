@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::*;
 use crate::document::{Attachment, Branch, Change, Content, Document, DocumentState, Revision};
 
+mod planning;
 mod reading;
 
 struct Bench {

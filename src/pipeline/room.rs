@@ -97,3 +97,28 @@ impl Pipeline {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_until_something_was_done() {
+        let seconds = Duration::from_secs;
+        let policy = RetryPolicy {
+            first: seconds(1),
+            longest: seconds(5),
+            give_up_after: None,
+            attempts: 1,
+        };
+        let mut pauses = Pauses::new(policy);
+        let mut report = Report::new("books".into());
+        let mut next = |documents| {
+            report.documents = documents;
+            pauses.note_progress(&report);
+            pauses.next().as_secs()
+        };
+        assert_eq!([0, 0, 0, 0].map(&mut next), [1, 2, 4, 5]);
+        assert_eq!([7, 7, 7].map(&mut next), [1, 2, 4]);
+    }
+}

@@ -628,7 +628,8 @@ async fn a_repair_writes_what_is_wrong_and_leaves_the_checkpoint_and_what_is_unt
     assert_eq!((event.document.as_str(), event.position.is_none()), ("old", true));
     assert!(received.try_recv().is_err());
     let kept = pipeline.checkpoints.checkpoint(&"books".into()).unwrap().unwrap();
-    assert_eq!((kept.position, kept.attachments), (open.position, false));
+    assert_eq!((kept.position, kept.scanning), (open.position, None));
+    assert!(!kept.attachments);
     assert_eq!(kept.open_since, open.open_since);
     assert!(pipeline.failures().is_empty());
     assert!(pipeline.checkpoints.failures(&"books".into()).unwrap().is_empty());
@@ -651,6 +652,8 @@ async fn a_repair_that_was_interrupted_is_told_of_by_the_next_run() {
             std::fs::remove_dir_all(path).unwrap();
         }
         pipeline.settle_apart(prepared, intents).await.unwrap_err();
+        let left = pipeline.checkpoints.checkpoint(&"books".into()).unwrap().unwrap();
+        assert!(left.open_since.is_some() && left.position == Some(at("1")));
     }
     // Or after it.
     let body = std::fs::File::options().append(true).open(home.path("a/document.json")).unwrap();
@@ -662,6 +665,21 @@ async fn a_repair_that_was_interrupted_is_told_of_by_the_next_run() {
     assert_eq!((told, run.failures.len()), (vec!["a"], 0));
     let run = home.run(vec![end("1")]).await;
     assert!(run.events.is_empty() && run.failures.is_empty());
+}
+
+#[tokio::test]
+async fn what_was_repaired_without_a_checkpoint_is_compared_anew() {
+    let home = Home::new();
+    home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();
+    std::fs::remove_dir_all(home.dir.path().join(".plainfold/state")).unwrap();
+    let source = Arc::new(Scripted::default());
+    source.documents.lock().unwrap().insert("a".into(), change("a", "1-x", None));
+    let (pipeline, _received) = pipeline(home.dir.path(), source, Mode::CatchUp);
+    let wrong = Wrong { damaged: ["a".into()].into(), ..Wrong::default() };
+    pipeline.repair(wrong, Asking::Singly, &CancellationToken::new()).await;
+    drop(pipeline);
+    let run = home.run(vec![end("1")]).await;
+    assert!(matches!(&run.opened[..], [Since::Scan(_)]), "{:?}", run.opened);
 }
 
 #[tokio::test]

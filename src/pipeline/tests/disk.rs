@@ -21,6 +21,11 @@ async fn a_follower_waits_for_a_disk_and_says_so_and_a_catch_up_ends() {
     let waiting = reports.wait_for(|report| report.phase == Phase::Waiting).await.unwrap().clone();
     let trouble = waiting.trouble.unwrap();
     assert!(trouble.contains("bytes"), "{trouble}");
+    // It says so each time that it has tried again.
+    for _ in 0..3 {
+        reports.changed().await.unwrap();
+        assert_eq!(reports.borrow_and_update().phase, Phase::Waiting);
+    }
     stop.cancel();
     running.await.unwrap().unwrap();
     drop(pipeline);

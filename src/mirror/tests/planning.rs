@@ -1,0 +1,96 @@
+//! What a change means for what the tree holds.
+
+use super::*;
+
+fn write(bench: &Bench, change: &Change) -> Write {
+    match bench.plan(change) {
+        Plan::Write(write) => write,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_comes_and_what_is_buried_is_told() {
+    let bench = keeping();
+    let flags = |change: &Change| {
+        let write = write(&bench, change);
+        (write.is_new(), write.buries())
+    };
+    let steps = [
+        (with_others(present("a", "1-x", &[]), &[]), (true, false)),
+        (with_others(present("a", "2-x", &[]), &[]), (false, false)),
+        (with_others(deleted("a", "3-x"), &[]), (false, true)),
+        (with_others(deleted("a", "4-x"), &[]), (false, false)),
+        (with_others(present("a", "5-x", &[]), &[]), (true, false)),
+        (with_others(deleted("never-seen", "2-x"), &[]), (false, false)),
+    ];
+    for (change, expected) in steps {
+        assert_eq!(flags(&change), expected, "{} {}", change.id, change.revision);
+        bench.apply(&change).unwrap();
+    }
+}
+
+#[test]
+fn attachments_come_and_go_with_their_document() {
+    let bench = Bench::new();
+    let steps: [&[(&str, &str)]; 7] = [
+        &[],
+        &[("f", "one")],
+        &[("f", "one"), ("g", "two")],
+        &[("g", "two")],
+        &[("h", "three")],
+        &[("h", "four")],
+        &[],
+    ];
+    for (n, attachments) in steps.into_iter().enumerate() {
+        let revision = format!("{}-x", n + 1);
+        bench.apply(&present("a", &revision, attachments)).unwrap();
+        assert!(bench.read("a/document.json").contains(&revision));
+        let held: BTreeMap<String, String> = match fs::read_dir(bench.path("a/attachments")) {
+            Err(_) => BTreeMap::new(),
+            Ok(entries) => entries
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .map(|name| (name.clone(), bench.read(&format!("a/attachments/{name}"))))
+                .collect(),
+        };
+        let expected =
+            attachments.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        assert_eq!(held, expected.collect(), "revision {revision}");
+    }
+}
+
+#[test]
+fn branches_go_when_they_are_not_to_be_kept_any_more() {
+    let bench = keeping();
+    bench.apply(&with_others(present("a", "3-w", &[("f", "one")]), &["3-l"])).unwrap();
+    assert!(bench.path("a/conflicts/3-l").exists() && bench.path("a/history.json").exists());
+    let Bench { dir, collection } = bench;
+    drop(collection);
+    let mirror = open(&dir.path().join("mirror"), &MirrorOptions::default()).unwrap();
+    let bench = Bench { dir, collection: mirror.collection(&"books".into()).unwrap() };
+    bench.apply(&present("a", "4-w", &[("f", "one")])).unwrap();
+    assert!(!bench.path("a/conflicts").exists() && !bench.path("a/history.json").exists());
+    assert_eq!(bench.read("a/attachments/f"), "one");
+}
+
+#[test]
+fn a_history_is_that_of_the_revision_beside_it() {
+    let bench = Bench::new();
+    bench.apply(&present("a", "3-w", &[])).unwrap();
+    let Bench { dir, collection } = bench;
+    drop(collection);
+    let kept = Kept { revisions: true, deleted: false };
+    let options = MirrorOptions { kept, ..MirrorOptions::default() };
+    let mirror = open(&dir.path().join("mirror"), &options).unwrap();
+    let bench = Bench { dir, collection: mirror.collection(&"books".into()).unwrap() };
+    let history = || fs::read_to_string(bench.path("a/history.json")).ok();
+    // The revision is there already, without its history.
+    bench.apply(&with_others(present("a", "3-w", &[]), &[])).unwrap();
+    assert!(history().unwrap().contains("3-w"));
+    bench.apply(&with_others(present("a", "4-w", &[]), &["3-l"])).unwrap();
+    assert!(history().unwrap().contains("4-w"));
+    // A row that tells no leaves: a newer one will.
+    bench.apply(&present("a", "5-w", &[])).unwrap();
+    assert_eq!(history(), None);
+    assert!(bench.path("a/conflicts/3-l/document.json").exists());
+}
