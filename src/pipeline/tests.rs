@@ -19,6 +19,7 @@ mod disk;
 mod model;
 mod opening;
 mod phases;
+mod remembering;
 mod security;
 
 const QUICK: RetryPolicy = RetryPolicy {

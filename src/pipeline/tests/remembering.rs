@@ -1,0 +1,101 @@
+//! What is committed though the feed is not at another place, and what a run notes of itself.
+
+use super::*;
+
+impl Home {
+    fn state(&self) -> Checkpoints {
+        open_state(&self.dir.path().join(".plainfold/state"))
+    }
+
+    fn failed(&self) -> Vec<String> {
+        let failures = self.state().failures(&"books".into()).unwrap();
+        failures.into_iter().map(|failure| failure.place).collect()
+    }
+
+    fn held_back(&self) -> u64 {
+        self.state().count_held_back(&"books".into()).unwrap()
+    }
+}
+
+/// Rows that have no place in the feed.
+fn nowhere(changes: Vec<Change>) -> Scripted {
+    let nowhere = |change| Ok(FeedEvent::Change(Change { position: None, ..change }));
+    Scripted::new(vec![changes.into_iter().map(nowhere).collect()])
+}
+
+fn gone(id: &str) -> Change {
+    Change { state: DocumentState::Deleted(None), ..change(id, "2-x", None) }
+}
+
+#[tokio::test]
+async fn a_failure_is_remembered_until_it_is_mended_or_gone() {
+    let home = Home::new();
+    let bad = || row_with("bad", "1-x", "1", "f", 5);
+    home.run_source(nowhere(vec![bad()])).await.outcome.unwrap();
+    assert_eq!(home.failed(), ["document `bad`"]);
+
+    let mending = nowhere(vec![bad()]);
+    *mending.away.lock().unwrap() = Some(SourceError::permanent("away"));
+    mending.blobs.lock().unwrap().insert("f".into(), (Bytes::from("bytes"), Vec::new()));
+    home.run_source(mending).await.outcome.unwrap();
+    assert_eq!(home.failed(), [""; 0]);
+
+    home.run_source(nowhere(vec![row_with("bad", "2-x", "1", "g", 5)])).await.outcome.unwrap();
+    assert_eq!(home.failed(), ["document `bad`"]);
+    home.run_source(nowhere(Vec::new())).await.outcome.unwrap();
+    assert_eq!(home.failed(), [""; 0], "the source does not know it any more");
+}
+
+#[tokio::test]
+async fn a_deletion_that_is_held_back_is_remembered_until_its_document_is_back() {
+    let home = Home::new();
+    let names: Vec<_> = (0..20).map(|n| format!("d{n}")).collect();
+    let rows = names.iter().map(|name| row(name, "1-x", "1")).collect();
+    home.run(vec![script(rows, "1")]).await.outcome.unwrap();
+    let deletions = names[..10].iter().map(|name| gone(name)).collect();
+    let run = home.run_source(nowhere(deletions)).await;
+    assert_eq!((run.report.held_back, run.report.deletions), (4, 6));
+    assert_eq!(home.held_back(), 4);
+    let back = home.run_source(nowhere(vec![change("d9", "1-x", None)])).await;
+    assert_eq!((back.report.held_back, back.report.unchanged), (3, 1));
+    assert_eq!(home.held_back(), 3);
+}
+
+#[tokio::test]
+async fn while_more_may_be_written_than_is_told_that_is_noted() {
+    let home = Home::new();
+    let rows = script(vec![row("a", "1-x", "1")], "1");
+    let source = Arc::new(Scripted { stays_open: true, ..Scripted::new(vec![rows]) });
+    let (pipeline, mut received) = pipeline(home.dir.path(), source, Mode::Follow);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (pipeline, stop) = (pipeline.clone(), stop.clone());
+        async move { pipeline.run(&stop).await }
+    });
+    let open_since = || {
+        let checkpoint = pipeline.checkpoints.checkpoint(&"books".into()).unwrap();
+        checkpoint.and_then(|checkpoint| checkpoint.open_since)
+    };
+    received.recv().await.unwrap();
+    assert!(open_since().is_some());
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    assert!(open_since().is_none());
+    let written = std::fs::metadata(home.path("a/document.json")).unwrap().len();
+    assert_eq!(pipeline.reporter.report().bytes, written);
+}
+
+#[tokio::test]
+async fn failures_are_forgotten_when_everything_is_read_again() {
+    let home = Home::new();
+    home.run_source(nowhere(vec![row_with("bad", "1-x", "1", "f", 5)])).await.outcome.unwrap();
+    let scan = vec![
+        Ok(FeedEvent::ScanStarted { reason: "x".into() }),
+        row("a", "1-x", "1"),
+        Ok(FeedEvent::ScanFinished { position: at("1"), exhaustive: true }),
+    ];
+    let source = Scripted::new(vec![scan]);
+    *source.away.lock().unwrap() = Some(SourceError::permanent("away"));
+    home.run_source(source).await.outcome.unwrap();
+    assert_eq!(home.failed(), [""; 0]);
+}
