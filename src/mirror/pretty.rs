@@ -89,6 +89,19 @@ mod tests {
     }
 
     #[test]
+    fn white_space_between_tokens_makes_no_difference() {
+        let spaced = "\t{ \"a\" : [ 1.0 ,\r\n { } ] , \"b\" : \"x  y\" } ";
+        assert_eq!(laid_out(spaced), laid_out(r#"{"a":[1.0,{}],"b":"x  y"}"#));
+    }
+
+    #[test]
+    fn a_string_without_an_end_is_survived() {
+        for text in ["\"", "\"\\", "\"a\\\"", "[\"a\\"] {
+            assert!(laid_out(text).ends_with(text.trim_start_matches('[')), "{text}");
+        }
+    }
+
+    #[test]
     fn numbers_keys_and_escapes_stay_as_they_are() {
         let json = r#"{"b":1e400,"a":123456789012345678901234567890,"a":"\u00e9\/"}"#;
         assert_eq!(laid_out(json).replace([' ', '\n'], ""), json);

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::*;
 use crate::document::{Attachment, Branch, Change, Content, Document, DocumentState, Revision};
 
+mod listing;
 mod planning;
 mod reading;
 
@@ -675,4 +676,37 @@ fn a_body_need_not_carry_an_id_that_its_folder_tells() {
         bench.apply(&Change { state, ..deleted(id, "1-x") }).unwrap();
     }
     assert_eq!(bench.read("~/document.json"), bench.read("short/document.json"));
+}
+
+#[test]
+fn after_a_failure_a_collection_clears_up_behind_itself_alone() {
+    let bench = Bench::new();
+    let staged = |name: &str| bench.path("../.plainfold/staging/2").join(name);
+    for (name, id) in [("7~books", "a"), ("8-removed~books", "b"), ("9~maps", "c")] {
+        fs::create_dir(staged(name)).unwrap();
+        let body = format!(r#"{{"_id":"{id}","_rev":"1-x"}}"#);
+        fs::write(staged(name).join("document.json"), body).unwrap();
+    }
+    bench.collection.clear_up().unwrap();
+    assert!(!staged("7~books").exists() && staged("9~maps").exists());
+    let mut in_doubt: Vec<_> = bench.collection.interrupted().into_keys().collect();
+    in_doubt.sort();
+    let in_doubt: Vec<_> = in_doubt.iter().map(|id| id.as_str()).collect();
+    assert_eq!(in_doubt, ["a", "b"], "they may be told of again");
+}
+
+#[test]
+fn a_probe_tells_whether_the_disk_can_be_written_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let reserving = |reserve| {
+        let options = MirrorOptions { reserve, ..MirrorOptions::default() };
+        open(dir.path(), &options).unwrap()
+    };
+    let mirror = reserving(1);
+    mirror.probe().unwrap();
+    assert_eq!(lanes::staged(dir.path()), [""; 0]);
+    fs::remove_dir_all(dir.path().join(".plainfold/staging")).unwrap();
+    mirror.probe().unwrap_err();
+    drop(mirror);
+    assert!(reserving(u64::MAX).probe().unwrap_err().is_disk());
 }

@@ -1,0 +1,64 @@
+//! What a collection says that it holds.
+
+use super::*;
+
+fn ids(collection: &Collection) -> Vec<String> {
+    let mut ids: Vec<_> = collection.documents().map(|id| id.unwrap().to_string()).collect();
+    ids.sort();
+    ids
+}
+
+/// The same tree, opened by another run.
+fn reopened(bench: Bench, options: &MirrorOptions) -> Bench {
+    let Bench { dir, collection } = bench;
+    drop(collection);
+    let mirror = open(&dir.path().join("mirror"), options).unwrap();
+    Bench { dir, collection: mirror.collection(&"books".into()).unwrap() }
+}
+
+#[test]
+fn a_collection_is_empty_until_it_holds_a_document() {
+    let bench = Bench::new();
+    bench.collection.write_security(b"{}").unwrap();
+    assert!(bench.collection.is_empty().unwrap());
+    let bench = reopened(bench, &MirrorOptions::default());
+    assert!(bench.collection.is_empty().unwrap(), "who may do what is no document");
+    bench.apply(&present("a", "1-x", &[])).unwrap();
+    let bench = reopened(bench, &MirrorOptions::default());
+    assert!(!bench.collection.is_empty().unwrap());
+}
+
+#[test]
+fn every_document_is_listed_and_nothing_else() {
+    let bench = keeping();
+    let long = "long".repeat(100);
+    for id in ["a", "a/b", &long] {
+        bench.apply(&with_others(present(id, "1-x", &[]), &[])).unwrap();
+    }
+    bench.apply(&with_others(deleted("gone", "2-x"), &[])).unwrap();
+    bench.collection.write_security(b"{}").unwrap();
+    fs::create_dir(bench.path("a:b")).unwrap();
+    // A name like that of a long id, of which nothing tells the id.
+    let other = bench.collection.document_name(&"other".repeat(100));
+    fs::create_dir(bench.path(other.as_str())).unwrap();
+    assert_eq!(ids(&bench.collection), ["a", "a/b", "gone", &long]);
+    fs::write(bench.path(other.as_str()).join("document.json"), "{\"_id\":\"a\"}\n").unwrap();
+    assert_eq!(ids(&bench.collection), ["a", "a/b", "gone", &long]);
+    // Where no tombstones are kept every folder counts: it is counted without a look inside.
+    fs::remove_dir_all(bench.path("a:b")).unwrap();
+    fs::remove_dir_all(bench.path(other.as_str())).unwrap();
+    assert_eq!(bench.collection.count().unwrap(), 3);
+    let bench = reopened(bench, &MirrorOptions::default());
+    assert_eq!(bench.collection.count().unwrap(), 4);
+}
+
+#[test]
+fn a_file_system_that_folds_case_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::open_path(dir.path()).unwrap();
+    assert!(!scan::folds_case(&folder).unwrap());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "the look leaves nothing");
+    // As it looks where both names are one.
+    fs::create_dir(dir.path().join("CASE-A")).unwrap();
+    assert!(scan::folds_case(&folder).unwrap());
+}
