@@ -16,11 +16,14 @@ use crate::source::{FeedEvent, Unreadable};
 mod branches;
 mod deletions;
 mod disk;
+mod following;
 mod model;
 mod opening;
 mod phases;
 mod remembering;
 mod security;
+
+use following::Following;
 
 const QUICK: RetryPolicy = RetryPolicy {
     first: Duration::from_millis(1),
@@ -775,17 +778,10 @@ async fn a_document_that_changes_while_it_is_repaired_is_replaced_as_a_whole_all
 async fn told_to_stop_it_finishes_what_it_has_read() {
     let home = Home::new();
     let rows = vec![row("a", "1-x", "1"), Ok(FeedEvent::CaughtUp), row("b", "1-x", "2")];
-    let source = Arc::new(Scripted { stays_open: true, ..Scripted::new(vec![rows]) });
-    let (pipeline, mut received) = pipeline(home.dir.path(), source, Mode::Follow);
-    let stop = CancellationToken::new();
-    let running = tokio::spawn({
-        let (pipeline, stop) = (pipeline.clone(), stop.clone());
-        async move { pipeline.run(&stop).await }
-    });
+    let mut following = Following::new(&home, Scripted::new(vec![rows]));
     for expected in ["a", "b"] {
-        assert_eq!(received.recv().await.unwrap().document.as_str(), expected);
+        assert_eq!(following.event().await.document.as_str(), expected);
     }
-    stop.cancel();
-    running.await.unwrap().unwrap();
+    following.stop().await;
     assert_eq!(home.documents(), ["a", "b"]);
 }

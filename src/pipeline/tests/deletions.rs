@@ -50,25 +50,16 @@ fn ten_gone() -> Vec<Said> {
 #[tokio::test]
 async fn what_is_held_back_is_deleted_once_it_is_released() {
     let home = home_with(&names(20)).await;
-    let source = Arc::new(Scripted { stays_open: true, ..Scripted::new(vec![ten_gone()]) });
-    let (pipeline, mut received) = pipeline(home.dir.path(), source, Mode::Follow);
-    let stop = CancellationToken::new();
-    let running = tokio::spawn({
-        let (pipeline, stop) = (pipeline.clone(), stop.clone());
-        async move { pipeline.run(&stop).await }
-    });
-    let mut reports = pipeline.watch();
-    let held_back = reports.wait_for(|report| report.caught_up).await.unwrap().held_back;
+    let mut following = Following::new(&home, Scripted::new(vec![ten_gone()]));
+    let report = following.report(|report| report.caught_up).await;
     // 6 of 20 are 30 percent.
-    assert_eq!((held_back, home.documents().len()), (4, 14));
-    pipeline.checkpoints.release(&"books".into()).unwrap();
-    pipeline.release();
-    reports.wait_for(|report| report.held_back == 0).await.unwrap();
-    stop.cancel();
-    running.await.unwrap().unwrap();
+    assert_eq!((report.held_back, home.documents().len()), (4, 14));
+    following.pipeline.checkpoints.release(&"books".into()).unwrap();
+    following.pipeline.release();
+    let report = following.report(|report| report.held_back == 0).await;
+    assert_eq!(report.deletions, 10);
+    let told = following.stop().await;
     assert_eq!(home.documents().len(), 10);
-    assert_eq!(pipeline.reporter.report().deletions, 10);
-    let told: Vec<_> = std::iter::from_fn(|| received.try_recv().ok()).collect();
     assert!(told.len() == 10 && told.iter().all(|event| event.deleted));
 }
 

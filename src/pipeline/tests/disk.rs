@@ -10,25 +10,16 @@ async fn a_follower_waits_for_a_disk_and_says_so_and_a_catch_up_ends() {
     let run = home.run_with(Scripted::new(rows()), &full).await;
     assert!(run.outcome.unwrap_err().is_disk());
 
-    let source = Arc::new(Scripted { stays_open: true, ..Scripted::new(rows()) });
-    let (pipeline, _received) = pipeline_with(home.dir.path(), source, Mode::Follow, &full);
-    let stop = CancellationToken::new();
-    let running = tokio::spawn({
-        let (pipeline, stop) = (pipeline.clone(), stop.clone());
-        async move { pipeline.run(&stop).await }
-    });
-    let mut reports = pipeline.watch();
-    let waiting = reports.wait_for(|report| report.phase == Phase::Waiting).await.unwrap().clone();
+    let how = in_mode(Mode::Follow);
+    let mut following = Following::with(&home, Scripted::new(rows()), &full, how);
+    let waiting = following.report(|report| report.phase == Phase::Waiting).await;
     let trouble = waiting.trouble.unwrap();
     assert!(trouble.contains("bytes"), "{trouble}");
     // It says so each time that it has tried again.
     for _ in 0..3 {
-        reports.changed().await.unwrap();
-        assert_eq!(reports.borrow_and_update().phase, Phase::Waiting);
+        assert_eq!(following.next_report().await.phase, Phase::Waiting);
     }
-    stop.cancel();
-    running.await.unwrap().unwrap();
-    drop(pipeline);
+    following.stop().await;
     assert_eq!(home.documents(), [""; 0]);
 
     let enough = MirrorOptions { reserve: 1, ..full };

@@ -65,22 +65,13 @@ async fn a_deletion_that_is_held_back_is_remembered_until_its_document_is_back()
 async fn while_more_may_be_written_than_is_told_that_is_noted() {
     let home = Home::new();
     let rows = script(vec![row("a", "1-x", "1")], "1");
-    let source = Arc::new(Scripted { stays_open: true, ..Scripted::new(vec![rows]) });
-    let (pipeline, mut received) = pipeline(home.dir.path(), source, Mode::Follow);
-    let stop = CancellationToken::new();
-    let running = tokio::spawn({
-        let (pipeline, stop) = (pipeline.clone(), stop.clone());
-        async move { pipeline.run(&stop).await }
-    });
-    let open_since = || {
-        let checkpoint = pipeline.checkpoints.checkpoint(&"books".into()).unwrap();
-        checkpoint.and_then(|checkpoint| checkpoint.open_since)
-    };
-    received.recv().await.unwrap();
-    assert!(open_since().is_some());
-    stop.cancel();
-    running.await.unwrap().unwrap();
-    assert!(open_since().is_none());
+    let mut following = Following::new(&home, Scripted::new(vec![rows]));
+    following.event().await;
+    let pipeline = following.pipeline.clone();
+    let checkpoint = || pipeline.checkpoints.checkpoint(&"books".into()).unwrap().unwrap();
+    assert!(checkpoint().open_since.is_some() && checkpoint().at.is_some());
+    following.stop().await;
+    assert!(checkpoint().open_since.is_none());
     let written = std::fs::metadata(home.path("a/document.json")).unwrap().len();
     assert_eq!(pipeline.reporter.report().bytes, written);
 }

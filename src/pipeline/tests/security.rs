@@ -34,18 +34,11 @@ async fn a_source_that_could_not_tell_is_asked_again_in_its_time() {
     let home = Home::new();
     let mut securities = vec![Err(transient()); QUICK.attempts];
     securities.push(Ok(Some(Bytes::from_static(SOME))));
-    let source = Arc::new(Scripted { stays_open: true, ..source(securities) });
     let how = PipelineOptions { revisit: Duration::from_millis(1), ..in_mode(Mode::Follow) };
-    let (pipeline, mut received) =
-        pipeline_as(home.dir.path(), source, &MirrorOptions::default(), how);
-    let stop = CancellationToken::new();
-    let running = tokio::spawn({
-        let (pipeline, stop) = (pipeline.clone(), stop.clone());
-        async move { pipeline.run(&stop).await }
-    });
-    while received.recv().await.unwrap().document.as_str() != "_security" {}
-    stop.cancel();
-    running.await.unwrap().unwrap();
+    let options = MirrorOptions::default();
+    let mut following = Following::with(&home, source(securities), &options, how);
+    while following.event().await.document.as_str() != "_security" {}
+    following.stop().await;
 }
 
 #[tokio::test]
