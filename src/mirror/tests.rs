@@ -710,3 +710,27 @@ fn a_probe_tells_whether_the_disk_can_be_written_and_leaves_nothing() {
     drop(mirror);
     assert!(reserving(u64::MAX).probe().unwrap_err().is_disk());
 }
+
+#[test]
+fn the_bytes_that_were_written_are_told() {
+    let bench = keeping();
+    let (f, g) = (("f", "one"), ("g", "three"));
+    let steps = [
+        with_others(present("a", "1-x", &[]), &[]),
+        with_others(present("a", "2-x", &[f]), &["2-l"]),
+        with_others(present("a", "3-x", &[f, g]), &["2-l"]),
+        with_others(deleted("a", "4-x"), &[]),
+    ];
+    for change in steps {
+        let published = bench.apply(&change).unwrap();
+        let files = published.files.iter().map(|file| bench.path("..").join(file));
+        let sizes: u64 = files.map(|file| fs::metadata(file).unwrap().len()).sum();
+        assert_eq!(published.bytes, sizes, "{:?}", published.files);
+        let attachments = published.files.iter().filter(|file| file.contains("/attachments/"));
+        assert_eq!(published.attachments, attachments.count() as u64, "{:?}", published.files);
+    }
+    let bench = Bench::new();
+    bench.apply(&present("a", "1-x", &[])).unwrap();
+    let body_alone = bench.apply(&present("a", "2-longer", &[])).unwrap();
+    assert_eq!(body_alone.bytes, fs::metadata(bench.path("a/document.json")).unwrap().len());
+}

@@ -359,6 +359,24 @@ async fn a_document_that_fails_is_remembered_and_mirrored_when_it_can_be() {
 }
 
 #[tokio::test]
+async fn of_a_document_that_fails_nothing_stays_in_staging() {
+    let home = Home::new();
+    let mut both = row_with("a", "1-x", "1", "large", 200_000);
+    let missing = row_with("a", "1-x", "1", "missing", 200_000);
+    if let (DocumentState::Present(both), DocumentState::Present(missing)) =
+        (&mut both.state, missing.state)
+    {
+        both.attachments.extend(missing.attachments);
+    }
+    let source = Scripted::new(vec![script(vec![Ok(FeedEvent::Change(both))], "1")]);
+    let large = (Bytes::from(vec![7; 200_000]), Vec::new());
+    source.blobs.lock().unwrap().insert("large".into(), large);
+    let run = home.run_source(source).await;
+    assert_eq!(run.failures.len(), 1);
+    assert_eq!(crate::mirror::staged(home.dir.path()), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_remembered_failure_ends_when_the_document_is_gone() {
     let home = Home::new();
     let bad = Ok(FeedEvent::Change(row_with("bad", "1-x", "2", "f", 5)));

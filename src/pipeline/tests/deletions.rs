@@ -34,12 +34,16 @@ async fn what_is_on_its_way_to_the_tree_is_waited_for_however_many_batches_ago_i
     let home = Home::new();
     let mut rows: Vec<_> = names(1_999).iter().map(|name| row(name, "1-x", "1")).collect();
     rows.insert(0, row("a", "5-x", "1"));
-    rows.extend((0..2_000).map(|n| deleted(&format!("never-seen-{n}"), "2-x", "2")));
+    // A batch of its own, and quickly prepared.
+    let body =
+        format!(r#"{{"_id":"big","_rev":"1-x","filling":"{}"}}"#, "x".repeat(4 << 20)).into();
+    let state = DocumentState::Present(Document { body, attachments: Vec::new() });
+    rows.push(Ok(FeedEvent::Change(Change { state, ..change("big", "1-x", Some("2")) })));
     rows.push(row("a", "4-y", "3"));
     home.run(vec![script(rows, "3")]).await.outcome.unwrap();
     let body = std::fs::read_to_string(home.path("a/document.json")).unwrap();
     assert!(body.contains("5-x"), "{body}");
-    assert_eq!(home.documents().len(), 2_000);
+    assert_eq!(home.documents().len(), 2_001);
 }
 
 /// The first 10 documents of 20 deleted.
