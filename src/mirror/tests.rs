@@ -14,6 +14,7 @@ use crate::document::{Attachment, Branch, Change, Content, Document, DocumentSta
 mod listing;
 mod planning;
 mod reading;
+mod trash;
 
 struct Bench {
     dir: tempfile::TempDir,

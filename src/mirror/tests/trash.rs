@@ -1,0 +1,125 @@
+//! Deleted documents that are kept for a time.
+
+use jiff::ToSpan;
+use jiff::civil::Date;
+
+use super::*;
+
+fn today() -> Date {
+    jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date()
+}
+
+/// A mirror that keeps what is deleted for three days.
+fn thrifty() -> Bench {
+    Bench::with(&MirrorOptions { trash_days: 3, ..MirrorOptions::default() })
+}
+
+/// What lies in the trash, as `<date>/<collection>/<document>`.
+fn trash(bench: &Bench) -> Vec<String> {
+    let top = bench.path("../.plainfold/trash");
+    let walk = walkdir::WalkDir::new(&top).min_depth(3).max_depth(3).sort_by_file_name();
+    let below = |entry: walkdir::DirEntry| entry.path().strip_prefix(&top).unwrap().to_owned();
+    walk.into_iter()
+        .filter_map(Result::ok)
+        .map(|entry| below(entry).to_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn what_is_deleted_goes_to_the_trash_as_often_as_it_is() {
+    let bench = thrifty();
+    for revision in [1, 3] {
+        bench.apply(&present("a", &format!("{revision}-x"), &[("f", "one")])).unwrap();
+        bench.apply(&deleted("a", &format!("{}-x", revision + 1))).unwrap();
+    }
+    let today = today();
+    assert_eq!(trash(&bench), [format!("{today}/books/a-1"), format!("{today}/books/a-2")]);
+    let kept = |below: &str| {
+        let place = bench.path(&format!("../.plainfold/trash/{today}/books/{below}"));
+        fs::read_to_string(place).unwrap()
+    };
+    assert!(kept("a-1/document.json").contains("1-x"));
+    assert!(kept("a-2/document.json").contains("3-x"));
+    assert_eq!(kept("a-2/attachments/f"), "one");
+    // What is replaced is not deleted.
+    bench.apply(&present("b", "1-x", &[("f", "one")])).unwrap();
+    bench.apply(&present("b", "2-x", &[("f", "two")])).unwrap();
+    assert_eq!(trash(&bench).len(), 2);
+}
+
+#[test]
+fn without_being_asked_for_there_is_no_trash() {
+    let bench = Bench::new();
+    bench.apply(&present("a", "1-x", &[])).unwrap();
+    bench.apply(&deleted("a", "2-x")).unwrap();
+    assert!(!bench.path("../.plainfold/trash").exists());
+}
+
+#[test]
+fn each_collection_has_a_trash_of_its_own() {
+    let bench = thrifty();
+    let mirror = Arc::clone(&bench.collection.mirror);
+    let maps = mirror.collection(&"maps".into()).unwrap();
+    let bench = (bench, Bench { dir: tempfile::tempdir().unwrap(), collection: maps });
+    let mut published = Vec::new();
+    for collection in [&bench.0.collection, &bench.1.collection] {
+        let place = mirror.path().join(collection.name().as_str()).join("a");
+        fs::create_dir(&place).unwrap();
+        fs::write(place.join("document.json"), "{\"_id\":\"a\"}\n").unwrap();
+        let removal = Plan::Remove(collection.document_name("a"));
+        let staged = collection.stage_removal(removal).unwrap();
+        published.push(collection.publish(staged, Sync::Each).unwrap());
+    }
+    mirror.dispose(&published).unwrap();
+    let today = today();
+    assert_eq!(trash(&bench.0), [format!("{today}/books/a-1"), format!("{today}/maps/a-1")]);
+}
+
+#[test]
+fn the_trash_is_emptied_of_what_has_lain_there_for_its_time() {
+    let bench = thrifty();
+    let mirror = Arc::clone(&bench.collection.mirror);
+    let today = today();
+    let day = |days: i64| today.checked_sub(days.days()).unwrap().to_string();
+    let top = bench.path("../.plainfold/trash");
+    let put = |name: &str| fs::create_dir_all(top.join(name).join("books/a-1")).unwrap();
+    let (old, edge) = (day(4), day(3));
+    for name in [&old, &edge, "notes"] {
+        put(name);
+    }
+    // It was swept today already.
+    mirror.sweep_trash().unwrap();
+    assert_eq!(trash(&bench).len(), 3);
+    let Bench { dir, collection } = bench;
+    drop((collection, mirror));
+    let options = MirrorOptions { trash_days: 3, ..MirrorOptions::default() };
+    let mirror = open(&dir.path().join("mirror"), &options).unwrap();
+    let bench = Bench { dir, collection: mirror.collection(&"books".into()).unwrap() };
+    assert_eq!(trash(&bench), [format!("{edge}/books/a-1"), "notes/books/a-1".to_owned()]);
+}
+
+#[test]
+fn what_a_crash_left_on_its_way_to_the_trash_comes_there() {
+    let bench = thrifty();
+    let staged = bench.path("../.plainfold/staging/2");
+    for (name, body) in [
+        ("7-~books", Some("{\"_id\":\"a\",\"_rev\":\"1-x\"}\n")),
+        ("8-~books", Some("torn")),
+        ("9-~books", None),
+    ] {
+        fs::create_dir(staged.join(name)).unwrap();
+        if let Some(body) = body {
+            fs::write(staged.join(name).join("document.json"), body).unwrap();
+        }
+    }
+    let Bench { dir, collection } = bench;
+    drop(collection);
+    let mirror = open(&dir.path().join("mirror"), &MirrorOptions::default()).unwrap();
+    let bench = Bench { dir, collection: mirror.collection(&"books".into()).unwrap() };
+    assert_eq!(trash(&bench), [""; 0], "it stays until it was told of");
+    bench.collection.forget_interrupted().unwrap();
+    let today = today();
+    let expected = [format!("{today}/books/a-1"), format!("{today}/books/without an id-1")];
+    assert_eq!(trash(&bench), expected);
+    assert_eq!(lanes::staged(mirror.path()), [""; 0]);
+}
