@@ -94,3 +94,32 @@ fn a_history_is_that_of_the_revision_beside_it() {
     assert_eq!(history(), None);
     assert!(bench.path("a/conflicts/3-l/document.json").exists());
 }
+
+#[test]
+fn branches_that_are_no_leaves_any_more_go_with_a_body_that_changes() {
+    let bench = keeping();
+    bench.apply(&with_others(present("a", "1-w", &[]), &["1-l"])).unwrap();
+    let body = r#"{"_id":"a","_rev":"1-w","schema":2}"#.into();
+    let state = DocumentState::Present(Document { body, attachments: Vec::new() });
+    let migrated = Change { state, ..with_others(present("a", "1-w", &[]), &[]) };
+    bench.apply(&migrated).unwrap();
+    assert!(bench.read("a/document.json").contains("schema"));
+    assert!(!bench.path("a/conflicts").exists());
+}
+
+#[test]
+fn a_repair_needs_an_id_to_go_by_and_says_what_it_buries() {
+    let bench = keeping();
+    let id = "long".repeat(100);
+    let long = with_others(present(&id, "1-x", &[]), &[]);
+    bench.apply_as(&long, Authority::Repair).unwrap();
+    let body = Bytes::from(r#"{"_rev":"1-x"}"#);
+    let state = DocumentState::Present(Document { body, attachments: Vec::new() });
+    let nameless = bench.collection.plan(&Change { state, ..long }, Authority::Repair).unwrap();
+    assert!(matches!(nameless, Plan::Nameless));
+    let gone = with_others(deleted(&id, "2-x"), &[]);
+    let Plan::Write(write) = bench.collection.plan(&gone, Authority::Repair).unwrap() else {
+        panic!("a tombstone is kept")
+    };
+    assert!(write.buries());
+}

@@ -1,5 +1,7 @@
 //! A tree read from outside: all that is there, and all that should not be.
 
+use std::os::unix::ffi::OsStrExt;
+
 use super::read::{Entry, Problem, ProblemKind, StoredDocument, Tree, TreeCollection};
 use super::*;
 
@@ -120,6 +122,13 @@ fn whatever_does_not_belong_is_named() {
         assert_eq!(bench.problems(), [(path.to_owned(), kind)], "{place}");
     }
     let bench = shelf();
+    let unreadable = std::ffi::OsStr::from_bytes(b"\xff");
+    fs::write(bench.path("a").join(unreadable), "text").unwrap();
+    fs::remove_file(bench.path("a/history.json")).unwrap();
+    fs::create_dir(bench.path("a/history.json")).unwrap();
+    let extra = |name: &str| (format!("books/a/{name}"), Extra);
+    assert_eq!(bench.problems(), [extra("history.json"), extra("\u{fffd}")]);
+    let bench = shelf();
     for neighbour in [".git", ".hidden"] {
         fs::create_dir(bench.path("..").join(neighbour)).unwrap();
     }
@@ -224,4 +233,67 @@ fn it_is_seen_that_a_document_was_replaced() {
         assert_ne!(books.standing(id).unwrap(), before, "{id}");
     }
     assert_ne!(books.standing("a").unwrap(), books.standing("never").unwrap());
+}
+
+#[test]
+fn a_collection_may_be_called_as_the_folder_of_branches_is() {
+    let kept = Kept { revisions: true, deleted: true };
+    let dir = tempfile::tempdir().unwrap();
+    let options = MirrorOptions { kept, ..MirrorOptions::default() };
+    let mirror = open(&dir.path().join("mirror"), &options).unwrap();
+    let collection = mirror.collection(&"conflicts".into()).unwrap();
+    let bench = Bench { dir, collection };
+    bench.apply(&with_others(present("a", "3-w", &[]), &["3-l"])).unwrap();
+    assert_eq!(bench.problems(), []);
+    assert_eq!(bench.stored("a").conflicts.len(), 1);
+}
+
+/// A directory as RxDB's backup plugin leaves it.
+fn backup(states: &str) -> (tempfile::TempDir, Tree) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("backup_meta.json"), format!(r#"{{"collectionStates":{states}}}"#))
+        .unwrap();
+    for (id, attachments) in [("a", r#"{"f":{},"g/h":{},"..":{}}"#), ("b", "{}")] {
+        let place = dir.path().join(id);
+        fs::create_dir_all(place.join("attachments")).unwrap();
+        let body = format!(r#"{{"name":"{id}","_rev":"1-x","_attachments":{attachments}}}"#);
+        fs::write(place.join("document.json"), body).unwrap();
+    }
+    fs::write(dir.path().join("a/attachments/f"), "one").unwrap();
+    let tree = Tree::open(dir.path()).unwrap();
+    (dir, tree)
+}
+
+#[test]
+fn what_rxdbs_plugin_wrote_is_read_as_one_collection() {
+    let (dir, tree) = backup(r#"{"heroes":{}}"#);
+    let (collections, problems) = tree.collections().unwrap();
+    assert_eq!((collections.len(), problems, tree.lineage()), (1, Vec::new(), None));
+    let heroes = &collections[0];
+    assert_eq!(heroes.name.as_str(), "heroes");
+    assert_eq!(heroes.entry_names().unwrap(), ["a", "b"]);
+    assert_eq!((heroes.path_of("a").as_str(), heroes.name_of(&"a".into()).as_str()), ("a", "a"));
+    assert!(heroes.security().unwrap().is_none());
+    let Some(Entry::Document(a)) = heroes.entry("a").unwrap() else { panic!("it is whole") };
+    let sizes: Vec<_> = a.attachments.iter().map(|one| (one.name.as_str(), one.size)).collect();
+    assert_eq!(sizes, [("f", Some(3)), ("g/h", None), ("..", None)]);
+    assert_eq!(a.attachment_path(&a.attachments[0]), "a/attachments/f");
+    assert!(a.caveat().contains("RxDB"));
+
+    fs::remove_file(dir.path().join("b/document.json")).unwrap();
+    let Some(Entry::Problem(problem)) = heroes.entry("b").unwrap() else { panic!("it is not") };
+    assert_eq!((problem.path.as_str(), problem.kind), ("b/document.json", ProblemKind::Missing));
+    fs::remove_dir_all(dir.path().join("b")).unwrap();
+    assert!(heroes.entry("b").unwrap().is_none(), "it is gone by now");
+}
+
+#[test]
+fn of_several_collections_of_the_plugins_none_is_told() {
+    for states in [r#"{"heroes":{},"villains":{}}"#, "{}"] {
+        let (dir, tree) = backup(states);
+        let (collections, _) = tree.collections().unwrap();
+        let expected = dir.path().canonicalize().unwrap();
+        let expected = expected.file_name().unwrap().to_str().unwrap();
+        assert_eq!(collections[0].name.as_str(), expected);
+    }
 }
