@@ -11,9 +11,14 @@ use rustix::io::Errno;
 use super::*;
 use crate::document::{Attachment, Branch, Change, Content, Document, DocumentState, Revision};
 
+mod branches;
+mod guarding;
 mod listing;
 mod planning;
 mod reading;
+mod remembering;
+mod repairs;
+mod room;
 mod trash;
 
 struct Bench {
@@ -150,57 +155,6 @@ fn an_older_revision_never_replaces_a_newer_one_unless_the_source_confirms_it() 
 }
 
 #[test]
-fn a_repair_writes_all_of_a_document_anew_whatever_its_body_claims() {
-    let bench = Bench::new();
-    let change = present("a", "1-x", &[("f", "one"), ("g", "two")]);
-    bench.apply(&change).unwrap();
-    fs::write(bench.path("a/attachments/f"), "rot").unwrap();
-    fs::write(bench.path("a/foreign"), "x").unwrap();
-    assert!(matches!(bench.plan(&change), Plan::Unchanged));
-    let published = bench.apply_as(&change, Authority::Repair).unwrap();
-    assert_eq!((published.files.len(), published.attachments), (3, 2));
-    assert_eq!(bench.read("a/attachments/f"), "one");
-    assert!(!bench.path("a/foreign").exists());
-}
-
-#[test]
-fn a_repair_without_attachments_keeps_those_that_had_a_file() {
-    let bench = Bench::new();
-    let change = present("a", "1-x", &[("f", "one"), ("g", "two")]);
-    bench.apply(&change).unwrap();
-    fs::remove_file(bench.path("a/attachments/g")).unwrap();
-    let bench = {
-        let Bench { dir, collection } = bench;
-        drop(collection);
-        let options = MirrorOptions { attachments: false, ..MirrorOptions::default() };
-        let mirror = open(&dir.path().join("mirror"), &options).unwrap();
-        Bench { collection: mirror.collection(&"books".into()).unwrap(), dir }
-    };
-    bench.apply_as(&change, Authority::Repair).unwrap();
-    assert_eq!(bench.read("a/attachments/f"), "one");
-    assert!(!bench.path("a/attachments/g").exists());
-    // As it was recorded when the mirror was made.
-    assert!(!bench.collection.mirrors_attachments());
-    assert!(bench.collection.as_recorded().unwrap().mirrors_attachments());
-}
-
-#[test]
-fn a_repair_removes_documents_and_nothing_that_never_was_one() {
-    let bench = Bench::new();
-    bench.apply(&present("a", "1-x", &[])).unwrap();
-    fs::write(bench.path("a/document.json"), "rot").unwrap();
-    bench.apply_as(&deleted("a", "2-x"), Authority::Repair).unwrap();
-    assert!(!bench.path("a").exists());
-    fs::create_dir(bench.path("folder")).unwrap();
-    fs::write(bench.path("file"), "x").unwrap();
-    for id in ["folder", "file", "nothing"] {
-        assert!(bench.apply_as(&deleted(id, "2-x"), Authority::Repair).is_none(), "{id}");
-    }
-    bench.apply_as(&present("file", "1-x", &[]), Authority::Repair).unwrap();
-    assert!(bench.path("file/document.json").is_file());
-}
-
-#[test]
 fn a_new_body_leaves_folder_and_attachments_alone() {
     let bench = Bench::new();
     bench.apply(&present("a", "1-x", &[("f", "one")])).unwrap();
@@ -244,103 +198,6 @@ fn a_deleted_document_is_gone_and_its_deletion_again_is_nothing() {
     assert!(bench.apply(&deleted("a", "2-x")).unwrap().files.is_empty());
     assert!(!bench.path("a").exists());
     assert!(bench.apply(&deleted("a", "2-x")).is_none());
-}
-
-#[test]
-fn planted_links_are_replaced_and_never_followed() {
-    let outside = tempfile::tempdir().unwrap();
-    let precious = outside.path().join("document.json");
-    fs::write(&precious, "precious").unwrap();
-    fs::create_dir(outside.path().join("attachments")).unwrap();
-    fs::write(outside.path().join("attachments/f"), "precious").unwrap();
-    type Plant<'a> = &'a dyn Fn(&Bench);
-    let plants: [(&str, Plant<'_>); 5] = [
-        ("the document's folder", &|bench| {
-            fs::remove_dir_all(bench.path("a")).unwrap();
-            symlink(outside.path(), bench.path("a")).unwrap();
-        }),
-        ("its body", &|bench| {
-            fs::remove_file(bench.path("a/document.json")).unwrap();
-            symlink(&precious, bench.path("a/document.json")).unwrap();
-        }),
-        ("its attachments", &|bench| {
-            fs::remove_dir_all(bench.path("a/attachments")).unwrap();
-            symlink(outside.path().join("attachments"), bench.path("a/attachments")).unwrap();
-        }),
-        ("an attachment", &|bench| {
-            fs::remove_file(bench.path("a/attachments/f")).unwrap();
-            symlink(outside.path().join("attachments/f"), bench.path("a/attachments/f")).unwrap();
-        }),
-        ("a file in the folder's place", &|bench| {
-            fs::remove_dir_all(bench.path("a")).unwrap();
-            fs::write(bench.path("a"), "x").unwrap();
-        }),
-    ];
-    for (what, plant) in plants {
-        let bench = Bench::new();
-        bench.apply(&present("a", "1-x", &[("f", "one")])).unwrap();
-        plant(&bench);
-        bench.apply(&present("a", "2-x", &[("f", "two")])).unwrap();
-        assert_eq!(bench.read("a/attachments/f"), "two", "{what}");
-        assert!(bench.read("a/document.json").contains("2-x"), "{what}");
-        let folder = fs::symlink_metadata(bench.path("a")).unwrap();
-        assert!(folder.is_dir(), "{what}");
-        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious", "{what}");
-        let kept = fs::read_to_string(outside.path().join("attachments/f")).unwrap();
-        assert_eq!(kept, "precious", "{what}");
-    }
-}
-
-#[test]
-fn what_stands_unseen_in_a_new_documents_place_is_replaced_and_never_followed() {
-    let outside = tempfile::tempdir().unwrap();
-    fs::write(outside.path().join("document.json"), "precious").unwrap();
-    let bench = Bench::new();
-    symlink(outside.path(), bench.path("a")).unwrap();
-    fs::write(bench.path("b"), "x").unwrap();
-    fs::create_dir(bench.path("c")).unwrap();
-    for id in ["a", "b", "c"] {
-        bench.apply(&present(id, "1-x", &[])).unwrap();
-        assert!(fs::symlink_metadata(bench.path(id)).unwrap().is_dir(), "{id}");
-        assert!(bench.read(&format!("{id}/document.json")).contains("1-x"), "{id}");
-    }
-    let precious = fs::read_to_string(outside.path().join("document.json")).unwrap();
-    assert_eq!(precious, "precious");
-}
-
-#[test]
-fn a_link_in_a_collections_place_stops_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let outside = tempfile::tempdir().unwrap();
-    let mirror = open(&dir.path().join("mirror"), &MirrorOptions::default()).unwrap();
-    symlink(outside.path(), dir.path().join("mirror/books")).unwrap();
-    let error = mirror.collection(&"books".into()).unwrap_err();
-    assert!(matches!(error, MirrorError::InTheWay { .. }), "{error}");
-}
-
-#[test]
-fn ids_that_mean_something_to_a_file_system_stay_inside_and_are_read_back() {
-    let bench = Bench::new();
-    let long = "long/".repeat(100);
-    let ids = ["..", ".", "a/b", "../../etc", "CON", "x\0y", &long, "é", "e\u{301}"];
-    for id in ids {
-        // The body is JSON, in which a NUL is written as an escape.
-        let escaped = serde_json::to_string(id).unwrap();
-        let mut change = present("x", "1-x", &[]);
-        change.id = id.into();
-        change.state = DocumentState::Present(Document {
-            body: format!(r#"{{"_id":{escaped},"_rev":"1-x"}}"#).into(),
-            attachments: Vec::new(),
-        });
-        bench.apply(&change).unwrap();
-    }
-    let held: Result<Vec<_>, _> = bench.collection.documents().collect();
-    let mut held: Vec<String> = held.unwrap().iter().map(ToString::to_string).collect();
-    held.sort_unstable();
-    let mut expected: Vec<String> = ids.iter().map(ToString::to_string).collect();
-    expected.sort_unstable();
-    assert_eq!(held, expected);
-    assert_eq!(fs::read_dir(bench.path("")).unwrap().count(), ids.len());
 }
 
 #[test]
@@ -427,16 +284,6 @@ fn the_files_of_a_document_are_told_again_if_its_body_was_written_since() {
 }
 
 #[test]
-fn a_codec_is_chosen_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let portable = MirrorOptions { names: Some(Codec::Portable), ..MirrorOptions::default() };
-    let native = MirrorOptions { names: Some(Codec::Native), ..MirrorOptions::default() };
-    drop(open(dir.path(), &portable).unwrap());
-    assert!(open(dir.path(), &MirrorOptions::default()).is_ok());
-    assert!(matches!(open(dir.path(), &native), Err(MirrorError::OtherNames { .. })));
-}
-
-#[test]
 fn a_streamed_attachment_arrives_whole_or_leaves_nothing() {
     let bench = Bench::new();
     let left = || lanes::staged(&bench.dir.path().join("mirror"));
@@ -474,80 +321,6 @@ fn with_others(change: Change, others: &[&str]) -> Change {
 }
 
 #[test]
-fn a_kept_tombstone_takes_the_place_of_its_document_and_gives_it_back() {
-    let bench = keeping();
-    bench.apply(&with_others(present("a", "1-x", &[("f", "one")]), &[])).unwrap();
-    let gone = with_others(deleted("a", "2-x"), &[]);
-    let published = bench.apply(&gone).unwrap();
-    assert_eq!(published.files, ["books/a/deleted.json", "books/a/history.json"]);
-    let tombstone = "{\"_id\":\"a\",\"_rev\":\"2-x\",\"_deleted\":true}\n";
-    assert_eq!(bench.read("a/deleted.json"), tombstone);
-    assert!(!bench.path("a/document.json").exists() && !bench.path("a/attachments").exists());
-    assert!(matches!(bench.plan(&gone), Plan::Unchanged));
-    bench.apply(&with_others(present("a", "3-x", &[]), &[])).unwrap();
-    assert!(bench.path("a/document.json").exists() && !bench.path("a/deleted.json").exists());
-}
-
-#[test]
-fn without_being_asked_for_a_tombstone_does_not_stay() {
-    let bench = keeping();
-    bench.apply(&deleted("a", "2-x")).unwrap();
-    let Bench { dir, collection } = bench;
-    drop(collection);
-    let mirror = open(&dir.path().join("mirror"), &MirrorOptions::default()).unwrap();
-    let bench = Bench { dir, collection: mirror.collection(&"books".into()).unwrap() };
-    assert_eq!(bench.apply(&deleted("a", "2-x")).unwrap().files, [""; 0]);
-    assert!(!bench.path("a").exists());
-}
-
-#[test]
-fn branches_stand_beside_their_winner_and_stay_as_the_same_files() {
-    let bench = keeping();
-    let first = with_others(present("a", "3-w", &[("f", "one")]), &["3-l", "2-d"]);
-    let mut files = bench.apply(&first).unwrap().files;
-    files.sort();
-    assert_eq!(
-        files,
-        [
-            "books/a/attachments/f",
-            "books/a/conflicts/2-d/attachments/b",
-            "books/a/conflicts/2-d/document.json",
-            "books/a/conflicts/3-l/attachments/b",
-            "books/a/conflicts/3-l/document.json",
-            "books/a/document.json",
-            "books/a/history.json",
-        ]
-    );
-    assert_eq!(bench.read("a/history.json"), "{\"start\":9,\"ids\":[\"3-w\"]}\n");
-    assert!(matches!(bench.plan(&first), Plan::Unchanged));
-    let inode = |below: &str| fs::metadata(bench.path(below)).unwrap().ino();
-    let kept = [
-        "a/conflicts/2-d/document.json",
-        "a/conflicts/2-d/attachments/b",
-        "a/attachments/f",
-        "a/history.json",
-    ];
-    let before = kept.map(inode);
-    // One branch is gone, another has come; the winner is the same.
-    let second = with_others(present("a", "3-w", &[("f", "one")]), &["2-d", "4-n"]);
-    let files = bench.apply(&second).unwrap().files;
-    assert!(files.contains(&"books/a/conflicts/4-n/document.json".to_owned()), "{files:?}");
-    assert!(!bench.path("a/conflicts/3-l").exists());
-    assert_eq!(kept.map(inode), before);
-    assert_eq!(bench.read("a/conflicts/4-n/attachments/b"), "4-n");
-}
-
-#[test]
-fn a_branch_of_which_a_file_is_missing_is_asked_for_again() {
-    let bench = keeping();
-    let change = with_others(present("a", "3-w", &[]), &["3-l"]);
-    bench.apply(&change).unwrap();
-    fs::remove_file(bench.path("a/conflicts/3-l/attachments/b")).unwrap();
-    let Plan::Write(write) = bench.plan(&change) else { panic!("it is not whole") };
-    assert_eq!(write.branches, ["3-l".into()]);
-}
-
-#[test]
 fn who_may_do_what_is_written_when_it_differs_and_is_no_document() {
     let bench = Bench::new();
     let security = br#"{"admins":{"names":["ana"]}}"#;
@@ -563,112 +336,6 @@ fn who_may_do_what_is_written_when_it_differs_and_is_no_document() {
 }
 
 #[test]
-fn from_outside_it_is_seen_who_holds_a_mirror() {
-    let dir = tempfile::tempdir().unwrap();
-    for nothing in [dir.path().to_owned(), dir.path().join("missing")] {
-        let error = Ours::find(&nothing).unwrap_err();
-        assert!(matches!(&error, MirrorError::NoMirror { path } if *path == nothing), "{error}");
-    }
-    let holder = Holder { socket: Some("/run/a.sock".into()), ..Holder::this_process("mirror") };
-    let mirror = open(dir.path(), &MirrorOptions::default()).unwrap();
-    let ours = Ours::find(dir.path()).unwrap();
-    assert_eq!(ours.holder().unwrap().map(|holder| holder.socket), Some(None));
-    mirror.describe_holder(&holder).unwrap();
-    assert_eq!(ours.holder().unwrap(), Some(holder));
-    drop(mirror);
-    assert_eq!(ours.holder().unwrap(), None);
-}
-
-#[test]
-fn a_file_is_no_folder() {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    Folder::open_path(file.path()).unwrap_err();
-}
-
-#[test]
-fn only_a_regular_file_is_read_as_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let folder = Folder::open_path(dir.path()).unwrap();
-    fs::write(dir.path().join("file"), "text").unwrap();
-    symlink("file", dir.path().join("link")).unwrap();
-    fs::create_dir(dir.path().join("folder")).unwrap();
-    let pipe = dir.path().join("pipe");
-    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
-    assert_eq!(folder.read_file("file").unwrap().unwrap(), b"text");
-    for other in ["link", "folder", "pipe", "nothing"] {
-        assert!(folder.open_file(other).unwrap().is_none(), "{other}");
-    }
-}
-
-#[test]
-fn a_collection_remembers_whom_it_follows_and_what_of_it_is_mirrored() {
-    let dir = tempfile::tempdir().unwrap();
-    let with = MirrorOptions::default();
-    let without = MirrorOptions { attachments: false, ..with.clone() };
-    let keeping = MirrorOptions { kept: Kept { revisions: true, deleted: true }, ..with.clone() };
-    let collection =
-        |options| open(dir.path(), options).unwrap().collection(&"books".into()).unwrap();
-    let record = || {
-        let path = dir.path().join(".plainfold/collections/books.json");
-        fs::metadata(path).unwrap().ino()
-    };
-    let books = collection(&with);
-    assert!(books.is_new() && books.followed().unwrap().is_none());
-    books.follow("http://a/books").unwrap();
-    drop(books);
-    let before = record();
-    let books = collection(&with);
-    assert!(!books.is_new());
-    assert_eq!(books.followed().unwrap().as_deref(), Some("http://a/books"));
-    books.follow("http://a/books").unwrap();
-    assert_eq!(record(), before, "nothing is written again");
-    drop(books);
-    for other in [&without, &keeping, &with] {
-        let books = collection(other);
-        let kept = other.kept;
-        assert_eq!((books.mirrors_attachments(), books.kept()), (other.attachments, kept));
-        books.follow("http://a/books").unwrap();
-        drop(books);
-        for now in [&without, &keeping, &with] {
-            let recorded = collection(now).as_recorded().unwrap();
-            assert_eq!(
-                (recorded.mirrors_attachments(), recorded.kept()),
-                (other.attachments, kept)
-            );
-        }
-    }
-    let books = collection(&with);
-    books.follow("http://b/books").unwrap();
-    assert_eq!(books.followed().unwrap().as_deref(), Some("http://b/books"));
-}
-
-#[test]
-fn a_collection_that_came_to_hold_nothing_is_forgotten() {
-    let bench = Bench::new();
-    let mirror = &bench.collection.mirror;
-    let record = bench.path("../.plainfold/collections/books.json");
-    bench.apply(&present("a", "1-x", &[])).unwrap();
-    mirror.forget_empty(&"books".into()).unwrap();
-    assert!(record.exists() && bench.path("a").exists());
-    bench.apply(&deleted("a", "2-x")).unwrap();
-    mirror.forget_empty(&"books".into()).unwrap();
-    assert!(!record.exists() && !bench.path("").exists());
-}
-
-#[test]
-fn a_disk_is_at_fault_where_waiting_may_mend_it() {
-    let failed = |errno| MirrorError::io("write", Path::new("a"), errno);
-    for mends in [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::IO] {
-        assert!(failed(mends).is_disk(), "{mends}");
-    }
-    assert!(MirrorError::Reserve { path: "a".into(), free: 1, reserve: 2 }.is_disk());
-    for stays in [Errno::ACCESS, Errno::NOENT, Errno::NOTDIR] {
-        assert!(!failed(stays).is_disk(), "{stays}");
-    }
-    assert!(!MirrorError::NoMirror { path: "a".into() }.is_disk());
-}
-
-#[test]
 fn a_body_need_not_carry_an_id_that_its_folder_tells() {
     let bench = Bench::new();
     for id in ["short", ""] {
@@ -677,39 +344,6 @@ fn a_body_need_not_carry_an_id_that_its_folder_tells() {
         bench.apply(&Change { state, ..deleted(id, "1-x") }).unwrap();
     }
     assert_eq!(bench.read("~/document.json"), bench.read("short/document.json"));
-}
-
-#[test]
-fn after_a_failure_a_collection_clears_up_behind_itself_alone() {
-    let bench = Bench::new();
-    let staged = |name: &str| bench.path("../.plainfold/staging/2").join(name);
-    for (name, id) in [("7~books", "a"), ("8-removed~books", "b"), ("9~maps", "c")] {
-        fs::create_dir(staged(name)).unwrap();
-        let body = format!(r#"{{"_id":"{id}","_rev":"1-x"}}"#);
-        fs::write(staged(name).join("document.json"), body).unwrap();
-    }
-    bench.collection.clear_up().unwrap();
-    assert!(!staged("7~books").exists() && staged("9~maps").exists());
-    let mut in_doubt: Vec<_> = bench.collection.interrupted().into_keys().collect();
-    in_doubt.sort();
-    let in_doubt: Vec<_> = in_doubt.iter().map(|id| id.as_str()).collect();
-    assert_eq!(in_doubt, ["a", "b"], "they may be told of again");
-}
-
-#[test]
-fn a_probe_tells_whether_the_disk_can_be_written_and_leaves_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let reserving = |reserve| {
-        let options = MirrorOptions { reserve, ..MirrorOptions::default() };
-        open(dir.path(), &options).unwrap()
-    };
-    let mirror = reserving(1);
-    mirror.probe().unwrap();
-    assert_eq!(lanes::staged(dir.path()), [""; 0]);
-    fs::remove_dir_all(dir.path().join(".plainfold/staging")).unwrap();
-    mirror.probe().unwrap_err();
-    drop(mirror);
-    assert!(reserving(u64::MAX).probe().unwrap_err().is_disk());
 }
 
 #[test]
