@@ -297,3 +297,15 @@ fn of_several_collections_of_the_plugins_none_is_told() {
         assert_eq!(collections[0].name.as_str(), expected);
     }
 }
+
+#[test]
+fn a_document_of_the_plugins_may_be_called_as_a_folder_of_ours_is() {
+    let (dir, tree) = backup(r#"{"heroes":{}}"#);
+    let place = dir.path().join("attachments/x");
+    fs::create_dir_all(&place).unwrap();
+    fs::write(place.join("document.json"), r#"{"name":"attachments/x","_rev":"1-x"}"#).unwrap();
+    // What lies in a document's own folder is told by the document.
+    fs::write(dir.path().join("a").join(std::ffi::OsStr::from_bytes(b"\xff")), "text").unwrap();
+    let (collections, _) = tree.collections().unwrap();
+    assert_eq!(collections[0].entry_names().unwrap(), ["a", "attachments/x", "b"]);
+}

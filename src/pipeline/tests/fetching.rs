@@ -109,6 +109,8 @@ async fn a_revision_that_has_gone_while_it_was_read_is_followed_to_the_newest() 
         assert_eq!(failed, ["document `b`"]);
         let told: Vec<_> = run.events.iter().map(|event| event.revision.as_str()).collect();
         assert_eq!(told, ["2-x"]);
+        let position = run.events[0].position.as_ref().map(|position| position.get());
+        assert_eq!(position, Some("1"), "where the feed named it");
         assert_eq!(run.report.position, Some(2.into()), "the feed is not passed by");
     }
 }
