@@ -510,4 +510,4 @@ impl Bounds {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -104,7 +104,8 @@ fn remove(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Bounds, Checkpoint, Commit};
+    use super::super::tests::open;
+    use super::super::{Checkpoint, Commit};
     use super::*;
 
     #[test]
@@ -114,14 +115,14 @@ mod tests {
         let (books, loans) = ("books".into(), "loans".into());
         let commit = Commit::new(Checkpoint { attachments: true, ..Checkpoint::default() });
         {
-            let state = Checkpoints::open(&path, Bounds::DEFAULT).unwrap().state;
+            let state = open(&path);
             state.turn().commit(&books, &commit, &[]).unwrap();
             assert_eq!(state.recover().unwrap(), None);
             drop(state.failed(sled::Error::Unsupported("a fault".into())));
             assert_eq!(state.recover().unwrap(), None);
             state.turn().commit(&loans, &commit, &[]).unwrap();
         }
-        let state = Checkpoints::open(&path, Bounds::DEFAULT).unwrap().state;
+        let state = open(&path);
         assert_eq!(state.collections().unwrap(), vec![books, loans]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the old files are gone");
     }

@@ -2,8 +2,23 @@
 
 use super::*;
 
-fn open(path: &Path) -> Checkpoints {
-    Checkpoints::open(path, Bounds::DEFAULT).unwrap().state
+/// Opens a state of which another in this process may still hold the lock for a moment: sled lets go of
+/// its file in threads of its own. (Processes have no such trouble.)
+fn opened(path: &Path) -> Opened {
+    for _ in 0..1_000 {
+        match Checkpoints::open(path, Bounds::DEFAULT) {
+            Ok(opened) => return opened,
+            Err(error) if error.to_string().contains("acquire lock") => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("the lock of {} is never let go", path.display())
+}
+
+pub fn open(path: &Path) -> Checkpoints {
+    opened(path).state
 }
 
 fn position(token: &str) -> Position {
@@ -128,7 +143,7 @@ fn a_damaged_state_is_set_aside_and_its_numbers_are_not_used_again() {
     commit_events(&open(&path), 10);
     std::fs::write(path.join("conf"), "this is not a configuration").unwrap();
     std::fs::write(path.join("db"), vec![0xA5; 300_000]).unwrap();
-    let opened = Checkpoints::open(&path, Bounds::DEFAULT).unwrap();
+    let opened = opened(&path);
     let aside = opened.damaged.expect("the damage was noticed").path;
     assert!(aside.join("db").exists());
     assert_eq!(opened.state.checkpoint(&"books".into()).unwrap(), None);

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use tokio::sync::broadcast;
 
 use super::*;
-use crate::checkpoint::{Bounds, Checkpoint, Commit, HeldBack};
+use crate::checkpoint::tests::open as open_state;
+use crate::checkpoint::{Checkpoint, Commit, HeldBack};
 use crate::document::{Attachment, Change, Content, Document, DocumentState};
 use crate::event::WriteEvent;
 use crate::mirror::{Holder, MirrorOptions};
@@ -97,21 +98,6 @@ fn pipeline(
     mode: Mode,
 ) -> (Pipeline, broadcast::Receiver<Arc<WriteEvent>>) {
     pipeline_with(dir, source, mode, &MirrorOptions::default())
-}
-
-/// Opens a state of which an earlier run in this process may still hold the lock for a moment: sled lets
-/// go of its file in threads of its own. (Processes have no such trouble.)
-fn open_state(path: &Path) -> Checkpoints {
-    for _ in 0..1_000 {
-        match Checkpoints::open(path, Bounds::DEFAULT) {
-            Ok(opened) => return opened.state,
-            Err(error) if error.to_string().contains("acquire lock") => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-    panic!("the lock of {} is never let go", path.display())
 }
 
 fn pipeline_with(
