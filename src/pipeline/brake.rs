@@ -244,4 +244,18 @@ mod tests {
         (0..3).for_each(|_| brake.adds());
         assert!(brake.holds(7, || Ok(17)).unwrap(), "7 of 22: 8 have gone since, and 3 have come");
     }
+
+    #[test]
+    fn what_has_gone_since_was_there_when_counting_began() {
+        let brake = brake(0, false);
+        brake.settled(8);
+        assert!(!brake.holds(7, || Ok(16)).unwrap(), "7 of 24 are not more than 30 percent");
+    }
+
+    #[test]
+    fn only_what_is_held_back_without_a_limit_is_obsolete() {
+        assert!(Brake::new(None, 3, false).is_obsolete());
+        assert!(!Brake::new(None, 0, false).is_obsolete());
+        assert!(!brake(3, false).is_obsolete());
+    }
 }

@@ -90,3 +90,17 @@ async fn failures_are_forgotten_when_everything_is_read_again() {
     home.run_source(source).await.outcome.unwrap();
     assert_eq!(home.failed(), [""; 0]);
 }
+
+#[tokio::test]
+async fn what_is_tried_again_leaves_the_checkpoint_where_it_is() {
+    let home = Home::new();
+    let bad = row_with("bad", "1-x", "1", "f", 5);
+    home.run(vec![script(vec![Ok(FeedEvent::Change(bad.clone()))], "3")]).await.outcome.unwrap();
+    let source = Scripted::new(vec![Vec::new()]);
+    source.documents.lock().unwrap().insert("bad".into(), bad);
+    source.blobs.lock().unwrap().insert("f".into(), (Bytes::from("bytes"), Vec::new()));
+    home.run_source(source).await.outcome.unwrap();
+    assert_eq!(home.documents(), ["bad"]);
+    let checkpoint = home.state().checkpoint(&"books".into()).unwrap().unwrap();
+    assert_eq!(checkpoint.position, Some(at("3")));
+}
