@@ -56,9 +56,12 @@ async fn a_deletion_that_is_held_back_is_remembered_until_its_document_is_back()
     let run = home.run_source(nowhere(deletions)).await;
     assert_eq!((run.report.held_back, run.report.deletions), (4, 6));
     assert_eq!(home.held_back(), 4);
+    let more = home.run_source(nowhere(vec![gone("d10")])).await;
+    assert_eq!((more.report.held_back, more.report.deletions), (5, 0));
+    assert_eq!(home.held_back(), 5);
     let back = home.run_source(nowhere(vec![change("d9", "1-x", None)])).await;
-    assert_eq!((back.report.held_back, back.report.unchanged), (3, 1));
-    assert_eq!(home.held_back(), 3);
+    assert_eq!((back.report.held_back, back.report.unchanged), (4, 1));
+    assert_eq!(home.held_back(), 4);
 }
 
 #[tokio::test]
