@@ -171,3 +171,16 @@ async fn a_document_that_changes_while_it_is_repaired_is_replaced_as_a_whole_all
     assert_eq!(std::fs::read_to_string(&attachment).unwrap(), "bytes");
     assert_eq!(home.documents(), ["a"]);
 }
+
+#[tokio::test]
+async fn a_row_that_has_gone_from_the_feed_meanwhile_is_said_to_have() {
+    let home = Home::new();
+    home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();
+    let source = Scripted::new(vec![script(vec![row("a", "2-x", "2")], "2"), end("2")]);
+    let (pipeline, _received) = pipeline(home.dir.path(), Arc::new(source), Mode::CatchUp);
+    let wrong = Wrong { damaged: ["a".into()].into(), ..Wrong::default() };
+    let done = pipeline.repair(wrong, Asking::ByFeed, &CancellationToken::new()).await;
+    let gone = Fate::Failed("its row is not in the feed any more".into());
+    assert_eq!(done.fates, [("a".into(), gone)]);
+    assert_eq!(home.documents(), ["a"], "what is here stays");
+}
