@@ -113,6 +113,10 @@ fn a_repair_needs_an_id_to_go_by_and_says_what_it_buries() {
     let id = "long".repeat(100);
     let long = with_others(present(&id, "1-x", &[]), &[]);
     bench.apply_as(&long, Authority::Repair).unwrap();
+    let Plan::Write(write) = bench.collection.plan(&long, Authority::Repair).unwrap() else {
+        panic!("it is written anew")
+    };
+    assert!(!write.buries());
     let body = Bytes::from(r#"{"_rev":"1-x"}"#);
     let state = DocumentState::Present(Document { body, attachments: Vec::new() });
     let nameless = bench.collection.plan(&Change { state, ..long }, Authority::Repair).unwrap();
@@ -122,4 +126,21 @@ fn a_repair_needs_an_id_to_go_by_and_says_what_it_buries() {
         panic!("a tombstone is kept")
     };
     assert!(write.buries());
+}
+
+#[test]
+fn without_a_digest_the_revision_tells_whether_an_attachment_is_there() {
+    let bench = Bench::new();
+    let with = |revision: &str| {
+        let mut change = present("a", revision, &[("f", "one")]);
+        if let DocumentState::Present(document) = &mut change.state {
+            let body = format!(r#"{{"_id":"a","_rev":"{revision}","_attachments":{{"f":{{}}}}}}"#);
+            document.body = body.into();
+            document.attachments[0].digest = None;
+        }
+        change
+    };
+    bench.apply(&with("1-x")).unwrap();
+    assert!(matches!(bench.plan(&with("1-x")), Plan::Unchanged));
+    assert_eq!(write(&bench, &with("2-x")).fetch.len(), 1);
 }

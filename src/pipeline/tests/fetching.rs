@@ -13,6 +13,8 @@ async fn attachments_survive_a_source_that_breaks_in_their_middle() {
         let run = home.run_source(source).await;
         run.outcome.unwrap();
         assert_eq!(std::fs::read(home.path("a/attachments/f")).unwrap(), bytes);
+        let body = std::fs::metadata(home.path("a/document.json")).unwrap().len();
+        assert_eq!(run.report.bytes, body + length);
         assert_eq!(crate::mirror::staged(home.dir.path()), [""; 0]);
     }
 }
