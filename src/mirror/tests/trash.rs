@@ -53,6 +53,9 @@ fn without_being_asked_for_there_is_no_trash() {
     bench.apply(&present("a", "1-x", &[])).unwrap();
     bench.apply(&deleted("a", "2-x")).unwrap();
     assert!(!bench.path("../.plainfold/trash").exists());
+    // Nor does a crash bring it there.
+    let name = bench.collection.mirror.deletion_name("books", Lane::default());
+    assert!(name.contains("-removed~"), "{name}");
 }
 
 #[test]
