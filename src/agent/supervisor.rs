@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::Semaphore;
@@ -14,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{AgentError, AgentOptions, Member, Outcome, Shared};
 use crate::document::CollectionName;
 use crate::mirror::MirrorError;
-use crate::pipeline::{Phase, Pipeline, PipelineError, PipelineOptions, Report, Reporter};
+use crate::pipeline::{Pauses, Phase, Pipeline, PipelineError, PipelineOptions, Report, Reporter};
 use crate::source::retry;
 use crate::source::{Mode, Store, StoreEvent};
 
@@ -32,7 +31,7 @@ pub(super) struct Supervisor {
     /// Collections that appeared while the disk failed, and when they are tried again.
     postponed: Option<(Vec<CollectionName>, Instant)>,
     /// How long they wait: ever longer, until all were begun.
-    pause: Duration,
+    pauses: Pauses,
 }
 
 impl Supervisor {
@@ -53,7 +52,7 @@ impl Supervisor {
             pipelines: JoinSet::new(),
             errors: Vec::new(),
             postponed: None,
-            pause: options.retry.first,
+            pauses: Pauses::new(options.retry),
         }
     }
 
@@ -142,27 +141,25 @@ impl Supervisor {
 
     /// Tries the collections again that a disk has held up.
     fn begin_postponed(&mut self) {
-        let policy = self.options.retry;
-        self.pause = (self.pause * 2).min(policy.longest);
         for name in self.postponed.take().map(|(names, _)| names).unwrap_or_default() {
             self.shared.members().remove(&name);
             self.begin(name);
         }
         if self.postponed.is_none() {
-            self.pause = policy.first;
+            self.pauses = Pauses::new(self.options.retry);
         }
     }
 
     /// Tries a collection again when its disk may work.
     fn postpone(&mut self, name: CollectionName, reporter: &Reporter, error: &PipelineError) {
-        let pause = self.pause;
-        let seconds = pause.as_secs_f32();
+        let next = || (Vec::new(), Instant::now() + self.pauses.next());
+        let (names, again) = self.postponed.get_or_insert_with(next);
+        let seconds = again.saturating_duration_since(Instant::now()).as_secs_f32();
         tracing::warn!(collection = %name, "{error}; the mirror waits, and tries again in {seconds:.1} s");
         reporter.update(|report| {
             report.phase = Phase::Waiting;
             report.trouble = Some(error.to_string());
         });
-        let (names, _) = self.postponed.get_or_insert_with(|| (Vec::new(), Instant::now() + pause));
         names.push(name);
     }
 

@@ -37,6 +37,7 @@ mod settle;
 pub use brake::DeletionLimit;
 pub use repair::{Asking, Fate, Repaired, Wrong};
 pub use report::{Phase, Report, Reporter, shown};
+pub(crate) use room::Pauses;
 
 use batch::{Batch, Seen};
 use brake::Brake;
@@ -183,7 +184,7 @@ impl Pipeline {
         const PATIENCE: usize = 2;
         let mut broken_by: HashMap<DocumentId, usize> = HashMap::new();
         let mut again = false;
-        let mut disk = room::Pauses::new(self.options.retry);
+        let mut disk = Pauses::new(self.options.retry);
         loop {
             let broken = broken_by.iter().filter(|(_, times)| **times >= PATIENCE);
             let suspects: HashSet<DocumentId> = broken.map(|(id, _)| id.clone()).collect();

@@ -20,6 +20,7 @@ pub struct Pauses {
 }
 
 impl Pauses {
+    /// Short ones first.
     pub fn new(policy: RetryPolicy) -> Self {
         Self { policy, next: policy.first, done: 0 }
     }
@@ -33,7 +34,8 @@ impl Pauses {
         self.done = done;
     }
 
-    fn next(&mut self) -> Duration {
+    /// The next pause: each is twice as long as the one before, up to the policy's longest.
+    pub fn next(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * 2).min(self.policy.longest);
         pause
