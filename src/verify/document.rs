@@ -334,6 +334,16 @@ mod tests {
     }
 
     #[test]
+    fn rxdbs_digest_is_that_of_the_bytes_whatever_their_type() {
+        let digest = |bytes: &[u8]| format!("sha256-{:x}", Sha256::digest(bytes));
+        let text = Stub { digest: Some(digest(b"right")), ..stub(b"right", "text/plain") };
+        let right = Seen { digest: Some(digest(b"right")), ..seen(b"right", None) };
+        assert_eq!(kind(&right, &text), None);
+        let wrong = Seen { digest: Some(digest(b"wrong")), ..seen(b"wrong", None) };
+        assert_eq!(kind(&wrong, &text), Some(ProblemKind::Altered));
+    }
+
+    #[test]
     fn a_digest_of_gzipped_bytes_is_no_false_alarm() {
         let unmarked = Stub { digest: Some("md5-gzipped".to_owned()), ..stub(b"right", "text/x") };
         let marked = Stub { encoding: Some("gzip".to_owned()), ..unmarked.clone() };
