@@ -42,6 +42,14 @@ impl Bench {
         Self { dir, collection }
     }
 
+    /// The same tree, opened by another run.
+    fn reopened(self, options: &MirrorOptions) -> Self {
+        let Self { dir, collection } = self;
+        drop(collection);
+        let mirror = open(&dir.path().join("mirror"), options).unwrap();
+        Self { dir, collection: mirror.collection(&"books".into()).unwrap() }
+    }
+
     fn path(&self, below: &str) -> PathBuf {
         self.dir.path().join("mirror/books").join(below)
     }

@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 use super::*;
 use crate::checkpoint::tests::open as open_state;
 use crate::checkpoint::{Checkpoint, Commit, HeldBack};
-use crate::document::{Attachment, Change, Content, Document, DocumentState};
+use crate::document::{Attachment, Change, Content, Document, DocumentState, Kept};
 use crate::event::WriteEvent;
 use crate::mirror::{Holder, MirrorOptions};
 use crate::source::scripted::{Said, Scripted};
@@ -66,6 +66,15 @@ impl Home {
             .collect();
         names.sort_unstable();
         names
+    }
+
+    fn state_path(&self) -> PathBuf {
+        self.dir.path().join(".plainfold/state")
+    }
+
+    /// The state, while no run has it.
+    fn state(&self) -> Checkpoints {
+        open_state(&self.state_path())
     }
 
     async fn run(&self, scripts: Vec<Vec<Said>>) -> Run {
@@ -131,6 +140,11 @@ fn pipeline_as(
     let pipeline =
         Pipeline::new(source, &mirror, collection, &state, &events, reporter, how).unwrap();
     (pipeline, received)
+}
+
+/// Options of a mirror that keeps more than the winners.
+fn keeping(revisions: bool, deleted: bool) -> MirrorOptions {
+    MirrorOptions { kept: Kept { revisions, deleted }, ..MirrorOptions::default() }
 }
 
 fn at(token: &str) -> Position {
@@ -326,9 +340,7 @@ async fn a_batch_waits_for_an_earlier_change_of_the_same_document() {
 /// Undoes the last commits of a run, as if it had been killed before them: the state is put back as
 /// it was when the run had begun to write.
 fn forget_commits(home: &Home, open: &Checkpoint) {
-    let state = home.dir.path().join(".plainfold/state");
-    let state = open_state(&state);
-    state.turn().commit(&"books".into(), &Commit::new(open.clone()), &[]).unwrap();
+    home.state().turn().commit(&"books".into(), &Commit::new(open.clone()), &[]).unwrap();
 }
 
 #[tokio::test]

@@ -21,10 +21,7 @@ fn a_kept_tombstone_takes_the_place_of_its_document_and_gives_it_back() {
 fn without_being_asked_for_a_tombstone_does_not_stay() {
     let bench = keeping();
     bench.apply(&deleted("a", "2-x")).unwrap();
-    let Bench { dir, collection } = bench;
-    drop(collection);
-    let mirror = open(&dir.path().join("mirror"), &MirrorOptions::default()).unwrap();
-    let bench = Bench { dir, collection: mirror.collection(&"books".into()).unwrap() };
+    let bench = bench.reopened(&MirrorOptions::default());
     assert_eq!(bench.apply(&deleted("a", "2-x")).unwrap().files, [""; 0]);
     assert!(!bench.path("a").exists());
 }

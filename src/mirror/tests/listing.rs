@@ -8,23 +8,15 @@ fn ids(collection: &Collection) -> Vec<String> {
     ids
 }
 
-/// The same tree, opened by another run.
-fn reopened(bench: Bench, options: &MirrorOptions) -> Bench {
-    let Bench { dir, collection } = bench;
-    drop(collection);
-    let mirror = open(&dir.path().join("mirror"), options).unwrap();
-    Bench { dir, collection: mirror.collection(&"books".into()).unwrap() }
-}
-
 #[test]
 fn a_collection_is_empty_until_it_holds_a_document() {
     let bench = Bench::new();
     bench.collection.write_security(b"{}").unwrap();
     assert!(bench.collection.is_empty().unwrap());
-    let bench = reopened(bench, &MirrorOptions::default());
+    let bench = bench.reopened(&MirrorOptions::default());
     assert!(bench.collection.is_empty().unwrap(), "who may do what is no document");
     bench.apply(&present("a", "1-x", &[])).unwrap();
-    let bench = reopened(bench, &MirrorOptions::default());
+    let bench = bench.reopened(&MirrorOptions::default());
     assert!(!bench.collection.is_empty().unwrap());
 }
 
@@ -48,7 +40,7 @@ fn every_document_is_listed_and_nothing_else() {
     fs::remove_dir_all(bench.path("a:b")).unwrap();
     fs::remove_dir_all(bench.path(other.as_str())).unwrap();
     assert_eq!(bench.collection.count().unwrap(), 3);
-    let bench = reopened(bench, &MirrorOptions::default());
+    let bench = bench.reopened(&MirrorOptions::default());
     assert_eq!(bench.collection.count().unwrap(), 4);
 }
 

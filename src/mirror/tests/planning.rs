@@ -64,10 +64,7 @@ fn branches_go_when_they_are_not_to_be_kept_any_more() {
     let bench = keeping();
     bench.apply(&with_others(present("a", "3-w", &[("f", "one")]), &["3-l"])).unwrap();
     assert!(bench.path("a/conflicts/3-l").exists() && bench.path("a/history.json").exists());
-    let Bench { dir, collection } = bench;
-    drop(collection);
-    let mirror = open(&dir.path().join("mirror"), &MirrorOptions::default()).unwrap();
-    let bench = Bench { dir, collection: mirror.collection(&"books".into()).unwrap() };
+    let bench = bench.reopened(&MirrorOptions::default());
     bench.apply(&present("a", "4-w", &[("f", "one")])).unwrap();
     assert!(!bench.path("a/conflicts").exists() && !bench.path("a/history.json").exists());
     assert_eq!(bench.read("a/attachments/f"), "one");
@@ -77,12 +74,8 @@ fn branches_go_when_they_are_not_to_be_kept_any_more() {
 fn a_history_is_that_of_the_revision_beside_it() {
     let bench = Bench::new();
     bench.apply(&present("a", "3-w", &[])).unwrap();
-    let Bench { dir, collection } = bench;
-    drop(collection);
     let kept = Kept { revisions: true, deleted: false };
-    let options = MirrorOptions { kept, ..MirrorOptions::default() };
-    let mirror = open(&dir.path().join("mirror"), &options).unwrap();
-    let bench = Bench { dir, collection: mirror.collection(&"books".into()).unwrap() };
+    let bench = bench.reopened(&MirrorOptions { kept, ..MirrorOptions::default() });
     let history = || fs::read_to_string(bench.path("a/history.json")).ok();
     // The revision is there already, without its history.
     bench.apply(&with_others(present("a", "3-w", &[]), &[])).unwrap();

@@ -22,13 +22,8 @@ fn a_repair_without_attachments_keeps_those_that_had_a_file() {
     let change = present("a", "1-x", &[("f", "one"), ("g", "two")]);
     bench.apply(&change).unwrap();
     fs::remove_file(bench.path("a/attachments/g")).unwrap();
-    let bench = {
-        let Bench { dir, collection } = bench;
-        drop(collection);
-        let options = MirrorOptions { attachments: false, ..MirrorOptions::default() };
-        let mirror = open(&dir.path().join("mirror"), &options).unwrap();
-        Bench { collection: mirror.collection(&"books".into()).unwrap(), dir }
-    };
+    let without = MirrorOptions { attachments: false, ..MirrorOptions::default() };
+    let bench = bench.reopened(&without);
     bench.apply_as(&change, Authority::Repair).unwrap();
     assert_eq!(bench.read("a/attachments/f"), "one");
     assert!(!bench.path("a/attachments/g").exists());

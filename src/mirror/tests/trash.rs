@@ -9,9 +9,9 @@ fn today() -> Date {
     jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date()
 }
 
-/// A mirror that keeps what is deleted for three days.
-fn thrifty() -> Bench {
-    Bench::with(&MirrorOptions { trash_days: 3, ..MirrorOptions::default() })
+/// What is deleted is kept for three days.
+fn thrifty() -> MirrorOptions {
+    MirrorOptions { trash_days: 3, ..MirrorOptions::default() }
 }
 
 /// What lies in the trash, as `<date>/<collection>/<document>`.
@@ -27,7 +27,7 @@ fn trash(bench: &Bench) -> Vec<String> {
 
 #[test]
 fn what_is_deleted_goes_to_the_trash_as_often_as_it_is() {
-    let bench = thrifty();
+    let bench = Bench::with(&thrifty());
     for revision in [1, 3] {
         bench.apply(&present("a", &format!("{revision}-x"), &[("f", "one")])).unwrap();
         bench.apply(&deleted("a", &format!("{}-x", revision + 1))).unwrap();
@@ -60,7 +60,7 @@ fn without_being_asked_for_there_is_no_trash() {
 
 #[test]
 fn each_collection_has_a_trash_of_its_own() {
-    let bench = thrifty();
+    let bench = Bench::with(&thrifty());
     let mirror = Arc::clone(&bench.collection.mirror);
     let maps = mirror.collection(&"maps".into()).unwrap();
     let bench = (bench, Bench { dir: tempfile::tempdir().unwrap(), collection: maps });
@@ -80,7 +80,7 @@ fn each_collection_has_a_trash_of_its_own() {
 
 #[test]
 fn the_trash_is_emptied_of_what_has_lain_there_for_its_time() {
-    let bench = thrifty();
+    let bench = Bench::with(&thrifty());
     let mirror = Arc::clone(&bench.collection.mirror);
     let today = today();
     let day = |days: i64| today.checked_sub(days.days()).unwrap().to_string();
@@ -93,17 +93,14 @@ fn the_trash_is_emptied_of_what_has_lain_there_for_its_time() {
     // It was swept today already.
     mirror.sweep_trash().unwrap();
     assert_eq!(trash(&bench).len(), 3);
-    let Bench { dir, collection } = bench;
-    drop((collection, mirror));
-    let options = MirrorOptions { trash_days: 3, ..MirrorOptions::default() };
-    let mirror = open(&dir.path().join("mirror"), &options).unwrap();
-    let bench = Bench { dir, collection: mirror.collection(&"books".into()).unwrap() };
+    drop(mirror);
+    let bench = bench.reopened(&thrifty());
     assert_eq!(trash(&bench), [format!("{edge}/books/a-1"), "notes/books/a-1".to_owned()]);
 }
 
 #[test]
 fn what_a_crash_left_on_its_way_to_the_trash_comes_there() {
-    let bench = thrifty();
+    let bench = Bench::with(&thrifty());
     let staged = bench.path("../.plainfold/staging/2");
     for (name, body) in [
         ("7-~books", Some("{\"_id\":\"a\",\"_rev\":\"1-x\"}\n")),
@@ -115,14 +112,11 @@ fn what_a_crash_left_on_its_way_to_the_trash_comes_there() {
             fs::write(staged.join(name).join("document.json"), body).unwrap();
         }
     }
-    let Bench { dir, collection } = bench;
-    drop(collection);
-    let mirror = open(&dir.path().join("mirror"), &MirrorOptions::default()).unwrap();
-    let bench = Bench { dir, collection: mirror.collection(&"books".into()).unwrap() };
+    let bench = bench.reopened(&MirrorOptions::default());
     assert_eq!(trash(&bench), [""; 0], "it stays until it was told of");
     bench.collection.forget_interrupted().unwrap();
     let today = today();
     let expected = [format!("{today}/books/a-1"), format!("{today}/books/without an id-1")];
     assert_eq!(trash(&bench), expected);
-    assert_eq!(lanes::staged(mirror.path()), [""; 0]);
+    assert_eq!(lanes::staged(&bench.dir.path().join("mirror")), [""; 0]);
 }

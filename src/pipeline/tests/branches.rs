@@ -1,11 +1,7 @@
 //! Revisions beside the winners, asked for in groups.
 
 use super::*;
-use crate::document::{Branch, Kept};
-
-fn keeping() -> MirrorOptions {
-    MirrorOptions { kept: Kept { revisions: true, deleted: false }, ..MirrorOptions::default() }
-}
+use crate::document::Branch;
 
 /// A revision with its history, in a body of about so many bytes.
 fn branch(id: &str, revision: &str, bytes: usize) -> Branch {
@@ -42,7 +38,7 @@ async fn asked(source: Scripted) -> Vec<usize> {
     let count = source.branches.lock().unwrap().len() / 2;
     let source = Arc::new(source);
     let (pipeline, _received) =
-        pipeline_with(home.dir.path(), source.clone(), Mode::CatchUp, &keeping());
+        pipeline_with(home.dir.path(), source.clone(), Mode::CatchUp, &keeping(true, false));
     pipeline.run(&CancellationToken::new()).await.unwrap();
     assert_eq!(pipeline.reporter.report().failures, 0);
     for n in 0..count {
@@ -73,7 +69,7 @@ async fn a_document_of_which_a_revision_cannot_be_had_fails_alone() {
     let home = Home::new();
     let source = branched(3, 10);
     source.branches.lock().unwrap().remove(&("d1".into(), "1-l".into()));
-    let run = home.run_with(source, &keeping()).await;
+    let run = home.run_with(source, &keeping(true, false)).await;
     run.outcome.unwrap();
     assert_eq!(home.documents(), ["d0", "d2"]);
     let failed: Vec<_> = run.failures.iter().map(|one| one.place.as_str()).collect();
@@ -92,7 +88,7 @@ async fn the_attachments_of_a_revision_are_fetched_for_it() {
         source.branches.lock().unwrap().insert(key, branch);
     }
     source.blobs.lock().unwrap().insert("f".into(), (Bytes::from("bytes"), Vec::new()));
-    home.run_with(source, &keeping()).await.outcome.unwrap();
+    home.run_with(source, &keeping(true, false)).await.outcome.unwrap();
     let attachment = home.path("d0/conflicts/1-l/attachments/f");
     assert_eq!(std::fs::read_to_string(attachment).unwrap(), "bytes");
     assert!(!home.path("d0/attachments").exists(), "the winner has none");

@@ -71,9 +71,7 @@ async fn what_was_released_while_nobody_ran_is_deleted_by_the_next_run() {
     let home = home_with(&names(20)).await;
     assert_eq!(home.run(vec![ten_gone()]).await.report.held_back, 4);
     assert_eq!(home.run(vec![end("3")]).await.report.held_back, 4, "it is remembered");
-    let state = open_state(&home.dir.path().join(".plainfold/state"));
-    state.release(&"books".into()).unwrap();
-    drop(state);
+    home.state().release(&"books".into()).unwrap();
     let run = home.run(vec![end("4")]).await;
     assert_eq!((run.report.held_back, run.report.deletions), (0, 4));
     assert_eq!(home.documents().len(), 10);
@@ -134,7 +132,7 @@ async fn what_has_come_back_since_is_not_removed_by_a_release() {
         unlisted,
         since: jiff::Timestamp::now(),
     };
-    let state = open_state(&home.dir.path().join(".plainfold/state"));
+    let state = home.state();
     let checkpoint = state.checkpoint(&"books".into()).unwrap().unwrap();
     let held = vec![
         held("d0", "2-x", false),
@@ -159,17 +157,12 @@ async fn what_has_come_back_since_is_not_removed_by_a_release() {
 #[tokio::test]
 async fn a_released_deletion_brings_the_tombstone_where_those_are_kept() {
     let home = Home::new();
-    let keeping = MirrorOptions {
-        kept: crate::document::Kept { revisions: false, deleted: true },
-        ..MirrorOptions::default()
-    };
+    let keeping = keeping(false, true);
     let rows = names(20).iter().map(|name| row(name, "1-x", "1")).collect();
     home.run_with(Scripted::new(vec![script(rows, "1")]), &keeping).await.outcome.unwrap();
     let held = home.run_with(Scripted::new(vec![ten_gone()]), &keeping).await.report.held_back;
     assert_eq!(held, 4);
-    let state = open_state(&home.dir.path().join(".plainfold/state"));
-    state.release(&"books".into()).unwrap();
-    drop(state);
+    home.state().release(&"books".into()).unwrap();
     let source = Scripted::new(vec![end("3")]);
     let gone = names(10).into_iter().map(|name| {
         let state = DocumentState::Deleted(None);

@@ -334,7 +334,7 @@ impl Model {
 
     /// A run that ended between the last step in the tree and the commit.
     fn forget(&mut self) {
-        let state = self.home.dir.path().join(".plainfold/state");
+        let state = self.home.state_path();
         let name = "books".into();
         let before = match state.exists() {
             true => open_state(&state).checkpoint(&name),

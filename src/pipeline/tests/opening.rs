@@ -1,7 +1,6 @@
 //! Where the feed is opened, by what the state and the tree say.
 
 use super::*;
-use crate::document::Kept;
 
 #[tokio::test]
 async fn what_was_emptied_from_outside_is_read_from_the_start() {

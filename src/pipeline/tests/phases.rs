@@ -20,9 +20,7 @@ async fn it_says_whether_it_catches_up_or_compares_everything() {
     catching_up.stop().await;
 
     home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();
-    let state = open_state(&home.dir.path().join(".plainfold/state"));
-    state.start_over(&"books".into(), "it is new").unwrap();
-    drop(state);
+    home.state().start_over(&"books".into(), "it is new").unwrap();
     let mut scanning = following(&home, Vec::new(), QUICK);
     scanning.report(in_phase(Phase::Scanning)).await;
     scanning.stop().await;

@@ -3,10 +3,6 @@
 use super::*;
 
 impl Home {
-    fn state(&self) -> Checkpoints {
-        open_state(&self.dir.path().join(".plainfold/state"))
-    }
-
     fn failed(&self) -> Vec<String> {
         let failures = self.state().failures(&"books".into()).unwrap();
         failures.into_iter().map(|failure| failure.place).collect()

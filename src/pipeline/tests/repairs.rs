@@ -73,7 +73,7 @@ async fn a_repair_that_was_interrupted_is_told_of_by_the_next_run() {
 async fn what_was_repaired_without_a_checkpoint_is_compared_anew() {
     let home = Home::new();
     home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();
-    std::fs::remove_dir_all(home.dir.path().join(".plainfold/state")).unwrap();
+    std::fs::remove_dir_all(home.state_path()).unwrap();
     let source = Arc::new(Scripted::default());
     source.documents.lock().unwrap().insert("a".into(), change("a", "1-x", None));
     let (pipeline, _received) = pipeline(home.dir.path(), source, Mode::CatchUp);
@@ -123,8 +123,7 @@ async fn a_repair_writes_a_tombstone_where_those_are_kept() {
     let state = DocumentState::Deleted(None);
     let gone = Change { state, ..change("a", "2-x", None) };
     source.documents.lock().unwrap().insert("a".into(), gone);
-    let kept = crate::document::Kept { revisions: false, deleted: true };
-    let keeping = MirrorOptions { kept, ..MirrorOptions::default() };
+    let keeping = keeping(false, true);
     let (pipeline, _received) = pipeline_with(home.dir.path(), source, Mode::CatchUp, &keeping);
     let differing = ["a".into()].into();
     let wrong = Wrong { differing, ..Wrong::default() };

@@ -75,7 +75,7 @@ async fn a_lost_state_is_rebuilt_by_writing_only_what_differs() {
     let home = Home::new();
     let rows = || vec![row("a", "1-x", "1"), row("b", "2-x", "2")];
     home.run(vec![script(rows(), "2")]).await.outcome.unwrap();
-    std::fs::remove_dir_all(home.dir.path().join(".plainfold/state")).unwrap();
+    std::fs::remove_dir_all(home.state_path()).unwrap();
     let mut scan = vec![Ok(FeedEvent::ScanStarted { reason: "lost".into() })];
     scan.extend(rows());
     scan.push(row("c", "1-x", "3"));
