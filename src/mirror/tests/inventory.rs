@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use super::*;
-use crate::mirror::inventory::{Inventory, Recorded, State};
+use crate::mirror::inventory::{Contents, FileSum, Inventory, NewRecord, Recorded, State, line_of};
 use crate::mirror::read::Tree;
 
 impl Bench {
@@ -118,24 +118,14 @@ fn what_is_of_no_use_any_more_is_dropped_and_nothing_else() {
     bench.apply(&present("goes", "1-x", &[]));
     bench.apply(&deleted("goes", "2-x"));
     let before = bench.recorded("stays");
-    let longer = "x".repeat(3_000);
-    for generation in 1..500 {
-        bench.apply(&present(
-            &longer[..150],
-            &format!("{generation}-x"),
-            &[(&longer[..190], "one")],
-        ));
-        bench.apply(&deleted(&longer[..150], &format!("{}-x", generation + 1)));
-    }
+    let sum = FileSum { length: 1, sum: Some([7; 32]) };
+    let state = State::Present(Contents::from([("document.json".to_owned(), sum)]));
+    let line = line_of(&"x".repeat(150), None, &state);
     let size = || fs::metadata(bench.inventory_path()).unwrap().len();
-    assert!(size() < (1 << 20), "the limit is not reached: {}", size());
-    let all: usize = 3 * (1 << 20) / 1_000;
-    for generation in 600..600 + all as u64 {
-        bench.apply(&present(
-            &longer[..150],
-            &format!("{generation}-x"),
-            &[(&longer[..190], "one")],
-        ));
+    while size() < 400 << 10 {
+        let record = NewRecord { name: "x", line: &line, replaces: true };
+        bench.collection.append(std::iter::once(record), Sync::Together).unwrap();
+        bench.collection.note_committed().unwrap();
     }
     let grown = size();
     let token = bench.collection.close_inventory().unwrap();
