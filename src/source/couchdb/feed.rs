@@ -176,11 +176,13 @@ impl Feed {
         if let Some(reason) = self.origin.contradicts(&position) {
             return Err(SourceError::Expired { reason });
         }
+        // Always, and first: a server that was restored from its own backup may have reached the very
+        // same end with other documents.
+        self.verify(position.anchor()).await?;
         if self.origin.is_end(&position) {
             self.ready.extend([FeedEvent::Position(position), FeedEvent::CaughtUp]);
             return Ok(self.caught_up());
         }
-        self.verify(&position).await?;
         self.open(Some(position.token()), None).await
     }
 
@@ -216,9 +218,9 @@ impl Feed {
         Ok(self.database.changes(Changes { since, feed, leaves }).await?)
     }
 
-    /// Fails if the database does not know the change that stood at this position.
-    async fn verify(&self, position: &Position) -> Result<(), SourceError> {
-        let Some(anchor) = position.anchor() else { return Ok(()) };
+    /// Fails if the database does not know this change, which its feed once brought.
+    async fn verify(&self, anchor: Option<&Anchor>) -> Result<(), SourceError> {
+        let Some(anchor) = anchor else { return Ok(()) };
         match lookup::disowned(&self.database, anchor).await? {
             Some(reason) => Err(SourceError::Expired { reason }),
             None => Ok(()),
@@ -268,7 +270,7 @@ impl Feed {
         if found.token() == position.token() && found.anchor() == position.anchor() {
             return Ok(true);
         }
-        self.verify(position).await?;
+        self.verify(position.anchor()).await?;
         if let Some(anchor) = position.anchor()
             && lookup::is_current(&self.database, anchor).await?
         {
@@ -358,12 +360,13 @@ impl Feed {
     }
 
     /// The server ended a continuous feed in good order. That can mean that it is about to stop,
-    /// or that the database was deleted.
+    /// or that the database was deleted. What answers now may be another database.
     async fn closed(&mut self, last_seq: Option<Arc<str>>) -> Result<State, SourceError> {
         let info = self.database.info().await?;
         if let Some(reason) = self.origin.has_changed(&info, self.token.as_deref()) {
             return Err(SourceError::Expired { reason });
         }
+        self.verify(self.last.as_ref()).await?;
         self.token = last_seq.or_else(|| self.token.take());
         tokio::time::sleep(self.timings.reopen).await;
         Ok(State::AtEnd)
@@ -384,9 +387,15 @@ impl Feed {
             }
             Err(error) => return Err(error.into()),
         };
-        match self.origin.has_changed(&info, self.token.as_deref()) {
-            Some(reason) => Err(SourceError::Expired { reason }),
-            None => Ok(()),
+        if let Some(reason) = self.origin.has_changed(&info, self.token.as_deref()) {
+            return Err(SourceError::Expired { reason });
+        }
+        match self.verify(self.last.as_ref()).await {
+            Err(error @ SourceError::Transient { .. }) => {
+                tracing::debug!(%error, "the last change could not be verified; the feed still lives");
+                Ok(())
+            }
+            verified => verified,
         }
     }
 
