@@ -234,7 +234,9 @@ impl Supervisor {
             // The disk serves all collections, and one set of credentials opens them.
             PipelineError::Mirror(MirrorError::OtherSource { .. }) => false,
             PipelineError::Mirror(_) | PipelineError::State(_) | PipelineError::Task(_) => true,
-            PipelineError::Source(_) | PipelineError::Interrupted { .. } => false,
+            PipelineError::Source(_)
+            | PipelineError::Interrupted { .. }
+            | PipelineError::Disagrees(_) => false,
         };
         self.errors.push(AgentError::Collection { collection, error });
         // A service is restarted by its supervisor; it must not go on with a part of its work.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sled::Transactional as _;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
-use crate::document::{CollectionName, DocumentId, Kept, Position, Revision};
+use crate::document::{CollectionName, DocumentId, Kept, Position, Revision, Tally};
 use crate::trial;
 
 mod held;
@@ -49,6 +49,14 @@ pub struct Checkpoint {
     /// committed began to be written. A run that ends in good order clears it.
     #[serde(default)]
     pub open_since: Option<Timestamp>,
+    /// How many documents and tombstones the mirror holds; none where that is not known. After a run
+    /// that did not end in good order it is not to be relied on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tally: Option<Tally>,
+    /// By how much the source's own count differed after a full scan: that difference is no reason
+    /// for another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub miscounted: Option<Tally>,
 }
 
 /// A document, or a row of a feed, that could not be mirrored.

@@ -149,7 +149,7 @@ fn of_agent(error: &AgentError) -> Exit {
 fn of_pipeline(error: &PipelineError) -> Exit {
     match error {
         PipelineError::Source(error) => of_source(error),
-        PipelineError::Interrupted { .. } => Exit::SourceUnreachable,
+        PipelineError::Interrupted { .. } | PipelineError::Disagrees(_) => Exit::SourceUnreachable,
         PipelineError::Mirror(MirrorError::OtherSource { .. }) => Exit::Usage,
         PipelineError::Mirror(_) | PipelineError::State(_) => Exit::MirrorUnusable,
         PipelineError::Task(_) => Exit::Failure,

@@ -35,6 +35,7 @@ mod scan;
 mod security;
 mod stage;
 mod sync;
+mod tally;
 mod temporary;
 mod trash;
 

@@ -73,6 +73,16 @@ pub struct Staged {
     pub(super) attachments: u64,
     /// Bytes written.
     pub(super) bytes: u64,
+    /// Whether it is a tombstone, or a removal.
+    pub(super) deleted: bool,
+}
+
+impl Staged {
+    /// A change of which nothing is staged yet.
+    fn of(name: Name, deleted: bool) -> Self {
+        let files = Vec::new();
+        Self { name, step: Step::Remove, files, attachments: 0, bytes: 0, deleted }
+    }
 }
 
 /// What publishing a staged change does.
@@ -105,8 +115,7 @@ impl Collection {
             false => mirror.temporary_name(&self.encoded, lane),
         };
         let Write { name, revision, deleted, shape, reuse, keep, keep_history, .. } = write;
-        let mut staged =
-            Staged { name, step: Step::Remove, files: Vec::new(), attachments: 0, bytes: 0 };
+        let mut staged = Staged::of(name, deleted);
         staged.files.push(body_file(deleted).to_owned());
         if shape == Shape::Body {
             staged.bytes += mirror.stage_text(&temporary, &document.body, sync)?;
@@ -146,7 +155,7 @@ impl Collection {
     /// A removal needs no file; it is staged so that it is published in its place in the batch.
     pub fn stage_removal(&self, plan: Plan) -> Option<Staged> {
         let Plan::Remove(name) = plan else { return None };
-        Some(Staged { name, step: Step::Remove, files: Vec::new(), attachments: 0, bytes: 0 })
+        Some(Staged::of(name, true))
     }
 
     /// Writes attachments into a folder of staging; `below` is where in the document's folder that

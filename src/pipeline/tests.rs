@@ -15,6 +15,7 @@ use crate::source::scripted::{Said, Scripted};
 use crate::source::{FeedEvent, Unreadable};
 
 mod branches;
+mod counting;
 mod deletions;
 mod disk;
 mod fetching;

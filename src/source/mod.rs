@@ -47,6 +47,9 @@ pub enum FeedEvent {
         /// Whether every document of the collection was in the listing.
         exhaustive: bool,
     },
+    /// How many documents the source says that it holds, told only where everything up to here makes
+    /// that number: nothing was written between the reading of the feed and the counting.
+    Holds(Holds),
     /// The source's end, as of now. Repeated while following, whenever the source shows that it
     /// has nothing newer (a heartbeat).
     CaughtUp,
@@ -68,6 +71,15 @@ pub struct Unreadable {
     pub position: Option<Position>,
     /// What is wrong, and what can be done about it.
     pub reason: String,
+}
+
+/// What a source counts, where it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holds {
+    /// Documents that are not deleted.
+    pub documents: Option<u64>,
+    /// Tombstones.
+    pub tombstones: Option<u64>,
 }
 
 /// How far a feed has been read, in the source's own unit.

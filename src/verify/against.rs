@@ -312,7 +312,7 @@ async fn list(source: Arc<dyn Source>) -> Result<SourceListing, VerifyError> {
             FeedEvent::Position(at) | FeedEvent::ScanFinished { position: at, .. } => {
                 position = Some(at);
             }
-            FeedEvent::CaughtUp | FeedEvent::Progress(_) => {}
+            FeedEvent::Holds(_) | FeedEvent::CaughtUp | FeedEvent::Progress(_) => {}
         }
     }
     Ok(SourceListing { listed: listing.finish(), position, unreadable })

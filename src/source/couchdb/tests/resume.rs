@@ -30,7 +30,10 @@ async fn with_nothing_new_couchdb_is_asked_for_itself_and_for_the_last_change() 
     let (events, error) =
         all(&source(&replay), Since::Position(position.clone()), Mode::CatchUp).await;
     assert!(error.is_none(), "{error:?}");
-    assert_eq!(events.iter().map(short).collect::<Vec<_>>(), ["position 11", "caught up"]);
+    assert_eq!(
+        events.iter().map(short).collect::<Vec<_>>(),
+        ["position 11", "holds 6 and 2", "caught up"]
+    );
     assert_eq!(end(&events), position);
     assert_eq!(replay.lines(), ["GET /shelf", REVS_DIFF]);
 }
@@ -72,7 +75,7 @@ async fn a_position_within_the_feed_is_never_taken_for_its_end() {
     caught_up(&source(&replay), Since::Position(last)).await;
     let asked = replay.seen()[1].body.clone();
     assert_eq!(asked, r#"{"tombstone-with-body":["1-881502b97c632f87ebece528ab26ae95"]}"#);
-    assert_eq!(replay.lines().len(), 3);
+    assert_eq!(replay.lines().len(), 4);
 }
 
 #[tokio::test]
