@@ -57,6 +57,9 @@ pub struct Checkpoint {
     /// for another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub miscounted: Option<Tally>,
+    /// Since when the source does not have the collection any more, if that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vanished: Option<Timestamp>,
 }
 
 /// A document, or a row of a feed, that could not be mirrored.
@@ -252,6 +255,22 @@ impl Checkpoints {
         let scanning = Some(reason.to_owned());
         let checkpoint = Checkpoint { scanning, ..Checkpoint::default() };
         self.turn().commit(name, &Commit::new(checkpoint), &[]).map(drop)
+    }
+
+    /// Notes durably that the source does not have a collection any more, or that it has it again.
+    /// Gives since when it does not.
+    pub fn note_vanished(
+        &self,
+        name: &CollectionName,
+        vanished: bool,
+    ) -> Result<Option<Timestamp>, StateError> {
+        let before = self.checkpoint(name)?.unwrap_or_default();
+        let since = vanished.then(|| before.vanished.unwrap_or_else(Timestamp::now));
+        if before.vanished != since {
+            let checkpoint = Checkpoint { vanished: since, ..before };
+            self.turn().commit(name, &Commit::new(checkpoint), &[])?;
+        }
+        Ok(since)
     }
 
     /// The collections that have a checkpoint.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::agent::{AgentError, Outcome};
+use crate::agent::{Absent, AgentError, Outcome};
 use crate::checkpoint::StateError;
 use crate::client::couchdb::Kind;
 use crate::config::{ConfigError, OpenError, StartError};
@@ -133,7 +133,8 @@ pub fn of_outcome(outcome: &Outcome, live: bool, signalled: bool) -> Exit {
         Some(exit) => exit,
         None if live && signalled => Exit::Done,
         None if !outcome.caught_up => Exit::Interrupted,
-        None if outcome.failures.is_empty() && outcome.held_back() == 0 => Exit::Done,
+        None if outcome.absent.iter().any(Absent::is_mistake) => Exit::Usage,
+        None if outcome.is_complete() => Exit::Done,
         None => Exit::DocumentsFailed,
     }
 }

@@ -21,7 +21,7 @@ pub use branch::Branch;
 pub use digest::Digester;
 pub use head::{Head, Key, Stub};
 pub use members::{Members, Text};
-pub use selection::{BadGlob, Selection};
+pub use selection::{BadGlob, Pattern, Selection};
 pub use tally::Tally;
 
 /// Declares a cheaply cloned, immutable string with a meaning of its own.

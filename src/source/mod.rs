@@ -20,7 +20,7 @@ pub mod retry;
 #[cfg(test)]
 pub(crate) mod scripted;
 
-pub use crate::document::{BadGlob, Selection};
+pub use crate::document::{BadGlob, Pattern, Selection};
 
 /// What a feed says, in the order in which it says it.
 ///
@@ -203,6 +203,8 @@ pub struct Wanted {
 pub enum StoreEvent {
     /// A collection to be mirrored. Named once in a stream.
     Collection(CollectionName),
+    /// A pattern of the selection that matches no collection that the store holds. Told before `Listed`.
+    Unmatched(Pattern),
     /// All collections that the store holds as of now have been named. A store for which that is much
     /// work says up to where it has looked, so that the next listing may begin there.
     Listed(Option<Position>),
@@ -220,6 +222,14 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the store can list all that a collection holds, so that a scan may remove what is
     /// not in it. A recorded feed cannot.
     fn lists_everything(&self) -> bool;
+
+    /// Whether a collection of this name would be named if the store held it.
+    fn wants(&self, collection: &CollectionName) -> bool;
+
+    /// Whether the store is one collection, named in its address.
+    fn is_single(&self) -> bool {
+        false
+    }
 
     /// Whether the collections come mixed in one stream, so that all have to be read at once or
     /// none goes on.

@@ -267,7 +267,7 @@ async fn named(store: &Arc<dyn Store>) -> Result<Vec<CollectionName>, VerifyErro
     while let Some(event) = listing.next().await {
         match event? {
             StoreEvent::Collection(name) if !names.contains(&name) => names.push(name),
-            StoreEvent::Collection(_) | StoreEvent::Listed(_) => {}
+            StoreEvent::Collection(_) | StoreEvent::Unmatched(_) | StoreEvent::Listed(_) => {}
         }
     }
     Ok(names)
