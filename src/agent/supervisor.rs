@@ -16,7 +16,7 @@ use crate::document::CollectionName;
 use crate::mirror::MirrorError;
 use crate::pipeline::{Pauses, Phase, Pipeline, PipelineError, PipelineOptions, Report, Reporter};
 use crate::source::retry;
-use crate::source::{Mode, SourceError, Store, StoreEvent};
+use crate::source::{Mode, Pattern, SourceError, Store, StoreEvent};
 
 type Ended = (CollectionName, Result<(), PipelineError>);
 
@@ -92,7 +92,7 @@ impl Supervisor {
                 event = listing.next(), if !listing_ended => match event {
                     Some(Ok(StoreEvent::Collection(name))) => self.begin(name),
                     Some(Ok(StoreEvent::Unmatched(pattern))) => {
-                        self.note_absent(Absent::Pattern(pattern));
+                        self.note_unmatched(pattern);
                     }
                     Some(Ok(StoreEvent::Listed(now))) => {
                         if let Some(now) = now.filter(|now| before.as_ref() != Some(now)) {
@@ -281,6 +281,18 @@ impl Supervisor {
                 tracing::warn!("{absent}");
                 self.shared.absent().push(absent);
             }
+        }
+    }
+
+    /// Nothing at the source matches a pattern. A name that the mirror has followed there has vanished,
+    /// which is noted once all is listed.
+    fn note_unmatched(&self, pattern: Pattern) {
+        let name = CollectionName::from(pattern.text());
+        let followed = self.shared.mirror.followed().unwrap_or_default();
+        let origin = self.store.origin(&name);
+        let vanished = |(one, source): &(CollectionName, String)| *one == name && *source == origin;
+        if !(self.store.lists_everything() && followed.iter().any(vanished)) {
+            self.note_absent(Absent::Pattern(pattern));
         }
     }
 

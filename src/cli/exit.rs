@@ -102,6 +102,7 @@ pub fn of(error: &anyhow::Error) -> Exit {
         return match error {
             VerifyError::Mirror(_) => Exit::MirrorUnusable,
             VerifyError::Source(error) => of_source(error),
+            VerifyError::Selection(_) => Exit::Usage,
             VerifyError::Temporary(_) => Exit::Failure,
         };
     }

@@ -68,9 +68,30 @@ impl Pattern {
         self.text == name || self.glob.as_ref().is_some_and(|glob| glob.is_match(name))
     }
 
+    /// That it matches none of these names, in words.
+    pub fn no_match(&self, names: &[CollectionName]) -> String {
+        /// A mirror may hold thousands.
+        const NAMED: usize = 20;
+        let text = self.text.escape_debug();
+        let what = match (&self.broken, &self.glob) {
+            (Some(reason), _) => format!("is named `{text}`, and it is not a glob: {reason}"),
+            (None, None) => format!("is named `{text}`"),
+            (None, Some(_)) => format!("matches `{text}`"),
+        };
+        let there = names.iter().take(NAMED).map(|name| name.as_str().escape_debug().to_string());
+        let mut there = there.collect::<Vec<_>>().join(", ");
+        if names.len() > NAMED {
+            there.push_str(&format!(" and {} more", names.len() - NAMED));
+        }
+        match names.is_empty() {
+            true => format!("no collection {what}: the mirror holds none"),
+            false => format!("no collection {what}; the mirror holds: {there}"),
+        }
+    }
+
     /// The same where its text is known to be a name: it matches nothing else.
     pub fn as_name(self) -> Self {
-        Self { glob: None, ..self }
+        Self { glob: None, broken: None, ..self }
     }
 }
 
