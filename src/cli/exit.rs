@@ -18,10 +18,10 @@ use crate::verify::VerifyError;
 pub enum Exit {
     /// Caught up, put back, whole, repaired, or equal; or, following, stopped by SIGINT or SIGTERM.
     Done = 0,
-    /// Done, and some documents could not be mirrored or put back, or deletions are held back; or
-    /// something is damaged, or differs.
+    /// Done, and some documents could not be mirrored or restored, or deletions are held back; or
+    /// something is damaged, differs, has vanished or is empty.
     DocumentsFailed = 1,
-    /// The arguments, or what they name, make no sense; or the target holds other documents.
+    /// The arguments make no sense or name what does not exist; or the target holds other documents.
     Usage = 2,
     /// The source or target does not answer, or has no such database, or cannot be read or written.
     SourceUnreachable = 3,
@@ -39,8 +39,8 @@ pub enum Exit {
 pub const HELP: &str = "\
 Exit codes:
     0  caught up, or put back, or whole, or equal; with --live, stopped by SIGINT or SIGTERM
-    1  some documents failed, or deletions are held back, or something is damaged or differs
-    2  bad usage, or the target of a restore holds other documents
+    1  some documents failed, deletions are held back, or something is damaged, differs, has vanished or is empty
+    2  bad usage, a name that does not exist, or the target of a restore holds other documents
     3  the source or target cannot be reached, or has no such database
     4  the source or target refused the credentials
     5  the mirror cannot be used: locked, a newer format, other people's files, a failing disk

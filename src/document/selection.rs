@@ -2,6 +2,8 @@
 //!
 //! Pure. It must not know any store.
 
+use std::collections::VecDeque;
+
 use globset::{Glob, GlobMatcher};
 
 use super::CollectionName;
@@ -99,7 +101,7 @@ impl Selection {
     /// The collections that match at least one of these patterns. Without one, all but those whose
     /// name starts with `_`.
     pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Self, BadGlob> {
-        let patterns = patterns.iter().map(|pattern| Pattern::new(pattern.as_ref()));
+        let patterns = joined(patterns).into_iter().map(|pattern| Pattern::new(&pattern));
         Ok(Self { patterns: patterns.collect::<Result<_, _>>()? })
     }
 
@@ -140,6 +142,32 @@ impl Selection {
         let matches = |pattern: &&Pattern| !names.iter().any(|name| pattern.matches(name.as_str()));
         self.patterns.iter().filter(matches).cloned().collect()
     }
+}
+
+/// The patterns, those put together again that a comma within braces has cut: `{a` and `b}` are the
+/// glob `{a,b}`.
+fn joined<S: AsRef<str>>(pieces: &[S]) -> Vec<String> {
+    let depth = |piece: &str| piece.matches('{').count() as i64 - piece.matches('}').count() as i64;
+    let mut patterns: Vec<String> = Vec::new();
+    let mut pieces = pieces.iter().map(AsRef::as_ref).collect::<VecDeque<&str>>();
+    while let Some(first) = pieces.pop_front() {
+        let mut open = depth(first);
+        let mut closing = None;
+        for (at, piece) in pieces.iter().enumerate().take(if open > 0 { usize::MAX } else { 0 }) {
+            open += depth(piece);
+            if open == 0 {
+                closing = Some(at);
+                break;
+            }
+        }
+        let mut pattern = first.to_owned();
+        for piece in pieces.drain(..closing.map_or(0, |last| last + 1)) {
+            pattern.push(',');
+            pattern.push_str(piece);
+        }
+        patterns.push(pattern);
+    }
+    patterns
 }
 
 /// A pattern that cannot be used.
@@ -196,6 +224,14 @@ mod tests {
         let mistakes = [("boks", true), ("l*", false), ("user[2", true)];
         assert_eq!(unmatched(&patterns, &names), mistakes.map(|(one, is)| (one.to_owned(), is)));
         assert!(Pattern::new("user[2").unwrap().broken().is_some());
+    }
+
+    #[test]
+    fn a_comma_within_braces_separates_no_patterns() {
+        let names = ["books", "loans", "members", "{a", "x"];
+        assert_eq!(wanted(&["{books", "loa*}", "x"], &names), ["books", "loans", "x"]);
+        assert_eq!(wanted(&["{a", "x"], &names), ["{a", "x"]);
+        assert_eq!(joined(&["{a", "{b", "c}}", "d"]), ["{a,{b,c}}", "d"]);
     }
 
     #[test]
