@@ -39,7 +39,7 @@ pub enum Exit {
 pub const HELP: &str = "\
 Exit codes:
     0  caught up, or put back, or whole, or equal; with --live, stopped by SIGINT or SIGTERM
-    1  some documents failed, deletions are held back, or something is damaged, differs, has vanished or is empty
+    1  documents failed, deletions are held back, or something is damaged, differs or is not there
     2  bad usage, a name that does not exist, or the target of a restore holds other documents
     3  the source or target cannot be reached, or has no such database
     4  the source or target refused the credentials
