@@ -30,6 +30,7 @@ pub struct MirrorConfig {
     give_up_after: Option<Option<Duration>>,
     source_moved: bool,
     deletions: Option<DeletionLimit>,
+    allow_empty: bool,
 }
 
 /// Where changes come from.
@@ -64,6 +65,16 @@ pub enum ConfigError {
     /// A glob cannot be read.
     #[error(transparent)]
     Glob(#[from] BadGlob),
+    /// The URL names a database, and collections are selected too.
+    #[error(
+        "the source's URL names the database `{}`, and --collections selects databases of a server: \
+         leave one of them out",
+        database.escape_debug()
+    )]
+    CollectionsBesideDatabase {
+        /// The database in the URL.
+        database: String,
+    },
     /// A password was given, and no user.
     #[error(
         "a password was given but no user: name the user in the URL, as in http://user@host/database"
@@ -104,6 +115,7 @@ impl MirrorConfig {
             give_up_after: None,
             source_moved: false,
             deletions: Some(DeletionLimit::DEFAULT),
+            allow_empty: false,
         })
     }
 
@@ -113,9 +125,16 @@ impl MirrorConfig {
         self
     }
 
-    /// Mirrors the collections that match one of these globs; without any, all but those whose
-    /// name starts with `_`. A database named in the source's URL is mirrored whatever they say.
+    /// Mirrors the collections that have one of these names or match one of these globs; without any,
+    /// all but those whose name starts with `_`. Refused beside a database in the source's URL.
     pub fn collections<S: AsRef<str>>(mut self, globs: &[S]) -> Result<Self, ConfigError> {
+        if let SourceConfig::Couch(couch) = &self.source
+            && let Databases::One(database) = &couch.databases
+            && !globs.is_empty()
+        {
+            let database = database.to_string();
+            return Err(ConfigError::CollectionsBesideDatabase { database });
+        }
         self.source.select(Selection::new(globs)?);
         Ok(self)
     }
@@ -197,6 +216,13 @@ impl MirrorConfig {
         self
     }
 
+    /// Takes it for success when a pattern matches nothing, the source is empty, or a database that was
+    /// followed before has vanished.
+    pub fn allow_empty(mut self, allow: bool) -> Self {
+        self.allow_empty = allow;
+        self
+    }
+
     /// Whether it goes on after it has caught up.
     pub fn is_live(&self) -> bool {
         self.mode == Mode::Follow
@@ -218,6 +244,7 @@ impl MirrorConfig {
         let mut agent = AgentOptions::new(self.mode);
         agent.source_moved = self.source_moved;
         agent.deletions = self.deletions;
+        agent.allow_empty = self.allow_empty;
         if let Some(patience) = self.give_up_after {
             agent.retry.give_up_after = patience;
         }

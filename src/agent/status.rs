@@ -164,13 +164,20 @@ fn remembered(
     let checkpoint = checkpoints.checkpoint(&name)?.unwrap_or_default();
     let failures = checkpoints.failures(&name)?;
     let mut report = Report::new(name);
-    report.phase = match checkpoint.scanning {
-        Some(_) => Phase::Scanning,
-        None => Phase::Stopped,
+    report.phase = match (&checkpoint.scanning, checkpoint.vanished) {
+        (_, Some(_)) => Phase::Vanished,
+        (Some(_), None) => Phase::Scanning,
+        (None, None) => Phase::Stopped,
     };
     report.position = checkpoint.position.as_ref().map(crate::pipeline::shown);
     report.failures = failures.len() as u64;
     report.held_back = checkpoints.count_held_back(&report.collection)?;
-    report.trouble = checkpoint.scanning;
+    let vanished = |since| {
+        format!(
+            "the source has not had it since {since}, when that was seen first; its copy in the \
+             mirror is kept"
+        )
+    };
+    report.trouble = checkpoint.vanished.map(vanished).or(checkpoint.scanning);
     Ok(CollectionStatus::new(report, failures, checkpoint.at))
 }

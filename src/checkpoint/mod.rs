@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sled::Transactional as _;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
-use crate::document::{CollectionName, DocumentId, Kept, Position, Revision};
+use crate::document::{CollectionName, DocumentId, Kept, Position, Revision, Tally};
 use crate::trial;
 
 mod held;
@@ -52,6 +52,17 @@ pub struct Checkpoint {
     /// The token with which the inventory was closed by the last run that ended in good order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory: Option<String>,
+    /// How many documents and tombstones the mirror holds; none where that is not known. After a run
+    /// that did not end in good order it is not to be relied on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tally: Option<Tally>,
+    /// By how much the source's own count differed after a full scan: that difference is no reason
+    /// for another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub miscounted: Option<Tally>,
+    /// Since when the source does not have the collection any more, if that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vanished: Option<Timestamp>,
 }
 
 /// A document, or a row of a feed, that could not be mirrored.
@@ -247,6 +258,22 @@ impl Checkpoints {
         let scanning = Some(reason.to_owned());
         let checkpoint = Checkpoint { scanning, ..Checkpoint::default() };
         self.turn().commit(name, &Commit::new(checkpoint), &[]).map(drop)
+    }
+
+    /// Notes durably that the source does not have a collection any more, or that it has it again.
+    /// Gives since when it does not.
+    pub fn note_vanished(
+        &self,
+        name: &CollectionName,
+        vanished: bool,
+    ) -> Result<Option<Timestamp>, StateError> {
+        let before = self.checkpoint(name)?.unwrap_or_default();
+        let since = vanished.then(|| before.vanished.unwrap_or_else(Timestamp::now));
+        if before.vanished != since {
+            let checkpoint = Checkpoint { vanished: since, ..before };
+            self.turn().commit(name, &Commit::new(checkpoint), &[])?;
+        }
+        Ok(since)
     }
 
     /// The collections that have a checkpoint.

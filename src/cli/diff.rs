@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::exit::Exit;
+use super::exit::{self, Exit};
 use super::verify::{Format, password_for, read, write_differences};
 use crate::client::couchdb::Address;
 use crate::config::OpenedSource;
@@ -79,5 +79,9 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     }
     // A reader that has closed has read enough.
     let _closed = std::io::stdout().write_all(text.as_bytes());
+    if certificate.collections.is_empty() {
+        exit::say("nothing was compared: no collection is on both sides, or on either");
+        return Ok(Exit::DocumentsFailed);
+    }
     Ok(if certificate.equal { Exit::Done } else { Exit::DocumentsFailed })
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::agent::{AgentError, Outcome};
+use crate::agent::{Absent, AgentError, Outcome};
 use crate::checkpoint::StateError;
 use crate::client::couchdb::Kind;
 use crate::config::{ConfigError, OpenError, StartError};
@@ -18,10 +18,10 @@ use crate::verify::VerifyError;
 pub enum Exit {
     /// Caught up, put back, whole, repaired, or equal; or, following, stopped by SIGINT or SIGTERM.
     Done = 0,
-    /// Done, and some documents could not be mirrored or put back, or deletions are held back; or
-    /// something is damaged, or differs.
+    /// Done, and some documents could not be mirrored or restored, or deletions are held back; or
+    /// something is damaged, differs, has vanished or is empty.
     DocumentsFailed = 1,
-    /// The arguments, or what they name, make no sense; or the target holds other documents.
+    /// The arguments make no sense or name what does not exist; or the target holds other documents.
     Usage = 2,
     /// The source or target does not answer, or has no such database, or cannot be read or written.
     SourceUnreachable = 3,
@@ -39,8 +39,8 @@ pub enum Exit {
 pub const HELP: &str = "\
 Exit codes:
     0  caught up, or put back, or whole, or equal; with --live, stopped by SIGINT or SIGTERM
-    1  some documents failed, or deletions are held back, or something is damaged or differs
-    2  bad usage, or the target of a restore holds other documents
+    1  documents failed, deletions are held back, or something is damaged, differs or is not there
+    2  bad usage, a name that does not exist, or the target of a restore holds other documents
     3  the source or target cannot be reached, or has no such database
     4  the source or target refused the credentials
     5  the mirror cannot be used: locked, a newer format, other people's files, a failing disk
@@ -102,6 +102,7 @@ pub fn of(error: &anyhow::Error) -> Exit {
         return match error {
             VerifyError::Mirror(_) => Exit::MirrorUnusable,
             VerifyError::Source(error) => of_source(error),
+            VerifyError::Selection(_) => Exit::Usage,
             VerifyError::Temporary(_) => Exit::Failure,
         };
     }
@@ -133,7 +134,8 @@ pub fn of_outcome(outcome: &Outcome, live: bool, signalled: bool) -> Exit {
         Some(exit) => exit,
         None if live && signalled => Exit::Done,
         None if !outcome.caught_up => Exit::Interrupted,
-        None if outcome.failures.is_empty() && outcome.held_back() == 0 => Exit::Done,
+        None if outcome.absent.iter().any(Absent::is_mistake) => Exit::Usage,
+        None if outcome.is_complete() => Exit::Done,
         None => Exit::DocumentsFailed,
     }
 }
@@ -149,7 +151,7 @@ fn of_agent(error: &AgentError) -> Exit {
 fn of_pipeline(error: &PipelineError) -> Exit {
     match error {
         PipelineError::Source(error) => of_source(error),
-        PipelineError::Interrupted { .. } => Exit::SourceUnreachable,
+        PipelineError::Interrupted { .. } | PipelineError::Disagrees(_) => Exit::SourceUnreachable,
         PipelineError::Mirror(MirrorError::OtherSource { .. }) => Exit::Usage,
         PipelineError::Mirror(_) | PipelineError::State(_) => Exit::MirrorUnusable,
         PipelineError::Task(_) => Exit::Failure,

@@ -34,9 +34,15 @@ pub struct Options {
     #[arg(long)]
     live: bool,
 
-    /// Which collections, as globs [default: all but those starting with `_`]
+    /// Which collections, as names or globs [default: all but those starting with `_`]. Names alone
+    /// need no admin: nothing is listed
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     collections: Vec<String>,
+
+    /// Exit with 0 although a name or a glob matches nothing, the source is empty, or a database that
+    /// was followed before has vanished
+    #[arg(long)]
+    allow_empty: bool,
 
     /// Whether attachments are mirrored, or only the stubs in the documents that name them
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
@@ -185,6 +191,7 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
         .revisions(options.revisions)?
         .keep_deleted(options.deleted == Deleted::Keep)
         .source_moved(options.source_moved)
+        .allow_empty(options.allow_empty)
         .max_delete(options.max_delete.0)
         .trash(options.trash)
         .reserve(options.reserve.as_u64())

@@ -175,6 +175,7 @@ fn word(phase: Phase) -> &'static str {
         Phase::CaughtUp => "caught up",
         Phase::Stopped => "stopped",
         Phase::Failed => "failed",
+        Phase::Vanished => "vanished",
     }
 }
 

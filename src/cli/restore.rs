@@ -5,16 +5,15 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use globset::Glob;
 use indicatif::HumanBytes;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-use super::exit::{Exit, Usage};
+use super::exit::{self, Exit, Usage};
 use super::progress::{Bars, Shown, When};
 use super::{logging, password, signals};
 use crate::client::couchdb::{Address, Client, Credentials, Patience};
-use crate::document::{CollectionName, Selection};
+use crate::document::{CollectionName, Pattern, Selection};
 use crate::mirror::read::Tree;
 use crate::restore::{
     self, Control, CouchTarget, FeedTarget, OnExisting, Outcome, Report, Restore, RestoreError,
@@ -39,13 +38,17 @@ pub struct Options {
     /// file, feed:- for one on standard output
     target: String,
 
-    /// Which collections, as globs [default: all but those starting with `_`]
+    /// Which collections, as names or globs [default: all but those starting with `_`]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     collections: Vec<String>,
 
-    /// Only documents whose id matches this glob
+    /// Only the document with this id, or those whose id matches this glob
     #[arg(long, value_name = "GLOB")]
     ids: Option<String>,
+
+    /// Exit with 0 although there is nothing to restore, or a name or a glob matches nothing
+    #[arg(long)]
+    allow_empty: bool,
 
     /// Another name for a collection at the target; may be given more than once. NEW alone is for
     /// the one selected collection
@@ -122,7 +125,20 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         true => std::io::stderr().write_all(text.as_bytes()),
         false => std::io::stdout().write_all(text.as_bytes()),
     };
+    let empty = outcome.is_empty() && !options.allow_empty;
+    if empty {
+        exit::say(&match &options.ids {
+            Some(ids) => {
+                let ids = ids.escape_debug();
+                format!(
+                    "nothing to restore: no document of the selected collections matches `{ids}`"
+                )
+            }
+            None => "nothing to restore: the selected collections hold no document".to_owned(),
+        });
+    }
     Ok(match (outcome.interrupted, outcome.failed) {
+        (false, 0) if empty => Exit::DocumentsFailed,
         (true, _) => Exit::Interrupted,
         (false, 0) => Exit::Done,
         (false, _) => Exit::DocumentsFailed,
@@ -168,11 +184,8 @@ async fn run_with<T: restore::Target + 'static>(
 fn lower(options: &Options) -> anyhow::Result<restore::Options> {
     let collections =
         Selection::new(&options.collections).map_err(|error| Usage(error.to_string()))?;
-    let glob = |pattern: &String| match Glob::new(pattern) {
-        Ok(glob) => Ok(glob.compile_matcher()),
-        Err(error) => Err(Usage(format!("`{pattern}` is not a glob: {}", error.kind()))),
-    };
-    let ids = options.ids.as_ref().map(glob).transpose()?;
+    let ids = options.ids.as_deref().map(Pattern::new).transpose();
+    let ids = ids.map_err(|error| Usage(error.to_string()))?;
     let mut renamed: BTreeMap<CollectionName, CollectionName> = BTreeMap::new();
     let mut only_as = None;
     for pair in &options.renamed {
@@ -197,6 +210,7 @@ fn lower(options: &Options) -> anyhow::Result<restore::Options> {
         renamed,
         only_as,
         on_existing,
+        allow_empty: options.allow_empty,
         dry_run: options.dry_run,
         accept_unchecked: options.accept_unchecked,
     })

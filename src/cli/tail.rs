@@ -11,9 +11,10 @@ use futures_util::StreamExt;
 use serde_json::Value;
 
 use super::exit::{Exit, Usage};
-use crate::agent::{Notice, Subscription};
+use crate::agent::{Notice, Status, Subscription};
 use crate::api::socket::Reach;
 use crate::checkpoint::{Bounds, Checkpoints};
+use crate::document::{CollectionName, Pattern};
 use crate::mirror::{Holder, Mirror, Ours};
 
 /// What `plainfold tail` takes.
@@ -81,6 +82,7 @@ async fn follow(options: &Options, socket: &std::path::Path) -> anyhow::Result<E
         query.push(("since", since.to_string()));
     }
     if let Some(collection) = &options.collection {
+        refuse_unknown(&client, collection).await?;
         query.push(("collection", collection.clone()));
     }
     let mut url = url::Url::parse("http://mirror/events")?;
@@ -108,10 +110,50 @@ async fn follow(options: &Options, socket: &std::path::Path) -> anyhow::Result<E
     Ok(Exit::Done)
 }
 
+/// Refuses a collection that the process that mirrors does not know. One that has just begun learns
+/// the names of its collections until it has caught up.
+async fn refuse_unknown(client: &reqwest::Client, wanted: &str) -> anyhow::Result<()> {
+    const MOMENT: Duration = Duration::from_millis(100);
+    const MOMENTS: usize = 50;
+    let mut names = Vec::new();
+    for _ in 0..MOMENTS {
+        let answer = client.get("http://mirror/status").send().await;
+        // One of another version may not answer this; events are still worth reading.
+        let Ok(answer) = answer.and_then(reqwest::Response::error_for_status) else {
+            return Ok(());
+        };
+        let Ok(status) = answer.json::<Status>().await else { return Ok(()) };
+        names = status.collections.into_iter().map(|one| one.report.collection).collect();
+        if names.iter().any(|name: &CollectionName| name.as_str() == wanted) {
+            return Ok(());
+        }
+        if status.caught_up {
+            break;
+        }
+        tokio::time::sleep(MOMENT).await;
+    }
+    refuse(wanted, &names)
+}
+
+fn refuse(wanted: &str, names: &[CollectionName]) -> anyhow::Result<()> {
+    // A collection is asked for by its name: no glob is meant.
+    let pattern = Pattern::new(wanted).map_err(|error| Usage(error.to_string()))?;
+    Err(Usage(pattern.as_name().no_match(names)).into())
+}
+
 /// Reads the journal of a mirror that nobody works on.
 async fn replay(options: &Options) -> anyhow::Result<Exit> {
     let mirror = Mirror::open_existing(&options.directory, &Holder::this_process("tail"))?;
     let state = Arc::new(Checkpoints::open(&mirror.state_path(), Bounds::DEFAULT)?.state);
+    if let Some(wanted) = &options.collection {
+        let mut names = state.collections()?;
+        names.extend(mirror.followed()?.into_iter().map(|(name, _)| name));
+        names.sort();
+        names.dedup();
+        if !names.iter().any(|name| name.as_str() == wanted) {
+            refuse(wanted, &names)?;
+        }
+    }
     let mut events = Subscription::of_journal(&state, options.since.unwrap_or(0));
     while let Some(notice) = events.next().await? {
         let wanted = |name: &String| match &notice {

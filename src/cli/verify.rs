@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::exit::{Exit, Usage};
+use super::exit::{self, Exit, Usage};
 use super::mirror::PASSWORD_VARIABLE;
 use super::password;
 use super::repair::{self, Repairs};
@@ -29,9 +29,13 @@ pub struct Options {
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 
-    /// Which collections, as globs [default: all of the mirror's]
+    /// Which collections, as names or globs [default: all of the mirror's]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     collections: Vec<String>,
+
+    /// Exit with 0 although there is no collection to verify, or a name or a glob matches none
+    #[arg(long)]
+    allow_empty: bool,
 
     /// Compare with this source too, and print a certificate
     #[arg(long, value_name = "SOURCE")]
@@ -96,7 +100,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         true => None,
         false => Some(Selection::new(&options.collections).map_err(|bad| Usage(bad.to_string()))?),
     };
-    let manifest = options.manifest.is_some();
+    let (manifest, allow_empty) = (options.manifest.is_some(), options.allow_empty);
     // From the first look on, so that what was found is what is repaired.
     let repairer = match options.repair || options.stamp {
         true => {
@@ -106,7 +110,8 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         false => None,
     };
     let mut verified =
-        read(options.directory.clone(), verify::Options { collections, manifest }).await?;
+        read(options.directory.clone(), verify::Options { collections, manifest, allow_empty })
+            .await?;
     if let Some(path) = &options.manifest {
         write_manifest(&verified, path)?;
     }
@@ -115,7 +120,14 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         None => None,
     };
     let compare = |verified: &Verified, there: Option<&There>| {
-        there.map(|there| verified.compare_with(there)).transpose()
+        let certificate = there.map(|there| verified.compare_with(there)).transpose();
+        certificate.map(|certificate| {
+            certificate.map(|certificate| {
+                // Nothing compared is nothing proven.
+                let compared = !certificate.collections.is_empty() || allow_empty;
+                Certificate { equal: certificate.equal && compared, ..certificate }
+            })
+        })
     };
     let mut certificate = compare(&verified, there.as_ref())?;
     let mut repairs = None;
@@ -169,6 +181,10 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     Ok(match repairs.exit {
         Some(exit) => exit,
         None if repairs.interrupted => Exit::Interrupted,
+        None if report.collections.is_empty() && !allow_empty => {
+            exit::say("nothing was verified: the mirror holds no collection");
+            Exit::DocumentsFailed
+        }
         None if equal && report.problems.is_empty() => Exit::Done,
         None => Exit::DocumentsFailed,
     })

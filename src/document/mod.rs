@@ -15,12 +15,14 @@ mod digest;
 mod head;
 mod members;
 mod selection;
+mod tally;
 
 pub use branch::Branch;
 pub use digest::Digester;
 pub use head::{Head, Key, Stub};
 pub use members::{Members, Text};
-pub use selection::{BadGlob, Selection};
+pub use selection::{BadGlob, Pattern, Selection};
+pub use tally::Tally;
 
 /// Declares a cheaply cloned, immutable string with a meaning of its own.
 macro_rules! text_value {

@@ -59,6 +59,22 @@ impl Mirror {
     }
 }
 
+impl Mirror {
+    /// The collections that the mirror has followed, each with the source that it followed.
+    pub fn followed(&self) -> Result<Vec<(CollectionName, String)>, MirrorError> {
+        let mut followed = Vec::new();
+        for file in self.collections.names()? {
+            let Some(encoded) = file.strip_suffix(".json") else { continue };
+            if let Some(record) = Record::read(&self.collections, encoded)?
+                && !record.source.is_empty()
+            {
+                followed.push((record.name.as_str().into(), record.source));
+            }
+        }
+        Ok(followed)
+    }
+}
+
 impl Collection {
     pub(super) fn open(mirror: &Arc<Mirror>, name: &CollectionName) -> Result<Self, MirrorError> {
         let encoded: Arc<str> = mirror.encode(name.as_str()).as_str().into();

@@ -37,6 +37,7 @@ mod security;
 pub mod sorted;
 mod stage;
 mod sync;
+mod tally;
 mod temporary;
 mod trash;
 

@@ -191,6 +191,10 @@ impl Gatherer {
                 let seen = self.seen.take().filter(|_| exhaustive);
                 self.signal(Signal::EndScan { position, seen }).await;
             }
+            FeedEvent::Holds(holds) => {
+                self.hand_on().await;
+                self.signal(Signal::Holds(holds)).await;
+            }
             FeedEvent::CaughtUp => {
                 self.hand_on().await;
                 self.catching_up = false;

@@ -30,6 +30,8 @@ pub enum Phase {
     Stopped,
     /// It ended with an error.
     Failed,
+    /// The source does not have the collection any more. The mirror keeps its copy.
+    Vanished,
 }
 
 /// What a pipeline has done in this run, and where it stands.

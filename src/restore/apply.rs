@@ -14,7 +14,7 @@ use super::read::{Batch, batches, security};
 use super::target::{Item, Standing, Target, TargetError, Writing};
 use super::{Counts, Failure, OnExisting, Options, Outcome, Report, RestoreError};
 use crate::client::couchdb::{Error, Kind};
-use crate::document::{CollectionName, DocumentId, Revision};
+use crate::document::{CollectionName, DocumentId, Pattern, Revision};
 use crate::mirror::read::{Entry, Tree, TreeCollection};
 
 /// How many branches of one document are ended, one after the other, so that ours may win.
@@ -53,7 +53,7 @@ impl<T: Target + 'static> Restore<T> {
     }
 
     /// Puts the mirror back. Nothing is written before it is known that nothing is in the way.
-    pub async fn run(self, tree: Tree) -> Result<Outcome, RestoreError> {
+    pub async fn run(mut self, tree: Tree) -> Result<Outcome, RestoreError> {
         let (collections, problems) = blocking(move || tree.collections()).await??;
         let mut outcome = Outcome { dry_run: self.options.dry_run, ..Outcome::default() };
         for problem in problems {
@@ -65,6 +65,9 @@ impl<T: Target + 'static> Restore<T> {
             courses = self.look(collections) => Some(courses?),
         };
         outcome.interrupted = looked.is_none();
+        if let (Some(ids), Some(courses)) = (self.options.ids.take(), &looked) {
+            self.options.ids = Some(ids_among(ids, courses).await?);
+        }
         for course in looked.unwrap_or_default() {
             if !outcome.interrupted {
                 outcome.interrupted = self.put_back(course, &mut outcome).await?;
@@ -95,9 +98,17 @@ impl<T: Target + 'static> Restore<T> {
         collections: Vec<TreeCollection>,
     ) -> Result<Vec<(Arc<TreeCollection>, CollectionName)>, RestoreError> {
         let wrong = |what: String| Err(RestoreError::Selection(what));
+        let names: Vec<_> = collections.iter().map(|collection| collection.name.clone()).collect();
+        let selection = &self.options.collections;
+        if let (Some(pattern), false) =
+            (selection.unmatched(&names).first(), self.options.allow_empty)
+        {
+            return wrong(pattern.no_match(&names));
+        }
+        let selection = selection.among(&names);
         let wanted: Vec<_> = collections
             .into_iter()
-            .filter(|collection| self.options.collections.wants(&collection.name))
+            .filter(|collection| selection.wants(&collection.name))
             .map(Arc::new)
             .collect();
         if wanted.is_empty() {
@@ -198,7 +209,7 @@ impl<T: Target + 'static> Restore<T> {
         let accept = self.options.accept_unchecked;
         let tree = Arc::clone(&collection);
         let reading = tokio::task::spawn_blocking(move || {
-            let wants = |id: &DocumentId| ids.as_ref().is_none_or(|ids| ids.is_match(id.as_str()));
+            let wants = |id: &DocumentId| ids.as_ref().is_none_or(|ids| ids.matches(id.as_str()));
             let mut read = 0_u64;
             batches(&tree, stubs, &wants, accept, &mut |batch| {
                 read += 1;
@@ -403,6 +414,19 @@ impl Done {
         };
         writings.push(Writing { item, on_top, ends });
     }
+}
+
+/// What a pattern for ids means in these collections: an id that one of them holds is no glob.
+async fn ids_among(ids: Pattern, courses: &[Course]) -> Result<Pattern, RestoreError> {
+    let id = DocumentId::from(ids.text());
+    for Course { collection, .. } in courses {
+        let (collection, id) = (Arc::clone(collection), id.clone());
+        let held = blocking(move || collection.entry(&collection.name_of(&id))).await??;
+        if held.is_some() {
+            return Ok(ids.as_name());
+        }
+    }
+    Ok(ids)
 }
 
 /// The first of these that the tree does not hold just so.

@@ -82,6 +82,7 @@ mod tests {
             renamed: Default::default(),
             only_as: None,
             on_existing: OnExisting::Refuse,
+            allow_empty: false,
             dry_run: false,
             accept_unchecked: true,
         };

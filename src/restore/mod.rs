@@ -9,10 +9,9 @@ use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::path::PathBuf;
 
-use globset::GlobMatcher;
 use serde::Serialize;
 
-use crate::document::{CollectionName, Selection};
+use crate::document::{CollectionName, Pattern, Selection};
 use crate::mirror::MirrorError;
 
 mod apply;
@@ -43,7 +42,9 @@ pub struct Options {
     /// Which collections.
     pub collections: Selection,
     /// Which documents, by id; `None` is all.
-    pub ids: Option<GlobMatcher>,
+    pub ids: Option<Pattern>,
+    /// Take it for success when a pattern matches nothing.
+    pub allow_empty: bool,
     /// Other names for collections at the target, by their names in the mirror.
     pub renamed: BTreeMap<CollectionName, CollectionName>,
     /// The one name at the target, where exactly one collection is to be put back.
@@ -142,6 +143,16 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether nothing was to be restored: no document was selected, and nothing failed.
+    pub fn is_empty(&self) -> bool {
+        let none = |report: &Report| {
+            let Counts { create, replace, skip, tombstones, conflicts, left_out, bytes: _ } =
+                report.counts;
+            create + replace + skip + tombstones + conflicts + left_out == 0
+        };
+        self.failed == 0 && !self.interrupted && self.collections.iter().all(none)
+    }
+
     fn fail(&mut self, failure: Failure) {
         self.failed += 1;
         if self.failures.len() < MAX_NAMED {

@@ -267,7 +267,7 @@ async fn named(store: &Arc<dyn Store>) -> Result<Vec<CollectionName>, VerifyErro
     while let Some(event) = listing.next().await {
         match event? {
             StoreEvent::Collection(name) if !names.contains(&name) => names.push(name),
-            StoreEvent::Collection(_) | StoreEvent::Listed(_) => {}
+            StoreEvent::Collection(_) | StoreEvent::Unmatched(_) | StoreEvent::Listed(_) => {}
         }
     }
     Ok(names)
@@ -312,7 +312,7 @@ async fn list(source: Arc<dyn Source>) -> Result<SourceListing, VerifyError> {
             FeedEvent::Position(at) | FeedEvent::ScanFinished { position: at, .. } => {
                 position = Some(at);
             }
-            FeedEvent::CaughtUp | FeedEvent::Progress(_) => {}
+            FeedEvent::Holds(_) | FeedEvent::CaughtUp | FeedEvent::Progress(_) => {}
         }
     }
     Ok(SourceListing { listed: listing.finish(), position, unreadable })

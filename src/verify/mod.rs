@@ -52,6 +52,8 @@ pub struct Options {
     pub collections: Option<Selection>,
     /// Whether a manifest will be asked for.
     pub manifest: bool,
+    /// Take it for success when a pattern matches no collection.
+    pub allow_empty: bool,
 }
 
 /// Why nothing could be said.
@@ -63,6 +65,9 @@ pub enum VerifyError {
     /// The source.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// A pattern that selects nothing.
+    #[error("{0}")]
+    Selection(String),
     /// Listings too large for memory go to temporary files.
     #[error("a temporary file failed: {0}; make room there, or set TMPDIR to another directory")]
     Temporary(#[source] io::Error),
@@ -115,7 +120,11 @@ pub struct CollectionReport {
 pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyError> {
     let started = Instant::now();
     let tree = Tree::open(directory)?;
-    let found = tree::read(&tree, options.collections.as_ref(), options.manifest)?;
+    let selection = match &options.collections {
+        Some(selection) => Some(select(&tree, selection, options.allow_empty)?),
+        None => None,
+    };
+    let found = tree::read(&tree, selection.as_ref(), options.manifest)?;
     let (mut collections, mut listings) = (Vec::new(), Vec::new());
     for found in found.collections {
         let listed = found.listing.finish();
@@ -137,6 +146,16 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
     };
     let (suspects, sums) = (found.suspects, found.sums.finish());
     Ok(Verified { report, tree, listings, suspects, sums })
+}
+
+/// What a selection means among the mirror's collections.
+fn select(tree: &Tree, selection: &Selection, allow_empty: bool) -> Result<Selection, VerifyError> {
+    let (collections, _) = tree.collections()?;
+    let names: Vec<_> = collections.into_iter().map(|collection| collection.name).collect();
+    match selection.unmatched(&names).first() {
+        Some(pattern) if !allow_empty => Err(VerifyError::Selection(pattern.no_match(&names))),
+        _ => Ok(selection.among(&names)),
+    }
 }
 
 impl Verified {

@@ -11,6 +11,7 @@ mod env;
 mod brake;
 mod crash;
 mod docs;
+mod empty;
 mod environment;
 mod failing;
 mod failpoints;

@@ -133,12 +133,14 @@ fn assert_mirrors(mirror: &Path, rows: &Rows) {
 }
 
 #[test]
-fn a_recorded_database_is_mirrored_byte_for_byte_and_a_second_run_asks_two_questions() {
+fn a_recorded_database_is_mirrored_byte_for_byte_and_a_second_run_makes_three_requests() {
     let server = Recorded::start(&[
         ("GET /shelf HTTP", "database.http"),
         ("GET /shelf/_security", "security.http"),
         ("GET /shelf/_changes", "changes-normal.http"),
         ("POST /shelf/_bulk_get", "bulk-get.http"),
+        // It names one revision that is not there: of another document than the last change's.
+        ("POST /shelf/_revs_diff", "revs-diff.http"),
     ]);
     let place = Place::new();
     plainfold::mirror(&server.url(), &place.mirror()).assert_code(0);
@@ -148,7 +150,8 @@ fn a_recorded_database_is_mirrored_byte_for_byte_and_a_second_run_asks_two_quest
         plainfold::mirror(&server.url(), &place.mirror()).assert_code(0)
     });
     let requests = server.take_requests();
-    assert_eq!(requests, ["GET /shelf HTTP/1.1", "GET /shelf/_security HTTP/1.1"]);
+    let verified = "POST /shelf/_revs_diff HTTP/1.1";
+    assert_eq!(requests, ["GET /shelf HTTP/1.1", verified, "GET /shelf/_security HTTP/1.1"]);
 }
 
 #[test]

@@ -34,12 +34,12 @@ pub struct DatabaseInfo {
     pub purge_seq: Option<Box<RawValue>>,
     /// The end of its feed, as JSON text.
     pub update_seq: Box<RawValue>,
-    /// Live documents.
+    /// Live documents, where the server says.
     #[serde(default)]
-    pub doc_count: u64,
-    /// Deleted documents; pouchdb-server does not tell.
+    pub doc_count: Option<u64>,
+    /// Deleted documents; pouchdb-server does not say.
     #[serde(default)]
-    pub doc_del_count: u64,
+    pub doc_del_count: Option<u64>,
     /// How large it is; pouchdb-server does not tell.
     #[serde(default)]
     pub sizes: Sizes,
@@ -50,7 +50,13 @@ impl DatabaseInfo {
     pub fn is_untouched(&self) -> bool {
         let end = self.update_seq.get().trim_start_matches('"');
         let number = end.split(['-', '"']).next();
-        self.doc_count == 0 && self.doc_del_count == 0 && number == Some("0")
+        self.changes() == 0 && number == Some("0")
+    }
+
+    /// About how many changes its feed has: one for each document, deleted or not.
+    pub fn changes(&self) -> u64 {
+        let (living, deleted) = (self.doc_count, self.doc_del_count);
+        living.unwrap_or_default().saturating_add(deleted.unwrap_or_default())
     }
 }
 
