@@ -13,12 +13,14 @@ use serde::{Deserialize, Serialize};
 mod branch;
 mod digest;
 mod head;
+mod limit;
 mod members;
 mod selection;
 
 pub use branch::Branch;
 pub use digest::Digester;
 pub use head::{Head, Key, Stub};
+pub use limit::{BadLimit, DeletionLimit, MaxDelete};
 pub use members::{Members, Text};
 pub use selection::{BadGlob, Selection};
 

@@ -34,13 +34,13 @@ pub(super) struct Record {
     pub name: String,
     /// Whom it follows, without credentials; empty until that is known.
     #[serde(default)]
-    source: String,
+    pub source: String,
     /// Whether its attachments are mirrored; a mirror of old does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachments: Option<bool>,
     /// What is kept beside the winning revisions.
     #[serde(default)]
-    kept: Kept,
+    pub kept: Kept,
 }
 
 impl Mirror {
@@ -58,6 +58,18 @@ impl Mirror {
 impl Collection {
     pub(super) fn open(mirror: &Arc<Mirror>, name: &CollectionName) -> Result<Self, MirrorError> {
         let encoded: Arc<str> = mirror.encode(name.as_str()).as_str().into();
+        let record = Record::read(&mirror.collections, &encoded)?;
+        let keeping = mirror.wanted.kept_of(&mirror.options, record.as_ref());
+        if keeping.loses_revisions {
+            return Err(MirrorError::Discards {
+                path: mirror.path().to_owned(),
+                option: "a recorded feed, which holds winning revisions only,".to_owned(),
+                what: format!(
+                    "the losing revisions and the histories of `{}`",
+                    name.as_str().escape_debug()
+                ),
+            });
+        }
         let (folder, created) = mirror.root.open_or_create(&encoded)?;
         if created {
             mirror.root.sync()?;
@@ -68,14 +80,14 @@ impl Collection {
             encoded,
             name: name.clone(),
             created,
-            attachments: mirror.attachments,
-            kept: mirror.kept,
+            attachments: keeping.attachments,
+            kept: keeping.kept,
             newcomers: None,
         };
         if collection.is_empty()? {
             collection.newcomers = Some(Arc::new(Newcomers::new()));
         }
-        if collection.record()?.is_none() {
+        if record.is_none() {
             collection.write_record(String::new())?;
         }
         Ok(collection)
@@ -149,6 +161,19 @@ impl Record {
         let name = record_name(encoded);
         let Some(text) = records.read_file(&name)? else { return Ok(None) };
         Ok(serde_json::from_slice(&text).ok())
+    }
+
+    /// All records that can be understood, by their files' names.
+    pub fn all(records: &Folder) -> Result<Vec<Self>, MirrorError> {
+        let mut names = records.names()?;
+        names.sort_unstable();
+        let folders = names.iter().filter_map(|name| name.strip_suffix(".json"));
+        folders.filter_map(|encoded| Self::read(records, encoded).transpose()).collect()
+    }
+
+    /// Whether its attachments are mirrored.
+    pub fn holds_attachments(&self) -> bool {
+        self.attachments.unwrap_or(true)
     }
 }
 

@@ -64,6 +64,31 @@ pub enum MirrorError {
         /// What is wrong with it.
         reason: String,
     },
+    /// `options.json` cannot be read as what it should be.
+    #[error(
+        "{} is damaged: {reason}; restore it from a copy, or remove it and name every option that \
+         the mirror had",
+        path.display()
+    )]
+    BadOptions {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An option would discard what the mirror holds.
+    #[error(
+        "in {}, {option} would discard {what}: leave that as it was, or add `--discard`",
+        path.display()
+    )]
+    Discards {
+        /// The mirror.
+        path: PathBuf,
+        /// Which option, as it was given.
+        option: String,
+        /// What would be lost.
+        what: String,
+    },
     /// The directory holds files that are not a mirror's.
     #[error(
         "{} is neither empty nor a mirror (it holds `{example}`): choose an empty or a new directory",

@@ -24,6 +24,7 @@ pub mod layout;
 mod lock;
 pub mod names;
 mod newcomers;
+mod options;
 pub mod outside;
 mod plan;
 mod pretty;
@@ -45,12 +46,13 @@ pub use lanes::Lane;
 #[cfg(test)]
 pub(crate) use lanes::staged;
 pub use lock::Holder;
+pub use options::{Deleted, Remembered, Wanted};
 pub use plan::{Authority, Held, Plan, Write};
 pub use publish::Published;
 pub use stage::{Blob, BlobWriter, BranchFiles, Material, Staged};
 pub use sync::Sync;
 
-use crate::document::{CollectionName, Kept};
+use crate::document::{CollectionName, Kept, MaxDelete};
 use beneath::Folder;
 use interrupted::Interrupted;
 use lanes::Lanes;
@@ -98,6 +100,21 @@ impl Default for MirrorOptions {
     }
 }
 
+impl MirrorOptions {
+    fn remembered(&self) -> Remembered {
+        Remembered {
+            revisions: self.kept.revisions,
+            deleted: if self.kept.deleted { Deleted::Keep } else { Deleted::Remove },
+            attachments: self.attachments,
+            json: self.json,
+            max_delete: MaxDelete::default(),
+            trash: self.trash_days,
+            reserve: self.reserve,
+            collections: Default::default(),
+        }
+    }
+}
+
 /// A mirror, locked by this process for as long as this value lives.
 #[derive(Debug)]
 pub struct Mirror {
@@ -107,11 +124,10 @@ pub struct Mirror {
     staging: Folder,
     collections: Folder,
     format: Format,
-    json: JsonStyle,
-    attachments: bool,
-    kept: Kept,
-    trash_days: u32,
-    reserve: u64,
+    /// By which options it is kept.
+    options: Remembered,
+    /// What this run named of them.
+    wanted: Wanted,
     /// The day of the last sweep of the trash.
     trash_swept: std::sync::Mutex<Option<jiff::civil::Date>>,
     /// The next temporary name.
@@ -136,27 +152,53 @@ impl Mirror {
         std::fs::create_dir_all(path).map_err(|error| MirrorError::io("create", path, error))?;
         let root = Folder::open_path(path)?;
         format::recognise(&root)?;
-        Self::open_ours(root, options, holder)
+        let remembered = options.remembered();
+        let wanted = Wanted::exactly(&remembered);
+        let mirror = Self::open_ours(root, options.names, wanted, holder, |_, _| Ok(remembered))?;
+        mirror.sweep_trash()?;
+        Ok(mirror)
+    }
+
+    /// The same of a mirror that is kept by the options that it remembers, but for those that
+    /// `wanted` names. [`Mirror::remember`] has still to make them last.
+    pub fn open_wanted(
+        path: &Path,
+        names: Option<Codec>,
+        wanted: &Wanted,
+        holder: &Holder,
+    ) -> Result<Self, MirrorError> {
+        std::fs::create_dir_all(path).map_err(|error| MirrorError::io("create", path, error))?;
+        let root = Folder::open_path(path)?;
+        format::recognise(&root)?;
+        let resolve =
+            |ours: &Folder, records: &Folder| options::resolve(path, ours, records, wanted);
+        let mirror = Self::open_ours(root, names, wanted.clone(), holder, resolve)?;
+        mirror.sweep_trash()?;
+        Ok(mirror)
     }
 
     /// Opens a mirror that exists, for a command that only reads its state.
     pub fn open_existing(path: &Path, holder: &Holder) -> Result<Self, MirrorError> {
         Ours::find(path)?;
-        Self::open_ours(Folder::open_path(path)?, &MirrorOptions::default(), holder)
+        let root = Folder::open_path(path)?;
+        Self::open_ours(root, None, Wanted::default(), holder, options::recall)
     }
 
     fn open_ours(
         root: Folder,
-        options: &MirrorOptions,
+        names: Option<Codec>,
+        wanted: Wanted,
         holder: &Holder,
+        options: impl FnOnce(&Folder, &Folder) -> Result<Remembered, MirrorError>,
     ) -> Result<Self, MirrorError> {
         let (ours, _) = root.open_or_create(layout::OURS)?;
         // A format that we do not know is refused before anything of it is touched.
         format::read(root.path(), &ours)?;
         let lock = Lock::take(&ours.path().join(layout::LOCK), root.path(), holder)?;
-        let format = format::read_or_create(root.path(), &ours, options.names)?;
+        let format = format::read_or_create(root.path(), &ours, names)?;
         let (staging, _) = ours.open_or_create(layout::STAGING)?;
         let (collections, _) = ours.open_or_create(layout::COLLECTIONS)?;
+        let options = options(&ours, &collections)?;
         let (interrupted, next_name) = interrupted::sweep(&staging, None)?;
         lanes::lay(&staging)?;
         if format.names == Codec::Native && scan::folds_case(&staging)? {
@@ -171,11 +213,8 @@ impl Mirror {
             staging,
             collections,
             format,
-            json: options.json,
-            attachments: options.attachments,
-            kept: options.kept,
-            trash_days: options.trash_days,
-            reserve: options.reserve,
+            options,
+            wanted,
             trash_swept: std::sync::Mutex::default(),
             next_name: AtomicU64::new(next_name),
             lanes: Lanes::default(),
@@ -183,7 +222,6 @@ impl Mirror {
             keeps_attributes: AtomicBool::new(true),
             lock: std::sync::Mutex::new(lock),
         };
-        mirror.sweep_trash()?;
         Ok(mirror)
     }
 

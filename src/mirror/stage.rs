@@ -283,7 +283,7 @@ fn link(held: &Folder, new: &Folder, name: &str, sync: Sync) -> Result<(), Mirro
 impl Mirror {
     /// JSON text as it is written.
     pub(super) fn laid_out<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
-        match self.json {
+        match self.options.json {
             JsonStyle::AsSent => text.into(),
             JsonStyle::Pretty => pretty(text).into(),
         }

@@ -51,7 +51,7 @@ pub(super) fn rescue(
 impl Mirror {
     /// A name in staging for something that a deletion takes out of the tree.
     pub(super) fn deletion_name(&self, collection: &str, lane: Lane) -> String {
-        let purpose = match self.trash_days {
+        let purpose = match self.options.trash {
             0 => Purpose::Removed,
             _ => Purpose::Discarded,
         };
@@ -84,7 +84,7 @@ impl Mirror {
 
     /// Removes from the trash what has lain there for its time, at most once a day.
     pub fn sweep_trash(&self) -> Result<(), MirrorError> {
-        if self.trash_days == 0 {
+        if self.options.trash == 0 {
             return Ok(());
         }
         let today = today();
@@ -94,7 +94,8 @@ impl Mirror {
         }
         if let Some(trash) = self.ours.open(TRASH)? {
             // A span that leads out of the calendar keeps everything.
-            let oldest = today.checked_sub(i64::from(self.trash_days).days()).unwrap_or(Date::MIN);
+            let oldest =
+                today.checked_sub(i64::from(self.options.trash).days()).unwrap_or(Date::MIN);
             for name in trash.names()? {
                 if name.parse::<Date>().is_ok_and(|date| date < oldest) {
                     trash.remove(&name)?;

@@ -34,7 +34,7 @@ mod report;
 mod room;
 mod settle;
 
-pub use brake::DeletionLimit;
+pub use crate::document::DeletionLimit;
 pub use repair::{Asking, Fate, Repaired, Wrong};
 pub use report::{Phase, Report, Reporter, shown};
 pub(crate) use room::Pauses;

@@ -21,6 +21,7 @@ mod guard;
 mod hostile;
 mod layers;
 mod live;
+mod options;
 mod pouchdb;
 mod powerloss;
 mod recorded;
