@@ -12,7 +12,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::agent::{Agent, AgentOptions, DeletionLimit, Repairer};
-use crate::checkpoint::{Bounds, Checkpoints, StateError};
+use crate::checkpoint::{Before, Bounds, Checkpoints, StateError};
 use crate::client::couchdb::{Address, Credentials, Patience};
 use crate::document::{CollectionName, Kept, MaxDelete};
 use crate::mirror::names::Codec;
@@ -285,8 +285,10 @@ fn refuse_to_release(mirror: &Mirror, state: &Checkpoints) -> Result<(), StartEr
     Ok(())
 }
 
-fn open_state(mirror: &Mirror, bounds: Bounds) -> Result<Checkpoints, StateError> {
-    let opened = Checkpoints::open(&mirror.state_path(), bounds)?;
+fn open_state(mirror: &Mirror, bounds: Bounds) -> Result<Checkpoints, StartError> {
+    let before = if mirror.has_past()? { Before::Something } else { Before::Nothing };
+    let clock = Arc::clone(mirror.clock());
+    let opened = Checkpoints::open_with(&mirror.state_path(), bounds, clock, before)?;
     if let Some(damaged) = opened.damaged {
         tracing::warn!("{damaged}");
     }

@@ -104,6 +104,22 @@ impl Folder {
         }
     }
 
+    /// The same, where a file in its place holds nothing that is needed: that is moved aside, and said.
+    pub fn open_or_rebuild(&self, name: &str) -> Result<(Self, bool), MirrorError> {
+        if self.kind(name)?.is_some_and(FileType::is_file) {
+            let to = aside(name);
+            self.rename_new(name, self, &to)
+                .map_err(|error| self.error("move aside", name, error))?;
+            let path = self.path.join(&to);
+            tracing::warn!(
+                "{} was not a folder; it was set aside as {}, and is rebuilt",
+                self.path.join(name).display(),
+                path.display(),
+            );
+        }
+        self.open_or_create(name)
+    }
+
     /// Creates the folder `name`, which must not exist.
     pub fn create(&self, name: &str) -> Result<(), MirrorError> {
         self.make(name).map_err(|error| self.error("create", name, error))
@@ -352,6 +368,11 @@ impl Folder {
     }
 }
 
+/// What a damaged thing of ours is called once it was moved aside.
+pub fn aside(name: &str) -> String {
+    format!("{name}.damaged-{}", jiff::Timestamp::now().as_millisecond())
+}
+
 /// Makes the bytes of a file durable.
 pub fn sync_file(file: &File) -> io::Result<()> {
     let sync = || trial::attempt("io-sync-file", || rustix::fs::fsync(file));
@@ -404,6 +425,20 @@ mod tests {
         folder.remove("doomed").unwrap();
         assert!(!dir.path().join("doomed").exists());
         assert!(outside.path().join("precious").exists());
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_folder_is_set_aside_and_a_link_is_named() {
+        let (dir, folder) = folder();
+        std::fs::write(dir.path().join("staging"), "kept").unwrap();
+        assert!(folder.open_or_rebuild("staging").unwrap().1, "it is made");
+        assert!(!folder.open_or_rebuild("staging").unwrap().1, "and stays");
+        let names = folder.names().unwrap();
+        let kept = names.iter().find(|name| name.starts_with("staging.damaged-")).unwrap();
+        assert_eq!(std::fs::read_to_string(dir.path().join(kept)).unwrap(), "kept");
+        std::os::unix::fs::symlink("/", dir.path().join("link")).unwrap();
+        let error = folder.open_or_rebuild("link").unwrap_err();
+        assert!(matches!(error, MirrorError::InTheWay { .. }), "{error}");
     }
 
     #[test]

@@ -100,6 +100,19 @@ pub enum MirrorError {
         /// One of the names in it.
         example: String,
     },
+    /// The directory lies inside another mirror.
+    #[error(
+        "{} lies inside another mirror, {}, which would take it for something of its own: choose a \
+         directory outside it",
+        path.display(),
+        outer.display()
+    )]
+    InsideAnother {
+        /// The directory.
+        path: PathBuf,
+        /// The other mirror.
+        outer: PathBuf,
+    },
     /// There is no mirror where one was named.
     #[error("{} is not a mirror: it has no .plainfold/format.json", path.display())]
     NoMirror {

@@ -52,6 +52,7 @@ pub use publish::Published;
 pub use stage::{Blob, BlobWriter, BranchFiles, Material, Staged};
 pub use sync::Sync;
 
+use crate::clock::Clock;
 use crate::document::{CollectionName, Kept, MaxDelete};
 use beneath::Folder;
 use interrupted::Interrupted;
@@ -128,8 +129,9 @@ pub struct Mirror {
     options: Remembered,
     /// What this run named of them.
     wanted: Wanted,
-    /// The day of the last sweep of the trash.
-    trash_swept: std::sync::Mutex<Option<jiff::civil::Date>>,
+    clock: Arc<Clock>,
+    /// When the trash was swept last, by that clock.
+    trash_swept: std::sync::Mutex<Option<i64>>,
     /// The next temporary name.
     next_name: AtomicU64,
     lanes: Lanes,
@@ -149,9 +151,7 @@ impl Mirror {
         options: &MirrorOptions,
         holder: &Holder,
     ) -> Result<Self, MirrorError> {
-        std::fs::create_dir_all(path).map_err(|error| MirrorError::io("create", path, error))?;
-        let root = Folder::open_path(path)?;
-        format::recognise(&root)?;
+        let root = enter(path)?;
         let remembered = options.remembered();
         let wanted = Wanted::exactly(&remembered);
         let mirror = Self::open_ours(root, options.names, wanted, holder, |_, _| Ok(remembered))?;
@@ -167,9 +167,7 @@ impl Mirror {
         wanted: &Wanted,
         holder: &Holder,
     ) -> Result<Self, MirrorError> {
-        std::fs::create_dir_all(path).map_err(|error| MirrorError::io("create", path, error))?;
-        let root = Folder::open_path(path)?;
-        format::recognise(&root)?;
+        let root = enter(path)?;
         let resolve =
             |ours: &Folder, records: &Folder| options::resolve(path, ours, records, wanted);
         let mirror = Self::open_ours(root, names, wanted.clone(), holder, resolve)?;
@@ -196,8 +194,8 @@ impl Mirror {
         format::read(root.path(), &ours)?;
         let lock = Lock::take(&ours.path().join(layout::LOCK), root.path(), holder)?;
         let format = format::read_or_create(root.path(), &ours, names)?;
-        let (staging, _) = ours.open_or_create(layout::STAGING)?;
-        let (collections, _) = ours.open_or_create(layout::COLLECTIONS)?;
+        let (staging, _) = ours.open_or_rebuild(layout::STAGING)?;
+        let (collections, _) = ours.open_or_rebuild(layout::COLLECTIONS)?;
         let options = options(&ours, &collections)?;
         let (interrupted, next_name) = interrupted::sweep(&staging, None)?;
         lanes::lay(&staging)?;
@@ -205,6 +203,7 @@ impl Mirror {
             return Err(MirrorError::FoldsCase { path: root.path().to_owned() });
         }
         root.sync()?;
+        let clock = Arc::new(Clock::open(&ours.path().join(layout::CLOCK)));
         let in_memory = root.is_in_memory();
         let mirror = Self {
             root,
@@ -215,6 +214,7 @@ impl Mirror {
             format,
             options,
             wanted,
+            clock,
             trash_swept: std::sync::Mutex::default(),
             next_name: AtomicU64::new(next_name),
             lanes: Lanes::default(),
@@ -238,6 +238,11 @@ impl Mirror {
     /// Where a running mirror answers questions, unless told otherwise.
     pub fn socket_path(&self) -> PathBuf {
         self.ours.path().join(layout::SOCKET)
+    }
+
+    /// The clock by which what is kept for a time grows old.
+    pub(crate) fn clock(&self) -> &Arc<Clock> {
+        &self.clock
     }
 
     /// What `format.json` says.
@@ -280,6 +285,15 @@ impl Mirror {
         let number = self.next_name.fetch_add(1, Ordering::Relaxed);
         lane.path(&Temporary { number, purpose, collection }.name())
     }
+}
+
+/// Opens the directory of a mirror that exists, or is to be created there.
+fn enter(path: &Path) -> Result<Folder, MirrorError> {
+    format::refuse_inside_another(path)?;
+    std::fs::create_dir_all(path).map_err(|error| MirrorError::io("create", path, error))?;
+    let root = Folder::open_path(path)?;
+    format::recognise(&root)?;
+    Ok(root)
 }
 
 /// The `.plainfold` folder of a mirror, seen from outside: no lock is taken.

@@ -256,6 +256,11 @@ impl Mirror {
         Ok(kept)
     }
 
+    /// Whether an earlier run has recorded any collection.
+    pub fn has_past(&self) -> Result<bool, MirrorError> {
+        Ok(!self.collections.names()?.is_empty())
+    }
+
     /// The collections that are recorded, and whom each follows.
     pub fn recorded(&self) -> Result<Vec<(crate::document::CollectionName, String)>, MirrorError> {
         let records = Record::all(&self.collections)?;

@@ -10,6 +10,7 @@ mod env;
 
 mod brake;
 mod crash;
+mod damaged;
 mod docs;
 mod environment;
 mod failing;
