@@ -19,6 +19,7 @@ mod format;
 #[doc(hidden)]
 pub mod fuzzing;
 mod interrupted;
+pub mod inventory;
 mod lanes;
 pub mod layout;
 mod lock;
@@ -34,6 +35,7 @@ mod repair;
 mod room;
 mod scan;
 mod security;
+pub mod sorted;
 mod stage;
 mod sync;
 mod temporary;
@@ -124,6 +126,7 @@ pub struct Mirror {
     ours: Folder,
     staging: Folder,
     collections: Folder,
+    inventories: Folder,
     format: Format,
     /// By which options it is kept.
     options: Remembered,
@@ -196,6 +199,7 @@ impl Mirror {
         let format = format::read_or_create(root.path(), &ours, names)?;
         let (staging, _) = ours.open_or_rebuild(layout::STAGING)?;
         let (collections, _) = ours.open_or_rebuild(layout::COLLECTIONS)?;
+        let (inventories, _) = ours.open_or_rebuild(layout::INVENTORY)?;
         let options = options(&ours, &collections)?;
         let (interrupted, next_name) = interrupted::sweep(&staging, None)?;
         lanes::lay(&staging)?;
@@ -211,6 +215,7 @@ impl Mirror {
             ours,
             staging,
             collections,
+            inventories,
             format,
             options,
             wanted,

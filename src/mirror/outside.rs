@@ -6,6 +6,8 @@
 use std::collections::HashSet;
 use std::fs::File;
 
+use rustix::io::Errno;
+
 use super::beneath::Stamp;
 use super::collection::{Record, record_name};
 use super::error::MirrorError;
@@ -24,11 +26,28 @@ pub type Checksum = [u8; 32];
 /// file system of its own has a folder of its own.
 const NEIGHBOURS: [&str; 2] = [".git", "lost+found"];
 
-/// The checksum that was noted beside a file when it was written, where there is one.
-pub fn checksum(file: &File) -> Option<Checksum> {
+/// Why there is no checksum beside a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unnoted {
+    /// The file has lost it: the file system keeps such attributes.
+    Lost,
+    /// The file system keeps none.
+    Unsupported,
+}
+
+/// What is noted beside a file.
+pub type Noted = Result<Checksum, Unnoted>;
+
+/// The checksum that was noted beside a file when it was written.
+pub fn checksum(file: &File) -> Noted {
     let mut noted = [0_u8; 33];
-    let length = rustix::fs::fgetxattr(file, CHECKSUM_ATTRIBUTE, &mut noted).ok()?;
-    noted.get(..length)?.try_into().ok()
+    match rustix::fs::fgetxattr(file, CHECKSUM_ATTRIBUTE, &mut noted) {
+        Ok(length) => {
+            noted.get(..length).and_then(|noted| noted.try_into().ok()).ok_or(Unnoted::Lost)
+        }
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(Unnoted::Unsupported),
+        Err(_) => Err(Unnoted::Lost),
+    }
 }
 
 /// What stands under a document's name, as far as it shows that somebody has replaced it.

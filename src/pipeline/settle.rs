@@ -113,6 +113,7 @@ impl Settler {
                 self.moved.clear();
                 self.doubted_since = None;
                 self.pipeline.collection.forget_interrupted()?;
+                self.pipeline.collection.note_emitted()?;
                 self.pipeline.brake.caught_up();
                 self.pipeline.mirror.sweep_trash()?;
                 self.caught_up();
@@ -129,6 +130,8 @@ impl Settler {
         }
         let (metas, staged): (Vec<Meta>, Vec<Staged>) = batch.staged.into_iter().unzip();
         let published = self.publish(staged, batch.sync)?;
+        let absent = batch.absent.iter().map(DocumentId::as_str);
+        self.pipeline.collection.record_absent(absent)?;
         let position = match self.checkpoint.scanning {
             Some(_) => None,
             None => batch.position.filter(|new| self.checkpoint.position.as_ref() != Some(new)),
@@ -184,7 +187,8 @@ impl Settler {
         if self.checkpoint.open_since.is_some() {
             return Ok(());
         }
-        let checkpoint = Checkpoint { open_since: Some(since), ..self.checkpoint.clone() };
+        let checkpoint =
+            Checkpoint { open_since: Some(since), inventory: None, ..self.checkpoint.clone() };
         self.commit(Commit::new(checkpoint), Vec::new())
     }
 
@@ -195,10 +199,17 @@ impl Settler {
             Some(stays) => stays.open_since,
             None => self.doubted_since,
         };
-        if self.checkpoint.open_since == open_since {
+        let inventory = match open_since {
+            None => {
+                self.pipeline.collection.note_committed()?;
+                self.pipeline.collection.close_inventory()?
+            }
+            Some(_) => None,
+        };
+        if self.checkpoint.open_since == open_since && self.checkpoint.inventory == inventory {
             return Ok(());
         }
-        let checkpoint = Checkpoint { open_since, ..self.checkpoint.clone() };
+        let checkpoint = Checkpoint { open_since, inventory, ..self.checkpoint.clone() };
         self.commit(Commit::new(checkpoint), Vec::new())
     }
 
@@ -209,6 +220,7 @@ impl Settler {
         sync: Sync,
     ) -> Result<Vec<Published>, MirrorError> {
         let (mirror, collection) = (&self.pipeline.mirror, &self.pipeline.collection);
+        collection.record_staged(&staged, sync)?;
         trial::pass("sync");
         mirror.sync_staged(&staged, sync)?;
         trial::pass("synced");
@@ -259,6 +271,7 @@ impl Settler {
             pipeline.events.send(event);
         }
         drop(turn);
+        pipeline.collection.note_committed()?;
         trial::pass("told");
         self.checkpoint = commit.checkpoint;
         let failures = pipeline.failures.count();
@@ -343,6 +356,7 @@ impl Settler {
             kept: self.pipeline.collection.kept(),
             at: Some(Timestamp::now()),
             open_since,
+            inventory: self.checkpoint.inventory.clone(),
             ..Checkpoint::default()
         }
     }

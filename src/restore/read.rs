@@ -110,7 +110,7 @@ pub(super) fn security(
         None => None,
         Some(Err(problem)) => Some(Err(failure(problem.path, problem.reason))),
         Some(Ok(stored)) => Some(match stored.checksum {
-            Some(noted) if noted != of_text(&stored.text) => {
+            Ok(noted) if noted != of_text(&stored.text) => {
                 let reason = format!("{} {ALTERED}", stored.path);
                 Err(failure(stored.path, reason))
             }
@@ -132,12 +132,12 @@ fn item(
     branch_of: Option<&Revision>,
     stubs: Stubs,
 ) -> Result<Item, String> {
-    if document.checksum.is_some_and(|noted| noted != of_text(&document.body)) {
+    if document.checksum.is_ok_and(|noted| noted != of_text(&document.body)) {
         return Err(format!("{} {ALTERED}", document.body_path()));
     }
     let mut beside = Beside { history: None, deleted: document.deleted };
     if let Some(history) = &document.history {
-        if history.checksum.is_some_and(|noted| noted != of_text(&history.text)) {
+        if history.checksum.is_ok_and(|noted| noted != of_text(&history.text)) {
             return Err(format!("{} {ALTERED}", history.path));
         }
         // A feed has no place for it.
@@ -195,7 +195,7 @@ const ALTERED: &str = "holds other bytes than were written (by the checksum besi
 
 /// Whether a file holds what was written into it, as far as a checksum beside it tells.
 fn is_intact(file: &File) -> io::Result<bool> {
-    let Some(noted) = checksum(file) else { return Ok(true) };
+    let Ok(noted) = checksum(file) else { return Ok(true) };
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file)?;
     Ok(hasher.finalize() == noted)

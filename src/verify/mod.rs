@@ -31,7 +31,6 @@ mod again;
 mod against;
 mod document;
 mod listing;
-mod sorted;
 mod tree;
 
 pub use again::{Again, Wrong};
@@ -40,8 +39,8 @@ pub use document::Counts;
 pub use listing::{Difference, DifferenceKind, Side};
 pub use tree::Suspect;
 
+use crate::mirror::sorted::Sorted;
 use listing::Listed;
-use sorted::Sorted;
 
 /// What is to be verified.
 #[derive(Clone, Debug, Default)]

@@ -12,10 +12,10 @@ use std::time::Duration;
 use super::VerifyError;
 use super::document::{Checked, Counts, How, What, check, check_security};
 use super::listing::Listing;
-use super::sorted::Sorter;
 use crate::document::{CollectionName, DocumentId};
 use crate::mirror::MirrorError;
 use crate::mirror::read::{Entry, Problem, ProblemKind, Tree, TreeCollection};
+use crate::mirror::sorted::Sorter;
 use crate::source::Selection;
 
 /// So many names make a piece of work.

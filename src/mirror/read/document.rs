@@ -10,7 +10,7 @@ use crate::document::{DocumentId, Revision, Stub};
 use crate::mirror::beneath::Folder;
 use crate::mirror::error::MirrorError;
 use crate::mirror::layout::{ATTACHMENTS, CONFLICTS, HISTORY, body_file};
-use crate::mirror::outside::Checksum;
+use crate::mirror::outside::Noted;
 
 /// A document as it stands in the tree.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct StoredDocument {
     /// Where its folder is, relative to the mirror.
     pub path: String,
     /// The BLAKE3 that was noted beside the very file that the body was read from.
-    pub checksum: Option<Checksum>,
+    pub checksum: Noted,
     pub(super) folder: Folder,
     /// What was in the folder when the body was read.
     pub(super) entries: Vec<(String, Option<FileType>)>,
