@@ -158,6 +158,12 @@ impl MirrorConfig {
         self
     }
 
+    /// Takes a mirror's tree without its `.plainfold` on as a mirror, and compares everything.
+    pub fn adopt(mut self, adopt: bool) -> Self {
+        self.wanted.adopt = adopt;
+        self
+    }
+
     /// The password of the user named in the URL, for those who keep it out of there.
     pub fn password(mut self, password: SecretString) -> Result<Self, ConfigError> {
         self.source.authenticate(password)?;

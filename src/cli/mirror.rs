@@ -106,6 +106,11 @@ pub struct Options {
     #[arg(long)]
     discard: bool,
 
+    /// Take DIR on as a mirror although it has no .plainfold: a copy of a mirror, or a checkout of one
+    /// from git. Everything is compared with SOURCE
+    #[arg(long)]
+    adopt: bool,
+
     /// Follow SOURCE although this mirror followed another one: it has moved. Everything is
     /// compared, and what SOURCE does not hold is removed
     #[arg(long)]
@@ -182,7 +187,8 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
     let mut config = MirrorConfig::new(&options.source, &options.directory)?
         .live(options.live)
         .source_moved(options.source_moved)
-        .discard(options.discard);
+        .discard(options.discard)
+        .adopt(options.adopt);
     if let Some(globs) = &options.collections {
         // An empty glob selects nothing by itself: alone, it asks for the default.
         let globs: Vec<&String> = globs.iter().filter(|glob| !glob.is_empty()).collect();

@@ -200,6 +200,9 @@ fn write_report(out: &mut String, report: &Report) -> fmt::Result {
         let Side { documents, digest } = &collection.side;
         writeln!(out, "{name}  {documents} documents  {digest}{tombstones}")?;
     }
+    if let Some(unknown) = &report.unknown {
+        writeln!(out, "{unknown}")?;
+    }
     let Counts { attachments, bytes, unchecked, .. } = all;
     if unchecked > 0 {
         writeln!(out, "{unchecked} files have no checksum beside them; see docs/format.md")?;

@@ -100,6 +100,26 @@ pub enum MirrorError {
         /// One of the names in it.
         example: String,
     },
+    /// The directory holds a mirror's collections, and nothing that says so.
+    #[error(
+        "{} holds collections of documents, but no .plainfold/format.json: if it is a copy of a mirror, \
+         take it on with `--adopt`, which compares everything with the source",
+        path.display()
+    )]
+    NotAdopted {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is nothing that could be taken on as a mirror.
+    #[error(
+        "{} holds no collections of documents that could be adopted: leave `--adopt` out to begin a new \
+         mirror, or name the directory that holds the collections' folders",
+        path.display()
+    )]
+    NothingToAdopt {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The directory lies inside another mirror.
     #[error(
         "{} lies inside another mirror, {}, which would take it for something of its own: choose a \
@@ -121,8 +141,8 @@ pub enum MirrorError {
     },
     /// There is nothing that could be restored or verified.
     #[error(
-        "{} is not a mirror (it has no .plainfold/format.json), nor what RxDB's backup plugin \
-         wrote (it has no backup_meta.json)",
+        "{} is not a mirror (it has no .plainfold/format.json), nor a copy of one (it holds no folders \
+         of documents), nor what RxDB's backup plugin wrote (it has no backup_meta.json)",
         path.display()
     )]
     NothingToRead {

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::bare::Bare;
 use super::beneath::{Folder, sync_file, write_all};
 use super::error::MirrorError;
 use super::layout::{FORMAT, OURS};
@@ -53,9 +54,15 @@ pub fn recognise(root: &Folder) -> Result<bool, MirrorError> {
     // A start that was interrupted may have left `.plainfold` alone, without its format.
     let foreign = |name: &String| name != OURS && name != FILE_SYSTEMS_OWN;
     match root.names()?.into_iter().find(foreign) {
+        Some(_) if is_copy(root)? => Err(MirrorError::NotAdopted { path: root.path().to_owned() }),
         Some(example) => Err(MirrorError::NotOurs { path: root.path().to_owned(), example }),
         None => Ok(false),
     }
+}
+
+/// Whether a directory without a format holds a mirror's collections.
+fn is_copy(root: &Folder) -> Result<bool, MirrorError> {
+    Ok(root.kind(super::read::META)?.is_none() && Bare::recognise(root)?.is_some())
 }
 
 /// Refuses a directory that lies inside another mirror, after links are resolved: the outer mirror
@@ -103,10 +110,7 @@ pub fn read_or_create(
     if names.is_some_and(|names| names != format.names) {
         return Err(MirrorError::OtherNames {
             path: mirror.to_owned(),
-            found: match format.names {
-                Codec::Native => "native",
-                Codec::Portable => "portable",
-            },
+            found: format.names.word(),
         });
     }
     Ok(format)

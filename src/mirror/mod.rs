@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+mod adopt;
+mod bare;
 mod beneath;
 mod collection;
 mod error;
@@ -56,6 +58,7 @@ pub use sync::Sync;
 
 use crate::clock::Clock;
 use crate::document::{CollectionName, Kept, MaxDelete};
+use adopt::Adopted;
 use beneath::Folder;
 use interrupted::Interrupted;
 use lanes::Lanes;
@@ -154,10 +157,11 @@ impl Mirror {
         options: &MirrorOptions,
         holder: &Holder,
     ) -> Result<Self, MirrorError> {
-        let root = enter(path)?;
+        let root = enter(path, false)?;
         let remembered = options.remembered();
         let wanted = Wanted::exactly(&remembered);
-        let mirror = Self::open_ours(root, options.names, wanted, holder, |_, _| Ok(remembered))?;
+        let mirror =
+            Self::open_ours(root, options.names, None, wanted, holder, |_, _| Ok(remembered))?;
         mirror.sweep_trash()?;
         Ok(mirror)
     }
@@ -170,10 +174,15 @@ impl Mirror {
         wanted: &Wanted,
         holder: &Holder,
     ) -> Result<Self, MirrorError> {
-        let root = enter(path)?;
+        let root = enter(path, wanted.adopt)?;
+        let adopted = match wanted.adopt {
+            true => Adopted::look(&root, names)?,
+            false => None,
+        };
+        let names = adopted.as_ref().map(Adopted::codec).or(names);
         let resolve =
             |ours: &Folder, records: &Folder| options::resolve(path, ours, records, wanted);
-        let mirror = Self::open_ours(root, names, wanted.clone(), holder, resolve)?;
+        let mirror = Self::open_ours(root, names, adopted, wanted.clone(), holder, resolve)?;
         mirror.sweep_trash()?;
         Ok(mirror)
     }
@@ -182,12 +191,13 @@ impl Mirror {
     pub fn open_existing(path: &Path, holder: &Holder) -> Result<Self, MirrorError> {
         Ours::find(path)?;
         let root = Folder::open_path(path)?;
-        Self::open_ours(root, None, Wanted::default(), holder, options::recall)
+        Self::open_ours(root, None, None, Wanted::default(), holder, options::recall)
     }
 
     fn open_ours(
         root: Folder,
         names: Option<Codec>,
+        adopted: Option<Adopted>,
         wanted: Wanted,
         holder: &Holder,
         options: impl FnOnce(&Folder, &Folder) -> Result<Remembered, MirrorError>,
@@ -196,9 +206,13 @@ impl Mirror {
         // A format that we do not know is refused before anything of it is touched.
         format::read(root.path(), &ours)?;
         let lock = Lock::take(&ours.path().join(layout::LOCK), root.path(), holder)?;
+        let (collections, _) = ours.open_or_rebuild(layout::COLLECTIONS)?;
+        if let Some(adopted) = adopted {
+            // Before there is a format: what was begun and not finished is adopted once more.
+            adopted.record(&root, &ours, &collections)?;
+        }
         let format = format::read_or_create(root.path(), &ours, names)?;
         let (staging, _) = ours.open_or_rebuild(layout::STAGING)?;
-        let (collections, _) = ours.open_or_rebuild(layout::COLLECTIONS)?;
         let (inventories, _) = ours.open_or_rebuild(layout::INVENTORY)?;
         let options = options(&ours, &collections)?;
         let (interrupted, next_name) = interrupted::sweep(&staging, None)?;
@@ -293,8 +307,11 @@ impl Mirror {
 }
 
 /// Opens the directory of a mirror that exists, or is to be created there.
-fn enter(path: &Path) -> Result<Folder, MirrorError> {
+fn enter(path: &Path, adopt: bool) -> Result<Folder, MirrorError> {
     format::refuse_inside_another(path)?;
+    if adopt {
+        return Folder::open_path(path);
+    }
     std::fs::create_dir_all(path).map_err(|error| MirrorError::io("create", path, error))?;
     let root = Folder::open_path(path)?;
     format::recognise(&root)?;

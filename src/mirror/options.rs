@@ -84,6 +84,8 @@ pub struct Wanted {
     pub winners_only: bool,
     /// What these options discard is not needed.
     pub discard: bool,
+    /// A tree without `.plainfold` is to be taken on as a mirror.
+    pub adopt: bool,
 }
 
 impl Remembered {

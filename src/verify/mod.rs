@@ -85,9 +85,15 @@ pub struct Report {
     pub collections: Vec<CollectionReport>,
     /// What is not as it should be, by path.
     pub problems: Vec<Problem>,
+    /// What cannot be known of this mirror, in words, if anything cannot.
+    pub unknown: Option<String>,
     /// How long it took.
     pub seconds: f64,
 }
+
+/// What a tree without its `.plainfold` does not say.
+const UNKNOWN: &str = "not known, as there is no .plainfold: whether documents are missing, whether files \
+     without a checksum were altered, whether all attachments were mirrored, and which source it follows";
 
 /// What a collection holds.
 #[derive(Clone, Debug, Serialize)]
@@ -122,6 +128,7 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
         mirror: directory.display().to_string(),
         collections,
         problems: found.problems,
+        unknown: tree.is_bare().then(|| UNKNOWN.to_owned()),
         seconds: started.elapsed().as_secs_f64(),
     };
     let (suspects, sums) = (found.suspects, found.sums.finish());

@@ -8,6 +8,7 @@
 
 mod env;
 
+mod adopted;
 mod brake;
 mod crash;
 mod damaged;
