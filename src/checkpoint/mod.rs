@@ -18,7 +18,7 @@ use sled::Transactional as _;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
 use crate::clock::Clock;
-use crate::document::{CollectionName, DocumentId, Kept, Position, Revision};
+use crate::document::{CollectionName, DocumentId, FolderIdentity, Kept, Position, Revision};
 use crate::trial;
 
 mod held;
@@ -54,6 +54,10 @@ pub struct Checkpoint {
     /// The token with which the inventory was closed by the last run that ended in good order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory: Option<String>,
+    /// The collection's folder that this was committed for; `None` of a state of old. In a copy of the
+    /// mirror it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<FolderIdentity>,
 }
 
 /// A document, or a row of a feed, that could not be mirrored.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 mod branch;
 mod digest;
+mod folder;
 mod head;
 mod limit;
 mod members;
@@ -19,6 +20,7 @@ mod selection;
 
 pub use branch::Branch;
 pub use digest::Digester;
+pub use folder::FolderIdentity;
 pub use head::{Head, Key, Stub};
 pub use limit::{BadLimit, DeletionLimit, MaxDelete};
 pub use members::{Members, Text};

@@ -10,10 +10,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawDir, RenameFlags, SeekFrom};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, RawDir, RenameFlags, SeekFrom, StatxFlags,
+};
 use rustix::io::Errno;
 
 use super::error::MirrorError;
+use crate::document::FolderIdentity;
 use crate::trial::{self, Reach};
 
 /// Folders and files of a mirror are readable by others, as the umask allows: it is a backup that
@@ -326,6 +329,20 @@ impl Folder {
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(error) => Err(self.error("look at", name, error)),
         }
+    }
+
+    /// What tells this folder from every copy of it.
+    pub fn identity(&self) -> Result<FolderIdentity, MirrorError> {
+        let wanted = StatxFlags::INO | StatxFlags::BTIME;
+        if let Ok(stat) = rustix::fs::statx(&self.fd, "", AtFlags::EMPTY_PATH, wanted) {
+            let is_told = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+            let born = is_told.then_some((stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec));
+            return Ok(FolderIdentity { inode: stat.stx_ino, born });
+        }
+        // A kernel or a sandbox without that call.
+        let stat = rustix::fs::fstat(&self.fd)
+            .map_err(|error| MirrorError::io("look at", &self.path, error))?;
+        Ok(FolderIdentity { inode: stat.st_ino, born: None })
     }
 
     /// The names in this folder one by one, without `.` and `..`, in no order. A name that is no

@@ -8,7 +8,7 @@ use super::beneath::Folder;
 use super::error::MirrorError;
 use super::newcomers::Newcomers;
 use super::{Mirror, format, inventory, layout, names};
-use crate::document::{CollectionName, Kept};
+use crate::document::{CollectionName, FolderIdentity, Kept};
 
 /// A collection of a mirror, its folder held open.
 #[derive(Clone, Debug)]
@@ -19,6 +19,7 @@ pub struct Collection {
     pub(super) encoded: Arc<str>,
     name: CollectionName,
     created: bool,
+    identity: FolderIdentity,
     /// Whether attachments are mirrored, or only their stubs.
     pub(super) attachments: bool,
     /// What is kept beside the winning revisions.
@@ -78,12 +79,14 @@ impl Collection {
         if created {
             mirror.root.sync()?;
         }
+        let identity = folder.identity()?;
         let mut collection = Self {
             mirror: Arc::clone(mirror),
             folder: Arc::new(folder),
             encoded,
             name: name.clone(),
             created,
+            identity,
             attachments: keeping.attachments,
             kept: keeping.kept,
             newcomers: None,
@@ -106,6 +109,11 @@ impl Collection {
     /// Whether its folder was created just now, so that it holds nothing.
     pub fn is_new(&self) -> bool {
         self.created
+    }
+
+    /// What tells its folder from every copy of it.
+    pub fn identity(&self) -> FolderIdentity {
+        self.identity
     }
 
     /// Whom this collection follows, as `follow` recorded it.

@@ -24,6 +24,7 @@ use crate::source::{Mode, Since, Source, SourceError};
 mod batch;
 mod brake;
 mod branches;
+mod copied;
 mod failures;
 mod fetch;
 mod gather;
@@ -261,6 +262,7 @@ impl Pipeline {
     /// Where the feed has to be opened, by what the state and the tree say.
     fn since(&self, again: bool) -> Result<Since, PipelineError> {
         let checkpoint = self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
+        let checkpoint = self.settle_copy(checkpoint)?;
         if let Some(reason) = checkpoint.scanning {
             return Ok(Since::Scan(reason));
         }

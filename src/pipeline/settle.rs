@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 
 use super::prepare::{Meta, Prepared};
 use super::report::{Phase, shown};
-use super::{Pipeline, PipelineError, Signal, Work};
+use super::{Pipeline, PipelineError, Signal, Work, copied};
 use crate::checkpoint::{Checkpoint, Commit, Failure, Record};
 use crate::document::{DocumentId, Position, Revision};
 use crate::event::WriteEvent;
@@ -63,6 +63,10 @@ impl Pipeline {
             self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
         if checkpoint.position.is_none() && checkpoint.scanning.is_none() {
             checkpoint.scanning = Some("it was repaired while it had no checkpoint".to_owned());
+        }
+        if self.is_another_folder(&checkpoint) {
+            // What is repaired here must not make this folder pass for the one that was left.
+            checkpoint.scanning.get_or_insert_with(|| copied::REASON.to_owned());
         }
         let (pipeline, stays) = (Arc::new(self.clone()), Some(checkpoint.clone()));
         let (moved, in_doubt) = (HashMap::new(), false);
@@ -206,10 +210,14 @@ impl Settler {
             }
             Some(_) => None,
         };
-        if self.checkpoint.open_since == open_since && self.checkpoint.inventory == inventory {
+        // A state of old does not say which folder it was written for: this one.
+        let here = self.checkpoint.position.as_ref().map(|_| self.pipeline.collection.identity());
+        let folder = self.checkpoint.folder.or(here);
+        let now = Checkpoint { open_since, inventory, folder, ..self.checkpoint.clone() };
+        if self.checkpoint == now {
             return Ok(());
         }
-        let checkpoint = Checkpoint { open_since, inventory, ..self.checkpoint.clone() };
+        let checkpoint = now;
         self.commit(Commit::new(checkpoint), Vec::new())
     }
 
@@ -357,6 +365,7 @@ impl Settler {
             at: Some(Timestamp::now()),
             open_since,
             inventory: self.checkpoint.inventory.clone(),
+            folder: Some(self.pipeline.collection.identity()),
             ..Checkpoint::default()
         }
     }

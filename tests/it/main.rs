@@ -10,6 +10,7 @@ mod env;
 
 mod adopted;
 mod brake;
+mod copied;
 mod crash;
 mod damaged;
 mod docs;
