@@ -13,7 +13,7 @@ use super::beneath::Stamp;
 use super::collection::{Record, record_name};
 use super::error::MirrorError;
 use super::lanes;
-use super::layout::{DOCUMENT, LOCK, OURS, SECURITY, STAGING, TOMBSTONE};
+use super::layout::{DOCUMENT, LOCK, SECURITY, STAGING, TOMBSTONE};
 use super::lock;
 use super::names::Decoded;
 use super::read::{Problem, ProblemKind, Tree, TreeCollection};
@@ -59,24 +59,21 @@ pub struct Standing {
 }
 
 impl Tree {
-    /// What an interrupted run has left in staging; nothing while somebody works on the mirror.
-    pub fn leftovers(&self) -> Result<Vec<Problem>, MirrorError> {
-        let Some(ours) = &self.ours else { return Ok(Vec::new()) };
+    /// How much an interrupted run has left in staging; nothing while somebody works on the mirror. No
+    /// document is harmed by it, and the next run removes it.
+    pub fn leftovers(&self) -> Result<u64, MirrorError> {
+        let Some(ours) = &self.ours else { return Ok(0) };
         let lock = ours.path().join(LOCK);
-        let Some(staging) = ours.open(STAGING)? else { return Ok(Vec::new()) };
+        let Some(staging) = ours.open(STAGING)? else { return Ok(0) };
         if lock::holder(&lock)?.is_some() {
-            return Ok(Vec::new());
+            return Ok(0);
         }
         let names = lanes::contents(&staging)?;
         // A run that began after the first look has put them there.
         if names.is_empty() || lock::holder(&lock)?.is_some() {
-            return Ok(Vec::new());
+            return Ok(0);
         }
-        const REASON: &str = "an interrupted run has left it; the next run removes it";
-        let problem = |name: String| {
-            Problem::new(ProblemKind::HalfWritten, format!("{OURS}/{STAGING}/{name}"), REASON)
-        };
-        Ok(names.into_iter().map(problem).collect())
+        Ok(names.len() as u64)
     }
 
     /// Whether something at the top of a mirror is known to be the user's own.

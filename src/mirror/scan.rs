@@ -71,7 +71,7 @@ impl Collection {
     }
 
     /// The id whose folder has this name; `None` where it is no document's.
-    fn id_of(&self, name: &str) -> Result<Option<DocumentId>, MirrorError> {
+    pub(super) fn id_of(&self, name: &str) -> Result<Option<DocumentId>, MirrorError> {
         match self.mirror.format.names.decode(name) {
             Decoded::Exact(id) => Ok(Some(id.into())),
             Decoded::Foreign => Ok(None),

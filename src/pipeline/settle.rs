@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{mpsc, watch};
@@ -59,19 +60,7 @@ impl Pipeline {
         batch: Prepared,
         intents: Vec<Failure>,
     ) -> Result<(), PipelineError> {
-        let mut checkpoint =
-            self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
-        if checkpoint.position.is_none() && checkpoint.scanning.is_none() {
-            checkpoint.scanning = Some("it was repaired while it had no checkpoint".to_owned());
-        }
-        if self.is_another_folder(&checkpoint) {
-            // What is repaired here must not make this folder pass for the one that was left.
-            checkpoint.scanning.get_or_insert_with(|| copied::REASON.to_owned());
-        }
-        let (pipeline, stays) = (Arc::new(self.clone()), Some(checkpoint.clone()));
-        let (moved, in_doubt) = (HashMap::new(), false);
-        let doubted_since = None;
-        let mut settler = Settler { pipeline, checkpoint, moved, in_doubt, doubted_since, stays };
+        let mut settler = self.settler_apart()?;
         let settle = move || {
             if !intents.is_empty() {
                 let noted = intents.into_iter().map(|one| settler.pipeline.failures.note(one));
@@ -85,6 +74,34 @@ impl Pipeline {
             settler.close()
         };
         spawn_blocking(settle).await?
+    }
+}
+
+impl Pipeline {
+    /// Writes the security object apart from the feed.
+    pub(super) async fn settle_security_apart(&self, security: Bytes) -> Result<(), PipelineError> {
+        let mut settler = self.settler_apart()?;
+        let settle = move || {
+            settler.write_security(&security)?;
+            settler.close()
+        };
+        spawn_blocking(settle).await?
+    }
+
+    /// A settler for what does not come by the feed.
+    fn settler_apart(&self) -> Result<Settler, PipelineError> {
+        let mut checkpoint =
+            self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
+        if checkpoint.position.is_none() && checkpoint.scanning.is_none() {
+            checkpoint.scanning = Some("it was repaired while it had no checkpoint".to_owned());
+        }
+        if self.is_another_folder(&checkpoint) {
+            // What is repaired here must not make this folder pass for the one that was left.
+            checkpoint.scanning.get_or_insert_with(|| copied::REASON.to_owned());
+        }
+        let (pipeline, stays) = (Arc::new(self.clone()), Some(checkpoint.clone()));
+        let (moved, in_doubt, doubted_since) = (HashMap::new(), false, None);
+        Ok(Settler { pipeline, checkpoint, moved, in_doubt, doubted_since, stays })
     }
 }
 
@@ -318,17 +335,23 @@ impl Settler {
     fn security(&mut self, security: &[u8]) -> Result<(), PipelineError> {
         let collection = self.pipeline.collection.clone();
         let in_doubt = std::mem::take(&mut self.in_doubt);
-        if collection.holds_security(security)? {
-            if !in_doubt {
-                return Ok(());
-            }
-        } else {
-            self.open(Timestamp::now())?;
-            collection.write_security(security)?;
+        match (collection.holds_security(security)?, in_doubt) {
+            (true, false) => Ok(()),
+            (true, true) => self.tell_of_security(),
+            (false, _) => self.write_security(security),
         }
+    }
+
+    fn write_security(&mut self, security: &[u8]) -> Result<(), PipelineError> {
+        self.open(Timestamp::now())?;
+        self.pipeline.collection.write_security(security)?;
+        self.tell_of_security()
+    }
+
+    fn tell_of_security(&mut self) -> Result<(), PipelineError> {
         let (id, revision) = (DocumentId::from("_security"), Revision::from(""));
         let meta = Meta { id, revision, position: None, deleted: false };
-        let told = Told { meta, files: vec![collection.security_path()] };
+        let told = Told { meta, files: vec![self.pipeline.collection.security_path()] };
         self.commit(Commit::new(self.checkpoint.clone()), vec![told])
     }
 

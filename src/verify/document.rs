@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::document::{Digester, DocumentId, Revision, Stub};
 use crate::mirror::MirrorError;
 use crate::mirror::inventory::{Contents, FileSum};
-use crate::mirror::outside::{Checksum, Noted, Unnoted, checksum};
+use crate::mirror::outside::{Checksum, Noted, Unnoted};
 use crate::mirror::read::{Problem, ProblemKind, StoredAttachment, StoredDocument, StoredText};
 
 /// A file is read in pieces of this size.
@@ -94,7 +94,8 @@ pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError
         let path = document.attachment_path(attachment);
         match document.open_attachment(attachment)? {
             Some(file) => {
-                let read = read(file, attachment, how)
+                let noted = document.noted(&file);
+                let read = read(file, attachment, how, noted)
                     .map_err(|error| MirrorError::io("read", &path, error))?;
                 content.update(&(attachment.name.len() as u64).to_le_bytes());
                 content.update(attachment.name.as_bytes()).update(&read.hash);
@@ -219,7 +220,12 @@ struct Seen {
     noted: Noted,
 }
 
-fn read(mut file: File, attachment: &StoredAttachment, how: How) -> std::io::Result<Seen> {
+fn read(
+    mut file: File,
+    attachment: &StoredAttachment,
+    how: How,
+    noted: Noted,
+) -> std::io::Result<Seen> {
     let stub = &attachment.stub;
     // Of gzipped bytes, which are not here, nothing could be compared.
     let comparable = |_: &&str| stub.encoding.is_none() || is_of_rxdb(stub);
@@ -253,7 +259,7 @@ fn read(mut file: File, attachment: &StoredAttachment, how: How) -> std::io::Res
         hash: *hasher.finalize().as_bytes(),
         sha256: sum.map(|sum| format!("{:x}", sum.finalize())).or_else(known),
         digest,
-        noted: checksum(&file),
+        noted,
     })
 }
 

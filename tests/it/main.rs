@@ -22,6 +22,7 @@ mod fixture;
 mod full;
 mod guard;
 mod hostile;
+mod inventory;
 mod layers;
 mod live;
 mod options;

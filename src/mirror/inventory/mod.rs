@@ -15,11 +15,13 @@ mod agree;
 mod line;
 mod read;
 mod resolve;
+mod stamp;
 mod write;
 
 pub use line::Entry;
 pub(super) use line::{KeptFiles, entry_of, gone, line_of};
-pub use read::{Inventory, Recorded, Snapshot};
+pub use read::{Inventory, Recorded, Records, Snapshot};
+pub use stamp::Stamped;
 pub(super) use write::NewRecord;
 pub(super) use write::Writer;
 
@@ -44,6 +46,16 @@ pub enum State {
     Absent,
     /// The inventory does not cover it.
     Unknown,
+}
+
+/// A hash of all that a folder holds; `None` where the checksum of a file is not known.
+pub fn digest(contents: &Contents) -> Option<Checksum> {
+    let mut hasher = blake3::Hasher::new();
+    for (path, FileSum { length, sum }) in contents {
+        hasher.update(&(path.len() as u64).to_le_bytes()).update(path.as_bytes());
+        hasher.update(&length.to_le_bytes()).update(sum.as_ref()?);
+    }
+    Some(*hasher.finalize().as_bytes())
 }
 
 impl State {

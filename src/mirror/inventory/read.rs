@@ -7,12 +7,12 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::{FileExt as _, MetadataExt};
 
-use super::State;
 use super::line::{Line, Mark, NUMBER};
+use super::{Contents, State};
 use crate::mirror::beneath::Folder;
 use crate::mirror::error::MirrorError;
-use crate::mirror::layout::{INVENTORY, inventory_file};
-use crate::mirror::read::{Tree, TreeCollection};
+use crate::mirror::layout::inventory_file;
+use crate::mirror::read::TreeCollection;
 use crate::mirror::sorted::{At, Merge, Record, Sorted, Sorter};
 
 /// A line is no longer than this; a document with a hundred thousand attachments fits.
@@ -50,11 +50,33 @@ pub struct Recorded {
     pub states: Vec<State>,
 }
 
+impl Recorded {
+    /// Whether the inventory does not cover it.
+    pub fn is_unknown(&self) -> bool {
+        self.states.contains(&State::Unknown)
+    }
+
+    /// Whether a folder that holds just these files, or no folder, may be what is recorded.
+    pub fn allows(&self, found: Option<&Contents>) -> bool {
+        self.states.iter().any(|state| state.allows(found))
+    }
+
+    /// The newest content that is recorded.
+    pub fn present(&self) -> Option<&Contents> {
+        self.states.iter().rev().find_map(|state| match state {
+            State::Present(contents) => Some(contents),
+            State::Absent | State::Unknown => None,
+        })
+    }
+}
+
 impl Inventory {
     /// Reads the inventory of a collection; `None` where there is none.
-    pub fn read(tree: &Tree, collection: &TreeCollection) -> Result<Option<Self>, MirrorError> {
-        let Some(folder) = folder_of(tree)? else { return Ok(None) };
-        Self::read_in(&folder, &collection.encoded)
+    pub fn read(collection: &TreeCollection) -> Result<Option<Self>, MirrorError> {
+        match &collection.inventories {
+            Some(folder) => Self::read_in(folder, &collection.encoded),
+            None => Ok(None),
+        }
     }
 
     /// The same from the folder of all inventories, by the collection's encoded name.
@@ -87,40 +109,43 @@ impl Inventory {
         Ok(Records { lines: self.lines.iter()?, next: None, complete: self.complete })
     }
 
-    /// What is recorded by now of some folders of a collection, and in which file.
+    /// What is recorded of a folder that no line names.
+    pub fn unlisted(&self, name: &str) -> Recorded {
+        Building::new(name, self.complete).recorded
+    }
+
+    /// What is recorded by now of some folders of a collection, those included that no line names; and in
+    /// which file.
     pub fn of(
-        tree: &Tree,
         collection: &TreeCollection,
-        names: &HashSet<String>,
-    ) -> Result<(HashMap<String, Recorded>, Option<Snapshot>), MirrorError> {
-        let Some(folder) = folder_of(tree)? else { return Ok((HashMap::new(), None)) };
-        let name = inventory_file(&collection.encoded);
-        let Some(file) = folder.open_file(&name)? else { return Ok((HashMap::new(), None)) };
+        names: HashSet<String>,
+    ) -> Result<(Vec<Recorded>, Option<Snapshot>), MirrorError> {
+        let Some((folder, name, file)) = open(collection)? else {
+            let unknown = names.iter().map(|name| Building::new(name, false).recorded);
+            return Ok((unknown.collect(), None));
+        };
         let failed = |error| MirrorError::io("read", folder.path().join(&name), error);
         let scan = Scan::of(&file).map_err(failed)?;
-        let found = records_of(&file, &scan, |name| names.contains(name)).map_err(failed)?;
-        Ok((found, Some(scan.snapshot)))
+        let mut found = records_of(&file, &scan, |name| names.contains(name)).map_err(failed)?;
+        let one = |name: String| {
+            found.remove(&name).unwrap_or_else(|| Building::new(&name, scan.complete).recorded)
+        };
+        Ok((names.into_iter().map(one).collect(), Some(scan.snapshot)))
     }
 
     /// Which file a collection has now, and how long it is.
-    pub fn snapshot(
-        tree: &Tree,
-        collection: &TreeCollection,
-    ) -> Result<Option<Snapshot>, MirrorError> {
-        let Some(folder) = folder_of(tree)? else { return Ok(None) };
-        let name = inventory_file(&collection.encoded);
-        let Some(file) = folder.open_file(&name)? else { return Ok(None) };
+    pub fn snapshot(collection: &TreeCollection) -> Result<Option<Snapshot>, MirrorError> {
+        let Some((folder, name, file)) = open(collection)? else { return Ok(None) };
         Snapshot::of(&file)
             .map(Some)
             .map_err(|error| MirrorError::io("look at", folder.path().join(name), error))
     }
 }
 
-fn folder_of(tree: &Tree) -> Result<Option<Folder>, MirrorError> {
-    match &tree.ours {
-        Some(ours) => ours.open_folder(INVENTORY),
-        None => Ok(None),
-    }
+fn open(collection: &TreeCollection) -> Result<Option<(&Folder, String, File)>, MirrorError> {
+    let Some(folder) = &collection.inventories else { return Ok(None) };
+    let name = inventory_file(&collection.encoded);
+    Ok(folder.open_file(&name)?.map(|file| (&**folder, name, file)))
 }
 
 impl Snapshot {

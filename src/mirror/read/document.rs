@@ -10,7 +10,7 @@ use crate::document::{DocumentId, Revision, Stub};
 use crate::mirror::beneath::Folder;
 use crate::mirror::error::MirrorError;
 use crate::mirror::layout::{ATTACHMENTS, CONFLICTS, HISTORY, body_file};
-use crate::mirror::outside::Noted;
+use crate::mirror::outside::{Noted, Unnoted, checksum};
 
 /// A document as it stands in the tree.
 #[derive(Debug)]
@@ -63,6 +63,14 @@ impl StoredDocument {
         match self.folder.open_folder(ATTACHMENTS)? {
             Some(folder) => folder.open_file(&attachment.encoded),
             None => Ok(None),
+        }
+    }
+
+    /// What is noted beside the file of an attachment. RxDB's plugin notes nothing.
+    pub fn noted(&self, file: &File) -> Noted {
+        match self.written {
+            Some(_) => Err(Unnoted::Unsupported),
+            None => checksum(file),
         }
     }
 
