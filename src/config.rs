@@ -3,6 +3,8 @@
 //! This is also where the library begins: [`MirrorConfig::new`], then [`MirrorConfig::start`]. It
 //! must not know clap, nor read the environment.
 
+mod remembered;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +12,11 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::agent::{Agent, AgentOptions, DeletionLimit, Repairer};
-use crate::checkpoint::{Bounds, Checkpoints, StateError};
+use crate::checkpoint::{Before, Bounds, Checkpoints, StateError};
 use crate::client::couchdb::{Address, Credentials, Patience};
-use crate::document::{CollectionName, Kept};
+use crate::document::{CollectionName, Kept, MaxDelete};
 use crate::mirror::names::Codec;
-use crate::mirror::{Holder, JsonStyle, Mirror, MirrorError, MirrorOptions};
+use crate::mirror::{Deleted, Holder, JsonStyle, Mirror, MirrorError, Wanted};
 use crate::source::couchdb::{CouchOptions, CouchStore, Databases};
 use crate::source::feed::FeedStore;
 use crate::source::{BadGlob, Mode, Selection, SourceError, Store};
@@ -25,11 +27,13 @@ pub struct MirrorConfig {
     source: SourceConfig,
     directory: PathBuf,
     mode: Mode,
-    options: MirrorOptions,
+    names: Option<Codec>,
+    wanted: Wanted,
+    /// The globs that were named; an empty list is the default again.
+    collections: Option<Vec<String>>,
     bounds: Bounds,
     give_up_after: Option<Option<Duration>>,
     source_moved: bool,
-    deletions: Option<DeletionLimit>,
     allow_empty: bool,
 }
 
@@ -100,6 +104,9 @@ pub enum StartError {
     /// The source.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// A glob that the mirror remembers.
+    #[error("the mirror remembers a glob that cannot be read: {0}; name --collections again")]
+    Glob(#[source] BadGlob),
 }
 
 impl MirrorConfig {
@@ -110,11 +117,12 @@ impl MirrorConfig {
             source: SourceConfig::parse(source)?,
             directory: directory.as_ref().to_owned(),
             mode: Mode::CatchUp,
-            options: MirrorOptions::default(),
+            names: None,
+            wanted: Wanted::default(),
+            collections: None,
             bounds: Bounds::DEFAULT,
             give_up_after: None,
             source_moved: false,
-            deletions: Some(DeletionLimit::DEFAULT),
             allow_empty: false,
         })
     }
@@ -125,8 +133,9 @@ impl MirrorConfig {
         self
     }
 
-    /// Mirrors the collections that have one of these names or match one of these globs; without any,
-    /// all but those whose name starts with `_`. Refused beside a database in the source's URL.
+    /// Mirrors the collections that have one of these names or match one of these globs. An empty list
+    /// selects all but those whose name starts with `_`. Without this call the mirror's own globs for this
+    /// source count. Refused beside a database in the source's URL.
     pub fn collections<S: AsRef<str>>(mut self, globs: &[S]) -> Result<Self, ConfigError> {
         if let SourceConfig::Couch(couch) = &self.source
             && let Databases::One(database) = &couch.databases
@@ -135,23 +144,42 @@ impl MirrorConfig {
             let database = database.to_string();
             return Err(ConfigError::CollectionsBesideDatabase { database });
         }
-        self.source.select(Selection::new(globs)?);
+        Selection::new(globs)?;
+        self.collections = Some(globs.iter().map(|glob| glob.as_ref().to_owned()).collect());
         Ok(self)
     }
 
-    /// Whether the branches that lost a conflict are kept, and the histories of all revisions. Only
+    /// Whether the losing revisions of conflicts are kept, and the histories of all revisions. Only
     /// a server knows these.
+    ///
+    /// This option, and [`keep_deleted`](Self::keep_deleted), [`attachments`](Self::attachments),
+    /// [`json`](Self::json), [`reserve`](Self::reserve), [`trash`](Self::trash),
+    /// [`max_delete`](Self::max_delete) and [`collections`](Self::collections), are remembered by the
+    /// mirror: one that is not named stays as it was.
     pub fn revisions(mut self, keep: bool) -> Result<Self, ConfigError> {
         if keep && matches!(self.source, SourceConfig::Feed(_)) {
             return Err(ConfigError::RevisionsOfFeed);
         }
-        self.options.kept.revisions = keep;
+        self.wanted.revisions = Some(keep);
         Ok(self)
     }
 
     /// Whether the tombstones of deleted documents are kept.
     pub fn keep_deleted(mut self, keep: bool) -> Self {
-        self.options.kept.deleted = keep;
+        self.wanted.deleted = Some(if keep { Deleted::Keep } else { Deleted::Remove });
+        self
+    }
+
+    /// Discards what the options that are named here make superfluous. Without it, such options are
+    /// refused when the mirror is started.
+    pub fn discard(mut self, discard: bool) -> Self {
+        self.wanted.discard = discard;
+        self
+    }
+
+    /// Takes a mirror's tree without its `.plainfold` on as a mirror, and compares everything.
+    pub fn adopt(mut self, adopt: bool) -> Self {
+        self.wanted.adopt = adopt;
         self
     }
 
@@ -163,19 +191,19 @@ impl MirrorConfig {
 
     /// Whether attachments are mirrored, or only the stubs that stand for them in the bodies.
     pub fn attachments(mut self, attachments: bool) -> Self {
-        self.options.attachments = attachments;
+        self.wanted.attachments = Some(attachments);
         self
     }
 
     /// How bodies are written.
     pub fn json(mut self, style: JsonStyle) -> Self {
-        self.options.json = style;
+        self.wanted.json = Some(style);
         self
     }
 
     /// The codec for the names of a new mirror.
     pub fn names(mut self, codec: Codec) -> Self {
-        self.options.names = Some(codec);
+        self.names = Some(codec);
         self
     }
 
@@ -197,22 +225,23 @@ impl MirrorConfig {
         self
     }
 
-    /// So many bytes of the mirror's file system stay free: no batch is begun that would take them.
+    /// This number of bytes of the mirror's file system stays free: no batch is begun that would take
+    /// them.
     pub fn reserve(mut self, bytes: u64) -> Self {
-        self.options.reserve = bytes;
+        self.wanted.reserve = Some(bytes);
         self
     }
 
     /// For how many days deleted documents are kept in the mirror's trash; 0 is not at all.
     pub fn trash(mut self, days: u32) -> Self {
-        self.options.trash_days = days;
+        self.wanted.trash = Some(days);
         self
     }
 
     /// How much of a collection may be deleted at a time, by one catch-up or an hour of following;
     /// more is held back until it is released. `None` is all.
     pub fn max_delete(mut self, limit: Option<DeletionLimit>) -> Self {
-        self.deletions = limit;
+        self.wanted.max_delete = Some(MaxDelete(limit));
         self
     }
 
@@ -229,35 +258,70 @@ impl MirrorConfig {
     }
 
     /// Opens the mirror, taking its lock, and starts the agent. Needs a tokio runtime.
-    pub async fn start(self) -> Result<Agent, StartError> {
+    pub async fn start(mut self) -> Result<Agent, StartError> {
         let holder = Holder::this_process("mirror");
-        let Self { directory, options, bounds, .. } = self.clone();
+        self.wanted.winners_only = matches!(self.source, SourceConfig::Feed(_));
         let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
-            let mirror = Mirror::open(&directory, &options, &holder)?;
-            let state = open_state(&mirror, bounds)?;
-            Ok((mirror, state))
+            let wanted = &self.wanted;
+            let mirror = Mirror::open_wanted(&self.directory, self.names, wanted, &holder)?;
+            let state = open_state(&mirror, self.bounds)?;
+            if wanted.max_delete == Some(MaxDelete(None)) && !wanted.discard {
+                refuse_to_release(&mirror, &state)?;
+            }
+            Ok((self, mirror, state))
         });
-        let (mirror, state) = match opened.await {
+        let (config, mut mirror, state) = match opened.await {
             Ok(opened) => opened?,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
-        let mut agent = AgentOptions::new(self.mode);
-        agent.source_moved = self.source_moved;
-        agent.deletions = self.deletions;
-        agent.allow_empty = self.allow_empty;
-        if let Some(patience) = self.give_up_after {
+        let mut agent = AgentOptions::new(config.mode);
+        agent.source_moved = config.source_moved;
+        agent.allow_empty = config.allow_empty;
+        agent.deletions = mirror.options().max_delete.0;
+        if let Some(patience) = config.give_up_after {
             agent.retry.give_up_after = patience;
         }
-        let mut source = self.source;
-        source.keep(self.options.kept);
-        source.wait_at_most(self.give_up_after.flatten());
+        let mut source = config.source;
+        source.keep(mirror.kept_anywhere()?);
+        source.wait_at_most(config.give_up_after.flatten());
+        let mut options = mirror.options().clone();
+        let globs = source.selects().map(|identity| {
+            let all = &mut options.collections;
+            remembered::globs(all, &identity, config.collections, config.source_moved)
+        });
+        if let Some(globs) = &globs {
+            source.select(Selection::new(&globs.now).map_err(StartError::Glob)?);
+        }
         let store = source.open()?;
+        if let Some(globs) = &globs {
+            remembered::say(&mirror, &*store, globs)?;
+        }
+        mirror.remember(options)?;
         Ok(Agent::start(store, Arc::new(mirror), Arc::new(state), agent))
     }
 }
 
-fn open_state(mirror: &Mirror, bounds: Bounds) -> Result<Checkpoints, StateError> {
-    let opened = Checkpoints::open(&mirror.state_path(), bounds)?;
+/// Refuses to drop the limit on deletions while it holds deletions back.
+fn refuse_to_release(mirror: &Mirror, state: &Checkpoints) -> Result<(), StartError> {
+    for name in state.collections()? {
+        let held = state.count_held_back(&name)?;
+        if held > 0 {
+            let unit = if held == 1 { "document" } else { "documents" };
+            let name = name.as_str().escape_debug();
+            return Err(StartError::Mirror(MirrorError::Discards {
+                path: mirror.path().to_owned(),
+                option: "--max-delete off".to_owned(),
+                what: format!("{held} {unit} of `{name}` whose deletion is held back"),
+            }));
+        }
+    }
+    Ok(())
+}
+
+fn open_state(mirror: &Mirror, bounds: Bounds) -> Result<Checkpoints, StartError> {
+    let before = if mirror.has_past()? { Before::Something } else { Before::Nothing };
+    let clock = Arc::clone(mirror.clock());
+    let opened = Checkpoints::open_with(&mirror.state_path(), bounds, clock, before)?;
     if let Some(damaged) = opened.damaged {
         tracing::warn!("{damaged}");
     }
@@ -321,6 +385,17 @@ pub enum OpenError {
 }
 
 impl SourceConfig {
+    /// Who the source is, where globs select among its collections.
+    fn selects(&self) -> Option<String> {
+        match self {
+            Self::Couch(couch) => match &couch.databases {
+                Databases::One(_) => None,
+                Databases::Selected(_) => Some(couch.address.to_string()),
+            },
+            Self::Feed(feed) => Some(feed.store().identity()),
+        }
+    }
+
     fn select(&mut self, wanted: Selection) {
         match self {
             Self::Couch(couch) => {
@@ -372,12 +447,17 @@ impl SourceConfig {
     fn open(self) -> Result<Arc<dyn Store>, SourceError> {
         Ok(match self {
             Self::Couch(options) => Arc::new(CouchStore::new(*options)?),
-            Self::Feed(FeedConfig { path: Some(path), selection }) => {
-                Arc::new(FeedStore::file(path, None, selection))
-            }
-            Self::Feed(FeedConfig { path: None, selection }) => {
-                Arc::new(FeedStore::stdin(None, selection))
-            }
+            Self::Feed(feed) => Arc::new(feed.store()),
         })
+    }
+}
+
+impl FeedConfig {
+    /// Does no I/O.
+    fn store(&self) -> FeedStore {
+        match &self.path {
+            Some(path) => FeedStore::file(path, None, self.selection.clone()),
+            None => FeedStore::stdin(None, self.selection.clone()),
+        }
     }
 }

@@ -45,6 +45,7 @@ pub mod api;
 pub mod checkpoint;
 pub mod cli;
 pub mod client;
+mod clock;
 pub mod config;
 pub mod document;
 pub mod event;

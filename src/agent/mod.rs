@@ -32,7 +32,7 @@ mod supervisor;
 pub use absent::Absent;
 pub use release::Release;
 pub use repair::Repairer;
-pub use status::{CollectionStatus, FailureStatus, Status};
+pub use status::{CollectionStatus, FailureStatus, Keeps, Status};
 pub use subscription::{Notice, Subscription};
 use supervisor::Supervisor;
 

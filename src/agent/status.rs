@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Shared;
-use crate::checkpoint::{Checkpoints, Failure, JournalRange, StateError};
+use crate::checkpoint::{Checkpoint, Checkpoints, Failure, JournalRange, StateError};
 use crate::document::{CollectionName, DocumentId, Revision};
-use crate::mirror::{Holder, Mirror};
+use crate::mirror::{Holder, Mirror, Remembered};
 use crate::pipeline::{Phase, Report};
 
 /// The answer to `plainfold status`.
@@ -29,6 +29,9 @@ pub struct Status {
     /// Why no more is known of it, where that is so.
     #[serde(default)]
     pub trouble: Option<String>,
+    /// By which options the mirror is kept.
+    #[serde(default)]
+    pub options: Option<Remembered>,
     /// The numbers of the oldest and the newest write event in the journal.
     pub events: Option<JournalRange>,
     /// The collections, by name.
@@ -45,8 +48,23 @@ pub struct CollectionStatus {
     pub lag_seconds: Option<f64>,
     /// When its checkpoint was committed.
     pub checkpoint_at: Option<Timestamp>,
+    /// Whether its attachments are mirrored, and what is kept beside the winning revisions, as of its
+    /// checkpoint.
+    #[serde(default)]
+    pub keeps: Option<Keeps>,
     /// Documents that could not be mirrored, the first [`CollectionStatus::SHOWN`] of them.
     pub failed: Vec<FailureStatus>,
+}
+
+/// What is mirrored of a collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keeps {
+    /// The attachments.
+    pub attachments: bool,
+    /// The losing revisions and the histories.
+    pub revisions: bool,
+    /// The tombstones.
+    pub deleted: bool,
 }
 
 /// A document that could not be mirrored.
@@ -73,12 +91,18 @@ impl CollectionStatus {
     /// How many failures are shown; `failures` counts them all.
     pub const SHOWN: usize = 100;
 
-    fn new(report: Report, failures: Vec<Failure>, checkpoint_at: Option<Timestamp>) -> Self {
+    fn new(report: Report, failures: Vec<Failure>, checkpoint: Option<&Checkpoint>) -> Self {
+        let checkpoint_at = checkpoint.and_then(|checkpoint| checkpoint.at);
+        let keeps = checkpoint.map(|Checkpoint { attachments, kept, .. }| Keeps {
+            attachments: *attachments,
+            revisions: kept.revisions,
+            deleted: kept.deleted,
+        });
         let lag_seconds = report.lag_seconds(Timestamp::now());
         let mut failed: Vec<_> = failures.into_iter().map(FailureStatus::from).collect();
         failed.sort_by(|left, right| left.place.cmp(&right.place));
         failed.truncate(Self::SHOWN);
-        Self { report, lag_seconds, checkpoint_at, failed }
+        Self { report, lag_seconds, checkpoint_at, keeps, failed }
     }
 }
 
@@ -95,8 +119,7 @@ impl Shared {
         let collections = members.into_iter().map(|(name, member)| {
             let failures = member.failures.map(|pipeline| pipeline.failures()).unwrap_or_default();
             let checkpoint = self.checkpoints.checkpoint(&name).ok().flatten();
-            let checkpoint_at = checkpoint.and_then(|checkpoint| checkpoint.at);
-            CollectionStatus::new(member.reporter.report(), failures, checkpoint_at)
+            CollectionStatus::new(member.reporter.report(), failures, checkpoint.as_ref())
         });
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -107,6 +130,7 @@ impl Shared {
             source: Some(self.source.clone()),
             caught_up: self.progress.borrow().caught_up,
             trouble: None,
+            options: Some(self.mirror.options().clone()),
             events: self.checkpoints.journal_range().ok().flatten(),
             collections: collections.collect(),
         }
@@ -129,6 +153,7 @@ impl Status {
             source: None,
             caught_up: false,
             trouble: None,
+            options: Some(mirror.options().clone()),
             events: checkpoints.journal_range()?,
             collections,
         })
@@ -151,6 +176,7 @@ impl Status {
             source: None,
             caught_up: false,
             trouble: None,
+            options: None,
             events: None,
             collections: Vec::new(),
         }
@@ -178,6 +204,6 @@ fn remembered(
              mirror is kept"
         )
     };
-    report.trouble = checkpoint.vanished.map(vanished).or(checkpoint.scanning);
-    Ok(CollectionStatus::new(report, failures, checkpoint.at))
+    report.trouble = checkpoint.vanished.map(vanished).or_else(|| checkpoint.scanning.clone());
+    Ok(CollectionStatus::new(report, failures, Some(&checkpoint)))
 }

@@ -255,7 +255,9 @@ impl Supervisor {
         }
         let fatal = match &error {
             // The disk serves all collections, and one set of credentials opens them.
-            PipelineError::Mirror(MirrorError::OtherSource { .. }) => false,
+            PipelineError::Mirror(
+                MirrorError::OtherSource { .. } | MirrorError::Discards { .. },
+            ) => false,
             PipelineError::Mirror(_) | PipelineError::State(_) | PipelineError::Task(_) => true,
             PipelineError::Source(_)
             | PipelineError::Interrupted { .. }

@@ -11,7 +11,6 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
-use jiff::Timestamp;
 
 use super::Record;
 
@@ -51,9 +50,9 @@ pub struct Journal {
 
 type Chunk = ([u8; 8], Vec<u8>);
 
-/// Packs records with consecutive numbers into chunks.
-pub fn chunks(records: &[Record]) -> Vec<Chunk> {
-    let now = Timestamp::now().as_millisecond().to_be_bytes();
+/// Packs records with consecutive numbers into chunks of this time.
+pub fn chunks(records: &[Record], now: i64) -> Vec<Chunk> {
+    let now = now.to_be_bytes();
     let mut chunks = Vec::new();
     let mut records = records.iter().peekable();
     while let Some(first) = records.next() {
@@ -122,11 +121,17 @@ impl Journal {
         Ok(records)
     }
 
-    /// Removes chunks that the bounds do not ask for. The newest chunk always stays: it tells the
-    /// last number.
-    pub fn trim(&self) -> Result<(), sled::Error> {
+    /// The time of the newest chunk.
+    pub fn newest(&self) -> Result<Option<i64>, sled::Error> {
+        Ok(self.tree.last()?.map(|(_, value)| committed(&value)))
+    }
+
+    /// Removes chunks that the bounds do not ask for, by what time it is now. The newest chunk always
+    /// stays: it holds the last number.
+    pub fn trim(&self, now: i64) -> Result<(), sled::Error> {
         let Some(range) = self.range()? else { return Ok(()) };
-        let oldest = Timestamp::now().as_millisecond() - self.bounds.age.as_millis() as i64;
+        let age = i64::try_from(self.bounds.age.as_millis()).unwrap_or(i64::MAX);
+        let oldest = now.saturating_sub(age);
         let mut chunks = self.tree.iter();
         let mut current = chunks.next().transpose()?;
         while let Some((key, value)) = current {
@@ -146,7 +151,7 @@ fn number(key: &[u8]) -> u64 {
     key.try_into().map_or(0, u64::from_be_bytes)
 }
 
-/// When a chunk was committed, in milliseconds since 1970.
+/// When a chunk was committed, in milliseconds since 1970 as far as they were seen to pass.
 fn committed(value: &[u8]) -> i64 {
     value.first_chunk().map_or(0, |time| i64::from_be_bytes(*time))
 }
@@ -176,7 +181,7 @@ mod tests {
         let record = |number| Record { number, text: text(number) };
         let records: Vec<Record> = (1..=2_000).map(record).collect();
         for (records, packs) in [(&records[..], true), (&records[..3], false)] {
-            let chunks = chunks(records);
+            let chunks = chunks(records, 0);
             let all: usize = chunks.iter().map(|(_, value)| value.len()).sum();
             let plain: usize = records.iter().map(|record| record.text.len()).sum();
             assert_eq!(all < plain / 3, packs, "{all} of {plain}");

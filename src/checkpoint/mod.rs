@@ -17,7 +17,10 @@ use serde::{Deserialize, Serialize};
 use sled::Transactional as _;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
-use crate::document::{CollectionName, DocumentId, Kept, Position, Revision, Tally};
+use crate::clock::Clock;
+use crate::document::{
+    CollectionName, DocumentId, FolderIdentity, Kept, Position, Revision, Tally,
+};
 use crate::trial;
 
 mod held;
@@ -28,6 +31,7 @@ mod recovery;
 pub use held::HeldBack;
 use journal::Journal;
 pub use journal::{Bounds, JournalRange};
+pub(crate) use numbers::Before;
 use numbers::HighWater;
 
 /// What the checkpoint of one collection says.
@@ -63,6 +67,10 @@ pub struct Checkpoint {
     /// Since when the source does not have the collection any more, if that is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vanished: Option<Timestamp>,
+    /// The collection's folder that this was committed for; `None` of a state of old. In a copy of the
+    /// mirror it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<FolderIdentity>,
 }
 
 /// A document, or a row of a feed, that could not be mirrored.
@@ -180,6 +188,8 @@ impl StateError {
 pub struct Checkpoints {
     path: PathBuf,
     bounds: Bounds,
+    /// By which events grow old.
+    clock: Arc<Clock>,
     /// None after it had failed, until it could be opened again.
     store: RwLock<Option<Arc<Store>>>,
     /// sled failed, and once it has, it goes on failing.
@@ -227,13 +237,27 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 impl Checkpoints {
     /// Opens or creates the state in the folder `path`, keeping the journal within `bounds`.
     pub fn open(path: &Path, bounds: Bounds) -> Result<Opened, StateError> {
+        Self::open_with(path, bounds, Arc::new(Clock::unwritten()), Before::Unknown)
+    }
+
+    /// The same with the clock by which events grow old, and what is known of the mirror's past.
+    pub(crate) fn open_with(
+        path: &Path,
+        bounds: Bounds,
+        clock: Arc<Clock>,
+        before: Before,
+    ) -> Result<Opened, StateError> {
         let (store, damaged) = Store::open(path, bounds)?;
         let failed = |source| StateError::Store { path: path.to_owned(), source };
         let last = store.journal.range().map_err(failed)?.map_or(0, |range| range.last);
-        let turn = HighWater::open(&path.with_extension("high-water"), last, damaged.is_some())?;
+        if let Some(newest) = store.journal.newest().map_err(failed)? {
+            clock.begin_at(newest);
+        }
+        let turn = HighWater::open(path, last, damaged.is_some(), before)?;
         let state = Self {
             path: path.to_owned(),
             bounds,
+            clock,
             store: RwLock::new(Some(Arc::new(store))),
             broken: AtomicBool::new(false),
             turn: Mutex::new(turn),
@@ -374,7 +398,8 @@ impl Turn<'_> {
         let state = self.state;
         let store = state.store()?;
         state.check_room(&store)?;
-        let chunks = journal::chunks(records);
+        let now = state.clock.stamp();
+        let chunks = journal::chunks(records, now);
         let forgotten = self.forgotten(name, commit)?;
         let checkpoint = encode(&commit.checkpoint).map_err(|error| state.failed(error))?;
         let mut failed = Vec::with_capacity(commit.failed.len());
@@ -417,7 +442,7 @@ impl Turn<'_> {
                     state.failed(sled::Error::ReportableBug("a commit was aborted".to_owned()))
                 }
             })?;
-        store.journal.trim().map_err(|error| state.failed(error))?;
+        store.journal.trim(now).map_err(|error| state.failed(error))?;
         trial::pass("flush");
         state.flush()?;
         trial::committed(&state.path);
@@ -457,6 +482,9 @@ impl Store {
     /// Opens or creates the store in the folder `path`; a damaged one is set aside first.
     fn open(path: &Path, bounds: Bounds) -> Result<(Self, Option<SetAside>), StateError> {
         let mut damaged = None;
+        if let Some(reason) = in_the_way(path)? {
+            damaged = Some(SetAside { path: set_aside(path)?, reason: reason.to_owned() });
+        }
         let db = match open_store(path)? {
             Ok(db) => db,
             Err(reason) => {
@@ -481,6 +509,24 @@ impl Store {
         })?;
         Ok((Self { checkpoints, failures, held, released, listings, journal, file, db }, damaged))
     }
+}
+
+/// What stands in the place of the state's folder, or of its file, if it is something else. A link
+/// is not followed.
+fn in_the_way(path: &Path) -> Result<Option<&'static str>, StateError> {
+    let look = |path: &Path| match std::fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StateError::Io { action: "look at", path: path.to_owned(), source }),
+    };
+    Ok(match look(path)? {
+        None => None,
+        Some(folder) if !folder.is_dir() => Some("it is not a folder"),
+        Some(_) => match look(&path.join("db"))? {
+            Some(file) if !file.is_file() => Some("its `db` is not a file"),
+            _ => None,
+        },
+    })
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, sled::Error> {

@@ -1,40 +1,67 @@
 //! Event numbers that never repeat, even when the state is lost.
 //!
-//! A small file beside the state says up to which number events may have been given out. It is
-//! written once per [`BLOCK`] numbers, so it costs nothing; after a loss, counting goes on behind
-//! the whole block.
+//! A small file beside the state says up to which number events may have been given out, and a copy of
+//! it lies under another name. They are written once per [`BLOCK`] numbers, so they cost nothing;
+//! after a loss, counting continues behind the whole block.
 
-use std::fs::File;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
 
 use super::StateError;
 
 /// How many numbers are set apart at a time.
 const BLOCK: u64 = 1 << 20;
 
+/// The mark a second time, under a name that nobody takes for a part of the state.
+const COPY: &str = "event-numbers";
+
 /// The numbers given out, and those set apart.
 #[derive(Debug)]
 pub struct HighWater {
-    path: PathBuf,
+    /// The mark and its copy.
+    paths: [PathBuf; 2],
     next: u64,
     reserved: u64,
 }
 
+/// Whether there were events before this state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// The mirror is new.
+    Nothing,
+    /// The mirror has existed, so that a state without any mark has lost its marks.
+    Something,
+    /// Nobody looked. Nothing is committed.
+    Unknown,
+}
+
 impl HighWater {
-    /// Reads the file at `path`. `last` is the highest number in the journal; `lost` says that the
-    /// journal does not know all numbers given out.
-    pub fn open(path: &Path, last: u64, lost: bool) -> Result<Self, StateError> {
-        let reserved = match std::fs::read_to_string(path) {
-            Ok(text) => text.trim().parse().unwrap_or(last),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-            Err(source) => {
-                return Err(StateError::Io { action: "read", path: path.to_owned(), source });
-            }
-        };
+    /// Reads the marks of the state at `state`. `last` is the highest number in the journal; `lost`
+    /// says that the journal does not know all numbers given out.
+    pub fn open(state: &Path, last: u64, lost: bool, before: Before) -> Result<Self, StateError> {
+        let paths = [state.with_extension("high-water"), state.with_file_name(COPY)];
+        let marks = [read(&paths[0])?, read(&paths[1])?];
+        let known = marks.into_iter().flatten().max();
+        let mut numbers = Self { paths, next: 1, reserved: known.unwrap_or(0) };
         // An empty journal with a mark beside it: it was lost, or trimmed to nothing by age.
-        let next = if lost || last == 0 { reserved.max(last) + 1 } else { last + 1 };
-        Ok(Self { path: path.to_owned(), next, reserved })
+        let lost = lost || last == 0;
+        numbers.next = if lost { numbers.reserved.max(last) + 1 } else { last + 1 };
+        if lost && known.is_none() && before == Before::Something {
+            numbers.next = beyond(last);
+            tracing::warn!(
+                "the state and both marks of its event numbers are gone: events are numbered from \
+                 {} on, which is above every number that can have been given out",
+                numbers.next,
+            );
+        }
+        if before == Before::Nothing && known.is_none() {
+            // From now on a mark that is missing is one that was lost.
+            numbers.reserve(numbers.reserved)?;
+        }
+        Ok(numbers)
     }
 
     /// The first of `count` fresh numbers.
@@ -54,41 +81,148 @@ impl HighWater {
     }
 
     fn reserve(&mut self, up_to: u64) -> Result<(), StateError> {
-        let temporary = self.path.with_extension("high-water.new");
-        let failed = |source| StateError::Io { action: "write", path: temporary.clone(), source };
-        let mut file = File::create(&temporary).map_err(failed)?;
-        writeln!(file, "{up_to}").map_err(failed)?;
-        file.sync_all().map_err(failed)?;
-        std::fs::rename(&temporary, &self.path).map_err(failed)?;
-        if let Some(folder) = self.path.parent() {
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        for path in &self.paths {
+            write(path, up_to).map_err(|source| StateError::Io {
+                action: "write",
+                path: path.clone(),
+                source,
+            })?;
         }
         self.reserved = up_to;
         Ok(())
     }
 }
 
+/// A number above all that can have been given out: the microseconds since 1970. Numbers begin at 1,
+/// or at such a count, and nobody writes a million documents a second. It is exact in JavaScript.
+fn beyond(last: u64) -> u64 {
+    u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(0).max(last + BLOCK)
+}
+
+/// What a mark says. A link is not followed; what is not a file, or not a number, counts as lost.
+fn read(path: &Path) -> Result<Option<u64>, StateError> {
+    let failed = |source| StateError::Io { action: "read", path: path.to_owned(), source };
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    }
+    let mut text = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    // No number is longer.
+    file.take(32).read_to_end(&mut text).map_err(failed)?;
+    Ok(String::from_utf8_lossy(&text).trim().parse().ok())
+}
+
+/// Writes a mark in one durable step.
+fn write(path: &Path, up_to: u64) -> std::io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::create_new(&temporary)?;
+    writeln!(file, "{up_to}")?;
+    file.sync_all()?;
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        let aside = format!("damaged-{}", Timestamp::now().as_millisecond());
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        fs::rename(path, path.with_file_name(format!("{name}.{aside}")))?;
+    }
+    fs::rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn open(dir: &tempfile::TempDir, last: u64, lost: bool, before: Before) -> HighWater {
+        HighWater::open(&dir.path().join("state"), last, lost, before).unwrap()
+    }
+
     #[test]
     fn numbers_go_on_where_the_journal_ends() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("state.high-water");
-        let mut numbers = HighWater::open(&path, 0, false).unwrap();
+        let mut numbers = open(&dir, 0, false, Before::Nothing);
         assert_eq!(numbers.draw(3).unwrap(), 1);
         assert_eq!(numbers.draw(1).unwrap(), 4);
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1048580\n", "it is seldom written");
-        assert_eq!(HighWater::open(&path, 4, false).unwrap().draw(1).unwrap(), 5);
+        for name in ["state.high-water", COPY] {
+            let mark = fs::read_to_string(dir.path().join(name)).unwrap();
+            assert_eq!(mark, "1048580\n", "it is seldom written");
+        }
+        assert_eq!(open(&dir, 4, false, Before::Something).draw(1).unwrap(), 5);
     }
 
     #[test]
     fn after_a_loss_no_number_comes_twice() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("state.high-water");
-        let given = HighWater::open(&path, 0, false).unwrap().draw(10).unwrap() + 9;
-        assert!(HighWater::open(&path, 0, true).unwrap().draw(1).unwrap() > given);
-        assert!(HighWater::open(&path, 0, false).unwrap().draw(1).unwrap() > given);
+        let given = open(&dir, 0, false, Before::Nothing).draw(10).unwrap() + 9;
+        for lost in [true, false] {
+            for before in [Before::Something, Before::Unknown] {
+                assert!(open(&dir, 0, lost, before).draw(1).unwrap() > given);
+            }
+        }
+    }
+
+    #[test]
+    fn either_mark_alone_is_enough() {
+        for name in ["state.high-water", COPY] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(name);
+            let given = open(&dir, 0, false, Before::Nothing).draw(10).unwrap() + 9;
+            for damage in ["gone", "text", "folder"] {
+                let _gone = fs::remove_file(&path);
+                match damage {
+                    "gone" => {}
+                    "text" => fs::write(&path, "no number").unwrap(),
+                    _ => fs::create_dir(&path).unwrap(),
+                }
+                let mut numbers = open(&dir, 0, false, Before::Something);
+                let first = numbers.draw(1).unwrap();
+                assert!(first > given && first < 10 * BLOCK, "{name} {damage}: {first}");
+            }
+            numbers_are_written_in_place_of(&path, &dir);
+        }
+    }
+
+    fn numbers_are_written_in_place_of(folder: &Path, dir: &tempfile::TempDir) {
+        assert!(folder.is_file(), "the folder was set aside");
+        let aside = fs::read_dir(dir.path()).unwrap().filter_map(Result::ok);
+        let damaged = |name: std::ffi::OsString| name.to_string_lossy().contains(".damaged-");
+        assert_eq!(aside.filter(|entry| damaged(entry.file_name())).count(), 1);
+    }
+
+    #[test]
+    fn without_any_mark_counting_begins_above_all_that_can_have_been_given_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let lost = || {
+            let numbers = open(&dir, 0, false, Before::Something);
+            for name in ["state.high-water", COPY] {
+                let _gone = fs::remove_file(dir.path().join(name));
+            }
+            numbers
+        };
+        let mut first = lost();
+        let given = first.draw(1).unwrap();
+        assert!((1 << 50..1 << 53).contains(&given), "{given} is exact in JavaScript");
+        for name in ["state.high-water", COPY] {
+            fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        let again = lost().draw(1).unwrap();
+        assert!(again > given);
+    }
+
+    #[test]
+    fn a_new_mirror_begins_at_one_and_has_its_marks_from_the_first_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(&dir, 0, false, Before::Nothing));
+        assert_eq!(open(&dir, 0, false, Before::Something).draw(1).unwrap(), 1);
+        let other = tempfile::tempdir().unwrap();
+        drop(open(&other, 0, false, Before::Unknown));
+        assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0, "a look writes nothing");
     }
 }

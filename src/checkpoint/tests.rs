@@ -106,13 +106,46 @@ fn the_journal_is_bounded_by_age_and_keeps_its_last_number() {
     let state = Checkpoints::open(&path, bounds).unwrap().state;
     commit_events(&state, 10);
     // Everything older than this very millisecond may go.
-    let before = Timestamp::now().as_millisecond();
-    while Timestamp::now().as_millisecond() <= before {}
+    let before = state.clock.stamp();
+    while state.clock.stamp() <= before {}
     commit_events(&state, 1);
     drop(state);
     let state = open(&path);
     assert_eq!(state.journal_range().unwrap(), Some(JournalRange { first: 11, last: 11 }));
     assert_eq!(state.turn().draw(1).unwrap(), 12);
+}
+
+#[test]
+fn a_wall_clock_that_jumps_makes_no_event_older() {
+    use crate::clock::Reading;
+    let dir = tempfile::tempdir().unwrap();
+    let (path, file) = (dir.path().join("state"), dir.path().join("clock.json"));
+    const DAY: i64 = 24 * 60 * 60 * 1_000;
+    fn reading_at(boottime: i64, day: i64) -> Reading {
+        Reading { boot: "a".to_owned(), boottime, wall: day * DAY }
+    }
+    let open_at = |read: fn() -> Reading| {
+        let clock = Arc::new(Clock::with(Some(file.clone()), read));
+        for _ in 0..1_000 {
+            match Checkpoints::open_with(&path, Bounds::DEFAULT, clock.clone(), Before::Something) {
+                Ok(opened) => return opened.state,
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        panic!("the lock is never let go")
+    };
+    let count = |state: &Checkpoints| {
+        commit_events(state, 1);
+        state.store().unwrap().journal.tree().len()
+    };
+    // As a mirror of old has it: dated by the wall clock, and without a clock of its own.
+    assert_eq!(count(&open_at(|| reading_at(0, 100))), 1);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(count(&open_at(|| reading_at(0, 140))), 2, "the first run with a clock is ahead");
+    assert_eq!(count(&open_at(|| reading_at(DAY, 200))), 3);
+    assert_eq!(count(&open_at(|| reading_at(2 * DAY, -56))), 4);
+    let left = count(&open_at(|| reading_at(9 * DAY - 1, 0)));
+    assert_eq!(left, 2, "all but the last are older than seven days by now");
 }
 
 #[test]

@@ -88,6 +88,7 @@ pub fn is_disk(error: &anyhow::Error) -> bool {
 pub fn of(error: &anyhow::Error) -> Exit {
     if let Some(error) = error.downcast_ref::<StartError>() {
         return match error {
+            StartError::Mirror(MirrorError::Discards { .. }) | StartError::Glob(_) => Exit::Usage,
             StartError::Mirror(_) | StartError::State(_) => Exit::MirrorUnusable,
             StartError::Source(error) => of_source(error),
         };
@@ -152,7 +153,9 @@ fn of_pipeline(error: &PipelineError) -> Exit {
     match error {
         PipelineError::Source(error) => of_source(error),
         PipelineError::Interrupted { .. } | PipelineError::Disagrees(_) => Exit::SourceUnreachable,
-        PipelineError::Mirror(MirrorError::OtherSource { .. }) => Exit::Usage,
+        PipelineError::Mirror(MirrorError::OtherSource { .. } | MirrorError::Discards { .. }) => {
+            Exit::Usage
+        }
         PipelineError::Mirror(_) | PipelineError::State(_) => Exit::MirrorUnusable,
         PipelineError::Task(_) => Exit::Failure,
     }

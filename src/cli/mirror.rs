@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::exit::{self, Exit, Usage};
 use super::progress::{Bars, Shown, When};
 use super::{logging, password, service, signals, summary};
-use crate::agent::{Agent, DeletionLimit};
+use crate::agent::Agent;
 use crate::api;
 use crate::config::MirrorConfig;
+use crate::document::MaxDelete;
 use crate::mirror::JsonStyle;
 use crate::mirror::names::Codec;
 
@@ -34,31 +35,39 @@ pub struct Options {
     #[arg(long)]
     live: bool,
 
-    /// Which collections, as names or globs [default: all but those starting with `_`]. Names alone
-    /// need no admin: nothing is listed
+    /// Which collections, as names or globs; '' is all but those starting with `_`, as in a new mirror.
+    /// Remembered. Names alone need no admin: nothing is listed
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
-    collections: Vec<String>,
+    collections: Option<Vec<String>>,
 
     /// Exit with 0 although a name or a glob matches nothing, the source is empty, or a database that
     /// was followed before has vanished
     #[arg(long)]
     allow_empty: bool,
 
-    /// Whether attachments are mirrored, or only the stubs in the documents that name them
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
-    attachments: bool,
+    /// Whether attachments are mirrored, or only the stubs in the documents that name them.
+    /// Remembered; `true` in a new mirror
+    #[arg(long, value_name = "BOOL")]
+    attachments: Option<bool>,
 
-    /// Keep the losing branches of conflicts too, and the history of every revision
-    #[arg(long)]
-    revisions: bool,
+    /// Keep the losing revisions of conflicts too, and the history of every revision. Remembered;
+    /// `false` in a new mirror
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    revisions: Option<bool>,
 
-    /// What becomes of documents that the source deletes
-    #[arg(long, value_enum, default_value = "remove")]
-    deleted: Deleted,
+    /// What becomes of documents that the source deletes. Remembered; `remove` in a new mirror
+    #[arg(long, value_enum)]
+    deleted: Option<Deleted>,
 
-    /// How documents are written from now on
-    #[arg(long, value_enum, default_value = "as-sent")]
-    json: Json,
+    /// How documents are written from now on. Remembered; `as-sent` in a new mirror
+    #[arg(long, value_enum)]
+    json: Option<Json>,
 
     /// Progress bars [auto: on a terminal]
     #[arg(long, value_enum, default_value = "auto")]
@@ -83,38 +92,35 @@ pub struct Options {
     give_up_after: Option<u64>,
 
     /// Hold deletions back where one catch-up, or an hour of following, brings more than this share
-    /// of a collection and more than this many documents; `off` never does
-    #[arg(long, value_name = "SHARE%,COUNT", default_value = "30%,50", value_parser = limit)]
-    max_delete: Limit,
+    /// of a collection and more than this many documents; `off` never does. Remembered; `30%,50` in a
+    /// new mirror
+    #[arg(long, value_name = "SHARE%,COUNT")]
+    max_delete: Option<MaxDelete>,
 
-    /// Keep deleted documents for so many days in DIR/.plainfold/trash; 0 is not at all
-    #[arg(long, value_name = "DAYS", default_value_t = 0)]
-    trash: u32,
+    /// Keep deleted documents for this number of days in DIR/.plainfold/trash; 0 is not at all.
+    /// Remembered; 0 in a new mirror
+    #[arg(long, value_name = "DAYS")]
+    trash: Option<u32>,
 
-    /// Leave so much of DIR's file system free, as in `1GiB`; 0 is nothing
-    #[arg(long, value_name = "SIZE", default_value = "0")]
-    reserve: ByteSize,
+    /// Leave this much of DIR's file system free, as in `1GiB`; 0 is nothing. Remembered; 0 in a new
+    /// mirror
+    #[arg(long, value_name = "SIZE")]
+    reserve: Option<ByteSize>,
+
+    /// Discard what the options named here make superfluous, such as conflicts with
+    /// --revisions=false
+    #[arg(long)]
+    discard: bool,
+
+    /// Take DIR on as a mirror although it has no .plainfold: a copy of a mirror, or a checkout of one
+    /// from git. Everything is compared with SOURCE
+    #[arg(long)]
+    adopt: bool,
 
     /// Follow SOURCE although this mirror followed another one: it has moved. Everything is
     /// compared, and what SOURCE does not hold is removed
     #[arg(long)]
     source_moved: bool,
-}
-
-/// How much may be deleted at a time; `None` is all.
-#[derive(Clone, Copy, Debug)]
-struct Limit(Option<DeletionLimit>);
-
-fn limit(text: &str) -> Result<Limit, String> {
-    if text == "off" {
-        return Ok(Limit(None));
-    }
-    let (share, count) = text.split_once(',').unwrap_or_default();
-    let percent = share.strip_suffix('%').and_then(|share| share.parse().ok());
-    match (percent.filter(|percent| *percent <= 100), count.parse()) {
-        (Some(percent), Ok(documents)) => Ok(Limit(Some(DeletionLimit { percent, documents }))),
-        _ => Err("give a share and a count, as in `30%,50`, or `off`".to_owned()),
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -186,19 +192,39 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
 fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
     let mut config = MirrorConfig::new(&options.source, &options.directory)?
         .live(options.live)
-        .collections(&options.collections)?
-        .attachments(options.attachments)
-        .revisions(options.revisions)?
-        .keep_deleted(options.deleted == Deleted::Keep)
         .source_moved(options.source_moved)
         .allow_empty(options.allow_empty)
-        .max_delete(options.max_delete.0)
-        .trash(options.trash)
-        .reserve(options.reserve.as_u64())
-        .json(match options.json {
+        .discard(options.discard)
+        .adopt(options.adopt);
+    if let Some(globs) = &options.collections {
+        // An empty glob selects nothing by itself: alone, it asks for the default.
+        let globs: Vec<&String> = globs.iter().filter(|glob| !glob.is_empty()).collect();
+        config = config.collections(&globs)?;
+    }
+    if let Some(attachments) = options.attachments {
+        config = config.attachments(attachments);
+    }
+    if let Some(revisions) = options.revisions {
+        config = config.revisions(revisions)?;
+    }
+    if let Some(deleted) = options.deleted {
+        config = config.keep_deleted(deleted == Deleted::Keep);
+    }
+    if let Some(json) = options.json {
+        config = config.json(match json {
             Json::AsSent => JsonStyle::AsSent,
             Json::Pretty => JsonStyle::Pretty,
         });
+    }
+    if let Some(MaxDelete(limit)) = options.max_delete {
+        config = config.max_delete(limit);
+    }
+    if let Some(days) = options.trash {
+        config = config.trash(days);
+    }
+    if let Some(size) = options.reserve {
+        config = config.reserve(size.as_u64());
+    }
     if let Some(names) = options.names {
         config = config.names(match names {
             Names::Native => Codec::Native,

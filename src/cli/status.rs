@@ -10,10 +10,10 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::exit::{self, Exit};
-use crate::agent::{CollectionStatus, Status};
+use crate::agent::{CollectionStatus, Keeps, Status};
 use crate::api::socket::Reach;
 use crate::checkpoint::{Bounds, Checkpoints};
-use crate::mirror::{Holder, Mirror, Ours};
+use crate::mirror::{Deleted, Holder, JsonStyle, Mirror, Ours, Remembered};
 
 /// What `plainfold status` takes.
 #[derive(Debug, Args)]
@@ -104,6 +104,9 @@ fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
     if let Some(source) = &status.source {
         writeln!(out, "source      {source}")?;
     }
+    if let Some(options) = &status.options {
+        write_options(out, options)?;
+    }
     match status.events {
         Some(range) => {
             writeln!(out, "events      {} to {} in the journal", range.first, range.last)?
@@ -113,6 +116,29 @@ fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
     for collection in &status.collections {
         writeln!(out)?;
         write_collection(out, collection, status.running)?;
+    }
+    Ok(())
+}
+
+/// Writes the options in the words of the command line, so that they can be given again.
+fn write_options(out: &mut String, options: &Remembered) -> std::fmt::Result {
+    let deleted = match options.deleted {
+        Deleted::Remove => "remove",
+        Deleted::Keep => "keep",
+    };
+    let json = match options.json {
+        JsonStyle::AsSent => "as-sent",
+        JsonStyle::Pretty => "pretty",
+    };
+    let Remembered { revisions, attachments, max_delete, trash, reserve, .. } = options;
+    writeln!(
+        out,
+        "options     --revisions={revisions} --deleted {deleted} --attachments {attachments} --json \
+         {json} --max-delete {max_delete} --trash {trash} --reserve {reserve}"
+    )?;
+    for (source, globs) in &options.collections {
+        let (source, globs) = (source.escape_debug(), globs.join(","));
+        writeln!(out, "            --collections {} of {source}", globs.escape_debug())?;
     }
     Ok(())
 }
@@ -134,6 +160,12 @@ fn write_collection(
     )?;
     if let Some(at) = collection.checkpoint_at {
         writeln!(out, "  checkpoint  {at}")?;
+    }
+    if let Some(Keeps { attachments, revisions, deleted }) = collection.keeps {
+        let parts =
+            [(attachments, "attachments"), (revisions, "revisions"), (deleted, "tombstones")];
+        let kept = parts.iter().filter(|(kept, _)| *kept).map(|(_, part)| format!(", {part}"));
+        writeln!(out, "  holds       documents{}", kept.collect::<String>())?;
     }
     if let Some(lag) = collection.lag_seconds {
         writeln!(out, "  lag         {lag:.1} s")?;

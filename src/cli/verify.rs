@@ -257,6 +257,9 @@ fn write_report(out: &mut String, report: &Report) -> fmt::Result {
         let Side { documents, digest } = &collection.side;
         writeln!(out, "{name}  {documents} documents  {digest}{tombstones}")?;
     }
+    if let Some(unknown) = &report.unknown {
+        writeln!(out, "{unknown}")?;
+    }
     let Counts { attachments, bytes, unchecked, .. } = all;
     if unchecked > 0 {
         writeln!(

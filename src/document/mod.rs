@@ -12,14 +12,18 @@ use serde::{Deserialize, Serialize};
 
 mod branch;
 mod digest;
+mod folder;
 mod head;
+mod limit;
 mod members;
 mod selection;
 mod tally;
 
 pub use branch::Branch;
 pub use digest::Digester;
+pub use folder::FolderIdentity;
 pub use head::{Head, Key, Stub};
+pub use limit::{BadLimit, DeletionLimit, MaxDelete};
 pub use members::{Members, Text};
 pub use selection::{BadGlob, Pattern, Selection};
 pub use tally::Tally;

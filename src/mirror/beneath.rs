@@ -10,10 +10,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawDir, RenameFlags, SeekFrom};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, RawDir, RenameFlags, SeekFrom, StatxFlags,
+};
 use rustix::io::Errno;
 
 use super::error::MirrorError;
+use crate::document::FolderIdentity;
 use crate::trial::{self, Reach};
 
 /// Folders and files of a mirror are readable by others, as the umask allows: it is a backup that
@@ -102,6 +105,22 @@ impl Folder {
             Some(folder) => Ok((folder, created)),
             None => Err(self.error("open", name, Errno::NOENT)),
         }
+    }
+
+    /// The same, where a file in its place holds nothing that is needed: that is moved aside, and said.
+    pub fn open_or_rebuild(&self, name: &str) -> Result<(Self, bool), MirrorError> {
+        if self.kind(name)?.is_some_and(FileType::is_file) {
+            let to = aside(name);
+            self.rename_new(name, self, &to)
+                .map_err(|error| self.error("move aside", name, error))?;
+            let path = self.path.join(&to);
+            tracing::warn!(
+                "{} was not a folder; it was set aside as {}, and is rebuilt",
+                self.path.join(name).display(),
+                path.display(),
+            );
+        }
+        self.open_or_create(name)
     }
 
     /// Creates the folder `name`, which must not exist.
@@ -312,6 +331,20 @@ impl Folder {
         }
     }
 
+    /// What tells this folder from every copy of it.
+    pub fn identity(&self) -> Result<FolderIdentity, MirrorError> {
+        let wanted = StatxFlags::INO | StatxFlags::BTIME;
+        if let Ok(stat) = rustix::fs::statx(&self.fd, "", AtFlags::EMPTY_PATH, wanted) {
+            let is_told = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+            let born = is_told.then_some((stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec));
+            return Ok(FolderIdentity { inode: stat.stx_ino, born });
+        }
+        // A kernel or a sandbox without that call.
+        let stat = rustix::fs::fstat(&self.fd)
+            .map_err(|error| MirrorError::io("look at", &self.path, error))?;
+        Ok(FolderIdentity { inode: stat.st_ino, born: None })
+    }
+
     /// The names in this folder one by one, without `.` and `..`, in no order. A name that is no
     /// text comes as `Err`, spelt as well as can be.
     pub fn each_name(
@@ -375,6 +408,11 @@ impl Folder {
     }
 }
 
+/// What a damaged thing of ours is called once it was moved aside.
+pub fn aside(name: &str) -> String {
+    format!("{name}.damaged-{}", jiff::Timestamp::now().as_millisecond())
+}
+
 /// Makes the bytes of a file durable.
 pub fn sync_file(file: &File) -> io::Result<()> {
     let sync = || trial::attempt("io-sync-file", || rustix::fs::fsync(file));
@@ -427,6 +465,20 @@ mod tests {
         folder.remove("doomed").unwrap();
         assert!(!dir.path().join("doomed").exists());
         assert!(outside.path().join("precious").exists());
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_folder_is_set_aside_and_a_link_is_named() {
+        let (dir, folder) = folder();
+        std::fs::write(dir.path().join("staging"), "kept").unwrap();
+        assert!(folder.open_or_rebuild("staging").unwrap().1, "it is made");
+        assert!(!folder.open_or_rebuild("staging").unwrap().1, "and stays");
+        let names = folder.names().unwrap();
+        let kept = names.iter().find(|name| name.starts_with("staging.damaged-")).unwrap();
+        assert_eq!(std::fs::read_to_string(dir.path().join(kept)).unwrap(), "kept");
+        std::os::unix::fs::symlink("/", dir.path().join("link")).unwrap();
+        let error = folder.open_or_rebuild("link").unwrap_err();
+        assert!(matches!(error, MirrorError::InTheWay { .. }), "{error}");
     }
 
     #[test]

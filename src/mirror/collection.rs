@@ -8,7 +8,7 @@ use super::beneath::Folder;
 use super::error::MirrorError;
 use super::newcomers::Newcomers;
 use super::{Mirror, format, inventory, layout, names};
-use crate::document::{CollectionName, Kept};
+use crate::document::{CollectionName, FolderIdentity, Kept};
 
 /// A collection of a mirror, its folder held open.
 #[derive(Clone, Debug)]
@@ -19,6 +19,7 @@ pub struct Collection {
     pub(super) encoded: Arc<str>,
     name: CollectionName,
     created: bool,
+    identity: FolderIdentity,
     /// Whether attachments are mirrored, or only their stubs.
     pub(super) attachments: bool,
     /// What is kept beside the winning revisions.
@@ -35,13 +36,13 @@ pub(super) struct Record {
     pub name: String,
     /// Whom it follows, without credentials; empty until that is known.
     #[serde(default)]
-    source: String,
+    pub source: String,
     /// Whether its attachments are mirrored; a mirror of old does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachments: Option<bool>,
     /// What is kept beside the winning revisions.
     #[serde(default)]
-    kept: Kept,
+    pub kept: Kept,
 }
 
 impl Mirror {
@@ -78,25 +79,39 @@ impl Mirror {
 impl Collection {
     pub(super) fn open(mirror: &Arc<Mirror>, name: &CollectionName) -> Result<Self, MirrorError> {
         let encoded: Arc<str> = mirror.encode(name.as_str()).as_str().into();
+        let record = Record::read(&mirror.collections, &encoded)?;
+        let keeping = mirror.wanted.kept_of(&mirror.options, record.as_ref());
+        if keeping.loses_revisions {
+            return Err(MirrorError::Discards {
+                path: mirror.path().to_owned(),
+                option: "a recorded feed, which holds winning revisions only,".to_owned(),
+                what: format!(
+                    "the losing revisions and the histories of `{}`",
+                    name.as_str().escape_debug()
+                ),
+            });
+        }
         let (folder, created) = mirror.root.open_or_create(&encoded)?;
         if created {
             mirror.root.sync()?;
         }
+        let identity = folder.identity()?;
         let mut collection = Self {
             mirror: Arc::clone(mirror),
             folder: Arc::new(folder),
             encoded,
             name: name.clone(),
             created,
-            attachments: mirror.attachments,
-            kept: mirror.kept,
+            identity,
+            attachments: keeping.attachments,
+            kept: keeping.kept,
             newcomers: None,
             inventory: Arc::default(),
         };
         if collection.is_empty()? {
             collection.newcomers = Some(Arc::new(Newcomers::new()));
         }
-        if collection.record()?.is_none() {
+        if record.is_none() {
             collection.write_record(String::new())?;
         }
         Ok(collection)
@@ -110,6 +125,11 @@ impl Collection {
     /// Whether its folder was created just now, so that it holds nothing.
     pub fn is_new(&self) -> bool {
         self.created
+    }
+
+    /// What tells its folder from every copy of it.
+    pub fn identity(&self) -> FolderIdentity {
+        self.identity
     }
 
     /// Whom this collection follows, as `follow` recorded it.
@@ -170,6 +190,19 @@ impl Record {
         let name = record_name(encoded);
         let Some(text) = records.read_file(&name)? else { return Ok(None) };
         Ok(serde_json::from_slice(&text).ok())
+    }
+
+    /// All records that can be understood, by their files' names.
+    pub fn all(records: &Folder) -> Result<Vec<Self>, MirrorError> {
+        let mut names = records.names()?;
+        names.sort_unstable();
+        let folders = names.iter().filter_map(|name| name.strip_suffix(".json"));
+        folders.filter_map(|encoded| Self::read(records, encoded).transpose()).collect()
+    }
+
+    /// Whether its attachments are mirrored.
+    pub fn holds_attachments(&self) -> bool {
+        self.attachments.unwrap_or(true)
     }
 }
 

@@ -64,6 +64,31 @@ pub enum MirrorError {
         /// What is wrong with it.
         reason: String,
     },
+    /// `options.json` cannot be read as what it should be.
+    #[error(
+        "{} is damaged: {reason}; restore it from a copy, or remove it and name every option that \
+         the mirror had",
+        path.display()
+    )]
+    BadOptions {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An option would discard what the mirror holds.
+    #[error(
+        "in {}, {option} would discard {what}: leave that as it was, or add `--discard`",
+        path.display()
+    )]
+    Discards {
+        /// The mirror.
+        path: PathBuf,
+        /// Which option, as it was given.
+        option: String,
+        /// What would be lost.
+        what: String,
+    },
     /// The directory holds files that are not a mirror's.
     #[error(
         "{} is neither empty nor a mirror (it holds `{example}`): choose an empty or a new directory",
@@ -75,6 +100,39 @@ pub enum MirrorError {
         /// One of the names in it.
         example: String,
     },
+    /// The directory holds a mirror's collections, and nothing that says so.
+    #[error(
+        "{} holds collections of documents, but no .plainfold/format.json: if it is a copy of a mirror, \
+         take it on with `--adopt`, which compares everything with the source",
+        path.display()
+    )]
+    NotAdopted {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is nothing that could be taken on as a mirror.
+    #[error(
+        "{} holds no collections of documents that could be adopted: leave `--adopt` out to begin a new \
+         mirror, or name the directory that holds the collections' folders",
+        path.display()
+    )]
+    NothingToAdopt {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory lies inside another mirror.
+    #[error(
+        "{} lies inside another mirror, {}, which would take it for something of its own: choose a \
+         directory outside it",
+        path.display(),
+        outer.display()
+    )]
+    InsideAnother {
+        /// The directory.
+        path: PathBuf,
+        /// The other mirror.
+        outer: PathBuf,
+    },
     /// There is no mirror where one was named.
     #[error("{} is not a mirror: it has no .plainfold/format.json", path.display())]
     NoMirror {
@@ -83,8 +141,8 @@ pub enum MirrorError {
     },
     /// There is nothing that could be restored or verified.
     #[error(
-        "{} is not a mirror (it has no .plainfold/format.json), nor what RxDB's backup plugin \
-         wrote (it has no backup_meta.json)",
+        "{} is not a mirror (it has no .plainfold/format.json), nor a copy of one (it holds no folders \
+         of documents), nor what RxDB's backup plugin wrote (it has no backup_meta.json)",
         path.display()
     )]
     NothingToRead {

@@ -1,10 +1,11 @@
 //! The `.plainfold` folder: created in an empty directory, recognised in a mirror, refused anywhere
 //! else.
 
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::bare::Bare;
 use super::beneath::{Folder, sync_file, write_all};
 use super::error::MirrorError;
 use super::layout::{FORMAT, OURS};
@@ -53,9 +54,46 @@ pub fn recognise(root: &Folder) -> Result<bool, MirrorError> {
     // A start that was interrupted may have left `.plainfold` alone, without its format.
     let foreign = |name: &String| name != OURS && name != FILE_SYSTEMS_OWN;
     match root.names()?.into_iter().find(foreign) {
+        Some(_) if is_copy(root)? => Err(MirrorError::NotAdopted { path: root.path().to_owned() }),
         Some(example) => Err(MirrorError::NotOurs { path: root.path().to_owned(), example }),
         None => Ok(false),
     }
+}
+
+/// Whether a directory without a format holds a mirror's collections.
+fn is_copy(root: &Folder) -> Result<bool, MirrorError> {
+    Ok(root.kind(super::read::META)?.is_none() && Bare::recognise(root)?.is_some())
+}
+
+/// Refuses a directory that lies inside another mirror, after links are resolved: the outer mirror
+/// would take it for a document, or remove it with its staging. The directory need not exist yet.
+pub fn refuse_inside_another(path: &Path) -> Result<(), MirrorError> {
+    let place = resolve(path).map_err(|error| MirrorError::io("find", path, error))?;
+    // What cannot be looked at is no reason to refuse.
+    let is_mirror = |above: &&Path| above.join(OURS).join(FORMAT).symlink_metadata().is_ok();
+    let outer = place.ancestors().skip(1).find(is_mirror);
+    match outer {
+        Some(outer) => {
+            Err(MirrorError::InsideAnother { path: path.to_owned(), outer: outer.to_owned() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Where a path leads once all links are resolved. What does not exist yet lies below what does.
+fn resolve(path: &Path) -> std::io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    let mut place = PathBuf::new();
+    for part in absolute.components() {
+        match part {
+            Component::ParentDir => drop(place.pop()),
+            part => place.push(part),
+        }
+        if let Ok(resolved) = place.canonicalize() {
+            place = resolved;
+        }
+    }
+    Ok(place)
 }
 
 /// Reads `format.json` in `ours`, or writes the first one. `names` is the codec asked for, if any.
@@ -72,10 +110,7 @@ pub fn read_or_create(
     if names.is_some_and(|names| names != format.names) {
         return Err(MirrorError::OtherNames {
             path: mirror.to_owned(),
-            found: match format.names {
-                Codec::Native => "native",
-                Codec::Portable => "portable",
-            },
+            found: format.names.word(),
         });
     }
     Ok(format)
@@ -158,6 +193,35 @@ mod tests {
         std::fs::write(dir.path().join(FORMAT), r#"{"format":2,"shape":"other"}"#).unwrap();
         let error = read_or_create(dir.path(), &ours, None).unwrap_err();
         assert!(matches!(error, MirrorError::NewerFormat { found: 2, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_directory_inside_another_mirror_is_refused_however_it_is_reached() {
+        let dir = tempfile::tempdir().unwrap();
+        let outer = dir.path().join("outer");
+        std::fs::create_dir_all(outer.join(OURS).join("staging")).unwrap();
+        std::fs::create_dir_all(outer.join("books")).unwrap();
+        std::fs::write(outer.join(OURS).join(FORMAT), "{}").unwrap();
+        std::os::unix::fs::symlink(outer.join("books"), dir.path().join("link")).unwrap();
+        let inside = [
+            "outer/books",
+            "outer/books/new/deep",
+            "outer/.plainfold",
+            "link",
+            "link/new",
+            "outer/.plainfold/staging/0",
+            "outer/new",
+            "other/../outer/books",
+        ];
+        for path in inside {
+            let error = refuse_inside_another(&dir.path().join(path)).unwrap_err();
+            assert!(matches!(error, MirrorError::InsideAnother { .. }), "{path}: {error}");
+            assert!(error.to_string().contains("outer"), "{path}: {error}");
+        }
+        for path in ["outer", "other", "other/new", "."] {
+            refuse_inside_another(&dir.path().join(path)).unwrap();
+        }
+        assert!(!dir.path().join("other").exists(), "a look creates nothing");
     }
 
     #[test]

@@ -94,7 +94,8 @@ impl Collection {
         let mirror = &*self.mirror;
         let mut known = mirror.interrupted.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(left) = known.get_mut(&*self.encoded) else { return Ok(()) };
-        trash::rescue(&mirror.ours, &mirror.staging, mirror.format.names, &left.removed)?;
+        let (ours, staging, clock) = (&mirror.ours, &mirror.staging, &mirror.clock);
+        trash::rescue(ours, staging, clock, mirror.format.names, &left.removed)?;
         for path in left.removed.drain(..) {
             mirror.staging.remove(&path)?;
         }

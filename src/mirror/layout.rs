@@ -41,6 +41,10 @@ pub const ATTACHMENTS: &str = "attachments";
 pub const HISTORY: &str = "history.json";
 /// The folder of a document's branches that lost a conflict, each in a folder named by its revision.
 pub const CONFLICTS: &str = "conflicts";
+/// How much time has passed, in `.plainfold`.
+pub const CLOCK: &str = "clock.json";
+/// By which options the mirror is kept, in `.plainfold`.
+pub const OPTIONS: &str = "options.json";
 /// Who may do what with a collection. No document's folder has this name.
 pub const SECURITY: &str = "_security.json";
 

@@ -6,11 +6,14 @@
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
+use super::beneath::aside;
 use super::error::MirrorError;
 
 /// Who holds a mirror.
@@ -99,13 +102,19 @@ impl Lock {
     }
 }
 
-/// Who holds the lock file at `path` right now; `None` where nobody does.
+/// Who holds the lock file at `path` right now; `None` where nobody does. What is not a file holds
+/// nothing.
 pub fn holder(path: &Path) -> Result<Option<Holder>, MirrorError> {
-    let mut file = match File::open(path) {
+    let failed = |error| MirrorError::io("open", path, error);
+    let mut file = match File::options().read(true).custom_flags(flags()).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(MirrorError::io("open", path, error)),
+        Err(_) if !is_file(path).map_err(failed)? => return Ok(None),
+        Err(error) => return Err(failed(error)),
     };
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Ok(None);
+    }
     match file.try_lock_shared() {
         Ok(()) => Ok(None),
         Err(TryLockError::WouldBlock) => Ok(Some(read(&mut file))),
@@ -113,14 +122,39 @@ pub fn holder(path: &Path) -> Result<Option<Holder>, MirrorError> {
     }
 }
 
+/// Opens the lock file. What stands in its place and is not a file cannot hold a lock: it is moved
+/// aside.
 fn open(path: &Path) -> Result<File, MirrorError> {
+    let failed = |error| MirrorError::io("open", path, error);
+    if !is_file(path).map_err(failed)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let aside = path.with_file_name(aside(&name));
+        std::fs::rename(path, &aside)
+            .map_err(|error| MirrorError::io("move aside", path, error))?;
+        tracing::warn!("the lock was not a file; it was set aside as {}", aside.display());
+    }
     File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
+        .custom_flags(flags())
         .open(path)
-        .map_err(|error| MirrorError::io("open", path, error))
+        .map_err(failed)
+}
+
+/// No link is followed, and nothing is waited for that has no other end.
+fn flags() -> i32 {
+    (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32
+}
+
+/// Whether a file stands there, or nothing.
+fn is_file(path: &Path) -> std::io::Result<bool> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(metadata.is_file()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// What stands in the lock file; an unknown holder where it is being written just now.
@@ -145,6 +179,33 @@ mod tests {
         assert_eq!(holder(&path).unwrap(), Some(me));
         drop(held);
         assert_eq!(holder(&path).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_not_a_file_is_set_aside_and_never_followed_or_waited_for() {
+        for what in ["folder", "link", "pipe"] {
+            let dir = tempfile::tempdir().unwrap();
+            let (path, victim) = (dir.path().join("lock"), dir.path().join("victim"));
+            std::fs::write(&victim, "precious").unwrap();
+            match what {
+                "folder" => std::fs::create_dir(&path).unwrap(),
+                "link" => std::os::unix::fs::symlink(&victim, &path).unwrap(),
+                _ => {
+                    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+                    assert!(made.success());
+                }
+            }
+            assert_eq!(holder(&path).unwrap(), None, "{what}");
+            let me = Holder::this_process("mirror");
+            let held = Lock::take(&path, dir.path(), &me).unwrap();
+            assert_eq!(holder(&path).unwrap(), Some(me), "{what}");
+            assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+            let names = std::fs::read_dir(dir.path()).unwrap().filter_map(Result::ok);
+            let damaged =
+                |name: std::ffi::OsString| name.to_string_lossy().starts_with("lock.damaged-");
+            assert_eq!(names.filter(|entry| damaged(entry.file_name())).count(), 1, "{what}");
+            drop(held);
+        }
     }
 
     #[test]

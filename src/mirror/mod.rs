@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+mod adopt;
+mod bare;
 mod beneath;
 mod collection;
 mod error;
@@ -25,6 +27,7 @@ pub mod layout;
 mod lock;
 pub mod names;
 mod newcomers;
+mod options;
 pub mod outside;
 mod plan;
 mod pretty;
@@ -48,12 +51,15 @@ pub use lanes::Lane;
 #[cfg(test)]
 pub(crate) use lanes::staged;
 pub use lock::Holder;
+pub use options::{Deleted, Remembered, Wanted};
 pub use plan::{Authority, Held, Plan, Write};
 pub use publish::Published;
 pub use stage::{Blob, BlobWriter, BranchFiles, Material, Staged};
 pub use sync::Sync;
 
-use crate::document::{CollectionName, Kept};
+use crate::clock::Clock;
+use crate::document::{CollectionName, Kept, MaxDelete};
+use adopt::Adopted;
 use beneath::Folder;
 use interrupted::Interrupted;
 use lanes::Lanes;
@@ -101,6 +107,21 @@ impl Default for MirrorOptions {
     }
 }
 
+impl MirrorOptions {
+    fn remembered(&self) -> Remembered {
+        Remembered {
+            revisions: self.kept.revisions,
+            deleted: if self.kept.deleted { Deleted::Keep } else { Deleted::Remove },
+            attachments: self.attachments,
+            json: self.json,
+            max_delete: MaxDelete::default(),
+            trash: self.trash_days,
+            reserve: self.reserve,
+            collections: Default::default(),
+        }
+    }
+}
+
 /// A mirror, locked by this process for as long as this value lives.
 #[derive(Debug)]
 pub struct Mirror {
@@ -111,13 +132,13 @@ pub struct Mirror {
     collections: Folder,
     inventories: Folder,
     format: Format,
-    json: JsonStyle,
-    attachments: bool,
-    kept: Kept,
-    trash_days: u32,
-    reserve: u64,
-    /// The day of the last sweep of the trash.
-    trash_swept: std::sync::Mutex<Option<jiff::civil::Date>>,
+    /// By which options it is kept.
+    options: Remembered,
+    /// What this run named of them.
+    wanted: Wanted,
+    clock: Arc<Clock>,
+    /// When the trash was swept last, by that clock.
+    trash_swept: std::sync::Mutex<Option<i64>>,
     /// The next temporary name.
     next_name: AtomicU64,
     lanes: Lanes,
@@ -137,37 +158,71 @@ impl Mirror {
         options: &MirrorOptions,
         holder: &Holder,
     ) -> Result<Self, MirrorError> {
-        std::fs::create_dir_all(path).map_err(|error| MirrorError::io("create", path, error))?;
-        let root = Folder::open_path(path)?;
-        format::recognise(&root)?;
-        Self::open_ours(root, options, holder)
+        let root = enter(path, false)?;
+        let remembered = options.remembered();
+        let wanted = Wanted::exactly(&remembered);
+        let mirror =
+            Self::open_ours(root, options.names, None, wanted, holder, |_, _| Ok(remembered))?;
+        mirror.sweep_trash()?;
+        Ok(mirror)
+    }
+
+    /// The same of a mirror that is kept by the options that it remembers, but for those that
+    /// `wanted` names. [`Mirror::remember`] has still to make them last.
+    pub fn open_wanted(
+        path: &Path,
+        names: Option<Codec>,
+        wanted: &Wanted,
+        holder: &Holder,
+    ) -> Result<Self, MirrorError> {
+        let root = enter(path, wanted.adopt)?;
+        let adopted = match wanted.adopt {
+            true => Adopted::look(&root, names)?,
+            false => None,
+        };
+        let names = adopted.as_ref().map(Adopted::codec).or(names);
+        let resolve =
+            |ours: &Folder, records: &Folder| options::resolve(path, ours, records, wanted);
+        let mirror = Self::open_ours(root, names, adopted, wanted.clone(), holder, resolve)?;
+        mirror.sweep_trash()?;
+        Ok(mirror)
     }
 
     /// Opens a mirror that exists, for a command that only reads its state.
     pub fn open_existing(path: &Path, holder: &Holder) -> Result<Self, MirrorError> {
         Ours::find(path)?;
-        Self::open_ours(Folder::open_path(path)?, &MirrorOptions::default(), holder)
+        let root = Folder::open_path(path)?;
+        Self::open_ours(root, None, None, Wanted::default(), holder, options::recall)
     }
 
     fn open_ours(
         root: Folder,
-        options: &MirrorOptions,
+        names: Option<Codec>,
+        adopted: Option<Adopted>,
+        wanted: Wanted,
         holder: &Holder,
+        options: impl FnOnce(&Folder, &Folder) -> Result<Remembered, MirrorError>,
     ) -> Result<Self, MirrorError> {
         let (ours, _) = root.open_or_create(layout::OURS)?;
         // A format that we do not know is refused before anything of it is touched.
         format::read(root.path(), &ours)?;
         let lock = Lock::take(&ours.path().join(layout::LOCK), root.path(), holder)?;
-        let format = format::read_or_create(root.path(), &ours, options.names)?;
-        let (staging, _) = ours.open_or_create(layout::STAGING)?;
-        let (collections, _) = ours.open_or_create(layout::COLLECTIONS)?;
-        let (inventories, _) = ours.open_or_create(layout::INVENTORY)?;
+        let (collections, _) = ours.open_or_rebuild(layout::COLLECTIONS)?;
+        if let Some(adopted) = adopted {
+            // Before there is a format: what was begun and not finished is adopted once more.
+            adopted.record(&root, &ours, &collections)?;
+        }
+        let format = format::read_or_create(root.path(), &ours, names)?;
+        let (staging, _) = ours.open_or_rebuild(layout::STAGING)?;
+        let (inventories, _) = ours.open_or_rebuild(layout::INVENTORY)?;
+        let options = options(&ours, &collections)?;
         let (interrupted, next_name) = interrupted::sweep(&staging, None)?;
         lanes::lay(&staging)?;
         if format.names == Codec::Native && scan::folds_case(&staging)? {
             return Err(MirrorError::FoldsCase { path: root.path().to_owned() });
         }
         root.sync()?;
+        let clock = Arc::new(Clock::open(&ours.path().join(layout::CLOCK)));
         let in_memory = root.is_in_memory();
         let mirror = Self {
             root,
@@ -177,11 +232,9 @@ impl Mirror {
             collections,
             inventories,
             format,
-            json: options.json,
-            attachments: options.attachments,
-            kept: options.kept,
-            trash_days: options.trash_days,
-            reserve: options.reserve,
+            options,
+            wanted,
+            clock,
             trash_swept: std::sync::Mutex::default(),
             next_name: AtomicU64::new(next_name),
             lanes: Lanes::default(),
@@ -189,7 +242,6 @@ impl Mirror {
             keeps_attributes: AtomicBool::new(true),
             lock: std::sync::Mutex::new(lock),
         };
-        mirror.sweep_trash()?;
         Ok(mirror)
     }
 
@@ -206,6 +258,11 @@ impl Mirror {
     /// Where a running mirror answers questions, unless told otherwise.
     pub fn socket_path(&self) -> PathBuf {
         self.ours.path().join(layout::SOCKET)
+    }
+
+    /// The clock by which what is kept for a time grows old.
+    pub(crate) fn clock(&self) -> &Arc<Clock> {
+        &self.clock
     }
 
     /// What `format.json` says.
@@ -248,6 +305,18 @@ impl Mirror {
         let number = self.next_name.fetch_add(1, Ordering::Relaxed);
         lane.path(&Temporary { number, purpose, collection }.name())
     }
+}
+
+/// Opens the directory of a mirror that exists, or is to be created there.
+fn enter(path: &Path, adopt: bool) -> Result<Folder, MirrorError> {
+    format::refuse_inside_another(path)?;
+    if adopt {
+        return Folder::open_path(path);
+    }
+    std::fs::create_dir_all(path).map_err(|error| MirrorError::io("create", path, error))?;
+    let root = Folder::open_path(path)?;
+    format::recognise(&root)?;
+    Ok(root)
 }
 
 /// The `.plainfold` folder of a mirror, seen from outside: no lock is taken.

@@ -75,6 +75,14 @@ pub enum Decoded {
 }
 
 impl Codec {
+    /// What it is called on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Portable => "portable",
+        }
+    }
+
     /// The name of a text.
     pub fn encode(self, text: &str) -> Name {
         if self.is_its_own_name(text) { Name(text.into()) } else { Name(self.spell(text).into()) }

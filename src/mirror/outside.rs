@@ -8,6 +8,7 @@ use std::fs::File;
 
 use rustix::io::Errno;
 
+use super::bare::Holdings;
 use super::beneath::Stamp;
 use super::collection::{Record, record_name};
 use super::error::MirrorError;
@@ -114,6 +115,9 @@ impl Tree {
 
     /// Whether a collection's attachments are mirrored, as the last run had it.
     pub fn holds_attachments(&self, collection: &TreeCollection) -> Result<bool, MirrorError> {
+        if self.is_bare() {
+            return Ok(Holdings::of(&collection.folder)?.attachments);
+        }
         let Some(records) = &self.records else { return Ok(true) };
         let record = Record::read(records, &collection.encoded)?;
         Ok(record.and_then(|record| record.attachments).unwrap_or(true))

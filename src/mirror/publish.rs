@@ -143,7 +143,7 @@ impl Mirror {
         &self,
         published: impl IntoIterator<Item = &'a Published> + Clone,
     ) -> Result<(), MirrorError> {
-        if self.trash_days > 0 {
+        if self.options.trash > 0 {
             self.discard(published.clone())?;
         }
         for name in published.into_iter().filter_map(|published| published.replaced.as_deref()) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::FileType;
 
+use super::bare::Bare;
 use super::beneath::Folder;
 use super::collection::Record;
 use super::error::MirrorError;
@@ -29,6 +30,7 @@ pub use text::StoredText;
 
 use document::attachments;
 use rxdb::Backup;
+pub(super) use rxdb::META;
 use text::{Unchecked, read};
 
 /// A mirror, or what RxDB's backup plugin wrote, for reading.
@@ -42,6 +44,8 @@ pub struct Tree {
     codec: Codec,
     /// What tells a folder of RxDB's plugin from a mirror.
     backup: Option<Backup>,
+    /// The folders that are collections, of a tree without `.plainfold`.
+    bare: Option<Vec<String>>,
 }
 
 /// A collection of a [`Tree`].
@@ -67,22 +71,47 @@ pub enum Entry {
 }
 
 impl Tree {
-    /// Opens the mirror in `path`, or what RxDB's backup plugin wrote there.
+    /// Opens the mirror in `path`, a copy of one without its `.plainfold`, or what RxDB's backup plugin
+    /// wrote there.
     pub fn open(path: &Path) -> Result<Self, MirrorError> {
         let missing = || MirrorError::NothingToRead { path: path.to_owned() };
         if !path.is_dir() {
             return Err(missing());
         }
         let root = Folder::open_path(path)?;
-        let Some(ours) = root.open(OURS)? else {
-            let backup = Some(Backup::recognise(path, &root)?.ok_or_else(missing)?);
-            let codec = Codec::default();
-            return Ok(Self { root, ours: None, records: None, lineage: None, codec, backup });
+        let ours = root.open(OURS)?;
+        let format = match &ours {
+            Some(ours) => format::read(path, ours)?,
+            None => None,
         };
-        let format = format::read(path, &ours)?.ok_or_else(missing)?;
+        let (Some(ours), Some(format)) = (ours, format) else {
+            return Self::open_foreign(path, root);
+        };
         let records = ours.open(COLLECTIONS)?;
         let (lineage, codec) = (Some(format.lineage), format.names);
-        Ok(Self { root, ours: Some(ours), records, lineage, codec, backup: None })
+        let (backup, bare) = (None, None);
+        Ok(Self { root, ours: Some(ours), records, lineage, codec, backup, bare })
+    }
+
+    /// Opens what has no `.plainfold` of its own: what RxDB's plugin wrote, or a mirror's tree.
+    fn open_foreign(path: &Path, root: Folder) -> Result<Self, MirrorError> {
+        let (ours, records, lineage) = (None, None, None);
+        if let Some(backup) = Backup::recognise(path, &root)? {
+            let (codec, backup, bare) = (Codec::default(), Some(backup), None);
+            return Ok(Self { root, ours, records, lineage, codec, backup, bare });
+        }
+        match Bare::recognise(&root)? {
+            Some(Bare { codec, collections }) => {
+                let (backup, bare) = (None, Some(collections));
+                Ok(Self { root, ours, records, lineage, codec, backup, bare })
+            }
+            None => Err(MirrorError::NothingToRead { path: path.to_owned() }),
+        }
+    }
+
+    /// Whether this is a mirror's tree without its `.plainfold`.
+    pub fn is_bare(&self) -> bool {
+        self.bare.is_some()
     }
 
     /// What tells this mirror from every other; a copy has the same. `None` for what RxDB's plugin
@@ -122,7 +151,16 @@ impl Tree {
                 }
                 Err(error) => return Err(error),
             };
+            if self.bare.as_ref().is_some_and(|bare| !bare.contains(&encoded)) {
+                problems.push(Problem::extra(encoded, "a folder without documents"));
+                continue;
+            }
             match self.name_of(&encoded)? {
+                None if self.codec.decode(&encoded) == Decoded::Hashed => {
+                    let what = "a collection whose name is too long to be read from its folder: \
+                                .plainfold/collections has it";
+                    problems.push(Problem::extra(encoded, what));
+                }
                 Some(name) => {
                     let (codec, backup, inventories) = (self.codec, None, inventories.clone());
                     collections.push(TreeCollection {

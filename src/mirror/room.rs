@@ -15,14 +15,14 @@ const PROBE: usize = 1024 * 1024;
 impl Mirror {
     /// Whether the reserve stays free when so many bytes more are written.
     pub fn check_room(&self, bytes: u64) -> Result<(), MirrorError> {
-        if self.reserve == 0 {
+        if self.options.reserve == 0 {
             return Ok(());
         }
         let free = self.root.free_bytes()?.saturating_sub(bytes);
-        match free < self.reserve {
+        match free < self.options.reserve {
             true => {
                 let path = self.path().to_owned();
-                Err(MirrorError::Reserve { path, free, reserve: self.reserve })
+                Err(MirrorError::Reserve { path, free, reserve: self.options.reserve })
             }
             false => Ok(()),
         }

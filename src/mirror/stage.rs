@@ -332,7 +332,7 @@ impl Staged {
 impl Mirror {
     /// JSON text as it is written.
     pub(super) fn laid_out<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
-        match self.json {
+        match self.options.json {
             JsonStyle::AsSent => text.into(),
             JsonStyle::Pretty => pretty(text).into(),
         }

@@ -4,9 +4,10 @@
 //! start brings it there instead of removing it. It must not know why a document is deleted.
 
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use jiff::civil::Date;
-use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use jiff::{Timestamp, tz::TimeZone};
 use rustix::io::Errno;
 
 use super::beneath::Folder;
@@ -16,6 +17,7 @@ use super::names::Codec;
 use super::publish::Published;
 use super::temporary::{Purpose, Temporary};
 use super::{Lane, Mirror};
+use crate::clock::Clock;
 use crate::document::Head;
 
 /// The collection of what belongs in the trash.
@@ -28,6 +30,7 @@ fn discarded_from(path: &str) -> Option<&str> {
 pub(super) fn rescue(
     ours: &Folder,
     staging: &Folder,
+    clock: &Clock,
     codec: Codec,
     names: &[String],
 ) -> Result<(), MirrorError> {
@@ -41,7 +44,7 @@ pub(super) fn rescue(
             Some(id) => codec.encode(id).as_str().to_owned(),
             None => "without an id".to_owned(),
         };
-        let place = place(ours, collection)?;
+        let place = place(ours, clock, collection)?;
         put(staging, name, &place, &document)?;
         place.sync()?;
     }
@@ -51,7 +54,7 @@ pub(super) fn rescue(
 impl Mirror {
     /// A name in staging for something that a deletion takes out of the tree.
     pub(super) fn deletion_name(&self, collection: &str, lane: Lane) -> String {
-        let purpose = match self.trash_days {
+        let purpose = match self.options.trash {
             0 => Purpose::Removed,
             _ => Purpose::Discarded,
         };
@@ -70,7 +73,7 @@ impl Mirror {
             let folder = match &open {
                 Some((name, folder)) if name == collection => folder,
                 _ => {
-                    let folder = place(&self.ours, collection)?;
+                    let folder = place(&self.ours, &self.clock, collection)?;
                     &open.insert((collection.to_owned(), folder)).1
                 }
             };
@@ -82,26 +85,29 @@ impl Mirror {
         }
     }
 
-    /// Removes from the trash what has lain there for its time, at most once a day.
+    /// Removes from the trash what has lain there for its time, at most once an hour. Only time that
+    /// was seen to pass counts, and never what a folder is named.
     pub fn sweep_trash(&self) -> Result<(), MirrorError> {
-        if self.trash_days == 0 {
+        const HOUR: i64 = 60 * 60 * 1_000;
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        if self.options.trash == 0 {
             return Ok(());
         }
-        let today = today();
+        let now = self.clock.stamp();
         let mut swept = self.trash_swept.lock().unwrap_or_else(PoisonError::into_inner);
-        if *swept == Some(today) {
+        if swept.is_some_and(|swept| now - swept < HOUR) {
             return Ok(());
         }
         if let Some(trash) = self.ours.open(TRASH)? {
-            // A span that leads out of the calendar keeps everything.
-            let oldest = today.checked_sub(i64::from(self.trash_days).days()).unwrap_or(Date::MIN);
-            for name in trash.names()? {
-                if name.parse::<Date>().is_ok_and(|date| date < oldest) {
-                    trash.remove(&name)?;
-                }
+            let mut days = trash.names()?;
+            days.retain(|name| name.parse::<Date>().is_ok());
+            let most = DAY.saturating_mul(self.options.trash);
+            for (name, _) in days.iter().zip(self.clock.ages(&days)).filter(|(_, age)| *age > most)
+            {
+                trash.remove(name)?;
             }
         }
-        *swept = Some(today);
+        *swept = Some(now);
         Ok(())
     }
 }
@@ -111,11 +117,13 @@ fn today() -> Date {
 }
 
 /// The folder of today's trash of a collection.
-fn place(ours: &Folder, collection: &str) -> Result<Folder, MirrorError> {
+fn place(ours: &Folder, clock: &Clock, collection: &str) -> Result<Folder, MirrorError> {
     let mut folder = None;
-    for name in [TRASH, &today().to_string(), collection] {
+    let today = today().to_string();
+    clock.mark(&today);
+    for name in [TRASH, &today, collection] {
         let above = folder.as_ref().unwrap_or(ours);
-        let (below, created) = above.open_or_create(name)?;
+        let (below, created) = above.open_or_rebuild(name)?;
         if created {
             above.sync()?;
         }

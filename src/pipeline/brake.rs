@@ -4,29 +4,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::document::DeletionLimit;
 use crate::mirror::MirrorError;
 
 /// While following, deletions are counted anew after so long.
 const WINDOW: Duration = Duration::from_secs(60 * 60);
-
-/// How much may be deleted at a time: more than both is held back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeletionLimit {
-    /// This share of a collection's documents, in percent.
-    pub percent: u8,
-    /// So many documents.
-    pub documents: u64,
-}
-
-impl DeletionLimit {
-    /// What a mirror is held to unless told otherwise.
-    pub const DEFAULT: Self = Self { percent: 30, documents: 50 };
-
-    fn is_exceeded(&self, deletions: u64, documents: u64) -> bool {
-        let share = u128::from(deletions) * 100 > u128::from(self.percent) * u128::from(documents);
-        deletions > self.documents && share
-    }
-}
 
 /// The brake of one collection.
 #[derive(Debug)]
@@ -94,7 +76,7 @@ impl Brake {
                 None => documents()? + state.settled.saturating_sub(state.added),
             };
             state.documents = Some(counted);
-            state.engaged = limit.is_exceeded(deletions, counted);
+            state.engaged = is_exceeded(limit, deletions, counted);
         }
         if !state.engaged {
             state.deletions = deletions;
@@ -157,6 +139,11 @@ impl Brake {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_exceeded(limit: DeletionLimit, deletions: u64, documents: u64) -> bool {
+    let share = u128::from(deletions) * 100 > u128::from(limit.percent) * u128::from(documents);
+    deletions > limit.documents && share
 }
 
 impl State {

@@ -25,6 +25,7 @@ use crate::source::{Holds, Mode, Since, Source, SourceError};
 mod batch;
 mod brake;
 mod branches;
+mod copied;
 mod failures;
 mod fetch;
 mod gather;
@@ -36,7 +37,7 @@ mod room;
 mod settle;
 mod tally;
 
-pub use brake::DeletionLimit;
+pub use crate::document::DeletionLimit;
 pub use repair::{Asking, Fate, Repaired, Wrong};
 pub use report::{Phase, Report, Reporter, shown};
 pub(crate) use room::Pauses;
@@ -274,6 +275,7 @@ impl Pipeline {
     /// Where the feed has to be opened, by what the state and the tree say.
     fn since(&self, again: bool) -> Result<Since, PipelineError> {
         let checkpoint = self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
+        let checkpoint = self.settle_copy(checkpoint)?;
         if let Some(reason) = checkpoint.scanning {
             return Ok(Since::Scan(reason));
         }

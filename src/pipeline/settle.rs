@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 
 use super::prepare::{Meta, Prepared};
 use super::report::{Phase, shown};
-use super::{Pipeline, PipelineError, Signal, Work};
+use super::{Pipeline, PipelineError, Signal, Work, copied};
 use crate::checkpoint::{Checkpoint, Commit, Failure, Record};
 use crate::document::{DocumentId, Position, Revision};
 use crate::event::WriteEvent;
@@ -107,6 +107,10 @@ impl Pipeline {
             self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
         if checkpoint.position.is_none() && checkpoint.scanning.is_none() {
             checkpoint.scanning = Some("it was repaired while it had no checkpoint".to_owned());
+        }
+        if self.is_another_folder(&checkpoint) {
+            // What is repaired here must not make this folder pass for the one that was left.
+            checkpoint.scanning.get_or_insert_with(|| copied::REASON.to_owned());
         }
         let (pipeline, stays) = (Arc::new(self.clone()), Some(checkpoint.clone()));
         let (moved, in_doubt, doubted_since, scanned) = (HashMap::new(), false, None, false);
@@ -240,10 +244,14 @@ impl Settler {
             }
             Some(_) => None,
         };
-        if self.checkpoint.open_since == open_since && self.checkpoint.inventory == inventory {
+        // A state of old does not say which folder it was written for: this one.
+        let here = self.checkpoint.position.as_ref().map(|_| self.pipeline.collection.identity());
+        let folder = self.checkpoint.folder.or(here);
+        let now = Checkpoint { open_since, inventory, folder, ..self.checkpoint.clone() };
+        if self.checkpoint == now {
             return Ok(());
         }
-        let checkpoint = Checkpoint { open_since, inventory, ..self.checkpoint.clone() };
+        let checkpoint = now;
         self.commit(Commit::new(checkpoint), Vec::new())
     }
 
@@ -406,6 +414,7 @@ impl Settler {
             inventory: self.checkpoint.inventory.clone(),
             tally: self.checkpoint.tally,
             miscounted: self.checkpoint.miscounted,
+            folder: Some(self.pipeline.collection.identity()),
             ..Checkpoint::default()
         }
     }

@@ -94,11 +94,17 @@ pub struct Report {
     /// What is not as it should be, by path. Of files without a checksum only the first ones of each
     /// collection are here; `unchecked` counts all of them.
     pub problems: Vec<Problem>,
+    /// What cannot be known of this mirror, in words, if anything cannot.
+    pub unknown: Option<String>,
     /// How many files and folders an interrupted run has left in staging. The next run removes them.
     pub leftovers: u64,
     /// How long it took.
     pub seconds: f64,
 }
+
+/// What a tree without its `.plainfold` does not say.
+const UNKNOWN: &str = "not known, as there is no .plainfold: whether documents are missing, whether files \
+     without a checksum were altered, whether all attachments were mirrored, and which source it follows";
 
 /// What a collection holds.
 #[derive(Clone, Debug, Serialize)]
@@ -141,6 +147,7 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
         mirror: directory.display().to_string(),
         collections,
         problems: found.problems,
+        unknown: tree.is_bare().then(|| UNKNOWN.to_owned()),
         leftovers: found.leftovers,
         seconds: started.elapsed().as_secs_f64(),
     };

@@ -183,7 +183,9 @@ fn a_file_system_that_can_neither_swap_nor_link_is_written_step_by_step() {
     let base = ["mirror", &source, mirror.to_str().unwrap()];
     let mut said = String::new();
     for (turn, more) in
-        [&[][..], &["--trash", "30"], &[], &["--trash", "30"]].into_iter().enumerate()
+        [&[][..], &["--trash", "30"], &["--trash", "0"], &["--trash", "30", "--discard"]]
+            .into_iter()
+            .enumerate()
     {
         shelf.turn([1, 20][turn % 2]);
         let ended = crashing::run_without(&cannot, base.iter().chain(more));

@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 
 /// Each module, and the modules that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 14] = [
+const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("trial", &[]),
+    ("clock", &[]),
     ("document", &[]),
     ("client", &["document"]),
     ("event", &["document"]),
     ("source", &["document", "client"]),
-    ("mirror", &["trial", "document"]),
-    ("checkpoint", &["trial", "document"]),
+    ("mirror", &["trial", "clock", "document"]),
+    ("checkpoint", &["trial", "clock", "document"]),
     ("pipeline", &["trial", "document", "event", "source", "mirror", "checkpoint"]),
     ("verify", &["document", "source", "mirror"]),
     ("restore", &["document", "client", "mirror"]),

@@ -8,8 +8,11 @@
 
 mod env;
 
+mod adopted;
 mod brake;
+mod copied;
 mod crash;
+mod damaged;
 mod docs;
 mod empty;
 mod environment;
@@ -23,6 +26,7 @@ mod hostile;
 mod inventory;
 mod layers;
 mod live;
+mod options;
 mod pouchdb;
 mod powerloss;
 mod recorded;

@@ -377,7 +377,7 @@ fn a_mirror_without_attachments_is_repaired_without() {
     run(&mirror, &[]).assert_code(0);
     assert!(!mirror.join("shelf/book%3A03/attachments").exists());
     // What the checkpoint says of attachments has stayed too: they all come when they are wanted.
-    plainfold::mirror(&shelf.url(), &mirror).assert_code(0);
+    plainfold::run(["mirror", &shelf.url(), &directory, "--attachments", "true"]).assert_code(0);
     oracle::assert_equals_server(&format!("{}/shelf", shelf.server.url()), &mirror, "shelf");
 }
 

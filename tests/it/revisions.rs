@@ -135,7 +135,8 @@ fn what_was_not_kept_from_the_first_day_is_fetched_when_it_is_asked_for() {
     assert!(shelf.join("gone/deleted.json").exists());
     // And no longer kept, a tombstone goes when everything is compared.
     write(&server, "shelf", &[revision("gone", &["d3", "c2", "a1"], json!({"_deleted": true}))]);
-    mirror(&url, &place.mirror(), &[]).assert_code(0);
+    let thin = ["--revisions=false", "--deleted=remove", "--discard"];
+    mirror(&url, &place.mirror(), &thin).assert_code(0);
     assert!(!shelf.join("gone").exists());
 }
 

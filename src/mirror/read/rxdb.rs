@@ -25,7 +25,7 @@ mod walk;
 pub(in crate::mirror) use walk::Walk;
 
 /// The plugin's own file, by which its directory is known.
-pub(super) const META: &str = "backup_meta.json";
+pub(in crate::mirror) const META: &str = "backup_meta.json";
 
 /// A directory that the plugin wrote.
 #[derive(Clone, Debug)]

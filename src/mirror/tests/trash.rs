@@ -1,6 +1,5 @@
 //! Deleted documents that are kept for a time.
 
-use jiff::ToSpan;
 use jiff::civil::Date;
 
 use super::*;
@@ -78,24 +77,42 @@ fn each_collection_has_a_trash_of_its_own() {
     assert_eq!(trash(&bench.0), [format!("{today}/books/a-1"), format!("{today}/maps/a-1")]);
 }
 
+/// Days of the trash, with how long ago something was last put there by the mirror's own clock.
+fn marked(bench: &Bench, days: &[(&str, i64)]) {
+    let path = bench.path("../.plainfold/clock.json");
+    let mut clock: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let hour = 60 * 60 * 1_000;
+    let passed = 1_000 * hour;
+    clock["seen"] = passed.into();
+    for (day, hours) in days {
+        clock["marks"][*day] = (passed - hours * hour).into();
+    }
+    fs::write(&path, clock.to_string()).unwrap();
+}
+
 #[test]
 fn the_trash_is_emptied_of_what_has_lain_there_for_its_time() {
     let bench = Bench::with(&thrifty());
-    let mirror = Arc::clone(&bench.collection.mirror);
-    let today = today();
-    let day = |days: i64| today.checked_sub(days.days()).unwrap().to_string();
+    bench.collection.mirror.clock().save();
     let top = bench.path("../.plainfold/trash");
     let put = |name: &str| fs::create_dir_all(top.join(name).join("books/a-1")).unwrap();
-    let (old, edge) = (day(4), day(3));
-    for name in [&old, &edge, "notes"] {
+    // What the folders are named decides nothing.
+    let (old, edge, unknown) = ("2099-01-01", "1970-01-01", "2001-01-01");
+    for name in [old, edge, unknown, "notes"] {
         put(name);
     }
-    // It was swept today already.
-    mirror.sweep_trash().unwrap();
-    assert_eq!(trash(&bench).len(), 3);
-    drop(mirror);
+    marked(&bench, &[(old, 73), (edge, 71)]);
+    // It was swept within the hour.
+    bench.collection.mirror.sweep_trash().unwrap();
+    assert_eq!(trash(&bench).len(), 4);
     let bench = bench.reopened(&thrifty());
-    assert_eq!(trash(&bench), [format!("{edge}/books/a-1"), "notes/books/a-1".to_owned()]);
+    let left = [edge, unknown, "notes"].map(|name| format!("{name}/books/a-1"));
+    assert_eq!(trash(&bench), left);
+    // What was not known lies there as of then.
+    bench.collection.mirror.clock().save();
+    marked(&bench, &[(unknown, 73)]);
+    let bench = bench.reopened(&thrifty());
+    assert_eq!(trash(&bench), [left[0].clone(), left[2].clone()]);
 }
 
 #[test]

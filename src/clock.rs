@@ -1,0 +1,324 @@
+//! Time that Plainfold itself has seen pass, whatever the wall clock says.
+//!
+//! What is kept for a time is removed by this clock alone: a wall clock that jumps makes nothing
+//! older. Within one boot of the machine the kernel's own count of seconds decides; over a restart at
+//! most a day is believed. It must not know what is kept, nor for how long.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+/// Over a restart of the machine no more than this is believed to have passed.
+const MOST_OVER_A_RESTART: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What has passed is written down when it is this much more than what was written before.
+const WRITTEN_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// A mark that has moved less than this is not written down for its own sake.
+const MARKED_EVERY: Duration = Duration::from_secs(60);
+
+/// What the machine's clocks say at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Which boot of the machine this is; empty where the kernel does not say.
+    pub boot: String,
+    /// Milliseconds since that boot, with the time that the machine has slept.
+    pub boottime: i64,
+    /// The wall clock, in milliseconds since 1970.
+    pub wall: i64,
+}
+
+impl Reading {
+    /// Now.
+    pub fn now() -> Self {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let time = clock_gettime(ClockId::Boottime);
+        Self {
+            boot: boot.trim().to_owned(),
+            boottime: time.tv_sec.saturating_mul(1_000).saturating_add(time.tv_nsec / 1_000_000),
+            wall: Timestamp::now().as_millisecond(),
+        }
+    }
+}
+
+/// How much time has passed, by the readings so far.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Passed {
+    /// The boot of the last reading.
+    boot: String,
+    /// Its milliseconds since that boot.
+    boottime: i64,
+    /// Its wall clock.
+    wall: i64,
+    /// Milliseconds that have passed since the first reading.
+    seen: i64,
+    /// The wall clock of the first reading: what was dated by the wall clock before stays comparable.
+    base: i64,
+    /// How much had passed when something was last put under a name.
+    #[serde(default)]
+    marks: BTreeMap<String, i64>,
+}
+
+impl Passed {
+    fn first(now: &Reading) -> Self {
+        Self {
+            boot: now.boot.clone(),
+            boottime: now.boottime,
+            wall: now.wall,
+            seen: 0,
+            base: now.wall,
+            marks: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a further reading.
+    fn advance(&mut self, now: &Reading) {
+        let same = !now.boot.is_empty() && now.boot == self.boot;
+        let elapsed = if same {
+            now.boottime.saturating_sub(self.boottime).max(0)
+        } else {
+            let most = MOST_OVER_A_RESTART.as_millis() as i64;
+            now.wall.saturating_sub(self.wall).clamp(0, most)
+        };
+        self.seen = self.seen.saturating_add(elapsed);
+        (self.boot, self.boottime, self.wall) = (now.boot.clone(), now.boottime, now.wall);
+    }
+}
+
+/// A clock that counts on from run to run.
+#[derive(Debug)]
+pub struct Clock {
+    /// Where it is written down, if it is.
+    path: Option<PathBuf>,
+    state: Mutex<State>,
+    read: fn() -> Reading,
+}
+
+#[derive(Debug)]
+struct State {
+    passed: Passed,
+    /// Whether this clock began with this process.
+    new: bool,
+    /// What had passed when it was last written down.
+    written: Option<i64>,
+}
+
+impl Clock {
+    /// The clock that is kept in the file at `path`, or a new one. A file that cannot be read counts as
+    /// none: then everything is kept for longer.
+    pub fn open(path: &Path) -> Self {
+        Self::with(Some(path.to_owned()), Reading::now)
+    }
+
+    /// A clock that begins now and is not written down.
+    pub fn unwritten() -> Self {
+        Self::with(None, Reading::now)
+    }
+
+    /// The same by other readings.
+    pub(crate) fn with(path: Option<PathBuf>, read: fn() -> Reading) -> Self {
+        // A link is not followed, and something else than a file would be waited for.
+        let is_file =
+            |path: &&PathBuf| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
+        let text = path.as_ref().filter(is_file).and_then(|path| fs::read(path).ok());
+        let known: Option<Passed> = text.and_then(|text| serde_json::from_slice(&text).ok());
+        let now = read();
+        let state = match known {
+            Some(mut passed) => {
+                let written = Some(passed.seen);
+                passed.advance(&now);
+                State { passed, new: false, written }
+            }
+            None => State { passed: Passed::first(&now), new: true, written: None },
+        };
+        Self { path, state: Mutex::new(state), read }
+    }
+
+    /// Milliseconds since 1970, as far as they were seen to pass: it never runs faster than time does.
+    pub fn stamp(&self) -> i64 {
+        let mut state = self.advanced();
+        self.write(&mut state, false);
+        state.passed.base.saturating_add(state.passed.seen)
+    }
+
+    /// A clock that is new counts on from the newest stamp that is known from elsewhere.
+    pub fn begin_at(&self, stamp: i64) {
+        let mut state = self.state();
+        if state.new {
+            state.passed.base = stamp;
+            state.written = None;
+        }
+    }
+
+    /// Notes that something was put under a name just now.
+    pub fn mark(&self, name: &str) {
+        let mut state = self.advanced();
+        let seen = state.passed.seen;
+        let before = state.passed.marks.insert(name.to_owned(), seen);
+        let stale = before.is_none_or(|before| seen - before >= MARKED_EVERY.as_millis() as i64);
+        self.write(&mut state, stale);
+    }
+
+    /// How much time has passed for each of these names since something was last put under it. A name
+    /// that is not known counts from now on, and one that is not there any more is forgotten.
+    pub fn ages(&self, names: &[String]) -> Vec<Duration> {
+        let mut state = self.advanced();
+        let Passed { seen, marks, .. } = &mut state.passed;
+        let before = marks.clone();
+        marks.retain(|name, _| names.contains(name));
+        let age = |name: &String| {
+            let since = *marks.entry(name.clone()).or_insert(*seen);
+            Duration::from_millis(seen.saturating_sub(since).max(0) as u64)
+        };
+        let ages = names.iter().map(age).collect();
+        let changed = *marks != before;
+        self.write(&mut state, changed);
+        ages
+    }
+
+    /// Writes down what has passed so far.
+    #[cfg(test)]
+    pub fn save(&self) {
+        let mut state = self.advanced();
+        self.write(&mut state, true);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn advanced(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        state.passed.advance(&(self.read)());
+        state
+    }
+
+    fn write(&self, state: &mut State, now: bool) {
+        let (Some(path), seen) = (&self.path, state.passed.seen) else { return };
+        let late = |written: i64| seen - written >= WRITTEN_EVERY.as_millis() as i64;
+        if !now && !state.written.is_none_or(late) {
+            return;
+        }
+        // Time that is not written down is time that did not pass: everything is kept for longer. A
+        // disk that fails is reported by what has to be written.
+        if let Err(error) = replace(path, &state.passed) {
+            tracing::debug!("{} could not be written: {error}", path.display());
+        }
+        state.written = Some(seen);
+    }
+}
+
+/// Replaces the file in one durable step.
+fn replace(path: &Path, passed: &Passed) -> std::io::Result<()> {
+    let temporary = path.with_extension("json.new");
+    let mut text = serde_json::to_vec_pretty(passed)?;
+    text.push(b'\n');
+    // A link that somebody has put here is removed, and not written through.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::create_new(&temporary)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 60 * 60 * 1_000;
+    const DAY: i64 = 24 * HOUR;
+
+    fn reading(boot: &str, boottime: i64, wall: i64) -> Reading {
+        Reading { boot: boot.to_owned(), boottime, wall }
+    }
+
+    #[test]
+    fn within_one_boot_only_the_kernels_seconds_count() {
+        let start = reading("a", 5 * HOUR, 100 * DAY);
+        for wall in [0, 60 * DAY, 100 * DAY, 140 * DAY, 40_000 * DAY, i64::MAX, i64::MIN] {
+            let mut passed = Passed::first(&start);
+            passed.advance(&reading("a", 7 * HOUR, wall));
+            assert_eq!(passed.seen, 2 * HOUR, "the wall clock says {wall}");
+            passed.advance(&reading("a", 8 * HOUR, 100 * DAY));
+            assert_eq!(passed.seen, 3 * HOUR);
+        }
+    }
+
+    #[test]
+    fn over_a_restart_at_most_a_day_is_believed_and_never_less_than_nothing() {
+        let start = reading("a", 5 * HOUR, 100 * DAY);
+        let later = [(HOUR, HOUR), (DAY, DAY), (DAY + 1, DAY), (40 * DAY, DAY), (-40 * DAY, 0)];
+        for (difference, believed) in later {
+            let mut passed = Passed::first(&start);
+            passed.advance(&reading("b", 0, 100 * DAY + difference));
+            assert_eq!(passed.seen, believed, "{difference}");
+        }
+        let mut passed = Passed::first(&start);
+        for wall in [i64::MAX, i64::MIN, i64::MAX] {
+            passed.advance(&reading("", 0, wall));
+        }
+        assert!((DAY..=2 * DAY).contains(&passed.seen), "{}", passed.seen);
+    }
+
+    #[test]
+    fn a_count_of_seconds_that_goes_back_in_one_boot_counts_nothing() {
+        let mut passed = Passed::first(&reading("a", 5 * HOUR, 0));
+        passed.advance(&reading("a", HOUR, 50 * DAY));
+        assert_eq!(passed.seen, 0);
+        passed.advance(&reading("a", 2 * HOUR, 0));
+        assert_eq!(passed.seen, HOUR);
+    }
+
+    #[test]
+    fn a_clock_counts_on_from_run_to_run_and_a_damaged_one_begins_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("clock.json");
+        let first = || reading("a", HOUR, 10 * DAY);
+        let clock = Clock::with(Some(path.clone()), first);
+        assert_eq!(clock.stamp(), 10 * DAY);
+        clock.mark("old");
+        let jumped = || reading("a", 2 * HOUR, 50 * DAY);
+        let clock = Clock::with(Some(path.clone()), jumped);
+        clock.begin_at(0);
+        assert_eq!(clock.stamp(), 10 * DAY + HOUR, "it is not new");
+        let names = ["old".to_owned(), "unknown".to_owned()];
+        let hour = Duration::from_millis(HOUR as u64);
+        assert_eq!(clock.ages(&names), [hour, Duration::ZERO]);
+        let later = || reading("a", 3 * HOUR, 0);
+        assert_eq!(Clock::with(Some(path.clone()), later).ages(&names), [2 * hour, hour]);
+        fs::write(&path, "{").unwrap();
+        let clock = Clock::with(Some(path.clone()), later);
+        clock.begin_at(7);
+        assert_eq!((clock.stamp(), clock.ages(&names)), (7, vec![Duration::ZERO; 2]));
+    }
+
+    #[test]
+    fn a_link_in_its_place_is_neither_read_nor_written_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, victim) = (dir.path().join("clock.json"), dir.path().join("victim"));
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        std::os::unix::fs::symlink(&victim, path.with_extension("json.new")).unwrap();
+        Clock::open(&path).save();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+    }
+
+    #[test]
+    fn the_machines_clocks_are_read() {
+        let (before, after) = (Reading::now(), Reading::now());
+        assert!(!before.boot.is_empty() && before.boot == after.boot);
+        assert!(before.boottime > 0 && before.boottime <= after.boottime);
+    }
+}

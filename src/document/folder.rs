@@ -1,0 +1,40 @@
+//! Which folder it is, as far as a file system says: a copy of a folder is another one.
+//!
+//! Pure. It must not know how that is asked.
+
+use serde::{Deserialize, Serialize};
+
+/// What tells a folder from every copy of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderIdentity {
+    /// The number of its inode.
+    pub inode: u64,
+    /// When it was made, in seconds and nanoseconds since 1970, where the file system says so.
+    pub born: Option<(i64, u32)>,
+}
+
+impl FolderIdentity {
+    /// Whether both can be the same folder.
+    pub fn is(&self, other: &Self) -> bool {
+        let born = match (self.born, other.born) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        self.inode == other.inode && born
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_another_by_its_inode_or_its_birth() {
+        let folder = |inode, born| FolderIdentity { inode, born };
+        let one = folder(7, Some((1, 2)));
+        assert!(one.is(&one) && one.is(&folder(7, None)) && folder(7, None).is(&one));
+        for other in [folder(8, Some((1, 2))), folder(7, Some((1, 3))), folder(8, None)] {
+            assert!(!one.is(&other) && !other.is(&one), "{other:?}");
+        }
+    }
+}

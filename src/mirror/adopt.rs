@@ -1,0 +1,80 @@
+//! A mirror's tree without its `.plainfold`, taken on as a mirror.
+//!
+//! Each collection gets a record of how it shows that it was kept, so that nothing of it is dropped by a
+//! run that does not name an option. Whom it follows is not known, and there is no checkpoint: the first
+//! run compares everything. It must not know sources.
+
+use super::bare::{Bare, Holdings};
+use super::beneath::{Folder, aside};
+use super::collection::{Record, record_name};
+use super::error::MirrorError;
+use super::layout::{FORMAT, OURS, STATE};
+use super::names::{Codec, Decoded};
+use super::{format, read};
+
+/// A tree that is about to become a mirror.
+#[derive(Debug)]
+pub(super) struct Adopted(Bare);
+
+impl Adopted {
+    /// Looks at a directory; `None` where it is a mirror already. `names` is the codec asked for, if any.
+    pub fn look(root: &Folder, names: Option<Codec>) -> Result<Option<Self>, MirrorError> {
+        if let Some(ours) = root.open(OURS)?
+            && ours.kind(FORMAT)?.is_some()
+        {
+            return Ok(None);
+        }
+        let nothing = || MirrorError::NothingToAdopt { path: root.path().to_owned() };
+        if root.kind(read::META)?.is_some() {
+            return Err(nothing());
+        }
+        let found = Bare::recognise(root)?.ok_or_else(nothing)?;
+        if names.is_some_and(|names| names != found.codec) {
+            return Err(MirrorError::OtherNames {
+                path: root.path().to_owned(),
+                found: found.codec.word(),
+            });
+        }
+        Ok(Some(Self(found)))
+    }
+
+    /// How the names in the tree are made.
+    pub fn codec(&self) -> Codec {
+        self.0.codec
+    }
+
+    /// Writes down what each collection shows of how it was kept. A state of unknown age is set aside.
+    pub fn record(
+        &self,
+        root: &Folder,
+        ours: &Folder,
+        records: &Folder,
+    ) -> Result<(), MirrorError> {
+        if ours.kind(STATE)?.is_some() {
+            let to = aside(STATE);
+            ours.rename_new(STATE, ours, &to)
+                .map_err(|error| ours.error("move aside", STATE, error))?;
+            tracing::warn!(
+                "the state may not be that of this tree; it was set aside as {}",
+                ours.path().join(to).display(),
+            );
+        }
+        for encoded in &self.0.collections {
+            // A shortened name is recorded by the run that follows the collection.
+            let Decoded::Exact(name) = self.0.codec.decode(encoded) else { continue };
+            let Some(folder) = root.open_folder(encoded)? else { continue };
+            let kept = Holdings::of(&folder)?.kept;
+            // That no attachment lies here does not show that none is wanted.
+            let (source, attachments) = (String::new(), Some(true));
+            let record = Record { name, source, attachments, kept };
+            format::write(records, &record_name(encoded), &record)?;
+            tracing::info!(
+                "adopted `{}`: revisions {}, tombstones {}",
+                encoded.escape_debug(),
+                if kept.revisions { "are kept" } else { "are not kept" },
+                if kept.deleted { "are kept" } else { "are not kept" },
+            );
+        }
+        ours.sync()
+    }
+}

@@ -1,0 +1,193 @@
+//! A mirror's tree without its `.plainfold`: a copy, or a repository that leaves it out. What the names and
+//! the files alone say of it.
+//!
+//! It writes nothing. It must not know why it is asked.
+
+use rustix::fs::FileType;
+
+use super::beneath::Folder;
+use super::error::MirrorError;
+use super::layout::{ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, SECURITY, TOMBSTONE};
+use super::names::{Codec, Decoded};
+use crate::document::Kept;
+
+/// A tree of collections that does not say what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Bare {
+    /// How its names are made, as far as they show it.
+    pub codec: Codec,
+    /// The folders that are collections.
+    pub collections: Vec<String>,
+}
+
+/// What the documents of a collection show of how it was kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Holdings {
+    pub kept: Kept,
+    pub attachments: bool,
+}
+
+impl Bare {
+    /// Looks for collections in a folder; `None` where there is none.
+    pub fn recognise(root: &Folder) -> Result<Option<Self>, MirrorError> {
+        let mut names = root.names()?;
+        names.retain(|name| !name.starts_with('.'));
+        names.sort_unstable();
+        let (mut collections, mut evidence) = (Vec::new(), Evidence::default());
+        for name in names {
+            let Some(folder) = root.open_folder(&name)? else { continue };
+            if !is_collection(&folder)? {
+                continue;
+            }
+            evidence.take(&name);
+            for document in folder.each_name()? {
+                if let Ok(document) = document? {
+                    evidence.take(&document);
+                }
+            }
+            collections.push(name);
+        }
+        let codec = evidence.codec();
+        // A folder whose name no collection has belongs to somebody else.
+        collections.retain(|name| codec.decode(name) != Decoded::Foreign);
+        Ok((!collections.is_empty()).then_some(Self { codec, collections }))
+    }
+}
+
+/// Which codec the names so far can be of.
+#[derive(Debug, Default)]
+struct Evidence {
+    /// Names that only one of them makes.
+    native: usize,
+    portable: usize,
+}
+
+impl Evidence {
+    fn take(&mut self, name: &str) {
+        let fits = |codec: Codec| codec.decode(name) != Decoded::Foreign;
+        match (fits(Codec::Native), fits(Codec::Portable)) {
+            (true, false) => self.native += 1,
+            (false, true) => self.portable += 1,
+            _ => {}
+        }
+    }
+
+    fn codec(&self) -> Codec {
+        if self.portable > self.native { Codec::Portable } else { Codec::Native }
+    }
+}
+
+/// Whether a folder holds a security object, or a folder with a body in it.
+fn is_collection(folder: &Folder) -> Result<bool, MirrorError> {
+    if is_file(folder, SECURITY)? {
+        return Ok(true);
+    }
+    for name in folder.each_name()? {
+        let Ok(name) = name? else { continue };
+        if let Some(document) = folder.open_folder(&name)?
+            && (is_file(&document, DOCUMENT)? || is_file(&document, TOMBSTONE)?)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn is_file(folder: &Folder, name: &str) -> Result<bool, MirrorError> {
+    Ok(folder.kind(name)?.is_some_and(FileType::is_file))
+}
+
+impl Holdings {
+    /// Looks at documents until everything has been met, or all were looked at.
+    pub fn of(collection: &Folder) -> Result<Self, MirrorError> {
+        let mut found = Self::default();
+        for name in collection.each_name()? {
+            let Ok(name) = name? else { continue };
+            let Some(document) = collection.open_folder(&name)? else { continue };
+            for (name, _) in document.entries()? {
+                match &*name {
+                    TOMBSTONE => found.kept.deleted = true,
+                    HISTORY | CONFLICTS => found.kept.revisions = true,
+                    ATTACHMENTS => found.attachments = true,
+                    _ => {}
+                }
+            }
+            if found == (Self { kept: Kept::ALL, attachments: true }) {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn tree(paths: &[&str]) -> (tempfile::TempDir, Option<Bare>) {
+        let dir = tempfile::tempdir().unwrap();
+        for path in paths {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "{}\n").unwrap();
+        }
+        let found = Bare::recognise(&Folder::open_path(dir.path()).unwrap()).unwrap();
+        (dir, found)
+    }
+
+    #[test]
+    fn a_tree_is_known_by_its_documents_and_others_are_left_alone() {
+        let (_dir, found) = tree(&[
+            "books/a/document.json",
+            "loans/_security.json",
+            "gone/a/deleted.json",
+            "notes/todo.txt",
+            ".git/objects/a/document.json",
+            "README.md",
+        ]);
+        let found = found.unwrap();
+        assert_eq!(found.collections, ["books", "gone", "loans"]);
+        assert_eq!(found.codec, Codec::Native);
+        for other in [&["thesis.tex"][..], &["a/b/c/document.json"], &["document.json"], &[]] {
+            assert_eq!(tree(other).1, None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_only_one_codec_makes_show_which_it_is() {
+        let portable = Codec::Portable.encode("Äpfel").as_str().to_owned();
+        let native = Codec::Native.encode("Äpfel").as_str().to_owned();
+        assert_ne!(portable, native);
+        let path = |name: &str| format!("books/{name}/document.json");
+        assert_eq!(tree(&[&path(&portable)]).1.unwrap().codec, Codec::Portable);
+        assert_eq!(tree(&[&path(&native)]).1.unwrap().codec, Codec::Native);
+        assert_eq!(tree(&["books/plain/document.json"]).1.unwrap().codec, Codec::Native);
+    }
+
+    #[test]
+    fn what_was_kept_shows_in_what_lies_there() {
+        let cases = [
+            ("books/a/document.json", Holdings::default()),
+            ("books/a/attachments/x", Holdings { attachments: true, ..Holdings::default() }),
+            (
+                "books/a/history.json",
+                Holdings { kept: Kept { revisions: true, deleted: false }, attachments: false },
+            ),
+            (
+                "books/a/conflicts/1-x/document.json",
+                Holdings { kept: Kept { revisions: true, deleted: false }, attachments: false },
+            ),
+            (
+                "books/a/deleted.json",
+                Holdings { kept: Kept { revisions: false, deleted: true }, attachments: false },
+            ),
+        ];
+        for (path, expected) in cases {
+            let (dir, _) = tree(&[path]);
+            let folder = Folder::open_path(&dir.path().join("books")).unwrap();
+            assert_eq!(Holdings::of(&folder).unwrap(), expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! What a mirror remembers of how it is to be kept, so that a run that does not name an option
+//! does not change it.
+//!
+//! `.plainfold/options.json` holds it; a mirror without that file has it derived from the records of
+//! its collections. It must not know clap, sources, or what a glob means.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::beneath::Folder;
+use super::collection::Record;
+use super::error::MirrorError;
+use super::layout::{OPTIONS, TRASH};
+use super::{JsonStyle, Mirror, format};
+use crate::document::{Kept, MaxDelete};
+
+/// The options of a mirror, as the last run had them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Remembered {
+    /// Whether losing revisions and histories are kept.
+    pub revisions: bool,
+    /// Whether tombstones are kept.
+    pub deleted: Deleted,
+    /// Whether attachments are mirrored.
+    pub attachments: bool,
+    /// How documents are written.
+    pub json: JsonStyle,
+    /// How much may be deleted at a time.
+    pub max_delete: MaxDelete,
+    /// For how many days deleted documents stay in the trash; 0 is not at all.
+    pub trash: u32,
+    /// How many bytes of the file system stay free.
+    pub reserve: u64,
+    /// The globs that select collections, by the source that they are for.
+    pub collections: BTreeMap<String, Vec<String>>,
+}
+
+/// What becomes of documents that the source deletes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Deleted {
+    /// Their folders are removed.
+    #[default]
+    Remove,
+    /// Their folders stay, with the tombstone.
+    Keep,
+}
+
+impl Default for Remembered {
+    fn default() -> Self {
+        Self {
+            revisions: false,
+            deleted: Deleted::Remove,
+            attachments: true,
+            json: JsonStyle::AsSent,
+            max_delete: MaxDelete::default(),
+            trash: 0,
+            reserve: 0,
+            collections: BTreeMap::new(),
+        }
+    }
+}
+
+/// The options that a run names. What it does not name stays as it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Whether losing revisions and histories are to be kept.
+    pub revisions: Option<bool>,
+    /// What is to become of documents that the source deletes.
+    pub deleted: Option<Deleted>,
+    /// Whether attachments are to be mirrored.
+    pub attachments: Option<bool>,
+    /// How documents are to be written.
+    pub json: Option<JsonStyle>,
+    /// How much may be deleted at a time.
+    pub max_delete: Option<MaxDelete>,
+    /// For how many days deleted documents are to stay in the trash.
+    pub trash: Option<u32>,
+    /// How many bytes of the file system are to stay free.
+    pub reserve: Option<u64>,
+    /// The source knows winning revisions only, so that nothing else can be kept.
+    pub winners_only: bool,
+    /// What these options discard is not needed.
+    pub discard: bool,
+    /// A tree without `.plainfold` is to be taken on as a mirror.
+    pub adopt: bool,
+}
+
+impl Remembered {
+    /// What is kept beside the winning revisions.
+    pub fn kept(&self) -> Kept {
+        Kept { revisions: self.revisions, deleted: self.deleted == Deleted::Keep }
+    }
+
+    /// The same with what a run names.
+    fn with(&self, wanted: &Wanted) -> Self {
+        Self {
+            revisions: wanted.revisions.unwrap_or(self.revisions),
+            deleted: wanted.deleted.unwrap_or(self.deleted),
+            attachments: wanted.attachments.unwrap_or(self.attachments),
+            json: wanted.json.unwrap_or(self.json),
+            max_delete: wanted.max_delete.unwrap_or(self.max_delete),
+            trash: wanted.trash.unwrap_or(self.trash),
+            reserve: wanted.reserve.unwrap_or(self.reserve),
+            collections: self.collections.clone(),
+        }
+    }
+
+    /// What the records say of a mirror that was made before options were remembered. Where they
+    /// disagree, more is kept.
+    fn derived(records: &[Record]) -> Self {
+        Self {
+            revisions: records.iter().any(|record| record.kept.revisions),
+            deleted: match records.iter().any(|record| record.kept.deleted) {
+                true => Deleted::Keep,
+                false => Deleted::Remove,
+            },
+            attachments: records.is_empty() || records.iter().any(Record::holds_attachments),
+            ..Self::default()
+        }
+    }
+
+    fn read(ours: &Folder) -> Result<Option<Self>, MirrorError> {
+        let Some(text) = ours.read_file(OPTIONS)? else { return Ok(None) };
+        serde_json::from_slice(&text).map(Some).map_err(|error| MirrorError::BadOptions {
+            path: ours.path().join(OPTIONS),
+            reason: error.to_string(),
+        })
+    }
+
+    /// What `other` has otherwise, in words.
+    fn changes(&self, other: &Self) -> Vec<String> {
+        let days = |count: u32| format!("{count} {}", if count == 1 { "day" } else { "days" });
+        let bytes = |count: u64| format!("{count} bytes");
+        let word = |value: &dyn Fn(&Self) -> String| (value(self), value(other));
+        let all = [
+            ("--revisions", word(&|one| one.revisions.to_string())),
+            ("--deleted", word(&|one| kebab(&one.deleted))),
+            ("--attachments", word(&|one| one.attachments.to_string())),
+            ("--json", word(&|one| kebab(&one.json))),
+            ("--max-delete", word(&|one| one.max_delete.to_string())),
+            ("--trash", word(&|one| days(one.trash))),
+            ("--reserve", word(&|one| bytes(one.reserve))),
+        ];
+        let changed = all.into_iter().filter(|(_, (before, now))| before != now);
+        let said =
+            |(option, (before, now))| format!("{option} was {before}, and is {now} from now on");
+        changed.map(said).collect()
+    }
+}
+
+fn kebab(value: impl Serialize) -> String {
+    let value = serde_json::to_value(value).ok();
+    value.as_ref().and_then(|value| value.as_str()).unwrap_or_default().to_owned()
+}
+
+/// The options of a mirror that exists, as its last run had them.
+pub(super) fn recall(ours: &Folder, records: &Folder) -> Result<Remembered, MirrorError> {
+    match Remembered::read(ours)? {
+        Some(remembered) => Ok(remembered),
+        None => Ok(Remembered::derived(&Record::all(records)?)),
+    }
+}
+
+/// The options of a mirror from now on. Refuses to discard anything by them unless that is wanted.
+pub(super) fn resolve(
+    mirror: &std::path::Path,
+    ours: &Folder,
+    records: &Folder,
+    wanted: &Wanted,
+) -> Result<Remembered, MirrorError> {
+    let written = Remembered::read(ours)?;
+    let records = Record::all(records)?;
+    let is_new = written.is_none() && records.is_empty();
+    let before = written.unwrap_or_else(|| Remembered::derived(&records));
+    let has_trash = match ours.open_folder(TRASH)? {
+        Some(trash) => !trash.names()?.is_empty(),
+        None => false,
+    };
+    if !wanted.discard
+        && let Some((option, what)) = lost(&before, wanted, &records, has_trash)
+    {
+        return Err(MirrorError::Discards { path: mirror.to_owned(), option, what });
+    }
+    let now = before.with(wanted);
+    if !is_new {
+        for change in before.changes(&now) {
+            tracing::info!("{change}");
+        }
+    }
+    Ok(now)
+}
+
+/// The first option that would discard something, and what.
+fn lost(
+    before: &Remembered,
+    wanted: &Wanted,
+    records: &[Record],
+    has_trash: bool,
+) -> Option<(String, String)> {
+    let names = |has: &dyn Fn(&Record) -> bool| {
+        let names = records.iter().filter(|record| has(record)).map(|record| &record.name);
+        names.map(|name| format!("`{}`", name.escape_debug())).collect::<BTreeSet<_>>()
+    };
+    let listed = |what: &str, names: BTreeSet<String>| {
+        let all = names.into_iter().collect::<Vec<_>>().join(", ");
+        (!all.is_empty()).then(|| format!("{what} of {all}"))
+    };
+    if wanted.revisions == Some(false) {
+        let what = "the losing revisions and the histories";
+        if let Some(what) = listed(what, names(&|record| record.kept.revisions)) {
+            return Some(("--revisions=false".to_owned(), what));
+        }
+    }
+    if wanted.deleted == Some(Deleted::Remove)
+        && let Some(what) = listed("the tombstones", names(&|record| record.kept.deleted))
+    {
+        return Some(("--deleted remove".to_owned(), what));
+    }
+    if wanted.attachments == Some(false) {
+        let what = "the attachments of documents that change,";
+        if let Some(what) = listed(what, names(&Record::holds_attachments)) {
+            return Some(("--attachments false".to_owned(), what));
+        }
+    }
+    let days = wanted.trash.filter(|days| *days > 0)?;
+    let sooner = (before.trash > days) || (before.trash == 0 && has_trash);
+    let unit = if days == 1 { "day" } else { "days" };
+    let what = format!("documents that were deleted more than {days} {unit} ago");
+    sooner.then(|| (format!("--trash {days}"), what))
+}
+
+impl Mirror {
+    /// The options that this mirror is kept by.
+    pub fn options(&self) -> &Remembered {
+        &self.options
+    }
+
+    /// Writes durably by which options the mirror is kept from now on, where that is news.
+    pub fn remember(&mut self, options: Remembered) -> Result<(), MirrorError> {
+        if Remembered::read(&self.ours)?.as_ref() != Some(&options) {
+            format::write(&self.ours, OPTIONS, &options)?;
+        }
+        self.options = options;
+        Ok(())
+    }
+
+    /// What is kept of any collection beside the winning revisions.
+    pub fn kept_anywhere(&self) -> Result<Kept, MirrorError> {
+        let mut kept = self.options.kept();
+        for record in Record::all(&self.collections)? {
+            let one = self.wanted.kept_of(&self.options, Some(&record)).kept;
+            kept.revisions |= one.revisions;
+            kept.deleted |= one.deleted;
+        }
+        Ok(kept)
+    }
+
+    /// Whether an earlier run has recorded any collection.
+    pub fn has_past(&self) -> Result<bool, MirrorError> {
+        Ok(!self.collections.names()?.is_empty())
+    }
+
+    /// The collections that are recorded, and whom each follows.
+    pub fn recorded(&self) -> Result<Vec<(crate::document::CollectionName, String)>, MirrorError> {
+        let records = Record::all(&self.collections)?;
+        Ok(records.into_iter().map(|record| (record.name.into(), record.source)).collect())
+    }
+}
+
+/// What is kept of one collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Keeping {
+    pub attachments: bool,
+    pub kept: Kept,
+    /// Losing revisions and histories that the mirror holds, and that the source cannot keep up.
+    pub loses_revisions: bool,
+}
+
+impl Wanted {
+    /// Every option named as it is in `options`, and nothing asked.
+    pub(super) fn exactly(options: &Remembered) -> Self {
+        Self {
+            revisions: Some(options.revisions),
+            deleted: Some(options.deleted),
+            attachments: Some(options.attachments),
+            discard: true,
+            ..Self::default()
+        }
+    }
+
+    /// What is kept of a collection: what was named, or what its record says, or, of a new one, what
+    /// the mirror's options say.
+    pub(super) fn kept_of(&self, options: &Remembered, record: Option<&Record>) -> Keeping {
+        let before = record.map_or(options.kept(), |record| record.kept);
+        let attachments = record.map_or(options.attachments, Record::holds_attachments);
+        let deleted = self.deleted.map(|deleted| deleted == Deleted::Keep);
+        let revisions = self.revisions.unwrap_or(before.revisions);
+        Keeping {
+            attachments: self.attachments.unwrap_or(attachments),
+            kept: Kept {
+                revisions: revisions && !self.winners_only,
+                deleted: deleted.unwrap_or(before.deleted),
+            },
+            loses_revisions: record.is_some_and(|record| record.kept.revisions)
+                && self.winners_only
+                && !self.discard,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(text: &str) -> Record {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_mirror_of_old_is_kept_as_its_collections_were() {
+        let thorough = record(r#"{"name":"a","kept":{"revisions":true,"deleted":true}}"#);
+        let thin = record(r#"{"name":"b","attachments":false}"#);
+        let derived = Remembered::derived(&[thorough, thin]);
+        assert_eq!(derived.kept(), Kept::ALL);
+        assert!(derived.attachments);
+        assert!(!Remembered::derived(&[record(r#"{"name":"b","attachments":false}"#)]).attachments);
+        assert_eq!(Remembered::derived(&[]), Remembered::default());
+    }
+
+    #[test]
+    fn a_collection_is_kept_as_it_was_and_a_new_one_as_the_mirror_is() {
+        let options = Remembered { revisions: true, attachments: false, ..Remembered::default() };
+        let thin =
+            record(r#"{"name":"b","attachments":true,"kept":{"revisions":false,"deleted":true}}"#);
+        let nothing = Wanted::default();
+        let kept = |wanted: &Wanted, record| wanted.kept_of(&options, record);
+        let old = kept(&nothing, Some(&thin));
+        assert_eq!((old.attachments, old.kept.revisions, old.kept.deleted), (true, false, true));
+        let new = kept(&nothing, None);
+        assert_eq!((new.attachments, new.kept.revisions, new.kept.deleted), (false, true, false));
+        let named = Wanted {
+            revisions: Some(true),
+            deleted: Some(Deleted::Remove),
+            attachments: Some(false),
+            ..Wanted::default()
+        };
+        let old = kept(&named, Some(&thin));
+        assert_eq!((old.attachments, old.kept.revisions, old.kept.deleted), (false, true, false));
+    }
+
+    #[test]
+    fn what_a_feed_cannot_keep_is_never_taken_from_memory_and_its_loss_is_noticed() {
+        let options = Remembered { revisions: true, ..Remembered::default() };
+        let feed = Wanted { winners_only: true, ..Wanted::default() };
+        assert!(!feed.kept_of(&options, None).kept.revisions);
+        let held = record(r#"{"name":"a","kept":{"revisions":true,"deleted":false}}"#);
+        assert!(feed.kept_of(&options, Some(&held)).loses_revisions);
+        let meant = Wanted { discard: true, ..feed };
+        assert!(!meant.kept_of(&options, Some(&held)).loses_revisions);
+    }
+
+    #[test]
+    fn only_what_would_be_lost_needs_a_word() {
+        let before = Remembered { trash: 30, ..Remembered::default() };
+        let all = [record(r#"{"name":"a","kept":{"revisions":true,"deleted":true}}"#)];
+        let none = [record(r#"{"name":"a","attachments":false}"#)];
+        let says = |wanted: &Wanted, records: &[Record]| lost(&before, wanted, records, true);
+        for (wanted, option, what) in [
+            (
+                Wanted { revisions: Some(false), ..Wanted::default() },
+                "--revisions=false",
+                "histories",
+            ),
+            (
+                Wanted { deleted: Some(Deleted::Remove), ..Wanted::default() },
+                "--deleted remove",
+                "tombstones of `a`",
+            ),
+            (
+                Wanted { attachments: Some(false), ..Wanted::default() },
+                "--attachments false",
+                "`a`",
+            ),
+        ] {
+            let (named, lost) = says(&wanted, &all).unwrap();
+            assert!(named == option && lost.contains(what), "{named}: {lost}");
+            assert_eq!(says(&wanted, &none), None, "{option}");
+        }
+        let trash = |days| Wanted { trash: Some(days), ..Wanted::default() };
+        assert!(says(&trash(29), &none).is_some());
+        assert_eq!([0, 30, 31].map(|days| says(&trash(days), &none)), [None, None, None]);
+        let off = Remembered::default();
+        assert!(lost(&off, &trash(1), &none, true).is_some(), "what lies there stayed until now");
+        assert_eq!(lost(&off, &trash(1), &none, false), None);
+    }
+
+    #[test]
+    fn a_change_is_said_with_both_values() {
+        let before = Remembered { trash: 30, ..Remembered::default() };
+        let now = Remembered { trash: 1, deleted: Deleted::Keep, ..before.clone() };
+        let said = before.changes(&now);
+        let expected = [
+            "--deleted was remove, and is keep from now on",
+            "--trash was 30 days, and is 1 day from now on",
+        ];
+        assert_eq!(said, expected);
+        assert!(before.changes(&before).is_empty());
+    }
+}

@@ -1,0 +1,55 @@
+//! A mirror that was copied, restored, or had a folder swapped: the collection's folder is not the one that
+//! the checkpoint was committed for, so that the checkpoint may be ahead of it.
+//!
+//! It must not know how a folder is told from its copy, nor how the inventory is kept.
+
+use super::{Pipeline, PipelineError};
+use crate::checkpoint::{Checkpoint, Commit};
+
+/// Why everything is compared, as a clause.
+pub(super) const REASON: &str = "the collection's folder is not the one that the last run left: the mirror was copied or restored, or the \
+     folder was swapped";
+
+impl Pipeline {
+    /// Whether the checkpoint was committed for another folder.
+    pub(super) fn is_another_folder(&self, checkpoint: &Checkpoint) -> bool {
+        checkpoint.folder.is_some_and(|folder| !folder.is(&self.collection.identity()))
+    }
+
+    /// The checkpoint to begin with. One of another folder stays only where every file is known to be
+    /// as the last run left it; otherwise a full scan is noted durably. A folder that was made just now
+    /// holds nothing that could be behind.
+    pub(super) fn settle_copy(&self, checkpoint: Checkpoint) -> Result<Checkpoint, PipelineError> {
+        let due = checkpoint.scanning.is_none() && !self.collection.is_new();
+        if !due || !self.is_another_folder(&checkpoint) {
+            return Ok(checkpoint);
+        }
+        let collection = self.collection.name();
+        let is_right = self.is_as_it_was_left(&checkpoint)?;
+        let folder = Some(self.collection.identity());
+        let now = if is_right {
+            tracing::info!(
+                %collection,
+                "the mirror was copied or restored; every file is as the last run left it, so that it \
+                 continues without a full scan",
+            );
+            Checkpoint { folder, ..checkpoint }
+        } else {
+            let (position, inventory) = (None, None);
+            let scanning = Some(REASON.to_owned());
+            Checkpoint { folder, position, inventory, scanning, ..checkpoint }
+        };
+        self.checkpoints.turn().commit(collection, &Commit::new(now.clone()), &[])?;
+        Ok(now)
+    }
+
+    /// Whether the last run ended in good order, and the inventory of just that run lists what the folder
+    /// holds, byte for byte.
+    fn is_as_it_was_left(&self, checkpoint: &Checkpoint) -> Result<bool, PipelineError> {
+        let token = match (&checkpoint.inventory, checkpoint.open_since) {
+            (Some(token), None) => token,
+            _ => return Ok(false),
+        };
+        Ok(self.collection.agrees_with_inventory(token)?)
+    }
+}

@@ -1,0 +1,162 @@
+//! A copy of a mirror is noticed: a state that is ahead of its documents never passes for caught up.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::env::feed::FeedFile;
+use crate::env::plainfold::{self, Outcome};
+use crate::env::tree::Tree;
+use crate::env::{Place, oracle};
+
+const TOOLS: [&str; 3] = ["cp -r", "cp -a", "tar"];
+
+const NOTICED: &str = "the mirror was copied or restored, or the folder was swapped";
+const KNOWN: &str = "continues without a full scan";
+
+/// Copies what lies in a folder into another, but for one name.
+fn copy(tool: &str, from: &Path, to: &Path, but: &str) {
+    fs::create_dir_all(to).unwrap();
+    let script = match tool {
+        "tar" => "tar -C \"$0\" --exclude=\"$2\" -cf - . | tar -C \"$1\" -xf -".to_owned(),
+        tool => format!(
+            "cd \"$0\" && for name in $(ls -A); do test \"$name\" = \"$2\" || {tool} \"$name\" \"$1\"; done"
+        ),
+    };
+    let done = Command::new("sh").args(["-c", &script]).args([from, to]).arg(but).status().unwrap();
+    assert!(done.success(), "{tool}");
+}
+
+/// A mirror of many documents that was changed since a part of it was copied.
+struct Written {
+    place: Place,
+    feed: FeedFile,
+}
+
+impl Written {
+    fn new() -> Self {
+        let place = Place::new();
+        let mut feed = FeedFile::create(place.join("shelf.ndjson"));
+        for number in 0..30 {
+            feed.put(&format!("book:{number:02}"), json!({"n": 1}), &[("note.txt", b"first")]);
+        }
+        feed.delete("book:00");
+        plainfold::mirror(&feed.source(), &place.mirror()).assert_code(0);
+        Self { place, feed }
+    }
+
+    /// New documents, changed ones and deletions, mirrored.
+    fn go_on(&mut self) {
+        for number in 20..60 {
+            let id = format!("book:{number:02}");
+            self.feed.put(&id, json!({"n": 2}), &[("note.txt", b"second")]);
+        }
+        for number in 1..5 {
+            self.feed.delete(&format!("book:{number:02}"));
+        }
+        self.mirror(&self.place.mirror()).assert_code(0);
+    }
+
+    fn mirror(&self, mirror: &Path) -> Outcome {
+        plainfold::mirror(&self.feed.source(), mirror)
+    }
+
+    fn there(&self) -> PathBuf {
+        self.place.join("copy")
+    }
+}
+
+#[test]
+fn a_copy_whose_state_is_ahead_of_its_documents_is_compared_in_full() {
+    for tool in TOOLS {
+        let mut written = Written::new();
+        let (here, there) = (written.place.mirror(), written.there());
+        // As a slow copy of a mirror at work: the documents first, and its own folder at the end.
+        copy(tool, &here, &there, ".plainfold");
+        written.go_on();
+        copy(tool, &here, &there, "shelf");
+        let said = written.mirror(&there);
+        assert!(said.stderr.contains(NOTICED), "{tool}: {said}");
+        assert!(!said.stderr.contains(KNOWN), "{tool}: {said}");
+        for number in 20..60 {
+            let path = there.join(format!("shelf/book%3A{number:02}/attachments/note.txt"));
+            assert_eq!(fs::read(&path).unwrap(), b"second", "{tool}: {}", path.display());
+        }
+        oracle::assert_equals_feed(written.feed.path(), &there);
+        let again = written.mirror(&there).assert_code(0);
+        assert!(!again.stderr.contains(NOTICED), "{tool}: it is said once: {again}");
+    }
+}
+
+#[test]
+fn a_copy_of_which_also_the_inventory_is_old_is_compared_in_full() {
+    let mut written = Written::new();
+    let (here, there) = (written.place.mirror(), written.there());
+    copy("cp -r", &here, &there, "none");
+    written.go_on();
+    let state = ".plainfold/state";
+    fs::remove_dir_all(there.join(state)).unwrap();
+    copy("cp -r", &here.join(state), &there.join(state), "none");
+    // A repair of what is damaged does not make it pass for the mirror that it was.
+    let damaged = there.join("shelf/book%3A10/document.json");
+    fs::write(&damaged, "{").unwrap();
+    let repaired = plainfold::run(["verify", there.to_str().unwrap(), "--repair"]);
+    assert!(repaired.stdout.contains("repaired"), "{repaired}");
+    let said = written.mirror(&there);
+    assert!(said.stderr.contains(NOTICED), "{said}");
+    oracle::assert_equals_feed(written.feed.path(), &there);
+}
+
+#[test]
+fn a_copy_of_a_mirror_at_rest_continues_without_a_scan_and_writes_nothing_again() {
+    for tool in TOOLS {
+        let mut written = Written::new();
+        written.go_on();
+        let (here, there) = (written.place.mirror(), written.there());
+        copy(tool, &here, &there, "none");
+        let before = Tree::of(&there.join("shelf"));
+        let said = written.mirror(&there).assert_code(0);
+        assert!(said.stderr.contains(KNOWN) && !said.stderr.contains(NOTICED), "{tool}: {said}");
+        let after = Tree::of(&there.join("shelf"));
+        assert!(before.until(&after).is_empty(), "{tool}: something was written again");
+        let again = written.mirror(&there).assert_code(0);
+        assert!(!again.stderr.contains(KNOWN), "{tool}: it is known by now: {again}");
+        // The one that was copied is what it was.
+        let said = written.mirror(&here).assert_code(0);
+        assert!(!said.stderr.contains(KNOWN) && !said.stderr.contains(NOTICED), "{tool}: {said}");
+    }
+}
+
+#[test]
+fn a_copy_at_rest_of_which_one_file_is_another_is_compared_in_full() {
+    let written = Written::new();
+    let (here, there) = (written.place.mirror(), written.there());
+    copy("cp -r", &here, &there, "none");
+    fs::write(there.join("shelf/book%3A07/attachments/note.txt"), "FIRST").unwrap();
+    let said = written.mirror(&there);
+    assert!(said.stderr.contains(NOTICED) && !said.stderr.contains(KNOWN), "{said}");
+}
+
+#[test]
+fn a_swapped_folder_of_a_collection_is_compared_in_full() {
+    let mut written = Written::new();
+    let (here, there) = (written.place.mirror(), written.there());
+    copy("cp -a", &here, &there, ".plainfold");
+    written.go_on();
+    fs::rename(here.join("shelf"), written.place.join("aside")).unwrap();
+    fs::rename(there.join("shelf"), here.join("shelf")).unwrap();
+    let said = written.mirror(&here);
+    assert!(said.stderr.contains(NOTICED), "{said}");
+    oracle::assert_equals_feed(written.feed.path(), &here);
+}
+
+#[test]
+fn a_mirror_that_is_moved_within_its_file_system_is_the_same() {
+    let written = Written::new();
+    let there = written.there();
+    fs::rename(written.place.mirror(), &there).unwrap();
+    let said = written.mirror(&there).assert_code(0);
+    assert!(!said.stderr.contains(KNOWN) && !said.stderr.contains(NOTICED), "{said}");
+}
