@@ -22,12 +22,14 @@ use crate::pipeline::{Pipeline, PipelineError, Report, Reporter};
 use crate::source::retry::RetryPolicy;
 use crate::source::{Mode, SourceError, Store};
 
+mod held;
 mod release;
 mod repair;
 mod status;
 mod subscription;
 mod supervisor;
 
+pub use held::HeldDocument;
 pub use release::Release;
 pub use repair::Repairer;
 pub use status::{CollectionStatus, FailureStatus, Status};

@@ -13,8 +13,9 @@ use super::error::MirrorError;
 use super::format;
 use super::layout::{COLLECTIONS, CONFLICTS, DOCUMENT, HISTORY, OURS, SECURITY, body_file};
 use super::names::{Codec, Decoded};
-use crate::document::{CollectionName, DocumentId, Head, Revision};
+use crate::document::{CollectionName, DocumentId, Head, Properties, Revision};
 
+mod deleted;
 mod document;
 mod problem;
 mod rxdb;
@@ -24,6 +25,7 @@ pub use document::{StoredAttachment, StoredDocument};
 pub use problem::{Problem, ProblemKind};
 pub use text::StoredText;
 
+use deleted::NAMELESS;
 use document::attachments;
 use rxdb::Backup;
 use text::{Unchecked, read};
@@ -50,6 +52,12 @@ pub struct TreeCollection {
     pub(super) encoded: String,
     pub(super) codec: Codec,
     pub(super) backup: Option<Backup>,
+    /// How it was created at its source, as far as a run has recorded that.
+    properties: Properties,
+    /// The only names that belong to it, where it is a part of a collection.
+    only: Option<Vec<String>>,
+    /// Whether its names end with a number, as those in the trash do.
+    numbered: bool,
 }
 
 /// What lies in a collection's folder.
@@ -94,7 +102,8 @@ impl Tree {
             let (name, encoded) = (backup.name.as_str().into(), ".".to_owned());
             let (codec, problem) = (self.codec, backup.problem.clone());
             let backup = Some(backup.clone());
-            collections.push(TreeCollection { name, folder, encoded, codec, backup });
+            let collection = TreeCollection::new(name, folder, encoded, codec, backup);
+            collections.push(collection);
             return Ok((collections, problem.into_iter().collect()));
         }
         for encoded in self.root.names()? {
@@ -114,15 +123,22 @@ impl Tree {
             };
             match self.name_of(&encoded)? {
                 Some(name) => {
-                    let codec = self.codec;
-                    let backup = None;
-                    collections.push(TreeCollection { name, folder, encoded, codec, backup });
+                    let properties = self.properties_of(&encoded);
+                    let whole = TreeCollection::new(name, folder, encoded, self.codec, None);
+                    collections.push(TreeCollection { properties, ..whole });
                 }
                 None => problems.push(Problem::extra(encoded, "a folder that is no collection's")),
             }
         }
         collections.sort_by(|left, right| left.name.cmp(&right.name));
         Ok((collections, problems))
+    }
+
+    /// What a run has recorded of a collection's database. A record that cannot be read says nothing.
+    fn properties_of(&self, encoded: &str) -> Properties {
+        let record = self.records.as_ref().map(|records| Record::read(records, encoded));
+        let record = record.and_then(|record| record.ok().flatten());
+        record.and_then(|record| record.properties).unwrap_or_default()
     }
 
     fn name_of(&self, encoded: &str) -> Result<Option<CollectionName>, MirrorError> {
@@ -140,9 +156,34 @@ impl Tree {
 }
 
 impl TreeCollection {
+    fn new(
+        name: CollectionName,
+        folder: Folder,
+        encoded: String,
+        codec: Codec,
+        backup: Option<Backup>,
+    ) -> Self {
+        let (properties, only, numbered) = (Properties::default(), None, false);
+        Self { name, folder, encoded, codec, backup, properties, only, numbered }
+    }
+
+    /// Some of its documents as a collection, in a folder of their own.
+    fn part(&self, folder: Folder, encoded: String, only: Vec<String>, numbered: bool) -> Self {
+        let part = Self::new(self.name.clone(), folder, encoded, self.codec, None);
+        Self { properties: self.properties, only: Some(only), numbered, ..part }
+    }
+
+    /// How it was created at its source, as far as a run has recorded that.
+    pub fn properties(&self) -> Properties {
+        self.properties
+    }
+
     /// The names of what lies in the collection's folder, in order, but for what says who may do what
     /// with it.
     pub fn entry_names(&self) -> Result<Vec<String>, MirrorError> {
+        if let Some(only) = &self.only {
+            return Ok(only.clone());
+        }
         let mut names = match &self.backup {
             // What belongs to no document is met again, and told, when it is read.
             Some(backup) => {
@@ -196,7 +237,7 @@ impl TreeCollection {
             }
             Err(error) => return Err(error),
         };
-        let decoded = self.codec.decode(name);
+        let decoded = self.codec.decode(self.unnumbered(name));
         if decoded == Decoded::Foreign {
             let what = "a folder whose name no document has";
             return Ok(Some(Entry::Problem(Problem::extra(path, what))));
@@ -285,6 +326,12 @@ impl TreeCollection {
         })
     }
 
+    /// A name, or a path, without the number that it ends with in the trash.
+    fn unnumbered<'a>(&self, name: &'a str) -> &'a str {
+        let cut = deleted::numbered(name).filter(|_| self.numbered);
+        cut.map_or(name, |(document, _)| document)
+    }
+
     fn names_revision(&self, name: &str, revision: Option<&Revision>) -> bool {
         revision.is_some_and(|revision| self.codec.encode(revision.as_str()).as_str() == name)
     }
@@ -308,9 +355,11 @@ impl TreeCollection {
             Err(error) => return problem(ProblemKind::Altered, format!("it is not JSON: {error}")),
         };
         let id: DocumentId = match (decoded, head.id.as_deref()) {
-            (Decoded::Exact(id), None) => id.into(),
+            (Decoded::Exact(id), None) if !self.numbered || id != NAMELESS => id.into(),
             (Decoded::Exact(id), Some(own)) if id == own => id.into(),
-            (Decoded::Hashed, Some(own)) if path.ends_with(self.codec.encode(own).as_str()) => {
+            (Decoded::Hashed, Some(own))
+                if self.unnumbered(&path).ends_with(self.codec.encode(own).as_str()) =>
+            {
                 own.into()
             }
             (_, own) => {

@@ -185,7 +185,12 @@ fn item(
     let bytes = document.body.len() as u64 + attached;
     let (id, path) = (document.id.clone(), document.path.clone());
     let (deleted, branch_of) = (document.deleted, branch_of.cloned());
-    Ok(Item { id, path, deleted, branch_of, text, bytes, files: Arc::new(files) })
+    let branches: Vec<_> =
+        document.conflicts.iter().filter_map(|branch| branch.revision.clone()).collect();
+    // A mirror that keeps no branches keeps no histories either.
+    let has_all_branches = document.history.is_some() || !branches.is_empty();
+    let files = Arc::new(files);
+    Ok(Item { id, path, deleted, branch_of, branches, has_all_branches, text, bytes, files })
 }
 
 /// What is said of a file that rot or a hand has changed. Bytes that were not the source's are not

@@ -17,6 +17,7 @@ mod failpoints;
 mod faults;
 mod fixture;
 mod full;
+mod gate;
 mod guard;
 mod hostile;
 mod layers;

@@ -20,6 +20,9 @@ pub struct ServerInfo {
     pub version: Option<String>,
     /// A name for this server that outlives its restarts.
     pub uuid: Option<String>,
+    /// `Welcome` of CouchDB itself and of services made of it; pouchdb-server greets otherwise.
+    #[serde(default)]
+    pub couchdb: Option<String>,
 }
 
 /// What a database says of itself.
@@ -43,6 +46,9 @@ pub struct DatabaseInfo {
     /// How large it is; pouchdb-server does not tell.
     #[serde(default)]
     pub sizes: Sizes,
+    /// How it was created; pouchdb-server does not tell.
+    #[serde(default)]
+    pub props: Props,
 }
 
 impl DatabaseInfo {
@@ -52,6 +58,14 @@ impl DatabaseInfo {
         let number = end.split(['-', '"']).next();
         self.doc_count == 0 && self.doc_del_count == 0 && number == Some("0")
     }
+}
+
+/// How a database was created.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct Props {
+    /// Whether its documents are grouped by the part of their ids before the first colon.
+    #[serde(default)]
+    pub partitioned: bool,
 }
 
 /// How large a database is.

@@ -186,13 +186,33 @@ impl Database {
         self.client.read(request).await.map_err(|error| self.absent(error))
     }
 
-    /// `PUT /db`: creates it. Says whether it was not there before.
-    pub async fn create(&self) -> Result<bool, Error> {
-        match self.client.read(Request::put(self.path("")?)).await {
+    /// `PUT /db`: creates it, partitioned if so said. Says whether it was not there before. A server
+    /// that has no partitioned databases may ignore that.
+    pub async fn create(&self, partitioned: bool) -> Result<bool, Error> {
+        let mut request = Request::put(self.path("")?);
+        if partitioned {
+            request.query = "partitioned=true".to_owned();
+        }
+        match self.client.read(request).await {
             Ok(_) => Ok(true),
             Err(error) if error.status() == Some(412) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// `PUT /db/id?new_edits=false`: one document under the revision that it has. `None` where no URL
+    /// can carry its id: such a document is written with [`Database::bulk_docs`].
+    pub async fn put(&self, id: &DocumentId, document: Upload) -> Option<Result<(), Error>> {
+        let path = document_path(id.as_str())?;
+        Some(self.put_at(&path, document).await)
+    }
+
+    async fn put_at(&self, path: &str, document: Upload) -> Result<(), Error> {
+        let mut request = Request::put(self.path(&format!("/{path}"))?);
+        request.query = "new_edits=false".to_owned();
+        request.upload = Some(document);
+        request.patience = self.client.patience_for(&request);
+        self.client.read(request).await.map(drop)
     }
 
     /// `POST /db/_bulk_docs` with `{"docs":[…],"new_edits":false}`, or what else it takes: writes
@@ -202,6 +222,25 @@ impl Database {
         request.patience = self.client.patience_for(&request);
         let results: Vec<Unwritten> = self.client.read_json(request).await?;
         Ok(results.into_iter().filter(|result| result.error.is_some()).collect())
+    }
+
+    /// `POST /db/_changes` with `filter=_doc_ids`: the revisions of all leaves of these documents,
+    /// deleted ones too. Read the answer with [`super::changes_rows`]. CouchDB reads its whole feed
+    /// for more than a hundred ids.
+    pub async fn leaves(&self, ids: &[&DocumentId]) -> Result<Bytes, Error> {
+        let ids = json(&serde_json::json!({ "doc_ids": ids }))?;
+        let mut request = Request::post(self.path("/_changes")?, ids);
+        request.query = format!("filter=_doc_ids&{ALL_LEAVES}");
+        self.client.read(request).await.map_err(|error| self.absent(error))
+    }
+
+    /// `POST /db/_all_docs` with keys: the winners of these ids, and in `_conflicts` of their bodies
+    /// the revisions of their other live leaves. Read the answer with [`super::all_docs_rows`].
+    pub async fn conflicts(&self, ids: &[&DocumentId]) -> Result<Bytes, Error> {
+        let keys = json(&serde_json::json!({ "keys": ids }))?;
+        let mut request = Request::post(self.path("/_all_docs")?, keys);
+        request.query = "include_docs=true&conflicts=true".to_owned();
+        self.client.read(request).await.map_err(|error| self.absent(error))
     }
 
     /// `POST /db/_bulk_get`: these revisions, `with` what more is wanted of them.
@@ -244,6 +283,13 @@ impl Database {
     /// `GET /db/_revs_limit`: how many revisions of a document the database remembers.
     pub async fn revs_limit(&self) -> Result<u64, Error> {
         self.client.read_json(Request::get(self.path("/_revs_limit")?)).await
+    }
+
+    /// `PUT /db/_revs_limit`.
+    pub async fn set_revs_limit(&self, limit: u64) -> Result<(), Error> {
+        let mut request = Request::put(self.path("/_revs_limit")?);
+        request.upload = Some(limit.to_string().into_bytes().into());
+        self.client.read(request).await.map(drop)
     }
 
     /// `GET /db/id/name`: one attachment's bytes, gzipped if that is asked for and stored so.
