@@ -20,6 +20,7 @@ mod full;
 mod gate;
 mod guard;
 mod hostile;
+mod large;
 mod layers;
 mod live;
 mod pouchdb;
