@@ -172,6 +172,11 @@ impl Writing {
         }
     }
 
+    /// The revision under which the document is written.
+    pub(super) fn revision(&self) -> &Revision {
+        self.on_top().map_or(self.item.revision(), |on_top| &on_top.revision)
+    }
+
     /// Bytes of what is written of the document.
     pub(super) fn bytes(&self) -> u64 {
         if self.form == Form::Nothing { 0 } else { self.item.bytes }

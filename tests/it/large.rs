@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::env::pouchdb::{PouchServer, encoded};
-use crate::env::proxy::Proxy;
+use crate::env::proxy::{Fault, Proxy};
 use crate::env::{Place, oracle, plainfold};
 use crate::restore::{answer, report, requests, restore};
 
@@ -98,6 +98,22 @@ fn a_large_document_goes_on_top_of_a_tombstone_and_ends_other_branches() {
         assert_eq!((&now["n"], &now["_conflicts"]), (&json!(1), &Value::Null), "{now}");
         let path = format!("/shelf/{id}/{}", encoded("x"));
         assert!(target.request("GET", &path, b"").assert_ok().body == large(), "{id}");
+    }
+}
+
+#[test]
+fn a_server_that_answers_for_something_else_has_written_nothing() {
+    let place = Place::new();
+    let (_source, mirror) = mirrored(&place, &[("a", &["x"])]);
+    for said in ["<html>sign in</html>", r#"{"ok":true,"id":"a","rev":"9-other"}"#] {
+        let target = PouchServer::start();
+        let proxy = Proxy::start(target.address());
+        let head = "HTTP/1.1 201 Created\r\nConnection: close\r\n";
+        let answer = format!("{head}Content-Length: {}\r\n\r\n{said}", said.len());
+        let fired = proxy.inject("new_edits=false", Fault::Answer(answer.into_bytes()), 9);
+        let outcome = restore(&mirror, &target.url_through(proxy.address()), &[]).assert_code(1);
+        assert!(fired.times() > 0);
+        assert!(outcome.stdout.contains("shelf/a: "), "{outcome}");
     }
 }
 

@@ -88,7 +88,7 @@ pub struct MissingRevisions {
 }
 
 /// One entry of `_bulk_docs`' answer.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct Unwritten {
     /// The document; pouchdb-server may not say.
     #[serde(default)]
@@ -105,6 +105,21 @@ pub struct Unwritten {
     /// pouchdb-server's word for the error.
     #[serde(default)]
     pub name: Option<String>,
+}
+
+/// The answer to a document that was put under the revision that it has.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Written {
+    /// Which revision was written.
+    One {
+        /// Whether it was.
+        ok: bool,
+        /// Which.
+        rev: Revision,
+    },
+    /// pouchdb-server answers as `_bulk_docs` does.
+    Many(Vec<Unwritten>),
 }
 
 impl Unwritten {

@@ -3,13 +3,14 @@
 //! It must not know what is done with the answers.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use super::address::{document_path, encode, segment};
-use super::answer::{DatabaseInfo, MissingRevisions, Unwritten};
+use super::answer::{DatabaseInfo, MissingRevisions, Props, Unwritten, Written};
 use super::{Accepts, Body, Client, Error, Kind, Request, Upload};
 use crate::document::{CollectionName, DocumentId, Revision};
 
@@ -18,6 +19,8 @@ use crate::document::{CollectionName, DocumentId, Revision};
 pub struct Database {
     client: Client,
     name: CollectionName,
+    /// How it was created, as it said last.
+    props: Arc<Mutex<Option<Props>>>,
 }
 
 /// Which changes are asked for.
@@ -82,7 +85,7 @@ pub fn can_address(id: &DocumentId, attachment: &str) -> bool {
 
 impl Database {
     pub(super) fn new(client: Client, name: CollectionName) -> Self {
-        Self { client, name }
+        Self { client, name, props: Arc::default() }
     }
 
     /// Its name.
@@ -103,7 +106,15 @@ impl Database {
     /// `GET /db`: what it holds and which incarnation it is.
     pub async fn info(&self) -> Result<DatabaseInfo, Error> {
         let request = Request::get(self.path("")?);
-        self.client.read_json(request).await.map_err(|error| self.absent(error))
+        let info: Result<DatabaseInfo, Error> = self.client.read_json(request).await;
+        let info = info.map_err(|error| self.absent(error))?;
+        *self.props.lock().unwrap_or_else(PoisonError::into_inner) = Some(info.props);
+        Ok(info)
+    }
+
+    /// How it was created, as the last answer of [`Database::info`] said.
+    pub fn last_props(&self) -> Option<Props> {
+        *self.props.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `GET /db/_changes` with each document's body and stubs of its attachments.
@@ -200,19 +211,33 @@ impl Database {
         }
     }
 
-    /// `PUT /db/id?new_edits=false`: one document under the revision that it has. `None` where no URL
-    /// can carry its id: such a document is written with [`Database::bulk_docs`].
-    pub async fn put(&self, id: &DocumentId, document: Upload) -> Option<Result<(), Error>> {
-        let path = document_path(id.as_str())?;
-        Some(self.put_at(&path, document).await)
-    }
-
-    async fn put_at(&self, path: &str, document: Upload) -> Result<(), Error> {
+    /// `PUT /db/id?new_edits=false`: one document under `revision`, which it has already. Gives it back
+    /// where it was refused. The id must be one that [`can_address`] knows.
+    pub async fn put(
+        &self,
+        id: &DocumentId,
+        revision: &Revision,
+        document: Upload,
+    ) -> Result<Vec<Unwritten>, Error> {
+        let Some(path) = document_path(id.as_str()) else {
+            let what = format!("no URL can carry the document `{id}`");
+            return Err(Error::new(Kind::Permanent, what));
+        };
         let mut request = Request::put(self.path(&format!("/{path}"))?);
         request.query = "new_edits=false".to_owned();
         request.upload = Some(document);
         request.patience = self.client.patience_for(&request);
-        self.client.read(request).await.map(drop)
+        let written: Written = self.client.read_json(request).await?;
+        match written {
+            Written::One { ok: true, rev } if rev == *revision => Ok(Vec::new()),
+            Written::One { rev, .. } => {
+                let reason = format!("the server answers for revision {rev} and not {revision}");
+                Ok(vec![Unwritten { reason: Some(reason), ..Unwritten::default() }])
+            }
+            Written::Many(results) => {
+                Ok(results.into_iter().filter(|result| result.error.is_some()).collect())
+            }
+        }
     }
 
     /// `POST /db/_bulk_docs` with `{"docs":[…],"new_edits":false}`, or what else it takes: writes

@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use super::multipart::Parts;
 use super::{TRIES, patiently};
-use crate::client::couchdb::{Client, Database, Error, Unwritten, Upload};
+use crate::client::couchdb::{Client, Database, Error, Unwritten, Upload, can_address};
 use crate::restore::body::{self, Piece};
 use crate::restore::target::{Form, Writing, streamed};
 
@@ -47,20 +47,24 @@ impl Sender {
     ) -> Result<Vec<Unwritten>, Fault> {
         if let [writing] = batch
             && let Some(parts) = self.parts(client, writing).await?
-            && self.send_parts(database, writing, &parts, tries).await?
+            && let Some(refused) = self.send_parts(database, writing, &parts, tries).await?
         {
+            if !refused.is_empty() || writing.ends.is_empty() {
+                return Ok(refused);
+            }
             let ends = Writing { form: Form::Nothing, ..writing.clone() };
-            return match ends.ends.is_empty() {
-                true => Ok(Vec::new()),
-                false => send_together(database, &[ends], tries).await,
-            };
+            return send_together(database, &[ends], tries).await;
         }
         send_together(database, batch, tries).await
     }
 
     /// The parts of a document with large attachments, if the server takes such.
     async fn parts(&self, client: &Client, writing: &Writing) -> Result<Option<Parts>, Fault> {
-        if writing.form == Form::Nothing || self.refuses_parts.load(Ordering::Relaxed) {
+        let is_addressable = can_address(&writing.item.id, "x");
+        if writing.form == Form::Nothing
+            || !is_addressable
+            || self.refuses_parts.load(Ordering::Relaxed)
+        {
             return Ok(None);
         }
         let text = writing.item.text.rendered_apart(writing.on_top());
@@ -76,30 +80,29 @@ impl Sender {
         Ok(is_couchdb.then_some(parts))
     }
 
-    /// Sends a document in parts. `false` where it has to go another way: no URL carries its id, or
-    /// the server does not take parts.
+    /// Sends a document in parts. `None` where the server does not take parts.
     async fn send_parts(
         &self,
         database: &Database,
         writing: &Writing,
         parts: &Parts,
         tries: usize,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Option<Vec<Unwritten>>, Fault> {
         let broken = Broken::default();
         let item = &writing.item;
         let sent = patiently(tries, || {
             let upload = parts.upload(&item.files, broken.watch());
-            let put = database.put(&item.id, upload);
-            async { put.await.transpose() }
+            database.put(&item.id, writing.revision(), upload)
         });
         let sent = sent.await;
         match broken.judge(sent) {
-            Ok(sent) => Ok(sent.is_some()),
-            // By 415 and 501, and 405 of what stands before it, a server says that it knows no parts.
-            Err(Fault::Request(error)) if matches!(error.status(), Some(405 | 415 | 501)) => {
+            Ok(refused) => Ok(Some(refused)),
+            // By these a server, or what stands before it, says that it knows no such request. If the
+            // database is gone, the next request says so.
+            Err(Fault::Request(error)) if matches!(error.status(), Some(404 | 405 | 415 | 501)) => {
                 tracing::info!("{error}; large attachments are sent as base64");
                 self.refuses_parts.store(true, Ordering::Relaxed);
-                Ok(false)
+                Ok(None)
             }
             Err(fault) => Err(fault),
         }

@@ -30,7 +30,8 @@ use super::{
 use crate::client::couchdb::{
     Address, BadAddress, Client, Credentials, Database, Error, Kind, Patience,
 };
-use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position, Revision};
+use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position};
+use crate::document::{Properties, Revision};
 
 /// What a [`CouchStore`] is made from.
 #[derive(Clone, Debug)]
@@ -288,6 +289,22 @@ impl Source for CouchSource {
         wanted: &'a [(DocumentId, Revision)],
     ) -> BoxFuture<'a, Result<Vec<Result<Branch, SourceError>>, SourceError>> {
         Box::pin(branches::many(&self.database, wanted))
+    }
+
+    fn properties(&self) -> BoxFuture<'_, Result<Option<Properties>, SourceError>> {
+        Box::pin(async {
+            let revs_limit = match self.database.revs_limit().await {
+                Ok(limit) => Some(limit),
+                // Neither pouchdb-server nor an RxDB that is exposed has such things.
+                Err(error) if !matches!(error.kind(), Kind::Transient { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            let props = match self.database.last_props() {
+                Some(props) => props,
+                None => self.database.info().await?.props,
+            };
+            Ok(Some(Properties { partitioned: props.partitioned, revs_limit }))
+        })
     }
 
     fn security(&self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>> {
