@@ -131,13 +131,24 @@ impl CouchTarget {
                 Err(Fault::Document(reason)) => refused.push((range.start, reason)),
                 Err(Fault::Request(error)) => match weigh(database, &error).await {
                     Weight::All => return Err(error),
-                    _ if single => refused.push((range.start, error.to_string())),
+                    _ if single => refused.push((range.start, explained(&error))),
                     Weight::Some => halve(tries),
                     Weight::Uncertain => halve(TRIES_OF_PARTS),
                 },
             }
         }
         Ok(refused)
+    }
+}
+
+/// An error of a single document, and what can be done where it is too large.
+fn explained(error: &Error) -> String {
+    match error.status() {
+        Some(413) => format!(
+            "{error}; raise `max_attachment_size`, `max_document_size` or `max_http_request_size` of \
+             the target, and restore again"
+        ),
+        _ => error.to_string(),
     }
 }
 

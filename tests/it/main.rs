@@ -23,6 +23,7 @@ mod hostile;
 mod large;
 mod layers;
 mod live;
+mod operations;
 mod pouchdb;
 mod powerloss;
 mod properties;
