@@ -223,8 +223,9 @@ impl<T: Target + 'static> Restore<T> {
             renamed: name.to_string(),
             ..Report::default()
         };
-        report.take(gate.unreadable.clone(), outcome);
-        let total = match self.control.is_watched() && self.options.ids.is_none() {
+        report.take(gate.failure.clone(), outcome);
+        let all = self.options.ids.is_none() && self.options.undelete.is_none();
+        let total = match self.control.is_watched() && all {
             true => {
                 let counted = Arc::clone(&collection);
                 Some(blocking(move || count(&counted)).await??)

@@ -31,8 +31,8 @@ pub(super) struct Gate {
     properties: Properties,
     /// The security object to be written, if any.
     security: Option<Bytes>,
-    /// What is wrong with the mirror's security object.
-    pub unreadable: Option<Failure>,
+    /// Why the mirror's security object cannot be restored, where that is known.
+    pub failure: Option<Failure>,
     /// Where the mirror's security object is, for messages.
     path: String,
 }
@@ -62,14 +62,14 @@ impl Gate {
             standing,
             properties,
             security: None,
-            unreadable: None,
+            failure: None,
             path: collection.security_path(),
         };
         let ours = match stored {
             None => return Ok(gate),
             Some(Ok(ours)) => ours,
             Some(Err(failure)) => {
-                gate.unreadable = Some(failure);
+                gate.failure = Some(failure);
                 // Nobody knows whom it would have let in.
                 gate.security = (standing == Standing::Absent).then(|| CLOSED.into());
                 return Ok(gate);
@@ -79,7 +79,15 @@ impl Gate {
             gate.security = Some(ours);
             return Ok(gate);
         }
-        let Some(theirs) = target.security(name).await? else { return Ok(gate) };
+        let Some(theirs) = target.security(name).await? else {
+            if !is_default(&ours) {
+                let reason = "the target has no security objects: set by other means who may read \
+                              the collection there"
+                    .to_owned();
+                gate.failure = Some(Failure { path: collection.security_path(), reason });
+            }
+            return Ok(gate);
+        };
         if is_same(&ours, &theirs) {
             return Ok(gate);
         }
@@ -97,7 +105,7 @@ impl Gate {
 
     /// Whether the security object of the mirror is written.
     pub fn secures(&self) -> bool {
-        self.security.is_some() && self.unreadable.is_none()
+        self.security.is_some() && self.failure.is_none()
     }
 
     /// Creates the database and writes its security object, where that is to be done.

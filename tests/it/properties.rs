@@ -12,9 +12,13 @@ use crate::env::{Place, plainfold};
 use crate::restore::{report, restore};
 
 fn limit(of: u64) -> Fault {
-    let length = of.to_string().len();
+    said(&json!(of))
+}
+
+fn said(answer: &Value) -> Fault {
+    let text = answer.to_string();
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
-    Fault::Answer(format!("{head}Content-Length: {length}\r\n\r\n{of}").into_bytes())
+    Fault::Answer(format!("{head}Content-Length: {}\r\n\r\n{text}", text.len()).into_bytes())
 }
 
 fn record(mirror: &Path) -> PathBuf {
@@ -51,6 +55,10 @@ fn a_database_s_limit_of_revisions_is_recorded_and_followed() {
     let url = format!("{}/shelf", server.url_through(proxy.address()));
     for (of, news) in [(77, true), (77, false), (5, true)] {
         let fired = proxy.inject("GET /shelf/_revs_limit", limit(of), 1);
+        // As a CouchDB says it.
+        let info = json!({"update_seq": 1, "doc_count": 1, "disk_format_version": 8,
+            "props": {"partitioned": true}});
+        proxy.inject("GET /shelf HTTP", said(&info), 2);
         let run = || {
             plainfold::mirror(&url, &place.mirror()).assert_code(0);
         };
@@ -60,7 +68,7 @@ fn a_database_s_limit_of_revisions_is_recorded_and_followed() {
             assert_nothing_written(&place.mirror(), run)
         }
         assert_eq!(fired.times(), 1);
-        let expected = json!({"partitioned": false, "revs_limit": of});
+        let expected = json!({"partitioned": true, "revs_limit": of});
         assert_eq!(recorded(&place.mirror())["properties"], expected);
     }
     // A server that does not say leaves what is known.
@@ -75,8 +83,7 @@ fn a_new_database_is_created_as_the_source_s_was_and_an_old_one_is_left_alone() 
     let target = PouchServer::start();
     let proxy = Proxy::start(target.address());
     let url = target.url_through(proxy.address());
-    let said = limit(1000);
-    proxy.inject("GET /shelf/_revs_limit", said, 1);
+    proxy.inject("GET /shelf/_revs_limit", limit(1000), 1);
     let set = proxy.inject("PUT /shelf/_revs_limit", limit(77), 1);
     let outcome = restore(&mirror, &url, &["--format", "json"]).assert_code(1);
     assert_eq!(set.times(), 1, "{outcome}");

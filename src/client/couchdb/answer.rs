@@ -49,6 +49,9 @@ pub struct DatabaseInfo {
     /// How it was created; pouchdb-server does not tell.
     #[serde(default)]
     pub props: Props,
+    /// The format of its files. Only CouchDB has such, of every version.
+    #[serde(default)]
+    pub disk_format_version: Option<u64>,
 }
 
 impl DatabaseInfo {

@@ -19,8 +19,8 @@ use crate::document::{CollectionName, DocumentId, Revision};
 pub struct Database {
     client: Client,
     name: CollectionName,
-    /// How it was created, as it said last.
-    props: Arc<Mutex<Option<Props>>>,
+    /// How it was created, as it said last; `Some(None)` where it is no CouchDB.
+    props: Arc<Mutex<Option<Option<Props>>>>,
 }
 
 /// Which changes are asked for.
@@ -108,13 +108,22 @@ impl Database {
         let request = Request::get(self.path("")?);
         let info: Result<DatabaseInfo, Error> = self.client.read_json(request).await;
         let info = info.map_err(|error| self.absent(error))?;
-        *self.props.lock().unwrap_or_else(PoisonError::into_inner) = Some(info.props);
+        *self.props.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(info.disk_format_version.map(|_| info.props));
         Ok(info)
     }
 
-    /// How it was created, as the last answer of [`Database::info`] said.
-    pub fn last_props(&self) -> Option<Props> {
-        *self.props.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How it was created, as the last answer of [`Database::info`] said, which is asked for if there
+    /// was none. `None` where it is no CouchDB.
+    pub async fn props(&self) -> Result<Option<Props>, Error> {
+        let last = || *self.props.lock().unwrap_or_else(PoisonError::into_inner);
+        match last() {
+            Some(props) => Ok(props),
+            None => {
+                self.info().await?;
+                Ok(last().flatten())
+            }
+        }
     }
 
     /// `GET /db/_changes` with each document's body and stubs of its attachments.

@@ -295,15 +295,13 @@ impl Source for CouchSource {
         Box::pin(async {
             let revs_limit = match self.database.revs_limit().await {
                 Ok(limit) => Some(limit),
-                // Neither pouchdb-server nor an RxDB that is exposed has such things.
+                // pouchdb-server has no such thing.
                 Err(error) if !matches!(error.kind(), Kind::Transient { .. }) => return Ok(None),
                 Err(error) => return Err(error.into()),
             };
-            let props = match self.database.last_props() {
-                Some(props) => props,
-                None => self.database.info().await?.props,
-            };
-            Ok(Some(Properties { partitioned: props.partitioned, revs_limit }))
+            // An RxDB that is exposed says 1, by which it means its own way of keeping revisions.
+            let props = self.database.props().await?;
+            Ok(props.map(|props| Properties { partitioned: props.partitioned, revs_limit }))
         })
     }
 
