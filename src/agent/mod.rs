@@ -23,6 +23,7 @@ use crate::source::retry::RetryPolicy;
 use crate::source::{Mode, SourceError, Store};
 
 mod absent;
+mod held;
 mod release;
 mod repair;
 mod status;
@@ -30,6 +31,7 @@ mod subscription;
 mod supervisor;
 
 pub use absent::Absent;
+pub use held::HeldDocument;
 pub use release::Release;
 pub use repair::Repairer;
 pub use status::{CollectionStatus, FailureStatus, Keeps, Status};

@@ -169,6 +169,7 @@ fn of_restore(error: &RestoreError) -> Exit {
         }
         RestoreError::Target(_) => Exit::SourceUnreachable,
         RestoreError::NotEmpty { .. }
+        | RestoreError::OtherSecurity { .. }
         | RestoreError::FileExists { .. }
         | RestoreError::Selection(_) => Exit::Usage,
         RestoreError::Task(_) => Exit::Failure,

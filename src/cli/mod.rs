@@ -21,6 +21,7 @@ mod signals;
 mod status;
 mod summary;
 mod tail;
+mod undelete;
 mod verify;
 
 use exit::Exit;

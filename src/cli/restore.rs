@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit, Usage};
 use super::progress::{Bars, Shown, When};
-use super::{logging, password, signals};
+use super::{logging, password, signals, undelete};
 use crate::client::couchdb::{Address, Client, Credentials, Patience};
 use crate::document::{CollectionName, Pattern, Selection};
 use crate::mirror::read::Tree;
@@ -68,6 +68,20 @@ pub struct Options {
     #[arg(long, value_enum, default_value = "refuse")]
     on_existing: Existing,
 
+    /// Bring back what was deleted at the source by mistake: documents whose deletion is held back, and
+    /// the newest version of each document in the trash. Nothing that lives at the target is touched
+    #[arg(long, conflicts_with = "on_existing")]
+    undelete: bool,
+
+    /// With --undelete: only deletions that were mirrored at this time or later, a date or an RFC 3339
+    /// time. The trash knows days
+    #[arg(long, value_name = "TIME", requires = "undelete")]
+    since: Option<String>,
+
+    /// Also write the documents of `_replicator`, which starts the replications that they describe
+    #[arg(long)]
+    with_replications: bool,
+
     /// Text, or JSON
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -99,7 +113,15 @@ enum Format {
 pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
     let bars = Bars::wanted(options.progress);
     logging.start(bars.as_ref().map(Bars::lines))?;
-    let lowered = lower(&options)?;
+    let mut lowered = lower(&options)?;
+    let since = options.since.as_deref().map(undelete::since).transpose()?;
+    if options.undelete {
+        if options.target.starts_with("feed:") {
+            let what = "--undelete brings documents back into a server; a feed holds no tombstones";
+            return Err(Usage(what.to_owned()).into());
+        }
+        lowered.undelete = Some(undelete::find(&options.directory, since).await?);
+    }
     let password = password::read(options.password_file.as_deref(), PASSWORD_VARIABLE)?;
     let control = Control { stop: signals::catch()?, ..Control::default() };
     let companions = CancellationToken::new();
@@ -210,6 +232,8 @@ fn lower(options: &Options) -> anyhow::Result<restore::Options> {
         renamed,
         only_as,
         on_existing,
+        undelete: None,
+        with_replications: options.with_replications,
         allow_empty: options.allow_empty,
         dry_run: options.dry_run,
         accept_unchecked: options.accept_unchecked,
@@ -273,11 +297,8 @@ fn text(outcome: &Outcome, to_feed: bool) -> String {
             HumanBytes(report.counts.bytes),
             report.problems,
         ));
-        if report.counts.left_out > 0 {
-            text.push_str(&format!(
-                "{name}: {} losing revisions were left out: a feed holds winners only\n",
-                report.counts.left_out,
-            ));
+        for note in notes(report, to_feed) {
+            text.push_str(&format!("{name}: {note}\n"));
         }
     }
     if outcome.interrupted {
@@ -289,7 +310,40 @@ fn text(outcome: &Outcome, to_feed: bool) -> String {
     text
 }
 
-/// What was put back beside the winners.
+/// What was left out on purpose, and how to restore it.
+fn notes(report: &Report, to_feed: bool) -> Vec<String> {
+    let counts = report.counts;
+    let plural = |count, what: &str| {
+        let (end, verb) = if count == 1 { ("", "was") } else { ("s", "were") };
+        format!("{count} {what}{end} {verb} left out")
+    };
+    let mut notes = Vec::new();
+    if counts.left_out > 0 {
+        let why = match to_feed {
+            true => "a feed holds winners only",
+            false => "--undelete brings back winners only",
+        };
+        notes.push(format!("{}: {why}", plural(counts.left_out, "losing revision")));
+    }
+    if counts.replications > 0 {
+        notes.push(format!(
+            "{}: the target would start to replicate. Give --with-replications to restore them",
+            plural(counts.replications, "replication document")
+        ));
+    }
+    if counts.deleted_there > 0 {
+        let (end, verb) = if counts.deleted_there == 1 { ("", "is") } else { ("s", "are") };
+        notes.push(format!(
+            "{} document{end} {verb} deleted at the target and stayed deleted. To bring back what was \
+             deleted by mistake, give --undelete; to restore all as the mirror holds it, \
+             --on-existing overwrite",
+            counts.deleted_there
+        ));
+    }
+    notes
+}
+
+/// What was restored beside the winners.
 fn beside(report: &Report) -> String {
     let mut text = String::new();
     let counts =

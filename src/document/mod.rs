@@ -136,6 +136,17 @@ impl Position {
     }
 }
 
+/// How a collection was created at its source, beyond its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Properties {
+    /// Whether its documents are grouped by the part of their ids before the first colon.
+    #[serde(default)]
+    pub partitioned: bool,
+    /// How many revisions of a document it remembers, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revs_limit: Option<u64>,
+}
+
 /// What is kept beside the winning revisions of live documents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {

@@ -16,7 +16,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{Checkpoints, Failure, StateError};
-use crate::document::{DocumentId, Position, Revision};
+use crate::document::{DocumentId, Position, Properties, Revision};
 use crate::event::Broadcast;
 use crate::mirror::{Collection, Mirror, MirrorError};
 use crate::source::retry::RetryPolicy;
@@ -137,6 +137,8 @@ enum Signal {
     CaughtUp,
     /// Who may do what with the collection, as the source says it.
     Security(Bytes),
+    /// How the collection was created, as the source says it.
+    Properties(Properties),
     /// What the brake holds back is to be deleted.
     Release,
 }

@@ -156,6 +156,9 @@ impl Settler {
                 self.caught_up();
             }
             Signal::Security(security) => self.security(&security)?,
+            Signal::Properties(properties) => {
+                self.pipeline.collection.note_properties(properties)?;
+            }
             Signal::Release => self.release()?,
         }
         Ok(self)

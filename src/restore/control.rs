@@ -77,6 +77,8 @@ mod tests {
         fs::write(mirror.join(".plainfold/format.json"), format).unwrap();
         let feed = place.path().join("back.ndjson");
         let options = Options {
+            undelete: None,
+            with_replications: false,
             collections: Default::default(),
             ids: None,
             renamed: Default::default(),

@@ -18,7 +18,7 @@ use super::body::{Stubs, quoted};
 use super::plan::Held;
 use super::target::{Item, Standing, Target, TargetError, Writing, streamed};
 use super::{OnExisting, RestoreError};
-use crate::document::{CollectionName, DocumentId, Revision};
+use crate::document::{CollectionName, DocumentId, Properties, Revision};
 
 /// How much is gathered before it is written, in bytes.
 const BUFFER: usize = 256 << 10;
@@ -150,8 +150,12 @@ impl Target for FeedTarget {
         async { Ok(Standing::Absent) }.boxed()
     }
 
-    fn create<'a>(&'a self, _: &'a CollectionName) -> BoxFuture<'a, Result<(), TargetError>> {
-        async { Ok(()) }.boxed()
+    fn create<'a>(
+        &'a self,
+        _: &'a CollectionName,
+        _: Properties,
+    ) -> BoxFuture<'a, Result<Vec<String>, TargetError>> {
+        async { Ok(Vec::new()) }.boxed()
     }
 
     fn list<'a>(
@@ -166,6 +170,7 @@ impl Target for FeedTarget {
         &'a self,
         _: &'a CollectionName,
         items: &'a [Item],
+        _: bool,
     ) -> BoxFuture<'a, Result<Vec<Held>, TargetError>> {
         async { Ok(vec![Held::Nothing; items.len()]) }.boxed()
     }
@@ -178,12 +183,19 @@ impl Target for FeedTarget {
         async move { self.append(collection, batch).await.map_err(|e| self.failed(e)) }.boxed()
     }
 
+    fn security<'a>(
+        &'a self,
+        _: &'a CollectionName,
+    ) -> BoxFuture<'a, Result<Option<Bytes>, TargetError>> {
+        async { Ok(None) }.boxed()
+    }
+
     fn secure<'a>(
         &'a self,
         _: &'a CollectionName,
         _: Bytes,
-    ) -> BoxFuture<'a, Result<bool, TargetError>> {
-        async { Ok(false) }.boxed()
+    ) -> BoxFuture<'a, Result<(), TargetError>> {
+        async { Ok(()) }.boxed()
     }
 
     fn finish(&self) -> BoxFuture<'_, Result<(), TargetError>> {

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use crate::document::{Attachment, Branch, Change, CollectionName, DocumentId, Position, Revision};
+use crate::document::{Attachment, Branch, Change, CollectionName, DocumentId, Position};
+use crate::document::{Properties, Revision};
 
 pub mod couchdb;
 pub mod feed;
@@ -166,6 +167,11 @@ pub trait Source: Send + Sync + 'static {
         };
         let answers = wanted.iter().map(unknown).collect();
         Box::pin(async { Ok(answers) })
+    }
+
+    /// How the collection was created; `None` where the source does not say.
+    fn properties(&self) -> BoxFuture<'_, Result<Option<Properties>, SourceError>> {
+        Box::pin(async { Ok(None) })
     }
 
     /// Who may do what with the collection, as a JSON object; `None` where the source has no such

@@ -30,7 +30,8 @@ use super::{
 use crate::client::couchdb::{
     Address, BadAddress, Client, Credentials, Database, Error, Kind, Patience,
 };
-use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position, Revision};
+use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position};
+use crate::document::{Properties, Revision};
 
 /// What a [`CouchStore`] is made from.
 #[derive(Clone, Debug)]
@@ -309,6 +310,20 @@ impl Source for CouchSource {
         wanted: &'a [(DocumentId, Revision)],
     ) -> BoxFuture<'a, Result<Vec<Result<Branch, SourceError>>, SourceError>> {
         Box::pin(branches::many(&self.database, wanted))
+    }
+
+    fn properties(&self) -> BoxFuture<'_, Result<Option<Properties>, SourceError>> {
+        Box::pin(async {
+            let revs_limit = match self.database.revs_limit().await {
+                Ok(limit) => Some(limit),
+                // pouchdb-server has no such thing.
+                Err(error) if !matches!(error.kind(), Kind::Transient { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            // An RxDB that is exposed says 1, by which it means its own way of keeping revisions.
+            let props = self.database.props().await?;
+            Ok(props.map(|props| Properties { partitioned: props.partitioned, revs_limit }))
+        })
     }
 
     fn security(&self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>> {
