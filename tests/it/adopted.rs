@@ -16,12 +16,12 @@ fn source() -> String {
 }
 
 /// A mirror of the library, and a copy of its collections alone.
-fn copied(place: &Place, more: &[&str]) -> PathBuf {
+fn copied(place: &Place, how: &str, more: &[&str]) -> PathBuf {
     let mirror = place.mirror();
     let base = ["mirror", &source(), mirror.to_str().unwrap()];
     plainfold::run(base.iter().chain(more)).assert_code(0);
     let copy = place.join("copy");
-    let done = Command::new("cp").arg("-r").args([&mirror, &copy]).status().unwrap();
+    let done = Command::new("cp").arg(how).args([&mirror, &copy]).status().unwrap();
     assert!(done.success());
     fs::remove_dir_all(copy.join(".plainfold")).unwrap();
     copy
@@ -35,7 +35,7 @@ fn run(arguments: &[&str]) -> plainfold::Outcome {
 fn a_mirror_without_its_folder_is_restored_verified_and_compared_and_not_written_to() {
     for names in ["native", "portable"] {
         let place = Place::new();
-        let copy = copied(&place, &["--names", names]);
+        let copy = copied(&place, "-a", &["--names", names]);
         let before = Tree::of(&copy);
         let path = copy.to_str().unwrap();
         let said = run(&["verify", path]).assert_code(0);
@@ -43,17 +43,12 @@ fn a_mirror_without_its_folder_is_restored_verified_and_compared_and_not_written
             said.stdout.lines().filter(|line| line.contains("not known")).collect();
         assert_eq!(unknown.len(), 1, "{said}");
         assert!(unknown[0].contains("which source it follows"), "{said}");
-        assert!(said.stdout.contains("files have no checksum"), "{said}");
         let json = run(&["verify", path, "--format", "json"]).assert_code(0);
         let json: Value = serde_json::from_str(&json.stdout).unwrap();
         assert!(json["unknown"].is_string(), "{json}");
         run(&["verify", path, "--against", &source()]).assert_code(0);
         run(&["diff", path, place.mirror().to_str().unwrap()]).assert_code(0);
-        let feed = format!("feed:{}", place.join("back.ndjson").display());
-        run(&["restore", path, &feed]).assert_code(0);
-        let again = place.join("again");
-        plainfold::mirror(&feed, &again).assert_code(0);
-        run(&["diff", path, again.to_str().unwrap()]).assert_code(0);
+        assert_restored(&place, path, &[]);
         assert!(before.until(&Tree::of(&copy)).is_empty(), "something was written");
         // What is wrong with it is found as ever.
         let mut documents = walkdir::WalkDir::new(&copy).into_iter().filter_map(Result::ok);
@@ -63,10 +58,31 @@ fn a_mirror_without_its_folder_is_restored_verified_and_compared_and_not_written
     }
 }
 
+/// Restores a tree into a feed, of which another mirror is made, and compares both.
+fn assert_restored(place: &Place, path: &str, more: &[&str]) {
+    let feed = format!("feed:{}", place.join("back.ndjson").display());
+    let base = ["restore", path, &feed];
+    plainfold::run(base.iter().chain(more)).assert_code(0);
+    let again = place.join("again");
+    plainfold::mirror(&feed, &again).assert_code(0);
+    run(&["diff", path, again.to_str().unwrap()]).assert_code(0);
+}
+
+#[test]
+fn a_copy_that_has_lost_its_checksums_too_is_not_called_intact_and_can_be_restored() {
+    let place = Place::new();
+    let copy = copied(&place, "-r", &[]);
+    let path = copy.to_str().unwrap();
+    let said = run(&["verify", path]).assert_code(1);
+    assert!(said.stdout.contains("unchecked ") && !said.stdout.contains("missing "), "{said}");
+    run(&["diff", path, place.mirror().to_str().unwrap()]).assert_code(0);
+    assert_restored(&place, path, &["--accept-unchecked"]);
+}
+
 #[test]
 fn a_copy_without_attachments_is_not_told_that_they_are_missing() {
     let place = Place::new();
-    let copy = copied(&place, &["--attachments", "false"]);
+    let copy = copied(&place, "-a", &["--attachments", "false"]);
     run(&["verify", copy.to_str().unwrap()]).assert_code(0);
 }
 
