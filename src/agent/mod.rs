@@ -168,7 +168,15 @@ impl Outcome {
     pub fn is_complete(&self) -> bool {
         let Self { failures, absent, errors, .. } = self;
         let lacks_nothing = failures.is_empty() && absent.is_empty() && errors.is_empty();
-        lacks_nothing && self.held_back() == 0 && self.behind() == 0
+        let secured = self.unsecured().next().is_none();
+        lacks_nothing && secured && self.held_back() == 0 && self.behind() == 0
+    }
+
+    /// The collections whose security object could not be mirrored, each with the reason.
+    pub fn unsecured(&self) -> impl Iterator<Item = (&CollectionName, &str)> {
+        let trouble = |report: &Report| report.security_trouble.is_some();
+        let unsecured = self.reports.iter().filter(move |report| trouble(report));
+        unsecured.filter_map(|one| Some((&one.collection, one.security_trouble.as_deref()?)))
     }
 
     /// How many collections are not at their source's end, although all have been before.

@@ -173,6 +173,9 @@ fn write_collection(
     if let Some(trouble) = &report.trouble {
         writeln!(out, "  trouble     {trouble}")?;
     }
+    if let Some(trouble) = &report.security_trouble {
+        writeln!(out, "  security    not mirrored: {trouble}")?;
+    }
     if running {
         writeln!(
             out,

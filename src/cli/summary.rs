@@ -33,6 +33,11 @@ fn wrong(outcome: &Outcome) -> Vec<String> {
         (vanished, "database has vanished", "databases have vanished"),
         (outcome.failures.len(), "document is not mirrored", "documents are not mirrored"),
         (outcome.held_back() as usize, "deletion is held back", "deletions are held back"),
+        (
+            outcome.unsecured().count(),
+            "security object is not mirrored",
+            "security objects are not mirrored",
+        ),
         (unmatched, "name or pattern matches nothing", "names or patterns match nothing"),
         (
             outcome.behind(),
@@ -69,6 +74,8 @@ struct Summary {
     braked: Vec<String>,
     /// What was asked for, or followed before, and is not there.
     not_there: Vec<String>,
+    /// The first security objects that could not be mirrored, with the reasons.
+    security_not_mirrored: Vec<String>,
     /// The first failures in words, then what ended collections before their time.
     not_mirrored: Vec<String>,
     stopped: Vec<String>,
@@ -90,6 +97,9 @@ impl Summary {
         let named = failures.map(|(collection, failure)| {
             format!("{collection}: {}: {}", failure.place, failure.reason)
         });
+        let unsecured = outcome
+            .unsecured()
+            .map(|(collection, reason)| format!("the security object of {collection}: {reason}"));
         let braked = outcome.reports.iter().filter(|report| report.held_back > 0);
         let braked =
             braked.map(|report| format!("{}: {} deletions", report.collection, report.held_back));
@@ -109,6 +119,7 @@ impl Summary {
             held_back,
             braked: braked.collect(),
             not_there: outcome.absent.iter().map(ToString::to_string).collect(),
+            security_not_mirrored: unsecured.take(NAMED).collect(),
             not_mirrored: named.collect(),
             stopped: outcome.errors.iter().map(ToString::to_string).collect(),
         }
@@ -118,6 +129,9 @@ impl Summary {
         let mut text = String::new();
         for absent in &self.not_there {
             text.push_str(&format!("not there: {absent}\n"));
+        }
+        for security in &self.security_not_mirrored {
+            text.push_str(&format!("not mirrored: {security}\n"));
         }
         for failure in &self.not_mirrored {
             text.push_str(&format!("not mirrored: {failure}\n"));

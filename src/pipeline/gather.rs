@@ -238,6 +238,8 @@ impl Gatherer {
             () = stop.cancelled() => return,
             answer = attempts(policy, || source.security()) => answer,
         };
+        let trouble = answer.as_ref().err().map(ToString::to_string);
+        self.pipeline.reporter.update(|report| report.security_trouble = trouble);
         self.security = match answer {
             Ok(Some(security)) => {
                 self.signal(Signal::Security(security)).await;

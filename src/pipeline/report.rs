@@ -65,6 +65,9 @@ pub struct Report {
     pub current_at: Option<Timestamp>,
     /// Why it waits, or why it ended.
     pub trouble: Option<String>,
+    /// Why the security object could not be mirrored when it was asked for last.
+    #[serde(default)]
+    pub security_trouble: Option<String>,
     /// Whether it has caught up since it started.
     pub caught_up: bool,
     /// Since when a batch has been in hand.
@@ -89,6 +92,7 @@ impl Report {
             progress: None,
             current_at: None,
             trouble: None,
+            security_trouble: None,
             caught_up: false,
             busy_since: None,
         }
