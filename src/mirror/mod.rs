@@ -44,7 +44,7 @@ pub use format::{FORMAT_NUMBER, Format};
 pub use lanes::Lane;
 #[cfg(test)]
 pub(crate) use lanes::staged;
-pub use lock::Holder;
+pub use lock::{Holder, SharedLock};
 pub use plan::{Authority, Held, Plan, Write};
 pub use publish::Published;
 pub use stage::{Blob, BlobWriter, BranchFiles, Material, Staged};
@@ -261,6 +261,17 @@ impl Ours {
         let ours = root.open(layout::OURS)?.ok_or_else(missing)?;
         format::read(path, &ours)?.ok_or_else(missing)?;
         Ok(Self { path: path.join(layout::OURS) })
+    }
+
+    /// Where its state belongs.
+    pub fn state_path(&self) -> PathBuf {
+        self.path.join(layout::STATE)
+    }
+
+    /// Keeps others from working on the mirror while its state is read; the inner error is who works
+    /// on it already. Writes nothing.
+    pub fn share(&self) -> Result<Result<SharedLock, Holder>, MirrorError> {
+        SharedLock::take(&self.path.join(layout::LOCK))
     }
 
     /// Who works on the mirror right now, if anybody.
