@@ -1,11 +1,11 @@
 //! `plainfold diff`: which documents a mirror and a source, or two mirrors, do not hold alike.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::exit::Exit;
+use super::output::Stream;
 use super::verify::{Format, password_for, read, write_differences};
 use crate::client::couchdb::Address;
 use crate::config::OpenedSource;
@@ -77,7 +77,6 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
             tracing::warn!("{}: {}", problem.path, problem.reason);
         }
     }
-    // A reader that has closed has read enough.
-    let _closed = std::io::stdout().write_all(text.as_bytes());
+    Stream::Stdout.report("the differences", &text)?;
     Ok(if certificate.equal { Exit::Done } else { Exit::DocumentsFailed })
 }

@@ -1,7 +1,6 @@
 //! `plainfold restore`: a mirror back into a server, or into a feed.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -11,6 +10,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{Exit, Usage};
+use super::output::Stream;
 use super::progress::{Bars, Shown, When};
 use super::{logging, password, signals};
 use crate::client::couchdb::{Address, Client, Credentials, Patience};
@@ -112,12 +112,9 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         Format::Json => serde_json::to_string_pretty(&outcome)? + "\n",
         Format::Text => text(&outcome, options.target.starts_with("feed:")),
     };
-    // A reader that has closed has read enough. A feed on standard output is not to be mixed with
-    // this.
-    let _closed = match options.target == "feed:-" {
-        true => std::io::stderr().write_all(text.as_bytes()),
-        false => std::io::stdout().write_all(text.as_bytes()),
-    };
+    // A feed on standard output must not be mixed with the report.
+    let stream = if options.target == "feed:-" { Stream::Stderr } else { Stream::Stdout };
+    stream.report("the report", &text)?;
     Ok(match (outcome.interrupted, outcome.failed) {
         (true, _) => Exit::Interrupted,
         (false, 0) => Exit::Done,

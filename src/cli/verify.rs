@@ -1,7 +1,6 @@
 //! `plainfold verify`: every stored byte read, and the mirror compared with its source.
 
 use std::fmt::{self, Write as _};
-use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -9,6 +8,7 @@ use serde::Serialize;
 
 use super::exit::{Exit, Usage};
 use super::mirror::PASSWORD_VARIABLE;
+use super::output::{Product, Stream};
 use super::password;
 use super::repair::{self, Repairs};
 use crate::agent::Repairer;
@@ -84,17 +84,22 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         true => None,
         false => Some(Selection::new(&options.collections).map_err(|bad| Usage(bad.to_string()))?),
     };
-    let manifest = options.manifest.is_some();
+    let manifest = match &options.manifest {
+        Some(path) => Some(Product::create("the manifest", path)?),
+        None => None,
+    };
     // From the first look on, so that what was found is what is repaired.
     let repairer = match options.repair {
         true => Some(lock(options.directory.clone()).await?),
         false => None,
     };
-    let mut verified =
-        read(options.directory.clone(), verify::Options { collections, manifest }).await?;
-    if let Some(path) = &options.manifest {
-        write_manifest(&verified, path)?;
-    }
+    let mut verified = read(
+        options.directory.clone(),
+        verify::Options { collections, manifest: manifest.is_some() },
+    )
+    .await?;
+    // What was found is said too where the manifest cannot be written.
+    let manifest = manifest.map(|file| file.finish(|out| verified.write_manifest(out)));
     let mut there = match &against {
         Some(source) => Some(verified.list(source.store.clone(), source.only.as_ref()).await?),
         None => None,
@@ -132,11 +137,11 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
             out
         }
     };
-    // A reader that has closed has read enough.
-    let _closed = match options.manifest.as_deref() == Some(Path::new("-")) {
-        true => std::io::stderr().write_all(text.as_bytes()),
-        false => std::io::stdout().write_all(text.as_bytes()),
-    };
+    let to_stdout = options.manifest.as_deref() == Some(Path::new("-"));
+    let stream = if to_stdout { Stream::Stderr } else { Stream::Stdout };
+    let printed = stream.report("the report", &text);
+    manifest.transpose()?;
+    printed?;
     let equal = certificate.is_none_or(|certificate| certificate.equal);
     let repairs = repairs.unwrap_or_default();
     Ok(match repairs.exit {
@@ -169,17 +174,6 @@ pub fn password_for(
         return Ok(None);
     }
     Ok(password::read(file, PASSWORD_VARIABLE)?)
-}
-
-fn write_manifest(verified: &Verified, path: &Path) -> anyhow::Result<()> {
-    let written = match path == Path::new("-") {
-        true => verified.write_manifest(std::io::stdout().lock()),
-        false => std::fs::File::create(path)
-            .and_then(|file| verified.write_manifest(BufWriter::new(file))),
-    };
-    let failed =
-        |error| Usage(format!("the manifest {} cannot be written: {error}", path.display()));
-    Ok(written.map_err(failed)?)
 }
 
 fn write_report(out: &mut String, report: &Report) -> fmt::Result {
