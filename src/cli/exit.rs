@@ -48,7 +48,7 @@ Exit codes:
     2  bad usage, or the target of a restore holds other documents
     3  the source or target cannot be reached, or has no such database
     4  the source or target refused the credentials
-    5  the mirror cannot be used: locked, its process silent, a newer format, foreign files, a bad disk
+    5  the mirror cannot be used: locked, silent, a newer format, foreign files, a failing disk
    70  a fault of Plainfold's own
    74  output cannot be written: standard output, a manifest or the file of a feed
   130  interrupted before it was done";
@@ -102,6 +102,7 @@ pub fn of(error: &anyhow::Error) -> Exit {
         return match error {
             VerifyError::Mirror(_) => Exit::MirrorUnusable,
             VerifyError::Source(error) => of_source(error),
+            VerifyError::Selection(_) => Exit::Usage,
             VerifyError::Temporary(_) => Exit::Failure,
         };
     }

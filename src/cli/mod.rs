@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod certificate;
+mod compare;
 mod diff;
 mod exit;
 mod logging;

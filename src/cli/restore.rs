@@ -1,6 +1,5 @@
 //! `plainfold restore`: a mirror back into a server, or into a feed.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -12,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::exit::{Exit, Usage};
 use super::output::Stream;
 use super::progress::{Bars, Shown, When};
-use super::{logging, password, signals};
+use super::{compare, logging, password, signals};
 use crate::client::couchdb::{Address, Client, Credentials, Patience};
 use crate::document::{CollectionName, Selection};
 use crate::mirror::read::Tree;
@@ -166,19 +165,7 @@ fn lower(options: &Options) -> anyhow::Result<restore::Options> {
         Err(error) => Err(Usage(format!("`{pattern}` is not a glob: {}", error.kind()))),
     };
     let ids = options.ids.as_ref().map(glob).transpose()?;
-    let mut renamed: BTreeMap<CollectionName, CollectionName> = BTreeMap::new();
-    let mut only_as = None;
-    for pair in &options.renamed {
-        if let ([only], false) = (&options.renamed[..], pair.is_empty() || pair.contains('=')) {
-            only_as = Some(only.as_str().into());
-            continue;
-        }
-        let parts = pair.split_once('=').filter(|(old, new)| !old.is_empty() && !new.is_empty());
-        let Some((old, new)) = parts else {
-            return Err(Usage(format!("`{pair}` does not rename: give --as old=new, or one new name for the one selected collection")).into());
-        };
-        renamed.insert(old.into(), new.into());
-    }
+    let (renamed, only_as) = compare::renames(&options.renamed)?;
     let on_existing = match options.on_existing {
         Existing::Refuse => OnExisting::Refuse,
         Existing::Skip => OnExisting::Skip,

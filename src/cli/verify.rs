@@ -1,5 +1,6 @@
 //! `plainfold verify`: every stored byte read, and the mirror compared with its source.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -9,13 +10,14 @@ use serde::Serialize;
 use super::exit::{Exit, Usage};
 use super::mirror::PASSWORD_VARIABLE;
 use super::output::{Product, Stream};
-use super::password;
 use super::repair::{self, Repairs};
+use super::{certificate, compare, password};
 use crate::agent::Repairer;
 use crate::config::{OpenedSource, open_for_repair};
 use crate::document::Kept;
+use crate::mirror::read::ProblemKind;
 use crate::source::Selection;
-use crate::verify::{self, Certificate, Counts, DifferenceKind, Report, Side, There, Verified};
+use crate::verify::{self, Certificate, Counts, Report, Side, There, Verified};
 
 /// What `plainfold verify` takes.
 #[derive(Debug, Args)]
@@ -46,6 +48,9 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
 
+    #[command(flatten)]
+    compared: compare::Options,
+
     /// Text, or one JSON object
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -71,15 +76,29 @@ struct Whole<'a> {
 
 /// Verifies.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
+    let compared = &options.compared;
+    if options.repair && compared.renames() {
+        let what = "--repair fetches from the collection that the mirror follows: leave --as out";
+        return Err(Usage(what.to_owned()).into());
+    }
     let against = match &options.against {
         Some(source) => {
             let password = password_for(source, options.password_file.as_deref())?;
             // What the mirror holds beside the winners may have to be fetched again.
             let kept = if options.repair { Kept::ALL } else { Kept::default() };
-            Some(OpenedSource::open(source, &options.collections, password, kept)?)
+            let globs = compared.of_source(&options.collections);
+            Some(OpenedSource::open(source, &globs, password, kept)?)
         }
-        None => None,
+        None => {
+            if let Some(option) = compared.needs_source() {
+                let what = format!("{option} is for a comparison: name the source with --against");
+                return Err(Usage(what).into());
+            }
+            None
+        }
     };
+    let only = against.as_ref().and_then(|source| source.only.clone());
+    let how = compared.lower(only)?;
     let collections = match options.collections.is_empty() {
         true => None,
         false => Some(Selection::new(&options.collections).map_err(|bad| Usage(bad.to_string()))?),
@@ -101,7 +120,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     // What was found is said too where the manifest cannot be written.
     let manifest = manifest.map(|file| file.finish(|out| verified.write_manifest(out)));
     let mut there = match &against {
-        Some(source) => Some(verified.list(source.store.clone(), source.only.as_ref()).await?),
+        Some(source) => Some(verified.list(source.store.clone(), &how).await?),
         None => None,
     };
     let compare = |verified: &Verified, there: Option<&There>| {
@@ -130,9 +149,9 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
             if let Some(repairs) = &repairs {
                 repairs.write(&mut out)?;
             }
-            write_report(&mut out, report)?;
+            write_report(&mut out, report, compared.limit())?;
             if let Some(certificate) = &certificate {
-                write_certificate(&mut out, certificate)?;
+                certificate::write(&mut out, certificate, compared.limit())?;
             }
             out
         }
@@ -176,11 +195,12 @@ pub fn password_for(
     Ok(password::read(file, PASSWORD_VARIABLE)?)
 }
 
-fn write_report(out: &mut String, report: &Report) -> fmt::Result {
-    for problem in &report.problems {
+fn write_report(out: &mut String, report: &Report, limit: usize) -> fmt::Result {
+    for problem in report.problems.iter().take(limit) {
         let kind = kebab(problem.kind);
         writeln!(out, "{kind:<12} {}: {}", problem.path.escape_debug(), problem.reason)?;
     }
+    certificate::write_more(out, report.problems.len(), limit, "problem")?;
     let (mut documents, mut all) = (0, Counts::default());
     for collection in &report.collections {
         documents += collection.side.documents;
@@ -198,68 +218,20 @@ fn write_report(out: &mut String, report: &Report) -> fmt::Result {
     if unchecked > 0 {
         writeln!(out, "{unchecked} files have no checksum beside them; see docs/format.md")?;
     }
+    let mut kinds: BTreeMap<ProblemKind, usize> = BTreeMap::new();
+    for problem in &report.problems {
+        *kinds.entry(problem.kind).or_default() += 1;
+    }
+    if !kinds.is_empty() {
+        let kinds = kinds.iter().map(|(kind, count)| format!("{count} {}", kebab(kind)));
+        writeln!(out, "problems by kind: {}", kinds.collect::<Vec<_>>().join(", "))?;
+    }
+    let problems = certificate::many(report.problems.len(), "problem");
     writeln!(
         out,
-        "{} {}: {documents} documents, {attachments} attachments, {bytes} bytes read in {:.1} s",
-        report.problems.len(),
-        if report.problems.len() == 1 { "problem" } else { "problems" },
+        "{problems}: {documents} documents, {attachments} attachments, {bytes} bytes read in {:.1} s",
         report.seconds,
     )
-}
-
-/// Writes what differs, a line each, and then who was compared with whom.
-pub fn write_certificate(out: &mut String, certificate: &Certificate) -> fmt::Result {
-    write_differences(out, certificate)?;
-    writeln!(out, "\n{}", if certificate.equal { "EQUAL" } else { "DIFFERENT" })?;
-    for (side, place) in [("here", &certificate.here), ("there", &certificate.there)] {
-        writeln!(out, "  {side:<9} {}", place.name)?;
-        if let Some(lineage) = &place.lineage {
-            writeln!(out, "  {:<9} {lineage}", "lineage")?;
-        }
-    }
-    writeln!(out, "  {:<9} {}", "at", certificate.at)?;
-    for collection in &certificate.collections {
-        writeln!(out, "  {}", collection.collection.escape_debug())?;
-        for (side, value) in [("here", &collection.here), ("there", &collection.there)] {
-            writeln!(out, "    {side:<8} {} documents  {}", value.documents, value.digest)?;
-        }
-        if let Some(position) = &collection.position {
-            writeln!(out, "    {:<8} {position}", "position")?;
-        }
-    }
-    for name in &certificate.not_compared {
-        writeln!(out, "  {} was not compared: the source does not name it", name.escape_debug())?;
-    }
-    let is_mirror = certificate.here.lineage.is_some();
-    if !certificate.equal && is_mirror && certificate.there.lineage.is_none() {
-        writeln!(out, "The mirror may just be behind: run `plainfold mirror`, and compare again.")?;
-    }
-    Ok(())
-}
-
-/// Writes what differs, a line each.
-pub fn write_differences(out: &mut String, certificate: &Certificate) -> fmt::Result {
-    for difference in &certificate.differences {
-        let what = match difference.kind {
-            DifferenceKind::OnlyHere => "only-here",
-            DifferenceKind::OnlyThere => "only-there",
-            DifferenceKind::Revision => "revision",
-            DifferenceKind::Bytes => "bytes",
-        };
-        let collection = difference.collection.escape_debug();
-        write!(out, "{what:<12} {collection}  {}", difference.id.escape_debug())?;
-        match (&difference.here, &difference.there) {
-            (Some(here), Some(there)) if here != there => {
-                writeln!(out, "  here {here}  there {there}")?;
-            }
-            (Some(revision), _) | (None, Some(revision)) => writeln!(out, "  {revision}")?,
-            (None, None) => writeln!(out)?,
-        }
-    }
-    for row in &certificate.unreadable {
-        writeln!(out, "{:<12} {row}", "unreadable")?;
-    }
-    Ok(())
 }
 
 fn kebab(kind: impl Serialize) -> String {

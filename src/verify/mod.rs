@@ -17,29 +17,36 @@
 //! # }
 //! ```
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::document::CollectionName;
 use crate::mirror::MirrorError;
 use crate::mirror::read::{Problem, Tree};
 use crate::source::{Selection, SourceError};
 
 mod again;
 mod against;
+mod bytes;
 mod document;
 mod listing;
+mod pairs;
 mod sorted;
+mod source;
 mod tree;
 
 pub use again::{Again, Wrong};
-pub use against::{Certificate, CollectionCertificate, Place, There, Word};
+pub use against::{Certificate, CollectionCertificate, Depth, Place, There, Word};
 pub use document::Counts;
 pub use listing::{Difference, DifferenceKind, Side};
+pub use pairs::Comparison;
 pub use tree::Suspect;
 
+use bytes::Unchecked;
 use listing::Listed;
 use sorted::Sorted;
 
@@ -61,6 +68,9 @@ pub enum VerifyError {
     /// The source.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// What was asked for cannot be compared.
+    #[error("{0}")]
+    Selection(String),
     /// Listings too large for memory go to temporary files.
     #[error("a temporary file failed: {0}; make room there, or set TMPDIR to another directory")]
     Temporary(#[source] io::Error),
@@ -74,6 +84,7 @@ pub struct Verified {
     tree: Tree,
     listings: Vec<(String, Listed)>,
     suspects: Vec<Suspect>,
+    unchecked: BTreeMap<CollectionName, Unchecked>,
     sums: Sorted,
 }
 
@@ -109,6 +120,7 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
     let tree = Tree::open(directory)?;
     let found = tree::read(&tree, options.collections.as_ref(), options.manifest)?;
     let (mut collections, mut listings) = (Vec::new(), Vec::new());
+    let mut unchecked = BTreeMap::new();
     for found in found.collections {
         let listed = found.listing.finish();
         let side = listed.side().map_err(VerifyError::Temporary)?;
@@ -117,6 +129,7 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
             side,
             counts: found.counts,
         });
+        unchecked.insert(found.name.as_str().into(), found.unchecked);
         listings.push((found.name, listed));
     }
     let report = Report {
@@ -126,7 +139,7 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
         seconds: started.elapsed().as_secs_f64(),
     };
     let (suspects, sums) = (found.suspects, found.sums.finish());
-    Ok(Verified { report, tree, listings, suspects, sums })
+    Ok(Verified { report, tree, listings, suspects, unchecked, sums })
 }
 
 impl Verified {

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::VerifyError;
+use super::bytes::Unchecked;
 use super::document::{Checked, Counts, How, What, check, check_security};
 use super::listing::Listing;
 use super::sorted::Sorter;
@@ -54,6 +55,7 @@ pub struct FoundCollection {
     pub name: String,
     pub counts: Counts,
     pub listing: Listing,
+    pub unchecked: Unchecked,
 }
 
 /// Reads the collections that are wanted, or all.
@@ -197,6 +199,9 @@ fn keep(
         }
         let Some(collection) = found.collections.get_mut(number) else { continue };
         collection.counts += checked.counts;
+        if checked.counts.unchecked > 0 {
+            collection.unchecked.note(&checked.id);
+        }
         if checked.what == What::Document {
             let (id, revision) = (&checked.id, checked.revision.as_ref());
             collection.listing.push(id, revision, &checked.content)?;

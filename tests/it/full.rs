@@ -148,6 +148,27 @@ fn without_any_room_a_catch_up_ends_and_status_still_reads_the_state() {
 }
 
 #[test]
+fn a_feed_or_a_manifest_on_a_full_disk_is_an_error_and_never_half_a_file() {
+    let Some(tiny) = Tiny::mount(4) else { return };
+    let shelf = Shelf::new();
+    let mirror = shelf.place.mirror();
+    plainfold::mirror(&shelf.feed.source(), &mirror).assert_code(0);
+    tiny.fill(32 * 1024);
+    let there = |name: &str| tiny.mirror().with_file_name(name);
+    let feed = format!("feed:{}", there("feed.ndjson").display());
+    let restore = ["restore".as_ref(), mirror.as_os_str(), feed.as_ref()];
+    let ended = plainfold::run(restore).assert_code(74);
+    assert!(ended.stderr.contains("feed.ndjson cannot be written: No space left"), "{ended}");
+    assert!(!there("feed.ndjson").exists());
+    let sums = there("sums");
+    let verify = ["verify".as_ref(), mirror.as_os_str(), "--manifest".as_ref(), sums.as_os_str()];
+    let ended = plainfold::run(verify).assert_code(74);
+    assert!(ended.stderr.contains("the manifest cannot be written to"), "{ended}");
+    assert!(ended.stdout.contains("0 problems"), "{ended}");
+    assert!(!sums.exists());
+}
+
+#[test]
 fn where_temporary_files_have_no_room_status_says_where_and_what_to_do() {
     let Some(tiny) = Tiny::mount(4) else { return };
     let shelf = Shelf::new();

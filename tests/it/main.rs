@@ -9,6 +9,7 @@
 mod env;
 
 mod brake;
+mod compare;
 mod crash;
 mod docs;
 mod environment;
