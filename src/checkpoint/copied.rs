@@ -37,6 +37,14 @@ impl Copied {
     }
 }
 
+/// What can be done about a copy that failed.
+pub(super) fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "run this as the user who mirrors",
+        _ => "make room there, or set TMPDIR to another directory",
+    }
+}
+
 fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(from) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -138,10 +138,10 @@ pub enum StateError {
     },
     /// To be read without writing to it, it is copied.
     #[error(
-        "the state in {} cannot be copied into {} to be read ({source}): if there is no room, set TMPDIR to \
-         another directory",
+        "the state in {} cannot be copied into {} to be read ({source}): {}",
         path.display(),
-        to.display()
+        to.display(),
+        copied::advice(source)
     )]
     Copy {
         /// The state's folder.

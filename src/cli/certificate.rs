@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
+use super::output::plain;
 use crate::verify::{Certificate, CollectionCertificate, Depth, DifferenceKind};
 
 /// Writes what differs, a line each, and then who was compared with whom.
@@ -10,7 +11,7 @@ pub fn write(out: &mut String, certificate: &Certificate, limit: usize) -> fmt::
     write_differences(out, certificate, limit)?;
     writeln!(out, "\n{}", if certificate.equal { "EQUAL" } else { "DIFFERENT" })?;
     for (side, place) in [("here", &certificate.here), ("there", &certificate.there)] {
-        writeln!(out, "  {side:<9} {}", place.name)?;
+        writeln!(out, "  {side:<9} {}", plain(&place.name))?;
         if let Some(lineage) = &place.lineage {
             writeln!(out, "  {:<9} {lineage}", "lineage")?;
         }
@@ -26,13 +27,21 @@ pub fn write(out: &mut String, certificate: &Certificate, limit: usize) -> fmt::
             writeln!(out, "    {:<8} {}", "differ", kinds(&collection.differ))?;
         }
         if let Some(position) = &collection.position {
-            writeln!(out, "    {:<8} {position}", "position")?;
+            writeln!(out, "    {:<8} {}", "position", plain(&position.to_string()))?;
         }
     }
     write_total(out, certificate)?;
-    let is_mirror = certificate.here.lineage.is_some();
-    if !certificate.equal && is_mirror && certificate.there.lineage.is_none() {
+    if certificate.here.lineage.is_none() || certificate.there.lineage.is_some() {
+        return Ok(());
+    }
+    let has = |wanted: &dyn Fn(DifferenceKind) -> bool| {
+        certificate.collections.iter().flat_map(|one| one.differ.keys()).any(|kind| wanted(*kind))
+    };
+    if has(&|kind| kind != DifferenceKind::Bytes) {
         writeln!(out, "The mirror may just be behind: run `plainfold mirror`, and compare again.")?;
+    }
+    if has(&|kind| kind == DifferenceKind::Bytes) {
+        writeln!(out, "Other bytes at the same revision: --repair fetches these documents again.")?;
     }
     Ok(())
 }
@@ -56,7 +65,7 @@ pub fn write_differences(out: &mut String, certificate: &Certificate, limit: usi
     }
     write_more(out, certificate.differences.len(), limit, "difference")?;
     for row in certificate.unreadable.iter().take(limit) {
-        writeln!(out, "{:<12} {row}", "unreadable")?;
+        writeln!(out, "{:<12} {}", "unreadable", plain(row))?;
     }
     write_more(out, certificate.unreadable.len(), limit, "unreadable row")
 }

@@ -8,7 +8,7 @@ use super::exit::Usage;
 use crate::document::CollectionName;
 use crate::verify::Comparison;
 
-/// So many differences, and so many problems, are listed in text unless more are asked for.
+/// How many differences, and how many problems, text lists unless more are asked for.
 const LISTED: usize = 100;
 
 /// The options of a comparison.

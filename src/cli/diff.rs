@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::exit::{Exit, Usage};
-use super::output::Stream;
+use super::output::{Stream, plain};
 use super::verify::{Format, password_for, read};
 use super::{certificate, compare};
 use crate::client::couchdb::Address;
@@ -113,7 +113,7 @@ fn wanted(globs: &[String]) -> Result<verify::Options, Usage> {
 
 fn warn_of(problems: &[Problem], limit: usize) {
     for problem in problems.iter().take(limit) {
-        tracing::warn!("{}: {}", problem.path.escape_debug(), problem.reason);
+        tracing::warn!("{}: {}", problem.path.escape_debug(), plain(&problem.reason));
     }
     if let Some(more) = problems.len().checked_sub(limit).filter(|more| *more > 0) {
         let more = certificate::many(more, "problem");

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::output::OutputError;
+use super::output::{OutputError, plain};
 use super::process::Unanswered;
 use crate::agent::{AgentError, Outcome};
 use crate::checkpoint::StateError;
@@ -48,7 +48,7 @@ Exit codes:
     2  bad usage, or the target of a restore holds other documents
     3  the source or target cannot be reached, or has no such database
     4  the source or target refused the credentials
-    5  the mirror cannot be used: locked, silent, a newer format, foreign files, a failing disk
+    5  the mirror cannot be used: locked, its process silent, newer format, foreign files, bad disk
    70  a fault of Plainfold's own
    74  output cannot be written: standard output, a manifest or the file of a feed
   130  interrupted before it was done";
@@ -81,7 +81,7 @@ pub fn text(error: &anyhow::Error) -> String {
 pub fn say(text: &str) {
     use std::io::Write;
     // Nobody is left to be told that standard error is closed.
-    let _closed = writeln!(std::io::stderr(), "plainfold: {text}");
+    let _closed = writeln!(std::io::stderr(), "plainfold: {}", plain(text));
 }
 
 /// The code for an error that ended a command.

@@ -3,6 +3,7 @@
 //! A reader that closes its pipe has read enough of a report, and nothing is said. Where the output
 //! is what the command was run for, the same is an error. It must not know what is written.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
@@ -69,6 +70,24 @@ impl Stream {
         };
         OutputError { what, place: place.to_owned(), source }
     }
+}
+
+/// Text that may be of others' making, so that a terminal shows it and obeys none of it: what controls a
+/// terminal, or the direction of its text, is escaped.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    let obeyed =
+        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !text.contains(obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match obeyed(c) {
+            true => escaped.extend(c.escape_debug()),
+            false => escaped.push(c),
+        }
+    }
+    Cow::Owned(escaped)
 }
 
 /// Prints what the parser of arguments says: help and the version, or what is wrong with them.
@@ -184,6 +203,13 @@ mod tests {
             names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_and_all_else_stays() {
+        let text = "a \"b\" \\ é\u{1f4d6}";
+        assert!(matches!(plain(text), Cow::Borrowed(same) if same == text));
+        assert_eq!(plain("\u{1b}[2J\n\u{9b}\u{202e}x"), r"\u{1b}[2J\n\u{9b}\u{202e}x");
     }
 
     #[test]

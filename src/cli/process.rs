@@ -48,16 +48,38 @@ impl Process {
             let client = reqwest::Client::builder().unix_socket(reach.path()).build()?;
             anyhow::Ok(request(&client).send().await?)
         };
-        match tokio::time::timeout(patience, asked).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => {
+        let answered = tokio::select! {
+            answered = asked => Some(answered),
+            () = tokio::time::sleep(patience) => None,
+            () = self.until_stopped() => None,
+        };
+        match answered {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(error)) if is_forbidden(&error) => {
+                let pid = self.holder.pid;
+                let trouble =
+                    format!("process {pid} answers its own user alone: run this as that user");
+                Err(self.troubled(trouble).into())
+            }
+            Some(Err(error)) => {
                 let error = super::exit::text(&error);
                 Err(self.unanswered(&format!("at {}: {error}", socket.display())).into())
             }
-            Err(_) => {
+            None => {
                 let (at, seconds) = (socket.display(), patience.as_secs());
                 Err(self.unanswered(&format!("at {at} within {seconds} s")).into())
             }
+        }
+    }
+
+    /// Ends when the process has been stopped for a while: it will not answer then.
+    async fn until_stopped(&self) {
+        const EVERY: Duration = Duration::from_millis(300);
+        const LOOKS: usize = 4;
+        let mut looks = 0;
+        while looks < LOOKS {
+            tokio::time::sleep(EVERY).await;
+            looks = if self.stopped().is_some() { looks + 1 } else { 0 };
         }
     }
 
@@ -69,6 +91,10 @@ impl Process {
                 "process {pid} does not answer {how}: look at its log, or end it and start it again"
             )
         });
+        self.troubled(trouble)
+    }
+
+    fn troubled(&self, trouble: String) -> Unanswered {
         Unanswered { mirror: self.mirror.clone(), holder: self.holder.clone(), trouble }
     }
 
@@ -85,6 +111,12 @@ impl Process {
             )
         })
     }
+}
+
+/// Whether another user's socket was asked.
+fn is_forbidden(error: &anyhow::Error) -> bool {
+    let causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    causes.map(std::io::Error::kind).any(|kind| kind == std::io::ErrorKind::PermissionDenied)
 }
 
 /// What the kernel says of a process.

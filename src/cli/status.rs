@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde_json::Value;
 
 use super::exit::{self, Exit};
-use super::output::Stream;
+use super::output::{Stream, plain};
 use super::process::{Process, Unanswered};
 use crate::agent::{CollectionStatus, Status};
 use crate::checkpoint::Copied;
@@ -118,11 +117,11 @@ fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
         _ => writeln!(out, "process     none")?,
     }
     if let Some(trouble) = &status.trouble {
-        writeln!(out, "trouble     {trouble}")?;
+        writeln!(out, "trouble     {}", plain(trouble))?;
         return Ok(());
     }
     if let Some(source) = &status.source {
-        writeln!(out, "source      {source}")?;
+        writeln!(out, "source      {}", plain(source))?;
     }
     match status.events {
         Some(range) => {
@@ -150,7 +149,10 @@ fn write_collection(
     writeln!(
         out,
         "  position    {}",
-        report.position.as_ref().map_or("none".to_owned(), Value::to_string)
+        report
+            .position
+            .as_ref()
+            .map_or("none".to_owned(), |at| plain(&at.to_string()).into_owned())
     )?;
     if let Some(at) = collection.checkpoint_at {
         writeln!(out, "  checkpoint  {at}")?;
@@ -159,7 +161,7 @@ fn write_collection(
         writeln!(out, "  lag         {lag:.1} s")?;
     }
     if let Some(trouble) = &report.trouble {
-        writeln!(out, "  trouble     {trouble}")?;
+        writeln!(out, "  trouble     {}", plain(trouble))?;
     }
     if running {
         writeln!(
@@ -173,7 +175,7 @@ fn write_collection(
     }
     writeln!(out, "  failures    {}", report.failures)?;
     for failure in &collection.failed {
-        writeln!(out, "    {}: {}", failure.place, failure.reason)?;
+        writeln!(out, "    {}: {}", plain(&failure.place), plain(&failure.reason))?;
         writeln!(
             out,
             "      tried {} times since {}, last at {}",

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::exit::{Exit, Usage};
 use super::mirror::PASSWORD_VARIABLE;
-use super::output::{Product, Stream};
+use super::output::{Product, Stream, plain};
 use super::repair::{self, Repairs};
 use super::{certificate, compare, password};
 use crate::agent::Repairer;
@@ -198,7 +198,8 @@ pub fn password_for(
 fn write_report(out: &mut String, report: &Report, limit: usize) -> fmt::Result {
     for problem in report.problems.iter().take(limit) {
         let kind = kebab(problem.kind);
-        writeln!(out, "{kind:<12} {}: {}", problem.path.escape_debug(), problem.reason)?;
+        let (path, reason) = (problem.path.escape_debug(), plain(&problem.reason));
+        writeln!(out, "{kind:<12} {path}: {reason}")?;
     }
     certificate::write_more(out, report.problems.len(), limit, "problem")?;
     let (mut documents, mut all) = (0, Counts::default());

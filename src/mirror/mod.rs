@@ -139,7 +139,7 @@ impl Mirror {
         Self::open_ours(root, options, holder)
     }
 
-    /// Opens a mirror that exists, for a command that only reads its state.
+    /// Opens a mirror that exists, for a command that changes its state or its documents.
     pub fn open_existing(path: &Path, holder: &Holder) -> Result<Self, MirrorError> {
         Ours::find(path)?;
         Self::open_ours(Folder::open_path(path)?, &MirrorOptions::default(), holder)

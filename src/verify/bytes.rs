@@ -27,7 +27,7 @@ const SMALL: u64 = 64 << 10;
 const GROUP: (usize, u64) = (100, 1 << 20);
 /// Pieces of a large attachment that wait to be compared.
 const PIECES: usize = 4;
-/// A document that is replaced while it is compared is compared again, so many times at most.
+/// How often a document is compared again that was replaced while it was compared.
 const TRIES: usize = 5;
 /// Documents without checksums that are remembered one by one, a collection. With more of them, each
 /// document of the collection is looked at.

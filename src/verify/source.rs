@@ -13,7 +13,7 @@ use crate::document::{Change, DocumentId, DocumentState, Head, Position, Revisio
 use crate::source::retry::{Fed, RetryPolicy, resilient};
 use crate::source::{FeedEvent, Mode, Since, Source};
 
-/// So many documents are compared byte by byte at once.
+/// How many documents are compared byte by byte at once.
 const AT_ONCE: usize = 4;
 
 /// A collection as a source listed it.

@@ -217,7 +217,7 @@ fn forged_bytes_are_found_and_repaired_by_reading_every_byte() {
         forge(&mirror.join("shelf/a/document.json"), "17", "18");
         forge(&mirror.join("shelf/b/attachments/small.txt"), "some", "same");
         forge(&mirror.join("shelf/c/attachments/large.bin"), "xxx", "xyx");
-        // The digest in a stub holds neither text nor, here, a forged binary's; leave what it finds.
+        // The checksums fit, and the revisions are the source's: by revision they are equal.
         let by_revision = run("verify", &mirror, &["--against", &url]);
         assert!(by_revision.stdout.contains("by revision, 0 files unchecked"), "{by_revision}");
         assert!(by_revision.stdout.contains("\nEQUAL\n"), "{by_revision}");
@@ -231,6 +231,9 @@ fn forged_bytes_are_found_and_repaired_by_reading_every_byte() {
         assert_eq!(certificate["collections"][0]["differ"], json!({"bytes": 3}), "{found:#}");
         let differing = run("diff", &mirror, &[&url, "--bytes"]).assert_code(1).stdout;
         assert!(differing.contains("bytes        shelf  a  1-"), "{differing}");
+
+        let said = run("verify", &mirror, &["--against", &url, "--bytes"]).assert_code(1).stdout;
+        assert!(said.contains("--repair") && !said.contains("may just be behind"), "{said}");
 
         let repaired = run("verify", &mirror, &["--against", &url, "--bytes", "--repair"]);
         let repaired = repaired.assert_code(0).stdout;

@@ -36,7 +36,7 @@ fn closed() -> Stdio {
 }
 
 struct Damaged {
-    _place: Place,
+    place: Place,
     mirror: String,
     feed: String,
 }
@@ -50,7 +50,7 @@ impl Damaged {
         let text = fs::read_to_string(&body).unwrap();
         fs::write(&body, text.replace("about", "abbut")).unwrap();
         let (mirror, feed) = (place.mirror().display().to_string(), source(&library()));
-        Self { _place: place, mirror, feed }
+        Self { place, mirror, feed }
     }
 
     /// Each command whose output people or programs read, with its exit code.
@@ -113,16 +113,18 @@ fn a_product_that_cannot_be_written_is_an_error_whoever_reads_it() {
 fn a_file_that_cannot_be_written_is_an_error_and_a_device_stays_one() {
     let damaged = Damaged::new();
     let mirror = damaged.mirror.as_str();
-    let outcome = plainfold::run(["verify", mirror, "--manifest", "/dev/full"]);
-    let outcome = outcome.assert_code(UNWRITTEN);
-    assert!(outcome.stderr.contains("the manifest cannot be written to /dev/full"), "{outcome}");
+    // By a link, so that a fault would replace the link and not this machine's device.
+    let link = damaged.place.join("full").display().to_string();
+    std::os::unix::fs::symlink("/dev/full", &link).unwrap();
+    let outcome = plainfold::run(["verify", mirror, "--manifest", &link]).assert_code(UNWRITTEN);
+    let said = format!("the manifest cannot be written to {link}");
+    assert!(outcome.stderr.contains(&said), "{outcome}");
     assert!(outcome.stdout.contains("1 problem"), "{outcome}");
-    plainfold::run(["restore", mirror, "feed:/dev/full"]).assert_code(UNWRITTEN);
+    plainfold::run(["restore", mirror, &format!("feed:{link}")]).assert_code(UNWRITTEN);
     plainfold::run(["restore", mirror, "feed:/no/such/folder/feed"]).assert_code(UNWRITTEN);
     plainfold::run(["verify", mirror, "--manifest", "/no/such/folder/sums"]).assert_code(UNWRITTEN);
-    use std::os::unix::fs::FileTypeExt as _;
-    assert!(fs::metadata("/dev/full").unwrap().file_type().is_char_device());
-    assert!(!Path::new("/dev/full.part").exists());
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(!damaged.place.join("full.part").exists());
 }
 
 #[test]
