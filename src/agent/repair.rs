@@ -1,14 +1,16 @@
 //! Single documents of a mirror at rest fetched again: the mirror locked, a pipeline for each
 //! collection, and no feed followed. It must not know how it was found out that they are wrong.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use super::AgentOptions;
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{Checkpoint, Checkpoints, Commit};
 use crate::document::{CollectionName, DocumentId, Kept};
 use crate::event::Broadcast;
+use crate::mirror::inventory::Stamped;
 use crate::mirror::{Mirror, MirrorError};
 use crate::pipeline::{
     Asking, Pipeline, PipelineError, PipelineOptions, Repaired, Reporter, Wrong,
@@ -57,6 +59,34 @@ impl Repairer {
             Ok(pipeline) => pipeline.repair(wrong, asking, stop).await,
             Err(error) => Repaired { fates: Vec::new(), error: Some(error) },
         }
+    }
+
+    /// Lists what a collection holds now as what is right, but for what stands under `doubtful` names.
+    /// Blocks.
+    pub fn stamp(
+        &self,
+        name: &CollectionName,
+        doubtful: &HashSet<String>,
+    ) -> Result<Stamped, PipelineError> {
+        let collection = self.mirror.collection(name)?;
+        let stamped = collection.stamp_tree(doubtful)?;
+        let checkpoint = self.checkpoints.checkpoint(name)?;
+        if let Some(checkpoint) = checkpoint.filter(|one| one.open_since.is_none()) {
+            let inventory = collection.close_inventory()?;
+            let commit = Commit::new(Checkpoint { inventory, ..checkpoint });
+            self.checkpoints.turn().commit(name, &commit, &[])?;
+        }
+        Ok(stamped)
+    }
+
+    /// Fetches the security object of a collection again. `false` where the source has none: what the
+    /// mirror holds stays.
+    pub async fn repair_security(
+        &self,
+        store: &Arc<dyn Store>,
+        name: &CollectionName,
+    ) -> Result<bool, PipelineError> {
+        self.pipeline(store, name)?.repair_security().await
     }
 
     fn pipeline(

@@ -51,6 +51,9 @@ pub struct Checkpoint {
     /// committed began to be written. A run that ends in good order clears it.
     #[serde(default)]
     pub open_since: Option<Timestamp>,
+    /// The token with which the inventory was closed by the last run that ended in good order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<String>,
 }
 
 /// A document, or a row of a feed, that could not be mirrored.

@@ -73,15 +73,13 @@ pub async fn run(
     for (name, wrong) in &mut wrong {
         wrong.differing.extend(repairer.interrupted(name)?);
     }
-    wrong.retain(|_, wrong| !wrong.differing.is_empty() || !wrong.damaged.is_empty());
+    wrong.retain(|_, wrong| !wrong.is_empty());
     let mut repairs = Repairs::default();
     if wrong.is_empty() {
         return Ok(repairs);
     }
-    let wanted: BTreeMap<CollectionName, Vec<DocumentId>> =
-        wrong.iter().map(|(name, wrong)| (name.clone(), wrong.all())).collect();
-    let mut left: usize = wanted.values().map(Vec::len).sum();
-    let again = tokio::task::block_in_place(|| verified.set_aside(wanted))?;
+    let mut left: usize = wrong.values().map(|wrong| wrong.all().len()).sum();
+    let again = tokio::task::block_in_place(|| verified.set_aside(&wrong))?;
     let stop = signals::catch()?;
     for (name, wrong) in wrong {
         if stop.is_cancelled() {
@@ -95,6 +93,7 @@ pub async fn run(
             }
         };
         let damaged = wrong.damaged.clone();
+        let security = wrong.security;
         let wrong = pipeline::Wrong {
             differing: wrong.differing.into_iter().collect(),
             damaged: wrong.damaged.into_iter().collect(),
@@ -111,6 +110,13 @@ pub async fn run(
         }
         if let Some(error) = done.error {
             repairs.stop(&name, hinted(error, &sources));
+            continue;
+        }
+        if security {
+            match repairer.repair_security(&store, &name).await {
+                Ok(found) => repairs.repaired.push(Repair::of_security(&name, found)),
+                Err(error) => repairs.stop(&name, hinted(error, &sources)),
+            }
         }
     }
     repairs.interrupted = left > 0 && stop.is_cancelled();
@@ -206,6 +212,17 @@ fn word((id, fate): &(DocumentId, Fate)) -> Option<(DocumentId, Word)> {
 }
 
 impl Repair {
+    fn of_security(name: &CollectionName, found: bool) -> Self {
+        let reason = "the source has no security object; what is here stays";
+        Self {
+            collection: name.to_string(),
+            id: "_security".to_owned(),
+            outcome: if found { Outcome::Repaired } else { Outcome::NotRepaired },
+            revision: None,
+            reason: (!found).then(|| reason.to_owned()),
+        }
+    }
+
     fn of(name: &CollectionName, id: &DocumentId, fate: Fate, was_damaged: bool) -> Option<Self> {
         let kept = |reason: &str| (Outcome::NotRepaired, None, Some(reason.to_owned()));
         let (outcome, revision, reason) = match fate {

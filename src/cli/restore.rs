@@ -51,6 +51,10 @@ pub struct Options {
     #[arg(long = "as", value_name = "[OLD=]NEW", value_delimiter = ',')]
     renamed: Vec<String>,
 
+    /// Restore files that have no checksum, neither beside them nor in an inventory, as they are
+    #[arg(long)]
+    accept_unchecked: bool,
+
     /// Print what would be done, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -171,8 +175,15 @@ fn lower(options: &Options) -> anyhow::Result<restore::Options> {
         Existing::Skip => OnExisting::Skip,
         Existing::Overwrite => OnExisting::Overwrite,
     };
-    let dry_run = options.dry_run;
-    Ok(restore::Options { collections, ids, renamed, only_as, on_existing, dry_run })
+    Ok(restore::Options {
+        collections,
+        ids,
+        renamed,
+        only_as,
+        on_existing,
+        dry_run: options.dry_run,
+        accept_unchecked: options.accept_unchecked,
+    })
 }
 
 fn server(

@@ -15,9 +15,12 @@ use super::{certificate, compare, password};
 use crate::agent::Repairer;
 use crate::config::{OpenedSource, open_for_repair};
 use crate::document::Kept;
+use crate::mirror::inventory::Stamped;
 use crate::mirror::read::ProblemKind;
 use crate::source::Selection;
-use crate::verify::{self, Certificate, Counts, Report, Side, There, Verified};
+use crate::verify::{
+    self, Certificate, CollectionReport, Counts, Coverage, Report, Side, There, Verified,
+};
 
 /// What `plainfold verify` takes.
 #[derive(Debug, Args)]
@@ -43,6 +46,11 @@ pub struct Options {
     /// source is the one that the mirror follows
     #[arg(long, conflicts_with = "manifest")]
     repair: bool,
+
+    /// List what the mirror holds now, and found well, in its inventory: for a mirror of an older
+    /// Plainfold, or a copy without one. Files that have lost the checksum beside them get it again
+    #[arg(long, conflicts_with_all = ["repair", "manifest"])]
+    stamp: bool,
 
     /// Write a manifest that `sha256sum -c` reads in DIR; - is standard output
     #[arg(long, value_name = "FILE")]
@@ -72,6 +80,8 @@ struct Whole<'a> {
     certificate: Option<&'a Certificate>,
     #[serde(flatten)]
     repairs: Option<&'a Repairs>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stamped: Option<&'a BTreeMap<String, Stamped>>,
 }
 
 /// Verifies.
@@ -108,8 +118,11 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         None => None,
     };
     // From the first look on, so that what was found is what is repaired.
-    let repairer = match options.repair {
-        true => Some(lock(options.directory.clone()).await?),
+    let repairer = match options.repair || options.stamp {
+        true => {
+            let command = if options.stamp { "verify --stamp" } else { "verify --repair" };
+            Some(lock(options.directory.clone(), command).await?)
+        }
         false => None,
     };
     let mut verified = read(
@@ -128,7 +141,11 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     };
     let mut certificate = compare(&verified, there.as_ref())?;
     let mut repairs = None;
-    if let Some(repairer) = repairer {
+    let mut stamped = BTreeMap::new();
+    if let Some(repairer) = repairer.as_ref().filter(|_| options.stamp) {
+        stamped = tokio::task::block_in_place(|| stamp(repairer, &mut verified))?;
+    }
+    if let Some(repairer) = repairer.filter(|_| options.repair) {
         let sources = match (&against, &mut there) {
             (Some(source), Some(there)) => repair::Sources::Given(source, there),
             _ => repair::Sources::Recorded(options.password_file.as_deref()),
@@ -141,7 +158,8 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     let text = match options.format {
         Format::Json => {
             let (certificate, repairs) = (certificate.as_ref(), repairs.as_ref());
-            let whole = Whole { report, certificate, repairs };
+            let stamped = options.stamp.then_some(&stamped);
+            let whole = Whole { report, certificate, repairs, stamped };
             serde_json::to_string_pretty(&whole)? + "\n"
         }
         Format::Text => {
@@ -150,6 +168,13 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
                 repairs.write(&mut out)?;
             }
             write_report(&mut out, report, compared.limit())?;
+            for (collection, Stamped { documents, noted }) in &stamped {
+                let collection = collection.escape_debug();
+                writeln!(
+                    out,
+                    "stamped {collection}: {documents} documents listed, {noted} checksums noted"
+                )?;
+            }
             if let Some(certificate) = &certificate {
                 certificate::write(&mut out, certificate, compared.limit())?;
             }
@@ -178,10 +203,24 @@ pub async fn read(directory: PathBuf, options: verify::Options) -> anyhow::Resul
 }
 
 /// Opens a mirror to repair it, on a thread that may block.
-async fn lock(directory: PathBuf) -> anyhow::Result<Repairer> {
-    let opening =
-        tokio::task::spawn_blocking(move || open_for_repair(&directory, "verify --repair"));
+async fn lock(directory: PathBuf, command: &'static str) -> anyhow::Result<Repairer> {
+    let opening = tokio::task::spawn_blocking(move || open_for_repair(&directory, command));
     Ok(opening.await??)
+}
+
+/// Lists in the inventories what was found well.
+fn stamp(
+    repairer: &Repairer,
+    verified: &mut Verified,
+) -> anyhow::Result<BTreeMap<String, Stamped>> {
+    let mut stamped = BTreeMap::new();
+    for collection in &verified.report.collections {
+        let name = collection.collection.as_str();
+        let doubtful = verified.doubtful(name)?;
+        stamped.insert(name.to_owned(), repairer.stamp(&name.into(), &doubtful)?);
+    }
+    verified.note_stamped();
+    Ok(stamped)
 }
 
 /// The password for a source, where it is a server.
@@ -217,7 +256,31 @@ fn write_report(out: &mut String, report: &Report, limit: usize) -> fmt::Result 
     }
     let Counts { attachments, bytes, unchecked, .. } = all;
     if unchecked > 0 {
-        writeln!(out, "{unchecked} files have no checksum beside them; see docs/format.md")?;
+        writeln!(
+            out,
+            "{unchecked} files have no checksum, neither beside them nor in an inventory: whether their \
+             bytes are those that were written is not known",
+        )?;
+    }
+    let lacks = |one: &&CollectionReport| one.inventory.is_some_and(|it| it != Coverage::Complete);
+    for collection in report.collections.iter().filter(lacks) {
+        let name = collection.collection.escape_debug();
+        let what = match collection.inventory {
+            Some(Coverage::Partial) => "does not cover all documents",
+            _ => "is missing",
+        };
+        writeln!(
+            out,
+            "{name}: its inventory {what}, so a document that was deleted or exchanged is not noticed; \
+             `plainfold verify --stamp` makes one",
+        )?;
+    }
+    if report.leftovers > 0 {
+        writeln!(
+            out,
+            "{} entries in .plainfold/staging are left from an interrupted run; the next run removes them",
+            report.leftovers,
+        )?;
     }
     let mut kinds: BTreeMap<ProblemKind, usize> = BTreeMap::new();
     for problem in &report.problems {

@@ -181,6 +181,29 @@ impl Folder {
             .map_err(|error| self.error("create", name, error))
     }
 
+    /// Opens the regular file `name` for appending; `None` as with [`open_file`](Self::open_file).
+    pub fn append_file(&self, name: &str) -> Result<Option<File>, MirrorError> {
+        let flags =
+            OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => {
+                let stat =
+                    rustix::fs::fstat(&fd).map_err(|error| self.error("look at", name, error))?;
+                let regular = FileType::from_raw_mode(stat.st_mode).is_file();
+                Ok(regular.then(|| File::from(fd)))
+            }
+            Err(Errno::NOENT | Errno::LOOP | Errno::ISDIR | Errno::NXIO) => Ok(None),
+            Err(error) => Err(self.error("open", name, error)),
+        }
+    }
+
+    /// Cuts the file `name`, which is open here, to a length, durably.
+    pub fn truncate(&self, name: &str, file: &File, length: u64) -> Result<(), MirrorError> {
+        rustix::fs::ftruncate(file, length)
+            .and_then(|()| rustix::fs::fsync(file))
+            .map_err(|error| self.error("cut", name, error))
+    }
+
     /// Renames `name` to `new_name` in `to`, replacing a file that has that name.
     pub fn rename(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
         trial::attempt("io-rename", || rustix::fs::renameat(&self.fd, name, &to.fd, new_name))

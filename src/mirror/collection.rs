@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::beneath::Folder;
 use super::error::MirrorError;
 use super::newcomers::Newcomers;
-use super::{Mirror, format, names};
+use super::{Mirror, format, inventory, layout, names};
 use crate::document::{CollectionName, Kept};
 
 /// A collection of a mirror, its folder held open.
@@ -25,6 +25,7 @@ pub struct Collection {
     pub(super) kept: Kept,
     /// Kept where the folder held nothing when it was opened.
     pub(super) newcomers: Option<Arc<Newcomers>>,
+    pub(super) inventory: Arc<inventory::Writer>,
 }
 
 /// What `.plainfold/collections/<folder>.json` says of a collection.
@@ -49,7 +50,10 @@ impl Mirror {
     pub fn forget_empty(&self, name: &CollectionName) -> Result<(), MirrorError> {
         let encoded = self.encode(name.as_str());
         match self.root.remove_empty(encoded.as_str())? {
-            true => self.collections.remove(&record_name(encoded.as_str())),
+            true => {
+                self.inventories.remove(&layout::inventory_file(encoded.as_str()))?;
+                self.collections.remove(&record_name(encoded.as_str()))
+            }
             false => Ok(()),
         }
     }
@@ -71,6 +75,7 @@ impl Collection {
             attachments: mirror.attachments,
             kept: mirror.kept,
             newcomers: None,
+            inventory: Arc::default(),
         };
         if collection.is_empty()? {
             collection.newcomers = Some(Arc::new(Newcomers::new()));

@@ -127,7 +127,7 @@ pub fn write<T: Serialize>(folder: &Folder, name: &str, value: &T) -> Result<(),
 
 /// A fresh lineage. Its bits come from the hasher keys that the standard library draws from the
 /// system's randomness.
-fn lineage() -> String {
+pub(super) fn lineage() -> String {
     use std::hash::{BuildHasher, RandomState};
     let draw = || RandomState::new().hash_one(jiff::Timestamp::now().as_nanosecond());
     format!("{:016x}{:016x}", draw(), draw())

@@ -1,13 +1,11 @@
 //! What an interrupted run had in hand: published perhaps, and perhaps not committed, so that
 //! subscribers may not have been told.
 //!
-//! A folder that was replaced or removed lies in staging until its commit is durable, and a body
-//! that was written tells by its time. Both serve the next run to tell of such documents again.
+//! A folder that was replaced or removed lies in staging until its commit is durable. With the records of
+//! the inventory that no mark has settled, it shows the next run which events to emit again.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::sync::PoisonError;
-use std::time::SystemTime;
 
 use super::beneath::Folder;
 use super::collection::Collection;
@@ -103,22 +101,11 @@ impl Collection {
         Ok(())
     }
 
-    /// The files of a document whose body was written at `since` or later, relative to the mirror.
-    pub fn written_since(
-        &self,
-        id: &str,
-        since: SystemTime,
-    ) -> Result<Option<Vec<String>>, MirrorError> {
+    /// The files of a document, relative to the mirror; `None` where the tree has none.
+    pub fn files_of(&self, id: &str) -> Result<Option<Vec<String>>, MirrorError> {
         let name = self.document_name(id);
         let Some(folder) = self.folder.open_folder(name.as_str())? else { return Ok(None) };
-        let Some((file, body)) = body(&folder)? else { return Ok(None) };
-        let written = file
-            .metadata()
-            .and_then(|metadata| metadata.modified())
-            .map_err(|error| MirrorError::io("look at", folder.path().join(body), error))?;
-        if written < since {
-            return Ok(None);
-        }
+        let Some(body) = body(&folder)? else { return Ok(None) };
         let mut files = files(&folder, "")?;
         files.sort_unstable_by_key(|file| (file != body, file.clone()));
         let path = |file: &String| file_path(&self.encoded, name.as_str(), file);
@@ -134,11 +121,11 @@ pub(super) fn body_text(folder: &Folder) -> Result<Option<Vec<u8>>, MirrorError>
     }
 }
 
-/// A document's body or tombstone, and the name of its file.
-fn body(folder: &Folder) -> Result<Option<(File, &'static str)>, MirrorError> {
+/// The name of the file of a document's body or tombstone.
+fn body(folder: &Folder) -> Result<Option<&'static str>, MirrorError> {
     for name in [body_file(false), body_file(true)] {
-        if let Some(file) = folder.open_file(name)? {
-            return Ok(Some((file, name)));
+        if folder.open_file(name)?.is_some() {
+            return Ok(Some(name));
         }
     }
     Ok(None)

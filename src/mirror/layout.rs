@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! <mirror>/
-//!   .plainfold/            format.json, lock, socket, collections/, state/, staging/, trash/
+//!   .plainfold/            format.json, lock, socket, collections/, inventory/, state/, staging/,
+//!                          trash/
 //!   <collection>/
 //!     _security.json
 //!     <document>/
@@ -22,6 +23,8 @@ pub const LOCK: &str = "lock";
 pub const SOCKET: &str = "socket";
 /// One file a collection: its true name and the source that it follows.
 pub const COLLECTIONS: &str = "collections";
+/// One file a collection: what each document's folder holds.
+pub const INVENTORY: &str = "inventory";
 /// The checkpoints and the journal.
 pub const STATE: &str = "state";
 /// Files and folders on their way into the mirror, or out of it.
@@ -40,6 +43,11 @@ pub const HISTORY: &str = "history.json";
 pub const CONFLICTS: &str = "conflicts";
 /// Who may do what with a collection. No document's folder has this name.
 pub const SECURITY: &str = "_security.json";
+
+/// The inventory's file of the collection with this encoded name.
+pub fn inventory_file(collection: &str) -> String {
+    format!("{collection}.ndjson")
+}
 
 /// The file of a document's body.
 pub const fn body_file(deleted: bool) -> &'static str {

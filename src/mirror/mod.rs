@@ -19,6 +19,7 @@ mod format;
 #[doc(hidden)]
 pub mod fuzzing;
 mod interrupted;
+pub mod inventory;
 mod lanes;
 pub mod layout;
 mod lock;
@@ -33,6 +34,7 @@ mod repair;
 mod room;
 mod scan;
 mod security;
+pub mod sorted;
 mod stage;
 mod sync;
 mod temporary;
@@ -106,6 +108,7 @@ pub struct Mirror {
     ours: Folder,
     staging: Folder,
     collections: Folder,
+    inventories: Folder,
     format: Format,
     json: JsonStyle,
     attachments: bool,
@@ -157,6 +160,7 @@ impl Mirror {
         let format = format::read_or_create(root.path(), &ours, options.names)?;
         let (staging, _) = ours.open_or_create(layout::STAGING)?;
         let (collections, _) = ours.open_or_create(layout::COLLECTIONS)?;
+        let (inventories, _) = ours.open_or_create(layout::INVENTORY)?;
         let (interrupted, next_name) = interrupted::sweep(&staging, None)?;
         lanes::lay(&staging)?;
         if format.names == Codec::Native && scan::folds_case(&staging)? {
@@ -170,6 +174,7 @@ impl Mirror {
             ours,
             staging,
             collections,
+            inventories,
             format,
             json: options.json,
             attachments: options.attachments,

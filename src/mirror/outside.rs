@@ -6,11 +6,13 @@
 use std::collections::HashSet;
 use std::fs::File;
 
+use rustix::io::Errno;
+
 use super::beneath::Stamp;
 use super::collection::{Record, record_name};
 use super::error::MirrorError;
 use super::lanes;
-use super::layout::{DOCUMENT, LOCK, OURS, SECURITY, STAGING, TOMBSTONE};
+use super::layout::{DOCUMENT, LOCK, SECURITY, STAGING, TOMBSTONE};
 use super::lock;
 use super::names::Decoded;
 use super::read::{Problem, ProblemKind, Tree, TreeCollection};
@@ -24,11 +26,28 @@ pub type Checksum = [u8; 32];
 /// file system of its own has a folder of its own.
 const NEIGHBOURS: [&str; 2] = [".git", "lost+found"];
 
-/// The checksum that was noted beside a file when it was written, where there is one.
-pub fn checksum(file: &File) -> Option<Checksum> {
+/// Why there is no checksum beside a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unnoted {
+    /// The file has lost it: the file system keeps such attributes.
+    Lost,
+    /// The file system keeps none.
+    Unsupported,
+}
+
+/// What is noted beside a file.
+pub type Noted = Result<Checksum, Unnoted>;
+
+/// The checksum that was noted beside a file when it was written.
+pub fn checksum(file: &File) -> Noted {
     let mut noted = [0_u8; 33];
-    let length = rustix::fs::fgetxattr(file, CHECKSUM_ATTRIBUTE, &mut noted).ok()?;
-    noted.get(..length)?.try_into().ok()
+    match rustix::fs::fgetxattr(file, CHECKSUM_ATTRIBUTE, &mut noted) {
+        Ok(length) => {
+            noted.get(..length).and_then(|noted| noted.try_into().ok()).ok_or(Unnoted::Lost)
+        }
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(Unnoted::Unsupported),
+        Err(_) => Err(Unnoted::Lost),
+    }
 }
 
 /// What stands under a document's name, as far as it shows that somebody has replaced it.
@@ -39,24 +58,21 @@ pub struct Standing {
 }
 
 impl Tree {
-    /// What an interrupted run has left in staging; nothing while somebody works on the mirror.
-    pub fn leftovers(&self) -> Result<Vec<Problem>, MirrorError> {
-        let Some(ours) = &self.ours else { return Ok(Vec::new()) };
+    /// How much an interrupted run has left in staging; nothing while somebody works on the mirror. No
+    /// document is harmed by it, and the next run removes it.
+    pub fn leftovers(&self) -> Result<u64, MirrorError> {
+        let Some(ours) = &self.ours else { return Ok(0) };
         let lock = ours.path().join(LOCK);
-        let Some(staging) = ours.open(STAGING)? else { return Ok(Vec::new()) };
+        let Some(staging) = ours.open(STAGING)? else { return Ok(0) };
         if lock::holder(&lock)?.is_some() {
-            return Ok(Vec::new());
+            return Ok(0);
         }
         let names = lanes::contents(&staging)?;
         // A run that began after the first look has put them there.
         if names.is_empty() || lock::holder(&lock)?.is_some() {
-            return Ok(Vec::new());
+            return Ok(0);
         }
-        const REASON: &str = "an interrupted run has left it; the next run removes it";
-        let problem = |name: String| {
-            Problem::new(ProblemKind::HalfWritten, format!("{OURS}/{STAGING}/{name}"), REASON)
-        };
-        Ok(names.into_iter().map(problem).collect())
+        Ok(names.len() as u64)
     }
 
     /// Whether something at the top of a mirror is known to be the user's own.

@@ -55,6 +55,8 @@ pub enum Plan {
 #[derive(Debug)]
 pub struct Write {
     pub(super) name: Name,
+    /// The document's id, where its name does not tell it.
+    pub(super) id: Option<Arc<str>>,
     pub(super) revision: Revision,
     /// Whether it is a tombstone that is kept.
     pub(super) deleted: bool,
@@ -110,6 +112,7 @@ impl Write {
         branches: Vec<Revision>,
     ) -> Self {
         Self {
+            id: untold_by(&name, change),
             name,
             revision: change.revision.clone(),
             deleted: change.is_deletion(),
@@ -225,6 +228,7 @@ impl Collection {
         let Branches { keep, keep_history, fetch: branches, .. } = branches;
         let revision = revision.clone();
         Ok(Plan::Write(Write {
+            id: untold_by(&name, change),
             name,
             revision,
             deleted,
@@ -354,6 +358,11 @@ impl Collection {
         // A folder without a body is no document: an interrupted run of old, or somebody else's.
         Ok(Found::Foreign)
     }
+}
+
+/// The id of a changed document, where its name does not tell it.
+fn untold_by(name: &Name, change: &Change) -> Option<Arc<str>> {
+    name.is_shortened().then(|| change.id.as_str().into())
 }
 
 /// Whether a body tells this id.

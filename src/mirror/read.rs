@@ -4,6 +4,7 @@
 //! A mirror may be written to while it is read. A document that changes meanwhile is read again.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::FileType;
 
@@ -11,7 +12,9 @@ use super::beneath::Folder;
 use super::collection::Record;
 use super::error::MirrorError;
 use super::format;
-use super::layout::{COLLECTIONS, CONFLICTS, DOCUMENT, HISTORY, OURS, SECURITY, body_file};
+use super::layout::{
+    COLLECTIONS, CONFLICTS, DOCUMENT, HISTORY, INVENTORY, OURS, SECURITY, body_file,
+};
 use super::names::{Codec, Decoded};
 use crate::document::{CollectionName, DocumentId, Head, Revision};
 
@@ -50,6 +53,8 @@ pub struct TreeCollection {
     pub(super) encoded: String,
     pub(super) codec: Codec,
     pub(super) backup: Option<Backup>,
+    /// The folder of all inventories.
+    pub(super) inventories: Option<Arc<Folder>>,
 }
 
 /// What lies in a collection's folder.
@@ -94,9 +99,14 @@ impl Tree {
             let (name, encoded) = (backup.name.as_str().into(), ".".to_owned());
             let (codec, problem) = (self.codec, backup.problem.clone());
             let backup = Some(backup.clone());
-            collections.push(TreeCollection { name, folder, encoded, codec, backup });
+            let inventories = None;
+            collections.push(TreeCollection { name, folder, encoded, codec, backup, inventories });
             return Ok((collections, problem.into_iter().collect()));
         }
+        let inventories = match &self.ours {
+            Some(ours) => ours.open_folder(INVENTORY)?.map(Arc::new),
+            None => None,
+        };
         for encoded in self.root.names()? {
             // What stands beside the collections, such as `.git`, is the user's own. No
             // collection's name begins with a dot here.
@@ -114,9 +124,15 @@ impl Tree {
             };
             match self.name_of(&encoded)? {
                 Some(name) => {
-                    let codec = self.codec;
-                    let backup = None;
-                    collections.push(TreeCollection { name, folder, encoded, codec, backup });
+                    let (codec, backup, inventories) = (self.codec, None, inventories.clone());
+                    collections.push(TreeCollection {
+                        name,
+                        folder,
+                        encoded,
+                        codec,
+                        backup,
+                        inventories,
+                    });
                 }
                 None => problems.push(Problem::extra(encoded, "a folder that is no collection's")),
             }

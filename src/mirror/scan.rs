@@ -62,8 +62,16 @@ impl Collection {
         Ok(count)
     }
 
+    /// The id that a folder's name tells by itself.
+    pub(super) fn id_told_by(&self, name: &str) -> Option<String> {
+        match self.mirror.format.names.decode(name) {
+            Decoded::Exact(id) => Some(id),
+            Decoded::Hashed | Decoded::Foreign => None,
+        }
+    }
+
     /// The id whose folder has this name; `None` where it is no document's.
-    fn id_of(&self, name: &str) -> Result<Option<DocumentId>, MirrorError> {
+    pub(super) fn id_of(&self, name: &str) -> Result<Option<DocumentId>, MirrorError> {
         match self.mirror.format.names.decode(name) {
             Decoded::Exact(id) => Ok(Some(id.into())),
             Decoded::Foreign => Ok(None),

@@ -3,6 +3,7 @@
 use super::Lane;
 use super::collection::Collection;
 use super::error::MirrorError;
+use super::inventory::{Entry, NewRecord, entry_of};
 use super::layout::SECURITY;
 use super::sync::Sync;
 
@@ -17,7 +18,11 @@ impl Collection {
     pub fn write_security(&self, security: &[u8]) -> Result<(), MirrorError> {
         let mirror = &*self.mirror;
         let temporary = mirror.temporary_name(&self.encoded, Lane::default());
-        mirror.stage_text(&temporary, security, Sync::Each)?;
+        let sum = mirror.stage_text(&temporary, security, Sync::Each)?;
+        let entry = Entry { files: vec![(String::new(), sum)], kept: None };
+        let line = entry_of(SECURITY, None, &entry);
+        let record = NewRecord { name: SECURITY, line: &line, replaces: true };
+        self.append(std::iter::once(record), Sync::Each)?;
         mirror
             .staging
             .rename(&temporary, &self.folder, SECURITY)

@@ -14,8 +14,10 @@ use rustix::io::Errno;
 use super::beneath::{Folder, write_all};
 use super::collection::Collection;
 use super::error::MirrorError;
+use super::inventory::{Entry, FileSum, KeptFiles, NewRecord, entry_of, gone};
 use super::layout::{ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, body_file};
 use super::names::Name;
+use super::outside::Checksum;
 use super::plan::{Plan, Shape, Write};
 use super::pretty::pretty;
 use super::sync::Sync;
@@ -41,6 +43,8 @@ pub enum Blob {
 pub struct StagedBlob {
     temporary: String,
     length: u64,
+    /// Known when all of it is written.
+    sum: Option<Checksum>,
 }
 
 /// What a write needs from the source.
@@ -73,6 +77,8 @@ pub struct Staged {
     pub(super) attachments: u64,
     /// Bytes written.
     pub(super) bytes: u64,
+    /// The line for the inventory.
+    pub(super) record: String,
 }
 
 /// What publishing a staged change does.
@@ -104,49 +110,62 @@ impl Collection {
             true => mirror.deletion_name(&self.encoded, lane),
             false => mirror.temporary_name(&self.encoded, lane),
         };
-        let Write { name, revision, deleted, shape, reuse, keep, keep_history, .. } = write;
-        let mut staged =
-            Staged { name, step: Step::Remove, files: Vec::new(), attachments: 0, bytes: 0 };
+        let Write { name, id, revision, deleted, shape, reuse, keep, keep_history, .. } = write;
+        let mut staged = Staged::nothing_of(name);
+        let mut entry = Entry::default();
         staged.files.push(body_file(deleted).to_owned());
         if shape == Shape::Body {
-            staged.bytes += mirror.stage_text(&temporary, &document.body, sync)?;
+            let body = mirror.stage_text(&temporary, &document.body, sync)?;
+            staged.take(&mut entry, body_file(deleted).to_owned(), body);
+            entry.kept = Some(KeptFiles::AllButBody(true));
             staged.step = Step::ReplaceBody { temporary, file: body_file(deleted) };
-            return Ok(staged);
+            return Ok(staged.recorded_as(id.as_deref(), &entry));
         }
         mirror.staging.create(&temporary)?;
         let held = match reuse.is_empty() && keep.is_empty() && !keep_history {
             true => None,
             false => self.folder.open(staged.name.as_str())?,
         };
-        self.stage_attachments(&temporary, "", material.blobs, sync, &mut staged)?;
+        let mut kept = Vec::new();
+        let to = &mut (&mut staged, &mut entry);
+        self.stage_attachments(&temporary, "", material.blobs, sync, to)?;
         if !reuse.is_empty() {
-            let names = reuse.iter().map(|name| mirror.encode(name).as_str().to_owned()).collect();
+            let names: Vec<_> =
+                reuse.iter().map(|name| mirror.encode(name).as_str().to_owned()).collect();
+            kept.extend(names.iter().map(|name| format!("{ATTACHMENTS}/{name}")));
             self.keep_files(held.as_ref(), ATTACHMENTS, &temporary, names, sync)?;
         }
         let (own, others): (Vec<_>, Vec<_>) =
             material.branches.into_iter().partition(|one| one.branch.revision == revision);
         if let Some(own) = own.first() {
             let path = format!("{temporary}/{HISTORY}");
-            staged.bytes += mirror.stage_text(&path, &own.branch.history, sync)?;
+            let history = mirror.stage_text(&path, &own.branch.history, sync)?;
             staged.files.push(HISTORY.to_owned());
+            staged.take(&mut entry, HISTORY.to_owned(), history);
         } else if let (true, Some(held)) = (keep_history, &held) {
             link(held, &mirror.staged_folder(&temporary)?, HISTORY, sync)?;
+            kept.push(HISTORY.to_owned());
         }
-        self.stage_branches(&temporary, others, held.as_ref(), &keep, sync, &mut staged)?;
+        let to = &mut (&mut staged, &mut entry);
+        self.stage_branches(&temporary, others, held.as_ref(), &keep, sync, to)?;
+        kept.extend(keep.iter().map(|branch| format!("{CONFLICTS}/{branch}/")));
         let body = format!("{temporary}/{}", body_file(deleted));
-        staged.bytes += mirror.stage_text(&body, &document.body, sync)?;
+        let body = mirror.stage_text(&body, &document.body, sync)?;
+        staged.take(&mut entry, body_file(deleted).to_owned(), body);
+        entry.kept = (!kept.is_empty()).then_some(KeptFiles::Paths(kept));
         mirror.sync_folder(&temporary, sync)?;
         staged.step = match shape {
             Shape::New => Step::Add { temporary },
             Shape::Folder | Shape::Body => Step::ReplaceFolder { temporary },
         };
-        Ok(staged)
+        Ok(staged.recorded_as(id.as_deref(), &entry))
     }
 
     /// A removal needs no file; it is staged so that it is published in its place in the batch.
     pub fn stage_removal(&self, plan: Plan) -> Option<Staged> {
         let Plan::Remove(name) = plan else { return None };
-        Some(Staged { name, step: Step::Remove, files: Vec::new(), attachments: 0, bytes: 0 })
+        let record = gone(name.as_str());
+        Some(Staged { record, ..Staged::nothing_of(name) })
     }
 
     /// Writes attachments into a folder of staging; `below` is where in the document's folder that
@@ -157,7 +176,7 @@ impl Collection {
         below: &str,
         blobs: HashMap<Arc<str>, Blob>,
         sync: Sync,
-        staged: &mut Staged,
+        (staged, entry): &mut (&mut Staged, &mut Entry),
     ) -> Result<(), MirrorError> {
         if blobs.is_empty() {
             return Ok(());
@@ -169,7 +188,8 @@ impl Collection {
         let mut names = Vec::with_capacity(blobs.len());
         for (name, blob) in blobs {
             let encoded = mirror.encode(&name).as_str().to_owned();
-            staged.bytes += mirror.stage_blob(&folder, &encoded, blob, sync)?;
+            let sum = mirror.stage_blob(&folder, &encoded, blob, sync)?;
+            staged.take(entry, format!("{below}{ATTACHMENTS}/{encoded}"), sum);
             names.push(encoded);
         }
         names.sort_unstable();
@@ -207,7 +227,7 @@ impl Collection {
         held: Option<&Folder>,
         keep: &[String],
         sync: Sync,
-        staged: &mut Staged,
+        to: &mut (&mut Staged, &mut Entry),
     ) -> Result<(), MirrorError> {
         if branches.is_empty() && keep.is_empty() {
             return Ok(());
@@ -220,10 +240,12 @@ impl Collection {
             let below = format!("{CONFLICTS}/{}/", name.as_str());
             let folder = format!("{conflicts}/{}", name.as_str());
             mirror.staging.create(&folder)?;
-            self.stage_attachments(temporary, &below, blobs, sync, staged)?;
+            self.stage_attachments(temporary, &below, blobs, sync, to)?;
             let body = format!("{folder}/{DOCUMENT}");
-            staged.bytes += mirror.stage_text(&body, &branch.document.body, sync)?;
-            staged.files.push(format!("{below}{DOCUMENT}"));
+            let body = mirror.stage_text(&body, &branch.document.body, sync)?;
+            let path = format!("{below}{DOCUMENT}");
+            to.0.files.push(path.clone());
+            to.0.take(to.1, path, body);
             mirror.sync_folder(&folder, sync)?;
         }
         let old = match held {
@@ -251,7 +273,7 @@ impl Collection {
     pub fn blob_writer(&self) -> Result<BlobWriter, MirrorError> {
         let temporary = self.mirror.temporary_name(&self.encoded, Lane::default());
         let file = self.mirror.staging.create_file(&temporary)?;
-        let blob = StagedBlob { temporary, length: 0 };
+        let blob = StagedBlob { temporary, length: 0, sum: None };
         let hasher = blake3::Hasher::new();
         Ok(BlobWriter { mirror: Arc::clone(&self.mirror), file, blob, hasher })
     }
@@ -280,6 +302,30 @@ fn link(held: &Folder, new: &Folder, name: &str, sync: Sync) -> Result<(), Mirro
         .map_err(|error| MirrorError::io("copy", held.path().join(name), error))
 }
 
+impl Staged {
+    fn nothing_of(name: Name) -> Self {
+        let (files, record) = (Vec::new(), String::new());
+        Self { name, step: Step::Remove, files, attachments: 0, bytes: 0, record }
+    }
+
+    /// Counts a file that was written.
+    fn take(&mut self, entry: &mut Entry, path: String, sum: FileSum) {
+        self.bytes += sum.length;
+        entry.files.push((path, sum));
+    }
+
+    fn recorded_as(self, id: Option<&str>, entry: &Entry) -> Self {
+        let record = entry_of(self.name.as_str(), id, entry);
+        Self { record, ..self }
+    }
+
+    /// What the inventory is to record.
+    pub(super) fn recorded(&self) -> NewRecord<'_> {
+        let replaces = !matches!(self.step, Step::Add { .. });
+        NewRecord { name: self.name.as_str(), line: &self.record, replaces }
+    }
+}
+
 impl Mirror {
     /// JSON text as it is written.
     pub(super) fn laid_out<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
@@ -306,13 +352,13 @@ impl Mirror {
         if sync == Sync::Each { self.staged_folder(path)?.sync() } else { Ok(()) }
     }
 
-    /// Writes JSON text and the newline that ends it; answers the bytes written.
+    /// Writes JSON text and the newline that ends it.
     pub(super) fn stage_text(
         &self,
         name: &str,
         text: &[u8],
         sync: Sync,
-    ) -> Result<u64, MirrorError> {
+    ) -> Result<FileSum, MirrorError> {
         let body = self.laid_out(text);
         let mut hasher = blake3::Hasher::new();
         hasher.update(&body).update(b"\n");
@@ -320,9 +366,9 @@ impl Mirror {
         let mut file = self.staging.create_file(name)?;
         let failed = |error| MirrorError::io("write", self.staging.path().join(name), error);
         write_all(&mut file, [&body, b"\n"]).map_err(failed)?;
-        self.note_checksum(&file, &hasher);
+        let sum = Some(self.note_checksum(&file, &hasher));
         sync.file(&file).map_err(failed)?;
-        Ok(body.len() as u64 + 1)
+        Ok(FileSum { length: body.len() as u64 + 1, sum })
     }
 
     fn stage_blob(
@@ -331,32 +377,31 @@ impl Mirror {
         name: &str,
         blob: Blob,
         sync: Sync,
-    ) -> Result<u64, MirrorError> {
+    ) -> Result<FileSum, MirrorError> {
         match blob {
             Blob::Bytes(bytes) => {
                 let failed = |error| MirrorError::io("write", folder.path().join(name), error);
                 let mut file = folder.create_file(name)?;
                 write_all(&mut file, [&bytes, b""]).map_err(failed)?;
-                self.note_checksum(&file, blake3::Hasher::new().update(&bytes));
+                let sum = Some(self.note_checksum(&file, blake3::Hasher::new().update(&bytes)));
                 sync.file(&file).map_err(failed)?;
-                Ok(bytes.len() as u64)
+                Ok(FileSum { length: bytes.len() as u64, sum })
             }
             Blob::Staged(blob) => {
                 self.staging
                     .rename(&blob.temporary, folder, name)
                     .map_err(|error| self.staging.error("rename", &blob.temporary, error))?;
-                Ok(blob.length)
+                Ok(FileSum { length: blob.length, sum: blob.sum })
             }
         }
     }
 
-    /// Notes the checksum of what was written beside the file, where the file system can. It
-    /// serves a later search for rot; a mirror without it is whole.
-    fn note_checksum(&self, file: &File, hasher: &blake3::Hasher) {
-        if !self.keeps_attributes.load(Ordering::Relaxed) {
-            return;
-        }
+    /// Notes the checksum of what was written beside the file, where the file system can.
+    fn note_checksum(&self, file: &File, hasher: &blake3::Hasher) -> Checksum {
         let checksum = hasher.finalize();
+        if !self.keeps_attributes.load(Ordering::Relaxed) {
+            return *checksum.as_bytes();
+        }
         let noted = rustix::fs::fsetxattr(
             file,
             CHECKSUM_ATTRIBUTE,
@@ -366,6 +411,7 @@ impl Mirror {
         if noted == Err(Errno::OPNOTSUPP) {
             self.keeps_attributes.store(false, Ordering::Relaxed);
         }
+        *checksum.as_bytes()
     }
 }
 
@@ -387,8 +433,8 @@ impl BlobWriter {
     }
 
     /// All pieces are written.
-    pub fn finish(self, sync: Sync) -> Result<Blob, MirrorError> {
-        self.mirror.note_checksum(&self.file, &self.hasher);
+    pub fn finish(mut self, sync: Sync) -> Result<Blob, MirrorError> {
+        self.blob.sum = Some(self.mirror.note_checksum(&self.file, &self.hasher));
         sync.file(&self.file).map_err(|error| self.failed(error))?;
         Ok(Blob::Staged(self.blob))
     }

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, watch};
@@ -102,8 +102,8 @@ pub enum PipelineError {
 /// twice is better than never.
 #[derive(Clone, Debug)]
 struct Doubt {
-    /// Documents written since then.
-    written_since: SystemTime,
+    /// The names of the folders of documents that it may have written, as the inventory has them.
+    written: Arc<HashSet<String>>,
     /// Documents that were being replaced or removed.
     moved: HashMap<DocumentId, Revision>,
 }
@@ -298,14 +298,11 @@ impl Pipeline {
 
     /// What the run before this one may have published without having told of it.
     fn doubt(&self) -> Result<Option<Doubt>, PipelineError> {
-        /// File systems keep times by a clock that is read a few times a second only.
-        const COARSE: Duration = Duration::from_secs(1);
-        let checkpoint = self.checkpoints.checkpoint(self.collection.name())?;
-        let open_since = checkpoint.and_then(|checkpoint| checkpoint.open_since);
-        Ok(open_since.map(|at| Doubt {
-            written_since: SystemTime::from(at) - COARSE,
-            moved: self.collection.interrupted(),
-        }))
+        let checkpoint = self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
+        let interrupted = checkpoint.open_since.is_some();
+        let written = Arc::new(self.collection.silent(interrupted)?);
+        let moved = self.collection.interrupted();
+        Ok(interrupted.then_some(Doubt { written, moved }))
     }
 
     /// Plans, fetches and stages batch after batch.

@@ -35,6 +35,8 @@ pub struct Prepared {
     pub held: Vec<HeldBack>,
     /// Documents that are in the tree as the source has them, or gone.
     pub settled: Vec<DocumentId>,
+    /// Documents that are deleted, and of which the tree has nothing.
+    pub absent: Vec<DocumentId>,
     pub unchanged: u64,
     /// What the source said anew of documents that changed while they were read.
     pub moved_on: HashMap<DocumentId, Told>,
@@ -67,6 +69,8 @@ struct Planned {
     pending: Vec<Pending>,
     older: Vec<(Change, Revision)>,
     unchanged: Vec<DocumentId>,
+    /// Documents that are deleted, and of which the tree has nothing.
+    absent: Vec<DocumentId>,
     untold: Vec<(Meta, Vec<String>)>,
     failed: Vec<Failure>,
     held: Vec<HeldBack>,
@@ -132,8 +136,9 @@ impl Pipeline {
         settled.extend(planned.unchanged);
         settled.extend(planned.staged.iter().map(|(meta, _)| meta.id.clone()));
         let (staged, untold, position) = (planned.staged, planned.untold, batch.position);
-        let held = planned.held;
+        let (held, absent) = (planned.held, planned.absent);
         Ok(Prepared {
+            absent,
             staged,
             untold,
             failed,
@@ -231,6 +236,7 @@ impl Planned {
         self.pending.extend(other.pending);
         self.older.extend(other.older);
         self.unchanged.extend(other.unchanged);
+        self.absent.extend(other.absent);
         self.untold.extend(other.untold);
         self.failed.extend(other.failed);
         self.held.extend(other.held);
@@ -263,6 +269,9 @@ fn plan_items(
         match plan {
             Plan::Unchanged => {
                 planned.unchanged.push(change.id.clone());
+                if change.is_deletion() && !collection.kept().deleted {
+                    planned.absent.push(change.id.clone());
+                }
                 if let Some(doubt) = doubt
                     && let Some(files) = untold(collection, &change, doubt)?
                 {
@@ -312,7 +321,9 @@ fn untold(
     change: &Change,
     doubt: &Doubt,
 ) -> Result<Option<Vec<String>>, MirrorError> {
-    let written = collection.written_since(change.id.as_str(), doubt.written_since)?;
+    let id = change.id.as_str();
+    let was_written = collection.is_among(id, &doubt.written);
+    let written = if was_written { collection.files_of(id)? } else { None };
     let removed = change.is_deletion() && doubt.moved.contains_key(&change.id);
     Ok(written.or_else(|| removed.then(Vec::new)))
 }

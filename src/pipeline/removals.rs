@@ -33,6 +33,8 @@ impl Settler {
                 "rows without an id were in the listing, so nothing is removed by it",
             ),
             Some(seen) => {
+                let is_there = |id: &str| seen.contains(&id.into());
+                self.pipeline.collection.forget_absent(is_there)?;
                 let removed = self.remove_unseen(&seen, &position)?;
                 if removed > 0 {
                     tracing::warn!(

@@ -120,6 +120,18 @@ impl Pipeline {
     }
 }
 
+impl Pipeline {
+    /// Fetches the security object again, and writes it whatever the tree holds. `false` where the
+    /// source has none.
+    pub async fn repair_security(&self) -> Result<bool, PipelineError> {
+        let policy = &self.options.retry;
+        let Some(security) = attempts(policy, || self.source.security()).await? else {
+            return Ok(false);
+        };
+        self.settle_security_apart(security).await.map(|()| true)
+    }
+}
+
 struct Repair<'a> {
     pipeline: &'a Pipeline,
     wrong: Wrong,

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{mpsc, watch};
@@ -59,15 +60,7 @@ impl Pipeline {
         batch: Prepared,
         intents: Vec<Failure>,
     ) -> Result<(), PipelineError> {
-        let mut checkpoint =
-            self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
-        if checkpoint.position.is_none() && checkpoint.scanning.is_none() {
-            checkpoint.scanning = Some("it was repaired while it had no checkpoint".to_owned());
-        }
-        let (pipeline, stays) = (Arc::new(self.clone()), Some(checkpoint.clone()));
-        let (moved, in_doubt) = (HashMap::new(), false);
-        let doubted_since = None;
-        let mut settler = Settler { pipeline, checkpoint, moved, in_doubt, doubted_since, stays };
+        let mut settler = self.settler_apart()?;
         let settle = move || {
             if !intents.is_empty() {
                 let noted = intents.into_iter().map(|one| settler.pipeline.failures.note(one));
@@ -81,6 +74,30 @@ impl Pipeline {
             settler.close()
         };
         spawn_blocking(settle).await?
+    }
+}
+
+impl Pipeline {
+    /// Writes the security object apart from the feed.
+    pub(super) async fn settle_security_apart(&self, security: Bytes) -> Result<(), PipelineError> {
+        let mut settler = self.settler_apart()?;
+        let settle = move || {
+            settler.write_security(&security)?;
+            settler.close()
+        };
+        spawn_blocking(settle).await?
+    }
+
+    /// A settler for what does not come by the feed.
+    fn settler_apart(&self) -> Result<Settler, PipelineError> {
+        let mut checkpoint =
+            self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
+        if checkpoint.position.is_none() && checkpoint.scanning.is_none() {
+            checkpoint.scanning = Some("it was repaired while it had no checkpoint".to_owned());
+        }
+        let (pipeline, stays) = (Arc::new(self.clone()), Some(checkpoint.clone()));
+        let (moved, in_doubt, doubted_since) = (HashMap::new(), false, None);
+        Ok(Settler { pipeline, checkpoint, moved, in_doubt, doubted_since, stays })
     }
 }
 
@@ -113,6 +130,7 @@ impl Settler {
                 self.moved.clear();
                 self.doubted_since = None;
                 self.pipeline.collection.forget_interrupted()?;
+                self.pipeline.collection.note_emitted()?;
                 self.pipeline.brake.caught_up();
                 self.pipeline.mirror.sweep_trash()?;
                 self.caught_up();
@@ -129,6 +147,8 @@ impl Settler {
         }
         let (metas, staged): (Vec<Meta>, Vec<Staged>) = batch.staged.into_iter().unzip();
         let published = self.publish(staged, batch.sync)?;
+        let absent = batch.absent.iter().map(DocumentId::as_str);
+        self.pipeline.collection.record_absent(absent)?;
         let position = match self.checkpoint.scanning {
             Some(_) => None,
             None => batch.position.filter(|new| self.checkpoint.position.as_ref() != Some(new)),
@@ -184,7 +204,8 @@ impl Settler {
         if self.checkpoint.open_since.is_some() {
             return Ok(());
         }
-        let checkpoint = Checkpoint { open_since: Some(since), ..self.checkpoint.clone() };
+        let checkpoint =
+            Checkpoint { open_since: Some(since), inventory: None, ..self.checkpoint.clone() };
         self.commit(Commit::new(checkpoint), Vec::new())
     }
 
@@ -195,10 +216,17 @@ impl Settler {
             Some(stays) => stays.open_since,
             None => self.doubted_since,
         };
-        if self.checkpoint.open_since == open_since {
+        let inventory = match open_since {
+            None => {
+                self.pipeline.collection.note_committed()?;
+                self.pipeline.collection.close_inventory()?
+            }
+            Some(_) => None,
+        };
+        if self.checkpoint.open_since == open_since && self.checkpoint.inventory == inventory {
             return Ok(());
         }
-        let checkpoint = Checkpoint { open_since, ..self.checkpoint.clone() };
+        let checkpoint = Checkpoint { open_since, inventory, ..self.checkpoint.clone() };
         self.commit(Commit::new(checkpoint), Vec::new())
     }
 
@@ -209,6 +237,7 @@ impl Settler {
         sync: Sync,
     ) -> Result<Vec<Published>, MirrorError> {
         let (mirror, collection) = (&self.pipeline.mirror, &self.pipeline.collection);
+        collection.record_staged(&staged, sync)?;
         trial::pass("sync");
         mirror.sync_staged(&staged, sync)?;
         trial::pass("synced");
@@ -259,6 +288,7 @@ impl Settler {
             pipeline.events.send(event);
         }
         drop(turn);
+        pipeline.collection.note_committed()?;
         trial::pass("told");
         self.checkpoint = commit.checkpoint;
         let failures = pipeline.failures.count();
@@ -297,17 +327,23 @@ impl Settler {
     fn security(&mut self, security: &[u8]) -> Result<(), PipelineError> {
         let collection = self.pipeline.collection.clone();
         let in_doubt = std::mem::take(&mut self.in_doubt);
-        if collection.holds_security(security)? {
-            if !in_doubt {
-                return Ok(());
-            }
-        } else {
-            self.open(Timestamp::now())?;
-            collection.write_security(security)?;
+        match (collection.holds_security(security)?, in_doubt) {
+            (true, false) => Ok(()),
+            (true, true) => self.tell_of_security(),
+            (false, _) => self.write_security(security),
         }
+    }
+
+    fn write_security(&mut self, security: &[u8]) -> Result<(), PipelineError> {
+        self.open(Timestamp::now())?;
+        self.pipeline.collection.write_security(security)?;
+        self.tell_of_security()
+    }
+
+    fn tell_of_security(&mut self) -> Result<(), PipelineError> {
         let (id, revision) = (DocumentId::from("_security"), Revision::from(""));
         let meta = Meta { id, revision, position: None, deleted: false };
-        let told = Told { meta, files: vec![collection.security_path()] };
+        let told = Told { meta, files: vec![self.pipeline.collection.security_path()] };
         self.commit(Commit::new(self.checkpoint.clone()), vec![told])
     }
 
@@ -343,6 +379,7 @@ impl Settler {
             kept: self.pipeline.collection.kept(),
             at: Some(Timestamp::now()),
             open_since,
+            inventory: self.checkpoint.inventory.clone(),
             ..Checkpoint::default()
         }
     }

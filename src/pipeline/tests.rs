@@ -72,6 +72,20 @@ impl Home {
         self.dir.path().join(".plainfold/state")
     }
 
+    /// Removes the last run's marks from the inventory.
+    fn forget_marks(&self) {
+        let path = self.dir.path().join(".plainfold/inventory/books.ndjson");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let ends = text.rmatch_indices("{\"mark\":\"closed\"");
+        let before = ends.map(|(at, _)| at).nth(1).unwrap_or(0);
+        let (kept, last) = text.split_at(before);
+        let mut lines = last.split_inclusive('\n');
+        // The end of the run before it stays.
+        let first = if before > 0 { lines.next().unwrap() } else { "" };
+        let records: String = lines.filter(|line| !line.starts_with("{\"mark\"")).collect();
+        std::fs::write(&path, [kept, first, &records].concat()).unwrap();
+    }
+
     /// The state, while no run has it.
     fn state(&self) -> Checkpoints {
         open_state(&self.state_path())
@@ -340,6 +354,7 @@ async fn a_batch_waits_for_an_earlier_change_of_the_same_document() {
 /// Undoes the last commits of a run, as if it had been killed before them: the state is put back as
 /// it was when the run had begun to write.
 fn forget_commits(home: &Home, open: &Checkpoint) {
+    home.forget_marks();
     home.state().turn().commit(&"books".into(), &Commit::new(open.clone()), &[]).unwrap();
 }
 

@@ -195,11 +195,12 @@ impl<T: Target + 'static> Restore<T> {
         self.control.begin(&report, total);
         let (sender, receiver) = mpsc::channel::<Batch>(1);
         let (ids, stubs) = (self.options.ids.clone(), self.target.stubs());
+        let accept = self.options.accept_unchecked;
         let tree = Arc::clone(&collection);
         let reading = tokio::task::spawn_blocking(move || {
             let wants = |id: &DocumentId| ids.as_ref().is_none_or(|ids| ids.is_match(id.as_str()));
             let mut read = 0_u64;
-            batches(&tree, stubs, &wants, &mut |batch| {
+            batches(&tree, stubs, &wants, accept, &mut |batch| {
                 read += 1;
                 sender.blocking_send(batch).is_ok()
             })?;
@@ -266,7 +267,8 @@ impl<T: Target + 'static> Restore<T> {
             return Ok(());
         }
         let tree = Arc::clone(collection);
-        let failure = match blocking(move || security(&tree)).await?? {
+        let accept = self.options.accept_unchecked;
+        let failure = match blocking(move || security(&tree, accept)).await?? {
             None => return Ok(()),
             Some(Err(failure)) => failure,
             Some(Ok(_)) if self.options.dry_run => {

@@ -83,6 +83,7 @@ mod tests {
             only_as: None,
             on_existing: OnExisting::Refuse,
             dry_run: false,
+            accept_unchecked: true,
         };
         let restore = || {
             let target = FeedTarget::new(Some(feed.clone()), OnExisting::Refuse).unwrap();

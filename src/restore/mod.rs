@@ -26,6 +26,7 @@ pub mod fuzzing;
 pub mod plan;
 mod read;
 mod target;
+mod vouch;
 
 pub use apply::Restore;
 pub use control::{Control, Progress};
@@ -51,6 +52,8 @@ pub struct Options {
     pub on_existing: OnExisting,
     /// Only says what would be done.
     pub dry_run: bool,
+    /// Files without a checksum are restored as they are.
+    pub accept_unchecked: bool,
 }
 
 /// What becomes of what a target holds already.

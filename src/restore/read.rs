@@ -2,8 +2,9 @@
 //!
 //! All of it blocks. It must not know targets, but for how they want attachments.
 
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read as _, Seek};
 use std::iter;
 use std::sync::Arc;
 
@@ -15,10 +16,13 @@ use sha2::{Digest, Sha256};
 use super::Failure;
 use super::body::{Beside, Piece, Stubs, Text};
 use super::target::{Files, Item};
+use super::vouch::{ALTERED, Read, Vouching, missing};
 use crate::document::{DocumentId, Revision};
 use crate::mirror::MirrorError;
-use crate::mirror::outside::{Checksum, checksum};
-use crate::mirror::read::{Entry, StoredDocument, TreeCollection};
+use crate::mirror::inventory::{FileSum, Inventory, Recorded};
+use crate::mirror::layout::SECURITY;
+use crate::mirror::outside::Checksum;
+use crate::mirror::read::{Entry, StoredDocument, StoredText, TreeCollection};
 
 /// Attachments of a document that are read into memory, in bytes; with more it goes alone, streamed.
 const MAX_INLINE: u64 = 1 << 20;
@@ -44,58 +48,55 @@ pub(super) fn batches(
     collection: &Arc<TreeCollection>,
     stubs: Stubs,
     wants: &dyn Fn(&DocumentId) -> bool,
+    accept_unchecked: bool,
     hand_on: &mut dyn FnMut(Batch) -> bool,
 ) -> Result<(), MirrorError> {
-    // A server builds a view's index from what it holds: better once than after every batch.
-    let is_design = |name: &String| name.starts_with("_design%2F");
-    let (last, first): (Vec<_>, Vec<_>) =
-        collection.entry_names()?.into_iter().partition(is_design);
+    // First, so that what is written meanwhile is newer than what it lists.
+    let inventory = Inventory::read(collection)?;
+    let names = collection.entry_names()?;
     let mut batch = Batch::default();
-    for name in first.into_iter().chain(last) {
-        let document = match collection.entry(&name) {
-            Ok(Some(Entry::Document(document))) => document,
-            Ok(None) => continue,
-            Ok(Some(Entry::Problem(problem))) => {
-                batch.fail(problem.path, problem.reason);
-                continue;
-            }
-            Err(error) => {
-                batch.fail(collection.path_of(&name), error.to_string());
-                continue;
-            }
-        };
-        if !wants(&document.id) {
-            continue;
-        }
-        match document.extras() {
-            Ok(extras) => extras.into_iter().for_each(|one| batch.fail(one.path, one.reason)),
-            Err(error) => batch.fail(document.path.clone(), error.to_string()),
-        }
-        for problem in &document.problems {
-            batch.fail(problem.path.clone(), problem.reason.clone());
-        }
-        let winner = document.revision.as_ref().filter(|_| !document.conflicts.is_empty());
-        let branches = document.conflicts.iter().map(|branch| (branch, winner));
-        for (document, branch_of) in iter::once((&*document, None)).chain(branches) {
-            let item = match item(collection, &name, document, branch_of, stubs) {
-                Ok(item) => item,
-                Err(reason) => {
-                    batch.fail(document.path.clone(), reason);
+    // A server builds a view's index from what it holds: better once than after every batch.
+    for designs in [false, true] {
+        let mut vouching = Vouching::new(collection, inventory.as_ref(), accept_unchecked)?;
+        for name in names.iter().filter(|name| name.starts_with("_design%2F") == designs) {
+            let document = match collection.entry(name) {
+                Ok(Some(Entry::Document(document))) => document,
+                Ok(None) => continue,
+                Ok(Some(Entry::Problem(problem))) => {
+                    batch.fail(problem.path, problem.reason);
+                    continue;
+                }
+                Err(error) => {
+                    batch.fail(collection.path_of(name), error.to_string());
                     continue;
                 }
             };
-            let weight = item.weight();
-            let alone = item.text.attached() > 0;
-            let full = batch.weight + weight > MAX_BYTES || batch.items.len() >= MAX_DOCUMENTS;
-            if !batch.items.is_empty() && (alone || full) && !hand_on(std::mem::take(&mut batch)) {
-                return Ok(());
+            if !wants(&document.id) {
+                continue;
             }
-            batch.weight += weight;
-            batch.items.push(item);
-            if alone && !hand_on(std::mem::take(&mut batch)) {
-                return Ok(());
+            let items = batch.check(collection, name, &document, stubs, &mut vouching);
+            for item in items {
+                let weight = item.weight();
+                let alone = item.text.attached() > 0;
+                let full = batch.weight + weight > MAX_BYTES || batch.items.len() >= MAX_DOCUMENTS;
+                let has_items = !batch.items.is_empty();
+                if has_items && (alone || full) && !hand_on(std::mem::take(&mut batch)) {
+                    return Ok(());
+                }
+                batch.weight += weight;
+                batch.items.push(item);
+                if alone && !hand_on(std::mem::take(&mut batch)) {
+                    return Ok(());
+                }
             }
         }
+    }
+    if let Some(inventory) = &inventory {
+        let wanted = |recorded: &Recorded| {
+            let id = recorded.id.as_deref().map(DocumentId::from);
+            id.or_else(|| collection.id_of(&recorded.name)).is_none_or(|id| wants(&id))
+        };
+        batch.failures.extend(missing(collection, inventory, &names, wanted)?);
     }
     hand_on(batch);
     Ok(())
@@ -104,22 +105,98 @@ pub(super) fn batches(
 /// The security object of a collection, or what is wrong with it; `None` where there is none.
 pub(super) fn security(
     collection: &TreeCollection,
+    accept_unchecked: bool,
 ) -> Result<Option<Result<Bytes, Failure>>, MirrorError> {
+    let inventory = Inventory::read(collection)?;
     let failure = |path, reason| Failure { path, reason };
-    Ok(match collection.security()? {
-        None => None,
-        Some(Err(problem)) => Some(Err(failure(problem.path, problem.reason))),
-        Some(Ok(stored)) => Some(match stored.checksum {
-            Some(noted) if noted != of_text(&stored.text) => {
-                let reason = format!("{} {ALTERED}", stored.path);
-                Err(failure(stored.path, reason))
-            }
-            _ => Ok(stored.text),
-        }),
-    })
+    let stored = match collection.security()? {
+        None => {
+            let lost = |inventory: &Inventory| {
+                let of = HashSet::from([SECURITY.to_owned()]);
+                let recorded = Inventory::of(collection, of)?.0;
+                Ok::<_, MirrorError>(
+                    inventory.damage.is_none() && recorded.iter().any(|one| !one.allows(None)),
+                )
+            };
+            let reason = "the inventory lists it, and it is not there: fetch it again with \
+                          `plainfold verify --repair`";
+            let lost = inventory.as_ref().map(lost).transpose()?.unwrap_or_default();
+            return Ok(lost.then(|| Err(failure(collection.security_path(), reason.to_owned()))));
+        }
+        Some(Err(problem)) => return Ok(Some(Err(failure(problem.path, problem.reason)))),
+        Some(Ok(stored)) => stored,
+    };
+    if stored.checksum.is_ok_and(|noted| noted != of_text(&stored.text)) {
+        let reason = format!("{} {ALTERED}", stored.path);
+        return Ok(Some(Err(failure(stored.path, reason))));
+    }
+    let mut vouching = Vouching::new(collection, inventory.as_ref(), accept_unchecked)?;
+    let mut read = Read::default();
+    read.push_text(&stored);
+    let again = || {
+        let mut read = Read::default();
+        let Some(Ok(stored)) = collection.security()? else { return Ok(None) };
+        read.push_text(&stored);
+        Ok(Some(read))
+    };
+    Ok(Some(match vouching.judge(SECURITY, &read, again)? {
+        Some(reason) => Err(failure(stored.path, reason)),
+        None => Ok(stored.text),
+    }))
+}
+
+impl Read {
+    fn push_text(&mut self, text: &StoredText) {
+        let length = text.text.len() as u64 + 1;
+        let sum = FileSum { length, sum: Some(of_text(&text.text)) };
+        self.push(text.path.clone(), sum, text.checksum);
+    }
 }
 
 impl Batch {
+    /// What is to be written of a document and its branches. What is wrong goes to the failures.
+    fn check(
+        &mut self,
+        collection: &Arc<TreeCollection>,
+        name: &str,
+        document: &StoredDocument,
+        stubs: Stubs,
+        vouching: &mut Vouching<'_>,
+    ) -> Vec<Item> {
+        match document.extras() {
+            Ok(extras) => extras.into_iter().for_each(|one| self.fail(one.path, one.reason)),
+            Err(error) => self.fail(document.path.clone(), error.to_string()),
+        }
+        for problem in &document.problems {
+            self.fail(problem.path.clone(), problem.reason.clone());
+        }
+        let winner = document.revision.as_ref().filter(|_| !document.conflicts.is_empty());
+        let branches = document.conflicts.iter().map(|branch| (branch, winner));
+        let (mut items, mut read) = (Vec::new(), Read::default());
+        let failed = self.failures.len();
+        for (document, branch_of) in iter::once((document, None)).chain(branches) {
+            match item(collection, name, document, branch_of, stubs, vouching, &mut read) {
+                Ok(item) => items.push(item),
+                Err(reason) => self.fail(document.path.clone(), reason),
+            }
+        }
+        if self.failures.len() > failed {
+            return items;
+        }
+        let again = || reread(collection, name);
+        match vouching.judge(name, &read, again) {
+            Ok(None) => items,
+            Ok(Some(reason)) => {
+                self.fail(document.path.clone(), reason);
+                Vec::new()
+            }
+            Err(error) => {
+                self.fail(document.path.clone(), error.to_string());
+                Vec::new()
+            }
+        }
+    }
+
     fn fail(&mut self, path: String, reason: String) {
         self.failures.push(Failure { path, reason });
     }
@@ -131,15 +208,21 @@ fn item(
     document: &StoredDocument,
     branch_of: Option<&Revision>,
     stubs: Stubs,
+    vouching: &Vouching<'_>,
+    read: &mut Read,
 ) -> Result<Item, String> {
-    if document.checksum.is_some_and(|noted| noted != of_text(&document.body)) {
+    let length = document.written.as_ref().map_or(document.body.len() + 1, Bytes::len) as u64;
+    let sum = FileSum { length, sum: Some(of_text(&document.body)) };
+    read.push(document.body_path(), sum, document.checksum);
+    if document.checksum.is_ok_and(|noted| noted != of_text(&document.body)) {
         return Err(format!("{} {ALTERED}", document.body_path()));
     }
     let mut beside = Beside { history: None, deleted: document.deleted };
     if let Some(history) = &document.history {
-        if history.checksum.is_some_and(|noted| noted != of_text(&history.text)) {
+        if history.checksum.is_ok_and(|noted| noted != of_text(&history.text)) {
             return Err(format!("{} {ALTERED}", history.path));
         }
+        read.push_text(history);
         // A feed has no place for it.
         beside.history = match stubs {
             Stubs::Server => std::str::from_utf8(&history.text).ok(),
@@ -163,10 +246,15 @@ fn item(
             let caveat = document.caveat();
             return Err(format!("{path} holds other bytes than the body's digest tells{caveat}"));
         }
-        let intact = file.rewind().and_then(|()| is_intact(&file));
-        if !intact.map_err(unread)? {
+        let noted = document.noted(&file);
+        let sum = match vouching.hashes(noted) {
+            true => Some(file.rewind().and_then(|()| hash(&file)).map_err(unread)?),
+            false => None,
+        };
+        if noted.is_ok_and(|noted| Some(noted) != sum) {
             return Err(format!("{path} {ALTERED}"));
         }
+        read.push(path, FileSum { length: size, sum }, noted);
     }
     let size = |name: &str| document.attachments.iter().find(|one| one.name == name)?.size;
     let mut text = Text::new(&document.id, &document.body, beside, stubs, size)?;
@@ -188,17 +276,28 @@ fn item(
     Ok(Item { id, path, deleted, branch_of, text, bytes, files: Arc::new(files) })
 }
 
-/// What is said of a file that rot or a hand has changed. Bytes that were not the source's are not
-/// put back as if they were.
-const ALTERED: &str = "holds other bytes than were written (by the checksum beside it): see \
-                       `plainfold verify`";
+/// The files of a document and its branches, read once more; `None` where it is gone.
+fn reread(collection: &TreeCollection, name: &str) -> Result<Option<Read>, MirrorError> {
+    let Some(Entry::Document(document)) = collection.entry(name)? else { return Ok(None) };
+    let mut read = Read::default();
+    for document in iter::once(&*document).chain(&document.conflicts) {
+        let length = document.body.len() as u64 + 1;
+        let sum = FileSum { length, sum: Some(of_text(&document.body)) };
+        read.push(document.body_path(), sum, document.checksum);
+        document.history.iter().for_each(|history| read.push_text(history));
+        for attachment in &document.attachments {
+            let path = document.attachment_path(attachment);
+            let Some(file) = document.open_attachment(attachment)? else { continue };
+            let sum = hash(&file).map_err(|error| MirrorError::io("read", &path, error))?;
+            let sum = FileSum { length: attachment.size.unwrap_or_default(), sum: Some(sum) };
+            read.push(path, sum, document.noted(&file));
+        }
+    }
+    Ok(Some(read))
+}
 
-/// Whether a file holds what was written into it, as far as a checksum beside it tells.
-fn is_intact(file: &File) -> io::Result<bool> {
-    let Some(noted) = checksum(file) else { return Ok(true) };
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(file)?;
-    Ok(hasher.finalize() == noted)
+fn hash(file: &File) -> io::Result<Checksum> {
+    Ok(*blake3::Hasher::new().update_reader(file)?.finalize().as_bytes())
 }
 
 /// Whether a file fits a digest that is a SHA-256: of RxDB's attachments nothing else is known.

@@ -5,9 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::document::{Counts, How, What};
-use super::tree::{Suspect, settle};
+use super::inventory::Comparison;
+use super::tree::{Suspect, read_security, settle};
 use super::{Certificate, CollectionReport, DifferenceKind, Verified, VerifyError};
 use crate::document::{CollectionName, DocumentId};
+use crate::mirror::layout::SECURITY;
 use crate::mirror::read::TreeCollection;
 
 /// The documents of a collection that are wrong.
@@ -19,6 +21,8 @@ pub struct Wrong {
     pub damaged: BTreeSet<DocumentId>,
     /// Folders that have problems and do not tell whose they are.
     pub nameless: BTreeSet<String>,
+    /// Whether the security object has a problem.
+    pub security: bool,
 }
 
 impl Wrong {
@@ -26,12 +30,26 @@ impl Wrong {
     pub fn all(&self) -> Vec<DocumentId> {
         self.differing.union(&self.damaged).cloned().collect()
     }
+
+    /// Whether there is anything to be fetched again.
+    pub fn is_empty(&self) -> bool {
+        self.differing.is_empty() && self.damaged.is_empty() && !self.security
+    }
 }
 
 /// Documents that are about to change, and that the report does not speak of meanwhile.
 #[derive(Debug)]
 pub struct Again {
-    collections: Vec<(TreeCollection, How, Vec<DocumentId>)>,
+    collections: Vec<Set>,
+}
+
+/// Those of one collection.
+#[derive(Debug)]
+struct Set {
+    collection: TreeCollection,
+    how: How,
+    ids: Vec<DocumentId>,
+    security: bool,
 }
 
 impl Verified {
@@ -49,6 +67,7 @@ impl Verified {
         for Suspect { collection, name, id } in &self.suspects {
             let Some(wrong) = wrong.get_mut(collection) else { continue };
             match id {
+                _ if name == SECURITY => wrong.security = true,
                 Some(id) => drop(wrong.damaged.insert(id.clone())),
                 None => drop(wrong.nameless.insert(name.clone())),
             }
@@ -74,19 +93,23 @@ impl Verified {
         Ok(wrong)
     }
 
-    /// Takes out of the report what it says of these documents, who must not have changed since.
+    /// Takes out of the report what it says of these documents, which must not have changed since.
     pub fn set_aside(
         &mut self,
-        mut wanted: BTreeMap<CollectionName, Vec<DocumentId>>,
+        wanted: &BTreeMap<CollectionName, Wrong>,
     ) -> Result<Again, VerifyError> {
         let mut again = Again { collections: Vec::new() };
         for collection in self.tree.collections()?.0 {
-            let Some(ids) = wanted.remove(&collection.name) else { continue };
+            let Some(wrong) = wanted.get(&collection.name) else { continue };
             let how = How { attachments: self.tree.holds_attachments(&collection)?, sums: false };
-            again.collections.push((collection, how, ids));
+            let (ids, security) = (wrong.all(), wrong.security);
+            again.collections.push(Set { collection, how, ids, security });
         }
         let mut paths = HashSet::new();
-        for (collection, how, ids) in &again.collections {
+        for Set { collection, how, ids, security } in &again.collections {
+            if *security {
+                paths.insert(collection.security_path());
+            }
             for id in ids {
                 let name = collection.name_of(id);
                 let before = settle(collection, &name, *how).checked;
@@ -102,7 +125,7 @@ impl Verified {
 
     /// Reads the documents that were set aside, as they are now, into the report.
     pub fn take_back(&mut self, again: &Again) -> Result<(), VerifyError> {
-        for (collection, how, ids) in &again.collections {
+        for Set { collection, how, ids, security } in &again.collections {
             let mut listings = self.listings.iter_mut();
             let named = listings.find(|(name, _)| name == collection.name.as_str());
             let Some((_, listed)) = named else { continue };
@@ -120,6 +143,15 @@ impl Verified {
                 pushed.map_err(VerifyError::Temporary)?;
                 counts += now.map(|now| now.counts).unwrap_or_default();
             }
+            let mut names: HashSet<_> = ids.iter().map(|id| collection.name_of(id)).collect();
+            if *security {
+                read_security(collection, *how)?.take(&mut self.report.problems);
+                names.insert(SECURITY.to_owned());
+            }
+            let comparison = Comparison { collection, how: *how };
+            let compared = comparison.of(names)?;
+            self.report.problems.extend(compared.problems);
+            counts.unchecked = counts.unchecked.saturating_sub(compared.vouched);
             *listed = listing.finish();
             let side = listed.side().map_err(VerifyError::Temporary)?;
             if let Some(report) = self.report_of(collection) {
@@ -138,7 +170,7 @@ impl Verified {
 }
 
 /// The folder of the document to which a path belongs.
-fn document_path(path: &str) -> &str {
+pub fn document_path(path: &str) -> &str {
     let end = path.match_indices('/').nth(1).map_or(path.len(), |(at, _)| at);
     path.get(..end).unwrap_or(path)
 }

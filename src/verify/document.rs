@@ -13,7 +13,8 @@ use sha2::{Digest, Sha256};
 
 use crate::document::{Digester, DocumentId, Revision, Stub};
 use crate::mirror::MirrorError;
-use crate::mirror::outside::{Checksum, checksum};
+use crate::mirror::inventory::{Contents, FileSum};
+use crate::mirror::outside::{Checksum, Noted, Unnoted};
 use crate::mirror::read::{Problem, ProblemKind, StoredAttachment, StoredDocument, StoredText};
 
 /// A file is read in pieces of this size.
@@ -31,6 +32,10 @@ pub struct Checked {
     pub content: Checksum,
     pub counts: Counts,
     pub problems: Vec<Problem>,
+    /// What was read, by paths relative to the mirror.
+    pub files: Contents,
+    /// The files that have lost the checksum beside them, relative to the mirror.
+    pub unnoted: Vec<String>,
     /// The path and SHA-256 of every file found well, where they are wanted.
     pub sums: Vec<(String, String)>,
 }
@@ -89,13 +94,14 @@ pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError
         let path = document.attachment_path(attachment);
         match document.open_attachment(attachment)? {
             Some(file) => {
-                let read = read(file, attachment, how)
+                let noted = document.noted(&file);
+                let read = read(file, attachment, how, noted)
                     .map_err(|error| MirrorError::io("read", &path, error))?;
                 content.update(&(attachment.name.len() as u64).to_le_bytes());
                 content.update(attachment.name.as_bytes()).update(&read.hash);
                 checked.counts.attachments += 1;
                 checked.counts.bytes += read.length;
-                checked.counts.unchecked += u64::from(read.noted.is_none());
+                checked.note(&path, read.length, read.hash, read.noted);
                 match read.verdict(&attachment.stub) {
                     Some((kind, reason)) => {
                         let reason = reason + document.caveat();
@@ -117,6 +123,8 @@ pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError
         content.update(&branch.content);
         checked.counts += Counts { tombstones: 0, ..branch.counts };
         checked.sums.extend(branch.sums);
+        checked.files.extend(branch.files);
+        checked.unnoted.extend(branch.unnoted);
         // What is extra in its folder was told with the document's own.
         let others = branch.problems.into_iter();
         checked.problems.extend(others.filter(|one| one.kind != ProblemKind::Extra));
@@ -141,21 +149,32 @@ impl Checked {
             content: [0; 32],
             counts: Counts::default(),
             problems: Vec::new(),
+            files: Contents::new(),
+            unnoted: Vec::new(),
             sums: Vec::new(),
+        }
+    }
+
+    fn note(&mut self, path: &str, length: u64, hash: Checksum, noted: Noted) {
+        self.files.insert(path.to_owned(), FileSum { length, sum: Some(hash) });
+        self.counts.unchecked += u64::from(noted.is_err());
+        if noted == Err(Unnoted::Lost) {
+            self.unnoted.push(path.to_owned());
         }
     }
 
     /// Compares JSON text with the checksum beside its file; answers the hash of its bytes.
     fn text(&mut self, text: &StoredText, how: How) -> Checksum {
-        self.counts.bytes += text.written.as_ref().map_or(text.text.len() + 1, Bytes::len) as u64;
+        let length = text.written.as_ref().map_or(text.text.len() + 1, Bytes::len) as u64;
+        self.counts.bytes += length;
         let hash = *blake3::Hasher::new().update(&text.text).update(b"\n").finalize().as_bytes();
+        self.note(&text.path, length, hash, text.checksum);
         match text.checksum {
-            Some(noted) if noted != hash => {
+            Ok(noted) if noted != hash => {
                 let problem = Problem::new(ProblemKind::Altered, text.path.clone(), OTHER_BYTES);
                 self.problems.push(problem);
             }
-            noted => {
-                self.counts.unchecked += u64::from(noted.is_none());
+            _ => {
                 if how.sums {
                     let sum = match &text.written {
                         Some(written) => Sha256::new().chain_update(written),
@@ -198,10 +217,15 @@ struct Seen {
     digest: Option<String>,
     /// In lower case, where it was wanted.
     sha256: Option<String>,
-    noted: Option<Checksum>,
+    noted: Noted,
 }
 
-fn read(mut file: File, attachment: &StoredAttachment, how: How) -> std::io::Result<Seen> {
+fn read(
+    mut file: File,
+    attachment: &StoredAttachment,
+    how: How,
+    noted: Noted,
+) -> std::io::Result<Seen> {
     let stub = &attachment.stub;
     // Of gzipped bytes, which are not here, nothing could be compared.
     let comparable = |_: &&str| stub.encoding.is_none() || is_of_rxdb(stub);
@@ -235,7 +259,7 @@ fn read(mut file: File, attachment: &StoredAttachment, how: How) -> std::io::Res
         hash: *hasher.finalize().as_bytes(),
         sha256: sum.map(|sum| format!("{:x}", sum.finalize())).or_else(known),
         digest,
-        noted: checksum(&file),
+        noted,
     })
 }
 
@@ -243,7 +267,7 @@ impl Seen {
     /// What is wrong, by the checksum beside the file and by what the body says of it.
     fn verdict(&self, stub: &Stub) -> Option<(ProblemKind, String)> {
         let short = stub.length.filter(|length| self.length < *length);
-        if self.noted.is_some_and(|noted| noted != self.hash) {
+        if self.noted.is_ok_and(|noted| noted != self.hash) {
             return Some(match short {
                 Some(length) => self.of_length(ProblemKind::HalfWritten, length),
                 None => (ProblemKind::Altered, OTHER_BYTES.to_owned()),
@@ -256,7 +280,7 @@ impl Seen {
         match stub.length {
             // Of what was sent to the server gzipped, the length in the stub need not be right: the
             // checksum is the better witness, and without one the length may be the gzipped one.
-            Some(_) if stub.encoding.is_some() && (self.noted.is_some() || short.is_none()) => None,
+            Some(_) if stub.encoding.is_some() && (self.noted.is_ok() || short.is_none()) => None,
             Some(length) if length != self.length => Some(self.of_length(kind, length)),
             _ if self.digest.is_none() || may_be_gzipped(stub) => None,
             _ => {
@@ -303,7 +327,7 @@ mod tests {
             hash: *blake3::hash(bytes).as_bytes(),
             digest: Some(md5(bytes)),
             sha256: None,
-            noted: noted.map(|bytes| *blake3::hash(bytes).as_bytes()),
+            noted: noted.map(|bytes| *blake3::hash(bytes).as_bytes()).ok_or(Unnoted::Lost),
         }
     }
 

@@ -8,9 +8,9 @@ use std::iter::Peekable;
 
 use serde::Serialize;
 
-use super::sorted::{Merge, Sorted, Sorter};
 use crate::document::{DocumentId, Revision};
 use crate::mirror::outside::Checksum;
+use crate::mirror::sorted::{Merge, Sorted, Sorter};
 
 /// A collection's documents on their way in, in any order. The last word on an id counts.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@
 //! # }
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
@@ -26,29 +26,30 @@ use serde::Serialize;
 
 use crate::document::CollectionName;
 use crate::mirror::MirrorError;
-use crate::mirror::read::{Problem, Tree};
+use crate::mirror::read::{Problem, ProblemKind, Tree};
 use crate::source::{Selection, SourceError};
 
 mod again;
 mod against;
 mod bytes;
 mod document;
+mod inventory;
 mod listing;
 mod pairs;
-mod sorted;
 mod source;
 mod tree;
 
 pub use again::{Again, Wrong};
 pub use against::{Certificate, CollectionCertificate, Depth, Place, There, Word};
 pub use document::Counts;
+pub use inventory::Coverage;
 pub use listing::{Difference, DifferenceKind, Side};
 pub use pairs::Comparison;
 pub use tree::Suspect;
 
+use crate::mirror::sorted::Sorted;
 use bytes::Unchecked;
 use listing::Listed;
-use sorted::Sorted;
 
 /// What is to be verified.
 #[derive(Clone, Debug, Default)]
@@ -95,8 +96,11 @@ pub struct Report {
     pub mirror: String,
     /// What each collection holds, by name.
     pub collections: Vec<CollectionReport>,
-    /// What is not as it should be, by path.
+    /// What is not as it should be, by path. Of files without a checksum only the first ones of each
+    /// collection are here; `unchecked` counts all of them.
     pub problems: Vec<Problem>,
+    /// How many files and folders an interrupted run has left in staging. The next run removes them.
+    pub leftovers: u64,
     /// How long it took.
     pub seconds: f64,
 }
@@ -112,6 +116,9 @@ pub struct CollectionReport {
     /// What else was read.
     #[serde(flatten)]
     pub counts: Counts,
+    /// How far its inventory reaches: what that does not list may be lost without a trace. `None` for
+    /// what RxDB's plugin wrote.
+    pub inventory: Option<Coverage>,
 }
 
 /// Reads every stored byte of the mirror in `directory`. Blocks, and uses all processors.
@@ -128,14 +135,19 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
             collection: found.name.clone(),
             side,
             counts: found.counts,
+            inventory: found.coverage,
         });
-        unchecked.insert(found.name.as_str().into(), found.unchecked);
+        // Where the inventory vouches for all files, their bytes are known to be right.
+        if found.counts.unchecked > 0 {
+            unchecked.insert(found.name.as_str().into(), found.unchecked);
+        }
         listings.push((found.name, listed));
     }
     let report = Report {
         mirror: directory.display().to_string(),
         collections,
         problems: found.problems,
+        leftovers: found.leftovers,
         seconds: started.elapsed().as_secs_f64(),
     };
     let (suspects, sums) = (found.suspects, found.sums.finish());
@@ -143,13 +155,42 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
 }
 
 impl Verified {
+    /// The names in a collection's folder of which something is wrong, but for files that have only lost
+    /// their checksums.
+    pub fn doubtful(&self, collection: &str) -> Result<HashSet<String>, VerifyError> {
+        let folders = self.tree.collections()?.0;
+        let folder = folders.iter().find(|folder| folder.name.as_str() == collection);
+        let Some(folder) = folder else { return Ok(HashSet::new()) };
+        let of_it = |problem: &Problem| {
+            let within = problem.path.strip_prefix(folder.path())?.strip_prefix('/')?;
+            let name = within.split('/').next().unwrap_or(within);
+            (problem.kind != ProblemKind::Unchecked).then(|| name.to_owned())
+        };
+        Ok(self.report.problems.iter().filter_map(of_it).collect())
+    }
+
+    /// What had only lost its checksum is listed in the inventory now.
+    pub fn note_stamped(&mut self) {
+        self.report.problems.retain(|problem| problem.kind != ProblemKind::Unchecked);
+        for collection in &mut self.report.collections {
+            collection.counts.unchecked = 0;
+            collection.inventory = Some(Coverage::Complete);
+        }
+    }
+
     /// Writes the manifest, if [`Options::manifest`] was set: a line for every file that was found
     /// well, by path, as `sha256sum -c` reads it from within the mirror's directory. Names of ours
     /// hold neither a backslash nor a line's end; those of RxDB's plugin may, and are escaped.
     pub fn write_manifest(&self, mut out: impl Write) -> io::Result<()> {
+        let problems = self.report.problems.iter();
+        let blamed: HashSet<&str> = problems.map(|problem| &*problem.path).collect();
         for record in self.sums.iter()? {
             let record = record?;
             let path = String::from_utf8_lossy(&record.key);
+            // What the inventory has against a file, or against its folder, was found out later.
+            if blamed.contains(&*path) || blamed.contains(again::document_path(&path)) {
+                continue;
+            }
             let escaped = path.replace('\\', r"\\").replace('\n', r"\n").replace('\r', r"\r");
             if escaped != path {
                 out.write_all(b"\\")?;

@@ -3,6 +3,7 @@
 //! One thread lists names, the others read documents. A mirror may be at work meanwhile: what looks
 //! wrong is read again for as long as somebody replaces it.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -12,11 +13,14 @@ use std::time::Duration;
 use super::VerifyError;
 use super::bytes::Unchecked;
 use super::document::{Checked, Counts, How, What, check, check_security};
+use super::inventory::{Briefs, Comparison, Coverage, NAMED, coverage, unchecked};
 use super::listing::Listing;
-use super::sorted::Sorter;
 use crate::document::{CollectionName, DocumentId};
 use crate::mirror::MirrorError;
+use crate::mirror::inventory::Inventory;
+use crate::mirror::layout::SECURITY;
 use crate::mirror::read::{Entry, Problem, ProblemKind, Tree, TreeCollection};
+use crate::mirror::sorted::Sorter;
 use crate::source::Selection;
 
 /// So many names make a piece of work.
@@ -24,8 +28,8 @@ const CHUNK: usize = 64;
 /// So many pieces of work wait for each thread.
 const WAITING: usize = 2;
 /// A document that is replaced again and again is read so often, with such pauses.
-const TRIES: usize = 200;
-const PAUSE: Duration = Duration::from_millis(5);
+pub const TRIES: usize = 200;
+pub const PAUSE: Duration = Duration::from_millis(5);
 
 /// What was found in a mirror.
 #[derive(Debug, Default)]
@@ -36,6 +40,8 @@ pub struct Found {
     pub suspects: Vec<Suspect>,
     /// Path and SHA-256 of every file found well.
     pub sums: Sorter,
+    /// How much an interrupted run has left in staging.
+    pub leftovers: u64,
 }
 
 /// A document that has problems, or something that stands where one might.
@@ -56,6 +62,11 @@ pub struct FoundCollection {
     pub counts: Counts,
     pub listing: Listing,
     pub unchecked: Unchecked,
+    pub coverage: Option<Coverage>,
+    /// What was read, where there is an inventory to compare it with.
+    briefs: Option<Briefs>,
+    /// How many files without a checksum were named.
+    named: usize,
 }
 
 /// Reads the collections that are wanted, or all.
@@ -91,16 +102,49 @@ pub fn read(tree: &Tree, wanted: Option<&Selection>, sums: bool) -> Result<Found
             found.problems.push(Problem::new(ProblemKind::Extra, path, reason));
         }
     }
-    found.problems.extend(tree.leftovers()?);
+    found.leftovers = tree.leftovers()?;
+    let is_mirror = tree.lineage().is_some();
+    let mut inventories = Vec::new();
+    for (collection, _) in &collections {
+        inventories.push(Inventory::read(collection)?);
+    }
     let named = |(collection, _): &(TreeCollection, How)| FoundCollection {
         name: collection.name.to_string(),
         ..FoundCollection::default()
     };
     found.collections = collections.iter().map(named).collect();
+    for (found, inventory) in found.collections.iter_mut().zip(&inventories) {
+        found.coverage = is_mirror.then(|| coverage(inventory.as_ref()));
+        found.briefs = inventory.is_some().then(Briefs::default);
+    }
     let mut found = read_all(&collections, found)?;
     for (number, (collection, how)) in collections.iter().enumerate() {
-        let security = read_security(collection, *how)?;
-        keep(&mut found, number, [security]).map_err(VerifyError::Temporary)?;
+        let security = (SECURITY.to_owned(), read_security(collection, *how)?);
+        let unwell = !security.1.is_well();
+        keep(&mut found, collection, number, [security]).map_err(VerifyError::Temporary)?;
+        if unwell {
+            let (collection, name) = (collection.name.clone(), SECURITY.to_owned());
+            found.suspects.push(Suspect { collection, name, id: None });
+        }
+    }
+    for (number, ((collection, how), inventory)) in collections.iter().zip(inventories).enumerate()
+    {
+        let Some(inventory) = inventory else { continue };
+        let Some(briefs) = found.collections.get_mut(number).and_then(|one| one.briefs.take())
+        else {
+            continue;
+        };
+        let comparison = Comparison { collection, how: *how };
+        let compared = comparison.run(&inventory, &briefs.finish())?;
+        if let Some(found) = found.collections.get_mut(number) {
+            found.counts.unchecked = found.counts.unchecked.saturating_sub(compared.vouched);
+        }
+        for (path, sum) in compared.sums {
+            let kept = found.sums.push(path.as_bytes(), sum.as_bytes());
+            kept.map_err(VerifyError::Temporary)?;
+        }
+        found.problems.extend(compared.problems);
+        found.suspects.extend(compared.suspects);
     }
     found.problems.sort_by(|left, right| left.path.cmp(&right.path));
     Ok(found)
@@ -174,12 +218,16 @@ fn work(
             continue;
         }
         let Some((collection, how)) = collections.get(number) else { continue };
-        let read: Vec<_> = names.iter().map(|name| settle(collection, name, *how)).collect();
-        let unwell = names.iter().zip(&read).filter(|(_, reading)| !reading.is_well());
+        let read = |name: String| {
+            let reading = settle(collection, &name, *how);
+            (name, reading)
+        };
+        let read: Vec<_> = names.into_iter().map(read).collect();
+        let unwell = read.iter().filter(|(_, reading)| !reading.is_well());
         let suspects: Vec<_> =
             unwell.map(|(name, reading)| reading.suspect(collection, name)).collect();
         lock(found).suspects.extend(suspects);
-        if let Err(error) = keep(&mut lock(found), number, read) {
+        if let Err(error) = keep(&mut lock(found), collection, number, read) {
             stop.store(true, Ordering::Relaxed);
             while lock(queue).recv().is_ok() {}
             return Err(VerifyError::Temporary(error));
@@ -189,15 +237,30 @@ fn work(
 
 fn keep(
     found: &mut Found,
+    folder: &TreeCollection,
     number: usize,
-    read: impl IntoIterator<Item = Reading>,
+    read: impl IntoIterator<Item = (String, Reading)>,
 ) -> io::Result<()> {
-    for reading in read {
+    for (name, reading) in read {
+        let Some(collection) = found.collections.get_mut(number) else { continue };
+        if let Some(briefs) = &mut collection.briefs {
+            briefs.push(folder, &name, &reading)?;
+        }
         let Some(checked) = reading.take(&mut found.problems) else { continue };
-        for (path, sum) in checked.sums {
+        // Of a file that has lost its checksum it may turn out later that the inventory lists it.
+        let lost: HashSet<_> = checked.unnoted.iter().collect();
+        for (path, sum) in checked.sums.iter().filter(|(path, _)| !lost.contains(path)) {
             found.sums.push(path.as_bytes(), sum.as_bytes())?;
         }
-        let Some(collection) = found.collections.get_mut(number) else { continue };
+        if collection.briefs.is_none() && !lost.is_empty() {
+            let room = NAMED.saturating_sub(collection.named);
+            let before = found.problems.len();
+            found.problems.extend(unchecked(&checked).into_iter().take(room));
+            collection.named += found.problems.len() - before;
+            let (collection, id) = (folder.name.clone(), Some(checked.id.clone()));
+            let id = id.filter(|_| name != SECURITY);
+            found.suspects.push(Suspect { collection, name, id });
+        }
         collection.counts += checked.counts;
         if checked.counts.unchecked > 0 {
             collection.unchecked.note(&checked.id);
@@ -211,7 +274,7 @@ fn keep(
 }
 
 /// Reads what a collection says of who may do what with it.
-fn read_security(collection: &TreeCollection, how: How) -> Result<Reading, VerifyError> {
+pub fn read_security(collection: &TreeCollection, how: How) -> Result<Reading, VerifyError> {
     Ok(match collection.security()? {
         None => Reading::default(),
         Some(Ok(text)) => {

@@ -20,6 +20,7 @@ mod fixture;
 mod full;
 mod guard;
 mod hostile;
+mod inventory;
 mod layers;
 mod live;
 mod output;

@@ -10,7 +10,7 @@ use crate::document::{DocumentId, Head, Revision, Stub};
 use crate::mirror::beneath::Folder;
 use crate::mirror::error::MirrorError;
 use crate::mirror::layout::{ATTACHMENTS, CONFLICTS, HISTORY, body_file};
-use crate::mirror::outside::{Checksum, checksum};
+use crate::mirror::outside::{Noted, Unnoted, checksum};
 use crate::mirror::pretty::pretty;
 
 /// A document as it stands in the tree.
@@ -35,7 +35,7 @@ pub struct StoredDocument {
     /// Where its folder is, relative to the mirror.
     pub path: String,
     /// The BLAKE3 that was noted beside the very file that the body was read from.
-    pub checksum: Option<Checksum>,
+    pub checksum: Noted,
     pub(super) folder: Folder,
     /// What was in the folder when the body was read.
     pub(super) entries: Vec<(String, Option<FileType>)>,
@@ -85,13 +85,13 @@ impl StoredDocument {
 
     /// Whether one of its files has no checksum beside it.
     pub fn lacks_checksums(&self) -> Result<bool, MirrorError> {
-        let lacks = |text: &StoredText| text.checksum.is_none();
-        if self.checksum.is_none() || self.history.as_ref().is_some_and(lacks) {
+        let lacks = |text: &StoredText| text.checksum.is_err();
+        if self.checksum.is_err() || self.history.as_ref().is_some_and(lacks) {
             return Ok(true);
         }
         for attachment in &self.attachments {
             if let Some(file) = self.open_attachment(attachment)?
-                && checksum(&file).is_none()
+                && self.noted(&file).is_err()
             {
                 return Ok(true);
             }
@@ -102,6 +102,14 @@ impl StoredDocument {
             }
         }
         Ok(false)
+    }
+
+    /// What is noted beside the file of an attachment. RxDB's plugin notes nothing.
+    pub fn noted(&self, file: &File) -> Noted {
+        match self.written {
+            Some(_) => Err(Unnoted::Unsupported),
+            None => checksum(file),
+        }
     }
 
     /// Where the file of the body is, relative to the mirror.

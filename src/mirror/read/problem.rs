@@ -23,6 +23,8 @@ pub enum ProblemKind {
     Extra,
     /// A file that ends too early.
     HalfWritten,
+    /// A file of which nothing shows whether it holds what was written into it.
+    Unchecked,
 }
 
 impl Problem {

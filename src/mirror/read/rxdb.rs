@@ -17,6 +17,7 @@ use crate::mirror::beneath::Folder;
 use crate::mirror::error::MirrorError;
 use crate::mirror::layout::DOCUMENT;
 use crate::mirror::names::Codec;
+use crate::mirror::outside::Unnoted;
 
 mod body;
 mod walk;
@@ -124,7 +125,7 @@ pub(super) fn entry(root: &Folder, name: &str) -> Result<Option<Entry>, MirrorEr
         body: read.body,
         attachments,
         path: name.to_owned(),
-        checksum: None,
+        checksum: Err(Unnoted::Unsupported),
         folder,
         entries,
         written: Some(Bytes::from(text)),

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Problem, ProblemKind};
 use crate::mirror::beneath::Folder;
 use crate::mirror::error::MirrorError;
-use crate::mirror::outside::{self, Checksum};
+use crate::mirror::outside::{self, Noted};
 use crate::mirror::pretty::pretty;
 
 /// JSON text as it stands in the tree.
@@ -16,7 +16,7 @@ pub struct StoredText {
     /// Where its file is, relative to the mirror.
     pub path: String,
     /// The BLAKE3 that was noted beside the file.
-    pub checksum: Option<Checksum>,
+    pub checksum: Noted,
     /// The whole file, where it is not the text and a newline.
     pub written: Option<Bytes>,
 }
@@ -32,7 +32,7 @@ impl StoredText {
 pub(super) struct Unchecked {
     text: Vec<u8>,
     path: String,
-    checksum: Option<Checksum>,
+    checksum: Noted,
 }
 
 /// Reads a file of JSON in a folder that stands at `path`.

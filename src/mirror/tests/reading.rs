@@ -61,7 +61,7 @@ fn all_of_a_document_is_found() {
     assert_eq!((a.body_path().as_str(), a.deleted), ("books/a/document.json", false));
     let body = fs::read(bench.path("a/document.json")).unwrap();
     assert_eq!([&a.body[..], b"\n"].concat(), body);
-    assert_eq!(a.checksum, Some(*blake3::hash(&body).as_bytes()));
+    assert_eq!(a.checksum, Ok(*blake3::hash(&body).as_bytes()));
     let [f] = &a.attachments[..] else { panic!("{:?}", a.attachments) };
     assert_eq!((f.name.as_str(), f.size), ("f", Some(3)));
     assert_eq!(a.attachment_path(f), "books/a/attachments/f");
@@ -204,18 +204,15 @@ fn a_collection_that_is_not_there_is_missed() {
 }
 
 #[test]
-fn what_was_left_in_staging_is_told_when_nobody_works_there() {
+fn what_was_left_in_staging_is_counted_when_nobody_works_there() {
     let bench = shelf();
     let left = bench.path("../.plainfold/staging/2/7-x");
     fs::write(&left, "text").unwrap();
     let tree = bench.tree();
-    assert_eq!(tree.leftovers().unwrap(), [], "somebody is at work");
+    assert_eq!(tree.leftovers().unwrap(), 0, "somebody is at work");
     let Bench { dir, collection } = bench;
     drop(collection);
-    let told = tree.leftovers().unwrap();
-    assert_eq!(told.len(), 1);
-    assert_eq!(told[0].path, ".plainfold/staging/2/7-x");
-    assert_eq!(told[0].kind, ProblemKind::HalfWritten);
+    assert_eq!(tree.leftovers().unwrap(), 1);
     drop(dir);
 }
 

@@ -76,7 +76,7 @@ impl Sorted {
     pub fn iter(&self) -> io::Result<Merge<'_>> {
         let mut sources: Vec<RunReader<'_>> = Vec::new();
         for file in &self.runs {
-            sources.push(RunReader::File(BufReader::new(At { file, offset: 0 })));
+            sources.push(RunReader::File(BufReader::new(At::start_of(file))));
         }
         sources.push(RunReader::Memory(self.records.iter()));
         let mut heads = BinaryHeap::new();
@@ -155,9 +155,15 @@ fn part(file: &mut impl Read) -> io::Result<Option<Box<[u8]>>> {
 }
 
 /// A file read from a place of this reader's own, so that several can read it.
-struct At<'a> {
+pub(super) struct At<'a> {
     file: &'a File,
     offset: u64,
+}
+
+impl<'a> At<'a> {
+    pub fn start_of(file: &'a File) -> Self {
+        Self { file, offset: 0 }
+    }
 }
 
 impl Read for At<'_> {

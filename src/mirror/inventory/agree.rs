@@ -1,0 +1,37 @@
+//! Whether a tree is what its inventory lists, by every byte: what a mirror at rest can be known by after it
+//! was copied.
+//!
+//! It must not know why this is asked.
+
+use super::State;
+use super::resolve::{Trust, found_in};
+use crate::mirror::collection::Collection;
+use crate::mirror::error::MirrorError;
+
+impl Collection {
+    /// Whether the inventory ends with the end of the run that had this token, covers every document, and
+    /// the collection's folder holds just what it lists. Reads every byte.
+    pub fn agrees_with_inventory(&self, token: &str) -> Result<bool, MirrorError> {
+        let Some(inventory) = self.inventory()? else { return Ok(false) };
+        let is_closed = inventory.closed.as_deref() == Some(token);
+        if !is_closed || !inventory.complete || inventory.damage.is_some() {
+            return Ok(false);
+        }
+        let failed = |error| MirrorError::io("sort the inventory of", self.folder.path(), error);
+        let mut listed = 0;
+        for recorded in inventory.iter().map_err(failed)? {
+            let recorded = recorded.map_err(failed)?;
+            let found = found_in(&self.folder, &recorded.name, Trust::Bytes)?;
+            let [state] = &recorded.states[..] else { return Ok(false) };
+            if *state == State::Unknown || !state.fits(found.as_ref()) {
+                return Ok(false);
+            }
+            listed += u64::from(found.is_some());
+        }
+        let mut standing = 0;
+        for name in self.folder.each_name()? {
+            standing += u64::from(name?.is_ok());
+        }
+        Ok(listed == standing)
+    }
+}

@@ -1,0 +1,89 @@
+//! The inventory: what each document's folder holds, with lengths and checksums, in one file per
+//! collection that any copy keeps.
+//!
+//! The file is a log. Before documents are published, their records are appended and become durable with
+//! the staged files; after the commit a mark is appended. So a reader knows of every folder which content it
+//! may have: that of the last record before the last mark, or that of a record after it. The first half of
+//! the module ([`Writer`]) belongs to the process that works on the mirror, the second ([`Inventory`]) to
+//! those that only read. It must not know sources, checkpoints, or why a document changes.
+
+use std::collections::BTreeMap;
+
+use super::outside::Checksum;
+
+mod agree;
+mod line;
+mod read;
+mod resolve;
+mod stamp;
+mod write;
+
+pub use line::Entry;
+pub(super) use line::{KeptFiles, entry_of, gone, line_of};
+pub use read::{Inventory, Recorded, Records, Snapshot};
+pub use stamp::Stamped;
+pub(super) use write::NewRecord;
+pub(super) use write::Writer;
+
+/// A file as it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileSum {
+    /// Its length in bytes.
+    pub length: u64,
+    /// The BLAKE3 of its bytes; `None` where nobody has noted it.
+    pub sum: Option<Checksum>,
+}
+
+/// What a document's folder holds: a file for each path within it.
+pub type Contents = BTreeMap<String, FileSum>;
+
+/// What is known of a document's folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It holds these files.
+    Present(Contents),
+    /// There is no such folder.
+    Absent,
+    /// The inventory does not cover it.
+    Unknown,
+}
+
+/// A hash of all that a folder holds; `None` where the checksum of a file is not known.
+pub fn digest(contents: &Contents) -> Option<Checksum> {
+    let mut hasher = blake3::Hasher::new();
+    for (path, FileSum { length, sum }) in contents {
+        hasher.update(&(path.len() as u64).to_le_bytes()).update(path.as_bytes());
+        hasher.update(&length.to_le_bytes()).update(sum.as_ref()?);
+    }
+    Some(*hasher.finalize().as_bytes())
+}
+
+impl State {
+    /// Whether a folder that holds just these files may be what is recorded. Of a file whose checksum
+    /// nobody has noted only the length counts.
+    pub fn allows(&self, found: Option<&Contents>) -> bool {
+        let same = |found: &Contents| match self {
+            Self::Present(recorded) => recorded.len() == found.len(),
+            Self::Absent | Self::Unknown => true,
+        };
+        self.fits(found) && found.is_none_or(same)
+    }
+
+    /// The same of a folder that may hold other files too.
+    pub fn fits(&self, found: Option<&Contents>) -> bool {
+        match (self, found) {
+            (Self::Unknown, _) | (Self::Absent, None) => true,
+            (Self::Absent, Some(_)) | (Self::Present(_), None) => false,
+            (Self::Present(recorded), Some(found)) => recorded
+                .iter()
+                .all(|(path, recorded)| found.get(path).is_some_and(|found| found.is(recorded))),
+        }
+    }
+}
+
+impl FileSum {
+    /// Whether it may be the file that is recorded.
+    pub fn is(&self, recorded: &Self) -> bool {
+        self.length == recorded.length && (recorded.sum.is_none() || recorded.sum == self.sum)
+    }
+}

@@ -1,0 +1,364 @@
+//! The inventory of a collection as the process that works on it keeps it: records before publishing, a
+//! mark after the commit, another at the end of a run.
+//!
+//! It must not know what a record says of its document.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::sync::{Mutex, PoisonError};
+
+use super::line::{self, Mark};
+use super::read::{Inventory, Recorded, Scan, records_of};
+use super::resolve::{Trust, found_in};
+use super::{State, gone, line_of};
+use crate::mirror::beneath::write_all;
+use crate::mirror::collection::Collection;
+use crate::mirror::error::MirrorError;
+use crate::mirror::format;
+use crate::mirror::layout::{SECURITY, inventory_file};
+use crate::mirror::stage::Staged;
+use crate::mirror::sync::Sync;
+
+/// The file is written again from its beginning when this much of it, and half of it, is of no use.
+const STALE: u64 = 1 << 20;
+
+/// The same while a run is under way.
+const STALE_AT_WORK: u64 = 16 << 20;
+
+/// Stands for every folder. No folder has this name: such a character is escaped.
+const ANY: &str = "*";
+
+/// The inventory of one collection, opened when it is first needed.
+#[derive(Debug, Default)]
+pub(in crate::mirror) struct Writer {
+    log: Mutex<Option<Log>>,
+}
+
+#[derive(Debug)]
+struct Log {
+    file: File,
+    size: u64,
+    /// About how many bytes of it are of no use any more.
+    stale: u64,
+    /// The folders of records that no mark has settled.
+    pending: HashSet<String>,
+    /// The folders that an interrupted run may have published without emitting their events.
+    silent: HashSet<String>,
+    /// The token of its last line, if that is the end of a run.
+    closed: Option<String>,
+    /// Whether there was no file before.
+    created: bool,
+}
+
+/// A record on its way into the file.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::mirror) struct NewRecord<'a> {
+    /// The name of the folder.
+    pub name: &'a str,
+    /// The line.
+    pub line: &'a str,
+    /// Whether an earlier record of the folder is of no use after it.
+    pub replaces: bool,
+}
+
+fn replacing((name, line): &(String, String)) -> NewRecord<'_> {
+    NewRecord { name, line, replaces: true }
+}
+
+impl Log {
+    /// Whether more than this much of it, and half of it, is of no use.
+    fn is_stale(&self, limit: u64) -> bool {
+        self.stale > limit && self.stale > self.size / 2
+    }
+}
+
+impl Collection {
+    /// Appends what is about to be published. It is durable with the staged files.
+    pub fn record_staged(&self, staged: &[Staged], sync: Sync) -> Result<(), MirrorError> {
+        self.append(staged.iter().map(Staged::recorded), sync)
+    }
+
+    /// Appends that these documents, whose deletion the source reports, have no folder.
+    pub fn record_absent<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Result<(), MirrorError> {
+        let lines: Vec<_> = ids
+            .map(|id| {
+                let name = self.document_name(id).as_str().to_owned();
+                let line = gone(&name);
+                (name, line)
+            })
+            .collect();
+        // It is true already. Should it be lost, a check asks for the document again.
+        self.append(lines.iter().map(replacing), Sync::Together)
+    }
+
+    pub(in crate::mirror) fn append<'a>(
+        &self,
+        records: impl Iterator<Item = NewRecord<'a>>,
+        sync: Sync,
+    ) -> Result<(), MirrorError> {
+        self.with_log(|log| {
+            let mut text = String::new();
+            for NewRecord { name, line, replaces } in records {
+                text.push_str(line);
+                log.pending.insert(name.to_owned());
+                log.stale += if replaces { line.len() as u64 } else { 0 };
+            }
+            if text.is_empty() {
+                return Ok(());
+            }
+            log.closed = None;
+            self.write(log, &text, sync)
+        })
+    }
+
+    /// What was recorded is published and committed.
+    pub fn note_committed(&self) -> Result<(), MirrorError> {
+        self.with_log(|log| {
+            if !log.pending.is_empty() {
+                self.write(log, &line::mark(Mark::Committed), Sync::Together)?;
+                log.pending.clear();
+            }
+            match log.silent.is_empty() && log.is_stale(STALE_AT_WORK) {
+                true => self.compact(log),
+                false => Ok(()),
+            }
+        })
+    }
+
+    /// The events of interrupted runs are emitted, all of them.
+    pub fn note_emitted(&self) -> Result<(), MirrorError> {
+        self.with_log(|log| {
+            if log.silent.is_empty() {
+                return Ok(());
+            }
+            log.silent.clear();
+            self.write(log, &line::mark(Mark::Emitted), Sync::Together)
+        })
+    }
+
+    /// The names of the folders that an interrupted run may have published without emitting their
+    /// events. Settles what it has left: the tree decides. `interrupted` says that there was one.
+    pub fn silent(&self, interrupted: bool) -> Result<HashSet<String>, MirrorError> {
+        self.with_log(|log| {
+            if !log.pending.is_empty() {
+                self.resolve(log)?;
+            }
+            if interrupted && std::mem::take(&mut log.created) {
+                // It was the run of a Plainfold that kept no inventory.
+                log.silent.insert(ANY.to_owned());
+                self.write(log, &line::resolved(vec![ANY.to_owned()]), Sync::Together)?;
+            }
+            Ok(log.silent.clone())
+        })
+    }
+
+    /// Whether the document is in one of the folders that [`silent`](Self::silent) names.
+    pub fn is_among(&self, id: &str, names: &HashSet<String>) -> bool {
+        names.contains(ANY) || names.contains(self.document_name(id).as_str())
+    }
+
+    /// A run ends in good order. Gives the token that the state is to remember beside it.
+    pub fn close_inventory(&self) -> Result<Option<String>, MirrorError> {
+        self.with_log(|log| {
+            if let Some(token) = &log.closed {
+                return Ok(Some(token.clone()));
+            }
+            if !log.pending.is_empty() || !log.silent.is_empty() {
+                return Ok(None);
+            }
+            if log.is_stale(STALE) {
+                self.compact(log)?;
+            }
+            let token = format::lineage();
+            self.write(log, &line::closed(&token, log.stale), Sync::Each)?;
+            log.closed = Some(token.clone());
+            Ok(Some(token))
+        })
+    }
+
+    /// After a full listing: what is recorded, has no folder and is not at the source is forgotten.
+    pub fn forget_absent(&self, is_there: impl Fn(&str) -> bool) -> Result<(), MirrorError> {
+        let Some(inventory) = self.inventory()? else { return Ok(()) };
+        let failed = |error| MirrorError::io("read", self.folder.path(), error);
+        let mut lines = Vec::new();
+        for recorded in inventory.iter().map_err(failed)? {
+            let Recorded { name, id, states } = recorded.map_err(failed)?;
+            let listed = states.iter().any(|state| matches!(state, State::Present(_)));
+            if !listed || name == SECURITY || self.folder.kind(&name)?.is_some() {
+                continue;
+            }
+            let id = id.or_else(|| self.id_told_by(&name));
+            if !id.is_some_and(|id| is_there(&id)) {
+                let line = gone(&name);
+                lines.push((name, line));
+            }
+        }
+        self.append(lines.iter().map(replacing), Sync::Together)?;
+        self.note_committed()
+    }
+
+    /// Writes the inventory again from its beginning: it lists these folders, and covers all there are.
+    pub fn stamp(
+        &self,
+        records: &mut dyn Iterator<Item = Result<Recorded, MirrorError>>,
+    ) -> Result<(), MirrorError> {
+        self.with_log(|log| self.replace(log, records, true))
+    }
+
+    /// The inventory as it is now; `None` where there is none.
+    pub(in crate::mirror) fn inventory(&self) -> Result<Option<Inventory>, MirrorError> {
+        Inventory::read_in(&self.mirror.inventories, &self.encoded)
+    }
+
+    fn with_log<T>(
+        &self,
+        work: impl FnOnce(&mut Log) -> Result<T, MirrorError>,
+    ) -> Result<T, MirrorError> {
+        let mut log = self.inventory.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if log.is_none() {
+            *log = Some(self.open_log()?);
+        }
+        match log.as_mut() {
+            Some(log) => work(log),
+            None => {
+                Err(self.mirror.inventories.error("open", &self.encoded, rustix::io::Errno::NOENT))
+            }
+        }
+    }
+
+    fn open_log(&self) -> Result<Log, MirrorError> {
+        let (folder, name) = (&self.mirror.inventories, inventory_file(&self.encoded));
+        if self.is_new() {
+            // What it lists went with the collection's folder.
+            folder.remove(&name)?;
+        }
+        let Some(file) = folder.append_file(&name)? else { return self.create_log(&name) };
+        let failed = |error| MirrorError::io("read", folder.path().join(&name), error);
+        let scan = match Scan::of_closed(&file).map_err(failed)? {
+            Some(scan) => scan,
+            None => Scan::of(&file).map_err(failed)?,
+        };
+        if let Some(damage) = &scan.damage {
+            tracing::warn!(
+                collection = %self.name(),
+                "{}: {damage}; what follows it is dropped. `plainfold verify --stamp` writes the \
+                 inventory again",
+                folder.path().join(&name).display(),
+            );
+        }
+        if scan.valid == 0 {
+            folder.remove(&name)?;
+            return self.create_log(&name);
+        }
+        if scan.valid < scan.length() {
+            folder.truncate(&name, &file, scan.valid)?;
+        }
+        let Scan { valid, stale, pending, silent, closed, .. } = scan;
+        Ok(Log { file, size: valid, stale, pending, silent, closed, created: false })
+    }
+
+    fn create_log(&self, name: &str) -> Result<Log, MirrorError> {
+        let folder = &self.mirror.inventories;
+        let file = folder.create_file(name)?;
+        let (pending, silent) = (HashSet::new(), HashSet::new());
+        let mut log = Log { file, size: 0, stale: 0, pending, silent, closed: None, created: true };
+        let complete = self.newcomers.is_some();
+        self.write(&mut log, &line::header(complete), Sync::Each)?;
+        folder.sync()?;
+        Ok(log)
+    }
+
+    fn write(&self, log: &mut Log, text: &str, sync: Sync) -> Result<(), MirrorError> {
+        write_all(&mut log.file, [text.as_bytes(), b""])
+            .and_then(|()| sync.file(&log.file))
+            .map_err(|error| self.log_failed("write", error))?;
+        log.size += text.len() as u64;
+        Ok(())
+    }
+
+    fn log_failed(&self, action: &'static str, error: std::io::Error) -> MirrorError {
+        let path = self.mirror.inventories.path().join(inventory_file(&self.encoded));
+        MirrorError::io(action, path, error)
+    }
+
+    /// Settles records that an interrupted run has left: of each folder the tree tells whether it holds
+    /// what was recorded; where it does not, what was recorded before counts again.
+    fn resolve(&self, log: &mut Log) -> Result<(), MirrorError> {
+        let name = inventory_file(&self.encoded);
+        let folder = &self.mirror.inventories;
+        let Some(file) = folder.open_file(&name)? else {
+            return Err(folder.error("open", &name, rustix::io::Errno::NOENT));
+        };
+        let scan = Scan::of(&file).map_err(|error| self.log_failed("read", error))?;
+        let records = records_of(&file, &scan, |name| log.pending.contains(name))
+            .map_err(|error| self.log_failed("read", error))?;
+        let mut text = String::new();
+        for (name, Recorded { id, states, .. }) in &records {
+            let found = found_in(&self.folder, name, Trust::Noted)?;
+            let fits = |state: &&State| state.fits(found.as_ref());
+            let (Some(first), Some(last)) = (states.first(), states.last()) else { continue };
+            let state = states.iter().rev().find(fits).unwrap_or(first);
+            if state == last {
+                continue;
+            }
+            text.push_str(&line_of(name, id.as_deref(), state));
+        }
+        text.push_str(&line::resolved(Vec::new()));
+        log.stale += text.len() as u64;
+        log.silent.extend(log.pending.drain());
+        self.write(log, &text, Sync::Together)
+    }
+
+    /// Writes the file again without what is of no use. Nothing may be pending.
+    fn compact(&self, log: &mut Log) -> Result<(), MirrorError> {
+        let Some(inventory) = self.inventory()? else { return Ok(()) };
+        let failed = |error| self.log_failed("read", error);
+        let mut records = inventory.iter().map_err(failed)?.map(|one| one.map_err(failed));
+        self.replace(log, &mut records, inventory.complete)
+    }
+
+    fn replace(
+        &self,
+        log: &mut Log,
+        records: &mut dyn Iterator<Item = Result<Recorded, MirrorError>>,
+        complete: bool,
+    ) -> Result<(), MirrorError> {
+        /// So much is gathered before it is written, in bytes.
+        const BUFFER: usize = 256 << 10;
+        let (folder, name) = (&self.mirror.inventories, inventory_file(&self.encoded));
+        let temporary = format!("{name}.new");
+        folder.remove(&temporary)?;
+        let file = folder.create_file(&temporary)?;
+        let (pending, silent) = (HashSet::new(), log.silent.clone());
+        let mut new =
+            Log { file, size: 0, stale: 0, pending, silent, closed: None, created: false };
+        let mut text = line::header(complete);
+        for recorded in records {
+            let Recorded { name, id, states } = recorded?;
+            match states.last() {
+                // That is what the first line says of all that are not listed.
+                None | Some(State::Absent) if complete => {}
+                None | Some(State::Unknown) if !complete => {}
+                state => {
+                    let state = state.unwrap_or(&State::Unknown);
+                    text.push_str(&line_of(&name, id.as_deref(), state));
+                }
+            }
+            if text.len() > BUFFER {
+                self.write(&mut new, &text, Sync::Together)?;
+                text.clear();
+            }
+        }
+        text.push_str(&match new.silent.is_empty() {
+            true => line::mark(Mark::Committed),
+            false => line::resolved(new.silent.iter().cloned().collect()),
+        });
+        self.write(&mut new, &text, Sync::Each)?;
+        folder
+            .rename(&temporary, folder, &name)
+            .map_err(|error| folder.error("rename", &temporary, error))?;
+        folder.sync()?;
+        *log = new;
+        Ok(())
+    }
+}

@@ -1,0 +1,206 @@
+//! Whether what stands in the tree is what was written: by the checksum beside each file, and by the
+//! inventory. Bytes that nothing vouches for are not restored as if they were the source's.
+//!
+//! It must not know targets.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::time::Duration;
+
+use super::Failure;
+use crate::mirror::MirrorError;
+use crate::mirror::inventory::{Contents, FileSum, Inventory, Recorded, Records};
+use crate::mirror::outside::{Noted, Unnoted};
+use crate::mirror::read::TreeCollection;
+
+/// A document that somebody is writing is looked at this many times, with such pauses.
+const TRIES: usize = 200;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What is said of a file that rot or a hand has changed.
+pub(super) const ALTERED: &str = "holds other bytes than were written (by the checksum beside it): see \
+                                  `plainfold verify`";
+
+/// The inventory of a collection, asked for one document after the other in the order of their names.
+pub(super) struct Vouching<'a> {
+    collection: &'a TreeCollection,
+    inventory: Option<&'a Inventory>,
+    records: Option<Records<'a>>,
+    next: Option<Recorded>,
+    /// Files without a checksum are taken as they are.
+    accept: bool,
+}
+
+/// The files of a document, by their paths relative to the mirror.
+#[derive(Debug, Default)]
+pub(super) struct Read(BTreeMap<String, (FileSum, Noted)>);
+
+impl Read {
+    /// Notes a file that was read.
+    pub fn push(&mut self, path: String, sum: FileSum, noted: Noted) {
+        self.0.insert(path, (sum, noted));
+    }
+
+    fn within(&self, folder: &str) -> Contents {
+        let file = |(path, (sum, _)): (&String, &(FileSum, Noted))| {
+            let within = path.strip_prefix(folder).unwrap_or(path);
+            (within.strip_prefix('/').unwrap_or(within).to_owned(), *sum)
+        };
+        self.0.iter().map(file).collect()
+    }
+
+    /// The first file that has lost its checksum.
+    fn unchecked(&self) -> Option<&str> {
+        let lost = |(_, noted): &&(FileSum, Noted)| *noted == Err(Unnoted::Lost);
+        self.0.iter().find(|(_, file)| lost(file)).map(|(path, _)| path.as_str())
+    }
+}
+
+impl<'a> Vouching<'a> {
+    /// By the inventory of this collection, if it has one.
+    pub fn new(
+        collection: &'a TreeCollection,
+        inventory: Option<&'a Inventory>,
+        accept: bool,
+    ) -> Result<Self, MirrorError> {
+        let records = inventory.map(Inventory::iter).transpose();
+        let records = records.map_err(|error| sorting(collection, error))?;
+        Ok(Self { collection, inventory, records, next: None, accept })
+    }
+
+    /// Whether the files of a document are hashed: where neither a checksum beside them nor an inventory
+    /// says anything, there is nothing to compare with.
+    pub fn hashes(&self, noted: Noted) -> bool {
+        noted.is_ok() || self.inventory.is_some()
+    }
+
+    /// Why a document is not restored, if it is not. `again` reads it once more.
+    pub fn judge(
+        &mut self,
+        name: &str,
+        read: &Read,
+        mut again: impl FnMut() -> Result<Option<Read>, MirrorError>,
+    ) -> Result<Option<String>, MirrorError> {
+        let Some(recorded) = self.recorded(name)? else { return Ok(self.unchecked(read)) };
+        let path = self.collection.path_of(name);
+        if recorded.is_unknown() {
+            return Ok(self.unchecked(read));
+        }
+        if recorded.allows(Some(&read.within(&path))) {
+            return Ok(None);
+        }
+        // Somebody may be writing it.
+        let (mut recorded, mut found) = (recorded, read.within(&path));
+        for _ in 0..TRIES {
+            let (mut now, before) =
+                Inventory::of(self.collection, HashSet::from([name.to_owned()]))?;
+            let Some(read) = again()? else { return Ok(None) };
+            found = read.within(&path);
+            recorded = now.pop().unwrap_or(recorded);
+            if recorded.is_unknown() || recorded.allows(Some(&found)) {
+                return Ok(Some("it is being written: run the restore again".to_owned()));
+            }
+            if Inventory::snapshot(self.collection)? == before {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(Some(differs(&path, &recorded, &found)))
+    }
+
+    fn unchecked(&self, read: &Read) -> Option<String> {
+        let path = read.unchecked().filter(|_| !self.accept)?;
+        Some(format!(
+            "{path} has no checksum, neither beside it nor in an inventory, so whether its bytes are those \
+             that were written is not known: fetch it again with `plainfold verify --repair`, or give \
+             --accept-unchecked to restore it as it is"
+        ))
+    }
+
+    /// What is recorded of a folder. Asked for in the order of names.
+    fn recorded(&mut self, name: &str) -> Result<Option<Recorded>, MirrorError> {
+        let (Some(inventory), Some(records)) = (self.inventory, &mut self.records) else {
+            return Ok(None);
+        };
+        loop {
+            let next = match self.next.take() {
+                Some(next) => next,
+                None => match records.next() {
+                    None => return Ok(Some(inventory.unlisted(name))),
+                    Some(next) => next.map_err(|error| sorting(self.collection, error))?,
+                },
+            };
+            match next.name.as_str().cmp(name) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => return Ok(Some(next)),
+                std::cmp::Ordering::Greater => {
+                    self.next = Some(next);
+                    return Ok(Some(inventory.unlisted(name)));
+                }
+            }
+        }
+    }
+}
+
+/// The documents that the inventory lists and the tree does not hold; `names` are those that it holds, in
+/// order.
+pub(super) fn missing(
+    collection: &TreeCollection,
+    inventory: &Inventory,
+    names: &[String],
+    wants: impl Fn(&Recorded) -> bool,
+) -> Result<Vec<Failure>, MirrorError> {
+    let mut gone = HashSet::new();
+    for recorded in inventory.iter().map_err(|error| sorting(collection, error))? {
+        let recorded = recorded.map_err(|error| sorting(collection, error))?;
+        let name = &recorded.name;
+        if !recorded.allows(None)
+            && *name != crate::mirror::layout::SECURITY
+            && names.binary_search(name).is_err()
+            && wants(&recorded)
+        {
+            gone.insert(recorded.name);
+        }
+    }
+    if gone.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Somebody may have removed them since.
+    let (records, _) = Inventory::of(collection, gone)?;
+    let mut failures = Vec::new();
+    for recorded in records.iter().filter(|recorded| !recorded.allows(None)) {
+        if collection.entry(&recorded.name)?.is_none() {
+            let reason = "the inventory lists it, and it is not there: fetch it again with \
+                          `plainfold verify --repair`";
+            let path = collection.path_of(&recorded.name);
+            failures.push(Failure { path, reason: reason.to_owned() });
+        }
+    }
+    failures.sort_by(|left, right| left.path.cmp(&right.path));
+    Ok(failures)
+}
+
+fn differs(path: &str, recorded: &Recorded, found: &Contents) -> String {
+    const REMEDY: &str = "see `plainfold verify`";
+    let Some(listed) = recorded.present() else {
+        return format!("the inventory does not list {path}: no run has written it; {REMEDY}");
+    };
+    for (within, sum) in listed {
+        match found.get(within) {
+            None => return format!("{path}/{within} is in the inventory and not there; {REMEDY}"),
+            Some(found) if !found.is(sum) => {
+                return format!(
+                    "{path}/{within} holds other bytes than the inventory lists; {REMEDY}"
+                );
+            }
+            Some(_) => {}
+        }
+    }
+    let extra = found.keys().find(|within| !listed.contains_key(*within));
+    let extra = extra.map(|within| format!("/{within}")).unwrap_or_default();
+    format!("the inventory does not list {path}{extra}; {REMEDY}")
+}
+
+fn sorting(collection: &TreeCollection, error: io::Error) -> MirrorError {
+    MirrorError::io("sort the inventory of", collection.path(), error)
+}

@@ -1,0 +1,351 @@
+//! What was read of a collection beside its inventory: folders that are gone, foreign, older, or exchanged
+//! with others; and files that have lost their checksum and are vouched for by the inventory.
+//!
+//! The mirror may be at work meanwhile: what differs is looked at again for as long as somebody writes. It
+//! must not know how documents are read in parallel.
+
+use std::cmp::Ordering;
+use std::collections::HashSet;
+use std::io;
+
+use super::VerifyError;
+use super::document::{Checked, How};
+use super::tree::{PAUSE, Reading, Suspect, TRIES, read_security, settle};
+use crate::mirror::inventory::{Contents, Inventory, Recorded, State, digest};
+use crate::mirror::layout::SECURITY;
+use crate::mirror::outside::Checksum;
+use crate::mirror::read::{Problem, ProblemKind, TreeCollection};
+use crate::mirror::sorted::{Sorted, Sorter};
+
+/// So many files without a checksum are named in each collection; all are counted.
+pub const NAMED: usize = 1_000;
+
+/// So many documents are looked at again together.
+const TOGETHER: usize = 1_000;
+
+/// What was read of a collection, a few bytes per name.
+#[derive(Debug, Default)]
+pub struct Briefs(Sorter);
+
+/// What was read under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Brief {
+    /// Of all its files; nothing where it could not be read.
+    digest: Checksum,
+    /// How many of them have no checksum beside them.
+    unchecked: u32,
+}
+
+/// How far the inventory of a collection reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Coverage {
+    /// There is none.
+    #[default]
+    None,
+    /// Some documents are not listed.
+    Partial,
+    /// It lists every document.
+    Complete,
+}
+
+/// What the comparison found.
+#[derive(Debug, Default)]
+pub struct Compared {
+    pub problems: Vec<Problem>,
+    pub suspects: Vec<Suspect>,
+    /// What is to be taken from the counts: files that are checked after all.
+    pub vouched: u64,
+    /// Path and SHA-256 of files that are checked after all, where they are wanted.
+    pub sums: Vec<(String, String)>,
+}
+
+impl Briefs {
+    /// Notes what was read under a name.
+    pub fn push(
+        &mut self,
+        collection: &TreeCollection,
+        name: &str,
+        reading: &Reading,
+    ) -> io::Result<()> {
+        let brief = match &reading.checked {
+            Some(checked) => Brief {
+                digest: digest(&within(collection, name, checked)).unwrap_or_default(),
+                unchecked: u32::try_from(checked.counts.unchecked).unwrap_or(u32::MAX),
+            },
+            None if reading.problems.is_empty() => return Ok(()),
+            None => Brief { digest: Checksum::default(), unchecked: 0 },
+        };
+        let value = [&brief.unchecked.to_le_bytes()[..], &brief.digest].concat();
+        self.0.push(name.as_bytes(), &value)
+    }
+
+    pub fn finish(self) -> Sorted {
+        self.0.finish()
+    }
+}
+
+impl Brief {
+    fn of(value: &[u8]) -> Option<Self> {
+        let (unchecked, digest) = value.split_first_chunk()?;
+        Some(Self { digest: digest.try_into().ok()?, unchecked: u32::from_le_bytes(*unchecked) })
+    }
+}
+
+/// The files of a document by their paths within its folder.
+pub fn within(collection: &TreeCollection, name: &str, checked: &Checked) -> Contents {
+    let folder = collection.path_of(name);
+    let file = |(path, sum): (&String, &_)| {
+        let within = path.strip_prefix(&*folder).unwrap_or(path);
+        (within.strip_prefix('/').unwrap_or(within).to_owned(), *sum)
+    };
+    checked.files.iter().map(file).collect()
+}
+
+/// One side by side with the other.
+pub struct Comparison<'a> {
+    pub collection: &'a TreeCollection,
+    pub how: How,
+}
+
+impl Comparison<'_> {
+    /// Compares what was read with the inventory, which was read before.
+    pub fn run(&self, inventory: &Inventory, read: &Sorted) -> Result<Compared, VerifyError> {
+        let mut compared = Compared::default();
+        let mut doubtful: Vec<Recorded> = Vec::new();
+        let temporary = VerifyError::Temporary;
+        let mut records = inventory.iter().map_err(temporary)?;
+        let mut briefs = read.iter().map_err(temporary)?;
+        let mut record = records.next().transpose().map_err(temporary)?;
+        let mut brief = briefs.next().transpose().map_err(temporary)?;
+        loop {
+            let order = match (&record, &brief) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(record), Some(brief)) => record.name.as_bytes().cmp(&brief.key),
+            };
+            let listed = record.take_if(|_| order.is_le());
+            let found = brief.take_if(|_| order.is_ge());
+            if listed.is_some() {
+                record = records.next().transpose().map_err(temporary)?;
+            }
+            if found.is_some() {
+                brief = briefs.next().transpose().map_err(temporary)?;
+            }
+            let listed = match (listed, &found) {
+                (Some(listed), _) => listed,
+                (None, Some(found)) => inventory.unlisted(&String::from_utf8_lossy(&found.key)),
+                (None, None) => break,
+            };
+            let found = found.and_then(|found| Brief::of(&found.value));
+            if !self.is_well(&listed, found, &mut compared) {
+                doubtful.push(listed);
+            }
+            if doubtful.len() >= TOGETHER {
+                self.look_again(std::mem::take(&mut doubtful), inventory, &mut compared)?;
+            }
+        }
+        self.look_again(doubtful, inventory, &mut compared)?;
+        if let Some(damage) = &inventory.damage {
+            let path = format!("{}.ndjson", self.collection.path());
+            let path = format!(".plainfold/inventory/{path}");
+            let reason = format!("{damage}; `plainfold verify --stamp` writes it again");
+            compared.problems.push(Problem::new(ProblemKind::Altered, path, reason));
+        }
+        Ok(compared)
+    }
+
+    fn is_well(&self, listed: &Recorded, found: Option<Brief>, compared: &mut Compared) -> bool {
+        let Some(found) = found else {
+            return listed.allows(None);
+        };
+        let is_it = |state: &State| match state {
+            State::Present(contents) => digest(contents).is_some_and(|own| own == found.digest),
+            State::Absent | State::Unknown => false,
+        };
+        if listed.states.iter().any(is_it) {
+            // For the manifest its files are read once more.
+            if found.unchecked > 0 && self.how.sums {
+                return false;
+            }
+            compared.vouched += u64::from(found.unchecked);
+            return true;
+        }
+        // Of what is not covered nothing is known but by the checksums beside the files.
+        listed.is_unknown() && found.unchecked == 0
+    }
+
+    /// Looks again at what differed. What is recorded is as the inventory had it before anything was read.
+    fn look_again(
+        &self,
+        doubtful: Vec<Recorded>,
+        inventory: &Inventory,
+        compared: &mut Compared,
+    ) -> Result<(), VerifyError> {
+        let mut left = Vec::new();
+        for recorded in doubtful {
+            let looked = self.look(&recorded, compared)?;
+            left.extend(looked.map(|problems| (recorded, problems)));
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        if Inventory::snapshot(self.collection)? == Some(inventory.snapshot) {
+            compared.blame(self.collection, left);
+            return Ok(());
+        }
+        let names = left.into_iter().map(|(recorded, _)| recorded.name).collect();
+        self.settle(names, compared)
+    }
+
+    /// Looks at documents until all is well, or nobody has written meanwhile.
+    fn settle(
+        &self,
+        mut names: HashSet<String>,
+        compared: &mut Compared,
+    ) -> Result<(), VerifyError> {
+        for round in 0..=TRIES {
+            let (records, before) = Inventory::of(self.collection, names)?;
+            let mut left = Vec::new();
+            for recorded in records {
+                let looked = self.look(&recorded, compared)?;
+                left.extend(looked.map(|problems| (recorded, problems)));
+            }
+            let after = Inventory::snapshot(self.collection)?;
+            if left.is_empty() || before == after || round == TRIES {
+                compared.blame(self.collection, left);
+                return Ok(());
+            }
+            names = left.into_iter().map(|(recorded, _)| recorded.name).collect();
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Reads a document, and gives what is wrong by what is recorded; `None` where nothing is.
+    fn look(
+        &self,
+        recorded: &Recorded,
+        compared: &mut Compared,
+    ) -> Result<Option<Vec<Problem>>, VerifyError> {
+        let reading = match recorded.name == SECURITY {
+            true => read_security(self.collection, self.how)?,
+            false => settle(self.collection, &recorded.name, self.how),
+        };
+        let problems = self.problems(recorded, &reading);
+        if let Some(checked) = reading.checked
+            && !recorded.is_unknown()
+        {
+            self.vouch(recorded, checked, problems.is_none(), compared);
+        }
+        Ok(problems)
+    }
+
+    /// Counts the files without a checksum that are as they are recorded. Of a document of which something
+    /// else is wrong those are counted that have lost theirs.
+    fn vouch(&self, recorded: &Recorded, checked: Checked, all: bool, compared: &mut Compared) {
+        if all {
+            compared.vouched += checked.counts.unchecked;
+        }
+        let path = self.collection.path_of(&recorded.name);
+        let found = |lost: &str| {
+            let within = lost.strip_prefix(&*path).unwrap_or(lost);
+            let within = within.strip_prefix('/').unwrap_or(within);
+            let listed = recorded.present().and_then(|listed| listed.get(within));
+            listed.zip(checked.files.get(lost)).is_some_and(|(listed, found)| found.is(listed))
+        };
+        let vouched: HashSet<_> =
+            checked.unnoted.iter().filter(|lost| all || found(lost)).collect();
+        if !all {
+            compared.vouched += vouched.len() as u64;
+        }
+        let sums = checked.sums.iter().filter(|(path, _)| vouched.contains(path));
+        compared.sums.extend(sums.cloned());
+    }
+
+    /// What is wrong with a document by what is recorded of it, but for what its reading has said
+    /// already; `None` where nothing is wrong.
+    fn problems(&self, recorded: &Recorded, reading: &Reading) -> Option<Vec<Problem>> {
+        let path = self.collection.path_of(&recorded.name);
+        let Some(checked) = &reading.checked else {
+            // What stands there and cannot be read is a problem already.
+            if recorded.allows(None) || !reading.problems.is_empty() {
+                return None;
+            }
+            let reason = "the inventory lists it, and it is not there";
+            return Some(vec![Problem::new(ProblemKind::Missing, path, reason)]);
+        };
+        let found = within(self.collection, &recorded.name, checked);
+        if recorded.is_unknown() {
+            return Some(unchecked(checked)).filter(|problems| !problems.is_empty());
+        }
+        if recorded.allows(Some(&found)) {
+            return None;
+        }
+        let Some(listed) = recorded.present() else {
+            let reason = "the inventory does not list it: no run has written it";
+            return Some(vec![Problem::new(ProblemKind::Extra, path, reason)]);
+        };
+        let file = |within: &str| match within {
+            "" => path.clone(),
+            within => format!("{path}/{within}"),
+        };
+        let mut problems = Vec::new();
+        for (within, sum) in listed {
+            let (kind, reason) = match found.get(within) {
+                None => (ProblemKind::Missing, "the inventory lists it, and it is not there"),
+                Some(found) if !found.is(sum) => {
+                    (ProblemKind::Altered, "its bytes are not those that the inventory lists")
+                }
+                Some(_) => continue,
+            };
+            problems.push(Problem::new(kind, file(within), reason));
+        }
+        for within in found.keys().filter(|within| !listed.contains_key(*within)) {
+            let reason = "the inventory does not list it: no run has written it";
+            problems.push(Problem::new(ProblemKind::Extra, file(within), reason));
+        }
+        let known: HashSet<_> = checked.problems.iter().map(|problem| &problem.path).collect();
+        problems.retain(|problem| !known.contains(&problem.path));
+        Some(problems)
+    }
+
+    /// The problems of some documents, by the inventory as it is now, and how many files it vouches for.
+    pub fn of(&self, names: HashSet<String>) -> Result<Compared, VerifyError> {
+        let mut compared = Compared::default();
+        self.settle(names, &mut compared)?;
+        Ok(compared)
+    }
+}
+
+impl Compared {
+    fn blame(&mut self, collection: &TreeCollection, left: Vec<(Recorded, Vec<Problem>)>) {
+        for (Recorded { name, id, .. }, problems) in left {
+            let id = id.as_deref().map(Into::into).or_else(|| collection.id_of(&name));
+            let id = id.filter(|_| name != SECURITY);
+            self.suspects.push(Suspect { collection: collection.name.clone(), name, id });
+            let named = self.problems.len();
+            let many = |problem: &Problem| problem.kind == ProblemKind::Unchecked && named >= NAMED;
+            self.problems.extend(problems.into_iter().filter(|problem| !many(problem)));
+        }
+    }
+}
+
+/// The files of a document that nothing vouches for.
+pub fn unchecked(checked: &Checked) -> Vec<Problem> {
+    let reason = "there is no checksum beside it, and the inventory does not list it: whether its bytes \
+                  are those that were written is not known";
+    let lost = checked.unnoted.iter();
+    let lost = lost.filter(|path| !checked.problems.iter().any(|known| known.path == **path));
+    lost.map(|path| Problem::new(ProblemKind::Unchecked, path.clone(), reason)).collect()
+}
+
+/// What an inventory covers.
+pub fn coverage(inventory: Option<&Inventory>) -> Coverage {
+    match inventory {
+        None => Coverage::None,
+        Some(inventory) if inventory.complete => Coverage::Complete,
+        Some(_) => Coverage::Partial,
+    }
+}
