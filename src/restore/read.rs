@@ -139,8 +139,8 @@ pub(super) fn security(
         read.push_text(&stored);
         Ok(Some(read))
     };
-    Ok(Some(match vouching.judge(SECURITY, &read, again)? {
-        Some(reason) => Err(failure(stored.path, reason)),
+    Ok(Some(match vouching.judge(SECURITY, read, again)?.pop() {
+        Some(failure) => Err(failure),
         None => Ok(stored.text),
     }))
 }
@@ -173,28 +173,33 @@ impl Batch {
         let winner = document.revision.as_ref().filter(|_| !document.conflicts.is_empty());
         let branches = document.conflicts.iter().map(|branch| (branch, winner));
         let (mut items, mut read) = (Vec::new(), Read::default());
-        let failed = self.failures.len();
+        let mut failed: HashSet<String> = HashSet::new();
         for (document, branch_of) in iter::once((document, None)).chain(branches) {
             match item(collection, name, document, branch_of, stubs, vouching, &mut read) {
                 Ok(item) => items.push(item),
-                Err(reason) => self.fail(document.path.clone(), reason),
+                Err(reason) => {
+                    failed.insert(document.path.clone());
+                    self.fail(document.path.clone(), reason);
+                }
             }
         }
-        if self.failures.len() > failed {
-            return items;
-        }
-        let again = || reread(collection, name);
-        match vouching.judge(name, &read, again) {
-            Ok(None) => items,
-            Ok(Some(reason)) => {
-                self.fail(document.path.clone(), reason);
-                Vec::new()
+        failed.extend(document.problems.iter().filter_map(|one| folder_of(&one.path)));
+        match vouching.judge(name, read, || reread(collection, name)) {
+            Ok(failures) => {
+                for failure in failures {
+                    items.retain(|item| item.path != failure.path);
+                    // What was found wrong before has been named.
+                    if !failed.contains(&failure.path) {
+                        self.failures.push(failure);
+                    }
+                }
             }
             Err(error) => {
                 self.fail(document.path.clone(), error.to_string());
-                Vec::new()
+                items.clear();
             }
         }
+        items
     }
 
     fn fail(&mut self, path: String, reason: String) {
@@ -294,6 +299,11 @@ fn reread(collection: &TreeCollection, name: &str) -> Result<Option<Read>, Mirro
         }
     }
     Ok(Some(read))
+}
+
+/// The folder that a file is in.
+fn folder_of(path: &str) -> Option<String> {
+    path.rsplit_once('/').map(|(folder, _)| folder.to_owned())
 }
 
 fn hash(file: &File) -> io::Result<Checksum> {

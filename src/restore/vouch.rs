@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Failure;
 use crate::mirror::MirrorError;
 use crate::mirror::inventory::{Contents, FileSum, Inventory, Recorded, Records};
+use crate::mirror::layout::CONFLICTS;
 use crate::mirror::outside::{Noted, Unnoted};
 use crate::mirror::read::TreeCollection;
 
@@ -49,10 +50,10 @@ impl Read {
         self.0.iter().map(file).collect()
     }
 
-    /// The first file that has lost its checksum.
-    fn unchecked(&self) -> Option<&str> {
-        let lost = |(_, noted): &&(FileSum, Noted)| *noted == Err(Unnoted::Lost);
-        self.0.iter().find(|(_, file)| lost(file)).map(|(path, _)| path.as_str())
+    /// The files that have lost their checksums.
+    fn unchecked(&self) -> impl Iterator<Item = &str> {
+        let lost = self.0.iter().filter(|(_, (_, noted))| *noted == Err(Unnoted::Lost));
+        lost.map(|(path, _)| path.as_str())
     }
 }
 
@@ -74,47 +75,62 @@ impl<'a> Vouching<'a> {
         noted.is_ok() || self.inventory.is_some()
     }
 
-    /// Why a document is not restored, if it is not. `again` reads it once more.
+    /// The parts of a document that are not restored, by their folders, and why: the document itself, and
+    /// its branches. `again` reads it once more.
     pub fn judge(
         &mut self,
         name: &str,
-        read: &Read,
+        read: Read,
         mut again: impl FnMut() -> Result<Option<Read>, MirrorError>,
-    ) -> Result<Option<String>, MirrorError> {
-        let Some(recorded) = self.recorded(name)? else { return Ok(self.unchecked(read)) };
-        let path = self.collection.path_of(name);
-        if recorded.is_unknown() {
-            return Ok(self.unchecked(read));
-        }
-        if recorded.allows(Some(&read.within(&path))) {
-            return Ok(None);
-        }
+    ) -> Result<Vec<Failure>, MirrorError> {
+        let folder = self.collection.path_of(name);
+        let Some(mut recorded) = self.recorded(name)? else { return Ok(self.unchecked(&read)) };
+        let mut read = read;
         // Somebody may be writing it.
-        let (mut recorded, mut found) = (recorded, read.within(&path));
         for _ in 0..TRIES {
-            let (mut now, before) =
-                Inventory::of(self.collection, HashSet::from([name.to_owned()]))?;
-            let Some(read) = again()? else { return Ok(None) };
-            found = read.within(&path);
-            recorded = now.pop().unwrap_or(recorded);
-            if recorded.is_unknown() || recorded.allows(Some(&found)) {
-                return Ok(Some("it is being written: run the restore again".to_owned()));
+            if recorded.is_unknown() {
+                return Ok(self.unchecked(&read));
             }
-            if Inventory::snapshot(self.collection)? == before {
+            if recorded.allows(Some(&read.within(&folder))) {
+                return Ok(Vec::new());
+            }
+            let of = HashSet::from([name.to_owned()]);
+            let (mut now, before) = Inventory::of(self.collection, of)?;
+            let found = again()?;
+            let settled = Inventory::snapshot(self.collection)? == before;
+            let Some(found) = found else { return Ok(Vec::new()) };
+            let is_other = read.within(&folder) != found.within(&folder);
+            if let Some(now) = now.pop() {
+                recorded = now;
+            }
+            if is_other && recorded.allows(Some(&found.within(&folder))) {
+                let reason = "it was written meanwhile: run the restore again".to_owned();
+                return Ok(vec![Failure { path: folder, reason }]);
+            }
+            read = found;
+            if settled {
                 break;
             }
             std::thread::sleep(PAUSE);
         }
-        Ok(Some(differs(&path, &recorded, &found)))
+        Ok(differs(&folder, &recorded, &read.within(&folder)))
     }
 
-    fn unchecked(&self, read: &Read) -> Option<String> {
-        let path = read.unchecked().filter(|_| !self.accept)?;
-        Some(format!(
-            "{path} has no checksum, neither beside it nor in an inventory, so whether its bytes are those \
-             that were written is not known: fetch it again with `plainfold verify --repair`, or give \
-             --accept-unchecked to restore it as it is"
-        ))
+    /// The parts of which a file has lost its checksum, unless that is accepted.
+    fn unchecked(&self, read: &Read) -> Vec<Failure> {
+        if self.accept {
+            return Vec::new();
+        }
+        let mut parts = BTreeMap::new();
+        for path in read.unchecked() {
+            let reason = format!(
+                "{path} has no checksum, neither beside it nor in an inventory, so whether its bytes are \
+                 those that were written is not known: fetch it again with `plainfold verify --repair`, or \
+                 give --accept-unchecked to restore it as it is"
+            );
+            parts.entry(part_of(path)).or_insert(reason);
+        }
+        parts.into_iter().map(|(path, reason)| Failure { path, reason }).collect()
     }
 
     /// What is recorded of a folder. Asked for in the order of names.
@@ -180,25 +196,45 @@ pub(super) fn missing(
     Ok(failures)
 }
 
-fn differs(path: &str, recorded: &Recorded, found: &Contents) -> String {
+/// The parts of a document that differ from what is recorded, each with the first difference.
+fn differs(folder: &str, recorded: &Recorded, found: &Contents) -> Vec<Failure> {
     const REMEDY: &str = "see `plainfold verify`";
     let Some(listed) = recorded.present() else {
-        return format!("the inventory does not list {path}: no run has written it; {REMEDY}");
+        let reason = format!("the inventory does not list it: no run has written it; {REMEDY}");
+        return vec![Failure { path: folder.to_owned(), reason }];
     };
+    let whole = |within: &str| match within {
+        "" => folder.to_owned(),
+        within => format!("{folder}/{within}"),
+    };
+    let mut parts = BTreeMap::new();
     for (within, sum) in listed {
-        match found.get(within) {
-            None => return format!("{path}/{within} is in the inventory and not there; {REMEDY}"),
+        let path = whole(within);
+        let reason = match found.get(within) {
+            None => format!("{path} is in the inventory, and not there; {REMEDY}"),
             Some(found) if !found.is(sum) => {
-                return format!(
-                    "{path}/{within} holds other bytes than the inventory lists; {REMEDY}"
-                );
+                format!("{path} holds other bytes than the inventory lists; {REMEDY}")
             }
-            Some(_) => {}
-        }
+            Some(_) => continue,
+        };
+        parts.entry(part_of(&path)).or_insert(reason);
     }
-    let extra = found.keys().find(|within| !listed.contains_key(*within));
-    let extra = extra.map(|within| format!("/{within}")).unwrap_or_default();
-    format!("the inventory does not list {path}{extra}; {REMEDY}")
+    for within in found.keys().filter(|within| !listed.contains_key(*within)) {
+        let path = whole(within);
+        let reason = format!("the inventory does not list {path}: no run has written it; {REMEDY}");
+        parts.entry(part_of(&path)).or_insert(reason);
+    }
+    parts.into_iter().map(|(path, reason)| Failure { path, reason }).collect()
+}
+
+/// The folder of the document, or of its branch, to which a file belongs.
+fn part_of(path: &str) -> String {
+    let parts: Vec<_> = path.split('/').collect();
+    let depth = match parts.get(2) {
+        Some(&CONFLICTS) if parts.len() > 4 => 4,
+        _ => 2,
+    };
+    parts.iter().take(depth).copied().collect::<Vec<_>>().join("/")
 }
 
 fn sorting(collection: &TreeCollection, error: io::Error) -> MirrorError {

@@ -138,7 +138,7 @@ fn each_kind_of_damage_is_found_and_nothing_else() {
         ("extra", "shelf/linked"),
         ("extra", "stray"),
         ("extra", "loose.txt"),
-        ("half-written", ".plainfold/staging/1/7~shelf"),
+        ("missing", "shelf/moved"),
     ];
     expected.sort_by_key(|(_, path)| *path);
     let found = problems(&mirror);
