@@ -23,11 +23,13 @@ use crate::document::{
 };
 use crate::trial;
 
+mod copied;
 mod held;
 mod journal;
 mod numbers;
 mod recovery;
 
+pub use copied::Copied;
 pub use held::HeldBack;
 use journal::Journal;
 pub use journal::{Bounds, JournalRange};
@@ -156,6 +158,21 @@ pub enum StateError {
         /// What the file system said.
         source: std::io::Error,
     },
+    /// To be read without writing to it, it is copied.
+    #[error(
+        "the state in {} cannot be copied into {} to be read ({source}): {}",
+        path.display(),
+        to.display(),
+        copied::advice(source)
+    )]
+    Copy {
+        /// The state's folder.
+        path: PathBuf,
+        /// The folder of temporary files.
+        to: PathBuf,
+        /// What the file system said.
+        source: std::io::Error,
+    },
     /// sled must not meet a full disk: it may wait for ever.
     #[error("the state in {} has no room: {free} bytes are left on its file system", path.display())]
     NoRoom {
@@ -179,6 +196,7 @@ impl StateError {
             // sled keeps no more of it than that the file system failed.
             Self::Store { source, .. } => matches!(source, sled::Error::Io(_)),
             Self::Io { .. } | Self::NoRoom { .. } | Self::Closed { .. } => true,
+            Self::Copy { .. } => false,
         }
     }
 }

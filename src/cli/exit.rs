@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use super::output::{OutputError, plain};
+use super::process::Unanswered;
 use crate::agent::{Absent, AgentError, Outcome};
 use crate::checkpoint::StateError;
 use crate::client::couchdb::Kind;
@@ -27,10 +29,13 @@ pub enum Exit {
     SourceUnreachable = 3,
     /// The source or target refused the credentials.
     Refused = 4,
-    /// The mirror cannot be used: locked, of a newer format, other people's files, a failing disk.
+    /// The mirror cannot be used: locked, of a newer format, other people's files, a failing disk; or
+    /// the process that holds it does not answer.
     MirrorUnusable = 5,
     /// A fault of Plainfold's own.
     Failure = 70,
+    /// The command's output, a manifest or the file of a feed cannot be written.
+    OutputFailed = 74,
     /// Stopped by SIGINT or SIGTERM before it was done.
     Interrupted = 130,
 }
@@ -43,8 +48,9 @@ Exit codes:
     2  bad usage, a name that does not exist, or the target of a restore holds other documents
     3  the source or target cannot be reached, or has no such database
     4  the source or target refused the credentials
-    5  the mirror cannot be used: locked, a newer format, other people's files, a failing disk
+    5  the mirror cannot be used: locked, its process silent, newer format, foreign files, bad disk
    70  a fault of Plainfold's own
+   74  output cannot be written: standard output, a manifest or the file of a feed
   130  interrupted before it was done";
 
 impl From<Exit> for ExitCode {
@@ -75,13 +81,7 @@ pub fn text(error: &anyhow::Error) -> String {
 pub fn say(text: &str) {
     use std::io::Write;
     // Nobody is left to be told that standard error is closed.
-    let _closed = writeln!(std::io::stderr(), "plainfold: {text}");
-}
-
-/// Whether the disk of a mirror is at fault: full, read-only or failing.
-pub fn is_disk(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<MirrorError>().is_some_and(MirrorError::is_disk)
-        || error.downcast_ref::<StateError>().is_some_and(StateError::is_disk)
+    let _closed = writeln!(std::io::stderr(), "plainfold: {}", plain(text));
 }
 
 /// The code for an error that ended a command.
@@ -113,7 +113,10 @@ pub fn of(error: &anyhow::Error) -> Exit {
     if let Some(error) = error.downcast_ref::<PipelineError>() {
         return of_pipeline(error);
     }
-    if error.is::<MirrorError>() || error.is::<StateError>() {
+    if error.is::<OutputError>() {
+        return Exit::OutputFailed;
+    }
+    if error.is::<MirrorError>() || error.is::<StateError>() || error.is::<Unanswered>() {
         return Exit::MirrorUnusable;
     }
     if error.is::<ConfigError>() || error.is::<Usage>() {
@@ -167,6 +170,7 @@ fn of_restore(error: &RestoreError) -> Exit {
         RestoreError::Target(TargetError::Server(error)) if error.kind() == Kind::Refused => {
             Exit::Refused
         }
+        RestoreError::Target(TargetError::Io { .. }) => Exit::OutputFailed,
         RestoreError::Target(_) => Exit::SourceUnreachable,
         RestoreError::NotEmpty { .. }
         | RestoreError::OtherSecurity { .. }

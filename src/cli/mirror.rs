@@ -185,8 +185,13 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     }
     let _ended = server.await;
     let told = signalled.is_cancelled();
-    summary::print(&outcome, told, logging.is_json());
-    Ok(exit::of_outcome(&outcome, live, told))
+    let printed = summary::print(&outcome, told, logging.is_json());
+    let code = exit::of_outcome(&outcome, live, told);
+    // What went wrong with the mirror weighs more than that it could not be said.
+    if code == Exit::Done {
+        printed?;
+    }
+    Ok(code)
 }
 
 fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {

@@ -1,7 +1,5 @@
 //! `plainfold restore`: a mirror back into a server, or into a feed.
 
-use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -10,8 +8,9 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit, Usage};
+use super::output::Stream;
 use super::progress::{Bars, Shown, When};
-use super::{logging, password, signals, undelete};
+use super::{compare, logging, password, signals, undelete};
 use crate::client::couchdb::{Address, Client, Credentials, Patience};
 use crate::document::{CollectionName, Pattern, Selection};
 use crate::mirror::read::Tree;
@@ -141,12 +140,9 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         Format::Json => serde_json::to_string_pretty(&outcome)? + "\n",
         Format::Text => text(&outcome, options.target.starts_with("feed:")),
     };
-    // A reader that has closed has read enough. A feed on standard output is not to be mixed with
-    // this.
-    let _closed = match options.target == "feed:-" {
-        true => std::io::stderr().write_all(text.as_bytes()),
-        false => std::io::stdout().write_all(text.as_bytes()),
-    };
+    // A feed on standard output must not be mixed with the report.
+    let stream = if options.target == "feed:-" { Stream::Stderr } else { Stream::Stdout };
+    stream.report("the report", &text)?;
     let empty = outcome.is_empty() && !options.allow_empty;
     if empty {
         exit::say(&match &options.ids {
@@ -208,19 +204,7 @@ fn lower(options: &Options) -> anyhow::Result<restore::Options> {
         Selection::new(&options.collections).map_err(|error| Usage(error.to_string()))?;
     let ids = options.ids.as_deref().map(Pattern::new).transpose();
     let ids = ids.map_err(|error| Usage(error.to_string()))?;
-    let mut renamed: BTreeMap<CollectionName, CollectionName> = BTreeMap::new();
-    let mut only_as = None;
-    for pair in &options.renamed {
-        if let ([only], false) = (&options.renamed[..], pair.is_empty() || pair.contains('=')) {
-            only_as = Some(only.as_str().into());
-            continue;
-        }
-        let parts = pair.split_once('=').filter(|(old, new)| !old.is_empty() && !new.is_empty());
-        let Some((old, new)) = parts else {
-            return Err(Usage(format!("`{pair}` does not rename: give --as old=new, or one new name for the one selected collection")).into());
-        };
-        renamed.insert(old.into(), new.into());
-    }
+    let (renamed, only_as) = compare::renames(&options.renamed)?;
     let on_existing = match options.on_existing {
         Existing::Refuse => OnExisting::Refuse,
         Existing::Skip => OnExisting::Skip,

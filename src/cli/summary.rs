@@ -1,10 +1,9 @@
 //! The last lines of a mirror run: what was done, and what could not be.
 
-use std::io::Write;
-
 use indicatif::HumanBytes;
 use serde::Serialize;
 
+use super::output::{OutputError, Stream};
 use crate::agent::{Absent, Outcome};
 use crate::pipeline::Report;
 
@@ -13,14 +12,13 @@ const NAMED: usize = 20;
 
 /// Prints the summary on standard error, as text or as one line of JSON. `told` says that a signal
 /// ended the run.
-pub fn print(outcome: &Outcome, told: bool, json: bool) {
+pub fn print(outcome: &Outcome, told: bool, json: bool) -> Result<(), OutputError> {
     let summary = Summary::of(outcome, told);
     let text = match json {
         true => serde_json::to_string(&summary).unwrap_or_default() + "\n",
         false => summary.text(),
     };
-    // A closed standard error is nobody's to be told.
-    let _closed = std::io::stderr().write_all(text.as_bytes());
+    Stream::Stderr.report("the summary", &text)
 }
 
 /// What is wrong, in a few words each, most urgent first: the last line must not begin with success.

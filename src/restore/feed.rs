@@ -49,8 +49,14 @@ impl FeedTarget {
         name.into()
     }
 
+    /// Whether the path names a pipe or a device, which is written as it stands.
+    fn is_special(path: &Path) -> bool {
+        std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+    }
+
     fn begin(&self) -> io::Result<BufWriter<tokio::fs::File>> {
         let file = match &self.path {
+            Some(path) if Self::is_special(path) => File::options().write(true).open(path)?,
             Some(path) => File::create(Self::unfinished(path))?,
             None => File::from(io::stdout().as_fd().try_clone_to_owned()?),
         };
@@ -103,8 +109,13 @@ impl FeedTarget {
             None => self.begin()?,
         };
         file.flush().await?;
-        let Some(path) = &self.path else { return Ok(()) };
-        file.get_ref().sync_all().await?;
+        // Some file systems say only now that there was no room. A pipe has nothing to sync.
+        if file.get_ref().metadata().await?.is_file() {
+            file.get_ref().sync_all().await?;
+        }
+        let Some(path) = self.path.as_ref().filter(|path| !Self::is_special(path)) else {
+            return Ok(());
+        };
         tokio::fs::rename(Self::unfinished(path), path).await?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()

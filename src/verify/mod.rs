@@ -17,32 +17,38 @@
 //! # }
 //! ```
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::document::CollectionName;
 use crate::mirror::MirrorError;
 use crate::mirror::read::{Problem, ProblemKind, Tree};
 use crate::source::{Selection, SourceError};
 
 mod again;
 mod against;
+mod bytes;
 mod document;
 mod inventory;
 mod listing;
+mod pairs;
+mod source;
 mod tree;
 
 pub use again::{Again, Wrong};
-pub use against::{Certificate, CollectionCertificate, Place, There, Word};
+pub use against::{Certificate, CollectionCertificate, Depth, Place, There, Word};
 pub use document::Counts;
 pub use inventory::Coverage;
 pub use listing::{Difference, DifferenceKind, Side};
+pub use pairs::Comparison;
 pub use tree::Suspect;
 
 use crate::mirror::sorted::Sorted;
+use bytes::Unchecked;
 use listing::Listed;
 
 /// What is to be verified.
@@ -65,7 +71,7 @@ pub enum VerifyError {
     /// The source.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// A pattern that selects nothing.
+    /// What was asked for cannot be compared, or selects nothing.
     #[error("{0}")]
     Selection(String),
     /// Listings too large for memory go to temporary files.
@@ -81,6 +87,7 @@ pub struct Verified {
     tree: Tree,
     listings: Vec<(String, Listed)>,
     suspects: Vec<Suspect>,
+    unchecked: BTreeMap<CollectionName, Unchecked>,
     sums: Sorted,
 }
 
@@ -132,6 +139,7 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
     };
     let found = tree::read(&tree, selection.as_ref(), options.manifest)?;
     let (mut collections, mut listings) = (Vec::new(), Vec::new());
+    let mut unchecked = BTreeMap::new();
     for found in found.collections {
         let listed = found.listing.finish();
         let side = listed.side().map_err(VerifyError::Temporary)?;
@@ -141,6 +149,10 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
             counts: found.counts,
             inventory: found.coverage,
         });
+        // Where the inventory vouches for all files, their bytes are known to be right.
+        if found.counts.unchecked > 0 {
+            unchecked.insert(found.name.as_str().into(), found.unchecked);
+        }
         listings.push((found.name, listed));
     }
     let report = Report {
@@ -152,7 +164,7 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
         seconds: started.elapsed().as_secs_f64(),
     };
     let (suspects, sums) = (found.suspects, found.sums.finish());
-    Ok(Verified { report, tree, listings, suspects, sums })
+    Ok(Verified { report, tree, listings, suspects, unchecked, sums })
 }
 
 /// What a selection means among the mirror's collections.
