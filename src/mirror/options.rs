@@ -137,9 +137,9 @@ impl Remembered {
         let word = |value: &dyn Fn(&Self) -> String| (value(self), value(other));
         let all = [
             ("--revisions", word(&|one| one.revisions.to_string())),
-            ("--deleted", word(&|one| kebab(&one.deleted))),
+            ("--deleted", word(&|one| kebab(one.deleted))),
             ("--attachments", word(&|one| one.attachments.to_string())),
-            ("--json", word(&|one| kebab(&one.json))),
+            ("--json", word(&|one| kebab(one.json))),
             ("--max-delete", word(&|one| one.max_delete.to_string())),
             ("--trash", word(&|one| days(one.trash))),
             ("--reserve", word(&|one| bytes(one.reserve))),
