@@ -34,6 +34,7 @@ pub struct MirrorConfig {
     bounds: Bounds,
     give_up_after: Option<Option<Duration>>,
     source_moved: bool,
+    allow_empty: bool,
 }
 
 /// Where changes come from.
@@ -68,6 +69,16 @@ pub enum ConfigError {
     /// A glob cannot be read.
     #[error(transparent)]
     Glob(#[from] BadGlob),
+    /// The URL names a database, and collections are selected too.
+    #[error(
+        "the source's URL names the database `{}`, and --collections selects databases of a server: \
+         leave one of them out",
+        database.escape_debug()
+    )]
+    CollectionsBesideDatabase {
+        /// The database in the URL.
+        database: String,
+    },
     /// A password was given, and no user.
     #[error(
         "a password was given but no user: name the user in the URL, as in http://user@host/database"
@@ -112,6 +123,7 @@ impl MirrorConfig {
             bounds: Bounds::DEFAULT,
             give_up_after: None,
             source_moved: false,
+            allow_empty: false,
         })
     }
 
@@ -121,10 +133,17 @@ impl MirrorConfig {
         self
     }
 
-    /// Mirrors the collections that match one of these globs. An empty list selects all but those
-    /// whose name starts with `_`. Without this call the mirror's own globs for this source count. A
-    /// database named in the source's URL is mirrored whatever they say.
+    /// Mirrors the collections that have one of these names or match one of these globs. An empty list
+    /// selects all but those whose name starts with `_`. Without this call the mirror's own globs for this
+    /// source count. Refused beside a database in the source's URL.
     pub fn collections<S: AsRef<str>>(mut self, globs: &[S]) -> Result<Self, ConfigError> {
+        if let SourceConfig::Couch(couch) = &self.source
+            && let Databases::One(database) = &couch.databases
+            && !globs.is_empty()
+        {
+            let database = database.to_string();
+            return Err(ConfigError::CollectionsBesideDatabase { database });
+        }
         Selection::new(globs)?;
         self.collections = Some(globs.iter().map(|glob| glob.as_ref().to_owned()).collect());
         Ok(self)
@@ -226,6 +245,13 @@ impl MirrorConfig {
         self
     }
 
+    /// Takes it for success when a pattern matches nothing, the source is empty, or a database that was
+    /// followed before has vanished.
+    pub fn allow_empty(mut self, allow: bool) -> Self {
+        self.allow_empty = allow;
+        self
+    }
+
     /// Whether it goes on after it has caught up.
     pub fn is_live(&self) -> bool {
         self.mode == Mode::Follow
@@ -250,6 +276,7 @@ impl MirrorConfig {
         };
         let mut agent = AgentOptions::new(config.mode);
         agent.source_moved = config.source_moved;
+        agent.allow_empty = config.allow_empty;
         agent.deletions = mirror.options().max_delete.0;
         if let Some(patience) = config.give_up_after {
             agent.retry.give_up_after = patience;

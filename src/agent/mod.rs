@@ -18,16 +18,20 @@ use crate::document::CollectionName;
 use crate::event::{Broadcast, WriteEvent};
 use crate::mirror::{Holder, Mirror, MirrorError};
 pub use crate::pipeline::DeletionLimit;
-use crate::pipeline::{Pipeline, PipelineError, Report, Reporter};
+use crate::pipeline::{Phase, Pipeline, PipelineError, Report, Reporter};
 use crate::source::retry::RetryPolicy;
 use crate::source::{Mode, SourceError, Store};
 
+mod absent;
+mod held;
 mod release;
 mod repair;
 mod status;
 mod subscription;
 mod supervisor;
 
+pub use absent::Absent;
+pub use held::HeldDocument;
 pub use release::Release;
 pub use repair::Repairer;
 pub use status::{CollectionStatus, FailureStatus, Keeps, Status};
@@ -49,6 +53,8 @@ pub struct AgentOptions {
     pub source_moved: bool,
     /// How much of a collection may be deleted at a time; `None` is all.
     pub deletions: Option<DeletionLimit>,
+    /// Take it for success when there is nothing: see [`Absent`].
+    pub allow_empty: bool,
 }
 
 impl AgentOptions {
@@ -64,6 +70,7 @@ impl AgentOptions {
             catch_ups: 3,
             source_moved: false,
             deletions: Some(DeletionLimit::DEFAULT),
+            allow_empty: false,
         }
     }
 }
@@ -90,6 +97,8 @@ struct Shared {
     source: String,
     started_at: Timestamp,
     collections: Mutex<BTreeMap<CollectionName, Member>>,
+    /// What is not there, of a mirror that does not follow.
+    absent: Mutex<Vec<Absent>>,
     /// Whether the source has named all collections that it holds.
     listed: AtomicBool,
     progress: watch::Sender<Progress>,
@@ -101,6 +110,14 @@ struct Shared {
 struct Member {
     reporter: Reporter,
     failures: Option<Pipeline>,
+}
+
+impl Member {
+    /// Whether it is as far as its source, or has none any more.
+    fn is_done(&self) -> bool {
+        let report = self.reporter.report();
+        report.caught_up || report.phase == Phase::Vanished
+    }
 }
 
 /// How far the agent as a whole is.
@@ -136,6 +153,8 @@ pub struct Outcome {
     pub reports: Vec<Report>,
     /// The documents that could not be mirrored, remembered from any run.
     pub failures: Vec<(CollectionName, Failure)>,
+    /// What was asked for, or followed before, and is not there; of a mirror that does not follow.
+    pub absent: Vec<Absent>,
     /// What ended collections, or everything, before their time.
     pub errors: Vec<AgentError>,
     /// Whether everything had been caught up with at least once.
@@ -145,6 +164,27 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether the mirror lacks nothing of what the source holds and nothing that was asked for.
+    pub fn is_complete(&self) -> bool {
+        let Self { failures, absent, errors, .. } = self;
+        let lacks_nothing = failures.is_empty() && absent.is_empty() && errors.is_empty();
+        let secured = self.unsecured().next().is_none();
+        lacks_nothing && secured && self.held_back() == 0 && self.behind() == 0
+    }
+
+    /// The collections whose security object could not be mirrored, each with the reason.
+    pub fn unsecured(&self) -> impl Iterator<Item = (&CollectionName, &str)> {
+        let trouble = |report: &Report| report.security_trouble.is_some();
+        let unsecured = self.reports.iter().filter(move |report| trouble(report));
+        unsecured.filter_map(|one| Some((&one.collection, one.security_trouble.as_deref()?)))
+    }
+
+    /// How many collections are not at their source's end, although all have been before.
+    pub fn behind(&self) -> usize {
+        let at_end = [Phase::Live, Phase::CaughtUp, Phase::Vanished];
+        self.reports.iter().filter(|report| !at_end.contains(&report.phase)).count()
+    }
+
     /// How many deletions the brake holds back, from any run.
     pub fn held_back(&self) -> u64 {
         self.reports.iter().map(|report| report.held_back).sum()
@@ -166,6 +206,7 @@ impl Agent {
             source: store.identity(),
             started_at: Timestamp::now(),
             collections: Mutex::default(),
+            absent: Mutex::default(),
             listed: AtomicBool::new(false),
             progress: watch::Sender::default(),
             ended: CancellationToken::new(),
@@ -269,6 +310,10 @@ impl Shared {
         self.collections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn absent(&self) -> MutexGuard<'_, Vec<Absent>> {
+        self.absent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn reports(&self) -> Vec<Report> {
         self.members().values().map(|member| member.reporter.report()).collect()
     }
@@ -285,7 +330,7 @@ impl Shared {
     /// Notices when the last collection has caught up.
     fn note_progress(&self) {
         let done = self.listed.load(Ordering::Acquire)
-            && self.members().values().all(|member| member.reporter.report().caught_up);
+            && self.members().values().all(|member| member.is_done());
         self.progress.send_if_modified(|progress| {
             let news = done && !progress.caught_up;
             progress.caught_up |= done;
@@ -298,6 +343,7 @@ impl Shared {
         Outcome {
             reports: self.reports(),
             failures: self.failures(),
+            absent: self.absent().clone(),
             errors,
             caught_up: self.progress.borrow().caught_up,
             took: took.try_into().unwrap_or_default(),

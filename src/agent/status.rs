@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::Shared;
 use crate::checkpoint::{Checkpoint, Checkpoints, Failure, JournalRange, StateError};
 use crate::document::{CollectionName, DocumentId, Revision};
-use crate::mirror::{Holder, Mirror, Remembered};
+use crate::mirror::{Holder, Remembered};
 use crate::pipeline::{Phase, Report};
 
 /// The answer to `plainfold status`.
@@ -139,40 +139,47 @@ impl Shared {
 
 impl Status {
     /// How a mirror stands that nobody works on, by what its state remembers.
-    pub fn at_rest(mirror: &Mirror, checkpoints: &Checkpoints) -> Result<Self, StateError> {
+    pub fn at_rest(
+        mirror: &std::path::Path,
+        checkpoints: &Checkpoints,
+        options: Remembered,
+    ) -> Result<Self, StateError> {
         let mut collections = Vec::new();
         for name in checkpoints.collections()? {
             collections.push(remembered(checkpoints, name)?);
         }
         Ok(Self {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            mirror: mirror.path().display().to_string(),
-            running: false,
-            pid: None,
-            started_at: None,
-            source: None,
-            caught_up: false,
-            trouble: None,
-            options: Some(mirror.options().clone()),
+            options: Some(options),
             events: checkpoints.journal_range()?,
             collections,
+            ..Self::unknown(mirror)
         })
     }
 
-    /// How a mirror stands that nobody works on, and whose state cannot be opened for now.
+    /// How a mirror stands that nobody works on, and whose state cannot be read.
     pub fn closed(mirror: &std::path::Path, trouble: String) -> Self {
-        let nobody = Self::silent(mirror, &Holder::default());
-        Self { running: false, pid: None, trouble: Some(trouble), ..nobody }
+        Self { trouble: Some(trouble), ..Self::unknown(mirror) }
     }
 
-    /// How a mirror stands whose process does not answer, by its lock alone.
-    pub fn silent(mirror: &std::path::Path, holder: &Holder) -> Self {
+    /// How a mirror stands whose process does not answer, by its lock alone. `trouble` says why, if
+    /// that is known.
+    pub fn silent(mirror: &std::path::Path, holder: &Holder, trouble: Option<String>) -> Self {
         Self {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            mirror: mirror.display().to_string(),
             running: true,
             pid: Some(holder.pid),
             started_at: holder.since.parse().ok(),
+            trouble,
+            ..Self::unknown(mirror)
+        }
+    }
+
+    fn unknown(mirror: &std::path::Path) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mirror: mirror.display().to_string(),
+            running: false,
+            pid: None,
+            started_at: None,
             source: None,
             caught_up: false,
             trouble: None,
@@ -190,13 +197,20 @@ fn remembered(
     let checkpoint = checkpoints.checkpoint(&name)?.unwrap_or_default();
     let failures = checkpoints.failures(&name)?;
     let mut report = Report::new(name);
-    report.phase = match checkpoint.scanning {
-        Some(_) => Phase::Scanning,
-        None => Phase::Stopped,
+    report.phase = match (&checkpoint.scanning, checkpoint.vanished) {
+        (_, Some(_)) => Phase::Vanished,
+        (Some(_), None) => Phase::Scanning,
+        (None, None) => Phase::Stopped,
     };
     report.position = checkpoint.position.as_ref().map(crate::pipeline::shown);
     report.failures = failures.len() as u64;
     report.held_back = checkpoints.count_held_back(&report.collection)?;
-    report.trouble = checkpoint.scanning.clone();
+    let vanished = |since| {
+        format!(
+            "the source has not had it since {since}, when that was seen first; its copy in the \
+             mirror is kept"
+        )
+    };
+    report.trouble = checkpoint.vanished.map(vanished).or_else(|| checkpoint.scanning.clone());
     Ok(CollectionStatus::new(report, failures, Some(&checkpoint)))
 }

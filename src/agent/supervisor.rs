@@ -1,6 +1,7 @@
 //! The supervisor: starts a pipeline for each collection as it appears, gives turns to catch up, and
 //! notes how each ends.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,12 +11,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{AgentError, AgentOptions, Member, Outcome, Shared};
+use super::{Absent, AgentError, AgentOptions, Member, Outcome, Shared};
 use crate::document::CollectionName;
 use crate::mirror::MirrorError;
 use crate::pipeline::{Pauses, Phase, Pipeline, PipelineError, PipelineOptions, Report, Reporter};
 use crate::source::retry;
-use crate::source::{Mode, Store, StoreEvent};
+use crate::source::{Mode, Pattern, SourceError, Store, StoreEvent};
 
 type Ended = (CollectionName, Result<(), PipelineError>);
 
@@ -28,6 +29,8 @@ pub(super) struct Supervisor {
     turns: Arc<Semaphore>,
     pipelines: JoinSet<Ended>,
     errors: Vec<AgentError>,
+    /// Collections that the mirror followed at this very source before this run.
+    known: HashSet<CollectionName>,
     /// Collections that appeared while the disk failed, and when they are tried again.
     postponed: Option<(Vec<CollectionName>, Instant)>,
     /// How long they wait: ever longer, until all were begun.
@@ -51,6 +54,7 @@ impl Supervisor {
             turns: Arc::new(Semaphore::new(turns)),
             pipelines: JoinSet::new(),
             errors: Vec::new(),
+            known: HashSet::new(),
             postponed: None,
             pauses: Pauses::new(options.retry),
         }
@@ -87,13 +91,16 @@ impl Supervisor {
                 () = self.stop.cancelled() => return,
                 event = listing.next(), if !listing_ended => match event {
                     Some(Ok(StoreEvent::Collection(name))) => self.begin(name),
+                    Some(Ok(StoreEvent::Unmatched(pattern))) => {
+                        self.note_unmatched(pattern);
+                    }
                     Some(Ok(StoreEvent::Listed(now))) => {
                         if let Some(now) = now.filter(|now| before.as_ref() != Some(now)) {
                             let _ignored = checkpoints.note_listed(&identity, &now);
                         }
+                        self.note_what_is_not_listed();
                         self.shared.listed.store(true, Ordering::Release);
                         self.shared.note_progress();
-                        self.say_what_is_not_listed();
                     }
                     Some(Err(error)) => {
                         self.errors.push(error.into());
@@ -113,8 +120,12 @@ impl Supervisor {
 
     /// Starts the pipeline of a collection, once.
     fn begin(&mut self, name: CollectionName) {
-        if self.shared.members().contains_key(&name) {
-            return;
+        let before = self.shared.members().get(&name).map(|member| member.reporter.report().phase);
+        match before {
+            // It is there again.
+            Some(Phase::Vanished) => {}
+            Some(_) => return,
+            None => {}
         }
         let reporter = Reporter::new(name.clone());
         let member = Member { reporter: reporter.clone(), failures: None };
@@ -164,14 +175,18 @@ impl Supervisor {
     }
 
     fn pipeline(
-        &self,
+        &mut self,
         name: &CollectionName,
         reporter: Reporter,
     ) -> Result<Pipeline, PipelineError> {
         let shared = &self.shared;
         let collection = shared.mirror.collection(name)?;
         let origin = self.store.origin(name);
-        if let Some(recorded) = collection.followed()?
+        let recorded = collection.followed()?;
+        if recorded.as_ref() == Some(&origin) {
+            self.known.insert(name.clone());
+        }
+        if let Some(recorded) = recorded
             && recorded != origin
         {
             // A scan of the wrong source would remove everything that it does not hold.
@@ -186,6 +201,7 @@ impl Supervisor {
             let reason = format!("it followed {recorded} before");
             shared.checkpoints.start_over(name, &reason)?;
         }
+        shared.checkpoints.note_vanished(name, false)?;
         collection.follow(&origin)?;
         let options = PipelineOptions {
             mode: self.options.mode,
@@ -218,6 +234,13 @@ impl Supervisor {
     }
 
     fn fail(&mut self, collection: CollectionName, error: PipelineError) {
+        if let PipelineError::Source(SourceError::Missing { .. }) = &error
+            && self.options.mode == Mode::CatchUp
+            && self.store.lists_everything()
+            && !self.store.is_single()
+        {
+            return self.note_missing(collection);
+        }
         tracing::error!(%collection, "{error}");
         if let PipelineError::Source(_) = &error
             && let Err(error) = self.shared.mirror.forget_empty(&collection)
@@ -236,7 +259,9 @@ impl Supervisor {
                 MirrorError::OtherSource { .. } | MirrorError::Discards { .. },
             ) => false,
             PipelineError::Mirror(_) | PipelineError::State(_) | PipelineError::Task(_) => true,
-            PipelineError::Source(_) | PipelineError::Interrupted { .. } => false,
+            PipelineError::Source(_)
+            | PipelineError::Interrupted { .. }
+            | PipelineError::Disagrees(_) => false,
         };
         self.errors.push(AgentError::Collection { collection, error });
         // A service is restarted by its supervisor; it must not go on with a part of its work.
@@ -245,20 +270,85 @@ impl Supervisor {
         }
     }
 
-    /// A collection that has vanished from the source stays in the mirror: nobody said that its
-    /// last copy is not needed any more.
-    fn say_what_is_not_listed(&self) {
-        if !self.store.lists_everything() {
+    /// Says what is not there, and remembers it for the end of a catch-up. A mirror that follows waits
+    /// for it.
+    fn note_absent(&self, absent: Absent) {
+        if self.options.allow_empty {
+            tracing::info!("{absent}");
             return;
         }
-        for name in self.shared.checkpoints.collections().unwrap_or_default() {
-            if !self.shared.members().contains_key(&name) {
-                tracing::info!(
-                    collection = %name,
-                    "a collection of the mirror was not followed in this run; it is kept as it is",
-                );
+        match self.options.mode {
+            Mode::Follow => tracing::warn!("{absent}; the mirror waits for it"),
+            Mode::CatchUp => {
+                tracing::warn!("{absent}");
+                self.shared.absent().push(absent);
             }
         }
+    }
+
+    /// Nothing at the source matches a pattern. A name that the mirror has followed there has vanished,
+    /// which is noted once all is listed.
+    fn note_unmatched(&self, pattern: Pattern) {
+        let name = CollectionName::from(pattern.text());
+        let followed = self.shared.mirror.followed().unwrap_or_default();
+        let origin = self.store.origin(&name);
+        let vanished = |(one, source): &(CollectionName, String)| *one == name && *source == origin;
+        if !(self.store.lists_everything() && followed.iter().any(vanished)) {
+            self.note_absent(Absent::Pattern(pattern));
+        }
+    }
+
+    /// A database that was asked for by its name is not there.
+    fn note_missing(&self, collection: CollectionName) {
+        self.shared.members().remove(&collection);
+        let origin = self.store.origin(&collection);
+        if let Err(error) = self.shared.mirror.forget_empty(&collection) {
+            tracing::warn!(%collection, "{error}");
+        }
+        match self.known.contains(&collection) {
+            true => self.note_vanished(collection, origin),
+            false => self.note_absent(Absent::Database { collection, origin }),
+        }
+        self.shared.note_progress();
+    }
+
+    /// A collection that has vanished from the source stays in the mirror: nobody said that its
+    /// last copy is not needed any more.
+    fn note_what_is_not_listed(&self) {
+        let shared = &self.shared;
+        if self.store.lists_everything() {
+            for (name, source) in shared.mirror.followed().unwrap_or_default() {
+                if shared.members().contains_key(&name) {
+                    continue;
+                }
+                if self.store.wants(&name) && self.store.origin(&name) == source {
+                    self.note_vanished(name, source);
+                } else {
+                    tracing::info!(
+                        collection = %name,
+                        "a collection of the mirror was not followed in this run; it is kept as it is",
+                    );
+                }
+            }
+        }
+        if shared.members().is_empty() && shared.absent().is_empty() {
+            self.note_absent(Absent::Everything { source: self.store.identity() });
+        }
+    }
+
+    /// The mirror followed this collection, and the source does not have it any more.
+    fn note_vanished(&self, name: CollectionName, origin: String) {
+        let reporter = Reporter::new(name.clone());
+        let absent = Absent::Vanished { collection: name.clone(), origin };
+        reporter.update(|report| {
+            report.phase = Phase::Vanished;
+            report.trouble = Some(absent.to_string());
+        });
+        if let Err(error) = self.shared.checkpoints.note_vanished(&name, true) {
+            tracing::warn!(collection = %name, "{error}");
+        }
+        self.shared.members().insert(name, Member { reporter, failures: None });
+        self.note_absent(absent);
     }
 }
 

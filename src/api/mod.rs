@@ -12,6 +12,7 @@ use tokio::net::UnixListener;
 use crate::agent::Watcher;
 
 mod events;
+mod held;
 mod release;
 pub mod socket;
 mod status;
@@ -25,6 +26,7 @@ pub async fn serve(
     let routes = Router::new()
         .route("/status", get(status::read))
         .route("/events", get(events::follow))
+        .route("/held", get(held::read))
         .route("/release", post(release::release))
         .with_state(watcher);
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).await

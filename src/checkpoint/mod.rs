@@ -18,14 +18,18 @@ use sled::Transactional as _;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
 use crate::clock::Clock;
-use crate::document::{CollectionName, DocumentId, FolderIdentity, Kept, Position, Revision};
+use crate::document::{
+    CollectionName, DocumentId, FolderIdentity, Kept, Position, Revision, Tally,
+};
 use crate::trial;
 
+mod copied;
 mod held;
 mod journal;
 mod numbers;
 mod recovery;
 
+pub use copied::Copied;
 pub use held::HeldBack;
 use journal::Journal;
 pub use journal::{Bounds, JournalRange};
@@ -54,6 +58,17 @@ pub struct Checkpoint {
     /// The token with which the inventory was closed by the last run that ended in good order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory: Option<String>,
+    /// How many documents and tombstones the mirror holds; none where that is not known. After a run
+    /// that did not end in good order it is not to be relied on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tally: Option<Tally>,
+    /// By how much the source's own count differed after a full scan: that difference is no reason
+    /// for another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub miscounted: Option<Tally>,
+    /// Since when the source does not have the collection any more, if that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vanished: Option<Timestamp>,
     /// The collection's folder that this was committed for; `None` of a state of old. In a copy of the
     /// mirror it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -143,6 +158,21 @@ pub enum StateError {
         /// What the file system said.
         source: std::io::Error,
     },
+    /// To be read without writing to it, it is copied.
+    #[error(
+        "the state in {} cannot be copied into {} to be read ({source}): {}",
+        path.display(),
+        to.display(),
+        copied::advice(source)
+    )]
+    Copy {
+        /// The state's folder.
+        path: PathBuf,
+        /// The folder of temporary files.
+        to: PathBuf,
+        /// What the file system said.
+        source: std::io::Error,
+    },
     /// sled must not meet a full disk: it may wait for ever.
     #[error("the state in {} has no room: {free} bytes are left on its file system", path.display())]
     NoRoom {
@@ -166,6 +196,7 @@ impl StateError {
             // sled keeps no more of it than that the file system failed.
             Self::Store { source, .. } => matches!(source, sled::Error::Io(_)),
             Self::Io { .. } | Self::NoRoom { .. } | Self::Closed { .. } => true,
+            Self::Copy { .. } => false,
         }
     }
 }
@@ -269,6 +300,22 @@ impl Checkpoints {
         let scanning = Some(reason.to_owned());
         let checkpoint = Checkpoint { scanning, ..Checkpoint::default() };
         self.turn().commit(name, &Commit::new(checkpoint), &[]).map(drop)
+    }
+
+    /// Notes durably that the source does not have a collection any more, or that it has it again.
+    /// Gives since when it does not.
+    pub fn note_vanished(
+        &self,
+        name: &CollectionName,
+        vanished: bool,
+    ) -> Result<Option<Timestamp>, StateError> {
+        let before = self.checkpoint(name)?.unwrap_or_default();
+        let since = vanished.then(|| before.vanished.unwrap_or_else(Timestamp::now));
+        if before.vanished != since {
+            let checkpoint = Checkpoint { vanished: since, ..before };
+            self.turn().commit(name, &Commit::new(checkpoint), &[])?;
+        }
+        Ok(since)
     }
 
     /// The collections that have a checkpoint.

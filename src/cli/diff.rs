@@ -1,16 +1,17 @@
 //! `plainfold diff`: which documents a mirror and a source, or two mirrors, do not hold alike.
 
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::exit::Exit;
-use super::verify::{Format, password_for, read, write_differences};
+use super::exit::{self, Exit, Usage};
+use super::output::{Stream, plain};
+use super::verify::{Format, password_for, read};
+use super::{certificate, compare};
 use crate::client::couchdb::Address;
 use crate::config::OpenedSource;
-use crate::document::Kept;
-use crate::mirror::read::Problem;
+use crate::document::{Kept, Selection};
+use crate::mirror::read::{Problem, Tree};
 use crate::verify::{self, Certificate};
 
 /// What `plainfold diff` takes.
@@ -24,12 +25,19 @@ pub struct Options {
     #[arg(value_name = "SOURCE|DIR")]
     other: String,
 
+    /// Which collections, as globs [default: all of the mirror's]
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    collections: Vec<String>,
+
+    #[command(flatten)]
+    compared: compare::Options,
+
     /// A file that holds the password of the user named in SOURCE. PLAINFOLD_SOURCE_PASSWORD may
     /// hold the password itself
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
 
-    /// Text, one difference a line; or one JSON object
+    /// Text, one difference a line and a summary; or one JSON object
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
@@ -44,22 +52,9 @@ struct Whole<'a> {
 /// Compares.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
     let is_source = options.other.starts_with("feed:") || Address::is_meant(&options.other);
-    let (certificate, problems) = if is_source {
-        let password = password_for(&options.other, options.password_file.as_deref())?;
-        let source = OpenedSource::open(&options.other, &[] as &[&str], password, Kept::default())?;
-        let here = read(options.directory, verify::Options::default()).await?;
-        let certificate = here.against(source.store, source.only.as_ref()).await?;
-        (certificate, here.report.problems)
-    } else {
-        let here = read(options.directory, verify::Options::default()).await?;
-        let there = read(PathBuf::from(&options.other), verify::Options::default()).await?;
-        let mut problems = here.report.problems.clone();
-        let under = |problem: &Problem| Problem {
-            path: format!("{}/{}", options.other, problem.path),
-            ..problem.clone()
-        };
-        problems.extend(there.report.problems.iter().map(under));
-        (here.beside(&there)?, problems)
+    let (certificate, problems) = match is_source {
+        true => beside_source(&options).await?,
+        false => beside_mirror(&options).await?,
     };
     let text = match options.format {
         Format::Json => {
@@ -68,16 +63,64 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         }
         Format::Text => {
             let mut text = String::new();
-            write_differences(&mut text, &certificate)?;
+            certificate::write_differences(&mut text, &certificate, options.compared.limit())?;
+            certificate::write_summary(&mut text, &certificate)?;
             text
         }
     };
     if options.format == Format::Text {
-        for problem in &problems {
-            tracing::warn!("{}: {}", problem.path, problem.reason);
-        }
+        warn_of(&problems, options.compared.limit());
     }
-    // A reader that has closed has read enough.
-    let _closed = std::io::stdout().write_all(text.as_bytes());
+    Stream::Stdout.report("the differences", &text)?;
+    if certificate.collections.is_empty() {
+        exit::say("nothing was compared: no collection is on both sides, or on either");
+        return Ok(Exit::DocumentsFailed);
+    }
     Ok(if certificate.equal { Exit::Done } else { Exit::DocumentsFailed })
+}
+
+async fn beside_source(options: &Options) -> anyhow::Result<(Certificate, Vec<Problem>)> {
+    let password = password_for(&options.other, options.password_file.as_deref())?;
+    let globs = options.compared.of_source(&options.collections);
+    let source = OpenedSource::open(&options.other, &globs, password, Kept::default())?;
+    let how = options.compared.lower(source.only)?;
+    let here = read(options.directory.clone(), wanted(&options.collections)?).await?;
+    let certificate = here.against(source.store, &how).await?;
+    Ok((certificate, here.report.problems))
+}
+
+async fn beside_mirror(options: &Options) -> anyhow::Result<(Certificate, Vec<Problem>)> {
+    let how = options.compared.lower(None)?;
+    let other = Path::new(&options.other);
+    // A folder that is no mirror is refused before the other one is read.
+    let is_mirror = Tree::open(other)?.lineage().is_some();
+    let here = read(options.directory.clone(), wanted(&options.collections)?).await?;
+    let collections = if is_mirror { here.wanted_of(&how)? } else { None };
+    let read_there = verify::Options { collections, allow_empty: true, ..Default::default() };
+    let there = read(other.to_owned(), read_there).await?;
+    let mut problems = here.report.problems.clone();
+    let under = |problem: &Problem| Problem {
+        path: format!("{}/{}", options.other, problem.path),
+        ..problem.clone()
+    };
+    problems.extend(there.report.problems.iter().map(under));
+    Ok((here.beside(&there, &how)?, problems))
+}
+
+fn wanted(globs: &[String]) -> Result<verify::Options, Usage> {
+    let collections = match globs {
+        [] => None,
+        globs => Some(Selection::new(globs).map_err(|bad| Usage(bad.to_string()))?),
+    };
+    Ok(verify::Options { collections, ..verify::Options::default() })
+}
+
+fn warn_of(problems: &[Problem], limit: usize) {
+    for problem in problems.iter().take(limit) {
+        tracing::warn!("{}: {}", problem.path.escape_debug(), plain(&problem.reason));
+    }
+    if let Some(more) = problems.len().checked_sub(limit).filter(|more| *more > 0) {
+        let more = certificate::many(more, "problem");
+        tracing::warn!("… and {more}: `plainfold verify` counts them, and --format json lists all");
+    }
 }

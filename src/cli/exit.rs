@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::agent::{AgentError, Outcome};
+use super::output::{OutputError, plain};
+use super::process::Unanswered;
+use crate::agent::{Absent, AgentError, Outcome};
 use crate::checkpoint::StateError;
 use crate::client::couchdb::Kind;
 use crate::config::{ConfigError, OpenError, StartError};
@@ -18,19 +20,22 @@ use crate::verify::VerifyError;
 pub enum Exit {
     /// Caught up, put back, whole, repaired, or equal; or, following, stopped by SIGINT or SIGTERM.
     Done = 0,
-    /// Done, and some documents could not be mirrored or put back, or deletions are held back; or
-    /// something is damaged, or differs.
+    /// Done, and some documents could not be mirrored or restored, or deletions are held back; or
+    /// something is damaged, differs, has vanished or is empty.
     DocumentsFailed = 1,
-    /// The arguments, or what they name, make no sense; or the target holds other documents.
+    /// The arguments make no sense or name what does not exist; or the target holds other documents.
     Usage = 2,
     /// The source or target does not answer, or has no such database, or cannot be read or written.
     SourceUnreachable = 3,
     /// The source or target refused the credentials.
     Refused = 4,
-    /// The mirror cannot be used: locked, of a newer format, other people's files, a failing disk.
+    /// The mirror cannot be used: locked, of a newer format, other people's files, a failing disk; or
+    /// the process that holds it does not answer.
     MirrorUnusable = 5,
     /// A fault of Plainfold's own.
     Failure = 70,
+    /// The command's output, a manifest or the file of a feed cannot be written.
+    OutputFailed = 74,
     /// Stopped by SIGINT or SIGTERM before it was done.
     Interrupted = 130,
 }
@@ -39,12 +44,13 @@ pub enum Exit {
 pub const HELP: &str = "\
 Exit codes:
     0  caught up, or put back, or whole, or equal; with --live, stopped by SIGINT or SIGTERM
-    1  some documents failed, or deletions are held back, or something is damaged or differs
-    2  bad usage, or the target of a restore holds other documents
+    1  documents failed, deletions are held back, or something is damaged, differs or is not there
+    2  bad usage, a name that does not exist, or the target of a restore holds other documents
     3  the source or target cannot be reached, or has no such database
     4  the source or target refused the credentials
-    5  the mirror cannot be used: locked, a newer format, other people's files, a failing disk
+    5  the mirror cannot be used: locked, its process silent, newer format, foreign files, bad disk
    70  a fault of Plainfold's own
+   74  output cannot be written: standard output, a manifest or the file of a feed
   130  interrupted before it was done";
 
 impl From<Exit> for ExitCode {
@@ -75,13 +81,7 @@ pub fn text(error: &anyhow::Error) -> String {
 pub fn say(text: &str) {
     use std::io::Write;
     // Nobody is left to be told that standard error is closed.
-    let _closed = writeln!(std::io::stderr(), "plainfold: {text}");
-}
-
-/// Whether the disk of a mirror is at fault: full, read-only or failing.
-pub fn is_disk(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<MirrorError>().is_some_and(MirrorError::is_disk)
-        || error.downcast_ref::<StateError>().is_some_and(StateError::is_disk)
+    let _closed = writeln!(std::io::stderr(), "plainfold: {}", plain(text));
 }
 
 /// The code for an error that ended a command.
@@ -103,6 +103,7 @@ pub fn of(error: &anyhow::Error) -> Exit {
         return match error {
             VerifyError::Mirror(_) => Exit::MirrorUnusable,
             VerifyError::Source(error) => of_source(error),
+            VerifyError::Selection(_) => Exit::Usage,
             VerifyError::Temporary(_) => Exit::Failure,
         };
     }
@@ -112,7 +113,10 @@ pub fn of(error: &anyhow::Error) -> Exit {
     if let Some(error) = error.downcast_ref::<PipelineError>() {
         return of_pipeline(error);
     }
-    if error.is::<MirrorError>() || error.is::<StateError>() {
+    if error.is::<OutputError>() {
+        return Exit::OutputFailed;
+    }
+    if error.is::<MirrorError>() || error.is::<StateError>() || error.is::<Unanswered>() {
         return Exit::MirrorUnusable;
     }
     if error.is::<ConfigError>() || error.is::<Usage>() {
@@ -134,7 +138,8 @@ pub fn of_outcome(outcome: &Outcome, live: bool, signalled: bool) -> Exit {
         Some(exit) => exit,
         None if live && signalled => Exit::Done,
         None if !outcome.caught_up => Exit::Interrupted,
-        None if outcome.failures.is_empty() && outcome.held_back() == 0 => Exit::Done,
+        None if outcome.absent.iter().any(Absent::is_mistake) => Exit::Usage,
+        None if outcome.is_complete() => Exit::Done,
         None => Exit::DocumentsFailed,
     }
 }
@@ -150,7 +155,7 @@ fn of_agent(error: &AgentError) -> Exit {
 fn of_pipeline(error: &PipelineError) -> Exit {
     match error {
         PipelineError::Source(error) => of_source(error),
-        PipelineError::Interrupted { .. } => Exit::SourceUnreachable,
+        PipelineError::Interrupted { .. } | PipelineError::Disagrees(_) => Exit::SourceUnreachable,
         PipelineError::Mirror(MirrorError::OtherSource { .. } | MirrorError::Discards { .. }) => {
             Exit::Usage
         }
@@ -165,8 +170,10 @@ fn of_restore(error: &RestoreError) -> Exit {
         RestoreError::Target(TargetError::Server(error)) if error.kind() == Kind::Refused => {
             Exit::Refused
         }
+        RestoreError::Target(TargetError::Io { .. }) => Exit::OutputFailed,
         RestoreError::Target(_) => Exit::SourceUnreachable,
         RestoreError::NotEmpty { .. }
+        | RestoreError::OtherSecurity { .. }
         | RestoreError::FileExists { .. }
         | RestoreError::Selection(_) => Exit::Usage,
         RestoreError::Task(_) => Exit::Failure,

@@ -35,9 +35,15 @@ pub struct Options {
     #[arg(long)]
     live: bool,
 
-    /// Which collections, as globs; '' is all but those starting with `_`, as in a new mirror. Remembered
+    /// Which collections, as names or globs; '' is all but those starting with `_`, as in a new mirror.
+    /// Remembered. Names alone need no admin: nothing is listed
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     collections: Option<Vec<String>>,
+
+    /// Exit with 0 although a name or a glob matches nothing, the source is empty, or a database that
+    /// was followed before has vanished
+    #[arg(long)]
+    allow_empty: bool,
 
     /// Whether attachments are mirrored, or only the stubs in the documents that name them.
     /// Remembered; `true` in a new mirror
@@ -179,14 +185,20 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     }
     let _ended = server.await;
     let told = signalled.is_cancelled();
-    summary::print(&outcome, told, logging.is_json());
-    Ok(exit::of_outcome(&outcome, live, told))
+    let printed = summary::print(&outcome, told, logging.is_json());
+    let code = exit::of_outcome(&outcome, live, told);
+    // What went wrong with the mirror weighs more than that it could not be said.
+    if code == Exit::Done {
+        printed?;
+    }
+    Ok(code)
 }
 
 fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
     let mut config = MirrorConfig::new(&options.source, &options.directory)?
         .live(options.live)
         .source_moved(options.source_moved)
+        .allow_empty(options.allow_empty)
         .discard(options.discard)
         .adopt(options.adopt);
     if let Some(globs) = &options.collections {

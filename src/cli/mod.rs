@@ -7,11 +7,15 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod certificate;
+mod compare;
 mod diff;
 mod exit;
 mod logging;
 mod mirror;
+mod output;
 mod password;
+mod process;
 mod progress;
 mod release;
 mod repair;
@@ -21,6 +25,7 @@ mod signals;
 mod status;
 mod summary;
 mod tail;
+mod undelete;
 mod verify;
 
 use exit::Exit;
@@ -61,10 +66,18 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version go to standard output and are no errors; a closed pipe is none either.
-            let _closed = error.print();
-            let code = if error.use_stderr() { Exit::Usage } else { Exit::Done };
-            return code.into();
+            if error.use_stderr() {
+                // The exit code says it too.
+                let _unwritten = output::print_usage(&error);
+                return Exit::Usage.into();
+            }
+            return match output::print_usage(&error) {
+                Ok(()) => Exit::Done.into(),
+                Err(error) => {
+                    exit::say(&error.to_string());
+                    Exit::OutputFailed.into()
+                }
+            };
         }
     };
     // One provider of cryptography for everything; a second call would only say that it is set.

@@ -131,8 +131,8 @@ impl Shown {
     /// How far a collection is put back.
     pub fn of_restore(progress: &Progress) -> Self {
         let report = &progress.report;
-        let Counts { create, replace, skip, .. } = report.counts;
-        let documents = create + replace + skip;
+        let Counts { create, replace, skip, deleted_there, .. } = report.counts;
+        let documents = create + replace + skip + deleted_there;
         let done = documents + report.problems;
         Self {
             name: report.collection.clone(),
@@ -175,6 +175,7 @@ fn word(phase: Phase) -> &'static str {
         Phase::CaughtUp => "caught up",
         Phase::Stopped => "stopped",
         Phase::Failed => "failed",
+        Phase::Vanished => "vanished",
     }
 }
 

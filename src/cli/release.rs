@@ -1,16 +1,16 @@
 //! `plainfold release`: deletes what the brake on mass deletion holds back, by the process that works
 //! on the mirror, or, where none does, by the next one.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
 use reqwest::StatusCode;
 
-use super::exit::{Exit, Usage};
+use super::exit::{self, Exit, Usage};
+use super::output::Stream;
+use super::process::Process;
 use crate::agent::Release;
-use crate::api::socket::Reach;
 use crate::checkpoint::{Bounds, Checkpoints};
 use crate::document::CollectionName;
 use crate::mirror::{Holder, Mirror, MirrorError, Ours};
@@ -33,8 +33,17 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     let name = CollectionName::from(&*collection);
     let released = match Ours::find(&directory)?.holder()? {
         None => at_rest(&directory, &name)?,
-        Some(Holder { socket: Some(socket), .. }) => ask(&socket, &collection).await?,
-        Some(holder) => return Err(MirrorError::Locked { path: directory, holder }.into()),
+        Some(holder) => {
+            let process = Process::new(&directory, holder);
+            match process.holder().socket.clone() {
+                Some(socket) => ask(&process, &socket, &collection).await?,
+                None if process.stopped().is_some() => return Err(process.unanswered("").into()),
+                None => {
+                    let holder = process.holder().clone();
+                    return Err(MirrorError::Locked { path: directory, holder }.into());
+                }
+            }
+        }
     };
     let released =
         released.ok_or_else(|| Usage(format!("the mirror has no collection `{collection}`")))?;
@@ -47,8 +56,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
              `plainfold mirror` comes to it"
         ),
     };
-    // A reader that has closed has read enough.
-    let _closed = writeln!(std::io::stdout(), "{text}");
+    Stream::Stdout.report("what was released", &(text + "\n"))?;
     Ok(Exit::Done)
 }
 
@@ -58,16 +66,23 @@ fn at_rest(directory: &Path, name: &CollectionName) -> anyhow::Result<Option<Rel
     Ok(Release::at_rest(&state, name)?)
 }
 
-async fn ask(socket: &Path, collection: &str) -> anyhow::Result<Option<Release>> {
-    let reach = Reach::to(socket)?;
-    let client = reqwest::Client::builder().unix_socket(reach.path()).build()?;
+async fn ask(
+    process: &Process,
+    socket: &Path,
+    collection: &str,
+) -> anyhow::Result<Option<Release>> {
+    /// The process answers when the deletions are made, or after 5 s.
+    const PATIENCE: Duration = Duration::from_secs(15);
     let mut url = url::Url::parse("http://mirror/release")?;
     url.query_pairs_mut().append_pair("collection", collection);
-    let silent = || format!("the mirror's process does not answer at {}", socket.display());
-    let answer = client.post(url).send().await.with_context(silent)?;
+    let garbled = |error: reqwest::Error| {
+        let error = exit::text(&error.into());
+        process.unanswered(&format!("at {} as it should ({error})", socket.display()))
+    };
+    let answer = process.ask(socket, PATIENCE, |to| to.post(url)).await?;
     if answer.status() == StatusCode::NOT_FOUND {
         return Ok(None);
     }
-    let answer = answer.error_for_status().with_context(silent)?;
-    Ok(Some(answer.json().await.with_context(silent)?))
+    let answer = answer.error_for_status().map_err(garbled)?;
+    Ok(Some(answer.json().await.map_err(garbled)?))
 }

@@ -1,20 +1,18 @@
 //! `plainfold restore`: a mirror back into a server, or into a feed.
 
-use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use globset::Glob;
 use indicatif::HumanBytes;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-use super::exit::{Exit, Usage};
+use super::exit::{self, Exit, Usage};
+use super::output::Stream;
 use super::progress::{Bars, Shown, When};
-use super::{logging, password, signals};
+use super::{compare, logging, password, signals, undelete};
 use crate::client::couchdb::{Address, Client, Credentials, Patience};
-use crate::document::{CollectionName, Selection};
+use crate::document::{CollectionName, Pattern, Selection};
 use crate::mirror::read::Tree;
 use crate::restore::{
     self, Control, CouchTarget, FeedTarget, OnExisting, Outcome, Report, Restore, RestoreError,
@@ -39,13 +37,17 @@ pub struct Options {
     /// file, feed:- for one on standard output
     target: String,
 
-    /// Which collections, as globs [default: all but those starting with `_`]
+    /// Which collections, as names or globs [default: all but those starting with `_`]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     collections: Vec<String>,
 
-    /// Only documents whose id matches this glob
+    /// Only the document with this id, or those whose id matches this glob
     #[arg(long, value_name = "GLOB")]
     ids: Option<String>,
+
+    /// Exit with 0 although there is nothing to restore, or a name or a glob matches nothing
+    #[arg(long)]
+    allow_empty: bool,
 
     /// Another name for a collection at the target; may be given more than once. NEW alone is for
     /// the one selected collection
@@ -64,6 +66,20 @@ pub struct Options {
     /// leave such documents as they are; or overwrite those that the mirror holds
     #[arg(long, value_enum, default_value = "refuse")]
     on_existing: Existing,
+
+    /// Bring back what was deleted at the source by mistake: documents whose deletion is held back, and
+    /// the newest version of each document in the trash. Nothing that lives at the target is touched
+    #[arg(long, conflicts_with = "on_existing")]
+    undelete: bool,
+
+    /// With --undelete: only deletions that were mirrored at this time or later, a date or an RFC 3339
+    /// time. The trash knows days
+    #[arg(long, value_name = "TIME", requires = "undelete")]
+    since: Option<String>,
+
+    /// Also write the documents of `_replicator`, which starts the replications that they describe
+    #[arg(long)]
+    with_replications: bool,
 
     /// Text, or JSON
     #[arg(long, value_enum, default_value = "text")]
@@ -96,7 +112,15 @@ enum Format {
 pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
     let bars = Bars::wanted(options.progress);
     logging.start(bars.as_ref().map(Bars::lines))?;
-    let lowered = lower(&options)?;
+    let mut lowered = lower(&options)?;
+    let since = options.since.as_deref().map(undelete::since).transpose()?;
+    if options.undelete {
+        if options.target.starts_with("feed:") {
+            let what = "--undelete brings documents back into a server; a feed holds no tombstones";
+            return Err(Usage(what.to_owned()).into());
+        }
+        lowered.undelete = Some(undelete::find(&options.directory, since).await?);
+    }
     let password = password::read(options.password_file.as_deref(), PASSWORD_VARIABLE)?;
     let control = Control { stop: signals::catch()?, ..Control::default() };
     let companions = CancellationToken::new();
@@ -116,13 +140,23 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         Format::Json => serde_json::to_string_pretty(&outcome)? + "\n",
         Format::Text => text(&outcome, options.target.starts_with("feed:")),
     };
-    // A reader that has closed has read enough. A feed on standard output is not to be mixed with
-    // this.
-    let _closed = match options.target == "feed:-" {
-        true => std::io::stderr().write_all(text.as_bytes()),
-        false => std::io::stdout().write_all(text.as_bytes()),
-    };
+    // A feed on standard output must not be mixed with the report.
+    let stream = if options.target == "feed:-" { Stream::Stderr } else { Stream::Stdout };
+    stream.report("the report", &text)?;
+    let empty = outcome.is_empty() && !options.allow_empty;
+    if empty {
+        exit::say(&match &options.ids {
+            Some(ids) => {
+                let ids = ids.escape_debug();
+                format!(
+                    "nothing to restore: no document of the selected collections matches `{ids}`"
+                )
+            }
+            None => "nothing to restore: the selected collections hold no document".to_owned(),
+        });
+    }
     Ok(match (outcome.interrupted, outcome.failed) {
+        (false, 0) if empty => Exit::DocumentsFailed,
         (true, _) => Exit::Interrupted,
         (false, 0) => Exit::Done,
         (false, _) => Exit::DocumentsFailed,
@@ -168,24 +202,9 @@ async fn run_with<T: restore::Target + 'static>(
 fn lower(options: &Options) -> anyhow::Result<restore::Options> {
     let collections =
         Selection::new(&options.collections).map_err(|error| Usage(error.to_string()))?;
-    let glob = |pattern: &String| match Glob::new(pattern) {
-        Ok(glob) => Ok(glob.compile_matcher()),
-        Err(error) => Err(Usage(format!("`{pattern}` is not a glob: {}", error.kind()))),
-    };
-    let ids = options.ids.as_ref().map(glob).transpose()?;
-    let mut renamed: BTreeMap<CollectionName, CollectionName> = BTreeMap::new();
-    let mut only_as = None;
-    for pair in &options.renamed {
-        if let ([only], false) = (&options.renamed[..], pair.is_empty() || pair.contains('=')) {
-            only_as = Some(only.as_str().into());
-            continue;
-        }
-        let parts = pair.split_once('=').filter(|(old, new)| !old.is_empty() && !new.is_empty());
-        let Some((old, new)) = parts else {
-            return Err(Usage(format!("`{pair}` does not rename: give --as old=new, or one new name for the one selected collection")).into());
-        };
-        renamed.insert(old.into(), new.into());
-    }
+    let ids = options.ids.as_deref().map(Pattern::new).transpose();
+    let ids = ids.map_err(|error| Usage(error.to_string()))?;
+    let (renamed, only_as) = compare::renames(&options.renamed)?;
     let on_existing = match options.on_existing {
         Existing::Refuse => OnExisting::Refuse,
         Existing::Skip => OnExisting::Skip,
@@ -197,6 +216,9 @@ fn lower(options: &Options) -> anyhow::Result<restore::Options> {
         renamed,
         only_as,
         on_existing,
+        undelete: None,
+        with_replications: options.with_replications,
+        allow_empty: options.allow_empty,
         dry_run: options.dry_run,
         accept_unchecked: options.accept_unchecked,
     })
@@ -259,11 +281,8 @@ fn text(outcome: &Outcome, to_feed: bool) -> String {
             HumanBytes(report.counts.bytes),
             report.problems,
         ));
-        if report.counts.left_out > 0 {
-            text.push_str(&format!(
-                "{name}: {} losing revisions were left out: a feed holds winners only\n",
-                report.counts.left_out,
-            ));
+        for note in notes(report, to_feed) {
+            text.push_str(&format!("{name}: {note}\n"));
         }
     }
     if outcome.interrupted {
@@ -275,7 +294,40 @@ fn text(outcome: &Outcome, to_feed: bool) -> String {
     text
 }
 
-/// What was put back beside the winners.
+/// What was left out on purpose, and how to restore it.
+fn notes(report: &Report, to_feed: bool) -> Vec<String> {
+    let counts = report.counts;
+    let plural = |count, what: &str| {
+        let (end, verb) = if count == 1 { ("", "was") } else { ("s", "were") };
+        format!("{count} {what}{end} {verb} left out")
+    };
+    let mut notes = Vec::new();
+    if counts.left_out > 0 {
+        let why = match to_feed {
+            true => "a feed holds winners only",
+            false => "--undelete brings back winners only",
+        };
+        notes.push(format!("{}: {why}", plural(counts.left_out, "losing revision")));
+    }
+    if counts.replications > 0 {
+        notes.push(format!(
+            "{}: the target would start to replicate. Give --with-replications to restore them",
+            plural(counts.replications, "replication document")
+        ));
+    }
+    if counts.deleted_there > 0 {
+        let (end, verb) = if counts.deleted_there == 1 { ("", "is") } else { ("s", "are") };
+        notes.push(format!(
+            "{} document{end} {verb} deleted at the target and stayed deleted. To bring back what was \
+             deleted by mistake, give --undelete; to restore all as the mirror holds it, \
+             --on-existing overwrite",
+            counts.deleted_there
+        ));
+    }
+    notes
+}
+
+/// What was restored beside the winners.
 fn beside(report: &Report) -> String {
     let mut text = String::new();
     let counts =

@@ -1,19 +1,17 @@
 //! `plainfold status`: how a mirror stands, asked of the process that works on it or of its state.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
-use serde_json::Value;
 
 use super::exit::{self, Exit};
+use super::output::{Stream, plain};
+use super::process::{Process, Unanswered};
 use crate::agent::{CollectionStatus, Keeps, Status};
-use crate::api::socket::Reach;
-use crate::checkpoint::{Bounds, Checkpoints};
-use crate::mirror::{Deleted, Holder, JsonStyle, Mirror, Ours, Remembered};
+use crate::checkpoint::Copied;
+use crate::mirror::{Deleted, JsonStyle, Ours, Remembered, SharedLock};
 
 /// What `plainfold status` takes.
 #[derive(Debug, Args)]
@@ -35,53 +33,74 @@ enum Format {
 
 /// Prints the status.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
-    let (status, code) = match find(&options.directory).await {
-        Err(error) if exit::is_disk(&error) => {
-            (closed(&options.directory, &error), exit::of(&error))
-        }
-        found => (found?, Exit::Done),
-    };
+    let (status, code) = find(&options.directory).await?;
     let text = match options.format {
         Format::Json => serde_json::to_string_pretty(&status)? + "\n",
         Format::Text => text(&status),
     };
-    // A reader that has closed has read enough.
-    let _closed = std::io::stdout().write_all(text.as_bytes());
+    Stream::Stdout.report("the status", &text)?;
     Ok(code)
 }
 
-/// What is to be said where not even the state can be opened.
-fn closed(directory: &Path, error: &anyhow::Error) -> Status {
-    let trouble = format!(
-        "{}: the disk is full, read-only or failing. Every document is whole, and the checkpoint \
-         stands where it was; make room, and start the mirror again",
-        exit::text(error),
-    );
-    Status::closed(directory, trouble)
-}
-
-async fn find(directory: &Path) -> anyhow::Result<Status> {
-    let Some(holder) = Ours::find(directory)?.holder()? else { return at_rest(directory).await };
-    match &holder.socket {
-        Some(socket) => ask(socket).await,
-        None => Ok(Status::silent(directory, &holder)),
+/// How the mirror stands. What can be said without the process or the state is said in any case.
+async fn find(directory: &Path) -> anyhow::Result<(Status, Exit)> {
+    let ours = Ours::find(directory)?;
+    let holder = match ours.share()? {
+        Ok(lock) => return at_rest(directory, &ours, lock),
+        Err(holder) => holder,
+    };
+    let process = Process::new(directory, holder);
+    let silent = |trouble| Status::silent(directory, process.holder(), trouble);
+    let Some(socket) = process.holder().socket.clone() else {
+        let trouble = process.stopped();
+        let code = if trouble.is_some() { Exit::MirrorUnusable } else { Exit::Done };
+        return Ok((silent(trouble), code));
+    };
+    match ask(&process, &socket).await {
+        Ok(status) => Ok((status, Exit::Done)),
+        Err(error) => match error.downcast_ref::<Unanswered>() {
+            Some(unanswered) => {
+                Ok((silent(Some(unanswered.trouble.clone())), Exit::MirrorUnusable))
+            }
+            None => Err(error),
+        },
     }
 }
 
-async fn ask(socket: &Path) -> anyhow::Result<Status> {
-    const PATIENCE: Duration = Duration::from_secs(10);
-    let reach = Reach::to(socket)?;
-    let client = reqwest::Client::builder().unix_socket(reach.path()).timeout(PATIENCE).build()?;
-    let answer = client.get("http://mirror/status").send().await;
-    let answer = answer.and_then(reqwest::Response::error_for_status);
-    let silent = || format!("the mirror's process does not answer at {}", socket.display());
-    answer.with_context(silent)?.json().await.with_context(silent)
+async fn ask(process: &Process, socket: &Path) -> anyhow::Result<Status> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let garbled = |error: reqwest::Error| {
+        let error = exit::text(&error.into());
+        process.unanswered(&format!("at {} as it should ({error})", socket.display()))
+    };
+    let asked = async {
+        let answer = process.ask(socket, PATIENCE, |to| to.get("http://mirror/status")).await?;
+        let answer = answer.error_for_status().map_err(garbled)?;
+        anyhow::Ok(answer.json().await.map_err(garbled)?)
+    };
+    // The answer's end is not awaited for ever either.
+    let late = || process.unanswered(&format!("at {} to its end", socket.display()));
+    tokio::time::timeout(2 * PATIENCE, asked).await.unwrap_or_else(|_| Err(late().into()))
 }
 
-async fn at_rest(directory: &Path) -> anyhow::Result<Status> {
-    let mirror = Mirror::open_existing(directory, &Holder::this_process("status"))?;
-    let state = Checkpoints::open(&mirror.state_path(), Bounds::DEFAULT)?.state;
-    Ok(Status::at_rest(&mirror, &state)?)
+fn at_rest(directory: &Path, ours: &Ours, lock: SharedLock) -> anyhow::Result<(Status, Exit)> {
+    let copied = match Copied::open(&ours.state_path()) {
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            return Ok((Status::closed(directory, exit::text(&error)), exit::of(&error)));
+        }
+        copied => copied?,
+    };
+    drop(lock);
+    if let Some(damaged) = &copied.damaged {
+        let trouble = format!(
+            "the state cannot be read ({}): the next `plainfold mirror` sets it aside, and compares all \
+             documents with the source",
+            damaged.reason
+        );
+        return Ok((Status::closed(directory, trouble), Exit::Done));
+    }
+    Ok((Status::at_rest(directory, &copied.state, ours.options()?)?, Exit::Done))
 }
 
 fn text(status: &Status) -> String {
@@ -98,11 +117,11 @@ fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
         _ => writeln!(out, "process     none")?,
     }
     if let Some(trouble) = &status.trouble {
-        writeln!(out, "trouble     {trouble}")?;
+        writeln!(out, "trouble     {}", plain(trouble))?;
         return Ok(());
     }
     if let Some(source) = &status.source {
-        writeln!(out, "source      {source}")?;
+        writeln!(out, "source      {}", plain(source))?;
     }
     if let Some(options) = &status.options {
         write_options(out, options)?;
@@ -156,7 +175,10 @@ fn write_collection(
     writeln!(
         out,
         "  position    {}",
-        report.position.as_ref().map_or("none".to_owned(), Value::to_string)
+        report
+            .position
+            .as_ref()
+            .map_or("none".to_owned(), |at| plain(&at.to_string()).into_owned())
     )?;
     if let Some(at) = collection.checkpoint_at {
         writeln!(out, "  checkpoint  {at}")?;
@@ -171,7 +193,10 @@ fn write_collection(
         writeln!(out, "  lag         {lag:.1} s")?;
     }
     if let Some(trouble) = &report.trouble {
-        writeln!(out, "  trouble     {trouble}")?;
+        writeln!(out, "  trouble     {}", plain(trouble))?;
+    }
+    if let Some(trouble) = &report.security_trouble {
+        writeln!(out, "  security    not mirrored: {}", plain(trouble))?;
     }
     if running {
         writeln!(
@@ -185,7 +210,7 @@ fn write_collection(
     }
     writeln!(out, "  failures    {}", report.failures)?;
     for failure in &collection.failed {
-        writeln!(out, "    {}: {}", failure.place, failure.reason)?;
+        writeln!(out, "    {}: {}", plain(&failure.place), plain(&failure.reason))?;
         writeln!(
             out,
             "      tried {} times since {}, last at {}",

@@ -1,20 +1,22 @@
 //! `plainfold tail`: write events as they are committed, those missed first.
 
-use std::io::Write;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 use futures_util::StreamExt;
 use serde_json::Value;
 
-use super::exit::{Exit, Usage};
-use crate::agent::{Notice, Subscription};
-use crate::api::socket::Reach;
-use crate::checkpoint::{Bounds, Checkpoints};
-use crate::mirror::{Holder, Mirror, Ours};
+use super::exit::{self, Exit, Usage};
+use super::output::{OutputError, Stream};
+use super::process::Process;
+use crate::agent::{Notice, Status, Subscription};
+use crate::checkpoint::Copied;
+use crate::document::{CollectionName, Pattern};
+use crate::mirror::{MirrorError, Ours, SharedLock};
+
+/// How long the beginning of an answer is awaited.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What `plainfold tail` takes.
 #[derive(Debug, Args)]
@@ -45,54 +47,79 @@ enum Format {
 
 /// Prints events until the mirror's process ends, the reader closes, or a signal.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
-    let printed = match socket(&Ours::find(&options.directory)?).await? {
-        Some(socket) => follow(&options, &socket).await,
-        None => replay(&options).await,
+    let ours = Ours::find(&options.directory)?;
+    let printed = match process(&options.directory, &ours).await? {
+        Found::Mirroring(process, socket) => follow(&options, &process, &socket).await,
+        Found::Busy(process) => Err(busy(&options.directory, &process)),
+        Found::AtRest(lock) => replay(&options, &ours, lock).await,
     };
     match printed {
-        // Whoever read us has read enough.
+        // The reader has read enough.
         Err(error) if is_closed_pipe(&error) => Ok(Exit::Done),
         other => other,
     }
 }
 
-/// Where the process that mirrors answers, if there is one. One that has just begun says so a moment
-/// after it has taken the lock.
-async fn socket(ours: &Ours) -> anyhow::Result<Option<PathBuf>> {
+/// Who works on the mirror.
+enum Found {
+    /// A process that answers at this socket.
+    Mirroring(Process, PathBuf),
+    /// A process that does not offer to answer.
+    Busy(Process),
+    /// Nobody.
+    AtRest(SharedLock),
+}
+
+/// Looks who works on the mirror. A process that has just begun says where it answers a moment after it
+/// has taken the lock.
+async fn process(directory: &Path, ours: &Ours) -> anyhow::Result<Found> {
     const MOMENT: Duration = Duration::from_millis(50);
     const MOMENTS: usize = 100;
-    for _ in 0..MOMENTS {
-        match ours.holder()? {
-            Some(holder) if holder.command == "mirror" && holder.socket.is_none() => {
+    let mut moments = 0;
+    loop {
+        let process = match ours.share()? {
+            Ok(lock) => return Ok(Found::AtRest(lock)),
+            Err(holder) => Process::new(directory, holder),
+        };
+        moments += 1;
+        match process.holder().socket.clone() {
+            Some(socket) => return Ok(Found::Mirroring(process, socket)),
+            None if moments < MOMENTS && process.stopped().is_none() => {
                 tokio::time::sleep(MOMENT).await;
             }
-            holder => return Ok(holder.and_then(|holder| holder.socket)),
+            None => return Ok(Found::Busy(process)),
         }
     }
-    Ok(None)
+}
+
+fn busy(directory: &Path, process: &Process) -> anyhow::Error {
+    if process.stopped().is_some() {
+        return process.unanswered("").into();
+    }
+    MirrorError::Locked { path: directory.to_owned(), holder: process.holder().clone() }.into()
 }
 
 /// Asks the process that mirrors.
-async fn follow(options: &Options, socket: &std::path::Path) -> anyhow::Result<Exit> {
-    let reach = Reach::to(socket)?;
-    let client = reqwest::Client::builder().unix_socket(reach.path()).build()?;
+async fn follow(options: &Options, process: &Process, socket: &Path) -> anyhow::Result<Exit> {
     let mut query = Vec::new();
     if let Some(since) = options.since {
         query.push(("since", since.to_string()));
     }
     if let Some(collection) = &options.collection {
+        refuse_unknown(process, socket, collection).await?;
         query.push(("collection", collection.clone()));
     }
     let mut url = url::Url::parse("http://mirror/events")?;
     url.query_pairs_mut().extend_pairs(query);
-    let answer =
-        client.get(url).send().await.and_then(reqwest::Response::error_for_status).with_context(
-            || format!("the mirror's process does not answer at {}", socket.display()),
-        )?;
+    let answer = process.ask(socket, PATIENCE, |to| to.get(url)).await?;
+    let answer = answer.error_for_status().map_err(|error| {
+        let error = exit::text(&error.into());
+        process.unanswered(&format!("at {} as it should ({error})", socket.display()))
+    })?;
     let mut pieces = answer.bytes_stream();
     let mut line = Vec::new();
     while let Some(piece) = pieces.next().await {
-        // The process ended, perhaps by force; what it had committed was told.
+        // The process ended, perhaps by force; what it had committed was emitted.
         let Ok(piece) = piece else { break };
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
             line.extend_from_slice(part);
@@ -108,11 +135,55 @@ async fn follow(options: &Options, socket: &std::path::Path) -> anyhow::Result<E
     Ok(Exit::Done)
 }
 
+/// Refuses a collection that the process that mirrors does not know. One that has just begun learns
+/// the names of its collections until it has caught up.
+async fn refuse_unknown(process: &Process, socket: &Path, wanted: &str) -> anyhow::Result<()> {
+    const MOMENT: Duration = Duration::from_millis(100);
+    const MOMENTS: usize = 50;
+    let mut names = Vec::new();
+    for _ in 0..MOMENTS {
+        let answer = process.ask(socket, PATIENCE, |to| to.get("http://mirror/status")).await?;
+        // One of another version may not answer this; events are still worth reading.
+        let Ok(answer) = answer.error_for_status() else { return Ok(()) };
+        let Ok(status) = answer.json::<Status>().await else { return Ok(()) };
+        names = status.collections.into_iter().map(|one| one.report.collection).collect();
+        if names.iter().any(|name: &CollectionName| name.as_str() == wanted) {
+            return Ok(());
+        }
+        if status.caught_up {
+            break;
+        }
+        tokio::time::sleep(MOMENT).await;
+    }
+    refuse(wanted, &names)
+}
+
+fn refuse(wanted: &str, names: &[CollectionName]) -> anyhow::Result<()> {
+    // A collection is asked for by its name: no glob is meant.
+    let pattern = Pattern::new(wanted).map_err(|error| Usage(error.to_string()))?;
+    Err(Usage(pattern.as_name().no_match(names)).into())
+}
+
 /// Reads the journal of a mirror that nobody works on.
-async fn replay(options: &Options) -> anyhow::Result<Exit> {
-    let mirror = Mirror::open_existing(&options.directory, &Holder::this_process("tail"))?;
-    let state = Arc::new(Checkpoints::open(&mirror.state_path(), Bounds::DEFAULT)?.state);
-    let mut events = Subscription::of_journal(&state, options.since.unwrap_or(0));
+async fn replay(options: &Options, ours: &Ours, lock: SharedLock) -> anyhow::Result<Exit> {
+    let Copied { state, damaged, .. } = &mut Copied::open(&ours.state_path())?;
+    drop(lock);
+    if let Some(damaged) = damaged {
+        tracing::warn!(
+            "the state cannot be read ({}): its events are lost, and numbers continue with a gap",
+            damaged.reason
+        );
+    }
+    if let Some(wanted) = &options.collection {
+        let mut names = state.collections()?;
+        names.extend(ours.collections()?);
+        names.sort();
+        names.dedup();
+        if !names.iter().any(|name| name.as_str() == wanted) {
+            refuse(wanted, &names)?;
+        }
+    }
+    let mut events = Subscription::of_journal(state, options.since.unwrap_or(0));
     while let Some(notice) = events.next().await? {
         let wanted = |name: &String| match &notice {
             Notice::Event(event) => event.collection.as_str() == name,
@@ -127,12 +198,11 @@ async fn replay(options: &Options) -> anyhow::Result<Exit> {
 }
 
 fn print(format: Format, line: &[u8]) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    const WHAT: &str = "an event";
     match format {
-        Format::Json => out.write_all(line)?,
-        Format::Text => out.write_all(text(line)?.as_bytes())?,
+        Format::Json => Stream::Stdout.write(WHAT, line)?,
+        Format::Text => Stream::Stdout.write(WHAT, text(line)?.as_bytes())?,
     }
-    out.flush()?;
     Ok(())
 }
 
@@ -165,6 +235,5 @@ fn text(line: &[u8]) -> anyhow::Result<String> {
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<std::io::Error>();
-    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    error.downcast_ref::<OutputError>().is_some_and(OutputError::is_closed_pipe)
 }

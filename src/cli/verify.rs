@@ -2,24 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::exit::{Exit, Usage};
+use super::exit::{self, Exit, Usage};
 use super::mirror::PASSWORD_VARIABLE;
-use super::password;
+use super::output::{Product, Stream, plain};
 use super::repair::{self, Repairs};
+use super::{certificate, compare, password};
 use crate::agent::Repairer;
 use crate::config::{OpenedSource, open_for_repair};
 use crate::document::Kept;
 use crate::mirror::inventory::Stamped;
+use crate::mirror::read::ProblemKind;
 use crate::source::Selection;
 use crate::verify::{
-    self, Certificate, CollectionReport, Counts, Coverage, DifferenceKind, Report, Side, There,
-    Verified,
+    self, Certificate, CollectionReport, Counts, Coverage, Report, Side, There, Verified,
 };
 
 /// What `plainfold verify` takes.
@@ -29,9 +29,13 @@ pub struct Options {
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 
-    /// Which collections, as globs [default: all of the mirror's]
+    /// Which collections, as names or globs [default: all of the mirror's]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     collections: Vec<String>,
+
+    /// Exit with 0 although there is no collection to verify, or a name or a glob matches none
+    #[arg(long)]
+    allow_empty: bool,
 
     /// Compare with this source too, and print a certificate
     #[arg(long, value_name = "SOURCE")]
@@ -55,6 +59,9 @@ pub struct Options {
     /// Write a manifest that `sha256sum -c` reads in DIR; - is standard output
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
+
+    #[command(flatten)]
+    compared: compare::Options,
 
     /// Text, or one JSON object
     #[arg(long, value_enum, default_value = "text")]
@@ -83,20 +90,37 @@ struct Whole<'a> {
 
 /// Verifies.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
+    let compared = &options.compared;
+    if options.repair && compared.renames() {
+        let what = "--repair fetches from the collection that the mirror follows: leave --as out";
+        return Err(Usage(what.to_owned()).into());
+    }
     let against = match &options.against {
         Some(source) => {
             let password = password_for(source, options.password_file.as_deref())?;
             // What the mirror holds beside the winners may have to be fetched again.
             let kept = if options.repair { Kept::ALL } else { Kept::default() };
-            Some(OpenedSource::open(source, &options.collections, password, kept)?)
+            let globs = compared.of_source(&options.collections);
+            Some(OpenedSource::open(source, &globs, password, kept)?)
         }
-        None => None,
+        None => {
+            if let Some(option) = compared.needs_source() {
+                let what = format!("{option} is for a comparison: name the source with --against");
+                return Err(Usage(what).into());
+            }
+            None
+        }
     };
+    let only = against.as_ref().and_then(|source| source.only.clone());
+    let how = compared.lower(only)?;
     let collections = match options.collections.is_empty() {
         true => None,
         false => Some(Selection::new(&options.collections).map_err(|bad| Usage(bad.to_string()))?),
     };
-    let manifest = options.manifest.is_some();
+    let manifest = match &options.manifest {
+        Some(path) => Some(Product::create("the manifest", path)?),
+        None => None,
+    };
     // From the first look on, so that what was found is what is repaired.
     let repairer = match options.repair || options.stamp {
         true => {
@@ -105,13 +129,13 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         }
         false => None,
     };
-    let mut verified =
-        read(options.directory.clone(), verify::Options { collections, manifest }).await?;
-    if let Some(path) = &options.manifest {
-        write_manifest(&verified, path)?;
-    }
+    let allow_empty = options.allow_empty;
+    let wanted = verify::Options { collections, manifest: manifest.is_some(), allow_empty };
+    let mut verified = read(options.directory.clone(), wanted).await?;
+    // What was found is said too where the manifest cannot be written.
+    let manifest = manifest.map(|file| file.finish(|out| verified.write_manifest(out)));
     let mut there = match &against {
-        Some(source) => Some(verified.list(source.store.clone(), source.only.as_ref()).await?),
+        Some(source) => Some(verified.list(source.store.clone(), &how).await?),
         None => None,
     };
     let compare = |verified: &Verified, there: Option<&There>| {
@@ -145,7 +169,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
             if let Some(repairs) = &repairs {
                 repairs.write(&mut out)?;
             }
-            write_report(&mut out, report)?;
+            write_report(&mut out, report, compared.limit())?;
             for (collection, Stamped { documents, noted }) in &stamped {
                 let collection = collection.escape_debug();
                 writeln!(
@@ -154,21 +178,26 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
                 )?;
             }
             if let Some(certificate) = &certificate {
-                write_certificate(&mut out, certificate)?;
+                certificate::write(&mut out, certificate, compared.limit())?;
             }
             out
         }
     };
-    // A reader that has closed has read enough.
-    let _closed = match options.manifest.as_deref() == Some(Path::new("-")) {
-        true => std::io::stderr().write_all(text.as_bytes()),
-        false => std::io::stdout().write_all(text.as_bytes()),
-    };
-    let equal = certificate.is_none_or(|certificate| certificate.equal);
+    let to_stdout = options.manifest.as_deref() == Some(Path::new("-"));
+    let stream = if to_stdout { Stream::Stderr } else { Stream::Stdout };
+    let printed = stream.report("the report", &text);
+    manifest.transpose()?;
+    printed?;
+    let equal = certificate
+        .is_none_or(|certificate| certificate.equal || (allow_empty && certificate.is_empty()));
     let repairs = repairs.unwrap_or_default();
     Ok(match repairs.exit {
         Some(exit) => exit,
         None if repairs.interrupted => Exit::Interrupted,
+        None if report.collections.is_empty() && !allow_empty => {
+            exit::say("nothing was verified: the mirror holds no collection");
+            Exit::DocumentsFailed
+        }
         None if equal && report.problems.is_empty() => Exit::Done,
         None => Exit::DocumentsFailed,
     })
@@ -212,22 +241,13 @@ pub fn password_for(
     Ok(password::read(file, PASSWORD_VARIABLE)?)
 }
 
-fn write_manifest(verified: &Verified, path: &Path) -> anyhow::Result<()> {
-    let written = match path == Path::new("-") {
-        true => verified.write_manifest(std::io::stdout().lock()),
-        false => std::fs::File::create(path)
-            .and_then(|file| verified.write_manifest(BufWriter::new(file))),
-    };
-    let failed =
-        |error| Usage(format!("the manifest {} cannot be written: {error}", path.display()));
-    Ok(written.map_err(failed)?)
-}
-
-fn write_report(out: &mut String, report: &Report) -> fmt::Result {
-    for problem in &report.problems {
+fn write_report(out: &mut String, report: &Report, limit: usize) -> fmt::Result {
+    for problem in report.problems.iter().take(limit) {
         let kind = kebab(problem.kind);
-        writeln!(out, "{kind:<12} {}: {}", problem.path.escape_debug(), problem.reason)?;
+        let (path, reason) = (problem.path.escape_debug(), plain(&problem.reason));
+        writeln!(out, "{kind:<12} {path}: {reason}")?;
     }
+    certificate::write_more(out, report.problems.len(), limit, "problem")?;
     let (mut documents, mut all) = (0, Counts::default());
     for collection in &report.collections {
         documents += collection.side.documents;
@@ -272,68 +292,20 @@ fn write_report(out: &mut String, report: &Report) -> fmt::Result {
             report.leftovers,
         )?;
     }
+    let mut kinds: BTreeMap<ProblemKind, usize> = BTreeMap::new();
+    for problem in &report.problems {
+        *kinds.entry(problem.kind).or_default() += 1;
+    }
+    if !kinds.is_empty() {
+        let kinds = kinds.iter().map(|(kind, count)| format!("{count} {}", kebab(kind)));
+        writeln!(out, "problems by kind: {}", kinds.collect::<Vec<_>>().join(", "))?;
+    }
+    let problems = certificate::many(report.problems.len(), "problem");
     writeln!(
         out,
-        "{} {}: {documents} documents, {attachments} attachments, {bytes} bytes read in {:.1} s",
-        report.problems.len(),
-        if report.problems.len() == 1 { "problem" } else { "problems" },
+        "{problems}: {documents} documents, {attachments} attachments, {bytes} bytes read in {:.1} s",
         report.seconds,
     )
-}
-
-/// Writes what differs, a line each, and then who was compared with whom.
-pub fn write_certificate(out: &mut String, certificate: &Certificate) -> fmt::Result {
-    write_differences(out, certificate)?;
-    writeln!(out, "\n{}", if certificate.equal { "EQUAL" } else { "DIFFERENT" })?;
-    for (side, place) in [("here", &certificate.here), ("there", &certificate.there)] {
-        writeln!(out, "  {side:<9} {}", place.name)?;
-        if let Some(lineage) = &place.lineage {
-            writeln!(out, "  {:<9} {lineage}", "lineage")?;
-        }
-    }
-    writeln!(out, "  {:<9} {}", "at", certificate.at)?;
-    for collection in &certificate.collections {
-        writeln!(out, "  {}", collection.collection.escape_debug())?;
-        for (side, value) in [("here", &collection.here), ("there", &collection.there)] {
-            writeln!(out, "    {side:<8} {} documents  {}", value.documents, value.digest)?;
-        }
-        if let Some(position) = &collection.position {
-            writeln!(out, "    {:<8} {position}", "position")?;
-        }
-    }
-    for name in &certificate.not_compared {
-        writeln!(out, "  {} was not compared: the source does not name it", name.escape_debug())?;
-    }
-    let is_mirror = certificate.here.lineage.is_some();
-    if !certificate.equal && is_mirror && certificate.there.lineage.is_none() {
-        writeln!(out, "The mirror may just be behind: run `plainfold mirror`, and compare again.")?;
-    }
-    Ok(())
-}
-
-/// Writes what differs, a line each.
-pub fn write_differences(out: &mut String, certificate: &Certificate) -> fmt::Result {
-    for difference in &certificate.differences {
-        let what = match difference.kind {
-            DifferenceKind::OnlyHere => "only-here",
-            DifferenceKind::OnlyThere => "only-there",
-            DifferenceKind::Revision => "revision",
-            DifferenceKind::Bytes => "bytes",
-        };
-        let collection = difference.collection.escape_debug();
-        write!(out, "{what:<12} {collection}  {}", difference.id.escape_debug())?;
-        match (&difference.here, &difference.there) {
-            (Some(here), Some(there)) if here != there => {
-                writeln!(out, "  here {here}  there {there}")?;
-            }
-            (Some(revision), _) | (None, Some(revision)) => writeln!(out, "  {revision}")?,
-            (None, None) => writeln!(out)?,
-        }
-    }
-    for row in &certificate.unreadable {
-        writeln!(out, "{:<12} {row}", "unreadable")?;
-    }
-    Ok(())
 }
 
 fn kebab(kind: impl Serialize) -> String {

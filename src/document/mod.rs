@@ -17,6 +17,7 @@ mod head;
 mod limit;
 mod members;
 mod selection;
+mod tally;
 
 pub use branch::Branch;
 pub use digest::Digester;
@@ -24,7 +25,8 @@ pub use folder::FolderIdentity;
 pub use head::{Head, Key, Stub};
 pub use limit::{BadLimit, DeletionLimit, MaxDelete};
 pub use members::{Members, Text};
-pub use selection::{BadGlob, Selection};
+pub use selection::{BadGlob, Pattern, Selection};
+pub use tally::Tally;
 
 /// Declares a cheaply cloned, immutable string with a meaning of its own.
 macro_rules! text_value {
@@ -132,6 +134,17 @@ impl Position {
     pub fn anchor(&self) -> Option<&Anchor> {
         self.anchor.as_ref()
     }
+}
+
+/// How a collection was created at its source, beyond its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Properties {
+    /// Whether its documents are grouped by the part of their ids before the first colon.
+    #[serde(default)]
+    pub partitioned: bool,
+    /// How many revisions of a document it remembers, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revs_limit: Option<u64>,
 }
 
 /// What is kept beside the winning revisions of live documents.

@@ -1,60 +1,178 @@
-//! Which names are wanted: globs, lowered once.
+//! Which names are wanted: patterns, each known by itself, lowered once.
 //!
 //! Pure. It must not know any store.
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use std::collections::VecDeque;
+
+use globset::{Glob, GlobMatcher};
 
 use super::CollectionName;
 
-/// The collections that a mirror follows, or that a restore puts back.
+/// What makes a pattern more than a name.
+const GLOB_CHARACTERS: [char; 7] = ['*', '?', '[', ']', '{', '}', '\\'];
+
+/// A name, or a glob (`*`, `?`, `[a-z]`, `{a,b}`). A name that exists is never taken for a glob, even
+/// where it could be read as one.
 #[derive(Clone, Debug)]
-pub struct Selection {
-    globs: GlobSet,
-    /// Nothing was asked for: all but those whose name starts with `_`.
-    default: bool,
+pub struct Pattern {
+    text: String,
+    glob: Option<GlobMatcher>,
+    /// Why it is no glob, where it has a glob's characters.
+    broken: Option<String>,
 }
 
-impl Default for Selection {
-    fn default() -> Self {
-        Self { globs: GlobSet::empty(), default: true }
+/// The collections that a mirror follows, or that a restore writes.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Empty: nothing was asked for, which is all but those whose name starts with `_`.
+    patterns: Vec<Pattern>,
+}
+
+impl Pattern {
+    /// A pattern. One that is empty is refused.
+    pub fn new(text: &str) -> Result<Self, BadGlob> {
+        if text.is_empty() {
+            let reason = "it is empty".to_owned();
+            return Err(BadGlob { pattern: String::new(), reason });
+        }
+        let mut pattern = Self { text: text.to_owned(), glob: None, broken: None };
+        if text.contains(GLOB_CHARACTERS) {
+            match Glob::new(text) {
+                Ok(glob) => pattern.glob = Some(glob.compile_matcher()),
+                Err(error) => pattern.broken = Some(error.kind().to_string()),
+            }
+        }
+        Ok(pattern)
+    }
+
+    /// As it was given.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it can only be a name: it has none of a glob's characters.
+    pub fn is_exact(&self) -> bool {
+        self.glob.is_none() && self.broken.is_none()
+    }
+
+    /// Whether only one name matches it. Where nothing has that name, somebody has mistyped it.
+    pub fn is_a_name(&self) -> bool {
+        self.glob.is_none()
+    }
+
+    /// Why it cannot be read as a glob, where it was perhaps meant as one.
+    pub fn broken(&self) -> Option<&str> {
+        self.broken.as_deref()
+    }
+
+    /// Whether it is this name, or a glob that matches it.
+    pub fn matches(&self, name: &str) -> bool {
+        self.text == name || self.glob.as_ref().is_some_and(|glob| glob.is_match(name))
+    }
+
+    /// That it matches none of these names, in words.
+    pub fn no_match(&self, names: &[CollectionName]) -> String {
+        /// A mirror may hold thousands.
+        const NAMED: usize = 20;
+        let text = self.text.escape_debug();
+        let what = match (&self.broken, &self.glob) {
+            (Some(reason), _) => format!("is named `{text}`, and it is not a glob: {reason}"),
+            (None, None) => format!("is named `{text}`"),
+            (None, Some(_)) => format!("matches `{text}`"),
+        };
+        let there = names.iter().take(NAMED).map(|name| name.as_str().escape_debug().to_string());
+        let mut there = there.collect::<Vec<_>>().join(", ");
+        if names.len() > NAMED {
+            there.push_str(&format!(" and {} more", names.len() - NAMED));
+        }
+        match names.is_empty() {
+            true => format!("no collection {what}: the mirror holds none"),
+            false => format!("no collection {what}; the mirror holds: {there}"),
+        }
+    }
+
+    /// The same where its text is known to be a name: it matches nothing else.
+    pub fn as_name(self) -> Self {
+        Self { glob: None, broken: None, ..self }
     }
 }
 
 impl Selection {
-    /// The collections that match at least one of these globs (`*`, `?`, `[a-z]`, `{a,b}`).
-    /// Without a glob, all but those whose name starts with `_`.
+    /// The collections that match at least one of these patterns. Without one, all but those whose
+    /// name starts with `_`.
     pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Self, BadGlob> {
-        if patterns.is_empty() {
-            return Ok(Self::default());
-        }
-        let mut globs = GlobSetBuilder::new();
-        for pattern in patterns {
-            let pattern = pattern.as_ref();
-            let bad = |error: globset::Error| BadGlob {
-                pattern: pattern.to_owned(),
-                reason: error.kind().to_string(),
-            };
-            globs.add(Glob::new(pattern).map_err(bad)?);
-        }
-        let globs = globs
-            .build()
-            .map_err(|error| BadGlob { pattern: String::new(), reason: error.to_string() })?;
-        Ok(Self { globs, default: false })
+        let patterns = joined(patterns).into_iter().map(|pattern| Pattern::new(&pattern));
+        Ok(Self { patterns: patterns.collect::<Result<_, _>>()? })
     }
 
-    /// Whether a collection of this name is wanted.
+    /// The names that it can only be, where none of its patterns may be a glob: nothing has to be
+    /// listed to know them.
+    pub fn exact(&self) -> Option<Vec<CollectionName>> {
+        let is_exact = !self.patterns.is_empty() && self.patterns.iter().all(Pattern::is_exact);
+        let name = |pattern: &Pattern| CollectionName::from(pattern.text.as_str());
+        is_exact.then(|| self.patterns.iter().map(name).collect())
+    }
+
+    /// Whether it takes every name for itself: no other name changes whether one is wanted.
+    pub fn is_simple(&self) -> bool {
+        self.patterns.iter().all(Pattern::is_a_name)
+    }
+
+    /// Whether a collection of this name is wanted, as far as can be said without the others.
     pub fn wants(&self, name: &CollectionName) -> bool {
-        if self.default {
-            !name.as_str().starts_with('_')
-        } else {
-            self.globs.is_match(name.as_str())
+        match self.patterns.is_empty() {
+            true => !name.as_str().starts_with('_'),
+            false => self.patterns.iter().any(|pattern| pattern.matches(name.as_str())),
         }
+    }
+
+    /// What it means among these names: a pattern that is one of them is that name and no glob.
+    pub fn among(&self, names: &[CollectionName]) -> Self {
+        let patterns = self.patterns.iter().cloned().map(|pattern| {
+            match names.iter().any(|name| name.as_str() == pattern.text) {
+                true => pattern.as_name(),
+                false => pattern,
+            }
+        });
+        Self { patterns: patterns.collect() }
+    }
+
+    /// The patterns that match none of these names.
+    pub fn unmatched(&self, names: &[CollectionName]) -> Vec<Pattern> {
+        let matches = |pattern: &&Pattern| !names.iter().any(|name| pattern.matches(name.as_str()));
+        self.patterns.iter().filter(matches).cloned().collect()
     }
 }
 
-/// A glob that cannot be read.
+/// The patterns, those put together again that a comma within braces has cut: `{a` and `b}` are the
+/// glob `{a,b}`.
+fn joined<S: AsRef<str>>(pieces: &[S]) -> Vec<String> {
+    let depth = |piece: &str| piece.matches('{').count() as i64 - piece.matches('}').count() as i64;
+    let mut patterns: Vec<String> = Vec::new();
+    let mut pieces = pieces.iter().map(AsRef::as_ref).collect::<VecDeque<&str>>();
+    while let Some(first) = pieces.pop_front() {
+        let mut open = depth(first);
+        let mut closing = None;
+        for (at, piece) in pieces.iter().enumerate().take(if open > 0 { usize::MAX } else { 0 }) {
+            open += depth(piece);
+            if open == 0 {
+                closing = Some(at);
+                break;
+            }
+        }
+        let mut pattern = first.to_owned();
+        for piece in pieces.drain(..closing.map_or(0, |last| last + 1)) {
+            pattern.push(',');
+            pattern.push_str(piece);
+        }
+        patterns.push(pattern);
+    }
+    patterns
+}
+
+/// A pattern that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("`{pattern}` is not a glob: {reason}")]
+#[error("`{pattern}` is not a name or a glob: {reason}")]
 pub struct BadGlob {
     pattern: String,
     reason: String,
@@ -64,24 +182,69 @@ pub struct BadGlob {
 mod tests {
     use super::*;
 
+    fn wanted(patterns: &[&str], names: &[&str]) -> Vec<String> {
+        let names: Vec<CollectionName> = names.iter().map(|name| (*name).into()).collect();
+        let selection = Selection::new(patterns).unwrap().among(&names);
+        names.iter().filter(|name| selection.wants(name)).map(ToString::to_string).collect()
+    }
+
+    fn unmatched(patterns: &[&str], names: &[&str]) -> Vec<(String, bool)> {
+        let names: Vec<CollectionName> = names.iter().map(|name| (*name).into()).collect();
+        let unmatched = Selection::new(patterns).unwrap().unmatched(&names).into_iter();
+        unmatched.map(|one| (one.text().to_owned(), one.is_a_name())).collect()
+    }
+
     #[test]
-    fn without_a_glob_everything_but_the_servers_own_collections_is_wanted() {
+    fn without_a_pattern_everything_but_the_servers_own_collections_is_wanted() {
         let selection = Selection::default();
         assert!(selection.wants(&"books".into()));
         assert!(!selection.wants(&"_users".into()));
+        assert!(selection.unmatched(&[]).is_empty() && selection.exact().is_none());
     }
 
     #[test]
-    fn a_glob_selects_what_it_names_even_the_servers_own() {
-        let selection = Selection::new(&["b*", "_users"]).unwrap();
-        assert!(selection.wants(&"books".into()));
-        assert!(selection.wants(&"_users".into()));
-        assert!(!selection.wants(&"members".into()));
+    fn a_pattern_selects_what_it_names_even_the_servers_own() {
+        let names = ["books", "_users", "members"];
+        assert_eq!(wanted(&["b*", "_users"], &names), ["books", "_users"]);
     }
 
     #[test]
-    fn a_broken_glob_is_named() {
-        let error = Selection::new(&["[a"]).unwrap_err().to_string();
-        assert!(error.contains("`[a`"), "{error}");
+    fn a_name_that_exists_is_never_taken_for_a_glob() {
+        let names = ["user[1]", "user1", "{4f3e}", "4f3e", "user[1", "a*b", "aab"];
+        for name in ["user[1]", "{4f3e}", "user[1", "a*b"] {
+            assert_eq!(wanted(&[name], &names), [name]);
+        }
+        assert_eq!(wanted(&["user[1]"], &["user1", "user2"]), ["user1"], "else it is a glob");
+    }
+
+    #[test]
+    fn each_pattern_that_matches_nothing_is_known_by_itself() {
+        let names = ["books", "user[1"];
+        let patterns = ["b*", "boks", "l*", "user[1", "user[2"];
+        let mistakes = [("boks", true), ("l*", false), ("user[2", true)];
+        assert_eq!(unmatched(&patterns, &names), mistakes.map(|(one, is)| (one.to_owned(), is)));
+        assert!(Pattern::new("user[2").unwrap().broken().is_some());
+    }
+
+    #[test]
+    fn a_comma_within_braces_separates_no_patterns() {
+        let names = ["books", "loans", "members", "{a", "x"];
+        assert_eq!(wanted(&["{books", "loa*}", "x"], &names), ["books", "loans", "x"]);
+        assert_eq!(wanted(&["{a", "x"], &names), ["{a", "x"]);
+        assert_eq!(joined(&["{a", "{b", "c}}", "d"]), ["{a,{b,c}}", "d"]);
+    }
+
+    #[test]
+    fn names_alone_need_no_listing() {
+        let exact = |patterns: &[&str]| Selection::new(patterns).unwrap().exact();
+        assert_eq!(exact(&["books", "loans"]), Some(vec!["books".into(), "loans".into()]));
+        assert_eq!(exact(&["books", "l*"]), None);
+        assert_eq!(exact(&["user[1"]), None, "it may be meant as a glob");
+    }
+
+    #[test]
+    fn an_empty_pattern_is_refused() {
+        let error = Selection::new(&["books", ""]).unwrap_err().to_string();
+        assert!(error.contains("it is empty"), "{error}");
     }
 }

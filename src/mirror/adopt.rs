@@ -66,7 +66,7 @@ impl Adopted {
             let kept = Holdings::of(&folder)?.kept;
             // That no attachment lies here does not show that none is wanted.
             let (source, attachments) = (String::new(), Some(true));
-            let record = Record { name, source, attachments, kept };
+            let record = Record { name, source, attachments, kept, properties: None };
             format::write(records, &record_name(encoded), &record)?;
             tracing::info!(
                 "adopted `{}`: revisions {}, tombstones {}",

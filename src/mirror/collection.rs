@@ -8,7 +8,7 @@ use super::beneath::Folder;
 use super::error::MirrorError;
 use super::newcomers::Newcomers;
 use super::{Mirror, format, inventory, layout, names};
-use crate::document::{CollectionName, FolderIdentity, Kept};
+use crate::document::{CollectionName, FolderIdentity, Kept, Properties};
 
 /// A collection of a mirror, its folder held open.
 #[derive(Clone, Debug)]
@@ -43,6 +43,9 @@ pub(super) struct Record {
     /// What is kept beside the winning revisions.
     #[serde(default)]
     pub kept: Kept,
+    /// How it was created at its source, where the source says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub properties: Option<Properties>,
 }
 
 impl Mirror {
@@ -57,6 +60,22 @@ impl Mirror {
             }
             false => Ok(()),
         }
+    }
+}
+
+impl Mirror {
+    /// The collections that the mirror has followed, each with the source that it followed.
+    pub fn followed(&self) -> Result<Vec<(CollectionName, String)>, MirrorError> {
+        let mut followed = Vec::new();
+        for file in self.collections.names()? {
+            let Some(encoded) = file.strip_suffix(".json") else { continue };
+            if let Some(record) = Record::read(&self.collections, encoded)?
+                && !record.source.is_empty()
+            {
+                followed.push((record.name.as_str().into(), record.source));
+            }
+        }
+        Ok(followed)
     }
 }
 
@@ -158,7 +177,23 @@ impl Collection {
 
     fn write_record(&self, source: String) -> Result<(), MirrorError> {
         let attachments = Some(self.attachments);
-        let record = Record { name: self.name.to_string(), source, attachments, kept: self.kept };
+        let (name, kept) = (self.name.to_string(), self.kept);
+        // Another place tells its own.
+        let properties = self
+            .record()?
+            .filter(|record| record.source == source || record.source.is_empty())
+            .and_then(|record| record.properties);
+        let record = Record { name, source, attachments, kept, properties };
+        format::write(&self.mirror.collections, &record_name(&self.encoded), &record)
+    }
+
+    /// Records durably how the collection was created at its source, where that is news.
+    pub fn note_properties(&self, properties: Properties) -> Result<(), MirrorError> {
+        let Some(record) = self.record()? else { return Ok(()) };
+        if record.properties == Some(properties) {
+            return Ok(());
+        }
+        let record = Record { properties: Some(properties), ..record };
         format::write(&self.mirror.collections, &record_name(&self.encoded), &record)
     }
 

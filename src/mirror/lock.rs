@@ -76,7 +76,12 @@ impl Lock {
             match lock.file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) => {
-                    let other = read(&mut lock.file);
+                    // Who shares the lock reads the state for a moment, and has written nothing here.
+                    let other = match lock.file.try_lock_shared() {
+                        Ok(()) => Holder::default(),
+                        Err(_) => read(&mut lock.file),
+                    };
+                    lock.file.unlock().map_err(|error| MirrorError::io("unlock", path, error))?;
                     waited += 1;
                     if waited > other.patience() {
                         return Err(MirrorError::Locked { path: mirror.to_owned(), holder: other });
@@ -102,24 +107,41 @@ impl Lock {
     }
 }
 
-/// Who holds the lock file at `path` right now; `None` where nobody does. What is not a file holds
-/// nothing.
+/// The lock shared with others that read: nobody works on the mirror while this value lives. Where there
+/// is no lock file, as in a copy, nobody does either.
+#[derive(Debug)]
+pub struct SharedLock {
+    _file: Option<File>,
+}
+
+impl SharedLock {
+    /// Shares the lock file at `path`, which is opened for reading only; the inner error is who holds it.
+    pub fn take(path: &Path) -> Result<Result<Self, Holder>, MirrorError> {
+        let Some(mut file) = open_to_read(path)? else { return Ok(Ok(Self { _file: None })) };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Ok(Self { _file: Some(file) })),
+            Err(TryLockError::WouldBlock) => Ok(Err(read(&mut file))),
+            Err(TryLockError::Error(error)) => Err(MirrorError::io("lock", path, error)),
+        }
+    }
+}
+
+/// Who holds the lock file at `path` right now; `None` where nobody does.
 pub fn holder(path: &Path) -> Result<Option<Holder>, MirrorError> {
+    Ok(SharedLock::take(path)?.err())
+}
+
+/// What is not a file holds nothing.
+fn open_to_read(path: &Path) -> Result<Option<File>, MirrorError> {
     let failed = |error| MirrorError::io("open", path, error);
-    let mut file = match File::options().read(true).custom_flags(flags()).open(path) {
+    let file = match File::options().read(true).custom_flags(flags()).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(_) if !is_file(path).map_err(failed)? => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Ok(None);
-    }
-    match file.try_lock_shared() {
-        Ok(()) => Ok(None),
-        Err(TryLockError::WouldBlock) => Ok(Some(read(&mut file))),
-        Err(TryLockError::Error(error)) => Err(MirrorError::io("lock", path, error)),
-    }
+    let is_file = file.metadata().map_err(failed)?.is_file();
+    Ok(is_file.then_some(file))
 }
 
 /// Opens the lock file. What stands in its place and is not a file cannot hold a lock: it is moved
@@ -206,6 +228,34 @@ mod tests {
             assert_eq!(names.filter(|entry| damaged(entry.file_name())).count(), 1, "{what}");
             drop(held);
         }
+    }
+
+    #[test]
+    fn readers_share_the_lock_change_nothing_and_are_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert!(SharedLock::take(&path).unwrap().is_ok(), "there is no lock file");
+        assert!(!path.exists());
+        let me = Holder::this_process("mirror");
+        drop(Lock::take(&path, dir.path(), &me).unwrap());
+        let before = std::fs::read(&path).unwrap();
+        let readers = [SharedLock::take(&path).unwrap(), SharedLock::take(&path).unwrap()];
+        assert!(readers.iter().all(Result::is_ok));
+        assert_eq!(holder(&path).unwrap(), None, "a reader does not count as a holder");
+        let (entered, wait) = std::sync::mpsc::channel();
+        let taking = std::thread::spawn({
+            let (path, mirror, me) = (path.clone(), dir.path().to_owned(), me.clone());
+            move || {
+                entered.send(()).unwrap();
+                Lock::take(&path, &mirror, &me)
+            }
+        });
+        wait.recv().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        drop(readers);
+        let held = taking.join().unwrap().unwrap();
+        assert_eq!(SharedLock::take(&path).unwrap().unwrap_err().pid, std::process::id());
+        drop(held);
     }
 
     #[test]

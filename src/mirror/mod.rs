@@ -40,6 +40,7 @@ mod security;
 pub mod sorted;
 mod stage;
 mod sync;
+mod tally;
 mod temporary;
 mod trash;
 
@@ -49,7 +50,7 @@ pub use format::{FORMAT_NUMBER, Format};
 pub use lanes::Lane;
 #[cfg(test)]
 pub(crate) use lanes::staged;
-pub use lock::Holder;
+pub use lock::{Holder, SharedLock};
 pub use options::{Deleted, Remembered, Wanted};
 pub use plan::{Authority, Held, Plan, Write};
 pub use publish::Published;
@@ -187,7 +188,7 @@ impl Mirror {
         Ok(mirror)
     }
 
-    /// Opens a mirror that exists, for a command that only reads its state.
+    /// Opens a mirror that exists, for a command that changes its state or its documents.
     pub fn open_existing(path: &Path, holder: &Holder) -> Result<Self, MirrorError> {
         Ours::find(path)?;
         let root = Folder::open_path(path)?;
@@ -335,6 +336,32 @@ impl Ours {
         let ours = root.open(layout::OURS)?.ok_or_else(missing)?;
         format::read(path, &ours)?.ok_or_else(missing)?;
         Ok(Self { path: path.join(layout::OURS) })
+    }
+
+    /// Where its state belongs.
+    pub fn state_path(&self) -> PathBuf {
+        self.path.join(layout::STATE)
+    }
+
+    /// By which options the mirror is kept.
+    pub fn options(&self) -> Result<Remembered, MirrorError> {
+        options::recalled(&Folder::open_path(&self.path)?, || self.records())
+    }
+
+    /// The collections that are recorded.
+    pub fn collections(&self) -> Result<Vec<CollectionName>, MirrorError> {
+        Ok(self.records()?.into_iter().map(|record| record.name.into()).collect())
+    }
+
+    fn records(&self) -> Result<Vec<collection::Record>, MirrorError> {
+        let folder = Folder::open_path(&self.path)?.open_folder(layout::COLLECTIONS)?;
+        folder.map_or_else(|| Ok(Vec::new()), |folder| collection::Record::all(&folder))
+    }
+
+    /// Keeps others from working on the mirror while its state is read; the inner error is who works
+    /// on it already. Writes nothing.
+    pub fn share(&self) -> Result<Result<SharedLock, Holder>, MirrorError> {
+        SharedLock::take(&self.path.join(layout::LOCK))
     }
 
     /// Who works on the mirror right now, if anybody.

@@ -158,9 +158,17 @@ fn kebab(value: impl Serialize) -> String {
 
 /// The options of a mirror that exists, as its last run had them.
 pub(super) fn recall(ours: &Folder, records: &Folder) -> Result<Remembered, MirrorError> {
+    recalled(ours, || Record::all(records))
+}
+
+/// The same with the records of its collections, which are read where they are needed.
+pub(super) fn recalled(
+    ours: &Folder,
+    records: impl FnOnce() -> Result<Vec<Record>, MirrorError>,
+) -> Result<Remembered, MirrorError> {
     match Remembered::read(ours)? {
         Some(remembered) => Ok(remembered),
-        None => Ok(Remembered::derived(&Record::all(records)?)),
+        None => Ok(Remembered::derived(&records()?)),
     }
 }
 

@@ -11,6 +11,7 @@ use super::stage::{Staged, Step};
 use super::sync::Sync;
 use super::temporary::is_discarded;
 use super::{Lane, Mirror};
+use crate::document::Tally;
 use crate::trial;
 
 /// A change that readers of the tree can see.
@@ -26,6 +27,8 @@ pub struct Published {
     pub(super) replaced: Option<String>,
     /// The name of the document's folder.
     pub(super) document: String,
+    /// By how many documents and tombstones the tree holds more, where that is known.
+    pub tally: Option<Tally>,
 }
 
 impl Collection {
@@ -46,11 +49,20 @@ impl Collection {
                 self.remove(name, self.mirror.deletion_name(&self.encoded, Lane::default()))?
             }
         };
+        let brought = match staged.step {
+            Step::Remove | Step::ReplaceBody { .. } => Tally::default(),
+            Step::Add { .. } | Step::ReplaceFolder { .. } => Tally::one(staged.deleted),
+        };
+        let taken = match &replaced {
+            Some(name) => self.mirror.tally_of_replaced(name),
+            None => Some(Tally::default()),
+        };
+        let tally = taken.map(|taken| brought - taken);
         let path = |file: &String| file_path(&self.encoded, name.as_str(), file);
         let files = staged.files.iter().map(path).collect();
         let Staged { bytes, attachments, .. } = staged;
         let document = name.as_str().to_owned();
-        Ok(Published { files, bytes, attachments, replaced, document })
+        Ok(Published { files, bytes, attachments, replaced, document, tally })
     }
 
     fn add(&self, temporary: &str, name: &Name) -> Result<Option<String>, MirrorError> {

@@ -17,8 +17,9 @@ use super::layout::{
     COLLECTIONS, CONFLICTS, DOCUMENT, HISTORY, INVENTORY, OURS, SECURITY, body_file,
 };
 use super::names::{Codec, Decoded};
-use crate::document::{CollectionName, DocumentId, Head, Revision};
+use crate::document::{CollectionName, DocumentId, Head, Properties, Revision};
 
+mod deleted;
 mod document;
 mod problem;
 mod rxdb;
@@ -28,6 +29,7 @@ pub use document::{StoredAttachment, StoredDocument};
 pub use problem::{Problem, ProblemKind};
 pub use text::StoredText;
 
+use deleted::NAMELESS;
 use document::attachments;
 use rxdb::Backup;
 pub(super) use rxdb::META;
@@ -59,6 +61,12 @@ pub struct TreeCollection {
     pub(super) backup: Option<Backup>,
     /// The folder of all inventories.
     pub(super) inventories: Option<Arc<Folder>>,
+    /// How it was created at its source, as far as a run has recorded that.
+    properties: Properties,
+    /// The only names that belong to it, where it is a part of a collection.
+    only: Option<Vec<String>>,
+    /// Whether its names end with a number, as those in the trash do.
+    numbered: bool,
 }
 
 /// What lies in a collection's folder.
@@ -128,8 +136,8 @@ impl Tree {
             let (name, encoded) = (backup.name.as_str().into(), ".".to_owned());
             let (codec, problem) = (self.codec, backup.problem.clone());
             let backup = Some(backup.clone());
-            let inventories = None;
-            collections.push(TreeCollection { name, folder, encoded, codec, backup, inventories });
+            let collection = TreeCollection::new(name, folder, encoded, codec, backup);
+            collections.push(collection);
             return Ok((collections, problem.into_iter().collect()));
         }
         let inventories = match &self.ours {
@@ -162,21 +170,23 @@ impl Tree {
                     problems.push(Problem::extra(encoded, what));
                 }
                 Some(name) => {
-                    let (codec, backup, inventories) = (self.codec, None, inventories.clone());
-                    collections.push(TreeCollection {
-                        name,
-                        folder,
-                        encoded,
-                        codec,
-                        backup,
-                        inventories,
-                    });
+                    let (properties, inventories) =
+                        (self.properties_of(&encoded), inventories.clone());
+                    let whole = TreeCollection::new(name, folder, encoded, self.codec, None);
+                    collections.push(TreeCollection { properties, inventories, ..whole });
                 }
                 None => problems.push(Problem::extra(encoded, "a folder that is no collection's")),
             }
         }
         collections.sort_by(|left, right| left.name.cmp(&right.name));
         Ok((collections, problems))
+    }
+
+    /// What a run has recorded of a collection's database. A record that cannot be read says nothing.
+    fn properties_of(&self, encoded: &str) -> Properties {
+        let record = self.records.as_ref().map(|records| Record::read(records, encoded));
+        let record = record.and_then(|record| record.ok().flatten());
+        record.and_then(|record| record.properties).unwrap_or_default()
     }
 
     fn name_of(&self, encoded: &str) -> Result<Option<CollectionName>, MirrorError> {
@@ -194,9 +204,42 @@ impl Tree {
 }
 
 impl TreeCollection {
+    fn new(
+        name: CollectionName,
+        folder: Folder,
+        encoded: String,
+        codec: Codec,
+        backup: Option<Backup>,
+    ) -> Self {
+        let (properties, only, numbered) = (Properties::default(), None, false);
+        let inventories = None;
+        Self { name, folder, encoded, codec, backup, inventories, properties, only, numbered }
+    }
+
+    /// Some of its documents as a collection, in a folder of their own.
+    fn part(&self, folder: Folder, encoded: String, only: Vec<String>, numbered: bool) -> Self {
+        let part = Self::new(self.name.clone(), folder, encoded, self.codec, None);
+        // What is in the trash is not listed any more.
+        let inventories = self.inventories.clone().filter(|_| !numbered);
+        Self { properties: self.properties, inventories, only: Some(only), numbered, ..part }
+    }
+
+    /// Whether it is only some documents of a collection.
+    pub fn is_part(&self) -> bool {
+        self.only.is_some()
+    }
+
+    /// How it was created at its source, as far as a run has recorded that.
+    pub fn properties(&self) -> Properties {
+        self.properties
+    }
+
     /// The names of what lies in the collection's folder, in order, but for what says who may do what
     /// with it.
     pub fn entry_names(&self) -> Result<Vec<String>, MirrorError> {
+        if let Some(only) = &self.only {
+            return Ok(only.clone());
+        }
         let mut names = match &self.backup {
             // What belongs to no document is met again, and told, when it is read.
             Some(backup) => {
@@ -250,7 +293,7 @@ impl TreeCollection {
             }
             Err(error) => return Err(error),
         };
-        let decoded = self.codec.decode(name);
+        let decoded = self.codec.decode(self.unnumbered(name));
         if decoded == Decoded::Foreign {
             let what = "a folder whose name no document has";
             return Ok(Some(Entry::Problem(Problem::extra(path, what))));
@@ -339,6 +382,12 @@ impl TreeCollection {
         })
     }
 
+    /// A name, or a path, without the number that it ends with in the trash.
+    fn unnumbered<'a>(&self, name: &'a str) -> &'a str {
+        let cut = deleted::numbered(name).filter(|_| self.numbered);
+        cut.map_or(name, |(document, _)| document)
+    }
+
     fn names_revision(&self, name: &str, revision: Option<&Revision>) -> bool {
         revision.is_some_and(|revision| self.codec.encode(revision.as_str()).as_str() == name)
     }
@@ -362,9 +411,11 @@ impl TreeCollection {
             Err(error) => return problem(ProblemKind::Altered, format!("it is not JSON: {error}")),
         };
         let id: DocumentId = match (decoded, head.id.as_deref()) {
-            (Decoded::Exact(id), None) => id.into(),
+            (Decoded::Exact(id), None) if !self.numbered || id != NAMELESS => id.into(),
             (Decoded::Exact(id), Some(own)) if id == own => id.into(),
-            (Decoded::Hashed, Some(own)) if path.ends_with(self.codec.encode(own).as_str()) => {
+            (Decoded::Hashed, Some(own))
+                if self.unnumbered(&path).ends_with(self.codec.encode(own).as_str()) =>
+            {
                 own.into()
             }
             (_, own) => {

@@ -79,6 +79,8 @@ pub struct Staged {
     pub(super) bytes: u64,
     /// The line for the inventory.
     pub(super) record: String,
+    /// Whether it is a tombstone, or a removal.
+    pub(super) deleted: bool,
 }
 
 /// What publishing a staged change does.
@@ -111,7 +113,7 @@ impl Collection {
             false => mirror.temporary_name(&self.encoded, lane),
         };
         let Write { name, id, revision, deleted, shape, reuse, keep, keep_history, .. } = write;
-        let mut staged = Staged::nothing_of(name);
+        let mut staged = Staged::nothing_of(name, deleted);
         let mut entry = Entry::default();
         staged.files.push(body_file(deleted).to_owned());
         if shape == Shape::Body {
@@ -165,7 +167,7 @@ impl Collection {
     pub fn stage_removal(&self, plan: Plan) -> Option<Staged> {
         let Plan::Remove(name) = plan else { return None };
         let record = gone(name.as_str());
-        Some(Staged { record, ..Staged::nothing_of(name) })
+        Some(Staged { record, ..Staged::nothing_of(name, true) })
     }
 
     /// Writes attachments into a folder of staging; `below` is where in the document's folder that
@@ -303,9 +305,10 @@ fn link(held: &Folder, new: &Folder, name: &str, sync: Sync) -> Result<(), Mirro
 }
 
 impl Staged {
-    fn nothing_of(name: Name) -> Self {
+    /// A change of which nothing is staged yet.
+    fn nothing_of(name: Name, deleted: bool) -> Self {
         let (files, record) = (Vec::new(), String::new());
-        Self { name, step: Step::Remove, files, attachments: 0, bytes: 0, record }
+        Self { name, step: Step::Remove, files, attachments: 0, bytes: 0, record, deleted }
     }
 
     /// Counts a file that was written.

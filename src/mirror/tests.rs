@@ -13,6 +13,7 @@ use crate::document::{Attachment, Branch, Change, Content, Document, DocumentSta
 
 mod branches;
 mod guarding;
+mod inventory;
 mod listing;
 mod planning;
 mod reading;
@@ -86,9 +87,11 @@ impl Bench {
                     .unwrap()
             }
         };
+        self.collection.record_staged(std::slice::from_ref(&staged), sync).unwrap();
         mirror.sync_staged(std::slice::from_ref(&staged), sync).unwrap();
         let published = self.collection.publish(staged, sync).unwrap();
         mirror.sync_published(&self.collection, std::slice::from_ref(&published), sync).unwrap();
+        self.collection.note_committed().unwrap();
         mirror.dispose([&published]).unwrap();
         let staged = lanes::staged(&self.dir.path().join("mirror"));
         assert_eq!(staged, [""; 0], "nothing stays in staging");

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::fetch::{both, judge, one_each};
+use super::fetch::{both, judge, of_group, one_each};
 use super::prepare::Pending;
 use super::{Pipeline, PipelineError};
 use crate::checkpoint::Failure;
@@ -68,7 +68,7 @@ impl Pipeline {
         let answers = match attempts(policy, || self.source.branches(wanted)).await {
             Ok(answers) => one_each(answers, wanted.len()),
             // The source itself does not answer: to ask for each would only take longer.
-            Err(error) => return vec![Err(error); wanted.len()],
+            Err(error) => return vec![Err(of_group(error, wanted.len())); wanted.len()],
         };
         let mut outcomes = Vec::with_capacity(wanted.len());
         for (one, answer) in wanted.iter().zip(answers) {

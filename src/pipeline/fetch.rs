@@ -70,10 +70,12 @@ impl Trouble {
         answer
     }
 
-    /// Why nothing more is asked for, if that is so.
+    /// Why nothing more is asked for, if that is so. What the source said of others is no word on
+    /// this attachment, and is not repeated.
     fn reason(&self) -> Option<SourceError> {
         let trouble = self.0.lock().ok()?;
-        trouble.1.clone().filter(|_| trouble.0 >= TROUBLE)
+        let last = trouble.1.as_ref().filter(|_| trouble.0 >= TROUBLE)?;
+        Some(not_asked_for(trouble.0, "attachments", last))
     }
 }
 
@@ -179,13 +181,13 @@ impl Pipeline {
     async fn fetch_small(&self, tasks: Vec<Task>, sync: Sync, trouble: &Trouble) -> Vec<Outcome> {
         let wanted: Vec<Wanted> = tasks.iter().map(|task| task.wanted.clone()).collect();
         let policy = &self.options.retry;
-        let asked = match trouble.reason() {
-            Some(error) => Err(error),
-            None => attempts(policy, || self.source.attachments(&wanted)).await,
-        };
-        let answers = match asked {
+        if let Some(error) = trouble.reason() {
+            let spared = |task| (task, Err(error.clone().into()));
+            return tasks.into_iter().map(spared).collect();
+        }
+        let answers = match attempts(policy, || self.source.attachments(&wanted)).await {
             Ok(answers) => one_each(answers, tasks.len()),
-            Err(error) => vec![Err(error); tasks.len()],
+            Err(error) => vec![Err(of_group(error, tasks.len())); tasks.len()],
         };
         let mut outcomes = Vec::with_capacity(tasks.len());
         for (task, answer) in tasks.into_iter().zip(answers) {
@@ -360,6 +362,39 @@ pub fn one_each<T>(
     let lost = || Err(SourceError::transient("the source answered nothing"));
     answers.resize_with(wanted, lost);
     answers
+}
+
+/// The error of what the source was not asked for, because it failed for so many others in a row.
+pub fn not_asked_for(others: usize, of_what: &str, last: &SourceError) -> SourceError {
+    let what = format!(
+        "not asked for, because the source failed for {others} other {of_what} in a row; the next \
+         attempt asks for it"
+    );
+    let retry_after = match last {
+        SourceError::Transient { retry_after, .. } => *retry_after,
+        _ => None,
+    };
+    SourceError::Transient { what, retry_after }
+}
+
+/// The error of a request for so many things, as the error of each of them: it may be the fault of
+/// any.
+pub fn of_group(error: SourceError, things: usize) -> SourceError {
+    let others = match things {
+        0 | 1 => return error,
+        2 => "1 other".to_owned(),
+        more => format!("{} others", more - 1),
+    };
+    let of = |what| format!("the request for it and for {others} failed: {what}");
+    match error {
+        SourceError::Transient { what, retry_after } => {
+            SourceError::Transient { what: of(what), retry_after }
+        }
+        SourceError::Missing { what } => SourceError::Missing { what: of(what) },
+        SourceError::Permanent { what } => SourceError::Permanent { what: of(what) },
+        // These concern the collection.
+        error @ (SourceError::Expired { .. } | SourceError::Refused { .. }) => error,
+    }
 }
 
 /// What a source's error means for the document that `what` belongs to.

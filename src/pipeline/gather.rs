@@ -37,6 +37,7 @@ pub async fn gather(
         catching_up: true,
         waiting: false,
         security: Security::Due,
+        properties_due: true,
         deadline: Instant::now(),
     };
     let name = gatherer.pipeline.collection.name();
@@ -77,6 +78,8 @@ struct Gatherer {
     /// The feed is broken, and is opened again.
     waiting: bool,
     security: Security,
+    /// Whether the source is still to be asked how the collection was created.
+    properties_due: bool,
     /// When the batch is handed on at the latest, if there is room.
     deadline: Instant,
 }
@@ -119,6 +122,9 @@ impl Gatherer {
                     // and must not be asked twice.
                     if matches!(fed, Fed::Event(_)) && self.security == Security::Due {
                         self.security(stop).await;
+                    }
+                    if matches!(fed, Fed::Event(_)) && std::mem::take(&mut self.properties_due) {
+                        self.properties(stop).await;
                     }
                     self.take(fed).await;
                 }
@@ -191,6 +197,10 @@ impl Gatherer {
                 let seen = self.seen.take().filter(|_| exhaustive);
                 self.signal(Signal::EndScan { position, seen }).await;
             }
+            FeedEvent::Holds(holds) => {
+                self.hand_on().await;
+                self.signal(Signal::Holds(holds)).await;
+            }
             FeedEvent::CaughtUp => {
                 self.hand_on().await;
                 self.catching_up = false;
@@ -228,6 +238,8 @@ impl Gatherer {
             () = stop.cancelled() => return,
             answer = attempts(policy, || source.security()) => answer,
         };
+        let trouble = answer.as_ref().err().map(ToString::to_string);
+        self.pipeline.reporter.update(|report| report.security_trouble = trouble);
         self.security = match answer {
             Ok(Some(security)) => {
                 self.signal(Signal::Security(security)).await;
@@ -243,6 +255,23 @@ impl Gatherer {
                 }
             }
         };
+    }
+
+    /// Asks how the collection was created, so that a restore creates it so. Once a run, and a source
+    /// that fails is asked by the next one.
+    async fn properties(&mut self, stop: &CancellationToken) {
+        let answer = tokio::select! {
+            () = stop.cancelled() => return,
+            answer = self.pipeline.source.properties() => answer,
+        };
+        match answer {
+            Ok(Some(properties)) => self.signal(Signal::Properties(properties)).await,
+            Ok(None) => {}
+            Err(error) => {
+                let collection = self.pipeline.collection.name();
+                tracing::warn!(%collection, "how it was created could not be mirrored: {error}");
+            }
+        }
     }
 
     /// Has deleted what the brake held back. Where tombstones are kept, that makes documents to be

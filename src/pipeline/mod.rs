@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,11 +16,11 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{Checkpoints, Failure, StateError};
-use crate::document::{DocumentId, Position, Revision};
+use crate::document::{DocumentId, Position, Properties, Revision};
 use crate::event::Broadcast;
 use crate::mirror::{Collection, Mirror, MirrorError};
 use crate::source::retry::RetryPolicy;
-use crate::source::{Mode, Since, Source, SourceError};
+use crate::source::{Holds, Mode, Since, Source, SourceError};
 
 mod batch;
 mod brake;
@@ -34,6 +35,7 @@ mod repair;
 mod report;
 mod room;
 mod settle;
+mod tally;
 
 pub use crate::document::DeletionLimit;
 pub use repair::{Asking, Fate, Repaired, Wrong};
@@ -71,6 +73,9 @@ pub struct Pipeline {
     brake: Arc<Brake>,
     /// Told when what the brake holds back was released.
     released: Arc<Notify>,
+    /// Whether it was said in this run that the source counts otherwise, and a full scan agrees with
+    /// the mirror.
+    miscounted: Arc<AtomicBool>,
     options: PipelineOptions,
 }
 
@@ -89,6 +94,9 @@ pub enum PipelineError {
     /// A fault of ours.
     #[error("a task of the pipeline ended unexpectedly: {0}; please report this")]
     Task(#[from] JoinError),
+    /// The source and the mirror count differently: the feed is opened again as a full scan.
+    #[error("{0}")]
+    Disagrees(String),
     /// The source broke while documents were being read; the feed is opened again.
     #[error("{error}")]
     Interrupted {
@@ -123,10 +131,14 @@ enum Signal {
     BeginScan(String),
     /// The listing is complete. Documents not in `seen` are gone, if there is one.
     EndScan { position: Position, seen: Option<Seen> },
+    /// How many documents the source holds, everything before this included.
+    Holds(Holds),
     /// The source's end has been reached.
     CaughtUp,
     /// Who may do what with the collection, as the source says it.
     Security(Bytes),
+    /// How the collection was created, as the source says it.
+    Properties(Properties),
     /// What the brake holds back is to be deleted.
     Release,
 }
@@ -174,6 +186,7 @@ impl Pipeline {
             failures: Arc::new(failures),
             brake,
             released: Arc::default(),
+            miscounted: Arc::default(),
             options,
         })
     }
@@ -200,6 +213,8 @@ impl Pipeline {
                         *broken_by.entry(id).or_default() += 1;
                     }
                 }
+                // The checkpoint says that everything is compared, and why.
+                Err(PipelineError::Disagrees(_)) => {}
                 Err(error) if error.is_disk() && self.options.mode == Mode::Follow => {
                     self.wait_for_disk(error, &mut disk, stop).await?;
                     if stop.is_cancelled() {

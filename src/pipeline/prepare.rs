@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use super::batch::{Batch, Item};
 use super::brake::Brake;
 use super::failures;
+use super::fetch::not_asked_for;
 use super::repair::Told;
 use super::{Doubt, Pipeline, PipelineError};
 use crate::checkpoint::{Failure, HeldBack};
@@ -199,10 +200,13 @@ impl Pipeline {
         for (change, held) in older {
             let (id, policy) = (&change.id, &self.options.retry);
             let answer = match &trouble {
-                Some(error) if troubles >= TROUBLE => Err(SourceError::clone(error)),
+                Some(last) if troubles >= TROUBLE => {
+                    Err(not_asked_for(troubles, "documents", last))
+                }
                 _ => attempts(policy, || self.source.document(id, None)).await,
             };
             match &answer {
+                Err(SourceError::Transient { .. }) if troubles >= TROUBLE => {}
                 Err(error @ SourceError::Transient { .. }) => {
                     (troubles, trouble) = (troubles + 1, Some(error.clone()));
                 }

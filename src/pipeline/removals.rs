@@ -49,6 +49,7 @@ impl Settler {
             position: Some(position),
             ..self.checkpoint_now(self.checkpoint.open_since)
         };
+        self.scanned = true;
         self.commit(Commit::new(checkpoint), Vec::new())
     }
 

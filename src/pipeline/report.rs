@@ -30,6 +30,8 @@ pub enum Phase {
     Stopped,
     /// It ended with an error.
     Failed,
+    /// The source does not have the collection any more. The mirror keeps its copy.
+    Vanished,
 }
 
 /// What a pipeline has done in this run, and where it stands.
@@ -63,6 +65,9 @@ pub struct Report {
     pub current_at: Option<Timestamp>,
     /// Why it waits, or why it ended.
     pub trouble: Option<String>,
+    /// Why the security object could not be mirrored when it was asked for last.
+    #[serde(default)]
+    pub security_trouble: Option<String>,
     /// Whether it has caught up since it started.
     pub caught_up: bool,
     /// Since when a batch has been in hand.
@@ -87,6 +92,7 @@ impl Report {
             progress: None,
             current_at: None,
             trouble: None,
+            security_trouble: None,
             caught_up: false,
             busy_since: None,
         }

@@ -48,7 +48,9 @@ impl PipelineError {
         match self {
             Self::Mirror(error) => error.is_disk(),
             Self::State(error) => error.is_disk(),
-            Self::Source(_) | Self::Task(_) | Self::Interrupted { .. } => false,
+            Self::Source(_) | Self::Task(_) | Self::Interrupted { .. } | Self::Disagrees(_) => {
+                false
+            }
         }
     }
 }

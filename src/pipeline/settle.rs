@@ -30,12 +30,25 @@ impl Pipeline {
         mut prepared: mpsc::Receiver<Work<Prepared>>,
         settled: watch::Sender<u64>,
     ) -> Result<(), PipelineError> {
-        let checkpoint = self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
+        let mut checkpoint =
+            self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
         let in_doubt = checkpoint.open_since.is_some();
+        if in_doubt {
+            checkpoint.tally = None;
+        } else if self.collection.is_new() && checkpoint.position.is_none() {
+            checkpoint.tally.get_or_insert_default();
+        }
         let pipeline = Arc::new(self);
         let doubted_since = checkpoint.open_since;
-        let mut settler =
-            Settler { pipeline, checkpoint, moved, in_doubt, doubted_since, stays: None };
+        let mut settler = Settler {
+            pipeline,
+            checkpoint,
+            moved,
+            in_doubt,
+            doubted_since,
+            stays: None,
+            scanned: false,
+        };
         while let Some(work) = prepared.recv().await {
             let reporter = settler.pipeline.reporter.clone();
             let counts = match &work {
@@ -100,8 +113,8 @@ impl Pipeline {
             checkpoint.scanning.get_or_insert_with(|| copied::REASON.to_owned());
         }
         let (pipeline, stays) = (Arc::new(self.clone()), Some(checkpoint.clone()));
-        let (moved, in_doubt, doubted_since) = (HashMap::new(), false, None);
-        Ok(Settler { pipeline, checkpoint, moved, in_doubt, doubted_since, stays })
+        let (moved, in_doubt, doubted_since, scanned) = (HashMap::new(), false, None, false);
+        Ok(Settler { pipeline, checkpoint, moved, in_doubt, doubted_since, stays, scanned })
     }
 }
 
@@ -116,9 +129,11 @@ pub struct Settler {
     in_doubt: bool,
     /// Since when an interrupted run may have published what nobody was told of, until the feed has
     /// been read to its end: a run that does not come so far leaves the rest to the next one.
-    doubted_since: Option<Timestamp>,
+    pub(super) doubted_since: Option<Timestamp>,
     /// The checkpoint that stays, where none comes by the feed.
     stays: Option<Checkpoint>,
+    /// Whether a full scan has ended since the source told its counts.
+    pub(super) scanned: bool,
 }
 
 impl Settler {
@@ -130,6 +145,7 @@ impl Settler {
         match signal {
             Signal::BeginScan(reason) => self.begin_scan(reason)?,
             Signal::EndScan { position, seen } => self.end_scan(position, seen)?,
+            Signal::Holds(holds) => self.compare_counts(holds)?,
             Signal::CaughtUp => {
                 self.moved.clear();
                 self.doubted_since = None;
@@ -140,6 +156,9 @@ impl Settler {
                 self.caught_up();
             }
             Signal::Security(security) => self.security(&security)?,
+            Signal::Properties(properties) => {
+                self.pipeline.collection.note_properties(properties)?;
+            }
             Signal::Release => self.release()?,
         }
         Ok(self)
@@ -177,7 +196,8 @@ impl Settler {
             let checkpoint = match &self.stays {
                 Some(stays) => {
                     let since = stays.open_since.unwrap_or(batch.begun);
-                    Checkpoint { open_since: open_since.map(|_| since), ..stays.clone() }
+                    let (open_since, tally) = (open_since.map(|_| since), self.checkpoint.tally);
+                    Checkpoint { open_since, tally, ..stays.clone() }
                 }
                 None => Checkpoint {
                     position: position.or_else(|| self.checkpoint.position.clone()),
@@ -240,7 +260,7 @@ impl Settler {
 
     /// Steps 2 to 4 of the durable order.
     pub(super) fn publish(
-        &self,
+        &mut self,
         staged: Vec<Staged>,
         sync: Sync,
     ) -> Result<Vec<Published>, MirrorError> {
@@ -259,6 +279,13 @@ impl Settler {
         trial::pass("published");
         mirror.sync_published(collection, &published, sync)?;
         trial::pass("published-synced");
+        for one in &published {
+            let tally = self.checkpoint.tally.zip(one.tally);
+            self.checkpoint.tally = tally.map(|(mut tally, more)| {
+                tally += more;
+                tally
+            });
+        }
         Ok(published)
     }
 
@@ -388,6 +415,8 @@ impl Settler {
             at: Some(Timestamp::now()),
             open_since,
             inventory: self.checkpoint.inventory.clone(),
+            tally: self.checkpoint.tally,
+            miscounted: self.checkpoint.miscounted,
             folder: Some(self.pipeline.collection.identity()),
             ..Checkpoint::default()
         }

@@ -15,6 +15,7 @@ use crate::source::scripted::{Said, Scripted};
 use crate::source::{FeedEvent, Unreadable};
 
 mod branches;
+mod counting;
 mod deletions;
 mod disk;
 mod fetching;
@@ -270,6 +271,9 @@ async fn a_source_that_fails_again_and_again_is_not_asked_to_confirm_all_the_res
     let looked = source.looked.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!(looked, 3 * QUICK.attempts);
     assert_eq!(pipeline.reporter.report().failures, 6, "all of them are remembered");
+    let failures = pipeline.failures();
+    let spared = failures.iter().filter(|one| one.reason.starts_with("not asked for, because"));
+    assert_eq!(spared.count(), 3, "{failures:?}");
 }
 
 #[tokio::test]

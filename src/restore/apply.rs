@@ -3,22 +3,29 @@
 //! It must not know which target it writes to.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::control::{Control, count};
-use super::plan::{Decision, Held, Ours, decide};
-use super::read::{Batch, batches, security};
-use super::target::{Item, Standing, Target, TargetError, Writing};
+use super::gate::Gate;
+use super::plan::{Branches, Decision, Held, Ours, decide};
+use super::read::{Batch, batches};
+use super::target::{Form, Item, Standing, Target, TargetError, Writing};
 use super::{Counts, Failure, OnExisting, Options, Outcome, Report, RestoreError};
 use crate::client::couchdb::{Error, Kind};
-use crate::document::{CollectionName, DocumentId, Revision};
+use crate::document::{CollectionName, DocumentId, Pattern, Revision};
 use crate::mirror::read::{Entry, Tree, TreeCollection};
 
-/// How many branches of one document are ended, one after the other, so that ours may win.
-const MAX_BRANCHES: usize = 32;
+/// The most branches that are ended in one request, unless a single document has more.
+const MAX_ENDS: usize = 2_000;
+
+/// The database whose documents make a server replicate, and what the names of others end with.
+const REPLICATOR: &str = "_replicator";
 
 /// A mirror on its way to a target.
 pub struct Restore<T> {
@@ -30,8 +37,20 @@ pub struct Restore<T> {
 /// One collection on its way.
 struct Course {
     collection: Arc<TreeCollection>,
+    /// Where its documents are read from: the collection, or what is left of deleted ones.
+    parts: Vec<Arc<TreeCollection>>,
     name: CollectionName,
     standing: Standing,
+    gate: Gate,
+}
+
+/// A collection that is being read.
+struct Reading {
+    batches: mpsc::Receiver<Batch>,
+    /// How many batches there were.
+    task: JoinHandle<Result<u64, RestoreError>>,
+    /// How many documents were passed over because they would start replications.
+    replications: Arc<AtomicU64>,
 }
 
 /// What became of a batch.
@@ -52,9 +71,11 @@ impl<T: Target + 'static> Restore<T> {
         Self { control, ..self }
     }
 
-    /// Puts the mirror back. Nothing is written before it is known that nothing is in the way.
-    pub async fn run(self, tree: Tree) -> Result<Outcome, RestoreError> {
-        let (collections, problems) = blocking(move || tree.collections()).await??;
+    /// Restores the mirror. Nothing is written before it is known that nothing is in the way.
+    pub async fn run(mut self, tree: Tree) -> Result<Outcome, RestoreError> {
+        let tree = Arc::new(tree);
+        let all = Arc::clone(&tree);
+        let (collections, problems) = blocking(move || all.collections()).await??;
         let mut outcome = Outcome { dry_run: self.options.dry_run, ..Outcome::default() };
         for problem in problems {
             outcome.fail(Failure { path: problem.path, reason: problem.reason });
@@ -62,12 +83,15 @@ impl<T: Target + 'static> Restore<T> {
         let stop = self.control.stop.clone();
         let looked = tokio::select! {
             () = stop.cancelled() => None,
-            courses = self.look(collections) => Some(courses?),
+            courses = self.look(&tree, collections) => Some(courses?),
         };
         outcome.interrupted = looked.is_none();
+        if let (Some(ids), Some(courses)) = (self.options.ids.take(), &looked) {
+            self.options.ids = Some(ids_among(ids, courses).await?);
+        }
         for course in looked.unwrap_or_default() {
             if !outcome.interrupted {
-                outcome.interrupted = self.put_back(course, &mut outcome).await?;
+                outcome.interrupted = self.restore(course, &mut outcome).await?;
             }
         }
         if !self.options.dry_run && !outcome.interrupted {
@@ -77,16 +101,50 @@ impl<T: Target + 'static> Restore<T> {
     }
 
     /// Looks whether anything is in the way.
-    async fn look(&self, collections: Vec<TreeCollection>) -> Result<Vec<Course>, RestoreError> {
+    async fn look(
+        &self,
+        tree: &Arc<Tree>,
+        collections: Vec<TreeCollection>,
+    ) -> Result<Vec<Course>, RestoreError> {
         let mut courses = Vec::new();
         for (collection, name) in self.named(collections)? {
             let standing = self.target.standing(&name).await?;
-            if standing == Standing::Present && self.options.on_existing == OnExisting::Refuse {
+            if standing == Standing::Present && self.mode() == OnExisting::Refuse {
                 self.look_for_others(&collection, &name).await?;
             }
-            courses.push(Course { collection, name, standing });
+            let accept = self.options.accept_unchecked;
+            let gate = Gate::look(&*self.target, &collection, &name, standing, self.mode(), accept)
+                .await?;
+            let parts = self.parts(tree, &collection).await?;
+            courses.push(Course { collection, parts, name, standing, gate });
         }
         Ok(courses)
+    }
+
+    fn mode(&self) -> OnExisting {
+        match self.options.undelete {
+            Some(_) => OnExisting::Undelete,
+            None => self.options.on_existing,
+        }
+    }
+
+    /// Where the documents of a collection are read from.
+    async fn parts(
+        &self,
+        tree: &Arc<Tree>,
+        collection: &Arc<TreeCollection>,
+    ) -> Result<Vec<Arc<TreeCollection>>, RestoreError> {
+        let (tree, collection) = (Arc::clone(tree), Arc::clone(collection));
+        let undelete = self.options.undelete.clone();
+        blocking(move || match undelete {
+            None => Ok(vec![collection]),
+            Some(undelete) => {
+                let held = undelete.held.get(&collection.name).cloned().unwrap_or_default();
+                let parts = tree.deleted(&collection, &held, undelete.since)?;
+                Ok(parts.into_iter().map(Arc::new).collect())
+            }
+        })
+        .await?
     }
 
     /// The selected collections with their names at the target.
@@ -95,9 +153,17 @@ impl<T: Target + 'static> Restore<T> {
         collections: Vec<TreeCollection>,
     ) -> Result<Vec<(Arc<TreeCollection>, CollectionName)>, RestoreError> {
         let wrong = |what: String| Err(RestoreError::Selection(what));
+        let names: Vec<_> = collections.iter().map(|collection| collection.name.clone()).collect();
+        let selection = &self.options.collections;
+        if let (Some(pattern), false) =
+            (selection.unmatched(&names).first(), self.options.allow_empty)
+        {
+            return wrong(pattern.no_match(&names));
+        }
+        let selection = selection.among(&names);
         let wanted: Vec<_> = collections
             .into_iter()
-            .filter(|collection| self.options.collections.wants(&collection.name))
+            .filter(|collection| selection.wants(&collection.name))
             .map(Arc::new)
             .collect();
         if wanted.is_empty() {
@@ -159,33 +225,20 @@ impl<T: Target + 'static> Restore<T> {
         }
     }
 
-    /// Puts a collection back; says whether it was told to stop before its end.
-    async fn put_back(&self, course: Course, outcome: &mut Outcome) -> Result<bool, RestoreError> {
+    /// Restores a collection; says whether it was told to stop before its end.
+    async fn restore(&self, course: Course, outcome: &mut Outcome) -> Result<bool, RestoreError> {
         if self.control.stop.is_cancelled() {
             return Ok(true);
         }
-        let Course { collection, name, standing } = course;
+        let Course { collection, parts, name, standing, gate } = course;
         let mut report = Report {
             collection: collection.name.to_string(),
             renamed: name.to_string(),
             ..Report::default()
         };
-        if standing == Standing::Absent
-            && !self.options.dry_run
-            && let Err(error) = self.target.create(&name).await
-        {
-            let TargetError::Server(server) = &error else { return Err(error.into()) };
-            if server.kind() != Kind::Permanent {
-                return Err(error.into());
-            }
-            // A name that this server does not take is no obstacle for the other collections.
-            let path = collection.path().to_owned();
-            outcome.fail(Failure { path, reason: error.to_string() });
-            report.problems += 1;
-            outcome.collections.push(report);
-            return Ok(false);
-        }
-        let total = match self.control.is_watched() && self.options.ids.is_none() {
+        report.take(gate.failure.clone(), outcome);
+        let all = self.options.ids.is_none() && self.options.undelete.is_none();
+        let total = match self.control.is_watched() && all {
             true => {
                 let counted = Arc::clone(&collection);
                 Some(blocking(move || count(&counted)).await??)
@@ -193,53 +246,13 @@ impl<T: Target + 'static> Restore<T> {
             false => None,
         };
         self.control.begin(&report, total);
-        let (sender, receiver) = mpsc::channel::<Batch>(1);
-        let (ids, stubs) = (self.options.ids.clone(), self.target.stubs());
-        let accept = self.options.accept_unchecked;
-        let tree = Arc::clone(&collection);
-        let reading = tokio::task::spawn_blocking(move || {
-            let wants = |id: &DocumentId| ids.as_ref().is_none_or(|ids| ids.is_match(id.as_str()));
-            let mut read = 0_u64;
-            batches(&tree, stubs, &wants, accept, &mut |batch| {
-                read += 1;
-                sender.blocking_send(batch).is_ok()
-            })?;
-            Ok::<_, RestoreError>(read)
-        });
-        let stop = &self.control.stop;
-        let mut settled = 0;
-        {
-            let taken = stream::unfold(receiver, |mut receiver| async {
-                let batch = tokio::select! {
-                    biased;
-                    () = stop.cancelled() => None,
-                    batch = receiver.recv() => batch,
-                };
-                batch.map(|batch| (batch, receiver))
-            });
-            let settle = |batch| self.settle(&name, standing, batch);
-            let mut done = std::pin::pin!(taken.map(settle).buffered(self.target.parallel()));
-            while let Some(done) = done.next().await {
-                let done = done?;
-                settled += 1;
-                report.counts += done.counts;
-                report.problems += done.failures.len() as u64;
-                done.failures.into_iter().for_each(|failure| outcome.fail(failure));
-                self.control.tell(&report, false);
-            }
-        }
-        // A reader that passes over what is not wanted hears of the end late, and is not waited for.
-        let interrupted = match stop.is_cancelled() && !reading.is_finished() {
-            true => true,
-            false => {
-                let read =
-                    reading.await.map_err(|error| RestoreError::Task(error.to_string()))??;
-                settled < read
+        let mut reading = self.read(parts, &name);
+        let interrupted = match self.open(&mut reading, &gate, &mut report, outcome).await? {
+            ControlFlow::Break(interrupted) => interrupted,
+            ControlFlow::Continue(first) => {
+                self.write(reading, first, (&name, standing), &mut report, outcome).await?
             }
         };
-        if !interrupted {
-            self.put_back_security(&collection, &name, standing, &mut report, outcome).await?;
-        }
         self.control.tell(&report, true);
         tracing::debug!(
             "{}: {} created, {} replaced, {} skipped, {} problems",
@@ -253,41 +266,113 @@ impl<T: Target + 'static> Restore<T> {
         Ok(interrupted)
     }
 
-    /// Says there who may do what, unless only some documents are put back, or what is there stays.
-    async fn put_back_security(
+    /// Begins to read a collection.
+    fn read(&self, parts: Vec<Arc<TreeCollection>>, name: &CollectionName) -> Reading {
+        let (sender, batches_read) = mpsc::channel::<Batch>(1);
+        let (ids, stubs) = (self.options.ids.clone(), self.target.stubs());
+        let accept = self.options.accept_unchecked;
+        let starts_replications = self.target.takes_branches()
+            && !self.options.with_replications
+            && is_replicator(name.as_str());
+        let replications: Arc<AtomicU64> = Arc::default();
+        let passed = Arc::clone(&replications);
+        let task = tokio::task::spawn_blocking(move || {
+            let wants = |id: &DocumentId| {
+                if !ids.as_ref().is_none_or(|ids| ids.matches(id.as_str())) {
+                    return false;
+                }
+                let replicates = starts_replications && !id.as_str().starts_with("_design/");
+                passed.fetch_add(u64::from(replicates), Ordering::Relaxed);
+                !replicates
+            };
+            let mut read = 0_u64;
+            for part in parts {
+                batches(&part, stubs, &wants, accept, &mut |batch| {
+                    read += 1;
+                    sender.blocking_send(batch).is_ok()
+                })?;
+            }
+            Ok::<_, RestoreError>(read)
+        });
+        Reading { batches: batches_read, task, replications }
+    }
+
+    /// Makes the target ready as soon as there is something to write. Gives the first batch; or, where
+    /// nothing is to be written, whether it was told to stop.
+    async fn open(
         &self,
-        collection: &Arc<TreeCollection>,
-        name: &CollectionName,
-        standing: Standing,
+        reading: &mut Reading,
+        gate: &Gate,
         report: &mut Report,
         outcome: &mut Outcome,
-    ) -> Result<(), RestoreError> {
-        let stays = standing != Standing::Absent && self.options.on_existing == OnExisting::Skip;
-        if self.options.ids.is_some() || stays {
-            return Ok(());
-        }
-        let tree = Arc::clone(collection);
-        let accept = self.options.accept_unchecked;
-        let failure = match blocking(move || security(&tree, accept)).await?? {
-            None => return Ok(()),
-            Some(Err(failure)) => failure,
-            Some(Ok(_)) if self.options.dry_run => {
-                report.security = self.target.takes_branches();
-                return Ok(());
+    ) -> Result<ControlFlow<bool, Vec<Batch>>, RestoreError> {
+        let mut first = Vec::new();
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = self.control.stop.cancelled() => return Ok(ControlFlow::Break(true)),
+                batch = reading.batches.recv() => batch,
+            };
+            let Some(batch) = batch else { return Ok(ControlFlow::Continue(first)) };
+            let has_documents = !batch.items.is_empty();
+            first.push(batch);
+            if has_documents {
+                break;
             }
-            Some(Ok(security)) => match self.target.secure(name, security).await {
-                Ok(taken) => {
-                    report.security = taken;
-                    return Ok(());
-                }
-                Err(error) => {
-                    Failure { path: collection.security_path(), reason: error.to_string() }
-                }
-            },
+        }
+        if !self.options.dry_run {
+            let opened = gate.open(&*self.target).await?;
+            opened.failures.into_iter().for_each(|one| report.take(Some(one), outcome));
+            if !opened.open {
+                return Ok(ControlFlow::Break(false));
+            }
+        }
+        report.security = gate.secures() && self.target.takes_branches();
+        Ok(ControlFlow::Continue(first))
+    }
+
+    /// Writes what is read; says whether it was told to stop before its end.
+    async fn write(
+        &self,
+        reading: Reading,
+        first: Vec<Batch>,
+        (name, standing): (&CollectionName, Standing),
+        report: &mut Report,
+        outcome: &mut Outcome,
+    ) -> Result<bool, RestoreError> {
+        let stop = &self.control.stop;
+        let Reading { batches, task, replications } = reading;
+        let mut settled = 0;
+        {
+            let taken = stream::unfold(batches, |mut batches| async {
+                let batch = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => None,
+                    batch = batches.recv() => batch,
+                };
+                batch.map(|batch| (batch, batches))
+            });
+            let settle = |batch| self.settle(name, standing, batch);
+            let taken = stream::iter(first).chain(taken);
+            let mut done = std::pin::pin!(taken.map(settle).buffered(self.target.parallel()));
+            while let Some(done) = done.next().await {
+                let done = done?;
+                settled += 1;
+                report.counts += done.counts;
+                done.failures.into_iter().for_each(|failure| report.take(Some(failure), outcome));
+                self.control.tell(report, false);
+            }
+        }
+        // A reader that passes over what is not wanted hears of the end late, and is not waited for.
+        let interrupted = match stop.is_cancelled() && !task.is_finished() {
+            true => true,
+            false => {
+                let read = task.await.map_err(|error| RestoreError::Task(error.to_string()))??;
+                settled < read
+            }
         };
-        report.problems += 1;
-        outcome.fail(failure);
-        Ok(())
+        report.counts.replications = replications.load(Ordering::Relaxed);
+        Ok(interrupted)
     }
 
     /// Compares a batch with the target and writes what is to be written.
@@ -299,7 +384,7 @@ impl<T: Target + 'static> Restore<T> {
     ) -> Result<Done, TargetError> {
         let mut done = Done { failures: batch.failures, ..Done::default() };
         let mut items = batch.items;
-        if !self.target.takes_branches() {
+        if !self.target.takes_branches() || self.mode() == OnExisting::Undelete {
             let all = items.len();
             items.retain(|item| item.branch_of.is_none());
             done.counts.left_out = (all - items.len()) as u64;
@@ -309,7 +394,10 @@ impl<T: Target + 'static> Restore<T> {
         }
         let held = match standing {
             Standing::Absent | Standing::Empty => vec![Held::Nothing; items.len()],
-            Standing::Present => self.target.held(name, &items).await?,
+            Standing::Present => {
+                let leaves = self.mode() == OnExisting::Overwrite;
+                self.target.held(name, &items, leaves).await?
+            }
         };
         let mut writings = Vec::new();
         for (item, held) in items.into_iter().zip(held) {
@@ -318,26 +406,23 @@ impl<T: Target + 'static> Restore<T> {
                 revision: item.revision(),
                 deleted: item.deleted,
                 branch_of: item.branch_of.as_ref(),
+                branches: Branches { held: &item.branches, all: item.has_all_branches },
             };
-            let decision = decide(ours, &held, self.options.on_existing);
+            let decision = decide(ours, &held, self.mode());
             done.take(item, decision, &mut writings);
         }
         let refused = match self.options.dry_run || writings.is_empty() {
             true => Vec::new(),
-            false => {
-                let refused = self.target.write(name, &writings).await?;
-                self.end_further_branches(name, &writings).await?;
-                refused
-            }
+            false => self.write_all(name, &writings).await?,
         };
         for writing in &writings {
             *done.count_of(writing) += 1;
-            done.counts.bytes += writing.item.bytes;
+            done.counts.bytes += writing.bytes();
         }
         for (index, reason) in refused {
             let Some(writing) = writings.get(index) else { continue };
             *done.count_of(writing) -= 1;
-            done.counts.bytes -= writing.item.bytes;
+            done.counts.bytes -= writing.bytes();
             let path = writing.item.path.clone();
             done.failures.push(Failure { path, reason });
         }
@@ -346,32 +431,36 @@ impl<T: Target + 'static> Restore<T> {
 }
 
 impl<T: Target + 'static> Restore<T> {
-    /// Where the winner has been ended, another branch may win now instead of ours.
-    async fn end_further_branches(
+    /// Writes in as many requests as the branches that end take.
+    async fn write_all(
         &self,
         name: &CollectionName,
         writings: &[Writing],
-    ) -> Result<(), TargetError> {
-        let replaced = writings.iter().filter(|writing| writing.ends.is_some());
-        let mut items: Vec<Item> = replaced.map(|writing| writing.item.clone()).collect();
-        for _ in 0..MAX_BRANCHES {
-            if items.is_empty() {
-                break;
-            }
-            let held = self.target.held(name, &items).await?;
-            let mut losing = Vec::new();
-            for (item, held) in items.into_iter().zip(held) {
-                if let Held::Winner { revision, deleted: false, knows_ours: true } = held
-                    && revision != *item.revision()
-                {
-                    losing.push(Writing { item, on_top: None, ends: Some(revision) });
-                }
-            }
-            // What is refused here was told when it was written first.
-            let _told = self.target.write(name, &losing).await?;
-            items = losing.into_iter().map(|writing| writing.item).collect();
+    ) -> Result<Vec<(usize, String)>, TargetError> {
+        let mut refused = Vec::new();
+        let mut from = 0;
+        while from < writings.len() {
+            let mut ends = 0;
+            let fits = |writing: &Writing| {
+                ends += writing.ends.len();
+                ends <= MAX_ENDS
+            };
+            let count = writings[from..].iter().map(fits).take_while(|fits| *fits).count().max(1);
+            let part = self.target.write(name, &writings[from..from + count]).await?;
+            refused.extend(part.into_iter().map(|(index, reason)| (from + index, reason)));
+            from += count;
         }
-        Ok(())
+        Ok(refused)
+    }
+}
+
+impl Report {
+    /// Notes something that could not be restored.
+    fn take(&mut self, failure: Option<Failure>, outcome: &mut Outcome) {
+        if let Some(failure) = failure {
+            self.problems += 1;
+            outcome.fail(failure);
+        }
     }
 }
 
@@ -388,12 +477,17 @@ impl Done {
     }
 
     fn take(&mut self, item: Item, decision: Decision, writings: &mut Vec<Writing>) {
-        let (on_top, ends) = match decision {
-            Decision::Create => (None, None),
-            Decision::Replace(leaf) => (None, Some(leaf)),
-            Decision::OnTop(on_top) => (Some(on_top), None),
+        let (form, ends) = match decision {
+            Decision::Create => (Form::AsItIs, Vec::new()),
+            Decision::Replace(ends) => (Form::AsItIs, ends),
+            Decision::OnTop(on_top, ends) => (Form::OnTop(on_top), ends),
+            Decision::End(ends) => (Form::Nothing, ends),
             Decision::Equal | Decision::Keep => {
                 self.counts.skip += u64::from(item.branch_of.is_none());
+                return;
+            }
+            Decision::KeepDeleted => {
+                self.counts.deleted_there += 1;
                 return;
             }
             Decision::Refuse(reason) => {
@@ -401,8 +495,26 @@ impl Done {
                 return;
             }
         };
-        writings.push(Writing { item, on_top, ends });
+        writings.push(Writing { item, form, ends });
     }
+}
+
+/// What a pattern for ids means in these collections: an id that one of them holds is no glob.
+async fn ids_among(ids: Pattern, courses: &[Course]) -> Result<Pattern, RestoreError> {
+    let id = DocumentId::from(ids.text());
+    for Course { collection, .. } in courses {
+        let (collection, id) = (Arc::clone(collection), id.clone());
+        let held = blocking(move || collection.entry(&collection.name_of(&id))).await??;
+        if held.is_some() {
+            return Ok(ids.as_name());
+        }
+    }
+    Ok(ids)
+}
+
+/// Whether the documents of a database with this name make a server replicate.
+fn is_replicator(name: &str) -> bool {
+    name.strip_suffix(REPLICATOR).is_some_and(|before| before.is_empty() || before.ends_with('/'))
 }
 
 /// The first of these that the tree does not hold just so.
@@ -423,7 +535,8 @@ fn first_other(
     Ok(None)
 }
 
-async fn blocking<R: Send + 'static>(
+/// Does on a thread of its own what blocks.
+pub(super) async fn blocking<R: Send + 'static>(
     work: impl FnOnce() -> R + Send + 'static,
 ) -> Result<R, RestoreError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| RestoreError::Task(error.to_string()))

@@ -37,6 +37,8 @@ pub enum Piece {
     Members,
     /// The revision, a JSON string.
     Revision,
+    /// Before an attachment's bytes, and after them: what stands around inline data.
+    Edge(Edge),
     /// An attachment's bytes, base64, without the quotes around them.
     Attachment {
         /// Its name.
@@ -44,6 +46,24 @@ pub enum Piece {
         /// The length of its file.
         size: u64,
     },
+}
+
+/// A side of an attachment's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// Before them.
+    Start,
+    /// After them.
+    End,
+}
+
+/// Where the bytes of a document's attachments are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Data {
+    /// Within its text, as base64.
+    Inline,
+    /// After its text, each in a part of its own.
+    Follows,
 }
 
 /// What is left of a stub beside the data that takes its place.
@@ -141,6 +161,26 @@ impl Text {
     /// The pieces with their revision and members in place: only text and attachments are left.
     /// Where nothing is to be different, the body comes out as it went in.
     pub fn rendered(&self, on_top: Option<&OnTop>) -> Vec<Piece> {
+        self.render(on_top, Data::Inline)
+    }
+
+    /// The text alone, which says of attachments that their bytes follow, and these attachments in
+    /// the order in which they must follow.
+    pub fn rendered_apart(&self, on_top: Option<&OnTop>) -> (Bytes, Vec<(String, u64)>) {
+        let mut text = Vec::new();
+        for piece in self.render(on_top, Data::Follows) {
+            if let Piece::Text(part) = piece {
+                text.extend_from_slice(&part);
+            }
+        }
+        let following = self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Attachment { name, size } if *size > 0 => Some((name.clone(), *size)),
+            _ => None,
+        });
+        (text.into(), following.collect())
+    }
+
+    fn render(&self, on_top: Option<&OnTop>, data: Data) -> Vec<Piece> {
         let mut members = self.lacking.clone();
         let mut revision = &self.revision;
         if let Some(on_top) = on_top {
@@ -160,6 +200,14 @@ impl Text {
         let render = |piece: &Piece| match piece {
             Piece::Members => Piece::Text(added.clone().into()),
             Piece::Revision => Piece::Text(quoted(revision.as_str()).into()),
+            // Of no bytes no part follows: there would be nothing to wait for.
+            Piece::Attachment { size, .. } if data == Data::Follows => Piece::Text(match size {
+                0 => "\"data\":\"\"".into(),
+                _ => format!("\"follows\":true,\"length\":{size}").into(),
+            }),
+            Piece::Edge(_) if data == Data::Follows => Piece::Text(Bytes::new()),
+            Piece::Edge(Edge::Start) => Piece::Text("\"data\":\"".into()),
+            Piece::Edge(Edge::End) => Piece::Text("\"".into()),
             other => other.clone(),
         };
         self.pieces.iter().map(render).collect()
@@ -180,7 +228,7 @@ pub fn length(pieces: &[Piece]) -> u64 {
     let lengths = pieces.iter().map(|piece| match piece {
         Piece::Text(text) => text.len() as u64,
         Piece::Attachment { size, .. } => size.div_ceil(3) * 4,
-        Piece::Members | Piece::Revision => 0,
+        Piece::Members | Piece::Revision | Piece::Edge(_) => 0,
     });
     lengths.sum()
 }
@@ -273,9 +321,9 @@ fn inlined(
                 text.push_str(&format!("{}:{},", quoted(key), value.get()));
             }
         }
-        text.push_str("\"data\":\"");
         let data = Piece::Attachment { name: name.into_owned(), size };
-        let pieces = vec![Piece::Text(text.into()), data, Piece::Text("\"}".into())];
+        let (start, end) = (Piece::Edge(Edge::Start), Piece::Edge(Edge::End));
+        let pieces = vec![Piece::Text(text.into()), start, data, end, Piece::Text("}".into())];
         edits.push((at(entry), pieces));
     }
     Ok(edits)

@@ -77,11 +77,14 @@ mod tests {
         fs::write(mirror.join(".plainfold/format.json"), format).unwrap();
         let feed = place.path().join("back.ndjson");
         let options = Options {
+            undelete: None,
+            with_replications: false,
             collections: Default::default(),
             ids: None,
             renamed: Default::default(),
             only_as: None,
             on_existing: OnExisting::Refuse,
+            allow_empty: false,
             dry_run: false,
             accept_unchecked: true,
         };

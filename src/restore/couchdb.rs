@@ -3,19 +3,23 @@
 //! This is the only place of a restore that waits and tries again. It must not know the tree.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
-use futures_util::stream::StreamExt;
 
-use super::body::{self, Piece, Stubs};
-use super::plan::Held;
-use super::target::{Item, Standing, Target, TargetError, Writing, streamed};
-use crate::client::couchdb::{Client, Database, Error, Kind, Unwritten, Upload, all_docs_rows};
-use crate::document::{CollectionName, DocumentId, Revision};
+use self::send::{Fault, Sender};
+use super::body::Stubs;
+use super::plan::{Held, Leaves};
+use super::target::{Item, Standing, Target, TargetError, Writing};
+use crate::client::couchdb::{Client, Database, Error, Kind, Unwritten, all_docs_rows};
+use crate::document::{CollectionName, DocumentId, Properties, Revision};
+
+mod leaves;
+mod multipart;
+mod send;
 
 /// How many batches are on their way at once.
 const PARALLEL: usize = 3;
@@ -29,24 +33,29 @@ const TRIES: usize = 7;
 /// How often parts of a batch are tried that failed as a whole.
 const TRIES_OF_PARTS: usize = 2;
 
-/// What stands around the documents of a request.
-const OPEN: &str = "{\"new_edits\":false,\"docs\":[";
-const CLOSE: &str = "]}";
+/// The limit that servers have of themselves on the revisions that a document remembers.
+const REVS_LIMIT: u64 = 1_000;
 
 /// A server that speaks the CouchDB protocol.
 #[derive(Clone, Debug)]
 pub struct CouchTarget {
     client: Client,
+    sender: Arc<Sender>,
 }
 
 impl CouchTarget {
     /// The server that this client speaks to.
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, sender: Arc::default() }
     }
 
     /// What the database holds of documents, where it is not just ours.
-    async fn compare(&self, database: &Database, items: &[Item]) -> Result<Vec<Held>, Error> {
+    async fn compare(
+        &self,
+        database: &Database,
+        items: &[Item],
+        leaves: bool,
+    ) -> Result<Vec<Held>, Error> {
         let ids: Vec<&DocumentId> = items.iter().map(|item| &item.id).collect();
         let answer = patiently(TRIES, || database.newest(&ids)).await?;
         let mut winners = HashMap::new();
@@ -67,9 +76,16 @@ impl CouchTarget {
         if !asked.is_empty() {
             unknown = patiently(TRIES, || database.revs_diff(&asked)).await?;
         }
+        let mut others = HashMap::new();
+        if leaves {
+            let known = items.iter().filter(|item| winner(item).is_some());
+            let known = known.filter(|item| item.branch_of.is_none()).map(|item| &item.id);
+            others = leaves::of(database, known.collect()).await?;
+        }
         let held = |item: &Item| match winner(item) {
             None => Held::Nothing,
             Some(value) => Held::Winner {
+                others: others.get(&item.id).cloned().unwrap_or_else(Leaves::default),
                 revision: value.rev.clone(),
                 deleted: value.deleted,
                 knows_ours: unknown
@@ -97,7 +113,7 @@ impl CouchTarget {
                 to_do.push((middle..range.end, tries));
                 to_do.push((range.start..middle, tries));
             };
-            match send(database, part, tries).await {
+            match self.sender.send(database, &self.client, part, tries).await {
                 Ok(results) => match assigned(part, &results) {
                     Some(failed) => {
                         let failed = failed.into_iter();
@@ -115,13 +131,24 @@ impl CouchTarget {
                 Err(Fault::Document(reason)) => refused.push((range.start, reason)),
                 Err(Fault::Request(error)) => match weigh(database, &error).await {
                     Weight::All => return Err(error),
-                    _ if single => refused.push((range.start, error.to_string())),
+                    _ if single => refused.push((range.start, explained(&error))),
                     Weight::Some => halve(tries),
                     Weight::Uncertain => halve(TRIES_OF_PARTS),
                 },
             }
         }
         Ok(refused)
+    }
+}
+
+/// An error of a single document, and what can be done where it is too large.
+fn explained(error: &Error) -> String {
+    match error.status() {
+        Some(413) => format!(
+            "{error}; raise `max_attachment_size`, `max_document_size` or `max_http_request_size` of \
+             the target, and restore again"
+        ),
+        _ => error.to_string(),
     }
 }
 
@@ -140,63 +167,6 @@ async fn weigh(database: &Database, error: &Error) -> Weight {
         (_, Some(400 | 409 | 412 | 413 | 417)) => Weight::Some,
         (Kind::Transient { .. }, _) if database.info().await.is_ok() => Weight::Uncertain,
         _ => Weight::All,
-    }
-}
-
-/// Why a request failed.
-enum Fault {
-    Request(Error),
-    /// The only document in it cannot be read.
-    Document(String),
-}
-
-async fn send(
-    database: &Database,
-    batch: &[Writing],
-    tries: usize,
-) -> Result<Vec<Unwritten>, Fault> {
-    let mut pieces = vec![Piece::Text(OPEN.into())];
-    for (index, writing) in batch.iter().enumerate() {
-        if index > 0 {
-            pieces.push(Piece::Text(",".into()));
-        }
-        pieces.extend(writing.pieces());
-        let ended = writing.ends.as_ref().and_then(|leaf| body::tombstone(&writing.item.id, leaf));
-        if let Some(tombstone) = ended {
-            pieces.push(Piece::Text(format!(",{tombstone}").into()));
-        }
-    }
-    pieces.push(Piece::Text(CLOSE.into()));
-    let length = body::length(&pieces);
-    let is_text = |piece: &Piece| matches!(piece, Piece::Text(_));
-    if pieces.iter().all(is_text) {
-        let mut text = Vec::with_capacity(length as usize);
-        for piece in &pieces {
-            if let Piece::Text(part) = piece {
-                text.extend_from_slice(part);
-            }
-        }
-        let text = Bytes::from(text);
-        let sent = patiently(tries, || database.bulk_docs(text.clone().into())).await;
-        return sent.map_err(Fault::Request);
-    }
-    let Some(writing) = batch.first() else { return Ok(Vec::new()) };
-    let broken: Arc<Mutex<Option<String>>> = Arc::default();
-    let sent = patiently(tries, || {
-        let (broken, files) = (Arc::clone(&broken), Arc::clone(&writing.item.files));
-        let stream = streamed(pieces.clone(), files).inspect(move |piece| {
-            if let (Err(error), Ok(mut broken)) = (piece, broken.lock()) {
-                *broken = Some(error.to_string());
-            }
-        });
-        database.bulk_docs(Upload::streamed(length, "application/json", stream.boxed()))
-    });
-    let sent = sent.await;
-    let reason = broken.lock().ok().and_then(|mut broken| broken.take());
-    match (sent, reason) {
-        (Ok(results), _) => Ok(results),
-        (Err(_), Some(reason)) => Err(Fault::Document(reason)),
-        (Err(error), None) => Err(Fault::Request(error)),
     }
 }
 
@@ -222,6 +192,31 @@ fn assigned(batch: &[Writing], results: &[Unwritten]) -> Option<Vec<(usize, Stri
         }
     }
     Some(refused)
+}
+
+/// What is said where a server cannot create a partitioned database.
+const NOT_PARTITIONED: &str = "the mirror's database is partitioned. Create a database of this name \
+                               by hand and restore into that: such documents do not need a \
+                               partitioned one";
+
+/// What is said where a server takes no notice of it.
+const IGNORED: &str = "the server does not know partitioned databases, which the mirror's is. The \
+                       documents are restored, and queries of a single partition will fail. For \
+                       those, restore into a CouchDB of version 3 or newer";
+
+/// Sets how many revisions of a document are remembered, where that is something else.
+async fn limit_revisions(database: &Database, limit: u64) -> Result<Result<(), Error>, Error> {
+    let refused = |error: &Error| !matches!(error.kind(), Kind::Transient { .. });
+    match patiently(TRIES, || database.revs_limit()).await {
+        Ok(present) if present == limit => return Ok(Ok(())),
+        Err(_) if limit == REVS_LIMIT => return Ok(Ok(())),
+        Err(error) if !refused(&error) => return Err(error),
+        _ => {}
+    }
+    match patiently(TRIES, || database.set_revs_limit(limit)).await {
+        Err(error) if !refused(&error) => Err(error),
+        set => Ok(set),
+    }
 }
 
 /// Tries a request again while its error may go away by itself.
@@ -284,11 +279,33 @@ impl Target for CouchTarget {
     fn create<'a>(
         &'a self,
         collection: &'a CollectionName,
-    ) -> BoxFuture<'a, Result<(), TargetError>> {
+        properties: Properties,
+    ) -> BoxFuture<'a, Result<Vec<String>, TargetError>> {
         async move {
             let database = self.client.database(collection);
-            patiently(TRIES, || database.create()).await?;
-            Ok(())
+            let Properties { partitioned, revs_limit } = properties;
+            let created = patiently(TRIES, || database.create(partitioned)).await;
+            if let Err(error) = &created
+                && partitioned
+                && error.kind() == Kind::Permanent
+            {
+                return Err(Error::new(error.kind(), format!("{error}; {NOT_PARTITIONED}")).into());
+            }
+            created?;
+            let mut not_taken = Vec::new();
+            if partitioned && !patiently(TRIES, || database.info()).await?.props.partitioned {
+                not_taken.push(format!("{} is not partitioned: {IGNORED}", database.url()));
+            }
+            if let Some(limit) = revs_limit
+                && let Err(error) = limit_revisions(&database, limit).await?
+            {
+                not_taken.push(format!(
+                    "the server does not take `_revs_limit` {limit} of the mirror ({error}): it \
+                     keeps as many revisions of a document as it is set to. Set it by hand if you \
+                     need it; the documents are restored"
+                ));
+            }
+            Ok(not_taken)
         }
         .boxed()
     }
@@ -312,8 +329,10 @@ impl Target for CouchTarget {
         &'a self,
         collection: &'a CollectionName,
         items: &'a [Item],
+        leaves: bool,
     ) -> BoxFuture<'a, Result<Vec<Held>, TargetError>> {
-        async move { Ok(self.compare(&self.client.database(collection), items).await?) }.boxed()
+        async move { Ok(self.compare(&self.client.database(collection), items, leaves).await?) }
+            .boxed()
     }
 
     fn write<'a>(
@@ -324,15 +343,29 @@ impl Target for CouchTarget {
         async move { Ok(self.put(&self.client.database(collection), batch).await?) }.boxed()
     }
 
+    fn security<'a>(
+        &'a self,
+        collection: &'a CollectionName,
+    ) -> BoxFuture<'a, Result<Option<Bytes>, TargetError>> {
+        async move {
+            let database = self.client.database(collection);
+            match patiently(TRIES, || database.security()).await {
+                // A server that has no such thing.
+                Err(error) if error.kind() == Kind::Missing => Ok(None),
+                security => Ok(Some(security?)),
+            }
+        }
+        .boxed()
+    }
+
     fn secure<'a>(
         &'a self,
         collection: &'a CollectionName,
         security: Bytes,
-    ) -> BoxFuture<'a, Result<bool, TargetError>> {
+    ) -> BoxFuture<'a, Result<(), TargetError>> {
         async move {
             let database = self.client.database(collection);
-            patiently(TRIES, || database.set_security(security.clone())).await?;
-            Ok(true)
+            Ok(patiently(TRIES, || database.set_security(security.clone())).await?)
         }
         .boxed()
     }

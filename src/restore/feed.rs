@@ -18,7 +18,7 @@ use super::body::{Stubs, quoted};
 use super::plan::Held;
 use super::target::{Item, Standing, Target, TargetError, Writing, streamed};
 use super::{OnExisting, RestoreError};
-use crate::document::{CollectionName, DocumentId, Revision};
+use crate::document::{CollectionName, DocumentId, Properties, Revision};
 
 /// How much is gathered before it is written, in bytes.
 const BUFFER: usize = 256 << 10;
@@ -49,8 +49,14 @@ impl FeedTarget {
         name.into()
     }
 
+    /// Whether the path names a pipe or a device, which is written as it stands.
+    fn is_special(path: &Path) -> bool {
+        std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+    }
+
     fn begin(&self) -> io::Result<BufWriter<tokio::fs::File>> {
         let file = match &self.path {
+            Some(path) if Self::is_special(path) => File::options().write(true).open(path)?,
             Some(path) => File::create(Self::unfinished(path))?,
             None => File::from(io::stdout().as_fd().try_clone_to_owned()?),
         };
@@ -103,8 +109,13 @@ impl FeedTarget {
             None => self.begin()?,
         };
         file.flush().await?;
-        let Some(path) = &self.path else { return Ok(()) };
-        file.get_ref().sync_all().await?;
+        // Some file systems say only now that there was no room. A pipe has nothing to sync.
+        if file.get_ref().metadata().await?.is_file() {
+            file.get_ref().sync_all().await?;
+        }
+        let Some(path) = self.path.as_ref().filter(|path| !Self::is_special(path)) else {
+            return Ok(());
+        };
         tokio::fs::rename(Self::unfinished(path), path).await?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
@@ -150,8 +161,12 @@ impl Target for FeedTarget {
         async { Ok(Standing::Absent) }.boxed()
     }
 
-    fn create<'a>(&'a self, _: &'a CollectionName) -> BoxFuture<'a, Result<(), TargetError>> {
-        async { Ok(()) }.boxed()
+    fn create<'a>(
+        &'a self,
+        _: &'a CollectionName,
+        _: Properties,
+    ) -> BoxFuture<'a, Result<Vec<String>, TargetError>> {
+        async { Ok(Vec::new()) }.boxed()
     }
 
     fn list<'a>(
@@ -166,6 +181,7 @@ impl Target for FeedTarget {
         &'a self,
         _: &'a CollectionName,
         items: &'a [Item],
+        _: bool,
     ) -> BoxFuture<'a, Result<Vec<Held>, TargetError>> {
         async { Ok(vec![Held::Nothing; items.len()]) }.boxed()
     }
@@ -178,12 +194,19 @@ impl Target for FeedTarget {
         async move { self.append(collection, batch).await.map_err(|e| self.failed(e)) }.boxed()
     }
 
+    fn security<'a>(
+        &'a self,
+        _: &'a CollectionName,
+    ) -> BoxFuture<'a, Result<Option<Bytes>, TargetError>> {
+        async { Ok(None) }.boxed()
+    }
+
     fn secure<'a>(
         &'a self,
         _: &'a CollectionName,
         _: Bytes,
-    ) -> BoxFuture<'a, Result<bool, TargetError>> {
-        async { Ok(false) }.boxed()
+    ) -> BoxFuture<'a, Result<(), TargetError>> {
+        async { Ok(()) }.boxed()
     }
 
     fn finish(&self) -> BoxFuture<'_, Result<(), TargetError>> {

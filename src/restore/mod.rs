@@ -5,14 +5,14 @@
 //! ([`CouchTarget`]) or a feed in a file ([`FeedTarget`]). It must not know sources, nor
 //! checkpoints: everything it puts back stands in the tree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::AddAssign;
 use std::path::PathBuf;
 
-use globset::GlobMatcher;
+use jiff::civil::Date;
 use serde::Serialize;
 
-use crate::document::{CollectionName, Selection};
+use crate::document::{CollectionName, DocumentId, Pattern, Selection};
 use crate::mirror::MirrorError;
 
 mod apply;
@@ -23,6 +23,7 @@ mod feed;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gate;
 pub mod plan;
 mod read;
 mod target;
@@ -43,17 +44,33 @@ pub struct Options {
     /// Which collections.
     pub collections: Selection,
     /// Which documents, by id; `None` is all.
-    pub ids: Option<GlobMatcher>,
+    pub ids: Option<Pattern>,
+    /// Take it for success when a pattern matches nothing.
+    pub allow_empty: bool,
     /// Other names for collections at the target, by their names in the mirror.
     pub renamed: BTreeMap<CollectionName, CollectionName>,
     /// The one name at the target, where exactly one collection is to be put back.
     pub only_as: Option<CollectionName>,
     /// What becomes of documents that the target holds in another revision.
     pub on_existing: OnExisting,
+    /// Restores only documents that were deleted at the source, from what the mirror still has of
+    /// them.
+    pub undelete: Option<Undelete>,
+    /// Writes replication documents into a `_replicator` too, which starts these replications.
+    pub with_replications: bool,
     /// Only says what would be done.
     pub dry_run: bool,
     /// Files without a checksum are restored as they are.
     pub accept_unchecked: bool,
+}
+
+/// Which deleted documents are brought back.
+#[derive(Clone, Debug, Default)]
+pub struct Undelete {
+    /// Those whose deletion is held back, by collection: they are still in the tree.
+    pub held: BTreeMap<CollectionName, BTreeSet<DocumentId>>,
+    /// From the trash those that came there on this day or later; `None` is all.
+    pub since: Option<Date>,
 }
 
 /// What becomes of what a target holds already.
@@ -66,6 +83,8 @@ pub enum OnExisting {
     Skip,
     /// Ours wins.
     Overwrite,
+    /// Only documents that are deleted there are written.
+    Undelete,
 }
 
 /// How a collection was put back, or would be.
@@ -94,22 +113,29 @@ pub struct Counts {
     pub replace: u64,
     /// Documents that the target has, and that stay.
     pub skip: u64,
+    /// Documents that are deleted at the target, and stay so.
+    pub deleted_there: u64,
     /// Tombstones of deleted documents.
     pub tombstones: u64,
     /// Branches that lost a conflict.
     pub conflicts: u64,
     /// Branches for which the target has no place.
     pub left_out: u64,
+    /// Documents that would have started a replication, and were left out.
+    pub replications: u64,
     /// Bytes of bodies and attachments in all that is written.
     pub bytes: u64,
 }
 
 impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
-        let Self { create, replace, skip, tombstones, conflicts, left_out, bytes } = other;
+        let Self { create, replace, skip, deleted_there, tombstones, .. } = other;
+        let Self { conflicts, left_out, replications, bytes, .. } = other;
         self.create += create;
         self.replace += replace;
         self.skip += skip;
+        self.deleted_there += deleted_there;
+        self.replications += replications;
         self.tombstones += tombstones;
         self.conflicts += conflicts;
         self.left_out += left_out;
@@ -142,6 +168,15 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether nothing was to be restored: no document was selected, and nothing failed.
+    pub fn is_empty(&self) -> bool {
+        let none = |report: &Report| {
+            // Bytes come with documents.
+            Counts { bytes: 0, ..report.counts } == Counts::default()
+        };
+        self.failed == 0 && !self.interrupted && self.collections.iter().all(none)
+    }
+
     fn fail(&mut self, failure: Failure) {
         self.failed += 1;
         if self.failures.len() < MAX_NAMED {
@@ -170,6 +205,15 @@ pub enum RestoreError {
         target: String,
         /// One example.
         what: String,
+    },
+    /// The target lets other people in than the mirror does.
+    #[error(
+        "{target} has a security object that is not the mirror's: nothing was written. Give \
+         --on-existing skip to keep the target's, or --on-existing overwrite to write the mirror's"
+    )]
+    OtherSecurity {
+        /// The collection at the target.
+        target: String,
     },
     /// The file of a feed exists.
     #[error("{} exists and is not empty: give --on-existing overwrite to replace it", path.display())]

@@ -21,7 +21,18 @@ pub enum Held {
         deleted: bool,
         /// Whether the target knows our revision.
         knows_ours: bool,
+        /// The leaves beside it, where they were asked for.
+        others: Leaves,
     },
+}
+
+/// Leaves of one document beside its winner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leaves {
+    /// Live ones: conflicts.
+    pub live: Vec<Revision>,
+    /// Deleted ones.
+    pub deleted: Vec<Revision>,
 }
 
 /// What is to be done with a document.
@@ -29,19 +40,24 @@ pub enum Held {
 pub enum Decision {
     /// Write it as it is: the target does not have it.
     Create,
-    /// Write it as it is, and end this other branch.
-    Replace(Revision),
-    /// Write it as a newer revision: the target knows ours as an older one.
-    OnTop(OnTop),
+    /// Write it as it is, and end these other branches.
+    Replace(Vec<Revision>),
+    /// Write it as a newer revision, because the target knows ours as an older one, and end these
+    /// other branches.
+    OnTop(OnTop, Vec<Revision>),
+    /// The target has it; end these other branches.
+    End(Vec<Revision>),
     /// The target has it.
     Equal,
     /// The target has another, which stays.
     Keep,
-    /// The target has another, and nobody said what is to become of it.
+    /// It is deleted at the target, and stays so.
+    KeepDeleted,
+    /// The target has another, and no option says which of them is to win.
     Refuse(String),
 }
 
-/// A document of ours that is to be put back.
+/// A document of ours that is to be restored.
 #[derive(Clone, Copy, Debug)]
 pub struct Ours<'a> {
     /// Its id.
@@ -52,22 +68,41 @@ pub struct Ours<'a> {
     pub deleted: bool,
     /// The winner that it lost a conflict with, if it did.
     pub branch_of: Option<&'a Revision>,
+    /// The branches that lost a conflict with it, if the mirror keeps them.
+    pub branches: Branches<'a>,
+}
+
+/// What the mirror knows of the branches beside a winner.
+#[derive(Clone, Copy, Debug)]
+pub struct Branches<'a> {
+    /// Their revisions.
+    pub held: &'a [Revision],
+    /// Whether these are all that the source had. A mirror of winners only cannot say.
+    pub all: bool,
 }
 
 /// Decides. With `new_edits=false` a server takes every revision as a branch of its own and lets the
 /// highest live one win; so ours is helped to win only by ending other branches, or, where it is an
 /// ancestor of the winner, by repeating it on top.
 pub fn decide(ours: Ours<'_>, held: &Held, on_existing: OnExisting) -> Decision {
-    let Held::Winner { revision: winner, deleted, knows_ours } = held else {
+    let Held::Winner { revision: winner, deleted, knows_ours, others } = held else {
         return Decision::Create;
     };
     if let Some(wins_here) = ours.branch_of {
         return decide_branch(ours.id, wins_here, winner, *knows_ours, on_existing);
     }
-    let Ours { id, revision: ours, deleted: ours_deleted, .. } = ours;
-    let is_ours = winner == ours || body::is_on_top(id, ours, winner);
+    let Ours { id, revision, deleted: ours_deleted, .. } = ours;
+    let is_ours = winner == revision || body::is_on_top(id, revision, winner);
     if *deleted == ours_deleted && is_ours {
-        return Decision::Equal;
+        // A mirror of winners only does not know whether the source had these branches too.
+        let ends = if ours.branches.all { strangers(ours, &others.live) } else { Vec::new() };
+        return match (on_existing, ends.is_empty()) {
+            (OnExisting::Overwrite, false) => Decision::End(ends),
+            _ => Decision::Equal,
+        };
+    }
+    if on_existing == OnExisting::Undelete && (!*deleted || ours_deleted) {
+        return Decision::Keep;
     }
     // A tombstone beside another changes nothing of what is seen.
     if *deleted && ours_deleted {
@@ -78,26 +113,75 @@ pub fn decide(ours: Ours<'_>, held: &Held, on_existing: OnExisting) -> Decision 
         return Decision::Create;
     }
     let refusal = || {
-        let what = if *deleted { "was deleted there" } else { "is there" };
-        Decision::Refuse(format!(
-            "another revision, {winner}, {what}: give --on-existing overwrite or skip"
-        ))
+        Decision::Refuse(match *deleted {
+            true => format!(
+                "it was deleted there, in revision {winner}: give --undelete or --on-existing \
+                 overwrite to bring it back, or --on-existing skip to leave it deleted"
+            ),
+            false => format!(
+                "another revision, {winner}, is there: give --on-existing overwrite or skip"
+            ),
+        })
     };
     match on_existing {
+        OnExisting::Skip if *deleted => Decision::KeepDeleted,
         OnExisting::Skip => Decision::Keep,
         OnExisting::Refuse => refusal(),
-        OnExisting::Overwrite if *knows_ours => {
-            body::on_top(id, ours, winner).map_or_else(refusal, Decision::OnTop)
+        OnExisting::Overwrite | OnExisting::Undelete => {
+            win(ours, held).unwrap_or_else(|| Decision::Refuse(unreadable(winner)))
         }
-        OnExisting::Overwrite => match ours.age(winner) {
-            None | Some(Ordering::Equal) => refusal(),
-            Some(_) => Decision::Replace(winner.clone()),
-        },
     }
 }
 
-/// A branch that lost is put back beside its winner. Where another one wins, that one is spoken of
-/// for the winner.
+/// Has ours win over all branches that the mirror does not hold. `None` where a revision has no
+/// generation, so that nothing can be written after it.
+fn win(ours: Ours<'_>, held: &Held) -> Option<Decision> {
+    let Held::Winner { revision: winner, deleted, knows_ours, others } = held else {
+        return Some(Decision::Create);
+    };
+    let mut ends = strangers(ours, &others.live);
+    if !*deleted && !ours.branches.held.contains(winner) {
+        ends.insert(0, winner.clone());
+    }
+    let is_endable = |leaf: &Revision| leaf.generation().is_some();
+    if ours.revision.generation().is_none() || !ends.iter().all(is_endable) {
+        return None;
+    }
+    if !knows_ours {
+        return Some(Decision::Replace(ends));
+    }
+    if !ours.deleted && others.live.contains(ours.revision) {
+        return Some(Decision::End(ends));
+    }
+    // On a branch that the mirror holds too nothing is written.
+    let free = |leaf: &&Revision| !ours.branches.held.contains(leaf);
+    let highest =
+        others.deleted.iter().max_by(|left, right| left.age(right).unwrap_or(Ordering::Equal));
+    let parent = Some(winner).filter(free).or(highest).unwrap_or(ours.revision);
+    let on_top = body::on_top(ours.id, ours.revision, parent)?;
+    ends.retain(|leaf| leaf != parent);
+    Some(Decision::OnTop(on_top, ends))
+}
+
+/// Those of a target's live leaves that neither are ours nor belong to a branch of the mirror.
+fn strangers(ours: Ours<'_>, live: &[Revision]) -> Vec<Revision> {
+    let known = |leaf: &Revision| {
+        leaf == ours.revision
+            || ours.branches.held.contains(leaf)
+            || body::is_on_top(ours.id, ours.revision, leaf)
+    };
+    live.iter().filter(|leaf| !known(leaf)).cloned().collect()
+}
+
+fn unreadable(winner: &Revision) -> String {
+    format!(
+        "the target holds revision {winner} of it, and no revision can be written after that or \
+         after the mirror's: delete the document there, and restore it again"
+    )
+}
+
+/// A branch that lost is restored beside its winner. Where another revision wins, only the winner is
+/// reported.
 fn decide_branch(
     id: &DocumentId,
     wins_here: &Revision,
@@ -115,91 +199,4 @@ fn decide_branch(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn decided(revision: &str, deleted: bool, knows_ours: bool, mode: OnExisting) -> Decision {
-        let held = Held::Winner { revision: revision.into(), deleted, knows_ours };
-        decide_for(&held, false, None, mode)
-    }
-
-    fn decide_for(
-        held: &Held,
-        deleted: bool,
-        branch_of: Option<&Revision>,
-        mode: OnExisting,
-    ) -> Decision {
-        let (id, revision) = ("d".into(), "3-ours".into());
-        let ours = Ours { id: &id, revision: &revision, deleted, branch_of };
-        decide(ours, held, mode)
-    }
-
-    #[test]
-    fn what_is_equal_is_left_alone_in_every_mode() {
-        for mode in [OnExisting::Refuse, OnExisting::Skip, OnExisting::Overwrite] {
-            assert_eq!(decided("3-ours", false, true, mode), Decision::Equal);
-            let held = Held::Nothing;
-            assert_eq!(decide_for(&held, false, None, mode), Decision::Create);
-        }
-    }
-
-    #[test]
-    fn another_branch_is_refused_kept_or_ended() {
-        assert!(matches!(decided("5-x", false, false, OnExisting::Refuse), Decision::Refuse(_)));
-        assert_eq!(decided("5-x", false, false, OnExisting::Skip), Decision::Keep);
-        let replaced = Decision::Replace("5-x".into());
-        assert_eq!(decided("5-x", false, false, OnExisting::Overwrite), replaced);
-    }
-
-    #[test]
-    fn an_ancestor_is_repeated_on_top_and_then_known_as_equal() {
-        let Decision::OnTop(top) = decided("5-x", false, true, OnExisting::Overwrite) else {
-            panic!()
-        };
-        assert_eq!(top.revision.generation(), Some(6));
-        let again = decided(top.revision.as_str(), false, true, OnExisting::Overwrite);
-        assert_eq!(again, Decision::Equal);
-    }
-
-    #[test]
-    fn a_deletion_of_another_branch_is_no_obstacle_and_one_of_ours_is() {
-        assert_eq!(decided("9-x", true, false, OnExisting::Refuse), Decision::Create);
-        assert!(matches!(decided("4-x", true, true, OnExisting::Refuse), Decision::Refuse(_)));
-        assert!(matches!(decided("4-x", true, true, OnExisting::Overwrite), Decision::OnTop(_)));
-    }
-
-    #[test]
-    fn a_tombstone_is_put_back_and_ends_a_living_document_only_when_told_to() {
-        let held = |revision: &str, deleted, knows_ours| Held::Winner {
-            revision: revision.into(),
-            deleted,
-            knows_ours,
-        };
-        let tombstone = |held: &Held, mode| decide_for(held, true, None, mode);
-        assert_eq!(tombstone(&Held::Nothing, OnExisting::Refuse), Decision::Create);
-        let same = held("3-ours", true, true);
-        assert_eq!(tombstone(&same, OnExisting::Refuse), Decision::Equal);
-        let other = held("5-x", true, false);
-        assert_eq!(tombstone(&other, OnExisting::Refuse), Decision::Create);
-        let living = held("5-x", false, false);
-        assert!(matches!(tombstone(&living, OnExisting::Refuse), Decision::Refuse(_)));
-        assert_eq!(tombstone(&living, OnExisting::Skip), Decision::Keep);
-        let ended = Decision::Replace("5-x".into());
-        assert_eq!(tombstone(&living, OnExisting::Overwrite), ended);
-    }
-
-    #[test]
-    fn a_branch_goes_where_its_winner_wins() {
-        let (ours, other) = (Revision::from("4-winner"), Revision::from("9-other"));
-        let held = |revision: &Revision, knows_ours| Held::Winner {
-            revision: revision.clone(),
-            deleted: false,
-            knows_ours,
-        };
-        let branch = |held: &Held, mode| decide_for(held, false, Some(&ours), mode);
-        assert_eq!(branch(&held(&ours, true), OnExisting::Refuse), Decision::Equal);
-        assert_eq!(branch(&held(&ours, false), OnExisting::Refuse), Decision::Create);
-        assert_eq!(branch(&held(&other, false), OnExisting::Skip), Decision::Keep);
-        assert_eq!(branch(&held(&other, false), OnExisting::Overwrite), Decision::Create);
-    }
-}
+mod tests;

@@ -91,7 +91,7 @@ pub(super) fn batches(
             }
         }
     }
-    if let Some(inventory) = &inventory {
+    if let Some(inventory) = inventory.as_ref().filter(|_| !collection.is_part()) {
         let wanted = |recorded: &Recorded| {
             let id = recorded.id.as_deref().map(DocumentId::from);
             id.or_else(|| collection.id_of(&recorded.name)).is_none_or(|id| wants(&id))
@@ -278,7 +278,12 @@ fn item(
     let bytes = document.body.len() as u64 + attached;
     let (id, path) = (document.id.clone(), document.path.clone());
     let (deleted, branch_of) = (document.deleted, branch_of.cloned());
-    Ok(Item { id, path, deleted, branch_of, text, bytes, files: Arc::new(files) })
+    let branches: Vec<_> =
+        document.conflicts.iter().filter_map(|branch| branch.revision.clone()).collect();
+    // A mirror that keeps no branches keeps no histories either.
+    let has_all_branches = document.history.is_some() || !branches.is_empty();
+    let files = Arc::new(files);
+    Ok(Item { id, path, deleted, branch_of, branches, has_all_branches, text, bytes, files })
 }
 
 /// The files of a document and its branches, read once more; `None` where it is gone.

@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream, StreamExt};
 
 use super::body::{OnTop, Piece, Stubs, Text};
 use super::plan::Held;
 use crate::client::couchdb;
-use crate::document::{CollectionName, DocumentId, Revision};
+use crate::document::{CollectionName, DocumentId, Properties, Revision};
 
 /// A place that documents are put back to.
 ///
@@ -40,11 +40,13 @@ pub trait Target: Send + Sync {
         collection: &'a CollectionName,
     ) -> BoxFuture<'a, Result<Standing, TargetError>>;
 
-    /// Creates a collection.
+    /// Creates a collection with these properties. Gives back what the target does not take of them,
+    /// in words for people.
     fn create<'a>(
         &'a self,
         collection: &'a CollectionName,
-    ) -> BoxFuture<'a, Result<(), TargetError>>;
+        properties: Properties,
+    ) -> BoxFuture<'a, Result<Vec<String>, TargetError>>;
 
     /// Some of the live documents that it holds, in the order of their ids, after this one; none at
     /// the end.
@@ -54,11 +56,12 @@ pub trait Target: Send + Sync {
         after: Option<&'a DocumentId>,
     ) -> BoxFuture<'a, Result<Vec<(DocumentId, Revision)>, TargetError>>;
 
-    /// What it holds of each of these documents, in their order.
+    /// What it holds of each of these documents, in their order; with `leaves`, all of their leaves.
     fn held<'a>(
         &'a self,
         collection: &'a CollectionName,
         items: &'a [Item],
+        leaves: bool,
     ) -> BoxFuture<'a, Result<Vec<Held>, TargetError>>;
 
     /// Writes documents. Gives back those that were refused, by index, with the reason.
@@ -68,13 +71,18 @@ pub trait Target: Send + Sync {
         batch: &'a [Writing],
     ) -> BoxFuture<'a, Result<Vec<(usize, String)>, TargetError>>;
 
-    /// Says there who may do what with a collection, by a JSON object. Answers `false` where there is
-    /// no place for it.
+    /// The security object of a collection that exists; `None` where there is no place for it.
+    fn security<'a>(
+        &'a self,
+        collection: &'a CollectionName,
+    ) -> BoxFuture<'a, Result<Option<Bytes>, TargetError>>;
+
+    /// Writes the security object of a collection.
     fn secure<'a>(
         &'a self,
         collection: &'a CollectionName,
         security: Bytes,
-    ) -> BoxFuture<'a, Result<bool, TargetError>>;
+    ) -> BoxFuture<'a, Result<(), TargetError>>;
 
     /// After everything has been written: makes it durable.
     fn finish(&self) -> BoxFuture<'_, Result<(), TargetError>>;
@@ -102,6 +110,10 @@ pub struct Item {
     pub deleted: bool,
     /// The winner, where this is a branch that lost a conflict with it.
     pub branch_of: Option<Revision>,
+    /// The branches that lost a conflict with it.
+    pub branches: Vec<Revision>,
+    /// Whether these are all that the source had; a mirror of winners only cannot say.
+    pub has_all_branches: bool,
     /// Its text.
     pub(super) text: Text,
     /// Bytes of its body and attachments.
@@ -129,21 +141,53 @@ impl Item {
 pub struct Writing {
     /// The document.
     pub item: Item,
-    /// Under which revision, if not its own.
-    pub(super) on_top: Option<OnTop>,
-    /// A branch at the target that ends with this write.
-    pub ends: Option<Revision>,
+    /// What is written of it.
+    pub(super) form: Form,
+    /// Branches at the target that end with this write.
+    pub ends: Vec<Revision>,
+}
+
+/// What is written of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The document under its own revision.
+    AsItIs,
+    /// The document under a revision on top of another.
+    OnTop(OnTop),
+    /// Nothing: only other branches end.
+    Nothing,
 }
 
 impl Writing {
     /// Whether it takes the place of another revision.
     pub(super) fn replaces(&self) -> bool {
-        self.on_top.is_some() || self.ends.is_some()
+        self.form != Form::AsItIs || !self.ends.is_empty()
     }
 
-    /// Its text.
+    /// The revision that it goes on top of.
+    pub(super) fn on_top(&self) -> Option<&OnTop> {
+        match &self.form {
+            Form::OnTop(on_top) => Some(on_top),
+            Form::AsItIs | Form::Nothing => None,
+        }
+    }
+
+    /// The revision under which the document is written.
+    pub(super) fn revision(&self) -> &Revision {
+        self.on_top().map_or(self.item.revision(), |on_top| &on_top.revision)
+    }
+
+    /// Bytes of what is written of the document.
+    pub(super) fn bytes(&self) -> u64 {
+        if self.form == Form::Nothing { 0 } else { self.item.bytes }
+    }
+
+    /// Its text, with attachments inline; empty where only branches end.
     pub(super) fn pieces(&self) -> Vec<Piece> {
-        self.item.text.rendered(self.on_top.as_ref())
+        match self.form {
+            Form::Nothing => Vec::new(),
+            _ => self.item.text.rendered(self.on_top()),
+        }
     }
 }
 
@@ -169,8 +213,8 @@ pub enum TargetError {
     },
 }
 
-/// How much of an attachment is encoded at once, in bytes. A multiple of three, so that only the
-/// last piece is padded.
+/// How much of an attachment is read at once, in bytes. A multiple of three, so that only the last
+/// piece is padded.
 const CHUNK: usize = 96 << 10;
 
 /// The bytes of pieces, attachments as base64 read from their files piece by piece.
@@ -178,21 +222,27 @@ pub(super) fn streamed(
     pieces: Vec<Piece>,
     files: Arc<dyn Files>,
 ) -> BoxStream<'static, io::Result<Bytes>> {
-    use futures_util::stream::{self, StreamExt};
     let one = move |piece| match piece {
-        Piece::Attachment { name, size } => encoded(name, size, Arc::clone(&files)),
+        Piece::Attachment { name, size } => {
+            let encode = |bytes: io::Result<Bytes>| {
+                use base64::Engine as _;
+                bytes.map(|bytes| base64::engine::general_purpose::STANDARD.encode(bytes).into())
+            };
+            raw(name, size, Arc::clone(&files)).map(encode).boxed()
+        }
         Piece::Text(text) => stream::iter([Ok(text)]).boxed(),
-        Piece::Members | Piece::Revision => stream::empty().boxed(),
+        Piece::Members | Piece::Revision | Piece::Edge(_) => stream::empty().boxed(),
     };
     stream::iter(pieces).flat_map(one).boxed()
 }
 
-fn encoded(
+/// The bytes of an attachment as they are, read from its file piece by piece. They end with an error
+/// where they are not exactly `size`.
+pub(super) fn raw(
     name: String,
     size: u64,
     files: Arc<dyn Files>,
 ) -> BoxStream<'static, io::Result<Bytes>> {
-    use futures_util::stream::{self, StreamExt};
     struct State {
         name: String,
         files: Arc<dyn Files>,
@@ -200,7 +250,6 @@ fn encoded(
         left: u64,
     }
     let read = |mut state: State| -> io::Result<(Bytes, State)> {
-        use base64::Engine as _;
         use std::io::Read as _;
         let mut file = match state.open.take() {
             Some(file) => file,
@@ -216,7 +265,7 @@ fn encoded(
             return Err(io::Error::other(what));
         }
         state.open = Some(file);
-        Ok((base64::engine::general_purpose::STANDARD.encode(bytes).into(), state))
+        Ok((bytes.into(), state))
     };
     let state = State { name, files, open: None, left: size };
     stream::try_unfold(state, move |state| async move {

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use crate::document::{Attachment, Branch, Change, CollectionName, DocumentId, Position, Revision};
+use crate::document::{Attachment, Branch, Change, CollectionName, DocumentId, Position};
+use crate::document::{Properties, Revision};
 
 pub mod couchdb;
 pub mod feed;
@@ -20,7 +21,7 @@ pub mod retry;
 #[cfg(test)]
 pub(crate) mod scripted;
 
-pub use crate::document::{BadGlob, Selection};
+pub use crate::document::{BadGlob, Pattern, Selection};
 
 /// What a feed says, in the order in which it says it.
 ///
@@ -47,6 +48,9 @@ pub enum FeedEvent {
         /// Whether every document of the collection was in the listing.
         exhaustive: bool,
     },
+    /// How many documents the source says that it holds, told only where everything up to here makes
+    /// that number: nothing was written between the reading of the feed and the counting.
+    Holds(Holds),
     /// The source's end, as of now. Repeated while following, whenever the source shows that it
     /// has nothing newer (a heartbeat).
     CaughtUp,
@@ -68,6 +72,15 @@ pub struct Unreadable {
     pub position: Option<Position>,
     /// What is wrong, and what can be done about it.
     pub reason: String,
+}
+
+/// What a source counts, where it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holds {
+    /// Documents that are not deleted.
+    pub documents: Option<u64>,
+    /// Tombstones.
+    pub tombstones: Option<u64>,
 }
 
 /// How far a feed has been read, in the source's own unit.
@@ -156,6 +169,11 @@ pub trait Source: Send + Sync + 'static {
         Box::pin(async { Ok(answers) })
     }
 
+    /// How the collection was created; `None` where the source does not say.
+    fn properties(&self) -> BoxFuture<'_, Result<Option<Properties>, SourceError>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// Who may do what with the collection, as a JSON object; `None` where the source has no such
     /// thing.
     fn security(&self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>> {
@@ -191,6 +209,8 @@ pub struct Wanted {
 pub enum StoreEvent {
     /// A collection to be mirrored. Named once in a stream.
     Collection(CollectionName),
+    /// A pattern of the selection that matches no collection that the store holds. Told before `Listed`.
+    Unmatched(Pattern),
     /// All collections that the store holds as of now have been named. A store for which that is much
     /// work says up to where it has looked, so that the next listing may begin there.
     Listed(Option<Position>),
@@ -208,6 +228,14 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the store can list all that a collection holds, so that a scan may remove what is
     /// not in it. A recorded feed cannot.
     fn lists_everything(&self) -> bool;
+
+    /// Whether a collection of this name would be named if the store held it.
+    fn wants(&self, collection: &CollectionName) -> bool;
+
+    /// Whether the store is one collection, named in its address.
+    fn is_single(&self) -> bool {
+        false
+    }
 
     /// Whether the collections come mixed in one stream, so that all have to be read at once or
     /// none goes on.

@@ -163,7 +163,7 @@ impl Feed {
             FeedEvent::Position(position) => Some(position),
             FeedEvent::Change(change) => change.position.as_ref(),
             FeedEvent::Unreadable(row) => row.position.as_ref(),
-            FeedEvent::CaughtUp | FeedEvent::Progress(_) => None,
+            FeedEvent::Holds(_) | FeedEvent::CaughtUp | FeedEvent::Progress(_) => None,
         };
         if let Some(position) = position {
             self.since = Since::Position(position.clone());

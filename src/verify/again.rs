@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::document::{Counts, How, What};
 use super::inventory::Comparison;
 use super::tree::{Suspect, read_security, settle};
-use super::{Certificate, CollectionReport, Verified, VerifyError};
+use super::{Certificate, CollectionReport, DifferenceKind, Verified, VerifyError};
 use crate::document::{CollectionName, DocumentId};
 use crate::mirror::layout::SECURITY;
 use crate::mirror::read::TreeCollection;
@@ -83,7 +83,9 @@ impl Verified {
             let Some(wrong) = wrong.get_mut(&collection.into()) else { continue };
             let id = DocumentId::from(difference.id.as_str());
             let name = by_name.get(collection).map(|folder| folder.name_of(&id));
-            match name.is_some_and(|name| wrong.nameless.remove(&name)) {
+            // At the same revision only a replacement as a whole brings other bytes.
+            let is_damaged = difference.kind == DifferenceKind::Bytes;
+            match name.is_some_and(|name| wrong.nameless.remove(&name)) || is_damaged {
                 true => drop(wrong.damaged.insert(id)),
                 false => drop(wrong.differing.insert(id)),
             }

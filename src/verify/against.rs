@@ -2,6 +2,7 @@
 //!
 //! It must not know which store a source is.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -9,11 +10,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::bytes::{Beside, Which};
 use super::listing::{Difference, DifferenceKind, Listed, Listing, Side, UNREAD};
-use super::{Verified, VerifyError};
-use crate::document::{CollectionName, DocumentId, DocumentState, Head, Position, Revision};
-use crate::source::retry::{Fed, RetryPolicy, listing, resilient};
-use crate::source::{FeedEvent, Mode, Since, Source, SourceError, Store, StoreEvent};
+use super::pairs::{Comparison, Pair};
+use super::source::{self, SourceListing};
+use super::{CollectionReport, Verified, VerifyError};
+use crate::document::{CollectionName, DocumentId, Position, Revision};
+use crate::mirror::read::TreeCollection;
+use crate::source::retry::{RetryPolicy, listing};
+use crate::source::{Mode, Selection, Source, SourceError, Store, StoreEvent};
 
 /// What a comparison came to.
 #[derive(Clone, Debug, Serialize)]
@@ -24,8 +29,13 @@ pub struct Certificate {
     pub there: Place,
     /// When.
     pub at: Timestamp,
-    /// Whether nothing differs.
+    /// Whether something was compared, and nothing differs.
     pub equal: bool,
+    /// How deep it was compared.
+    pub depth: Depth,
+    /// Files of the mirror without a checksum, in what was compared. Their documents were compared byte
+    /// by byte in any case.
+    pub unchecked: u64,
     /// Each collection, by name.
     pub collections: Vec<CollectionCertificate>,
     /// The documents that differ.
@@ -34,6 +44,19 @@ pub struct Certificate {
     pub unreadable: Vec<String>,
     /// Collections of the mirror of which the source says nothing, and which were not compared.
     pub not_compared: Vec<String>,
+    /// Collections of the other place that the mirror does not hold, and that were not compared.
+    pub left_out: Vec<String>,
+}
+
+/// How deep a comparison goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Depth {
+    /// Ids and revisions.
+    #[serde(rename = "by revision")]
+    Revision,
+    /// The bytes of every body and attachment, and of what is stored beside them.
+    #[serde(rename = "every byte")]
+    Bytes,
 }
 
 /// One side of a comparison.
@@ -48,8 +71,13 @@ pub struct Place {
 /// What a comparison came to in one collection.
 #[derive(Clone, Debug, Serialize)]
 pub struct CollectionCertificate {
-    /// Its name.
+    /// Its name in the mirror.
     pub collection: String,
+    /// Its name in the other place, where that is another.
+    #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
+    pub renamed: Option<String>,
+    /// How many documents differ, by kind.
+    pub differ: BTreeMap<DifferenceKind, u64>,
     /// What the mirror holds.
     pub here: Side,
     /// What the other place holds.
@@ -62,8 +90,21 @@ pub struct CollectionCertificate {
 #[derive(Debug)]
 pub struct There {
     place: Place,
-    collections: Vec<(CollectionName, SourceListing)>,
+    depth: Depth,
+    collections: Vec<(Named, SourceListing)>,
     not_compared: Vec<String>,
+    left_out: Vec<String>,
+}
+
+/// A collection that is compared.
+#[derive(Clone, Debug)]
+struct Named {
+    /// Its name in the certificate.
+    name: CollectionName,
+    /// Its name in the mirror, if the mirror holds it.
+    here: Option<CollectionName>,
+    /// Its name in the other place.
+    there: CollectionName,
 }
 
 /// What a source said of one document since it was listed.
@@ -75,76 +116,123 @@ pub enum Word {
     Deleted,
 }
 
-/// A collection as a source listed it.
-#[derive(Debug)]
-struct SourceListing {
-    listed: Listed,
-    position: Option<Position>,
-    unreadable: Vec<String>,
-}
-
 impl Verified {
-    /// Compares with a source, as it is now. `only` is the one collection that it was asked for by
-    /// name, if it was; the mirror's others are then left alone. They are, too, where the source
-    /// cannot list what it holds.
+    /// Compares with a source, as it is now. Where `how` names the one collection that the source was
+    /// asked for, the mirror's others are left alone; also where the source cannot list what it holds.
     pub async fn against(
         &self,
         store: Arc<dyn Store>,
-        only: Option<&CollectionName>,
+        how: &Comparison,
     ) -> Result<Certificate, VerifyError> {
-        self.compare_with(&self.list(store, only).await?)
+        self.compare_with(&self.list(store, how).await?)
     }
 
     /// Lists what a source holds now, of the collections that [`against`](Self::against) compares.
     pub async fn list(
         &self,
         store: Arc<dyn Store>,
-        only: Option<&CollectionName>,
+        how: &Comparison,
     ) -> Result<There, VerifyError> {
-        let place = Place { name: store.identity(), lineage: None };
-        let mut there = There { place, collections: Vec::new(), not_compared: Vec::new() };
-        let mut names = named(&store).await?;
-        let nameless = self.nameless(names.len());
-        for (name, _) in &self.listings {
-            let name = CollectionName::from(name.as_str());
-            if names.contains(&name) || nameless.is_some() {
-                continue;
+        if how.bytes && self.tree.lineage().is_none() {
+            let what = "RxDB's backup plugin spells bodies in its own way, so that they cannot be compared \
+                        byte by byte: leave --bytes out";
+            return Err(VerifyError::Selection(what.to_owned()));
+        }
+        let pairs = how.pairs(&self.names())?;
+        let named = match named(&store).await {
+            // Who may not list the databases may still read those that the mirror holds.
+            Err(VerifyError::Source(SourceError::Refused { .. }))
+                if store.lists_everything() && how.only.is_none() && !how.all =>
+            {
+                Vec::new()
             }
-            match store.lists_everything() && only.is_none() {
-                true => names.push(name),
-                false => there.not_compared.push(name.to_string()),
+            named => named?,
+        };
+        let mut there = There {
+            place: Place { name: store.identity(), lineage: None },
+            depth: if how.bytes { Depth::Bytes } else { Depth::Revision },
+            collections: Vec::new(),
+            not_compared: Vec::new(),
+            left_out: Vec::new(),
+        };
+        let mut wanted = Vec::new();
+        match (self.nameless(how), &named[..]) {
+            (Some(here), [only]) => {
+                let (name, here) = (only.clone(), Some(here));
+                wanted.push(Named { name, here, there: only.clone() });
+            }
+            _ => {
+                for pair in &pairs {
+                    let is_wanted = how.only.as_ref().is_none_or(|only| *only == pair.there);
+                    match is_wanted && (named.contains(&pair.there) || store.lists_everything()) {
+                        true => wanted.push(Named::of(pair)),
+                        false => there.not_compared.push(pair.here.to_string()),
+                    }
+                }
+                let (compared, left_out) = others(how, &pairs, &named);
+                wanted.extend(compared);
+                there.left_out = left_out;
             }
         }
-        names.sort();
-        for name in names {
-            let source = list(store.open(&name)).await;
-            let source = match source {
+        wanted.sort_by(|left, right| left.name.cmp(&right.name));
+        let folders = self.tree.collections()?.0;
+        let mut folders: BTreeMap<_, _> =
+            folders.into_iter().map(|folder| (folder.name.clone(), folder)).collect();
+        for named in wanted {
+            let folder = named.here.as_ref().and_then(|here| folders.remove(here));
+            let source = store.open(&named.there);
+            let beside = folder.and_then(|folder| self.beside_source(folder, &store, &source, how));
+            let source = match source::list(source, beside).await {
                 // The mirror holds a collection that the source has lost.
                 Err(VerifyError::Source(SourceError::Missing { .. }))
-                    if only.is_none() && self.listing(&name).is_some() =>
+                    if how.only.is_none() && named.here.is_some() =>
                 {
-                    SourceListing {
-                        listed: Listing::default().finish(),
-                        position: None,
-                        unreadable: Vec::new(),
-                    }
+                    SourceListing::default()
                 }
                 source => source?,
             };
-            there.collections.push((name, source));
+            there.collections.push((named, source));
         }
         Ok(there)
     }
 
+    /// What is compared byte by byte of a collection, if anything is.
+    fn beside_source(
+        &self,
+        folder: TreeCollection,
+        store: &Arc<dyn Store>,
+        source: &Arc<dyn Source>,
+        how: &Comparison,
+    ) -> Option<Beside<'_>> {
+        self.tree.lineage()?;
+        let unchecked = self.unchecked.get(&folder.name).filter(|those| !those.is_empty());
+        let which = match how.bytes {
+            true => Which::Every,
+            false => Which::Unchecked(unchecked?),
+        };
+        let (collection, source) = (Arc::new(folder), Arc::clone(source));
+        // A recorded feed holds winners only.
+        Some(Beside { collection, source, which, branches: store.lists_everything() })
+    }
+
     /// Compares with what a source holds.
     pub fn compare_with(&self, there: &There) -> Result<Certificate, VerifyError> {
-        let mut certificate = self.certificate(there.place.clone());
+        let mut certificate = self.certificate(there.place.clone(), there.depth);
         certificate.not_compared.clone_from(&there.not_compared);
-        let nameless = self.nameless(there.collections.len());
-        for (name, source) in &there.collections {
-            let here = nameless.map(|(_, listed)| listed).or(self.listing(name));
-            compare(&mut certificate, name, here, &source.listed, source.position.as_ref())?;
+        certificate.left_out.clone_from(&there.left_out);
+        for (named, source) in &there.collections {
+            self.compare(&mut certificate, named, &source.listed, source.position.as_ref())?;
             certificate.unreadable.extend_from_slice(&source.unreadable);
+            for (id, revision) in &source.tombstones {
+                let revision = Some(revision.to_string());
+                certificate.differs(Difference {
+                    kind: DifferenceKind::Bytes,
+                    collection: named.name.to_string(),
+                    id: id.to_string(),
+                    here: revision.clone(),
+                    there: revision,
+                });
+            }
         }
         certificate.conclude();
         Ok(certificate)
@@ -152,56 +240,78 @@ impl Verified {
 
     /// Compares with another mirror, byte for byte; by revisions only, if one of them is what RxDB's
     /// plugin wrote: its bodies are spelt in another way.
-    pub fn beside(&self, other: &Self) -> Result<Certificate, VerifyError> {
+    pub fn beside(&self, other: &Self, how: &Comparison) -> Result<Certificate, VerifyError> {
         let lineage = other.tree.lineage().map(str::to_owned);
         let there = Place { name: other.report.mirror.clone(), lineage };
-        let mut certificate = self.certificate(there);
-        let mut names: Vec<CollectionName> = self
-            .listings
-            .iter()
-            .chain(&other.listings)
-            .map(|(name, _)| name.as_str().into())
-            .collect();
-        names.sort();
-        names.dedup();
+        let both = self.tree.lineage().is_some() && other.tree.lineage().is_some();
+        let depth = if both { Depth::Bytes } else { Depth::Revision };
+        let mut certificate = self.certificate(there, depth);
+        let pairs = how.pairs(&self.names())?;
         let nothing = Listing::default().finish();
-        let nameless = self.tree.lineage().is_none() || other.tree.lineage().is_none();
         match (&self.listings[..], &other.listings[..]) {
-            ([(mine, here)], [(other, there)]) if nameless => {
-                let name = if self.tree.lineage().is_none() { other } else { mine };
-                compare(&mut certificate, &name.as_str().into(), Some(here), there, None)?;
+            ([(mine, _)], [(its, listed)]) if !both && !how.renames() => {
+                let (mine, its) = (CollectionName::from(&**mine), CollectionName::from(&**its));
+                let name = if self.tree.lineage().is_none() { its.clone() } else { mine.clone() };
+                let named = Named { name, here: Some(mine), there: its };
+                self.compare(&mut certificate, &named, listed, None)?;
             }
             _ => {
-                for name in names {
-                    let there = other.listing(&name).unwrap_or(&nothing);
-                    compare(&mut certificate, &name, self.listing(&name), there, None)?;
+                let held = other.tree.collections()?.0.into_iter().map(|folder| folder.name);
+                let (compared, left_out) = others(how, &pairs, &held.collect::<Vec<_>>());
+                certificate.left_out = left_out;
+                let mut wanted: Vec<_> = pairs.iter().map(Named::of).chain(compared).collect();
+                wanted.sort_by(|left, right| left.name.cmp(&right.name));
+                for named in wanted {
+                    let there = other.listing(&named.there).unwrap_or(&nothing);
+                    self.compare(&mut certificate, &named, there, None)?;
                 }
             }
         }
-        if self.tree.lineage().is_none() != other.tree.lineage().is_none() {
+        if !both {
             certificate.differences.retain(|one| one.kind != DifferenceKind::Bytes);
+            for collection in &mut certificate.collections {
+                collection.differ.remove(&DifferenceKind::Bytes);
+            }
         }
         certificate.conclude();
         Ok(certificate)
     }
 
-    /// The one collection that is compared whatever its name, with a source of so many: what RxDB's
-    /// plugin wrote tells no name that could be held against the source's.
-    fn nameless(&self, collections: usize) -> Option<&(String, Listed)> {
-        self.listings.first().filter(|_| self.tree.lineage().is_none() && collections == 1)
+    /// Which collections another mirror has to be read of to be compared; `None` is all.
+    pub fn wanted_of(&self, how: &Comparison) -> Result<Option<Selection>, VerifyError> {
+        let pairs = how.pairs(&self.names())?;
+        if how.all || pairs.is_empty() || self.tree.lineage().is_none() {
+            return Ok(None);
+        }
+        let names: Vec<_> = pairs.iter().map(|pair| globset::escape(pair.there.as_str())).collect();
+        Selection::new(&names).map(Some).map_err(|bad| VerifyError::Selection(bad.to_string()))
     }
 
-    fn certificate(&self, there: Place) -> Certificate {
+    /// The one collection that is compared whatever its name: what RxDB's plugin wrote tells no name that
+    /// could be held against the source's.
+    fn nameless(&self, how: &Comparison) -> Option<CollectionName> {
+        let is_meant = self.tree.lineage().is_none() && !how.renames();
+        self.names().into_iter().next().filter(|_| is_meant)
+    }
+
+    fn names(&self) -> Vec<CollectionName> {
+        self.listings.iter().map(|(name, _)| name.as_str().into()).collect()
+    }
+
+    fn certificate(&self, there: Place, depth: Depth) -> Certificate {
         let name = self.report.mirror.clone();
         Certificate {
             here: Place { name, lineage: self.tree.lineage().map(str::to_owned) },
             there,
             at: Timestamp::now(),
             equal: false,
+            depth,
+            unchecked: 0,
             collections: Vec::new(),
             differences: Vec::new(),
             unreadable: Vec::new(),
             not_compared: Vec::new(),
+            left_out: Vec::new(),
         }
     }
 
@@ -209,26 +319,54 @@ impl Verified {
         let mut listings = self.listings.iter();
         listings.find(|(own, _)| own == name.as_str()).map(|(_, listed)| listed)
     }
+
+    fn compare(
+        &self,
+        certificate: &mut Certificate,
+        named: &Named,
+        there: &Listed,
+        position: Option<&Position>,
+    ) -> Result<(), VerifyError> {
+        let nothing = Listing::default().finish();
+        let here = named.here.as_ref().and_then(|here| self.listing(here)).unwrap_or(&nothing);
+        let is_here = |one: &&CollectionReport| {
+            named.here.as_ref().is_some_and(|here| here.as_str() == one.collection)
+        };
+        let report = self.report.collections.iter().find(is_here);
+        certificate.unchecked += report.map_or(0, |report| report.counts.unchecked);
+        let (differences, mut differ) = (&mut certificate.differences, BTreeMap::new());
+        let compared = here.compare(there, named.name.as_str(), |difference| {
+            *differ.entry(difference.kind).or_default() += 1;
+            differences.push(difference);
+        });
+        let (here, there) = compared.map_err(VerifyError::Temporary)?;
+        let position = position.and_then(|position| serde_json::from_str(position.token()).ok());
+        let renamed = (named.there != named.name).then(|| named.there.to_string());
+        let collection = named.name.to_string();
+        let compared = CollectionCertificate { collection, renamed, differ, here, there, position };
+        certificate.collections.push(compared);
+        Ok(())
+    }
 }
 
-fn compare(
-    certificate: &mut Certificate,
-    name: &CollectionName,
-    here: Option<&Listed>,
-    there: &Listed,
-    position: Option<&Position>,
-) -> Result<(), VerifyError> {
-    let nothing = Listing::default().finish();
-    let here = here.unwrap_or(&nothing);
-    let differences = &mut certificate.differences;
-    let compared = here.compare(there, name.as_str(), |difference| {
-        differences.push(difference);
-    });
-    let (here, there) = compared.map_err(VerifyError::Temporary)?;
-    let position = position.and_then(|position| serde_json::from_str(position.token()).ok());
-    let collection = name.to_string();
-    certificate.collections.push(CollectionCertificate { collection, here, there, position });
-    Ok(())
+impl Named {
+    fn of(pair: &Pair) -> Self {
+        let Pair { here, there } = pair.clone();
+        Self { name: here.clone(), here: Some(here), there }
+    }
+}
+
+/// What of the other place's collections is compared although the mirror does not hold it, and the names
+/// of the rest.
+fn others(how: &Comparison, pairs: &[Pair], named: &[CollectionName]) -> (Vec<Named>, Vec<String>) {
+    let (mut compared, mut left_out) = (Vec::new(), Vec::new());
+    for name in how.others(pairs, named) {
+        match how.all || how.only.as_ref() == Some(&name) {
+            true => compared.push(Named { name: name.clone(), here: None, there: name }),
+            false => left_out.push(name.to_string()),
+        }
+    }
+    (compared, left_out)
 }
 
 impl There {
@@ -238,7 +376,8 @@ impl There {
         collection: &CollectionName,
         words: &[(DocumentId, Word)],
     ) -> Result<(), VerifyError> {
-        let named = self.collections.iter_mut().find(|(name, _)| name == collection);
+        let mut all = self.collections.iter_mut();
+        let named = all.find(|(named, _)| named.here.as_ref() == Some(collection));
         let Some((_, source)) = named else { return Ok(()) };
         let mut listing = source.listed.reopen().map_err(VerifyError::Temporary)?;
         for (id, word) in words {
@@ -249,14 +388,30 @@ impl There {
             pushed.map_err(VerifyError::Temporary)?;
         }
         source.listed = listing.finish();
+        source.tombstones.retain(|(id, _)| !words.iter().any(|(told, _)| told == id));
         Ok(())
     }
 }
 
 impl Certificate {
+    /// Adds a difference to the last collection.
+    fn differs(&mut self, difference: Difference) {
+        if let Some(collection) = self.collections.last_mut() {
+            *collection.differ.entry(difference.kind).or_default() += 1;
+        }
+        self.differences.push(difference);
+    }
+
+    /// Whether nothing was compared, and nothing failed to be.
+    pub fn is_empty(&self) -> bool {
+        self.collections.is_empty() && self.differences.is_empty() && self.unreadable.is_empty()
+    }
+
     fn conclude(&mut self) {
         self.at = Timestamp::now();
-        self.equal = self.differences.is_empty() && self.unreadable.is_empty();
+        self.equal = self.differences.is_empty()
+            && self.unreadable.is_empty()
+            && !self.collections.is_empty();
     }
 }
 
@@ -267,53 +422,8 @@ async fn named(store: &Arc<dyn Store>) -> Result<Vec<CollectionName>, VerifyErro
     while let Some(event) = listing.next().await {
         match event? {
             StoreEvent::Collection(name) if !names.contains(&name) => names.push(name),
-            StoreEvent::Collection(_) | StoreEvent::Listed(_) => {}
+            StoreEvent::Collection(_) | StoreEvent::Unmatched(_) | StoreEvent::Listed(_) => {}
         }
     }
     Ok(names)
-}
-
-/// Lists what a source holds now. Of a document that it names more than once, the last word counts.
-async fn list(source: Arc<dyn Source>) -> Result<SourceListing, VerifyError> {
-    let feed = resilient(source, Since::Start, Mode::CatchUp, RetryPolicy::CATCH_UP);
-    let mut feed = std::pin::pin!(feed);
-    let mut listing = Listing::default();
-    let (mut position, mut unreadable) = (None, Vec::new());
-    while let Some(fed) = feed.next().await {
-        let event = match fed? {
-            Fed::Event(event) => event,
-            Fed::Waiting { error, pause } => {
-                tracing::warn!("{error}; trying again in {:.1} s", pause.as_secs_f32());
-                continue;
-            }
-        };
-        match event {
-            FeedEvent::Change(change) => {
-                let pushed = match change.state {
-                    DocumentState::Present(document) => {
-                        // As the mirror tells it: a row may name a revision that its body does not.
-                        let head = Head::read(&document.body).unwrap_or_default();
-                        let revision = head.revision.as_deref().map(Revision::from);
-                        listing.push(&change.id, revision.as_ref(), &UNREAD)
-                    }
-                    DocumentState::Deleted(_) => listing.push_deleted(&change.id),
-                };
-                pushed.map_err(VerifyError::Temporary)?;
-                position = change.position.or(position);
-            }
-            FeedEvent::Unreadable(row) => {
-                position = row.position.or(position);
-                unreadable.push(format!("{}: {}", row.place, row.reason));
-            }
-            FeedEvent::ScanStarted { .. } => {
-                listing.clear();
-                unreadable.clear();
-            }
-            FeedEvent::Position(at) | FeedEvent::ScanFinished { position: at, .. } => {
-                position = Some(at);
-            }
-            FeedEvent::CaughtUp | FeedEvent::Progress(_) => {}
-        }
-    }
-    Ok(SourceListing { listed: listing.finish(), position, unreadable })
 }

@@ -61,6 +61,9 @@ pub enum DifferenceKind {
 /// What is known of the bytes where nobody has read them.
 pub const UNREAD: Checksum = [0; 32];
 
+/// Bytes that are known to be others than the mirror's, and of which no hash was made.
+pub const OTHER: Checksum = [0xff; 32];
+
 impl Listing {
     /// Takes a document, with a hash of all its bytes, or [`UNREAD`].
     pub fn push(

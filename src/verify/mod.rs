@@ -17,32 +17,38 @@
 //! # }
 //! ```
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::document::CollectionName;
 use crate::mirror::MirrorError;
 use crate::mirror::read::{Problem, ProblemKind, Tree};
 use crate::source::{Selection, SourceError};
 
 mod again;
 mod against;
+mod bytes;
 mod document;
 mod inventory;
 mod listing;
+mod pairs;
+mod source;
 mod tree;
 
 pub use again::{Again, Wrong};
-pub use against::{Certificate, CollectionCertificate, Place, There, Word};
+pub use against::{Certificate, CollectionCertificate, Depth, Place, There, Word};
 pub use document::Counts;
 pub use inventory::Coverage;
 pub use listing::{Difference, DifferenceKind, Side};
+pub use pairs::Comparison;
 pub use tree::Suspect;
 
 use crate::mirror::sorted::Sorted;
+use bytes::Unchecked;
 use listing::Listed;
 
 /// What is to be verified.
@@ -52,6 +58,8 @@ pub struct Options {
     pub collections: Option<Selection>,
     /// Whether a manifest will be asked for.
     pub manifest: bool,
+    /// Take it for success when a pattern matches no collection.
+    pub allow_empty: bool,
 }
 
 /// Why nothing could be said.
@@ -63,6 +71,9 @@ pub enum VerifyError {
     /// The source.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// What was asked for cannot be compared, or selects nothing.
+    #[error("{0}")]
+    Selection(String),
     /// Listings too large for memory go to temporary files.
     #[error("a temporary file failed: {0}; make room there, or set TMPDIR to another directory")]
     Temporary(#[source] io::Error),
@@ -76,6 +87,7 @@ pub struct Verified {
     tree: Tree,
     listings: Vec<(String, Listed)>,
     suspects: Vec<Suspect>,
+    unchecked: BTreeMap<CollectionName, Unchecked>,
     sums: Sorted,
 }
 
@@ -121,8 +133,13 @@ pub struct CollectionReport {
 pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyError> {
     let started = Instant::now();
     let tree = Tree::open(directory)?;
-    let found = tree::read(&tree, options.collections.as_ref(), options.manifest)?;
+    let selection = match &options.collections {
+        Some(selection) => Some(select(&tree, selection, options.allow_empty)?),
+        None => None,
+    };
+    let found = tree::read(&tree, selection.as_ref(), options.manifest)?;
     let (mut collections, mut listings) = (Vec::new(), Vec::new());
+    let mut unchecked = BTreeMap::new();
     for found in found.collections {
         let listed = found.listing.finish();
         let side = listed.side().map_err(VerifyError::Temporary)?;
@@ -132,6 +149,10 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
             counts: found.counts,
             inventory: found.coverage,
         });
+        // Where the inventory vouches for all files, their bytes are known to be right.
+        if found.counts.unchecked > 0 {
+            unchecked.insert(found.name.as_str().into(), found.unchecked);
+        }
         listings.push((found.name, listed));
     }
     let report = Report {
@@ -143,7 +164,17 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
         seconds: started.elapsed().as_secs_f64(),
     };
     let (suspects, sums) = (found.suspects, found.sums.finish());
-    Ok(Verified { report, tree, listings, suspects, sums })
+    Ok(Verified { report, tree, listings, suspects, unchecked, sums })
+}
+
+/// What a selection means among the mirror's collections.
+fn select(tree: &Tree, selection: &Selection, allow_empty: bool) -> Result<Selection, VerifyError> {
+    let (collections, _) = tree.collections()?;
+    let names: Vec<_> = collections.into_iter().map(|collection| collection.name).collect();
+    match selection.unmatched(&names).first() {
+        Some(pattern) if !allow_empty => Err(VerifyError::Selection(pattern.no_match(&names))),
+        _ => Ok(selection.among(&names)),
+    }
 }
 
 impl Verified {

@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::VerifyError;
+use super::bytes::Unchecked;
 use super::document::{Checked, Counts, How, What, check, check_security};
 use super::inventory::{Briefs, Comparison, Coverage, NAMED, coverage, unchecked};
 use super::listing::Listing;
@@ -60,6 +61,7 @@ pub struct FoundCollection {
     pub name: String,
     pub counts: Counts,
     pub listing: Listing,
+    pub unchecked: Unchecked,
     pub coverage: Option<Coverage>,
     /// What was read, where there is an inventory to compare it with.
     briefs: Option<Briefs>,
@@ -260,6 +262,9 @@ fn keep(
             found.suspects.push(Suspect { collection, name, id });
         }
         collection.counts += checked.counts;
+        if checked.counts.unchecked > 0 {
+            collection.unchecked.note(&checked.id);
+        }
         if checked.what == What::Document {
             let (id, revision) = (&checked.id, checked.revision.as_ref());
             collection.listing.push(id, revision, &checked.content)?;

@@ -130,21 +130,61 @@ fn a_reserve_stays_free_and_a_catch_up_ends_at_once() {
 }
 
 #[test]
-fn without_any_room_a_catch_up_ends_and_status_says_why_nothing_is_known() {
+fn without_any_room_a_catch_up_ends_and_status_still_reads_the_state() {
     let Some(tiny) = Tiny::mount(24) else { return };
     let mut shelf = Shelf::new();
     let (source, mirror) = (shelf.feed.source(), tiny.mirror());
     plainfold::mirror(&source, &mirror).assert_code(0);
+    let before = plainfold::status(&mirror);
     tiny.fill(0);
     shelf.put(10);
     plainfold::mirror(&source, &mirror).assert_code(5);
-    let said = plainfold::run(["status".as_ref(), mirror.as_os_str()]).assert_code(5);
-    assert!(said.stdout.contains("No space left") && said.stdout.contains("make room"), "{said}");
-    let json = ["status".as_ref(), mirror.as_os_str(), "--format=json".as_ref()];
-    let json = plainfold::run(json).assert_code(5).stdout;
-    let json: Value = serde_json::from_str(&json).unwrap();
-    assert!(json["running"] == false && json["trouble"].is_string(), "{json:#}");
+    let status = plainfold::status(&mirror);
+    assert_eq!(only(&status)["position"], only(&before)["position"], "{status:#}");
+    assert_eq!(status["running"], false);
     tiny.empty();
     plainfold::mirror(&source, &mirror).assert_code(0);
     oracle::assert_equals_feed(shelf.feed.path(), &mirror);
+}
+
+#[test]
+fn a_feed_or_a_manifest_on_a_full_disk_is_an_error_and_never_half_a_file() {
+    let Some(tiny) = Tiny::mount(4) else { return };
+    let shelf = Shelf::new();
+    let mirror = shelf.place.mirror();
+    plainfold::mirror(&shelf.feed.source(), &mirror).assert_code(0);
+    tiny.fill(32 * 1024);
+    let there = |name: &str| tiny.mirror().with_file_name(name);
+    let feed = format!("feed:{}", there("feed.ndjson").display());
+    let restore = ["restore".as_ref(), mirror.as_os_str(), feed.as_ref()];
+    let ended = plainfold::run(restore).assert_code(74);
+    assert!(ended.stderr.contains("feed.ndjson cannot be written: No space left"), "{ended}");
+    assert!(!there("feed.ndjson").exists());
+    let sums = there("sums");
+    let verify = ["verify".as_ref(), mirror.as_os_str(), "--manifest".as_ref(), sums.as_os_str()];
+    let ended = plainfold::run(verify).assert_code(74);
+    assert!(ended.stderr.contains("the manifest cannot be written to"), "{ended}");
+    assert!(ended.stdout.contains("0 problems"), "{ended}");
+    assert!(!sums.exists());
+}
+
+#[test]
+fn where_temporary_files_have_no_room_status_says_where_and_what_to_do() {
+    let Some(tiny) = Tiny::mount(4) else { return };
+    let shelf = Shelf::new();
+    let mirror = shelf.place.mirror();
+    plainfold::mirror(&shelf.feed.source(), &mirror).assert_code(0);
+    tiny.fill(0);
+    let status = |format: &str| {
+        let program = Path::new(env!("CARGO_BIN_EXE_plainfold"));
+        let arguments =
+            ["status".as_ref(), mirror.as_os_str(), "--format".as_ref(), format.as_ref()];
+        let mut command = plainfold::command_of(program, arguments);
+        command.env("TMPDIR", tiny.mirror().parent().unwrap());
+        plainfold::run_command(command).assert_code(5).stdout
+    };
+    let said = status("text");
+    assert!(said.contains("No space left") && said.contains("TMPDIR"), "{said}");
+    let json: Value = serde_json::from_str(&status("json")).unwrap();
+    assert!(json["running"] == false && json["trouble"].is_string(), "{json:#}");
 }

@@ -157,7 +157,7 @@ fn ids_and_attachment_names_that_no_url_can_spell_are_mirrored() {
 }
 
 #[test]
-fn a_second_run_asks_for_changes_and_the_security_object_and_writes_nothing() {
+fn a_second_run_makes_three_requests_and_writes_nothing() {
     let place = Place::new();
     let server = server_with_a_shelf();
     let proxy = Proxy::start(server.address());
@@ -168,12 +168,14 @@ fn a_second_run_asks_for_changes_and_the_security_object_and_writes_nothing() {
         plainfold::mirror(&url, &place.mirror()).assert_code(0)
     });
     let requests = proxy.take_requests();
-    assert_eq!(requests.len(), 2, "{requests:#?}");
+    let asked = ["/_changes", "/_security", "/_revs_limit"];
+    let fits = |(line, part): (&String, &str)| line.contains(part);
+    assert!(requests.len() == 3 && requests.iter().zip(asked).all(fits), "{requests:#?}");
     assert_mirrors_shelf(&server, &place.mirror());
 }
 
 #[test]
-fn a_second_run_of_all_databases_makes_two_requests_for_each() {
+fn a_second_run_of_all_databases_makes_three_requests_for_each() {
     let place = Place::new();
     let server = server_with_a_shelf();
     for db in ["b", "c"] {
@@ -192,9 +194,9 @@ fn a_second_run_of_all_databases_makes_two_requests_for_each() {
         let of_db = requests.iter().filter(|line| {
             line.contains(&format!(" /{db}/")) || line.contains(&format!(" /{db} "))
         });
-        assert_eq!(of_db.count(), 2, "{db}: {requests:#?}");
+        assert_eq!(of_db.count(), 3, "{db}: {requests:#?}");
     }
-    assert_eq!(requests.len(), 7, "two each, and the list of databases: {requests:#?}");
+    assert_eq!(requests.len(), 10, "three each, and the list of databases: {requests:#?}");
 }
 
 #[test]

@@ -133,12 +133,15 @@ fn assert_mirrors(mirror: &Path, rows: &Rows) {
 }
 
 #[test]
-fn a_recorded_database_is_mirrored_byte_for_byte_and_a_second_run_asks_two_questions() {
+fn a_recorded_database_is_mirrored_byte_for_byte_and_a_second_run_makes_four_requests() {
     let server = Recorded::start(&[
         ("GET /shelf HTTP", "database.http"),
         ("GET /shelf/_security", "security.http"),
+        ("GET /shelf/_revs_limit", "revs-limit.http"),
         ("GET /shelf/_changes", "changes-normal.http"),
         ("POST /shelf/_bulk_get", "bulk-get.http"),
+        // It names one revision that is not there: of another document than the last change's.
+        ("POST /shelf/_revs_diff", "revs-diff.http"),
     ]);
     let place = Place::new();
     plainfold::mirror(&server.url(), &place.mirror()).assert_code(0);
@@ -148,7 +151,10 @@ fn a_recorded_database_is_mirrored_byte_for_byte_and_a_second_run_asks_two_quest
         plainfold::mirror(&server.url(), &place.mirror()).assert_code(0)
     });
     let requests = server.take_requests();
-    assert_eq!(requests, ["GET /shelf HTTP/1.1", "GET /shelf/_security HTTP/1.1"]);
+    let verified = "POST /shelf/_revs_diff HTTP/1.1";
+    let security = "GET /shelf/_security HTTP/1.1";
+    let limit = "GET /shelf/_revs_limit HTTP/1.1";
+    assert_eq!(requests, ["GET /shelf HTTP/1.1", verified, security, limit]);
 }
 
 #[test]
@@ -156,6 +162,7 @@ fn rows_in_another_order_and_without_a_place_come_to_the_same_mirror() {
     let server = Recorded::start(&[
         ("GET /shelf HTTP", "database.http"),
         ("GET /shelf/_security", "security.http"),
+        ("GET /shelf/_revs_limit", "revs-limit.http"),
         ("GET /shelf/_changes", "changes-seq-interval.http"),
         ("POST /shelf/_bulk_get", "bulk-get.http"),
         // The stubs of this feed do not tell that the digest is of gzipped bytes.

@@ -14,13 +14,13 @@ use crate::env::pouchdb::PouchServer;
 use crate::env::proxy::{Fault, Proxy};
 use crate::env::{Place, library, oracle, plainfold};
 
-fn restore(mirror: &Path, target: &str, more: &[&str]) -> Outcome {
+pub fn restore(mirror: &Path, target: &str, more: &[&str]) -> Outcome {
     let mut arguments: Vec<OsString> = vec!["restore".into(), mirror.into(), target.into()];
     arguments.extend(more.iter().map(Into::into));
     plainfold::run(arguments)
 }
 
-fn report(outcome: &Outcome) -> Value {
+pub fn report(outcome: &Outcome) -> Value {
     serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome}"))
 }
 
@@ -134,12 +134,12 @@ fn as_in_javascript(mut value: Value) -> Value {
 }
 
 /// An answer of this status and nothing else.
-fn answer(status: &str) -> Fault {
+pub fn answer(status: &str) -> Fault {
     let text = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     Fault::Answer(text.into_bytes())
 }
 
-fn requests(proxy: &Proxy, part: &str) -> usize {
+pub fn requests(proxy: &Proxy, part: &str) -> usize {
     proxy.take_requests().iter().filter(|line| line.contains(part)).count()
 }
 
@@ -383,16 +383,16 @@ fn other_documents_at_the_target_are_refused_kept_or_overwritten() {
     let skipped = report(&restore(&mirror, &target.url(), &skip).assert_code(0));
     let counts = |report: &Value| {
         let one = &report["collections"][0];
-        ["create", "replace", "skip"].map(|count| one[count].as_u64().unwrap())
+        ["create", "replace", "skip", "deleted_there"].map(|count| one[count].as_u64().unwrap())
     };
-    assert_eq!(counts(&skipped), [1, 0, 6]);
+    assert_eq!(counts(&skipped), [1, 0, 5, 1]);
     let mut expected = before;
     expected.insert("new".to_owned(), "ours".to_owned());
     assert_eq!(values(&target), expected);
 
     let overwrite = ["--on-existing", "overwrite", "--format", "json"];
     let written = report(&restore(&mirror, &target.url(), &overwrite).assert_code(0));
-    assert_eq!(counts(&written), [0, 5, 2]);
+    assert_eq!(counts(&written), [0, 5, 2, 0]);
     for (id, value) in values(&target) {
         assert_eq!(value, if id == "unknown" { "theirs" } else { "ours" }, "{id}");
     }
@@ -405,7 +405,7 @@ fn other_documents_at_the_target_are_refused_kept_or_overwritten() {
         assert_eq!(target.rev("shelf", id).as_deref(), body["_rev"].as_str(), "{id}");
     }
     let again = report(&restore(&mirror, &target.url(), &overwrite).assert_code(0));
-    assert_eq!(counts(&again), [0, 0, 7]);
+    assert_eq!(counts(&again), [0, 0, 7, 0]);
 }
 
 #[test]
@@ -576,5 +576,9 @@ fn each_way_to_fail_has_its_exit_code() {
     let refused = restore(&mirror, &url, &file).assert_code(4);
     assert!(!refused.stderr.contains("wrong-one"), "{refused}");
     fs::write(&password, "hunter2\n").unwrap();
-    restore(&mirror, &url, &file).assert_code(0);
+    // The database lets in other people than the mirror's.
+    let refused = restore(&mirror, &url, &file).assert_code(2);
+    assert!(refused.stderr.contains("security object"), "{refused}");
+    let skip = ["--on-existing", "skip"];
+    restore(&mirror, &url, &[&file[..], &skip].concat()).assert_code(0);
 }

@@ -20,6 +20,9 @@ pub struct ServerInfo {
     pub version: Option<String>,
     /// A name for this server that outlives its restarts.
     pub uuid: Option<String>,
+    /// `Welcome` of CouchDB itself and of services made of it; pouchdb-server greets otherwise.
+    #[serde(default)]
+    pub couchdb: Option<String>,
 }
 
 /// What a database says of itself.
@@ -34,15 +37,21 @@ pub struct DatabaseInfo {
     pub purge_seq: Option<Box<RawValue>>,
     /// The end of its feed, as JSON text.
     pub update_seq: Box<RawValue>,
-    /// Live documents.
+    /// Live documents, where the server says.
     #[serde(default)]
-    pub doc_count: u64,
-    /// Deleted documents; pouchdb-server does not tell.
+    pub doc_count: Option<u64>,
+    /// Deleted documents; pouchdb-server does not say.
     #[serde(default)]
-    pub doc_del_count: u64,
+    pub doc_del_count: Option<u64>,
     /// How large it is; pouchdb-server does not tell.
     #[serde(default)]
     pub sizes: Sizes,
+    /// How it was created; pouchdb-server does not tell.
+    #[serde(default)]
+    pub props: Props,
+    /// The format of its files. Only CouchDB has such, of every version.
+    #[serde(default)]
+    pub disk_format_version: Option<u64>,
 }
 
 impl DatabaseInfo {
@@ -50,8 +59,22 @@ impl DatabaseInfo {
     pub fn is_untouched(&self) -> bool {
         let end = self.update_seq.get().trim_start_matches('"');
         let number = end.split(['-', '"']).next();
-        self.doc_count == 0 && self.doc_del_count == 0 && number == Some("0")
+        self.changes() == 0 && number == Some("0")
     }
+
+    /// About how many changes its feed has: one for each document, deleted or not.
+    pub fn changes(&self) -> u64 {
+        let (living, deleted) = (self.doc_count, self.doc_del_count);
+        living.unwrap_or_default().saturating_add(deleted.unwrap_or_default())
+    }
+}
+
+/// How a database was created.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct Props {
+    /// Whether its documents are grouped by the part of their ids before the first colon.
+    #[serde(default)]
+    pub partitioned: bool,
 }
 
 /// How large a database is.
@@ -74,7 +97,7 @@ pub struct MissingRevisions {
 }
 
 /// One entry of `_bulk_docs`' answer.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct Unwritten {
     /// The document; pouchdb-server may not say.
     #[serde(default)]
@@ -91,6 +114,21 @@ pub struct Unwritten {
     /// pouchdb-server's word for the error.
     #[serde(default)]
     pub name: Option<String>,
+}
+
+/// The answer to a document that was put under the revision that it has.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Written {
+    /// Which revision was written.
+    One {
+        /// Whether it was.
+        ok: bool,
+        /// Which.
+        rev: Revision,
+    },
+    /// pouchdb-server answers as `_bulk_docs` does.
+    Many(Vec<Unwritten>),
 }
 
 impl Unwritten {

@@ -3,13 +3,14 @@
 //! It must not know what is done with the answers.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use super::address::{document_path, encode, segment};
-use super::answer::{DatabaseInfo, MissingRevisions, Unwritten};
+use super::answer::{DatabaseInfo, MissingRevisions, Props, Unwritten, Written};
 use super::{Accepts, Body, Client, Error, Kind, Request, Upload};
 use crate::document::{CollectionName, DocumentId, Revision};
 
@@ -18,6 +19,8 @@ use crate::document::{CollectionName, DocumentId, Revision};
 pub struct Database {
     client: Client,
     name: CollectionName,
+    /// How it was created, as it said last; `Some(None)` where it is no CouchDB.
+    props: Arc<Mutex<Option<Option<Props>>>>,
 }
 
 /// Which changes are asked for.
@@ -82,7 +85,7 @@ pub fn can_address(id: &DocumentId, attachment: &str) -> bool {
 
 impl Database {
     pub(super) fn new(client: Client, name: CollectionName) -> Self {
-        Self { client, name }
+        Self { client, name, props: Arc::default() }
     }
 
     /// Its name.
@@ -103,7 +106,24 @@ impl Database {
     /// `GET /db`: what it holds and which incarnation it is.
     pub async fn info(&self) -> Result<DatabaseInfo, Error> {
         let request = Request::get(self.path("")?);
-        self.client.read_json(request).await.map_err(|error| self.absent(error))
+        let info: Result<DatabaseInfo, Error> = self.client.read_json(request).await;
+        let info = info.map_err(|error| self.absent(error))?;
+        *self.props.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(info.disk_format_version.map(|_| info.props));
+        Ok(info)
+    }
+
+    /// How it was created, as the last answer of [`Database::info`] said, which is asked for if there
+    /// was none. `None` where it is no CouchDB.
+    pub async fn props(&self) -> Result<Option<Props>, Error> {
+        let last = || *self.props.lock().unwrap_or_else(PoisonError::into_inner);
+        match last() {
+            Some(props) => Ok(props),
+            None => {
+                self.info().await?;
+                Ok(last().flatten())
+            }
+        }
     }
 
     /// `GET /db/_changes` with each document's body and stubs of its attachments.
@@ -186,12 +206,46 @@ impl Database {
         self.client.read(request).await.map_err(|error| self.absent(error))
     }
 
-    /// `PUT /db`: creates it. Says whether it was not there before.
-    pub async fn create(&self) -> Result<bool, Error> {
-        match self.client.read(Request::put(self.path("")?)).await {
+    /// `PUT /db`: creates it, partitioned if so said. Says whether it was not there before. A server
+    /// that has no partitioned databases may ignore that.
+    pub async fn create(&self, partitioned: bool) -> Result<bool, Error> {
+        let mut request = Request::put(self.path("")?);
+        if partitioned {
+            request.query = "partitioned=true".to_owned();
+        }
+        match self.client.read(request).await {
             Ok(_) => Ok(true),
             Err(error) if error.status() == Some(412) => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// `PUT /db/id?new_edits=false`: one document under `revision`, which it has already. Gives it back
+    /// where it was refused. The id must be one that [`can_address`] knows.
+    pub async fn put(
+        &self,
+        id: &DocumentId,
+        revision: &Revision,
+        document: Upload,
+    ) -> Result<Vec<Unwritten>, Error> {
+        let Some(path) = document_path(id.as_str()) else {
+            let what = format!("no URL can carry the document `{id}`");
+            return Err(Error::new(Kind::Permanent, what));
+        };
+        let mut request = Request::put(self.path(&format!("/{path}"))?);
+        request.query = "new_edits=false".to_owned();
+        request.upload = Some(document);
+        request.patience = self.client.patience_for(&request);
+        let written: Written = self.client.read_json(request).await?;
+        match written {
+            Written::One { ok: true, rev } if rev == *revision => Ok(Vec::new()),
+            Written::One { rev, .. } => {
+                let reason = format!("the server answers for revision {rev} and not {revision}");
+                Ok(vec![Unwritten { reason: Some(reason), ..Unwritten::default() }])
+            }
+            Written::Many(results) => {
+                Ok(results.into_iter().filter(|result| result.error.is_some()).collect())
+            }
         }
     }
 
@@ -202,6 +256,25 @@ impl Database {
         request.patience = self.client.patience_for(&request);
         let results: Vec<Unwritten> = self.client.read_json(request).await?;
         Ok(results.into_iter().filter(|result| result.error.is_some()).collect())
+    }
+
+    /// `POST /db/_changes` with `filter=_doc_ids`: the revisions of all leaves of these documents,
+    /// deleted ones too. Read the answer with [`super::changes_rows`]. CouchDB reads its whole feed
+    /// for more than a hundred ids.
+    pub async fn leaves(&self, ids: &[&DocumentId]) -> Result<Bytes, Error> {
+        let ids = json(&serde_json::json!({ "doc_ids": ids }))?;
+        let mut request = Request::post(self.path("/_changes")?, ids);
+        request.query = format!("filter=_doc_ids&{ALL_LEAVES}");
+        self.client.read(request).await.map_err(|error| self.absent(error))
+    }
+
+    /// `POST /db/_all_docs` with keys: the winners of these ids, and in `_conflicts` of their bodies
+    /// the revisions of their other live leaves. Read the answer with [`super::all_docs_rows`].
+    pub async fn conflicts(&self, ids: &[&DocumentId]) -> Result<Bytes, Error> {
+        let keys = json(&serde_json::json!({ "keys": ids }))?;
+        let mut request = Request::post(self.path("/_all_docs")?, keys);
+        request.query = "include_docs=true&conflicts=true".to_owned();
+        self.client.read(request).await.map_err(|error| self.absent(error))
     }
 
     /// `POST /db/_bulk_get`: these revisions, `with` what more is wanted of them.
@@ -244,6 +317,13 @@ impl Database {
     /// `GET /db/_revs_limit`: how many revisions of a document the database remembers.
     pub async fn revs_limit(&self) -> Result<u64, Error> {
         self.client.read_json(Request::get(self.path("/_revs_limit")?)).await
+    }
+
+    /// `PUT /db/_revs_limit`.
+    pub async fn set_revs_limit(&self, limit: u64) -> Result<(), Error> {
+        let mut request = Request::put(self.path("/_revs_limit")?);
+        request.upload = Some(limit.to_string().into_bytes().into());
+        self.client.read(request).await.map(drop)
     }
 
     /// `GET /db/id/name`: one attachment's bytes, gzipped if that is asked for and stored so.

@@ -20,7 +20,7 @@ use crate::mirror::stage::Staged;
 use crate::mirror::sync::Sync;
 
 /// The file is written again from its beginning when this much of it, and half of it, is of no use.
-const STALE: u64 = 1 << 20;
+const STALE: u64 = 256 << 10;
 
 /// The same while a run is under way.
 const STALE_AT_WORK: u64 = 16 << 20;
@@ -115,7 +115,9 @@ impl Collection {
     pub fn note_committed(&self) -> Result<(), MirrorError> {
         self.with_log(|log| {
             if !log.pending.is_empty() {
-                self.write(log, &line::mark(Mark::Committed), Sync::Together)?;
+                let mark = line::mark(Mark::Committed);
+                self.write(log, &mark, Sync::Together)?;
+                log.stale += mark.len() as u64;
                 log.pending.clear();
             }
             match log.silent.is_empty() && log.is_stale(STALE_AT_WORK) {

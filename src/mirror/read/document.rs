@@ -6,11 +6,12 @@ use bytes::Bytes;
 use rustix::fs::FileType;
 
 use super::{Problem, StoredText};
-use crate::document::{DocumentId, Revision, Stub};
+use crate::document::{DocumentId, Head, Revision, Stub};
 use crate::mirror::beneath::Folder;
 use crate::mirror::error::MirrorError;
 use crate::mirror::layout::{ATTACHMENTS, CONFLICTS, HISTORY, body_file};
 use crate::mirror::outside::{Noted, Unnoted, checksum};
+use crate::mirror::pretty::pretty;
 
 /// A document as it stands in the tree.
 #[derive(Debug)]
@@ -64,6 +65,43 @@ impl StoredDocument {
             Some(folder) => folder.open_file(&attachment.encoded),
             None => Ok(None),
         }
+    }
+
+    /// Whether the body is this text, in whichever layout it was written.
+    pub fn holds(&self, sent: &[u8]) -> bool {
+        self.body == sent || *self.body == *pretty(sent)
+    }
+
+    /// Whether the body is at the revision that another body tells.
+    pub fn is_at_revision_of(&self, body: &[u8]) -> bool {
+        let head = Head::read(body).unwrap_or_default();
+        self.revision.as_ref().map(Revision::as_str) == head.revision.as_deref()
+    }
+
+    /// The branch at this revision, as a place in [`conflicts`](Self::conflicts).
+    pub fn branch_at(&self, revision: &Revision) -> Option<usize> {
+        self.conflicts.iter().position(|branch| branch.revision.as_ref() == Some(revision))
+    }
+
+    /// Whether one of its files has no checksum beside it.
+    pub fn lacks_checksums(&self) -> Result<bool, MirrorError> {
+        let lacks = |text: &StoredText| text.checksum.is_err();
+        if self.checksum.is_err() || self.history.as_ref().is_some_and(lacks) {
+            return Ok(true);
+        }
+        for attachment in &self.attachments {
+            if let Some(file) = self.open_attachment(attachment)?
+                && self.noted(&file).is_err()
+            {
+                return Ok(true);
+            }
+        }
+        for branch in &self.conflicts {
+            if branch.lacks_checksums()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What is noted beside the file of an attachment. RxDB's plugin notes nothing.

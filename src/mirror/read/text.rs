@@ -6,6 +6,7 @@ use super::{Problem, ProblemKind};
 use crate::mirror::beneath::Folder;
 use crate::mirror::error::MirrorError;
 use crate::mirror::outside::{self, Noted};
+use crate::mirror::pretty::pretty;
 
 /// JSON text as it stands in the tree.
 #[derive(Clone, Debug)]
@@ -18,6 +19,13 @@ pub struct StoredText {
     pub checksum: Noted,
     /// The whole file, where it is not the text and a newline.
     pub written: Option<Bytes>,
+}
+
+impl StoredText {
+    /// Whether it is this text, in whichever layout it was written.
+    pub fn holds(&self, sent: &[u8]) -> bool {
+        self.text == sent || *self.text == *pretty(sent)
+    }
 }
 
 /// The text of a file of JSON of which nothing is known yet.

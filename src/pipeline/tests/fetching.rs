@@ -1,6 +1,7 @@
 //! Getting attachments from sources that fail, forget and fall silent.
 
 use super::*;
+use crate::pipeline::fetch::of_group;
 
 #[tokio::test]
 async fn attachments_survive_a_source_that_breaks_in_their_middle() {
@@ -68,6 +69,41 @@ async fn a_source_that_fails_again_and_again_is_not_asked_for_all_the_rest() {
     let blobs = source.blobs.lock().unwrap();
     let asked: usize = blobs.values().map(|(_, left)| ERRORS - left.len()).sum();
     assert_eq!(asked, 20 + 8 * QUICK.attempts, "all together, and then eight one by one");
+}
+
+#[tokio::test]
+async fn a_reason_speaks_of_its_own_document_and_says_when_it_was_not_asked_for() {
+    let home = Home::new();
+    let name = |n: usize| format!("f{n:02}");
+    let rows = || {
+        let row = |n| Ok(FeedEvent::Change(row_with(&format!("d{n}"), "1-x", "1", &name(n), 5)));
+        script((0..20).map(row).collect(), "1")
+    };
+    let source = Scripted::new(vec![rows(), rows(), rows()]);
+    let error = |n| SourceError::transient(format!("GET /books/d{n}/{} was cut", name(n)));
+    let blob = |n| (name(n).into(), (Bytes::from("bytes"), vec![error(n); 100]));
+    source.blobs.lock().unwrap().extend((0..20).map(blob));
+    let run = home.run_source(source).await;
+    run.outcome.unwrap();
+    assert_eq!(run.failures.len(), 20);
+    let mut spared = 0;
+    for failure in run.failures {
+        let id = failure.document.unwrap();
+        let own: usize = id.as_str()[1..].parse().unwrap();
+        let others = (0..20).filter(|n| *n != own);
+        let of_another = others.filter(|n| failure.reason.contains(&name(*n))).count();
+        assert_eq!(of_another, 0, "{id}: {}", failure.reason);
+        assert!(failure.reason.contains(&name(own)), "{id}: {}", failure.reason);
+        spared += usize::from(failure.reason.contains("not asked for, because the source failed"));
+    }
+    assert_eq!(spared, 12, "eight failed by themselves");
+}
+
+#[tokio::test]
+async fn the_error_of_a_request_for_many_is_not_the_word_on_each() {
+    let error = of_group(SourceError::permanent("d7 is broken"), 3);
+    assert_eq!(error.to_string(), "the request for it and for 2 others failed: d7 is broken");
+    assert_eq!(of_group(SourceError::permanent("broken"), 1).to_string(), "broken");
 }
 
 #[tokio::test]

@@ -43,12 +43,16 @@ async fn a_source_that_could_not_tell_is_asked_again_in_its_time() {
 
 #[tokio::test]
 async fn a_source_that_has_no_such_thing_is_asked_once() {
-    for answer in [Ok(None), Err(SourceError::permanent("not told"))] {
+    for (answer, trouble) in
+        [(Ok(None), None), (Err(SourceError::permanent("not told")), Some("not told"))]
+    {
         let home = Home::new();
         let source = Arc::new(source(vec![answer, Ok(Some(Bytes::from_static(SOME)))]));
         let (pipeline, _received) = pipeline(home.dir.path(), source.clone(), Mode::CatchUp);
         pipeline.run(&CancellationToken::new()).await.unwrap();
         assert_eq!(source.securities.lock().unwrap().len(), 1);
         assert_eq!(home.documents(), ["a", "b"]);
+        let report = pipeline.reporter.report();
+        assert_eq!(report.security_trouble.as_deref(), trouble);
     }
 }

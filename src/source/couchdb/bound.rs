@@ -27,7 +27,7 @@ pub(super) struct Bound {
 impl Bound {
     /// What a database that says this of itself may bring.
     pub fn of(info: &DatabaseInfo, origin: &Origin) -> Self {
-        let documents = info.doc_count.saturating_add(info.doc_del_count);
+        let documents = info.changes();
         // Some servers do not tell how many there are.
         let told = documents > 0 && !origin.counts();
         let most = told.then(|| documents.saturating_mul(2).saturating_add(SLACK));

@@ -19,7 +19,7 @@ use super::row::{self, Bodiless, Row};
 use crate::client::couchdb::rows::{Frame, Shape};
 use crate::client::couchdb::{Body, Changes, Database, DatabaseInfo, Feed as FeedShape, bounded};
 use crate::document::{Anchor, Change, Kept, Position};
-use crate::source::{FeedEvent, Mode, Progress, Since, SourceError, Unreadable};
+use crate::source::{FeedEvent, Holds, Mode, Progress, Since, SourceError, Unreadable};
 
 /// At most so many rows of a catch-up stand between two that tell their place: CouchDB is half as
 /// fast again for it, and what stands between is read again when the connection breaks.
@@ -53,6 +53,8 @@ pub(super) fn events(
         fresh: false,
         interval: MOST_UNPLACED_ROWS,
         checked: Instant::now(),
+        told: None,
+        check_again: false,
         bound: Bound::default(),
         ready: VecDeque::new(),
         state: State::Opening(since),
@@ -102,6 +104,10 @@ struct Feed {
     interval: u64,
     /// When the database was last asked whether it is still the same.
     checked: Instant,
+    /// The end that the database told when it was asked last.
+    told: Option<Box<str>>,
+    /// Whether it is asked again at the next occasion, because something had been written.
+    check_again: bool,
     /// What a catch-up may bring.
     bound: Bound,
     /// What is to be yielded before anything else is done.
@@ -153,8 +159,7 @@ impl Feed {
     /// Opens the feed from its beginning.
     async fn read_all(&mut self) -> Result<State, SourceError> {
         let info = self.ask().await?;
-        let progress =
-            Progress { done: 0, total: info.doc_count.saturating_add(info.doc_del_count) };
+        let progress = Progress { done: 0, total: info.changes() };
         self.progress = Some(progress);
         self.ready.push_back(FeedEvent::Progress(progress));
         self.open(None, None).await
@@ -164,23 +169,28 @@ impl Feed {
     async fn ask(&mut self) -> Result<DatabaseInfo, SourceError> {
         let info = self.database.info().await?;
         self.origin = Origin::of(&info);
-        let mean = info.sizes.external / info.doc_count.max(1);
+        let mean = info.sizes.external / info.doc_count.unwrap_or_default().max(1);
         self.bound = Bound::of(&info, &self.origin);
+        self.told = Some(info.update_seq.get().into());
         self.interval = (MOST_UNPLACED_BYTES / mean.max(1)).clamp(1, MOST_UNPLACED_ROWS);
         Ok(info)
     }
 
     /// Opens the feed after a position of CouchDB, if the database is still the one it was.
     async fn resume(&mut self, position: Position) -> Result<State, SourceError> {
-        self.ask().await?;
+        let info = self.ask().await?;
         if let Some(reason) = self.origin.contradicts(&position) {
             return Err(SourceError::Expired { reason });
         }
+        // Always, and first: a server that was restored from its own backup may have reached the very
+        // same end with other documents.
+        self.verify(position.anchor()).await?;
         if self.origin.is_end(&position) {
-            self.ready.extend([FeedEvent::Position(position), FeedEvent::CaughtUp]);
+            self.ready.push_back(FeedEvent::Position(position));
+            self.compare_end(&info);
+            self.ready.push_back(FeedEvent::CaughtUp);
             return Ok(self.caught_up());
         }
-        self.verify(&position).await?;
         self.open(Some(position.token()), None).await
     }
 
@@ -216,9 +226,9 @@ impl Feed {
         Ok(self.database.changes(Changes { since, feed, leaves }).await?)
     }
 
-    /// Fails if the database does not know the change that stood at this position.
-    async fn verify(&self, position: &Position) -> Result<(), SourceError> {
-        let Some(anchor) = position.anchor() else { return Ok(()) };
+    /// Fails if the database does not know this change, which its feed once brought.
+    async fn verify(&self, anchor: Option<&Anchor>) -> Result<(), SourceError> {
+        let Some(anchor) = anchor else { return Ok(()) };
         match lookup::disowned(&self.database, anchor).await? {
             Some(reason) => Err(SourceError::Expired { reason }),
             None => Ok(()),
@@ -250,6 +260,8 @@ impl Feed {
                 // The feed is whole. To hear its end lets the connection be used again; what else
                 // may follow is of no interest.
                 let _ = open.reader.hear(Some(self.timings.quiet)).await;
+                self.count().await;
+                self.ready.push_back(FeedEvent::CaughtUp);
                 Ok(self.caught_up())
             }
             Heard::Frame(Frame::Blank) | Heard::Quiet => Ok(State::CatchingUp(open)),
@@ -268,7 +280,7 @@ impl Feed {
         if found.token() == position.token() && found.anchor() == position.anchor() {
             return Ok(true);
         }
-        self.verify(position).await?;
+        self.verify(position.anchor()).await?;
         if let Some(anchor) = position.anchor()
             && lookup::is_current(&self.database, anchor).await?
         {
@@ -311,8 +323,33 @@ impl Feed {
         } else {
             FeedEvent::Position(position)
         });
-        self.ready.push_back(FeedEvent::CaughtUp);
         Ok(())
+    }
+
+    /// Asks how many documents the database holds, at the end of its feed. What cannot be asked for
+    /// is not compared.
+    async fn count(&mut self) {
+        if self.origin.counts() {
+            return;
+        }
+        match self.database.info().await {
+            Ok(info) => _ = self.compare_end(&info),
+            Err(error) => tracing::debug!(%error, "the database could not be asked for its counts"),
+        }
+    }
+
+    /// Tells what the database holds, if it ends where it ended when it was asked before: then nothing
+    /// was written in between. Says whether it does.
+    fn compare_end(&mut self, info: &DatabaseInfo) -> bool {
+        let now = info.update_seq.get();
+        let same = self.told.as_deref() == Some(now);
+        // pouchdb-server's counts are not to be relied on.
+        if same && !self.origin.counts() && !is_number(now) {
+            let (documents, tombstones) = (info.doc_count, info.doc_del_count);
+            self.ready.push_back(FeedEvent::Holds(Holds { documents, tombstones }));
+        }
+        self.told = Some(now.into());
+        same
     }
 
     fn caught_up(&self) -> State {
@@ -358,12 +395,13 @@ impl Feed {
     }
 
     /// The server ended a continuous feed in good order. That can mean that it is about to stop,
-    /// or that the database was deleted.
+    /// or that the database was deleted. What answers now may be another database.
     async fn closed(&mut self, last_seq: Option<Arc<str>>) -> Result<State, SourceError> {
         let info = self.database.info().await?;
         if let Some(reason) = self.origin.has_changed(&info, self.token.as_deref()) {
             return Err(SourceError::Expired { reason });
         }
+        self.verify(self.last.as_ref()).await?;
         self.token = last_seq.or_else(|| self.token.take());
         tokio::time::sleep(self.timings.reopen).await;
         Ok(State::AtEnd)
@@ -372,7 +410,8 @@ impl Feed {
     /// Asks now and then whether the database is still the one it was: pouchdb-server keeps the
     /// feed of a deleted database open in silence, and a purge leaves no row.
     async fn check(&mut self) -> Result<(), SourceError> {
-        if self.checked.elapsed() < self.timings.check {
+        let again = std::mem::take(&mut self.check_again);
+        if !again && self.checked.elapsed() < self.timings.check {
             return Ok(());
         }
         self.checked = Instant::now();
@@ -384,10 +423,20 @@ impl Feed {
             }
             Err(error) => return Err(error.into()),
         };
-        match self.origin.has_changed(&info, self.token.as_deref()) {
-            Some(reason) => Err(SourceError::Expired { reason }),
-            None => Ok(()),
+        if let Some(reason) = self.origin.has_changed(&info, self.token.as_deref()) {
+            return Err(SourceError::Expired { reason });
         }
+        match self.verify(self.last.as_ref()).await {
+            Err(error @ SourceError::Transient { .. }) => {
+                tracing::debug!(%error, "the last change could not be verified; the feed still lives");
+                return Ok(());
+            }
+            verified => verified?,
+        }
+        // Where something is written all the time, two looks close together may find a moment
+        // without.
+        self.check_again = !self.compare_end(&info) && !again;
+        Ok(())
     }
 
     fn read(&self, reader: &Reader, bytes: &Bytes) -> Result<Row, SourceError> {

@@ -30,7 +30,8 @@ use super::{
 use crate::client::couchdb::{
     Address, BadAddress, Client, Credentials, Database, Error, Kind, Patience,
 };
-use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position, Revision};
+use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position};
+use crate::document::{Properties, Revision};
 
 /// What a [`CouchStore`] is made from.
 #[derive(Clone, Debug)]
@@ -123,19 +124,18 @@ impl CouchStore {
         Ok(Self { client, databases, kept, timings })
     }
 
-    /// The wanted databases that the server has now.
-    async fn list(&self, selection: &Selection) -> Result<Vec<CollectionName>, SourceError> {
-        let listed = self.client.all_databases().await.map_err(|error| match error.kind() {
+    /// The databases that the server has now.
+    async fn list(&self) -> Result<Vec<CollectionName>, SourceError> {
+        self.client.all_databases().await.map_err(|error| match error.kind() {
             Kind::Refused => SourceError::Refused {
                 what: format!(
-                    "{}. To list databases takes an admin: give one's credentials, or name \
-                     one database in the URL",
+                    "{}. To list databases takes an admin: give one's credentials, name each \
+                     database without a glob, or name one database in the URL",
                     error.to_string().trim_end_matches('.'),
                 ),
             },
             _ => error.into(),
-        })?;
-        Ok(listed.into_iter().filter(|name| selection.wants(name)).collect())
+        })
     }
 }
 
@@ -153,6 +153,17 @@ impl Store for CouchStore {
 
     fn lists_everything(&self) -> bool {
         true
+    }
+
+    fn wants(&self, collection: &CollectionName) -> bool {
+        match &self.databases {
+            Databases::One(name) => name == collection,
+            Databases::Selected(selection) => selection.wants(collection),
+        }
+    }
+
+    fn is_single(&self) -> bool {
+        matches!(self.databases, Databases::One(_))
     }
 
     fn collections(
@@ -213,21 +224,32 @@ impl Listing {
             self.over = true;
             return Ok(());
         }
-        let found = match &self.store.databases {
-            Databases::One(name) if first => vec![name.clone()],
-            Databases::One(_) => std::future::pending().await,
-            Databases::Selected(selection) => {
+        // What can only be names needs no listing, which only an admin may ask for.
+        let exact = match &self.store.databases {
+            Databases::One(name) => Some(vec![name.clone()]),
+            Databases::Selected(selection) => selection.exact(),
+        };
+        let found = match (exact, &self.store.databases) {
+            (Some(names), _) if first => names,
+            (None, Databases::Selected(selection)) => {
                 if !first {
                     tokio::time::sleep(self.store.timings.poll).await;
                 }
-                match self.store.list(selection).await {
+                let listed = match self.store.list().await {
                     Err(error @ SourceError::Transient { .. }) if !first => {
                         tracing::warn!(%error, "databases could not be listed; trying again");
                         return Ok(());
                     }
                     listed => listed?,
+                };
+                if first {
+                    let unmatched = selection.unmatched(&listed).into_iter();
+                    self.ready.extend(unmatched.map(StoreEvent::Unmatched));
                 }
+                let selection = selection.among(&listed);
+                listed.into_iter().filter(|name| selection.wants(name)).collect()
             }
+            _ => std::future::pending().await,
         };
         for name in found {
             if self.named.insert(name.clone()) {
@@ -288,6 +310,20 @@ impl Source for CouchSource {
         wanted: &'a [(DocumentId, Revision)],
     ) -> BoxFuture<'a, Result<Vec<Result<Branch, SourceError>>, SourceError>> {
         Box::pin(branches::many(&self.database, wanted))
+    }
+
+    fn properties(&self) -> BoxFuture<'_, Result<Option<Properties>, SourceError>> {
+        Box::pin(async {
+            let revs_limit = match self.database.revs_limit().await {
+                Ok(limit) => Some(limit),
+                // pouchdb-server has no such thing.
+                Err(error) if !matches!(error.kind(), Kind::Transient { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            // An RxDB that is exposed says 1, by which it means its own way of keeping revisions.
+            let props = self.database.props().await?;
+            Ok(props.map(|props| Properties { partitioned: props.partitioned, revs_limit }))
+        })
     }
 
     fn security(&self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>> {

@@ -39,8 +39,8 @@ pub(super) fn collections(
     mode: Mode,
     since: Option<Position>,
 ) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
-    let (seen, listed, read) = (HashSet::new(), false, None);
-    let lister = Lister { feed, selection, mode, since, seen, listed, read };
+    let (seen, waiting, listed, read) = (HashSet::new(), Vec::new(), false, None);
+    let lister = Lister { feed, selection, mode, since, seen, waiting, listed, read };
     stream::unfold(Naming { stage: Stage::Waiting(lister), growth: None }, Naming::step).boxed()
 }
 
@@ -102,6 +102,9 @@ struct Lister {
     since: Option<Position>,
     /// A name's own text: it is looked up without being copied.
     seen: HashSet<Box<str>>,
+    /// Names that are told at the end of the first listing: before that it is not known whether a
+    /// pattern is one of them, and so no glob.
+    waiting: Vec<CollectionName>,
     listed: bool,
     read: Option<Place>,
 }
@@ -151,6 +154,7 @@ impl Lister {
             Stop::Failed(error) => Stop::Failed(feed.unreadable(&error)),
         })?;
         if !std::mem::replace(&mut self.listed, true) {
+            self.choose(outlet)?;
             outlet.send(StoreEvent::Listed(position), 1)?;
         }
         Ok(())
@@ -213,12 +217,34 @@ impl Lister {
         self.name(named.unwrap_or_else(|| self.feed.collection().clone()), outlet)
     }
 
+    /// Names what has waited, now that all names are known, and the patterns that match none.
+    fn choose(&mut self, outlet: &Outlet<StoreEvent>) -> Result<(), Stop<SourceError>> {
+        let names: Vec<CollectionName> = self.seen.iter().map(|name| (&**name).into()).collect();
+        let unmatched = self.selection.unmatched(&names);
+        self.selection = self.selection.among(&names);
+        for name in std::mem::take(&mut self.waiting) {
+            if self.selection.wants(&name) {
+                let weight = name.as_str().len();
+                outlet.send(StoreEvent::Collection(name), weight)?;
+            }
+        }
+        for pattern in unmatched {
+            outlet.send(StoreEvent::Unmatched(pattern), 1)?;
+        }
+        Ok(())
+    }
+
     fn name(
         &mut self,
         name: CollectionName,
         outlet: &Outlet<StoreEvent>,
     ) -> Result<(), Stop<io::Error>> {
-        if self.seen.insert(name.as_str().into()) && self.selection.wants(&name) {
+        if !self.seen.insert(name.as_str().into()) {
+            return Ok(());
+        }
+        if !self.listed && !self.selection.is_simple() {
+            self.waiting.push(name);
+        } else if self.selection.wants(&name) {
             let weight = name.as_str().len();
             outlet.send(StoreEvent::Collection(name), weight)?;
         }

@@ -126,6 +126,10 @@ impl Store for FeedStore {
         false
     }
 
+    fn wants(&self, collection: &CollectionName) -> bool {
+        self.selection.wants(collection)
+    }
+
     fn is_mixed(&self) -> bool {
         matches!(self.origin, Origin::Pipe(_))
     }

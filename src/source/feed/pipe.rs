@@ -19,7 +19,7 @@ use super::queue::{Budget, Inlet, Outlet, queue};
 use super::row::{self, Broken};
 use super::stubs::Surroundings;
 use crate::document::{CollectionName, Position};
-use crate::source::{FeedEvent, Selection, SourceError, Unreadable};
+use crate::source::{FeedEvent, Pattern, Selection, SourceError, Unreadable};
 
 /// The longest row that is taken from a pipe, where it cannot be read a second time.
 const ROW_LIMIT: usize = 16 * 1024 * 1024;
@@ -97,6 +97,11 @@ impl Pipe {
             waiting: Mutex::default(),
             read: AtomicU64::new(0),
         }
+    }
+
+    /// The patterns of the selection that match none of the collections seen so far.
+    pub fn unmatched(&self) -> Vec<Pattern> {
+        self.selection.unmatched(&self.seen.borrow().names)
     }
 
     /// Begins to read, if that has not begun. The thread ends with the pipe: nothing can wake it

@@ -205,6 +205,7 @@ impl Naming {
             let idle = self.mode == Mode::Follow && self.pipe.idle() >= IDLE;
             if !self.listed && events.is_empty() && (ended || idle) {
                 self.listed = true;
+                events.extend(self.pipe.unmatched().into_iter().map(StoreEvent::Unmatched).map(Ok));
                 events.push(Ok(StoreEvent::Listed(None)));
             }
             if !events.is_empty() {

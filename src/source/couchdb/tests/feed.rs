@@ -40,7 +40,26 @@ async fn a_catch_up_tells_every_row_and_ends_at_the_last_place() {
     assert_eq!(told, expected);
     let token = end(&events).token().to_owned();
     assert!(token.starts_with("\"11-g1AAAACb") && token.ends_with("\""), "{token}");
-    assert_eq!(replay.lines(), ["GET /shelf", CATCH_UP]);
+    assert_eq!(replay.lines(), ["GET /shelf", CATCH_UP, "GET /shelf"]);
+}
+
+#[tokio::test]
+async fn what_the_database_holds_is_told_where_nothing_was_written_while_its_feed_was_read() {
+    let same = Answer::recorded("GET /shelf", "database");
+    let written = database(&[("\"update_seq\":\"11-", "\"update_seq\":\"12-")]);
+    let untold = Answer::json("GET /shelf", r#"{"update_seq":"11-g1"}"#);
+    for (answer, told_so) in [(same, true), (written, false), (untold, false)] {
+        let replay = Replay::new(vec![
+            Answer::recorded("GET /shelf", "database"),
+            Answer::recorded(CATCH_UP, "changes-normal"),
+            answer,
+        ])
+        .await;
+        let told = caught_up(&source(&replay), Since::Start).await;
+        assert_eq!(told.contains(&"holds 6 and 2".to_owned()), told_so, "{told:?}");
+        assert_eq!(told.last().unwrap(), "caught up");
+        replay.lines();
+    }
 }
 
 #[tokio::test]
@@ -182,7 +201,7 @@ async fn a_document_that_the_feed_does_not_bring_is_fetched() {
     .await;
     let told = caught_up(&source(&replay), Since::Start).await;
     assert_eq!(told[1], "a 2-a @7");
-    assert_eq!(replay.lines().len(), 4);
+    assert_eq!(replay.lines().len(), 5);
     assert_eq!(replay.seen()[2].body, r#"{"keys":["a"]}"#);
 }
 
@@ -197,7 +216,7 @@ async fn a_document_that_cannot_be_fetched_is_reported_and_not_skipped() {
     let replay = Replay::new(answers).await;
     let told = caught_up(&source(&replay), Since::Start).await;
     assert!(told[1].starts_with("unreadable a: the feed names it without its body"), "{told:?}");
-    assert_eq!(replay.lines().len(), 6);
+    assert_eq!(replay.lines().len(), 7);
 }
 
 #[tokio::test]
@@ -218,5 +237,5 @@ async fn among_large_documents_places_are_told_more_often() {
     ])
     .await;
     caught_up(&source(&replay), Since::Start).await;
-    assert_eq!(replay.lines(), ["GET /shelf", &line]);
+    assert_eq!(replay.lines(), ["GET /shelf", &line, "GET /shelf"]);
 }

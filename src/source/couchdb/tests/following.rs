@@ -18,6 +18,7 @@ async fn followed(
     let mut script = vec![
         Answer::recorded("GET /shelf", "database"),
         Answer::recorded(CATCH_UP, "changes-normal"),
+        Answer::recorded("GET /shelf", "database"),
     ];
     script.extend(answers);
     let replay = Replay::new(script).await;
@@ -25,7 +26,7 @@ async fn followed(
     let mut feed = source.changes(Since::Start, Mode::Follow);
     let mut told = Vec::new();
     let mut error = None;
-    while told.len() < 12 + wanted {
+    while told.len() < 13 + wanted {
         match feed.next().await {
             Some(Ok(event)) => told.push(short(&event)),
             Some(Err(failed)) => {
@@ -35,8 +36,8 @@ async fn followed(
             None => break,
         }
     }
-    assert_eq!(told[11], "caught up");
-    (replay, told.split_off(12), error)
+    assert_eq!(told[11..13], ["holds 6 and 2", "caught up"]);
+    (replay, told.split_off(13), error)
 }
 
 #[tokio::test]
@@ -74,12 +75,13 @@ async fn a_feed_that_the_server_ends_is_opened_again_from_its_last_place() {
     let answers = vec![
         Answer::json(&continuous(SEQ), ended),
         Answer::recorded("GET /shelf", "database"),
+        Answer::json(REVS_DIFF, "{}"),
         Answer::endless(&continuous("13-y"), "\n").hold(),
     ];
     let (replay, told, error) = followed(answers, timings(), 2).await;
     assert!(error.is_none(), "{error:?}");
     assert_eq!(told, ["a 1-a gone @12", "caught up"]);
-    assert_eq!(replay.lines().len(), 5);
+    assert_eq!(replay.lines().len(), 7);
 }
 
 #[tokio::test]
@@ -87,13 +89,14 @@ async fn a_recorded_feed_that_ends_after_its_timeout_is_opened_again() {
     let answers = vec![
         Answer::recorded(&continuous(SEQ), "changes-continuous-timeout"),
         Answer::recorded("GET /shelf", "database"),
+        Answer::json(REVS_DIFF, "{}"),
         Answer::endless(&continuous(SEQ), "\n").hold(),
     ];
     let (replay, told, error) = followed(answers, timings(), 9).await;
     assert!(error.is_none(), "{error:?}");
     assert_eq!(told[0], "_design/by_year 1-f7a7 @1");
     assert_eq!(told[7..], ["tombstone-with-body 1-8815 gone @11", "caught up"]);
-    assert_eq!(replay.lines().len(), 5);
+    assert_eq!(replay.lines().len(), 7);
 }
 
 #[tokio::test]
@@ -127,6 +130,58 @@ async fn an_idle_feed_finds_out_that_documents_were_purged() {
     let (_replay, told, error) = followed(answers, timings, 99).await;
     assert!(told.is_empty(), "{told:?}");
     assert!(matches!(error, Some(SourceError::Expired { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_idle_feed_tells_what_its_database_holds_once_nothing_more_is_written() {
+    let row = r#"{"seq":"12-x","id":"a","changes":[{"rev":"1-a"}],"deleted":true}"#;
+    let written = [
+        ("\"update_seq\":\"11-", "\"update_seq\":\"12-"),
+        ("\"doc_del_count\":2", "\"doc_del_count\":3"),
+    ];
+    let answers = vec![
+        Answer::endless(&continuous(SEQ), &format!("{row}\n\n\n\n")).hold(),
+        database(&written),
+        Answer::json(REVS_DIFF, "{}"),
+        database(&written),
+        Answer::json(REVS_DIFF, "{}"),
+    ];
+    let timings = Timings { check: Duration::ZERO, ..timings() };
+    let (_replay, told, error) = followed(answers, timings, 4).await;
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(told, ["a 1-a gone @12", "caught up", "holds 6 and 3", "caught up"]);
+}
+
+/// What a server answers that does not know the change `a` at 1-a.
+fn without_the_last_change() -> Vec<Answer> {
+    vec![
+        Answer::recorded("GET /shelf", "database"),
+        Answer::json(REVS_DIFF, r#"{"a":{"missing":["1-a"]}}"#),
+        Answer::json("GET /shelf/_revs_limit", "1000"),
+        Answer::json(ALL_DOCS, r#"{"rows":[{"key":"a","error":"not_found"}]}"#),
+    ]
+}
+
+#[tokio::test]
+async fn an_idle_feed_finds_out_that_its_last_change_is_gone() {
+    let row = r#"{"seq":"12-x","id":"a","changes":[{"rev":"1-a"}],"deleted":true}"#;
+    let mut answers = vec![Answer::endless(&continuous(SEQ), &format!("{row}\n\n")).hold()];
+    answers.extend(without_the_last_change());
+    let timings = Timings { check: Duration::ZERO, ..timings() };
+    let (replay, _, error) = followed(answers, timings, 99).await;
+    assert!(matches!(error, Some(SourceError::Expired { .. })), "{error:?}");
+    replay.lines();
+}
+
+#[tokio::test]
+async fn a_feed_that_the_server_ends_is_not_opened_again_without_its_last_change() {
+    let row = r#"{"seq":"12-x","id":"a","changes":[{"rev":"1-a"}],"deleted":true}"#;
+    let ended = format!("{row}\n{{\"last_seq\":\"13-y\",\"pending\":0}}\n");
+    let mut answers = vec![Answer::json(&continuous(SEQ), ended)];
+    answers.extend(without_the_last_change());
+    let (replay, _, error) = followed(answers, timings(), 99).await;
+    assert!(matches!(error, Some(SourceError::Expired { .. })), "{error:?}");
+    replay.lines();
 }
 
 #[tokio::test]

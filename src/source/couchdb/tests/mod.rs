@@ -15,6 +15,7 @@ use futures_util::StreamExt;
 use super::replay::{Answer, Replay, recording};
 use super::*;
 use crate::document::{Anchor, Change, DocumentState};
+use crate::source::Holds;
 
 /// The requests of a catch-up.
 const CATCH_UP: &str =
@@ -22,6 +23,9 @@ const CATCH_UP: &str =
 
 /// The same of a server whose places are numbers.
 const NUMBERED: &str = "GET /shelf/_changes?include_docs=true&att_encoding_info=true";
+
+const ALL_DOCS: &str = "POST /shelf/_all_docs?include_docs=true&att_encoding_info=true";
+const REVS_DIFF: &str = "POST /shelf/_revs_diff";
 
 /// Longer than any test takes.
 const FOREVER: Duration = Duration::from_secs(3600);
@@ -110,14 +114,17 @@ fn short(event: &FeedEvent) -> String {
         FeedEvent::ScanFinished { position, exhaustive } => {
             format!("scan finished {} {exhaustive}", place(position))
         }
+        FeedEvent::Holds(Holds { documents, tombstones }) => {
+            format!("holds {} and {}", documents.unwrap(), tombstones.unwrap())
+        }
         FeedEvent::CaughtUp => "caught up".to_owned(),
         FeedEvent::Progress(progress) => format!("{}/{}", progress.done, progress.total),
     }
 }
 
-/// The position in the last event but one, which a catch-up ends with.
+/// The position before the last event, which a catch-up ends with; the counts may stand between.
 fn end(events: &[FeedEvent]) -> Position {
-    match events.iter().rev().nth(1) {
+    match events.iter().rev().skip(1).find(|event| !matches!(event, FeedEvent::Holds(_))) {
         Some(FeedEvent::Position(position) | FeedEvent::ScanFinished { position, .. }) => {
             position.clone()
         }

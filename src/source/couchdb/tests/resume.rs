@@ -4,9 +4,6 @@ use super::*;
 
 const RESUMED: &str = "GET /shelf/_changes?include_docs=true&att_encoding_info=true&seq_interval=1000&since=11-g1AAAACbeJzLYWBgYMpgTmEQTM4vTc5ISXIwNDLXMwBCwxyQVCJDUv3___-zMpgT2XOBAuwGBqapycap2DTgMSaPBUgyNACp_1DTWMCmJZqYmxtbJGLTlwUAI7AoVQ";
 
-const ALL_DOCS: &str = "POST /shelf/_all_docs?include_docs=true&att_encoding_info=true";
-const REVS_DIFF: &str = "POST /shelf/_revs_diff";
-
 /// The position at the end of the recorded feed.
 async fn position() -> Position {
     let replay = Replay::new(vec![
@@ -23,15 +20,41 @@ fn written_since() -> Answer {
 }
 
 #[tokio::test]
-async fn with_nothing_new_couchdb_is_asked_once() {
+async fn with_nothing_new_couchdb_is_asked_for_itself_and_for_the_last_change() {
     let position = position().await;
-    let replay = Replay::new(vec![Answer::recorded("GET /shelf", "database")]).await;
+    let replay = Replay::new(vec![
+        Answer::recorded("GET /shelf", "database"),
+        Answer::json(REVS_DIFF, "{}"),
+    ])
+    .await;
     let (events, error) =
         all(&source(&replay), Since::Position(position.clone()), Mode::CatchUp).await;
     assert!(error.is_none(), "{error:?}");
-    assert_eq!(events.iter().map(short).collect::<Vec<_>>(), ["position 11", "caught up"]);
+    assert_eq!(
+        events.iter().map(short).collect::<Vec<_>>(),
+        ["position 11", "holds 6 and 2", "caught up"]
+    );
     assert_eq!(end(&events), position);
-    assert_eq!(replay.lines(), ["GET /shelf"]);
+    assert_eq!(replay.lines(), ["GET /shelf", REVS_DIFF]);
+}
+
+/// A server restored from a copy of its files that has received as many writes as it lost: its end
+/// is the same text.
+#[tokio::test]
+async fn the_same_end_without_the_last_change_is_an_expired_position() {
+    let position = position().await;
+    let anchor = position.anchor().unwrap();
+    let (id, revision) = (&anchor.id, &anchor.revision);
+    let replay = Replay::new(vec![
+        Answer::recorded("GET /shelf", "database"),
+        Answer::json(REVS_DIFF, format!(r#"{{"{id}":{{"missing":["{revision}"]}}}}"#)),
+        Answer::json("GET /shelf/_revs_limit", "1000"),
+        Answer::json(ALL_DOCS, format!(r#"{{"rows":[{{"key":"{id}","error":"not_found"}}]}}"#)),
+    ])
+    .await;
+    let reason = expiry(&source(&replay), position.clone()).await;
+    assert!(reason.starts_with("the database no longer knows"), "{reason}");
+    replay.lines();
 }
 
 #[tokio::test]
@@ -52,7 +75,7 @@ async fn a_position_within_the_feed_is_never_taken_for_its_end() {
     caught_up(&source(&replay), Since::Position(last)).await;
     let asked = replay.seen()[1].body.clone();
     assert_eq!(asked, r#"{"tombstone-with-body":["1-881502b97c632f87ebece528ab26ae95"]}"#);
-    assert_eq!(replay.lines().len(), 3);
+    assert_eq!(replay.lines().len(), 4);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use super::*;
 async fn listed(store: &CouchStore, mode: Mode, wanted: usize) -> Vec<String> {
     let events = store.collections(mode, None).take(wanted).map(|event| match event.unwrap() {
         StoreEvent::Collection(name) => name.to_string(),
+        StoreEvent::Unmatched(pattern) => format!("no {}", pattern.text()),
         StoreEvent::Listed(_) => ".".to_owned(),
     });
     events.collect().await

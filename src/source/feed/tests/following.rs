@@ -109,6 +109,7 @@ async fn growth_is_followed() {
     while found.len() < 3 {
         found.push(match names.next().await.unwrap().unwrap() {
             StoreEvent::Collection(name) => name.as_str().to_owned(),
+            StoreEvent::Unmatched(pattern) => format!("no {}", pattern.text()),
             StoreEvent::Listed(_) => "!".to_owned(),
         });
     }

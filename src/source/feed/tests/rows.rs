@@ -132,6 +132,7 @@ async fn every_collection_is_named_once_and_has_its_own_rows() {
             .into_iter()
             .map(|event| match event {
                 StoreEvent::Collection(name) => name.as_str().to_owned(),
+                StoreEvent::Unmatched(pattern) => format!("no {}", pattern.text()),
                 StoreEvent::Listed(_) => "!".to_owned(),
             })
             .collect()
@@ -222,6 +223,7 @@ async fn a_listing_goes_on_where_an_earlier_one_ended_if_the_file_is_the_same() 
         for event in store.collections(Mode::CatchUp, since).collect::<Vec<_>>().await {
             match event.unwrap() {
                 StoreEvent::Collection(name) => names.push(name.as_str().to_owned()),
+                StoreEvent::Unmatched(pattern) => names.push(format!("no {}", pattern.text())),
                 StoreEvent::Listed(position) => end = position,
             }
         }

@@ -1,0 +1,71 @@
+//! What was asked for, or followed before, and is not there: nothing is no success.
+//!
+//! It must not know exit codes, nor how any of it is printed.
+
+use std::fmt;
+
+use crate::document::{CollectionName, Pattern};
+
+/// Something that is not there.
+#[derive(Clone, Debug)]
+pub enum Absent {
+    /// Nothing at the source matches this pattern.
+    Pattern(Pattern),
+    /// The source has no such database, and the mirror never followed it.
+    Database {
+        /// Its name.
+        collection: CollectionName,
+        /// Where it would be, without credentials.
+        origin: String,
+    },
+    /// The mirror followed this database, and the source does not have it any more.
+    Vanished {
+        /// Its name.
+        collection: CollectionName,
+        /// Where it was, without credentials.
+        origin: String,
+    },
+    /// The source names no collection at all.
+    Everything {
+        /// The source, without credentials.
+        source: String,
+    },
+}
+
+impl Absent {
+    /// Whether it must be a typing mistake: a name that nothing has.
+    pub fn is_mistake(&self) -> bool {
+        match self {
+            Self::Pattern(pattern) => pattern.is_a_name(),
+            Self::Database { .. } => true,
+            Self::Vanished { .. } | Self::Everything { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pattern(pattern) => {
+                let text = pattern.text().escape_debug();
+                match (pattern.broken(), pattern.is_a_name()) {
+                    (Some(reason), _) => {
+                        write!(f, "no collection is named `{text}`, and it is not a glob: {reason}")
+                    }
+                    (None, true) => write!(f, "no collection is named `{text}`"),
+                    (None, false) => write!(f, "no collection matches `{text}`"),
+                }
+            }
+            Self::Database { origin, .. } => write!(f, "there is no database {origin}"),
+            Self::Vanished { collection, origin } => write!(
+                f,
+                "the database of collection `{}` has vanished: {origin} does not exist any more. \
+                 Its copy in the mirror is kept",
+                collection.as_str().escape_debug(),
+            ),
+            Self::Everything { source } => {
+                write!(f, "{} is empty: it names no collection", source.escape_debug())
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Which documents' deletions the brake holds back: a restore that brings them back asks for them.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Watcher;
+use crate::checkpoint::{Checkpoints, StateError};
+use crate::document::{CollectionName, DocumentId};
+
+/// A document whose deletion is held back, so that the mirror still has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldDocument {
+    /// Its collection.
+    pub collection: CollectionName,
+    /// Its id.
+    pub document: DocumentId,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+impl HeldDocument {
+    /// All of a mirror.
+    pub fn all(state: &Checkpoints) -> Result<Vec<Self>, StateError> {
+        let mut all = Vec::new();
+        for collection in state.collections()? {
+            let held = state.held_back(&collection, usize::MAX)?.into_iter();
+            all.extend(held.map(|held| Self {
+                collection: collection.clone(),
+                document: held.document,
+                since: held.since,
+            }));
+        }
+        Ok(all)
+    }
+}
+
+impl Watcher {
+    /// All documents whose deletion is held back.
+    pub fn held(&self) -> Result<Vec<HeldDocument>, StateError> {
+        HeldDocument::all(&self.shared.checkpoints)
+    }
+}

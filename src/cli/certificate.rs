@@ -1,0 +1,187 @@
+//! A comparison in words: the differences, as many as are wanted, then what they come to.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+
+use super::output::plain;
+use crate::verify::{Certificate, CollectionCertificate, Depth, DifferenceKind};
+
+/// Writes what differs, a line each, and then who was compared with whom.
+pub fn write(out: &mut String, certificate: &Certificate, limit: usize) -> fmt::Result {
+    write_differences(out, certificate, limit)?;
+    writeln!(out, "\n{}", if certificate.equal { "EQUAL" } else { "DIFFERENT" })?;
+    for (side, place) in [("here", &certificate.here), ("there", &certificate.there)] {
+        writeln!(out, "  {side:<9} {}", plain(&place.name))?;
+        if let Some(lineage) = &place.lineage {
+            writeln!(out, "  {:<9} {lineage}", "lineage")?;
+        }
+    }
+    writeln!(out, "  {:<9} {}", "at", certificate.at)?;
+    write_depth(out, certificate)?;
+    for collection in &certificate.collections {
+        writeln!(out, "  {}", name(collection))?;
+        for (side, value) in [("here", &collection.here), ("there", &collection.there)] {
+            writeln!(out, "    {side:<8} {} documents  {}", value.documents, value.digest)?;
+        }
+        if !collection.differ.is_empty() {
+            writeln!(out, "    {:<8} {}", "differ", kinds(&collection.differ))?;
+        }
+        if let Some(position) = &collection.position {
+            writeln!(out, "    {:<8} {}", "position", plain(&position.to_string()))?;
+        }
+    }
+    write_total(out, certificate)?;
+    if certificate.here.lineage.is_none() || certificate.there.lineage.is_some() {
+        return Ok(());
+    }
+    let has = |wanted: &dyn Fn(DifferenceKind) -> bool| {
+        certificate.collections.iter().flat_map(|one| one.differ.keys()).any(|kind| wanted(*kind))
+    };
+    if has(&|kind| kind != DifferenceKind::Bytes) {
+        writeln!(out, "The mirror may just be behind: run `plainfold mirror`, and compare again.")?;
+    }
+    if has(&|kind| kind == DifferenceKind::Bytes) {
+        writeln!(out, "Other bytes at the same revision: --repair fetches these documents again.")?;
+    }
+    Ok(())
+}
+
+/// Writes what differs, a line each, up to a limit, and how much more there is.
+pub fn write_differences(out: &mut String, certificate: &Certificate, limit: usize) -> fmt::Result {
+    for difference in certificate.differences.iter().take(limit) {
+        let collection = difference.collection.escape_debug();
+        let (kind, id) = (word(difference.kind), difference.id.escape_debug());
+        write!(out, "{kind:<12} {collection}  {id}")?;
+        match (&difference.here, &difference.there) {
+            (Some(here), Some(there)) if here != there => {
+                let (here, there) = (here.escape_debug(), there.escape_debug());
+                writeln!(out, "  here {here}  there {there}")?;
+            }
+            (Some(revision), _) | (None, Some(revision)) => {
+                writeln!(out, "  {}", revision.escape_debug())?;
+            }
+            (None, None) => writeln!(out)?,
+        }
+    }
+    write_more(out, certificate.differences.len(), limit, "difference")?;
+    for row in certificate.unreadable.iter().take(limit) {
+        writeln!(out, "{:<12} {}", "unreadable", plain(row))?;
+    }
+    write_more(out, certificate.unreadable.len(), limit, "unreadable row")
+}
+
+/// Says how much more there is than a limit allows to list.
+pub fn write_more(out: &mut String, count: usize, limit: usize, what: &str) -> fmt::Result {
+    match count.checked_sub(limit) {
+        None | Some(0) => Ok(()),
+        Some(more) => {
+            writeln!(out, "… and {}: --limit 0 or --format json lists all", many(more, what))
+        }
+    }
+}
+
+/// Writes what a comparison comes to: counts by kind for each collection that differs, and in all.
+pub fn write_summary(out: &mut String, certificate: &Certificate) -> fmt::Result {
+    if !certificate.differences.is_empty() || !certificate.unreadable.is_empty() {
+        writeln!(out)?;
+    }
+    for collection in certificate.collections.iter().filter(|one| !one.differ.is_empty()) {
+        writeln!(out, "{}: {}", name(collection), kinds(&collection.differ))?;
+    }
+    write_depth(out, certificate)?;
+    write_total(out, certificate)
+}
+
+fn write_depth(out: &mut String, certificate: &Certificate) -> fmt::Result {
+    let unchecked = usize::try_from(certificate.unchecked).unwrap_or(usize::MAX);
+    let files = many(unchecked, "file");
+    match certificate.depth {
+        Depth::Bytes => writeln!(out, "  {:<9} every byte", "depth"),
+        Depth::Revision if unchecked == 0 => {
+            writeln!(out, "  {:<9} by revision, {files} unchecked", "depth")
+        }
+        Depth::Revision => writeln!(
+            out,
+            "  {:<9} by revision, {files} unchecked: their documents were compared byte by byte",
+            "depth"
+        ),
+    }
+}
+
+fn write_total(out: &mut String, certificate: &Certificate) -> fmt::Result {
+    for name in &certificate.not_compared {
+        writeln!(out, "  {} was not compared: the source does not name it", name.escape_debug())?;
+    }
+    let others = match certificate.left_out.len() {
+        0 => None,
+        1 => Some("1 other collection, which was not compared: --all compares it".to_owned()),
+        more => {
+            Some(format!("{more} other collections, which were not compared: --all compares them"))
+        }
+    };
+    if let Some(others) = others {
+        writeln!(out, "the source holds {others}")?;
+    }
+    let compared = many(certificate.collections.len(), "collection");
+    let differing = certificate.collections.iter().filter(|one| !one.differ.is_empty()).count();
+    let unreadable = match certificate.unreadable.len() {
+        0 => String::new(),
+        rows => format!(", {}", many(rows, "unreadable row")),
+    };
+    let differences = many(certificate.differences.len(), "difference");
+    match differing {
+        0 if certificate.collections.is_empty() => writeln!(out, "nothing was compared"),
+        0 => writeln!(out, "{differences}{unreadable} in {compared}"),
+        _ => {
+            let mut all = BTreeMap::new();
+            for (kind, count) in certificate.collections.iter().flat_map(|one| &one.differ) {
+                *all.entry(*kind).or_default() += count;
+            }
+            let kinds = kinds(&all);
+            writeln!(out, "{differences}{unreadable} in {differing} of {compared}: {kinds}")
+        }
+    }
+}
+
+/// The name of a collection, and the one that it has in the other place.
+fn name(collection: &CollectionCertificate) -> String {
+    let own = collection.collection.escape_debug();
+    match &collection.renamed {
+        Some(renamed) => format!("{own} as {}", renamed.escape_debug()),
+        None => own.to_string(),
+    }
+}
+
+fn kinds(counts: &BTreeMap<DifferenceKind, u64>) -> String {
+    let words = counts.iter().map(|(kind, count)| format!("{count} {}", word(*kind)));
+    words.collect::<Vec<_>>().join(", ")
+}
+
+fn word(kind: DifferenceKind) -> &'static str {
+    match kind {
+        DifferenceKind::OnlyHere => "only-here",
+        DifferenceKind::OnlyThere => "only-there",
+        DifferenceKind::Revision => "revision",
+        DifferenceKind::Bytes => "bytes",
+    }
+}
+
+/// A count of things.
+pub fn many(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_in_the_singular_and_the_plural() {
+        assert_eq!((many(1, "file"), many(0, "file")), ("1 file".to_owned(), "0 files".to_owned()));
+        let mut out = String::new();
+        write_more(&mut out, 3, 3, "problem").unwrap();
+        assert_eq!(out, "");
+        write_more(&mut out, 4, 3, "problem").unwrap();
+        assert!(out.starts_with("… and 1 problem:"), "{out}");
+    }
+}

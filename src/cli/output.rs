@@ -1,0 +1,258 @@
+//! Where every command writes: reports, products, and the error when they cannot be written.
+//!
+//! A reader that closes its pipe has read enough of a report, and nothing is said. Where the output
+//! is what the command was run for, the same is an error. It must not know what is written.
+
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+/// A standard stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Output that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} cannot be written to {place}: {source}")]
+pub struct OutputError {
+    what: &'static str,
+    place: String,
+    source: io::Error,
+}
+
+impl OutputError {
+    /// Whether the reader has closed its end of the pipe.
+    pub fn is_closed_pipe(&self) -> bool {
+        self.source.kind() == io::ErrorKind::BrokenPipe
+    }
+}
+
+impl Stream {
+    /// Writes all of a text that people or programs read. A closed pipe counts as read.
+    pub fn report(self, what: &'static str, text: &str) -> Result<(), OutputError> {
+        match self.write(what, text.as_bytes()) {
+            Err(error) if error.is_closed_pipe() => Ok(()),
+            written => written,
+        }
+    }
+
+    /// Writes bytes at once. A closed pipe is an error.
+    pub fn write(self, what: &'static str, bytes: &[u8]) -> Result<(), OutputError> {
+        let written = self.open().and_then(|mut file| file.write_all(bytes));
+        written.map_err(|error| self.failed(what, error))
+    }
+
+    /// The stream as a file: the standard library's own hides errors of a stream that was opened for
+    /// reading, and keeps the last line back until the process ends.
+    fn open(self) -> io::Result<File> {
+        let owned = match self {
+            Self::Stdout => io::stdout().as_fd().try_clone_to_owned(),
+            Self::Stderr => io::stderr().as_fd().try_clone_to_owned(),
+        };
+        owned.map(File::from)
+    }
+
+    fn failed(self, what: &'static str, source: io::Error) -> OutputError {
+        let place = match self {
+            Self::Stdout => "standard output",
+            Self::Stderr => "standard error",
+        };
+        OutputError { what, place: place.to_owned(), source }
+    }
+}
+
+/// Text that may be of others' making, so that a terminal shows it and obeys none of it: what controls a
+/// terminal, or the direction of its text, is escaped.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    let obeyed =
+        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !text.contains(obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match obeyed(c) {
+            true => escaped.extend(c.escape_debug()),
+            false => escaped.push(c),
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Prints what the parser of arguments says: help and the version, or what is wrong with them.
+pub fn print_usage(error: &clap::Error) -> Result<(), OutputError> {
+    let (stream, is_terminal) = match error.use_stderr() {
+        true => (Stream::Stderr, io::stderr().is_terminal()),
+        false => (Stream::Stdout, io::stdout().is_terminal()),
+    };
+    if is_terminal {
+        // In colour, as far as the terminal has any.
+        return error.print().map_err(|error| stream.failed("the help", error));
+    }
+    stream.report("the help", &error.render().to_string())
+}
+
+/// A file on its way: whole and durable under its name, or not there at all.
+#[derive(Debug)]
+pub struct Product {
+    what: &'static str,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Stdout,
+    /// What is not a regular file, such as a pipe, is written as it stands.
+    Device(PathBuf, File),
+    /// The file that it is to be, and the one beside it that is written.
+    File(PathBuf, NamedTempFile),
+}
+
+impl Product {
+    /// Begins the file `path`; `-` is standard output.
+    pub fn create(what: &'static str, path: &Path) -> Result<Self, OutputError> {
+        if path == Path::new("-") {
+            return Ok(Self { what, place: Place::Stdout });
+        }
+        let failed = |source| OutputError { what, place: path.display().to_string(), source };
+        Ok(Self { what, place: Place::begin(path).map_err(failed)? })
+    }
+
+    /// Writes all of it, and makes it appear.
+    pub fn finish(
+        self,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), OutputError> {
+        let Self { what, place } = self;
+        let name = match &place {
+            Place::Stdout => "standard output".to_owned(),
+            Place::Device(path, _) | Place::File(path, _) => path.display().to_string(),
+        };
+        place.finish(write).map_err(|source| OutputError { what, place: name, source })
+    }
+}
+
+impl Place {
+    fn begin(path: &Path) -> io::Result<Self> {
+        // Where a link leads is what is replaced, and not the link.
+        let path = match fs::metadata(path) {
+            Ok(found) if !found.is_file() => {
+                let file = File::options().write(true).open(path)?;
+                return Ok(Self::Device(path.to_owned(), file));
+            }
+            Ok(_) => fs::canonicalize(path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+            Err(error) => return Err(error),
+        };
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        // The dot keeps it out of the collections of a mirror in which it is written.
+        let mut prefix = OsString::from(".");
+        prefix.push(name);
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix).permissions(fs::Permissions::from_mode(0o666));
+        let part = builder.tempfile_in(folder_of(&path))?;
+        Ok(Self::File(path, part))
+    }
+
+    fn finish(self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+        let whole = |file: &File| {
+            let mut out = BufWriter::new(file);
+            write(&mut out)?;
+            out.flush()
+        };
+        match self {
+            Self::Stdout => whole(&Stream::Stdout.open()?),
+            Self::Device(_, file) => whole(&file),
+            Self::File(path, part) => {
+                whole(part.as_file())?;
+                part.as_file().sync_all()?;
+                part.persist(&path).map_err(|error| error.error)?;
+                File::open(folder_of(&path))?.sync_all()
+            }
+        }
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileTypeExt as _;
+
+    use super::*;
+
+    const TEXT: &[u8] = b"all of it\n";
+
+    fn names(folder: &Path) -> Vec<String> {
+        let names = fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> =
+            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_and_all_else_stays() {
+        let text = "a \"b\" \\ é\u{1f4d6}";
+        assert!(matches!(plain(text), Cow::Borrowed(same) if same == text));
+        assert_eq!(plain("\u{1b}[2J\n\u{9b}\u{202e}x"), r"\u{1b}[2J\n\u{9b}\u{202e}x");
+    }
+
+    #[test]
+    fn a_file_appears_when_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sums");
+        let product = Product::create("the manifest", &path).unwrap();
+        product.finish(|out| out.write_all(TEXT)).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), TEXT);
+        assert_eq!(names(dir.path()), ["sums"]);
+    }
+
+    #[test]
+    fn what_fails_half_way_leaves_the_old_file_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sums");
+        fs::write(&path, "old").unwrap();
+        let product = Product::create("the manifest", &path).unwrap();
+        let error = product.finish(|out| {
+            out.write_all(TEXT)?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        assert!(error.unwrap_err().to_string().contains(&path.display().to_string()));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        assert_eq!(names(dir.path()), ["sums"]);
+    }
+
+    #[test]
+    fn a_link_stays_and_a_device_is_written_as_it_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("sums"), dir.path().join("link"));
+        fs::write(&path, "old").unwrap();
+        std::os::unix::fs::symlink("sums", &link).unwrap();
+        let product = Product::create("the manifest", &link).unwrap();
+        product.finish(|out| out.write_all(TEXT)).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&path).unwrap(), TEXT);
+
+        let device = dir.path().join("device");
+        std::os::unix::fs::symlink("/dev/full", &device).unwrap();
+        let product = Product::create("the manifest", &device).unwrap();
+        let error = product.finish(|out| out.write_all(TEXT)).unwrap_err();
+        assert!(error.to_string().contains("No space left"), "{error}");
+        assert!(fs::symlink_metadata("/dev/full").unwrap().file_type().is_char_device());
+    }
+}

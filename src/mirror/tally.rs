@@ -1,0 +1,49 @@
+//! Counting what the tree holds: once by reading it, then by what each published change did.
+//!
+//! It must not know what the source counts.
+
+use rustix::fs::FileType;
+
+use super::Mirror;
+use super::beneath::Folder;
+use super::collection::Collection;
+use super::error::MirrorError;
+use super::layout::{DOCUMENT, TOMBSTONE};
+use crate::document::Tally;
+
+impl Collection {
+    /// Counts the documents and tombstones of the tree. Looks into every folder.
+    pub fn tally(&self) -> Result<Tally, MirrorError> {
+        let mut tally = Tally::default();
+        if self.is_new() && self.is_empty()? {
+            return Ok(tally);
+        }
+        for id in self.documents() {
+            let name = self.document_name(id?.as_str());
+            // What cannot be opened is no document of ours.
+            if let Ok(Some(folder)) = self.folder.open(name.as_str()) {
+                tally += of(&folder)?;
+            }
+        }
+        Ok(tally)
+    }
+}
+
+impl Mirror {
+    /// What the document counted that now lies in staging under this name. `None` where that cannot
+    /// be known: a disk may not give it back.
+    pub(super) fn tally_of_replaced(&self, name: &str) -> Option<Tally> {
+        let folder = self.staging.open_folder(name).ok()?;
+        folder.map_or(Some(Tally::default()), |folder| of(&folder).ok())
+    }
+}
+
+/// One document, one tombstone, or neither.
+fn of(folder: &Folder) -> Result<Tally, MirrorError> {
+    let holds = |name| Ok::<_, MirrorError>(folder.kind(name)?.is_some_and(FileType::is_file));
+    Ok(match holds(DOCUMENT)? {
+        true => Tally::one(false),
+        false if holds(TOMBSTONE)? => Tally::one(true),
+        false => Tally::default(),
+    })
+}

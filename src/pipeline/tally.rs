@@ -1,0 +1,94 @@
+//! The source's own counts held against the mirror's: a cheap alarm for documents that no feed brings
+//! any more, or that it never took away.
+//!
+//! It must not know how either side counts, nor which documents differ: a full scan finds that out.
+
+use std::sync::atomic::Ordering;
+
+use super::PipelineError;
+use super::settle::Settler;
+use crate::checkpoint::{Checkpoint, Commit};
+use crate::document::Tally;
+use crate::source::Holds;
+
+impl Settler {
+    /// Compares what the source says that it holds with what the mirror holds. Where failures and
+    /// deletions that are held back do not explain the difference, the feed is opened again as a full
+    /// scan; where one has found nothing to mend, that is said and remembered.
+    pub(super) fn compare_counts(&mut self, source: Holds) -> Result<(), PipelineError> {
+        let ours = match self.checkpoint.tally {
+            Some(tally) => tally,
+            None => self.count()?,
+        };
+        let scanned = std::mem::take(&mut self.scanned);
+        let documents = signed(source.documents, ours.documents);
+        let tombstones = match self.pipeline.collection.kept().deleted {
+            true => signed(source.tombstones, ours.tombstones),
+            false => ours.tombstones,
+        };
+        let difference = Tally { documents, tombstones } - ours;
+        if self.explains(difference) {
+            return self.remember(None);
+        }
+        if self.checkpoint.miscounted == Some(difference) || scanned {
+            if !self.pipeline.miscounted.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    collection = %self.pipeline.collection.name(),
+                    "{}, although everything was compared: look at the source",
+                    disagreement(difference, ours),
+                );
+            }
+            return self.remember(Some(difference));
+        }
+        let reason = disagreement(difference, ours);
+        let scanning = Some(reason.clone());
+        let checkpoint = Checkpoint { scanning, ..self.checkpoint_now(self.doubted_since) };
+        self.commit(Commit::new(checkpoint), Vec::new())?;
+        Err(PipelineError::Disagrees(reason))
+    }
+
+    /// Counts the tree, once: from then on each commit keeps the count.
+    fn count(&mut self) -> Result<Tally, PipelineError> {
+        let tally = self.pipeline.collection.tally()?;
+        let checkpoint = Checkpoint { tally: Some(tally), ..self.checkpoint.clone() };
+        self.commit(Commit::new(checkpoint), Vec::new())?;
+        Ok(tally)
+    }
+
+    /// Whether documents that failed, and deletions that are held back, explain the difference.
+    fn explains(&self, difference: Tally) -> bool {
+        let failures = i64::try_from(self.pipeline.failures.count()).unwrap_or(i64::MAX);
+        let held = i64::try_from(self.pipeline.brake.held()).unwrap_or(i64::MAX);
+        let most = failures.saturating_add(held);
+        // A document that is held back still stands here, and its tombstone does not.
+        (-most..=failures).contains(&difference.documents)
+            && (-failures..=most).contains(&difference.tombstones)
+    }
+
+    fn remember(&mut self, miscounted: Option<Tally>) -> Result<(), PipelineError> {
+        if self.checkpoint.miscounted == miscounted {
+            return Ok(());
+        }
+        let checkpoint = Checkpoint { miscounted, ..self.checkpoint.clone() };
+        self.commit(Commit::new(checkpoint), Vec::new())
+    }
+}
+
+/// What the source counts; what we count, where it does not.
+fn signed(source: Option<u64>, ours: i64) -> i64 {
+    source.map_or(ours, |count| i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+/// What differs, as a clause for people.
+fn disagreement(difference: Tally, ours: Tally) -> String {
+    let what = |count: i64, what: &str| match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    };
+    let (difference, ours, kind) = match difference.documents {
+        0 => (difference.tombstones, ours.tombstones, "tombstone"),
+        documents => (documents, ours.documents, "document"),
+    };
+    let theirs = what(ours.saturating_add(difference), kind);
+    format!("the source says that it holds {theirs}, and the mirror holds {ours}")
+}

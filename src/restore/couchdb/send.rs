@@ -1,0 +1,180 @@
+//! Sends documents: small ones together in `_bulk_docs`, a large one alone in parts.
+//!
+//! It must not know what is done with what a server refuses.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures_util::stream::StreamExt;
+use tokio::sync::OnceCell;
+
+use super::multipart::Parts;
+use super::{TRIES, patiently};
+use crate::client::couchdb::{Client, Database, Error, Unwritten, Upload, can_address};
+use crate::restore::body::{self, Piece};
+use crate::restore::target::{Form, Writing, streamed};
+
+/// What stands around the documents of a request.
+const OPEN: &str = "{\"new_edits\":false,\"docs\":[";
+const CLOSE: &str = "]}";
+
+/// Why a request failed.
+pub(super) enum Fault {
+    Request(Error),
+    /// The only document in it cannot be read.
+    Document(String),
+}
+
+/// What is known of the server by now.
+#[derive(Debug, Default)]
+pub(super) struct Sender {
+    /// Whether it is a CouchDB, which goes by the order of parts.
+    is_couchdb: OnceCell<bool>,
+    /// Whether it has refused a document in parts.
+    refuses_parts: AtomicBool,
+}
+
+impl Sender {
+    /// Sends documents, and answers which of them were refused. A document whose attachments are not
+    /// held in memory must be alone.
+    pub async fn send(
+        &self,
+        database: &Database,
+        client: &Client,
+        batch: &[Writing],
+        tries: usize,
+    ) -> Result<Vec<Unwritten>, Fault> {
+        if let [writing] = batch
+            && let Some(parts) = self.parts(client, writing).await?
+            && let Some(refused) = self.send_parts(database, writing, &parts, tries).await?
+        {
+            if !refused.is_empty() || writing.ends.is_empty() {
+                return Ok(refused);
+            }
+            let ends = Writing { form: Form::Nothing, ..writing.clone() };
+            return send_together(database, &[ends], tries).await;
+        }
+        send_together(database, batch, tries).await
+    }
+
+    /// The parts of a document with large attachments, if the server takes such.
+    async fn parts(&self, client: &Client, writing: &Writing) -> Result<Option<Parts>, Fault> {
+        let is_addressable = can_address(&writing.item.id, "x");
+        if writing.form == Form::Nothing
+            || !is_addressable
+            || self.refuses_parts.load(Ordering::Relaxed)
+        {
+            return Ok(None);
+        }
+        let text = writing.item.text.rendered_apart(writing.on_top());
+        let Some(parts) = Parts::new(text) else { return Ok(None) };
+        if parts.have_plain_names() {
+            return Ok(Some(parts));
+        }
+        let ask = || async {
+            let info = patiently(TRIES, || client.server_info()).await?;
+            Ok(info.couchdb.is_some())
+        };
+        let is_couchdb = self.is_couchdb.get_or_try_init(ask).await.map_err(Fault::Request)?;
+        Ok(is_couchdb.then_some(parts))
+    }
+
+    /// Sends a document in parts. `None` where the server does not take parts.
+    async fn send_parts(
+        &self,
+        database: &Database,
+        writing: &Writing,
+        parts: &Parts,
+        tries: usize,
+    ) -> Result<Option<Vec<Unwritten>>, Fault> {
+        let broken = Broken::default();
+        let item = &writing.item;
+        let sent = patiently(tries, || {
+            let upload = parts.upload(&item.files, broken.watch());
+            database.put(&item.id, writing.revision(), upload)
+        });
+        let sent = sent.await;
+        match broken.judge(sent) {
+            Ok(refused) => Ok(Some(refused)),
+            // By these a server, or what stands before it, says that it knows no such request. If the
+            // database is gone, the next request says so.
+            Err(Fault::Request(error)) if matches!(error.status(), Some(404 | 405 | 415 | 501)) => {
+                tracing::info!("{error}; large attachments are sent as base64");
+                self.refuses_parts.store(true, Ordering::Relaxed);
+                Ok(None)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+}
+
+/// Why the file of an attachment could not be sent, if that is why a request failed.
+#[derive(Clone, Default)]
+struct Broken(Arc<Mutex<Option<String>>>);
+
+impl Broken {
+    fn watch(&self) -> impl FnMut(&std::io::Result<Bytes>) + Send + 'static {
+        let Self(reason) = self.clone();
+        move |piece| {
+            if let (Err(error), Ok(mut reason)) = (piece, reason.lock()) {
+                *reason = Some(error.to_string());
+            }
+        }
+    }
+
+    fn judge<R>(self, sent: Result<R, Error>) -> Result<R, Fault> {
+        let reason = self.0.lock().ok().and_then(|mut reason| reason.take());
+        match (sent, reason) {
+            (Ok(results), _) => Ok(results),
+            (Err(_), Some(reason)) => Err(Fault::Document(reason)),
+            (Err(error), None) => Err(Fault::Request(error)),
+        }
+    }
+}
+
+async fn send_together(
+    database: &Database,
+    batch: &[Writing],
+    tries: usize,
+) -> Result<Vec<Unwritten>, Fault> {
+    let mut pieces = vec![Piece::Text(OPEN.into())];
+    let mut add = |document: Vec<Piece>| {
+        if !document.is_empty() {
+            if pieces.len() > 1 {
+                pieces.push(Piece::Text(",".into()));
+            }
+            pieces.extend(document);
+        }
+    };
+    for writing in batch {
+        add(writing.pieces());
+        for leaf in &writing.ends {
+            let tombstone = body::tombstone(&writing.item.id, leaf);
+            add(tombstone.map(|text| Piece::Text(text.into())).into_iter().collect());
+        }
+    }
+    pieces.push(Piece::Text(CLOSE.into()));
+    let length = body::length(&pieces);
+    let is_text = |piece: &Piece| matches!(piece, Piece::Text(_));
+    if pieces.iter().all(is_text) {
+        let mut text = Vec::with_capacity(length as usize);
+        for piece in &pieces {
+            if let Piece::Text(part) = piece {
+                text.extend_from_slice(part);
+            }
+        }
+        let text = Bytes::from(text);
+        let sent = patiently(tries, || database.bulk_docs(text.clone().into())).await;
+        return sent.map_err(Fault::Request);
+    }
+    let Some(writing) = batch.first() else { return Ok(Vec::new()) };
+    let broken = Broken::default();
+    let sent = patiently(tries, || {
+        let stream = streamed(pieces.clone(), Arc::clone(&writing.item.files));
+        let stream = stream.inspect(broken.watch());
+        database.bulk_docs(Upload::streamed(length, "application/json", stream.boxed()))
+    });
+    let sent = sent.await;
+    broken.judge(sent)
+}

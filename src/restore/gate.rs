@@ -1,0 +1,212 @@
+//! What happens before the first document of a collection is written: the database is created, and
+//! gets its security object, so that it is never more open than the mirror says, however the restore
+//! ends.
+//!
+//! It must not know documents, nor which target it is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::apply::blocking;
+use super::read;
+use super::target::{Standing, Target, TargetError};
+use super::{Failure, OnExisting, RestoreError};
+use crate::client::couchdb::Kind;
+use crate::document::{CollectionName, Properties};
+use crate::mirror::read::TreeCollection;
+
+/// The database of users. CouchDB protects its documents itself, and lets nobody change its security
+/// object.
+const USERS: &str = "_users";
+
+/// A security object that lets only admins in.
+const CLOSED: &[u8] = br#"{"admins":{"roles":["_admin"]},"members":{"roles":["_admin"]}}"#;
+
+/// What is to be done before the first document.
+pub(super) struct Gate {
+    name: CollectionName,
+    standing: Standing,
+    properties: Properties,
+    /// The security object to be written, if any.
+    security: Option<Bytes>,
+    /// Why the mirror's security object cannot be restored, where that is known.
+    pub failure: Option<Failure>,
+    /// Where the mirror's security object is, for messages.
+    path: String,
+}
+
+/// How that went.
+pub(super) struct Opened {
+    /// Whether documents may be written.
+    pub open: bool,
+    /// What did not work.
+    pub failures: Vec<Failure>,
+}
+
+impl Gate {
+    /// Compares the security objects. Nothing is written.
+    pub async fn look<T: Target>(
+        target: &T,
+        collection: &Arc<TreeCollection>,
+        name: &CollectionName,
+        standing: Standing,
+        on_existing: OnExisting,
+        accept_unchecked: bool,
+    ) -> Result<Self, RestoreError> {
+        let tree = Arc::clone(collection);
+        let stored = blocking(move || read::security(&tree, accept_unchecked)).await??;
+        let properties = collection.properties();
+        let mut gate = Self {
+            name: name.clone(),
+            standing,
+            properties,
+            security: None,
+            failure: None,
+            path: collection.security_path(),
+        };
+        let ours = match stored {
+            None => return Ok(gate),
+            Some(Ok(ours)) => ours,
+            Some(Err(failure)) => {
+                gate.failure = Some(failure);
+                // Nobody knows whom it would have let in.
+                gate.security = (standing == Standing::Absent).then(|| CLOSED.into());
+                return Ok(gate);
+            }
+        };
+        if standing == Standing::Absent {
+            gate.security = Some(ours);
+            return Ok(gate);
+        }
+        let Some(theirs) = target.security(name).await? else {
+            if !is_default(&ours) {
+                let reason = "the target has no security objects: set by other means who may read \
+                              the collection there"
+                    .to_owned();
+                gate.failure = Some(Failure { path: collection.security_path(), reason });
+            }
+            return Ok(gate);
+        };
+        if is_same(&ours, &theirs) {
+            return Ok(gate);
+        }
+        // It is as it was created, maybe by a restore that was interrupted right then.
+        let is_untouched = standing == Standing::Empty && is_default(&theirs);
+        match on_existing {
+            OnExisting::Refuse if !is_untouched => {
+                return Err(RestoreError::OtherSecurity { target: target.place(name) });
+            }
+            OnExisting::Refuse | OnExisting::Overwrite => gate.security = Some(ours),
+            OnExisting::Skip | OnExisting::Undelete => {}
+        }
+        Ok(gate)
+    }
+
+    /// Whether the security object of the mirror is written.
+    pub fn secures(&self) -> bool {
+        self.security.is_some() && self.failure.is_none()
+    }
+
+    /// Creates the database and writes its security object, where that is to be done.
+    pub async fn open<T: Target>(&self, target: &T) -> Result<Opened, TargetError> {
+        let mut opened = Opened { open: true, failures: Vec::new() };
+        let failure = |path: &str, reason| Failure { path: path.to_owned(), reason };
+        let folder = self.path.rsplit_once('/').map_or(&*self.path, |(folder, _)| folder);
+        if self.standing == Standing::Absent {
+            match target.create(&self.name, self.properties).await {
+                Ok(not_taken) => {
+                    opened.failures.extend(not_taken.into_iter().map(|why| failure(folder, why)));
+                }
+                // A name that this server does not take is no obstacle for the other collections.
+                Err(TargetError::Server(error)) if error.kind() == Kind::Permanent => {
+                    opened.open = false;
+                    opened.failures.push(failure(folder, error.to_string()));
+                    return Ok(opened);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(security) = &self.security else { return Ok(opened) };
+        let error = match target.secure(&self.name, security.clone()).await {
+            Ok(()) => return Ok(opened),
+            Err(TargetError::Server(error)) if !matches!(error.kind(), Kind::Transient { .. }) => {
+                error
+            }
+            Err(error) => return Err(error),
+        };
+        // The server may have given it this very object of itself.
+        let theirs = target.security(&self.name).await;
+        if matches!(&theirs, Ok(Some(theirs)) if is_same(security, theirs)) {
+            return Ok(opened);
+        }
+        opened.open = self.name.as_str() == USERS;
+        let what = match opened.open {
+            true => "its security object differs from the mirror's and stays as it is",
+            false => {
+                "its security object cannot be written, so no document was: restore as an admin, \
+                 or set the object by hand and give --on-existing skip"
+            }
+        };
+        opened.failures.push(failure(&self.path, format!("{what} ({error})")));
+        Ok(opened)
+    }
+}
+
+/// Whether two security objects say the same. What cannot be read is like nothing else.
+fn is_same(left: &[u8], right: &[u8]) -> bool {
+    let read = |text: &[u8]| serde_json::from_slice::<Value>(text).ok();
+    read(left).is_some_and(|left| read(right) == Some(left))
+}
+
+/// Whether this is what a server gives to a database that is created: nothing, or lists that name
+/// nobody but the role of admins.
+fn is_default(security: &[u8]) -> bool {
+    let Ok(Value::Object(members)) = serde_json::from_slice(security) else { return false };
+    members.into_iter().all(|(key, value)| {
+        let lists = value.as_object().filter(|_| matches!(&*key, "admins" | "members"));
+        lists.is_some_and(|lists| {
+            lists.iter().all(|(key, list)| {
+                let names = list.as_array().map(Vec::as_slice);
+                match (&**key, names) {
+                    (_, Some([])) => true,
+                    ("roles", Some([role])) => role == "_admin",
+                    _ => false,
+                }
+            })
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn security_objects_are_compared_by_what_they_say() {
+        assert!(is_same(b"{\"a\":[1],\"b\":{}}\n", b"{ \"b\" : {}, \"a\":[1]}"));
+        assert!(!is_same(b"{}", b"{\"admins\":{}}"));
+        assert!(!is_same(b"no", b"no"));
+    }
+
+    #[test]
+    fn what_servers_give_to_new_databases_names_nobody() {
+        for default in [
+            "{}",
+            r#"{"admins":{"names":[],"roles":[]},"members":{"names":[],"roles":[]}}"#,
+            r#"{"members":{"roles":["_admin"]},"admins":{"roles":["_admin"]}}"#,
+        ] {
+            assert!(is_default(default.as_bytes()), "{default}");
+        }
+        for set in [
+            r#"{"members":{"roles":["staff"]}}"#,
+            r#"{"admins":{"names":["me"]}}"#,
+            r#"{"members":{"names":["_admin"]}}"#,
+            r#"{"cloudant":{}}"#,
+            "no",
+        ] {
+            assert!(!is_default(set.as_bytes()), "{set}");
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! A document of the mirror held against the bytes that its source sends: body, attachments, history,
+//! branches, tombstone.
+//!
+//! It must not know which store a source is, nor what a difference leads to.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::hash::{Hash as _, Hasher as _};
+use std::io::Read as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use super::VerifyError;
+use crate::document::{Branch, Change, Content, Document, DocumentId, Revision};
+use crate::mirror::MirrorError;
+use crate::mirror::read::{Entry, StoredDocument, TreeCollection};
+use crate::source::retry::{RetryPolicy, attempts};
+use crate::source::{Source, SourceError, Wanted};
+
+/// An attachment up to this length is asked for together with the document's others, in bytes.
+const SMALL: u64 = 64 << 10;
+/// Small attachments that one request asks for, and their bytes.
+const GROUP: (usize, u64) = (100, 1 << 20);
+/// Pieces of a large attachment that wait to be compared.
+const PIECES: usize = 4;
+/// How often a document is compared again that was replaced while it was compared.
+const TRIES: usize = 5;
+/// Documents without checksums that are remembered one by one, a collection. With more of them, each
+/// document of the collection is looked at.
+const REMEMBERED: usize = 200_000;
+
+/// The documents of a collection of which a file has no checksum, in bounded memory.
+#[derive(Debug, Default)]
+pub struct Unchecked {
+    /// Hashes of their ids: one too many only costs a look.
+    ids: HashSet<u64>,
+    /// Whether there are more than are remembered.
+    many: bool,
+}
+
+impl Unchecked {
+    /// Remembers a document.
+    pub fn note(&mut self, id: &DocumentId) {
+        if self.ids.len() < REMEMBERED {
+            self.ids.insert(hash(id));
+        } else {
+            self.many = true;
+        }
+    }
+
+    /// Whether there is no such document.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    fn may_hold(&self, id: &DocumentId) -> bool {
+        self.many || self.ids.contains(&hash(id))
+    }
+}
+
+fn hash(id: &DocumentId) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Which documents are compared byte by byte.
+#[derive(Clone, Copy, Debug)]
+pub enum Which<'a> {
+    /// All.
+    Every,
+    /// Those of which a file has no checksum.
+    Unchecked(&'a Unchecked),
+}
+
+/// What came of a comparison.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// No byte differs, as far as both sides have the same revision.
+    Same,
+    /// Some bytes differ.
+    Differs,
+    /// The source's bytes could not be read, for this reason.
+    Unread(String),
+}
+
+/// A collection of a mirror beside the source's.
+#[derive(Clone)]
+pub struct Beside<'a> {
+    pub collection: Arc<TreeCollection>,
+    pub source: Arc<dyn Source>,
+    pub which: Which<'a>,
+    /// Whether the source knows histories and branches.
+    pub branches: bool,
+}
+
+/// Why nothing could be compared.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    #[error("a task ended by itself: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl Beside<'_> {
+    /// Compares what the source says of a document with what is stored, where both are at the same
+    /// revision. Fails where the source refuses to answer at all.
+    pub async fn compare(&self, change: &Change) -> Result<Verdict, VerifyError> {
+        if let Which::Unchecked(unchecked) = self.which
+            && !unchecked.may_hold(&change.id)
+        {
+            return Ok(Verdict::Same);
+        }
+        let mut verdict = Verdict::Same;
+        for _ in 0..TRIES {
+            let before = self.collection.standing(&self.collection.name_of(&change.id)).ok();
+            verdict = match self.look(change).await {
+                Ok(true) => return Ok(Verdict::Same),
+                Ok(false) => Verdict::Differs,
+                Err(Failed::Source(error @ SourceError::Refused { .. })) => {
+                    return Err(error.into());
+                }
+                Err(error) => Verdict::Unread(error.to_string()),
+            };
+            let after = self.collection.standing(&self.collection.name_of(&change.id)).ok();
+            if before == after {
+                break;
+            }
+        }
+        Ok(verdict)
+    }
+
+    async fn look(&self, change: &Change) -> Result<bool, Failed> {
+        let (collection, id) = (Arc::clone(&self.collection), change.id.clone());
+        let entry = spawn_blocking(move || collection.entry(&collection.name_of(&id))).await??;
+        // What is no document has been reported as such.
+        let Some(Entry::Document(stored)) = entry else { return Ok(true) };
+        let stored = Arc::new(*stored);
+        let sent = change.document();
+        let is_meant = match change.is_deletion() {
+            true => stored.deleted && stored.revision.as_ref() == Some(&change.revision),
+            false => !stored.deleted && stored.is_at_revision_of(&sent.body),
+        };
+        if !is_meant || !self.is_wanted(&stored) {
+            return Ok(true);
+        }
+        // Of a deletion that the source sent no tombstone of, ours says more than it does.
+        if change.is_deletion() && !matches!(sent, std::borrow::Cow::Borrowed(_)) {
+            return Ok(true);
+        }
+        let none = Revision::from("");
+        let revision = stored.revision.clone().unwrap_or(none);
+        Ok(self.holds(&stored, None, &change.id, &revision, &sent).await?
+            && self.holds_branches(&stored, &change.id).await?)
+    }
+
+    fn is_wanted(&self, stored: &StoredDocument) -> bool {
+        match self.which {
+            Which::Every => true,
+            Which::Unchecked(_) => stored.lacks_checksums().unwrap_or(true),
+        }
+    }
+
+    /// Whether the body and the attachments of a document, or of one of its branches, are those that
+    /// were sent.
+    async fn holds(
+        &self,
+        stored: &Arc<StoredDocument>,
+        branch: Option<usize>,
+        id: &DocumentId,
+        revision: &Revision,
+        sent: &Document,
+    ) -> Result<bool, Failed> {
+        let part = Part { stored: Arc::clone(stored), branch };
+        if !part.document().holds(&sent.body) {
+            return Ok(false);
+        }
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        for attachment in &sent.attachments {
+            let Some(file) = part.open(&attachment.name)? else { continue };
+            if let Content::Inline(inline) = &attachment.content {
+                let inline = inline.clone();
+                if !spawn_blocking(move || is_same(file, &inline)).await? {
+                    return Ok(false);
+                }
+                continue;
+            }
+            let (id, revision) = (id.clone(), revision.clone());
+            let wanted = Wanted { id, revision, attachment: attachment.clone() };
+            match attachment.length.filter(|length| *length <= SMALL) {
+                None => {
+                    if !self.is_same_stream(file, &wanted).await? {
+                        return Ok(false);
+                    }
+                }
+                Some(length) => {
+                    if group.len() >= GROUP.0 || bytes + length > GROUP.1 {
+                        let full = std::mem::take(&mut group);
+                        bytes = 0;
+                        if !self.are_same(&part, full).await? {
+                            return Ok(false);
+                        }
+                    }
+                    bytes += length;
+                    group.push(wanted);
+                }
+            }
+        }
+        self.are_same(&part, group).await
+    }
+
+    /// Compares small attachments, which one request brings.
+    async fn are_same(&self, part: &Part, wanted: Vec<Wanted>) -> Result<bool, Failed> {
+        if wanted.is_empty() {
+            return Ok(true);
+        }
+        let policy = RetryPolicy::CATCH_UP;
+        let mut answers = attempts(&policy, || self.source.attachments(&wanted)).await?;
+        let lost = || Err(SourceError::transient("the source answered nothing"));
+        answers.resize_with(wanted.len(), lost);
+        for (wanted, answer) in wanted.iter().zip(answers) {
+            let Some(file) = part.open(&wanted.attachment.name)? else { continue };
+            let is_same = match answer {
+                Ok(bytes) => spawn_blocking(move || is_same(file, &bytes)).await?,
+                // One that turned out longer than its stub says, or did not come.
+                Err(_) => self.is_same_stream(file, wanted).await?,
+            };
+            if !is_same {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Compares an attachment with its file as it streams in.
+    async fn is_same_stream(&self, file: File, wanted: &Wanted) -> Result<bool, Failed> {
+        let Wanted { id, revision, attachment } = wanted;
+        let open = || self.source.attachment(id, revision, attachment);
+        let mut pieces = attempts(&RetryPolicy::CATCH_UP, open).await?;
+        let (sender, receiver) = mpsc::channel::<Bytes>(PIECES);
+        let comparing = spawn_blocking(move || is_same_pieces(file, receiver));
+        let mut broken = None;
+        while let Some(piece) = pieces.next().await {
+            let sent = match piece {
+                Ok(piece) => sender.send(piece).await.is_ok(),
+                Err(error) => {
+                    broken = Some(error);
+                    false
+                }
+            };
+            // A comparison that has ended has found a difference.
+            if !sent {
+                break;
+            }
+        }
+        drop(sender);
+        let is_same = comparing.await?;
+        match broken {
+            Some(error) => Err(error.into()),
+            None => Ok(is_same),
+        }
+    }
+
+    /// Whether the history and the branches that are stored are the source's.
+    async fn holds_branches(
+        &self,
+        stored: &Arc<StoredDocument>,
+        id: &DocumentId,
+    ) -> Result<bool, Failed> {
+        let winner = stored.revision.iter().filter(|_| stored.history.is_some());
+        let others = stored.conflicts.iter().filter_map(|branch| branch.revision.as_ref());
+        let wanted: Vec<_> =
+            winner.chain(others).map(|revision| (id.clone(), revision.clone())).collect();
+        if wanted.is_empty() || !self.branches {
+            return Ok(true);
+        }
+        let answers = attempts(&RetryPolicy::CATCH_UP, || self.source.branches(&wanted)).await?;
+        for answer in answers {
+            let Branch { revision, history, document } = match answer {
+                Ok(branch) => branch,
+                // The mirror holds a branch that the source has not, or has no more.
+                Err(SourceError::Missing { .. }) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            };
+            let same = match stored.branch_at(&revision) {
+                None => stored.history.as_ref().is_none_or(|held| held.holds(&history)),
+                Some(branch) => self.holds(stored, Some(branch), id, &revision, &document).await?,
+            };
+            if !same {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A document, or one of its branches.
+struct Part {
+    stored: Arc<StoredDocument>,
+    branch: Option<usize>,
+}
+
+impl Part {
+    fn document(&self) -> &StoredDocument {
+        let branch = self.branch.and_then(|at| self.stored.conflicts.get(at));
+        branch.unwrap_or(&self.stored)
+    }
+
+    /// The file of an attachment. One that is not there is reported as missing, or was left out.
+    fn open(&self, name: &str) -> Result<Option<File>, MirrorError> {
+        let document = self.document();
+        let attachment = document.attachments.iter().find(|one| one.name == name);
+        attachment.map_or(Ok(None), |attachment| document.open_attachment(attachment))
+    }
+}
+
+fn is_same(mut file: File, sent: &[u8]) -> bool {
+    same_piece(&mut file, sent) && is_at_end(&mut file)
+}
+
+fn is_same_pieces(mut file: File, mut pieces: mpsc::Receiver<Bytes>) -> bool {
+    while let Some(piece) = pieces.blocking_recv() {
+        if !same_piece(&mut file, &piece) {
+            return false;
+        }
+    }
+    is_at_end(&mut file)
+}
+
+/// Whether the next bytes of a file are these. What cannot be read differs.
+fn same_piece(file: &mut File, sent: &[u8]) -> bool {
+    const PIECE: usize = 64 << 10;
+    let mut held = [0; PIECE];
+    for sent in sent.chunks(PIECE) {
+        let held = &mut held[..sent.len()];
+        if file.read_exact(held).is_err() || held != sent {
+            return false;
+        }
+    }
+    true
+}
+
+fn is_at_end(file: &mut File) -> bool {
+    matches!(file.read(&mut [0]), Ok(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn file(bytes: &[u8]) -> File {
+        use std::io::Seek as _;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file.rewind().unwrap();
+        file
+    }
+
+    #[test]
+    fn a_file_is_the_same_when_every_byte_is_and_it_ends_there() {
+        let long = vec![b'x'; 200_000];
+        assert!(is_same(file(&long), &long));
+        assert!(is_same(file(b""), b""));
+        assert!(!is_same(file(&long), &long[1..]) && !is_same(file(&long[1..]), &long));
+        let mut other = long.clone();
+        other[150_000] = b'y';
+        assert!(!is_same(file(&long), &other));
+    }
+
+    #[test]
+    fn pieces_are_compared_as_they_come() {
+        let compare = |held: &[u8], pieces: &[&'static [u8]]| {
+            let (sender, receiver) = mpsc::channel(9);
+            for piece in pieces {
+                sender.try_send(Bytes::from_static(piece)).unwrap();
+            }
+            drop(sender);
+            is_same_pieces(file(held), receiver)
+        };
+        assert!(compare(b"abcdef", &[b"abc", b"", b"def"]));
+        assert!(!compare(b"abcdef", &[b"abc", b"de"]));
+        assert!(!compare(b"abcdef", &[b"abc", b"defg"]));
+        assert!(!compare(b"abcdef", &[b"abx", b"def"]));
+    }
+
+    #[test]
+    fn documents_without_checksums_are_remembered_in_bounded_memory() {
+        let mut unchecked = Unchecked::default();
+        let id = |number: usize| DocumentId::from(format!("{number}"));
+        assert!(unchecked.is_empty());
+        unchecked.note(&id(0));
+        assert!(unchecked.may_hold(&id(0)) && !unchecked.may_hold(&id(1)));
+        (0..REMEMBERED).for_each(|number| unchecked.note(&id(number)));
+        assert!(!unchecked.may_hold(&id(REMEMBERED)));
+        unchecked.note(&id(REMEMBERED));
+        assert!(unchecked.may_hold(&id(REMEMBERED + 1)), "from now on all are looked at");
+        assert!(unchecked.ids.len() <= REMEMBERED);
+    }
+}

@@ -1,0 +1,126 @@
+//! Which collection of a mirror is compared with which of another place, and how. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::VerifyError;
+use crate::document::CollectionName;
+
+/// What is compared, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Comparison {
+    /// The one collection that the source was asked for by name, if it was.
+    pub only: Option<CollectionName>,
+    /// Other names of collections in the other place, by their names in the mirror.
+    pub renamed: BTreeMap<CollectionName, CollectionName>,
+    /// The name in the other place of the one collection of the mirror that is compared.
+    pub only_as: Option<CollectionName>,
+    /// Whether collections are compared that the mirror does not hold.
+    pub all: bool,
+    /// Whether every byte of the source is read, or the revisions only.
+    pub bytes: bool,
+}
+
+/// A collection of a mirror, and the one in the other place that it is compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    pub here: CollectionName,
+    pub there: CollectionName,
+}
+
+impl Comparison {
+    /// Whether any collection has another name in the other place.
+    pub fn renames(&self) -> bool {
+        self.only_as.is_some() || !self.renamed.is_empty()
+    }
+
+    /// The collections of a mirror, each with the one that it is compared with.
+    pub(super) fn pairs(&self, held: &[CollectionName]) -> Result<Vec<Pair>, VerifyError> {
+        let wrong = |what: String| Err(VerifyError::Selection(what));
+        if let Some(there) = &self.only_as {
+            let [here] = held else {
+                let names: Vec<_> = held.iter().map(CollectionName::as_str).collect();
+                return wrong(format!(
+                    "one name, `{there}`, is given for {} collections ({}): select one with \
+                     --collections, or give --as old=new",
+                    held.len(),
+                    names.join(", "),
+                ));
+            };
+            return Ok(vec![Pair { here: here.clone(), there: there.clone() }]);
+        }
+        if let Some(old) = self.renamed.keys().find(|old| !held.contains(old)) {
+            return wrong(format!(
+                "no selected collection of the mirror is named `{old}`: see --as"
+            ));
+        }
+        let pair = |here: &CollectionName| Pair {
+            here: here.clone(),
+            there: self.renamed.get(here).unwrap_or(here).clone(),
+        };
+        let pairs: Vec<_> = held.iter().map(pair).collect();
+        let mut taken = BTreeSet::new();
+        if let Some(twice) = pairs.iter().find(|pair| !taken.insert(&pair.there)) {
+            let there = &twice.there;
+            return wrong(format!("two collections would be compared with `{there}`: see --as"));
+        }
+        Ok(pairs)
+    }
+
+    /// Those of the other place's collections that no pair names, the server's own left out.
+    pub(super) fn others(&self, pairs: &[Pair], named: &[CollectionName]) -> Vec<CollectionName> {
+        let is_other = |name: &&CollectionName| {
+            let is_servers_own = self.renames() && name.as_str().starts_with('_');
+            !is_servers_own && !pairs.iter().any(|pair| pair.there == **name)
+        };
+        named.iter().filter(is_other).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<CollectionName> {
+        names.iter().map(|name| CollectionName::from(*name)).collect()
+    }
+
+    fn paired(how: &Comparison, held: &[&str]) -> Result<Vec<(String, String)>, String> {
+        let pairs = how.pairs(&names(held)).map_err(|error| error.to_string())?;
+        Ok(pairs.iter().map(|pair| (pair.here.to_string(), pair.there.to_string())).collect())
+    }
+
+    fn renaming(pairs: &[(&str, &str)]) -> Comparison {
+        let renamed = pairs.iter().map(|(old, new)| ((*old).into(), (*new).into())).collect();
+        Comparison { renamed, ..Comparison::default() }
+    }
+
+    #[test]
+    fn a_collection_is_compared_with_its_namesake_unless_it_has_another_name() {
+        let how = renaming(&[("a", "a-drill")]);
+        let text = |one: &str, other: &str| (one.to_owned(), other.to_owned());
+        assert_eq!(paired(&how, &["a", "b"]).unwrap(), [text("a", "a-drill"), text("b", "b")]);
+        let how = Comparison { only_as: Some("x".into()), ..Comparison::default() };
+        assert_eq!(paired(&how, &["a"]).unwrap(), [text("a", "x")]);
+    }
+
+    #[test]
+    fn names_that_cannot_be_meant_are_refused() {
+        let how = renaming(&[("typo", "x")]);
+        assert!(paired(&how, &["a"]).unwrap_err().contains("`typo`"));
+        let how = renaming(&[("a", "b")]);
+        assert!(paired(&how, &["a", "b"]).unwrap_err().contains("two collections"));
+        let how = Comparison { only_as: Some("x".into()), ..Comparison::default() };
+        assert!(paired(&how, &["a", "b"]).unwrap_err().contains("a, b"));
+        assert!(paired(&how, &[]).is_err());
+    }
+
+    #[test]
+    fn what_no_pair_names_is_other() {
+        let how = renaming(&[("a", "x")]);
+        let pairs = how.pairs(&names(&["a"])).unwrap();
+        assert_eq!(how.others(&pairs, &names(&["_users", "a", "x"])), names(&["a"]));
+        let how = Comparison::default();
+        let pairs = how.pairs(&names(&["a"])).unwrap();
+        assert_eq!(how.others(&pairs, &names(&["_users", "a"])), names(&["_users"]));
+    }
+}

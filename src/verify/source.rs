@@ -1,0 +1,121 @@
+//! A collection as a source holds it now: listed, and compared byte by byte where that is wanted.
+//!
+//! It must not know which store a source is.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+
+use super::VerifyError;
+use super::bytes::{Beside, Verdict};
+use super::listing::{Listed, Listing, OTHER, UNREAD};
+use crate::document::{Change, DocumentId, DocumentState, Head, Position, Revision};
+use crate::source::retry::{Fed, RetryPolicy, resilient};
+use crate::source::{FeedEvent, Mode, Since, Source};
+
+/// How many documents are compared byte by byte at once.
+const AT_ONCE: usize = 4;
+
+/// A collection as a source listed it.
+#[derive(Debug)]
+pub struct SourceListing {
+    pub listed: Listed,
+    pub position: Option<Position>,
+    pub unreadable: Vec<String>,
+    /// Tombstones that the mirror holds with other bytes.
+    pub tombstones: Vec<(DocumentId, Revision)>,
+}
+
+impl Default for SourceListing {
+    fn default() -> Self {
+        Taking::default().finish()
+    }
+}
+
+/// Lists what a source holds now. Of a document that it names more than once, the last word counts.
+pub async fn list(
+    source: Arc<dyn Source>,
+    beside: Option<Beside<'_>>,
+) -> Result<SourceListing, VerifyError> {
+    let feed = resilient(source, Since::Start, Mode::CatchUp, RetryPolicy::CATCH_UP);
+    let beside = beside.as_ref();
+    let feed = feed.map(|fed| async move {
+        let fed = fed?;
+        let verdict = match (&fed, beside) {
+            (Fed::Event(FeedEvent::Change(change)), Some(beside)) => beside.compare(change).await?,
+            _ => Verdict::Same,
+        };
+        Ok::<_, VerifyError>((fed, verdict))
+    });
+    let mut feed = std::pin::pin!(feed.buffered(AT_ONCE));
+    let mut taking = Taking::default();
+    while let Some(fed) = feed.next().await {
+        match fed? {
+            (Fed::Event(event), verdict) => taking.take(event, verdict)?,
+            (Fed::Waiting { error, pause }, _) => {
+                tracing::warn!("{error}; trying again in {:.1} s", pause.as_secs_f32());
+            }
+        }
+    }
+    Ok(taking.finish())
+}
+
+#[derive(Default)]
+struct Taking {
+    listing: Listing,
+    position: Option<Position>,
+    unreadable: Vec<String>,
+    tombstones: Vec<(DocumentId, Revision)>,
+}
+
+impl Taking {
+    fn take(&mut self, event: FeedEvent, verdict: Verdict) -> Result<(), VerifyError> {
+        match event {
+            FeedEvent::Change(change) => self.take_change(change, verdict)?,
+            FeedEvent::Unreadable(row) => {
+                self.position = row.position.or(self.position.take());
+                self.unreadable.push(format!("{}: {}", row.place, row.reason));
+            }
+            FeedEvent::ScanStarted { .. } => {
+                self.listing.clear();
+                self.unreadable.clear();
+                self.tombstones.clear();
+            }
+            FeedEvent::Position(at) | FeedEvent::ScanFinished { position: at, .. } => {
+                self.position = Some(at);
+            }
+            FeedEvent::Holds(_) | FeedEvent::CaughtUp | FeedEvent::Progress(_) => {}
+        }
+        Ok(())
+    }
+
+    fn take_change(&mut self, change: Change, verdict: Verdict) -> Result<(), VerifyError> {
+        let pushed = match &change.state {
+            DocumentState::Present(document) => {
+                // As the mirror tells it: a row may name a revision that its body does not.
+                let head = Head::read(&document.body).unwrap_or_default();
+                let revision = head.revision.as_deref().map(Revision::from);
+                let content = if verdict == Verdict::Differs { &OTHER } else { &UNREAD };
+                self.listing.push(&change.id, revision.as_ref(), content)
+            }
+            DocumentState::Deleted(_) => {
+                if verdict == Verdict::Differs {
+                    self.tombstones.push((change.id.clone(), change.revision.clone()));
+                }
+                self.listing.push_deleted(&change.id)
+            }
+        };
+        pushed.map_err(VerifyError::Temporary)?;
+        if let Verdict::Unread(reason) = verdict {
+            let id = change.id.as_str().escape_debug();
+            self.unreadable.push(format!("`{id}`, to be compared byte by byte: {reason}"));
+        }
+        self.position = change.position.or(self.position.take());
+        Ok(())
+    }
+
+    fn finish(self) -> SourceListing {
+        let Self { listing, position, unreadable, tombstones } = self;
+        SourceListing { listed: listing.finish(), position, unreadable, tombstones }
+    }
+}
