@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::{Bounds, Checkpoints, Opened, SetAside, StateError};
+use super::numbers::marks;
+use super::{Bounds, Checkpoints, Opened, SetAside, StateError, in_the_way};
 
 /// A copy of a state, in the folder of temporary files. It is removed with this value.
 #[derive(Debug)]
@@ -29,10 +30,21 @@ impl Copied {
             |source| StateError::Copy { path: path.to_owned(), to: std::env::temp_dir(), source };
         let folder = tempfile::Builder::new().prefix("plainfold-").tempdir().map_err(failed)?;
         let copy = folder.path().join("state");
-        copy_all(path, &copy).map_err(failed)?;
-        let mark = path.with_extension("high-water");
-        copy_file(&mark, &copy.with_extension("high-water")).map_err(failed)?;
+        let in_the_way = in_the_way(path)?;
+        if in_the_way.is_none() {
+            copy_all(path, &copy).map_err(failed)?;
+        }
+        for (mark, to) in marks(path).iter().zip(marks(&copy)) {
+            // What is not a file is a mark that was lost.
+            if fs::symlink_metadata(mark).is_ok_and(|metadata| metadata.is_file()) {
+                copy_file(mark, &to).map_err(failed)?;
+            }
+        }
         let Opened { state, damaged } = Checkpoints::open(&copy, Bounds::DEFAULT)?;
+        let damaged = match in_the_way {
+            Some(reason) => Some(SetAside { path: path.to_owned(), reason: reason.to_owned() }),
+            None => damaged,
+        };
         Ok(Self { state: state.into(), damaged, _folder: folder })
     }
 }
@@ -119,6 +131,19 @@ mod tests {
         assert!(copied.damaged.is_some());
         assert_eq!(fs::read(path.join("conf")).unwrap(), damage);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was set aside");
+    }
+
+    #[test]
+    fn what_is_no_state_and_what_is_no_mark_is_not_copied_and_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        fs::write(&path, "in the way").unwrap();
+        fs::create_dir(path.with_extension("high-water")).unwrap();
+        fs::write(path.with_file_name("event-numbers"), "7\n").unwrap();
+        let copied = Copied::open(&path).unwrap();
+        assert_eq!(copied.damaged.as_ref().map(|it| &*it.reason), Some("it is not a folder"));
+        assert_eq!(copied.state.last_number(), 7, "the other mark is enough");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "in the way");
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl HighWater {
     /// Reads the marks of the state at `state`. `last` is the highest number in the journal; `lost`
     /// says that the journal does not know all numbers given out.
     pub fn open(state: &Path, last: u64, lost: bool, before: Before) -> Result<Self, StateError> {
-        let paths = [state.with_extension("high-water"), state.with_file_name(COPY)];
+        let paths = marks(state);
         let marks = [read(&paths[0])?, read(&paths[1])?];
         let known = marks.into_iter().flatten().max();
         let mut numbers = Self { paths, next: 1, reserved: known.unwrap_or(0) };
@@ -91,6 +91,11 @@ impl HighWater {
         self.reserved = up_to;
         Ok(())
     }
+}
+
+/// Where the mark of the state at `state` is, and its copy.
+pub(super) fn marks(state: &Path) -> [PathBuf; 2] {
+    [state.with_extension("high-water"), state.with_file_name(COPY)]
 }
 
 /// A number above all that can have been given out: the microseconds since 1970. Numbers begin at 1,

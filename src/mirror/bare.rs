@@ -9,6 +9,7 @@ use super::beneath::Folder;
 use super::error::MirrorError;
 use super::layout::{ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, SECURITY, TOMBSTONE};
 use super::names::{Codec, Decoded};
+use super::read::Tree;
 use crate::document::Kept;
 
 /// A tree of collections that does not say what it is.
@@ -31,7 +32,8 @@ impl Bare {
     /// Looks for collections in a folder; `None` where there is none.
     pub fn recognise(root: &Folder) -> Result<Option<Self>, MirrorError> {
         let mut names = root.names()?;
-        names.retain(|name| !name.starts_with('.'));
+        // A file system's own folder may not be opened by anybody but root.
+        names.retain(|name| !name.starts_with('.') && !Tree::is_neighbour(name));
         names.sort_unstable();
         let (mut collections, mut evidence) = (Vec::new(), Evidence::default());
         for name in names {

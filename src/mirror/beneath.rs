@@ -94,6 +94,14 @@ impl Folder {
         }
     }
 
+    /// The same, where a file in its place holds nothing that is needed. A link is named.
+    pub fn open_unless_file(&self, name: &str) -> Result<Option<Self>, MirrorError> {
+        match self.kind(name)?.is_some_and(FileType::is_file) {
+            true => Ok(None),
+            false => self.open(name),
+        }
+    }
+
     /// Opens the folder `name`, creating it if need be; says whether it was created.
     pub fn open_or_create(&self, name: &str) -> Result<(Self, bool), MirrorError> {
         let created = match self.make(name) {

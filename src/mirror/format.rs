@@ -54,15 +54,16 @@ pub fn recognise(root: &Folder) -> Result<bool, MirrorError> {
     // A start that was interrupted may have left `.plainfold` alone, without its format.
     let foreign = |name: &String| name != OURS && name != FILE_SYSTEMS_OWN;
     match root.names()?.into_iter().find(foreign) {
-        Some(_) if is_copy(root)? => Err(MirrorError::NotAdopted { path: root.path().to_owned() }),
+        Some(_) if is_copy(root) => Err(MirrorError::NotAdopted { path: root.path().to_owned() }),
         Some(example) => Err(MirrorError::NotOurs { path: root.path().to_owned(), example }),
         None => Ok(false),
     }
 }
 
-/// Whether a directory without a format holds a mirror's collections.
-fn is_copy(root: &Folder) -> Result<bool, MirrorError> {
-    Ok(root.kind(super::read::META)?.is_none() && Bare::recognise(root)?.is_some())
+/// Whether a directory without a format holds a mirror's collections. Where that cannot be seen, the
+/// directory is other people's.
+fn is_copy(root: &Folder) -> bool {
+    matches!(root.kind(super::read::META), Ok(None)) && matches!(Bare::recognise(root), Ok(Some(_)))
 }
 
 /// Refuses a directory that lies inside another mirror, after links are resolved: the outer mirror

@@ -64,7 +64,7 @@ impl Tree {
     pub fn leftovers(&self) -> Result<u64, MirrorError> {
         let Some(ours) = &self.ours else { return Ok(0) };
         let lock = ours.path().join(LOCK);
-        let Some(staging) = ours.open(STAGING)? else { return Ok(0) };
+        let Some(staging) = ours.open_unless_file(STAGING)? else { return Ok(0) };
         if lock::holder(&lock)?.is_some() {
             return Ok(0);
         }

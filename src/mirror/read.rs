@@ -95,7 +95,7 @@ impl Tree {
         let (Some(ours), Some(format)) = (ours, format) else {
             return Self::open_foreign(path, root);
         };
-        let records = ours.open(COLLECTIONS)?;
+        let records = ours.open_unless_file(COLLECTIONS)?;
         let (lineage, codec) = (Some(format.lineage), format.names);
         let (backup, bare) = (None, None);
         Ok(Self { root, ours: Some(ours), records, lineage, codec, backup, bare })

@@ -51,6 +51,9 @@ fn a_file_for_a_folder_and_a_folder_for_a_file_are_set_aside_and_nothing_is_lost
             false => fs::create_dir(ours.join(name)).unwrap(),
         }
         let before = Tree::of(&place.mirror().join("shelf"));
+        for command in ["status", "tail", "verify"] {
+            plainfold::run([command.as_ref(), place.mirror().as_os_str()]).assert_code(0);
+        }
         let said = plainfold::mirror(&feed.source(), &place.mirror()).assert_code(0);
         if !["state.high-water", "event-numbers"].contains(&name) {
             assert_eq!(aside(&ours, name), 1, "{name}: {said}");
