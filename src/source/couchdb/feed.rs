@@ -29,6 +29,13 @@ const MOST_UNPLACED_ROWS: u64 = 1000;
 /// that breaks now and then still gets ahead among large documents.
 const MOST_UNPLACED_BYTES: u64 = 8 << 20;
 
+/// How many changes are verified at an opening. The last rows of a feed come from several shards, and
+/// each shard has a past of its own to lose.
+const RECENT: usize = 32;
+
+/// Of the others but the last, ids longer than this are not noted: a checkpoint is written often.
+const LONGEST_RECENT: usize = 256;
+
 /// How many rows stand between two words about progress.
 const PROGRESS_INTERVAL: u64 = 1000;
 
@@ -49,6 +56,7 @@ pub(super) fn events(
         scan: false,
         token: None,
         last: None,
+        recent: VecDeque::new(),
         progress: None,
         fresh: false,
         interval: MOST_UNPLACED_ROWS,
@@ -96,6 +104,8 @@ struct Feed {
     token: Option<Arc<str>>,
     /// The last change that the feed told.
     last: Option<Anchor>,
+    /// The last changes of so many documents, the last first.
+    recent: VecDeque<Anchor>,
     /// How far a feed from the beginning is.
     progress: Option<Progress>,
     /// Whether rows have come since we were last caught up.
@@ -143,6 +153,7 @@ impl Feed {
             State::Opening(Since::Position(position)) => {
                 self.token = Some(position.token().into());
                 self.last = position.anchor().cloned();
+                self.recent = Origin::recent(&position).into();
                 if is_number(position.token()) {
                     self.resume_counting(position).await
                 } else {
@@ -184,7 +195,7 @@ impl Feed {
         }
         // Always, and first: a server that was restored from its own backup may have reached the very
         // same end with other documents.
-        self.verify(position.anchor()).await?;
+        self.verify().await?;
         if self.origin.is_end(&position) {
             self.ready.push_back(FeedEvent::Position(position));
             self.compare_end(&info);
@@ -226,10 +237,12 @@ impl Feed {
         Ok(self.database.changes(Changes { since, feed, leaves }).await?)
     }
 
-    /// Fails if the database does not know this change, which its feed once brought.
-    async fn verify(&self, anchor: Option<&Anchor>) -> Result<(), SourceError> {
-        let Some(anchor) = anchor else { return Ok(()) };
-        match lookup::disowned(&self.database, anchor).await? {
+    /// Fails if the database does not know one of the changes that its feed brought last.
+    async fn verify(&self) -> Result<(), SourceError> {
+        if self.recent.is_empty() {
+            return Ok(());
+        }
+        match lookup::disowned(&self.database, &self.recent).await? {
             Some(reason) => Err(SourceError::Expired { reason }),
             None => Ok(()),
         }
@@ -280,7 +293,7 @@ impl Feed {
         if found.token() == position.token() && found.anchor() == position.anchor() {
             return Ok(true);
         }
-        self.verify(position.anchor()).await?;
+        self.verify().await?;
         if let Some(anchor) = position.anchor()
             && lookup::is_current(&self.database, anchor).await?
         {
@@ -313,7 +326,10 @@ impl Feed {
         // Where places are numbers, the position must be that of a row: it is looked for later.
         let own = self.token.take().filter(|_| self.origin.counts());
         let token = own.unwrap_or_else(|| last_seq.get().into());
-        let position = self.origin.at_end(token.clone(), self.last.clone());
+        // The last of all stands beside them.
+        let is_short = |anchor: &&Anchor| anchor.id.as_str().len() <= LONGEST_RECENT;
+        let recent = self.recent.iter().skip(1).filter(is_short).cloned().collect();
+        let position = self.origin.at_end(token.clone(), self.last.clone(), recent);
         self.token = Some(token);
         if let Some(Progress { done, .. }) = self.progress.take() {
             self.ready.push_back(FeedEvent::Progress(Progress { done, total: done }));
@@ -401,7 +417,7 @@ impl Feed {
         if let Some(reason) = self.origin.has_changed(&info, self.token.as_deref()) {
             return Err(SourceError::Expired { reason });
         }
-        self.verify(self.last.as_ref()).await?;
+        self.verify().await?;
         self.token = last_seq.or_else(|| self.token.take());
         tokio::time::sleep(self.timings.reopen).await;
         Ok(State::AtEnd)
@@ -426,7 +442,7 @@ impl Feed {
         if let Some(reason) = self.origin.has_changed(&info, self.token.as_deref()) {
             return Err(SourceError::Expired { reason });
         }
-        match self.verify(self.last.as_ref()).await {
+        match self.verify().await {
             Err(error @ SourceError::Transient { .. }) => {
                 tracing::debug!(%error, "the last change could not be verified; the feed still lives");
                 return Ok(());
@@ -450,6 +466,9 @@ impl Feed {
             self.token = Some(position.token().into());
         }
         if let Some(anchor) = row.anchor() {
+            self.recent.retain(|one| one.id != anchor.id);
+            self.recent.truncate(RECENT - 1);
+            self.recent.push_front(anchor.clone());
             self.last = Some(anchor);
         }
         let event = match row {

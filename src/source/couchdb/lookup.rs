@@ -2,12 +2,12 @@
 //!
 //! It must not know why a document is asked for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
 use crate::client::couchdb::{Database, all_docs_rows, bounded, changes_rows};
-use crate::document::{Anchor, Change, DocumentId, DocumentState, Kept};
+use crate::document::{Anchor, Change, DocumentId, DocumentState, Kept, Revision};
 use crate::source::{Reading, SourceError};
 
 use super::origin::Origin;
@@ -102,28 +102,34 @@ async fn find_winner(database: &Database, id: &DocumentId) -> Result<Found, Sour
     })
 }
 
-/// Why the database cannot be the one in which this change stood, if it cannot.
+/// Why the database cannot be the one in which these changes stood, if it cannot.
 ///
 /// A server that does not answer the question says nothing against it.
 pub(super) async fn disowned(
     database: &Database,
-    anchor: &Anchor,
+    anchors: &VecDeque<Anchor>,
 ) -> Result<Option<String>, SourceError> {
-    let asked = HashMap::from([(anchor.id.clone(), vec![anchor.revision.clone()])]);
-    let missing = match database.revs_diff(&asked).await {
-        Ok(answer) => {
-            answer.get(&anchor.id).is_some_and(|missing| missing.missing.contains(&anchor.revision))
-        }
-        Err(error) if error.is_transient() => return Err(error.into()),
-        Err(_) => false,
-    };
-    if !missing || is_forgotten(database, anchor).await? {
-        return Ok(None);
+    let mut asked: HashMap<DocumentId, Vec<Revision>> = HashMap::new();
+    for Anchor { id, revision } in anchors {
+        asked.entry(id.clone()).or_default().push(revision.clone());
     }
-    Ok(Some(format!(
-        "the database no longer knows `{}` at {}: it was created again, restored, or purged",
-        anchor.id, anchor.revision
-    )))
+    let answer = match database.revs_diff(&asked).await {
+        Ok(answer) => answer,
+        Err(error) if error.is_transient() => return Err(error.into()),
+        Err(_) => return Ok(None),
+    };
+    let is_missing = |anchor: &&Anchor| {
+        answer.get(&anchor.id).is_some_and(|missing| missing.missing.contains(&anchor.revision))
+    };
+    for anchor in anchors.iter().filter(is_missing) {
+        if !is_forgotten(database, anchor).await? {
+            return Ok(Some(format!(
+                "the database no longer knows `{}` at {}: it was created again, restored, or purged",
+                anchor.id, anchor.revision
+            )));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether the change is still the newest of its document.

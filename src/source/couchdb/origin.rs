@@ -25,6 +25,10 @@ struct Context {
     /// same, there is nothing new. Noted at the end of a feed only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     end: Option<String>,
+    /// Further changes that the feed brought last. A database has shards, and the very last change is
+    /// of one of them only. Noted at the end of a feed only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    recent: Vec<Anchor>,
 }
 
 /// The database that a feed is read from, as positions note it.
@@ -36,8 +40,6 @@ pub(super) struct Origin {
     counts: bool,
     /// The note for a place within the feed, shared by all of them.
     within: Arc<str>,
-    /// The note for the feed's end.
-    at_end: Arc<str>,
 }
 
 impl Origin {
@@ -50,6 +52,7 @@ impl Origin {
             instance: info.instance_start_time.as_deref().map(text),
             purges: info.purge_seq.as_deref().map(purges),
             end: Some(text(&info.update_seq)),
+            recent: Vec::new(),
         };
         Self::noting(known, false)
     }
@@ -60,10 +63,8 @@ impl Origin {
     }
 
     fn noting(known: Context, counts: bool) -> Self {
-        // A struct of strings always becomes JSON; were it not to, an empty note is a safe one.
-        let note = |context: &Context| serde_json::to_string(context).unwrap_or_default().into();
         let within = note(&Context { end: None, ..known.clone() });
-        Self { within, at_end: note(&known), known, counts }
+        Self { within, known, counts }
     }
 
     /// Whether the places in its feed are numbers.
@@ -76,9 +77,19 @@ impl Origin {
         Position::new(token, self.within.clone(), anchor)
     }
 
-    /// The place at the feed's end.
-    pub fn at_end(&self, token: Arc<str>, anchor: Option<Anchor>) -> Position {
-        Position::new(token, self.at_end.clone(), anchor)
+    /// The place at the feed's end, with the changes that it brought last.
+    pub fn at_end(&self, token: Arc<str>, anchor: Option<Anchor>, recent: Vec<Anchor>) -> Position {
+        // pouchdb-server's feed is of one piece, and its position is the last row's own.
+        let recent = if self.counts { Vec::new() } else { recent };
+        Position::new(token, note(&Context { recent, ..self.known.clone() }), anchor)
+    }
+
+    /// The changes that the feed had brought last at this position, the last first.
+    pub fn recent(position: &Position) -> Vec<Anchor> {
+        let mut recent: Vec<Anchor> = position.anchor().cloned().into_iter().collect();
+        recent.extend(noted(position).recent);
+        recent.dedup();
+        recent
     }
 
     /// Why a position is of no use in this database, if that is already plain.
@@ -88,7 +99,7 @@ impl Origin {
 
     /// Whether nothing has happened since this position was taken.
     pub fn is_end(&self, position: &Position) -> bool {
-        let noted = noted(position);
+        let noted = Context { recent: Vec::new(), ..noted(position) };
         noted.end.is_some() && noted == self.known
     }
 
@@ -127,6 +138,12 @@ pub(super) const RECREATED: &str = "the database was deleted and created again";
 /// Whether this JSON text is a number.
 pub(super) fn is_number(token: &str) -> bool {
     token.bytes().next().is_some_and(|byte| byte == b'-' || byte.is_ascii_digit())
+}
+
+/// A context as it stands beside a position. A struct of strings always becomes JSON; were it not to,
+/// an empty note is a safe one.
+fn note(context: &Context) -> Arc<str> {
+    serde_json::to_string(context).unwrap_or_default().into()
 }
 
 /// What was noted beside a position; nothing, if the note is not ours.

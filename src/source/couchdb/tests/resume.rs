@@ -57,6 +57,24 @@ async fn the_same_end_without_the_last_change_is_an_expired_position() {
     replay.lines();
 }
 
+/// A shard may lose its last changes alone, and the very last change be of another one.
+#[tokio::test]
+async fn the_same_end_without_one_of_the_last_changes_is_an_expired_position() {
+    let position = position().await;
+    let replay = Replay::new(vec![
+        Answer::recorded("GET /shelf", "database"),
+        Answer::json(REVS_DIFF, r#"{"torn":{"missing":["2-cccc"]}}"#),
+        Answer::json("GET /shelf/_revs_limit", "1000"),
+        Answer::json(ALL_DOCS, r#"{"rows":[{"key":"torn","error":"not_found"}]}"#),
+    ])
+    .await;
+    let asked = |replay: &Replay| replay.seen()[1].body.clone();
+    assert_ne!(position.anchor().unwrap().id.as_str(), "torn");
+    let told = failure(&source(&replay), Since::Position(position)).await.to_string();
+    assert!(asked(&replay).contains("\"torn\":[\"2-cccc"), "{}", asked(&replay));
+    assert!(told.starts_with("the database no longer knows `torn`"), "{told}");
+}
+
 #[tokio::test]
 async fn a_position_within_the_feed_is_never_taken_for_its_end() {
     let replay = Replay::new(vec![
