@@ -62,13 +62,13 @@ pub struct Options {
     #[arg(long)]
     dry_run: bool,
 
-    /// When the target holds documents in other revisions, or others: refuse, and write nothing;
-    /// leave such documents as they are; or overwrite those that the mirror holds
+    /// When the target holds other documents, other revisions, or another security object: refuse, and
+    /// write nothing; skip what is there; or overwrite it with what the mirror holds
     #[arg(long, value_enum, default_value = "refuse")]
     on_existing: Existing,
 
-    /// Bring back what was deleted at the source by mistake: documents whose deletion is held back, and
-    /// the newest version of each document in the trash. Nothing that lives at the target is touched
+    /// Restore only what was deleted at the source: documents whose deletion is held back, and the
+    /// newest version of each document in the trash. A document that lives at the target is not touched
     #[arg(long, conflicts_with = "on_existing")]
     undelete: bool,
 

@@ -150,7 +150,9 @@ fn win(ours: Ours<'_>, held: &Held) -> Option<Decision> {
     if !knows_ours {
         return Some(Decision::Replace(ends));
     }
-    if !ours.deleted && others.live.contains(ours.revision) {
+    let is_ours =
+        |leaf: &Revision| leaf == ours.revision || body::is_on_top(ours.id, ours.revision, leaf);
+    if !ours.deleted && others.live.iter().any(is_ours) {
         return Some(Decision::End(ends));
     }
     // On a branch that the mirror holds too nothing is written.

@@ -64,7 +64,7 @@ impl Tree {
             }
             let mut names = Vec::new();
             for (document, (_, name)) in newest {
-                // One that has come back since is none that is deleted.
+                // A document that the tree holds has come back since.
                 if collection.folder.stamp(&format!("{document}/{DOCUMENT}"))?.is_none() {
                     names.push(name);
                 }

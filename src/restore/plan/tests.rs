@@ -83,6 +83,14 @@ fn ours_that_is_a_conflict_there_wins_without_being_written() {
 }
 
 #[test]
+fn what_was_written_on_top_before_wins_again_without_being_written() {
+    let held = winner("5-x", false, true);
+    let Decision::OnTop(top, _) = overwritten(&held, &[]) else { panic!() };
+    let held = beside(winner("9-y", false, true), &[top.revision.as_str(), "1-z"], &[]);
+    assert_eq!(overwritten(&held, &[]), Decision::End(revisions(&["9-y", "1-z"])));
+}
+
+#[test]
 fn ours_wins_over_a_branch_of_the_mirror_without_ending_it() {
     // Ours was deleted there, so that the conflict that it had won wins now.
     let held = beside(winner("3-a", false, true), &["2-b"], &["4-dead", "3-dead"]);
