@@ -67,6 +67,7 @@ impl Supervisor {
         while let Some(ended) = self.pipelines.join_next().await {
             self.note_end(ended);
         }
+        self.remember_collections(true);
         let shared = Arc::clone(&self.shared);
         shared.progress.send_modify(|progress| progress.ended = true);
         shared.ended.cancel();
@@ -100,6 +101,7 @@ impl Supervisor {
                         }
                         self.note_what_is_not_listed();
                         self.shared.listed.store(true, Ordering::Release);
+                        self.remember_collections(false);
                         self.shared.note_progress();
                     }
                     Some(Err(error)) => {
@@ -267,6 +269,23 @@ impl Supervisor {
         // A service is restarted by its supervisor; it must not go on with a part of its work.
         if fatal || self.options.mode == Mode::Follow {
             self.stop.cancel();
+        }
+    }
+
+    /// Remembers which collections are followed: at once where a name that is not there is waited for,
+    /// or allowed, and otherwise once all of them have been found.
+    fn remember_collections(&mut self, ended: bool) {
+        let is_meant = self.options.mode == Mode::Follow || self.options.allow_empty;
+        let all_found = || {
+            let mistyped =
+                |one: &Absent| matches!(one, Absent::Pattern(_) | Absent::Database { .. });
+            ended && self.errors.is_empty() && !self.shared.absent().iter().any(mistyped)
+        };
+        if self.shared.listed.load(Ordering::Acquire)
+            && (is_meant || all_found())
+            && let Err(error) = self.shared.mirror.remember_collections()
+        {
+            tracing::warn!("--collections is not remembered: {error}");
         }
     }
 

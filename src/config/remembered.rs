@@ -62,7 +62,7 @@ pub fn say(mirror: &Mirror, store: &dyn Store, globs: &Globs) -> Result<(), Mirr
         false => globs.join(",").escape_debug().to_string(),
     };
     let (before, now) = (text(&globs.before), text(&globs.now));
-    tracing::info!("--collections was {before}, and is {now} from now on");
+    tracing::info!("--collections was {before}, and is {now} from now on, if all of it is found");
     let Ok(selection) = Selection::new(&globs.now) else { return Ok(()) };
     for name in ours.iter().filter(|name| !selection.wants(name)) {
         tracing::warn!(

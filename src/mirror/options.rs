@@ -246,12 +246,25 @@ impl Mirror {
         &self.options
     }
 
-    /// Writes durably by which options the mirror is kept from now on, where that is news.
+    /// Writes durably by which options the mirror is kept from now on, where that is news; but for the
+    /// selected collections, which [`remember_collections`](Self::remember_collections) writes: a name
+    /// may be mistyped, or the server.
     pub fn remember(&mut self, options: Remembered) -> Result<(), MirrorError> {
-        if Remembered::read(&self.ours)?.as_ref() != Some(&options) {
-            format::write(&self.ours, OPTIONS, &options)?;
+        let written = Remembered::read(&self.ours)?;
+        let collections = written.as_ref().map(|written| written.collections.clone());
+        let now = Remembered { collections: collections.unwrap_or_default(), ..options.clone() };
+        if written.as_ref() != Some(&now) {
+            format::write(&self.ours, OPTIONS, &now)?;
         }
         self.options = options;
+        Ok(())
+    }
+
+    /// Writes durably which collections are selected from now on, where that is news.
+    pub fn remember_collections(&self) -> Result<(), MirrorError> {
+        if Remembered::read(&self.ours)?.as_ref() != Some(&self.options) {
+            format::write(&self.ours, OPTIONS, &self.options)?;
+        }
         Ok(())
     }
 
