@@ -290,6 +290,14 @@ impl Watcher {
         Subscription::new(&shared.checkpoints, &shared.events, since, shared.ended.clone())
     }
 
+    /// Whether the mirror, which has caught up, holds no collection of this name.
+    pub fn lacks(&self, name: &CollectionName) -> bool {
+        let Shared { progress, checkpoints, .. } = &*self.shared;
+        progress.borrow().caught_up
+            && !self.shared.members().contains_key(name)
+            && matches!(checkpoints.checkpoint(name), Ok(None))
+    }
+
     /// Waits until every collection has caught up once; `false` if the agent ended before that.
     pub async fn caught_up(&self) -> bool {
         let mut progress = self.shared.progress.subscribe();

@@ -1,4 +1,5 @@
-//! `GET /events?since=N&collection=NAME`: write events as newline-delimited JSON, without end.
+//! `GET /events?since=N&collection=NAME`: write events as newline-delimited JSON, without end; or 404
+//! where the mirror holds no such collection.
 //!
 //! Beside events the stream holds two kinds of notices: `{"lagged":N}`, the reader was so slow that
 //! N events passed it by and follow from the journal; `{"expired":{"first":N,"last":N}}`, the
@@ -8,6 +9,7 @@ use std::convert::Infallible;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -26,6 +28,9 @@ pub struct Wanted {
 }
 
 pub async fn follow(State(watcher): State<Watcher>, Query(wanted): Query<Wanted>) -> Response {
+    if wanted.collection.as_ref().is_some_and(|name| watcher.lacks(name)) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
     let subscription = watcher.subscribe(wanted.since);
     let start = Some((subscription, wanted.collection));
     let lines = stream::unfold(start, |state| async move {

@@ -135,7 +135,13 @@ fn write(path: &Path, up_to: u64) -> std::io::Result<()> {
     if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
         let aside = format!("damaged-{}", Timestamp::now().as_millisecond());
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        fs::rename(path, path.with_file_name(format!("{name}.{aside}")))?;
+        let aside = path.with_file_name(format!("{name}.{aside}"));
+        fs::rename(path, &aside)?;
+        tracing::warn!(
+            "{} was a folder, and not the mark of the event numbers: it is now {}",
+            path.display(),
+            aside.display()
+        );
     }
     fs::rename(&temporary, path)?;
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())

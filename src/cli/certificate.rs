@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
-use super::output::plain;
+use super::output::{many, plain};
 use crate::verify::{Certificate, CollectionCertificate, Depth, DifferenceKind};
 
 /// Writes what differs, a line each, and then who was compared with whom.
@@ -93,7 +93,7 @@ pub fn write_summary(out: &mut String, certificate: &Certificate) -> fmt::Result
 }
 
 fn write_depth(out: &mut String, certificate: &Certificate) -> fmt::Result {
-    let unchecked = usize::try_from(certificate.unchecked).unwrap_or(usize::MAX);
+    let unchecked = certificate.unchecked;
     let files = many(unchecked, "file");
     match certificate.depth {
         Depth::Bytes => writeln!(out, "  {:<9} every byte", "depth"),
@@ -164,11 +164,6 @@ fn word(kind: DifferenceKind) -> &'static str {
         DifferenceKind::Revision => "revision",
         DifferenceKind::Bytes => "bytes",
     }
-}
-
-/// A count of things.
-pub fn many(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::exit::{self, Exit, Usage};
-use super::output::{Stream, plain};
+use super::output::{Stream, many, plain};
 use super::verify::{Format, password_for, read};
 use super::{certificate, compare};
 use crate::client::couchdb::Address;
@@ -93,7 +93,7 @@ async fn beside_mirror(options: &Options) -> anyhow::Result<(Certificate, Vec<Pr
     let how = options.compared.lower(None)?;
     let other = Path::new(&options.other);
     // A folder that is no mirror is refused before the other one is read.
-    let is_mirror = Tree::open(other)?.lineage().is_some();
+    let is_mirror = !Tree::open(other)?.is_backup();
     let here = read(options.directory.clone(), wanted(&options.collections)?).await?;
     let collections = if is_mirror { here.wanted_of(&how)? } else { None };
     let read_there = verify::Options { collections, allow_empty: true, ..Default::default() };
@@ -120,7 +120,7 @@ fn warn_of(problems: &[Problem], limit: usize) {
         tracing::warn!("{}: {}", problem.path.escape_debug(), plain(&problem.reason));
     }
     if let Some(more) = problems.len().checked_sub(limit).filter(|more| *more > 0) {
-        let more = certificate::many(more, "problem");
+        let more = many(more, "problem");
         tracing::warn!("… and {more}: `plainfold verify` counts them, and --format json lists all");
     }
 }

@@ -72,6 +72,11 @@ impl Stream {
     }
 }
 
+/// A count of things.
+pub fn many<T: std::fmt::Display + PartialEq + From<u8>>(count: T, what: &str) -> String {
+    if count == T::from(1) { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 /// Text that may be of others' making, so that a terminal shows it and obeys none of it: what controls a
 /// terminal, or the direction of its text, is escaped.
 pub fn plain(text: &str) -> Cow<'_, str> {

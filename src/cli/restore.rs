@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit, Usage};
-use super::output::Stream;
+use super::output::{Stream, many, plain};
 use super::progress::{Bars, Shown, When};
 use super::{compare, logging, password, signals, undelete};
 use crate::client::couchdb::{Address, Client, Credentials, Patience};
@@ -259,27 +259,28 @@ fn server(
 fn text(outcome: &Outcome, to_feed: bool) -> String {
     let mut text = String::new();
     for failure in outcome.failures.iter().take(NAMED) {
-        text.push_str(&format!("not put back: {}: {}\n", failure.path, failure.reason));
+        let (path, reason) = (plain(&failure.path), plain(&failure.reason));
+        text.push_str(&format!("not restored: {path}: {reason}\n"));
     }
     let named = outcome.failures.len().min(NAMED) as u64;
     if outcome.failed > named {
         let more = outcome.failed - named;
-        text.push_str(&format!("not put back: {more} more; --format json names them\n"));
+        text.push_str(&format!("not restored: {more} more; --format json names them\n"));
     }
     let verb = if outcome.dry_run { "would be " } else { "" };
     for report in &outcome.collections {
         let name = match report.collection == report.renamed {
-            true => report.collection.clone(),
-            false => format!("{} as {}", report.collection, report.renamed),
+            true => plain(&report.collection).into_owned(),
+            false => format!("{} as {}", plain(&report.collection), plain(&report.renamed)),
         };
         text.push_str(&format!(
-            "{name}: {} documents {verb}created, {} replaced, {} skipped, {}{}, {} problems\n",
-            report.counts.create,
+            "{name}: {} {verb}created, {} replaced, {} skipped, {}{}, {}\n",
+            many(report.counts.create, "document"),
             report.counts.replace,
             report.counts.skip,
             beside(report),
             HumanBytes(report.counts.bytes),
-            report.problems,
+            many(report.problems, "problem"),
         ));
         for note in notes(report, to_feed) {
             text.push_str(&format!("{name}: {note}\n"));

@@ -3,7 +3,7 @@
 use indicatif::HumanBytes;
 use serde::Serialize;
 
-use super::output::{OutputError, Stream};
+use super::output::{OutputError, Stream, many, plain};
 use crate::agent::{Absent, Outcome};
 use crate::pipeline::Report;
 
@@ -132,29 +132,31 @@ impl Summary {
             text.push_str(&format!("not mirrored: {security}\n"));
         }
         for failure in &self.not_mirrored {
-            text.push_str(&format!("not mirrored: {failure}\n"));
+            text.push_str(&format!("not mirrored: {}\n", plain(failure)));
         }
         if self.failures > self.not_mirrored.len() {
             let more = self.failures - self.not_mirrored.len();
             text.push_str(&format!("not mirrored: {more} more, see `plainfold status`\n"));
         }
         for collection in &self.braked {
-            text.push_str(&format!("held back: {collection}, until `plainfold release`\n"));
+            text.push_str(&format!(
+                "held back: {}, until `plainfold release`\n",
+                plain(collection)
+            ));
         }
         for error in &self.stopped {
-            text.push_str(&format!("stopped: {error}\n"));
+            text.push_str(&format!("stopped: {}\n", plain(error)));
         }
         text.push_str(&format!(
-            "{}: {} documents written, {} deleted, {} unchanged, {} attachments, {} in {:.1} s, {} \
-             failures\n",
+            "{}: {} written, {} deleted, {} unchanged, {}, {} in {:.1} s, {}\n",
             self.message,
-            self.documents,
+            many(self.documents, "document"),
             self.deletions,
             self.unchanged,
-            self.attachments,
+            many(self.attachments, "attachment"),
             HumanBytes(self.bytes),
             self.seconds,
-            self.failures,
+            many(self.failures, "failure"),
         ));
         text
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::exit::{self, Exit, Usage};
 use super::mirror::PASSWORD_VARIABLE;
-use super::output::{Product, Stream, plain};
+use super::output::{Product, Stream, many, plain};
 use super::repair::{self, Repairs};
 use super::{certificate, compare, password};
 use crate::agent::Repairer;
@@ -174,7 +174,9 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
                 let collection = collection.escape_debug();
                 writeln!(
                     out,
-                    "stamped {collection}: {documents} documents listed, {noted} checksums noted"
+                    "stamped {collection}: {} listed, {} noted",
+                    many(*documents, "document"),
+                    many(*noted, "checksum")
                 )?;
             }
             if let Some(certificate) = &certificate {
@@ -300,7 +302,7 @@ fn write_report(out: &mut String, report: &Report, limit: usize) -> fmt::Result 
         let kinds = kinds.iter().map(|(kind, count)| format!("{count} {}", kebab(kind)));
         writeln!(out, "problems by kind: {}", kinds.collect::<Vec<_>>().join(", "))?;
     }
-    let problems = certificate::many(report.problems.len(), "problem");
+    let problems = many(report.problems.len(), "problem");
     writeln!(
         out,
         "{problems}: {documents} documents, {attachments} attachments, {bytes} bytes read in {:.1} s",

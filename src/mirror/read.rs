@@ -122,8 +122,13 @@ impl Tree {
         self.bare.is_some()
     }
 
-    /// What tells this mirror from every other; a copy has the same. `None` for what RxDB's plugin
-    /// wrote.
+    /// Whether this is what RxDB's plugin wrote.
+    pub fn is_backup(&self) -> bool {
+        self.backup.is_some()
+    }
+
+    /// What tells this mirror from every other; a copy has the same. `None` where there is no
+    /// `.plainfold`.
     pub fn lineage(&self) -> Option<&str> {
         self.lineage.as_deref()
     }

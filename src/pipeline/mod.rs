@@ -170,7 +170,10 @@ impl Pipeline {
         let failures = Failures::new(checkpoints.failures(collection.name())?);
         let held = checkpoints.count_held_back(collection.name())?;
         let before = checkpoints.checkpoint(collection.name())?.unwrap_or_default();
-        let first = before.position.is_none() && before.scanning.is_none();
+        // Where documents stand without a checkpoint, a run before this one has brought them.
+        let first = before.position.is_none()
+            && before.scanning.is_none()
+            && matches!(collection.is_empty(), Ok(true));
         reporter.update(|report| {
             report.failures = failures.count();
             report.held_back = held;

@@ -89,9 +89,18 @@ impl<T: Target + 'static> Restore<T> {
         if let (Some(ids), Some(courses)) = (self.options.ids.take(), &looked) {
             self.options.ids = Some(ids_among(ids, courses).await?);
         }
+        let mut hollow = Vec::new();
         for course in looked.unwrap_or_default() {
             if !outcome.interrupted {
-                outcome.interrupted = self.restore(course, &mut outcome).await?;
+                outcome.interrupted = self.restore(course, &mut outcome, &mut hollow).await?;
+            }
+        }
+        // Where there is nothing to restore at all, no database is created either.
+        if !outcome.interrupted && (self.options.allow_empty || !outcome.is_empty()) {
+            for (at, gate) in hollow {
+                let mut report = outcome.collections[at].clone();
+                self.open_gate(&gate, &mut report, &mut outcome).await?;
+                outcome.collections[at] = report;
             }
         }
         if !self.options.dry_run && !outcome.interrupted {
@@ -226,7 +235,14 @@ impl<T: Target + 'static> Restore<T> {
     }
 
     /// Restores a collection; says whether it was told to stop before its end.
-    async fn restore(&self, course: Course, outcome: &mut Outcome) -> Result<bool, RestoreError> {
+    /// A whole collection in which there is nothing to write is noted as `hollow`, by its place in the
+    /// outcome.
+    async fn restore(
+        &self,
+        course: Course,
+        outcome: &mut Outcome,
+        hollow: &mut Vec<(usize, Gate)>,
+    ) -> Result<bool, RestoreError> {
         if self.control.stop.is_cancelled() {
             return Ok(true);
         }
@@ -247,9 +263,11 @@ impl<T: Target + 'static> Restore<T> {
         };
         self.control.begin(&report, total);
         let mut reading = self.read(parts, &name);
+        let mut has_documents = true;
         let interrupted = match self.open(&mut reading, &gate, &mut report, outcome).await? {
             ControlFlow::Break(interrupted) => interrupted,
             ControlFlow::Continue(first) => {
+                has_documents = first.iter().any(|batch| !batch.items.is_empty());
                 self.write(reading, first, (&name, standing), &mut report, outcome).await?
             }
         };
@@ -262,6 +280,9 @@ impl<T: Target + 'static> Restore<T> {
             report.counts.skip,
             report.problems
         );
+        if all && !has_documents && report.is_empty() {
+            hollow.push((outcome.collections.len(), gate));
+        }
         outcome.collections.push(report);
         Ok(interrupted)
     }
@@ -320,15 +341,28 @@ impl<T: Target + 'static> Restore<T> {
                 break;
             }
         }
+        match self.open_gate(gate, report, outcome).await? {
+            true => Ok(ControlFlow::Continue(first)),
+            false => Ok(ControlFlow::Break(false)),
+        }
+    }
+
+    /// Creates and secures a collection at the target; says whether documents may be written.
+    async fn open_gate(
+        &self,
+        gate: &Gate,
+        report: &mut Report,
+        outcome: &mut Outcome,
+    ) -> Result<bool, RestoreError> {
         if !self.options.dry_run {
             let opened = gate.open(&*self.target).await?;
             opened.failures.into_iter().for_each(|one| report.take(Some(one), outcome));
             if !opened.open {
-                return Ok(ControlFlow::Break(false));
+                return Ok(false);
             }
         }
         report.security = gate.secures() && self.target.takes_branches();
-        Ok(ControlFlow::Continue(first))
+        Ok(true)
     }
 
     /// Writes what is read; says whether it was told to stop before its end.

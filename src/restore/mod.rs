@@ -167,14 +167,17 @@ pub struct Outcome {
     pub interrupted: bool,
 }
 
+impl Report {
+    fn is_empty(&self) -> bool {
+        // Bytes come with documents.
+        Counts { bytes: 0, ..self.counts } == Counts::default()
+    }
+}
+
 impl Outcome {
     /// Whether nothing was to be restored: no document was selected, and nothing failed.
     pub fn is_empty(&self) -> bool {
-        let none = |report: &Report| {
-            // Bytes come with documents.
-            Counts { bytes: 0, ..report.counts } == Counts::default()
-        };
-        self.failed == 0 && !self.interrupted && self.collections.iter().all(none)
+        self.failed == 0 && !self.interrupted && self.collections.iter().all(Report::is_empty)
     }
 
     fn fail(&mut self, failure: Failure) {

@@ -133,7 +133,7 @@ impl Verified {
         store: Arc<dyn Store>,
         how: &Comparison,
     ) -> Result<There, VerifyError> {
-        if how.bytes && self.tree.lineage().is_none() {
+        if how.bytes && self.tree.is_backup() {
             let what = "RxDB's backup plugin spells bodies in its own way, so that they cannot be compared \
                         byte by byte: leave --bytes out";
             return Err(VerifyError::Selection(what.to_owned()));
@@ -204,7 +204,9 @@ impl Verified {
         source: &Arc<dyn Source>,
         how: &Comparison,
     ) -> Option<Beside<'_>> {
-        self.tree.lineage()?;
+        if self.tree.is_backup() {
+            return None;
+        }
         let unchecked = self.unchecked.get(&folder.name).filter(|those| !those.is_empty());
         let which = match how.bytes {
             true => Which::Every,
@@ -243,7 +245,7 @@ impl Verified {
     pub fn beside(&self, other: &Self, how: &Comparison) -> Result<Certificate, VerifyError> {
         let lineage = other.tree.lineage().map(str::to_owned);
         let there = Place { name: other.report.mirror.clone(), lineage };
-        let both = self.tree.lineage().is_some() && other.tree.lineage().is_some();
+        let both = !self.tree.is_backup() && !other.tree.is_backup();
         let depth = if both { Depth::Bytes } else { Depth::Revision };
         let mut certificate = self.certificate(there, depth);
         let pairs = how.pairs(&self.names())?;
@@ -251,7 +253,7 @@ impl Verified {
         match (&self.listings[..], &other.listings[..]) {
             ([(mine, _)], [(its, listed)]) if !both && !how.renames() => {
                 let (mine, its) = (CollectionName::from(&**mine), CollectionName::from(&**its));
-                let name = if self.tree.lineage().is_none() { its.clone() } else { mine.clone() };
+                let name = if self.tree.is_backup() { its.clone() } else { mine.clone() };
                 let named = Named { name, here: Some(mine), there: its };
                 self.compare(&mut certificate, &named, listed, None)?;
             }
@@ -280,7 +282,7 @@ impl Verified {
     /// Which collections another mirror has to be read of to be compared; `None` is all.
     pub fn wanted_of(&self, how: &Comparison) -> Result<Option<Selection>, VerifyError> {
         let pairs = how.pairs(&self.names())?;
-        if how.all || pairs.is_empty() || self.tree.lineage().is_none() {
+        if how.all || pairs.is_empty() || self.tree.is_backup() {
             return Ok(None);
         }
         let names: Vec<_> = pairs.iter().map(|pair| globset::escape(pair.there.as_str())).collect();
@@ -290,7 +292,7 @@ impl Verified {
     /// The one collection that is compared whatever its name: what RxDB's plugin wrote tells no name that
     /// could be held against the source's.
     fn nameless(&self, how: &Comparison) -> Option<CollectionName> {
-        let is_meant = self.tree.lineage().is_none() && !how.renames();
+        let is_meant = self.tree.is_backup() && !how.renames();
         self.names().into_iter().next().filter(|_| is_meant)
     }
 

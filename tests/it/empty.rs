@@ -219,6 +219,31 @@ fn a_restore_of_nothing_is_no_success() {
 }
 
 #[test]
+fn an_empty_database_is_restored_beside_others_and_alone_only_when_that_is_meant() {
+    let place = Place::new();
+    let server = server_with(&["books"]);
+    server.create_db("void");
+    mirror(&server.url(), &place.mirror(), &[]).assert_code(0);
+    let restore = |names: &str, to: &PouchServer, more: &[&str]| {
+        let url = to.url();
+        let more = [&[&*url, "--collections", names], more].concat();
+        run_on("restore", &place.mirror(), &more)
+    };
+    let exists = |server: &PouchServer| server.request("GET", "/void", b"").status == 200;
+    let other = PouchServer::start();
+    let alone = restore("void", &other, &[]).assert_code(1);
+    assert!(alone.stderr.contains("nothing to restore"), "{alone}");
+    restore("books,void", &other, &["--dry-run"]).assert_code(0);
+    restore("books,void", &other, &["--ids", "one"]).assert_code(0);
+    assert!(!exists(&other));
+    restore("books,void", &other, &[]).assert_code(0);
+    assert!(exists(&other));
+    other.delete_db("void");
+    restore("void", &other, &["--allow-empty"]).assert_code(0);
+    assert!(exists(&other));
+}
+
+#[test]
 fn a_certificate_over_nothing_is_none() {
     let place = Place::new();
     let at = place.mirror();

@@ -456,7 +456,7 @@ fn a_document_that_the_server_never_takes_is_named_and_the_others_are_there() {
     fs::write(&path, body).unwrap();
     fs::remove_dir_all(mirror.join(".plainfold/inventory")).unwrap();
     let outcome = restore(&mirror, &target.url(), &["--accept-unchecked"]).assert_code(1);
-    assert!(outcome.stdout.contains("not put back: shelf/new: "), "{outcome}");
+    assert!(outcome.stdout.contains("not restored: shelf/new: "), "{outcome}");
     assert!(outcome.stdout.contains("_nonsense"), "{outcome}");
     assert_eq!(values(&target).len(), 6);
 }
