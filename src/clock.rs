@@ -15,13 +15,13 @@ use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// Over a restart of the machine no more than this is believed to have passed.
+/// The longest time that is counted across a restart of the machine.
 const MOST_OVER_A_RESTART: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What has passed is written down when it is this much more than what was written before.
 const WRITTEN_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// A mark that has moved less than this is not written down for its own sake.
+/// A mark that has moved less than this does not cause a write.
 const MARKED_EVERY: Duration = Duration::from_secs(60);
 
 /// What the machine's clocks say at one moment.
@@ -206,8 +206,8 @@ impl Clock {
         if !now && !state.written.is_none_or(late) {
             return;
         }
-        // Time that is not written down is time that did not pass: everything is kept for longer. A
-        // disk that fails is reported by what has to be written.
+        // If the time cannot be written, everything is kept longer. Other writes report a disk that
+        // fails.
         if let Err(error) = replace(path, &state.passed) {
             tracing::debug!("{} could not be written: {error}", path.display());
         }

@@ -105,7 +105,7 @@ pub enum StartError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// A glob that the mirror remembers.
-    #[error("the mirror remembers a glob that cannot be read: {0}; name --collections again")]
+    #[error("the mirror remembers a glob that cannot be read: {0}; give --collections again")]
     Glob(#[source] BadGlob),
 }
 

@@ -1,4 +1,5 @@
-//! What was asked for, or followed before, and is not there: nothing is no success.
+//! Patterns, databases and collections that were asked for or followed before, and that the source
+//! does not have.
 //!
 //! It must not know exit codes, nor how any of it is printed.
 
@@ -33,7 +34,7 @@ pub enum Absent {
 }
 
 impl Absent {
-    /// Whether it must be a typing mistake: a name that nothing has.
+    /// Whether it is probably a typing mistake: a name that no collection has.
     pub fn is_mistake(&self) -> bool {
         match self {
             Self::Pattern(pattern) => pattern.is_a_name(),
@@ -59,12 +60,12 @@ impl fmt::Display for Absent {
             Self::Database { origin, .. } => write!(f, "there is no database {origin}"),
             Self::Vanished { collection, origin } => write!(
                 f,
-                "the database of collection `{}` has vanished: {origin} does not exist any more. \
-                 Its copy in the mirror is kept",
+                "the database of collection `{}` has vanished: {origin} no longer exists. Its \
+                 copy in the mirror is kept: leave it out with --collections, or give --allow-empty",
                 collection.as_str().escape_debug(),
             ),
             Self::Everything { source } => {
-                write!(f, "{} is empty: it names no collection", source.escape_debug())
+                write!(f, "{} is empty: it has no collections", source.escape_debug())
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Which documents' deletions the brake holds back: a restore that brings them back asks for them.
+//! Documents whose deletion is held back; `restore --undelete` asks for them.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ pub struct HeldDocument {
 }
 
 impl HeldDocument {
-    /// All of a mirror.
+    /// All documents of a mirror whose deletion is held back.
     pub fn all(state: &Checkpoints) -> Result<Vec<Self>, StateError> {
         let mut all = Vec::new();
         for collection in state.collections()? {

@@ -53,7 +53,7 @@ pub struct AgentOptions {
     pub source_moved: bool,
     /// How much of a collection may be deleted at a time; `None` is all.
     pub deletions: Option<DeletionLimit>,
-    /// Take it for success when there is nothing: see [`Absent`].
+    /// Treat it as success if something is [`Absent`].
     pub allow_empty: bool,
 }
 
@@ -97,7 +97,7 @@ struct Shared {
     source: String,
     started_at: Timestamp,
     collections: Mutex<BTreeMap<CollectionName, Member>>,
-    /// What is not there, of a mirror that does not follow.
+    /// What the source does not have; only known in a mirror that does not follow.
     absent: Mutex<Vec<Absent>>,
     /// Whether the source has named all collections that it holds.
     listed: AtomicBool,
@@ -113,7 +113,7 @@ struct Member {
 }
 
 impl Member {
-    /// Whether it is as far as its source, or has none any more.
+    /// Whether the collection is caught up with its source, or its source has vanished.
     fn is_done(&self) -> bool {
         let report = self.reporter.report();
         report.caught_up || report.phase == Phase::Vanished
@@ -179,7 +179,7 @@ impl Outcome {
         unsecured.filter_map(|one| Some((&one.collection, one.security_trouble.as_deref()?)))
     }
 
-    /// How many collections are not at their source's end, although all have been before.
+    /// The number of collections that are behind their source now, but had caught up before.
     pub fn behind(&self) -> usize {
         let at_end = [Phase::Live, Phase::CaughtUp, Phase::Vanished];
         self.reports.iter().filter(|report| !at_end.contains(&report.phase)).count()

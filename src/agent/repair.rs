@@ -61,8 +61,8 @@ impl Repairer {
         }
     }
 
-    /// Lists what a collection holds now as what is right, but for what stands under `doubtful` names.
-    /// Blocks.
+    /// Records the present content of a collection in its inventory, except under the `doubtful`
+    /// names. Blocks.
     pub fn stamp(
         &self,
         name: &CollectionName,

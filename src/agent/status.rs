@@ -29,7 +29,7 @@ pub struct Status {
     /// Why no more is known of it, where that is so.
     #[serde(default)]
     pub trouble: Option<String>,
-    /// By which options the mirror is kept.
+    /// The options that the mirror remembers.
     #[serde(default)]
     pub options: Option<Remembered>,
     /// The numbers of the oldest and the newest write event in the journal.
@@ -56,7 +56,7 @@ pub struct CollectionStatus {
     pub failed: Vec<FailureStatus>,
 }
 
-/// What is mirrored of a collection.
+/// The parts of a collection that are mirrored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keeps {
     /// The attachments.
@@ -156,13 +156,13 @@ impl Status {
         })
     }
 
-    /// How a mirror stands that nobody works on, and whose state cannot be read.
+    /// The status of a mirror that no process works on, and whose state cannot be read.
     pub fn closed(mirror: &std::path::Path, trouble: String) -> Self {
         Self { trouble: Some(trouble), ..Self::unknown(mirror) }
     }
 
-    /// How a mirror stands whose process does not answer, by its lock alone. `trouble` says why, if
-    /// that is known.
+    /// The status of a mirror whose process does not answer, from its lock alone. `trouble` says
+    /// why, if that is known.
     pub fn silent(mirror: &std::path::Path, holder: &Holder, trouble: Option<String>) -> Self {
         Self {
             running: true,
@@ -207,7 +207,7 @@ fn remembered(
     report.held_back = checkpoints.count_held_back(&report.collection)?;
     let vanished = |since| {
         format!(
-            "the source has not had it since {since}, when that was seen first; its copy in the \
+            "the source does not have it any more (first noticed at {since}); its copy in the \
              mirror is kept"
         )
     };

@@ -124,7 +124,7 @@ impl Supervisor {
     fn begin(&mut self, name: CollectionName) {
         let before = self.shared.members().get(&name).map(|member| member.reporter.report().phase);
         match before {
-            // It is there again.
+            // The source has the collection again.
             Some(Phase::Vanished) => {}
             Some(_) => return,
             None => {}
@@ -289,8 +289,8 @@ impl Supervisor {
         }
     }
 
-    /// Says what is not there, and remembers it for the end of a catch-up. A mirror that follows waits
-    /// for it.
+    /// Logs what the source does not have, and records it for the end of a catch-up. A mirror that
+    /// follows waits for it.
     fn note_absent(&self, absent: Absent) {
         if self.options.allow_empty {
             tracing::info!("{absent}");
@@ -331,8 +331,7 @@ impl Supervisor {
         self.shared.note_progress();
     }
 
-    /// A collection that has vanished from the source stays in the mirror: nobody said that its
-    /// last copy is not needed any more.
+    /// A collection that has vanished from the source stays in the mirror: it may be the last copy.
     fn note_what_is_not_listed(&self) {
         let shared = &self.shared;
         if self.store.lists_everything() {

@@ -1,5 +1,5 @@
-//! A state that is read without being written to: sled writes even when it only opens, so that a copy is
-//! opened. It must not know whose state it is, nor who else may be writing.
+//! A copy of the state, for commands that must not write: sled writes even when it only opens a
+//! state. It must not know whose state it is, nor who else may be writing.
 
 use std::fs::{self, File};
 use std::io;
@@ -35,7 +35,7 @@ impl Copied {
             copy_all(path, &copy).map_err(failed)?;
         }
         for (mark, to) in marks(path).iter().zip(marks(&copy)) {
-            // What is not a file is a mark that was lost.
+            // A mark that is not a file counts as lost.
             if fs::symlink_metadata(mark).is_ok_and(|metadata| metadata.is_file()) {
                 copy_file(mark, &to).map_err(failed)?;
             }
@@ -52,7 +52,7 @@ impl Copied {
 /// What can be done about a copy that failed.
 pub(super) fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => "run this as the user who mirrors",
+        io::ErrorKind::PermissionDenied => "run this command as the user of the mirror",
         _ => "make room there, or set TMPDIR to another directory",
     }
 }

@@ -126,7 +126,7 @@ impl Journal {
         Ok(self.tree.last()?.map(|(_, value)| committed(&value)))
     }
 
-    /// Removes chunks that the bounds do not ask for, by what time it is now. The newest chunk always
+    /// Removes chunks that are outside of the bounds at the present time. The newest chunk always
     /// stays: it holds the last number.
     pub fn trim(&self, now: i64) -> Result<(), sled::Error> {
         let Some(range) = self.range()? else { return Ok(()) };

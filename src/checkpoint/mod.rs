@@ -69,8 +69,8 @@ pub struct Checkpoint {
     /// Since when the source does not have the collection any more, if that is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vanished: Option<Timestamp>,
-    /// The collection's folder that this was committed for; `None` of a state of old. In a copy of the
-    /// mirror it is another.
+    /// The collection's folder that this was committed for; `None` in a state of an older version.
+    /// A copy of the mirror has another folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<FolderIdentity>,
 }
@@ -206,7 +206,7 @@ impl StateError {
 pub struct Checkpoints {
     path: PathBuf,
     bounds: Bounds,
-    /// By which events grow old.
+    /// The clock by which events expire.
     clock: Arc<Clock>,
     /// None after it had failed, until it could be opened again.
     store: RwLock<Option<Arc<Store>>>,
@@ -303,7 +303,7 @@ impl Checkpoints {
     }
 
     /// Notes durably that the source does not have a collection any more, or that it has it again.
-    /// Gives since when it does not.
+    /// Returns the time since which the source does not have it.
     pub fn note_vanished(
         &self,
         name: &CollectionName,

@@ -34,7 +34,7 @@ pub(crate) enum Before {
     Nothing,
     /// The mirror has existed, so that a state without any mark has lost its marks.
     Something,
-    /// Nobody looked. Nothing is committed.
+    /// Unknown, because nobody looked. Nothing is committed.
     Unknown,
 }
 
@@ -52,8 +52,8 @@ impl HighWater {
         if lost && known.is_none() && before == Before::Something {
             numbers.next = beyond(last);
             tracing::warn!(
-                "the state and both marks of its event numbers are gone: events are numbered from \
-                 {} on, which is above every number that can have been given out",
+                "the state and both marks of its event numbers are missing: new events are \
+                 numbered from {}, which is above every number used before",
                 numbers.next,
             );
         }
@@ -115,7 +115,7 @@ fn read(path: &Path) -> Result<Option<u64>, StateError> {
     }
     let mut text = Vec::new();
     let file = File::open(path).map_err(failed)?;
-    // No number is longer.
+    // The longest number has this length.
     file.take(32).read_to_end(&mut text).map_err(failed)?;
     Ok(String::from_utf8_lossy(&text).trim().parse().ok())
 }

@@ -1,4 +1,4 @@
-//! A comparison in words: the differences, as many as are wanted, then what they come to.
+//! A comparison as text: the differences up to a limit, then a summary.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 use super::output::{many, plain};
 use crate::verify::{Certificate, CollectionCertificate, Depth, DifferenceKind};
 
-/// Writes what differs, a line each, and then who was compared with whom.
+/// Writes the differences, one per line, and then what was compared with what.
 pub fn write(out: &mut String, certificate: &Certificate, limit: usize) -> fmt::Result {
     write_differences(out, certificate, limit)?;
     writeln!(out, "\n{}", if certificate.equal { "EQUAL" } else { "DIFFERENT" })?;
@@ -41,7 +41,11 @@ pub fn write(out: &mut String, certificate: &Certificate, limit: usize) -> fmt::
         writeln!(out, "The mirror may just be behind: run `plainfold mirror`, and compare again.")?;
     }
     if has(&|kind| kind == DifferenceKind::Bytes) {
-        writeln!(out, "Other bytes at the same revision: --repair fetches these documents again.")?;
+        writeln!(
+            out,
+            "Some documents have other bytes at the same revision: `plainfold verify \
+                       --repair` fetches them again."
+        )?;
     }
     Ok(())
 }
@@ -80,7 +84,8 @@ pub fn write_more(out: &mut String, count: usize, limit: usize, what: &str) -> f
     }
 }
 
-/// Writes what a comparison comes to: counts by kind for each collection that differs, and in all.
+/// Writes the summary of a comparison: counts by kind, for each collection that differs and in
+/// total.
 pub fn write_summary(out: &mut String, certificate: &Certificate) -> fmt::Result {
     if !certificate.differences.is_empty() || !certificate.unreadable.is_empty() {
         writeln!(out)?;
@@ -102,7 +107,8 @@ fn write_depth(out: &mut String, certificate: &Certificate) -> fmt::Result {
         }
         Depth::Revision => writeln!(
             out,
-            "  {:<9} by revision, {files} unchecked: their documents were compared byte by byte",
+            "  {:<9} by revision; documents with unchecked files ({files}) were compared byte by \
+             byte",
             "depth"
         ),
     }

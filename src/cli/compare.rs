@@ -20,7 +20,7 @@ pub struct Options {
     #[arg(long = "as", value_name = "[OLD=]NEW", value_delimiter = ',')]
     renamed: Vec<String>,
 
-    /// Compare the collections that the mirror does not hold too
+    /// Also compare collections that the mirror does not hold
     #[arg(long)]
     all: bool,
 
@@ -36,7 +36,7 @@ pub struct Options {
 /// Other names of collections, by their own; and the one name for the one selected collection.
 pub type Renames = (BTreeMap<CollectionName, CollectionName>, Option<CollectionName>);
 
-/// Lowers what `--as` was given.
+/// Parses the values of `--as`.
 pub fn renames(given: &[String]) -> Result<Renames, Usage> {
     if let [only] = given
         && !only.is_empty()
@@ -70,7 +70,7 @@ impl Options {
         !self.renamed.is_empty()
     }
 
-    /// The option that means nothing where nothing is compared, if one was given.
+    /// The given option, if any, that needs a comparison.
     pub fn needs_source(&self) -> Option<&'static str> {
         let given = [(self.renames(), "--as"), (self.all, "--all"), (self.bytes, "--bytes")];
         given.iter().find(|(given, _)| *given).map(|(_, name)| *name)
@@ -82,7 +82,7 @@ impl Options {
         if self.renames() { vec!["*"] } else { globs.iter().map(String::as_str).collect() }
     }
 
-    /// How much is listed in text.
+    /// The number of differences and problems that text lists.
     pub fn limit(&self) -> usize {
         if self.limit == 0 { usize::MAX } else { self.limit }
     }

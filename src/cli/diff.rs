@@ -25,7 +25,7 @@ pub struct Options {
     #[arg(value_name = "SOURCE|DIR")]
     other: String,
 
-    /// Which collections, as globs [default: all of the mirror's]
+    /// Which collections, as names or globs [default: all of the mirror's]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     collections: Vec<String>,
 
@@ -73,7 +73,10 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     }
     Stream::Stdout.report("the differences", &text)?;
     if certificate.collections.is_empty() {
-        exit::say("nothing was compared: no collection is on both sides, or on either");
+        exit::say(
+            "nothing was compared: the two sides have no collection in common. See \
+                   --collections and --as",
+        );
         return Ok(Exit::DocumentsFailed);
     }
     Ok(if certificate.equal { Exit::Done } else { Exit::DocumentsFailed })
@@ -92,7 +95,7 @@ async fn beside_source(options: &Options) -> anyhow::Result<(Certificate, Vec<Pr
 async fn beside_mirror(options: &Options) -> anyhow::Result<(Certificate, Vec<Problem>)> {
     let how = options.compared.lower(None)?;
     let other = Path::new(&options.other);
-    // A folder that is no mirror is refused before the other one is read.
+    // A folder that is not a mirror is refused before the other one is read.
     let is_mirror = !Tree::open(other)?.is_backup();
     let here = read(options.directory.clone(), wanted(&options.collections)?).await?;
     let collections = if is_mirror { here.wanted_of(&how)? } else { None };

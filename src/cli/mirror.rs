@@ -35,13 +35,13 @@ pub struct Options {
     #[arg(long)]
     live: bool,
 
-    /// Which collections, as names or globs; '' is all but those starting with `_`, as in a new mirror.
-    /// Remembered. Names alone need no admin: nothing is listed
+    /// Which collections, as names or globs; '' resets to the default, all but those starting with
+    /// `_`. Remembered. If only names are given, no admin account is needed
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     collections: Option<Vec<String>>,
 
-    /// Exit with 0 although a name or a glob matches nothing, the source is empty, or a database that
-    /// was followed before has vanished
+    /// Exit with 0 even if a name or a glob matches nothing, the source is empty, or a database
+    /// that was followed before has vanished
     #[arg(long)]
     allow_empty: bool,
 
@@ -61,7 +61,7 @@ pub struct Options {
     )]
     revisions: Option<bool>,
 
-    /// What becomes of documents that the source deletes. Remembered; `remove` in a new mirror
+    /// What happens to documents that the source deletes. Remembered; `remove` in a new mirror
     #[arg(long, value_enum)]
     deleted: Option<Deleted>,
 
@@ -97,23 +97,22 @@ pub struct Options {
     #[arg(long, value_name = "SHARE%,COUNT")]
     max_delete: Option<MaxDelete>,
 
-    /// Keep deleted documents for this number of days in DIR/.plainfold/trash; 0 is not at all.
+    /// Keep deleted documents in DIR/.plainfold/trash for the given number of days; 0 keeps none.
     /// Remembered; 0 in a new mirror
     #[arg(long, value_name = "DAYS")]
     trash: Option<u32>,
 
-    /// Leave this much of DIR's file system free, as in `1GiB`; 0 is nothing. Remembered; 0 in a new
-    /// mirror
+    /// Keep this much of DIR's file system free, for example `1GiB`; 0 keeps nothing free.
+    /// Remembered; 0 in a new mirror
     #[arg(long, value_name = "SIZE")]
     reserve: Option<ByteSize>,
 
-    /// Discard what the options named here make superfluous, such as conflicts with
-    /// --revisions=false
+    /// Allow the given options to discard data, such as conflicts with --revisions=false
     #[arg(long)]
     discard: bool,
 
-    /// Take DIR on as a mirror although it has no .plainfold: a copy of a mirror, or a checkout of one
-    /// from git. Everything is compared with SOURCE
+    /// Make DIR a mirror although it has no .plainfold/format.json, for a copy of a mirror's tree.
+    /// A full scan compares it with SOURCE
     #[arg(long)]
     adopt: bool,
 
@@ -187,7 +186,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     let told = signalled.is_cancelled();
     let printed = summary::print(&outcome, told, logging.is_json());
     let code = exit::of_outcome(&outcome, live, told);
-    // What went wrong with the mirror weighs more than that it could not be said.
+    // An error of the mirror takes precedence over an error of the output.
     if code == Exit::Done {
         printed?;
     }

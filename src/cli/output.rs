@@ -1,7 +1,7 @@
 //! Where every command writes: reports, products, and the error when they cannot be written.
 //!
-//! A reader that closes its pipe has read enough of a report, and nothing is said. Where the output
-//! is what the command was run for, the same is an error. It must not know what is written.
+//! If a reader closes its pipe during a report, nothing is reported. If the output is the result of
+//! the command, a closed pipe is an error. This module must not know what is written.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -72,13 +72,13 @@ impl Stream {
     }
 }
 
-/// A count of things.
+/// A count with its noun, in the singular or the plural.
 pub fn many<T: std::fmt::Display + PartialEq + From<u8>>(count: T, what: &str) -> String {
     if count == T::from(1) { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
-/// Text that may be of others' making, so that a terminal shows it and obeys none of it: what controls a
-/// terminal, or the direction of its text, is escaped.
+/// Untrusted text that is safe to print: control characters and characters that change the text's
+/// direction are escaped.
 pub fn plain(text: &str) -> Cow<'_, str> {
     let obeyed =
         |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -108,7 +108,7 @@ pub fn print_usage(error: &clap::Error) -> Result<(), OutputError> {
     stream.report("the help", &error.render().to_string())
 }
 
-/// A file on its way: whole and durable under its name, or not there at all.
+/// An output file that appears under its name only when it is complete and durable.
 #[derive(Debug)]
 pub struct Product {
     what: &'static str,
@@ -150,7 +150,7 @@ impl Product {
 
 impl Place {
     fn begin(path: &Path) -> io::Result<Self> {
-        // Where a link leads is what is replaced, and not the link.
+        // The file that a link points to is replaced, and not the link.
         let path = match fs::metadata(path) {
             Ok(found) if !found.is_file() => {
                 let file = File::options().write(true).open(path)?;

@@ -1,4 +1,5 @@
-//! The process that holds a mirror: asked in bounded time, and what is said where it does not answer.
+//! Requests to the process that holds a mirror, in bounded time, and the error if it does not
+//! answer.
 //!
 //! It must not know what it is asked.
 
@@ -36,7 +37,8 @@ impl Process {
         &self.holder
     }
 
-    /// Sends a request to the process, and awaits the beginning of its answer for so long.
+    /// Sends a request to the process, and waits at most `patience` for the beginning of its
+    /// answer.
     pub async fn ask(
         &self,
         socket: &Path,
@@ -57,8 +59,10 @@ impl Process {
             Some(Ok(answer)) => Ok(answer),
             Some(Err(error)) if is_forbidden(&error) => {
                 let pid = self.holder.pid;
-                let trouble =
-                    format!("process {pid} answers its own user alone: run this as that user");
+                let trouble = format!(
+                    "process {pid} answers only its own user: run this command as that \
+                             user"
+                );
                 Err(self.troubled(trouble).into())
             }
             Some(Err(error)) => {
@@ -98,11 +102,11 @@ impl Process {
         Unanswered { mirror: self.mirror.clone(), holder: self.holder.clone(), trouble }
     }
 
-    /// The same at once, where the process is stopped and there is nothing to ask it by.
+    /// The trouble of a process that is stopped, without asking it; `None` if it runs.
     pub fn stopped(&self) -> Option<String> {
         let pid = self.holder.pid;
         let mine = Stat::of("self")?;
-        // Where processes are numbered apart, as in a container, the number may be another's.
+        // In a container the same number may belong to another process.
         let stat = Stat::of(&pid.to_string()).filter(|stat| stat.name == mine.name)?;
         let is_stopped = matches!(stat.state, 'T' | 't');
         is_stopped.then(|| {

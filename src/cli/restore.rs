@@ -54,7 +54,8 @@ pub struct Options {
     #[arg(long = "as", value_name = "[OLD=]NEW", value_delimiter = ',')]
     renamed: Vec<String>,
 
-    /// Restore files that have no checksum, neither beside them nor in an inventory, as they are
+    /// Restore unchecked files as they are: files that have no checksum beside them and none in an
+    /// inventory
     #[arg(long)]
     accept_unchecked: bool,
 
@@ -68,12 +69,13 @@ pub struct Options {
     on_existing: Existing,
 
     /// Restore only what was deleted at the source: documents whose deletion is held back, and the
-    /// newest version of each document in the trash. A document that lives at the target is not touched
+    /// newest version of each document in the trash. A document that exists at the target is not
+    /// changed
     #[arg(long, conflicts_with = "on_existing")]
     undelete: bool,
 
-    /// With --undelete: only deletions that were mirrored at this time or later, a date or an RFC 3339
-    /// time. The trash knows days
+    /// With --undelete: only deletions that were mirrored at this time or later, a date or an RFC
+    /// 3339 time. The trash records days only
     #[arg(long, value_name = "TIME", requires = "undelete")]
     since: Option<String>,
 
@@ -116,7 +118,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     let since = options.since.as_deref().map(undelete::since).transpose()?;
     if options.undelete {
         if options.target.starts_with("feed:") {
-            let what = "--undelete brings documents back into a server; a feed holds no tombstones";
+            let what = "--undelete needs a server as TARGET, because a feed holds no tombstones";
             return Err(Usage(what.to_owned()).into());
         }
         lowered.undelete = Some(undelete::find(&options.directory, since).await?);
@@ -312,7 +314,8 @@ fn notes(report: &Report, to_feed: bool) -> Vec<String> {
     }
     if counts.replications > 0 {
         notes.push(format!(
-            "{}: the target would start to replicate. Give --with-replications to restore them",
+            "{}, because the target would start to replicate: give --with-replications to restore \
+             them",
             plural(counts.replications, "replication document")
         ));
     }
@@ -328,7 +331,7 @@ fn notes(report: &Report, to_feed: bool) -> Vec<String> {
     notes
 }
 
-/// What was restored beside the winners.
+/// The number of histories, conflicts and tombstones that were restored.
 fn beside(report: &Report) -> String {
     let mut text = String::new();
     let counts =

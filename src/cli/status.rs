@@ -42,7 +42,8 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     Ok(code)
 }
 
-/// How the mirror stands. What can be said without the process or the state is said in any case.
+/// The status of the mirror. If the process or the state is not available, everything else is
+/// reported.
 async fn find(directory: &Path) -> anyhow::Result<(Status, Exit)> {
     let ours = Ours::find(directory)?;
     let holder = match ours.share()? {
@@ -78,7 +79,7 @@ async fn ask(process: &Process, socket: &Path) -> anyhow::Result<Status> {
         let answer = answer.error_for_status().map_err(garbled)?;
         anyhow::Ok(answer.json().await.map_err(garbled)?)
     };
-    // The answer's end is not awaited for ever either.
+    // The wait for the end of the answer is bounded too.
     let late = || process.unanswered(&format!("at {} to its end", socket.display()));
     tokio::time::timeout(2 * PATIENCE, asked).await.unwrap_or_else(|_| Err(late().into()))
 }
@@ -94,8 +95,8 @@ fn at_rest(directory: &Path, ours: &Ours, lock: SharedLock) -> anyhow::Result<(S
     drop(lock);
     if let Some(damaged) = &copied.damaged {
         let trouble = format!(
-            "the state cannot be read ({}): the next `plainfold mirror` sets it aside, and compares all \
-             documents with the source",
+            "the state cannot be read ({}): the next `plainfold mirror` sets it aside and makes a \
+             full scan",
             damaged.reason
         );
         return Ok((Status::closed(directory, trouble), Exit::Done));

@@ -36,7 +36,7 @@ fn wrong(outcome: &Outcome) -> Vec<String> {
             "security object is not mirrored",
             "security objects are not mirrored",
         ),
-        (unmatched, "name or pattern matches nothing", "names or patterns match nothing"),
+        (unmatched, "name or glob matches nothing", "names or globs match nothing"),
         (
             outcome.behind(),
             "collection is behind its source",
@@ -126,7 +126,7 @@ impl Summary {
     fn text(&self) -> String {
         let mut text = String::new();
         for absent in &self.not_there {
-            text.push_str(&format!("not there: {absent}\n"));
+            text.push_str(&format!("missing: {absent}\n"));
         }
         for security in &self.security_not_mirrored {
             text.push_str(&format!("not mirrored: {security}\n"));

@@ -66,7 +66,7 @@ enum Found {
     Mirroring(Process, PathBuf),
     /// A process that does not offer to answer.
     Busy(Process),
-    /// Nobody.
+    /// No process.
     AtRest(SharedLock),
 }
 
@@ -135,8 +135,8 @@ async fn follow(options: &Options, process: &Process, socket: &Path) -> anyhow::
     Ok(Exit::Done)
 }
 
-/// Refuses a collection that the process that mirrors does not know. One that has just begun learns
-/// the names of its collections until it has caught up.
+/// Refuses a collection that the process that mirrors does not know. A process that has just
+/// started does not know all names of its collections before it has caught up.
 async fn refuse_unknown(process: &Process, socket: &Path, wanted: &str) -> anyhow::Result<()> {
     const MOMENT: Duration = Duration::from_millis(100);
     const MOMENTS: usize = 50;

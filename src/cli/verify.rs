@@ -33,7 +33,7 @@ pub struct Options {
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     collections: Vec<String>,
 
-    /// Exit with 0 although there is no collection to verify, or a name or a glob matches none
+    /// Exit with 0 even if there is no collection to verify, or a name or a glob matches none
     #[arg(long)]
     allow_empty: bool,
 
@@ -51,8 +51,9 @@ pub struct Options {
     #[arg(long, conflicts_with = "manifest")]
     repair: bool,
 
-    /// List what the mirror holds now, and found well, in its inventory: for a mirror of an older
-    /// Plainfold, or a copy without one. Files that have lost the checksum beside them get it again
+    /// Add every intact or unchecked file to the mirror's inventory, and write the checksum beside
+    /// files that have lost it: for a mirror of an older version, or a copy whose inventory is
+    /// missing
     #[arg(long, conflicts_with_all = ["repair", "manifest"])]
     stamp: bool,
 
@@ -132,7 +133,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     let allow_empty = options.allow_empty;
     let wanted = verify::Options { collections, manifest: manifest.is_some(), allow_empty };
     let mut verified = read(options.directory.clone(), wanted).await?;
-    // What was found is said too where the manifest cannot be written.
+    // The report is printed even if the manifest cannot be written.
     let manifest = manifest.map(|file| file.finish(|out| verified.write_manifest(out)));
     let mut there = match &against {
         Some(source) => Some(verified.list(source.store.clone(), &how).await?),
@@ -174,7 +175,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
                 let collection = collection.escape_debug();
                 writeln!(
                     out,
-                    "stamped {collection}: {} listed, {} noted",
+                    "stamped {collection}: {} listed, {} written",
                     many(*documents, "document"),
                     many(*noted, "checksum")
                 )?;
@@ -217,7 +218,7 @@ async fn lock(directory: PathBuf, command: &'static str) -> anyhow::Result<Repai
     Ok(opening.await??)
 }
 
-/// Lists in the inventories what was found well.
+/// Records intact files in the inventories.
 fn stamp(
     repairer: &Repairer,
     verified: &mut Verified,
@@ -270,8 +271,9 @@ fn write_report(out: &mut String, report: &Report, limit: usize) -> fmt::Result 
     if unchecked > 0 {
         writeln!(
             out,
-            "{unchecked} files have no checksum, neither beside them nor in an inventory: whether their \
-             bytes are those that were written is not known",
+            "unchecked: {} without a checksum, so nothing shows whether their bytes are intact. Compare \
+             with --against SOURCE, fetch again with --repair, or accept as they are with --stamp",
+            many(unchecked, "file"),
         )?;
     }
     let lacks = |one: &&CollectionReport| one.inventory.is_some_and(|it| it != Coverage::Complete);
@@ -283,15 +285,15 @@ fn write_report(out: &mut String, report: &Report, limit: usize) -> fmt::Result 
         };
         writeln!(
             out,
-            "{name}: its inventory {what}, so a document that was deleted or exchanged is not noticed; \
-             `plainfold verify --stamp` makes one",
+            "{name}: its inventory {what}, so deleted or exchanged documents cannot be found: run \
+             `plainfold verify --stamp` to complete it",
         )?;
     }
     if report.leftovers > 0 {
         writeln!(
             out,
-            "{} entries in .plainfold/staging are left from an interrupted run; the next run removes them",
-            report.leftovers,
+            "an interrupted run left {} in .plainfold/staging; the next run removes them",
+            many(report.leftovers, "part"),
         )?;
     }
     let mut kinds: BTreeMap<ProblemKind, usize> = BTreeMap::new();
@@ -305,7 +307,9 @@ fn write_report(out: &mut String, report: &Report, limit: usize) -> fmt::Result 
     let problems = many(report.problems.len(), "problem");
     writeln!(
         out,
-        "{problems}: {documents} documents, {attachments} attachments, {bytes} bytes read in {:.1} s",
+        "{problems}: {}, {}, {bytes} bytes read in {:.1} s",
+        many(documents, "document"),
+        many(attachments, "attachment"),
         report.seconds,
     )
 }

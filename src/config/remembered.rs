@@ -66,8 +66,8 @@ pub fn say(mirror: &Mirror, store: &dyn Store, globs: &Globs) -> Result<(), Mirr
     let Ok(selection) = Selection::new(&globs.now) else { return Ok(()) };
     for name in ours.iter().filter(|name| !selection.wants(name)) {
         tracing::warn!(
-            "`{}` is not followed any more, because --collections does not select it; what the \
-             mirror holds of it stays as it is",
+            "`{}` is not followed any more, because --collections does not select it; its copy in \
+             the mirror is kept",
             name.as_str().escape_debug(),
         );
     }

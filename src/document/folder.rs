@@ -1,4 +1,4 @@
-//! Which folder it is, as far as a file system says: a copy of a folder is another one.
+//! The identity of a folder on its file system, which a copy does not share.
 //!
 //! Pure. It must not know how that is asked.
 

@@ -17,7 +17,7 @@ const GLOB_CHARACTERS: [char; 7] = ['*', '?', '[', ']', '{', '}', '\\'];
 pub struct Pattern {
     text: String,
     glob: Option<GlobMatcher>,
-    /// Why it is no glob, where it has a glob's characters.
+    /// Why it is not a valid glob, if it has the characters of a glob.
     broken: Option<String>,
 }
 
@@ -113,7 +113,7 @@ impl Selection {
         is_exact.then(|| self.patterns.iter().map(name).collect())
     }
 
-    /// Whether it takes every name for itself: no other name changes whether one is wanted.
+    /// Whether each name can be decided by itself, without knowing the others.
     pub fn is_simple(&self) -> bool {
         self.patterns.iter().all(Pattern::is_a_name)
     }

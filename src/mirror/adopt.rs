@@ -1,8 +1,8 @@
 //! A mirror's tree without its `.plainfold`, taken on as a mirror.
 //!
-//! Each collection gets a record of how it shows that it was kept, so that nothing of it is dropped by a
-//! run that does not name an option. Whom it follows is not known, and there is no checkpoint: the first
-//! run compares everything. It must not know sources.
+//! Each collection gets a record of the options that its files show, so that a run without options
+//! discards nothing. The source is not known, and there is no checkpoint: the first run compares
+//! everything. It must not know sources.
 
 use super::bare::{Bare, Holdings};
 use super::beneath::{Folder, aside};
@@ -55,7 +55,7 @@ impl Adopted {
             ours.rename_new(STATE, ours, &to)
                 .map_err(|error| ours.error("move aside", STATE, error))?;
             tracing::warn!(
-                "the state may not be that of this tree; it was set aside as {}",
+                "the state may belong to another tree; it was set aside as {}",
                 ours.path().join(to).display(),
             );
         }
@@ -64,7 +64,7 @@ impl Adopted {
             let Decoded::Exact(name) = self.0.codec.decode(encoded) else { continue };
             let Some(folder) = root.open_folder(encoded)? else { continue };
             let kept = Holdings::of(&folder)?.kept;
-            // That no attachment lies here does not show that none is wanted.
+            // A tree without attachments does not show that attachments are switched off.
             let (source, attachments) = (String::new(), Some(true));
             let record = Record { name, source, attachments, kept, properties: None };
             format::write(records, &record_name(encoded), &record)?;

@@ -32,7 +32,7 @@ impl Bare {
     /// Looks for collections in a folder; `None` where there is none.
     pub fn recognise(root: &Folder) -> Result<Option<Self>, MirrorError> {
         let mut names = root.names()?;
-        // A file system's own folder may not be opened by anybody but root.
+        // Only root may open a folder such as `lost+found`.
         names.retain(|name| !name.starts_with('.') && !Tree::is_neighbour(name));
         names.sort_unstable();
         let (mut collections, mut evidence) = (Vec::new(), Evidence::default());

@@ -115,7 +115,8 @@ impl Folder {
         }
     }
 
-    /// The same, where a file in its place holds nothing that is needed: that is moved aside, and said.
+    /// The same for a folder whose content can be rebuilt: a file in its place is set aside and
+    /// logged.
     pub fn open_or_rebuild(&self, name: &str) -> Result<(Self, bool), MirrorError> {
         if self.kind(name)?.is_some_and(FileType::is_file) {
             let to = aside(name);

@@ -66,8 +66,8 @@ pub enum MirrorError {
     },
     /// `options.json` cannot be read as what it should be.
     #[error(
-        "{} is damaged: {reason}; restore it from a copy, or remove it and name every option that \
-         the mirror had",
+        "{} is damaged: {reason}; restore it from a copy, or remove it and give every option of \
+         the mirror again",
         path.display()
     )]
     BadOptions {
@@ -78,7 +78,7 @@ pub enum MirrorError {
     },
     /// An option would discard what the mirror holds.
     #[error(
-        "in {}, {option} would discard {what}: leave that as it was, or add `--discard`",
+        "in {}, {option} would discard {what}: leave the option out to keep it, or add `--discard`",
         path.display()
     )]
     Discards {
@@ -102,8 +102,8 @@ pub enum MirrorError {
     },
     /// The directory holds a mirror's collections, and nothing that says so.
     #[error(
-        "{} holds collections of documents, but no .plainfold/format.json: if it is a copy of a mirror, \
-         take it on with `--adopt`, which compares everything with the source",
+        "{} holds collections of documents, but no .plainfold/format.json: if it is a copy of a \
+         mirror, add `--adopt`, which makes a full scan",
         path.display()
     )]
     NotAdopted {
@@ -112,8 +112,8 @@ pub enum MirrorError {
     },
     /// There is nothing that could be taken on as a mirror.
     #[error(
-        "{} holds no collections of documents that could be adopted: leave `--adopt` out to begin a new \
-         mirror, or name the directory that holds the collections' folders",
+        "{} holds no collections of documents that could be adopted: leave `--adopt` out to \
+         create a new mirror, or give the directory that holds the collections' folders",
         path.display()
     )]
     NothingToAdopt {
@@ -122,8 +122,8 @@ pub enum MirrorError {
     },
     /// The directory lies inside another mirror.
     #[error(
-        "{} lies inside another mirror, {}, which would take it for something of its own: choose a \
-         directory outside it",
+        "{} lies inside another mirror, {}, which would treat it as a part of itself: choose a \
+         directory outside of it",
         path.display(),
         outer.display()
     )]

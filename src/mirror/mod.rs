@@ -168,7 +168,7 @@ impl Mirror {
     }
 
     /// The same of a mirror that is kept by the options that it remembers, but for those that
-    /// `wanted` names. [`Mirror::remember`] has still to make them last.
+    /// `wanted` names. [`Mirror::remember`] must still write them.
     pub fn open_wanted(
         path: &Path,
         names: Option<Codec>,

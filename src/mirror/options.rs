@@ -1,5 +1,5 @@
-//! What a mirror remembers of how it is to be kept, so that a run that does not name an option
-//! does not change it.
+//! The options that a mirror remembers, so that a run that does not give an option does not change
+//! it.
 //!
 //! `.plainfold/options.json` holds it; a mirror without that file has it derived from the records of
 //! its collections. It must not know clap, sources, or what a glob means.
@@ -130,7 +130,7 @@ impl Remembered {
         })
     }
 
-    /// What `other` has otherwise, in words.
+    /// The differences to `other`, as text.
     fn changes(&self, other: &Self) -> Vec<String> {
         let days = |count: u32| format!("{count} {}", if count == 1 { "day" } else { "days" });
         let bytes = |count: u64| format!("{count} bytes");

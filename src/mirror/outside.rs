@@ -30,7 +30,7 @@ const NEIGHBOURS: [&str; 2] = [".git", "lost+found"];
 /// Why there is no checksum beside a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unnoted {
-    /// The file has lost it: the file system keeps such attributes.
+    /// The file system keeps extended attributes, so the file has lost it.
     Lost,
     /// The file system keeps none.
     Unsupported,

@@ -30,8 +30,8 @@ impl Collection {
 }
 
 impl Mirror {
-    /// What the document counted that now lies in staging under this name. `None` where that cannot
-    /// be known: a disk may not give it back.
+    /// The count of the document that was moved to staging under this name. `None` if it cannot be
+    /// read.
     pub(super) fn tally_of_replaced(&self, name: &str) -> Option<Tally> {
         let folder = self.staging.open_folder(name).ok()?;
         folder.map_or(Some(Tally::default()), |folder| of(&folder).ok())

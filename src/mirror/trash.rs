@@ -85,8 +85,8 @@ impl Mirror {
         }
     }
 
-    /// Removes from the trash what has lain there for its time, at most once an hour. Only time that
-    /// was seen to pass counts, and never what a folder is named.
+    /// Removes expired folders from the trash, at most once an hour. Only measured time counts,
+    /// never the name of a folder.
     pub fn sweep_trash(&self) -> Result<(), MirrorError> {
         const HOUR: i64 = 60 * 60 * 1_000;
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);

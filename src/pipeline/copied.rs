@@ -7,8 +7,8 @@ use super::{Pipeline, PipelineError};
 use crate::checkpoint::{Checkpoint, Commit};
 
 /// Why everything is compared, as a clause.
-pub(super) const REASON: &str = "the collection's folder is not the one that the last run left: the mirror was copied or restored, or the \
-     folder was swapped";
+pub(super) const REASON: &str = "the collection's folder is not the one that the last run wrote: \
+                                 the mirror was copied or restored, or the folder was replaced";
 
 impl Pipeline {
     /// Whether the checkpoint was committed for another folder.

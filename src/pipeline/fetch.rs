@@ -70,8 +70,8 @@ impl Trouble {
         answer
     }
 
-    /// Why nothing more is asked for, if that is so. What the source said of others is no word on
-    /// this attachment, and is not repeated.
+    /// Why no more attachments are requested, if that is so. The source's errors for other
+    /// attachments do not concern this one and are not repeated.
     fn reason(&self) -> Option<SourceError> {
         let trouble = self.0.lock().ok()?;
         let last = trouble.1.as_ref().filter(|_| trouble.0 >= TROUBLE)?;
@@ -364,11 +364,12 @@ pub fn one_each<T>(
     answers
 }
 
-/// The error of what the source was not asked for, because it failed for so many others in a row.
+/// The error for an item that was not requested, because the source failed for `others` items in a
+/// row.
 pub fn not_asked_for(others: usize, of_what: &str, last: &SourceError) -> SourceError {
     let what = format!(
-        "not asked for, because the source failed for {others} other {of_what} in a row; the next \
-         attempt asks for it"
+        "not requested, because the source failed for {others} other {of_what} in a row; the next \
+         attempt requests it"
     );
     let retry_after = match last {
         SourceError::Transient { retry_after, .. } => *retry_after,
@@ -377,8 +378,7 @@ pub fn not_asked_for(others: usize, of_what: &str, last: &SourceError) -> Source
     SourceError::Transient { what, retry_after }
 }
 
-/// The error of a request for so many things, as the error of each of them: it may be the fault of
-/// any.
+/// The error of a request for several items, as the error of each: any of them may have caused it.
 pub fn of_group(error: SourceError, things: usize) -> SourceError {
     let others = match things {
         0 | 1 => return error,

@@ -269,7 +269,8 @@ impl Gatherer {
             Ok(None) => {}
             Err(error) => {
                 let collection = self.pipeline.collection.name();
-                tracing::warn!(%collection, "how it was created could not be mirrored: {error}");
+                tracing::warn!(%collection, "whether the database is partitioned, and its \
+                                             `_revs_limit`, could not be read: {error}");
             }
         }
     }

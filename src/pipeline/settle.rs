@@ -101,7 +101,7 @@ impl Pipeline {
         spawn_blocking(settle).await?
     }
 
-    /// A settler for what does not come by the feed.
+    /// A settler for changes that do not come from the feed.
     fn settler_apart(&self) -> Result<Settler, PipelineError> {
         let mut checkpoint =
             self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
@@ -109,7 +109,7 @@ impl Pipeline {
             checkpoint.scanning = Some("it was repaired while it had no checkpoint".to_owned());
         }
         if self.is_another_folder(&checkpoint) {
-            // What is repaired here must not make this folder pass for the one that was left.
+            // A repair must not make this folder look like the one that the last run wrote.
             checkpoint.scanning.get_or_insert_with(|| copied::REASON.to_owned());
         }
         let (pipeline, stays) = (Arc::new(self.clone()), Some(checkpoint.clone()));

@@ -1,5 +1,5 @@
-//! The source's own counts held against the mirror's: a cheap alarm for documents that no feed brings
-//! any more, or that it never took away.
+//! Compares the source's counts with the mirror's. It is a cheap check for documents or deletions
+//! that the feed does not report.
 //!
 //! It must not know how either side counts, nor which documents differ: a full scan finds that out.
 
@@ -34,7 +34,7 @@ impl Settler {
             if !self.pipeline.miscounted.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
                     collection = %self.pipeline.collection.name(),
-                    "{}, although everything was compared: look at the source",
+                    "{}, even after a full scan: check the source",
                     disagreement(difference, ours),
                 );
             }

@@ -71,7 +71,7 @@ impl<T: Target + 'static> Restore<T> {
         Self { control, ..self }
     }
 
-    /// Restores the mirror. Nothing is written before it is known that nothing is in the way.
+    /// Restores the mirror. It writes nothing before it has checked all targets.
     pub async fn run(mut self, tree: Tree) -> Result<Outcome, RestoreError> {
         let tree = Arc::new(tree);
         let all = Arc::clone(&tree);
@@ -569,7 +569,7 @@ fn first_other(
     Ok(None)
 }
 
-/// Does on a thread of its own what blocks.
+/// Runs blocking work on a thread of its own.
 pub(super) async fn blocking<R: Send + 'static>(
     work: impl FnOnce() -> R + Send + 'static,
 ) -> Result<R, RestoreError> {

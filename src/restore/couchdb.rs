@@ -200,9 +200,8 @@ const NOT_PARTITIONED: &str = "the mirror's database is partitioned. Create a da
                                partitioned one";
 
 /// What is said where a server takes no notice of it.
-const IGNORED: &str = "the server does not know partitioned databases, which the mirror's is. The \
-                       documents are restored, and queries of a single partition will fail. For \
-                       those, restore into a CouchDB of version 3 or newer";
+const IGNORED: &str = "the mirror's database is partitioned, and the server does not support \
+                       that. The documents are restored, but queries of a single partition will fail. If you need those, restore into CouchDB 3 or newer";
 
 /// Sets how many revisions of a document are remembered, where that is something else.
 async fn limit_revisions(database: &Database, limit: u64) -> Result<Result<(), Error>, Error> {
@@ -300,9 +299,8 @@ impl Target for CouchTarget {
                 && let Err(error) = limit_revisions(&database, limit).await?
             {
                 not_taken.push(format!(
-                    "the server does not take `_revs_limit` {limit} of the mirror ({error}): it \
-                     keeps as many revisions of a document as it is set to. Set it by hand if you \
-                     need it; the documents are restored"
+                    "the server refused the mirror's `_revs_limit` of {limit} ({error}), so its \
+                     own limit applies. The documents are restored. Set the limit by hand if you need it"
                 ));
             }
             Ok(not_taken)

@@ -71,7 +71,7 @@ impl Gate {
             Some(Ok(ours)) => ours,
             Some(Err(failure)) => {
                 gate.failure = Some(failure);
-                // Nobody knows whom it would have let in.
+                // The damaged object does not show who had access.
                 gate.security = (standing == Standing::Absent).then(|| CLOSED.into());
                 return Ok(gate);
             }
@@ -82,8 +82,8 @@ impl Gate {
         }
         let Some(theirs) = target.security(name).await? else {
             if !is_default(&ours) {
-                let reason = "the target has no security objects: set by other means who may read \
-                              the collection there"
+                let reason = "the target has no security objects: restrict access to the \
+                              collection there by other means"
                     .to_owned();
                 gate.failure = Some(Failure { path: collection.security_path(), reason });
             }
@@ -119,7 +119,7 @@ impl Gate {
                 Ok(not_taken) => {
                     opened.failures.extend(not_taken.into_iter().map(|why| failure(folder, why)));
                 }
-                // A name that this server does not take is no obstacle for the other collections.
+                // If the server refuses this name, the other collections are still restored.
                 Err(TargetError::Server(error)) if error.kind() == Kind::Permanent => {
                     opened.open = false;
                     opened.failures.push(failure(folder, error.to_string()));
@@ -145,8 +145,8 @@ impl Gate {
         let what = match opened.open {
             true => "its security object differs from the mirror's and stays as it is",
             false => {
-                "its security object cannot be written, so no document was: restore as an admin, \
-                 or set the object by hand and give --on-existing skip"
+                "its security object cannot be written, so no document was written: restore as an \
+                 admin, or set the object by hand and give --on-existing skip"
             }
         };
         opened.failures.push(failure(&self.path, format!("{what} ({error})")));

@@ -209,7 +209,7 @@ pub enum RestoreError {
         /// One example.
         what: String,
     },
-    /// The target lets other people in than the mirror does.
+    /// The target's security object differs from the mirror's.
     #[error(
         "{target} has a security object that is not the mirror's: nothing was written. Give \
          --on-existing skip to keep the target's, or --on-existing overwrite to write the mirror's"

@@ -119,7 +119,7 @@ pub fn decide(ours: Ours<'_>, held: &Held, on_existing: OnExisting) -> Decision 
                  overwrite to bring it back, or --on-existing skip to leave it deleted"
             ),
             false => format!(
-                "another revision, {winner}, is there: give --on-existing overwrite or skip"
+                "the target holds another revision, {winner}: give --on-existing overwrite or skip"
             ),
         })
     };
@@ -133,8 +133,8 @@ pub fn decide(ours: Ours<'_>, held: &Held, on_existing: OnExisting) -> Decision 
     }
 }
 
-/// Has ours win over all branches that the mirror does not hold. `None` where a revision has no
-/// generation, so that nothing can be written after it.
+/// Makes the mirror's revision win over all branches that the mirror does not hold. `None` if a
+/// revision has no generation, because no revision can follow it.
 fn win(ours: Ours<'_>, held: &Held) -> Option<Decision> {
     let Held::Winner { revision: winner, deleted, knows_ours, others } = held else {
         return Some(Decision::Create);

@@ -118,8 +118,8 @@ pub(super) fn security(
                     inventory.damage.is_none() && recorded.iter().any(|one| !one.allows(None)),
                 )
             };
-            let reason = "the inventory lists it, and it is not there: fetch it again with \
-                          `plainfold verify --repair`";
+            let reason = "it is missing (the inventory lists it): fetch it again with `plainfold \
+                          verify --repair`";
             let lost = inventory.as_ref().map(lost).transpose()?.unwrap_or_default();
             return Ok(lost.then(|| Err(failure(collection.security_path(), reason.to_owned()))));
         }

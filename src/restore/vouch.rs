@@ -1,5 +1,5 @@
-//! Whether what stands in the tree is what was written: by the checksum beside each file, and by the
-//! inventory. Bytes that nothing vouches for are not restored as if they were the source's.
+//! Checks that a file is intact before it is restored, by the checksum beside it and by the
+//! inventory. Unchecked files are not restored unless the caller accepts them.
 //!
 //! It must not know targets.
 
@@ -18,9 +18,9 @@ use crate::mirror::read::TreeCollection;
 const TRIES: usize = 200;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// What is said of a file that rot or a hand has changed.
-pub(super) const ALTERED: &str = "holds other bytes than were written (by the checksum beside it): see \
-                                  `plainfold verify`";
+/// The message for a file that was altered.
+pub(super) const ALTERED: &str = "was altered (its checksum differs): fetch it again with \
+                                  `plainfold verify --repair`";
 
 /// The inventory of a collection, asked for one document after the other in the order of their names.
 pub(super) struct Vouching<'a> {
@@ -104,7 +104,7 @@ impl<'a> Vouching<'a> {
                 recorded = now;
             }
             if is_other && recorded.allows(Some(&found.within(&folder))) {
-                let reason = "it was written meanwhile: run the restore again".to_owned();
+                let reason = "it changed during the restore: run the restore again".to_owned();
                 return Ok(vec![Failure { path: folder, reason }]);
             }
             read = found;
@@ -124,9 +124,8 @@ impl<'a> Vouching<'a> {
         let mut parts = BTreeMap::new();
         for path in read.unchecked() {
             let reason = format!(
-                "{path} has no checksum, neither beside it nor in an inventory, so whether its bytes are \
-                 those that were written is not known: fetch it again with `plainfold verify --repair`, or \
-                 give --accept-unchecked to restore it as it is"
+                "{path} has no checksum, so nothing shows whether it is intact: fetch it again \
+                 with `plainfold verify --repair`, or give --accept-unchecked to restore it as it is"
             );
             parts.entry(part_of(path)).or_insert(reason);
         }
@@ -186,8 +185,8 @@ pub(super) fn missing(
     let mut failures = Vec::new();
     for recorded in records.iter().filter(|recorded| !recorded.allows(None)) {
         if collection.entry(&recorded.name)?.is_none() {
-            let reason = "the inventory lists it, and it is not there: fetch it again with \
-                          `plainfold verify --repair`";
+            let reason = "it is missing (the inventory lists it): fetch it again with `plainfold \
+                          verify --repair`";
             let path = collection.path_of(&recorded.name);
             failures.push(Failure { path, reason: reason.to_owned() });
         }
@@ -198,9 +197,10 @@ pub(super) fn missing(
 
 /// The parts of a document that differ from what is recorded, each with the first difference.
 fn differs(folder: &str, recorded: &Recorded, found: &Contents) -> Vec<Failure> {
-    const REMEDY: &str = "see `plainfold verify`";
+    const REMEDY: &str = "fetch it again with `plainfold verify --repair`";
     let Some(listed) = recorded.present() else {
-        let reason = format!("the inventory does not list it: no run has written it; {REMEDY}");
+        let reason =
+            format!("the inventory does not list it, so no run of Plainfold wrote it; {REMEDY}");
         return vec![Failure { path: folder.to_owned(), reason }];
     };
     let whole = |within: &str| match within {
@@ -211,7 +211,7 @@ fn differs(folder: &str, recorded: &Recorded, found: &Contents) -> Vec<Failure> 
     for (within, sum) in listed {
         let path = whole(within);
         let reason = match found.get(within) {
-            None => format!("{path} is in the inventory, and not there; {REMEDY}"),
+            None => format!("{path} is missing (the inventory lists it); {REMEDY}"),
             Some(found) if !found.is(sum) => {
                 format!("{path} holds other bytes than the inventory lists; {REMEDY}")
             }
@@ -221,7 +221,9 @@ fn differs(folder: &str, recorded: &Recorded, found: &Contents) -> Vec<Failure> 
     }
     for within in found.keys().filter(|within| !listed.contains_key(*within)) {
         let path = whole(within);
-        let reason = format!("the inventory does not list {path}: no run has written it; {REMEDY}");
+        let reason = format!(
+            "the inventory does not list {path}, so no run of Plainfold wrote it; {REMEDY}"
+        );
         parts.entry(part_of(&path)).or_insert(reason);
     }
     parts.into_iter().map(|(path, reason)| Failure { path, reason }).collect()

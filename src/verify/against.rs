@@ -134,8 +134,8 @@ impl Verified {
         how: &Comparison,
     ) -> Result<There, VerifyError> {
         if how.bytes && self.tree.is_backup() {
-            let what = "RxDB's backup plugin spells bodies in its own way, so that they cannot be compared \
-                        byte by byte: leave --bytes out";
+            let what = "RxDB's backup plugin changes bodies, so they cannot be compared byte by \
+                        byte: leave --bytes out";
             return Err(VerifyError::Selection(what.to_owned()));
         }
         let pairs = how.pairs(&self.names())?;

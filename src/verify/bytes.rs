@@ -151,7 +151,7 @@ impl Beside<'_> {
         if !is_meant || !self.is_wanted(&stored) {
             return Ok(true);
         }
-        // Of a deletion that the source sent no tombstone of, ours says more than it does.
+        // The source sent no tombstone for this deletion, so there is nothing to compare ours with.
         if change.is_deletion() && !matches!(sent, std::borrow::Cow::Borrowed(_)) {
             return Ok(true);
         }

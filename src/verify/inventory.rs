@@ -1,5 +1,5 @@
-//! What was read of a collection beside its inventory: folders that are gone, foreign, older, or exchanged
-//! with others; and files that have lost their checksum and are vouched for by the inventory.
+//! Compares what was read of a collection with its inventory. It finds missing, foreign, older and
+//! exchanged folders, and checks files that have lost their checksum.
 //!
 //! The mirror may be at work meanwhile: what differs is looked at again for as long as somebody writes. It
 //! must not know how documents are read in parallel.
@@ -17,10 +17,10 @@ use crate::mirror::outside::Checksum;
 use crate::mirror::read::{Problem, ProblemKind, TreeCollection};
 use crate::mirror::sorted::{Sorted, Sorter};
 
-/// So many files without a checksum are named in each collection; all are counted.
+/// The number of files without a checksum that are named in each collection; all are counted.
 pub const NAMED: usize = 1_000;
 
-/// So many documents are looked at again together.
+/// The number of documents that are read again together.
 const TOGETHER: usize = 1_000;
 
 /// What was read of a collection, a few bytes per name.
@@ -40,7 +40,7 @@ struct Brief {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Coverage {
-    /// There is none.
+    /// The collection has no inventory.
     #[default]
     None,
     /// Some documents are not listed.
@@ -150,7 +150,7 @@ impl Comparison<'_> {
         if let Some(damage) = &inventory.damage {
             let path = format!("{}.ndjson", self.collection.path());
             let path = format!(".plainfold/inventory/{path}");
-            let reason = format!("{damage}; `plainfold verify --stamp` writes it again");
+            let reason = format!("{damage}: run `plainfold verify --stamp` to rewrite it");
             compared.problems.push(Problem::new(ProblemKind::Altered, path, reason));
         }
         Ok(compared)
@@ -273,7 +273,7 @@ impl Comparison<'_> {
             if recorded.allows(None) || !reading.problems.is_empty() {
                 return None;
             }
-            let reason = "the inventory lists it, and it is not there";
+            let reason = "it is missing (the inventory lists it)";
             return Some(vec![Problem::new(ProblemKind::Missing, path, reason)]);
         };
         let found = within(self.collection, &recorded.name, checked);
@@ -284,7 +284,7 @@ impl Comparison<'_> {
             return None;
         }
         let Some(listed) = recorded.present() else {
-            let reason = "the inventory does not list it: no run has written it";
+            let reason = "the inventory does not list it, so no run of Plainfold wrote it";
             return Some(vec![Problem::new(ProblemKind::Extra, path, reason)]);
         };
         let file = |within: &str| match within {
@@ -294,16 +294,16 @@ impl Comparison<'_> {
         let mut problems = Vec::new();
         for (within, sum) in listed {
             let (kind, reason) = match found.get(within) {
-                None => (ProblemKind::Missing, "the inventory lists it, and it is not there"),
+                None => (ProblemKind::Missing, "it is missing (the inventory lists it)"),
                 Some(found) if !found.is(sum) => {
-                    (ProblemKind::Altered, "its bytes are not those that the inventory lists")
+                    (ProblemKind::Altered, "its checksum is not the one in the inventory")
                 }
                 Some(_) => continue,
             };
             problems.push(Problem::new(kind, file(within), reason));
         }
         for within in found.keys().filter(|within| !listed.contains_key(*within)) {
-            let reason = "the inventory does not list it: no run has written it";
+            let reason = "the inventory does not list it, so no run of Plainfold wrote it";
             problems.push(Problem::new(ProblemKind::Extra, file(within), reason));
         }
         let known: HashSet<_> = checked.problems.iter().map(|problem| &problem.path).collect();
@@ -334,8 +334,7 @@ impl Compared {
 
 /// The files of a document that nothing vouches for.
 pub fn unchecked(checked: &Checked) -> Vec<Problem> {
-    let reason = "there is no checksum beside it, and the inventory does not list it: whether its bytes \
-                  are those that were written is not known";
+    let reason = "it has no checksum beside it and none in the inventory";
     let lost = checked.unnoted.iter();
     let lost = lost.filter(|path| !checked.problems.iter().any(|known| known.path == **path));
     lost.map(|path| Problem::new(ProblemKind::Unchecked, path.clone(), reason)).collect()

@@ -58,7 +58,7 @@ pub struct Options {
     pub collections: Option<Selection>,
     /// Whether a manifest will be asked for.
     pub manifest: bool,
-    /// Take it for success when a pattern matches no collection.
+    /// Treat it as success if a pattern matches no collection.
     pub allow_empty: bool,
 }
 
@@ -71,7 +71,7 @@ pub enum VerifyError {
     /// The source.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// What was asked for cannot be compared, or selects nothing.
+    /// The selection is empty or cannot be compared.
     #[error("{0}")]
     Selection(String),
     /// Listings too large for memory go to temporary files.
@@ -110,8 +110,8 @@ pub struct Report {
 }
 
 /// What a tree without its `.plainfold` does not say.
-const UNKNOWN: &str = "not known, as there is no .plainfold: whether documents are missing, whether files \
-     without a checksum were altered, whether all attachments were mirrored, and which source it follows";
+const UNKNOWN: &str = "without .plainfold, verify cannot tell whether documents are missing, \
+                       whether files without a checksum were altered, whether all attachments were mirrored, and which source the mirror follows";
 
 /// What a collection holds.
 #[derive(Clone, Debug, Serialize)]

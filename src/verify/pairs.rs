@@ -50,7 +50,7 @@ impl Comparison {
         }
         if let Some(old) = self.renamed.keys().find(|old| !held.contains(old)) {
             return wrong(format!(
-                "no selected collection of the mirror is named `{old}`: see --as"
+                "--as names `{old}`, and no selected collection of the mirror has that name"
             ));
         }
         let pair = |here: &CollectionName| Pair {
@@ -61,7 +61,10 @@ impl Comparison {
         let mut taken = BTreeSet::new();
         if let Some(twice) = pairs.iter().find(|pair| !taken.insert(&pair.there)) {
             let there = &twice.there;
-            return wrong(format!("two collections would be compared with `{there}`: see --as"));
+            return wrong(format!(
+                "two collections would be compared with `{there}`: give each \
+                                  another name with --as"
+            ));
         }
         Ok(pairs)
     }

@@ -20,7 +20,7 @@ pub struct ServerInfo {
     pub version: Option<String>,
     /// A name for this server that outlives its restarts.
     pub uuid: Option<String>,
-    /// `Welcome` of CouchDB itself and of services made of it; pouchdb-server greets otherwise.
+    /// `Welcome` from CouchDB and from services built on it; pouchdb-server returns another text.
     #[serde(default)]
     pub couchdb: Option<String>,
 }
@@ -49,7 +49,7 @@ pub struct DatabaseInfo {
     /// How it was created; pouchdb-server does not tell.
     #[serde(default)]
     pub props: Props,
-    /// The format of its files. Only CouchDB has such, of every version.
+    /// The format of the database's files. Only CouchDB reports it, in every version.
     #[serde(default)]
     pub disk_format_version: Option<u64>,
 }

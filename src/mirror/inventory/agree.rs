@@ -1,5 +1,5 @@
-//! Whether a tree is what its inventory lists, by every byte: what a mirror at rest can be known by after it
-//! was copied.
+//! Whether a tree equals its inventory byte for byte. It shows that a copy of a mirror at rest is
+//! intact.
 //!
 //! It must not know why this is asked.
 

@@ -1,11 +1,12 @@
 //! The inventory: what each document's folder holds, with lengths and checksums, in one file per
 //! collection that any copy keeps.
 //!
-//! The file is a log. Before documents are published, their records are appended and become durable with
-//! the staged files; after the commit a mark is appended. So a reader knows of every folder which content it
-//! may have: that of the last record before the last mark, or that of a record after it. The first half of
-//! the module ([`Writer`]) belongs to the process that works on the mirror, the second ([`Inventory`]) to
-//! those that only read. It must not know sources, checkpoints, or why a document changes.
+//! The file is a log. Before documents are published, their records are appended and become durable
+//! with the staged files; after the commit a mark is appended. So a reader knows which content a
+//! folder may have: that of its last record before the last mark, or that of a later record. The
+//! first half of the module ([`Writer`]) belongs to the process that works on the mirror, the
+//! second ([`Inventory`]) to those that only read. It must not know sources, checkpoints, or why a
+//! document changes.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +31,7 @@ pub(super) use write::Writer;
 pub struct FileSum {
     /// Its length in bytes.
     pub length: u64,
-    /// The BLAKE3 of its bytes; `None` where nobody has noted it.
+    /// The BLAKE3 of its bytes; `None` if it is not known.
     pub sum: Option<Checksum>,
 }
 

@@ -146,7 +146,7 @@ impl Collection {
                 self.resolve(log)?;
             }
             if interrupted && std::mem::take(&mut log.created) {
-                // It was the run of a Plainfold that kept no inventory.
+                // That run was of a version without an inventory.
                 log.silent.insert(ANY.to_owned());
                 self.write(log, &line::resolved(vec![ANY.to_owned()]), Sync::Together)?;
             }
@@ -231,7 +231,7 @@ impl Collection {
     fn open_log(&self) -> Result<Log, MirrorError> {
         let (folder, name) = (&self.mirror.inventories, inventory_file(&self.encoded));
         if self.is_new() {
-            // What it lists went with the collection's folder.
+            // The collection's folder is gone, and with it all that the inventory lists.
             folder.remove(&name)?;
         }
         let Some(file) = folder.append_file(&name)? else { return self.create_log(&name) };
@@ -325,7 +325,7 @@ impl Collection {
         records: &mut dyn Iterator<Item = Result<Recorded, MirrorError>>,
         complete: bool,
     ) -> Result<(), MirrorError> {
-        /// So much is gathered before it is written, in bytes.
+        /// The size of the write buffer, in bytes.
         const BUFFER: usize = 256 << 10;
         let (folder, name) = (&self.mirror.inventories, inventory_file(&self.encoded));
         let temporary = format!("{name}.new");

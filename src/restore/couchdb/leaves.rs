@@ -1,4 +1,4 @@
-//! All leaves of documents that a database holds: what ours has to win over.
+//! All leaves of documents in a database, which the mirror's revision must win over.
 //!
 //! It must not know what is done with them.
 
@@ -91,7 +91,10 @@ fn conflicts(body: &RawValue) -> Option<Vec<Revision>> {
 }
 
 fn unread(database: &Database) -> Error {
-    let what = format!("{} answers for the branches of documents in a way unknown", database.url());
+    let what = format!(
+        "{} gave an answer about branches of documents that cannot be read",
+        database.url()
+    );
     Error::new(Kind::Permanent, what)
 }
 

@@ -97,8 +97,8 @@ impl Sender {
         let sent = sent.await;
         match broken.judge(sent) {
             Ok(refused) => Ok(Some(refused)),
-            // By these a server, or what stands before it, says that it knows no such request. If the
-            // database is gone, the next request says so.
+            // With these codes a server, or a proxy before it, rejects a request that it does not
+            // know. If the database is gone, the next request says so.
             Err(Fault::Request(error)) if matches!(error.status(), Some(404 | 405 | 415 | 501)) => {
                 tracing::info!("{error}; large attachments are sent as base64");
                 self.refuses_parts.store(true, Ordering::Relaxed);

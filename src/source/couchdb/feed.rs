@@ -104,7 +104,7 @@ struct Feed {
     token: Option<Arc<str>>,
     /// The last change that the feed told.
     last: Option<Anchor>,
-    /// The last changes of so many documents, the last first.
+    /// The last changes, one per document, the newest first.
     recent: VecDeque<Anchor>,
     /// How far a feed from the beginning is.
     progress: Option<Progress>,
@@ -116,7 +116,7 @@ struct Feed {
     checked: Instant,
     /// The end that the database told when it was asked last.
     told: Option<Box<str>>,
-    /// Whether it is asked again at the next occasion, because something had been written.
+    /// Whether the counts are to be read again, because something was written meanwhile.
     check_again: bool,
     /// What a catch-up may bring.
     bound: Bound,
@@ -449,8 +449,8 @@ impl Feed {
             }
             verified => verified?,
         }
-        // Where something is written all the time, two looks close together may find a moment
-        // without.
+        // In a database that is written all the time, two requests in quick succession may still
+        // find no write between them.
         self.check_again = !self.compare_end(&info) && !again;
         Ok(())
     }

@@ -129,8 +129,8 @@ impl CouchStore {
         self.client.all_databases().await.map_err(|error| match error.kind() {
             Kind::Refused => SourceError::Refused {
                 what: format!(
-                    "{}. To list databases takes an admin: give one's credentials, name each \
-                     database without a glob, or name one database in the URL",
+                    "{}. Only an admin may list the databases: name an admin in the URL and give \
+                     --password-file, name each database without a glob, or name one database in the URL",
                     error.to_string().trim_end_matches('.'),
                 ),
             },

@@ -140,8 +140,8 @@ pub(super) fn is_number(token: &str) -> bool {
     token.bytes().next().is_some_and(|byte| byte == b'-' || byte.is_ascii_digit())
 }
 
-/// A context as it stands beside a position. A struct of strings always becomes JSON; were it not to,
-/// an empty note is a safe one.
+/// The context that is stored with a position. Serialising strings cannot fail; if it did, an empty
+/// context is safe.
 fn note(context: &Context) -> Arc<str> {
     serde_json::to_string(context).unwrap_or_default().into()
 }
