@@ -86,7 +86,7 @@ pub struct Options {
     #[arg(long, value_enum)]
     names: Option<Names>,
 
-    /// Give up after so many seconds without any progress; 0 is never [default: 30; never with
+    /// Give up after the given number of seconds without any progress; 0 is never [default: 30; never with
     /// --live]
     #[arg(long, value_name = "SECONDS")]
     give_up_after: Option<u64>,

@@ -139,7 +139,7 @@ impl Shown {
             documents,
             measured: progress.total.map(|total| (done, total)),
             ended: progress.ended,
-            word: if progress.ended { "put back" } else { "putting back" },
+            word: if progress.ended { "restored" } else { "restoring" },
             position: None,
         }
     }

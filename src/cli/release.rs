@@ -8,7 +8,7 @@ use clap::Args;
 use reqwest::StatusCode;
 
 use super::exit::{self, Exit, Usage};
-use super::output::Stream;
+use super::output::{Stream, many};
 use super::process::Process;
 use crate::agent::Release;
 use crate::checkpoint::{Bounds, Checkpoints};
@@ -50,10 +50,10 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     let Release { held_back, left } = released;
     let text = match (held_back, left) {
         (0, _) => format!("{collection}: no deletions are held back"),
-        (_, 0) => format!("{collection}: {held_back} deletions were made"),
+        (_, 0) => format!("{collection}: {} applied", many(held_back, "deletion")),
         (_, left) => format!(
-            "{collection}: {held_back} deletions are released; {left} of them are made when \
-             `plainfold mirror` comes to it"
+            "{collection}: {} released; the next `plainfold mirror` applies {left} of them",
+            many(held_back, "deletion")
         ),
     };
     Stream::Stdout.report("what was released", &(text + "\n"))?;

@@ -278,7 +278,7 @@ impl Repairs {
             writeln!(out, "stopped: {stopped}")?;
         }
         if self.interrupted {
-            writeln!(out, "interrupted: run it again, and it goes on")?;
+            writeln!(out, "interrupted: the next run resumes it")?;
         }
         Ok(())
     }

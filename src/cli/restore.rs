@@ -290,8 +290,8 @@ fn text(outcome: &Outcome, to_feed: bool) -> String {
     }
     if outcome.interrupted {
         text.push_str(match outcome.dry_run || to_feed {
-            true => "interrupted: run it again, and it begins anew\n",
-            false => "interrupted: run it again, and it goes on with what the target lacks\n",
+            true => "interrupted: the next run starts from the beginning\n",
+            false => "interrupted: the next run restores what the target lacks\n",
         });
     }
     text

@@ -22,7 +22,7 @@ pub fn catch() -> anyhow::Result<CancellationToken> {
             if cancelled {
                 std::process::exit(i32::from(Exit::Interrupted as u8));
             }
-            tracing::info!("stopping: the batch in hand is finished first");
+            tracing::info!("stopping: the batch in flight is finished first");
             told.cancel();
         }
     });

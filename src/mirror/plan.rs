@@ -213,8 +213,10 @@ impl Collection {
             }
         }
         let branches = self.plan_branches(change, Some(held))?;
-        let same_body =
-            held.deleted == deleted && held.says(revision) && self.mirror.wrote(&held.text, body);
+        let same_body = held.deleted == deleted
+            && held.says(revision)
+            && self.mirror.wrote(&held.text, body)
+            && self.vouches_for(&held.folder, body_file(deleted))?;
         if fetch.is_empty() && same_body && branches.are_there {
             return Ok(Plan::Unchanged);
         }
@@ -251,11 +253,15 @@ impl Collection {
     ) -> Result<Branches, MirrorError> {
         let there = match held {
             Some(held) => self.branches_of(&held.folder)?,
-            None => Vec::new(),
+            None => BTreeMap::new(),
         };
         let history = match held {
             Some(held) => held.folder.kind(HISTORY)?.is_some(),
             None => false,
+        };
+        let vouched = match held {
+            Some(held) if history => self.vouches_for(&held.folder, HISTORY)?,
+            _ => false,
         };
         let in_tree = history || !there.is_empty();
         if !self.kept.revisions {
@@ -265,14 +271,15 @@ impl Collection {
         let keep_history = same && history;
         let Some(others) = &change.others else {
             // A newer row tells more soon.
-            let (keep, fetch) = (there, Vec::new());
+            let (keep, fetch) = (there.into_keys().collect(), Vec::new());
             return Ok(Branches { in_tree, are_there: true, keep, keep_history, fetch });
         };
+        let keep_history = keep_history && vouched;
         let mut branches = Branches { in_tree, keep_history, ..Branches::default() };
         let mut whole = 0;
         for revision in others {
             let name = self.mirror.encode(revision.as_str()).as_str().to_owned();
-            match there.contains(&name) {
+            match there.get(&name) == Some(&true) {
                 true => {
                     branches.keep.push(name);
                     whole += 1;
@@ -289,36 +296,41 @@ impl Collection {
         Ok(branches)
     }
 
-    /// The folders of the branches that the tree holds whole.
-    fn branches_of(&self, document: &Folder) -> Result<Vec<String>, MirrorError> {
-        let Ok(Some(conflicts)) = document.open(CONFLICTS) else { return Ok(Vec::new()) };
-        let mut whole = Vec::new();
+    /// The folders of the branches that the tree holds whole, and whether their files have checksums.
+    fn branches_of(&self, document: &Folder) -> Result<BTreeMap<String, bool>, MirrorError> {
+        let mut whole = BTreeMap::new();
+        let Ok(Some(conflicts)) = document.open(CONFLICTS) else { return Ok(whole) };
         for name in conflicts.names()? {
             let Ok(Some(folder)) = conflicts.open(&name) else { continue };
             let Some(text) = folder.read_file(DOCUMENT)? else { continue };
             let branch = Held::of(folder, text, false);
             let names =
                 |revision: &Revision| self.mirror.encode(revision.as_str()).as_str() == name;
-            if branch.revision.as_ref().is_some_and(names) && self.is_whole(&branch)? {
-                whole.push(name);
+            if branch.revision.as_ref().is_some_and(names)
+                && let Some(vouched) = self.is_whole(&branch)?
+            {
+                whole.insert(name, vouched);
             }
         }
         Ok(whole)
     }
 
-    /// Whether the attachments of a branch are there, as far as they are wanted.
-    fn is_whole(&self, branch: &Held) -> Result<bool, MirrorError> {
+    /// Whether the files of a branch have checksums; `None` if an attachment that is wanted is missing.
+    fn is_whole(&self, branch: &Held) -> Result<Option<bool>, MirrorError> {
+        let mut vouched = self.vouches_for(&branch.folder, DOCUMENT)?;
         if !self.attachments || branch.stubs.is_empty() {
-            return Ok(true);
+            return Ok(Some(vouched));
         }
-        let Ok(Some(stored)) = branch.folder.open(ATTACHMENTS) else { return Ok(false) };
+        let Ok(Some(stored)) = branch.folder.open(ATTACHMENTS) else { return Ok(None) };
         for name in branch.stubs.keys() {
-            let kind = stored.kind(self.mirror.encode(name).as_str())?;
+            let name = self.mirror.encode(name);
+            let kind = stored.kind(name.as_str())?;
             if !kind.is_some_and(rustix::fs::FileType::is_file) {
-                return Ok(false);
+                return Ok(None);
             }
+            vouched = vouched && self.vouches_for(&stored, name.as_str())?;
         }
-        Ok(true)
+        Ok(Some(vouched))
     }
 
     /// Whether the bytes of an attachment are in the tree: the digest is the same, or, where none is
@@ -339,8 +351,10 @@ impl Collection {
         if !same {
             return Ok(false);
         }
-        let kind = stored.kind(self.mirror.encode(&attachment.name).as_str())?;
-        Ok(kind.is_some_and(rustix::fs::FileType::is_file))
+        let name = self.mirror.encode(&attachment.name);
+        let kind = stored.kind(name.as_str())?;
+        Ok(kind.is_some_and(rustix::fs::FileType::is_file)
+            && self.vouches_for(stored, name.as_str())?)
     }
 
     fn look(&self, name: &Name) -> Result<Found, MirrorError> {

@@ -11,7 +11,8 @@ impl Collection {
     /// Whether the collection's folder says just this of who may do what.
     pub fn holds_security(&self, security: &[u8]) -> Result<bool, MirrorError> {
         let held = self.folder.read_file(SECURITY)?.unwrap_or_default();
-        Ok(held.strip_suffix(b"\n") == Some(&*self.mirror.laid_out(security)))
+        let is_same = held.strip_suffix(b"\n") == Some(&*self.mirror.laid_out(security));
+        Ok(is_same && self.vouches_for(&self.folder, SECURITY)?)
     }
 
     /// Writes durably who may do what with the collection, a JSON object.

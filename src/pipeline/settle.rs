@@ -346,7 +346,7 @@ impl Settler {
 
     fn begin_scan(&mut self, reason: String) -> Result<(), PipelineError> {
         let collection = self.pipeline.collection.name();
-        tracing::warn!(%collection, "everything is compared anew: {reason}");
+        tracing::warn!(%collection, "full scan: {reason}");
         self.pipeline.failures.forget_all();
         let checkpoint = Checkpoint {
             scanning: Some(reason),

@@ -111,7 +111,7 @@ impl Text {
         let whole: &RawValue =
             serde_json::from_slice(body).map_err(|error| format!("it is not JSON: {error}"))?;
         let anatomy: Anatomy<'_> = serde_json::from_str(whole.get())
-            .map_err(|error| format!("it cannot be put back: {error}"))?;
+            .map_err(|error| format!("it cannot be restored: {error}"))?;
         let mut lacking = Vec::new();
         if !anatomy.has_id {
             lacking.push(format!("\"_id\":{}", quoted(id.as_str())));

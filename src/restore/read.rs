@@ -357,7 +357,7 @@ struct StoredFiles {
 
 impl Files for StoredFiles {
     fn open(&self, name: &str) -> io::Result<File> {
-        let changed = || io::Error::other("the document changed while it was put back");
+        let changed = || io::Error::other("the document changed while it was restored");
         let entry = self.collection.entry(&self.name).map_err(io::Error::other)?;
         let Some(Entry::Document(document)) = entry else { return Err(changed()) };
         let mut all = iter::once(&*document).chain(&document.conflicts);

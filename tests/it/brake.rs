@@ -73,7 +73,7 @@ fn a_database_created_again_with_few_documents_deletes_nothing_until_it_is_relea
     assert_eq!((documents(&mirror), held_back(&mirror)), (86, 79));
 
     let released = release(&mirror, "shelf").assert_code(0);
-    assert!(released.stdout.contains("79 deletions are released"), "{released}");
+    assert!(released.stdout.contains("79 deletions released"), "{released}");
     plainfold::mirror(&url, &mirror).assert_code(0);
     assert_eq!(held_back(&mirror), 0);
     let told = told_deleted(&mirror);
@@ -109,7 +109,7 @@ fn a_mass_deletion_by_a_live_feed_stops_half_way_and_goes_on_when_it_is_released
     assert_eq!(held_back(&mirror), 29);
 
     let released = release(&mirror, "shelf").assert_code(0);
-    assert!(released.stdout.contains("29 deletions were made"), "{released}");
+    assert!(released.stdout.contains("29 deletions applied"), "{released}");
     tail.wait_for_event(|event| event["documentId"] == "book:71" && event["deleted"] == true);
     live.terminate();
     live.wait().assert_code(0);

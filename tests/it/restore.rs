@@ -243,7 +243,10 @@ fn a_signal_ends_a_restore_after_the_batches_in_hand_and_another_run_goes_on() {
     proxy.cut_all();
     let outcome = running.wait().assert_code(130);
     assert_eq!(fired.times(), 1);
-    assert!(outcome.stdout.contains("interrupted: run it again, and it goes on"), "{outcome}");
+    assert!(
+        outcome.stdout.contains("interrupted: the next run restores what the target lacks"),
+        "{outcome}"
+    );
     let put_back = fs::read_dir(mirror.join("shelf")).unwrap().count();
     let held = || target.request("GET", "/shelf", b"").assert_ok().json()["doc_count"].clone();
     let first = held().as_u64().unwrap();

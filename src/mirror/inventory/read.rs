@@ -155,6 +155,15 @@ impl Snapshot {
     }
 }
 
+/// Whether the header of an inventory says that it lists every document.
+pub(super) fn is_complete(file: &File) -> io::Result<bool> {
+    let mut first = [0; 128];
+    let length = file.read_at(&mut first, 0)?;
+    let line = first.get(..length).unwrap_or_default().split(|byte| *byte == b'\n').next();
+    let line = line.and_then(|line| serde_json::from_slice::<Line<'_>>(line).ok());
+    Ok(line.is_some_and(|line| line.complete == Some(true)))
+}
+
 /// What a look at the whole file shows.
 #[derive(Debug)]
 pub(super) struct Scan {

@@ -5,17 +5,18 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::line::{self, Mark};
-use super::read::{Inventory, Recorded, Scan, records_of};
+use super::read::{Inventory, Recorded, Scan, is_complete, records_of};
 use super::resolve::{Trust, found_in};
 use super::{State, gone, line_of};
-use crate::mirror::beneath::write_all;
+use crate::mirror::beneath::{Folder, write_all};
 use crate::mirror::collection::Collection;
 use crate::mirror::error::MirrorError;
 use crate::mirror::format;
 use crate::mirror::layout::{SECURITY, inventory_file};
+use crate::mirror::outside::{Unnoted, checksum};
 use crate::mirror::stage::Staged;
 use crate::mirror::sync::Sync;
 
@@ -32,6 +33,8 @@ const ANY: &str = "*";
 #[derive(Debug, Default)]
 pub(in crate::mirror) struct Writer {
     log: Mutex<Option<Log>>,
+    /// Whether it lists every document of the tree, once that has been asked for.
+    complete: OnceLock<bool>,
 }
 
 #[derive(Debug)]
@@ -48,6 +51,8 @@ struct Log {
     closed: Option<String>,
     /// Whether there was no file before.
     created: bool,
+    /// Whether it lists every document of the tree.
+    complete: bool,
 }
 
 /// A record on its way into the file.
@@ -212,6 +217,28 @@ impl Collection {
         Inventory::read_in(&self.mirror.inventories, &self.encoded)
     }
 
+    /// Whether a file has a checksum: beside it, or in an inventory that lists every document. Without
+    /// one, only the source knows its bytes.
+    pub(in crate::mirror) fn vouches_for(
+        &self,
+        folder: &Folder,
+        name: &str,
+    ) -> Result<bool, MirrorError> {
+        if self.lists_all()? {
+            return Ok(true);
+        }
+        let file = folder.open_file(name)?;
+        Ok(file.is_some_and(|file| checksum(&file) != Err(Unnoted::Lost)))
+    }
+
+    fn lists_all(&self) -> Result<bool, MirrorError> {
+        if let Some(complete) = self.inventory.complete.get() {
+            return Ok(*complete);
+        }
+        let complete = self.with_log(|log| Ok(log.complete))?;
+        Ok(*self.inventory.complete.get_or_init(|| complete))
+    }
+
     fn with_log<T>(
         &self,
         work: impl FnOnce(&mut Log) -> Result<T, MirrorError>,
@@ -255,16 +282,18 @@ impl Collection {
         if scan.valid < scan.length() {
             folder.truncate(&name, &file, scan.valid)?;
         }
+        let complete = is_complete(&file).map_err(failed)?;
         let Scan { valid, stale, pending, silent, closed, .. } = scan;
-        Ok(Log { file, size: valid, stale, pending, silent, closed, created: false })
+        Ok(Log { file, size: valid, stale, pending, silent, closed, created: false, complete })
     }
 
     fn create_log(&self, name: &str) -> Result<Log, MirrorError> {
         let folder = &self.mirror.inventories;
         let file = folder.create_file(name)?;
         let (pending, silent) = (HashSet::new(), HashSet::new());
-        let mut log = Log { file, size: 0, stale: 0, pending, silent, closed: None, created: true };
-        let complete = self.newcomers.is_some();
+        let (complete, created) = (self.newcomers.is_some(), true);
+        let mut log =
+            Log { file, size: 0, stale: 0, pending, silent, closed: None, created, complete };
         self.write(&mut log, &line::header(complete), Sync::Each)?;
         folder.sync()?;
         Ok(log)
@@ -332,8 +361,16 @@ impl Collection {
         folder.remove(&temporary)?;
         let file = folder.create_file(&temporary)?;
         let (pending, silent) = (HashSet::new(), log.silent.clone());
-        let mut new =
-            Log { file, size: 0, stale: 0, pending, silent, closed: None, created: false };
+        let mut new = Log {
+            file,
+            size: 0,
+            stale: 0,
+            pending,
+            silent,
+            closed: None,
+            created: false,
+            complete,
+        };
         let mut text = line::header(complete);
         for recorded in records {
             let Recorded { name, id, states } = recorded?;

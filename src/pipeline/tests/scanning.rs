@@ -1,4 +1,4 @@
-//! Everything compared anew.
+//! Full scans.
 
 use super::*;
 
