@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     if !agent.caught_up().await {
         eprintln!("it ended before it had caught up");
     }
-    agent.cancel(); // The batch in hand is finished.
+    agent.cancel(); // The batch in flight is finished.
     let outcome = agent.join().await;
     let count = printing.await?;
     println!("{count} events, {} failures", outcome.failures.len());

@@ -169,7 +169,8 @@ impl Outcome {
         let Self { failures, absent, errors, .. } = self;
         let lacks_nothing = failures.is_empty() && absent.is_empty() && errors.is_empty();
         let secured = self.unsecured().next().is_none();
-        lacks_nothing && secured && self.held_back() == 0 && self.behind() == 0
+        let counted = self.miscounted() == 0;
+        lacks_nothing && secured && counted && self.held_back() == 0 && self.behind() == 0
     }
 
     /// The collections whose security object could not be mirrored, each with the reason.
@@ -177,6 +178,12 @@ impl Outcome {
         let trouble = |report: &Report| report.security_trouble.is_some();
         let unsecured = self.reports.iter().filter(move |report| trouble(report));
         unsecured.filter_map(|one| Some((&one.collection, one.security_trouble.as_deref()?)))
+    }
+
+    /// The number of collections of which the source counts more or fewer documents than the mirror
+    /// holds.
+    pub fn miscounted(&self) -> usize {
+        self.reports.iter().filter(|report| report.count_trouble.is_some()).count()
     }
 
     /// The number of collections that are behind their source now, but had caught up before.
@@ -249,7 +256,7 @@ impl Agent {
         self.watcher().caught_up().await
     }
 
-    /// Asks it to stop: the batch in hand is finished.
+    /// Asks it to stop: the batch in flight is finished.
     pub fn cancel(&self) {
         self.stop.cancel();
     }

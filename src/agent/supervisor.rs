@@ -244,10 +244,8 @@ impl Supervisor {
             return self.note_missing(collection);
         }
         tracing::error!(%collection, "{error}");
-        if let PipelineError::Source(_) = &error
-            && let Err(error) = self.shared.mirror.forget_empty(&collection)
-        {
-            tracing::warn!(%collection, "{error}");
+        if let PipelineError::Source(_) = &error {
+            self.forget_unless_followed(&collection);
         }
         if let Some(member) = self.shared.members().get(&collection) {
             member.reporter.update(|report| {
@@ -317,13 +315,23 @@ impl Supervisor {
         }
     }
 
+    /// Removes what opening a collection has left, if no run has ever read its source. What shows that
+    /// the folder of another one is gone stays.
+    fn forget_unless_followed(&self, collection: &CollectionName) {
+        let followed = match self.shared.checkpoints.checkpoint(collection) {
+            Ok(checkpoint) => checkpoint.is_some_and(|one| one.was_followed()),
+            Err(_) => true,
+        };
+        if !followed && let Err(error) = self.shared.mirror.forget_empty(collection) {
+            tracing::warn!(%collection, "{error}");
+        }
+    }
+
     /// A database that was asked for by its name is not there.
     fn note_missing(&self, collection: CollectionName) {
         self.shared.members().remove(&collection);
         let origin = self.store.origin(&collection);
-        if let Err(error) = self.shared.mirror.forget_empty(&collection) {
-            tracing::warn!(%collection, "{error}");
-        }
+        self.forget_unless_followed(&collection);
         match self.known.contains(&collection) {
             true => self.note_vanished(collection, origin),
             false => self.note_absent(Absent::Database { collection, origin }),

@@ -62,10 +62,6 @@ pub struct Checkpoint {
     /// that did not end in good order it is not to be relied on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tally: Option<Tally>,
-    /// By how much the source's own count differed after a full scan: that difference is no reason
-    /// for another one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub miscounted: Option<Tally>,
     /// Since when the source does not have the collection any more, if that is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vanished: Option<Timestamp>,
@@ -73,6 +69,13 @@ pub struct Checkpoint {
     /// A copy of the mirror has another folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<FolderIdentity>,
+}
+
+impl Checkpoint {
+    /// Whether a run has read anything of the source.
+    pub fn was_followed(&self) -> bool {
+        self.position.is_some() || self.scanning.is_some()
+    }
 }
 
 /// A document, or a row of a feed, that could not be mirrored.

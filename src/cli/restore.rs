@@ -154,6 +154,13 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
                     "nothing to restore: no document of the selected collections matches `{ids}`"
                 )
             }
+            None if options.undelete => {
+                "nothing to restore: no deletion is held back, and the trash \
+                                         holds no document that is deleted at the target. If the \
+                                         mirror has not followed the deletion yet, run `plainfold \
+                                         mirror` first"
+                    .to_owned()
+            }
             None => "nothing to restore: the selected collections hold no document".to_owned(),
         });
     }

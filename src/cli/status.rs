@@ -196,6 +196,9 @@ fn write_collection(
     if let Some(trouble) = &report.trouble {
         writeln!(out, "  trouble     {}", plain(trouble))?;
     }
+    if let Some(trouble) = &report.count_trouble {
+        writeln!(out, "  counts      {}", plain(trouble))?;
+    }
     if let Some(trouble) = &report.security_trouble {
         writeln!(out, "  security    not mirrored: {}", plain(trouble))?;
     }

@@ -32,6 +32,11 @@ fn wrong(outcome: &Outcome) -> Vec<String> {
         (outcome.failures.len(), "document is not mirrored", "documents are not mirrored"),
         (outcome.held_back() as usize, "deletion is held back", "deletions are held back"),
         (
+            outcome.miscounted(),
+            "collection has other documents than its source counts",
+            "collections have other documents than their sources count",
+        ),
+        (
             outcome.unsecured().count(),
             "security object is not mirrored",
             "security objects are not mirrored",

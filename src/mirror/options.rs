@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::beneath::Folder;
 use super::collection::Record;
@@ -124,10 +125,18 @@ impl Remembered {
 
     fn read(ours: &Folder) -> Result<Option<Self>, MirrorError> {
         let Some(text) = ours.read_file(OPTIONS)? else { return Ok(None) };
-        serde_json::from_slice(&text).map(Some).map_err(|error| MirrorError::BadOptions {
-            path: ours.path().join(OPTIONS),
-            reason: error.to_string(),
-        })
+        let bad = |reason| Err(MirrorError::BadOptions { path: ours.path().join(OPTIONS), reason });
+        let members: serde_json::Map<String, Value> = match serde_json::from_slice(&text) {
+            Ok(members) => members,
+            Err(error) => return bad(error.to_string()),
+        };
+        // Without these a run would discard what the mirror holds.
+        let missing = |name: &&&str| !members.contains_key(**name);
+        if let Some(name) = ["revisions", "deleted", "attachments"].iter().find(missing) {
+            return bad(format!("it has no member `{name}`"));
+        }
+        let options = serde_json::from_value(Value::Object(members));
+        options.map(Some).or_else(|error| bad(error.to_string()))
     }
 
     /// The differences to `other`, as text.

@@ -326,7 +326,13 @@ impl TreeCollection {
         if self.backup.is_some() {
             return Ok(None);
         }
-        Ok(read(&self.folder, &self.encoded, SECURITY)?.map(Unchecked::json))
+        let read = read(&self.folder, &self.encoded, SECURITY)?;
+        if read.is_none() && self.folder.kind(SECURITY)?.is_some() {
+            let reason = "something that is not a file has taken its place";
+            let problem = Problem::new(ProblemKind::Altered, self.security_path(), reason);
+            return Ok(Some(Err(problem)));
+        }
+        Ok(read.map(Unchecked::json))
     }
 
     /// Where that stands, relative to the mirror.

@@ -1,5 +1,7 @@
 //! Who may do what with a collection, beside its documents: the source's own words in a file.
 
+use rustix::fs::FileType;
+
 use super::Lane;
 use super::collection::Collection;
 use super::error::MirrorError;
@@ -24,6 +26,12 @@ impl Collection {
         let line = entry_of(SECURITY, None, &entry);
         let record = NewRecord { name: SECURITY, line: &line, replaces: true };
         self.append(std::iter::once(record), Sync::Each)?;
+        if self.folder.kind(SECURITY)?.is_some_and(FileType::is_dir) {
+            let removed = mirror.temporary_name(&self.encoded, Lane::default());
+            self.folder
+                .rename(SECURITY, &mirror.staging, &removed)
+                .map_err(|error| self.folder.error("rename", SECURITY, error))?;
+        }
         mirror
             .staging
             .rename(&temporary, &self.folder, SECURITY)

@@ -35,6 +35,8 @@ impl Pipeline {
             );
             Checkpoint { folder, ..checkpoint }
         } else {
+            // What is not listed and has no checksum is fetched again.
+            self.collection.restart_inventory()?;
             let (position, inventory) = (None, None);
             let scanning = Some(REASON.to_owned());
             Checkpoint { folder, position, inventory, scanning, ..checkpoint }

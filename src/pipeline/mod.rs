@@ -6,8 +6,7 @@
 //! which store it follows, HTTP, or signals.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{Checkpoints, Failure, StateError};
-use crate::document::{DocumentId, Position, Properties, Revision};
+use crate::document::{DocumentId, Position, Properties, Revision, Tally};
 use crate::event::Broadcast;
 use crate::mirror::{Collection, Mirror, MirrorError};
 use crate::source::retry::RetryPolicy;
@@ -73,9 +72,8 @@ pub struct Pipeline {
     brake: Arc<Brake>,
     /// Told when what the brake holds back was released.
     released: Arc<Notify>,
-    /// Whether it was said in this run that the source counts otherwise, and a full scan agrees with
-    /// the mirror.
-    miscounted: Arc<AtomicBool>,
+    /// The difference of the counts that the last full scan has not ended.
+    scanned_for: Arc<Mutex<Option<Tally>>>,
     options: PipelineOptions,
 }
 
@@ -189,13 +187,13 @@ impl Pipeline {
             failures: Arc::new(failures),
             brake,
             released: Arc::default(),
-            miscounted: Arc::default(),
+            scanned_for: Arc::default(),
             options,
         })
     }
 
     /// Works until it has caught up (or for ever, following), until `stop`, or until an error that
-    /// waiting does not mend. The batch in hand is finished in any case.
+    /// waiting does not mend. The batch in flight is finished in any case.
     pub async fn run(&self, stop: &CancellationToken) -> Result<(), PipelineError> {
         /// How often a document may break the whole feed before it is set aside as failed.
         const PATIENCE: usize = 2;

@@ -68,6 +68,10 @@ pub struct Report {
     /// Why the security object could not be mirrored when it was asked for last.
     #[serde(default)]
     pub security_trouble: Option<String>,
+    /// How many documents the source counts, where that is not what the mirror holds even after a full
+    /// scan.
+    #[serde(default)]
+    pub count_trouble: Option<String>,
     /// Whether it has caught up since it started.
     pub caught_up: bool,
     /// Since when a batch has been in hand.
@@ -93,6 +97,7 @@ impl Report {
             current_at: None,
             trouble: None,
             security_trouble: None,
+            count_trouble: None,
             caught_up: false,
             busy_since: None,
         }

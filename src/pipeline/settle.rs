@@ -112,6 +112,8 @@ impl Pipeline {
             // A repair must not make this folder look like the one that the last run wrote.
             checkpoint.scanning.get_or_insert_with(|| copied::REASON.to_owned());
         }
+        // What is repaired may have been counted although it was not there.
+        checkpoint.tally = None;
         let (pipeline, stays) = (Arc::new(self.clone()), Some(checkpoint.clone()));
         let (moved, in_doubt, doubted_since, scanned) = (HashMap::new(), false, None, false);
         Ok(Settler { pipeline, checkpoint, moved, in_doubt, doubted_since, stays, scanned })
@@ -416,7 +418,6 @@ impl Settler {
             open_since,
             inventory: self.checkpoint.inventory.clone(),
             tally: self.checkpoint.tally,
-            miscounted: self.checkpoint.miscounted,
             folder: Some(self.pipeline.collection.identity()),
             ..Checkpoint::default()
         }

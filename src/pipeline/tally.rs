@@ -3,7 +3,7 @@
 //!
 //! It must not know how either side counts, nor which documents differ: a full scan finds that out.
 
-use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 
 use super::PipelineError;
 use super::settle::Settler;
@@ -14,13 +14,13 @@ use crate::source::Holds;
 impl Settler {
     /// Compares what the source says that it holds with what the mirror holds. Where failures and
     /// deletions that are held back do not explain the difference, the feed is opened again as a full
-    /// scan; where one has found nothing to mend, that is said and remembered.
+    /// scan, once a run for each difference. One that remains after it is reported.
     pub(super) fn compare_counts(&mut self, source: Holds) -> Result<(), PipelineError> {
-        let ours = match self.checkpoint.tally {
-            Some(tally) => tally,
-            None => self.count()?,
-        };
         let scanned = std::mem::take(&mut self.scanned);
+        let ours = match self.checkpoint.tally {
+            Some(tally) if !scanned => tally,
+            _ => self.count()?,
+        };
         let documents = signed(source.documents, ours.documents);
         let tombstones = match self.pipeline.collection.kept().deleted {
             true => signed(source.tombstones, ours.tombstones),
@@ -28,26 +28,44 @@ impl Settler {
         };
         let difference = Tally { documents, tombstones } - ours;
         if self.explains(difference) {
-            return self.remember(None);
-        }
-        if self.checkpoint.miscounted == Some(difference) || scanned {
-            if !self.pipeline.miscounted.swap(true, Ordering::Relaxed) {
-                tracing::warn!(
-                    collection = %self.pipeline.collection.name(),
-                    "{}, even after a full scan: check the source",
-                    disagreement(difference, ours),
-                );
-            }
-            return self.remember(Some(difference));
+            self.report(None, None);
+            return Ok(());
         }
         let reason = disagreement(difference, ours);
+        if scanned {
+            self.report(Some(difference), Some(&reason));
+            return Ok(());
+        }
+        if *self.scanned_for() == Some(difference) {
+            return Ok(());
+        }
         let scanning = Some(reason.clone());
         let checkpoint = Checkpoint { scanning, ..self.checkpoint_now(self.doubted_since) };
         self.commit(Commit::new(checkpoint), Vec::new())?;
         Err(PipelineError::Disagrees(reason))
     }
 
-    /// Counts the tree, once: from then on each commit keeps the count.
+    /// Reports a difference that a full scan has not ended, or that there is none.
+    fn report(&self, difference: Option<Tally>, reason: Option<&str>) {
+        let before = std::mem::replace(&mut *self.scanned_for(), difference);
+        if let Some(reason) = reason
+            && before != difference
+        {
+            tracing::warn!(
+                collection = %self.pipeline.collection.name(),
+                "{reason}, even after a full scan: check the source",
+            );
+        }
+        let lacks = difference.is_some_and(|difference| difference.documents != 0);
+        let trouble = reason.filter(|_| lacks).map(str::to_owned);
+        self.pipeline.reporter.update(|report| report.count_trouble = trouble);
+    }
+
+    fn scanned_for(&self) -> MutexGuard<'_, Option<Tally>> {
+        self.pipeline.scanned_for.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the tree: from then on each commit keeps the count.
     fn count(&mut self) -> Result<Tally, PipelineError> {
         let tally = self.pipeline.collection.tally()?;
         let checkpoint = Checkpoint { tally: Some(tally), ..self.checkpoint.clone() };
@@ -63,14 +81,6 @@ impl Settler {
         // A document that is held back still stands here, and its tombstone does not.
         (-most..=failures).contains(&difference.documents)
             && (-failures..=most).contains(&difference.tombstones)
-    }
-
-    fn remember(&mut self, miscounted: Option<Tally>) -> Result<(), PipelineError> {
-        if self.checkpoint.miscounted == miscounted {
-            return Ok(());
-        }
-        let checkpoint = Checkpoint { miscounted, ..self.checkpoint.clone() };
-        self.commit(Commit::new(checkpoint), Vec::new())
     }
 }
 

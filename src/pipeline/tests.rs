@@ -272,7 +272,7 @@ async fn a_source_that_fails_again_and_again_is_not_asked_to_confirm_all_the_res
     assert_eq!(looked, 3 * QUICK.attempts);
     assert_eq!(pipeline.reporter.report().failures, 6, "all of them are remembered");
     let failures = pipeline.failures();
-    let spared = failures.iter().filter(|one| one.reason.starts_with("not asked for, because"));
+    let spared = failures.iter().filter(|one| one.reason.starts_with("not requested, because"));
     assert_eq!(spared.count(), 3, "{failures:?}");
 }
 

@@ -14,7 +14,7 @@ use crate::mirror::read::TreeCollection;
 /// A restore from outside.
 #[derive(Clone, Debug, Default)]
 pub struct Control {
-    /// Cancelled, it ends after the batches in hand.
+    /// Cancelled, it ends after the batches in flight.
     pub stop: CancellationToken,
     /// The collections that were begun, in their order.
     pub progress: watch::Sender<Vec<Progress>>,

@@ -166,6 +166,11 @@ impl Verified {
                     let is_wanted = how.only.as_ref().is_none_or(|only| *only == pair.there);
                     match is_wanted && (named.contains(&pair.there) || store.lists_everything()) {
                         true => wanted.push(Named::of(pair)),
+                        false if pair.here != pair.there => {
+                            let named = pair.there.as_str().escape_debug();
+                            let what = format!("the source does not name `{named}`: see --as");
+                            return Err(VerifyError::Selection(what));
+                        }
                         false => there.not_compared.push(pair.here.to_string()),
                     }
                 }

@@ -184,8 +184,8 @@ impl Comparison<'_> {
         compared: &mut Compared,
     ) -> Result<(), VerifyError> {
         let mut left = Vec::new();
-        for recorded in doubtful {
-            let looked = self.look(&recorded, compared)?;
+        for mut recorded in doubtful {
+            let looked = self.look(&mut recorded, compared)?;
             left.extend(looked.map(|problems| (recorded, problems)));
         }
         if left.is_empty() {
@@ -208,8 +208,8 @@ impl Comparison<'_> {
         for round in 0..=TRIES {
             let (records, before) = Inventory::of(self.collection, names)?;
             let mut left = Vec::new();
-            for recorded in records {
-                let looked = self.look(&recorded, compared)?;
+            for mut recorded in records {
+                let looked = self.look(&mut recorded, compared)?;
                 left.extend(looked.map(|problems| (recorded, problems)));
             }
             let after = Inventory::snapshot(self.collection)?;
@@ -226,7 +226,7 @@ impl Comparison<'_> {
     /// Reads a document, and gives what is wrong by what is recorded; `None` where nothing is.
     fn look(
         &self,
-        recorded: &Recorded,
+        recorded: &mut Recorded,
         compared: &mut Compared,
     ) -> Result<Option<Vec<Problem>>, VerifyError> {
         let reading = match recorded.name == SECURITY {
@@ -234,6 +234,12 @@ impl Comparison<'_> {
             false => settle(self.collection, &recorded.name, self.how),
         };
         let problems = self.problems(recorded, &reading);
+        if let Some(Checked { id, .. }) = &reading.checked
+            && self.collection.name_of(id) == recorded.name
+        {
+            // A shortened name does not tell it.
+            recorded.id.get_or_insert_with(|| id.to_string());
+        }
         if let Some(checked) = reading.checked
             && !recorded.is_unknown()
         {
@@ -249,16 +255,21 @@ impl Comparison<'_> {
             compared.vouched += checked.counts.unchecked;
         }
         let path = self.collection.path_of(&recorded.name);
-        let found = |lost: &str| {
+        let listed = |lost: &str| {
             let within = lost.strip_prefix(&*path).unwrap_or(lost);
             let within = within.strip_prefix('/').unwrap_or(within);
-            let listed = recorded.present().and_then(|listed| listed.get(within));
-            listed.zip(checked.files.get(lost)).is_some_and(|(listed, found)| found.is(listed))
+            recorded.present().and_then(|listed| listed.get(within))
+        };
+        let found = |lost: &str| {
+            let listed = listed(lost).zip(checked.files.get(lost));
+            listed.is_some_and(|(listed, found)| found.is(listed))
         };
         let vouched: HashSet<_> =
             checked.unnoted.iter().filter(|lost| all || found(lost)).collect();
         if !all {
-            compared.vouched += vouched.len() as u64;
+            // One that is listed is checked, whatever came of it.
+            let checked = checked.unnoted.iter().filter(|lost| listed(lost).is_some());
+            compared.vouched += checked.count() as u64;
         }
         let sums = checked.sums.iter().filter(|(path, _)| vouched.contains(path));
         compared.sums.extend(sums.cloned());

@@ -239,7 +239,7 @@ fn a_signal_ends_a_restore_after_the_batches_in_hand_and_another_run_goes_on() {
     fired.wait();
     running.terminate();
     running.wait_for_line(Stream::Stderr, |line| line.contains("stopping"));
-    // The batch in hand is sent again.
+    // The batch in flight is sent again.
     proxy.cut_all();
     let outcome = running.wait().assert_code(130);
     assert_eq!(fired.times(), 1);

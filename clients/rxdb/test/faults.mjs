@@ -182,7 +182,7 @@ const faults = {
     );
     return kept.map((is) => (is ? 'it stays in the backup' : 'it is gone'));
   },
-  'It is to be put back': async () => {
+  'It is to be restored': async () => {
     const database = await open();
     const {
       success: [book],

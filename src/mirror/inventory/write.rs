@@ -261,7 +261,10 @@ impl Collection {
             // The collection's folder is gone, and with it all that the inventory lists.
             folder.remove(&name)?;
         }
-        let Some(file) = folder.append_file(&name)? else { return self.create_log(&name) };
+        let Some(file) = folder.append_file(&name)? else {
+            folder.set_aside(&name, "a file")?;
+            return self.create_log(&name);
+        };
         let failed = |error| MirrorError::io("read", folder.path().join(&name), error);
         let scan = match Scan::of_closed(&file).map_err(failed)? {
             Some(scan) => scan,
@@ -285,6 +288,16 @@ impl Collection {
         let complete = is_complete(&file).map_err(failed)?;
         let Scan { valid, stale, pending, silent, closed, .. } = scan;
         Ok(Log { file, size: valid, stale, pending, silent, closed, created: false, complete })
+    }
+
+    /// Begins the inventory again, because the tree is not the one that it lists.
+    pub fn restart_inventory(&self) -> Result<(), MirrorError> {
+        let name = inventory_file(&self.encoded);
+        let mut log = self.inventory.log.lock().unwrap_or_else(PoisonError::into_inner);
+        *log = None;
+        self.mirror.inventories.remove(&name)?;
+        *log = Some(self.create_log(&name)?);
+        Ok(())
     }
 
     fn create_log(&self, name: &str) -> Result<Log, MirrorError> {

@@ -94,7 +94,7 @@ async fn a_reason_speaks_of_its_own_document_and_says_when_it_was_not_asked_for(
         let of_another = others.filter(|n| failure.reason.contains(&name(*n))).count();
         assert_eq!(of_another, 0, "{id}: {}", failure.reason);
         assert!(failure.reason.contains(&name(own)), "{id}: {}", failure.reason);
-        spared += usize::from(failure.reason.contains("not asked for, because the source failed"));
+        spared += usize::from(failure.reason.contains("not requested, because the source failed"));
     }
     assert_eq!(spared, 12, "eight failed by themselves");
 }
