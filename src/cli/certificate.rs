@@ -107,8 +107,7 @@ fn write_depth(out: &mut String, certificate: &Certificate) -> fmt::Result {
         }
         Depth::Revision => writeln!(
             out,
-            "  {:<9} by revision; documents with unchecked files ({files}) were compared byte by \
-             byte",
+            "  {:<9} by revision, {files} unchecked: their documents were compared byte by byte",
             "depth"
         ),
     }

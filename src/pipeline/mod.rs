@@ -288,6 +288,9 @@ impl Pipeline {
             return Ok(match (checkpoint.position, self.collection.is_new()) {
                 // All its documents are deleted, or it never had any.
                 (Some(position), false) => Since::Position(position),
+                (_, true) if !again && self.collection.has_inventory()? => {
+                    Since::Scan("the folder of the collection was gone".to_owned())
+                }
                 (_, _) => Since::Start,
             });
         }

@@ -40,9 +40,9 @@ fn a_mirror_without_its_folder_is_restored_verified_and_compared_and_not_written
         let path = copy.to_str().unwrap();
         let said = run(&["verify", path]).assert_code(0);
         let unknown: Vec<_> =
-            said.stdout.lines().filter(|line| line.contains("not known")).collect();
+            said.stdout.lines().filter(|line| line.contains("cannot tell")).collect();
         assert_eq!(unknown.len(), 1, "{said}");
-        assert!(unknown[0].contains("which source it follows"), "{said}");
+        assert!(unknown[0].contains("which source the mirror follows"), "{said}");
         let json = run(&["verify", path, "--format", "json"]).assert_code(0);
         let json: Value = serde_json::from_str(&json.stdout).unwrap();
         assert!(json["unknown"].is_string(), "{json}");

@@ -189,3 +189,23 @@ fn without_a_brake_everything_goes_and_what_was_held_back_too() {
     let nonsense = ["mirror", &source, "nowhere", "--max-delete", "30"];
     plainfold::run(nonsense).assert_code(2);
 }
+
+#[test]
+fn a_mirror_that_has_lost_its_state_has_the_brake() {
+    let place = Place::new();
+    let mirror = place.mirror();
+    let mut feed = filled(&place, 120);
+    plainfold::mirror(&feed.source(), &mirror).assert_code(0);
+    for number in 0..110 {
+        feed.delete(&format!("book:{number}"));
+    }
+    for lost in [".plainfold/state", ".plainfold"] {
+        std::fs::remove_dir_all(mirror.join(lost)).unwrap();
+        let path = mirror.to_str().unwrap();
+        let adopt = if lost == ".plainfold" { &["--adopt"][..] } else { &[] };
+        let run = plainfold::run(["mirror", &feed.source(), path].iter().chain(adopt));
+        run.assert_code(1);
+        assert_eq!(held_back(&mirror) as usize, documents(&mirror) - 10, "{lost}");
+        assert!(held_back(&mirror) > 0, "{lost}");
+    }
+}

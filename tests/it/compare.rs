@@ -6,10 +6,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::env::Place;
 use crate::env::feed::FeedFile;
 use crate::env::plainfold::{self, Outcome};
 use crate::env::pouchdb::PouchServer;
+use crate::env::{Place, library};
 
 fn run(command: &str, mirror: &Path, more: &[&str]) -> Outcome {
     let mirror = mirror.display().to_string();
@@ -318,4 +318,16 @@ fn memory_stays_flat_while_every_byte_is_compared() {
     plainfold::run_measured(&peak, &arguments).assert_code(0);
     let kib: u64 = fs::read_to_string(peak).unwrap().parse().unwrap();
     assert!(kib < 100_000, "{kib} KiB for an attachment of 40 MiB");
+}
+
+#[test]
+fn a_name_that_a_feed_does_not_hold_is_refused() {
+    let place = Place::new();
+    let source = format!("feed:{}", library().display());
+    plainfold::mirror(&source, &place.mirror()).assert_code(0);
+    let at = place.mirror().display().to_string();
+    let drill = ["verify", &at, "--against", &source, "--as", "books=nope"];
+    let refused = plainfold::run(drill).assert_code(2);
+    assert!(refused.stderr.contains("does not name `nope`"), "{refused}");
+    plainfold::run(["diff", &at, &source, "--as", "books=nope"]).assert_code(2);
 }

@@ -13,7 +13,7 @@ use crate::env::{Place, oracle};
 
 const TOOLS: [&str; 3] = ["cp -r", "cp -a", "tar"];
 
-const NOTICED: &str = "the mirror was copied or restored, or the folder was swapped";
+const NOTICED: &str = "the mirror was copied or restored, or the folder was replaced";
 const KNOWN: &str = "continues without a full scan";
 
 /// Copies what lies in a folder into another, but for one name.

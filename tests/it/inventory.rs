@@ -182,7 +182,7 @@ fn a_mirror_without_an_inventory_names_what_nothing_vouches_for_until_it_is_stam
     run("verify", &copy, &["--repair"]).assert_code(0);
     oracle::assert_equals_feed(shelf.feed.path(), &copy);
     let outcome = run("verify", &mirror, &["--stamp"]).assert_code(0);
-    assert!(outcome.stdout.contains("9 documents listed, 2 checksums noted"), "{outcome}");
+    assert!(outcome.stdout.contains("9 documents listed, 2 checksums written"), "{outcome}");
     assert_found(&mirror, &[]);
     fs::remove_dir_all(shelf.at("last")).unwrap();
     assert_found(&mirror, &[("missing", "shelf/last")]);
@@ -288,4 +288,64 @@ fn beside_a_mirror_at_work_there_is_no_false_alarm_also_after_a_kill() {
     live.wait().assert_code(0);
     assert_found(&mirror, &[]);
     oracle::assert_equals_server(&url, &mirror, "shelf");
+}
+
+#[test]
+fn a_folder_that_is_gone_is_still_known_after_a_run_that_failed() {
+    let place = Place::new();
+    let mut server = PouchServer::start();
+    server.create_db("shelf");
+    server.put_doc("shelf", "one", &json!({}));
+    let mirror = place.mirror();
+    let url = format!("{}/shelf", server.url());
+    plainfold::mirror(&url, &mirror).assert_code(0);
+    fs::remove_dir_all(mirror.join("shelf")).unwrap();
+    assert_eq!(problems(&mirror, &[]).1, 1);
+    server.stop();
+    plainfold::run(["mirror", &url, mirror.to_str().unwrap(), "--give-up-after", "1"])
+        .assert_code(3);
+    assert_found(&mirror, &[("missing", "shelf/_security.json"), ("missing", "shelf/one")]);
+}
+
+#[test]
+fn what_stands_in_the_place_of_an_inventory_or_a_security_object_is_set_aside() {
+    let place = Place::new();
+    let server = PouchServer::start();
+    server.create_db("shelf");
+    server.put_doc("shelf", "one", &json!({}));
+    let mirror = place.mirror();
+    let url = format!("{}/shelf", server.url());
+    plainfold::mirror(&url, &mirror).assert_code(0);
+    let inventory = mirror.join(".plainfold/inventory/shelf.ndjson");
+    fs::remove_file(&inventory).unwrap();
+    fs::create_dir(&inventory).unwrap();
+    let security = mirror.join("shelf/_security.json");
+    fs::remove_file(&security).unwrap();
+    fs::create_dir(&security).unwrap();
+    assert_found(&mirror, &[("altered", "shelf/_security.json")]);
+    let run = plainfold::mirror(&url, &mirror).assert_code(0);
+    assert!(run.stderr.contains("was set aside as"), "{run}");
+    assert_found(&mirror, &[]);
+    assert!(security.is_file() && inventory.is_file());
+}
+
+#[test]
+fn a_document_with_a_shortened_name_is_repaired_though_no_inventory_lists_it() {
+    let place = Place::new();
+    let server = PouchServer::start();
+    server.create_db("shelf");
+    let long = "long-".to_owned() + &"ü".repeat(130);
+    server.put_doc("shelf", &long, &json!({"n": 1}));
+    let mirror = place.mirror();
+    let url = format!("{}/shelf", server.url());
+    plainfold::mirror(&url, &mirror).assert_code(0);
+    let folder = fs::read_dir(mirror.join("shelf")).unwrap().map(|entry| entry.unwrap().path());
+    let folder = folder.into_iter().find(|path| path.is_dir()).unwrap();
+    rewrite(&folder.join("document.json"), str::to_owned);
+    let inventory = mirror.join(".plainfold/inventory/shelf.ndjson");
+    fs::write(&inventory, "{\"inventory\":1,\"complete\":false}\n").unwrap();
+    let (found, code) = problems(&mirror, &[]);
+    assert_eq!((found[0].0.as_str(), code), ("unchecked", 1));
+    run("verify", &mirror, &["--repair", "--against", &url]).assert_code(0);
+    assert_found(&mirror, &[]);
 }

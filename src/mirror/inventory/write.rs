@@ -212,6 +212,11 @@ impl Collection {
         self.with_log(|log| self.replace(log, records, true))
     }
 
+    /// Whether there is an inventory of an earlier run.
+    pub fn has_inventory(&self) -> Result<bool, MirrorError> {
+        Ok(self.mirror.inventories.kind(&inventory_file(&self.encoded))?.is_some())
+    }
+
     /// The inventory as it is now; `None` where there is none.
     pub(in crate::mirror) fn inventory(&self) -> Result<Option<Inventory>, MirrorError> {
         Inventory::read_in(&self.mirror.inventories, &self.encoded)
@@ -257,10 +262,6 @@ impl Collection {
 
     fn open_log(&self) -> Result<Log, MirrorError> {
         let (folder, name) = (&self.mirror.inventories, inventory_file(&self.encoded));
-        if self.is_new() {
-            // The collection's folder is gone, and with it all that the inventory lists.
-            folder.remove(&name)?;
-        }
         let Some(file) = folder.append_file(&name)? else {
             folder.set_aside(&name, "a file")?;
             return self.create_log(&name);
