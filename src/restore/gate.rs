@@ -24,6 +24,10 @@ const USERS: &str = "_users";
 /// A security object that lets only admins in.
 const CLOSED: &[u8] = br#"{"admins":{"roles":["_admin"]},"members":{"roles":["_admin"]}}"#;
 
+/// What is said of a security object that no run has mirrored.
+const NEVER_MIRRORED: &str = "the mirror holds no security object of it: only admins may read the new \
+                              database; set the object by hand, or run `plainfold mirror` first";
+
 /// What is to be done before the first document.
 pub(super) struct Gate {
     name: CollectionName,
@@ -67,7 +71,20 @@ impl Gate {
             path: collection.security_path(),
         };
         let ours = match stored {
-            None => return Ok(gate),
+            None => {
+                // Every database of a CouchDB has a security object, so a run failed to read it.
+                if standing == Standing::Absent
+                    && collection.has_properties()
+                    && target.takes_branches()
+                {
+                    gate.security = Some(CLOSED.into());
+                    gate.failure = Some(Failure {
+                        path: collection.security_path(),
+                        reason: NEVER_MIRRORED.to_owned(),
+                    });
+                }
+                return Ok(gate);
+            }
             Some(Ok(ours)) => ours,
             Some(Err(failure)) => {
                 gate.failure = Some(failure);
