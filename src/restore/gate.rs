@@ -37,6 +37,9 @@ pub(super) struct Gate {
     security: Option<Bytes>,
     /// Why the mirror's security object cannot be restored, where that is known.
     pub failure: Option<Failure>,
+    /// Whether the target's security object differs from the mirror's, and stays because existing
+    /// things are skipped.
+    pub keeps_theirs: bool,
     /// Where the mirror's security object is, for messages.
     path: String,
 }
@@ -68,6 +71,7 @@ impl Gate {
             properties,
             security: None,
             failure: None,
+            keeps_theirs: false,
             path: collection.security_path(),
         };
         let ours = match stored {
@@ -116,7 +120,8 @@ impl Gate {
                 return Err(RestoreError::OtherSecurity { target: target.place(name) });
             }
             OnExisting::Refuse | OnExisting::Overwrite => gate.security = Some(ours),
-            OnExisting::Skip | OnExisting::Undelete => {}
+            OnExisting::Skip => gate.keeps_theirs = true,
+            OnExisting::Undelete => {}
         }
         Ok(gate)
     }

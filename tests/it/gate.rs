@@ -88,7 +88,8 @@ fn another_security_object_is_refused_kept_or_overwritten() {
         assert!(refused.stderr.contains("--on-existing"), "{refused}");
         assert_eq!((security(&target, "shelf"), ids(&target, "shelf").len()), (theirs.clone(), 0));
         let kept = [more, &["--on-existing", "skip"]].concat();
-        restore(&mirror, &target.url(), &kept).assert_code(0);
+        let said = restore(&mirror, &target.url(), &kept).assert_code(0);
+        assert!(said.stdout.contains("differs from the mirror's and was left as it is"), "{said}");
         assert_eq!(security(&target, "shelf"), theirs);
         assert!(!ids(&target, "shelf").is_empty());
         let over = [more, &["--on-existing", "overwrite", "--format", "json"]].concat();
