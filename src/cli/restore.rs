@@ -312,6 +312,10 @@ fn notes(report: &Report, to_feed: bool) -> Vec<String> {
         format!("{count} {what}{end} {verb} left out")
     };
     let mut notes = Vec::new();
+    if report.security_kept {
+        let what = "its security object differs from the mirror's and was left as it is";
+        notes.push(what.to_owned());
+    }
     if counts.left_out > 0 {
         let why = match to_feed {
             true => "a feed holds winners only",

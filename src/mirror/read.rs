@@ -62,7 +62,7 @@ pub struct TreeCollection {
     /// The folder of all inventories.
     pub(super) inventories: Option<Arc<Folder>>,
     /// How it was created at its source, as far as a run has recorded that.
-    properties: Properties,
+    properties: Option<Properties>,
     /// The only names that belong to it, where it is a part of a collection.
     only: Option<Vec<String>>,
     /// Whether its names end with a number, as those in the trash do.
@@ -188,10 +188,10 @@ impl Tree {
     }
 
     /// What a run has recorded of a collection's database. A record that cannot be read says nothing.
-    fn properties_of(&self, encoded: &str) -> Properties {
+    fn properties_of(&self, encoded: &str) -> Option<Properties> {
         let record = self.records.as_ref().map(|records| Record::read(records, encoded));
         let record = record.and_then(|record| record.ok().flatten());
-        record.and_then(|record| record.properties).unwrap_or_default()
+        record.and_then(|record| record.properties)
     }
 
     fn name_of(&self, encoded: &str) -> Result<Option<CollectionName>, MirrorError> {
@@ -216,7 +216,7 @@ impl TreeCollection {
         codec: Codec,
         backup: Option<Backup>,
     ) -> Self {
-        let (properties, only, numbered) = (Properties::default(), None, false);
+        let (properties, only, numbered) = (None, None, false);
         let inventories = None;
         Self { name, folder, encoded, codec, backup, inventories, properties, only, numbered }
     }
@@ -236,7 +236,12 @@ impl TreeCollection {
 
     /// How it was created at its source, as far as a run has recorded that.
     pub fn properties(&self) -> Properties {
-        self.properties
+        self.properties.unwrap_or_default()
+    }
+
+    /// Whether a run has recorded how it was created, which only a CouchDB reports.
+    pub fn has_properties(&self) -> bool {
+        self.properties.is_some()
     }
 
     /// The names of what lies in the collection's folder, in order, but for what says who may do what

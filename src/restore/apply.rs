@@ -250,6 +250,7 @@ impl<T: Target + 'static> Restore<T> {
         let mut report = Report {
             collection: collection.name.to_string(),
             renamed: name.to_string(),
+            security_kept: gate.keeps_theirs,
             ..Report::default()
         };
         report.take(gate.failure.clone(), outcome);

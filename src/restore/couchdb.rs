@@ -56,8 +56,17 @@ impl CouchTarget {
         items: &[Item],
         leaves: bool,
     ) -> Result<Vec<Held>, Error> {
-        let ids: Vec<&DocumentId> = items.iter().map(|item| &item.id).collect();
-        let answer = patiently(TRIES, || database.newest(&ids)).await?;
+        let mut ids: Vec<&DocumentId> = items.iter().map(|item| &item.id).collect();
+        let mut is_partitioned = false;
+        let answer = match patiently(TRIES, || database.newest(&ids)).await {
+            // CouchDB refuses the whole request because of a single id.
+            Err(error) if is_about_partitions(&error) => {
+                is_partitioned = true;
+                ids.retain(|id| has_partition(id));
+                patiently(TRIES, || database.newest(&ids)).await?
+            }
+            answer => answer?,
+        };
         let mut winners = HashMap::new();
         for row in all_docs_rows(&answer)? {
             if let Some(value) = row.value {
@@ -83,6 +92,9 @@ impl CouchTarget {
             others = leaves::of(database, known.collect()).await?;
         }
         let held = |item: &Item| match winner(item) {
+            None if is_partitioned && !has_partition(&item.id) => {
+                Held::Impossible(PARTITIONED.to_owned())
+            }
             None => Held::Nothing,
             Some(value) => Held::Winner {
                 others: others.get(&item.id).cloned().unwrap_or_else(Leaves::default),
@@ -148,8 +160,28 @@ fn explained(error: &Error) -> String {
             "{error}; raise `max_attachment_size`, `max_document_size` or `max_http_request_size` of \
              the target, and restore again"
         ),
+        _ if is_about_partitions(error) => format!("{error}; {PARTITIONED}"),
         _ => error.to_string(),
     }
+}
+
+/// What is said of a document whose id a partitioned database does not take.
+const PARTITIONED: &str = "the target database is partitioned and takes only ids of the form \
+                           partition:id: restore into a database that is not partitioned, or leave \
+                           the document out with --ids";
+
+/// Whether a partitioned database refuses an id because it names no partition.
+fn is_about_partitions(error: &Error) -> bool {
+    let text = error.to_string();
+    error.status() == Some(400) && text.contains("illegal_docid") && text.contains("artition")
+}
+
+/// Whether a partitioned database takes this id.
+fn has_partition(id: &DocumentId) -> bool {
+    let is_part = |part: &str| !part.is_empty() && !part.starts_with('_');
+    let parts = id.as_str().split_once(':');
+    id.as_str().starts_with("_design/")
+        || parts.is_some_and(|(partition, rest)| is_part(partition) && is_part(rest))
 }
 
 /// What an error says of the rest of a batch.
@@ -371,5 +403,20 @@ impl Target for CouchTarget {
     fn finish(&self) -> BoxFuture<'_, Result<(), TargetError>> {
         // A server has made durable what it has answered for.
         async { Ok(()) }.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_partitioned_databases_name_a_partition_or_a_design() {
+        for id in ["a:b", "a:b:c", "_design/by"] {
+            assert!(has_partition(&id.into()), "{id}");
+        }
+        for id in ["plain", ":b", "a:", "_a:b", "a:_b", ""] {
+            assert!(!has_partition(&id.into()), "{id}");
+        }
     }
 }

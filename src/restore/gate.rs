@@ -24,6 +24,10 @@ const USERS: &str = "_users";
 /// A security object that lets only admins in.
 const CLOSED: &[u8] = br#"{"admins":{"roles":["_admin"]},"members":{"roles":["_admin"]}}"#;
 
+/// What is said of a security object that no run has mirrored.
+const NEVER_MIRRORED: &str = "the mirror holds no security object of it: only admins may read the new \
+                              database; set the object by hand, or run `plainfold mirror` first";
+
 /// What is to be done before the first document.
 pub(super) struct Gate {
     name: CollectionName,
@@ -33,6 +37,9 @@ pub(super) struct Gate {
     security: Option<Bytes>,
     /// Why the mirror's security object cannot be restored, where that is known.
     pub failure: Option<Failure>,
+    /// Whether the target's security object differs from the mirror's, and stays because existing
+    /// things are skipped.
+    pub keeps_theirs: bool,
     /// Where the mirror's security object is, for messages.
     path: String,
 }
@@ -64,10 +71,24 @@ impl Gate {
             properties,
             security: None,
             failure: None,
+            keeps_theirs: false,
             path: collection.security_path(),
         };
         let ours = match stored {
-            None => return Ok(gate),
+            None => {
+                // Every database of a CouchDB has a security object, so a run failed to read it.
+                if standing == Standing::Absent
+                    && collection.has_properties()
+                    && target.takes_branches()
+                {
+                    gate.security = Some(CLOSED.into());
+                    gate.failure = Some(Failure {
+                        path: collection.security_path(),
+                        reason: NEVER_MIRRORED.to_owned(),
+                    });
+                }
+                return Ok(gate);
+            }
             Some(Ok(ours)) => ours,
             Some(Err(failure)) => {
                 gate.failure = Some(failure);
@@ -99,7 +120,8 @@ impl Gate {
                 return Err(RestoreError::OtherSecurity { target: target.place(name) });
             }
             OnExisting::Refuse | OnExisting::Overwrite => gate.security = Some(ours),
-            OnExisting::Skip | OnExisting::Undelete => {}
+            OnExisting::Skip => gate.keeps_theirs = true,
+            OnExisting::Undelete => {}
         }
         Ok(gate)
     }

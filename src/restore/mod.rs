@@ -100,6 +100,8 @@ pub struct Report {
     pub counts: Counts,
     /// Whether the collection's security object goes with it.
     pub security: bool,
+    /// Whether the target's security object differs from the mirror's and was left as it is.
+    pub security_kept: bool,
     /// Documents that failed, and files that belong to none.
     pub problems: u64,
 }

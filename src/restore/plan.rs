@@ -13,6 +13,8 @@ use crate::document::{DocumentId, Revision};
 pub enum Held {
     /// Nothing.
     Nothing,
+    /// Nothing, and it never can: why not, and what to do.
+    Impossible(String),
     /// A winner. `knows_ours` says that our revision is in its history or beside it.
     Winner {
         /// Its revision.
@@ -53,7 +55,7 @@ pub enum Decision {
     Keep,
     /// It is deleted at the target, and stays so.
     KeepDeleted,
-    /// The target has another, and no option says which of them is to win.
+    /// The target has another, and no option says which of them is to win; or it cannot take ours.
     Refuse(String),
 }
 
@@ -85,8 +87,12 @@ pub struct Branches<'a> {
 /// highest live one win; so ours is helped to win only by ending other branches, or, where it is an
 /// ancestor of the winner, by repeating it on top.
 pub fn decide(ours: Ours<'_>, held: &Held, on_existing: OnExisting) -> Decision {
-    let Held::Winner { revision: winner, deleted, knows_ours, others } = held else {
-        return Decision::Create;
+    let (winner, deleted, knows_ours, others) = match held {
+        Held::Nothing => return Decision::Create,
+        Held::Impossible(reason) => return Decision::Refuse(reason.clone()),
+        Held::Winner { revision, deleted, knows_ours, others } => {
+            (revision, deleted, knows_ours, others)
+        }
     };
     if let Some(wins_here) = ours.branch_of {
         return decide_branch(ours.id, wins_here, winner, *knows_ours, on_existing);

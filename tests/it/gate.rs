@@ -88,7 +88,8 @@ fn another_security_object_is_refused_kept_or_overwritten() {
         assert!(refused.stderr.contains("--on-existing"), "{refused}");
         assert_eq!((security(&target, "shelf"), ids(&target, "shelf").len()), (theirs.clone(), 0));
         let kept = [more, &["--on-existing", "skip"]].concat();
-        restore(&mirror, &target.url(), &kept).assert_code(0);
+        let said = restore(&mirror, &target.url(), &kept).assert_code(0);
+        assert!(said.stdout.contains("differs from the mirror's and was left as it is"), "{said}");
         assert_eq!(security(&target, "shelf"), theirs);
         assert!(!ids(&target, "shelf").is_empty());
         let over = [more, &["--on-existing", "overwrite", "--format", "json"]].concat();
@@ -159,6 +160,44 @@ fn a_damaged_security_object_closes_the_new_database_to_all_but_admins() {
     assert!(outcome.stdout.contains("shelf/_security.json"), "{outcome}");
     let admins = json!({"roles": ["_admin"]});
     assert_eq!(security(&target, "shelf"), json!({"admins": admins, "members": admins}));
+}
+
+#[test]
+fn a_security_object_that_was_never_mirrored_closes_the_new_database_to_all_but_admins() {
+    let admins = json!({"roles": ["_admin"]});
+    let closed = json!({"admins": admins, "members": admins});
+    // Only a CouchDB reports how a database was created, and it always has a security object.
+    for (properties, code) in [(json!({"revs_limit": 1000}), 1), (Value::Null, 0)] {
+        let place = Place::new();
+        let mirror = never_secured_mirror(&place, &properties);
+        let target = PouchServer::start();
+        let outcome = restore(&mirror, &target.url(), &[]).assert_code(code);
+        let said = outcome.stdout.contains("the mirror holds no security object of it");
+        assert_eq!(
+            (said, security(&target, "shelf") == closed),
+            (code == 1, code == 1),
+            "{outcome}"
+        );
+        assert_eq!(ids(&target, "shelf").len(), 1);
+    }
+}
+
+/// A mirror without a security object.
+fn never_secured_mirror(place: &Place, properties: &Value) -> PathBuf {
+    let (source, mirror) = (PouchServer::start(), place.mirror());
+    source.create_db("shelf");
+    source.put_doc("shelf", "book", &json!({}));
+    let proxy = Proxy::start(source.address());
+    let fired = proxy.inject("GET /shelf/_security", answer("403 Forbidden"), 1);
+    let url = format!("{}/shelf", source.url_through(proxy.address()));
+    let _outcome = plainfold::mirror(&url, &mirror);
+    assert_eq!(fired.times(), 1);
+    assert!(!mirror.join("shelf/_security.json").exists());
+    let record = mirror.join(".plainfold/collections/shelf.json");
+    let mut text: Value = serde_json::from_str(&fs::read_to_string(&record).unwrap()).unwrap();
+    text["properties"] = properties.clone();
+    fs::write(&record, text.to_string()).unwrap();
+    mirror
 }
 
 #[test]

@@ -118,6 +118,26 @@ fn a_server_that_answers_for_something_else_has_written_nothing() {
 }
 
 #[test]
+fn a_large_document_that_the_server_refuses_fails_alone() {
+    let place = Place::new();
+    let (_source, mirror) = mirrored(&place, &[("a", &["x"]), ("b", &["x"]), ("c", &["x"])]);
+    let target = PouchServer::start();
+    let proxy = Proxy::start(target.address());
+    let forbidden = proxy.inject("PUT /shelf/a?", answer("403 Forbidden"), 1);
+    let unauthorized = proxy.inject("PUT /shelf/b?", answer("401 Unauthorized"), 1);
+    let outcome = restore(&mirror, &target.url_through(proxy.address()), &[]).assert_code(1);
+    assert_eq!((forbidden.times(), unauthorized.times()), (1, 1));
+    for id in ["a", "b"] {
+        assert!(
+            outcome.stdout.contains(&format!("shelf/{id}: the server refuses it")),
+            "{outcome}"
+        );
+        assert_eq!(target.rev("shelf", id), None);
+    }
+    assert!(target.rev("shelf", "c").is_some());
+}
+
+#[test]
 fn a_file_that_changes_on_its_way_fails_alone() {
     let place = Place::new();
     let (_source, mirror) = mirrored(&place, &[("a", &["x"]), ("b", &["x"])]);

@@ -106,7 +106,7 @@ fn what_the_target_does_not_take_is_named_with_what_to_do() {
     let mirror = mirror_of(&place, &json!({"revs_limit": 77}));
     let target = PouchServer::start();
     let outcome = restore(&mirror, &target.url(), &[]).assert_code(1);
-    assert!(outcome.stdout.contains("`_revs_limit` 77"), "{outcome}");
+    assert!(outcome.stdout.contains("`_revs_limit` of 77"), "{outcome}");
     assert!(target.rev("shelf", "a:1").is_some());
 
     let place = Place::new();

@@ -585,3 +585,30 @@ fn each_way_to_fail_has_its_exit_code() {
     let skip = ["--on-existing", "skip"];
     restore(&mirror, &url, &[&file[..], &skip].concat()).assert_code(0);
 }
+
+#[test]
+fn ids_that_a_partitioned_database_does_not_take_are_named_and_the_others_are_compared() {
+    let place = Place::new();
+    let source = PouchServer::start();
+    source.create_db("shelf");
+    for id in ["a:b", "a:c", "plain"] {
+        source.put_doc("shelf", id, &json!({"n": 1}));
+    }
+    plainfold::mirror(&format!("{}/shelf", source.url()), &place.mirror()).assert_code(0);
+    let target = PouchServer::start();
+    restore(&place.mirror(), &target.url(), &["--ids", "a:b"]).assert_code(0);
+    let proxy = Proxy::start(target.address());
+    let url = target.url_through(proxy.address());
+    let said = r#"{"error":"illegal_docid","reason":"Doc id must be of form partition:id"}"#;
+    let head = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n";
+    let text = format!("{head}Content-Length: {}\r\n\r\n{said}", said.len());
+    for more in [&["--dry-run"][..], &["--on-existing", "skip"], &[]] {
+        let refused = Fault::Answer(text.clone().into_bytes());
+        let fired = proxy.inject("POST /shelf/_all_docs", refused, 1);
+        let outcome = restore(&place.mirror(), &url, more).assert_code(1);
+        assert_eq!(fired.times(), 1);
+        assert!(outcome.stdout.contains("shelf/plain: the target database is"), "{outcome}");
+        assert_eq!(target.rev("shelf", "plain"), None);
+    }
+    assert!(target.rev("shelf", "a:c").is_some());
+}

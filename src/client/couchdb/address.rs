@@ -165,11 +165,61 @@ impl Credentials {
     /// A server's words without the password, should the server repeat it, or the header that
     /// holds it.
     pub(super) fn scrub(&self, text: &str) -> String {
-        match self.password() {
-            "" => text.to_owned(),
-            password => text.replace(&self.encoded(), "…").replace(password, "…"),
+        let (password, header) = (self.password(), self.encoded());
+        if password.is_empty() {
+            return text.to_owned();
         }
+        let mut scrubbed = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(next) = rest.chars().next() {
+            let secret = beginning(rest, &header).or_else(|| beginning(rest, password));
+            scrubbed.push(if secret.is_some() { '…' } else { next });
+            rest = &rest[secret.unwrap_or(next.len_utf8())..];
+        }
+        scrubbed
     }
+}
+
+/// How many bytes at the beginning of a text are this secret: as it is, or with characters that are
+/// escaped as in JSON or in a URL.
+fn beginning(text: &str, secret: &str) -> Option<usize> {
+    if text.starts_with(secret) {
+        return Some(secret.len());
+    }
+    secret.chars().try_fold(0, |length, next| Some(length + spelling(&text[length..], next)?))
+}
+
+/// How many bytes at the beginning of a text are this character, escaped or not.
+fn spelling(text: &str, character: char) -> Option<usize> {
+    let json = || {
+        let mut units = [0; 2];
+        let units = character.encode_utf16(&mut units);
+        let unicode = units.iter().try_fold(0, |length, unit| {
+            let digits = text[length..].strip_prefix("\\u")?.get(..4)?;
+            (u16::from_str_radix(digits, 16).ok()? == *unit).then_some(length + 6)
+        });
+        let short = match character {
+            '"' | '\\' | '/' => character,
+            '\n' => 'n',
+            '\r' => 'r',
+            '\t' => 't',
+            '\u{8}' => 'b',
+            '\u{c}' => 'f',
+            _ => return unicode,
+        };
+        unicode.or_else(|| text.strip_prefix('\\')?.starts_with(short).then_some(2))
+    };
+    let percent = |bytes: &[u8]| {
+        bytes.iter().try_fold(0, |length, byte| {
+            let digits = text[length..].strip_prefix('%')?.get(..2)?;
+            (u8::from_str_radix(digits, 16).ok()? == *byte).then_some(length + 3)
+        })
+    };
+    let utf8 = || percent(character.encode_utf8(&mut [0; 4]).as_bytes());
+    let latin1 = || percent(&[u8::try_from(character).ok()?]);
+    let form = || (character == ' ' && text.starts_with('+')).then_some(1);
+    let itself = || text.starts_with(character).then_some(character.len_utf8());
+    json().or_else(utf8).or_else(latin1).or_else(form).or_else(itself)
 }
 
 impl fmt::Debug for Credentials {
@@ -300,6 +350,25 @@ mod tests {
         let credentials = Credentials::new("me", SecretString::from("hunter2"));
         let said = credentials.scrub("Authorization: Basic bWU6aHVudGVyMg== (hunter2) is wrong");
         assert_eq!(said, "Authorization: Basic … (…) is wrong");
+    }
+
+    #[test]
+    fn a_password_is_scrubbed_in_every_spelling() {
+        for (password, spellings) in [
+            ("pa\"ss9", &["pa\"ss9", r#"pa\"ss9"#, "pa%22ss9", r"pa\u0022ss9"][..]),
+            ("pa\\ss9", &["pa\\ss9", r"pa\\ss9", "pa%5Css9", "pa%5css9", r"pa\u005css9"]),
+            ("pa\\\\9", &[r"pa\\9", r"pa\\\\9", "pa%5C%5C9"]),
+            ("pässß9", &["pässß9", r"p\u00e4ss\u00DF9", "p%C3%A4ss%c3%9f9", "p%E4ss%DF9"]),
+            ("pa/ss9", &["pa/ss9", r"pa\/ss9", "pa%2Fss9", "%70%61%2f%73%73%39"]),
+            ("pa ss😀", &["pa ss😀", "pa+ss%F0%9F%98%80", r"pa%20ss\ud83d\ude00"]),
+            ("50%25x", &["50%25x", "50%2525x"]),
+        ] {
+            let credentials = Credentials::new("me", SecretString::from(password));
+            for spelling in spellings {
+                let said = credentials.scrub(&format!("ü ({spelling}) %zz \\u12 \\"));
+                assert_eq!(said, "ü (…) %zz \\u12 \\", "{password} as {spelling}");
+            }
+        }
     }
 
     #[test]

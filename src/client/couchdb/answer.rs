@@ -132,6 +132,16 @@ pub enum Written {
 }
 
 impl Unwritten {
+    /// The same, with every text of the server scrubbed.
+    pub(super) fn scrubbed(self, scrub: impl Fn(&str) -> String) -> Self {
+        let all = |text: Option<String>| text.map(|text| scrub(&text));
+        let error = self.error.map(|error| match error {
+            Value::String(text) => Value::String(scrub(&text)),
+            other => other,
+        });
+        Self { error, reason: all(self.reason), name: all(self.name), ..self }
+    }
+
     /// Why, in the server's words.
     pub fn why(&self) -> String {
         let word = self.error.as_ref().and_then(Value::as_str).or(self.name.as_deref());

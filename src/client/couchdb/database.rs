@@ -243,10 +243,14 @@ impl Database {
                 let reason = format!("the server answers for revision {rev} and not {revision}");
                 Ok(vec![Unwritten { reason: Some(reason), ..Unwritten::default() }])
             }
-            Written::Many(results) => {
-                Ok(results.into_iter().filter(|result| result.error.is_some()).collect())
-            }
+            Written::Many(results) => Ok(self.refused(results)),
         }
+    }
+
+    /// What was not written, without our credentials.
+    fn refused(&self, results: Vec<Unwritten>) -> Vec<Unwritten> {
+        let refused = results.into_iter().filter(|result| result.error.is_some());
+        refused.map(|result| result.scrubbed(|text| self.scrub(text))).collect()
     }
 
     /// `POST /db/_bulk_docs` with `{"docs":[…],"new_edits":false}`, or what else it takes: writes
@@ -255,7 +259,7 @@ impl Database {
         let mut request = Request::post(self.path("/_bulk_docs")?, docs);
         request.patience = self.client.patience_for(&request);
         let results: Vec<Unwritten> = self.client.read_json(request).await?;
-        Ok(results.into_iter().filter(|result| result.error.is_some()).collect())
+        Ok(self.refused(results))
     }
 
     /// `POST /db/_changes` with `filter=_doc_ids`: the revisions of all leaves of these documents,

@@ -88,15 +88,19 @@ impl Error {
         if hopeless { Self::new(Kind::Permanent, what) } else { Self::transient(what) }
     }
 
-    /// An answer whose status is not a success. `said` is the beginning of its body.
+    /// An answer whose status is not a success. `said` is the beginning of its body,
+    /// and `scrub` takes our credentials out of a text.
     pub(super) fn answered(
         label: &str,
         status: StatusCode,
         headers: &HeaderMap,
         said: &str,
+        scrub: impl Fn(&str) -> String,
         now: jiff::Timestamp,
     ) -> Self {
         let said = Said::read(said);
+        // JSON may escape what is to be taken out.
+        let said = Said { error: scrub(&said.error), reason: scrub(&said.reason) };
         let what = format!("{label}: {} {said}", status.as_u16());
         let kind = match status.as_u16() {
             401 | 403 => Kind::Refused,
@@ -187,7 +191,15 @@ mod tests {
             headers.insert(name, value.parse().unwrap());
         }
         let now = "1994-11-06T08:49:07Z".parse().unwrap();
-        Error::answered("GET http://h/db", status.try_into().unwrap(), &headers, said, now)
+        let scrub = |text: &str| text.replace("pa\"ss9", "…");
+        Error::answered("GET http://h/db", status.try_into().unwrap(), &headers, said, scrub, now)
+    }
+
+    #[test]
+    fn a_servers_words_are_scrubbed_after_they_are_read() {
+        let said = r#"{"error":"pa\"ss9","reason":"no p\u0061\"ss9"}"#;
+        let text = answered(401, None, said).to_string();
+        assert_eq!(text, "GET http://h/db: 401 …: no …");
     }
 
     #[test]

@@ -170,7 +170,8 @@ impl Client {
         let label = self.label(&request);
         let answer = self.read(request).await?;
         serde_json::from_slice(&answer).map_err(|error| {
-            let excerpt = String::from_utf8_lossy(&answer[..answer.len().min(200)]).into_owned();
+            // A text is cut only after it is scrubbed, or a part of the password could be left.
+            let excerpt = String::from_utf8_lossy(&answer[..answer.len().min(MAX_FAILURE)]);
             let (excerpt, error) = (self.scrub(&excerpt), self.scrub(&error.to_string()));
             let (excerpt, error) = (bounded(&excerpt), bounded(&error));
             Error::transient(format!("{label}: the answer is not understood ({error}): {excerpt}"))
@@ -203,9 +204,9 @@ impl Client {
             return Ok(body);
         }
         let said = body.beginning(MAX_FAILURE, FAILURE_PATIENCE).await;
-        let said = self.scrub(&String::from_utf8_lossy(&said));
-        let now = jiff::Timestamp::now();
-        Err(Error::answered(body.label(), status, &headers, &said, now))
+        let said = String::from_utf8_lossy(&said);
+        let (scrub, now) = (|text: &str| self.scrub(text), jiff::Timestamp::now());
+        Err(Error::answered(body.label(), status, &headers, &said, scrub, now))
     }
 
     fn prepare(&self, request: Request) -> reqwest::RequestBuilder {

@@ -22,7 +22,7 @@ const CLOSE: &str = "]}";
 /// Why a request failed.
 pub(super) enum Fault {
     Request(Error),
-    /// The only document in it cannot be read.
+    /// The only document in it cannot be read, or the server refuses it.
     Document(String),
 }
 
@@ -103,6 +103,14 @@ impl Sender {
                 tracing::info!("{error}; large attachments are sent as base64");
                 self.refuses_parts.store(true, Ordering::Relaxed);
                 Ok(None)
+            }
+            // A function of the target (`validate_doc_update`) may refuse a document. If the target
+            // refuses our credentials, it also refuses the next request.
+            Err(Fault::Request(error)) if matches!(error.status(), Some(401 | 403)) => {
+                match patiently(TRIES, || database.info()).await {
+                    Ok(_) => Err(Fault::Document(format!("the server refuses it: {error}"))),
+                    Err(_) => Err(Fault::Request(error)),
+                }
             }
             Err(fault) => Err(fault),
         }

@@ -13,7 +13,7 @@ fn beside(held: Held, live: &[&str], dead: &[&str]) -> Held {
     let all = |leaves: &[&str]| leaves.iter().map(|leaf| Revision::from(*leaf)).collect();
     let leaves = Leaves { live: all(live), deleted: all(dead) };
     match held {
-        Held::Nothing => Held::Nothing,
+        held @ (Held::Nothing | Held::Impossible(_)) => held,
         Held::Winner { revision, deleted, knows_ours, .. } => {
             Held::Winner { revision, deleted, knows_ours, others: leaves }
         }
@@ -50,6 +50,15 @@ fn revisions(texts: &[&str]) -> Vec<Revision> {
 
 const MODES: [OnExisting; 4] =
     [OnExisting::Refuse, OnExisting::Skip, OnExisting::Overwrite, OnExisting::Undelete];
+
+#[test]
+fn what_the_target_can_never_hold_is_refused_with_the_reason() {
+    for mode in [OnExisting::Refuse, OnExisting::Skip, OnExisting::Overwrite, OnExisting::Undelete]
+    {
+        let decision = decide_for(&Held::Impossible("no".to_owned()), false, None, mode);
+        assert_eq!(decision, Decision::Refuse("no".to_owned()), "{mode:?}");
+    }
+}
 
 #[test]
 fn what_is_equal_is_left_alone_in_every_mode() {
