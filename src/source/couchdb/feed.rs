@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Timings;
 use super::bound::Bound;
 use super::lookup::{self, Found};
-use super::origin::{Origin, RECREATED, is_number};
+use super::origin::{Origin, RECREATED, Recent, is_number};
 use super::reader::{Heard, Reader};
 use super::row::{self, Bodiless, Row};
 use crate::client::couchdb::rows::{Frame, Shape};
@@ -29,12 +29,11 @@ const MOST_UNPLACED_ROWS: u64 = 1000;
 /// that breaks now and then still gets ahead among large documents.
 const MOST_UNPLACED_BYTES: u64 = 8 << 20;
 
-/// How many changes are verified at an opening. The last rows of a feed come from several shards, and
-/// each shard has a past of its own to lose.
-const RECENT: usize = 32;
+/// How many rows of a followed feed stand between two after which its places note the last changes.
+const NOTED_FOLLOWING: u64 = 32;
 
-/// Of the others but the last, ids longer than this are not noted: a checkpoint is written often.
-const LONGEST_RECENT: usize = 256;
+/// The same of a catch-up, where few rows tell their place.
+const NOTED_CATCHING_UP: u64 = 1000;
 
 /// How many rows stand between two words about progress.
 const PROGRESS_INTERVAL: u64 = 1000;
@@ -56,7 +55,8 @@ pub(super) fn events(
         scan: false,
         token: None,
         last: None,
-        recent: VecDeque::new(),
+        recent: Recent::default(),
+        noted: 0,
         progress: None,
         fresh: false,
         interval: MOST_UNPLACED_ROWS,
@@ -104,8 +104,10 @@ struct Feed {
     token: Option<Arc<str>>,
     /// The last change that the feed told.
     last: Option<Anchor>,
-    /// The last changes, one per document, the newest first.
-    recent: VecDeque<Anchor>,
+    /// The last changes.
+    recent: Recent,
+    /// How many changes there had been when they were last noted within the feed.
+    noted: u64,
     /// How far a feed from the beginning is.
     progress: Option<Progress>,
     /// Whether rows have come since we were last caught up.
@@ -153,7 +155,7 @@ impl Feed {
             State::Opening(Since::Position(position)) => {
                 self.token = Some(position.token().into());
                 self.last = position.anchor().cloned();
-                self.recent = Origin::recent(&position).into();
+                self.recent = Recent::at(&position);
                 if is_number(position.token()) {
                     self.resume_counting(position).await
                 } else {
@@ -180,6 +182,7 @@ impl Feed {
     async fn ask(&mut self) -> Result<DatabaseInfo, SourceError> {
         let info = self.database.info().await?;
         self.origin = Origin::of(&info);
+        self.note(1);
         let mean = info.sizes.external / info.doc_count.unwrap_or_default().max(1);
         self.bound = Bound::of(&info, &self.origin);
         self.told = Some(info.update_seq.get().into());
@@ -210,6 +213,7 @@ impl Feed {
     /// row of the position itself is read once more: it must be the first.
     async fn resume_counting(&mut self, position: Position) -> Result<State, SourceError> {
         self.origin = Origin::counting();
+        self.note(1);
         let number = position.token().parse::<u64>().ok().filter(|number| *number > 0);
         match number.zip(position.anchor()) {
             Some((number, _)) => {
@@ -237,12 +241,21 @@ impl Feed {
         Ok(self.database.changes(Changes { since, feed, leaves }).await?)
     }
 
+    /// Lets places within the feed note the last changes, if there have been so many since they did.
+    fn note(&mut self, rows: u64) {
+        if self.recent.newest() >= self.noted.saturating_add(rows) {
+            self.noted = self.recent.newest();
+            self.origin.remember(&self.recent);
+        }
+    }
+
     /// Fails if the database does not know one of the changes that its feed brought last.
     async fn verify(&self) -> Result<(), SourceError> {
-        if self.recent.is_empty() {
+        let anchors = self.recent.anchors();
+        if anchors.is_empty() {
             return Ok(());
         }
-        match lookup::disowned(&self.database, &self.recent).await? {
+        match lookup::disowned(&self.database, &anchors).await? {
             Some(reason) => Err(SourceError::Expired { reason }),
             None => Ok(()),
         }
@@ -262,6 +275,7 @@ impl Feed {
                     return Ok(State::CatchingUp(open));
                 }
                 self.deliver(&open.reader, row).await?;
+                self.note(NOTED_CATCHING_UP);
                 Ok(State::CatchingUp(open))
             }
             Heard::Frame(Frame::Tail(tail)) => {
@@ -290,10 +304,14 @@ impl Feed {
             let reason = "the server is another: it does not number its changes".to_owned();
             return Err(SourceError::Expired { reason });
         }
-        if found.token() == position.token() && found.anchor() == position.anchor() {
+        let same = found.token() == position.token() && found.anchor() == position.anchor();
+        // A database created again may have the same last document in the same place.
+        if !same || self.recent.anchors().len() > 1 {
+            self.verify().await?;
+        }
+        if same {
             return Ok(true);
         }
-        self.verify().await?;
         if let Some(anchor) = position.anchor()
             && lookup::is_current(&self.database, anchor).await?
         {
@@ -326,10 +344,7 @@ impl Feed {
         // Where places are numbers, the position must be that of a row: it is looked for later.
         let own = self.token.take().filter(|_| self.origin.counts());
         let token = own.unwrap_or_else(|| last_seq.get().into());
-        // The last of all stands beside them.
-        let is_short = |anchor: &&Anchor| anchor.id.as_str().len() <= LONGEST_RECENT;
-        let recent = self.recent.iter().skip(1).filter(is_short).cloned().collect();
-        let position = self.origin.at_end(token.clone(), self.last.clone(), recent);
+        let position = self.origin.at_end(token.clone(), self.last.clone(), &self.recent);
         self.token = Some(token);
         if let Some(Progress { done, .. }) = self.progress.take() {
             self.ready.push_back(FeedEvent::Progress(Progress { done, total: done }));
@@ -396,6 +411,7 @@ impl Feed {
                 row => {
                     self.fresh = true;
                     self.deliver(&reader, row).await?;
+                    self.note(NOTED_FOLLOWING);
                 }
             },
             Heard::Frame(Frame::Tail(_)) | Heard::End => {
@@ -466,9 +482,7 @@ impl Feed {
             self.token = Some(position.token().into());
         }
         if let Some(anchor) = row.anchor() {
-            self.recent.retain(|one| one.id != anchor.id);
-            self.recent.truncate(RECENT - 1);
-            self.recent.push_front(anchor.clone());
+            self.recent.push(anchor.clone());
             self.last = Some(anchor);
         }
         let event = match row {

@@ -2,12 +2,16 @@
 //!
 //! It must not know why a document is asked for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
-use crate::client::couchdb::{Database, all_docs_rows, bounded, changes_rows};
-use crate::document::{Anchor, Change, DocumentId, DocumentState, Kept, Revision};
+use crate::client::couchdb::{
+    Database, Error, With, all_docs_rows, bounded, bulk_get_results, changes_rows,
+};
+use crate::document::{Anchor, Change, DocumentId, DocumentState, Head, Kept, Revision};
 use crate::source::{Reading, SourceError};
 
 use super::origin::Origin;
@@ -102,12 +106,13 @@ async fn find_winner(database: &Database, id: &DocumentId) -> Result<Found, Sour
     })
 }
 
-/// Why the database cannot be the one in which these changes stood, if it cannot.
-///
-/// A server that does not answer the question says nothing against it.
+/// How many of the newest changes are looked up where `_revs_diff` is refused.
+const LOOKED_UP: usize = 4;
+
+/// Why the database cannot be the one in which these changes stood, the newest first, if it cannot.
 pub(super) async fn disowned(
     database: &Database,
-    anchors: &VecDeque<Anchor>,
+    anchors: &[Anchor],
 ) -> Result<Option<String>, SourceError> {
     let mut asked: HashMap<DocumentId, Vec<Revision>> = HashMap::new();
     for Anchor { id, revision } in anchors {
@@ -115,21 +120,162 @@ pub(super) async fn disowned(
     }
     let answer = match database.revs_diff(&asked).await {
         Ok(answer) => answer,
-        Err(error) if error.is_transient() => return Err(error.into()),
-        Err(_) => return Ok(None),
+        Err(error) if is_refusal(&error) => return disowned_without(database, anchors).await,
+        Err(error) => return Err(error.into()),
     };
     let is_missing = |anchor: &&Anchor| {
         answer.get(&anchor.id).is_some_and(|missing| missing.missing.contains(&anchor.revision))
     };
+    let mut limit = None;
     for anchor in anchors.iter().filter(is_missing) {
-        if !is_forgotten(database, anchor).await? {
-            return Ok(Some(format!(
-                "the database no longer knows `{}` at {}: it was created again, restored, or purged",
-                anchor.id, anchor.revision
-            )));
+        if !is_forgotten(database, anchor, &mut limit).await? {
+            return Ok(Some(unknown(anchor)));
         }
     }
     Ok(None)
+}
+
+fn unknown(anchor: &Anchor) -> String {
+    format!(
+        "the database no longer knows `{}` at {}: it was created again, restored, or purged",
+        anchor.id, anchor.revision
+    )
+}
+
+/// Whether the server, or a proxy before it, refuses this kind of request for good. Refused
+/// credentials (401) are an error like anywhere else.
+fn is_refusal(error: &Error) -> bool {
+    match error.status() {
+        Some(401) => false,
+        Some(501) => true,
+        _ => !error.is_transient(),
+    }
+}
+
+/// What a look at some documents says of the changes that were noted.
+enum Verdict {
+    /// The database knows at least one of them, and contradicts none.
+    Known,
+    /// The database does not know this one.
+    Unknown(Anchor),
+    /// Nothing can be said.
+    Unclear,
+}
+
+/// The same as [`disowned`] without `_revs_diff`, for the newest changes only.
+async fn disowned_without(
+    database: &Database,
+    anchors: &[Anchor],
+) -> Result<Option<String>, SourceError> {
+    static WARNED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let newest = anchors.get(..LOOKED_UP).unwrap_or(anchors);
+    let mut verdict = by_history(database, newest).await;
+    if verdict.as_ref().is_err_and(is_refusal) {
+        verdict = by_winner(database, newest).await;
+    }
+    match verdict {
+        Ok(Verdict::Known) => return Ok(None),
+        Ok(Verdict::Unknown(anchor)) => return Ok(Some(unknown(&anchor))),
+        Err(error) if !is_refusal(&error) => return Err(error.into()),
+        Ok(Verdict::Unclear) | Err(_) => {}
+    }
+    let url = database.url();
+    if WARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(url.clone()) {
+        tracing::warn!(
+            "{url} refuses POST _revs_diff, so Plainfold cannot detect that the server was restored \
+             from its own backup; allow POST {url}/_revs_diff"
+        );
+    }
+    Ok(None)
+}
+
+/// Looks for the changes in the histories of all leaves. To ask for an old revision itself would not
+/// do: a compacted one is answered like one that was never there.
+async fn by_history(database: &Database, anchors: &[Anchor]) -> Result<Verdict, Error> {
+    #[derive(serde::Deserialize)]
+    struct Row {
+        id: DocumentId,
+        changes: Vec<Leaf>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Leaf {
+        rev: Revision,
+    }
+    let ids: Vec<&DocumentId> = anchors.iter().map(|anchor| &anchor.id).collect();
+    let answer = database.leaves(&ids).await?;
+    let mut leaves: HashMap<DocumentId, Vec<Revision>> = HashMap::new();
+    for row in changes_rows(&answer)? {
+        let Ok(row) = serde_json::from_str::<Row>(row.get()) else { return Ok(Verdict::Unclear) };
+        leaves.insert(row.id, row.changes.into_iter().map(|leaf| leaf.rev).collect());
+    }
+    let mut changed = Vec::new();
+    for anchor in anchors {
+        match leaves.get(&anchor.id) {
+            // Even a deleted document has a row.
+            None => return Ok(Verdict::Unknown(anchor.clone())),
+            Some(leaves) if leaves.contains(&anchor.revision) => {}
+            Some(leaves) => changed.push((anchor, leaves)),
+        }
+    }
+    let mut known = changed.len() < anchors.len();
+    for (anchor, leaves) in changed {
+        let wanted: Vec<_> = leaves.iter().map(|revision| (&anchor.id, revision)).collect();
+        let answer = database.bulk_get(&wanted, With::History).await?;
+        match is_in_histories(&answer, anchor, leaves.len())? {
+            Some(true) => known = true,
+            Some(false) => return Ok(Verdict::Unknown(anchor.clone())),
+            None => {}
+        }
+    }
+    Ok(if known { Verdict::Known } else { Verdict::Unclear })
+}
+
+/// Whether a change is in one of the histories of its document's leaves. `None` if some of them were
+/// not given, or do not reach back far enough.
+fn is_in_histories(answer: &[u8], anchor: &Anchor, leaves: usize) -> Result<Option<bool>, Error> {
+    #[derive(serde::Deserialize)]
+    struct History {
+        start: u64,
+        ids: Vec<String>,
+    }
+    let Some((then, hash)) = anchor.revision.as_str().split_once('-') else { return Ok(None) };
+    let Ok(then) = then.parse::<u64>() else { return Ok(None) };
+    let results = bulk_get_results::<&RawValue>(answer)?;
+    let bodies = results.iter().flat_map(|result| &result.docs).filter_map(|item| item.ok);
+    let histories: Vec<History> = bodies
+        .filter_map(|body| Head::read(body.get().as_bytes()).ok()?.history)
+        .filter_map(|history| serde_json::from_str(history.get()).ok())
+        .collect();
+    let mut complete = histories.len() >= leaves;
+    for History { start, ids } in histories {
+        let Some(back) = start.checked_sub(then) else { continue };
+        match usize::try_from(back).ok().and_then(|back| ids.get(back)) {
+            Some(id) if id == hash => return Ok(Some(true)),
+            Some(_) => {}
+            // The database has forgotten what was so long ago.
+            None => complete = false,
+        }
+    }
+    Ok(complete.then_some(false))
+}
+
+/// Compares the changes with the winners of their documents, for which a GET is enough. A document
+/// that is not listed may have been deleted, and one that was changed says nothing.
+async fn by_winner(database: &Database, anchors: &[Anchor]) -> Result<Verdict, Error> {
+    let mut known = false;
+    for anchor in anchors {
+        let answer = database.list(Some(&anchor.id), 1).await?;
+        let rows = all_docs_rows(&answer)?;
+        let found = rows.into_iter().find(|row| row.key == anchor.id.as_str());
+        let Some(winner) = found.and_then(|row| row.value) else { continue };
+        let generations = winner.rev.generation().zip(anchor.revision.generation());
+        if winner.rev == anchor.revision {
+            known = true;
+        } else if generations.is_some_and(|(now, then)| now <= then) {
+            return Ok(Verdict::Unknown(anchor.clone()));
+        }
+    }
+    Ok(if known { Verdict::Known } else { Verdict::Unclear })
 }
 
 /// Whether the change is still the newest of its document.
@@ -140,11 +286,20 @@ pub(super) async fn is_current(database: &Database, anchor: &Anchor) -> Result<b
 
 /// Whether the revision may be unknown only because the database remembers no more than so many
 /// revisions of a document, and there have been that many since.
-async fn is_forgotten(database: &Database, anchor: &Anchor) -> Result<bool, SourceError> {
-    let limit = match database.revs_limit().await {
-        Ok(limit) => limit,
-        Err(error) if error.is_transient() => return Err(error.into()),
-        Err(_) => return Ok(false),
+///
+/// `limit` is how many it remembers, once it has been asked.
+async fn is_forgotten(
+    database: &Database,
+    anchor: &Anchor,
+    limit: &mut Option<u64>,
+) -> Result<bool, SourceError> {
+    let limit = match *limit {
+        Some(limit) => limit,
+        None => match database.revs_limit().await {
+            Ok(asked) => *limit.insert(asked),
+            Err(error) if error.is_transient() => return Err(error.into()),
+            Err(_) => return Ok(false),
+        },
     };
     let Found::Change(change) = find_winner(database, &anchor.id).await? else { return Ok(false) };
     let generations = change.revision.generation().zip(anchor.revision.generation());

@@ -3,13 +3,14 @@
 //!
 //! It must not know how a feed is read.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::client::couchdb::DatabaseInfo;
-use crate::document::{Anchor, Position};
+use crate::document::{Anchor, DocumentId, Position, Revision};
 
 /// What is noted beside a position, as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,10 +26,105 @@ struct Context {
     /// same, there is nothing new. Noted at the end of a feed only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     end: Option<String>,
-    /// Further changes that the feed brought last. A database has shards, and the very last change is
-    /// of one of them only. Noted at the end of a feed only.
+    /// Further changes that the feed brought, the newest first. A database has shards, and the very
+    /// last change is of one of them only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    recent: Vec<Anchor>,
+    recent: Vec<Noted>,
+}
+
+/// A change that is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Noted {
+    id: DocumentId,
+    revision: Revision,
+    /// Which change it was, counted from 1. Older versions did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    n: Option<u64>,
+}
+
+/// The last changes, one per document, and fewer and fewer of the older ones. Last changes alone would
+/// not do: after a restored backup, the same import run again brings the very same revisions.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    /// The newest first, each with its number.
+    changes: VecDeque<(u64, Anchor)>,
+    /// The number of the newest change.
+    newest: u64,
+}
+
+/// So many of the last changes are all kept. The last rows of a feed come from several shards, and
+/// each shard has a past of its own to lose.
+const RECENT: u64 = 32;
+
+/// Older changes are kept up to this age: 16 for each doubling of the age.
+const OLDEST: u64 = 4096;
+
+/// Of the last changes but the very last, ids longer than this are not noted: a checkpoint is written
+/// often.
+const LONGEST_RECENT: usize = 256;
+
+/// Of the older changes, ids longer than this are not noted.
+const LONGEST_OLDER: usize = 100;
+
+impl Recent {
+    /// The changes that had been brought at this position.
+    pub fn at(position: &Position) -> Self {
+        let noted = noted(position).recent;
+        let mut changes = VecDeque::with_capacity(noted.len() + 1);
+        let mut newest = 0;
+        for (Noted { id, revision, n }, rest) in noted.into_iter().rev().zip(1..) {
+            newest = n.unwrap_or(rest).max(newest + 1);
+            changes.push_front((newest, Anchor { id, revision }));
+        }
+        let mut recent = Self { changes, newest };
+        if let Some(anchor) = position.anchor() {
+            recent.push(anchor.clone());
+        }
+        recent
+    }
+
+    /// Remembers one more change.
+    pub fn push(&mut self, anchor: Anchor) {
+        self.newest += 1;
+        let newest = self.newest;
+        self.changes.retain(|(n, one)| {
+            one.id != anchor.id && is_kept(newest - n, *n, one.id.as_str().len())
+        });
+        self.changes.push_front((newest, anchor));
+    }
+
+    /// The changes, the newest first.
+    pub fn anchors(&self) -> Vec<Anchor> {
+        self.changes.iter().map(|(_, anchor)| anchor.clone()).collect()
+    }
+
+    /// How many changes have been brought.
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// What is noted of them beside this change.
+    fn noted(&self, beside: Option<&Anchor>) -> Vec<Noted> {
+        let others = self
+            .changes
+            .iter()
+            .filter(|(_, one)| Some(one) != beside && one.id.as_str().len() <= LONGEST_RECENT);
+        let noted = |(n, Anchor { id, revision }): &(u64, Anchor)| Noted {
+            id: id.clone(),
+            revision: revision.clone(),
+            n: Some(*n),
+        };
+        others.map(noted).collect()
+    }
+}
+
+/// Whether the change with this number is still remembered at this age.
+fn is_kept(age: u64, number: u64, length: usize) -> bool {
+    if age < RECENT {
+        return true;
+    }
+    let step = 1 << (age / (RECENT / 2)).ilog2();
+    age < OLDEST && number.is_multiple_of(step) && length <= LONGEST_OLDER
 }
 
 /// The database that a feed is read from, as positions note it.
@@ -67,6 +163,12 @@ impl Origin {
         Self { within, known, counts }
     }
 
+    /// From now on, places within the feed note these changes too.
+    pub fn remember(&mut self, recent: &Recent) {
+        let recent = recent.noted(None);
+        self.within = note(&Context { end: None, recent, ..self.known.clone() });
+    }
+
     /// Whether the places in its feed are numbers.
     pub fn counts(&self) -> bool {
         self.counts
@@ -77,19 +179,10 @@ impl Origin {
         Position::new(token, self.within.clone(), anchor)
     }
 
-    /// The place at the feed's end, with the changes that it brought last.
-    pub fn at_end(&self, token: Arc<str>, anchor: Option<Anchor>, recent: Vec<Anchor>) -> Position {
-        // pouchdb-server's feed is of one piece, and its position is the last row's own.
-        let recent = if self.counts { Vec::new() } else { recent };
+    /// The place at the feed's end, with the changes that it brought.
+    pub fn at_end(&self, token: Arc<str>, anchor: Option<Anchor>, recent: &Recent) -> Position {
+        let recent = recent.noted(anchor.as_ref());
         Position::new(token, note(&Context { recent, ..self.known.clone() }), anchor)
-    }
-
-    /// The changes that the feed had brought last at this position, the last first.
-    pub fn recent(position: &Position) -> Vec<Anchor> {
-        let mut recent: Vec<Anchor> = position.anchor().cloned().into_iter().collect();
-        recent.extend(noted(position).recent);
-        recent.dedup();
-        recent
     }
 
     /// Why a position is of no use in this database, if that is already plain.
@@ -119,7 +212,8 @@ impl Origin {
         let changed = |before: &Option<String>, now: &Option<String>| {
             before.as_ref().zip(now.as_ref()).is_some_and(|(before, now)| before != now)
         };
-        if self.counts && *before != Context::default() {
+        let told = |context: &Context| Context { recent: Vec::new(), ..context.clone() };
+        if self.counts && told(before) != Context::default() {
             return Some("the server is another: it numbers its changes".to_owned());
         }
         if changed(&before.instance, &self.known.instance) {

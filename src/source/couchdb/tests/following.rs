@@ -152,6 +152,39 @@ async fn an_idle_feed_tells_what_its_database_holds_once_nothing_more_is_written
     assert_eq!(told, ["a 1-a gone @12", "caught up", "holds 6 and 3", "caught up"]);
 }
 
+#[tokio::test]
+async fn a_position_within_a_followed_feed_remembers_older_changes() {
+    let rows: String = (1..=40)
+        .map(|n| {
+            let seq = n + 11;
+            format!(r#"{{"seq":"{seq}-x","id":"d{n}","changes":[{{"rev":"1-a"}}],"deleted":true}}"#)
+        })
+        .map(|row| row + "\n")
+        .collect();
+    let replay = Replay::new(vec![
+        Answer::recorded("GET /shelf", "database"),
+        Answer::json(REVS_DIFF, "{}"),
+        Answer::json(&format!("{CATCH_UP}&since=9-x"), r#"{"results":[],"last_seq":"9-x"}"#),
+        Answer::recorded("GET /shelf", "database"),
+        Answer::endless(&continuous("9-x"), &rows).hold(),
+    ])
+    .await;
+    let anchor = Anchor { id: "first".into(), revision: "1-a".into() };
+    let position = Position::new("\"9-x\"", "{}".into(), Some(anchor));
+    let mut feed = source(&replay).changes(Since::Position(position), Mode::Follow);
+    let last = loop {
+        match feed.next().await {
+            Some(Ok(FeedEvent::Change(change))) if change.id.as_str() == "d40" => break change,
+            Some(Ok(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    let context = last.position.unwrap().context().to_owned();
+    for id in ["d1", "d31"] {
+        assert!(context.contains(&format!("\"id\":\"{id}\"")), "{id}: {context}");
+    }
+}
+
 /// What a server answers that does not know the change `a` at 1-a.
 fn without_the_last_change() -> Vec<Answer> {
     vec![
