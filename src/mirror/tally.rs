@@ -15,9 +15,6 @@ impl Collection {
     /// Counts the documents and tombstones of the tree. Looks into every folder.
     pub fn tally(&self) -> Result<Tally, MirrorError> {
         let mut tally = Tally::default();
-        if self.is_new() && self.is_empty()? {
-            return Ok(tally);
-        }
         for id in self.documents() {
             let name = self.document_name(id?.as_str());
             // What cannot be opened is no document of ours.

@@ -173,6 +173,51 @@ fn every_relative_link_leads_to_a_file_and_a_heading() {
     assert!(checked >= 20, "only {checked} links were found");
 }
 
+/// Phrases that are no plain technical English.
+const REFUSED: [&str; 16] = [
+    "put back",
+    "tells of",
+    "told of",
+    "so many",
+    "so often",
+    "is none",
+    "are none",
+    "in hand",
+    "anew",
+    "goes on",
+    "whoever",
+    "who may do what",
+    "be had",
+    "is had",
+    "comes to it",
+    "stands beside",
+];
+
+#[test]
+fn pages_and_help_are_in_plain_words() {
+    let mut texts: Vec<(String, String)> = Vec::new();
+    for page in ["README.md", "CHANGELOG.md", "clients/rxdb/README.md"] {
+        texts.push((page.to_owned(), read(page)));
+    }
+    let mut found = Vec::new();
+    pages(&root().join("docs"), &mut found);
+    for page in found {
+        texts.push((page.display().to_string(), fs::read_to_string(&page).unwrap()));
+    }
+    texts.push(("--help".to_owned(), help(&[])));
+    texts.extend(COMMANDS.map(|command| (command.to_owned(), help(&[command]))));
+    for (place, text) in texts {
+        let words = text.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
+        let bare = |part: &str| {
+            part.chars().map(|c| if c.is_alphanumeric() { c } else { ' ' }).collect::<String>()
+        };
+        let words = format!(" {} ", bare(&words));
+        for phrase in REFUSED {
+            assert!(!words.contains(&format!(" {phrase} ")), "{place}: {phrase}");
+        }
+    }
+}
+
 #[test]
 fn the_tree_and_the_document_that_readme_shows_are_those_of_the_fixture() {
     let place = Place::new();

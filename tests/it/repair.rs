@@ -405,7 +405,7 @@ fn a_signal_ends_it_after_the_documents_in_hand_and_another_run_goes_on() {
     stalled.wait();
     running.terminate();
     let outcome = running.wait().assert_code(130);
-    assert!(outcome.stdout.contains("interrupted: run it again"), "{outcome}");
+    assert!(outcome.stdout.contains("interrupted: the next run resumes it"), "{outcome}");
     run(&shelf.mirror(), &[]).assert_code(0);
     shelf.assert_equal();
 }
