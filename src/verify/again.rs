@@ -151,7 +151,7 @@ impl Verified {
             let comparison = Comparison { collection, how: *how };
             let compared = comparison.of(names)?;
             self.report.problems.extend(compared.problems);
-            counts.unchecked = counts.unchecked.saturating_sub(compared.vouched);
+            counts.unchecked = counts.unchecked.saturating_sub(compared.vouched + compared.denied);
             *listed = listing.finish();
             let side = listed.side().map_err(VerifyError::Temporary)?;
             if let Some(report) = self.report_of(collection) {

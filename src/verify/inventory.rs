@@ -56,6 +56,8 @@ pub struct Compared {
     pub suspects: Vec<Suspect>,
     /// What is to be taken from the counts: files that are checked after all.
     pub vouched: u64,
+    /// Files without a checksum that are not as they are listed: problems, and not unchecked.
+    pub denied: u64,
     /// Path and SHA-256 of files that are checked after all, where they are wanted.
     pub sums: Vec<(String, String)>,
 }
@@ -267,9 +269,9 @@ impl Comparison<'_> {
         let vouched: HashSet<_> =
             checked.unnoted.iter().filter(|lost| all || found(lost)).collect();
         if !all {
-            // One that is listed is checked, whatever came of it.
-            let checked = checked.unnoted.iter().filter(|lost| listed(lost).is_some());
-            compared.vouched += checked.count() as u64;
+            let listed = checked.unnoted.iter().filter(|lost| listed(lost).is_some()).count();
+            compared.vouched += vouched.len() as u64;
+            compared.denied += (listed - vouched.len()) as u64;
         }
         let sums = checked.sums.iter().filter(|(path, _)| vouched.contains(path));
         compared.sums.extend(sums.cloned());

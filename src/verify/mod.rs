@@ -150,7 +150,7 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
             inventory: found.coverage,
         });
         // Where the inventory vouches for all files, their bytes are known to be right.
-        if found.counts.unchecked > 0 {
+        if found.counts.unchecked > 0 || found.denied > 0 {
             unchecked.insert(found.name.as_str().into(), found.unchecked);
         }
         listings.push((found.name, listed));

@@ -62,6 +62,8 @@ pub struct FoundCollection {
     pub counts: Counts,
     pub listing: Listing,
     pub unchecked: Unchecked,
+    /// How many files without a checksum are not as the inventory lists them.
+    pub denied: u64,
     pub coverage: Option<Coverage>,
     /// What was read, where there is an inventory to compare it with.
     briefs: Option<Briefs>,
@@ -137,7 +139,9 @@ pub fn read(tree: &Tree, wanted: Option<&Selection>, sums: bool) -> Result<Found
         let comparison = Comparison { collection, how: *how };
         let compared = comparison.run(&inventory, &briefs.finish())?;
         if let Some(found) = found.collections.get_mut(number) {
-            found.counts.unchecked = found.counts.unchecked.saturating_sub(compared.vouched);
+            let checked = compared.vouched + compared.denied;
+            found.counts.unchecked = found.counts.unchecked.saturating_sub(checked);
+            found.denied = compared.denied;
         }
         for (path, sum) in compared.sums {
             let kept = found.sums.push(path.as_bytes(), sum.as_bytes());
