@@ -3,13 +3,14 @@
 use super::*;
 
 #[tokio::test]
-async fn what_was_emptied_from_outside_is_read_from_the_start() {
+async fn what_was_emptied_from_outside_is_read_in_a_full_scan() {
     let home = Home::new();
     let rows = || vec![script(vec![row("a", "1-x", "1")], "1")];
     home.run(rows()).await.outcome.unwrap();
     std::fs::remove_dir_all(home.path("")).unwrap();
     let run = home.run(rows()).await;
-    assert_eq!(run.opened, [Since::Start]);
+    // What the inventory lists, and the source does not hold any more, is forgotten after it.
+    assert_eq!(run.opened, [Since::Scan("the folder of the collection was gone".to_owned())]);
     assert_eq!(home.documents(), ["a"]);
 }
 
