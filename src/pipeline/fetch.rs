@@ -16,15 +16,12 @@ use crate::checkpoint::Failure;
 use crate::document::{Attachment, Change, Content, DocumentId};
 use crate::mirror::{Blob, MirrorError, Sync};
 use crate::source::retry::{RetryPolicy, attempts};
-use crate::source::{Reading, SourceError, Wanted};
+use crate::source::{PIECES, Reading, SourceError, Wanted, pass_on};
 
 /// So many requests for attachments run at once.
 const CONCURRENCY: usize = 4;
 /// A request for small attachments asks for at most so many, and so many bytes.
 const GROUP: (usize, u64) = (100, 1024 * 1024);
-/// Pieces of a large attachment that may wait for the disk.
-const PIECES: usize = 4;
-
 /// What came of fetching.
 #[derive(Default)]
 pub struct Fetched {
@@ -244,7 +241,7 @@ impl Pipeline {
     /// Streams an attachment into a file of staging.
     async fn fetch_large(&self, wanted: &Wanted, sync: Sync) -> Result<Blob, FetchError> {
         let Wanted { id, revision, attachment } = wanted;
-        let mut pieces = self.source.attachment(id, revision, attachment).await?;
+        let pieces = self.source.attachment(id, revision, attachment).await?;
         let (sender, mut receiver) = mpsc::channel::<Bytes>(PIECES);
         let collection = self.collection.clone();
         let writing = spawn_blocking(move || {
@@ -254,25 +251,11 @@ impl Pipeline {
             }
             Ok::<_, MirrorError>(writer)
         });
-        let mut broken = None;
-        while let Some(piece) = pieces.next().await {
-            let sent = match piece {
-                Ok(piece) => sender.send(piece).await.is_ok(),
-                Err(error) => {
-                    broken = Some(error);
-                    false
-                }
-            };
-            // A writer that has ended says itself why.
-            if !sent {
-                break;
-            }
-        }
-        drop(sender);
+        let passed = pass_on(pieces, sender).await;
         let writer = writing.await??;
-        match broken {
-            None => Ok(spawn_blocking(move || writer.finish(sync)).await??),
-            Some(error) => {
+        match passed {
+            Ok(()) => Ok(spawn_blocking(move || writer.finish(sync)).await??),
+            Err(error) => {
                 writer.abandon()?;
                 Err(error.into())
             }

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use tokio::sync::mpsc;
 
 use crate::document::{Attachment, Branch, Change, CollectionName, DocumentId, Position};
 use crate::document::{Properties, Revision};
@@ -104,6 +106,20 @@ pub enum Mode {
 /// A stream of an attachment's own bytes. It ends with an error, never early, when they are cut
 /// short or do not match the attachment's digest.
 pub type ByteStream = BoxStream<'static, Result<Bytes, SourceError>>;
+
+/// The number of pieces of an attachment that wait for a thread that takes them.
+pub const PIECES: usize = 4;
+
+/// Passes a stream's pieces to a thread, to the end of the stream or until the thread takes no more. Then
+/// the thread itself knows why.
+pub async fn pass_on(mut pieces: ByteStream, to: mpsc::Sender<Bytes>) -> Result<(), SourceError> {
+    while let Some(piece) = pieces.next().await {
+        if to.send(piece?).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
 
 /// The newest state of one document, read apart from the feed.
 #[derive(Clone, Debug)]

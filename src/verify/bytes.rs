@@ -10,7 +10,6 @@ use std::io::Read as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
@@ -19,14 +18,12 @@ use crate::document::{Branch, Change, Content, Document, DocumentId, Revision};
 use crate::mirror::MirrorError;
 use crate::mirror::read::{Entry, StoredDocument, TreeCollection};
 use crate::source::retry::{RetryPolicy, attempts};
-use crate::source::{Source, SourceError, Wanted};
+use crate::source::{PIECES, Source, SourceError, Wanted, pass_on};
 
 /// An attachment up to this length is asked for together with the document's others, in bytes.
 const SMALL: u64 = 64 << 10;
 /// Small attachments that one request asks for, and their bytes.
 const GROUP: (usize, u64) = (100, 1 << 20);
-/// Pieces of a large attachment that wait to be compared.
-const PIECES: usize = 4;
 /// How often a document is compared again that was replaced while it was compared.
 const TRIES: usize = 5;
 /// Documents without checksums that are remembered one by one, a collection. With more of them, each
@@ -243,29 +240,13 @@ impl Beside<'_> {
     async fn is_same_stream(&self, file: File, wanted: &Wanted) -> Result<bool, Failed> {
         let Wanted { id, revision, attachment } = wanted;
         let open = || self.source.attachment(id, revision, attachment);
-        let mut pieces = attempts(&RetryPolicy::CATCH_UP, open).await?;
+        let pieces = attempts(&RetryPolicy::CATCH_UP, open).await?;
         let (sender, receiver) = mpsc::channel::<Bytes>(PIECES);
         let comparing = spawn_blocking(move || is_same_pieces(file, receiver));
-        let mut broken = None;
-        while let Some(piece) = pieces.next().await {
-            let sent = match piece {
-                Ok(piece) => sender.send(piece).await.is_ok(),
-                Err(error) => {
-                    broken = Some(error);
-                    false
-                }
-            };
-            // A comparison that has ended has found a difference.
-            if !sent {
-                break;
-            }
-        }
-        drop(sender);
+        let passed = pass_on(pieces, sender).await;
         let is_same = comparing.await?;
-        match broken {
-            Some(error) => Err(error.into()),
-            None => Ok(is_same),
-        }
+        passed?;
+        Ok(is_same)
     }
 
     /// Whether the history and the branches that are stored are the source's.
