@@ -5,7 +5,7 @@
 //! everything. It must not know sources.
 
 use super::bare::{Bare, Holdings};
-use super::beneath::{Folder, aside};
+use super::beneath::Folder;
 use super::collection::{Record, record_name};
 use super::error::MirrorError;
 use super::layout::{FORMAT, OURS, STATE};
@@ -50,15 +50,7 @@ impl Adopted {
         ours: &Folder,
         records: &Folder,
     ) -> Result<(), MirrorError> {
-        if ours.kind(STATE)?.is_some() {
-            let to = aside(STATE);
-            ours.rename_new(STATE, ours, &to)
-                .map_err(|error| ours.error("move aside", STATE, error))?;
-            tracing::warn!(
-                "the state may belong to another tree; it was set aside as {}",
-                ours.path().join(to).display(),
-            );
-        }
+        ours.set_aside(STATE, "may belong to another tree")?;
         for encoded in &self.0.collections {
             // A shortened name is recorded by the run that follows the collection.
             let Decoded::Exact(name) = self.0.codec.decode(encoded) else { continue };

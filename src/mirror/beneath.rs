@@ -119,21 +119,20 @@ impl Folder {
     /// logged.
     pub fn open_or_rebuild(&self, name: &str) -> Result<(Self, bool), MirrorError> {
         if self.kind(name)?.is_some_and(FileType::is_file) {
-            self.set_aside(name, "a folder")?;
+            self.set_aside(name, "was not a folder")?;
         }
         self.open_or_create(name)
     }
 
-    /// Sets aside, and logs, what is not `what` and can be rebuilt. Where nothing is in the place of it,
-    /// it does nothing.
-    pub fn set_aside(&self, name: &str, what: &str) -> Result<(), MirrorError> {
+    /// Sets aside what has this name, if anything has, and logs `why`.
+    pub fn set_aside(&self, name: &str, why: &str) -> Result<(), MirrorError> {
         if self.kind(name)?.is_none() {
             return Ok(());
         }
         let to = aside(name);
         self.rename_new(name, self, &to).map_err(|error| self.error("move aside", name, error))?;
         tracing::warn!(
-            "{} was not {what}; it was set aside as {}, and is rebuilt",
+            "{} {why}; it was set aside as {}, and is rebuilt",
             self.path.join(name).display(),
             self.path.join(&to).display(),
         );
