@@ -307,7 +307,7 @@ impl Collection {
             let names =
                 |revision: &Revision| self.mirror.encode(revision.as_str()).as_str() == name;
             if branch.revision.as_ref().is_some_and(names)
-                && let Some(vouched) = self.is_whole(&branch)?
+                && let Some(vouched) = self.is_vouched(&branch)?
             {
                 whole.insert(name, vouched);
             }
@@ -316,7 +316,7 @@ impl Collection {
     }
 
     /// Whether the files of a branch have checksums; `None` if an attachment that is wanted is missing.
-    fn is_whole(&self, branch: &Held) -> Result<Option<bool>, MirrorError> {
+    fn is_vouched(&self, branch: &Held) -> Result<Option<bool>, MirrorError> {
         let mut vouched = self.vouches_for(&branch.folder, DOCUMENT)?;
         if !self.attachments || branch.stubs.is_empty() {
             return Ok(Some(vouched));

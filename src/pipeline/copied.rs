@@ -20,8 +20,7 @@ impl Pipeline {
     /// as the last run left it; otherwise a full scan is noted durably. A folder that was made just now
     /// holds nothing that could be behind.
     pub(super) fn settle_copy(&self, checkpoint: Checkpoint) -> Result<Checkpoint, PipelineError> {
-        let due = checkpoint.scanning.is_none() && !self.collection.is_new();
-        if !due || !self.is_another_folder(&checkpoint) {
+        if self.collection.is_new() || !self.is_another_folder(&checkpoint) {
             return Ok(checkpoint);
         }
         let collection = self.collection.name();
@@ -38,7 +37,7 @@ impl Pipeline {
             // What is not listed and has no checksum is fetched again.
             self.collection.restart_inventory()?;
             let (position, inventory) = (None, None);
-            let scanning = Some(REASON.to_owned());
+            let scanning = checkpoint.scanning.clone().or_else(|| Some(REASON.to_owned()));
             Checkpoint { folder, position, inventory, scanning, ..checkpoint }
         };
         self.checkpoints.turn().commit(collection, &Commit::new(now.clone()), &[])?;
@@ -48,9 +47,9 @@ impl Pipeline {
     /// Whether the last run ended in good order, and the inventory of just that run lists what the folder
     /// holds, byte for byte.
     fn is_as_it_was_left(&self, checkpoint: &Checkpoint) -> Result<bool, PipelineError> {
-        let token = match (&checkpoint.inventory, checkpoint.open_since) {
-            (Some(token), None) => token,
-            _ => return Ok(false),
+        let Checkpoint { inventory, open_since, scanning, .. } = checkpoint;
+        let (Some(token), None, None) = (inventory, open_since, scanning) else {
+            return Ok(false);
         };
         Ok(self.collection.agrees_with_inventory(token)?)
     }

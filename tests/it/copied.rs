@@ -110,6 +110,31 @@ fn a_copy_of_which_also_the_inventory_is_old_is_compared_in_full() {
 }
 
 #[test]
+fn a_copy_with_newer_documents_than_its_inventory_gets_a_new_inventory() {
+    for is_repaired in [false, true] {
+        let mut written = Written::new();
+        let (here, there) = (written.place.mirror(), written.there());
+        copy("cp -a", &here, &there, "none");
+        written.go_on();
+        fs::remove_dir_all(there.join("shelf")).unwrap();
+        copy("cp -a", &here.join("shelf"), &there.join("shelf"), "none");
+        let verify =
+            |more: &[&str]| plainfold::run(["verify", there.to_str().unwrap()].iter().chain(more));
+        if is_repaired {
+            fs::write(there.join("shelf/book%3A10/document.json"), "{").unwrap();
+            let repaired = verify(&["--repair"]);
+            assert!(repaired.stdout.contains("repaired"), "{repaired}");
+        } else {
+            verify(&[]).assert_code(1);
+        }
+        let said = written.mirror(&there).assert_code(0);
+        assert!(said.stderr.contains(NOTICED), "{said}");
+        oracle::assert_equals_feed(written.feed.path(), &there);
+        verify(&[]).assert_code(0);
+    }
+}
+
+#[test]
 fn a_copy_of_a_mirror_at_rest_continues_without_a_scan_and_writes_nothing_again() {
     for tool in TOOLS {
         let mut written = Written::new();

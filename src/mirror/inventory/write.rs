@@ -263,7 +263,7 @@ impl Collection {
     fn open_log(&self) -> Result<Log, MirrorError> {
         let (folder, name) = (&self.mirror.inventories, inventory_file(&self.encoded));
         let Some(file) = folder.append_file(&name)? else {
-            folder.set_aside(&name, "a file")?;
+            folder.set_aside(&name, "was not a file")?;
             return self.create_log(&name);
         };
         let failed = |error| MirrorError::io("read", folder.path().join(&name), error);
@@ -291,14 +291,15 @@ impl Collection {
         Ok(Log { file, size: valid, stale, pending, silent, closed, created: false, complete })
     }
 
-    /// Begins the inventory again, because the tree is not the one that it lists.
+    /// Starts the inventory again, because the tree is not the one that it lists. Which events an
+    /// interrupted run may owe is kept.
     pub fn restart_inventory(&self) -> Result<(), MirrorError> {
-        let name = inventory_file(&self.encoded);
-        let mut log = self.inventory.log.lock().unwrap_or_else(PoisonError::into_inner);
-        *log = None;
-        self.mirror.inventories.remove(&name)?;
-        *log = Some(self.create_log(&name)?);
-        Ok(())
+        self.with_log(|log| {
+            if !log.pending.is_empty() {
+                self.resolve(log)?;
+            }
+            self.replace(log, &mut std::iter::empty(), self.newcomers.is_some())
+        })
     }
 
     fn create_log(&self, name: &str) -> Result<Log, MirrorError> {
@@ -374,17 +375,9 @@ impl Collection {
         let temporary = format!("{name}.new");
         folder.remove(&temporary)?;
         let file = folder.create_file(&temporary)?;
-        let (pending, silent) = (HashSet::new(), log.silent.clone());
-        let mut new = Log {
-            file,
-            size: 0,
-            stale: 0,
-            pending,
-            silent,
-            closed: None,
-            created: false,
-            complete,
-        };
+        let (pending, silent, created) = (HashSet::new(), log.silent.clone(), log.created);
+        let mut new =
+            Log { file, size: 0, stale: 0, pending, silent, closed: None, created, complete };
         let mut text = line::header(complete);
         for recorded in records {
             let Recorded { name, id, states } = recorded?;

@@ -91,6 +91,28 @@ fn the_tree_decides_which_record_has_come_true_after_a_crash() {
 }
 
 #[test]
+fn an_inventory_that_is_started_again_lists_nothing_and_still_knows_which_events_are_owed() {
+    let bench = Bench::new();
+    bench.apply(&present("a", "1-x", &[]));
+    bench.collection.close_inventory().unwrap().unwrap();
+    let record = bench.recorded("a");
+    let line = line_of("a", None, record.states.last().unwrap());
+    let record = NewRecord { name: "a", line: &line, replaces: true };
+    bench.collection.append(std::iter::once(record), Sync::Each).unwrap();
+    // The process ends here, and the folder turns out to be another one.
+    let bench = bench.reopened(&MirrorOptions::default());
+    bench.collection.restart_inventory().unwrap();
+    let inventory = bench.inventory();
+    assert_eq!((inventory.complete, inventory.iter().unwrap().count()), (false, 0));
+    for _ in 0..2 {
+        let silent = bench.collection.silent(true).unwrap();
+        assert_eq!(silent.iter().collect::<Vec<_>>(), ["a"]);
+    }
+    let bench = bench.reopened(&MirrorOptions::default());
+    assert_eq!(bench.collection.silent(true).unwrap().len(), 1);
+}
+
+#[test]
 fn a_torn_end_is_cut_off_and_a_line_that_rotted_is_said() {
     for torn in ["{\"document\":\"b\",\"fi", "\0\0\0\0", "{\"mark\":\"comm{\"document\":\"b\"}\n"] {
         let bench = Bench::new();
