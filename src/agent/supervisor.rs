@@ -272,7 +272,7 @@ impl Supervisor {
 
     /// Remembers which collections are followed: at once where a name that is not there is waited for,
     /// or allowed, and otherwise once all of them have been found.
-    fn remember_collections(&mut self, ended: bool) {
+    fn remember_collections(&self, ended: bool) {
         let is_meant = self.options.mode == Mode::Follow || self.options.allow_empty;
         let all_found = || {
             let mistyped =
