@@ -203,7 +203,8 @@ fn remembered(
         (None, None) => Phase::Stopped,
     };
     report.position = checkpoint.position.as_ref().map(crate::pipeline::shown);
-    report.failures = failures.len() as u64;
+    report.in_flight = failures.iter().filter(|one| one.is_in_flight()).count() as u64;
+    report.failures = failures.len() as u64 - report.in_flight;
     report.held_back = checkpoints.count_held_back(&report.collection)?;
     let vanished = |since| {
         format!(

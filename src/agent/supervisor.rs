@@ -259,9 +259,7 @@ impl Supervisor {
                 MirrorError::OtherSource { .. } | MirrorError::Discards { .. },
             ) => false,
             PipelineError::Mirror(_) | PipelineError::State(_) | PipelineError::Task(_) => true,
-            PipelineError::Source(_)
-            | PipelineError::Interrupted { .. }
-            | PipelineError::Disagrees(_) => false,
+            PipelineError::Source(_) | PipelineError::Disagrees(_) => false,
         };
         self.errors.push(AgentError::Collection { collection, error });
         // A service is restarted by its supervisor; it must not go on with a part of its work.

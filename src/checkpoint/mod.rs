@@ -91,7 +91,7 @@ pub struct Failure {
     pub reason: String,
     /// The place in the feed after it, where the source gave one.
     pub position: Option<Position>,
-    /// How often it was tried.
+    /// How often it was tried; 0 while it is fetched for the first time.
     pub attempts: u32,
     /// When it failed first.
     pub since: Timestamp,
@@ -100,6 +100,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Whether it has not failed yet: it is still being fetched, or was when the last run ended.
+    pub fn is_in_flight(&self) -> bool {
+        self.attempts == 0
+    }
+
     /// What tells it from the other failures of its collection.
     fn key(&self) -> Vec<u8> {
         match &self.document {

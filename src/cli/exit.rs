@@ -155,7 +155,7 @@ fn of_agent(error: &AgentError) -> Exit {
 fn of_pipeline(error: &PipelineError) -> Exit {
     match error {
         PipelineError::Source(error) => of_source(error),
-        PipelineError::Interrupted { .. } | PipelineError::Disagrees(_) => Exit::SourceUnreachable,
+        PipelineError::Disagrees(_) => Exit::SourceUnreachable,
         PipelineError::Mirror(MirrorError::OtherSource { .. } | MirrorError::Discards { .. }) => {
             Exit::Usage
         }

@@ -38,13 +38,25 @@ pub enum Blob {
     Staged(StagedBlob),
 }
 
-/// An attachment's file in staging.
+/// An attachment's file in staging. It is removed with this value, unless a document takes it.
 #[derive(Debug)]
 pub struct StagedBlob {
+    mirror: Arc<Mirror>,
     temporary: String,
     length: u64,
     /// Known when all of it is written.
     sum: Option<Checksum>,
+    /// Whether a document has taken it.
+    taken: bool,
+}
+
+impl Drop for StagedBlob {
+    fn drop(&mut self) {
+        if !self.taken {
+            // What a failing disk keeps is removed at the next start.
+            let _kept = self.mirror.staging.remove(&self.temporary);
+        }
+    }
 }
 
 /// What a write needs from the source.
@@ -275,17 +287,9 @@ impl Collection {
     pub fn blob_writer(&self) -> Result<BlobWriter, MirrorError> {
         let temporary = self.mirror.temporary_name(&self.encoded, Lane::default());
         let file = self.mirror.staging.create_file(&temporary)?;
-        let blob = StagedBlob { temporary, length: 0, sum: None };
-        let hasher = blake3::Hasher::new();
-        Ok(BlobWriter { mirror: Arc::clone(&self.mirror), file, blob, hasher })
-    }
-
-    /// Removes a blob from staging that no change came to need.
-    pub fn discard(&self, blob: Blob) -> Result<(), MirrorError> {
-        match blob {
-            Blob::Staged(blob) => self.mirror.staging.remove(&blob.temporary),
-            Blob::Bytes(_) => Ok(()),
-        }
+        let mirror = Arc::clone(&self.mirror);
+        let blob = StagedBlob { mirror, temporary, length: 0, sum: None, taken: false };
+        Ok(BlobWriter { file, blob, hasher: blake3::Hasher::new() })
     }
 }
 
@@ -390,10 +394,11 @@ impl Mirror {
                 sync.file(&file).map_err(failed)?;
                 Ok(FileSum { length: bytes.len() as u64, sum })
             }
-            Blob::Staged(blob) => {
+            Blob::Staged(mut blob) => {
                 self.staging
                     .rename(&blob.temporary, folder, name)
                     .map_err(|error| self.staging.error("rename", &blob.temporary, error))?;
+                blob.taken = true;
                 Ok(FileSum { length: blob.length, sum: blob.sum })
             }
         }
@@ -418,10 +423,9 @@ impl Mirror {
     }
 }
 
-/// Writes an attachment into staging piece by piece.
+/// Writes an attachment into staging piece by piece. Dropped unfinished, its file is removed.
 #[derive(Debug)]
 pub struct BlobWriter {
-    mirror: Arc<Mirror>,
     file: File,
     blob: StagedBlob,
     hasher: blake3::Hasher,
@@ -437,17 +441,13 @@ impl BlobWriter {
 
     /// All pieces are written.
     pub fn finish(mut self, sync: Sync) -> Result<Blob, MirrorError> {
-        self.blob.sum = Some(self.mirror.note_checksum(&self.file, &self.hasher));
+        self.blob.sum = Some(self.blob.mirror.note_checksum(&self.file, &self.hasher));
         sync.file(&self.file).map_err(|error| self.failed(error))?;
         Ok(Blob::Staged(self.blob))
     }
 
     fn failed(&self, error: io::Error) -> MirrorError {
-        MirrorError::io("write", self.mirror.staging.path().join(&self.blob.temporary), error)
-    }
-
-    /// The attachment did not come whole.
-    pub fn abandon(self) -> Result<(), MirrorError> {
-        self.mirror.staging.remove(&self.blob.temporary)
+        let path = self.blob.mirror.staging.path().join(&self.blob.temporary);
+        MirrorError::io("write", path, error)
     }
 }

@@ -3,7 +3,6 @@
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
-use crate::checkpoint::Failure;
 use crate::document::{Change, Content, Document, DocumentId, DocumentState, Position};
 use crate::mirror::Authority;
 use crate::source::Unreadable;
@@ -19,7 +18,7 @@ const MOST_CHANGES: usize = 2_000;
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// A change, and whether it may replace a newer revision.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Item {
     pub change: Change,
     pub authority: Authority,
@@ -32,10 +31,6 @@ pub struct Item {
 pub struct Batch {
     pub items: Vec<Item>,
     pub unreadable: Vec<Unreadable>,
-    /// Documents that failed again when they were revisited.
-    pub failed: Vec<Failure>,
-    /// Documents that had failed, and that the source does not know any more.
-    pub gone: Vec<DocumentId>,
     /// The place in the feed after this batch, if it moved.
     pub position: Option<Position>,
     places: HashMap<DocumentId, usize>,
@@ -46,8 +41,6 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
             && self.unreadable.is_empty()
-            && self.failed.is_empty()
-            && self.gone.is_empty()
             && self.position.is_none()
     }
 
@@ -60,12 +53,6 @@ impl Batch {
     pub fn conflicts_with(&self, change: &Change) -> bool {
         let held = self.places.get(&change.id).map(|place| &self.items[*place].change.revision);
         held.is_some_and(|held| change.revision.age(held) == Some(Ordering::Less))
-    }
-
-    /// About how many bytes it brings to the disk, large attachments apart. Deletions bring none.
-    pub fn room(&self) -> u64 {
-        let written = self.items.iter().filter(|item| !item.change.is_deletion());
-        written.map(|item| item.change.weight() as u64).sum()
     }
 
     /// Adds a change; an earlier one of the same document is not needed any more.
@@ -90,11 +77,6 @@ impl Batch {
             self.position = Some(position.clone());
         }
         self.unreadable.push(row);
-    }
-
-    /// The documents that this batch is about.
-    pub fn ids(&self) -> HashSet<DocumentId> {
-        self.places.keys().cloned().collect()
     }
 }
 
@@ -240,18 +222,5 @@ mod tests {
         assert!(!batch.is_empty() && !batch.is_full());
         batch.push_unreadable(row);
         assert!(batch.is_full());
-    }
-
-    #[test]
-    fn room_is_needed_for_what_is_written() {
-        let room = |change: Change| {
-            let mut batch = Batch::default();
-            batch.push(change, Authority::Feed);
-            batch.room()
-        };
-        assert_eq!(room(deletion("a", "1-x", None)), 0);
-        let (without, with) = (room(present("a", &[], &[])), room(present("a", &[], &[70_000])));
-        assert!(without > 0);
-        assert_eq!(with - without, 70_000);
     }
 }

@@ -32,11 +32,26 @@ impl Failures {
         self.known().values().cloned().collect()
     }
 
-    /// Notes that a document failed, again perhaps.
+    /// The number of documents that have failed: of what is in flight nothing is known yet.
+    pub fn failed(&self) -> u64 {
+        self.known().values().filter(|failure| !failure.is_in_flight()).count() as u64
+    }
+
+    /// How often a document has failed.
+    pub fn attempts(&self, id: &DocumentId) -> u32 {
+        self.known().get(id.as_str()).map_or(0, |failure| failure.attempts)
+    }
+
+    /// Notes that a document failed, again perhaps, or that it is in flight.
     pub fn note(&self, mut failure: Failure) -> Failure {
         let mut known = self.known();
         if let Some(earlier) = known.get(&key(&failure)) {
-            failure.attempts = earlier.attempts.saturating_add(1);
+            if failure.is_in_flight() {
+                failure.reason = earlier.reason.clone();
+                failure.attempts = earlier.attempts;
+            } else {
+                failure.attempts = earlier.attempts.saturating_add(1);
+            }
             failure.since = earlier.since;
             failure.position = failure.position.or_else(|| earlier.position.clone());
         }
@@ -92,6 +107,20 @@ pub fn of_repair(meta: &Meta, position: Option<Position>) -> Failure {
 pub fn of_release(held: HeldBack) -> Failure {
     let reason = "its deletion was held back, and its tombstone is still to be fetched";
     of_document(held.document, held.revision, held.position, reason.to_owned())
+}
+
+/// What is remembered of a document while it is fetched beside the feed, which goes on: should the
+/// process end, the next run fetches it.
+pub fn in_flight(id: DocumentId, revision: Option<Revision>, position: Option<Position>) -> Failure {
+    let place = named(&id);
+    let reason = "it has not been fetched yet".to_owned();
+    Failure { attempts: 0, ..first(Some(id), revision, place, reason, position) }
+}
+
+/// The failure of a document of which nothing but the id is known.
+pub fn of_id(id: DocumentId, reason: String) -> Failure {
+    let place = named(&id);
+    first(Some(id), None, place, reason, None)
 }
 
 fn of_document(

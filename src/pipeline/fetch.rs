@@ -1,247 +1,209 @@
-//! Getting the bytes of attachments: small ones many at a time, large ones streamed into staging.
+//! The requests for what planned writes need of the source: revisions with their histories, small
+//! attachments many at a time, large ones streamed into staging.
+//!
+//! Each function makes one attempt. It must not know when to try again, nor what else is fetched.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::batch::{Item, SMALL_ATTACHMENT};
-use super::failures;
+use super::batch::SMALL_ATTACHMENT;
+use super::beside::Pulse;
 use super::prepare::Pending;
 use super::{Pipeline, PipelineError};
-use crate::checkpoint::Failure;
-use crate::document::{Attachment, Change, Content, DocumentId};
-use crate::mirror::{Blob, MirrorError, Sync};
-use crate::source::retry::{RetryPolicy, attempts};
+use crate::document::{Attachment, Change, Content, DocumentId, Revision};
+use crate::mirror::{Blob, BranchFiles, MirrorError, Sync};
 use crate::source::{PIECES, Reading, SourceError, Wanted, pass_on};
 
-/// So many requests for attachments run at once.
-const CONCURRENCY: usize = 4;
-/// A request for small attachments asks for at most so many, and so many bytes.
-const GROUP: (usize, u64) = (100, 1024 * 1024);
-/// What came of fetching.
-#[derive(Default)]
-pub struct Fetched {
-    pub complete: Vec<Pending>,
-    pub failed: Vec<Failure>,
-    /// Documents of which something is gone because there is a newer revision: as they are now.
-    pub moved_on: Vec<Item>,
-}
+/// The number of large attachments of one document that are streamed at once.
+const STREAMS: usize = 2;
 
-/// An attachment that is fetched: whose it is, as a place in the list of pending writes and, where
-/// it is not the winner's, in the branches of one; and which.
+/// A request for small attachments asks for at most this number, and this many bytes.
+pub const GROUP: (usize, u64) = (100, 1024 * 1024);
+
+/// A request for revisions asks for at most this number, and about this many bytes: of a branch
+/// nothing is known but its winner's size.
+pub const BRANCHES: (usize, usize) = (100, 2 << 20);
+
+/// An attachment that a document lacks: of which revision beside the winner, as a place in the list of
+/// branches, and which.
 struct Task {
-    owner: usize,
     branch: Option<usize>,
     wanted: Wanted,
 }
 
-/// One request, or a few for a large attachment.
-enum Job {
-    Small(Vec<Task>),
-    Large(Task),
-}
-
-/// After so many tries in a row, of different attachments, that failed for a transient reason, the
-/// source is not asked for more of a batch: it is the source that fails, and each try takes seconds.
-const TROUBLE: usize = 8;
-
-/// Transient failures in a row, and the last of them.
-#[derive(Default)]
-struct Trouble(Mutex<(usize, Option<SourceError>)>);
-
-impl Trouble {
-    fn note<T>(&self, answer: Result<T, FetchError>) -> Result<T, FetchError> {
-        if let Ok(mut trouble) = self.0.lock() {
-            match &answer {
-                Ok(_) => *trouble = (0, None),
-                Err(FetchError::Source(error @ SourceError::Transient { .. })) => {
-                    *trouble = (trouble.0 + 1, Some(error.clone()));
-                }
-                Err(_) => {}
-            }
-        }
-        answer
-    }
-
-    /// Why no more attachments are requested, if that is so. The source's errors for other
-    /// attachments do not concern this one and are not repeated.
-    fn reason(&self) -> Option<SourceError> {
-        let trouble = self.0.lock().ok()?;
-        let last = trouble.1.as_ref().filter(|_| trouble.0 >= TROUBLE)?;
-        Some(not_asked_for(trouble.0, "attachments", last))
-    }
-}
-
-type Outcome = (Task, Result<Blob, FetchError>);
-
+/// Why an attempt did not bring all that a document needs.
 #[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    #[error(transparent)]
-    Mirror(#[from] MirrorError),
-    #[error(transparent)]
-    Task(#[from] tokio::task::JoinError),
+pub enum FetchError {
+    /// The source did not give this.
+    #[error("{what}: {error}")]
+    Source {
+        /// An attachment or a revision, for people.
+        what: String,
+        /// Why.
+        error: SourceError,
+    },
+    /// The source has a newer revision, and does not give the one that is wanted any more.
     #[error("the document has changed since")]
     MovedOn(Box<Change>),
+    /// It is ours.
+    #[error(transparent)]
+    Ours(#[from] PipelineError),
+}
+
+impl From<MirrorError> for FetchError {
+    fn from(error: MirrorError) -> Self {
+        Self::Ours(error.into())
+    }
+}
+
+impl From<tokio::task::JoinError> for FetchError {
+    fn from(error: tokio::task::JoinError) -> Self {
+        Self::Ours(error.into())
+    }
 }
 
 impl Pipeline {
-    /// Fetches what the writes in `pending` lack. A document of which an attachment cannot be had
-    /// fails alone; when the source itself breaks, so does the batch, unless the document is a
-    /// known suspect.
+    /// Fetches what a document lacks. What has come stays with it, even if something else has not.
     pub(super) async fn fetch(
         &self,
-        mut pending: Vec<Pending>,
-        suspects: &HashSet<DocumentId>,
+        pending: &mut Pending,
         sync: Sync,
-    ) -> Result<Fetched, PipelineError> {
-        let jobs = jobs(&mut pending, self.collection.mirrors_attachments());
-        let trouble = Trouble::default();
-        let mut outcomes = stream::iter(jobs)
-            .map(|job| self.fetch_job(job, sync, &trouble))
-            .buffer_unordered(CONCURRENCY)
-            .boxed();
-        let mut failures: HashMap<usize, Failure> = HashMap::new();
-        let mut moved_on: HashMap<usize, Change> = HashMap::new();
-        let mut interrupted = None;
-        while let Some(outcomes) = outcomes.next().await {
-            for (Task { owner, branch, wanted }, outcome) in outcomes {
-                match outcome {
-                    Ok(blob) => pending[owner].take(branch, wanted.attachment.name, blob),
-                    Err(FetchError::Mirror(error)) => return Err(error.into()),
-                    Err(FetchError::Task(error)) => return Err(error.into()),
-                    Err(FetchError::MovedOn(change)) => _ = moved_on.insert(owner, *change),
-                    Err(FetchError::Source(error)) => {
-                        let suspect = suspects.contains(&wanted.id);
-                        let name = wanted.attachment.name.escape_debug();
-                        let what = format!("attachment `{name}`");
-                        match judge(&pending[owner].item.change, &what, error, suspect) {
-                            Ok(failure) => _ = failures.entry(owner).or_insert(failure),
-                            Err(error) => interrupted = Some(both(interrupted, error)?),
-                        }
-                    }
-                }
-            }
-        }
-        drop(outcomes);
-        if let Some(error) = interrupted {
-            return Err(error);
-        }
-        let mut fetched = Fetched::default();
-        for (owner, Pending { item, write, material }) in pending.into_iter().enumerate() {
-            match (moved_on.remove(&owner), failures.remove(&owner)) {
-                (None, None) => {
-                    fetched.complete.push(Pending { item, write, material });
-                    continue;
-                }
-                (Some(newer), _) => {
-                    let change = Change { position: item.change.position, ..newer };
-                    let authority = item.authority.confirmed();
-                    fetched.moved_on.push(Item { change, authority, fed: item.fed });
-                }
-                (None, Some(failure)) => fetched.failed.push(failure),
-            }
-            let branches = material.branches.into_iter();
-            let blobs = branches.flat_map(|branch| branch.blobs.into_values());
-            for blob in material.blobs.into_values().chain(blobs) {
-                self.collection.discard(blob)?;
-            }
-        }
-        Ok(fetched)
-    }
-
-    async fn fetch_job(&self, job: Job, sync: Sync, trouble: &Trouble) -> Vec<Outcome> {
-        match job {
-            Job::Small(tasks) => self.fetch_small(tasks, sync, trouble).await,
-            Job::Large(task) => {
-                let outcome = self.stream(&task, sync, trouble).await;
-                vec![(task, outcome)]
-            }
-        }
-    }
-
-    /// Streams an attachment, patiently.
-    async fn stream(&self, task: &Task, sync: Sync, trouble: &Trouble) -> Result<Blob, FetchError> {
-        if let Some(error) = trouble.reason() {
-            return Err(error.into());
-        }
-        let fetch = || self.unless_moved_on(task, self.fetch_large(&task.wanted, sync));
-        trouble.note(loop_until(&self.options.retry, fetch).await)
-    }
-
-    /// Fetches a group in one request, and tries again, one by one, what that did not bring.
-    async fn fetch_small(&self, tasks: Vec<Task>, sync: Sync, trouble: &Trouble) -> Vec<Outcome> {
-        let wanted: Vec<Wanted> = tasks.iter().map(|task| task.wanted.clone()).collect();
-        let policy = &self.options.retry;
-        if let Some(error) = trouble.reason() {
-            let spared = |task| (task, Err(error.clone().into()));
-            return tasks.into_iter().map(spared).collect();
-        }
-        let answers = match attempts(policy, || self.source.attachments(&wanted)).await {
-            Ok(answers) => one_each(answers, tasks.len()),
-            Err(error) => vec![Err(of_group(error, tasks.len())); tasks.len()],
+        pulse: &Pulse,
+    ) -> Result<(), FetchError> {
+        let mut answers = self.fetch_small(std::slice::from_mut(pending), None, pulse).await;
+        let mut worst = match answers.pop() {
+            // What was refused as one of many may be read as a stream.
+            None | Some(Ok(()) | Err(FetchError::Source { error: SourceError::Permanent { .. }, .. })) => None,
+            Some(Err(error)) => Some(error),
         };
-        let mut outcomes = Vec::with_capacity(tasks.len());
-        for (task, answer) in tasks.into_iter().zip(answers) {
-            let bytes = match answer {
-                Err(SourceError::Missing { .. } | SourceError::Transient { .. }) => {
-                    match trouble.reason() {
-                        Some(error) => Err(error.into()),
-                        None => {
-                            let fetch =
-                                || self.unless_moved_on(&task, self.fetch_one(&task.wanted));
-                            trouble.note(loop_until(policy, fetch).await)
-                        }
+        if let Some(revision) = pending.branches().first() {
+            // What else is needed is not known yet.
+            let error = worst.unwrap_or_else(|| lacks(revision));
+            return Err(self.or_moved_on(pending, error).await);
+        }
+        // What has just been asked for and did not come is left to the next attempt.
+        let left = |task: &Task| worst.is_none() || !is_small(&task.wanted);
+        let tasks = pending.attachments(self.collection.mirrors_attachments());
+        let tasks: Vec<Task> = tasks.into_iter().filter(left).collect();
+        let streams = tasks.into_iter().map(|task| async move {
+            let blob = self.fetch_large(&task.wanted, sync, pulse).await;
+            (task, blob)
+        });
+        let mut streams = stream::iter(streams).buffer_unordered(STREAMS).boxed();
+        while let Some((task, blob)) = streams.next().await {
+            match blob {
+                Ok(blob) => pending.take(task.branch, task.wanted.attachment.name, blob),
+                Err(error @ FetchError::Ours(_)) => return Err(error),
+                Err(error) => _ = worst.get_or_insert(error),
+            }
+        }
+        drop(streams);
+        match worst {
+            Some(error) => Err(self.or_moved_on(pending, error).await),
+            None => Ok(()),
+        }
+    }
+
+    /// Fetches the revisions and the small attachments that the documents of a group lack, with an
+    /// answer for each document. A request that takes longer than `patience` fails.
+    pub(super) async fn fetch_small(
+        &self,
+        group: &mut [Pending],
+        patience: Option<Duration>,
+        pulse: &Pulse,
+    ) -> Vec<Result<(), FetchError>> {
+        let mut outcomes: Vec<Result<(), FetchError>> = group.iter().map(|_| Ok(())).collect();
+        let branches: Vec<(usize, (DocumentId, Revision))> = of_all(group, |one| {
+            let id = &one.item.change.id;
+            one.branches().into_iter().map(|revision| (id.clone(), revision)).collect()
+        });
+        let sizes = |owner: usize| group.get(owner).map_or(0, |one| one.item.change.weight() as u64);
+        let limits = (BRANCHES.0, BRANCHES.1 as u64);
+        for part in parts(branches, limits, |(owner, _)| sizes(*owner)) {
+            let (owners, wanted): (Vec<_>, Vec<_>) = part.into_iter().unzip();
+            let answers = within(patience, self.source.branches(&wanted)).await;
+            let answers = spread(answers, wanted.len());
+            for ((owner, answer), (_, revision)) in owners.into_iter().zip(answers).zip(wanted) {
+                match answer {
+                    Ok(branch) => {
+                        pulse.beat();
+                        let files = BranchFiles { branch, blobs: Default::default() };
+                        group[owner].material.branches.push(files);
+                    }
+                    Err(error) => {
+                        let what = format!("revision {revision}");
+                        note(&mut outcomes[owner], FetchError::Source { what, error });
                     }
                 }
-                answer => answer.map_err(FetchError::from),
-            };
-            let outcome = match bytes {
-                // What is not to be had at once may be had as a stream.
-                Err(FetchError::Source(SourceError::Permanent { .. })) => {
-                    self.stream(&task, sync, trouble).await
+            }
+        }
+        let with_branches = self.collection.mirrors_attachments();
+        let small = |one: &Pending| {
+            let tasks = one.attachments(with_branches).into_iter();
+            tasks.filter(|task| is_small(&task.wanted)).collect()
+        };
+        let tasks: Vec<(usize, Task)> = of_all(group, small);
+        let length = |(_, task): &(usize, Task)| task.wanted.attachment.length.unwrap_or_default();
+        for part in parts(tasks, GROUP, length) {
+            let wanted: Vec<Wanted> = part.iter().map(|(_, task)| task.wanted.clone()).collect();
+            let answers = within(patience, self.source.attachments(&wanted)).await;
+            for ((owner, task), answer) in part.into_iter().zip(spread(answers, wanted.len())) {
+                let name = task.wanted.attachment.name;
+                match answer {
+                    Ok(bytes) => {
+                        pulse.beat();
+                        group[owner].take(task.branch, name, Blob::Bytes(bytes));
+                    }
+                    Err(error) => {
+                        let what = format!("attachment `{}`", name.escape_debug());
+                        note(&mut outcomes[owner], FetchError::Source { what, error });
+                    }
                 }
-                bytes => bytes.map(Blob::Bytes),
-            };
-            outcomes.push((task, outcome));
+            }
         }
         outcomes
     }
 
-    /// Fetches; where something is not there, asks whether the document has changed since: stores
-    /// forget old revisions.
-    async fn unless_moved_on<T>(
-        &self,
-        task: &Task,
-        fetch: impl Future<Output = Result<T, FetchError>>,
-    ) -> Result<T, FetchError> {
-        let missing = match (fetch.await, task.branch) {
-            (Err(missing @ FetchError::Source(SourceError::Missing { .. })), None) => missing,
-            (fetched, _) => return fetched,
-        };
-        match self.source.document(&task.wanted.id, None).await {
-            Ok(Reading::Found(change)) if change.revision != task.wanted.revision => {
-                Err(FetchError::MovedOn(Box::new(change)))
+    /// The error; or, where something is not there any more, the newest state of a document that has
+    /// changed since: stores forget old revisions.
+    async fn or_moved_on(&self, pending: &Pending, error: FetchError) -> FetchError {
+        if !matches!(&error, FetchError::Source { error: SourceError::Missing { .. }, .. }) {
+            return error;
+        }
+        let change = &pending.item.change;
+        match self.source.document(&change.id, None).await {
+            Ok(Reading::Found(newest))
+                if newest.revision != change.revision
+                    || (newest.others.is_some() && newest.others != change.others) =>
+            {
+                FetchError::MovedOn(Box::new(newest))
             }
             // Whatever else it says, what is wanted is asked for again, and that tells.
-            _ => Err(missing),
+            _ => error,
         }
     }
 
-    async fn fetch_one(&self, wanted: &Wanted) -> Result<Bytes, FetchError> {
-        let answers = self.source.attachments(std::slice::from_ref(wanted)).await?;
-        Ok(one_each(answers, 1).swap_remove(0)?)
-    }
-
     /// Streams an attachment into a file of staging.
-    async fn fetch_large(&self, wanted: &Wanted, sync: Sync) -> Result<Blob, FetchError> {
+    async fn fetch_large(
+        &self,
+        wanted: &Wanted,
+        sync: Sync,
+        pulse: &Pulse,
+    ) -> Result<Blob, FetchError> {
         let Wanted { id, revision, attachment } = wanted;
-        let pieces = self.source.attachment(id, revision, attachment).await?;
+        let of_source = |error| {
+            let what = format!("attachment `{}`", attachment.name.escape_debug());
+            FetchError::Source { what, error }
+        };
+        let pieces = self.source.attachment(id, revision, attachment).await.map_err(of_source)?;
+        let beating = pulse.clone();
+        let pieces = pieces.inspect(move |_| beating.beat()).boxed();
         let (sender, mut receiver) = mpsc::channel::<Bytes>(PIECES);
         let collection = self.collection.clone();
         let writing = spawn_blocking(move || {
@@ -253,13 +215,9 @@ impl Pipeline {
         });
         let passed = pass_on(pieces, sender).await;
         let writer = writing.await??;
-        match passed {
-            Ok(()) => Ok(spawn_blocking(move || writer.finish(sync)).await??),
-            Err(error) => {
-                writer.abandon()?;
-                Err(error.into())
-            }
-        }
+        // Unfinished, its file goes with the writer.
+        passed.map_err(of_source)?;
+        Ok(spawn_blocking(move || writer.finish(sync)).await??)
     }
 }
 
@@ -275,161 +233,130 @@ impl Pending {
         }
     }
 
-    /// The attachments of the branches that are written, each with the place of its branch.
-    fn of_branches(&self) -> impl Iterator<Item = (usize, Wanted)> {
-        // Of the winner the history alone is written: its attachments are in the plan.
-        let others = self.material.branches.iter().map(|files| &files.branch).enumerate();
-        let others = others.filter(|(_, branch)| branch.revision != self.item.change.revision);
-        others.flat_map(|(at, branch)| {
-            let wanted = |attachment: &Attachment| Wanted {
-                id: self.item.change.id.clone(),
-                revision: branch.revision.clone(),
-                attachment: attachment.clone(),
-            };
-            branch.document.attachments.iter().map(move |attachment| (at, wanted(attachment)))
-        })
+    /// Puts the attachments that came with the document into their places.
+    pub fn take_inline(&mut self, with_branches: bool) {
+        for task in self.attachments(with_branches) {
+            if let Content::Inline(bytes) = task.wanted.attachment.content {
+                self.take(task.branch, task.wanted.attachment.name, Blob::Bytes(bytes));
+            }
+        }
     }
-}
 
-/// Sorts what the writes lack into requests. What is at hand already is put into its place.
-fn jobs(pending: &mut [Pending], with_branches: bool) -> Vec<Job> {
-    let mut jobs = Vec::new();
-    let (mut group, mut group_bytes) = (Vec::new(), 0);
-    for (owner, one) in pending.iter_mut().enumerate() {
-        let of_winner = |attachment: &Attachment| Task {
-            owner,
-            branch: None,
+    /// Whether nothing more is needed of the source.
+    pub fn is_complete(&self, with_branches: bool) -> bool {
+        self.branches().is_empty() && self.attachments(with_branches).is_empty()
+    }
+
+    /// Whether all that is known to be needed is small, so that it may be asked for with others.
+    pub fn is_small(&self, with_branches: bool) -> bool {
+        self.attachments(with_branches).iter().all(|task| is_small(&task.wanted))
+    }
+
+    /// The number and the bytes of the attachments that are needed, as far as they are known.
+    pub fn wanted(&self, with_branches: bool) -> (usize, u64) {
+        let tasks = self.attachments(with_branches);
+        let lengths = tasks.iter().filter_map(|task| task.wanted.attachment.length);
+        (tasks.len(), lengths.fold(0, u64::saturating_add))
+    }
+
+    /// The revisions that are still needed.
+    pub fn branches(&self) -> Vec<Revision> {
+        let known = self.material.branches.iter().map(|files| &files.branch.revision);
+        let known: HashSet<&Revision> = known.collect();
+        self.write.branches.iter().filter(|wanted| !known.contains(wanted)).cloned().collect()
+    }
+
+    /// The attachments that are still needed.
+    fn attachments(&self, with_branches: bool) -> Vec<Task> {
+        let (id, revision) = (&self.item.change.id, &self.item.change.revision);
+        let task = |branch, revision: &Revision, attachment: &Attachment| Task {
+            branch,
             wanted: Wanted {
-                id: one.item.change.id.clone(),
-                revision: one.item.change.revision.clone(),
+                id: id.clone(),
+                revision: revision.clone(),
                 attachment: attachment.clone(),
             },
         };
-        let mut tasks: Vec<Task> = one.write.fetch.iter().map(of_winner).collect();
-        if with_branches {
-            let task = |(at, wanted)| Task { owner, branch: Some(at), wanted };
-            tasks.extend(one.of_branches().map(task));
+        let lacks = |attachment: &&Attachment| !self.material.blobs.contains_key(&attachment.name);
+        let of_winner = self.write.fetch.iter().filter(lacks);
+        let mut tasks: Vec<Task> = of_winner.map(|one| task(None, revision, one)).collect();
+        if !with_branches {
+            return tasks;
         }
-        for task in tasks {
-            let attachment = &task.wanted.attachment;
-            if let Content::Inline(bytes) = &attachment.content {
-                let (name, blob) = (Arc::clone(&attachment.name), Blob::Bytes(bytes.clone()));
-                one.take(task.branch, name, blob);
-                continue;
-            }
-            match attachment.length.filter(|length| *length <= SMALL_ATTACHMENT) {
-                None => jobs.push(Job::Large(task)),
-                Some(length) => {
-                    if group.len() >= GROUP.0 || group_bytes + length > GROUP.1 {
-                        jobs.push(Job::Small(std::mem::take(&mut group)));
-                        group_bytes = 0;
-                    }
-                    group.push(task);
-                    group_bytes += length;
-                }
-            }
+        // Of the winner the history alone is written: its attachments are in the plan.
+        let others = self.material.branches.iter().enumerate();
+        for (at, files) in others.filter(|(_, files)| files.branch.revision != *revision) {
+            let attachments = files.branch.document.attachments.iter();
+            let lacks = attachments.filter(|one| !files.blobs.contains_key(&one.name));
+            tasks.extend(lacks.map(|one| task(Some(at), &files.branch.revision, one)));
         }
+        tasks
     }
-    if !group.is_empty() {
-        jobs.push(Job::Small(group));
-    }
-    jobs
 }
 
-/// The answers to a request for so many things, each of which gets one: what a source says nothing of
-/// must not be passed over.
-pub fn one_each<T>(
-    mut answers: Vec<Result<T, SourceError>>,
+fn is_small(wanted: &Wanted) -> bool {
+    wanted.attachment.length.is_some_and(|length| length <= SMALL_ATTACHMENT)
+}
+
+fn lacks(revision: &Revision) -> FetchError {
+    let error = SourceError::transient("the source answered nothing");
+    FetchError::Source { what: format!("revision {revision}"), error }
+}
+
+/// Notes the first error of a document. One of ours takes precedence.
+fn note(outcome: &mut Result<(), FetchError>, error: FetchError) {
+    if outcome.is_ok() {
+        *outcome = Err(error);
+    }
+}
+
+/// What each document of a group wants, with the document's place in the group.
+fn of_all<T>(group: &[Pending], wants: impl Fn(&Pending) -> Vec<T>) -> Vec<(usize, T)> {
+    let each = group.iter().enumerate();
+    each.flat_map(|(owner, one)| wants(one).into_iter().map(move |want| (owner, want))).collect()
+}
+
+/// Parts of at most this number of things, and this size altogether; at least one thing each.
+fn parts<T>(things: Vec<T>, most: (usize, u64), size: impl Fn(&T) -> u64) -> Vec<Vec<T>> {
+    let mut parts: Vec<Vec<T>> = Vec::new();
+    let mut sum = 0_u64;
+    for thing in things {
+        let more = size(&thing);
+        match parts.last_mut() {
+            Some(part) if part.len() < most.0 && sum.saturating_add(more) <= most.1 => {
+                part.push(thing);
+                sum += more;
+            }
+            _ => {
+                parts.push(vec![thing]);
+                sum = more;
+            }
+        }
+    }
+    parts
+}
+
+/// A request that may take no longer than this.
+async fn within<T>(
+    patience: Option<Duration>,
+    request: impl Future<Output = Result<T, SourceError>>,
+) -> Result<T, SourceError> {
+    let Some(patience) = patience else { return request.await };
+    let late = |_| Err(SourceError::transient(format!("no answer within {patience:?}")));
+    tokio::time::timeout(patience, request).await.unwrap_or_else(late)
+}
+
+/// The answers to a request for several things, one for each of them. What a source answers nothing
+/// for must not be passed over, and an error of the request may be due to any of them.
+fn spread<T>(
+    answers: Result<Vec<Result<T, SourceError>>, SourceError>,
     wanted: usize,
 ) -> Vec<Result<T, SourceError>> {
-    let lost = || Err(SourceError::transient("the source answered nothing"));
-    answers.resize_with(wanted, lost);
-    answers
-}
-
-/// The error for an item that was not requested, because the source failed for `others` items in a
-/// row.
-pub fn not_asked_for(others: usize, of_what: &str, last: &SourceError) -> SourceError {
-    let what = format!(
-        "not requested, because the source failed for {others} other {of_what} in a row; the next \
-         attempt requests it"
-    );
-    let retry_after = match last {
-        SourceError::Transient { retry_after, .. } => *retry_after,
-        _ => None,
-    };
-    SourceError::Transient { what, retry_after }
-}
-
-/// The error of a request for several items, as the error of each: any of them may have caused it.
-pub fn of_group(error: SourceError, things: usize) -> SourceError {
-    let others = match things {
-        0 | 1 => return error,
-        2 => "1 other".to_owned(),
-        more => format!("{} others", more - 1),
-    };
-    let of = |what| format!("the request for it and for {others} failed: {what}");
-    match error {
-        SourceError::Transient { what, retry_after } => {
-            SourceError::Transient { what: of(what), retry_after }
+    match answers {
+        Ok(mut answers) => {
+            answers.resize_with(wanted, || Err(SourceError::transient("the source answered nothing")));
+            answers
         }
-        SourceError::Missing { what } => SourceError::Missing { what: of(what) },
-        SourceError::Permanent { what } => SourceError::Permanent { what: of(what) },
-        // These concern the collection.
-        error @ (SourceError::Expired { .. } | SourceError::Refused { .. }) => error,
+        Err(error) => (0..wanted).map(|_| Err(error.clone())).collect(),
     }
-}
-
-/// What a source's error means for the document that `what` belongs to.
-pub fn judge(
-    change: &Change,
-    what: &str,
-    error: SourceError,
-    suspect: bool,
-) -> Result<Failure, PipelineError> {
-    match error {
-        SourceError::Refused { .. } => Err(error.into()),
-        SourceError::Transient { .. } if !suspect => {
-            Err(PipelineError::Interrupted { documents: HashSet::from([change.id.clone()]), error })
-        }
-        error => Ok(failures::of_change(change, format!("{what}: {error}"))),
-    }
-}
-
-/// Two interruptions as one, which names the documents of both. Any other error comes back.
-pub fn both(
-    known: Option<PipelineError>,
-    new: PipelineError,
-) -> Result<PipelineError, PipelineError> {
-    match (known, new) {
-        (
-            Some(PipelineError::Interrupted { mut documents, error }),
-            PipelineError::Interrupted { documents: more, .. },
-        ) => {
-            documents.extend(more);
-            Ok(PipelineError::Interrupted { documents, error })
-        }
-        (_, new @ PipelineError::Interrupted { .. }) => Ok(new),
-        (_, other) => Err(other),
-    }
-}
-
-/// [`attempts`] for an operation that may also fail on our side, which is final.
-async fn loop_until<T, F>(
-    policy: &RetryPolicy,
-    mut request: impl FnMut() -> F,
-) -> Result<T, FetchError>
-where
-    F: Future<Output = Result<T, FetchError>>,
-{
-    attempts(policy, || {
-        let request = request();
-        async {
-            match request.await {
-                Err(FetchError::Source(error)) => Err(error),
-                other => Ok(other),
-            }
-        }
-    })
-    .await?
 }

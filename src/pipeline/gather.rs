@@ -6,18 +6,19 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::asker::Reading;
 use super::batch::{Batch, Seen};
 use super::failures;
 use super::report::Phase;
 use super::{Pipeline, PipelineError, Signal, Work};
 use crate::checkpoint::Failure;
 use crate::mirror::Authority;
-use crate::source::retry::{Fed, attempts, resilient};
-use crate::source::{FeedEvent, Mode, Reading, Since, SourceError};
+use crate::source::retry::{Fed, resilient};
+use crate::source::{FeedEvent, Since, SourceError};
 
 /// While catching up, a batch waits so long for more: a sync is worth many documents.
 const LINGER: Duration = Duration::from_millis(20);
@@ -28,6 +29,7 @@ pub async fn gather(
     since: Since,
     stop: CancellationToken,
     out: mpsc::Sender<Work<Batch>>,
+    reading: watch::Sender<Reading>,
 ) -> Result<(), PipelineError> {
     let mut gatherer = Gatherer {
         pipeline,
@@ -36,36 +38,22 @@ pub async fn gather(
         seen: None,
         catching_up: true,
         waiting: false,
-        security: Security::Due,
-        properties_due: true,
+        reading,
         deadline: Instant::now(),
     };
     let name = gatherer.pipeline.collection.name();
     if gatherer.pipeline.checkpoints.is_released(name)? || gatherer.pipeline.brake.is_obsolete() {
         gatherer.release(&stop).await;
     }
-    gatherer.revisit(&stop).await?;
     gatherer.read(since, &stop).await
 }
 
 /// What the reader of the feed does next.
 enum Next {
     Fed(Result<Fed, SourceError>),
-    Revisit,
     Release,
     Again,
     Stop,
-}
-
-/// What is known of who may do what with the collection.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Security {
-    /// It is to be asked for.
-    Due,
-    /// It was told, or will be asked for again in its time.
-    Told,
-    /// The source does not tell it.
-    Untold,
 }
 
 struct Gatherer {
@@ -77,9 +65,8 @@ struct Gatherer {
     catching_up: bool,
     /// The feed is broken, and is opened again.
     waiting: bool,
-    security: Security,
-    /// Whether the source is still to be asked how the collection was created.
-    properties_due: bool,
+    /// Told how far the reading is.
+    reading: watch::Sender<Reading>,
     /// When the batch is handed on at the latest, if there is room.
     deadline: Instant,
 }
@@ -91,9 +78,6 @@ impl Gatherer {
         let source = self.pipeline.source.clone();
         let feed = resilient(source, since, options.mode, options.retry);
         tokio::pin!(feed);
-        let mut revisits = tokio::time::interval(options.revisit);
-        revisits.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        revisits.reset();
         let released = self.pipeline.released.clone();
         loop {
             let (some, full) = (!self.batch.is_empty(), self.batch.is_full());
@@ -112,19 +96,19 @@ impl Gatherer {
                     Err(_) => Next::Stop,
                 },
                 () = tokio::time::sleep_until(self.deadline), if some && !ripe => Next::Again,
-                _ = revisits.tick(), if options.mode == Mode::Follow => Next::Revisit,
             };
             match next {
                 Next::Stop => break,
                 Next::Again => {}
                 Next::Fed(Ok(fed)) => {
-                    // Not before the feed has spoken: a source that refuses one of them refuses both,
-                    // and must not be asked twice.
-                    if matches!(fed, Fed::Event(_)) && self.security == Security::Due {
-                        self.security(stop).await;
-                    }
-                    if matches!(fed, Fed::Event(_)) && std::mem::take(&mut self.properties_due) {
-                        self.properties(stop).await;
+                    if matches!(fed, Fed::Event(_)) {
+                        let silent = |reading: &mut Reading| {
+                            *reading == Reading::Silent && {
+                                *reading = Reading::Speaks;
+                                true
+                            }
+                        };
+                        self.reading.send_if_modified(silent);
                     }
                     self.take(fed).await;
                 }
@@ -132,17 +116,11 @@ impl Gatherer {
                     self.hand_on().await;
                     return Err(error.into());
                 }
-                Next::Release => {
-                    self.release(stop).await;
-                    self.revisit(stop).await?;
-                }
-                Next::Revisit => {
-                    self.security(stop).await;
-                    self.revisit(stop).await?;
-                }
+                Next::Release => self.release(stop).await,
             }
         }
         self.hand_on().await;
+        self.reading.send_replace(Reading::Ended);
         Ok(())
     }
 
@@ -228,53 +206,6 @@ impl Gatherer {
         let _ended = self.out.send(work).await;
     }
 
-    /// Asks who may do what with the collection: no feed tells when that changes.
-    async fn security(&mut self, stop: &CancellationToken) {
-        if self.security == Security::Untold {
-            return;
-        }
-        let (policy, source) = (&self.pipeline.options.retry, &self.pipeline.source);
-        let answer = tokio::select! {
-            () = stop.cancelled() => return,
-            answer = attempts(policy, || source.security()) => answer,
-        };
-        let trouble = answer.as_ref().err().map(ToString::to_string);
-        self.pipeline.reporter.update(|report| report.security_trouble = trouble);
-        self.security = match answer {
-            Ok(Some(security)) => {
-                self.signal(Signal::Security(security)).await;
-                Security::Told
-            }
-            Ok(None) => Security::Untold,
-            Err(error) => {
-                let collection = self.pipeline.collection.name();
-                tracing::warn!(%collection, "its security object could not be mirrored: {error}");
-                match error {
-                    SourceError::Transient { .. } => Security::Told,
-                    _ => Security::Untold,
-                }
-            }
-        };
-    }
-
-    /// Asks how the collection was created, so that a restore creates it so. Once a run, and a source
-    /// that fails is asked by the next one.
-    async fn properties(&mut self, stop: &CancellationToken) {
-        let answer = tokio::select! {
-            () = stop.cancelled() => return,
-            answer = self.pipeline.source.properties() => answer,
-        };
-        match answer {
-            Ok(Some(properties)) => self.signal(Signal::Properties(properties)).await,
-            Ok(None) => {}
-            Err(error) => {
-                let collection = self.pipeline.collection.name();
-                tracing::warn!(%collection, "whether the database is partitioned, and its \
-                                             `_revs_limit`, could not be read: {error}");
-            }
-        }
-    }
-
     /// Has deleted what the brake held back. Where tombstones are kept, that makes documents to be
     /// revisited, so it is waited for.
     async fn release(&mut self, stop: &CancellationToken) {
@@ -286,37 +217,6 @@ impl Gatherer {
             () = self.out.closed() => {}
             _released = reports.wait_for(|report| report.held_back == 0) => {}
         }
-    }
-
-    /// Tries the documents again that could not be mirrored.
-    async fn revisit(&mut self, stop: &CancellationToken) -> Result<(), PipelineError> {
-        let failures = self.pipeline.failures.all();
-        for failure in failures {
-            let Some(id) = &failure.document else { continue };
-            // Once each: it is the next round's turn to try again, and the feed waits meanwhile.
-            let reading = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                reading = self.pipeline.source.document(id, failure.position.as_ref()) => reading,
-            };
-            match reading {
-                Ok(Reading::Found(change)) => {
-                    if self.batch.is_full() {
-                        self.hand_on().await;
-                    }
-                    let change = crate::document::Change { position: None, ..change };
-                    self.batch.push(change, Authority::Confirmed);
-                }
-                Ok(Reading::Unknown) => self.batch.gone.push(id.clone()),
-                Err(error @ SourceError::Refused { .. }) => return Err(error.into()),
-                Err(error) => {
-                    let reason = error.to_string();
-                    let failure = Failure { reason, at: jiff::Timestamp::now(), ..failure };
-                    self.batch.failed.push(failure);
-                }
-            }
-        }
-        self.hand_on().await;
-        Ok(())
     }
 
     fn phase_of(&self, since: &Since) {
@@ -360,8 +260,6 @@ impl Batch {
     /// The failures that this batch brings, apart from those that come up as it is prepared.
     pub fn take_failures(&mut self) -> Vec<Failure> {
         let rows = std::mem::take(&mut self.unreadable);
-        let mut failed = std::mem::take(&mut self.failed);
-        failed.extend(rows.into_iter().map(failures::of_row));
-        failed
+        rows.into_iter().map(failures::of_row).collect()
     }
 }

@@ -1,11 +1,12 @@
 //! One collection: source -> mirror -> checkpoint -> events.
 //!
-//! Three tasks overlap: `gather` reads the feed into batches, `prepare` plans them, fetches
-//! attachments and stages files, `settle` makes them durable, publishes, commits and tells
-//! subscribers. Two batches may be in flight, and they commit in order. The pipeline must not know
-//! which store it follows, HTTP, or signals.
+//! Three tasks overlap: `gather` reads the feed into batches, `rounds` plans them and stages files,
+//! `settle` makes them durable, publishes, commits and tells subscribers. Two batches may be in
+//! flight, and they commit in order. What documents need of the source is fetched `beside` the feed,
+//! and so is what no feed reports (`asker`). The pipeline must not know which store it follows, HTTP,
+//! or signals.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,9 +22,10 @@ use crate::mirror::{Collection, Mirror, MirrorError};
 use crate::source::retry::RetryPolicy;
 use crate::source::{Holds, Mode, Since, Source, SourceError};
 
+mod asker;
 mod batch;
+mod beside;
 mod brake;
-mod branches;
 mod copied;
 mod failures;
 mod fetch;
@@ -33,6 +35,7 @@ mod removals;
 mod repair;
 mod report;
 mod room;
+mod rounds;
 mod settle;
 mod tally;
 
@@ -41,10 +44,11 @@ pub use repair::{Asking, Fate, Repaired, Wrong};
 pub use report::{Phase, Report, Reporter, shown};
 pub(crate) use room::Pauses;
 
-use batch::{Batch, Seen};
+use asker::Reading;
+use batch::Seen;
 use brake::Brake;
 use failures::Failures;
-use prepare::Prepared;
+use rounds::Rounds;
 
 /// How a pipeline works.
 #[derive(Clone, Copy, Debug)]
@@ -95,14 +99,6 @@ pub enum PipelineError {
     /// The source and the mirror count differently: the feed is opened again as a full scan.
     #[error("{0}")]
     Disagrees(String),
-    /// The source broke while documents were being read; the feed is opened again.
-    #[error("{error}")]
-    Interrupted {
-        /// The documents.
-        documents: HashSet<DocumentId>,
-        /// What broke.
-        error: SourceError,
-    },
 }
 
 /// What an interrupted run may have published and not committed. Subscribers are told of it again:
@@ -173,7 +169,8 @@ impl Pipeline {
             && before.scanning.is_none()
             && matches!(collection.is_empty(), Ok(true));
         reporter.update(|report| {
-            report.failures = failures.count();
+            report.failures = failures.failed();
+            report.in_flight = failures.count() - failures.failed();
             report.held_back = held;
         });
         let brake = Arc::new(Brake::new(options.deletions, held, first && held == 0));
@@ -193,27 +190,12 @@ impl Pipeline {
     }
 
     /// Works until it has caught up (or for ever, following), until `stop`, or until an error that
-    /// waiting does not mend. The batch in flight is finished in any case.
+    /// waiting does not mend. What is complete is made durable in any case.
     pub async fn run(&self, stop: &CancellationToken) -> Result<(), PipelineError> {
-        /// How often a document may break the whole feed before it is set aside as failed.
-        const PATIENCE: usize = 2;
-        let mut broken_by: HashMap<DocumentId, usize> = HashMap::new();
         let mut again = false;
         let mut disk = Pauses::new(self.options.retry);
         loop {
-            let broken = broken_by.iter().filter(|(_, times)| **times >= PATIENCE);
-            let suspects: HashSet<DocumentId> = broken.map(|(id, _)| id.clone()).collect();
-            match self.work(stop, suspects, std::mem::replace(&mut again, true)).await {
-                Err(PipelineError::Interrupted { documents, error }) => {
-                    tracing::warn!(
-                        collection = %self.collection.name(),
-                        documents = documents.len(),
-                        "reading documents broke off, the feed is opened again: {error}",
-                    );
-                    for id in documents {
-                        *broken_by.entry(id).or_default() += 1;
-                    }
-                }
+            match self.work(stop, std::mem::replace(&mut again, true)).await {
                 // The checkpoint says that everything is compared, and why.
                 Err(PipelineError::Disagrees(_)) => {}
                 Err(error) if error.is_disk() && self.options.mode == Mode::Follow => {
@@ -243,12 +225,7 @@ impl Pipeline {
     }
 
     /// One opening of the feed, to its end; `again` in the same run.
-    async fn work(
-        &self,
-        stop: &CancellationToken,
-        suspects: HashSet<DocumentId>,
-        again: bool,
-    ) -> Result<(), PipelineError> {
+    async fn work(&self, stop: &CancellationToken, again: bool) -> Result<(), PipelineError> {
         let since = self.since(again)?;
         let doubt = self.doubt()?;
         let (gathered, batches) = mpsc::channel(1);
@@ -256,10 +233,12 @@ impl Pipeline {
         let (settled, settled_count) = watch::channel(0_u64);
         let mut tasks: JoinSet<Result<(), PipelineError>> = JoinSet::new();
         let halt = stop.child_token();
-        tasks.spawn(gather::gather(self.clone(), since, halt.clone(), gathered));
+        let (reading, spoken) = watch::channel(Reading::Silent);
+        tasks.spawn(asker::ask(self.clone(), spoken, halt.clone(), gathered.clone()));
+        tasks.spawn(gather::gather(self.clone(), since, halt.clone(), gathered, reading));
         let moved = doubt.as_ref().map(|doubt| doubt.moved.clone()).unwrap_or_default();
-        let preparer = self.clone().prepare_all(suspects, doubt, batches, prepared, settled_count);
-        tasks.spawn(preparer);
+        let rounds = Rounds::new(self.clone(), doubt, settled_count, halt.clone());
+        tasks.spawn(rounds.make_all(batches, prepared));
         tasks.spawn(self.clone().settle_all(moved, settling, settled));
         let mut outcome = Ok(());
         while let Some(ended) = tasks.join_next().await {
@@ -324,61 +303,6 @@ impl Pipeline {
         let written = Arc::new(self.collection.silent(interrupted)?);
         let moved = self.collection.interrupted();
         Ok(interrupted.then_some(Doubt { written, moved }))
-    }
-
-    /// Plans, fetches and stages batch after batch.
-    async fn prepare_all(
-        self,
-        suspects: HashSet<DocumentId>,
-        mut doubt: Option<Doubt>,
-        mut batches: mpsc::Receiver<Work<Batch>>,
-        prepared: mpsc::Sender<Work<Prepared>>,
-        mut settled: watch::Receiver<u64>,
-    ) -> Result<(), PipelineError> {
-        // The ids of batches that may not be in the tree yet, oldest first, by number.
-        let mut in_flight: VecDeque<(u64, HashSet<DocumentId>)> = VecDeque::new();
-        let mut number = 0;
-        while let Some(work) = batches.recv().await {
-            let ready = match work {
-                Work::Batch(batch) => {
-                    number += 1;
-                    let ids = batch.ids();
-                    // What the tree holds of a document decides what is done, so its earlier
-                    // change has to be in the tree.
-                    let latest = in_flight.iter().rev().find(|(_, held)| !held.is_disjoint(&ids));
-                    if let Some((latest, _)) = latest
-                        && settled.wait_for(|count| count >= latest).await.is_err()
-                    {
-                        return Ok(());
-                    }
-                    let done = *settled.borrow_and_update();
-                    in_flight.retain(|(number, _)| *number > done);
-                    in_flight.push_back((number, ids));
-                    Work::Batch(self.prepare(batch, &suspects, doubt.as_ref()).await?)
-                }
-                Work::Signal(signal) if signal.removes() => {
-                    number += 1;
-                    // What it removes must not be planned with any more.
-                    if prepared.send(Work::Signal(signal)).await.is_err()
-                        || settled.wait_for(|count| *count >= number).await.is_err()
-                    {
-                        return Ok(());
-                    }
-                    continue;
-                }
-                Work::Signal(signal) => {
-                    if matches!(signal, Signal::CaughtUp) {
-                        doubt = None;
-                    }
-                    Work::Signal(signal)
-                }
-            };
-            if prepared.send(ready).await.is_err() {
-                // The settler has ended, and says itself why.
-                return Ok(());
-            }
-        }
-        Ok(())
     }
 }
 

@@ -1,29 +1,22 @@
-//! A batch on its way to the disk: planned by what the tree holds, its attachments fetched, its
-//! files staged.
+//! Changes on their way to the disk: planned by what the tree holds, and staged.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::task::spawn_blocking;
 
-use super::batch::{Batch, Item};
+use super::batch::Item;
 use super::brake::Brake;
 use super::failures;
-use super::fetch::not_asked_for;
 use super::repair::Told;
 use super::{Doubt, Pipeline, PipelineError};
 use crate::checkpoint::{Failure, HeldBack};
 use crate::document::{Change, DocumentId, Position, Revision};
 use crate::mirror::{
-    Authority, Collection, Lane, Material, MirrorError, Plan, Staged, Sync, Write,
+    Collection, Lane, Material, MirrorError, Plan, Staged, Sync, Write,
 };
-use crate::source::retry::attempts;
-use crate::source::{Reading, SourceError};
 use crate::trial;
-
-/// So often a document is read anew that changed while it was read.
-const PURSUIT: usize = 5;
 
 /// A batch whose files are staged.
 #[derive(Debug)]
@@ -57,104 +50,34 @@ pub struct Meta {
 }
 
 /// A planned write that needs attachments or revisions of the source.
+#[derive(Debug)]
 pub struct Pending {
     pub item: Item,
     pub write: Write,
     pub material: Material,
+    /// How what is fetched is made durable.
+    pub sync: Sync,
 }
 
 /// What came out of planning some items.
 #[derive(Default)]
-struct Planned {
-    staged: Vec<(Meta, Staged)>,
-    pending: Vec<Pending>,
-    older: Vec<(Change, Revision)>,
-    unchanged: Vec<DocumentId>,
+pub struct Planned {
+    pub staged: Vec<(Meta, Staged)>,
+    /// Writes that need something of the source.
+    pub pending: Vec<Pending>,
+    /// Changes that are older than what the tree holds, with its revision.
+    pub older: Vec<(Change, Revision)>,
+    pub unchanged: Vec<DocumentId>,
     /// Documents that are deleted, and of which the tree has nothing.
-    absent: Vec<DocumentId>,
-    untold: Vec<(Meta, Vec<String>)>,
-    failed: Vec<Failure>,
-    held: Vec<HeldBack>,
+    pub absent: Vec<DocumentId>,
+    pub untold: Vec<(Meta, Vec<String>)>,
+    pub failed: Vec<Failure>,
+    pub held: Vec<HeldBack>,
 }
 
 impl Pipeline {
-    /// Plans and stages a batch. Documents in `suspects` have broken the feed before: they fail
-    /// alone now.
-    pub(super) async fn prepare(
-        &self,
-        mut batch: Batch,
-        suspects: &HashSet<DocumentId>,
-        doubt: Option<&Doubt>,
-    ) -> Result<Prepared, PipelineError> {
-        let begun = Timestamp::now();
-        let sync = Sync::for_batch(batch.items.len());
-        let room = batch.room();
-        if room > 0 {
-            self.mirror.check_room(room)?;
-        }
-        let mut failed = batch.take_failures();
-        let mut moved_on = HashMap::new();
-        let mut planned = self.plan(batch.items, sync, doubt).await?;
-        if !planned.older.is_empty() {
-            let older = std::mem::take(&mut planned.older);
-            let confirmed = self.confirm(older, &mut failed, &mut planned.unchanged).await?;
-            planned.extend(self.plan(confirmed, sync, doubt).await?);
-        }
-        for round in 0.. {
-            if planned.pending.is_empty() {
-                break;
-            }
-            let pending = std::mem::take(&mut planned.pending);
-            let wanted = pending.iter().flat_map(|one| &one.write.fetch);
-            let wanted: u64 = wanted.filter_map(|attachment| attachment.length).sum();
-            if wanted > 0 {
-                self.mirror.check_room(room.saturating_add(wanted))?;
-            }
-            let (pending, lost) = self.fetch_branches(pending, suspects).await?;
-            failed.extend(lost);
-            let fetched = self.fetch(pending, suspects, sync).await?;
-            failed.extend(fetched.failed);
-            let collection = self.collection.clone();
-            let (complete, lane) = (fetched.complete, self.mirror.lane());
-            let stage = move || -> Result<Vec<_>, MirrorError> {
-                complete.into_iter().map(|item| stage(&collection, item, sync, lane)).collect()
-            };
-            planned.staged.extend(spawn_blocking(stage).await??);
-            let newer = fetched.moved_on;
-            if round >= PURSUIT {
-                let reason = "it changed again and again while its attachments were read";
-                let failure = |one: Item| failures::of_change(&one.change, reason.to_owned());
-                failed.extend(newer.into_iter().map(failure));
-                break;
-            }
-            let told = newer.iter().map(|one| (one.change.id.clone(), Told::of(&one.change)));
-            moved_on.extend(told);
-            planned.extend(self.plan(newer, sync, doubt).await?);
-        }
-        failed.extend(planned.failed);
-        let unchanged = planned.unchanged.len() as u64;
-        let mut settled = batch.gone;
-        settled.extend(planned.unchanged);
-        settled.extend(planned.staged.iter().map(|(meta, _)| meta.id.clone()));
-        let (staged, untold, position) = (planned.staged, planned.untold, batch.position);
-        let (held, absent) = (planned.held, planned.absent);
-        Ok(Prepared {
-            absent,
-            staged,
-            untold,
-            failed,
-            held,
-            settled,
-            unchanged,
-            moved_on,
-            position,
-            sync,
-            begun,
-        })
-    }
-
     /// Decides what is to be done, and does what needs nothing from the source.
-    async fn plan(
+    pub(super) async fn plan(
         &self,
         items: Vec<Item>,
         sync: Sync,
@@ -184,58 +107,10 @@ impl Pipeline {
         planned.extend(second);
         Ok(planned)
     }
-
-    /// Asks the source which revision is right where the feed brought an older one than the tree
-    /// holds. A source that cannot tell has repeated itself: the newer one stays.
-    async fn confirm(
-        &self,
-        older: Vec<(Change, Revision)>,
-        failed: &mut Vec<Failure>,
-        unchanged: &mut Vec<DocumentId>,
-    ) -> Result<Vec<Item>, PipelineError> {
-        /// After so many in a row the source is not asked for the others: each try takes seconds.
-        const TROUBLE: usize = 3;
-        let mut confirmed = Vec::new();
-        let (mut troubles, mut trouble) = (0, None);
-        for (change, held) in older {
-            let (id, policy) = (&change.id, &self.options.retry);
-            let answer = match &trouble {
-                Some(last) if troubles >= TROUBLE => {
-                    Err(not_asked_for(troubles, "documents", last))
-                }
-                _ => attempts(policy, || self.source.document(id, None)).await,
-            };
-            match &answer {
-                Err(SourceError::Transient { .. }) if troubles >= TROUBLE => {}
-                Err(error @ SourceError::Transient { .. }) => {
-                    (troubles, trouble) = (troubles + 1, Some(error.clone()));
-                }
-                _ => (troubles, trouble) = (0, None),
-            }
-            match answer {
-                Ok(Reading::Found(present)) => {
-                    let change = Change { position: change.position, ..present };
-                    confirmed.push(Item { change, authority: Authority::Confirmed, fed: true });
-                }
-                Ok(Reading::Unknown) => {
-                    tracing::debug!(
-                        collection = %self.collection.name(),
-                        document = %change.id,
-                        "the feed repeated revision {}, and the mirror holds {held}",
-                        change.revision,
-                    );
-                    unchanged.push(change.id);
-                }
-                Err(error @ SourceError::Refused { .. }) => return Err(error.into()),
-                Err(error) => failed.push(failures::of_change(&change, error.to_string())),
-            }
-        }
-        Ok(confirmed)
-    }
 }
 
 impl Planned {
-    fn extend(&mut self, other: Self) {
+    pub fn extend(&mut self, other: Self) {
         self.staged.extend(other.staged);
         self.pending.extend(other.pending);
         self.older.extend(other.older);
@@ -285,7 +160,7 @@ fn plan_items(
             Plan::Older { held } => planned.older.push((change, held)),
             Plan::Write(write) => {
                 let item = Item { change, authority, fed };
-                let pending = Pending { item, write, material: Material::default() };
+                let pending = Pending { item, write, material: Material::default(), sync };
                 if pending.write.fetch.is_empty() && pending.write.branches.is_empty() {
                     planned.staged.push(stage(collection, pending, sync, lane)?);
                 } else {
@@ -332,13 +207,13 @@ fn untold(
     Ok(written.or_else(|| removed.then(Vec::new)))
 }
 
-fn stage(
+pub fn stage(
     collection: &Collection,
     pending: Pending,
     sync: Sync,
     lane: Lane,
 ) -> Result<(Meta, Staged), MirrorError> {
-    let Pending { item: Item { change, .. }, write, material } = pending;
+    let Pending { item: Item { change, .. }, write, material, .. } = pending;
     trial::pass("stage");
     let staged = collection.stage(&change.document(), write, material, sync, lane)?;
     trial::pass("staged");

@@ -7,18 +7,18 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
+use super::beside::Question;
 use super::prepare::Prepared;
+use super::rounds::Rounds;
 use super::{Pipeline, PipelineError, failures};
 use crate::document::{Change, DocumentId, DocumentState, Head, Position, Revision};
 use crate::mirror::Authority;
 use crate::source::retry::{Fed, attempts, resilient};
-use crate::source::{FeedEvent, Mode, Reading, Since, SourceError};
-
-/// So many documents in a row that a source cannot give for now, and it is not asked any more.
-const PATIENCE: usize = 3;
+use crate::source::{FeedEvent, Mode, Since};
 
 /// A signal is heeded, and what came is made durable, after so many documents at the latest.
 const DOCUMENTS: usize = 100;
@@ -103,9 +103,15 @@ impl Wrong {
 impl Pipeline {
     /// Fetches what is wrong again, until `stop`: the documents in hand are finished in any case.
     pub async fn repair(&self, wrong: Wrong, asking: Asking, stop: &CancellationToken) -> Repaired {
+        let doubt = match self.doubt() {
+            Ok(doubt) => doubt,
+            Err(error) => return Repaired { fates: Vec::new(), error: Some(error) },
+        };
+        // No round has to wait for the one before it: each is settled before the next begins.
+        let (_settled, settled) = watch::channel(u64::MAX);
         let mut repair = Repair {
             pipeline: self,
-            suspects: wrong.ids().into_iter().collect(),
+            rounds: Rounds::new(self.clone(), doubt, settled, stop.clone()),
             wrong,
             batch: Batch::default(),
             told: HashMap::new(),
@@ -134,9 +140,8 @@ impl Pipeline {
 
 struct Repair<'a> {
     pipeline: &'a Pipeline,
+    rounds: Rounds,
     wrong: Wrong,
-    /// All of them: none may break off a batch.
-    suspects: HashSet<DocumentId>,
     batch: Batch,
     /// What the source said of the documents in the batch.
     told: HashMap<DocumentId, Told>,
@@ -167,40 +172,27 @@ impl Told {
 
 impl Repair<'_> {
     async fn ask_singly(&mut self, stop: &CancellationToken) -> Result<(), PipelineError> {
-        let (source, policy) = (Arc::clone(&self.pipeline.source), self.pipeline.options.retry);
-        // Answers that did not come, in a row; and whether any came.
-        let (mut silent, mut answered) = (0, false);
-        for id in self.wrong.ids() {
-            let reading = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                reading = attempts(&policy, || source.document(&id, None)) => reading,
-            };
-            let error = match reading {
-                Ok(Reading::Found(change)) => {
-                    (silent, answered) = (0, true);
-                    self.take(change).await?;
-                    continue;
-                }
-                Ok(Reading::Unknown) => {
-                    (silent, answered) = (0, true);
-                    self.fates.push((id, Fate::Unknown));
-                    continue;
-                }
-                Err(error) => error,
-            };
-            self.fates.push((id, Fate::Failed(error.to_string())));
-            match error {
-                SourceError::Refused { .. } => silent = PATIENCE,
-                SourceError::Transient { .. } | SourceError::Missing { .. } => silent += 1,
-                SourceError::Permanent { .. } | SourceError::Expired { .. } => answered = true,
+        let ids = self.wrong.ids();
+        for some in ids.chunks(DOCUMENTS) {
+            if stop.is_cancelled() {
+                break;
             }
-            if silent >= PATIENCE || (!answered && self.fates.len() == self.suspects.len()) {
-                self.settle().await?;
-                return Err(error.into());
+            for id in some {
+                if let Some(authority) = self.wrong.authority(id) {
+                    self.rounds.look(id.clone(), Question::Repair(authority));
+                }
+            }
+            let known = self.fates.len();
+            self.settle().await?;
+            let failed = |(_, fate): &(DocumentId, Fate)| matches!(fate, Fate::Failed(_));
+            if self.fates[known..].iter().all(failed)
+                && let Some(error) = self.rounds.trouble()
+            {
+                // To ask for the others would only take longer.
+                return Err(error.clone().into());
             }
         }
-        self.settle().await
+        Ok(())
     }
 
     /// Reads the feed to learn where the last word on each document stands, and again to take it
@@ -209,15 +201,16 @@ impl Repair<'_> {
         let mut last: HashMap<DocumentId, Result<Option<Position>, String>> = HashMap::new();
         let source = &self.pipeline.source;
         let policy = self.pipeline.options.retry;
+        let suspects: HashSet<DocumentId> = self.wrong.ids().into_iter().collect();
         let open = || resilient(Arc::clone(source), Since::Start, Mode::CatchUp, policy);
         let mut feed = std::pin::pin!(open());
         while let Some(fed) = until(stop, feed.next()).await {
             match fed? {
-                Fed::Event(FeedEvent::Change(change)) if self.suspects.contains(&change.id) => {
+                Fed::Event(FeedEvent::Change(change)) if suspects.contains(&change.id) => {
                     last.insert(change.id, Ok(change.position));
                 }
                 Fed::Event(FeedEvent::Unreadable(row)) => {
-                    if let Some(id) = row.id.filter(|id| self.suspects.contains(id)) {
+                    if let Some(id) = row.id.filter(|id| suspects.contains(id)) {
                         last.insert(id, Err(format!("{}: {}", row.place, row.reason)));
                     }
                 }
@@ -267,14 +260,11 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Takes the batch through the durable steps. Only then it is known what became of it.
+    /// Takes the batch, and what is looked up, through the durable steps. Only then it is known what
+    /// became of it.
     async fn settle(&mut self) -> Result<(), PipelineError> {
         let (batch, mut told) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.told));
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let doubt = self.pipeline.doubt()?;
-        let mut prepared = self.pipeline.prepare(batch, &self.suspects, doubt.as_ref()).await?;
+        let mut prepared = self.rounds.whole(batch).await?;
         told.extend(std::mem::take(&mut prepared.moved_on));
         let buries = self.pipeline.collection.kept().deleted;
         let mut fates = fates(&mut prepared, &mut told, buries);
@@ -301,6 +291,9 @@ fn fates(
             told.remove(&id);
             fates.push((id, Fate::Failed(failure.reason)));
         }
+    }
+    for id in prepared.settled.iter().filter(|id| !told.contains_key(*id)) {
+        fates.push((id.clone(), Fate::Unknown));
     }
     let written: HashSet<_> = prepared.staged.iter().map(|(meta, _)| &meta.id).collect();
     for (id, told) in told.drain() {

@@ -55,6 +55,9 @@ pub struct Report {
     pub bytes: u64,
     /// Documents that could not be mirrored, remembered from any run.
     pub failures: u64,
+    /// Documents that are being fetched while the feed is read on, or that the last run left so.
+    #[serde(default)]
+    pub in_flight: u64,
     /// Deletions that the brake holds back, from any run.
     #[serde(default)]
     pub held_back: u64,
@@ -92,6 +95,7 @@ impl Report {
             attachments: 0,
             bytes: 0,
             failures: 0,
+            in_flight: 0,
             held_back: 0,
             progress: None,
             current_at: None,

@@ -328,11 +328,13 @@ impl Settler {
         pipeline.collection.note_committed()?;
         trial::pass("told");
         self.checkpoint = commit.checkpoint;
-        let failures = pipeline.failures.count();
+        let failures = pipeline.failures.failed();
+        let in_flight = pipeline.failures.count() - failures;
         let (held, braked) = pipeline.brake.note_held(more);
         let position = self.checkpoint.position.as_ref().map(shown);
         pipeline.reporter.update(|report| {
             report.failures = failures;
+            report.in_flight = in_flight;
             report.held_back = held;
             report.position = position;
         });
@@ -398,7 +400,9 @@ impl Settler {
         let collection = self.pipeline.collection.name();
         let mut noted = Vec::new();
         for failure in failed {
-            tracing::error!(%collection, "{} was not mirrored: {}", failure.place, failure.reason);
+            if !failure.is_in_flight() {
+                tracing::error!(%collection, "{} was not mirrored: {}", failure.place, failure.reason);
+            }
             // A row whose place in the feed was not passed is read again by itself.
             let kept = failure.document.is_some() || failure.position.is_some();
             let failure = self.pipeline.failures.note(failure);

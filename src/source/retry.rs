@@ -43,6 +43,11 @@ impl RetryPolicy {
         attempts: 4,
     };
 
+    /// The pause after this number of failed attempts and one.
+    pub fn pause(&self, attempts: usize) -> Duration {
+        self.pauses().nth(attempts).unwrap_or(self.longest)
+    }
+
     fn pauses(&self) -> ExponentialBackoff {
         ExponentialBuilder::default()
             .with_min_delay(self.first)

@@ -61,7 +61,7 @@ async fn a_request_asks_for_at_most_so_many_revisions_and_so_many_bytes() {
 async fn what_a_source_says_nothing_of_is_asked_for_again() {
     let source = branched(2, 10);
     *source.silent.lock().unwrap() = 2;
-    assert_eq!(asked(source).await, [4, 1, 1, 1, 1, 1]);
+    assert_eq!(asked(source).await, [4, 2, 2, 2], "both, and then each");
 }
 
 #[tokio::test]

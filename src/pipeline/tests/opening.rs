@@ -24,20 +24,6 @@ async fn what_the_source_emptied_goes_on_from_its_checkpoint() {
 }
 
 #[tokio::test]
-async fn what_was_new_goes_on_from_its_checkpoint_when_the_feed_is_opened_again() {
-    let home = Home::new();
-    let breaking = || Ok(FeedEvent::Change(row_with("a", "1-x", "2", "f", 200_000)));
-    let first = vec![deleted("never-seen", "2-x", "1"), Ok(FeedEvent::CaughtUp), breaking()];
-    let source = Scripted::new(vec![first, script(vec![breaking()], "2")]);
-    let blob = (Bytes::from(vec![7; 200_000]), vec![transient(); QUICK.attempts]);
-    source.blobs.lock().unwrap().insert("f".into(), blob);
-    let run = home.run_source(source).await;
-    run.outcome.unwrap();
-    assert_eq!(run.opened, [Since::Start, Since::Position(at("1"))]);
-    assert_eq!(home.documents(), ["a"]);
-}
-
-#[tokio::test]
 async fn when_more_is_to_be_kept_everything_is_compared_anew_once() {
     let before = MirrorOptions { attachments: false, ..MirrorOptions::default() };
     let kept =

@@ -44,9 +44,11 @@ async fn a_repair_that_was_interrupted_is_told_of_by_the_next_run() {
     let source = Arc::new(Scripted::default());
     {
         let (pipeline, _received) = pipeline(home.dir.path(), source, Mode::CatchUp);
-        let mut batch = Batch::default();
+        let mut batch = batch::Batch::default();
         batch.push(change("a", "1-x", None), crate::mirror::Authority::Repair);
-        let prepared = pipeline.prepare(batch, &HashSet::new(), None).await.unwrap();
+        let (_settled, settled) = watch::channel(u64::MAX);
+        let mut rounds = Rounds::new(pipeline.clone(), None, settled, CancellationToken::new());
+        let prepared = rounds.whole(batch).await.unwrap();
         let intents = vec![failures::of_repair(&prepared.staged[0].0, None)];
         // The end comes before the document is in its place.
         for path in crate::mirror::staged(home.dir.path()) {

@@ -1,0 +1,168 @@
+//! What no feed reports: the security object, and how the collection was created.
+//!
+//! The source is asked beside the feed, so that neither holds up a document.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::batch::Batch;
+use super::{Pipeline, PipelineError, Signal, Work};
+use crate::source::retry::attempts;
+use crate::source::{Mode, SourceError};
+
+/// The longest pause before a follower asks again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+/// No answer is waited for longer than this.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How far the reading of the feed is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// The source has not answered yet.
+    Silent,
+    /// It has.
+    Speaks,
+    /// The feed is at its end.
+    Ended,
+}
+
+/// What came of a question.
+enum Answered {
+    /// It is to be asked again in its time.
+    Again,
+    /// The same later: the source did not answer.
+    Later,
+    /// The source has no such thing.
+    Never,
+}
+
+/// Asks once a run, and again and again while following.
+pub async fn ask(
+    pipeline: Pipeline,
+    mut reading: watch::Receiver<Reading>,
+    stop: CancellationToken,
+    out: mpsc::Sender<Work<Batch>>,
+) -> Result<(), PipelineError> {
+    // A source that refuses the feed refuses this too, and must not be asked twice.
+    let spoken = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        spoken = reading.wait_for(|reading| *reading != Reading::Silent) => spoken.is_ok(),
+    };
+    if !spoken {
+        return Ok(());
+    }
+    let revisit = pipeline.options.revisit;
+    let asker = Asker { pipeline, reading, begun: Instant::now(), out };
+    let (mut pause, mut first) = (revisit, true);
+    loop {
+        let asked = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            asked = asker.security() => asked,
+        };
+        if std::mem::take(&mut first) {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = asker.properties() => {}
+            }
+        }
+        pause = match asked {
+            Answered::Never => return Ok(()),
+            Answered::Again => revisit,
+            Answered::Later => (pause * 2).min(LONGEST_PAUSE.max(revisit)),
+        };
+        if asker.pipeline.options.mode == Mode::CatchUp {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = asker.out.closed() => return Ok(()),
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+struct Asker {
+    pipeline: Pipeline,
+    reading: watch::Receiver<Reading>,
+    begun: Instant,
+    out: mpsc::Sender<Work<Batch>>,
+}
+
+impl Asker {
+    async fn security(&self) -> Answered {
+        let (policy, source) = (&self.pipeline.options.retry, &self.pipeline.source);
+        let asking = attempts(policy, || source.security());
+        let answer = self.patiently(asking).await;
+        let trouble = answer.as_ref().err().map(ToString::to_string);
+        self.pipeline.reporter.update(|report| report.security_trouble = trouble);
+        match answer {
+            Ok(Some(security)) => {
+                self.signal(Signal::Security(security)).await;
+                Answered::Again
+            }
+            Ok(None) => Answered::Never,
+            Err(error) => {
+                let collection = self.pipeline.collection.name();
+                tracing::warn!(%collection, "its security object could not be mirrored: {error}");
+                match error {
+                    SourceError::Transient { .. } => Answered::Later,
+                    _ => Answered::Never,
+                }
+            }
+        }
+    }
+
+    /// A source that fails is asked by the next run.
+    async fn properties(&self) {
+        match self.patiently(self.pipeline.source.properties()).await {
+            Ok(Some(properties)) => self.signal(Signal::Properties(properties)).await,
+            Ok(None) => {}
+            Err(error) => {
+                let collection = self.pipeline.collection.name();
+                tracing::warn!(%collection, "whether the database is partitioned, and its \
+                                             `_revs_limit`, could not be read: {error}");
+            }
+        }
+    }
+
+    /// Waits for an answer; at the end of a catch-up about as long again as everything took.
+    async fn patiently<T>(
+        &self,
+        asking: impl Future<Output = Result<T, SourceError>>,
+    ) -> Result<T, SourceError> {
+        let mut reading = self.reading.clone();
+        let policy = self.pipeline.options.retry;
+        let over = async {
+            if policy.give_up_after.is_none() {
+                tokio::time::sleep(PATIENCE).await;
+                return PATIENCE;
+            }
+            let asked = Instant::now();
+            let _ended = reading.wait_for(|reading| *reading == Reading::Ended).await.map(drop);
+            let least = policy.give_up_after.unwrap_or(PATIENCE) / 3;
+            let patience = least.max(self.begun.elapsed()).min(PATIENCE);
+            tokio::time::sleep(patience).await;
+            asked.elapsed()
+        };
+        tokio::select! {
+            biased;
+            answer = asking => answer,
+            waited = over => {
+                let seconds = waited.as_secs_f32();
+                Err(SourceError::transient(format!("the source has not answered for {seconds:.0} s")))
+            }
+        }
+    }
+
+    async fn signal(&self, signal: Signal) {
+        // When the next task has ended it says itself why, and this one is told to stop.
+        let _ended = self.out.send(Work::Signal(signal)).await;
+    }
+}

@@ -1,0 +1,117 @@
+//! What runs for documents beside the feed, and what comes of it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::super::Pipeline;
+use super::super::fetch::FetchError;
+use super::super::prepare::Pending;
+use super::pace::Pulse;
+use crate::document::{DocumentId, Position};
+use crate::source::{Reading, SourceError};
+
+/// What is fetched at once. Each document has the number of its job.
+#[derive(Debug)]
+pub enum Job {
+    /// Documents that lack little, together.
+    Group(Vec<(Pending, u64)>),
+    /// All that one document lacks.
+    Fetch(Box<Pending>, u64),
+    /// The newest state of a document, for sources that can only look where the feed named it: there.
+    Look(DocumentId, u64, Option<Position>),
+}
+
+/// Why a job was broken off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Others wait for its place.
+    Displaced,
+    /// It has brought nothing for this long.
+    Silent(Duration),
+}
+
+/// A job that has ended.
+#[derive(Debug)]
+pub struct Done {
+    pub number: u64,
+    pub took: Duration,
+    pub came: Came,
+}
+
+/// What came of a job; of one document `None` if it was broken off.
+#[derive(Debug)]
+pub enum Came {
+    Group(Vec<(Pending, u64, Result<(), FetchError>)>),
+    Fetch(Box<Pending>, u64, Option<Result<(), FetchError>>),
+    Look(DocumentId, u64, Option<Position>, Option<Result<Reading, SourceError>>),
+}
+
+impl Job {
+    /// The documents.
+    pub fn ids(&self) -> impl Iterator<Item = &DocumentId> {
+        self.numbered().map(|(id, _)| id)
+    }
+
+    /// The documents with the numbers of their jobs.
+    pub fn numbered(&self) -> impl Iterator<Item = (&DocumentId, u64)> {
+        let (group, one) = match self {
+            Self::Group(group) => (group.as_slice(), None),
+            Self::Fetch(pending, number) => (&[][..], Some((&pending.item.change.id, *number))),
+            Self::Look(id, number, _) => (&[][..], Some((id, *number))),
+        };
+        group.iter().map(|(one, number)| (&one.item.change.id, *number)).chain(one)
+    }
+
+    /// The bytes that it fetches, as far as they are known.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Fetch(pending, _) => pending.wanted(true).1,
+            Self::Group(_) | Self::Look(..) => 0,
+        }
+    }
+
+    /// Does it. A group may take this long.
+    pub async fn run(
+        self,
+        pipeline: Pipeline,
+        number: u64,
+        pulse: Pulse,
+        cancel: CancellationToken,
+        patience: Duration,
+    ) -> Done {
+        let begun = Instant::now();
+        let came = match self {
+            Self::Group(group) => {
+                let (mut group, numbers): (Vec<Pending>, Vec<u64>) = group.into_iter().unzip();
+                let fetched = pipeline.fetch_small(&mut group, Some(patience), &pulse);
+                let results = unless(&cancel, fetched).await;
+                // What was broken off is as incomplete as what did not come.
+                let results = results.unwrap_or_else(|| group.iter().map(|_| Ok(())).collect());
+                let members = group.into_iter().zip(numbers).zip(results);
+                Came::Group(members.map(|((one, number), result)| (one, number, result)).collect())
+            }
+            Self::Fetch(mut pending, one) => {
+                let sync = pending.sync;
+                let result = unless(&cancel, pipeline.fetch(&mut pending, sync, &pulse)).await;
+                Came::Fetch(pending, one, result)
+            }
+            Self::Look(id, one, position) => {
+                let looking = pipeline.source.document(&id, position.as_ref());
+                let reading = unless(&cancel, looking).await;
+                Came::Look(id, one, position, reading)
+            }
+        };
+        Done { number, took: begun.elapsed(), came }
+    }
+}
+
+/// What comes, unless it is broken off.
+async fn unless<T>(cancel: &CancellationToken, coming: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => None,
+        came = coming => Some(came),
+    }
+}

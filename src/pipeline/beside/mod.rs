@@ -1,0 +1,539 @@
+//! Documents that are fetched beside the feed.
+//!
+//! What a document needs of the source may take long, or never come. So each such document is fetched
+//! for itself, a few at a time, the newest first, and the feed goes on. A fetch that brings nothing
+//! gives its place to another; one that fails is tried again later. For each document there is one
+//! fetch at most: a newer state that comes meanwhile waits for its end, or takes its place.
+//!
+//! It must not know how a document is planned, staged or made durable.
+
+mod came;
+mod job;
+mod pace;
+mod places;
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::batch::Item;
+use super::fetch::{BRANCHES, GROUP};
+use super::prepare::Pending;
+use super::{Pipeline, PipelineError, failures};
+use crate::checkpoint::Failure;
+use crate::document::{Change, DocumentId, Revision};
+use crate::mirror::{Authority, Material};
+use crate::source::SourceError;
+
+use job::{End, Job};
+pub use pace::Pulse;
+use pace::{Breaker, STALL, Speed};
+
+/// About how many bytes of documents wait here, before the feed waits for them.
+const MOST_BYTES: usize = 8 << 20;
+
+/// How many documents wait here at most, before the feed waits for them.
+const MOST_DOCUMENTS: usize = 2_000;
+
+/// Why a document is looked up.
+#[derive(Debug)]
+pub enum Question {
+    /// It failed before, or was left by an earlier run.
+    Again(Failure),
+    /// The feed brought an older revision than the tree holds.
+    Older {
+        /// What it brought.
+        change: Change,
+        /// What the tree holds.
+        held: Revision,
+    },
+    /// It is to be repaired.
+    Repair(Authority),
+    /// It changed while it was read, and here is what it was last.
+    Chased(Item),
+}
+
+/// What comes back.
+#[derive(Debug)]
+pub enum Brought {
+    /// All that a planned write needs.
+    Complete(Pending),
+    /// A state of the document that is to be planned, with what was fetched for it already.
+    Found(Item, Material),
+    /// The source does not know the document.
+    Gone(DocumentId),
+    /// The source cannot be asked: what the tree holds stays.
+    Unchanged(DocumentId),
+    /// It could not be fetched.
+    Failed(DocumentId, Failure),
+}
+
+impl Brought {
+    /// The document's id.
+    pub fn id(&self) -> &DocumentId {
+        match self {
+            Self::Complete(pending) => &pending.item.change.id,
+            Self::Found(item, _) => &item.change.id,
+            Self::Gone(id) | Self::Unchanged(id) | Self::Failed(id, _) => id,
+        }
+    }
+}
+
+/// What is known of a document here.
+#[derive(Debug)]
+struct Entry {
+    /// Tells the job that counts from those that do not any more.
+    generation: u64,
+    /// The state that is fetched.
+    item: Option<Item>,
+    /// Why it is looked up.
+    question: Option<Question>,
+    /// A newer state, which is planned next.
+    next: Option<Item>,
+    /// Whether the state on disk says that it is here.
+    noted: bool,
+    /// Attempts that failed.
+    attempts: usize,
+    /// Whether it failed in an earlier run, or minutes ago.
+    again: bool,
+    /// What was removed from the tree before this number is not in its plan.
+    epoch: u64,
+    weight: usize,
+}
+
+/// A fetch that runs.
+#[derive(Debug)]
+struct Running {
+    documents: Vec<(DocumentId, u64)>,
+    again: bool,
+    is_group: bool,
+    bytes: u64,
+    pulse: Pulse,
+    cancel: CancellationToken,
+    /// Why it was cancelled.
+    why: Option<End>,
+}
+
+/// The documents of one collection that are fetched beside its feed.
+pub struct Beside {
+    pipeline: Pipeline,
+    begun: Instant,
+    entries: HashMap<DocumentId, Entry>,
+    tasks: JoinSet<job::Done>,
+    running: HashMap<u64, Running>,
+    /// The newest last.
+    fresh: Vec<Job>,
+    again: VecDeque<Job>,
+    /// Broken off for others; they begin again when no other is waiting.
+    parked: VecDeque<Job>,
+    delayed: BTreeMap<(Instant, u64), Job>,
+    ready: VecDeque<Brought>,
+    /// When documents that failed may be asked for again.
+    due: HashMap<DocumentId, Instant>,
+    broken: Option<PipelineError>,
+    numbers: u64,
+    epoch: u64,
+    weight: usize,
+    speed: Speed,
+    breaker: Breaker,
+    refusals: usize,
+    /// Why the source did not answer, since it answered last.
+    trouble: Option<SourceError>,
+    /// When the source brought something last, or was asked for something else.
+    moved: Instant,
+    /// How often a document had changed when something of it was gone.
+    chased: HashMap<DocumentId, usize>,
+    /// Whether the feed is at its end, so that whoever waits for a catch-up waits for this alone.
+    finishing: bool,
+    /// Whether the feed has been at its end.
+    following: bool,
+    stopped: bool,
+}
+
+impl Beside {
+    /// Nothing is fetched yet.
+    pub fn new(pipeline: Pipeline) -> Self {
+        let breaker = Breaker::new(pipeline.options.retry);
+        let now = Instant::now();
+        Self {
+            pipeline,
+            begun: now,
+            entries: HashMap::new(),
+            tasks: JoinSet::new(),
+            running: HashMap::new(),
+            fresh: Vec::new(),
+            again: VecDeque::new(),
+            parked: VecDeque::new(),
+            delayed: BTreeMap::new(),
+            ready: VecDeque::new(),
+            due: HashMap::new(),
+            broken: None,
+            numbers: 0,
+            epoch: 0,
+            weight: 0,
+            speed: Speed::default(),
+            breaker,
+            refusals: 0,
+            trouble: None,
+            moved: now,
+            chased: HashMap::new(),
+            finishing: false,
+            following: false,
+            stopped: false,
+        }
+    }
+
+    /// Whether nothing is here.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.ready.is_empty()
+    }
+
+    /// Whether the document is here.
+    pub fn contains(&self, id: &DocumentId) -> bool {
+        self.entries.contains_key(id)
+    }
+
+    /// Why the source does not answer, if it has answered nothing of late.
+    pub fn trouble(&self) -> Option<&SourceError> {
+        self.trouble.as_ref()
+    }
+
+    /// Whether one of these documents may come in a moment: it is neither stalled nor waiting for another
+    /// attempt.
+    pub fn expects(&self, ids: &HashSet<DocumentId>) -> bool {
+        if !self.ready.is_empty() {
+            return true;
+        }
+        let runs = self.running.values().filter(|one| one.pulse.silent_for() < STALL);
+        let mut soon = runs.flat_map(|one| &one.documents).map(|(id, _)| id);
+        let waits = || self.fresh.iter().flat_map(|job| job.ids());
+        soon.any(|id| ids.contains(id)) || (self.is_moving() && waits().any(|id| ids.contains(id)))
+    }
+
+    /// Whether something fresh is being fetched, or will be at once.
+    pub fn is_busy(&self) -> bool {
+        let runs = |one: &Running| !one.again && one.pulse.silent_for() < STALL;
+        !self.ready.is_empty() || self.running.values().any(runs) || !self.fresh.is_empty()
+    }
+
+    /// Whether the feed should wait: much is here, and it is getting less.
+    pub fn is_full(&self) -> bool {
+        let much = self.weight > MOST_BYTES || self.fresh.len() > MOST_DOCUMENTS;
+        much && (self.is_moving() || !self.ready.is_empty())
+    }
+
+    /// Whether anything has come in the last moment.
+    fn is_moving(&self) -> bool {
+        self.moved.elapsed() < STALL * 2
+            || self.running.values().any(|one| one.pulse.silent_for() < STALL)
+    }
+
+    /// The feed has been at its end: what comes from now on has just happened.
+    pub fn follow(&mut self) {
+        self.following = true;
+    }
+
+    /// What was planned before may have been removed from the tree.
+    pub fn replan(&mut self) {
+        self.epoch += 1;
+    }
+
+    /// A full listing begins: it brings every document again, and what is remembered is forgotten.
+    pub fn start_over(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.noted = false;
+        }
+        let only_asked = |entry: &Entry| {
+            matches!(entry.question, Some(Question::Again(_))) && entry.next.is_none()
+        };
+        let ids: Vec<_> = self.entries.iter().filter(|(_, one)| only_asked(one)).collect();
+        let ids: Vec<DocumentId> = ids.into_iter().map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.remove(&id);
+        }
+        self.ready.retain(|brought| match brought {
+            Brought::Failed(id, _) | Brought::Gone(id) => self.entries.contains_key(id),
+            _ => true,
+        });
+    }
+
+    /// Takes writes that need something of the source.
+    pub fn submit(&mut self, pending: Vec<Pending>) {
+        let with_branches = self.pipeline.collection.mirrors_attachments();
+        let mut group: Vec<(Pending, u64)> = Vec::new();
+        let (mut sums, mut groups) = ((0, 0, 0, 0), Vec::new());
+        for mut one in pending {
+            one.take_inline(with_branches);
+            let again = one.item.authority == Authority::Confirmed && !one.item.fed;
+            let generation = self.enter(one.item.clone(), again);
+            if one.is_complete(with_branches) {
+                self.complete(one);
+                continue;
+            }
+            if !one.is_small(with_branches) {
+                groups.push(Job::Fetch(Box::new(one), generation));
+                continue;
+            }
+            let ((count, bytes), branches) = (one.wanted(with_branches), one.branches().len());
+            let body = one.item.change.weight() * branches;
+            let next = (sums.0 + count, sums.1 + bytes, sums.2 + branches, sums.3 + body);
+            let fits = next.0 <= GROUP.0 && next.1 <= GROUP.1;
+            let fits = fits && next.2 <= BRANCHES.0 && next.3 <= BRANCHES.1;
+            sums = if fits || group.is_empty() {
+                next
+            } else {
+                groups.push(Job::Group(std::mem::take(&mut group)));
+                (count, bytes, branches, body)
+            };
+            group.push((one, generation));
+        }
+        if !group.is_empty() {
+            groups.push(Job::Group(group));
+        }
+        // The first of them first, but before all that came earlier.
+        for job in groups.into_iter().rev() {
+            self.enqueue(job);
+        }
+    }
+
+    /// Looks a document up.
+    pub fn look(&mut self, id: DocumentId, question: Question) {
+        let (again, position) = match &question {
+            Question::Again(failure) => (true, failure.position.clone()),
+            _ => (false, None),
+        };
+        let generation = self.number();
+        let (epoch, noted) = (self.epoch, again);
+        let entry = Entry {
+            generation,
+            item: None,
+            question: Some(question),
+            next: None,
+            noted,
+            attempts: 0,
+            again,
+            epoch,
+            weight: 0,
+        };
+        self.entries.insert(id.clone(), entry);
+        self.enqueue(Job::Look(id, generation, position));
+    }
+
+    /// Looks up the documents that failed, as far as it is time to.
+    pub fn revisit(&mut self) {
+        let now = Instant::now();
+        for failure in self.pipeline.failures.all() {
+            let Some(id) = failure.document.clone() else { continue };
+            let is_due = self.due.get(&id).is_none_or(|due| *due <= now);
+            if is_due && !self.contains(&id) {
+                self.look(id, Question::Again(failure));
+            }
+        }
+    }
+
+    /// A newer state of a document that is here. What is fetched is finished first, if it comes.
+    pub fn supersede(&mut self, item: Item) {
+        let id = item.change.id.clone();
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.noted = false;
+        entry.next = Some(item);
+        let generation = entry.generation;
+        if self.ready.iter().any(|brought| *brought.id() == id) {
+            return;
+        }
+        let of_it = |one: &&mut Running| one.documents.contains(&(id.clone(), generation));
+        match self.running.values_mut().find(of_it) {
+            Some(running) if running.pulse.silent_for() < STALL => {}
+            Some(running) => {
+                if !running.is_group {
+                    running.cancel.cancel();
+                }
+                self.take_next(&id);
+            }
+            None => self.take_next(&id),
+        }
+    }
+
+    /// Keeps a state that is to be planned in a moment.
+    pub fn keep(&mut self, item: Item) {
+        self.enter(item.clone(), false);
+        self.ready.push_back(Brought::Found(item, Material::default()));
+    }
+
+    /// Takes back what cannot be used yet.
+    pub fn put_back(&mut self, brought: Brought) {
+        if let Brought::Complete(Pending { item, .. }) | Brought::Found(item, _) = &brought
+            && !self.contains(&item.change.id)
+        {
+            self.enter(item.clone(), false);
+        }
+        self.ready.push_front(brought);
+    }
+
+    /// What is remembered of the documents that are here, should the process end: the next run asks
+    /// for them again. Each is told once.
+    pub fn notes(&mut self) -> Vec<Failure> {
+        let mut notes = Vec::new();
+        for (id, entry) in self.entries.iter_mut().filter(|(_, entry)| !entry.noted) {
+            entry.noted = true;
+            let (revision, position) = match (&entry.next, &entry.item, &entry.question) {
+                (Some(item), ..) | (None, Some(item), _) => {
+                    (Some(item.change.revision.clone()), item.change.position.clone())
+                }
+                (None, None, Some(Question::Older { change, .. })) => {
+                    (Some(change.revision.clone()), change.position.clone())
+                }
+                (None, None, Some(Question::Again(failure))) => {
+                    (failure.revision.clone(), failure.position.clone())
+                }
+                (None, None, _) => (None, None),
+            };
+            notes.push(failures::in_flight(id.clone(), revision, position));
+        }
+        notes
+    }
+
+    /// The next that comes. Waits for ever if nothing is here. Safe to be dropped.
+    pub async fn brought(&mut self) -> Result<Brought, PipelineError> {
+        loop {
+            self.start();
+            if let Some(error) = self.broken.take() {
+                return Err(error);
+            }
+            if let Some(brought) = self.at_hand() {
+                return Ok(brought);
+            }
+            let wake = self.wake();
+            tokio::select! {
+                biased;
+                Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
+                    Ok(done) => self.take(done),
+                    Err(error) if error.is_cancelled() => {}
+                    Err(error) => return Err(error.into()),
+                },
+                () = sleep_until(wake) => self.look_after(),
+            }
+        }
+    }
+
+    /// All that has come, without waiting.
+    pub fn sweep(&mut self) -> Result<Vec<Brought>, PipelineError> {
+        while let Some(done) = self.tasks.try_join_next() {
+            match done {
+                Ok(done) => self.take(done),
+                Err(error) if error.is_cancelled() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.look_after();
+        self.start();
+        match self.broken.take() {
+            Some(error) => Err(error),
+            None => Ok(std::iter::from_fn(|| self.at_hand()).collect()),
+        }
+    }
+
+    fn at_hand(&mut self) -> Option<Brought> {
+        let brought = self.ready.pop_front()?;
+        let Some(entry) = self.remove(brought.id()) else { return Some(brought) };
+        Some(match (brought, entry.next) {
+            // Something may have been removed from the tree since it was planned.
+            (Brought::Complete(Pending { item, material, .. }), next) if entry.epoch < self.epoch => {
+                Brought::Found(next.unwrap_or(item), material)
+            }
+            (Brought::Complete(pending), next) => {
+                next.into_iter().for_each(|next| self.keep(next));
+                Brought::Complete(pending)
+            }
+            (Brought::Found(item, material), Some(next)) => {
+                let newer = item.change.revision.age(&next.change.revision);
+                let item = if newer == Some(Ordering::Greater) { item } else { next };
+                Brought::Found(item, material)
+            }
+            (Brought::Gone(_) | Brought::Unchanged(_) | Brought::Failed(..), Some(next)) => {
+                Brought::Found(next, Material::default())
+            }
+            (brought, None) => brought,
+        })
+    }
+
+    /// The feed has ended: what comes is waited for, and what does not come has failed.
+    pub fn finish(&mut self) {
+        if !self.finishing {
+            self.finishing = true;
+            self.moved = Instant::now();
+        }
+    }
+
+    /// Breaks everything off. What is complete can still be taken.
+    pub async fn stop(&mut self) {
+        self.stopped = true;
+        self.running.values().for_each(|one| one.cancel.cancel());
+        while let Some(done) = self.tasks.join_next().await {
+            if let Ok(done) = done {
+                self.take(done);
+            }
+        }
+        self.fresh.clear();
+        self.again.clear();
+        self.parked.clear();
+        self.delayed.clear();
+    }
+
+    fn remove(&mut self, id: &DocumentId) -> Option<Entry> {
+        let entry = self.entries.remove(id)?;
+        self.weight = self.weight.saturating_sub(entry.weight);
+        Some(entry)
+    }
+
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// Notes that the state of a document is fetched. Gives the number of its job.
+    fn enter(&mut self, item: Item, again: bool) -> u64 {
+        let (generation, epoch) = (self.number(), self.epoch);
+        let (id, weight) = (item.change.id.clone(), item.change.weight());
+        let before = self.remove(&id);
+        let (attempts, noted, question) = match before {
+            Some(entry) => (entry.attempts, entry.noted, entry.question),
+            None => (0, false, None),
+        };
+        let entry = Entry {
+            generation,
+            item: Some(item),
+            question,
+            next: None,
+            noted,
+            attempts,
+            again,
+            epoch,
+            weight,
+        };
+        self.weight += weight;
+        self.entries.insert(id, entry);
+        generation
+    }
+
+    fn enqueue(&mut self, job: Job) {
+        let again = job.ids().any(|id| self.entries.get(id).is_some_and(|entry| entry.again));
+        match again {
+            true => self.again.push_back(job),
+            false => self.fresh.push(job),
+        }
+    }
+
+    /// Plans the newer state of a document in the place of the one that is fetched.
+    fn take_next(&mut self, id: &DocumentId) {
+        let generation = self.number();
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let Some(next) = entry.next.take() else { return };
+        (entry.generation, entry.item, entry.attempts) = (generation, Some(next.clone()), 0);
+        entry.again = false;
+        self.ready.push_back(Brought::Found(next, Material::default()));
+    }
+}

@@ -1,0 +1,214 @@
+//! When a fetch counts as stalled, when it is given up, and when a source is spared.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::document::DocumentId;
+use crate::source::retry::RetryPolicy;
+
+/// A fetch that has brought nothing for this long is stalled: another one may begin.
+pub const STALL: Duration = Duration::from_millis(500);
+
+/// A stalled fetch that holds up others is broken off after this time at the earliest.
+const SLOW: Duration = Duration::from_secs(4);
+
+/// A group of documents that a follower waits for is split after this time, so that one of them
+/// does not hold up the others.
+const GROUP_FOLLOWING: Duration = Duration::from_secs(1);
+
+/// The same of a catch-up.
+const GROUP_CATCHING_UP: Duration = Duration::from_secs(5);
+
+/// A follower's fetch that has brought nothing for this long has failed, unless the policy says otherwise.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// No fetch is waited for longer than this without a byte.
+const LONGEST_SILENCE: Duration = Duration::from_secs(120);
+
+/// A source may take a second more before it begins to send this number of bytes.
+const BYTES_A_SECOND: u64 = 1 << 20;
+
+/// Shows when a fetch brought something last.
+#[derive(Clone, Debug)]
+pub struct Pulse {
+    begun: Instant,
+    /// Milliseconds after `begun`.
+    last: Arc<AtomicU64>,
+}
+
+impl Pulse {
+    /// A fetch that begins now.
+    pub fn new() -> Self {
+        Self { begun: Instant::now(), last: Arc::default() }
+    }
+
+    /// Something has come.
+    pub fn beat(&self) {
+        let millis = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(millis.max(1), Ordering::Relaxed);
+    }
+
+    /// When something came last, or when the fetch began.
+    pub fn last(&self) -> Instant {
+        self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed))
+    }
+
+    /// Whether anything has come.
+    pub fn has_beaten(&self) -> bool {
+        self.last.load(Ordering::Relaxed) > 0
+    }
+
+    /// For how long nothing has come.
+    pub fn silent_for(&self) -> Duration {
+        self.last().elapsed()
+    }
+}
+
+/// How long the source's answers may take, by how long they took of late.
+#[derive(Debug, Default)]
+pub struct Speed {
+    slowest: Duration,
+}
+
+impl Speed {
+    /// The source has answered after this time.
+    pub fn note(&mut self, took: Duration) {
+        // One slow answer counts for the next few only.
+        self.slowest = took.max(self.slowest.mul_f32(0.9));
+    }
+
+    /// How long a group may take before it is split.
+    pub fn of_group(&self, following: bool) -> Duration {
+        let least = if following { GROUP_FOLLOWING } else { GROUP_CATCHING_UP };
+        least.max(self.slowest * 4).min(LONGEST_SILENCE)
+    }
+
+    /// How long a fetch may be stalled while others wait for its place.
+    pub fn of_place(&self) -> Duration {
+        SLOW.max(self.slowest * 4).min(LONGEST_SILENCE)
+    }
+}
+
+/// How long a fetch of this number of bytes may be silent before it has failed: a follower can wait, and
+/// whoever waits for a catch-up should wait about as long again as for all the rest.
+pub fn silence(policy: &RetryPolicy, since_start: Option<Duration>, bytes: u64) -> Option<Duration> {
+    let most = LONGEST_SILENCE.min(policy.give_up_after.unwrap_or(LONGEST_SILENCE) * 4);
+    let larger = Duration::from_secs(bytes / BYTES_A_SECOND);
+    let silence = match since_start {
+        None => SILENCE,
+        // It was asked to wait for ever.
+        Some(_) if policy.give_up_after.is_none() => return None,
+        Some(took) => (policy.give_up_after.unwrap_or(SILENCE) / 3).max(took),
+    };
+    Some((silence + larger).min(most))
+}
+
+/// Spares a source that fails for one document after the other: it is the source that fails. What has
+/// not been asked for yet is asked for all the same.
+#[derive(Debug)]
+pub struct Breaker {
+    policy: RetryPolicy,
+    /// Documents that failed for a transient reason since something came last.
+    failed: HashSet<DocumentId>,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    since: Instant,
+    pause: Duration,
+}
+
+/// The number of documents that fail in a row until it is the source that fails.
+const TROUBLE: usize = 8;
+
+impl Breaker {
+    pub fn new(policy: RetryPolicy) -> Self {
+        Self { policy, failed: HashSet::new(), open: None }
+    }
+
+    /// Something has come.
+    pub fn succeed(&mut self) {
+        self.failed.clear();
+        self.open = None;
+    }
+
+    /// A document failed for a transient reason.
+    pub fn fail(&mut self, id: &DocumentId) {
+        self.failed.insert(id.clone());
+        if self.failed.len() >= TROUBLE && self.open.is_none() {
+            self.open = Some(Open { since: Instant::now(), pause: self.policy.first });
+        }
+    }
+
+    /// The pause before a document is asked for again, if the source itself is waited for. The failure
+    /// does not count as the document's own.
+    pub fn pause(&mut self) -> Option<Duration> {
+        let open = self.open.as_mut()?;
+        if open.since.elapsed() >= self.policy.give_up_after.unwrap_or(SILENCE) {
+            return None;
+        }
+        let pause = open.pause;
+        open.pause = (pause.mul_f32(1.2)).min(self.policy.longest);
+        Some(pause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: RetryPolicy = RetryPolicy::CATCH_UP;
+
+    #[test]
+    fn a_pulse_shows_for_how_long_nothing_has_come() {
+        let begun = Instant::now() - Duration::from_secs(3);
+        let pulse = Pulse { begun, ..Pulse::new() };
+        assert!(!pulse.has_beaten() && pulse.silent_for() >= Duration::from_secs(3));
+        pulse.beat();
+        assert!(pulse.has_beaten() && pulse.silent_for() < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_source_that_was_slow_before_may_be_slow_again() {
+        let mut speed = Speed::default();
+        assert_eq!(speed.of_group(true), GROUP_FOLLOWING);
+        assert_eq!((speed.of_group(false), speed.of_place()), (GROUP_CATCHING_UP, SLOW));
+        speed.note(Duration::from_secs(3));
+        assert_eq!(speed.of_group(true), Duration::from_secs(12));
+        (0..100).for_each(|_| speed.note(Duration::from_millis(1)));
+        assert_eq!(speed.of_group(true), GROUP_FOLLOWING);
+    }
+
+    #[test]
+    fn a_catch_up_waits_about_as_long_as_it_took_and_longer_for_what_is_large() {
+        let seconds = Duration::from_secs;
+        let after = |took, bytes| silence(&POLICY, Some(seconds(took)), bytes).unwrap();
+        assert_eq!([after(1, 0), after(25, 0)], [seconds(10), seconds(25)]);
+        assert_eq!([after(1, 100 << 20), after(1, u64::MAX)], [seconds(110), seconds(120)]);
+        assert_eq!(silence(&RetryPolicy::FOLLOW, None, 0), Some(SILENCE));
+        let patient = RetryPolicy { give_up_after: None, ..POLICY };
+        assert_eq!(silence(&patient, Some(seconds(1)), 0), None);
+    }
+
+    #[test]
+    fn a_source_that_fails_for_many_is_waited_for_until_something_comes_or_patience_ends() {
+        let mut breaker = Breaker::new(POLICY);
+        let fail = |breaker: &mut Breaker, n: usize| breaker.fail(&format!("d{n}").as_str().into());
+        (0..TROUBLE * 2).for_each(|_| fail(&mut breaker, 0));
+        assert_eq!(breaker.pause(), None, "one document is not the source");
+        (0..TROUBLE).for_each(|n| fail(&mut breaker, n));
+        assert_eq!(breaker.pause(), Some(POLICY.first));
+        assert!(breaker.pause() > Some(POLICY.first));
+        breaker.succeed();
+        assert_eq!(breaker.pause(), None);
+        (0..TROUBLE).for_each(|n| fail(&mut breaker, n));
+        assert!(breaker.pause().is_some());
+        breaker.policy.give_up_after = Some(Duration::ZERO);
+        assert_eq!(breaker.pause(), None);
+    }
+}

@@ -1,0 +1,185 @@
+//! Which fetch runs when: a few at a time, the newest first, and none holds a place for nothing.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::job::{End, Job};
+use super::pace::{Pulse, STALL, silence};
+use super::{Beside, Running};
+use crate::source::Mode;
+
+/// The number of fetches that run at once, stalled ones apart.
+const ACTIVE: usize = 4;
+
+/// The same of documents that failed before.
+const ACTIVE_AGAIN: usize = 2;
+
+/// The number of fetches that may be open, stalled ones included.
+const OPEN: usize = 16;
+
+/// The same for what a follower has just been told.
+const OPEN_FOLLOWING: usize = 32;
+
+/// The same of documents that failed before.
+const OPEN_AGAIN: usize = 8;
+
+/// How often it is looked whether a fetch has stalled while others wait.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The same while none waits.
+const SELDOM: Duration = Duration::from_secs(1);
+
+impl Beside {
+    /// Starts what there is a place for.
+    pub(super) fn start(&mut self) {
+        if self.stopped {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(first) = self.delayed.first_entry()
+            && first.key().0 <= now
+        {
+            let job = first.remove();
+            self.enqueue(job);
+        }
+        while let Some((job, again)) = self.next_job() {
+            self.spawn(job, again);
+        }
+    }
+
+    /// The next job for which there is a place, and whether it is for a document that failed before.
+    fn next_job(&mut self) -> Option<(Job, bool)> {
+        loop {
+            let has_fresh = !self.fresh.is_empty() && self.active(false) < ACTIVE;
+            let has_again = !self.again.is_empty() && self.active(true) < ACTIVE_AGAIN;
+            let job = if has_fresh && self.has_place(false) {
+                (self.fresh.pop()?, false)
+            } else if has_again && self.has_place(true) {
+                (self.again.pop_front()?, true)
+            } else if self.is_idle() && self.running.len() < OPEN {
+                (self.parked.pop_front()?, false)
+            } else {
+                return None;
+            };
+            // A newer state may have come in the place of this one.
+            if let Some(wanted) = self.still_wanted(job.0) {
+                return Some((wanted, job.1));
+            }
+        }
+    }
+
+    fn still_wanted(&self, job: Job) -> Option<Job> {
+        match job {
+            Job::Group(mut group) => {
+                group.retain(|(one, number)| self.counts(&one.item.change.id, *number));
+                (!group.is_empty()).then_some(Job::Group(group))
+            }
+            Job::Fetch(pending, number) => {
+                let counts = self.counts(&pending.item.change.id, number);
+                counts.then_some(Job::Fetch(pending, number))
+            }
+            Job::Look(id, number, position) => {
+                self.counts(&id, number).then_some(Job::Look(id, number, position))
+            }
+        }
+    }
+
+    /// Whether nothing waits or runs but what was broken off, or is stalled.
+    fn is_idle(&self) -> bool {
+        let waiting = self.fresh.is_empty() && self.again.is_empty();
+        waiting && self.active(false) == 0 && self.active(true) == 0
+    }
+
+    fn active(&self, again: bool) -> usize {
+        let runs = |one: &&Running| one.again == again && one.pulse.silent_for() < STALL;
+        self.running.values().filter(runs).count()
+    }
+
+    /// Whether one more may be opened. If not, the one that has been stalled longest is broken off, if it
+    /// has had its time.
+    fn has_place(&mut self, again: bool) -> bool {
+        let most = match (again, self.following) {
+            (true, _) => OPEN_AGAIN,
+            (false, true) => OPEN_FOLLOWING,
+            (false, false) => OPEN,
+        };
+        let open = self.running.values().filter(|one| one.again == again).count();
+        if open < most {
+            return true;
+        }
+        let patience = self.speed.of_place();
+        let stalled = |one: &&mut Running| {
+            let silent = one.pulse.silent_for();
+            one.again == again && !one.pulse.has_beaten() && silent > patience && one.why.is_none()
+        };
+        let longest = self.running.values_mut().filter(stalled);
+        if let Some(longest) = longest.max_by_key(|one| one.pulse.silent_for()) {
+            longest.why = Some(End::Displaced);
+            longest.cancel.cancel();
+        }
+        false
+    }
+
+    fn spawn(&mut self, job: Job, again: bool) {
+        let number = self.number();
+        let first = job.ids().any(|id| self.entries.get(id).is_some_and(|one| one.attempts == 0));
+        let documents = job.numbered().map(|(id, number)| (id.clone(), number)).collect();
+        let (pulse, cancel) = (Pulse::new(), CancellationToken::new());
+        let running = Running {
+            documents,
+            again,
+            is_group: matches!(job, Job::Group(_)),
+            bytes: job.bytes(),
+            pulse: pulse.clone(),
+            cancel: cancel.clone(),
+            why: None,
+        };
+        if first && !running.again {
+            self.moved = Instant::now();
+        }
+        self.running.insert(number, running);
+        let patience = self.speed.of_group(self.following);
+        self.tasks.spawn(job.run(self.pipeline.clone(), number, pulse, cancel, patience));
+    }
+
+    /// When it is to be looked again, if nothing comes.
+    pub(super) fn wake(&self) -> Instant {
+        let now = Instant::now();
+        let waiting = !(self.fresh.is_empty() && self.again.is_empty() && self.parked.is_empty());
+        let look = match (self.running.is_empty(), waiting || self.finishing) {
+            (_, true) => LOOK,
+            (false, false) => SELDOM,
+            (true, false) => Duration::from_secs(3600),
+        };
+        let delayed = self.delayed.first_key_value().map(|((at, _), _)| *at);
+        delayed.unwrap_or(now + look).min(now + look)
+    }
+
+    /// Gives up what has brought nothing for too long.
+    pub(super) fn look_after(&mut self) {
+        let policy = self.pipeline.options.retry;
+        let since_start = match (self.pipeline.options.mode, self.finishing) {
+            (Mode::Follow, _) => None,
+            (Mode::CatchUp, true) => Some(self.begun.elapsed()),
+            (Mode::CatchUp, false) => return,
+        };
+        for running in self.running.values_mut().filter(|one| one.why.is_none()) {
+            let silent = running.pulse.silent_for();
+            if silence(&policy, since_start, running.bytes).is_some_and(|most| silent > most) {
+                running.why = Some(End::Silent(silent));
+                running.cancel.cancel();
+            }
+        }
+        // Those that were broken off would take as long once more.
+        let silent = self.moved.elapsed();
+        let limit = silence(&policy, since_start, 0);
+        if self.finishing && limit.is_some_and(|most| silent > most) {
+            for job in std::mem::take(&mut self.parked) {
+                let numbered: Vec<_> = job.numbered().map(|(id, n)| (id.clone(), n)).collect();
+                numbered.into_iter().for_each(|(id, n)| self.give_up(&id, n, silent));
+            }
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! Rounds: each takes a batch of the feed, and what has come from [beside](super::beside) it, and makes
+//! them ready for the disk.
+//!
+//! A round waits a moment for what its documents need of the source, and then goes on without it.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{Batch, Item};
+use super::beside::{Beside, Brought, Question};
+use super::prepare::{Pending, Planned, Prepared, stage};
+use super::repair::Told;
+use super::{Doubt, Pipeline, PipelineError, Signal, Work};
+use crate::checkpoint::Failure;
+use crate::document::{DocumentId, Position};
+use crate::mirror::{Material, MirrorError, Sync};
+use crate::source::{Mode, SourceError};
+
+/// How long a batch of a catch-up waits for what its documents need.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The same of a follower, whose next change should not wait.
+const GRACE_FOLLOWING: Duration = Duration::from_millis(100);
+
+/// How often a round looks whether there is anything to wait for.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Makes one round after the other.
+pub struct Rounds {
+    pipeline: Pipeline,
+    beside: Beside,
+    doubt: Option<Doubt>,
+    /// The documents of rounds that may not be in the tree yet, oldest first, by number.
+    in_flight: VecDeque<(u64, HashSet<DocumentId>)>,
+    number: u64,
+    settled: watch::Receiver<u64>,
+    stop: CancellationToken,
+    /// Whether a round waits a moment only: what it follows goes on.
+    following: bool,
+}
+
+/// A round that is being made.
+struct Round {
+    planned: Planned,
+    complete: Vec<Pending>,
+    failed: Vec<Failure>,
+    /// Documents that are in the tree as the source has them, or gone.
+    settled: Vec<DocumentId>,
+    moved_on: HashMap<DocumentId, Told>,
+    /// The documents of this round.
+    ids: HashSet<DocumentId>,
+    sync: Sync,
+}
+
+impl Rounds {
+    /// Rounds of a pipeline that ends with `stop`. `settled` counts those that are settled.
+    pub fn new(
+        pipeline: Pipeline,
+        doubt: Option<Doubt>,
+        settled: watch::Receiver<u64>,
+        stop: CancellationToken,
+    ) -> Self {
+        let beside = Beside::new(pipeline.clone());
+        let (in_flight, number) = (VecDeque::new(), 0);
+        Self { pipeline, beside, doubt, in_flight, number, settled, stop, following: false }
+    }
+
+    /// Makes rounds of all batches, and sends them on.
+    pub async fn make_all(
+        mut self,
+        batches: mpsc::Receiver<Work<Batch>>,
+        prepared: mpsc::Sender<Work<Prepared>>,
+    ) -> Result<(), PipelineError> {
+        let made = self.make(batches, &prepared).await;
+        // Nothing outlives the pipeline, and what was broken off leaves no file.
+        self.beside.stop().await;
+        made.map(drop)
+    }
+
+    /// `None` when the settler has ended, which says itself why.
+    async fn make(
+        &mut self,
+        mut batches: mpsc::Receiver<Work<Batch>>,
+        to: &mpsc::Sender<Work<Prepared>>,
+    ) -> Result<Option<()>, PipelineError> {
+        enum Next {
+            Stop,
+            Work(Work<Batch>),
+            Ended,
+            Brought(Brought),
+            Revisit,
+            Look,
+        }
+        let follows = self.pipeline.options.mode == Mode::Follow;
+        let mut revisits = interval(self.pipeline.options.revisit);
+        revisits.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        revisits.reset();
+        let (mut stopped, mut caught_up) = (false, false);
+        let stop = self.stop.clone();
+        self.beside.revisit();
+        loop {
+            let is_empty = self.beside.is_empty();
+            let next = tokio::select! {
+                biased;
+                () = stop.cancelled(), if !stopped => Next::Stop,
+                work = batches.recv() => work.map_or(Next::Ended, Next::Work),
+                brought = self.beside.brought(), if !is_empty && !stopped => Next::Brought(brought?),
+                _ = revisits.tick(), if follows && !stopped => Next::Revisit,
+                () = sleep(LOOK), if caught_up => Next::Look,
+            };
+            let sent = match next {
+                Next::Stop => {
+                    stopped = true;
+                    self.beside.stop().await;
+                    self.round(Batch::default(), None, to).await?
+                }
+                Next::Work(Work::Batch(batch)) => self.round(batch, None, to).await?,
+                Next::Work(Work::Signal(Signal::CaughtUp)) if follows => {
+                    caught_up = true;
+                    Some(())
+                }
+                Next::Work(Work::Signal(signal)) => self.signal(signal, to).await?,
+                Next::Brought(brought) => {
+                    self.round(Batch::default(), Some(brought), to).await?
+                }
+                Next::Revisit => {
+                    self.beside.revisit();
+                    Some(())
+                }
+                Next::Look => Some(()),
+                Next::Ended if stopped || follows => return Ok(Some(())),
+                Next::Ended => return self.finish(to).await,
+            };
+            if sent.is_none() {
+                return Ok(None);
+            }
+            // What was in flight at the source's end belongs to it, unless it has stalled.
+            if caught_up && !self.beside.is_busy() {
+                caught_up = false;
+                self.following = true;
+                self.beside.follow();
+                if self.signal(Signal::CaughtUp, to).await?.is_none() {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Sends a signal on, in its turn.
+    async fn signal(
+        &mut self,
+        signal: Signal,
+        to: &mpsc::Sender<Work<Prepared>>,
+    ) -> Result<Option<()>, PipelineError> {
+        let at_end = matches!(signal, Signal::CaughtUp | Signal::Holds(_));
+        if at_end && self.pipeline.options.mode == Mode::CatchUp {
+            if self.finish(to).await?.is_none() {
+                return Ok(None);
+            }
+            if !self.beside.is_empty() {
+                // It was told to stop before all had come.
+                return Ok(Some(()));
+            }
+        }
+        match &signal {
+            Signal::CaughtUp => self.doubt = None,
+            Signal::BeginScan(_) => self.beside.start_over(),
+            _ => {}
+        }
+        let (removes, released) = (signal.removes(), matches!(signal, Signal::Release));
+        if to.send(Work::Signal(signal)).await.is_err() {
+            return Ok(None);
+        }
+        if removes {
+            // What it removes must not be planned with any more.
+            self.number += 1;
+            self.beside.replan();
+            let number = self.number;
+            if self.settled.wait_for(|count| *count >= number).await.is_err() {
+                return Ok(None);
+            }
+        }
+        if released {
+            self.beside.revisit();
+        }
+        Ok(Some(()))
+    }
+
+    /// Waits for all that is fetched, and sends it on as it comes.
+    async fn finish(
+        &mut self,
+        to: &mpsc::Sender<Work<Prepared>>,
+    ) -> Result<Option<()>, PipelineError> {
+        self.beside.finish();
+        let stop = self.stop.clone();
+        while !self.beside.is_empty() && !stop.is_cancelled() {
+            let brought = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                brought = self.beside.brought() => brought?,
+            };
+            if self.round(Batch::default(), Some(brought), to).await?.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    }
+
+    /// Makes a round of a batch and of what has come, and sends it on.
+    async fn round(
+        &mut self,
+        batch: Batch,
+        brought: Option<Brought>,
+        to: &mpsc::Sender<Work<Prepared>>,
+    ) -> Result<Option<()>, PipelineError> {
+        let Some(prepared) = self.prepare(batch, brought, false).await? else { return Ok(None) };
+        if prepared.is_empty() {
+            self.in_flight.pop_back();
+            self.number -= 1;
+            return Ok(Some(()));
+        }
+        Ok(to.send(Work::Batch(prepared)).await.ok())
+    }
+
+    /// Makes a round of documents that do not come by the feed, and waits for all that they need.
+    pub async fn whole(&mut self, batch: Batch) -> Result<Prepared, PipelineError> {
+        self.beside.finish();
+        let prepared = self.prepare(batch, None, true).await?;
+        // There are no rounds before it that could have to be settled.
+        self.in_flight.clear();
+        Ok(prepared.unwrap_or_else(|| Round::new(0).prepared(None, Timestamp::now())))
+    }
+
+    /// The documents that are looked up for a round that is [whole](Self::whole).
+    pub fn look(&mut self, id: DocumentId, question: Question) {
+        self.beside.look(id, question);
+    }
+
+    /// Why the source does not answer, if it has answered nothing of late.
+    pub fn trouble(&self) -> Option<&SourceError> {
+        self.beside.trouble()
+    }
+
+    /// A round; a `whole` one waits for all that is fetched, and any other one a moment. `None` when the
+    /// settler has ended.
+    async fn prepare(
+        &mut self,
+        mut batch: Batch,
+        brought: Option<Brought>,
+        whole: bool,
+    ) -> Result<Option<Prepared>, PipelineError> {
+        let begun = Timestamp::now();
+        let mut brought = Vec::from_iter(brought);
+        brought.extend(self.beside.sweep()?);
+        let mut round = Round::new(batch.items.len() + brought.len());
+        round.failed = batch.take_failures();
+        round.ids.extend(brought.iter().map(|one| one.id().clone()));
+        let items = self.not_beside(std::mem::take(&mut batch.items), &round.ids);
+        round.ids.extend(items.iter().map(|item| item.change.id.clone()));
+        if !self.await_settled(&round.ids).await {
+            return Ok(None);
+        }
+        self.plan(&mut round, items, HashMap::new()).await?;
+        let mut later = Vec::new();
+        self.accept(&mut round, brought, &mut later).await?;
+        let grace = if self.following { GRACE_FOLLOWING } else { GRACE };
+        let deadline = Instant::now() + grace;
+        let stop = self.stop.clone();
+        while !stop.is_cancelled() {
+            let now = Instant::now();
+            let soon = now < deadline && self.beside.expects(&round.ids);
+            if !(soon || self.beside.is_full() || (whole && !self.beside.is_empty())) {
+                break;
+            }
+            let look = if now < deadline { deadline.min(now + LOOK) } else { now + LOOK };
+            let first = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                first = self.beside.brought() => Some(first?),
+                () = sleep_until(look) => None,
+            };
+            let mut brought = Vec::from_iter(first);
+            brought.extend(self.beside.sweep()?);
+            self.accept(&mut round, brought, &mut later).await?;
+        }
+        if stop.is_cancelled() {
+            self.beside.stop().await;
+            let brought = self.beside.sweep()?;
+            self.accept(&mut round, brought, &mut later).await?;
+        }
+        later.into_iter().rev().for_each(|one| self.beside.put_back(one));
+        self.stage(&mut round).await?;
+        round.failed.extend(self.beside.notes());
+        self.number += 1;
+        self.in_flight.push_back((self.number, std::mem::take(&mut round.ids)));
+        let mut prepared = round.prepared(batch.position, begun);
+        prepared.settled.retain(|id| !self.beside.contains(id));
+        Ok(Some(prepared))
+    }
+
+    /// The items that are not fetched beside the feed. The others wait there, or take the place of what
+    /// is fetched.
+    fn not_beside(&mut self, items: Vec<Item>, brought: &HashSet<DocumentId>) -> Vec<Item> {
+        let mut left = Vec::with_capacity(items.len());
+        for item in items {
+            if self.beside.contains(&item.change.id) {
+                self.beside.supersede(item);
+            } else if brought.contains(&item.change.id) {
+                self.beside.keep(item);
+            } else {
+                left.push(item);
+            }
+        }
+        left
+    }
+
+    /// Waits until the tree has what earlier rounds bring of these documents: it decides what is done.
+    async fn await_settled(&mut self, ids: &HashSet<DocumentId>) -> bool {
+        let latest = self.in_flight.iter().rev().find(|(_, held)| !held.is_disjoint(ids));
+        if let Some((latest, _)) = latest
+            && self.settled.wait_for(|count| count >= latest).await.is_err()
+        {
+            return false;
+        }
+        self.forget_settled();
+        true
+    }
+
+    fn forget_settled(&mut self) {
+        let done = *self.settled.borrow_and_update();
+        self.in_flight.retain(|(number, _)| *number > done);
+    }
+
+    /// Takes what was brought into the round; what cannot be taken yet goes `later`.
+    async fn accept(
+        &mut self,
+        round: &mut Round,
+        brought: Vec<Brought>,
+        later: &mut Vec<Brought>,
+    ) -> Result<(), PipelineError> {
+        let (mut items, mut materials) = (Vec::new(), HashMap::new());
+        for one in brought {
+            let id = one.id().clone();
+            let staged = round.complete.iter().any(|one| one.item.change.id == id);
+            if staged || self.is_in_flight(&id) {
+                later.push(one);
+                continue;
+            }
+            round.ids.insert(id.clone());
+            match one {
+                Brought::Complete(pending) => round.complete.push(pending),
+                Brought::Found(item, material) => {
+                    round.moved_on.insert(id.clone(), Told::of(&item.change));
+                    materials.insert(id, material);
+                    items.push(item);
+                }
+                Brought::Gone(id) => round.settled.push(id),
+                Brought::Unchanged(id) => round.planned.unchanged.push(id),
+                Brought::Failed(_, failure) => round.failed.push(failure),
+            }
+        }
+        self.plan(round, items, materials).await
+    }
+
+    fn is_in_flight(&mut self, id: &DocumentId) -> bool {
+        self.forget_settled();
+        self.in_flight.iter().any(|(_, ids)| ids.contains(id))
+    }
+
+    /// Plans items, and has fetched what they need.
+    async fn plan(
+        &mut self,
+        round: &mut Round,
+        items: Vec<Item>,
+        mut materials: HashMap<DocumentId, Material>,
+    ) -> Result<(), PipelineError> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        let written = items.iter().filter(|item| !item.change.is_deletion());
+        let room: u64 = written.map(|item| item.change.weight() as u64).sum();
+        if room > 0 {
+            self.pipeline.mirror.check_room(room)?;
+        }
+        let mut planned = self.pipeline.plan(items, round.sync, self.doubt.as_ref()).await?;
+        for (change, held) in std::mem::take(&mut planned.older) {
+            self.beside.look(change.id.clone(), Question::Older { change, held });
+        }
+        let mut pending = std::mem::take(&mut planned.pending);
+        let wanted = pending.iter().flat_map(|one| &one.write.fetch);
+        let wanted = wanted.filter_map(|attachment| attachment.length).fold(0, u64::saturating_add);
+        if wanted > 0 {
+            self.pipeline.mirror.check_room(room.saturating_add(wanted))?;
+        }
+        for one in &mut pending {
+            if let Some(material) = materials.remove(&one.item.change.id) {
+                one.material = one.reusable(material);
+            }
+        }
+        self.beside.submit(pending);
+        round.planned.extend(planned);
+        Ok(())
+    }
+
+    /// Stages what is complete.
+    async fn stage(&mut self, round: &mut Round) -> Result<(), PipelineError> {
+        let complete = std::mem::take(&mut round.complete);
+        if complete.is_empty() {
+            return Ok(());
+        }
+        if complete.iter().any(|one| one.sync == Sync::Together) {
+            // What was fetched has not been made durable file by file.
+            round.sync = Sync::Together;
+        }
+        let (collection, lane) = (self.pipeline.collection.clone(), self.pipeline.mirror.lane());
+        let sync = round.sync;
+        let stage = move || -> Result<Vec<_>, MirrorError> {
+            complete.into_iter().map(|item| stage(&collection, item, sync, lane)).collect()
+        };
+        round.planned.staged.extend(spawn_blocking(stage).await??);
+        Ok(())
+    }
+}
+
+impl Round {
+    fn new(changes: usize) -> Self {
+        Self {
+            planned: Planned::default(),
+            complete: Vec::new(),
+            failed: Vec::new(),
+            settled: Vec::new(),
+            moved_on: HashMap::new(),
+            ids: HashSet::new(),
+            sync: Sync::for_batch(changes),
+        }
+    }
+
+    fn prepared(self, position: Option<Position>, begun: Timestamp) -> Prepared {
+        let Self { planned, mut failed, mut settled, moved_on, sync, .. } = self;
+        failed.extend(planned.failed);
+        let unchanged = planned.unchanged.len() as u64;
+        settled.extend(planned.unchanged);
+        settled.extend(planned.staged.iter().map(|(meta, _)| meta.id.clone()));
+        Prepared {
+            absent: planned.absent,
+            staged: planned.staged,
+            untold: planned.untold,
+            failed,
+            held: planned.held,
+            settled,
+            unchanged,
+            moved_on,
+            position,
+            sync,
+            begun,
+        }
+    }
+}
+
+impl Prepared {
+    /// Whether there is nothing to be done.
+    fn is_empty(&self) -> bool {
+        self.position.is_none()
+            && self.staged.is_empty()
+            && self.untold.is_empty()
+            && self.failed.is_empty()
+            && self.held.is_empty()
+            && self.settled.is_empty()
+            && self.absent.is_empty()
+    }
+}
+
+impl Pending {
+    /// What of this material the write needs.
+    fn reusable(&self, material: Material) -> Material {
+        let Material { mut blobs, branches } = material;
+        let needs = |name: &str| self.write.fetch.iter().any(|one| &*one.name == name);
+        blobs.retain(|name, _| needs(name));
+        let branches = branches.into_iter();
+        let needed = branches.filter(|files| self.write.branches.contains(&files.branch.revision));
+        Material { blobs, branches: needed.collect() }
+    }
+}
