@@ -65,14 +65,25 @@ fn name(n: usize) -> String {
 async fn a_source_that_fails_for_many_documents_is_waited_for() {
     for length in [5, 200_000] {
         let home = Home::new();
-        let source = Scripted::new(vec![script(with_attachments(20, length), "1")]);
-        // More often than a document is tried that fails by itself.
-        let failing = || vec![transient(); QUICK.attempts + 2];
-        let blob = |n| (name(n).into(), (Bytes::from(vec![7; length as usize]), failing()));
-        source.blobs.lock().unwrap().extend((0..20).map(blob));
-        let run = home.run_source(source).await;
-        run.outcome.unwrap();
-        assert_eq!((run.failures.len(), run.report.documents), (0, 20));
+        let row = |n| Ok(FeedEvent::Change(row_with(&format!("d{n}"), "1-x", "1", "f", length)));
+        let source = Arc::new(Scripted::new(vec![script((0..20).map(row).collect(), "1")]));
+        // Each document fails more often than one is tried that fails by itself.
+        let blob = (Bytes::from(vec![7; length as usize]), vec![transient(); 20 * 4]);
+        source.blobs.lock().unwrap().insert("f".into(), blob);
+        let patient = Duration::from_secs(60);
+        let pauses = (Duration::from_millis(50), Duration::from_millis(60));
+        let retry = RetryPolicy {
+            first: pauses.0,
+            longest: pauses.1,
+            give_up_after: Some(patient),
+            attempts: 2,
+        };
+        let how = PipelineOptions { retry, ..in_mode(Mode::CatchUp) };
+        let options = MirrorOptions::default();
+        let (pipeline, _received) = pipeline_as(home.dir.path(), source, &options, how);
+        pipeline.run(&CancellationToken::new()).await.unwrap();
+        let report = pipeline.reporter.report();
+        assert_eq!((report.failures, report.in_flight, report.documents), (0, 0, 20));
         assert_eq!(crate::mirror::staged(home.dir.path()), [""; 0]);
     }
 }
