@@ -67,6 +67,15 @@ impl Beside {
                     (None, None) => {}
                 }
             }
+            Came::Probe(_, Some(Ok(_) | Err(SourceError::Missing { .. } | SourceError::Permanent { .. }))) => {
+                self.breaker.lives();
+            }
+            Came::Probe(id, Some(Err(_))) if self.breaker.is_open() && !self.stopped => {
+                let pause = self.breaker.pause().unwrap_or(LONGEST_ASKED);
+                let number = self.number();
+                self.delayed.insert((Instant::now() + pause, number), Job::Probe(id));
+            }
+            Came::Probe(..) => {}
             Came::Look(id, number, position, reading) => {
                 if !self.counts(&id, number) {
                     return;
@@ -208,7 +217,9 @@ impl Beside {
             SourceError::Permanent { .. } | SourceError::Expired { .. } => None,
             SourceError::Missing { .. } => self.next_pause(&id),
             SourceError::Transient { .. } => {
-                self.breaker.fail(&id);
+                if self.breaker.fail(&id) {
+                    self.probe(id.clone());
+                }
                 self.breaker.pause().or_else(|| self.next_pause(&id))
             }
         };
@@ -220,6 +231,11 @@ impl Beside {
             }
             _ => self.fail(&id, reason, asked),
         }
+    }
+
+    /// Asks the source for a document's newest state, to see whether it answers at all.
+    fn probe(&mut self, id: DocumentId) {
+        self.fresh.push(Job::Probe(id));
     }
 
     /// The pause before the next attempt, if there is one.

@@ -21,6 +21,8 @@ pub enum Job {
     Fetch(Box<Pending>, u64),
     /// The newest state of a document, for sources that can only look where the feed named it: there.
     Look(DocumentId, u64, Option<Position>),
+    /// The same, to see whether the source answers at all.
+    Probe(DocumentId),
 }
 
 /// Why a job was broken off.
@@ -46,6 +48,7 @@ pub enum Came {
     Group(Vec<(Pending, u64, Result<(), FetchError>)>),
     Fetch(Box<Pending>, u64, Option<Result<(), FetchError>>),
     Look(DocumentId, u64, Option<Position>, Option<Result<Reading, SourceError>>),
+    Probe(DocumentId, Option<Result<Reading, SourceError>>),
 }
 
 impl Job {
@@ -60,6 +63,7 @@ impl Job {
             Self::Group(group) => (group.as_slice(), None),
             Self::Fetch(pending, number) => (&[][..], Some((&pending.item.change.id, *number))),
             Self::Look(id, number, _) => (&[][..], Some((id, *number))),
+            Self::Probe(_) => (&[][..], None),
         };
         group.iter().map(|(one, number)| (&one.item.change.id, *number)).chain(one)
     }
@@ -68,7 +72,7 @@ impl Job {
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Fetch(pending, _) => pending.wanted(true).1,
-            Self::Group(_) | Self::Look(..) => 0,
+            Self::Group(_) | Self::Look(..) | Self::Probe(_) => 0,
         }
     }
 
@@ -101,6 +105,10 @@ impl Job {
                 let looking = pipeline.source.document(&id, position.as_ref());
                 let reading = unless(&cancel, looking).await;
                 Came::Look(id, one, position, reading)
+            }
+            Self::Probe(id) => {
+                let reading = unless(&cancel, pipeline.source.document(&id, None)).await;
+                Came::Probe(id, reading)
             }
         };
         Done { number, took: begun.elapsed(), came }

@@ -14,6 +14,7 @@ mod places;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -95,6 +96,8 @@ struct Entry {
     next: Option<Item>,
     /// Whether the state on disk says that it is here.
     noted: bool,
+    /// Whether the source was asked for it.
+    asked: bool,
     /// Attempts that failed.
     attempts: usize,
     /// Whether it failed in an earlier run, or minutes ago.
@@ -146,8 +149,9 @@ pub struct Beside {
     moved: Instant,
     /// How often a document had changed when something of it was gone.
     chased: HashMap<DocumentId, usize>,
-    /// Whether the feed is at its end, so that whoever waits for a catch-up waits for this alone.
-    finishing: bool,
+    /// How long it took until the feed was at its end, and whoever waits for a catch-up waits for this
+    /// alone.
+    finished_after: Option<Duration>,
     /// Whether the feed has been at its end.
     following: bool,
     stopped: bool,
@@ -180,7 +184,7 @@ impl Beside {
             trouble: None,
             moved: now,
             chased: HashMap::new(),
-            finishing: false,
+            finished_after: None,
             following: false,
             stopped: false,
         }
@@ -216,7 +220,8 @@ impl Beside {
     /// Whether something fresh is being fetched, or will be at once.
     pub fn is_busy(&self) -> bool {
         let runs = |one: &Running| !one.again && one.pulse.silent_for() < STALL;
-        !self.ready.is_empty() || self.running.values().any(runs) || !self.fresh.is_empty()
+        let waits = !self.fresh.is_empty() && self.is_moving();
+        !self.ready.is_empty() || self.running.values().any(runs) || waits
     }
 
     /// Whether the feed should wait: much is here, and it is getting less.
@@ -313,6 +318,7 @@ impl Beside {
             question: Some(question),
             next: None,
             noted,
+            asked: false,
             attempts: 0,
             again,
             epoch,
@@ -462,8 +468,8 @@ impl Beside {
 
     /// The feed has ended: what comes is waited for, and what does not come has failed.
     pub fn finish(&mut self) {
-        if !self.finishing {
-            self.finishing = true;
+        if self.finished_after.is_none() {
+            self.finished_after = Some(self.begun.elapsed());
             self.moved = Instant::now();
         }
     }
@@ -509,6 +515,7 @@ impl Beside {
             question,
             next: None,
             noted,
+            asked: false,
             attempts,
             again,
             epoch,

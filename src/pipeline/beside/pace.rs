@@ -14,7 +14,7 @@ use crate::source::retry::RetryPolicy;
 pub const STALL: Duration = Duration::from_millis(500);
 
 /// A stalled fetch that holds up others is broken off after this time at the earliest.
-const SLOW: Duration = Duration::from_secs(4);
+const SLOW: Duration = Duration::from_secs(1);
 
 /// A group of documents that a follower waits for is split after this time, so that one of them
 /// does not hold up the others.
@@ -115,6 +115,8 @@ pub struct Breaker {
     /// Documents that failed for a transient reason since something came last.
     failed: HashSet<DocumentId>,
     open: Option<Open>,
+    /// Until when it is known that the source answers.
+    lives_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -123,12 +125,15 @@ struct Open {
     pause: Duration,
 }
 
+/// For how long an answer shows that a source answers.
+const LIVES: Duration = Duration::from_secs(10);
+
 /// The number of documents that fail in a row until it is the source that fails.
 const TROUBLE: usize = 8;
 
 impl Breaker {
     pub fn new(policy: RetryPolicy) -> Self {
-        Self { policy, failed: HashSet::new(), open: None }
+        Self { policy, failed: HashSet::new(), open: None, lives_until: None }
     }
 
     /// Something has come.
@@ -137,12 +142,28 @@ impl Breaker {
         self.open = None;
     }
 
-    /// A document failed for a transient reason.
-    pub fn fail(&mut self, id: &DocumentId) {
+    /// A document failed for a transient reason. Whether the source is to be asked for something
+    /// else, to see if it answers at all.
+    pub fn fail(&mut self, id: &DocumentId) -> bool {
         self.failed.insert(id.clone());
-        if self.failed.len() >= TROUBLE && self.open.is_none() {
-            self.open = Some(Open { since: Instant::now(), pause: self.policy.first });
+        let now = Instant::now();
+        let doubtful = self.lives_until.is_none_or(|until| until < now);
+        let opens = self.failed.len() >= TROUBLE && self.open.is_none() && doubtful;
+        if opens {
+            self.open = Some(Open { since: now, pause: self.policy.first });
         }
+        opens
+    }
+
+    /// The source has answered something else: it is the documents that fail.
+    pub fn lives(&mut self) {
+        self.succeed();
+        self.lives_until = Some(Instant::now() + LIVES);
+    }
+
+    /// Whether the source is waited for.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
     }
 
     /// The pause before a document is asked for again, if the source itself is waited for. The failure
@@ -198,17 +219,20 @@ mod tests {
     #[test]
     fn a_source_that_fails_for_many_is_waited_for_until_something_comes_or_patience_ends() {
         let mut breaker = Breaker::new(POLICY);
-        let fail = |breaker: &mut Breaker, n: usize| breaker.fail(&format!("d{n}").as_str().into());
-        (0..TROUBLE * 2).for_each(|_| fail(&mut breaker, 0));
+        let fail =
+            |breaker: &mut Breaker, n: usize| breaker.fail(&format!("d{n}").as_str().into());
+        assert!(!(0..TROUBLE * 2).any(|_| fail(&mut breaker, 0)));
         assert_eq!(breaker.pause(), None, "one document is not the source");
-        (0..TROUBLE).for_each(|n| fail(&mut breaker, n));
+        assert_eq!((0..TROUBLE).filter(|n| fail(&mut breaker, *n)).count(), 1, "it opens once");
         assert_eq!(breaker.pause(), Some(POLICY.first));
         assert!(breaker.pause() > Some(POLICY.first));
         breaker.succeed();
         assert_eq!(breaker.pause(), None);
-        (0..TROUBLE).for_each(|n| fail(&mut breaker, n));
+        (0..TROUBLE).for_each(|n| drop(fail(&mut breaker, n)));
         assert!(breaker.pause().is_some());
         breaker.policy.give_up_after = Some(Duration::ZERO);
         assert_eq!(breaker.pause(), None);
+        breaker.lives();
+        assert!(!(0..TROUBLE).any(|n| fail(&mut breaker, n)), "the source itself answers");
     }
 }

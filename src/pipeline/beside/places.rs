@@ -17,16 +17,13 @@ const ACTIVE: usize = 4;
 const ACTIVE_AGAIN: usize = 2;
 
 /// The number of fetches that may be open, stalled ones included.
-const OPEN: usize = 16;
-
-/// The same for what a follower has just been told.
-const OPEN_FOLLOWING: usize = 32;
+const OPEN: usize = 32;
 
 /// The same of documents that failed before.
 const OPEN_AGAIN: usize = 8;
 
 /// How often it is looked whether a fetch has stalled while others wait.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The same while none waits.
 const SELDOM: Duration = Duration::from_secs(1);
@@ -80,6 +77,7 @@ impl Beside {
                 let counts = self.counts(&pending.item.change.id, number);
                 counts.then_some(Job::Fetch(pending, number))
             }
+            Job::Probe(id) => Some(Job::Probe(id)),
             Job::Look(id, number, position) => {
                 self.counts(&id, number).then_some(Job::Look(id, number, position))
             }
@@ -93,18 +91,17 @@ impl Beside {
     }
 
     fn active(&self, again: bool) -> usize {
-        let runs = |one: &&Running| one.again == again && one.pulse.silent_for() < STALL;
-        self.running.values().filter(runs).count()
+        let of_kind = || self.running.values().filter(|one| one.again == again);
+        let stalled = of_kind().filter(|one| one.pulse.silent_for() >= STALL).count();
+        // Where many stall, the next is not waited for as long.
+        let stall = if stalled >= ACTIVE * 2 { STALL / 5 } else { STALL };
+        of_kind().filter(|one| one.pulse.silent_for() < stall).count()
     }
 
     /// Whether one more may be opened. If not, the one that has been stalled longest is broken off, if it
     /// has had its time.
     fn has_place(&mut self, again: bool) -> bool {
-        let most = match (again, self.following) {
-            (true, _) => OPEN_AGAIN,
-            (false, true) => OPEN_FOLLOWING,
-            (false, false) => OPEN,
-        };
+        let most = if again { OPEN_AGAIN } else { OPEN };
         let open = self.running.values().filter(|one| one.again == again).count();
         if open < most {
             return true;
@@ -124,7 +121,12 @@ impl Beside {
 
     fn spawn(&mut self, job: Job, again: bool) {
         let number = self.number();
-        let first = job.ids().any(|id| self.entries.get(id).is_some_and(|one| one.attempts == 0));
+        let mut first = false;
+        for id in job.ids() {
+            if let Some(entry) = self.entries.get_mut(id) {
+                first |= !std::mem::replace(&mut entry.asked, true);
+            }
+        }
         let documents = job.numbered().map(|(id, number)| (id.clone(), number)).collect();
         let (pulse, cancel) = (Pulse::new(), CancellationToken::new());
         let running = Running {
@@ -148,7 +150,7 @@ impl Beside {
     pub(super) fn wake(&self) -> Instant {
         let now = Instant::now();
         let waiting = !(self.fresh.is_empty() && self.again.is_empty() && self.parked.is_empty());
-        let look = match (self.running.is_empty(), waiting || self.finishing) {
+        let look = match (self.running.is_empty(), waiting || self.finished_after.is_some()) {
             (_, true) => LOOK,
             (false, false) => SELDOM,
             (true, false) => Duration::from_secs(3600),
@@ -160,10 +162,10 @@ impl Beside {
     /// Gives up what has brought nothing for too long.
     pub(super) fn look_after(&mut self) {
         let policy = self.pipeline.options.retry;
-        let since_start = match (self.pipeline.options.mode, self.finishing) {
+        let since_start = match (self.pipeline.options.mode, self.finished_after) {
             (Mode::Follow, _) => None,
-            (Mode::CatchUp, true) => Some(self.begun.elapsed()),
-            (Mode::CatchUp, false) => return,
+            (Mode::CatchUp, Some(took)) => Some(took),
+            (Mode::CatchUp, None) => return,
         };
         for running in self.running.values_mut().filter(|one| one.why.is_none()) {
             let silent = running.pulse.silent_for();
@@ -175,7 +177,7 @@ impl Beside {
         // Those that were broken off would take as long once more.
         let silent = self.moved.elapsed();
         let limit = silence(&policy, since_start, 0);
-        if self.finishing && limit.is_some_and(|most| silent > most) {
+        if since_start.is_some() && limit.is_some_and(|most| silent > most) {
             for job in std::mem::take(&mut self.parked) {
                 let numbered: Vec<_> = job.numbered().map(|(id, n)| (id.clone(), n)).collect();
                 numbered.into_iter().for_each(|(id, n)| self.give_up(&id, n, silent));

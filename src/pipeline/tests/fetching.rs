@@ -70,6 +70,7 @@ async fn a_source_that_fails_for_many_documents_is_waited_for() {
         // Each document fails more often than one is tried that fails by itself.
         let blob = (Bytes::from(vec![7; length as usize]), vec![transient(); 20 * 4]);
         source.blobs.lock().unwrap().insert("f".into(), blob);
+        *source.away.lock().unwrap() = Some(transient());
         let patient = Duration::from_secs(60);
         let pauses = (Duration::from_millis(50), Duration::from_millis(60));
         let retry = RetryPolicy {
