@@ -19,7 +19,7 @@ mod members;
 mod selection;
 mod tally;
 
-pub use branch::Branch;
+pub use branch::{Branch, descends};
 pub use digest::Digester;
 pub use folder::FolderIdentity;
 pub use head::{Head, Key, Stub};

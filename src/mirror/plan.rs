@@ -9,7 +9,7 @@ use super::collection::Collection;
 use super::error::MirrorError;
 use super::layout::{ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, body_file};
 use super::names::Name;
-use crate::document::{Attachment, Change, Document, Head, Revision, Stub};
+use crate::document::{Attachment, Change, Document, Head, Revision, Stub, descends};
 
 /// Whether a change may replace a newer revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,11 +152,16 @@ impl Collection {
             false => self.look(&name)?,
         };
         if let Found::Document(held) = &found
-            && let Some(held) = &held.revision
+            && let Some(newer) = &held.revision
             && authority == Authority::Feed
-            && change.revision.age(held) == Some(Ordering::Less)
+            && change.revision.age(newer) == Some(Ordering::Less)
         {
-            return Ok(Plan::Older { held: held.clone() });
+            // A follower that fetched a newer revision meanwhile need not ask which one is right.
+            let history = held.folder.read_file(HISTORY)?;
+            return Ok(match history.is_some_and(|one| descends(&one, &change.revision)) {
+                true => Plan::Unchanged,
+                false => Plan::Older { held: newer.clone() },
+            });
         }
         if change.is_deletion() && !self.kept.deleted {
             return Ok(match found {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
+use super::beside::silence;
 use super::{Pipeline, PipelineError, Signal, Work};
 use crate::source::retry::attempts;
 use crate::source::{Mode, SourceError};
@@ -146,8 +147,8 @@ impl Asker {
             }
             let asked = Instant::now();
             let _ended = reading.wait_for(|reading| *reading == Reading::Ended).await.map(drop);
-            let least = policy.give_up_after.unwrap_or(PATIENCE) / 3;
-            let patience = least.max(self.begun.elapsed()).min(PATIENCE);
+            let took = Some(self.begun.elapsed());
+            let patience = silence(&policy, took, 0).unwrap_or(PATIENCE);
             tokio::time::sleep(patience).await;
             asked.elapsed()
         };

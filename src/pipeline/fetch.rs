@@ -85,7 +85,7 @@ impl Pipeline {
         if let Some(revision) = pending.branches().first() {
             // What else is needed is not known yet.
             let error = worst.unwrap_or_else(|| lacks(revision));
-            return Err(self.or_moved_on(pending, error).await);
+            return Err(self.or_moved_on(pending, error, pulse).await);
         }
         // What has just been asked for and did not come is left to the next attempt.
         let left = |task: &Task| worst.is_none() || !is_small(&task.wanted);
@@ -105,7 +105,7 @@ impl Pipeline {
         }
         drop(streams);
         match worst {
-            Some(error) => Err(self.or_moved_on(pending, error).await),
+            Some(error) => Err(self.or_moved_on(pending, error, pulse).await),
             None => Ok(()),
         }
     }
@@ -172,8 +172,16 @@ impl Pipeline {
 
     /// The error; or, where something is not there any more, the newest state of a document that has
     /// changed since: stores forget old revisions.
-    async fn or_moved_on(&self, pending: &Pending, error: FetchError) -> FetchError {
-        if !matches!(&error, FetchError::Source { error: SourceError::Missing { .. }, .. }) {
+    async fn or_moved_on(
+        &self,
+        pending: &Pending,
+        error: FetchError,
+        pulse: &Pulse,
+    ) -> FetchError {
+        let is_missing =
+            matches!(&error, FetchError::Source { error: SourceError::Missing { .. }, .. });
+        // Where a newer state is known, none has to be asked for.
+        if !is_missing || pulse.is_superseded() {
             return error;
         }
         let change = &pending.item.change;

@@ -296,7 +296,9 @@ impl Rounds {
         }
         later.into_iter().rev().for_each(|one| self.beside.put_back(one));
         self.stage(&mut round).await?;
-        round.failed.extend(self.beside.notes());
+        if !whole {
+            round.failed.extend(self.beside.notes());
+        }
         self.number += 1;
         self.in_flight.push_back((self.number, std::mem::take(&mut round.ids)));
         let mut prepared = round.prepared(batch.position, begun);

@@ -23,9 +23,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// that counts as a failure.
 const LONGEST_ASKED: Duration = Duration::from_secs(30);
 
-/// Refusals in a row after which the source refuses everything.
-const REFUSALS: usize = 3;
-
 /// How often a document may change while it is read, until a catch-up leaves it to the next run, and a
 /// follower waits a moment.
 const PURSUIT: usize = 5;
@@ -69,6 +66,9 @@ impl Beside {
             }
             Came::Probe(_, Some(Ok(_) | Err(SourceError::Missing { .. } | SourceError::Permanent { .. }))) => {
                 self.breaker.lives();
+            }
+            Came::Probe(_, Some(Err(error @ SourceError::Refused { .. }))) => {
+                self.broken.get_or_insert(error.into());
             }
             Came::Probe(id, Some(Err(_))) if self.breaker.is_open() && !self.stopped => {
                 let pause = self.breaker.pause().unwrap_or(LONGEST_ASKED);
@@ -125,7 +125,7 @@ impl Beside {
 
     fn succeeded(&mut self) {
         self.breaker.succeed();
-        (self.refusals, self.trouble) = (0, None);
+        self.trouble = None;
         self.moved = Instant::now();
     }
 
@@ -200,17 +200,15 @@ impl Beside {
             SourceError::Permanent { .. } | SourceError::Expired { .. } => None,
             error => Some(error.clone()),
         };
-        // Perhaps its newest state can be fetched.
         if self.entries.get(&id).is_some_and(|entry| entry.next.is_some()) {
-            return self.take_next(&id);
+            return self.chase(&id, job);
         }
         let policy = self.pipeline.options.retry;
         let pause = match &error {
             SourceError::Refused { .. } => {
-                self.refusals += 1;
-                if self.refusals >= REFUSALS {
-                    self.broken.get_or_insert(error.into());
-                    return;
+                // Does it refuse this document, or everything?
+                if self.breaker.is_doubtful() {
+                    self.probe(id.clone());
                 }
                 None
             }
@@ -244,6 +242,18 @@ impl Beside {
         let entry = self.entries.get_mut(id)?;
         entry.attempts += 1;
         (entry.attempts < policy.attempts).then(|| policy.pause(entry.attempts - 1))
+    }
+
+    /// A newer state of a document is known, and what was fetched is gone, or did not come. The newest
+    /// is fetched at once; if that happens again and again, after a moment.
+    fn chase(&mut self, id: &DocumentId, job: Job) {
+        let chased = self.chased.entry(id.clone()).or_default();
+        *chased += 1;
+        if *chased <= PURSUIT {
+            return self.take_next(id);
+        }
+        let number = self.number();
+        self.delayed.insert((Instant::now() + BREATH, number), job);
     }
 
     /// A document has changed while it was read, and what was read is gone.

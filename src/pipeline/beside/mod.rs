@@ -30,8 +30,8 @@ use crate::mirror::{Authority, Material};
 use crate::source::SourceError;
 
 use job::{End, Job};
-pub use pace::Pulse;
 use pace::{Breaker, STALL, Speed};
+pub use pace::{Pulse, silence};
 
 /// About how many bytes of documents wait here, before the feed waits for them.
 const MOST_BYTES: usize = 8 << 20;
@@ -142,7 +142,6 @@ pub struct Beside {
     weight: usize,
     speed: Speed,
     breaker: Breaker,
-    refusals: usize,
     /// Why the source did not answer, since it answered last.
     trouble: Option<SourceError>,
     /// When the source brought something last, or was asked for something else.
@@ -180,7 +179,6 @@ impl Beside {
             weight: 0,
             speed: Speed::default(),
             breaker,
-            refusals: 0,
             trouble: None,
             moved: now,
             chased: HashMap::new(),
@@ -352,7 +350,7 @@ impl Beside {
         }
         let of_it = |one: &&mut Running| one.documents.contains(&(id.clone(), generation));
         match self.running.values_mut().find(of_it) {
-            Some(running) if running.pulse.silent_for() < STALL => {}
+            Some(running) if running.pulse.silent_for() < STALL => running.pulse.supersede(),
             Some(running) => {
                 if !running.is_group {
                     running.cancel.cancel();

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -26,6 +26,9 @@ const GROUP_CATCHING_UP: Duration = Duration::from_secs(5);
 /// A follower's fetch that has brought nothing for this long has failed, unless the policy says otherwise.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// At the end of a catch-up a fetch may be silent for this long, unless the policy is less patient.
+pub const LEAST_SILENCE: Duration = Duration::from_secs(10);
+
 /// No fetch is waited for longer than this without a byte.
 const LONGEST_SILENCE: Duration = Duration::from_secs(120);
 
@@ -38,12 +41,14 @@ pub struct Pulse {
     begun: Instant,
     /// Milliseconds after `begun`.
     last: Arc<AtomicU64>,
+    /// Whether a newer state of the document is known.
+    superseded: Arc<AtomicBool>,
 }
 
 impl Pulse {
     /// A fetch that begins now.
     pub fn new() -> Self {
-        Self { begun: Instant::now(), last: Arc::default() }
+        Self { begun: Instant::now(), last: Arc::default(), superseded: Arc::default() }
     }
 
     /// Something has come.
@@ -60,6 +65,16 @@ impl Pulse {
     /// Whether anything has come.
     pub fn has_beaten(&self) -> bool {
         self.last.load(Ordering::Relaxed) > 0
+    }
+
+    /// A newer state of the document is known.
+    pub fn supersede(&self) {
+        self.superseded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a newer state of the document is known.
+    pub fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::Relaxed)
     }
 
     /// For how long nothing has come.
@@ -102,7 +117,7 @@ pub fn silence(policy: &RetryPolicy, since_start: Option<Duration>, bytes: u64) 
         None => SILENCE,
         // It was asked to wait for ever.
         Some(_) if policy.give_up_after.is_none() => return None,
-        Some(took) => (policy.give_up_after.unwrap_or(SILENCE) / 3).max(took),
+        Some(took) => policy.give_up_after.unwrap_or(LEAST_SILENCE).min(LEAST_SILENCE).max(took),
     };
     Some((silence + larger).min(most))
 }
@@ -147,12 +162,16 @@ impl Breaker {
     pub fn fail(&mut self, id: &DocumentId) -> bool {
         self.failed.insert(id.clone());
         let now = Instant::now();
-        let doubtful = self.lives_until.is_none_or(|until| until < now);
-        let opens = self.failed.len() >= TROUBLE && self.open.is_none() && doubtful;
+        let opens = self.failed.len() >= TROUBLE && self.open.is_none() && self.is_doubtful();
         if opens {
             self.open = Some(Open { since: now, pause: self.policy.first });
         }
         opens
+    }
+
+    /// Whether it is not known of late that the source answers.
+    pub fn is_doubtful(&self) -> bool {
+        self.lives_until.is_none_or(|until| until < Instant::now())
     }
 
     /// The source has answered something else: it is the documents that fail.

@@ -67,15 +67,22 @@ impl Beside {
         }
     }
 
-    fn still_wanted(&self, job: Job) -> Option<Job> {
+    fn still_wanted(&mut self, job: Job) -> Option<Job> {
         match job {
             Job::Group(mut group) => {
                 group.retain(|(one, number)| self.counts(&one.item.change.id, *number));
                 (!group.is_empty()).then_some(Job::Group(group))
             }
             Job::Fetch(pending, number) => {
-                let counts = self.counts(&pending.item.change.id, number);
-                counts.then_some(Job::Fetch(pending, number))
+                let id = &pending.item.change.id;
+                let has_next = self.entries.get(id).is_some_and(|entry| entry.next.is_some());
+                match self.counts(id, number) {
+                    true if has_next => {
+                        self.take_next(id);
+                        None
+                    }
+                    counts => counts.then_some(Job::Fetch(pending, number)),
+                }
             }
             Job::Probe(id) => Some(Job::Probe(id)),
             Job::Look(id, number, position) => {
