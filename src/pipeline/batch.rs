@@ -33,6 +33,8 @@ pub struct Batch {
     pub unreadable: Vec<Unreadable>,
     /// The place in the feed after this batch, if it moved.
     pub position: Option<Position>,
+    /// Whether the source had nothing newer when the last of it was read.
+    pub at_end: bool,
     places: HashMap<DocumentId, usize>,
     bytes: usize,
 }
@@ -42,6 +44,7 @@ impl Batch {
         self.items.is_empty()
             && self.unreadable.is_empty()
             && self.position.is_none()
+            && !self.at_end
     }
 
     pub fn is_full(&self) -> bool {
@@ -60,6 +63,7 @@ impl Batch {
         if let Some(position) = &change.position {
             self.position = Some(position.clone());
         }
+        self.at_end = false;
         self.bytes += weight(&change);
         let item = Item { change, authority, fed: authority == Authority::Feed };
         match self.places.get(&item.change.id) {
@@ -76,6 +80,7 @@ impl Batch {
         if let Some(position) = &row.position {
             self.position = Some(position.clone());
         }
+        self.at_end = false;
         self.unreadable.push(row);
     }
 }

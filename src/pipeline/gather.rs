@@ -179,6 +179,8 @@ impl Gatherer {
                 self.hand_on().await;
                 self.signal(Signal::Holds(holds)).await;
             }
+            // CouchDB says so after each change. The batch may take in more until it is handed on.
+            FeedEvent::CaughtUp if !self.catching_up => self.batch.at_end = true,
             FeedEvent::CaughtUp => {
                 self.hand_on().await;
                 self.catching_up = false;

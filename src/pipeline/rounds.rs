@@ -120,7 +120,10 @@ impl Rounds {
                     self.beside.stop().await;
                     self.round(Batch::default(), None, to).await?
                 }
-                Next::Work(Work::Batch(batch)) => self.round(batch, None, to).await?,
+                Next::Work(Work::Batch(batch)) => {
+                    caught_up |= batch.at_end && follows;
+                    self.round(batch, None, to).await?
+                }
                 Next::Work(Work::Signal(Signal::CaughtUp)) if follows => {
                     caught_up = true;
                     Some(())
