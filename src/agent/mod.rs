@@ -167,7 +167,8 @@ impl Outcome {
     /// Whether the mirror lacks nothing of what the source holds and nothing that was asked for.
     pub fn is_complete(&self) -> bool {
         let Self { failures, absent, errors, .. } = self;
-        let lacks_nothing = failures.is_empty() && absent.is_empty() && errors.is_empty();
+        let lacks_nothing =
+            failures.is_empty() && self.in_flight() == 0 && absent.is_empty() && errors.is_empty();
         let secured = self.unsecured().next().is_none();
         let counted = self.miscounted() == 0;
         lacks_nothing && secured && counted && self.held_back() == 0 && self.behind() == 0
@@ -190,6 +191,11 @@ impl Outcome {
     pub fn behind(&self) -> usize {
         let at_end = [Phase::Live, Phase::CaughtUp, Phase::Vanished];
         self.reports.iter().filter(|report| !at_end.contains(&report.phase)).count()
+    }
+
+    /// The number of documents that are still to be fetched, because the run was told to end.
+    pub fn in_flight(&self) -> u64 {
+        self.reports.iter().map(|report| report.in_flight).sum()
     }
 
     /// How many deletions the brake holds back, from any run.

@@ -99,7 +99,8 @@ impl CollectionStatus {
             deleted: kept.deleted,
         });
         let lag_seconds = report.lag_seconds(Timestamp::now());
-        let mut failed: Vec<_> = failures.into_iter().map(FailureStatus::from).collect();
+        let failures = failures.into_iter().filter(|failure| !failure.is_in_flight());
+        let mut failed: Vec<_> = failures.map(FailureStatus::from).collect();
         failed.sort_by(|left, right| left.place.cmp(&right.place));
         failed.truncate(Self::SHOWN);
         Self { report, lag_seconds, checkpoint_at, keeps, failed }

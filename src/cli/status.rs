@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::exit::{self, Exit};
-use super::output::{Stream, plain};
+use super::output::{Stream, many, plain};
 use super::process::{Process, Unanswered};
 use crate::agent::{CollectionStatus, Keeps, Status};
 use crate::checkpoint::Copied;
@@ -211,6 +211,10 @@ fn write_collection(
     }
     if report.held_back > 0 {
         writeln!(out, "  held back   {} deletions, see `plainfold release`", report.held_back)?;
+    }
+    if report.in_flight > 0 {
+        let what = many(report.in_flight, "document");
+        writeln!(out, "  in flight   {what}, fetched beside the feed")?;
     }
     writeln!(out, "  failures    {}", report.failures)?;
     for failure in &collection.failed {

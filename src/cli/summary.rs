@@ -30,6 +30,11 @@ fn wrong(outcome: &Outcome) -> Vec<String> {
     let parts = [
         (vanished, "database has vanished", "databases have vanished"),
         (outcome.failures.len(), "document is not mirrored", "documents are not mirrored"),
+        (
+            outcome.in_flight() as usize,
+            "document is still to be fetched",
+            "documents are still to be fetched",
+        ),
         (outcome.held_back() as usize, "deletion is held back", "deletions are held back"),
         (
             outcome.miscounted(),
@@ -72,6 +77,8 @@ struct Summary {
     bytes: u64,
     seconds: f64,
     failures: usize,
+    /// Documents that are still to be fetched, because the run was told to end.
+    in_flight: u64,
     held_back: u64,
     /// Collections of which deletions are held back, and how many.
     braked: Vec<String>,
@@ -119,6 +126,7 @@ impl Summary {
             bytes: sum(|report| report.bytes),
             seconds: outcome.took.as_secs_f64(),
             failures: outcome.failures.len(),
+            in_flight: outcome.in_flight(),
             held_back,
             braked: braked.collect(),
             not_there: outcome.absent.iter().map(ToString::to_string).collect(),

@@ -111,7 +111,11 @@ pub fn of_release(held: HeldBack) -> Failure {
 
 /// What is remembered of a document while it is fetched beside the feed, which goes on: should the
 /// process end, the next run fetches it.
-pub fn in_flight(id: DocumentId, revision: Option<Revision>, position: Option<Position>) -> Failure {
+pub fn in_flight(
+    id: DocumentId,
+    revision: Option<Revision>,
+    position: Option<Position>,
+) -> Failure {
     let place = named(&id);
     let reason = "it has not been fetched yet".to_owned();
     Failure { attempts: 0, ..first(Some(id), revision, place, reason, position) }

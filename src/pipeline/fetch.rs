@@ -79,7 +79,10 @@ impl Pipeline {
         let mut answers = self.fetch_small(std::slice::from_mut(pending), None, pulse).await;
         let mut worst = match answers.pop() {
             // What was refused as one of many may be read as a stream.
-            None | Some(Ok(()) | Err(FetchError::Source { error: SourceError::Permanent { .. }, .. })) => None,
+            None
+            | Some(Ok(()) | Err(FetchError::Source { error: SourceError::Permanent { .. }, .. })) => {
+                None
+            }
             Some(Err(error)) => Some(error),
         };
         if let Some(revision) = pending.branches().first() {
@@ -123,7 +126,8 @@ impl Pipeline {
             let id = &one.item.change.id;
             one.branches().into_iter().map(|revision| (id.clone(), revision)).collect()
         });
-        let sizes = |owner: usize| group.get(owner).map_or(0, |one| one.item.change.weight() as u64);
+        let sizes =
+            |owner: usize| group.get(owner).map_or(0, |one| one.item.change.weight() as u64);
         let limits = (BRANCHES.0, BRANCHES.1 as u64);
         for part in parts(branches, limits, |(owner, _)| sizes(*owner)) {
             let (owners, wanted): (Vec<_>, Vec<_>) = part.into_iter().unzip();
@@ -172,12 +176,7 @@ impl Pipeline {
 
     /// The error; or, where something is not there any more, the newest state of a document that has
     /// changed since: stores forget old revisions.
-    async fn or_moved_on(
-        &self,
-        pending: &Pending,
-        error: FetchError,
-        pulse: &Pulse,
-    ) -> FetchError {
+    async fn or_moved_on(&self, pending: &Pending, error: FetchError, pulse: &Pulse) -> FetchError {
         let is_missing =
             matches!(&error, FetchError::Source { error: SourceError::Missing { .. }, .. });
         // Where a newer state is known, none has to be asked for.
@@ -211,7 +210,10 @@ impl Pipeline {
         };
         let pieces = self.source.attachment(id, revision, attachment).await.map_err(of_source)?;
         let beating = pulse.clone();
-        let pieces = pieces.inspect(move |_| beating.beat()).boxed();
+        let beat = move |piece: &Result<Bytes, SourceError>| {
+            beating.beat_for(piece.as_ref().map_or(0, |piece| piece.len() as u64));
+        };
+        let pieces = pieces.inspect(beat).boxed();
         let (sender, mut receiver) = mpsc::channel::<Bytes>(PIECES);
         let collection = self.collection.clone();
         let writing = spawn_blocking(move || {
@@ -362,7 +364,8 @@ fn spread<T>(
 ) -> Vec<Result<T, SourceError>> {
     match answers {
         Ok(mut answers) => {
-            answers.resize_with(wanted, || Err(SourceError::transient("the source answered nothing")));
+            answers
+                .resize_with(wanted, || Err(SourceError::transient("the source answered nothing")));
             answers
         }
         Err(error) => (0..wanted).map(|_| Err(error.clone())).collect(),

@@ -219,9 +219,11 @@ impl Pipeline {
         self.released.notify_one();
     }
 
-    /// The documents that could not be mirrored.
+    /// The documents that could not be mirrored. What is in flight has not failed.
     pub fn failures(&self) -> Vec<Failure> {
-        self.failures.all()
+        let mut failures = self.failures.all();
+        failures.retain(|failure| !failure.is_in_flight());
+        failures
     }
 
     /// One opening of the feed, to its end; `again` in the same run.

@@ -93,7 +93,7 @@ impl Rounds {
             Stop,
             Work(Work<Batch>),
             Ended,
-            Brought(Brought),
+            Brought(Box<Brought>),
             Revisit,
             Look,
         }
@@ -110,7 +110,7 @@ impl Rounds {
                 biased;
                 () = stop.cancelled(), if !stopped => Next::Stop,
                 work = batches.recv() => work.map_or(Next::Ended, Next::Work),
-                brought = self.beside.brought(), if !is_empty && !stopped => Next::Brought(brought?),
+                brought = self.beside.brought(), if !is_empty && !stopped => Next::Brought(Box::new(brought?)),
                 _ = revisits.tick(), if follows && !stopped => Next::Revisit,
                 () = sleep(LOOK), if caught_up => Next::Look,
             };
@@ -129,9 +129,7 @@ impl Rounds {
                     Some(())
                 }
                 Next::Work(Work::Signal(signal)) => self.signal(signal, to).await?,
-                Next::Brought(brought) => {
-                    self.round(Batch::default(), Some(brought), to).await?
-                }
+                Next::Brought(brought) => self.round(Batch::default(), Some(*brought), to).await?,
                 Next::Revisit => {
                     self.beside.revisit();
                     Some(())

@@ -9,6 +9,7 @@
 mod env;
 
 mod adopted;
+mod apart;
 mod brake;
 mod compare;
 mod copied;

@@ -56,7 +56,9 @@ impl Beside {
                 }
                 match (result, running.why) {
                     (Some(Ok(())), _) => self.complete(*pending),
-                    (Some(Err(error)), _) => self.attempt_failed(Job::Fetch(pending, number), error),
+                    (Some(Err(error)), _) => {
+                        self.attempt_failed(Job::Fetch(pending, number), error)
+                    }
                     (None, Some(End::Silent(silent))) => self.give_up(&id, number, silent),
                     (None, Some(End::Displaced)) => {
                         self.parked.push_back(Job::Fetch(pending, number));
@@ -64,7 +66,10 @@ impl Beside {
                     (None, None) => {}
                 }
             }
-            Came::Probe(_, Some(Ok(_) | Err(SourceError::Missing { .. } | SourceError::Permanent { .. }))) => {
+            Came::Probe(
+                _,
+                Some(Ok(_) | Err(SourceError::Missing { .. } | SourceError::Permanent { .. })),
+            ) => {
                 self.breaker.lives();
             }
             Came::Probe(_, Some(Err(error @ SourceError::Refused { .. }))) => {
@@ -145,7 +150,9 @@ impl Beside {
                     Some(Question::Older { change, .. }) => {
                         (Authority::Confirmed, true, change.position)
                     }
-                    Some(Question::Repair(authority)) => (authority, false, newest.position.clone()),
+                    Some(Question::Repair(authority)) => {
+                        (authority, false, newest.position.clone())
+                    }
                     Some(Question::Chased(item)) => {
                         (item.authority.confirmed(), item.fed, item.change.position)
                     }
@@ -233,7 +240,7 @@ impl Beside {
 
     /// Asks the source for a document's newest state, to see whether it answers at all.
     fn probe(&mut self, id: DocumentId) {
-        self.fresh.push(Job::Probe(id));
+        self.small.push(Job::Probe(id));
     }
 
     /// The pause before the next attempt, if there is one.
@@ -295,9 +302,12 @@ impl Beside {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let question = entry.question.take();
         let failure = match (&entry.item, question) {
-            (_, Some(Question::Again(failure))) => {
-                Failure { reason, at: Timestamp::now(), attempts: failure.attempts.max(1), ..failure }
-            }
+            (_, Some(Question::Again(failure))) => Failure {
+                reason,
+                at: Timestamp::now(),
+                attempts: failure.attempts.max(1),
+                ..failure
+            },
             (_, Some(Question::Older { change, .. })) => failures::of_change(&change, reason),
             (Some(item), _) => failures::of_change(&item.change, reason),
             (None, _) => failures::of_id(id.clone(), reason),

@@ -68,6 +68,11 @@ impl Job {
         group.iter().map(|(one, number)| (&one.item.change.id, *number)).chain(one)
     }
 
+    /// Whether it fetches nothing large.
+    pub fn is_small(&self) -> bool {
+        !matches!(self, Self::Fetch(pending, _) if !pending.is_small(true))
+    }
+
     /// The bytes that it fetches, as far as they are known.
     pub fn bytes(&self) -> u64 {
         match self {

@@ -107,11 +107,21 @@ struct Entry {
     weight: usize,
 }
 
+/// What fetches compete for the same places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// What is small does not wait for what is large.
+    Small,
+    Large,
+    /// What failed before waits for itself alone.
+    Again,
+}
+
 /// A fetch that runs.
 #[derive(Debug)]
 struct Running {
     documents: Vec<(DocumentId, u64)>,
-    again: bool,
+    kind: Kind,
     is_group: bool,
     bytes: u64,
     pulse: Pulse,
@@ -128,7 +138,9 @@ pub struct Beside {
     tasks: JoinSet<job::Done>,
     running: HashMap<u64, Running>,
     /// The newest last.
-    fresh: Vec<Job>,
+    small: Vec<Job>,
+    /// The newest last.
+    large: Vec<Job>,
     again: VecDeque<Job>,
     /// Broken off for others; they begin again when no other is waiting.
     parked: VecDeque<Job>,
@@ -167,7 +179,8 @@ impl Beside {
             entries: HashMap::new(),
             tasks: JoinSet::new(),
             running: HashMap::new(),
-            fresh: Vec::new(),
+            small: Vec::new(),
+            large: Vec::new(),
             again: VecDeque::new(),
             parked: VecDeque::new(),
             delayed: BTreeMap::new(),
@@ -209,29 +222,34 @@ impl Beside {
         if !self.ready.is_empty() {
             return true;
         }
-        let runs = self.running.values().filter(|one| one.pulse.silent_for() < STALL);
+        let runs = self.running.values().filter(|one| one.pulse.stalled_for() < STALL);
         let mut soon = runs.flat_map(|one| &one.documents).map(|(id, _)| id);
-        let waits = || self.fresh.iter().flat_map(|job| job.ids());
+        let waits = || self.fresh().flat_map(|job| job.ids());
         soon.any(|id| ids.contains(id)) || (self.is_moving() && waits().any(|id| ids.contains(id)))
     }
 
     /// Whether something fresh is being fetched, or will be at once.
     pub fn is_busy(&self) -> bool {
-        let runs = |one: &Running| !one.again && one.pulse.silent_for() < STALL;
-        let waits = !self.fresh.is_empty() && self.is_moving();
+        let runs = |one: &Running| one.kind != Kind::Again && one.pulse.stalled_for() < STALL;
+        let waits = self.fresh().next().is_some() && self.is_moving();
         !self.ready.is_empty() || self.running.values().any(runs) || waits
     }
 
     /// Whether the feed should wait: much is here, and it is getting less.
     pub fn is_full(&self) -> bool {
-        let much = self.weight > MOST_BYTES || self.fresh.len() > MOST_DOCUMENTS;
+        let much = self.weight > MOST_BYTES || self.small.len() + self.large.len() > MOST_DOCUMENTS;
         much && (self.is_moving() || !self.ready.is_empty())
+    }
+
+    /// What waits and did not fail before.
+    fn fresh(&self) -> impl Iterator<Item = &Job> {
+        self.small.iter().chain(&self.large)
     }
 
     /// Whether anything has come in the last moment.
     fn is_moving(&self) -> bool {
         self.moved.elapsed() < STALL * 2
-            || self.running.values().any(|one| one.pulse.silent_for() < STALL)
+            || self.running.values().any(|one| one.pulse.stalled_for() < STALL)
     }
 
     /// The feed has been at its end: what comes from now on has just happened.
@@ -350,7 +368,7 @@ impl Beside {
         }
         let of_it = |one: &&mut Running| one.documents.contains(&(id.clone(), generation));
         match self.running.values_mut().find(of_it) {
-            Some(running) if running.pulse.silent_for() < STALL => running.pulse.supersede(),
+            Some(running) if running.pulse.stalled_for() < STALL => running.pulse.supersede(),
             Some(running) => {
                 if !running.is_group {
                     running.cancel.cancel();
@@ -445,7 +463,9 @@ impl Beside {
         let Some(entry) = self.remove(brought.id()) else { return Some(brought) };
         Some(match (brought, entry.next) {
             // Something may have been removed from the tree since it was planned.
-            (Brought::Complete(Pending { item, material, .. }), next) if entry.epoch < self.epoch => {
+            (Brought::Complete(Pending { item, material, .. }), next)
+                if entry.epoch < self.epoch =>
+            {
                 Brought::Found(next.unwrap_or(item), material)
             }
             (Brought::Complete(pending), next) => {
@@ -481,7 +501,8 @@ impl Beside {
                 self.take(done);
             }
         }
-        self.fresh.clear();
+        self.small.clear();
+        self.large.clear();
         self.again.clear();
         self.parked.clear();
         self.delayed.clear();
@@ -526,9 +547,10 @@ impl Beside {
 
     fn enqueue(&mut self, job: Job) {
         let again = job.ids().any(|id| self.entries.get(id).is_some_and(|entry| entry.again));
-        match again {
-            true => self.again.push_back(job),
-            false => self.fresh.push(job),
+        match (again, job.is_small()) {
+            (true, _) => self.again.push_back(job),
+            (false, true) => self.small.push(job),
+            (false, false) => self.large.push(job),
         }
     }
 

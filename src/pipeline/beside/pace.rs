@@ -13,6 +13,9 @@ use crate::source::retry::RetryPolicy;
 /// A fetch that has brought nothing for this long is stalled: another one may begin.
 pub const STALL: Duration = Duration::from_millis(500);
 
+/// A fetch that brings less than this in that time is stalled too.
+const PIECE: u64 = 64 << 10;
+
 /// A stalled fetch that holds up others is broken off after this time at the earliest.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,10 @@ pub struct Pulse {
     begun: Instant,
     /// Milliseconds after `begun`.
     last: Arc<AtomicU64>,
+    /// When so much had come that it is worth a place, in milliseconds after `begun`.
+    last_piece: Arc<AtomicU64>,
+    /// What has come since.
+    bytes: Arc<AtomicU64>,
     /// Whether a newer state of the document is known.
     superseded: Arc<AtomicBool>,
 }
@@ -48,13 +55,33 @@ pub struct Pulse {
 impl Pulse {
     /// A fetch that begins now.
     pub fn new() -> Self {
-        Self { begun: Instant::now(), last: Arc::default(), superseded: Arc::default() }
+        Self {
+            begun: Instant::now(),
+            last: Arc::default(),
+            last_piece: Arc::default(),
+            bytes: Arc::default(),
+            superseded: Arc::default(),
+        }
     }
 
-    /// Something has come.
+    /// All of something has come.
     pub fn beat(&self) {
-        let millis = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last.store(millis.max(1), Ordering::Relaxed);
+        self.beat_for(PIECE);
+    }
+
+    /// So many bytes of something have come.
+    pub fn beat_for(&self, bytes: u64) {
+        let millis = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        self.last.store(millis, Ordering::Relaxed);
+        if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= PIECE {
+            self.bytes.store(0, Ordering::Relaxed);
+            self.last_piece.store(millis, Ordering::Relaxed);
+        }
+    }
+
+    /// For how long too little has come for the place that it takes.
+    pub fn stalled_for(&self) -> Duration {
+        (self.begun + Duration::from_millis(self.last_piece.load(Ordering::Relaxed))).elapsed()
     }
 
     /// When something came last, or when the fetch began.
@@ -110,7 +137,11 @@ impl Speed {
 
 /// How long a fetch of this number of bytes may be silent before it has failed: a follower can wait, and
 /// whoever waits for a catch-up should wait about as long again as for all the rest.
-pub fn silence(policy: &RetryPolicy, since_start: Option<Duration>, bytes: u64) -> Option<Duration> {
+pub fn silence(
+    policy: &RetryPolicy,
+    since_start: Option<Duration>,
+    bytes: u64,
+) -> Option<Duration> {
     let most = LONGEST_SILENCE.min(policy.give_up_after.unwrap_or(LONGEST_SILENCE) * 4);
     let larger = Duration::from_secs(bytes / BYTES_A_SECOND);
     let silence = match since_start {
@@ -209,8 +240,12 @@ mod tests {
         let begun = Instant::now() - Duration::from_secs(3);
         let pulse = Pulse { begun, ..Pulse::new() };
         assert!(!pulse.has_beaten() && pulse.silent_for() >= Duration::from_secs(3));
-        pulse.beat();
-        assert!(pulse.has_beaten() && pulse.silent_for() < Duration::from_secs(1));
+        pulse.beat_for(1);
+        let seconds = Duration::from_secs(1);
+        assert!(pulse.has_beaten() && pulse.silent_for() < seconds);
+        assert!(pulse.stalled_for() > seconds, "a trickle is not worth a place");
+        pulse.beat_for(PIECE);
+        assert!(pulse.stalled_for() < seconds);
     }
 
     #[test]
@@ -238,8 +273,7 @@ mod tests {
     #[test]
     fn a_source_that_fails_for_many_is_waited_for_until_something_comes_or_patience_ends() {
         let mut breaker = Breaker::new(POLICY);
-        let fail =
-            |breaker: &mut Breaker, n: usize| breaker.fail(&format!("d{n}").as_str().into());
+        let fail = |breaker: &mut Breaker, n: usize| breaker.fail(&format!("d{n}").as_str().into());
         assert!(!(0..TROUBLE * 2).any(|_| fail(&mut breaker, 0)));
         assert_eq!(breaker.pause(), None, "one document is not the source");
         assert_eq!((0..TROUBLE).filter(|n| fail(&mut breaker, *n)).count(), 1, "it opens once");
@@ -247,7 +281,7 @@ mod tests {
         assert!(breaker.pause() > Some(POLICY.first));
         breaker.succeed();
         assert_eq!(breaker.pause(), None);
-        (0..TROUBLE).for_each(|n| drop(fail(&mut breaker, n)));
+        assert!((0..TROUBLE).any(|n| fail(&mut breaker, n)));
         assert!(breaker.pause().is_some());
         breaker.policy.give_up_after = Some(Duration::ZERO);
         assert_eq!(breaker.pause(), None);

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::job::{End, Job};
 use super::pace::{Pulse, STALL, silence};
-use super::{Beside, Running};
+use super::{Beside, Kind, Running};
 use crate::source::Mode;
 
 /// The number of fetches that run at once, stalled ones apart.
@@ -41,28 +41,28 @@ impl Beside {
             let job = first.remove();
             self.enqueue(job);
         }
-        while let Some((job, again)) = self.next_job() {
-            self.spawn(job, again);
+        while let Some((job, kind)) = self.next_job() {
+            self.spawn(job, kind);
         }
     }
 
-    /// The next job for which there is a place, and whether it is for a document that failed before.
-    fn next_job(&mut self) -> Option<(Job, bool)> {
+    /// The next job for which there is a place.
+    fn next_job(&mut self) -> Option<(Job, Kind)> {
         loop {
-            let has_fresh = !self.fresh.is_empty() && self.active(false) < ACTIVE;
-            let has_again = !self.again.is_empty() && self.active(true) < ACTIVE_AGAIN;
-            let job = if has_fresh && self.has_place(false) {
-                (self.fresh.pop()?, false)
-            } else if has_again && self.has_place(true) {
-                (self.again.pop_front()?, true)
+            let (job, kind) = if !self.small.is_empty() && self.has_place(Kind::Small) {
+                (self.small.pop()?, Kind::Small)
+            } else if !self.large.is_empty() && self.has_place(Kind::Large) {
+                (self.large.pop()?, Kind::Large)
+            } else if !self.again.is_empty() && self.has_place(Kind::Again) {
+                (self.again.pop_front()?, Kind::Again)
             } else if self.is_idle() && self.running.len() < OPEN {
-                (self.parked.pop_front()?, false)
+                (self.parked.pop_front()?, Kind::Large)
             } else {
                 return None;
             };
             // A newer state may have come in the place of this one.
-            if let Some(wanted) = self.still_wanted(job.0) {
-                return Some((wanted, job.1));
+            if let Some(job) = self.still_wanted(job) {
+                return Some((job, kind));
             }
         }
     }
@@ -93,30 +93,31 @@ impl Beside {
 
     /// Whether nothing waits or runs but what was broken off, or is stalled.
     fn is_idle(&self) -> bool {
-        let waiting = self.fresh.is_empty() && self.again.is_empty();
-        waiting && self.active(false) == 0 && self.active(true) == 0
+        let waits = self.fresh().next().is_some() || !self.again.is_empty();
+        !waits && self.running.values().all(|one| one.pulse.stalled_for() >= STALL)
     }
 
-    fn active(&self, again: bool) -> usize {
-        let of_kind = || self.running.values().filter(|one| one.again == again);
-        let stalled = of_kind().filter(|one| one.pulse.silent_for() >= STALL).count();
+    /// Whether one more may begin. If too many are open, the one that has been stalled longest is broken
+    /// off, if it has had its time.
+    fn has_place(&mut self, kind: Kind) -> bool {
+        let (active, open) = match kind {
+            Kind::Small | Kind::Large => (ACTIVE, OPEN),
+            Kind::Again => (ACTIVE_AGAIN, OPEN_AGAIN),
+        };
+        let of_kind = || self.running.values().filter(|one| one.kind == kind);
+        let stalled = of_kind().filter(|one| one.pulse.stalled_for() >= STALL).count();
         // Where many stall, the next is not waited for as long.
         let stall = if stalled >= ACTIVE * 2 { STALL / 5 } else { STALL };
-        of_kind().filter(|one| one.pulse.silent_for() < stall).count()
-    }
-
-    /// Whether one more may be opened. If not, the one that has been stalled longest is broken off, if it
-    /// has had its time.
-    fn has_place(&mut self, again: bool) -> bool {
-        let most = if again { OPEN_AGAIN } else { OPEN };
-        let open = self.running.values().filter(|one| one.again == again).count();
-        if open < most {
+        if of_kind().filter(|one| one.pulse.stalled_for() < stall).count() >= active {
+            return false;
+        }
+        if of_kind().count() < open {
             return true;
         }
         let patience = self.speed.of_place();
         let stalled = |one: &&mut Running| {
             let silent = one.pulse.silent_for();
-            one.again == again && !one.pulse.has_beaten() && silent > patience && one.why.is_none()
+            one.kind == kind && !one.pulse.has_beaten() && silent > patience && one.why.is_none()
         };
         let longest = self.running.values_mut().filter(stalled);
         if let Some(longest) = longest.max_by_key(|one| one.pulse.silent_for()) {
@@ -126,7 +127,7 @@ impl Beside {
         false
     }
 
-    fn spawn(&mut self, job: Job, again: bool) {
+    fn spawn(&mut self, job: Job, kind: Kind) {
         let number = self.number();
         let mut first = false;
         for id in job.ids() {
@@ -138,14 +139,14 @@ impl Beside {
         let (pulse, cancel) = (Pulse::new(), CancellationToken::new());
         let running = Running {
             documents,
-            again,
+            kind,
             is_group: matches!(job, Job::Group(_)),
             bytes: job.bytes(),
             pulse: pulse.clone(),
             cancel: cancel.clone(),
             why: None,
         };
-        if first && !running.again {
+        if first && kind != Kind::Again {
             self.moved = Instant::now();
         }
         self.running.insert(number, running);
@@ -156,7 +157,8 @@ impl Beside {
     /// When it is to be looked again, if nothing comes.
     pub(super) fn wake(&self) -> Instant {
         let now = Instant::now();
-        let waiting = !(self.fresh.is_empty() && self.again.is_empty() && self.parked.is_empty());
+        let waiting =
+            self.fresh().next().is_some() || !(self.again.is_empty() && self.parked.is_empty());
         let look = match (self.running.is_empty(), waiting || self.finished_after.is_some()) {
             (_, true) => LOOK,
             (false, false) => SELDOM,

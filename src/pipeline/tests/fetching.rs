@@ -117,14 +117,12 @@ async fn documents_that_fail_keep_no_other_out() {
         let well = |n| Ok(FeedEvent::Change(row_with(&format!("w{n}"), "1-x", "1", "well", 5)));
         rows.extend((0..30).map(well));
         let source = Scripted::new(vec![script(rows, "1")]);
-        let mut blobs = source.blobs.lock().unwrap();
         let spoil = |n| {
             let bytes = Bytes::from(vec![7; length as usize]);
             (name(n).into(), (bytes, vec![SourceError::transient("spoilt"); 10_000]))
         };
-        blobs.extend((0..spoilt).map(spoil));
-        blobs.insert("well".into(), (Bytes::from("bytes"), Vec::new()));
-        drop(blobs);
+        source.blobs.lock().unwrap().extend((0..spoilt).map(spoil));
+        source.blobs.lock().unwrap().insert("well".into(), (Bytes::from("bytes"), Vec::new()));
         let run = home.run_source(source).await;
         run.outcome.unwrap();
         assert_eq!((run.failures.len(), run.report.documents), (spoilt, 30), "{length} bytes");
