@@ -159,7 +159,7 @@ impl Database {
         let ids = json(&serde_json::json!({ "doc_ids": [id] }))?;
         let mut request = Request::post(self.path("/_changes")?, ids);
         request.query = format!("filter=_doc_ids&{WITH_BODIES}&{ALL_LEAVES}");
-        self.client.read(request).await.map_err(|error| self.absent(error))
+        self.read_alone(request).await
     }
 
     /// `GET /db/_security`: who may do what, as JSON text.
@@ -174,16 +174,19 @@ impl Database {
         self.client.read(request).await.map(drop)
     }
 
-    /// `POST /db/_all_docs` with keys: the documents of these ids as they are now, in their order.
+    /// `POST /db/_all_docs` with a key: the document of this id as it is now.
     /// Read the answer with [`super::all_docs_rows`].
-    pub async fn all_docs(&self, ids: &[&DocumentId]) -> Result<Bytes, Error> {
-        #[derive(Serialize)]
-        struct Keys<'a> {
-            keys: &'a [&'a DocumentId],
-        }
-        let mut request = Request::post(self.path("/_all_docs")?, json(&Keys { keys: ids })?);
+    pub async fn document(&self, id: &DocumentId) -> Result<Bytes, Error> {
+        let keys = json(&serde_json::json!({ "keys": [id] }))?;
+        let mut request = Request::post(self.path("/_all_docs")?, keys);
         request.query = WITH_BODIES.to_owned();
-        self.client.read(request).await.map_err(|error| self.absent(error))
+        self.read_alone(request).await
+    }
+
+    /// Reads an answer that holds a single document, which may be large.
+    async fn read_alone(&self, request: Request) -> Result<Bytes, Error> {
+        let body = self.client.send(request).await.map_err(|error| self.absent(error))?;
+        body.collect_alone().await
     }
 
     /// `POST /db/_all_docs` with keys: the newest revisions of these ids, in their order.
@@ -303,8 +306,10 @@ impl Database {
             With::Attachments => "attachments=true".to_owned(),
             With::History => "revs=true&att_encoding_info=true".to_owned(),
         };
-        if with == With::Attachments {
-            request.most = MAX_ATTACHMENTS;
+        match (with, wanted) {
+            (With::History, [_]) => return self.read_alone(request).await,
+            (With::History, _) => {}
+            (With::Attachments, _) => request.most = MAX_ATTACHMENTS,
         }
         self.client.read(request).await.map_err(|error| self.absent(error))
     }

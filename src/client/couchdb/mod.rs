@@ -25,7 +25,7 @@ pub use address::{Address, BadAddress, Credentials, Given};
 pub use answer::{AllDocsRow, BulkAttachment, BulkDocument, BulkItem, BulkResult};
 pub use answer::{DatabaseInfo, MissingRevisions, Props, ServerInfo, Unwritten};
 pub use answer::{all_docs_rows, bulk_get_results, changes_rows};
-pub use body::Body;
+pub use body::{Body, MAX_ALONE};
 pub use database::{AttachmentAnswer, Changes, Database, Feed, With, can_address};
 pub use error::{Error, Kind, bounded};
 pub use upload::Upload;

@@ -10,15 +10,15 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::Timings;
+use super::CouchSource;
 use super::bound::Bound;
-use super::lookup::{self, Found};
+use super::lookup;
 use super::origin::{Origin, RECREATED, Recent, is_number};
 use super::reader::{Heard, Reader};
-use super::row::{self, Bodiless, Row};
-use crate::client::couchdb::rows::{Frame, Shape};
-use crate::client::couchdb::{Body, Changes, Database, DatabaseInfo, Feed as FeedShape, bounded};
-use crate::document::{Anchor, Change, Kept, Position};
+use super::row::{self, Apart, Row};
+use crate::client::couchdb::rows::{Frame, Oversized, Shape};
+use crate::client::couchdb::{Body, Changes, DatabaseInfo, Feed as FeedShape, bounded};
+use crate::document::{Anchor, Position, Surface};
 use crate::source::{FeedEvent, Holds, Mode, Progress, Since, SourceError, Unreadable};
 
 /// At most so many rows of a catch-up stand between two that tell their place: CouchDB is half as
@@ -38,18 +38,18 @@ const NOTED_CATCHING_UP: u64 = 1000;
 /// How many rows stand between two words about progress.
 const PROGRESS_INTERVAL: u64 = 1000;
 
+mod apart;
+
+pub(super) use apart::Trust;
+
 /// Opens the feed of a database.
 pub(super) fn events(
-    database: Database,
-    timings: Timings,
-    kept: Kept,
+    source: CouchSource,
     since: Since,
     mode: Mode,
 ) -> BoxStream<'static, Result<FeedEvent, SourceError>> {
     let feed = Feed {
-        database,
-        timings,
-        kept,
+        source,
         mode,
         origin: Origin::counting(),
         scan: false,
@@ -64,6 +64,7 @@ pub(super) fn events(
         told: None,
         check_again: false,
         bound: Bound::default(),
+        hurried: false,
         ready: VecDeque::new(),
         state: State::Opening(since),
     };
@@ -92,10 +93,7 @@ struct CatchUp {
 }
 
 struct Feed {
-    database: Database,
-    timings: Timings,
-    /// What is wanted beside the winning revisions.
-    kept: Kept,
+    source: CouchSource,
     mode: Mode,
     origin: Origin,
     /// Whether the feed is read as a full listing.
@@ -122,6 +120,8 @@ struct Feed {
     check_again: bool,
     /// What a catch-up may bring.
     bound: Bound,
+    /// Whether the last document that was read apart took too long.
+    hurried: bool,
     /// What is to be yielded before anything else is done.
     ready: VecDeque<FeedEvent>,
     state: State,
@@ -180,7 +180,7 @@ impl Feed {
 
     /// Asks the database about itself.
     async fn ask(&mut self) -> Result<DatabaseInfo, SourceError> {
-        let info = self.database.info().await?;
+        let info = self.source.database.info().await?;
         self.origin = Origin::of(&info);
         self.note(1);
         let mean = info.sizes.external / info.doc_count.unwrap_or_default().max(1);
@@ -232,13 +232,13 @@ impl Feed {
         let seq_interval = (!self.origin.counts()).then_some(self.interval);
         let feed = FeedShape::Normal { seq_interval };
         let body = self.ask_for(since, feed).await?;
-        let reader = Reader::new(&self.database, body, Shape::Normal);
+        let reader = Reader::new(&self.source.database, body, Shape::Normal);
         Ok(State::CatchingUp(Box::new(CatchUp { reader, recognise })))
     }
 
     async fn ask_for(&self, since: Option<&str>, feed: FeedShape) -> Result<Body, SourceError> {
-        let leaves = self.kept.revisions;
-        Ok(self.database.changes(Changes { since, feed, leaves }).await?)
+        let leaves = self.source.kept.revisions;
+        Ok(self.source.database.changes(Changes { since, feed, leaves }).await?)
     }
 
     /// Lets places within the feed note the last changes, if there have been so many since they did.
@@ -255,7 +255,7 @@ impl Feed {
         if anchors.is_empty() {
             return Ok(());
         }
-        match lookup::disowned(&self.database, &anchors).await? {
+        match lookup::disowned(&self.source.database, &anchors).await? {
             Some(reason) => Err(SourceError::Expired { reason }),
             None => Ok(()),
         }
@@ -265,18 +265,11 @@ impl Feed {
         match open.reader.hear(None).await? {
             Heard::Frame(Frame::Row(bytes)) => {
                 let row = self.read(&open.reader, &bytes)?;
-                if let Some(reason) = self.bound.passed_by(&row, self.origin.counts()) {
-                    let what = format!("{}: {reason}", self.database.url());
-                    return Err(SourceError::permanent(what));
-                }
-                if let Some(position) = open.recognise.take()
-                    && self.recognises(&row, &position).await?
-                {
-                    return Ok(State::CatchingUp(open));
-                }
-                self.deliver(&open.reader, row).await?;
-                self.note(NOTED_CATCHING_UP);
-                Ok(State::CatchingUp(open))
+                self.take(open, row).await
+            }
+            Heard::Frame(Frame::Oversized(row)) => {
+                let row = self.large(&open.reader, row);
+                self.take(open, row).await
             }
             Heard::Frame(Frame::Tail(tail)) => {
                 if open.recognise.is_some() {
@@ -286,7 +279,7 @@ impl Feed {
                 self.finish(&open.reader, &tail)?;
                 // The feed is whole. To hear its end lets the connection be used again; what else
                 // may follow is of no interest.
-                let _ = open.reader.hear(Some(self.timings.quiet)).await;
+                let _ = open.reader.hear(Some(self.source.timings.quiet)).await;
                 self.count().await;
                 self.ready.push_back(FeedEvent::CaughtUp);
                 Ok(self.caught_up())
@@ -294,6 +287,22 @@ impl Feed {
             Heard::Frame(Frame::Blank) | Heard::Quiet => Ok(State::CatchingUp(open)),
             Heard::End => Err(open.reader.failed("the feed ended without its last place")),
         }
+    }
+
+    /// Takes a row of a normal feed.
+    async fn take(&mut self, mut open: Box<CatchUp>, row: Row) -> Result<State, SourceError> {
+        if let Some(reason) = self.bound.passed_by(&row, self.origin.counts()) {
+            let what = format!("{}: {reason}", self.source.database.url());
+            return Err(SourceError::permanent(what));
+        }
+        if let Some(position) = open.recognise.take()
+            && self.recognises(&row, &position).await?
+        {
+            return Ok(State::CatchingUp(open));
+        }
+        self.deliver(&open.reader, row).await?;
+        self.note(NOTED_CATCHING_UP);
+        Ok(State::CatchingUp(open))
     }
 
     /// Whether the first row is the position's own, which was delivered long ago. Fails if the
@@ -313,7 +322,7 @@ impl Feed {
             return Ok(true);
         }
         if let Some(anchor) = position.anchor()
-            && lookup::is_current(&self.database, anchor).await?
+            && lookup::is_current(&self.source.database, anchor).await?
         {
             // An unchanged document keeps its place, and its row would have been the first. The
             // same content written again into a new database even has the same revision.
@@ -346,6 +355,7 @@ impl Feed {
         let token = own.unwrap_or_else(|| last_seq.get().into());
         let position = self.origin.at_end(token.clone(), self.last.clone(), &self.recent);
         self.token = Some(token);
+        self.source.trust.renew();
         if let Some(Progress { done, .. }) = self.progress.take() {
             self.ready.push_back(FeedEvent::Progress(Progress { done, total: done }));
         }
@@ -363,7 +373,7 @@ impl Feed {
         if self.origin.counts() {
             return;
         }
-        match self.database.info().await {
+        match self.source.database.info().await {
             Ok(info) => _ = self.compare_end(&info),
             Err(error) => tracing::debug!(%error, "the database could not be asked for its counts"),
         }
@@ -392,14 +402,14 @@ impl Feed {
 
     /// Opens a continuous feed from where we are.
     async fn follow(&mut self) -> Result<State, SourceError> {
-        let feed = FeedShape::Continuous { heartbeat: self.timings.heartbeat };
+        let feed = FeedShape::Continuous { heartbeat: self.source.timings.heartbeat };
         let body = self.ask_for(self.token.as_deref(), feed).await?;
         self.checked = Instant::now();
-        Ok(State::Following(Box::new(Reader::new(&self.database, body, Shape::Continuous))))
+        Ok(State::Following(Box::new(Reader::new(&self.source.database, body, Shape::Continuous))))
     }
 
     async fn go_on(&mut self, mut reader: Box<Reader>) -> Result<State, SourceError> {
-        let quiet = self.fresh.then_some(self.timings.quiet);
+        let quiet = self.fresh.then_some(self.source.timings.quiet);
         match reader.hear(quiet).await? {
             Heard::Quiet => self.be_current(),
             Heard::Frame(Frame::Blank) => {
@@ -408,17 +418,25 @@ impl Feed {
             }
             Heard::Frame(Frame::Row(bytes)) => match self.read(&reader, &bytes)? {
                 Row::End(last_seq) => return self.closed(last_seq).await,
-                row => {
-                    self.fresh = true;
-                    self.deliver(&reader, row).await?;
-                    self.note(NOTED_FOLLOWING);
-                }
+                row => self.follow_up(&reader, row).await?,
             },
+            Heard::Frame(Frame::Oversized(row)) => {
+                let row = self.large(&reader, row);
+                self.follow_up(&reader, row).await?;
+            }
             Heard::Frame(Frame::Tail(_)) | Heard::End => {
                 return Err(reader.failed("the connection ended without the feed's closing row"));
             }
         }
         Ok(State::Following(reader))
+    }
+
+    /// Takes a row of a followed feed.
+    async fn follow_up(&mut self, reader: &Reader, row: Row) -> Result<(), SourceError> {
+        self.fresh = true;
+        self.deliver(reader, row).await?;
+        self.note(NOTED_FOLLOWING);
+        Ok(())
     }
 
     fn be_current(&mut self) {
@@ -429,13 +447,13 @@ impl Feed {
     /// The server ended a continuous feed in good order. That can mean that it is about to stop,
     /// or that the database was deleted. What answers now may be another database.
     async fn closed(&mut self, last_seq: Option<Arc<str>>) -> Result<State, SourceError> {
-        let info = self.database.info().await?;
+        let info = self.source.database.info().await?;
         if let Some(reason) = self.origin.has_changed(&info, self.token.as_deref()) {
             return Err(SourceError::Expired { reason });
         }
         self.verify().await?;
         self.token = last_seq.or_else(|| self.token.take());
-        tokio::time::sleep(self.timings.reopen).await;
+        tokio::time::sleep(self.source.timings.reopen).await;
         Ok(State::AtEnd)
     }
 
@@ -443,11 +461,11 @@ impl Feed {
     /// feed of a deleted database open in silence, and a purge leaves no row.
     async fn check(&mut self) -> Result<(), SourceError> {
         let again = std::mem::take(&mut self.check_again);
-        if !again && self.checked.elapsed() < self.timings.check {
+        if !again && self.checked.elapsed() < self.source.timings.check {
             return Ok(());
         }
         self.checked = Instant::now();
-        let info = match self.database.info().await {
+        let info = match self.source.database.info().await {
             Ok(info) => info,
             Err(error) if error.is_transient() => {
                 tracing::debug!(%error, "the database could not be asked; the feed still lives");
@@ -472,8 +490,21 @@ impl Feed {
     }
 
     fn read(&self, reader: &Reader, bytes: &Bytes) -> Result<Row, SourceError> {
-        row::read(bytes, &self.origin, || reader.place())
-            .map_err(|error| reader.failed(format!("{} is not JSON: {error}", reader.place())))
+        let error = match row::read(bytes, &self.origin, || reader.place()) {
+            Ok(row) => return Ok(row),
+            Err(error) => error.to_string(),
+        };
+        let surface = Surface::of(bytes);
+        if surface.id.is_none() && self.source.trust.doubts() {
+            return Err(reader.failed(format!("{} is not JSON: {error}", reader.place())));
+        }
+        Ok(row::skimmed(surface, Apart::NotJson(error), &self.origin, reader.place()))
+    }
+
+    /// What can be made of a row that was too large to be held.
+    fn large(&self, reader: &Reader, row: Oversized) -> Row {
+        let Oversized { surface, length } = row;
+        row::skimmed(surface, Apart::TooLarge(length), &self.origin, reader.place())
     }
 
     /// Makes a row ready to be yielded.
@@ -485,11 +516,16 @@ impl Feed {
             self.recent.push(anchor.clone());
             self.last = Some(anchor);
         }
+        let local = row.is_local();
         let event = match row {
+            _ if local => match row.position().filter(|_| !self.scan) {
+                Some(position) => FeedEvent::Position(position.clone()),
+                None => return Ok(()),
+            },
             Row::Change(change) => FeedEvent::Change(change),
             Row::Bodiless(bodiless) => self.fetch(reader, bodiless).await?,
             Row::Unreadable(row) => {
-                let reason = bounded(&self.database.scrub(&row.reason));
+                let reason = bounded(&self.source.database.scrub(&row.reason));
                 FeedEvent::Unreadable(Unreadable { reason, ..row })
             }
             Row::End(_) => return Err(reader.failed("the feed ended in its middle")),
@@ -506,44 +542,18 @@ impl Feed {
         Ok(())
     }
 
-    /// Reads the document of a row that came without it.
-    async fn fetch(&self, reader: &Reader, row: Bodiless) -> Result<FeedEvent, SourceError> {
-        let mut pauses = self.timings.lag.iter();
-        loop {
-            let reason = match lookup::find(&self.database, &row.id, self.kept).await? {
-                Found::Change(change) => {
-                    return Ok(FeedEvent::Change(Change { position: row.position, ..change }));
-                }
-                Found::Nothing => "the server says that it is not there".to_owned(),
-                Found::Unreadable(reason) => reason,
-            };
-            match pauses.next() {
-                Some(pause) => tokio::time::sleep(*pause).await,
-                None => {
-                    return Ok(FeedEvent::Unreadable(Unreadable {
-                        id: Some(row.id),
-                        revision: Some(row.revision),
-                        place: reader.place(),
-                        position: row.position,
-                        reason: format!("the feed names it without its body, and {reason}"),
-                    }));
-                }
-            }
-        }
-    }
-
     /// What it means that the server gave up within a feed.
     fn failure(&self, reader: &Reader, error: &str, reason: &str) -> SourceError {
-        let said = self.database.scrub(&format!("{error}: {reason}"));
+        let said = self.source.database.scrub(&format!("{error}: {reason}"));
         let said = format!("the server says {}", bounded(&said));
         let words = format!("{error} {reason}").to_lowercase();
         if words.contains("no_db_file") || words.contains("database does not exist") {
-            let what = format!("database `{}` is gone: {said}", self.database.name());
+            let what = format!("database `{}` is gone: {said}", self.source.database.name());
             SourceError::Missing { what }
         } else if words.contains("malformed sequence") {
             SourceError::Expired { reason: said }
         } else if matches!(error, "unauthorized" | "forbidden") {
-            SourceError::Refused { what: format!("{}: {said}", self.database.url()) }
+            SourceError::Refused { what: format!("{}: {said}", self.source.database.url()) }
         } else {
             reader.failed(said)
         }

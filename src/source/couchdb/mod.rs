@@ -23,6 +23,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::value::RawValue;
 
+use self::feed::Trust;
+use self::lookup::TooLarge;
 use super::{
     ByteStream, FeedEvent, Mode, Reading, Selection, Since, Source, SourceError, Store, StoreEvent,
     Wanted,
@@ -187,7 +189,8 @@ impl Store for CouchStore {
 
     fn open(&self, collection: &CollectionName) -> Arc<dyn Source> {
         let database = self.client.database(collection);
-        Arc::new(CouchSource { database, kept: self.kept, timings: self.timings })
+        let (large, trust) = Default::default();
+        Arc::new(CouchSource { database, kept: self.kept, timings: self.timings, large, trust })
     }
 }
 
@@ -270,6 +273,10 @@ struct CouchSource {
     database: Database,
     kept: Kept,
     timings: Timings,
+    /// The documents that are known to be too large.
+    large: Arc<TooLarge>,
+    /// How far what comes over the line is trusted.
+    trust: Arc<Trust>,
 }
 
 impl Source for CouchSource {
@@ -278,7 +285,7 @@ impl Source for CouchSource {
         since: Since,
         mode: Mode,
     ) -> BoxStream<'static, Result<FeedEvent, SourceError>> {
-        feed::events(self.database.clone(), self.timings, self.kept, since, mode)
+        feed::events(self.clone(), since, mode)
     }
 
     fn document<'a>(
@@ -286,7 +293,7 @@ impl Source for CouchSource {
         id: &'a DocumentId,
         _position: Option<&'a Position>,
     ) -> BoxFuture<'a, Result<Reading, SourceError>> {
-        Box::pin(lookup::document(&self.database, id, self.kept))
+        Box::pin(lookup::document(&self.database, id, self.kept, &self.large))
     }
 
     fn attachment<'a>(

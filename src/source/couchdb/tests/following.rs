@@ -191,7 +191,7 @@ fn without_the_last_change() -> Vec<Answer> {
         Answer::recorded("GET /shelf", "database"),
         Answer::json(REVS_DIFF, r#"{"a":{"missing":["1-a"]}}"#),
         Answer::json("GET /shelf/_revs_limit", "1000"),
-        Answer::json(ALL_DOCS, r#"{"rows":[{"key":"a","error":"not_found"}]}"#),
+        Answer::json(NEWEST, r#"{"rows":[{"key":"a","error":"not_found"}]}"#),
     ]
 }
 

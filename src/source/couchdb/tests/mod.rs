@@ -24,7 +24,7 @@ const CATCH_UP: &str =
 /// The same of a server whose places are numbers.
 const NUMBERED: &str = "GET /shelf/_changes?include_docs=true&att_encoding_info=true";
 
-const ALL_DOCS: &str = "POST /shelf/_all_docs?include_docs=true&att_encoding_info=true";
+const NEWEST: &str = "POST /shelf/_all_docs";
 const REVS_DIFF: &str = "POST /shelf/_revs_diff";
 
 /// Longer than any test takes.
