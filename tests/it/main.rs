@@ -41,6 +41,7 @@ mod repair;
 mod restore;
 mod revisions;
 mod roundtrip;
+mod rows;
 mod rxdb;
 mod rxdb_client;
 mod systemd;
