@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::Response;
-use reqwest::header::CONTENT_ENCODING;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_RANGE, ETAG};
+use reqwest::{Response, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
@@ -66,6 +66,24 @@ impl Body {
     pub fn encoding(&self) -> Option<String> {
         let value = self.response.headers().get(CONTENT_ENCODING)?;
         Some(String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase())
+    }
+
+    /// Where in the whole file these bytes begin, and how long it is, if the server says. Nothing where
+    /// it sends a part and does not say which.
+    pub fn range(&self) -> Option<(u64, Option<u64>)> {
+        if self.response.status() != StatusCode::PARTIAL_CONTENT {
+            return Some((0, self.response.content_length()));
+        }
+        let range = self.response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+        let (range, whole) = range.strip_prefix("bytes ")?.split_once('/')?;
+        let (from, _) = range.split_once('-')?;
+        Some((from.trim().parse().ok()?, whole.trim().parse().ok()))
+    }
+
+    /// What the server calls exactly these bytes of the file.
+    pub fn tag(&self) -> Option<String> {
+        let tag = self.response.headers().get(ETAG)?.to_str().ok()?;
+        (!tag.starts_with("W/")).then(|| tag.to_owned())
     }
 
     /// The next piece; `None` at the end. May be dropped at any await without losing bytes.

@@ -77,6 +77,15 @@ pub struct AttachmentAnswer {
     pub gzipped: bool,
 }
 
+/// The part of an attachment that is asked for.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// From this byte to its end.
+    pub from: u64,
+    /// What the server called the file of which the beginning is here.
+    pub tag: Option<String>,
+}
+
 /// Whether a URL can carry this document's id and this attachment's name. Those that none can carry
 /// are read with [`Database::bulk_get`].
 pub fn can_address(id: &DocumentId, attachment: &str) -> bool {
@@ -335,13 +344,15 @@ impl Database {
         self.client.read(request).await.map(drop)
     }
 
-    /// `GET /db/id/name`: one attachment's bytes, gzipped if that is asked for and stored so.
+    /// `GET /db/id/name`: one attachment's bytes, gzipped if that is asked for and stored so. A server
+    /// may send all of it though a part is asked for: see [`Body::range`].
     pub async fn attachment(
         &self,
         id: &DocumentId,
         revision: &Revision,
         name: &str,
         gzip: bool,
+        part: Option<Part>,
     ) -> Result<AttachmentAnswer, Error> {
         let path = document_path(id.as_str()).zip(segment(name));
         let Some((document, attachment)) = path else {
@@ -350,6 +361,7 @@ impl Database {
         };
         let mut request = Request::get(self.path(&format!("/{document}/{attachment}"))?);
         request.query = format!("rev={}", encode(revision.as_str()));
+        request.part = part;
         request.accepts = if gzip { Accepts::GzippedFile } else { Accepts::File };
         let body = self.client.send(request).await?;
         match body.encoding().as_deref() {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Method;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, IF_RANGE, RANGE};
 use reqwest::redirect::Policy;
 
 use crate::document::CollectionName;
@@ -26,7 +26,7 @@ pub use answer::{AllDocsRow, BulkAttachment, BulkDocument, BulkItem, BulkResult}
 pub use answer::{DatabaseInfo, MissingRevisions, Props, ServerInfo, Unwritten};
 pub use answer::{all_docs_rows, bulk_get_results, changes_rows};
 pub use body::{Body, MAX_ALONE};
-pub use database::{AttachmentAnswer, Changes, Database, Feed, With, can_address};
+pub use database::{AttachmentAnswer, Changes, Database, Feed, Part, With, can_address};
 pub use error::{Error, Kind, bounded};
 pub use upload::Upload;
 
@@ -77,6 +77,8 @@ struct Request {
     /// Without the question mark, percent-encoded.
     query: String,
     upload: Option<Upload>,
+    /// The part of a file that is asked for, where not all of it.
+    part: Option<Part>,
     accepts: Accepts,
     patience: Option<Duration>,
     /// Whether the answer goes on for ever, a few bytes at a time.
@@ -99,6 +101,7 @@ impl Request {
             path,
             query: String::new(),
             upload: None,
+            part: None,
             accepts: Accepts::Json,
             patience: None,
             beats: false,
@@ -221,6 +224,12 @@ impl Client {
             Accepts::GzippedFile => builder.header(ACCEPT_ENCODING, "gzip"),
             Accepts::File => builder,
         };
+        if let Some(Part { from, tag }) = request.part {
+            builder = builder.header(RANGE, format!("bytes={from}-"));
+            if let Some(tag) = tag {
+                builder = builder.header(IF_RANGE, tag);
+            }
+        }
         if let Some(authorization) = self.authorization() {
             builder = builder.header(AUTHORIZATION, authorization);
         }
