@@ -3,6 +3,7 @@
 //! It must not know what is done with the answers.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub struct Database {
     name: CollectionName,
     /// How it was created, as it said last; `Some(None)` where it is no CouchDB.
     props: Arc<Mutex<Option<Option<Props>>>>,
+    /// Whether something on the way decodes paths.
+    decodes: Arc<AtomicBool>,
 }
 
 /// Which changes are asked for.
@@ -92,9 +95,26 @@ pub fn can_address(id: &DocumentId, attachment: &str) -> bool {
     document_path(id.as_str()).is_some() && segment(attachment).is_some()
 }
 
+/// Whether the URL of this attachment means the same to a proxy that decodes its path.
+pub fn is_plain(id: &DocumentId, attachment: &str) -> bool {
+    document_path(id.as_str()).is_some_and(|path| path == id.as_str())
+        && segment(attachment).is_some_and(|path| path == attachment)
+}
+
 impl Database {
     pub(super) fn new(client: Client, name: CollectionName) -> Self {
-        Self { client, name, props: Arc::default() }
+        Self { client, name, props: Arc::default(), decodes: Arc::default() }
+    }
+
+    /// Whether something between us and the server, such as a proxy, was found to decode paths, so that
+    /// only those that are [`is_plain`] arrive as they were sent.
+    pub fn decodes(&self) -> bool {
+        self.decodes.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it does.
+    pub fn note_decoding(&self) {
+        self.decodes.store(true, Ordering::Relaxed);
     }
 
     /// Its name.

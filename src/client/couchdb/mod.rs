@@ -26,7 +26,7 @@ pub use answer::{AllDocsRow, BulkAttachment, BulkDocument, BulkItem, BulkResult}
 pub use answer::{DatabaseInfo, MissingRevisions, Props, ServerInfo, Unwritten};
 pub use answer::{all_docs_rows, bulk_get_results, changes_rows};
 pub use body::{Body, MAX_ALONE};
-pub use database::{AttachmentAnswer, Changes, Database, Feed, Part, With, can_address};
+pub use database::{AttachmentAnswer, Changes, Database, Feed, Part, With, can_address, is_plain};
 pub use error::{Error, Kind, bounded};
 pub use upload::Upload;
 

@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt};
 use self::check::Check;
 use self::download::{Download, File};
 use crate::client::couchdb::{BulkDocument, BulkItem, Database, With};
-use crate::client::couchdb::{bounded, bulk_get_results, can_address};
+use crate::client::couchdb::{bounded, bulk_get_results, can_address, is_plain};
 use crate::document::{Attachment, Content, DocumentId, Revision};
 use crate::source::{ByteStream, SourceError, Wanted};
 
@@ -52,12 +52,17 @@ async fn open(
     gzip: bool,
 ) -> Result<ByteStream, SourceError> {
     let subject = subject(database, id, revision, attachment);
+    let wanted =
+        Wanted { id: id.clone(), revision: revision.clone(), attachment: attachment.clone() };
     if !can_address(id, &attachment.name) {
-        let wanted =
-            Wanted { id: id.clone(), revision: revision.clone(), attachment: attachment.clone() };
-        let mut answers = bulk(database, &[&wanted]).await?;
-        let bytes = answers.pop().unwrap_or_else(|| Err(missing(&subject)))?;
-        return Ok(stream::iter([Ok(bytes)]).boxed());
+        return inline(database, &wanted).await;
+    }
+    let plain = is_plain(id, &attachment.name);
+    if !plain
+        && database.decodes()
+        && let Ok(stream) = inline(database, &wanted).await
+    {
+        return Ok(stream);
     }
     let file = File {
         database: database.clone(),
@@ -65,14 +70,34 @@ async fn open(
         revision: revision.clone(),
         name: attachment.name.clone(),
         gzip,
+        plain,
         subject,
     };
-    let answer = file.open(None).await?;
+    let answer = match file.open(None).await {
+        // A proxy that decodes the path asks the server for something else.
+        Err(error @ (SourceError::Missing { .. } | SourceError::Permanent { .. })) if !plain => {
+            let found = inline(database, &wanted).await.map_err(|_| error)?;
+            database.note_decoding();
+            return Ok(found);
+        }
+        opened => opened?,
+    };
     let download = Download::new(file, answer, attachment);
     Ok(stream::unfold(download, |mut download| async {
         download.next().await.map(|piece| (piece, download))
     })
     .boxed())
+}
+
+/// A stream of one attachment's bytes that came with its document.
+async fn inline(database: &Database, wanted: &Wanted) -> Result<ByteStream, SourceError> {
+    let mut answers = bulk(database, &[wanted]).await?;
+    let absent = || {
+        let Wanted { id, revision, attachment } = wanted;
+        Err(missing(&subject(database, id, revision, attachment)))
+    };
+    let bytes = answers.pop().unwrap_or_else(absent)?;
+    Ok(stream::iter([Ok(bytes)]).boxed())
 }
 
 /// Reads many attachments, in the order in which they are asked for.

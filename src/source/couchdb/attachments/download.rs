@@ -36,6 +36,8 @@ pub(super) struct File {
     pub name: Arc<str>,
     /// Whether it is asked for gzipped.
     pub gzip: bool,
+    /// Whether its path arrives as it is, also through a proxy that decodes paths.
+    pub plain: bool,
     /// What messages call it.
     pub subject: String,
 }
@@ -43,7 +45,7 @@ pub(super) struct File {
 impl File {
     /// Asks for it, or for a part of it.
     pub async fn open(&self, part: Option<Part>) -> Result<AttachmentAnswer, SourceError> {
-        let Self { database, id, revision, name, gzip, subject } = self;
+        let Self { database, id, revision, name, gzip, subject, .. } = self;
         let opened = database.attachment(id, revision, name, *gzip, part).await;
         opened.map_err(|error| match SourceError::from(error) {
             SourceError::Missing { what } => {
@@ -195,11 +197,21 @@ impl Download {
                 return Some(Ok(rest));
             }
         }
-        self.check.take()?.verdict(&self.file.subject).err().map(Err)
+        let error = self.check.take()?.verdict(&self.file.subject).err()?;
+        self.suspect();
+        Some(Err(error))
+    }
+
+    /// What came is something else. The next time, the path is not relied on.
+    fn suspect(&self) {
+        if !self.file.plain {
+            self.file.database.note_decoding();
+        }
     }
 
     fn endless(&mut self, most: u64) -> SourceError {
         self.check = None;
+        self.suspect();
         SourceError::transient(format!("{} came as more than {most} bytes", self.file.subject))
     }
 

@@ -390,3 +390,35 @@ async fn a_rest_that_is_not_of_the_same_bytes_is_never_taken() {
         assert!(matches!(found, Err(SourceError::Transient { .. })), "{status}");
     }
 }
+
+#[tokio::test]
+async fn what_a_proxy_spoils_by_decoding_the_path_is_read_with_its_document() {
+    let data = base64::Engine::encode(
+        &base64::engine::general_purpose::STANDARD,
+        body("attachment-binary"),
+    );
+    let answer = format!(
+        r#"{{"results":[{{"id":"book:1","docs":[{{"ok":{{"_rev":"{REVISION}",
+            "_attachments":{{"scans/päge 1.bin":{{"data":"{data}"}}}}}}}}]}}]}}"#
+    );
+    // The first is not there, the second is another attachment, and then no path is relied on.
+    for first in ["404 Object Not Found", "200 OK"] {
+        let replay = Replay::new(vec![
+            Answer::made(&page_line(), first, "another"),
+            Answer::json(BULK, &answer),
+            Answer::json(BULK, &answer),
+        ])
+        .await;
+        let (source, id, revision) = (source(&replay), "book:1".into(), REVISION.into());
+        let mut read = 0;
+        while read < 2 {
+            let mut stream = source.attachment(&id, &revision, &page()).await.unwrap();
+            let mut bytes = Vec::new();
+            while let Some(Ok(piece)) = stream.next().await {
+                bytes.extend_from_slice(&piece);
+            }
+            read += usize::from(bytes == body("attachment-binary"));
+        }
+        assert_eq!(replay.lines(), [&page_line(), BULK, BULK], "{first}");
+    }
+}
