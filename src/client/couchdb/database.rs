@@ -252,8 +252,9 @@ impl Database {
         }
     }
 
-    /// `PUT /db/id?new_edits=false`: one document under `revision`, which it has already. Gives it back
-    /// where it was refused. The id must be one that [`can_address`] knows.
+    /// `PUT /db/id?new_edits=false&rev=…`: one document under `revision`, which it has already. Gives it
+    /// back where it was refused. The id must be one that [`can_address`] knows. If a proxy decodes
+    /// the path, it is that of an attachment: because of the revision, the server refuses to write it.
     pub async fn put(
         &self,
         id: &DocumentId,
@@ -265,7 +266,7 @@ impl Database {
             return Err(Error::new(Kind::Permanent, what));
         };
         let mut request = Request::put(self.path(&format!("/{path}"))?);
-        request.query = "new_edits=false".to_owned();
+        request.query = format!("new_edits=false&rev={}", encode(revision.as_str()));
         request.upload = Some(document);
         request.patience = self.client.patience_for(&request);
         let written: Written = self.client.read_json(request).await?;
