@@ -33,6 +33,8 @@ pub struct Changes<'a> {
     pub since: Option<&'a str>,
     /// How they are to be told.
     pub feed: Feed,
+    /// Whether they come with the documents' bodies.
+    pub bodies: bool,
     /// Whether every leaf of a document's revisions is named, or the winner alone.
     pub leaves: bool,
 }
@@ -155,9 +157,12 @@ impl Database {
         }
     }
 
-    /// `GET /db/_changes` with each document's body and stubs of its attachments.
+    /// `GET /db/_changes`, with each document's body and stubs of its attachments if so said.
     pub async fn changes(&self, changes: Changes<'_>) -> Result<Body, Error> {
-        let mut query = vec![WITH_BODIES.to_owned()];
+        let mut query = Vec::new();
+        if changes.bodies {
+            query.push(WITH_BODIES.to_owned());
+        }
         if changes.leaves {
             query.push(ALL_LEAVES.to_owned());
         }

@@ -39,8 +39,10 @@ const NOTED_CATCHING_UP: u64 = 1000;
 const PROGRESS_INTERVAL: u64 = 1000;
 
 mod apart;
+mod broken;
 
 pub(super) use apart::Trust;
+pub(super) use broken::Stuck;
 
 /// Opens the feed of a database.
 pub(super) fn events(
@@ -65,6 +67,8 @@ pub(super) fn events(
         check_again: false,
         bound: Bound::default(),
         hurried: false,
+        opened_at: None,
+        bare: None,
         ready: VecDeque::new(),
         state: State::Opening(since),
     };
@@ -122,6 +126,10 @@ struct Feed {
     bound: Bound,
     /// Whether the last document that was read apart took too long.
     hurried: bool,
+    /// The place from which the feed was opened last.
+    opened_at: Option<Arc<str>>,
+    /// Of a feed without bodies: how many rows of it are still read.
+    bare: Option<u32>,
     /// What is to be yielded before anything else is done.
     ready: VecDeque<FeedEvent>,
     state: State,
@@ -162,7 +170,10 @@ impl Feed {
                     self.resume(position).await
                 }
             }
-            State::CatchingUp(open) => self.catch_up(open).await,
+            State::CatchingUp(open) => match self.catch_up(open).await {
+                Err(error) if self.may_continue(&error) => self.continue_scan(error).await,
+                caught_up => caught_up,
+            },
             State::AtEnd => self.follow().await,
             State::Following(reader) => self.go_on(reader).await,
             State::Over => Ok(State::Over),
@@ -229,16 +240,21 @@ impl Feed {
         since: Option<&str>,
         recognise: Option<Position>,
     ) -> Result<State, SourceError> {
-        let seq_interval = (!self.origin.counts()).then_some(self.interval);
+        let tried = self.source.stuck.tried(since);
+        let interval = if tried > 0 { 1 } else { self.interval };
+        let seq_interval = (!self.origin.counts()).then_some(interval);
         let feed = FeedShape::Normal { seq_interval };
+        self.opened_at = since.map(Arc::from);
+        self.bare = (tried >= broken::BARE_AT).then_some(broken::BARE_ROWS);
         let body = self.ask_for(since, feed).await?;
+        self.source.stuck.opened(since, tried);
         let reader = Reader::new(&self.source.database, body, Shape::Normal);
         Ok(State::CatchingUp(Box::new(CatchUp { reader, recognise })))
     }
 
     async fn ask_for(&self, since: Option<&str>, feed: FeedShape) -> Result<Body, SourceError> {
-        let leaves = self.source.kept.revisions;
-        Ok(self.source.database.changes(Changes { since, feed, leaves }).await?)
+        let (leaves, bodies) = (self.source.kept.revisions, self.bare.is_none());
+        Ok(self.source.database.changes(Changes { since, feed, bodies, leaves }).await?)
     }
 
     /// Lets places within the feed note the last changes, if there have been so many since they did.
@@ -300,8 +316,12 @@ impl Feed {
         {
             return Ok(State::CatchingUp(open));
         }
+        let row = self.completed(row);
         self.deliver(&open.reader, row).await?;
         self.note(NOTED_CATCHING_UP);
+        if self.is_past_bare() {
+            return self.clothe().await;
+        }
         Ok(State::CatchingUp(open))
     }
 
@@ -356,6 +376,8 @@ impl Feed {
         let position = self.origin.at_end(token.clone(), self.last.clone(), &self.recent);
         self.token = Some(token);
         self.source.trust.renew();
+        self.source.stuck.clear();
+        self.bare = None;
         if let Some(Progress { done, .. }) = self.progress.take() {
             self.ready.push_back(FeedEvent::Progress(Progress { done, total: done }));
         }

@@ -23,7 +23,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::value::RawValue;
 
-use self::feed::Trust;
+use self::feed::{Stuck, Trust};
 use self::lookup::TooLarge;
 use super::{
     ByteStream, FeedEvent, Mode, Reading, Selection, Since, Source, SourceError, Store, StoreEvent,
@@ -189,8 +189,9 @@ impl Store for CouchStore {
 
     fn open(&self, collection: &CollectionName) -> Arc<dyn Source> {
         let database = self.client.database(collection);
-        let (large, trust) = Default::default();
-        Arc::new(CouchSource { database, kept: self.kept, timings: self.timings, large, trust })
+        let (kept, timings) = (self.kept, self.timings);
+        let (large, trust, stuck) = Default::default();
+        Arc::new(CouchSource { database, kept, timings, large, trust, stuck })
     }
 }
 
@@ -277,6 +278,8 @@ struct CouchSource {
     large: Arc<TooLarge>,
     /// How far what comes over the line is trusted.
     trust: Arc<Trust>,
+    /// Where the feed breaks off.
+    stuck: Arc<Stuck>,
 }
 
 impl Source for CouchSource {

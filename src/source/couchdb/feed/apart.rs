@@ -48,7 +48,7 @@ impl Trust {
 impl Feed {
     /// Whether the feed is to be read again because of this row.
     fn is_doubted(&self, why: &Apart) -> bool {
-        !matches!(why, Apart::TooLarge(_)) && self.source.trust.doubts()
+        !matches!(why, Apart::TooLarge(_)) && self.bare.is_none() && self.source.trust.doubts()
     }
 
     /// Reads the document of a row that came without it, or could not be read.

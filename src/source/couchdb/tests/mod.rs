@@ -1,6 +1,7 @@
 //! What the CouchDB source promises, against recorded and made answers of servers.
 
 mod attachments;
+mod broken;
 mod feed;
 mod following;
 mod resume;
