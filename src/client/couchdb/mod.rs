@@ -160,6 +160,16 @@ impl Client {
         self.read_json(Request::get("/".to_owned())).await
     }
 
+    /// Whether a server answers here, and not a database or something else. What cannot be asked is not
+    /// a server.
+    pub async fn is_server(&self) -> bool {
+        match self.server_info().await {
+            // No database tells its version.
+            Ok(info) => info.couchdb.is_some() || info.version.is_some(),
+            Err(_) => false,
+        }
+    }
+
     /// `GET /_all_dbs`: the names of all databases. CouchDB tells them to an admin only.
     pub async fn all_databases(&self) -> Result<Vec<CollectionName>, Error> {
         self.read_json(Request::get("/_all_dbs".to_owned())).await

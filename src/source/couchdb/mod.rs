@@ -44,6 +44,8 @@ pub struct CouchOptions {
     pub credentials: Option<Credentials>,
     /// Which databases.
     pub databases: Databases,
+    /// Where the server is instead, if the path of the URL turns out to be a proxy's.
+    pub below: Option<Address>,
     /// What is read beside the winning revisions.
     pub kept: Kept,
     /// How long things may take, and how often they are done.
@@ -60,16 +62,36 @@ pub enum Databases {
 }
 
 impl CouchOptions {
-    /// What a URL says: the one database in its path, or else all that `selection` wants.
+    /// What a URL says: the one database in its path, or else all that `selection` wants. See
+    /// [`resolve`](Self::resolve) for a path that ends in a slash.
     pub fn from_url(url: &str, selection: Selection) -> Result<Self, BadAddress> {
         let given = Address::parse(url)?;
         Ok(Self {
             address: given.address,
             credentials: given.credentials,
             databases: given.database.map_or(Databases::Selected(selection), Databases::One),
+            below: given.below,
             kept: Kept::default(),
             timings: Timings::default(),
         })
+    }
+
+    /// Asks whether a path that ends in a slash is that of a whole server behind a proxy, and takes it
+    /// for a database if not. If that cannot be asked, the database's own requests fail too.
+    pub async fn resolve(&mut self) {
+        let Some(below) = self.below.take() else { return };
+        let client = Client::new(below.clone(), self.credentials.clone(), self.timings.patience);
+        if let Ok(client) = client
+            && client.is_server().await
+        {
+            self.be_server(below);
+        }
+    }
+
+    /// Takes the whole path for a server's.
+    pub fn be_server(&mut self, address: Address) {
+        self.address = address;
+        self.databases = Databases::Selected(Selection::default());
     }
 }
 
@@ -121,7 +143,7 @@ pub struct CouchStore {
 impl CouchStore {
     /// The store at a server. Does no I/O.
     pub fn new(options: CouchOptions) -> Result<Self, SourceError> {
-        let CouchOptions { address, credentials, databases, kept, timings } = options;
+        let CouchOptions { address, credentials, databases, kept, timings, .. } = options;
         let client = Client::new(address, credentials, timings.patience)?;
         Ok(Self { client, databases, kept, timings })
     }
