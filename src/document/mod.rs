@@ -21,7 +21,7 @@ mod skim;
 mod tally;
 
 pub use branch::Branch;
-pub use digest::Digester;
+pub use digest::{Digester, decode_base64};
 pub use folder::FolderIdentity;
 pub use head::{Head, Key, Stub};
 pub use limit::{BadLimit, DeletionLimit, MaxDelete};
