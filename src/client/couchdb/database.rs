@@ -52,6 +52,11 @@ pub enum Feed {
         /// How often the server shows that it lives.
         heartbeat: Duration,
     },
+    /// All there are now, or else the next one: told as a normal feed that ends.
+    Long {
+        /// The server ends it after so long if there is none.
+        timeout: Duration,
+    },
 }
 
 /// What comes with the revisions of a `_bulk_get`.
@@ -174,6 +179,10 @@ impl Database {
                 query.push(format!("feed=continuous&heartbeat={}", heartbeat.as_millis()));
                 // pouchdb-server sends even the headers only with its first row or heartbeat.
                 patience = Some(heartbeat * 3);
+            }
+            Feed::Long { timeout } => {
+                query.push(format!("feed=longpoll&timeout={}", timeout.as_millis()));
+                patience = Some(timeout * 3);
             }
         }
         if let Some(since) = changes.since {

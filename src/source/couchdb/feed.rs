@@ -40,9 +40,11 @@ const PROGRESS_INTERVAL: u64 = 1000;
 
 mod apart;
 mod broken;
+mod live;
 
 pub(super) use apart::Trust;
 pub(super) use broken::Stuck;
+pub(super) use live::Live;
 
 /// Opens the feed of a database.
 pub(super) fn events(
@@ -68,6 +70,7 @@ pub(super) fn events(
         bound: Bound::default(),
         hurried: false,
         opened_at: None,
+        heard: live::Heard::default(),
         bare: None,
         ready: VecDeque::new(),
         state: State::Opening(since),
@@ -94,6 +97,8 @@ struct CatchUp {
     reader: Reader,
     /// The position whose own row must come first, if the feed was opened just before it.
     recognise: Option<Position>,
+    /// Whether it is read because a continuous feed would be held back, and whether it brought a row.
+    poll: Option<bool>,
 }
 
 struct Feed {
@@ -128,6 +133,8 @@ struct Feed {
     hurried: bool,
     /// The place from which the feed was opened last.
     opened_at: Option<Arc<str>>,
+    /// What has been heard of a continuous feed.
+    heard: live::Heard,
     /// Of a feed without bodies: how many rows of it are still read.
     bare: Option<u32>,
     /// What is to be yielded before anything else is done.
@@ -174,8 +181,15 @@ impl Feed {
                 Err(error) if self.may_continue(&error) => self.continue_scan(error).await,
                 caught_up => caught_up,
             },
-            State::AtEnd => self.follow().await,
-            State::Following(reader) => self.go_on(reader).await,
+            State::AtEnd if self.source.live.is_held_back() => self.poll().await,
+            State::AtEnd => {
+                let followed = self.follow().await;
+                self.learn(followed)
+            }
+            State::Following(reader) => {
+                let followed = self.go_on(reader).await;
+                self.learn(followed)
+            }
             State::Over => Ok(State::Over),
         }
     }
@@ -249,7 +263,7 @@ impl Feed {
         let body = self.ask_for(since, feed).await?;
         self.source.stuck.opened(since, tried);
         let reader = Reader::new(&self.source.database, body, Shape::Normal);
-        Ok(State::CatchingUp(Box::new(CatchUp { reader, recognise })))
+        Ok(State::CatchingUp(Box::new(CatchUp { reader, recognise, poll: None })))
     }
 
     async fn ask_for(&self, since: Option<&str>, feed: FeedShape) -> Result<Body, SourceError> {
@@ -287,6 +301,9 @@ impl Feed {
                 let row = self.large(&open.reader, row);
                 self.take(open, row).await
             }
+            Heard::Frame(Frame::Tail(tail)) if open.poll.is_some() => {
+                self.polled(&open, &tail).await
+            }
             Heard::Frame(Frame::Tail(tail)) => {
                 if open.recognise.is_some() {
                     let reason = format!("the feed ends before the position: {RECREATED}");
@@ -315,6 +332,9 @@ impl Feed {
             && self.recognises(&row, &position).await?
         {
             return Ok(State::CatchingUp(open));
+        }
+        if let Some(brought) = &mut open.poll {
+            *brought = true;
         }
         let row = self.completed(row);
         self.deliver(&open.reader, row).await?;
@@ -424,7 +444,9 @@ impl Feed {
 
     /// Opens a continuous feed from where we are.
     async fn follow(&mut self) -> Result<State, SourceError> {
-        let feed = FeedShape::Continuous { heartbeat: self.source.timings.heartbeat };
+        let heartbeat = self.source.live.heartbeat(self.source.timings.heartbeat);
+        self.heard = live::Heard::default();
+        let feed = FeedShape::Continuous { heartbeat };
         let body = self.ask_for(self.token.as_deref(), feed).await?;
         self.checked = Instant::now();
         Ok(State::Following(Box::new(Reader::new(&self.source.database, body, Shape::Continuous))))
@@ -435,6 +457,7 @@ impl Feed {
         match reader.hear(quiet).await? {
             Heard::Quiet => self.be_current(),
             Heard::Frame(Frame::Blank) => {
+                self.heard.beat();
                 self.check().await?;
                 self.be_current();
             }
@@ -456,6 +479,7 @@ impl Feed {
     /// Takes a row of a followed feed.
     async fn follow_up(&mut self, reader: &Reader, row: Row) -> Result<(), SourceError> {
         self.fresh = true;
+        self.heard.row();
         self.deliver(reader, row).await?;
         self.note(NOTED_FOLLOWING);
         Ok(())

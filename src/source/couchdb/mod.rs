@@ -23,7 +23,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::value::RawValue;
 
-use self::feed::{Stuck, Trust};
+use self::feed::{Live, Stuck, Trust};
 use self::lookup::TooLarge;
 use super::{
     ByteStream, FeedEvent, Mode, Reading, Selection, Since, Source, SourceError, Store, StoreEvent,
@@ -212,8 +212,8 @@ impl Store for CouchStore {
     fn open(&self, collection: &CollectionName) -> Arc<dyn Source> {
         let database = self.client.database(collection);
         let (kept, timings) = (self.kept, self.timings);
-        let (large, trust, stuck) = Default::default();
-        Arc::new(CouchSource { database, kept, timings, large, trust, stuck })
+        let (large, trust, stuck, live) = Default::default();
+        Arc::new(CouchSource { database, kept, timings, large, trust, stuck, live })
     }
 }
 
@@ -302,6 +302,8 @@ struct CouchSource {
     trust: Arc<Trust>,
     /// Where the feed breaks off.
     stuck: Arc<Stuck>,
+    /// Whether the live feed arrives as it is sent.
+    live: Arc<Live>,
 }
 
 impl Source for CouchSource {
