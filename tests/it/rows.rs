@@ -226,7 +226,7 @@ fn rows_with_long_members_and_deep_ones_come_through() {
     let revisions: Vec<Value> =
         (1..200_000).rev().map(|n| json!({"rev": format!("{n}-{n:032x}")})).collect();
     let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
-    let rows = vec![
+    let rows = [
         json!({
             "seq": "9-a", "id": "many", "changes": revisions,
             "doc": {"_id": "many", "_rev": revisions[0]["rev"]},

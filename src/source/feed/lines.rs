@@ -36,8 +36,8 @@ pub(super) struct Lines {
     /// Where the line began whose first bytes were let go because it is too long.
     long: Option<u64>,
     /// The reading of such a line, and what it said.
-    skim: Skim,
-    surface: Surface,
+    skim: Box<Skim>,
+    surface: Box<Surface>,
 }
 
 impl Lines {
@@ -95,13 +95,13 @@ impl Lines {
         let is_long = self.long.take().is_some();
         if is_long {
             self.skim.pass(&self.buffer[self.taken..end]);
-            self.surface = std::mem::take(&mut self.skim).surface();
+            *self.surface = std::mem::take(&mut self.skim).surface();
         }
         let text = (!is_long).then_some(self.taken..end);
         self.offset += (end - self.taken) as u64;
         self.taken = end;
         self.searched = end;
-        let surface = is_long.then_some(&self.surface);
+        let surface = is_long.then_some(&*self.surface);
         Line { start, end: self.offset, text: text.map(|range| &self.buffer[range]), surface }
     }
 
