@@ -221,7 +221,7 @@ fn a_server_that_asks_for_patience_gets_as_much_as_there_is() {
 fn a_document_that_cannot_be_looked_up_is_told() {
     let row = json!({"seq": "9-x", "id": "plain", "changes": [{"rev": "1-x"}], "doc": null});
     for (status, code) in
-        [("401 No", 4), ("403 No", 4), ("404 No", 3), ("409 No", 1), ("500 No", 3)]
+        [("401 No", 4), ("403 No", 4), ("404 No", 3), ("409 No", 1), ("500 No", 1)]
     {
         let (place, server) = (Place::new(), Hostile::start());
         plainfold::mirror(&server.shelf(), &place.mirror()).assert_code(0);

@@ -236,6 +236,12 @@ fn rows_with_long_members_and_deep_ones_come_through() {
             r#"{{"seq":"9-b","id":"deep","changes":[{{"rev":"1-d"}}],"doc":{{"_id":"deep","_rev":"1-d","x":{deep}}}}}"#
         ),
     ];
+    let id = "i".repeat(1_000_000);
+    let long = json!({
+        "seq": "9-c", "id": id, "changes": [{"rev": "1-l"}],
+        "doc": {"_id": id, "_rev": "1-l"},
+    });
+    let rows: Vec<String> = rows.into_iter().chain([long.to_string()]).collect();
     let (place, server) = (Place::new(), Hostile::start());
     count_nothing(&server);
     server.lie(
@@ -250,6 +256,9 @@ fn rows_with_long_members_and_deep_ones_come_through() {
     for id in ["many", "deep", "plain", "noted"] {
         assert!(place.mirror().join("shelf").join(id).join("document.json").exists(), "{id}");
     }
+    let folders = std::fs::read_dir(place.mirror().join("shelf")).unwrap();
+    // With the security object.
+    assert_eq!(folders.count(), 6);
     assert!(server.be_honest() > 0);
 }
 

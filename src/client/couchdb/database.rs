@@ -102,10 +102,14 @@ pub fn can_address(id: &DocumentId, attachment: &str) -> bool {
     document_path(id.as_str()).is_some() && segment(attachment).is_some()
 }
 
+/// Characters that a path does not carry as themselves.
+const DECODED: [char; 7] = ['/', '%', '?', '#', '\\', ';', '+'];
+
 /// Whether the URL of this attachment means the same to a proxy that decodes its path.
 pub fn is_plain(id: &DocumentId, attachment: &str) -> bool {
-    document_path(id.as_str()).is_some_and(|path| path == id.as_str())
-        && segment(attachment).is_some_and(|path| path == attachment)
+    let id = id.as_str().strip_prefix("_design/").unwrap_or(id.as_str());
+    // What means something else in a path once it is decoded.
+    !id.contains(DECODED) && !attachment.contains(DECODED)
 }
 
 impl Database {

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt};
+use tokio::sync::Semaphore;
 
 use self::check::Check;
 use self::download::{Download, File};
@@ -91,7 +92,11 @@ async fn open(
 
 /// A stream of one attachment's bytes that came with its document.
 async fn inline(database: &Database, wanted: &Wanted) -> Result<ByteStream, SourceError> {
+    /// Such an answer is large, and one at a time is read.
+    static ROOM: Semaphore = Semaphore::const_new(1);
+    let room = ROOM.acquire().await;
     let mut answers = bulk(database, &[wanted]).await?;
+    drop(room);
     let absent = || {
         let Wanted { id, revision, attachment } = wanted;
         Err(missing(&subject(database, id, revision, attachment)))

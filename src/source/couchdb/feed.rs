@@ -449,7 +449,11 @@ impl Feed {
             Row::Bodiless(bodiless) => self.fetch(reader, bodiless).await?,
             Row::Unreadable(row) => {
                 let reason = bounded(&self.source.database.scrub(&row.reason));
-                FeedEvent::Unreadable(Unreadable { reason, ..row })
+                // What has neither an id nor a place would be forgotten once the feed is past it.
+                let before = self.token.clone().filter(|_| row.id.is_none());
+                let before = || before.map(|token| self.origin.within(token, self.last.clone()));
+                let position = row.position.or_else(before);
+                FeedEvent::Unreadable(Unreadable { reason, position, ..row })
             }
             Row::End(_) => return Err(reader.failed("the feed ended in its middle")),
             Row::Failure { error, reason } => return Err(self.failure(reader, &error, &reason)),

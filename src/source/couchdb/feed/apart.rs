@@ -2,7 +2,7 @@
 //!
 //! It must not know how a document is looked up.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::Feed;
@@ -27,21 +27,17 @@ const PATIENCE_MIB: Duration = Duration::from_secs(1);
 /// How far what comes over the line is trusted. A row that is not JSON may have been damaged on its
 /// way, and others with it. A document may fail because the server is about to.
 #[derive(Debug, Default)]
-pub(in crate::source::couchdb) struct Trust(AtomicU8);
+pub(in crate::source::couchdb) struct Trust(AtomicBool);
 
 impl Trust {
-    /// So many times a feed is read again to find out, each time it is read.
-    const DOUBTS: u8 = 3;
-
-    /// Whether the feed is to be read again.
+    /// Whether the feed is to be read again to find out: once, until it has been read to its end.
     pub fn doubts(&self) -> bool {
-        let more = |doubts: u8| (doubts < Self::DOUBTS).then_some(doubts + 1);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        !self.0.swap(true, Ordering::Relaxed)
     }
 
     /// The feed has been read to its end.
     pub fn renew(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 
