@@ -137,12 +137,16 @@ impl MirrorConfig {
     /// selects all but those whose name starts with `_`. Without this call the mirror's own globs for this
     /// source count. Refused beside a database in the source's URL.
     pub fn collections<S: AsRef<str>>(mut self, globs: &[S]) -> Result<Self, ConfigError> {
-        if let SourceConfig::Couch(couch) = &self.source
+        if let SourceConfig::Couch(couch) = &mut self.source
             && let Databases::One(database) = &couch.databases
             && !globs.is_empty()
         {
             let database = database.to_string();
-            return Err(ConfigError::CollectionsBesideDatabase { database });
+            match couch.below.take() {
+                // Who selects databases means a server.
+                Some(below) => couch.be_server(below),
+                None => return Err(ConfigError::CollectionsBesideDatabase { database }),
+            }
         }
         Selection::new(globs)?;
         self.collections = Some(globs.iter().map(|glob| glob.as_ref().to_owned()).collect());
@@ -259,6 +263,8 @@ impl MirrorConfig {
 
     /// Opens the mirror, taking its lock, and starts the agent. Needs a tokio runtime.
     pub async fn start(mut self) -> Result<Agent, StartError> {
+        self.source.wait_at_most(self.give_up_after.flatten());
+        self.source.resolve().await;
         let holder = Holder::this_process("mirror");
         self.wanted.winners_only = matches!(self.source, SourceConfig::Feed(_));
         let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
@@ -283,7 +289,6 @@ impl MirrorConfig {
         }
         let mut source = config.source;
         source.keep(mirror.kept_anywhere()?);
-        source.wait_at_most(config.give_up_after.flatten());
         let mut options = mirror.options().clone();
         let globs = source.selects().map(|identity| {
             let all = &mut options.collections;
@@ -346,8 +351,8 @@ pub struct OpenedSource {
 
 impl OpenedSource {
     /// Opens `source`, as [`MirrorConfig::new`] takes it, with the collections that match one of
-    /// the globs, and tells of what is `kept` beside the winning revisions. Does no I/O. A feed on standard input is refused: it cannot be read twice.
-    pub fn open<S: AsRef<str>>(
+    /// the globs, and tells of what is `kept` beside the winning revisions. A feed on standard input is refused: it cannot be read twice.
+    pub async fn open<S: AsRef<str>>(
         source: &str,
         collections: &[S],
         password: Option<SecretString>,
@@ -355,10 +360,11 @@ impl OpenedSource {
     ) -> Result<Self, OpenError> {
         let mut config = SourceConfig::parse(source)?;
         config.keep(kept);
-        config.select(Selection::new(collections).map_err(ConfigError::from)?);
         if let Some(password) = password {
             config.authenticate(password)?;
         }
+        config.resolve().await;
+        config.select(Selection::new(collections).map_err(ConfigError::from)?);
         let only = match &config {
             SourceConfig::Couch(couch) => match &couch.databases {
                 Databases::One(name) => Some(name.clone()),
@@ -385,6 +391,13 @@ pub enum OpenError {
 }
 
 impl SourceConfig {
+    /// Asks what the path of a URL that ends in a slash is.
+    async fn resolve(&mut self) {
+        if let Self::Couch(couch) = self {
+            couch.resolve().await;
+        }
+    }
+
     /// Who the source is, where globs select among its collections.
     fn selects(&self) -> Option<String> {
         match self {

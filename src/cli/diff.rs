@@ -85,7 +85,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
 async fn beside_source(options: &Options) -> anyhow::Result<(Certificate, Vec<Problem>)> {
     let password = password_for(&options.other, options.password_file.as_deref())?;
     let globs = options.compared.of_source(&options.collections);
-    let source = OpenedSource::open(&options.other, &globs, password, Kept::default())?;
+    let source = OpenedSource::open(&options.other, &globs, password, Kept::default()).await?;
     let how = options.compared.lower(source.only)?;
     let here = read(options.directory.clone(), wanted(&options.collections)?).await?;
     let certificate = here.against(source.store, &how).await?;

@@ -85,7 +85,7 @@ pub async fn run(
         if stop.is_cancelled() {
             break;
         }
-        let store = match sources.store(repairer, &name) {
+        let store = match sources.store(repairer, &name).await {
             Ok(store) => store,
             Err(error) => {
                 repairs.stop(&name, error);
@@ -153,16 +153,20 @@ fn say_what_is_left_alone(
 
 impl Sources<'_> {
     /// The store that a collection is repaired from.
-    fn store(&self, repairer: &Repairer, name: &CollectionName) -> anyhow::Result<Arc<dyn Store>> {
+    async fn store(
+        &self,
+        repairer: &Repairer,
+        name: &CollectionName,
+    ) -> anyhow::Result<Arc<dyn Store>> {
         match self {
             Self::Given(source, _) => Ok(Arc::clone(&source.store)),
-            Self::Recorded(password) => Ok(recorded(repairer, name, *password)?.store),
+            Self::Recorded(password) => Ok(recorded(repairer, name, *password).await?.store),
         }
     }
 }
 
 /// The source that the mirror remembers for a collection.
-fn recorded(
+async fn recorded(
     repairer: &Repairer,
     name: &CollectionName,
     password: Option<&Path>,
@@ -177,7 +181,8 @@ fn recorded(
         return Err(Usage(what.to_owned()).into());
     }
     let kept = repairer.kept(name)?;
-    OpenedSource::open(&source, &[] as &[&str], None, kept).map_err(|error| match error {
+    let opened = OpenedSource::open(&source, &[] as &[&str], None, kept).await;
+    opened.map_err(|error| match error {
         OpenError::Config(_) => anyhow::Error::from(Usage(format!(
             "{source}, which the mirror follows, cannot be read again: mirror from another source \
              first, and give that with --against"

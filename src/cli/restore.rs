@@ -185,7 +185,7 @@ async fn put_back(
             run_with(&options.directory, target, lowered, control).await?
         }
         None => {
-            let (client, database) = server(&options.target, password)?;
+            let (client, database) = server(&options.target, password).await?;
             if let Some(database) = database {
                 if !options.renamed.is_empty() {
                     let what = "--as and a database in TARGET both name one: give one of them";
@@ -233,7 +233,7 @@ fn lower(options: &Options) -> anyhow::Result<restore::Options> {
     })
 }
 
-fn server(
+async fn server(
     target: &str,
     password: Option<SecretString>,
 ) -> anyhow::Result<(Client, Option<CollectionName>)> {
@@ -260,9 +260,18 @@ fn server(
         }
         (credentials, None) => credentials,
     };
-    let client = Client::new(given.address, credentials, Patience::default())
-        .map_err(|error| Usage(error.to_string()))?;
-    Ok((client, given.database))
+    let client = |address| {
+        let client = Client::new(address, credentials.clone(), Patience::default());
+        client.map_err(|error| Usage(error.to_string()))
+    };
+    // Only the server can tell whether a path that ends in a slash is a proxy's.
+    if let Some(below) = given.below {
+        let below = client(below)?;
+        if below.is_server().await {
+            return Ok((below, None));
+        }
+    }
+    Ok((client(given.address)?, given.database))
 }
 
 fn text(outcome: &Outcome, to_feed: bool) -> String {

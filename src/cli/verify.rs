@@ -102,7 +102,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
             // What the mirror holds beside the winners may have to be fetched again.
             let kept = if options.repair { Kept::ALL } else { Kept::default() };
             let globs = compared.of_source(&options.collections);
-            Some(OpenedSource::open(source, &globs, password, kept)?)
+            Some(OpenedSource::open(source, &globs, password, kept).await?)
         }
         None => {
             if let Some(option) = compared.needs_source() {

@@ -1,6 +1,7 @@
 //! Digests as stubs tell them: `md5-` and base64 as CouchDB's, `sha256-` and hexadecimal digits as those
 //! that come of RxDB. Pure.
 
+use base64::DecodeError;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use md5::Md5;
@@ -40,6 +41,14 @@ impl Digester {
             Self::Sha256(sha256) => format!("sha256-{:x}", sha256.finalize()),
         }
     }
+}
+
+/// What base64 stands for. White space in it, such as breaks of lines, is left out.
+pub fn decode_base64(text: &str) -> Result<Vec<u8>, DecodeError> {
+    if !text.bytes().any(|byte| byte.is_ascii_whitespace()) {
+        return STANDARD.decode(text);
+    }
+    STANDARD.decode(text.split_ascii_whitespace().collect::<String>())
 }
 
 #[cfg(test)]

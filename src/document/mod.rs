@@ -17,15 +17,17 @@ mod head;
 mod limit;
 mod members;
 mod selection;
+mod skim;
 mod tally;
 
 pub use branch::{Branch, descends};
-pub use digest::Digester;
+pub use digest::{Digester, decode_base64};
 pub use folder::FolderIdentity;
 pub use head::{Head, Key, Stub};
 pub use limit::{BadLimit, DeletionLimit, MaxDelete};
 pub use members::{Members, Text};
 pub use selection::{BadGlob, Pattern, Selection};
+pub use skim::{Skim, Surface};
 pub use tally::Tally;
 
 /// Declares a cheaply cloned, immutable string with a meaning of its own.
@@ -76,6 +78,14 @@ text_value! {
 text_value! {
     /// A document's revision. CouchDB's are `generation-hash`; other stores' are any text.
     Revision
+}
+
+impl DocumentId {
+    /// Whether it names something that only one server has, such as a replication's checkpoint, and
+    /// not a document.
+    pub fn is_local(&self) -> bool {
+        self.0.starts_with("_local/")
+    }
 }
 
 impl Revision {

@@ -197,7 +197,9 @@ enum Weight {
 async fn weigh(database: &Database, error: &Error) -> Weight {
     match (error.kind(), error.status()) {
         (_, Some(400 | 409 | 412 | 413 | 417)) => Weight::Some,
-        (Kind::Transient { .. }, _) if database.info().await.is_ok() => Weight::Uncertain,
+        (Kind::Transient { .. }, _) if patiently(TRIES, || database.info()).await.is_ok() => {
+            Weight::Uncertain
+        }
         _ => Weight::All,
     }
 }

@@ -224,7 +224,7 @@ fn a_server_that_asks_for_patience_gets_as_much_as_there_is() {
 fn a_document_that_cannot_be_looked_up_is_told() {
     let row = json!({"seq": "9-x", "id": "plain", "changes": [{"rev": "1-x"}], "doc": null});
     for (status, code) in
-        [("401 No", 4), ("403 No", 4), ("404 No", 3), ("409 No", 3), ("500 No", 3)]
+        [("401 No", 4), ("403 No", 4), ("404 No", 3), ("409 No", 1), ("500 No", 1)]
     {
         let (place, server) = (Place::new(), Hostile::start());
         plainfold::mirror(&server.shelf(), &place.mirror()).assert_code(0);
@@ -466,7 +466,7 @@ fn a_row_that_is_wrong_harms_no_other() {
         ),
         row("a row of 63 MiB of another", 1, "another document's", sized(63 << 20)),
         row("nothing but white space", 0, "", "        "),
-        row("a row that is no JSON", 3, "is not JSON", "{\"seq\" \"9-x\"}"),
+        row("a row that is no JSON", 1, "is not JSON", "{\"seq\" \"9-x\"}").and_is_remembered(),
         row("half of a feed's end", 3, "", "{\"last_seq\":\"1-x\"}"),
         row(
             "deeply nested, and not the document's",

@@ -151,3 +151,27 @@ fn a_file_that_changes_on_its_way_fails_alone() {
     assert_eq!(target.rev("shelf", "a"), None);
     assert!(target.rev("shelf", "b").is_some());
 }
+
+#[test]
+fn a_document_whose_path_a_proxy_decodes_goes_as_base64_and_nothing_else_is_written() {
+    let place = Place::new();
+    let (_source, mirror) =
+        mirrored(&place, &[("plans/a", &["x"]), ("plans/b", &["x"]), ("c", &["x"])]);
+    let target = PouchServer::start();
+    let proxy = Proxy::start(target.address());
+    // What CouchDB says to an attachment of a revision that it does not have.
+    let fired = proxy.inject("PUT /shelf/plans%2Fa?", answer("409 Conflict"), 1);
+    restore(&mirror, &target.url_through(proxy.address()), &[]).assert_code(0);
+    assert_eq!(fired.times(), 1);
+    let asked = proxy.take_requests();
+    let count = |part: &str| asked.iter().filter(|line| line.contains(part)).count();
+    assert!(
+        asked
+            .iter()
+            .filter(|line| line.contains("PUT /shelf/plans"))
+            .all(|line| line.contains("&rev="))
+    );
+    assert_eq!(count("PUT /shelf/c?"), 1);
+    assert!((1..=2).contains(&count("_bulk_docs")), "{asked:?}");
+    assert_restored(&target, &mirror);
+}

@@ -42,6 +42,7 @@ mod repair;
 mod restore;
 mod revisions;
 mod roundtrip;
+mod rows;
 mod rxdb;
 mod rxdb_client;
 mod systemd;

@@ -40,6 +40,9 @@ pub struct Given {
     pub credentials: Option<Credentials>,
     /// The database, if the URL had a path: its last segment, percent-decoded.
     pub database: Option<CollectionName>,
+    /// Where the server is instead, if the path is not a database's but a proxy's, which only the
+    /// server can tell. Only the URL that ends in a slash may be meant so.
+    pub below: Option<Address>,
 }
 
 impl Address {
@@ -64,7 +67,9 @@ impl Address {
             }
         };
         let address = Self::below(&url, proxy)?;
-        Ok(Given { address, credentials: Credentials::of(&url)?, database })
+        let may_be_proxy = database.is_some() && url.path().ends_with('/');
+        let below = may_be_proxy.then(|| Self::below(&url, &segments)).transpose()?;
+        Ok(Given { address, credentials: Credentials::of(&url)?, database, below })
     }
 
     /// Reads the URL of a whole server: a path in it is a proxy's and no database.
@@ -321,6 +326,15 @@ mod tests {
         for bad in ["http+unix:///run/a.sock", "http+unix://a.sock/b", "http+unix://%2Fa:80/b"] {
             assert_eq!(Address::parse(bad).unwrap_err(), BadAddress::Socket, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_path_that_ends_in_a_slash_may_be_a_proxys() {
+        let below = |url: &str| Address::parse(url).unwrap().below.map(|below| below.to_string());
+        assert_eq!(below("http://host/couch/").as_deref(), Some("http://host/couch"));
+        assert_eq!(below("http://host/a/couch/").as_deref(), Some("http://host/a/couch"));
+        assert_eq!(below("http://host/couch"), None);
+        assert_eq!(below("http://host/"), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::error::{Error, bounded};
-use crate::document::{DocumentId, Key, Members, Revision};
+use crate::document::{DocumentId, Key, Members, Revision, decode_base64};
 
 /// What a server says of itself.
 #[derive(Clone, Debug, Deserialize)]
@@ -228,15 +228,13 @@ pub struct BulkAttachment<'a> {
 impl BulkAttachment<'_> {
     /// Its bytes, if they are here and whole.
     pub fn bytes(&self) -> Option<Vec<u8>> {
-        use base64::Engine as _;
-        let engine = base64::engine::general_purpose::STANDARD;
         let text = self.data?.get();
         match text.strip_prefix('"')?.strip_suffix('"')? {
             // Base64 has no character that must be escaped, but some escape the slash.
             escaped if escaped.contains('\\') => {
-                engine.decode(serde_json::from_str::<String>(text).ok()?).ok()
+                decode_base64(&serde_json::from_str::<String>(text).ok()?).ok()
             }
-            plain => engine.decode(plain).ok(),
+            plain => decode_base64(plain).ok(),
         }
     }
 }

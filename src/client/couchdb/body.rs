@@ -5,11 +5,35 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::Response;
-use reqwest::header::CONTENT_ENCODING;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_RANGE, ETAG};
+use reqwest::{Response, StatusCode};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::error::{Error, Kind};
+use super::rows::MAX_ROW;
+
+/// The largest answer about one document that is held, in bytes, while no other of more than
+/// [`MAX_ROW`] is.
+pub const MAX_ALONE: usize = 128 << 20;
+
+/// The process holds one answer of more than [`MAX_ROW`] at a time.
+static ALONE: Semaphore = Semaphore::const_new(1);
+
+/// How long an answer waits for that. Whoever has it may wait for us.
+const ALONE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A large answer, until nobody uses any part of it.
+struct Alone {
+    bytes: BytesMut,
+    _room: SemaphorePermit<'static>,
+}
+
+impl AsRef<[u8]> for Alone {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 /// A successful answer's body, read piece by piece.
 #[derive(Debug)]
@@ -42,6 +66,24 @@ impl Body {
     pub fn encoding(&self) -> Option<String> {
         let value = self.response.headers().get(CONTENT_ENCODING)?;
         Some(String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase())
+    }
+
+    /// Where in the whole file these bytes begin, and how long it is, if the server says. Nothing where
+    /// it sends a part and does not say which.
+    pub fn range(&self) -> Option<(u64, Option<u64>)> {
+        if self.response.status() != StatusCode::PARTIAL_CONTENT {
+            return Some((0, self.response.content_length()));
+        }
+        let range = self.response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+        let (range, whole) = range.strip_prefix("bytes ")?.split_once('/')?;
+        let (from, _) = range.split_once('-')?;
+        Some((from.trim().parse().ok()?, whole.trim().parse().ok()))
+    }
+
+    /// What the server calls exactly these bytes of the file.
+    pub fn tag(&self) -> Option<String> {
+        let tag = self.response.headers().get(ETAG)?.to_str().ok()?;
+        (!tag.starts_with("W/")).then(|| tag.to_owned())
     }
 
     /// The next piece; `None` at the end. May be dropped at any await without losing bytes.
@@ -79,6 +121,38 @@ impl Body {
             return Err(Error::new(Kind::TooLarge, what));
         }
         Ok(whole.freeze())
+    }
+
+    /// The whole of an answer about one document. Of answers larger than [`MAX_ROW`] the process holds
+    /// one at a time, as long as any part of it is in use.
+    pub(super) async fn collect_alone(mut self) -> Result<Bytes, Error> {
+        let mut whole = BytesMut::from(self.chunk().await?.unwrap_or_default());
+        let mut room = None;
+        while whole.len() <= MAX_ALONE
+            && let Some(chunk) = self.chunk().await?
+        {
+            if room.is_none() && whole.len() + chunk.len() > MAX_ROW {
+                let free = tokio::time::timeout(ALONE_PATIENCE, ALONE.acquire()).await;
+                room = Some(free.ok().and_then(Result::ok).ok_or_else(|| {
+                    let limit = MAX_ROW >> 20;
+                    let what = format!(
+                        "{}: another document of more than {limit} MiB is being read",
+                        self.label
+                    );
+                    Error::transient(what)
+                })?);
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        if whole.len() > MAX_ALONE {
+            let limit = MAX_ALONE >> 20;
+            let what = format!("{}: the answer is larger than {limit} MiB", self.label);
+            return Err(Error::new(Kind::TooLarge, what));
+        }
+        Ok(match room {
+            Some(room) => Bytes::from_owner(Alone { bytes: whole, _room: room }),
+            None => whole.freeze(),
+        })
     }
 
     /// As much of the beginning as comes, up to this size and within this time.

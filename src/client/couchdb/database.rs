@@ -3,6 +3,7 @@
 //! It must not know what is done with the answers.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub struct Database {
     name: CollectionName,
     /// How it was created, as it said last; `Some(None)` where it is no CouchDB.
     props: Arc<Mutex<Option<Option<Props>>>>,
+    /// Whether something on the way decodes paths.
+    decodes: Arc<AtomicBool>,
 }
 
 /// Which changes are asked for.
@@ -30,6 +33,8 @@ pub struct Changes<'a> {
     pub since: Option<&'a str>,
     /// How they are to be told.
     pub feed: Feed,
+    /// Whether they come with the documents' bodies.
+    pub bodies: bool,
     /// Whether every leaf of a document's revisions is named, or the winner alone.
     pub leaves: bool,
 }
@@ -46,6 +51,11 @@ pub enum Feed {
     Continuous {
         /// How often the server shows that it lives.
         heartbeat: Duration,
+    },
+    /// All there are now, or else the next one: told as a normal feed that ends.
+    Long {
+        /// The server ends it after so long if there is none.
+        timeout: Duration,
     },
 }
 
@@ -77,15 +87,45 @@ pub struct AttachmentAnswer {
     pub gzipped: bool,
 }
 
+/// The part of an attachment that is asked for.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// From this byte to its end.
+    pub from: u64,
+    /// What the server called the file of which the beginning is here.
+    pub tag: Option<String>,
+}
+
 /// Whether a URL can carry this document's id and this attachment's name. Those that none can carry
 /// are read with [`Database::bulk_get`].
 pub fn can_address(id: &DocumentId, attachment: &str) -> bool {
     document_path(id.as_str()).is_some() && segment(attachment).is_some()
 }
 
+/// Characters that a path does not carry as themselves.
+const DECODED: [char; 7] = ['/', '%', '?', '#', '\\', ';', '+'];
+
+/// Whether the URL of this attachment means the same to a proxy that decodes its path.
+pub fn is_plain(id: &DocumentId, attachment: &str) -> bool {
+    let id = id.as_str().strip_prefix("_design/").unwrap_or(id.as_str());
+    // What means something else in a path once it is decoded.
+    !id.contains(DECODED) && !attachment.contains(DECODED)
+}
+
 impl Database {
     pub(super) fn new(client: Client, name: CollectionName) -> Self {
-        Self { client, name, props: Arc::default() }
+        Self { client, name, props: Arc::default(), decodes: Arc::default() }
+    }
+
+    /// Whether something between us and the server, such as a proxy, was found to decode paths, so that
+    /// only those that are [`is_plain`] arrive as they were sent.
+    pub fn decodes(&self) -> bool {
+        self.decodes.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it does.
+    pub fn note_decoding(&self) {
+        self.decodes.store(true, Ordering::Relaxed);
     }
 
     /// Its name.
@@ -126,9 +166,12 @@ impl Database {
         }
     }
 
-    /// `GET /db/_changes` with each document's body and stubs of its attachments.
+    /// `GET /db/_changes`, with each document's body and stubs of its attachments if so said.
     pub async fn changes(&self, changes: Changes<'_>) -> Result<Body, Error> {
-        let mut query = vec![WITH_BODIES.to_owned()];
+        let mut query = Vec::new();
+        if changes.bodies {
+            query.push(WITH_BODIES.to_owned());
+        }
         if changes.leaves {
             query.push(ALL_LEAVES.to_owned());
         }
@@ -140,6 +183,10 @@ impl Database {
                 query.push(format!("feed=continuous&heartbeat={}", heartbeat.as_millis()));
                 // pouchdb-server sends even the headers only with its first row or heartbeat.
                 patience = Some(heartbeat * 3);
+            }
+            Feed::Long { timeout } => {
+                query.push(format!("feed=longpoll&timeout={}", timeout.as_millis()));
+                patience = Some(timeout * 3);
             }
         }
         if let Some(since) = changes.since {
@@ -159,7 +206,7 @@ impl Database {
         let ids = json(&serde_json::json!({ "doc_ids": [id] }))?;
         let mut request = Request::post(self.path("/_changes")?, ids);
         request.query = format!("filter=_doc_ids&{WITH_BODIES}&{ALL_LEAVES}");
-        self.client.read(request).await.map_err(|error| self.absent(error))
+        self.read_alone(request).await
     }
 
     /// `GET /db/_security`: who may do what, as JSON text.
@@ -174,16 +221,19 @@ impl Database {
         self.client.read(request).await.map(drop)
     }
 
-    /// `POST /db/_all_docs` with keys: the documents of these ids as they are now, in their order.
+    /// `POST /db/_all_docs` with a key: the document of this id as it is now.
     /// Read the answer with [`super::all_docs_rows`].
-    pub async fn all_docs(&self, ids: &[&DocumentId]) -> Result<Bytes, Error> {
-        #[derive(Serialize)]
-        struct Keys<'a> {
-            keys: &'a [&'a DocumentId],
-        }
-        let mut request = Request::post(self.path("/_all_docs")?, json(&Keys { keys: ids })?);
+    pub async fn document(&self, id: &DocumentId) -> Result<Bytes, Error> {
+        let keys = json(&serde_json::json!({ "keys": [id] }))?;
+        let mut request = Request::post(self.path("/_all_docs")?, keys);
         request.query = WITH_BODIES.to_owned();
-        self.client.read(request).await.map_err(|error| self.absent(error))
+        self.read_alone(request).await
+    }
+
+    /// Reads an answer that holds a single document, which may be large.
+    async fn read_alone(&self, request: Request) -> Result<Bytes, Error> {
+        let body = self.client.send(request).await.map_err(|error| self.absent(error))?;
+        body.collect_alone().await
     }
 
     /// `POST /db/_all_docs` with keys: the newest revisions of these ids, in their order.
@@ -220,8 +270,9 @@ impl Database {
         }
     }
 
-    /// `PUT /db/id?new_edits=false`: one document under `revision`, which it has already. Gives it back
-    /// where it was refused. The id must be one that [`can_address`] knows.
+    /// `PUT /db/id?new_edits=false&rev=…`: one document under `revision`, which it has already. Gives it
+    /// back where it was refused. The id must be one that [`can_address`] knows. If a proxy decodes
+    /// the path, it is that of an attachment: because of the revision, the server refuses to write it.
     pub async fn put(
         &self,
         id: &DocumentId,
@@ -233,7 +284,7 @@ impl Database {
             return Err(Error::new(Kind::Permanent, what));
         };
         let mut request = Request::put(self.path(&format!("/{path}"))?);
-        request.query = "new_edits=false".to_owned();
+        request.query = format!("new_edits=false&rev={}", encode(revision.as_str()));
         request.upload = Some(document);
         request.patience = self.client.patience_for(&request);
         let written: Written = self.client.read_json(request).await?;
@@ -303,8 +354,10 @@ impl Database {
             With::Attachments => "attachments=true".to_owned(),
             With::History => "revs=true&att_encoding_info=true".to_owned(),
         };
-        if with == With::Attachments {
-            request.most = MAX_ATTACHMENTS;
+        match (with, wanted) {
+            (With::History, [_]) => return self.read_alone(request).await,
+            (With::History, _) => {}
+            (With::Attachments, _) => request.most = MAX_ATTACHMENTS,
         }
         self.client.read(request).await.map_err(|error| self.absent(error))
     }
@@ -330,13 +383,15 @@ impl Database {
         self.client.read(request).await.map(drop)
     }
 
-    /// `GET /db/id/name`: one attachment's bytes, gzipped if that is asked for and stored so.
+    /// `GET /db/id/name`: one attachment's bytes, gzipped if that is asked for and stored so. A server
+    /// may send all of it though a part is asked for: see [`Body::range`].
     pub async fn attachment(
         &self,
         id: &DocumentId,
         revision: &Revision,
         name: &str,
         gzip: bool,
+        part: Option<Part>,
     ) -> Result<AttachmentAnswer, Error> {
         let path = document_path(id.as_str()).zip(segment(name));
         let Some((document, attachment)) = path else {
@@ -345,6 +400,7 @@ impl Database {
         };
         let mut request = Request::get(self.path(&format!("/{document}/{attachment}"))?);
         request.query = format!("rev={}", encode(revision.as_str()));
+        request.part = part;
         request.accepts = if gzip { Accepts::GzippedFile } else { Accepts::File };
         let body = self.client.send(request).await?;
         match body.encoding().as_deref() {

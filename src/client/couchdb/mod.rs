@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Method;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, IF_RANGE, RANGE};
 use reqwest::redirect::Policy;
 
 use crate::document::CollectionName;
@@ -25,8 +25,8 @@ pub use address::{Address, BadAddress, Credentials, Given};
 pub use answer::{AllDocsRow, BulkAttachment, BulkDocument, BulkItem, BulkResult};
 pub use answer::{DatabaseInfo, MissingRevisions, Props, ServerInfo, Unwritten};
 pub use answer::{all_docs_rows, bulk_get_results, changes_rows};
-pub use body::Body;
-pub use database::{AttachmentAnswer, Changes, Database, Feed, With, can_address};
+pub use body::{Body, MAX_ALONE};
+pub use database::{AttachmentAnswer, Changes, Database, Feed, Part, With, can_address, is_plain};
 pub use error::{Error, Kind, bounded};
 pub use upload::Upload;
 
@@ -77,6 +77,8 @@ struct Request {
     /// Without the question mark, percent-encoded.
     query: String,
     upload: Option<Upload>,
+    /// The part of a file that is asked for, where not all of it.
+    part: Option<Part>,
     accepts: Accepts,
     patience: Option<Duration>,
     /// Whether the answer goes on for ever, a few bytes at a time.
@@ -99,6 +101,7 @@ impl Request {
             path,
             query: String::new(),
             upload: None,
+            part: None,
             accepts: Accepts::Json,
             patience: None,
             beats: false,
@@ -155,6 +158,16 @@ impl Client {
     /// `GET /`: what the server says of itself.
     pub async fn server_info(&self) -> Result<ServerInfo, Error> {
         self.read_json(Request::get("/".to_owned())).await
+    }
+
+    /// Whether a server answers here, and not a database or something else. What cannot be asked is not
+    /// a server.
+    pub async fn is_server(&self) -> bool {
+        match self.server_info().await {
+            // No database tells its version.
+            Ok(info) => info.couchdb.is_some() || info.version.is_some(),
+            Err(_) => false,
+        }
     }
 
     /// `GET /_all_dbs`: the names of all databases. CouchDB tells them to an admin only.
@@ -221,6 +234,12 @@ impl Client {
             Accepts::GzippedFile => builder.header(ACCEPT_ENCODING, "gzip"),
             Accepts::File => builder,
         };
+        if let Some(Part { from, tag }) = request.part {
+            builder = builder.header(RANGE, format!("bytes={from}-"));
+            if let Some(tag) = tag {
+                builder = builder.header(IF_RANGE, tag);
+            }
+        }
         if let Some(authorization) = self.authorization() {
             builder = builder.header(AUTHORIZATION, authorization);
         }

@@ -6,8 +6,14 @@
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr2;
 
-/// The largest row that is read, in bytes. CouchDB's own limit for a document is 8 MB by default.
+use crate::document::{Skim, Surface};
+
+/// The largest row that is held, in bytes. CouchDB's own limit for a document is 8 MB by default.
 pub const MAX_ROW: usize = 64 << 20;
+
+/// The largest row that is passed by, in bytes: no version of CouchDB takes larger documents unless it is
+/// told to.
+const MAX_PASSED: u64 = 4 << 30;
 
 /// How a normal feed begins; whitespace may stand between.
 const HEAD: &[u8] = b"{\"results\":[";
@@ -29,10 +35,21 @@ pub enum Shape {
 pub enum Frame {
     /// A JSON object in its own bytes.
     Row(Bytes),
+    /// A row that is too large to be held. It has been passed by.
+    Oversized(Oversized),
     /// A blank line of a continuous feed: the server lives and has nothing to say.
     Blank,
     /// What follows the rows of a normal feed, as a JSON object: `{"last_seq":…,"pending":0}`.
     Tail(Bytes),
+}
+
+/// What is known of a row that is too large to be held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Oversized {
+    /// What it says of itself.
+    pub surface: Surface,
+    /// How large it is, in bytes.
+    pub length: u64,
 }
 
 /// Cuts a feed into [`Frame`]s.
@@ -42,6 +59,8 @@ pub struct Rows {
     scanner: Scanner,
     /// The beginning of an object whose end has not come yet.
     partial: BytesMut,
+    /// The reading of a row that is too large to be held, and how much of it has come.
+    skim: Option<(Box<Skim>, u64)>,
     /// How many bytes that say nothing have come since the last frame.
     idle: usize,
     limit: usize,
@@ -77,8 +96,11 @@ pub enum BrokenFeed {
     /// Something stands where a row should.
     #[error("the answer is no change feed here: {0:?}")]
     Garbage(String),
-    /// A row is too large.
-    #[error("a row is larger than the {} MiB that are read", .0 >> 20)]
+    /// A row is too large to be held, and has no end.
+    #[error("a row is larger than the {} MiB that are held, and does not end", .0 >> 20)]
+    Endless(usize),
+    /// What follows the rows is too large.
+    #[error("the end of the feed is larger than {} MiB", .0 >> 20)]
     Oversized(usize),
     /// Where a row should begin stands nothing but white space and commas.
     #[error("{} MiB of nothing stand where a row should", .0 >> 20)]
@@ -96,7 +118,8 @@ impl Rows {
             Shape::Normal => Place::Head(0),
             Shape::Continuous => Place::Line(false),
         };
-        Self { place, scanner: Scanner::default(), partial: BytesMut::new(), idle: 0, limit }
+        let (scanner, partial) = (Scanner::default(), BytesMut::new());
+        Self { place, scanner, partial, skim: None, idle: 0, limit }
     }
 
     /// Takes the next frame off the input. `None` when all of the input is taken.
@@ -104,13 +127,18 @@ impl Rows {
         while let Some(&byte) = input.first() {
             match (self.place, byte) {
                 (Place::Row | Place::Tail | Place::LineRow, _) => {
-                    let Some(object) = self.object(input)? else { return Ok(None) };
-                    let (frame, place) = match self.place {
-                        Place::Tail => (Frame::Tail(object), Place::End),
-                        Place::LineRow => (Frame::Row(object), Place::Line(true)),
-                        _ => (Frame::Row(object), Place::Between),
+                    let frame = match (self.skim.is_some(), self.place) {
+                        (false, Place::Tail) => self.object(input)?.map(Frame::Tail),
+                        (false, _) => self.row(input)?,
+                        (true, _) => self.pass_by(input)?,
                     };
-                    (self.place, self.idle) = (place, 0);
+                    let Some(frame) = frame else { continue };
+                    self.place = match self.place {
+                        Place::Tail => Place::End,
+                        Place::LineRow => Place::Line(true),
+                        _ => Place::Between,
+                    };
+                    self.idle = 0;
                     return Ok(Some(frame));
                 }
                 (Place::Line(false), b'\n') => {
@@ -168,13 +196,44 @@ impl Rows {
         self.scanner = Scanner { depth, ..Scanner::default() };
     }
 
-    /// The object that we are in, once its end has come.
+    /// The row that we are in, once its end has come.
+    fn row(&mut self, input: &mut Bytes) -> Result<Option<Frame>, BrokenFeed> {
+        match self.object(input) {
+            Ok(object) => Ok(object.map(Frame::Row)),
+            Err(_) => {
+                let (mut skim, held) = (Box::<Skim>::default(), std::mem::take(&mut self.partial));
+                skim.pass(&held);
+                self.skim = Some((skim, held.len() as u64));
+                self.pass_by(input)
+            }
+        }
+    }
+
+    /// The end of the row that is too large, once it has come.
+    fn pass_by(&mut self, input: &mut Bytes) -> Result<Option<Frame>, BrokenFeed> {
+        let Some((mut skim, before)) = self.skim.take() else { return Ok(None) };
+        let end = skim.pass(input);
+        let piece = input.split_to(end.unwrap_or(input.len()));
+        let length = before + piece.len() as u64;
+        if end.is_some() {
+            return Ok(Some(Frame::Oversized(Oversized { surface: skim.surface(), length })));
+        }
+        if length > MAX_PASSED || skim.is_too_deep() {
+            return Err(BrokenFeed::Endless(self.limit));
+        }
+        self.skim = Some((skim, length));
+        Ok(None)
+    }
+
+    /// The object that we are in, once its end has come. Takes nothing off the input if the object is
+    /// too large.
     fn object(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, BrokenFeed> {
         let end = self.scanner.scan(input);
-        let piece = input.split_to(end.unwrap_or(input.len()));
-        if self.partial.len() + piece.len() > self.limit {
+        let length = end.unwrap_or(input.len());
+        if self.partial.len() + length > self.limit {
             return Err(BrokenFeed::Oversized(self.limit));
         }
+        let piece = input.split_to(length);
         if end.is_some() && self.partial.is_empty() {
             return Ok(Some(piece));
         }

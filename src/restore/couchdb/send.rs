@@ -11,13 +11,16 @@ use tokio::sync::OnceCell;
 
 use super::multipart::Parts;
 use super::{TRIES, patiently};
-use crate::client::couchdb::{Client, Database, Error, Unwritten, Upload, can_address};
+use crate::client::couchdb::{Client, Database, Error, Unwritten, Upload, can_address, is_plain};
 use crate::restore::body::{self, Piece};
 use crate::restore::target::{Form, Writing, streamed};
 
 /// What stands around the documents of a request.
 const OPEN: &str = "{\"new_edits\":false,\"docs\":[";
 const CLOSE: &str = "]}";
+
+/// How often a document is sent in parts whose path a proxy may have decoded.
+const TRIES_ODD: usize = 2;
 
 /// Why a request failed.
 pub(super) enum Fault {
@@ -46,7 +49,7 @@ impl Sender {
         tries: usize,
     ) -> Result<Vec<Unwritten>, Fault> {
         if let [writing] = batch
-            && let Some(parts) = self.parts(client, writing).await?
+            && let Some(parts) = self.parts(client, database, writing).await?
             && let Some(refused) = self.send_parts(database, writing, &parts, tries).await?
         {
             if !refused.is_empty() || writing.ends.is_empty() {
@@ -59,11 +62,17 @@ impl Sender {
     }
 
     /// The parts of a document with large attachments, if the server takes such.
-    async fn parts(&self, client: &Client, writing: &Writing) -> Result<Option<Parts>, Fault> {
+    async fn parts(
+        &self,
+        client: &Client,
+        database: &Database,
+        writing: &Writing,
+    ) -> Result<Option<Parts>, Fault> {
         let is_addressable = can_address(&writing.item.id, "x");
         if writing.form == Form::Nothing
             || !is_addressable
             || self.refuses_parts.load(Ordering::Relaxed)
+            || (database.decodes() && !is_plain(&writing.item.id, "x"))
         {
             return Ok(None);
         }
@@ -90,6 +99,9 @@ impl Sender {
     ) -> Result<Option<Vec<Unwritten>>, Fault> {
         let broken = Broken::default();
         let item = &writing.item;
+        // A server that rejects a request may close the connection before it has read all of it.
+        let is_plain = is_plain(&item.id, "x");
+        let tries = if is_plain { tries } else { tries.min(TRIES_ODD) };
         let sent = patiently(tries, || {
             let upload = parts.upload(&item.files, broken.watch());
             database.put(&item.id, writing.revision(), upload)
@@ -97,6 +109,14 @@ impl Sender {
         let sent = sent.await;
         match broken.judge(sent) {
             Ok(refused) => Ok(Some(refused)),
+            // A proxy may have decoded the path, and then it was that of something else.
+            Err(Fault::Request(error))
+                if !is_plain && matches!(error.status(), None | Some(400 | 404 | 409 | 412)) =>
+            {
+                tracing::info!("{error}; the document is sent as base64");
+                database.note_decoding();
+                Ok(None)
+            }
             // With these codes a server, or a proxy before it, rejects a request that it does not
             // know. If the database is gone, the next request says so.
             Err(Fault::Request(error)) if matches!(error.status(), Some(404 | 405 | 415 | 501)) => {

@@ -3,16 +3,20 @@
 //! It must not know where the bytes go.
 
 use std::collections::HashMap;
-use std::io::Write;
 
-use bytes::{Buf, Bytes, BytesMut};
-use flate2::write::MultiGzDecoder;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt};
+use tokio::sync::Semaphore;
 
-use crate::client::couchdb::{Body, BulkDocument, BulkItem, Database, With};
-use crate::client::couchdb::{bounded, bulk_get_results, can_address};
-use crate::document::{Attachment, Content, Digester, DocumentId, Revision};
+use self::check::Check;
+use self::download::{Download, File};
+use crate::client::couchdb::{BulkDocument, BulkItem, Database, With};
+use crate::client::couchdb::{bounded, bulk_get_results, can_address, is_plain};
+use crate::document::{Attachment, Content, DocumentId, Revision};
 use crate::source::{ByteStream, SourceError, Wanted};
+
+mod check;
+mod download;
 
 /// How many documents one bulk request asks for.
 const BULK_DOCUMENTS: usize = 100;
@@ -29,9 +33,6 @@ const MAX_WHOLE: u64 = 1 << 20;
 
 /// How many attachments are asked for at the same time, where not in bulk.
 const AT_ONCE: usize = 4;
-
-/// How many decoded bytes make a piece of a stream.
-const PIECE: usize = 64 << 10;
 
 /// Opens a stream of one attachment's bytes.
 pub(super) async fn stream(
@@ -52,28 +53,56 @@ async fn open(
     gzip: bool,
 ) -> Result<ByteStream, SourceError> {
     let subject = subject(database, id, revision, attachment);
+    let wanted =
+        Wanted { id: id.clone(), revision: revision.clone(), attachment: attachment.clone() };
     if !can_address(id, &attachment.name) {
-        let wanted =
-            Wanted { id: id.clone(), revision: revision.clone(), attachment: attachment.clone() };
-        let mut answers = bulk(database, &[&wanted]).await?;
-        let bytes = answers.pop().unwrap_or_else(|| Err(missing(&subject)))?;
-        return Ok(stream::iter([Ok(bytes)]).boxed());
+        return inline(database, &wanted).await;
     }
-    let opened = database.attachment(id, revision, &attachment.name, gzip).await;
-    let answer = opened.map_err(|error| match SourceError::from(error) {
-        SourceError::Missing { what } => {
-            SourceError::Missing { what: format!("{} ({what})", missing(&subject)) }
+    let plain = is_plain(id, &attachment.name);
+    if !plain
+        && database.decodes()
+        && let Ok(stream) = inline(database, &wanted).await
+    {
+        return Ok(stream);
+    }
+    let file = File {
+        database: database.clone(),
+        id: id.clone(),
+        revision: revision.clone(),
+        name: attachment.name.clone(),
+        gzip,
+        plain,
+        subject,
+    };
+    let answer = match file.open(None).await {
+        // A proxy that decodes the path asks the server for something else.
+        Err(error @ (SourceError::Missing { .. } | SourceError::Permanent { .. })) if !plain => {
+            let found = inline(database, &wanted).await.map_err(|_| error)?;
+            database.note_decoding();
+            return Ok(found);
         }
-        other => other,
-    })?;
-    let decoder = answer.gzipped.then(|| MultiGzDecoder::new(Vec::new()));
-    let check = Check::new(attachment, answer.gzipped);
-    let download =
-        Download { body: answer.body, input: Bytes::new(), decoder, check: Some(check), subject };
+        opened => opened?,
+    };
+    let download = Download::new(file, answer, attachment);
     Ok(stream::unfold(download, |mut download| async {
         download.next().await.map(|piece| (piece, download))
     })
     .boxed())
+}
+
+/// A stream of one attachment's bytes that came with its document.
+async fn inline(database: &Database, wanted: &Wanted) -> Result<ByteStream, SourceError> {
+    /// Such an answer is large, and one at a time is read.
+    static ROOM: Semaphore = Semaphore::const_new(1);
+    let room = ROOM.acquire().await;
+    let mut answers = bulk(database, &[wanted]).await?;
+    drop(room);
+    let absent = || {
+        let Wanted { id, revision, attachment } = wanted;
+        Err(missing(&subject(database, id, revision, attachment)))
+    };
+    let bytes = answers.pop().unwrap_or_else(absent)?;
+    Ok(stream::iter([Ok(bytes)]).boxed())
 }
 
 /// Reads many attachments, in the order in which they are asked for.
@@ -245,188 +274,6 @@ fn expected(attachment: &Attachment) -> u64 {
 
 fn longer(subject: &str) -> SourceError {
     SourceError::permanent(format!("{subject} is longer than its stub says"))
-}
-
-/// An attachment's bytes on their way from the server.
-struct Download {
-    body: Body,
-    /// What came and has not been decoded yet.
-    input: Bytes,
-    /// Present while the bytes come gzipped.
-    decoder: Option<MultiGzDecoder<Vec<u8>>>,
-    /// Taken when the stream has ended.
-    check: Option<Check>,
-    subject: String,
-}
-
-impl Download {
-    async fn next(&mut self) -> Option<Result<Bytes, SourceError>> {
-        loop {
-            let check = self.check.as_mut()?;
-            match &mut self.decoder {
-                Some(decoder) if !self.input.is_empty() => {
-                    if let Err(error) = decode(decoder, &mut self.input) {
-                        return Some(Err(self.broken(&error)));
-                    }
-                    if decoder.get_ref().len() >= PIECE {
-                        let piece = Bytes::from(std::mem::take(decoder.get_mut()));
-                        check.identity(&piece);
-                        return Some(Ok(piece));
-                    }
-                    continue;
-                }
-                _ => {}
-            }
-            match self.body.chunk().await {
-                Ok(Some(chunk)) if self.decoder.is_some() => {
-                    check.encoded(&chunk);
-                    if let Some(most) = check.passed() {
-                        return Some(Err(self.endless(most)));
-                    }
-                    self.input = chunk;
-                }
-                Ok(Some(chunk)) => {
-                    check.identity(&chunk);
-                    if let Some(most) = check.passed() {
-                        return Some(Err(self.endless(most)));
-                    }
-                    return Some(Ok(chunk));
-                }
-                Ok(None) => return self.end(),
-                Err(error) => {
-                    self.check = None;
-                    return Some(Err(error.into()));
-                }
-            }
-        }
-    }
-
-    /// The end of the body: what is left in the decoder, and then the verdict.
-    fn end(&mut self) -> Option<Result<Bytes, SourceError>> {
-        if let Some(mut decoder) = self.decoder.take() {
-            if let Err(error) = decoder.try_finish() {
-                return Some(Err(self.broken(&error)));
-            }
-            let rest = Bytes::from(std::mem::take(decoder.get_mut()));
-            if !rest.is_empty() {
-                self.check.as_mut()?.identity(&rest);
-                return Some(Ok(rest));
-            }
-        }
-        self.check.take()?.verdict(&self.subject).err().map(Err)
-    }
-
-    fn endless(&mut self, most: u64) -> SourceError {
-        self.check = None;
-        SourceError::transient(format!("{} came as more than {most} bytes", self.subject))
-    }
-
-    fn broken(&mut self, error: &std::io::Error) -> SourceError {
-        self.check = None;
-        SourceError::transient(format!("{} came as broken gzip: {error}", self.subject))
-    }
-}
-
-/// Decodes until there is enough for a piece. One call of `write` decodes no more than the
-/// decoder's buffer holds, so a few bytes cannot become many megabytes here.
-fn decode(decoder: &mut MultiGzDecoder<Vec<u8>>, input: &mut Bytes) -> std::io::Result<()> {
-    while !input.is_empty() && decoder.get_ref().len() < PIECE {
-        let taken = decoder.write(input)?;
-        if taken == 0 {
-            return Err(std::io::ErrorKind::InvalidData.into());
-        }
-        input.advance(taken);
-    }
-    Ok(())
-}
-
-/// What the bytes of an attachment must come to.
-struct Check {
-    digest: Option<Digests>,
-    length: Option<u64>,
-    /// Whether the store keeps it gzipped, so that the digest is that of the gzipped bytes.
-    gzipped: bool,
-    /// Whether the bytes come gzipped.
-    encoded: bool,
-    seen: u64,
-    seen_encoded: u64,
-}
-
-/// The digest that the stub tells, and what the bytes come to: it is that of either.
-struct Digests {
-    stated: String,
-    identity: Digester,
-    encoded: Digester,
-}
-
-impl Check {
-    fn new(attachment: &Attachment, encoded: bool) -> Self {
-        let digests = |stated: &str| {
-            let digester = Digester::of(stated)?;
-            let (stated, identity) = (stated.to_owned(), digester.clone());
-            Some(Digests { stated, identity, encoded: digester })
-        };
-        Self {
-            digest: attachment.digest.as_deref().and_then(digests),
-            length: attachment.length,
-            gzipped: attachment.gzipped,
-            encoded,
-            seen: 0,
-            seen_encoded: 0,
-        }
-    }
-
-    /// These are bytes of the attachment itself.
-    fn identity(&mut self, bytes: &[u8]) {
-        if let Some(digest) = &mut self.digest {
-            digest.identity.update(bytes);
-        }
-        self.seen += bytes.len() as u64;
-    }
-
-    /// These are gzipped bytes of the attachment.
-    fn encoded(&mut self, bytes: &[u8]) {
-        if let Some(digest) = &mut self.digest {
-            digest.encoded.update(bytes);
-        }
-        self.seen_encoded += bytes.len() as u64;
-    }
-
-    /// How many bytes may come over the line, if more have come already. Gzip makes nothing much
-    /// longer, and the length of what was sent to the server gzipped is that of the gzipped bytes.
-    fn passed(&self) -> Option<u64> {
-        let length = self.length?;
-        let (seen, most) = match self.encoded {
-            true => (self.seen_encoded, length.saturating_add(length / 100 + 1024)),
-            false => (self.seen, length),
-        };
-        (seen > most).then_some(most)
-    }
-
-    /// Whether all is well. A length is believed only where no digest can tell: of an attachment
-    /// that was sent to the server gzipped, the length in its stub need not be right.
-    fn verdict(self, subject: &str) -> Result<(), SourceError> {
-        let length_fits = self.length.is_none_or(|length| length == self.seen);
-        let Some(digest) = self.digest else {
-            return if length_fits { Ok(()) } else { Err(self.of_other_length(subject)) };
-        };
-        let Digests { stated, identity, encoded } = digest;
-        if (self.encoded && encoded.finish() == stated) || identity.finish() == stated {
-            return Ok(());
-        }
-        if self.gzipped && !self.encoded && length_fits {
-            return Ok(());
-        }
-        let seen = self.seen;
-        Err(SourceError::transient(format!(
-            "{subject} came as {seen} bytes that do not match its digest {stated}"
-        )))
-    }
-
-    fn of_other_length(&self, subject: &str) -> SourceError {
-        let (seen, length) = (self.seen, self.length.unwrap_or_default());
-        SourceError::transient(format!("{subject} came as {seen} bytes instead of {length}"))
-    }
 }
 
 /// An attachment as messages name it.

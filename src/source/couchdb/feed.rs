@@ -10,24 +10,19 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::Timings;
+use super::CouchSource;
 use super::bound::Bound;
-use super::lookup::{self, Found};
 use super::origin::{Origin, RECREATED, Recent, is_number};
 use super::reader::{Heard, Reader};
-use super::row::{self, Bodiless, Row};
-use crate::client::couchdb::rows::{Frame, Shape};
-use crate::client::couchdb::{Body, Changes, Database, DatabaseInfo, Feed as FeedShape, bounded};
-use crate::document::{Anchor, Change, Kept, Position};
+use super::row::{self, Apart, Row};
+use crate::client::couchdb::rows::{Frame, Oversized, Shape};
+use crate::client::couchdb::{DatabaseInfo, Feed as FeedShape, bounded};
+use crate::document::{Anchor, Position, Surface};
 use crate::source::{FeedEvent, Holds, Mode, Progress, Since, SourceError, Unreadable};
 
 /// At most so many rows of a catch-up stand between two that tell their place: CouchDB is half as
 /// fast again for it, and what stands between is read again when the connection breaks.
 const MOST_UNPLACED_ROWS: u64 = 1000;
-
-/// At most about so many bytes stand between two rows that tell their place, so that a connection
-/// that breaks now and then still gets ahead among large documents.
-const MOST_UNPLACED_BYTES: u64 = 8 << 20;
 
 /// How many rows of a followed feed stand between two after which its places note the last changes.
 const NOTED_FOLLOWING: u64 = 32;
@@ -38,18 +33,23 @@ const NOTED_CATCHING_UP: u64 = 1000;
 /// How many rows stand between two words about progress.
 const PROGRESS_INTERVAL: u64 = 1000;
 
+mod apart;
+mod broken;
+mod live;
+mod opening;
+
+pub(super) use apart::Trust;
+pub(super) use broken::Stuck;
+pub(super) use live::Live;
+
 /// Opens the feed of a database.
 pub(super) fn events(
-    database: Database,
-    timings: Timings,
-    kept: Kept,
+    source: CouchSource,
     since: Since,
     mode: Mode,
 ) -> BoxStream<'static, Result<FeedEvent, SourceError>> {
     let feed = Feed {
-        database,
-        timings,
-        kept,
+        source,
         mode,
         origin: Origin::counting(),
         scan: false,
@@ -64,6 +64,10 @@ pub(super) fn events(
         told: None,
         check_again: false,
         bound: Bound::default(),
+        hurried: false,
+        opened_at: None,
+        heard: live::Heard::default(),
+        bare: None,
         ready: VecDeque::new(),
         state: State::Opening(since),
     };
@@ -89,13 +93,12 @@ struct CatchUp {
     reader: Reader,
     /// The position whose own row must come first, if the feed was opened just before it.
     recognise: Option<Position>,
+    /// Whether it is read because a continuous feed would be held back, and whether it brought a row.
+    poll: Option<bool>,
 }
 
 struct Feed {
-    database: Database,
-    timings: Timings,
-    /// What is wanted beside the winning revisions.
-    kept: Kept,
+    source: CouchSource,
     mode: Mode,
     origin: Origin,
     /// Whether the feed is read as a full listing.
@@ -122,6 +125,14 @@ struct Feed {
     check_again: bool,
     /// What a catch-up may bring.
     bound: Bound,
+    /// Whether the last document that was read apart took too long.
+    hurried: bool,
+    /// The place from which the feed was opened last.
+    opened_at: Option<Arc<str>>,
+    /// What has been heard of a continuous feed.
+    heard: live::Heard,
+    /// Of a feed without bodies: how many rows of it are still read.
+    bare: Option<u32>,
     /// What is to be yielded before anything else is done.
     ready: VecDeque<FeedEvent>,
     state: State,
@@ -162,83 +173,21 @@ impl Feed {
                     self.resume(position).await
                 }
             }
-            State::CatchingUp(open) => self.catch_up(open).await,
-            State::AtEnd => self.follow().await,
-            State::Following(reader) => self.go_on(reader).await,
+            State::CatchingUp(open) => match self.catch_up(open).await {
+                Err(error) if self.may_continue(&error) => self.continue_scan(error).await,
+                caught_up => caught_up,
+            },
+            State::AtEnd if self.source.live.is_held_back() => self.poll().await,
+            State::AtEnd => {
+                let followed = self.follow().await;
+                self.learn(followed)
+            }
+            State::Following(reader) => {
+                let followed = self.go_on(reader).await;
+                self.learn(followed)
+            }
             State::Over => Ok(State::Over),
         }
-    }
-
-    /// Opens the feed from its beginning.
-    async fn read_all(&mut self) -> Result<State, SourceError> {
-        let info = self.ask().await?;
-        let progress = Progress { done: 0, total: info.changes() };
-        self.progress = Some(progress);
-        self.ready.push_back(FeedEvent::Progress(progress));
-        self.open(None, None).await
-    }
-
-    /// Asks the database about itself.
-    async fn ask(&mut self) -> Result<DatabaseInfo, SourceError> {
-        let info = self.database.info().await?;
-        self.origin = Origin::of(&info);
-        self.note(1);
-        let mean = info.sizes.external / info.doc_count.unwrap_or_default().max(1);
-        self.bound = Bound::of(&info, &self.origin);
-        self.told = Some(info.update_seq.get().into());
-        self.interval = (MOST_UNPLACED_BYTES / mean.max(1)).clamp(1, MOST_UNPLACED_ROWS);
-        Ok(info)
-    }
-
-    /// Opens the feed after a position of CouchDB, if the database is still the one it was.
-    async fn resume(&mut self, position: Position) -> Result<State, SourceError> {
-        let info = self.ask().await?;
-        if let Some(reason) = self.origin.contradicts(&position) {
-            return Err(SourceError::Expired { reason });
-        }
-        // Always, and first: a server that was restored from its own backup may have reached the very
-        // same end with other documents.
-        self.verify().await?;
-        if self.origin.is_end(&position) {
-            self.ready.push_back(FeedEvent::Position(position));
-            self.compare_end(&info);
-            self.ready.push_back(FeedEvent::CaughtUp);
-            return Ok(self.caught_up());
-        }
-        self.open(Some(position.token()), None).await
-    }
-
-    /// Opens the feed at a position of pouchdb-server, which tells nothing that would show whether
-    /// the database is still the one it was, and takes any number for a place in its feed. So the
-    /// row of the position itself is read once more: it must be the first.
-    async fn resume_counting(&mut self, position: Position) -> Result<State, SourceError> {
-        self.origin = Origin::counting();
-        self.note(1);
-        let number = position.token().parse::<u64>().ok().filter(|number| *number > 0);
-        match number.zip(position.anchor()) {
-            Some((number, _)) => {
-                let before = (number - 1).to_string();
-                self.open(Some(&before), Some(position)).await
-            }
-            None => self.open(Some(position.token()), None).await,
-        }
-    }
-
-    async fn open(
-        &mut self,
-        since: Option<&str>,
-        recognise: Option<Position>,
-    ) -> Result<State, SourceError> {
-        let seq_interval = (!self.origin.counts()).then_some(self.interval);
-        let feed = FeedShape::Normal { seq_interval };
-        let body = self.ask_for(since, feed).await?;
-        let reader = Reader::new(&self.database, body, Shape::Normal);
-        Ok(State::CatchingUp(Box::new(CatchUp { reader, recognise })))
-    }
-
-    async fn ask_for(&self, since: Option<&str>, feed: FeedShape) -> Result<Body, SourceError> {
-        let leaves = self.kept.revisions;
-        Ok(self.database.changes(Changes { since, feed, leaves }).await?)
     }
 
     /// Lets places within the feed note the last changes, if there have been so many since they did.
@@ -249,34 +198,18 @@ impl Feed {
         }
     }
 
-    /// Fails if the database does not know one of the changes that its feed brought last.
-    async fn verify(&self) -> Result<(), SourceError> {
-        let anchors = self.recent.anchors();
-        if anchors.is_empty() {
-            return Ok(());
-        }
-        match lookup::disowned(&self.database, &anchors).await? {
-            Some(reason) => Err(SourceError::Expired { reason }),
-            None => Ok(()),
-        }
-    }
-
     async fn catch_up(&mut self, mut open: Box<CatchUp>) -> Result<State, SourceError> {
         match open.reader.hear(None).await? {
             Heard::Frame(Frame::Row(bytes)) => {
                 let row = self.read(&open.reader, &bytes)?;
-                if let Some(reason) = self.bound.passed_by(&row, self.origin.counts()) {
-                    let what = format!("{}: {reason}", self.database.url());
-                    return Err(SourceError::permanent(what));
-                }
-                if let Some(position) = open.recognise.take()
-                    && self.recognises(&row, &position).await?
-                {
-                    return Ok(State::CatchingUp(open));
-                }
-                self.deliver(&open.reader, row).await?;
-                self.note(NOTED_CATCHING_UP);
-                Ok(State::CatchingUp(open))
+                self.take(open, row).await
+            }
+            Heard::Frame(Frame::Oversized(row)) => {
+                let row = self.large(&open.reader, row);
+                self.take(open, row).await
+            }
+            Heard::Frame(Frame::Tail(tail)) if open.poll.is_some() => {
+                self.polled(&open, &tail).await
             }
             Heard::Frame(Frame::Tail(tail)) => {
                 if open.recognise.is_some() {
@@ -286,7 +219,7 @@ impl Feed {
                 self.finish(&open.reader, &tail)?;
                 // The feed is whole. To hear its end lets the connection be used again; what else
                 // may follow is of no interest.
-                let _ = open.reader.hear(Some(self.timings.quiet)).await;
+                let _ = open.reader.hear(Some(self.source.timings.quiet)).await;
                 self.count().await;
                 self.ready.push_back(FeedEvent::CaughtUp);
                 Ok(self.caught_up())
@@ -296,34 +229,27 @@ impl Feed {
         }
     }
 
-    /// Whether the first row is the position's own, which was delivered long ago. Fails if the
-    /// database is not the one it was.
-    async fn recognises(&self, row: &Row, position: &Position) -> Result<bool, SourceError> {
-        let Some(found) = row.position() else { return Ok(false) };
-        if !is_number(found.token()) {
-            let reason = "the server is another: it does not number its changes".to_owned();
-            return Err(SourceError::Expired { reason });
+    /// Takes a row of a normal feed.
+    async fn take(&mut self, mut open: Box<CatchUp>, row: Row) -> Result<State, SourceError> {
+        if let Some(reason) = self.bound.passed_by(&row, self.origin.counts()) {
+            let what = format!("{}: {reason}", self.source.database.url());
+            return Err(SourceError::permanent(what));
         }
-        let same = found.token() == position.token() && found.anchor() == position.anchor();
-        // A database created again may have the same last document in the same place.
-        if !same || self.recent.anchors().len() > 1 {
-            self.verify().await?;
-        }
-        if same {
-            return Ok(true);
-        }
-        if let Some(anchor) = position.anchor()
-            && lookup::is_current(&self.database, anchor).await?
+        if let Some(position) = open.recognise.take()
+            && self.recognises(&row, &position).await?
         {
-            // An unchanged document keeps its place, and its row would have been the first. The
-            // same content written again into a new database even has the same revision.
-            let reason = format!(
-                "`{}` is unchanged and has another place in the feed: {RECREATED}",
-                anchor.id
-            );
-            return Err(SourceError::Expired { reason });
+            return Ok(State::CatchingUp(open));
         }
-        Ok(false)
+        if let Some(brought) = &mut open.poll {
+            *brought = true;
+        }
+        let row = self.completed(row);
+        self.deliver(&open.reader, row).await?;
+        self.note(NOTED_CATCHING_UP);
+        if self.is_past_bare() {
+            return self.clothe().await;
+        }
+        Ok(State::CatchingUp(open))
     }
 
     /// The end of a normal feed.
@@ -346,6 +272,9 @@ impl Feed {
         let token = own.unwrap_or_else(|| last_seq.get().into());
         let position = self.origin.at_end(token.clone(), self.last.clone(), &self.recent);
         self.token = Some(token);
+        self.source.trust.renew();
+        self.source.stuck.clear();
+        self.bare = None;
         if let Some(Progress { done, .. }) = self.progress.take() {
             self.ready.push_back(FeedEvent::Progress(Progress { done, total: done }));
         }
@@ -363,7 +292,7 @@ impl Feed {
         if self.origin.counts() {
             return;
         }
-        match self.database.info().await {
+        match self.source.database.info().await {
             Ok(info) => _ = self.compare_end(&info),
             Err(error) => tracing::debug!(%error, "the database could not be asked for its counts"),
         }
@@ -392,33 +321,45 @@ impl Feed {
 
     /// Opens a continuous feed from where we are.
     async fn follow(&mut self) -> Result<State, SourceError> {
-        let feed = FeedShape::Continuous { heartbeat: self.timings.heartbeat };
+        let heartbeat = self.source.live.heartbeat(self.source.timings.heartbeat);
+        self.heard = live::Heard::default();
+        let feed = FeedShape::Continuous { heartbeat };
         let body = self.ask_for(self.token.as_deref(), feed).await?;
         self.checked = Instant::now();
-        Ok(State::Following(Box::new(Reader::new(&self.database, body, Shape::Continuous))))
+        Ok(State::Following(Box::new(Reader::new(&self.source.database, body, Shape::Continuous))))
     }
 
     async fn go_on(&mut self, mut reader: Box<Reader>) -> Result<State, SourceError> {
-        let quiet = self.fresh.then_some(self.timings.quiet);
+        let quiet = self.fresh.then_some(self.source.timings.quiet);
         match reader.hear(quiet).await? {
             Heard::Quiet => self.be_current(),
             Heard::Frame(Frame::Blank) => {
+                self.heard.beat();
                 self.check().await?;
                 self.be_current();
             }
             Heard::Frame(Frame::Row(bytes)) => match self.read(&reader, &bytes)? {
                 Row::End(last_seq) => return self.closed(last_seq).await,
-                row => {
-                    self.fresh = true;
-                    self.deliver(&reader, row).await?;
-                    self.note(NOTED_FOLLOWING);
-                }
+                row => self.follow_up(&reader, row).await?,
             },
+            Heard::Frame(Frame::Oversized(row)) => {
+                let row = self.large(&reader, row);
+                self.follow_up(&reader, row).await?;
+            }
             Heard::Frame(Frame::Tail(_)) | Heard::End => {
                 return Err(reader.failed("the connection ended without the feed's closing row"));
             }
         }
         Ok(State::Following(reader))
+    }
+
+    /// Takes a row of a followed feed.
+    async fn follow_up(&mut self, reader: &Reader, row: Row) -> Result<(), SourceError> {
+        self.fresh = true;
+        self.heard.row();
+        self.deliver(reader, row).await?;
+        self.note(NOTED_FOLLOWING);
+        Ok(())
     }
 
     fn be_current(&mut self) {
@@ -429,13 +370,13 @@ impl Feed {
     /// The server ended a continuous feed in good order. That can mean that it is about to stop,
     /// or that the database was deleted. What answers now may be another database.
     async fn closed(&mut self, last_seq: Option<Arc<str>>) -> Result<State, SourceError> {
-        let info = self.database.info().await?;
+        let info = self.source.database.info().await?;
         if let Some(reason) = self.origin.has_changed(&info, self.token.as_deref()) {
             return Err(SourceError::Expired { reason });
         }
         self.verify().await?;
         self.token = last_seq.or_else(|| self.token.take());
-        tokio::time::sleep(self.timings.reopen).await;
+        tokio::time::sleep(self.source.timings.reopen).await;
         Ok(State::AtEnd)
     }
 
@@ -443,11 +384,11 @@ impl Feed {
     /// feed of a deleted database open in silence, and a purge leaves no row.
     async fn check(&mut self) -> Result<(), SourceError> {
         let again = std::mem::take(&mut self.check_again);
-        if !again && self.checked.elapsed() < self.timings.check {
+        if !again && self.checked.elapsed() < self.source.timings.check {
             return Ok(());
         }
         self.checked = Instant::now();
-        let info = match self.database.info().await {
+        let info = match self.source.database.info().await {
             Ok(info) => info,
             Err(error) if error.is_transient() => {
                 tracing::debug!(%error, "the database could not be asked; the feed still lives");
@@ -472,8 +413,21 @@ impl Feed {
     }
 
     fn read(&self, reader: &Reader, bytes: &Bytes) -> Result<Row, SourceError> {
-        row::read(bytes, &self.origin, || reader.place())
-            .map_err(|error| reader.failed(format!("{} is not JSON: {error}", reader.place())))
+        let error = match row::read(bytes, &self.origin, || reader.place()) {
+            Ok(row) => return Ok(row),
+            Err(error) => error.to_string(),
+        };
+        let surface = Surface::of(bytes);
+        if surface.id.is_none() && self.source.trust.doubts() {
+            return Err(reader.failed(format!("{} is not JSON: {error}", reader.place())));
+        }
+        Ok(row::skimmed(surface, Apart::NotJson(error), &self.origin, reader.place()))
+    }
+
+    /// What can be made of a row that was too large to be held.
+    fn large(&self, reader: &Reader, row: Oversized) -> Row {
+        let Oversized { surface, length } = row;
+        row::skimmed(surface, Apart::TooLarge(length), &self.origin, reader.place())
     }
 
     /// Makes a row ready to be yielded.
@@ -485,12 +439,21 @@ impl Feed {
             self.recent.push(anchor.clone());
             self.last = Some(anchor);
         }
+        let local = row.is_local();
         let event = match row {
+            _ if local => match row.position().filter(|_| !self.scan) {
+                Some(position) => FeedEvent::Position(position.clone()),
+                None => return Ok(()),
+            },
             Row::Change(change) => FeedEvent::Change(change),
             Row::Bodiless(bodiless) => self.fetch(reader, bodiless).await?,
             Row::Unreadable(row) => {
-                let reason = bounded(&self.database.scrub(&row.reason));
-                FeedEvent::Unreadable(Unreadable { reason, ..row })
+                let reason = bounded(&self.source.database.scrub(&row.reason));
+                // What has neither an id nor a place would be forgotten once the feed is past it.
+                let before = self.token.clone().filter(|_| row.id.is_none());
+                let before = || before.map(|token| self.origin.within(token, self.last.clone()));
+                let position = row.position.or_else(before);
+                FeedEvent::Unreadable(Unreadable { reason, position, ..row })
             }
             Row::End(_) => return Err(reader.failed("the feed ended in its middle")),
             Row::Failure { error, reason } => return Err(self.failure(reader, &error, &reason)),
@@ -506,44 +469,18 @@ impl Feed {
         Ok(())
     }
 
-    /// Reads the document of a row that came without it.
-    async fn fetch(&self, reader: &Reader, row: Bodiless) -> Result<FeedEvent, SourceError> {
-        let mut pauses = self.timings.lag.iter();
-        loop {
-            let reason = match lookup::find(&self.database, &row.id, self.kept).await? {
-                Found::Change(change) => {
-                    return Ok(FeedEvent::Change(Change { position: row.position, ..change }));
-                }
-                Found::Nothing => "the server says that it is not there".to_owned(),
-                Found::Unreadable(reason) => reason,
-            };
-            match pauses.next() {
-                Some(pause) => tokio::time::sleep(*pause).await,
-                None => {
-                    return Ok(FeedEvent::Unreadable(Unreadable {
-                        id: Some(row.id),
-                        revision: Some(row.revision),
-                        place: reader.place(),
-                        position: row.position,
-                        reason: format!("the feed names it without its body, and {reason}"),
-                    }));
-                }
-            }
-        }
-    }
-
     /// What it means that the server gave up within a feed.
     fn failure(&self, reader: &Reader, error: &str, reason: &str) -> SourceError {
-        let said = self.database.scrub(&format!("{error}: {reason}"));
+        let said = self.source.database.scrub(&format!("{error}: {reason}"));
         let said = format!("the server says {}", bounded(&said));
         let words = format!("{error} {reason}").to_lowercase();
         if words.contains("no_db_file") || words.contains("database does not exist") {
-            let what = format!("database `{}` is gone: {said}", self.database.name());
+            let what = format!("database `{}` is gone: {said}", self.source.database.name());
             SourceError::Missing { what }
         } else if words.contains("malformed sequence") {
             SourceError::Expired { reason: said }
         } else if matches!(error, "unauthorized" | "forbidden") {
-            SourceError::Refused { what: format!("{}: {said}", self.database.url()) }
+            SourceError::Refused { what: format!("{}: {said}", self.source.database.url()) }
         } else {
             reader.failed(said)
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::client::couchdb::{
-    Database, Error, With, all_docs_rows, bounded, bulk_get_results, changes_rows,
+    Database, Error, Kind, MAX_ALONE, With, all_docs_rows, bounded, bulk_get_results, changes_rows,
 };
 use crate::document::{Anchor, Change, DocumentId, DocumentState, Head, Kept, Revision};
 use crate::source::{Reading, SourceError};
@@ -25,6 +25,40 @@ pub(super) enum Found {
     Nothing,
     /// It knows the document and does not give it, or gives what cannot be read. Says why.
     Unreadable(String),
+    /// The document is larger than what is held. Says what to do.
+    TooLarge(String),
+}
+
+/// The documents that are too large to be read, with their revisions: they need not be downloaded
+/// again to know that.
+#[derive(Debug, Default)]
+pub(super) struct TooLarge(Mutex<HashMap<DocumentId, Revision>>);
+
+impl TooLarge {
+    /// The most documents that are remembered.
+    const MOST: usize = 10_000;
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<DocumentId, Revision>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn insert(&self, id: &DocumentId, revision: Revision) {
+        let mut known = self.known();
+        if known.len() >= Self::MOST {
+            known.clear();
+        }
+        known.insert(id.clone(), revision);
+    }
+
+    /// Whether the document still is the one that was too large.
+    async fn is_still(&self, database: &Database, id: &DocumentId) -> Result<bool, SourceError> {
+        let Some(revision) = self.known().get(id).cloned() else { return Ok(false) };
+        if newest(database, id).await? == Some(revision) {
+            return Ok(true);
+        }
+        self.known().remove(id);
+        Ok(false)
+    }
 }
 
 /// The newest state of a document, as a source's answer.
@@ -32,11 +66,16 @@ pub(super) async fn document(
     database: &Database,
     id: &DocumentId,
     kept: Kept,
+    large: &TooLarge,
 ) -> Result<Reading, SourceError> {
-    match find(database, id, kept).await? {
+    match find(database, id, kept, large).await? {
         Found::Change(change) => Ok(Reading::Found(change)),
         Found::Nothing => Ok(Reading::Unknown),
         Found::Unreadable(reason) => Err(SourceError::transient(format!(
+            "document `{id}` of {} cannot be read: {reason}",
+            database.url()
+        ))),
+        Found::TooLarge(reason) => Err(SourceError::permanent(format!(
             "document `{id}` of {} cannot be read: {reason}",
             database.url()
         ))),
@@ -48,26 +87,45 @@ pub(super) async fn find(
     database: &Database,
     id: &DocumentId,
     kept: Kept,
+    large: &TooLarge,
 ) -> Result<Found, SourceError> {
+    if large.is_still(database, id).await? {
+        return Ok(too_large());
+    }
     let found = match kept == Kept::default() {
-        true => find_winner(database, id).await?,
-        false => find_change(database, id).await?,
+        true => find_winner(database, id).await,
+        false => find_change(database, id).await,
     };
     Ok(match found {
-        Found::Unreadable(reason) => Found::Unreadable(bounded(&database.scrub(&reason))),
-        found => found,
+        Ok(Found::Unreadable(reason)) => Found::Unreadable(bounded(&database.scrub(&reason))),
+        Ok(found) => found,
+        Err(error) if error.kind() == Kind::TooLarge => {
+            if let Some(revision) = newest(database, id).await? {
+                large.insert(id, revision);
+            }
+            too_large()
+        }
+        Err(error) => return Err(error.into()),
     })
 }
 
+fn too_large() -> Found {
+    Found::TooLarge(format!(
+        "it is larger than the {} MiB that are read of one document; make it smaller at the source, \
+         for example by moving data into attachments",
+        MAX_ALONE >> 20
+    ))
+}
+
 /// The newest change of a document, as the feed tells it.
-async fn find_change(database: &Database, id: &DocumentId) -> Result<Found, SourceError> {
+async fn find_change(database: &Database, id: &DocumentId) -> Result<Found, Error> {
     let answer = database.change_of(id).await?;
     let rows = changes_rows(&answer)?;
     let Some(text) = rows.last() else { return Ok(Found::Nothing) };
     let text: Bytes = answer.slice_ref(text.get().as_bytes());
     let place = || format!("the newest change of `{id}` in {}", database.url());
     let row = row::read(&text, &Origin::counting(), place)
-        .map_err(|error| SourceError::transient(format!("{} is not JSON: {error}", place())))?;
+        .map_err(|error| Error::transient(format!("{} is not JSON: {error}", place())))?;
     Ok(match row {
         Row::Change(change) if change.id == *id => {
             Found::Change(Change { position: None, ..change })
@@ -78,8 +136,8 @@ async fn find_change(database: &Database, id: &DocumentId) -> Result<Found, Sour
 }
 
 /// The newest state of a document, without its other leaves.
-async fn find_winner(database: &Database, id: &DocumentId) -> Result<Found, SourceError> {
-    let answer = database.all_docs(&[id]).await?;
+async fn find_winner(database: &Database, id: &DocumentId) -> Result<Found, Error> {
+    let answer = database.document(id).await?;
     let rows = all_docs_rows(&answer)?;
     let Some(row) = rows.into_iter().find(|row| row.key == id.as_str()) else {
         return Ok(Found::Nothing);
@@ -280,8 +338,14 @@ async fn by_winner(database: &Database, anchors: &[Anchor]) -> Result<Verdict, E
 
 /// Whether the change is still the newest of its document.
 pub(super) async fn is_current(database: &Database, anchor: &Anchor) -> Result<bool, SourceError> {
-    let found = find_winner(database, &anchor.id).await?;
-    Ok(matches!(found, Found::Change(change) if change.revision == anchor.revision))
+    Ok(newest(database, &anchor.id).await?.as_ref() == Some(&anchor.revision))
+}
+
+/// The newest revision of a document, if the database knows it.
+async fn newest(database: &Database, id: &DocumentId) -> Result<Option<Revision>, SourceError> {
+    let answer = database.newest(&[id]).await?;
+    let row = all_docs_rows(&answer)?.into_iter().find(|row| row.key == id.as_str());
+    Ok(row.and_then(|row| row.value).map(|value| value.rev))
 }
 
 /// Whether the revision may be unknown only because the database remembers no more than so many
@@ -301,7 +365,7 @@ async fn is_forgotten(
             Err(_) => return Ok(false),
         },
     };
-    let Found::Change(change) = find_winner(database, &anchor.id).await? else { return Ok(false) };
-    let generations = change.revision.generation().zip(anchor.revision.generation());
+    let Some(newest) = newest(database, &anchor.id).await? else { return Ok(false) };
+    let generations = newest.generation().zip(anchor.revision.generation());
     Ok(generations.is_some_and(|(now, then)| now >= then.saturating_add(limit)))
 }

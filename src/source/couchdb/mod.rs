@@ -23,6 +23,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::value::RawValue;
 
+use self::feed::{Live, Stuck, Trust};
+use self::lookup::TooLarge;
 use super::{
     ByteStream, FeedEvent, Mode, Reading, Selection, Since, Source, SourceError, Store, StoreEvent,
     Wanted,
@@ -42,6 +44,8 @@ pub struct CouchOptions {
     pub credentials: Option<Credentials>,
     /// Which databases.
     pub databases: Databases,
+    /// Where the server is instead, if the path of the URL turns out to be a proxy's.
+    pub below: Option<Address>,
     /// What is read beside the winning revisions.
     pub kept: Kept,
     /// How long things may take, and how often they are done.
@@ -58,16 +62,36 @@ pub enum Databases {
 }
 
 impl CouchOptions {
-    /// What a URL says: the one database in its path, or else all that `selection` wants.
+    /// What a URL says: the one database in its path, or else all that `selection` wants. See
+    /// [`resolve`](Self::resolve) for a path that ends in a slash.
     pub fn from_url(url: &str, selection: Selection) -> Result<Self, BadAddress> {
         let given = Address::parse(url)?;
         Ok(Self {
             address: given.address,
             credentials: given.credentials,
             databases: given.database.map_or(Databases::Selected(selection), Databases::One),
+            below: given.below,
             kept: Kept::default(),
             timings: Timings::default(),
         })
+    }
+
+    /// Asks whether a path that ends in a slash is that of a whole server behind a proxy, and takes it
+    /// for a database if not. If that cannot be asked, the database's own requests fail too.
+    pub async fn resolve(&mut self) {
+        let Some(below) = self.below.take() else { return };
+        let client = Client::new(below.clone(), self.credentials.clone(), self.timings.patience);
+        if let Ok(client) = client
+            && client.is_server().await
+        {
+            self.be_server(below);
+        }
+    }
+
+    /// Takes the whole path for a server's.
+    pub fn be_server(&mut self, address: Address) {
+        self.address = address;
+        self.databases = Databases::Selected(Selection::default());
     }
 }
 
@@ -119,7 +143,7 @@ pub struct CouchStore {
 impl CouchStore {
     /// The store at a server. Does no I/O.
     pub fn new(options: CouchOptions) -> Result<Self, SourceError> {
-        let CouchOptions { address, credentials, databases, kept, timings } = options;
+        let CouchOptions { address, credentials, databases, kept, timings, .. } = options;
         let client = Client::new(address, credentials, timings.patience)?;
         Ok(Self { client, databases, kept, timings })
     }
@@ -187,7 +211,9 @@ impl Store for CouchStore {
 
     fn open(&self, collection: &CollectionName) -> Arc<dyn Source> {
         let database = self.client.database(collection);
-        Arc::new(CouchSource { database, kept: self.kept, timings: self.timings })
+        let (kept, timings) = (self.kept, self.timings);
+        let (large, trust, stuck, live) = Default::default();
+        Arc::new(CouchSource { database, kept, timings, large, trust, stuck, live })
     }
 }
 
@@ -270,6 +296,14 @@ struct CouchSource {
     database: Database,
     kept: Kept,
     timings: Timings,
+    /// The documents that are known to be too large.
+    large: Arc<TooLarge>,
+    /// How far what comes over the line is trusted.
+    trust: Arc<Trust>,
+    /// Where the feed breaks off.
+    stuck: Arc<Stuck>,
+    /// Whether the live feed arrives as it is sent.
+    live: Arc<Live>,
 }
 
 impl Source for CouchSource {
@@ -278,7 +312,7 @@ impl Source for CouchSource {
         since: Since,
         mode: Mode,
     ) -> BoxStream<'static, Result<FeedEvent, SourceError>> {
-        feed::events(self.database.clone(), self.timings, self.kept, since, mode)
+        feed::events(self.clone(), since, mode)
     }
 
     fn document<'a>(
@@ -286,7 +320,7 @@ impl Source for CouchSource {
         id: &'a DocumentId,
         _position: Option<&'a Position>,
     ) -> BoxFuture<'a, Result<Reading, SourceError>> {
-        Box::pin(lookup::document(&self.database, id, self.kept))
+        Box::pin(lookup::document(&self.database, id, self.kept, &self.large))
     }
 
     fn attachment<'a>(

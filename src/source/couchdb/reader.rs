@@ -43,7 +43,7 @@ impl Reader {
     pub async fn hear(&mut self, quiet: Option<Duration>) -> Result<Heard, SourceError> {
         loop {
             if let Some(frame) = self.rows.next(&mut self.input).map_err(|e| self.broken(&e))? {
-                self.count += u64::from(matches!(frame, Frame::Row(_)));
+                self.count += u64::from(matches!(frame, Frame::Row(_) | Frame::Oversized(_)));
                 return Ok(Heard::Frame(frame));
             }
             let chunk = match quiet {
@@ -76,13 +76,8 @@ impl Reader {
         };
         let what = format!("{}: {said}", self.body.label());
         match error {
-            BrokenFeed::Oversized(_) => SourceError::permanent(format!(
-                "{what}; make the document after row {} smaller, or leave its database out",
-                self.count
-            )),
-            BrokenFeed::CutShort | BrokenFeed::Garbage(_) | BrokenFeed::Empty(_) => {
-                SourceError::transient(what)
-            }
+            BrokenFeed::Endless(_) => SourceError::permanent(what),
+            _ => SourceError::transient(what),
         }
     }
 

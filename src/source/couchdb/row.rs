@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::origin::Origin;
 use crate::document::{
     Anchor, Attachment, Branch, Change, Content, Document, DocumentId, DocumentState, Key, Members,
-    Position, Revision,
+    Position, Revision, Surface,
 };
 use crate::source::Unreadable;
 
@@ -24,7 +24,7 @@ use crate::source::Unreadable;
 pub(super) enum Row {
     /// A document's newest state.
     Change(Change),
-    /// A document's newest revision, without the body that was asked for.
+    /// A document's newest revision, without a body that could be used.
     Bodiless(Bodiless),
     /// It cannot be made into a change.
     Unreadable(Unreadable),
@@ -54,20 +54,69 @@ impl Row {
     pub fn anchor(&self) -> Option<Anchor> {
         let (id, revision) = match self {
             Self::Change(change) => (&change.id, &change.revision),
-            Self::Bodiless(bodiless) => (&bodiless.id, &bodiless.revision),
+            Self::Bodiless(bodiless) => (&bodiless.id, bodiless.revision.as_ref()?),
             Self::Unreadable(row) => (row.id.as_ref()?, row.revision.as_ref()?),
             Self::End(_) | Self::Failure { .. } => return None,
         };
         Some(Anchor { id: id.clone(), revision: revision.clone() })
     }
+
+    /// Whether it names something that only the server itself has, and no replication copies.
+    pub fn is_local(&self) -> bool {
+        let id = match self {
+            Self::Change(change) => Some(&change.id),
+            Self::Bodiless(bodiless) => Some(&bodiless.id),
+            Self::Unreadable(row) => row.id.as_ref(),
+            Self::End(_) | Self::Failure { .. } => None,
+        };
+        id.is_some_and(DocumentId::is_local)
+    }
 }
 
-/// A row that names a document and does not hold it.
+/// A row that names a document that has to be read apart.
 #[derive(Clone, Debug)]
 pub(super) struct Bodiless {
     pub id: DocumentId,
-    pub revision: Revision,
+    pub revision: Option<Revision>,
     pub position: Option<Position>,
+    pub why: Apart,
+}
+
+/// Why a document has to be read apart from its row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Apart {
+    /// The server did not send it.
+    NotSent,
+    /// The row is too large to be held: so many bytes.
+    TooLarge(u64),
+    /// The row is not JSON, as these words say.
+    NotJson(String),
+}
+
+impl fmt::Display for Apart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSent => f.write_str("the feed names it without its body"),
+            Self::TooLarge(bytes) => write!(f, "its row in the feed is {} MiB", bytes >> 20),
+            Self::NotJson(error) => write!(f, "its row in the feed is not JSON: {error}"),
+        }
+    }
+}
+
+/// What can be made of a row that was only looked at. `place` says where it stands.
+pub(super) fn skimmed(surface: Surface, why: Apart, origin: &Origin, place: String) -> Row {
+    let Surface { id, revision, seq, .. } = surface;
+    let anchor = id.clone().zip(revision.clone());
+    let position = seq
+        .filter(|seq| seq.len() <= LONGEST_PLACE)
+        .map(|seq| origin.within(seq.into(), anchor.map(|(id, revision)| Anchor { id, revision })));
+    match id {
+        Some(id) => Row::Bodiless(Bodiless { id, revision, position, why }),
+        None => {
+            let reason = format!("the row names no document that could be asked for, and {why}");
+            Row::Unreadable(Unreadable { id, revision, place, position, reason })
+        }
+    }
 }
 
 /// Reads a row. An error means that its bytes are not JSON. `place` says where it stands.
@@ -112,8 +161,10 @@ pub(super) fn read(
         None if deleted => (DocumentState::Deleted(None), None),
         None => {
             return match named {
-                Some(revision) => Ok(Row::Bodiless(Bodiless { id, revision, position })),
                 None => unreadable(Some(id), None, position, NO_REVISION),
+                revision => {
+                    Ok(Row::Bodiless(Bodiless { id, revision, position, why: Apart::NotSent }))
+                }
             };
         }
     };

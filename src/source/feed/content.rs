@@ -166,7 +166,8 @@ impl Read for FileRange {
     }
 }
 
-/// The inside of a JSON string of base64: some encoders write `/` as `\/` or `\u002f`.
+/// The inside of a JSON string of base64: some encoders write `/` as `\/` or `\u002f`, and some break
+/// lines. White space is left out.
 struct Unescaped<R> {
     inner: R,
 }
@@ -193,6 +194,7 @@ impl<R: BufRead> Unescaped<R> {
                 u8::try_from(value).unwrap_or(b'\\')
             }
             b'/' => b'/',
+            b'n' | b'r' | b't' => b' ',
             _ => b'\\',
         })
     }
@@ -203,17 +205,25 @@ impl<R: BufRead> Read for Unescaped<R> {
         if into.is_empty() {
             return Ok(0);
         }
-        let held = self.inner.fill_buf()?;
-        let size = held.len().min(into.len());
-        let plain = memchr::memchr(b'\\', &held[..size]).unwrap_or(size);
-        if plain > 0 || size == 0 {
-            into[..plain].copy_from_slice(&held[..plain]);
-            self.inner.consume(plain);
-            return Ok(plain);
+        loop {
+            let held = self.inner.fill_buf()?;
+            let size = held.len().min(into.len());
+            let is_plain = |byte: &u8| *byte != b'\\' && !byte.is_ascii_whitespace();
+            let plain = held[..size].iter().position(|byte| !is_plain(byte)).unwrap_or(size);
+            if plain > 0 || size == 0 {
+                into[..plain].copy_from_slice(&held[..plain]);
+                self.inner.consume(plain);
+                return Ok(plain);
+            }
+            let is_escape = held[0] == b'\\';
+            self.inner.consume(1);
+            if is_escape {
+                into[0] = self.escape()?;
+                if !into[0].is_ascii_whitespace() {
+                    return Ok(1);
+                }
+            }
         }
-        self.inner.consume(1);
-        into[0] = self.escape()?;
-        Ok(1)
     }
 }
 

@@ -4,6 +4,8 @@
 
 use std::io;
 
+use crate::document::{Skim, Surface};
+
 /// How many bytes are asked for at a time.
 const BLOCK: usize = 256 * 1024;
 
@@ -16,6 +18,8 @@ pub(super) struct Line<'a> {
     pub end: u64,
     /// Its bytes, newline included; `None` when they are more than are kept in memory.
     pub text: Option<&'a [u8]>,
+    /// What a line that is not kept says of itself, if it has come to its end.
+    pub surface: Option<&'a Surface>,
 }
 
 /// The lines of a feed, in a buffer that never outgrows the longest line allowed.
@@ -31,12 +35,16 @@ pub(super) struct Lines {
     limit: usize,
     /// Where the line began whose first bytes were let go because it is too long.
     long: Option<u64>,
+    /// The reading of such a line, and what it said.
+    skim: Box<Skim>,
+    surface: Box<Surface>,
 }
 
 impl Lines {
     /// Lines from this offset on, of which those up to `limit` bytes are kept in memory.
     pub fn new(offset: u64, limit: usize) -> Self {
-        Self { buffer: Vec::new(), taken: 0, searched: 0, offset, limit, long: None }
+        let (buffer, skim, surface) = Default::default();
+        Self { buffer, taken: 0, searched: 0, offset, limit, long: None, skim, surface }
     }
 
     /// Where the next line begins: everything before has been given out.
@@ -58,7 +66,7 @@ impl Lines {
     pub fn rest(&self) -> Option<Line<'_>> {
         let text = self.long.is_none().then(|| &self.buffer[self.taken..]);
         let end = self.offset + (self.buffer.len() - self.taken) as u64;
-        (end > self.position()).then_some(Line { start: self.position(), end, text })
+        (end > self.position()).then_some(Line { start: self.position(), end, text, surface: None })
     }
 
     /// Takes what [`rest`](Self::rest) showed as a line of its own.
@@ -84,16 +92,23 @@ impl Lines {
 
     fn give(&mut self, end: usize) -> Line<'_> {
         let start = self.position();
-        let text = self.long.take().is_none().then_some(self.taken..end);
+        let is_long = self.long.take().is_some();
+        if is_long {
+            self.skim.pass(&self.buffer[self.taken..end]);
+            *self.surface = std::mem::take(&mut self.skim).surface();
+        }
+        let text = (!is_long).then_some(self.taken..end);
         self.offset += (end - self.taken) as u64;
         self.taken = end;
         self.searched = end;
-        Line { start, end: self.offset, text: text.map(|range| &self.buffer[range]) }
+        let surface = is_long.then_some(&*self.surface);
+        Line { start, end: self.offset, text: text.map(|range| &self.buffer[range]), surface }
     }
 
     fn let_go_of_long_line(&mut self) {
         if self.long.is_some() || self.buffer.len() - self.taken > self.limit {
             self.long.get_or_insert(self.offset);
+            self.skim.pass(&self.buffer[self.taken..]);
             self.offset += (self.buffer.len() - self.taken) as u64;
             self.taken = 0;
             self.searched = 0;

@@ -15,7 +15,7 @@ use super::lines::{self, Line, Lines};
 use super::queue::Abandoned;
 use super::row::{self, Broken, Row};
 use super::stubs::Surroundings;
-use crate::document::{Change, Position};
+use crate::document::{Change, Position, Surface};
 
 /// The longest line that is held in memory as it is.
 pub(super) const SHORT_LINE: usize = 4 * 1024 * 1024;
@@ -50,6 +50,8 @@ pub(super) struct Loaded<'a> {
     text: Text<'a>,
     hidden: Vec<Hidden>,
     too_large: bool,
+    /// What a line that is not held as it is says of itself.
+    surface: Option<&'a Surface>,
     first: bool,
 }
 
@@ -68,6 +70,7 @@ impl<'a> Loaded<'a> {
                 text: Text::Whole(text),
                 hidden: Vec::new(),
                 too_large: false,
+                surface: None,
                 first,
             });
         }
@@ -78,7 +81,7 @@ impl<'a> Loaded<'a> {
             Err(NoSkeleton::Io(error)) => return Err(Stop::Failed(error)),
         };
         let text = Text::Skeleton(skeleton.text.into());
-        Ok(Self { text, hidden: skeleton.hidden, too_large, first })
+        Ok(Self { text, hidden: skeleton.hidden, too_large, surface: line.surface, first })
     }
 
     /// The bytes that may be a row.
@@ -100,10 +103,9 @@ impl<'a> Loaded<'a> {
         }
         let limit = SKELETON_LIMIT >> 20;
         let reason = format!("the row is larger than {limit} MiB without its attachments");
-        let fault = Fault::Wrong(reason);
-        Err(match parsed {
-            Err(broken) => Broken { fault, ..broken },
-            Ok(_) => Broken { id: None, revision: None, collection: None, fault },
+        Err(match (self.surface, parsed) {
+            (None, Err(broken)) => Broken { fault: Fault::Wrong(reason), ..broken },
+            (surface, _) => Broken::unknown(reason).named_by(surface),
         })
     }
 

@@ -291,12 +291,14 @@ impl Pipe {
                 let reason = format!(
                     "the row is longer than {limit} MiB: save the feed to a file and follow that"
                 );
-                (Err(Broken::unknown(reason)), Some(self.positions.in_pipe(line.end)))
+                let broken = Broken::unknown(reason).named_by(line.surface);
+                (Err(broken), Some(self.positions.in_pipe(line.end)))
             }
         };
         let around =
             Surroundings { folder: &self.folder, feed: None, hidden: &[], check: &|| Ok(()) };
         let (collection, made) = match row.transpose()? {
+            Ok(row) if row.id.is_local() => return None,
             Ok(row) => {
                 let named = row.collection.as_deref().map(CollectionName::from);
                 (named, row.into_change(position.clone(), None, &around))

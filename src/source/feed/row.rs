@@ -12,7 +12,7 @@ use memchr::memmem::Finder;
 use super::content::Fault;
 use super::json::{self, Invalid, Scanner};
 use super::stubs::{Surroundings, take_out};
-use crate::document::{Change, Document, DocumentId, DocumentState, Position, Revision};
+use crate::document::{Change, Document, DocumentId, DocumentState, Position, Revision, Surface};
 
 /// A row that has been found to be whole: it names a document, its revision and its state.
 #[derive(Debug)]
@@ -47,6 +47,12 @@ impl Broken {
     /// A row of which nothing could be read.
     pub fn unknown(reason: impl Into<String>) -> Self {
         Self { id: None, revision: None, collection: None, fault: wrong(reason) }
+    }
+
+    /// The same with what a row that is not held said of itself in passing.
+    pub fn named_by(self, surface: Option<&Surface>) -> Self {
+        let Some(Surface { id, revision, collection, .. }) = surface.cloned() else { return self };
+        Self { id, revision, collection, ..self }
     }
 }
 

@@ -89,7 +89,8 @@ impl Rows {
         let made = match loaded.parse() {
             Ok(None) => return Ok(()),
             Ok(Some(row)) => {
-                if !self.are_of(row.collection.as_deref())
+                if row.id.is_local()
+                    || !self.are_of(row.collection.as_deref())
                     || self.graves.outdate(&row.id, line.start)
                 {
                     return Ok(());

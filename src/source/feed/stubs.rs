@@ -9,8 +9,6 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 
@@ -18,7 +16,7 @@ use super::content::{CHUNK, Fault, Folder, Gauge, Locator, Measure, read_range};
 use super::json::{self, Scanner};
 use super::large::Hidden;
 use super::queue::Abandoned;
-use crate::document::{Attachment, Content, Revision};
+use crate::document::{Attachment, Content, Revision, decode_base64};
 
 /// The most that gzipped inline data may unpack to in memory.
 const UNPACKED_LIMIT: u64 = 64 * 1024 * 1024;
@@ -197,8 +195,7 @@ impl Entry<'_> {
             return Ok(Found { content, length, measure });
         }
         let data = text_of(data).ok_or_else(|| Fault::Wrong("its data is not text".into()))?;
-        let mut bytes = STANDARD
-            .decode(data.as_bytes())
+        let mut bytes = decode_base64(&data)
             .map_err(|error| Fault::Wrong(format!("its data is not base64: {error}")))?;
         let measure = Gauge::measure(&bytes);
         if self.is_packed(&measure) {
@@ -307,6 +304,8 @@ fn text_of(raw: &str) -> Option<Cow<'_, str>> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
 
     use super::*;

@@ -1,7 +1,7 @@
 //! Attachments' bytes, streamed and in bulk.
 
 use super::*;
-use crate::document::Content;
+use crate::document::{Content, Digester};
 
 const REVISION: &str = "3-a60598173d15fa055cc13b6981ba45b9";
 const BULK: &str = "POST /shelf/_bulk_get?attachments=true";
@@ -264,5 +264,161 @@ async fn the_feed_notes_how_much_a_document_has_in_all() {
     let DocumentState::Present(document) = &change(&events, "book:1").state else { panic!() };
     for attachment in &document.attachments {
         assert_eq!(attachment.content, Content::Remote("6700".into()));
+    }
+}
+
+/// 100,000 bytes, and the stub of an attachment `scan` that they are.
+fn scan() -> (Vec<u8>, Attachment) {
+    let bytes: Vec<u8> =
+        (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let mut digester = Digester::of("md5-x").unwrap();
+    digester.update(&bytes);
+    let length = bytes.len() as u64;
+    let stub = attachment("scan", &digester.finish(), length, false);
+    (bytes, stub)
+}
+
+fn scan_line() -> String {
+    format!("GET /shelf/book%3A1/scan?rev={REVISION}")
+}
+
+/// An answer that promises all of these bytes and ends after some of them.
+fn broken_off(status: &str, bytes: &[u8], after: usize) -> Answer {
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", bytes.len());
+    Answer::bytes(&scan_line(), [head.as_bytes(), &bytes[..after]].concat()).close()
+}
+
+fn part(from: usize) -> String {
+    format!("206 Partial Content\r\nETag: \"t\"\r\nContent-Range: bytes {from}-99999/100000")
+}
+
+/// What comes of an attachment whose answers break off, and the ranges that were asked for.
+async fn resumed(answers: Vec<Answer>) -> (Result<Vec<u8>, SourceError>, Vec<Option<String>>) {
+    let replay = Replay::new(answers).await;
+    let (source, id, revision) = (source(&replay), "book:1".into(), REVISION.into());
+    let mut stream = source.attachment(&id, &revision, &scan().1).await.unwrap();
+    let mut bytes = Vec::new();
+    let mut ended = Ok(());
+    while let Some(piece) = stream.next().await {
+        match piece {
+            Ok(piece) => bytes.extend_from_slice(&piece),
+            Err(error) => ended = Err(error),
+        }
+    }
+    replay.lines();
+    let range = |head: &str| {
+        let line = head.lines().find(|line| line.to_lowercase().starts_with("range:"))?;
+        Some(line[6..].trim().to_owned())
+    };
+    let asked = replay.seen().iter().map(|seen| range(&seen.head)).collect();
+    (ended.map(|()| bytes), asked)
+}
+
+#[tokio::test]
+async fn an_attachment_that_breaks_off_continues_where_it_broke() {
+    let (bytes, _) = scan();
+    let (found, asked) = resumed(vec![
+        broken_off("200 OK\r\nETag: \"t\"", &bytes, 30_000),
+        broken_off(&part(30_000), &bytes[30_000..], 40_000),
+        Answer::made(&scan_line(), &part(70_000), &bytes[70_000..]),
+    ])
+    .await;
+    assert!(found.unwrap() == bytes);
+    let ranges = [None, Some("bytes=30000-".to_owned()), Some("bytes=70000-".to_owned())];
+    assert_eq!(asked, ranges);
+}
+
+#[tokio::test]
+async fn a_server_that_sends_all_of_it_again_gets_past_where_it_broke() {
+    let (bytes, _) = scan();
+    let (found, asked) = resumed(vec![
+        broken_off("200 OK", &bytes, 30_000),
+        broken_off("200 OK", &bytes, 60_000),
+        Answer::made(&scan_line(), "200 OK", &bytes),
+    ])
+    .await;
+    assert!(found.unwrap() == bytes);
+    assert_eq!(asked.len(), 3);
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_for_a_moment_is_asked_again_for_the_rest() {
+    let (bytes, _) = scan();
+    let (found, asked) = resumed(vec![
+        broken_off("200 OK", &bytes, 30_000),
+        Answer::made(&scan_line(), "503 Restarting", ""),
+        Answer::made(&scan_line(), &part(30_000), &bytes[30_000..]),
+    ])
+    .await;
+    assert!(found.unwrap() == bytes);
+    assert_eq!(asked.len(), 3);
+}
+
+#[tokio::test]
+async fn what_breaks_off_without_getting_ahead_is_an_error() {
+    let (bytes, _) = scan();
+    for answers in [
+        // At once, or again at the same place.
+        vec![broken_off("200 OK", &bytes, 100)],
+        vec![broken_off("200 OK", &bytes, 30_000), broken_off("200 OK", &bytes, 30_000)],
+        vec![
+            broken_off("200 OK", &bytes, 30_000),
+            broken_off(&part(30_000), &bytes[30_000..], 1000),
+        ],
+    ] {
+        let (found, _) = resumed(answers).await;
+        assert!(matches!(found, Err(SourceError::Transient { .. })), "{found:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_rest_that_is_not_of_the_same_bytes_is_never_taken() {
+    let (bytes, _) = scan();
+    let other_tag = "206 No\r\nETag: \"u\"\r\nContent-Range: bytes 30000-99999/100000";
+    for (status, rest) in [
+        (other_tag, &bytes[30_000..]),
+        ("206 No\r\nContent-Range: bytes 30001-99999/100000", &bytes[30_001..]),
+        ("206 No\r\nContent-Range: bytes 30000-100000/100001", &bytes[30_000..]),
+        ("206 No", &bytes[30_000..]),
+        ("206 No\r\nContent-Range: bytes 30000-99999/100000", &bytes[..70_000]),
+    ] {
+        let (found, _) = resumed(vec![
+            broken_off("200 OK\r\nETag: \"t\"", &bytes, 30_000),
+            Answer::made(&scan_line(), status, rest),
+        ])
+        .await;
+        assert!(matches!(found, Err(SourceError::Transient { .. })), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_proxy_spoils_by_decoding_the_path_is_read_with_its_document() {
+    let data = base64::Engine::encode(
+        &base64::engine::general_purpose::STANDARD,
+        body("attachment-binary"),
+    );
+    let answer = format!(
+        r#"{{"results":[{{"id":"book:1","docs":[{{"ok":{{"_rev":"{REVISION}",
+            "_attachments":{{"scans/päge 1.bin":{{"data":"{data}"}}}}}}}}]}}]}}"#
+    );
+    // The first is not there, the second is another attachment, and then no path is relied on.
+    for first in ["404 Object Not Found", "200 OK"] {
+        let replay = Replay::new(vec![
+            Answer::made(&page_line(), first, "another"),
+            Answer::json(BULK, &answer),
+            Answer::json(BULK, &answer),
+        ])
+        .await;
+        let (source, id, revision) = (source(&replay), "book:1".into(), REVISION.into());
+        let mut read = 0;
+        while read < 2 {
+            let mut stream = source.attachment(&id, &revision, &page()).await.unwrap();
+            let mut bytes = Vec::new();
+            while let Some(Ok(piece)) = stream.next().await {
+                bytes.extend_from_slice(&piece);
+            }
+            read += usize::from(bytes == body("attachment-binary"));
+        }
+        assert_eq!(replay.lines(), [&page_line(), BULK, BULK], "{first}");
     }
 }

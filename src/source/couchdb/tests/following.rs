@@ -191,7 +191,7 @@ fn without_the_last_change() -> Vec<Answer> {
         Answer::recorded("GET /shelf", "database"),
         Answer::json(REVS_DIFF, r#"{"a":{"missing":["1-a"]}}"#),
         Answer::json("GET /shelf/_revs_limit", "1000"),
-        Answer::json(ALL_DOCS, r#"{"rows":[{"key":"a","error":"not_found"}]}"#),
+        Answer::json(NEWEST, r#"{"rows":[{"key":"a","error":"not_found"}]}"#),
     ]
 }
 
@@ -261,4 +261,60 @@ async fn an_error_row_says_what_became_of_the_feed() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// The events of a feed that is followed, across breaks of the connection.
+async fn followed_on(source: &Arc<dyn Source>, since: &str, wanted: usize) -> Vec<String> {
+    let anchor = Some(Anchor { id: "a".into(), revision: "1-a".into() });
+    let mut since = Since::Position(Position::new(format!("\"{since}\""), "{}".into(), anchor));
+    let mut told = Vec::new();
+    while told.len() < wanted {
+        let mut feed = source.changes(since.clone(), Mode::Follow);
+        while told.len() < wanted
+            && let Some(Ok(event)) = feed.next().await
+        {
+            if let FeedEvent::Position(position) = &event {
+                since = Since::Position(position.clone());
+            }
+            told.push(short(&event));
+        }
+    }
+    told
+}
+
+fn opening(since: &str) -> [Answer; 3] {
+    let nothing = format!(r#"{{"results":[],"last_seq":"{since}"}}"#);
+    let line = format!("{CATCH_UP}&since={since}");
+    let info = r#"{"update_seq":"9-x","instance_start_time":"1","doc_count":1,"doc_del_count":0}"#;
+    [Answer::json("GET /shelf", info), Answer::json(REVS_DIFF, "{}"), Answer::json(&line, nothing)]
+}
+
+#[tokio::test]
+async fn a_live_feed_that_a_proxy_holds_back_is_asked_for_by_long_polling() {
+    let long = |since: &str| {
+        format!(
+            "GET /shelf/_changes?include_docs=true&att_encoding_info=true&feed=longpoll&timeout=20000&since={since}"
+        )
+    };
+    let row = r#"{"seq":"2-x","id":"b","changes":[{"rev":"1-b"}],"deleted":true}"#;
+    let heartbeat = Duration::from_millis(100);
+    let line = continuous("1-x").replace("heartbeat=10000", "heartbeat=100");
+    let mut answers = Vec::from(opening("1-x"));
+    // Its head comes, and then nothing.
+    answers.push(Answer::endless(&line, " ").hold());
+    answers.extend(opening("1-x"));
+    answers.push(Answer::json(&long("1-x"), format!(r#"{{"results":[{row}],"last_seq":"2-x"}}"#)));
+    answers.push(Answer::json(&long("2-x"), r#"{"results":[],"last_seq":"2-x"}"#));
+    answers.push(Answer::bytes(&long("2-x"), "").hold());
+    // The counts are asked for at the end of each of the two catch-ups.
+    let info = r#"{"update_seq":"9-x","instance_start_time":"1","doc_count":1,"doc_del_count":0}"#;
+    answers.extend((0..2).map(|_| Answer::json("GET /shelf", info)));
+    let replay = Replay::new(answers).await;
+    let timings = Timings { heartbeat, ..timings() };
+    let source = store(&replay, "/shelf", timings).open(&"shelf".into());
+    let told = followed_on(&source, "1-x", 10).await;
+    let quiet = ["position 1", "holds 1 and 0", "caught up"];
+    assert_eq!(told[..3], quiet);
+    assert_eq!(told[3..6], quiet);
+    assert_eq!(told[6..], ["b 1-b gone @2", "position 2", "caught up", "caught up"]);
 }

@@ -1,6 +1,7 @@
 //! What the CouchDB source promises, against recorded and made answers of servers.
 
 mod attachments;
+mod broken;
 mod feed;
 mod following;
 mod resume;
@@ -24,7 +25,7 @@ const CATCH_UP: &str =
 /// The same of a server whose places are numbers.
 const NUMBERED: &str = "GET /shelf/_changes?include_docs=true&att_encoding_info=true";
 
-const ALL_DOCS: &str = "POST /shelf/_all_docs?include_docs=true&att_encoding_info=true";
+const NEWEST: &str = "POST /shelf/_all_docs";
 const REVS_DIFF: &str = "POST /shelf/_revs_diff";
 
 /// Longer than any test takes.

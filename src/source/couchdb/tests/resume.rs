@@ -51,7 +51,7 @@ async fn the_same_end_without_the_last_change_is_an_expired_position() {
         Answer::recorded("GET /shelf", "database"),
         Answer::json(REVS_DIFF, format!(r#"{{"{id}":{{"missing":["{revision}"]}}}}"#)),
         Answer::json("GET /shelf/_revs_limit", "1000"),
-        Answer::json(ALL_DOCS, format!(r#"{{"rows":[{{"key":"{id}","error":"not_found"}}]}}"#)),
+        Answer::json(NEWEST, format!(r#"{{"rows":[{{"key":"{id}","error":"not_found"}}]}}"#)),
     ])
     .await;
     let reason = expiry(&source(&replay), position.clone()).await;
@@ -67,7 +67,7 @@ async fn the_same_end_without_one_of_the_last_changes_is_an_expired_position() {
         Answer::recorded("GET /shelf", "database"),
         Answer::json(REVS_DIFF, r#"{"torn":{"missing":["2-cccc"]}}"#),
         Answer::json("GET /shelf/_revs_limit", "1000"),
-        Answer::json(ALL_DOCS, r#"{"rows":[{"key":"torn","error":"not_found"}]}"#),
+        Answer::json(NEWEST, r#"{"rows":[{"key":"torn","error":"not_found"}]}"#),
     ])
     .await;
     let asked = |replay: &Replay| replay.seen()[1].body.clone();
@@ -137,7 +137,7 @@ async fn a_change_that_the_database_no_longer_knows_is_an_expired_position() {
         Answer::recorded(REVS_DIFF, "revs-diff"),
         Answer::json("GET /shelf/_revs_limit", "1000"),
         Answer::json(
-            ALL_DOCS,
+            NEWEST,
             r#"{"rows":[{"id":"torn","key":"torn","value":{"rev":"2-cccc"},"doc":{"_id":"torn"}}]}"#,
         ),
     ])
@@ -156,7 +156,7 @@ async fn a_revision_forgotten_for_its_age_does_not_expire_a_position() {
         Answer::recorded(REVS_DIFF, "revs-diff"),
         Answer::json("GET /shelf/_revs_limit", "1000"),
         Answer::json(
-            ALL_DOCS,
+            NEWEST,
             r#"{"rows":[{"id":"torn","key":"torn","value":{"rev":"1002-c"},"doc":{"_id":"torn"}}]}"#,
         ),
         Answer::json(&format!("{CATCH_UP}&since=9-x"), r#"{"results":[],"last_seq":"9-x"}"#),
@@ -310,7 +310,7 @@ async fn a_lost_change_before_the_last_ones_is_an_expired_position() {
         Answer::recorded("GET /shelf", "database"),
         Answer::json(REVS_DIFF, r#"{"d40":{"missing":["1-a"]}}"#),
         Answer::json("GET /shelf/_revs_limit", "1000"),
-        Answer::json(ALL_DOCS, r#"{"rows":[{"key":"d40","error":"not_found"}]}"#),
+        Answer::json(NEWEST, r#"{"rows":[{"key":"d40","error":"not_found"}]}"#),
     ])
     .await;
     let reason = expiry(&source(&replay), position).await;
@@ -329,7 +329,7 @@ async fn a_pouchdb_database_created_again_with_the_same_last_document_is_expired
         Answer::json(&line, format!(r#"{{"results":[{row}],"last_seq":9}}"#)),
         Answer::json(REVS_DIFF, r#"{"b":{"missing":["1-b"]}}"#),
         Answer::json("GET /shelf/_revs_limit", "1000"),
-        Answer::json(ALL_DOCS, r#"{"rows":[{"key":"b","error":"not_found"}]}"#),
+        Answer::json(NEWEST, r#"{"rows":[{"key":"b","error":"not_found"}]}"#),
     ])
     .await;
     let reason = expiry(&source(&replay), Position::new("9", context.into(), anchor)).await;
@@ -387,7 +387,7 @@ async fn a_document_changed_since_is_no_sign_of_another_pouchdb_database() {
         Answer::json(&format!("{NUMBERED}&since=7"), LINE.replace(r#""seq":7"#, r#""seq":8"#)),
         Answer::json(REVS_DIFF, "{}"),
         Answer::json(
-            ALL_DOCS,
+            NEWEST,
             r#"{"rows":[{"id":"c","key":"c","value":{"rev":"2-c","deleted":true}}]}"#,
         ),
     ])
@@ -401,7 +401,7 @@ async fn the_same_content_written_into_a_new_pouchdb_database_is_told_by_its_pla
     let replay = Replay::new(vec![
         Answer::json(&format!("{NUMBERED}&since=7"), LINE.replace(r#""seq":7"#, r#""seq":8"#)),
         Answer::json(REVS_DIFF, "{}"),
-        Answer::json(ALL_DOCS, r#"{"rows":[{"id":"c","key":"c","value":{"rev":"1-c"},"doc":{"_id":"c","_rev":"1-c"}}]}"#),
+        Answer::json(NEWEST, r#"{"rows":[{"id":"c","key":"c","value":{"rev":"1-c"},"doc":{"_id":"c","_rev":"1-c"}}]}"#),
     ])
     .await;
     let reason = expiry(&source(&replay), numbered("8", "c", "1-c")).await;
@@ -414,7 +414,7 @@ async fn a_pouchdb_database_created_again_is_expired() {
         Answer::json(&format!("{NUMBERED}&since=6"), LINE),
         Answer::json(REVS_DIFF, r#"{"c":{"missing":["1-c"]}}"#),
         Answer::json("GET /shelf/_revs_limit", "1000"),
-        Answer::json(ALL_DOCS, r#"{"rows":[{"key":"c","error":"not_found"}]}"#),
+        Answer::json(NEWEST, r#"{"rows":[{"key":"c","error":"not_found"}]}"#),
     ])
     .await;
     let reason = expiry(&source(&replay), numbered("7", "c", "1-c")).await;

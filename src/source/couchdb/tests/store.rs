@@ -139,3 +139,36 @@ async fn a_server_without_security_objects_is_not_an_error() {
     assert_eq!(source.security().await.unwrap().as_deref(), Some(said.as_bytes()));
     assert_eq!(source.security().await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn a_path_that_ends_in_a_slash_is_a_servers_if_a_server_answers_there() {
+    for (answer, is_server) in [
+        (Answer::json("GET /couch/", r#"{"couchdb":"Welcome","version":"3.5.0"}"#), true),
+        (Answer::json("GET /couch/", r#"{"express-pouchdb":"Welcome!","version":"4.2.0"}"#), true),
+        (Answer::json("GET /couch/", r#"{"db_name":"couch","update_seq":"0"}"#), false),
+        (Answer::made("GET /couch/", "404 Object Not Found", "{}"), false),
+    ] {
+        let replay = Replay::new(vec![answer]).await;
+        let url = replay.url("me:hunter2@", "/couch/");
+        let mut options = CouchOptions::from_url(&url, Selection::default()).unwrap();
+        options.resolve().await;
+        assert_eq!(matches!(options.databases, Databases::Selected(_)), is_server);
+        let store = CouchStore::new(options).unwrap();
+        let (name, below) = match is_server {
+            true => ("shelf", "/couch/shelf"),
+            false => ("couch", "/couch"),
+        };
+        assert_eq!(store.origin(&name.into()), replay.url("", below));
+        assert_eq!(replay.lines(), ["GET /couch/"]);
+    }
+}
+
+#[tokio::test]
+async fn a_path_without_a_slash_at_its_end_is_never_asked_about() {
+    let replay = Replay::new(vec![]).await;
+    let url = replay.url("", "/couch/shelf");
+    let mut options = CouchOptions::from_url(&url, Selection::default()).unwrap();
+    options.resolve().await;
+    assert!(matches!(options.databases, Databases::One(ref name) if name.as_str() == "shelf"));
+    assert!(replay.lines().is_empty());
+}

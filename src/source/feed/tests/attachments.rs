@@ -191,3 +191,27 @@ async fn the_last_attachment_of_a_name_and_the_last_of_repeated_keys_count() {
     assert_eq!(attachments[0].content, Content::Inline(Bytes::from_static(b"C")));
     assert!(!body(&changes[0]).contains("data"));
 }
+
+#[tokio::test]
+async fn base64_with_breaks_of_lines_is_taken() {
+    for length in [10, 200_000] {
+        let bytes = noise(length);
+        let encoded = STANDARD.encode(&bytes).into_bytes();
+        for stop in ["\\r\\n", " ", "\\n\\t ", "\\u000a"] {
+            let lines: Vec<_> =
+                encoded.chunks(76).map(|line| String::from_utf8(line.to_vec()).unwrap()).collect();
+            let data = lines.join(stop) + stop;
+            let members = format!(r#","_attachments":{{"a":{{"data":"{data}"}}}}"#);
+            let feed = Feed::of(row("a", "1-x", &members));
+            let changes = feed.changes(Since::Start).await;
+            let attachment = &document(&changes[0]).attachments[0];
+            assert_eq!(attachment.digest.as_deref(), Some(&*md5(&bytes)), "{stop:?}");
+            match &attachment.content {
+                Content::Inline(found) => assert!(*found == bytes),
+                Content::Remote(_) => {
+                    assert!(read(&feed.source(), &changes[0], 0).await.unwrap() == bytes);
+                }
+            }
+        }
+    }
+}

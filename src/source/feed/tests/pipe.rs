@@ -131,3 +131,22 @@ proptest! {
         prop_assert_eq!(said(piped), said(filed));
     }
 }
+
+#[tokio::test]
+async fn a_piped_row_beyond_the_limit_is_named_and_passed() {
+    let large = "x".repeat(17 << 20);
+    let long = row("big", "2-b", &format!(r#","x":"{large}""#))
+        .replace(r#"{"seq":1"#, r#"{"collection":"films","seq":1"#);
+    let text = std::io::Cursor::new(long + &row("a", "1-x", ""));
+    let store = FeedStore::reader(text, Some("books".into()), Selection::default(), ".");
+    let (books, films) = (store.open(&"books".into()), store.open(&"films".into()));
+    let read = |source: Arc<dyn Source>| async move {
+        let feed = source.changes(Since::Start, Mode::CatchUp);
+        feed.map(Result::unwrap).collect::<Vec<_>>().await
+    };
+    let (books, films) = tokio::join!(read(books), read(films));
+    assert_eq!(changes(books).len(), 1);
+    let named = unreadable(&films);
+    assert_eq!((named.len(), named[0].id.clone()), (1, Some("big".into())));
+    assert_eq!(named[0].revision, Some("2-b".into()));
+}

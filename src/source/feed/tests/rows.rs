@@ -254,3 +254,28 @@ async fn a_listing_goes_on_where_an_earlier_one_ended_if_the_file_is_the_same() 
     fs::write(feed.path(), of("1", "new")).unwrap();
     assert_eq!(list(later).await.0, "new");
 }
+
+#[tokio::test]
+async fn what_belongs_to_a_server_alone_is_not_a_document() {
+    let feed = Feed::of([row("_local/x", "0-1", ""), row("a", "1-x", "")].concat());
+    let events = feed.events(Since::Start).await;
+    assert!(unreadable(&events).is_empty());
+    let ids: Vec<_> = changes(events).iter().map(|change| change.id.clone()).collect();
+    assert_eq!(ids, ["a".into()]);
+}
+
+#[tokio::test]
+async fn a_row_beyond_the_limit_is_named_whatever_comes_first() {
+    let large = "x".repeat(65 << 20);
+    let doc = format!(r#""doc":{{"_id":"big","_rev":"2-b","x":"{large}"}}"#);
+    let rest = r#""id":"big","changes":[{"rev":"2-b"}],"seq":7"#;
+    for text in [format!("{{{doc},{rest}}}\n"), format!("{{{rest},{doc}}}\n")] {
+        let feed = Feed::of(text + &row("a", "1-x", ""));
+        let events = feed.events(Since::Start).await;
+        let [named] = unreadable(&events)[..] else { panic!("{}", unreadable(&events).len()) };
+        assert_eq!(named.id, Some("big".into()));
+        assert_eq!(named.revision, Some("2-b".into()));
+        assert!(named.reason.contains("larger than 64 MiB"), "{}", named.reason);
+        assert_eq!(changes(events).len(), 1);
+    }
+}

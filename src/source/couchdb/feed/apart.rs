@@ -1,0 +1,117 @@
+//! Documents that have to be read apart from their rows: one row is never an error of the feed.
+//!
+//! It must not know how a document is looked up.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::Feed;
+use crate::client::couchdb::bounded;
+use crate::document::Change;
+use crate::source::couchdb::lookup::{self, Found};
+use crate::source::couchdb::reader::Reader;
+use crate::source::couchdb::row::{Apart, Bodiless};
+use crate::source::{FeedEvent, SourceError, Unreadable};
+
+/// How long the feed waits for a document that is read apart. What takes longer is left to a later look
+/// at the documents that failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same after a document that took longer.
+const HURRIED: Duration = Duration::from_secs(1);
+
+/// The same of a document that is too large for the feed, and for each MiB of it.
+const PATIENCE_LARGE: Duration = Duration::from_secs(30);
+const PATIENCE_MIB: Duration = Duration::from_secs(1);
+
+/// How far what comes over the line is trusted. A row that is not JSON may have been damaged on its
+/// way, and others with it. A document may fail because the server is about to.
+#[derive(Debug, Default)]
+pub(in crate::source::couchdb) struct Trust(AtomicBool);
+
+impl Trust {
+    /// Whether the feed is to be read again to find out: once, until it has been read to its end.
+    pub fn doubts(&self) -> bool {
+        !self.0.swap(true, Ordering::Relaxed)
+    }
+
+    /// The feed has been read to its end.
+    pub fn renew(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Feed {
+    /// Whether the feed is to be read again because of this row.
+    fn is_doubted(&self, why: &Apart) -> bool {
+        !matches!(why, Apart::TooLarge(_)) && self.bare.is_none() && self.source.trust.doubts()
+    }
+
+    /// Reads the document of a row that came without it, or could not be read.
+    pub(super) async fn fetch(
+        &mut self,
+        reader: &Reader,
+        row: Bodiless,
+    ) -> Result<FeedEvent, SourceError> {
+        let Bodiless { id, revision, position, why } = row;
+        let patience = match why {
+            Apart::TooLarge(bytes) => {
+                let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
+                PATIENCE_LARGE.saturating_add(PATIENCE_MIB.saturating_mul(mib))
+            }
+            _ if self.hurried => HURRIED,
+            _ => PATIENCE,
+        };
+        // Only a document that was not sent may be there a moment later.
+        let lag = if why == Apart::NotSent { &self.source.timings.lag[..] } else { &[] };
+        let reading = async {
+            let mut pauses = lag.iter();
+            loop {
+                let (database, kept) = (&self.source.database, self.source.kept);
+                let reason = match lookup::find(database, &id, kept, &self.source.large).await {
+                    Ok(Found::Change(change)) => return Ok(Ok(change)),
+                    Ok(Found::TooLarge(reason)) => return Ok(Err(reason)),
+                    Ok(Found::Nothing) => "the server says that it is not there".to_owned(),
+                    Ok(Found::Unreadable(reason)) => reason,
+                    Err(SourceError::Transient { what, retry_after }) => {
+                        let soon = retry_after.is_none_or(|wait| wait <= PATIENCE);
+                        if soon && self.is_doubted(&why) {
+                            return Err(SourceError::Transient { what, retry_after });
+                        }
+                        bounded(&what)
+                    }
+                    Err(SourceError::Permanent { what }) => bounded(&what),
+                    Err(error) => return Err(error),
+                };
+                match pauses.next() {
+                    Some(pause) => tokio::time::sleep(*pause).await,
+                    None => return Ok(Err(reason)),
+                }
+            }
+        };
+        let found = match tokio::time::timeout(patience, reading).await {
+            Ok(found) => {
+                self.hurried = false;
+                found?
+            }
+            Err(_) => {
+                self.hurried = true;
+                Err(format!("the server does not send it within {patience:?}"))
+            }
+        };
+        match found {
+            // The document is JSON, so its row was damaged on its way.
+            Ok(_) if matches!(why, Apart::NotJson(_)) && self.is_doubted(&why) => {
+                Err(reader.failed(format!("{}: {why}", reader.place())))
+            }
+            Ok(change) => Ok(FeedEvent::Change(Change { position, ..change })),
+            Err(reason) => Ok(FeedEvent::Unreadable(Unreadable {
+                id: Some(id),
+                revision,
+                place: reader.place(),
+                position,
+                reason: format!("{why}, and {reason}"),
+            })),
+        }
+    }
+}

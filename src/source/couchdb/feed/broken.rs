@@ -1,0 +1,123 @@
+//! A feed that breaks off again and again, as behind a proxy that ends every answer after a while: it
+//! gets ahead in small steps.
+//!
+//! It must not know what a row says.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::{Feed, State};
+use crate::document::DocumentState;
+use crate::source::SourceError;
+use crate::source::couchdb::row::{Apart, Bodiless, Row};
+
+/// After so many openings at the same place the feed comes without bodies, which are read apart: among
+/// the next ones may be a document that is larger than what comes before the break.
+pub(super) const BARE_AT: u32 = 2;
+
+/// How many rows of a feed are read without bodies.
+pub(super) const BARE_ROWS: u32 = 20;
+
+/// How often a scan that broke off is continued from where it broke before it begins from the start.
+const TRIES: u32 = 4;
+
+/// The longest wait for that.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Where the feed was opened last, and how often.
+#[derive(Debug, Default)]
+pub(in crate::source::couchdb) struct Stuck(Mutex<Option<(Option<Arc<str>>, u32)>>);
+
+impl Stuck {
+    /// How often the feed was opened here and broke off, without having got ahead.
+    pub fn tried(&self, since: Option<&str>) -> u32 {
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((place, tried)) if place.as_deref() == since => tried + 1,
+            // What was stuck once may be stuck again.
+            Some((_, tried)) => (*tried).min(1),
+            None => 0,
+        }
+    }
+
+    /// It has been opened here.
+    pub fn opened(&self, since: Option<&str>, tried: u32) {
+        let place = Some((since.map(Arc::from), tried));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    }
+
+    /// It has been read to its end.
+    pub fn clear(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Feed {
+    /// Whether a scan continues after this error: it got ahead, and would else begin from the start.
+    pub(super) fn may_continue(&self, error: &SourceError) -> bool {
+        let SourceError::Transient { retry_after, .. } = error else { return false };
+        let soon = retry_after.is_none_or(|wait| wait <= LONGEST);
+        soon && self.scan && self.token.is_some() && self.token != self.opened_at
+    }
+
+    /// Opens a scan again where it broke off, if the database is still the same.
+    pub(super) async fn continue_scan(
+        &mut self,
+        mut error: SourceError,
+    ) -> Result<State, SourceError> {
+        let mut pause = self.source.timings.reopen;
+        for _ in 0..TRIES {
+            let SourceError::Transient { what, retry_after } = error else { return Err(error) };
+            tracing::warn!("{what}; the full scan continues where it broke off");
+            tokio::time::sleep(pause.max(retry_after.unwrap_or_default()).min(LONGEST)).await;
+            pause *= 2;
+            match self.reopen().await {
+                Ok(state) => return Ok(state),
+                Err(other) => error = other,
+            }
+        }
+        Err(error)
+    }
+
+    /// Opens the feed after the last place that it told.
+    async fn reopen(&mut self) -> Result<State, SourceError> {
+        let token = self.token.clone().unwrap_or_else(|| "0".into());
+        let position = self.origin.within(token, self.last.clone());
+        match self.origin.counts() {
+            true => self.resume_counting(position).await,
+            false => self.resume(position).await,
+        }
+    }
+
+    /// Counts a row that came without its body. Whether the feed is to come with bodies again.
+    pub(super) fn is_past_bare(&mut self) -> bool {
+        let Some(left) = &mut self.bare else { return false };
+        *left = left.saturating_sub(1);
+        // Only after a row that told its place there is somewhere to continue.
+        *left == 0 && self.token != self.opened_at
+    }
+
+    /// Opens the feed with bodies again.
+    pub(super) async fn clothe(&mut self) -> Result<State, SourceError> {
+        self.bare = None;
+        self.reopen().await
+    }
+
+    /// A row that came without a body which is to be kept.
+    pub(super) fn completed(&self, row: Row) -> Row {
+        match row {
+            Row::Change(change)
+                if self.bare.is_some()
+                    && self.source.kept.deleted
+                    && matches!(change.state, DocumentState::Deleted(None)) =>
+            {
+                Row::Bodiless(Bodiless {
+                    id: change.id,
+                    revision: Some(change.revision),
+                    position: change.position,
+                    why: Apart::NotSent,
+                })
+            }
+            row => row,
+        }
+    }
+}
