@@ -416,9 +416,12 @@ impl SourceConfig {
     /// Who gives up after so long does not wait longer for an answer, or for the next piece of one.
     fn wait_at_most(&mut self, patience: Option<Duration>) {
         if let (Self::Couch(couch), Some(most)) = (self, patience) {
-            let Patience { connect, answer } = couch.timings.patience;
-            couch.timings.patience =
-                Patience { connect: connect.min(most), answer: answer.min(most) };
+            let Patience { connect, answer, asked } = couch.timings.patience;
+            couch.timings.patience = Patience {
+                connect: connect.min(most),
+                answer: answer.min(most),
+                asked: asked.min(most),
+            };
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 
-use super::{FeedEvent, Mode, Since, Source, SourceError, Store, StoreEvent};
+use super::{FeedEvent, Mode, ServerProgress, Since, Source, SourceError, Store, StoreEvent};
 use crate::document::Position;
 
 /// How long to wait between tries, and when to give up.
@@ -78,11 +78,11 @@ pub fn resilient(
     policy: RetryPolicy,
 ) -> impl Stream<Item = Result<Fed, SourceError>> + Send {
     let feed = Feed {
-        source,
         mode,
         since,
         state: State::Closed,
         patience: Patience::new(policy),
+        source,
         stuck_at: None,
         broke_at: VecDeque::new(),
         at_end: false,
@@ -110,6 +110,15 @@ struct Feed {
 
 /// How many places are remembered at which a feed broke.
 const PLACES: usize = 64;
+
+/// The longest pause that a source may ask for. One that asks for more is tried again after this.
+const LONGEST_ASKED: Duration = Duration::from_secs(300);
+
+/// The longest pause after refused credentials.
+const LONGEST_REFUSED: Duration = Duration::from_secs(600);
+
+/// A source may ask, once, for a pause that is this number of times as long as our patience.
+const OBEDIENCE: u32 = 10;
 
 /// A position that is of no use again within this time shows a source that is not one and the same.
 const STEADY: Duration = Duration::from_secs(60);
@@ -139,7 +148,10 @@ impl Feed {
                         self.note(&event);
                         return Some(Ok(Fed::Event(event)));
                     }
-                    None if self.mode == Mode::CatchUp => self.state = State::Over,
+                    None if self.mode == Mode::CatchUp => {
+                        self.step_noted();
+                        self.state = State::Over;
+                    }
                     None => {
                         let error = SourceError::transient("the feed ended by itself");
                         return Some(self.broken(error));
@@ -167,6 +179,9 @@ impl Feed {
         };
         if let Some(position) = position {
             self.since = Since::Position(position.clone());
+            if self.stuck_at.is_none() {
+                self.step_noted();
+            }
         }
         let moved = self.stuck_at.is_some() && !self.broke_at.contains(&self.since);
         // The first end after an opening says only that the source can be opened.
@@ -175,6 +190,14 @@ impl Feed {
         if moved || lives {
             self.stuck_at = None;
             self.patience.renew();
+            self.step_noted();
+        }
+    }
+
+    /// The other collections of the server see that it serves this one.
+    fn step_noted(&self) {
+        if let Some(server) = self.source.server() {
+            server.note();
         }
     }
 
@@ -199,7 +222,7 @@ impl Feed {
             self.broke_at.truncate(PLACES - 1);
             self.broke_at.push_front(self.since.clone());
         }
-        match self.patience.pause(error, self.mode) {
+        match self.patience.pause(error, self.mode, self.source.server()) {
             Ok((error, pause)) => {
                 self.state = State::Pausing(pause);
                 Ok(Fed::Waiting { error, pause })
@@ -217,16 +240,20 @@ struct Patience {
     policy: RetryPolicy,
     pauses: ExponentialBackoff,
     stuck_since: Option<Instant>,
+    /// How far the server's other collections were at the last error.
+    others: u64,
+    /// Whether a pause longer than our patience was waited for.
+    obeyed: bool,
 }
 
 impl Patience {
     fn new(policy: RetryPolicy) -> Self {
-        Self { policy, pauses: policy.pauses(), stuck_since: None }
+        Self { policy, pauses: policy.pauses(), stuck_since: None, others: 0, obeyed: false }
     }
 
     /// There was progress: the next error starts with a short pause again.
     fn renew(&mut self) {
-        *self = Self::new(self.policy);
+        *self = Self { others: self.others, ..Self::new(self.policy) };
     }
 
     /// The pause before the next try; or the error back, when it is final.
@@ -234,6 +261,7 @@ impl Patience {
         &mut self,
         error: SourceError,
         mode: Mode,
+        server: Option<&ServerProgress>,
     ) -> Result<(SourceError, Duration), SourceError> {
         let asked = match &error {
             SourceError::Transient { retry_after, .. } => retry_after.unwrap_or_default(),
@@ -244,11 +272,28 @@ impl Patience {
             | SourceError::Refused { .. }
             | SourceError::Permanent { .. } => return Err(error),
         };
-        let pause = self.pauses.next().unwrap_or(self.policy.longest).max(asked);
         let now = Instant::now();
+        let others = server.map_or(0, ServerProgress::of_others);
+        if std::mem::replace(&mut self.others, others) != others {
+            // The server is not gone: it serves others.
+            self.stuck_since = Some(now);
+        }
+        let too_long = asked > LONGEST_REFUSED;
+        let asked = if too_long { LONGEST_ASKED } else { asked };
+        let pause = self.pauses.next().unwrap_or(self.policy.longest).max(asked);
         let stuck_for = now - *self.stuck_since.get_or_insert(now);
         match self.policy.give_up_after {
             None => Ok((error, pause)),
+            // Once, the source may ask for more than our patience.
+            Some(patience)
+                if !self.obeyed
+                    && asked > patience.saturating_sub(stuck_for)
+                    && asked <= (patience * OBEDIENCE).min(LONGEST_ASKED)
+                    && !too_long =>
+            {
+                self.obeyed = true;
+                Ok((error, pause))
+            }
             Some(patience) if stuck_for >= patience => Err(error),
             // One last try when patience ends.
             Some(patience) => Ok((error, pause.min(patience - stuck_for))),
@@ -279,7 +324,7 @@ pub fn listing(
                     Err(error) => error,
                 };
                 open = None;
-                match patience.pause(error, mode) {
+                match patience.pause(error, mode, None) {
                     Ok((error, pause)) => {
                         let seconds = pause.as_secs_f32();
                         tracing::warn!("{error}; trying again in {seconds:.1} s");
@@ -293,8 +338,8 @@ pub fn listing(
 }
 
 /// Tries a single request again while its error is transient, or while what it asks for is missing
-/// (a cluster may lag), up to `policy.attempts` times. A source that asks us to wait longer than
-/// the policy is patient is not asked again.
+/// (a cluster may lag), up to `policy.attempts` times. A source that asks for a longer pause than the
+/// policy's own is not asked again: it would hold up others.
 pub async fn attempts<T, F>(
     policy: &RetryPolicy,
     mut request: impl FnMut() -> F,
@@ -314,7 +359,7 @@ where
             _ => return Err(error),
         };
         let Some(pause) = pauses.next() else { return Err(error) };
-        if policy.give_up_after.is_some_and(|patience| asked > patience) {
+        if asked > policy.longest {
             return Err(error);
         }
         tokio::time::sleep(pause.max(asked)).await;
@@ -433,6 +478,42 @@ mod tests {
         .await;
         assert!(answer.is_err());
         assert_eq!(*tries.lock().unwrap(), 1);
+    }
+
+    fn asking(pause: Duration) -> SourceError {
+        SourceError::Transient { what: "busy".into(), retry_after: Some(pause) }
+    }
+
+    #[test]
+    fn a_pause_that_the_source_asks_for_is_kept_to_once_even_if_we_are_less_patient() {
+        let ms = Duration::from_millis;
+        let mut patience = Patience::new(QUICK);
+        let pause = |patience: &mut Patience, asked| {
+            patience.pause(asking(asked), Mode::CatchUp, None).map(|(_, pause)| pause)
+        };
+        assert_eq!(pause(&mut patience, ms(300)).unwrap(), ms(300));
+        assert!(pause(&mut patience, ms(300)).unwrap() <= ms(40), "not a second time");
+        patience.renew();
+        let hour = Duration::from_secs(3600);
+        assert!(pause(&mut patience, hour).unwrap() <= ms(40), "and not for ever");
+        let mut follower = Patience::new(RetryPolicy { give_up_after: None, ..QUICK });
+        assert_eq!(pause(&mut follower, hour).unwrap(), LONGEST_ASKED);
+        assert_eq!(pause(&mut follower, LONGEST_REFUSED).unwrap(), LONGEST_REFUSED);
+    }
+
+    #[test]
+    fn patience_is_renewed_by_the_servers_other_collections_alone() {
+        let own = ServerProgress::default();
+        let other = own.for_another();
+        other.note();
+        own.note();
+        assert_eq!((own.of_others(), other.of_others()), (1, 1));
+        let patient = RetryPolicy { give_up_after: Some(Duration::from_secs(3600)), ..QUICK };
+        let mut patience = Patience::new(patient);
+        patience.stuck_since = Instant::now().checked_sub(Duration::from_secs(7200));
+        assert!(patience.pause(cut().unwrap_err(), Mode::CatchUp, Some(&own)).is_ok());
+        patience.stuck_since = Instant::now().checked_sub(Duration::from_secs(7200));
+        assert!(patience.pause(cut().unwrap_err(), Mode::CatchUp, Some(&own)).is_err());
     }
 
     #[tokio::test]

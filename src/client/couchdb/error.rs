@@ -12,8 +12,8 @@ use serde::Deserialize;
 /// The longest text of a server that an error repeats, in characters.
 const MAX_SAID: usize = 300;
 
-/// The longest wait that a server may ask of us.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+/// No wait that a server asks for is taken to be longer.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// A request that did not give what it should have. Its text names the request, never credentials.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -169,16 +169,27 @@ fn redirected(label: &str, headers: &HeaderMap) -> String {
 }
 
 /// `Retry-After`, as seconds or as an HTTP date.
-fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let wait = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
+        // More seconds than 64 bits hold.
+        Err(_) if is_number => MAX_RETRY_AFTER,
         Err(_) => {
-            let then = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+            let then = jiff::fmt::rfc2822::DateTimeParser::new()
+                .relaxed_weekday(true)
+                .parse_timestamp(text)
+                .ok()?;
             Duration::try_from(then.duration_since(now)).unwrap_or_default()
         }
     };
     Some(wait.min(MAX_RETRY_AFTER))
+}
+
+/// Whether a server refuses a request for now, because there are too many or it is overloaded.
+pub(super) fn is_refusal(status: StatusCode) -> bool {
+    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
 }
 
 #[cfg(test)]
@@ -228,8 +239,12 @@ mod tests {
         assert_eq!(wait("7"), Some(7));
         assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), Some(30));
         assert_eq!(wait("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0));
-        assert_eq!(wait("999999999"), Some(3600));
-        assert_eq!(wait("soon"), None);
+        assert_eq!(wait("999999999"), Some(24 * 3600));
+        assert_eq!(wait("99999999999999999999999999"), Some(24 * 3600));
+        assert_eq!(wait("Sun, 06 Nov 2094 08:49:37 GMT"), Some(24 * 3600));
+        for nonsense in ["soon", "", "-5", "1.5", "0x10", "7s", "+"] {
+            assert_eq!(wait(nonsense), None, "{nonsense}");
+        }
     }
 
     #[test]

@@ -8,17 +8,20 @@ mod answer;
 mod body;
 mod database;
 mod error;
+mod pacer;
 pub mod rows;
 mod upload;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::Method;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue};
 use reqwest::redirect::Policy;
+use reqwest::{Method, RequestBuilder, Response};
+use tokio::time::Instant;
 
+use self::pacer::{Pacer, Probed, Verdict};
 use crate::document::CollectionName;
 
 pub use address::{Address, BadAddress, Credentials, Given};
@@ -39,6 +42,13 @@ const MAX_FAILURE: usize = 16 << 10;
 /// How long a failure's body is waited for: its status has said the most of it.
 const FAILURE_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a probe is waited for: one that hangs says nothing of a limit.
+const PROBING: Duration = Duration::from_secs(2);
+
+/// For this long a request is repeated in its turn while the server limits requests. After that, the
+/// caller decides.
+const REPEATING: Duration = Duration::from_secs(20);
+
 /// How long a server may take for things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
@@ -46,12 +56,18 @@ pub struct Patience {
     pub connect: Duration,
     /// To begin an answer, and then from one piece of it to the next.
     pub answer: Duration,
+    /// The longest pause that the server may ask for, of all requests.
+    pub asked: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
         // pouchdb-server builds the whole of a feed before it sends the first byte.
-        Self { connect: Duration::from_secs(10), answer: Duration::from_secs(120) }
+        Self {
+            connect: Duration::from_secs(10),
+            answer: Duration::from_secs(120),
+            asked: pacer::LONGEST_ASKED,
+        }
     }
 }
 
@@ -67,6 +83,9 @@ struct Inner {
     address: Address,
     credentials: Option<Credentials>,
     patience: Patience,
+    pacer: Pacer,
+    /// The path of the database that answered last.
+    answered: Mutex<Option<String>>,
 }
 
 /// One request, before it is sent.
@@ -139,7 +158,16 @@ impl Client {
             http = http.unix_socket(socket);
         }
         let http = http.build().map_err(|error| Error::transport("the HTTP client", error))?;
-        Ok(Self { inner: Arc::new(Inner { http, address, credentials, patience }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                http,
+                address,
+                credentials,
+                patience,
+                pacer: Pacer::default(),
+                answered: Mutex::default(),
+            }),
+        })
     }
 
     /// Where the server is.
@@ -189,10 +217,8 @@ impl Client {
         let label = self.label(&request);
         let patience = request.patience.unwrap_or(self.inner.patience.answer);
         let (json, beats) = (matches!(request.accepts, Accepts::Json), request.beats);
-        let sent = tokio::time::timeout(patience, self.prepare(request).send()).await;
-        let response = sent
-            .map_err(|_| Error::transient(format!("{label}: no answer within {patience:?}")))?
-            .map_err(|error| Error::transport(&label, error))?;
+        let path = request.path.clone();
+        let response = self.answer(&path, &label, patience, self.prepare(request)).await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let mut body = Body::new(response, label, patience, beats);
         if status.is_success() {
@@ -207,6 +233,66 @@ impl Client {
         let said = String::from_utf8_lossy(&said);
         let (scrub, now) = (|text: &str| self.scrub(text), jiff::Timestamp::now());
         Err(Error::answered(body.label(), status, &headers, &said, scrub, now))
+    }
+
+    /// Sends a request in its turn, and again while the server limits requests. The answer may be a
+    /// failure.
+    async fn answer(
+        &self,
+        path: &str,
+        label: &str,
+        patience: Duration,
+        builder: RequestBuilder,
+    ) -> Result<Response, Error> {
+        let (pacer, most) = (&self.inner.pacer, self.inner.patience.asked);
+        let begun = Instant::now();
+        // What is streamed can be sent once.
+        let (mut again, mut next) = (builder.try_clone(), Some(builder));
+        loop {
+            let ticket = pacer.admit().await;
+            let Some(builder) = next.take() else { return Err(Error::transient(label)) };
+            let response = sent(label, patience, builder).await?;
+            if !error::is_refusal(response.status()) {
+                pacer.served(ticket, path);
+                if response.status().is_success() && is_database(path) {
+                    let mut answered = self.answered();
+                    if answered.as_deref() != Some(path) {
+                        *answered = Some(path.to_owned());
+                    }
+                }
+                return Ok(response);
+            }
+            let asked = error::retry_after(response.headers(), jiff::Timestamp::now());
+            let mut verdict = pacer.refused(ticket, path);
+            if verdict == Verdict::Probe {
+                let probed = self.probe(path).await;
+                verdict = pacer.probed(probed, asked, most);
+            }
+            next =
+                again.take().filter(|_| verdict == Verdict::Limited && begun.elapsed() < REPEATING);
+            match &next {
+                Some(repeated) => again = repeated.try_clone(),
+                None => return Ok(response),
+            }
+        }
+    }
+
+    /// Shows whether the server refuses other requests than this one too.
+    async fn probe(&self, path: &str) -> Probed {
+        let other =
+            self.answered().clone().filter(|last| last != path).unwrap_or_else(|| "/".to_owned());
+        let request = self.prepare(Request::get(other));
+        match tokio::time::timeout(PROBING, request.send()).await {
+            Ok(Ok(response)) if error::is_refusal(response.status()) => {
+                Probed::Refused(error::retry_after(response.headers(), jiff::Timestamp::now()))
+            }
+            Ok(Ok(_)) => Probed::Answered,
+            Ok(Err(_)) | Err(_) => Probed::Silent,
+        }
+    }
+
+    fn answered(&self) -> MutexGuard<'_, Option<String>> {
+        self.inner.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn prepare(&self, request: Request) -> reqwest::RequestBuilder {
@@ -255,4 +341,17 @@ impl Client {
             None => text.to_owned(),
         }
     }
+}
+
+/// The beginning of an answer.
+async fn sent(label: &str, patience: Duration, builder: RequestBuilder) -> Result<Response, Error> {
+    let sent = tokio::time::timeout(patience, builder.send()).await;
+    sent.map_err(|_| Error::transient(format!("{label}: no answer within {patience:?}")))?
+        .map_err(|error| Error::transport(label, error))
+}
+
+/// Whether a path is that of a database.
+fn is_database(path: &str) -> bool {
+    path.strip_prefix('/')
+        .is_some_and(|name| !name.is_empty() && !name.contains('/') && !name.starts_with('_'))
 }

@@ -24,8 +24,8 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::value::RawValue;
 
 use super::{
-    ByteStream, FeedEvent, Mode, Reading, Selection, Since, Source, SourceError, Store, StoreEvent,
-    Wanted,
+    ByteStream, FeedEvent, Mode, Reading, Selection, ServerProgress, Since, Source, SourceError,
+    Store, StoreEvent, Wanted,
 };
 use crate::client::couchdb::{
     Address, BadAddress, Client, Credentials, Database, Error, Kind, Patience,
@@ -114,6 +114,7 @@ pub struct CouchStore {
     databases: Databases,
     kept: Kept,
     timings: Timings,
+    progress: Arc<ServerProgress>,
 }
 
 impl CouchStore {
@@ -121,7 +122,7 @@ impl CouchStore {
     pub fn new(options: CouchOptions) -> Result<Self, SourceError> {
         let CouchOptions { address, credentials, databases, kept, timings } = options;
         let client = Client::new(address, credentials, timings.patience)?;
-        Ok(Self { client, databases, kept, timings })
+        Ok(Self { client, databases, kept, timings, progress: Arc::default() })
     }
 
     /// The databases that the server has now.
@@ -187,7 +188,8 @@ impl Store for CouchStore {
 
     fn open(&self, collection: &CollectionName) -> Arc<dyn Source> {
         let database = self.client.database(collection);
-        Arc::new(CouchSource { database, kept: self.kept, timings: self.timings })
+        let progress = self.progress.for_another();
+        Arc::new(CouchSource { database, kept: self.kept, timings: self.timings, progress })
     }
 }
 
@@ -265,11 +267,12 @@ impl Listing {
 }
 
 /// One database.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct CouchSource {
     database: Database,
     kept: Kept,
     timings: Timings,
+    progress: ServerProgress,
 }
 
 impl Source for CouchSource {
@@ -279,6 +282,10 @@ impl Source for CouchSource {
         mode: Mode,
     ) -> BoxStream<'static, Result<FeedEvent, SourceError>> {
         feed::events(self.database.clone(), self.timings, self.kept, since, mode)
+    }
+
+    fn server(&self) -> Option<&ServerProgress> {
+        Some(&self.progress)
     }
 
     fn document<'a>(
@@ -302,7 +309,13 @@ impl Source for CouchSource {
         &'a self,
         wanted: &'a [Wanted],
     ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>> {
-        Box::pin(attachments::many(&self.database, wanted))
+        Box::pin(async {
+            let answers = attachments::many(&self.database, wanted).await?;
+            if answers.iter().any(Result::is_ok) {
+                self.progress.note();
+            }
+            Ok(answers)
+        })
     }
 
     fn branches<'a>(
