@@ -148,6 +148,11 @@ pub trait Source: Send + Sync + 'static {
         mode: Mode,
     ) -> BoxStream<'static, Result<FeedEvent, SourceError>>;
 
+    /// Resolves when a pause that the source asked for may be cut short.
+    fn recovers(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
     /// What all collections of the store have in common, if they come from one server.
     fn server(&self) -> Option<&ServerProgress> {
         None
@@ -301,6 +306,11 @@ pub trait Store: Send + Sync + 'static {
         mode: Mode,
         since: Option<Position>,
     ) -> BoxStream<'static, Result<StoreEvent, SourceError>>;
+
+    /// Resolves when a pause that the store asked for may be cut short.
+    fn recovers(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
 
     /// The source of one collection. Does no I/O.
     fn open(&self, collection: &CollectionName) -> Arc<dyn Source>;

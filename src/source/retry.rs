@@ -136,7 +136,10 @@ impl Feed {
             match &mut self.state {
                 State::Over => return None,
                 State::Pausing(pause) => {
-                    tokio::time::sleep(*pause).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(*pause) => {}
+                        () = self.source.recovers() => {}
+                    }
                     self.state = State::Closed;
                 }
                 State::Closed => {
@@ -328,7 +331,10 @@ pub fn listing(
                     Ok((error, pause)) => {
                         let seconds = pause.as_secs_f32();
                         tracing::warn!("{error}; trying again in {seconds:.1} s");
-                        tokio::time::sleep(pause).await;
+                        tokio::select! {
+                            () = tokio::time::sleep(pause) => {}
+                            () = store.recovers() => {}
+                        }
                     }
                     Err(error) => return Some((Err(error), (store, None, None))),
                 }

@@ -9,6 +9,8 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use serde::Deserialize;
 
+use super::tls;
+
 /// The longest text of a server that an error repeats, in characters.
 const MAX_SAID: usize = 300;
 
@@ -55,6 +57,11 @@ impl Error {
         Self::new(Kind::Transient { retry_after: None }, what)
     }
 
+    /// The same as one that goes away, after a pause.
+    pub(super) fn asking(self, pause: Duration) -> Self {
+        Self { kind: Kind::Transient { retry_after: Some(pause) }, ..self }
+    }
+
     /// What kind of failure it was.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -73,6 +80,9 @@ impl Error {
     /// A failure below HTTP's answers: no connection, a broken body, a URL that cannot be sent.
     pub(super) fn transport(label: &str, error: reqwest::Error) -> Self {
         let hopeless = error.is_builder();
+        if let Some(words) = tls::explained(&error) {
+            return Self::new(Kind::Permanent, format!("{label}: {}", bounded(&words)));
+        }
         // reqwest prints the URL, and with it the user part, unless it is taken out.
         let error = error.without_url();
         let mut text = error.to_string();

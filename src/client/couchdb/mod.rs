@@ -3,34 +3,43 @@
 //! It sends requests and reads answers, and says what an answer's status means. It must not know
 //! what the answers are for: feeds read with it, restores write with it.
 
+mod access;
 mod address;
 mod answer;
 mod body;
+pub mod credentials;
 mod database;
 mod error;
 mod pacer;
 pub mod rows;
+mod scrub;
+mod tls;
 mod upload;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
+use self::access::{Access, Next, Pass};
 use self::pacer::{Pacer, Probed, Verdict};
 use crate::document::CollectionName;
 
-pub use address::{Address, BadAddress, Credentials, Given};
+pub use access::Refusal;
+pub use address::{Address, BadAddress, Given};
 pub use answer::{AllDocsRow, BulkAttachment, BulkDocument, BulkItem, BulkResult};
 pub use answer::{DatabaseInfo, MissingRevisions, Props, ServerInfo, Unwritten};
 pub use answer::{all_docs_rows, bulk_get_results, changes_rows};
 pub use body::Body;
+pub use credentials::{BadSecret, Credentials, Secret};
 pub use database::{AttachmentAnswer, Changes, Database, Feed, With, can_address};
 pub use error::{Error, Kind, bounded};
+pub use tls::{BadTls, Tls};
 pub use upload::Upload;
 
 /// The largest answer that is held in memory as a whole, in bytes. A stream has no such limit.
@@ -71,6 +80,19 @@ impl Default for Patience {
     }
 }
 
+/// How a server is spoken to.
+#[derive(Clone, Debug, Default)]
+pub struct ClientOptions {
+    /// Who asks.
+    pub credentials: Option<Credentials>,
+    /// What follows when the server refuses that.
+    pub refusal: Refusal,
+    /// How encrypted connections are made.
+    pub tls: Tls,
+    /// How long the server may take.
+    pub patience: Patience,
+}
+
 /// A server. Cheap to clone; connections are shared between clones.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -81,7 +103,7 @@ pub struct Client {
 struct Inner {
     http: reqwest::Client,
     address: Address,
-    credentials: Option<Credentials>,
+    access: Access,
     patience: Patience,
     pacer: Pacer,
     /// The path of the database that answered last.
@@ -136,11 +158,8 @@ impl Request {
 
 impl Client {
     /// A client for this server. Does no I/O.
-    pub fn new(
-        address: Address,
-        credentials: Option<Credentials>,
-        patience: Patience,
-    ) -> Result<Self, Error> {
+    pub fn new(address: Address, options: ClientOptions) -> Result<Self, Error> {
+        let ClientOptions { credentials, refusal, tls, patience } = options;
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("plainfold/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(patience.connect)
@@ -150,24 +169,20 @@ impl Client {
             // while would take the flow-control window from all others.
             .http1_only()
             .tcp_keepalive(Duration::from_secs(60));
-        if !address.is_encrypted() {
+        http = if address.is_encrypted() {
+            tls.apply(http).map_err(|bad| Error::new(Kind::Permanent, bad.to_string()))?
+        } else {
             // A machine without certificates, such as a bare container, can do without them here.
-            http = http.tls_certs_only([]);
-        }
+            http.tls_certs_only([])
+        };
         if let Some(socket) = address.socket() {
             http = http.unix_socket(socket);
         }
         let http = http.build().map_err(|error| Error::transport("the HTTP client", error))?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                http,
-                address,
-                credentials,
-                patience,
-                pacer: Pacer::default(),
-                answered: Mutex::default(),
-            }),
-        })
+        let access = Access::new(credentials, refusal);
+        let (pacer, answered) = (Pacer::default(), Mutex::default());
+        let inner = Inner { http, address, access, patience, pacer, answered };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Where the server is.
@@ -218,21 +233,120 @@ impl Client {
         let patience = request.patience.unwrap_or(self.inner.patience.answer);
         let (json, beats) = (matches!(request.accepts, Accepts::Json), request.beats);
         let path = request.path.clone();
-        let response = self.answer(&path, &label, patience, self.prepare(request)).await?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let mut body = Body::new(response, label, patience, beats);
-        if status.is_success() {
-            if json && let Some(encoding) = body.encoding().filter(|it| it != "identity") {
-                let what = format!("{}: the answer comes as `{encoding}`", body.label());
-                let what = format!("{}, which was not asked for", self.scrub(&bounded(&what)));
-                return Err(Error::new(Kind::Permanent, what));
+        let (access, mut renewed) = (&self.inner.access, false);
+        let builder = self.prepare(request);
+        // What is streamed can be sent once.
+        let (mut again, mut next) = (builder.try_clone(), builder);
+        loop {
+            let mut pass = self.pass(&path).await?;
+            let response = self.answer(&path, &label, patience, next, &pass).await?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            access.take_cookies(&headers);
+            if status.is_success() || status == StatusCode::NOT_FOUND {
+                access.accepted(&mut pass, &path);
             }
-            return Ok(body);
+            let mut body = Body::new(response, label.clone(), patience, beats);
+            if status.is_success() {
+                if json && let Some(encoding) = body.encoding().filter(|it| it != "identity") {
+                    let what = format!("{label}: the answer comes as `{encoding}`");
+                    let what = format!("{}, which was not asked for", self.scrub(&bounded(&what)));
+                    return Err(Error::new(Kind::Permanent, what));
+                }
+                return Ok(body);
+            }
+            let error = self.failure(&label, status, &headers, &mut body).await;
+            if error.kind() != Kind::Refused {
+                return Err(error);
+            }
+            let is_expired = status == StatusCode::UNAUTHORIZED && access.expires() && !renewed;
+            if access::is_about_rights(&error) && !is_expired {
+                let header = pass.header.take();
+                access.accepted(&mut pass, "");
+                return Err(self.forbidden(&path, error, header).await);
+            }
+            match access.refused(&mut pass, &path, error, renewed).await {
+                Next::Failed(error) => return Err(error),
+                Next::Again => match again.take() {
+                    Some(builder) => {
+                        (again, next, renewed) = (builder.try_clone(), builder, true);
+                    }
+                    None => {
+                        let what = format!("{label}: the session or the token had expired");
+                        return Err(Error::transient(what));
+                    }
+                },
+            }
         }
+    }
+
+    /// An answer that is no success, as an error.
+    async fn failure(
+        &self,
+        label: &str,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &mut Body,
+    ) -> Error {
         let said = body.beginning(MAX_FAILURE, FAILURE_PATIENCE).await;
         let said = String::from_utf8_lossy(&said);
         let (scrub, now) = (|text: &str| self.scrub(text), jiff::Timestamp::now());
-        Err(Error::answered(body.label(), status, &headers, &said, scrub, now))
+        Error::answered(label, status, headers, &said, scrub, now)
+    }
+
+    /// The right to send a request: with a session, if one is wanted.
+    async fn pass(&self, path: &str) -> Result<Pass<'_>, Error> {
+        let access = &self.inner.access;
+        let mut pass = access.enter(path).await?;
+        let Some((name, password)) = pass.login.take() else { return Ok(pass) };
+        let _renewing = access.renewing.lock().await;
+        if access.lacks_session(&pass)? {
+            let login = serde_json::json!({ "name": name, "password": password.expose_secret() });
+            let request = Request::post("/_session".to_owned(), login.to_string().into_bytes());
+            let label = self.label(&request);
+            let (patience, builder) = (self.inner.patience.answer, self.prepare(request));
+            let response = self.answer("/_session", &label, patience, builder, &pass).await?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            let mut body = Body::new(response, label.clone(), patience, false);
+            if !status.is_success() {
+                let error = self.failure(&label, status, &headers, &mut body).await;
+                return match error.kind() {
+                    Kind::Refused => match access.refused(&mut pass, "", error, true).await {
+                        Next::Failed(error) => Err(error),
+                        Next::Again => Err(Error::transient(label)),
+                    },
+                    _ => Err(error),
+                };
+            }
+            if !access.take_cookies(&headers) {
+                let what = format!("{label}: the server sets no cookie, so it has no sessions");
+                return Err(Error::new(Kind::Permanent, what));
+            }
+        }
+        access.show(&mut pass)?;
+        Ok(pass)
+    }
+
+    /// A request was refused though the user may log in: whether that concerns its whole database.
+    async fn forbidden(
+        &self,
+        path: &str,
+        error: Error,
+        header: Option<(HeaderName, HeaderValue)>,
+    ) -> Error {
+        let access = &self.inner.access;
+        if !access.waits() {
+            return error;
+        }
+        let database = path.split('/').nth(1).unwrap_or_default();
+        let mut is_whole = matches!(path.split('/').nth(2), None | Some("_changes"));
+        if !is_whole {
+            let request = self.prepare(Request::get(format!("/{database}")));
+            let answer = shown(request, header).send();
+            let answer = tokio::time::timeout(PROBING, answer).await;
+            let refused = [StatusCode::FORBIDDEN, StatusCode::UNAUTHORIZED];
+            is_whole = matches!(answer, Ok(Ok(answer)) if refused.contains(&answer.status()));
+        }
+        if is_whole { access.denied(path, error) } else { error }
     }
 
     /// Sends a request in its turn, and again while the server limits requests. The answer may be a
@@ -243,15 +357,15 @@ impl Client {
         label: &str,
         patience: Duration,
         builder: RequestBuilder,
+        pass: &Pass<'_>,
     ) -> Result<Response, Error> {
         let (pacer, most) = (&self.inner.pacer, self.inner.patience.asked);
         let begun = Instant::now();
-        // What is streamed can be sent once.
-        let (mut again, mut next) = (builder.try_clone(), Some(builder));
+        let builder = shown(builder, pass.header.clone());
+        let (mut again, mut next) = (builder.try_clone(), builder);
         loop {
             let ticket = pacer.admit().await;
-            let Some(builder) = next.take() else { return Err(Error::transient(label)) };
-            let response = sent(label, patience, builder).await?;
+            let response = sent(label, patience, next).await?;
             if !error::is_refusal(response.status()) {
                 pacer.served(ticket, path);
                 if response.status().is_success() && is_database(path) {
@@ -265,23 +379,20 @@ impl Client {
             let asked = error::retry_after(response.headers(), jiff::Timestamp::now());
             let mut verdict = pacer.refused(ticket, path);
             if verdict == Verdict::Probe {
-                let probed = self.probe(path).await;
+                let probed = self.probe(path, pass).await;
                 verdict = pacer.probed(probed, asked, most);
             }
-            next =
-                again.take().filter(|_| verdict == Verdict::Limited && begun.elapsed() < REPEATING);
-            match &next {
-                Some(repeated) => again = repeated.try_clone(),
-                None => return Ok(response),
-            }
+            let is_repeated = verdict == Verdict::Limited && begun.elapsed() < REPEATING;
+            let Some(builder) = again.take().filter(|_| is_repeated) else { return Ok(response) };
+            (again, next) = (builder.try_clone(), builder);
         }
     }
 
     /// Shows whether the server refuses other requests than this one too.
-    async fn probe(&self, path: &str) -> Probed {
-        let other =
-            self.answered().clone().filter(|last| last != path).unwrap_or_else(|| "/".to_owned());
-        let request = self.prepare(Request::get(other));
+    async fn probe(&self, path: &str, pass: &Pass<'_>) -> Probed {
+        let other = self.answered().clone().filter(|last| last != path);
+        let request = self.prepare(Request::get(other.unwrap_or_else(|| "/".to_owned())));
+        let request = shown(request, pass.header.clone());
         match tokio::time::timeout(PROBING, request.send()).await {
             Ok(Ok(response)) if error::is_refusal(response.status()) => {
                 Probed::Refused(error::retry_after(response.headers(), jiff::Timestamp::now()))
@@ -289,6 +400,11 @@ impl Client {
             Ok(Ok(_)) => Probed::Answered,
             Ok(Err(_)) | Err(_) => Probed::Silent,
         }
+    }
+
+    /// Resolves when a pause after refused credentials may be cut short.
+    pub async fn recovers(&self) {
+        self.inner.access.recovers().await;
     }
 
     fn answered(&self) -> MutexGuard<'_, Option<String>> {
@@ -307,9 +423,6 @@ impl Client {
             Accepts::GzippedFile => builder.header(ACCEPT_ENCODING, "gzip"),
             Accepts::File => builder,
         };
-        if let Some(authorization) = self.authorization() {
-            builder = builder.header(AUTHORIZATION, authorization);
-        }
         match request.upload {
             Some(upload) => upload.attach(builder),
             None => builder,
@@ -322,13 +435,6 @@ impl Client {
         Some(self.inner.patience.answer + upload.patience())
     }
 
-    fn authorization(&self) -> Option<HeaderValue> {
-        let credentials = self.inner.credentials.as_ref()?;
-        let mut value = HeaderValue::try_from(format!("Basic {}", credentials.encoded())).ok()?;
-        value.set_sensitive(true);
-        Some(value)
-    }
-
     /// The request as errors name it: neither its user nor its query.
     fn label(&self, request: &Request) -> String {
         format!("{} {}{}", request.method, self.inner.address, request.path)
@@ -336,10 +442,15 @@ impl Client {
 
     /// A server's words without our credentials, should it repeat them.
     fn scrub(&self, text: &str) -> String {
-        match &self.inner.credentials {
-            Some(credentials) => credentials.scrub(text),
-            None => text.to_owned(),
-        }
+        self.inner.access.scrub(text)
+    }
+}
+
+/// A request that shows who asks.
+fn shown(builder: RequestBuilder, header: Option<(HeaderName, HeaderValue)>) -> RequestBuilder {
+    match header {
+        Some((name, value)) => builder.header(name, value),
+        None => builder,
     }
 }
 

@@ -28,7 +28,8 @@ use super::{
     Store, StoreEvent, Wanted,
 };
 use crate::client::couchdb::{
-    Address, BadAddress, Client, Credentials, Database, Error, Kind, Patience,
+    Address, BadAddress, Client, ClientOptions, Credentials, Database, Error, Kind, Patience,
+    Refusal, Tls,
 };
 use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position};
 use crate::document::{Properties, Revision};
@@ -40,6 +41,10 @@ pub struct CouchOptions {
     pub address: Address,
     /// Who asks.
     pub credentials: Option<Credentials>,
+    /// What follows when the server refuses that.
+    pub refusal: Refusal,
+    /// How encrypted connections are made.
+    pub tls: Tls,
     /// Which databases.
     pub databases: Databases,
     /// What is read beside the winning revisions.
@@ -64,6 +69,8 @@ impl CouchOptions {
         Ok(Self {
             address: given.address,
             credentials: given.credentials,
+            refusal: Refusal::default(),
+            tls: Tls::default(),
             databases: given.database.map_or(Databases::Selected(selection), Databases::One),
             kept: Kept::default(),
             timings: Timings::default(),
@@ -120,8 +127,9 @@ pub struct CouchStore {
 impl CouchStore {
     /// The store at a server. Does no I/O.
     pub fn new(options: CouchOptions) -> Result<Self, SourceError> {
-        let CouchOptions { address, credentials, databases, kept, timings } = options;
-        let client = Client::new(address, credentials, timings.patience)?;
+        let CouchOptions { address, credentials, refusal, tls, databases, kept, timings } = options;
+        let options = ClientOptions { credentials, refusal, tls, patience: timings.patience };
+        let client = Client::new(address, options)?;
         Ok(Self { client, databases, kept, timings, progress: Arc::default() })
     }
 
@@ -186,10 +194,15 @@ impl Store for CouchStore {
         .boxed()
     }
 
+    fn recovers(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.client.recovers())
+    }
+
     fn open(&self, collection: &CollectionName) -> Arc<dyn Source> {
         let database = self.client.database(collection);
         let progress = self.progress.for_another();
-        Arc::new(CouchSource { database, kept: self.kept, timings: self.timings, progress })
+        let (client, kept, timings) = (self.client.clone(), self.kept, self.timings);
+        Arc::new(CouchSource { client, database, kept, timings, progress })
     }
 }
 
@@ -238,7 +251,9 @@ impl Listing {
                     tokio::time::sleep(self.store.timings.poll).await;
                 }
                 let listed = match self.store.list().await {
-                    Err(error @ SourceError::Transient { .. }) if !first => {
+                    Err(error @ SourceError::Transient { .. })
+                        if !first && !asks_for_more_than(&error, self.store.timings.poll) =>
+                    {
                         tracing::warn!(%error, "databases could not be listed; trying again");
                         return Ok(());
                     }
@@ -266,9 +281,15 @@ impl Listing {
     }
 }
 
+/// Whether the source wants to be left alone for longer than this.
+fn asks_for_more_than(error: &SourceError, pause: Duration) -> bool {
+    matches!(error, SourceError::Transient { retry_after: Some(asked), .. } if *asked > pause)
+}
+
 /// One database.
 #[derive(Debug)]
 struct CouchSource {
+    client: Client,
     database: Database,
     kept: Kept,
     timings: Timings,
@@ -286,6 +307,10 @@ impl Source for CouchSource {
 
     fn server(&self) -> Option<&ServerProgress> {
         Some(&self.progress)
+    }
+
+    fn recovers(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.client.recovers())
     }
 
     fn document<'a>(
