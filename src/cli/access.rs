@@ -32,6 +32,7 @@ impl Side {
 
 /// How a server is entered.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub struct Options {
     /// A file that holds the password of the user named in the URL, on one line.
     /// PLAINFOLD_SOURCE_PASSWORD (in `restore`, PLAINFOLD_TARGET_PASSWORD) may hold the password itself

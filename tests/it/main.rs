@@ -8,6 +8,7 @@
 
 mod env;
 
+mod access;
 mod adopted;
 mod brake;
 mod compare;

@@ -46,7 +46,11 @@ const FIRST_LOCKED: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(600);
 
 /// For how long a first request that hangs keeps others from being sent.
-const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// After this time without an answer the next request goes first again: the password may have been
+/// changed, and the feeds of all databases open again at the same moment.
+const FRESH: Duration = Duration::from_secs(2);
 
 /// How often a file is looked at that may hold another secret.
 const LOOK: Duration = Duration::from_secs(1);
@@ -92,7 +96,8 @@ enum Standing {
     /// It has not answered yet.
     #[default]
     Unknown,
-    Accepted,
+    /// It accepted them, the last time at this moment, if it was in this process.
+    Accepted(Option<Instant>),
     /// It refuses them, and they are not tried again.
     Refused(Error),
     /// It refuses them, and they are tried again.
@@ -147,7 +152,7 @@ pub(super) enum Next {
 impl Access {
     pub fn new(credentials: Option<Credentials>, refusal: Refusal) -> Self {
         let accepted = matches!(refusal, Refusal::Wait { accepted_before: true });
-        let standing = if accepted { Standing::Accepted } else { Standing::Unknown };
+        let standing = if accepted { Standing::Accepted(None) } else { Standing::Unknown };
         let current = Current { standing, ..Current::default() };
         let (first, renewing, changed) = Default::default();
         let access =
@@ -236,9 +241,11 @@ impl Access {
             return Ok(Look::Enter { tries: false });
         }
         match &mut current.standing {
-            Standing::Accepted => Ok(Look::Enter { tries: false }),
-            Standing::Unknown if first.is_some() => Ok(Look::Enter { tries: false }),
-            Standing::Unknown => Ok(Look::First),
+            Standing::Accepted(Some(at)) if now < *at + FRESH => Ok(Look::Enter { tries: false }),
+            Standing::Accepted(_) | Standing::Unknown if first.is_some() => {
+                Ok(Look::Enter { tries: false })
+            }
+            Standing::Accepted(_) | Standing::Unknown => Ok(Look::First),
             Standing::Refused(error) => Err(error.clone()),
             Standing::Waiting(waiting) if waiting.trying => {
                 Ok(Look::Tried(waiting.error.clone().asking(LOOK)))
@@ -359,14 +366,13 @@ impl Access {
             current.denied.remove(database(path));
         }
         match &current.standing {
-            Standing::Accepted => {}
             Standing::Waiting(_) if pass.generation != current.generation => {}
             _ => {
                 if let Standing::Waiting(_) = &current.standing {
                     tracing::info!("the server accepts the credentials again");
                     current.culprit.take_if(|one| one == database(path));
                 }
-                current.standing = Standing::Accepted;
+                current.standing = Standing::Accepted(Some(Instant::now()));
             }
         }
     }
@@ -379,7 +385,7 @@ impl Access {
     /// Whether a refusal of these credentials is waited for.
     pub fn waits(&self) -> bool {
         let accepted = match &self.lock().standing {
-            Standing::Accepted => true,
+            Standing::Accepted(_) => true,
             Standing::Waiting(waiting) => waiting.accepted,
             Standing::Unknown | Standing::Refused(_) => false,
         };
@@ -413,7 +419,7 @@ impl Access {
         }
         // Others were served with the same credentials: it is about this database.
         let culprit = current.culprit.replace(database(path).to_owned());
-        let is_accepted = matches!(current.standing, Standing::Accepted);
+        let is_accepted = matches!(current.standing, Standing::Accepted(_));
         let again = !path.is_empty() && culprit.as_deref() == Some(database(path));
         if !locked && is_accepted && again {
             return Next::Failed(current.deny(path, error));
@@ -438,7 +444,7 @@ impl Access {
             trying: false,
             accepted: match &current.standing {
                 Standing::Waiting(waiting) => waiting.accepted,
-                standing => matches!(standing, Standing::Accepted),
+                standing => matches!(standing, Standing::Accepted(_)),
             },
         });
         Next::Failed(error)

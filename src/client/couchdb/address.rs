@@ -158,6 +158,12 @@ pub enum BadAddress {
     /// The database's name is not UTF-8.
     #[error("the database's name in the URL is not UTF-8 when percent-decoded")]
     Name,
+    /// Its path may hold a part of a password.
+    #[error(
+        "the URL's path holds an `@`: if the password holds a `/`, write it as %2F, and in a name write \
+         the `@` as %40"
+    )]
+    At,
     /// The user part is not UTF-8.
     #[error("the user part of the URL is not UTF-8 when percent-decoded")]
     User,
@@ -176,6 +182,9 @@ fn read(url: &str) -> Result<Url, BadAddress> {
     let url = Url::parse(url.trim())?;
     if !SCHEMES.contains(&url.scheme()) {
         return Err(BadAddress::Scheme(url.scheme().to_owned()));
+    }
+    if url.path().contains('@') {
+        return Err(BadAddress::At);
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(BadAddress::Query);
@@ -264,6 +273,31 @@ mod tests {
         assert_eq!(given.database.unwrap().as_str(), "shelf");
         let (server, _) = Address::server("http://host/couch").unwrap();
         assert_eq!(server.to_string(), "http://host/couch");
+    }
+
+    #[test]
+    fn what_is_typed_wrong_is_shown_without_its_user_part() {
+        for (typed, hidden) in [
+            ("htp://me:hunter2@h/db", "htp://…@h/db"),
+            ("http:/me:hunter2@h/db", "http:/…@h/db"),
+            ("http:me:hunter2@h/db", "http:…@h/db"),
+            ("me:hunter2@h/db", "me:…@h/db"),
+            ("//me:hunter2@h/db", "…@h/db"),
+            ("http://me:hun@ter2@h/db", "http://…@h/db"),
+            ("http://me:hun/ter2@h/db", "http://…@h/db"),
+            ("feed:http://me:hunter2@h/db", "feed:http://…@h/db"),
+            ("./folder", "./folder"),
+        ] {
+            assert_eq!(Address::hidden(typed), hidden);
+        }
+        for like in ["htp://h", "http:/me:p@h", "me:p@h", "feed:http://h"] {
+            assert!(Address::is_url_like(like), "{like}");
+        }
+        for path in ["/srv/a@b", "./a:b", "C:/folder", "folder", "/srv/x:y@z"] {
+            assert!(!Address::is_url_like(path), "{path}");
+        }
+        assert!(Address::is_meant("HTTP://h") && Address::is_meant(" https://h"));
+        assert_eq!(Address::parse("http://me:1/x@h/db").unwrap_err(), BadAddress::At);
     }
 
     #[test]

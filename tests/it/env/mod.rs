@@ -8,6 +8,7 @@ use std::time::Duration;
 
 pub mod crashing;
 pub mod disk;
+pub mod door;
 pub mod feed;
 pub mod hostile;
 pub mod http;
