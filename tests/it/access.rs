@@ -237,6 +237,23 @@ fn a_refusal_of_one_database_does_not_slow_down_the_others() {
 }
 
 #[test]
+fn a_first_request_that_hangs_does_not_keep_others_out() {
+    let place = Place::new();
+    let limited = AtomicUsize::new(0);
+    let door = Door::start(&["a", "b", "c"], move |asked| {
+        // The server limits requests too: the one that hangs must not keep its place.
+        match limited.fetch_add(1, Ordering::Relaxed) % 4 {
+            _ if asked.line.starts_with("GET /a") => Reply::Hang,
+            3 => say("429 Too Many Requests", "slow down"),
+            _ => Reply::Honest,
+        }
+    });
+    let more = ["--collections", "a,b,c", "--give-up-after", "8"];
+    mirror(&door.url("me:right@", ""), &place.mirror(), &more).assert_code(3);
+    assert!(has(&place, "b", "first") && has(&place, "c", "first"));
+}
+
+#[test]
 fn a_session_is_begun_once_and_again_when_it_has_expired() {
     let place = Place::new();
     let (mut logins, mut left) = (0, 0);
@@ -316,7 +333,9 @@ fn a_password_file_that_cannot_be_right_costs_no_attempt() {
     let door = Door::start(&["a"], |_| Reply::Honest);
     let file = place.join("password");
     let path = file.to_str().unwrap();
-    for (content, why) in [("", "is empty"), ("\n", "is empty"), ("hunter2\nother\n", "holds 2 lines")] {
+    for (content, why) in
+        [("", "is empty"), ("\n", "is empty"), ("hunter2\nother\n", "holds 2 lines")]
+    {
         fs::write(&file, content).unwrap();
         for option in ["--password-file", "--token-file"] {
             let source = door.url(if option == "--token-file" { "" } else { "me@" }, "a");

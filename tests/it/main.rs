@@ -45,6 +45,7 @@ mod roundtrip;
 mod rxdb;
 mod rxdb_client;
 mod systemd;
+mod tls;
 mod trash;
 mod undelete;
 mod verify;

@@ -45,8 +45,12 @@ const FIRST_LOCKED: Duration = Duration::from_secs(5);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// For how long a first request that hangs keeps others from being sent.
-const FIRST_PATIENCE: Duration = Duration::from_secs(1);
+/// For how long a first request that hangs keeps others from being sent: where no answer has come yet,
+/// and where the last one is of some time ago. CouchDB may take a second to check a password.
+const FIRST_PATIENCE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(1)];
+
+/// For how long a request waits for another one that tries the credentials again.
+const TRY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// After this time without an answer the next request goes first again: the password may have been
 /// changed, and the feeds of all databases open again at the same moment.
@@ -215,15 +219,15 @@ impl Access {
                     }
                     return self.pass(tries, first).await;
                 }
-                Look::First => {
+                Look::First(patience) => {
                     let first_one = Arc::clone(&self.first).lock_owned();
-                    first = tokio::time::timeout(FIRST_PATIENCE, first_one).await.ok();
+                    first = tokio::time::timeout(patience, first_one).await.ok();
                     if first.is_none() {
                         return self.pass(false, None).await;
                     }
                 }
                 Look::Tried(error) => {
-                    if tokio::time::timeout(FIRST_PATIENCE, changed).await.is_err() {
+                    if tokio::time::timeout(TRY_PATIENCE, changed).await.is_err() {
                         return Err(error);
                     }
                 }
@@ -245,7 +249,8 @@ impl Access {
             Standing::Accepted(_) | Standing::Unknown if first.is_some() => {
                 Ok(Look::Enter { tries: false })
             }
-            Standing::Accepted(_) | Standing::Unknown => Ok(Look::First),
+            Standing::Unknown => Ok(Look::First(FIRST_PATIENCE[0])),
+            Standing::Accepted(_) => Ok(Look::First(FIRST_PATIENCE[1])),
             Standing::Refused(error) => Err(error.clone()),
             Standing::Waiting(waiting) if waiting.trying => {
                 Ok(Look::Tried(waiting.error.clone().asking(LOOK)))
@@ -375,6 +380,16 @@ impl Access {
                 current.standing = Standing::Accepted(Some(Instant::now()));
             }
         }
+    }
+
+    /// The same error, if it says that the token is wrong: CouchDB answers 400 for some of these.
+    pub fn classified(&self, error: Error) -> Error {
+        let words = ["bad hmac", "token", "jwt", "public key", "bad rsa", "bad ec"];
+        let text = error.to_string().to_lowercase();
+        let is_wrong = error.status() == Some(400)
+            && matches!(self.credentials, Some(Credentials::Token(_)))
+            && words.iter().any(|word| text.contains(word));
+        if is_wrong { error.refused() } else { error }
     }
 
     /// Whether what requests show expires, so that the server may take the user for nobody.
@@ -515,8 +530,8 @@ impl Access {
 enum Look {
     /// The request may be sent; whether it tries credentials again.
     Enter { tries: bool },
-    /// It may be sent when no other finds out whether the credentials are accepted.
-    First,
+    /// It may be sent when no other finds out whether the credentials are accepted, or after this time.
+    First(Duration),
     /// Another one tries them again.
     Tried(Error),
 }

@@ -15,7 +15,7 @@ use super::tls;
 const MAX_SAID: usize = 300;
 
 /// No wait that a server asks for is taken to be longer.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// A request that did not give what it should have. Its text names the request, never credentials.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +60,11 @@ impl Error {
     /// The same as one that goes away, after a pause.
     pub(super) fn asking(self, pause: Duration) -> Self {
         Self { kind: Kind::Transient { retry_after: Some(pause) }, ..self }
+    }
+
+    /// The same as one of refused credentials.
+    pub(super) fn refused(self) -> Self {
+        Self { kind: Kind::Refused, ..self }
     }
 
     /// What kind of failure it was.
@@ -117,7 +122,7 @@ impl Error {
             404 => Kind::Missing,
             400 if said.is_about_sequence() => Kind::Expired,
             408 | 429 | 500..=599 => Kind::Transient { retry_after: retry_after(headers, now) },
-            300..=399 => return Self::new(Kind::Permanent, redirected(label, headers)),
+            300..=399 => return Self::new(Kind::Permanent, redirected(label, headers, scrub)),
             _ => Kind::Permanent,
         };
         Self { kind, what, status: Some(status.as_u16()) }
@@ -167,12 +172,12 @@ pub fn bounded(text: &str) -> String {
 }
 
 /// Where a redirect leads, without path, query or user, as none of them helps a person here.
-fn redirected(label: &str, headers: &HeaderMap) -> String {
+fn redirected(label: &str, headers: &HeaderMap, scrub: impl Fn(&str) -> String) -> String {
     let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
     match location.and_then(|text| url::Url::parse(text).ok()) {
         Some(url) => format!(
             "{label}: the server redirects to {}; give that URL",
-            url.origin().ascii_serialization()
+            scrub(&url.origin().ascii_serialization())
         ),
         None => format!("{label}: the server redirects to another path; give the URL it leads to"),
     }
@@ -249,9 +254,9 @@ mod tests {
         assert_eq!(wait("7"), Some(7));
         assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), Some(30));
         assert_eq!(wait("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0));
-        assert_eq!(wait("999999999"), Some(24 * 3600));
-        assert_eq!(wait("99999999999999999999999999"), Some(24 * 3600));
-        assert_eq!(wait("Sun, 06 Nov 2094 08:49:37 GMT"), Some(24 * 3600));
+        assert_eq!(wait("999999999"), Some(3600));
+        assert_eq!(wait("99999999999999999999999999"), Some(3600));
+        assert_eq!(wait("Sun, 06 Nov 2094 08:49:37 GMT"), Some(3600));
         for nonsense in ["soon", "", "-5", "1.5", "0x10", "7s", "+"] {
             assert_eq!(wait(nonsense), None, "{nonsense}");
         }

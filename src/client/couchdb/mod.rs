@@ -39,6 +39,7 @@ pub use body::Body;
 pub use credentials::{BadSecret, Credentials, Secret};
 pub use database::{AttachmentAnswer, Changes, Database, Feed, With, can_address};
 pub use error::{Error, Kind, bounded};
+pub use pacer::LONGEST_ASKED;
 pub use tls::{BadTls, Tls};
 pub use upload::Upload;
 
@@ -255,6 +256,7 @@ impl Client {
                 return Ok(body);
             }
             let error = self.failure(&label, status, &headers, &mut body).await;
+            let error = access.classified(error);
             if error.kind() != Kind::Refused {
                 return Err(error);
             }

@@ -309,3 +309,36 @@ fn words(error: &rustls::Error) -> Option<String> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_accepted_is_explained() {
+        use CertificateError as Bad;
+        let time = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        let (now, day) = (time(1_700_000_000), time(86_400));
+        let name = ServerName::try_from("couch.example").unwrap();
+        let names = |presented: &[&str]| Bad::NotValidForNameContext {
+            expected: name.clone(),
+            presented: presented.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        for (bad, said) in [
+            (Bad::UnknownIssuer, "--ca-file"),
+            (Bad::BadSignature, "--ca-file"),
+            (Bad::ExpiredContext { time: now, not_after: day }, "expired on 1970-01-02 00:00 UTC"),
+            (Bad::NotValidYetContext { time: day, not_before: now }, "before 2023-11-14 22:13 UTC"),
+            (names(&["a.example", "b.example"]), "but for a.example, b.example"),
+            (names(&[]), "names no server"),
+        ] {
+            // As it comes: within an error of input and output.
+            let error = rustls::Error::InvalidCertificate(bad);
+            let error = std::io::Error::new(std::io::ErrorKind::InvalidData, error);
+            let words = explained(&error).unwrap();
+            assert!(words.contains(said), "{words}");
+        }
+        assert_eq!(explained(&std::io::Error::other("a lost connection")), None);
+        assert_eq!(explained(&rustls::Error::HandshakeNotComplete), None);
+    }
+}

@@ -89,6 +89,11 @@ impl Door {
         Self { address, shared }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Where the server, or a database of it, is, for this user part (`me:secret@`).
     pub fn url(&self, user: &str, path: &str) -> String {
         format!("http://{user}{}/{path}", self.address)
@@ -131,7 +136,12 @@ impl Drop for Door {
 
 impl Shared {
     fn serve(&self, stream: &TcpStream) -> std::io::Result<()> {
-        let asked = read(stream)?;
+        let asked = match read(stream) {
+            Ok(Some(asked)) => asked,
+            Ok(None) => return Ok(()),
+            // This is no HTTP.
+            Err(_) => return answer(stream, "400 Bad Request", ""),
+        };
         let reply = self.keeper.lock().unwrap()(&asked);
         self.asked.lock().unwrap().push(asked.clone());
         self.changed.notify_all();
@@ -181,6 +191,11 @@ impl Shared {
                 answer(stream, ok, &info.to_string())
             }
             ("GET", "_changes") => self.changes(stream, name, query),
+            (_, "_all_docs") => {
+                let row = |id: &String| serde_json::json!({ "id": id, "key": id, "value": { "rev": "1-a" } });
+                let rows: Vec<_> = documents.iter().map(row).collect();
+                answer(stream, ok, &serde_json::json!({ "rows": rows }).to_string())
+            }
             ("GET", "_revs_limit") => answer(stream, ok, "1000"),
             ("POST", "_session") => answer(stream, "404 Object Not Found", "{}"),
             _ => answer(stream, ok, "{}"),
@@ -228,10 +243,13 @@ impl Shared {
     }
 }
 
-fn read(stream: &TcpStream) -> std::io::Result<Asked> {
+/// The request, unless the client goes away.
+fn read(stream: &TcpStream) -> std::io::Result<Option<Asked>> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
-    reader.read_line(&mut line)?;
+    if reader.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
     let mut headers = BTreeMap::new();
     loop {
         let mut header = String::new();
@@ -243,7 +261,7 @@ fn read(stream: &TcpStream) -> std::io::Result<Asked> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let line = line.trim_end().trim_end_matches(" HTTP/1.1").to_owned();
-    Ok(Asked { line, headers, body: String::from_utf8_lossy(&body).into_owned() })
+    Ok(Some(Asked { line, headers, body: String::from_utf8_lossy(&body).into_owned() }))
 }
 
 fn answer(mut stream: &TcpStream, status: &str, body: &str) -> std::io::Result<()> {

@@ -19,6 +19,7 @@ pub mod pouchdb;
 pub mod proxy;
 pub mod random;
 pub mod tiny;
+pub mod tls;
 pub mod tree;
 
 /// After this, what a test waits for will not come. Generous: machines of CI are slow.
