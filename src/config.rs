@@ -438,7 +438,10 @@ impl SourceConfig {
         if let Self::Couch(couch) = self {
             let before =
                 |(name, origin): &(CollectionName, String)| couch.address.database(name) == *origin;
-            couch.refusal = Refusal::Wait { accepted_before: followed.iter().any(before) };
+            couch.refusal = Refusal::Wait {
+                accepted_before: followed.iter().any(before),
+                several: matches!(couch.databases, Databases::Selected(_)),
+            };
         }
     }
 

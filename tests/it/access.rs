@@ -194,6 +194,31 @@ fn a_database_that_the_user_may_not_read_any_more_waits_alone() {
 }
 
 #[test]
+fn what_a_new_mirror_may_not_read_is_a_mistake_unless_it_may_read_others() {
+    let place = Place::new();
+    let door = Door::start(&["a", "b"], |asked| match &*asked.line {
+        "GET /_all_dbs" => say(
+            "401 Unauthorized",
+            r#"{"error":"unauthorized","reason":"You are not a server admin."}"#,
+        ),
+        line if line.starts_with("GET /a") => say("403 Forbidden", NO_MEMBER),
+        _ => Reply::Honest,
+    });
+    let to = place.mirror();
+    for path in ["a", ""] {
+        let source = door.url("me:right@", path);
+        let arguments = ["mirror", &source, to.to_str().unwrap(), "--live"];
+        plainfold::run(arguments).assert_code(4);
+    }
+    fs::write(place.join("password"), "right").unwrap();
+    let live = follow(&door, &place, "a,b", &place.join("password"));
+    wait_until(|| has(&place, "b", "first"));
+    wait_until(|| trouble(&plainfold::status(&place.mirror()), "a").contains("not allowed"));
+    live.terminate();
+    live.wait().assert_code(0);
+}
+
+#[test]
 fn a_server_that_limits_requests_is_mirrored_at_its_pace() {
     const RATE: f64 = 60.0;
     let place = Place::new();

@@ -32,6 +32,8 @@ pub enum Refusal {
     Wait {
         /// Whether they were accepted before this process began.
         accepted_before: bool,
+        /// Whether several databases are read: that one of them is refused is no reason to end then.
+        several: bool,
     },
 }
 
@@ -155,7 +157,7 @@ pub(super) enum Next {
 
 impl Access {
     pub fn new(credentials: Option<Credentials>, refusal: Refusal) -> Self {
-        let accepted = matches!(refusal, Refusal::Wait { accepted_before: true });
+        let accepted = matches!(refusal, Refusal::Wait { accepted_before: true, .. });
         let standing = if accepted { Standing::Accepted(None) } else { Standing::Unknown };
         let current = Current { standing, ..Current::default() };
         let (first, renewing, changed) = Default::default();
@@ -395,6 +397,16 @@ impl Access {
     /// Whether what requests show expires, so that the server may take the user for nobody.
     pub fn expires(&self) -> bool {
         matches!(self.credentials, Some(Credentials::Session { .. } | Credentials::Token(_)))
+    }
+
+    /// The server knows the user, who may not do what was asked.
+    pub fn known(&self, pass: &mut Pass<'_>, path: &str) {
+        let several = matches!(self.refusal, Refusal::Wait { several: true, .. });
+        let is_unknown = matches!(self.lock().standing, Standing::Unknown);
+        // Whoever has never read anything has probably made a mistake.
+        if !is_unknown || (several && !database(path).starts_with('_')) {
+            self.accepted(pass, "");
+        }
     }
 
     /// Whether a refusal of these credentials is waited for.

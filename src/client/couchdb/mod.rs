@@ -263,7 +263,7 @@ impl Client {
             let is_expired = status == StatusCode::UNAUTHORIZED && access.expires() && !renewed;
             if access::is_about_rights(&error) && !is_expired {
                 let header = pass.header.take();
-                access.accepted(&mut pass, "");
+                access.known(&mut pass, &path);
                 return Err(self.forbidden(&path, error, header).await);
             }
             match access.refused(&mut pass, &path, error, renewed).await {
