@@ -26,6 +26,12 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(2);
 /// Below this interval a server does not limit any more.
 const NO_INTERVAL: Duration = Duration::from_millis(5);
 
+/// By what the interval is multiplied: after a refusal whose probe is refused too, after one whose probe
+/// is answered, and after an answer.
+const LIMITED: f64 = 1.5;
+const UNLIMITED: f64 = 0.6;
+const ANSWERED: f64 = 0.97;
+
 /// The first and the longest pause where the server does not ask for one.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
@@ -97,8 +103,6 @@ struct State {
     /// The next pause where the server does not ask for one.
     pause: Duration,
     slowed_at: Option<Instant>,
-    /// Refusals without an answer in between.
-    refusals: usize,
     probing: bool,
     room: usize,
     served: usize,
@@ -188,7 +192,7 @@ impl Pacer {
         drop(ticket);
         let served = self.served.load(Ordering::Relaxed);
         self.watching.store(true, Ordering::Relaxed);
-        lock(&self.state).refused(hash(path), began, Instant::now(), served)
+        lock(&self.state).refused(hash(path), began, served)
     }
 
     /// A probe that [`Pacer::refused`] wanted has ended. `asked` is the pause that the first refusal
@@ -196,9 +200,7 @@ impl Pacer {
     pub fn probed(&self, probed: Probed, asked: Option<Duration>, most: Duration) -> Verdict {
         let mut state = lock(&self.state);
         let verdict = state.probed(probed, asked, most, Instant::now());
-        if !state.interval.is_zero() {
-            self.limited.store(true, Ordering::Relaxed);
-        }
+        self.limited.store(!state.interval.is_zero(), Ordering::Relaxed);
         drop(state);
         self.changed.notify_one();
         verdict
@@ -232,24 +234,27 @@ impl State {
     }
 
     fn served(&mut self, path: u64) {
-        self.refusals = 0;
         self.pause = PAUSES.0;
         self.refused.retain(|one| one.path != path);
         if self.interval.is_zero() {
             return;
         }
-        self.interval = self.interval.mul_f64(0.97);
         self.served += 1;
         if self.served.is_multiple_of(8) {
             self.room = (self.room + 1).min(ROOM.1);
         }
+        self.shorten(ANSWERED);
+    }
+
+    fn shorten(&mut self, factor: f64) {
+        self.interval = self.interval.mul_f64(factor);
         if self.interval < NO_INTERVAL {
             self.interval = Duration::ZERO;
             self.next = None;
         }
     }
 
-    fn refused(&mut self, path: u64, began: Instant, now: Instant, served: u64) -> Verdict {
+    fn refused(&mut self, path: u64, began: Instant, served: u64) -> Verdict {
         let is_limited = !self.interval.is_zero();
         match self.refused.iter_mut().find(|one| one.path == path) {
             Some(known) => {
@@ -272,12 +277,7 @@ impl State {
         if self.slowed_at.is_some_and(|slowed| began < slowed) {
             return Verdict::Limited;
         }
-        self.slow(now);
-        self.refusals += 1;
-        match self.refusals {
-            0 | 1 => Verdict::Limited,
-            _ => self.probe().unwrap_or(Verdict::Limited),
-        }
+        self.probe().unwrap_or(Verdict::Limited)
     }
 
     fn probe(&mut self) -> Option<Verdict> {
@@ -286,7 +286,7 @@ impl State {
     }
 
     fn slow(&mut self, now: Instant) {
-        self.interval = self.interval.mul_f64(1.5).clamp(FIRST_INTERVAL, LONGEST_INTERVAL);
+        self.interval = self.interval.mul_f64(LIMITED).clamp(FIRST_INTERVAL, LONGEST_INTERVAL);
         self.room = (self.room / 2).max(1);
         self.slowed_at = Some(now);
     }
@@ -300,14 +300,17 @@ impl State {
     ) -> Verdict {
         self.probing = false;
         let Probed::Refused(again) = probed else {
-            self.refusals = 0;
-            return if self.interval.is_zero() { Verdict::Own } else { Verdict::Limited };
+            if self.interval.is_zero() {
+                return Verdict::Own;
+            }
+            // Right after a refusal a server that has a limit refuses whatever comes.
+            self.shorten(UNLIMITED);
+            return Verdict::Limited;
         };
         if self.interval.is_zero() {
             (self.room, self.pause) = (ROOM.0, PAUSES.0);
         }
         self.slow(now);
-        self.refusals += 1;
         let pause = match (again, asked) {
             (Some(again), Some(asked)) => again.min(asked),
             (Some(asked), None) | (None, Some(asked)) => asked,
@@ -335,7 +338,7 @@ mod tests {
     /// A state whose server was found to limit requests.
     fn limited(now: Instant) -> State {
         let mut state = State::default();
-        assert_eq!(state.refused(1, now, now, 0), Verdict::Probe);
+        assert_eq!(state.refused(1, now, 0), Verdict::Probe);
         assert_eq!(state.probed(Probed::Refused(None), None, MOST, now), Verdict::Limited);
         state
     }
@@ -352,10 +355,10 @@ mod tests {
     fn a_refusal_of_one_path_alone_slows_nothing() {
         let (mut state, now) = (State::default(), Instant::now());
         for path in 0..100 {
-            assert_eq!(state.refused(path, now, now, path), Verdict::Probe);
+            assert_eq!(state.refused(path, now, path), Verdict::Probe);
             let asked = Some(seconds(3600));
             assert_eq!(state.probed(Probed::Answered, asked, MOST, now), Verdict::Own);
-            assert_eq!(state.refused(path, now, now, path + 1), Verdict::Own, "it is known");
+            assert_eq!(state.refused(path, now, path + 1), Verdict::Own, "it is known");
             assert_eq!(state.enter(now), Ok(None));
         }
     }
@@ -363,8 +366,8 @@ mod tests {
     #[test]
     fn while_a_probe_is_on_its_way_no_other_is_sent() {
         let (mut state, now) = (State::default(), Instant::now());
-        assert_eq!(state.refused(1, now, now, 0), Verdict::Probe);
-        assert_eq!(state.refused(2, now, now, 0), Verdict::Own);
+        assert_eq!(state.refused(1, now, 0), Verdict::Probe);
+        assert_eq!(state.refused(2, now, 0), Verdict::Own);
         assert_eq!(state.probed(Probed::Silent, None, MOST, now), Verdict::Own);
         assert_eq!(state.enter(now), Ok(None), "silence is not a limit");
     }
@@ -381,7 +384,7 @@ mod tests {
             (Some(0), Some(0), Duration::ZERO),
         ] {
             let mut state = State::default();
-            assert_eq!(state.refused(1, now, now, 0), Verdict::Probe);
+            assert_eq!(state.refused(1, now, 0), Verdict::Probe);
             let (asked, again) = (asked.map(seconds), again.map(seconds));
             assert_eq!(state.probed(Probed::Refused(again), asked, MOST, now), Verdict::Limited);
             match pause.is_zero() {
@@ -423,6 +426,35 @@ mod tests {
         assert_eq!(state.enter(now), Ok(None));
     }
 
+    /// Slowing down does not help there, and would go on for ever.
+    #[test]
+    fn a_server_that_refuses_each_third_request_whatever_the_pace_is_not_slowed_down() {
+        let (mut state, mut now) = (State::default(), Instant::now());
+        let (mut served, mut count, mut path) = (0_u64, 0, 0);
+        let begun = now;
+        let mut take = || {
+            count += 1;
+            count % 3 != 0
+        };
+        while served < 450 {
+            if let Err(until) = state.enter(now) {
+                now = until;
+                continue;
+            }
+            state.waiting.clear();
+            path += 1;
+            now += Duration::from_millis(2);
+            if take() {
+                served += 1;
+                state.served(path);
+            } else if state.refused(path, now, served) == Verdict::Probe {
+                let probed = if take() { Probed::Answered } else { Probed::Refused(None) };
+                state.probed(probed, None, MOST, now);
+            }
+        }
+        assert!((now - begun).as_secs() < 30, "{:?}", now - begun);
+    }
+
     /// A token bucket refuses a few requests only, once the pace is found, and its rate is used.
     #[test]
     fn the_pace_of_a_token_bucket_is_found() {
@@ -451,7 +483,7 @@ mod tests {
                 continue;
             }
             refused += 1;
-            if state.refused(path, now, now, served) == Verdict::Probe {
+            if state.refused(path, now, served) == Verdict::Probe {
                 let probed = if take(now) { Probed::Answered } else { Probed::Refused(None) };
                 state.probed(probed, None, MOST, now);
             }
