@@ -59,6 +59,10 @@ const PROBING: Duration = Duration::from_secs(2);
 /// caller decides.
 const REPEATING: Duration = Duration::from_secs(20);
 
+/// The pauses after which a request is repeated that is refused alone with 429, without a word
+/// on when to come back.
+const REPEATED_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(200)];
+
 /// How long a server may take for things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
@@ -365,6 +369,7 @@ impl Client {
         let begun = Instant::now();
         let builder = shown(builder, pass.header.clone());
         let (mut again, mut next) = (builder.try_clone(), builder);
+        let mut pauses = REPEATED_AFTER.iter();
         loop {
             let ticket = pacer.admit().await;
             let response = sent(label, patience, next).await?;
@@ -379,13 +384,22 @@ impl Client {
                 return Ok(response);
             }
             let asked = error::retry_after(response.headers(), jiff::Timestamp::now());
+            let is_limit = response.status() == StatusCode::TOO_MANY_REQUESTS;
             let mut verdict = pacer.refused(ticket, path);
             if verdict == Verdict::Probe {
                 let probed = self.probe(path, pass).await;
                 verdict = pacer.probed(probed, asked, most);
             }
-            let is_repeated = verdict == Verdict::Limited && begun.elapsed() < REPEATING;
-            let Some(builder) = again.take().filter(|_| is_repeated) else { return Ok(response) };
+            let pause = match verdict {
+                Verdict::Limited => (begun.elapsed() < REPEATING).then_some(Duration::ZERO),
+                // The server may refuse one request, and take the same one a moment later.
+                Verdict::Own | Verdict::Probe if is_limit && asked.is_none() => {
+                    pauses.next().copied()
+                }
+                Verdict::Own | Verdict::Probe => None,
+            };
+            let Some((pause, builder)) = pause.zip(again.take()) else { return Ok(response) };
+            tokio::time::sleep(pause).await;
             (again, next) = (builder.try_clone(), builder);
         }
     }
