@@ -6,7 +6,6 @@
 //! asked for: by one request a pause, for all databases together. It must not know how requests are
 //! sent.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use tokio::time::Instant;
 
 use super::credentials::{self, Credentials};
 use super::error::{Error, Kind};
-use super::scrub::Scrub;
+use super::standing::{Current, FIRST_REFUSED, LONGEST, Standing, Waiting, database, is_locked};
 
 /// What follows when a server refuses credentials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,15 +36,8 @@ pub enum Refusal {
     },
 }
 
-/// The first pause after a refusal: with the next ones, fewer attempts in five minutes than CouchDB
-/// takes for an attack.
-const FIRST_REFUSED: Duration = Duration::from_secs(30);
-
 /// The first pause while the server locks the user out. It does not count attempts then.
 const FIRST_LOCKED: Duration = Duration::from_secs(5);
-
-/// The longest pause.
-const LONGEST: Duration = Duration::from_secs(600);
 
 /// For how long a first request that hangs keeps others from being sent: where no answer has come yet,
 /// and where the last one is of some time ago. CouchDB may take a second to check a password.
@@ -72,53 +64,6 @@ pub(super) struct Access {
     /// Held while a secret is read or a session is begun.
     pub renewing: tokio::sync::Mutex<()>,
     changed: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Current {
-    secret: Option<SecretString>,
-    /// The names and values of a session's cookies.
-    cookies: Vec<(String, SecretString)>,
-    /// Counts secrets and sessions.
-    generation: u64,
-    standing: Standing,
-    /// Databases whose requests are refused though others are not.
-    denied: HashMap<String, Denied>,
-    /// The database whose request was refused last.
-    culprit: Option<String>,
-    scrub: Scrub,
-}
-
-#[derive(Clone, Debug)]
-struct Denied {
-    error: Error,
-    pause: Duration,
-    until: Instant,
-}
-
-/// How the server takes the credentials.
-#[derive(Clone, Debug, Default)]
-enum Standing {
-    /// It has not answered yet.
-    #[default]
-    Unknown,
-    /// It accepted them, the last time at this moment, if it was in this process.
-    Accepted(Option<Instant>),
-    /// It refuses them, and they are not tried again.
-    Refused(Error),
-    /// It refuses them, and they are tried again.
-    Waiting(Waiting),
-}
-
-#[derive(Clone, Debug)]
-struct Waiting {
-    error: Error,
-    pause: Duration,
-    until: Instant,
-    /// Whether a request is on its way that tries them again.
-    trying: bool,
-    /// Whether they had been accepted before.
-    accepted: bool,
 }
 
 /// The right to send one request.
@@ -546,38 +491,4 @@ enum Look {
     First(Duration),
     /// Another one tries them again.
     Tried(Error),
-}
-
-impl Current {
-    fn deny(&mut self, path: &str, error: Error) -> Error {
-        let name = database(path);
-        let pause = self.denied.get(name).map_or(FIRST_REFUSED, |one| (one.pause * 2).min(LONGEST));
-        let error = error.asking(pause);
-        let denied = Denied { error: error.clone(), pause, until: Instant::now() + pause };
-        self.denied.insert(name.to_owned(), denied);
-        error
-    }
-}
-
-/// Whether the server locks the user out for a while.
-pub(super) fn is_locked(error: &Error) -> bool {
-    let text = error.to_string().to_lowercase();
-    matches!(error.status(), Some(401 | 403))
-        && (text.contains("temporarily locked")
-            || (text.contains("account") && text.contains("locked")))
-}
-
-/// Whether the server knows the user, who may not do this. A user who is nobody is told the same.
-pub(super) fn is_about_rights(error: &Error) -> bool {
-    let text = error.to_string().to_lowercase();
-    match error.status() {
-        Some(403) => !is_locked(error),
-        Some(401) => text.contains("you are not authorized") || text.contains("you are not a "),
-        _ => false,
-    }
-}
-
-/// The first segment of a path.
-fn database(path: &str) -> &str {
-    path.trim_start_matches('/').split('/').next().unwrap_or_default()
 }

@@ -13,6 +13,7 @@ mod error;
 mod pacer;
 pub mod rows;
 mod scrub;
+mod standing;
 mod tls;
 mod upload;
 
@@ -265,7 +266,7 @@ impl Client {
                 return Err(error);
             }
             let is_expired = status == StatusCode::UNAUTHORIZED && access.expires() && !renewed;
-            if access::is_about_rights(&error) && !is_expired {
+            if standing::is_about_rights(&error) && !is_expired {
                 let header = pass.header.take();
                 access.known(&mut pass, &path);
                 return Err(self.forbidden(&path, error, header).await);
