@@ -3,6 +3,7 @@
 //! This is also where the library begins: [`MirrorConfig::new`], then [`MirrorConfig::start`]. It
 //! must not know clap, nor read the environment.
 
+mod access;
 mod remembered;
 
 use std::path::{Path, PathBuf};
@@ -13,13 +14,15 @@ use secrecy::SecretString;
 
 use crate::agent::{Agent, AgentOptions, DeletionLimit, Repairer};
 use crate::checkpoint::{Before, Bounds, Checkpoints, StateError};
-use crate::client::couchdb::{Address, Credentials, Patience};
+use crate::client::couchdb::{Address, Patience, Refusal, Secret};
 use crate::document::{CollectionName, Kept, MaxDelete};
 use crate::mirror::names::Codec;
 use crate::mirror::{Deleted, Holder, JsonStyle, Mirror, MirrorError, Wanted};
 use crate::source::couchdb::{CouchOptions, CouchStore, Databases};
 use crate::source::feed::FeedStore;
 use crate::source::{BadGlob, Mode, Selection, SourceError, Store};
+
+pub use self::access::{Access, AccessError};
 
 /// A mirror that can be started.
 #[derive(Clone, Debug)]
@@ -79,11 +82,9 @@ pub enum ConfigError {
         /// The database in the URL.
         database: String,
     },
-    /// A password was given, and no user.
-    #[error(
-        "a password was given but no user: name the user in the URL, as in http://user@host/database"
-    )]
-    PasswordWithoutUser,
+    /// Ways of entering the server do not go together.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Revisions were asked for of a source that has none.
     #[error("a recorded feed holds winning revisions only: --revisions needs a server")]
     RevisionsOfFeed,
@@ -188,8 +189,14 @@ impl MirrorConfig {
     }
 
     /// The password of the user named in the URL, for those who keep it out of there.
-    pub fn password(mut self, password: SecretString) -> Result<Self, ConfigError> {
-        self.source.authenticate(password)?;
+    pub fn password(self, password: SecretString) -> Result<Self, ConfigError> {
+        let password = Some(Secret::Fixed(password));
+        self.access(Access { password, ..Access::default() })
+    }
+
+    /// How the server is entered, for those who keep secrets out of the URL. Ignored for feeds.
+    pub fn access(mut self, access: Access) -> Result<Self, ConfigError> {
+        self.source.enter(access)?;
         Ok(self)
     }
 
@@ -289,6 +296,10 @@ impl MirrorConfig {
         }
         let mut source = config.source;
         source.keep(mirror.kept_anywhere()?);
+        source.wait_at_most(config.give_up_after.flatten());
+        if config.mode == Mode::Follow {
+            source.wait_for_access(&mirror.followed()?);
+        }
         let mut options = mirror.options().clone();
         let globs = source.selects().map(|identity| {
             let all = &mut options.collections;
@@ -355,14 +366,12 @@ impl OpenedSource {
     pub async fn open<S: AsRef<str>>(
         source: &str,
         collections: &[S],
-        password: Option<SecretString>,
+        access: Access,
         kept: Kept,
     ) -> Result<Self, OpenError> {
         let mut config = SourceConfig::parse(source)?;
         config.keep(kept);
-        if let Some(password) = password {
-            config.authenticate(password)?;
-        }
+        config.enter(access).map_err(ConfigError::from)?;
         config.resolve().await;
         config.select(Selection::new(collections).map_err(ConfigError::from)?);
         let only = match &config {
@@ -429,31 +438,46 @@ impl SourceConfig {
     /// Who gives up after so long does not wait longer for an answer, or for the next piece of one.
     fn wait_at_most(&mut self, patience: Option<Duration>) {
         if let (Self::Couch(couch), Some(most)) = (self, patience) {
-            let Patience { connect, answer } = couch.timings.patience;
-            couch.timings.patience =
-                Patience { connect: connect.min(most), answer: answer.min(most) };
+            let Patience { connect, answer, asked } = couch.timings.patience;
+            couch.timings.patience = Patience {
+                connect: connect.min(most),
+                answer: answer.min(most),
+                asked: asked.min(most),
+            };
         }
     }
 
-    fn authenticate(&mut self, password: SecretString) -> Result<(), ConfigError> {
+    /// What a mirror has followed before was let in before.
+    fn wait_for_access(&mut self, followed: &[(CollectionName, String)]) {
         if let Self::Couch(couch) = self {
-            let given = couch.credentials.as_ref().ok_or(ConfigError::PasswordWithoutUser)?;
-            couch.credentials = Some(Credentials::new(given.user(), password));
+            let before =
+                |(name, origin): &(CollectionName, String)| couch.address.database(name) == *origin;
+            couch.refusal = Refusal::Wait {
+                accepted_before: followed.iter().any(before),
+                several: matches!(couch.databases, Databases::Selected(_)),
+            };
+        }
+    }
+
+    fn enter(&mut self, access: Access) -> Result<(), AccessError> {
+        if let Self::Couch(couch) = self {
+            couch.credentials = access.credentials(couch.credentials.take())?;
+            couch.tls = access.tls;
         }
         Ok(())
     }
 
     fn parse(source: &str) -> Result<Self, ConfigError> {
         let selection = Selection::default();
-        if let Some(path) = source.strip_prefix("feed:").filter(|path| !path.is_empty()) {
+        let path = source.strip_prefix("feed:").filter(|path| !path.is_empty());
+        if let Some(path) = path.filter(|path| !Address::is_url_like(path)) {
             let path = (path != "-").then(|| PathBuf::from(path));
             return Ok(Self::Feed(FeedConfig { path, selection }));
         }
         if Address::is_meant(source) {
             return Ok(Self::Couch(Box::new(CouchOptions::from_url(source, selection)?)));
         }
-        // What stands before an `@` may be a password.
-        let given = source.rsplit_once('@').map_or(source, |(_, rest)| rest).to_owned();
+        let given = Address::hidden(source);
         Err(ConfigError::UnknownSource { given })
     }
 

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::exit::{self, Exit, Usage};
 use super::output::{Stream, many, plain};
-use super::verify::{Format, password_for, read};
-use super::{certificate, compare};
+use super::verify::{Format, read};
+use super::{access, certificate, compare};
 use crate::client::couchdb::Address;
 use crate::config::OpenedSource;
 use crate::document::{Kept, Selection};
@@ -19,7 +19,7 @@ use crate::verify::{self, Certificate};
 pub struct Options {
     /// The mirror's directory, or one that RxDB's backup plugin wrote
     #[arg(value_name = "DIR")]
-    directory: PathBuf,
+    pub directory: PathBuf,
 
     /// A source (http://…, https://…, http+unix://…, feed:FILE), or the directory of another mirror
     #[arg(value_name = "SOURCE|DIR")]
@@ -32,10 +32,8 @@ pub struct Options {
     #[command(flatten)]
     compared: compare::Options,
 
-    /// A file that holds the password of the user named in SOURCE. PLAINFOLD_SOURCE_PASSWORD may
-    /// hold the password itself
-    #[arg(long, value_name = "FILE")]
-    password_file: Option<PathBuf>,
+    #[command(flatten)]
+    access: access::Options,
 
     /// Text, one difference a line and a summary; or one JSON object
     #[arg(long, value_enum, default_value = "text")]
@@ -51,7 +49,9 @@ struct Whole<'a> {
 
 /// Compares.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
-    let is_source = options.other.starts_with("feed:") || Address::is_meant(&options.other);
+    // A URL that is mistyped is not looked for as a folder: the message would repeat its password.
+    let is_source = options.other.starts_with("feed:")
+        || (Address::is_url_like(&options.other) && !Path::new(&options.other).exists());
     let (certificate, problems) = match is_source {
         true => beside_source(&options).await?,
         false => beside_mirror(&options).await?,
@@ -83,9 +83,9 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
 }
 
 async fn beside_source(options: &Options) -> anyhow::Result<(Certificate, Vec<Problem>)> {
-    let password = password_for(&options.other, options.password_file.as_deref())?;
+    let access = options.access.lower(&options.other, access::Side::Source)?;
     let globs = options.compared.of_source(&options.collections);
-    let source = OpenedSource::open(&options.other, &globs, password, Kept::default()).await?;
+    let source = OpenedSource::open(&options.other, &globs, access, Kept::default()).await?;
     let how = options.compared.lower(source.only)?;
     let here = read(options.directory.clone(), wanted(&options.collections)?).await?;
     let certificate = here.against(source.store, &how).await?;

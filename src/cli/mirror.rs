@@ -9,16 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit, Usage};
 use super::progress::{Bars, Shown, When};
-use super::{logging, password, service, signals, summary};
+use super::{access, logging, service, signals, summary};
 use crate::agent::Agent;
 use crate::api;
 use crate::config::MirrorConfig;
 use crate::document::MaxDelete;
 use crate::mirror::JsonStyle;
 use crate::mirror::names::Codec;
-
-/// Where the password may come from, so that it stands in no process list.
-pub const PASSWORD_VARIABLE: &str = "PLAINFOLD_SOURCE_PASSWORD";
 
 /// What `plainfold mirror` takes.
 #[derive(Debug, Args)]
@@ -29,7 +26,7 @@ pub struct Options {
 
     /// The mirror's directory: a mirror, or empty, or new
     #[arg(value_name = "DIR")]
-    directory: PathBuf,
+    pub directory: PathBuf,
 
     /// Go on after catching up, and follow the source until SIGINT or SIGTERM
     #[arg(long)]
@@ -77,10 +74,8 @@ pub struct Options {
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
 
-    /// A file that holds the password of the user named in SOURCE. PLAINFOLD_SOURCE_PASSWORD may
-    /// hold the password itself
-    #[arg(long, value_name = "FILE")]
-    password_file: Option<PathBuf>,
+    #[command(flatten)]
+    access: access::Options,
 
     /// Names of folders in a new mirror: `portable` for file systems that fold case
     #[arg(long, value_enum)]
@@ -238,10 +233,8 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
     if let Some(seconds) = options.give_up_after {
         config = config.give_up_after((seconds > 0).then(|| Duration::from_secs(seconds)));
     }
-    if let Some(password) = password::read(options.password_file.as_deref(), PASSWORD_VARIABLE)? {
-        config = config.password(password)?;
-    }
-    Ok(config)
+    let access = options.access.lower(&options.source, access::Side::Source)?;
+    Ok(config.access(access)?)
 }
 
 /// Answers `tail` and `status` until the token that comes back is cancelled.

@@ -3,10 +3,12 @@
 //! This is the only place that reads arguments, the environment and signals, and that writes to the
 //! terminal. It must not know sled or the names on disk.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod access;
 mod certificate;
 mod compare;
 mod diff;
@@ -14,7 +16,6 @@ mod exit;
 mod logging;
 mod mirror;
 mod output;
-mod password;
 mod process;
 mod progress;
 mod release;
@@ -29,6 +30,8 @@ mod undelete;
 mod verify;
 
 use exit::Exit;
+
+use crate::client::couchdb::Address;
 
 /// Keeps a live copy of a document database as plain folders.
 ///
@@ -61,6 +64,29 @@ enum Command {
     Release(release::Options),
 }
 
+impl Command {
+    /// The mirror's directory.
+    fn directory(&self) -> &Path {
+        match self {
+            Self::Mirror(options) => &options.directory,
+            Self::Restore(options) => &options.directory,
+            Self::Verify(options) => &options.directory,
+            Self::Diff(options) => &options.directory,
+            Self::Tail(options) => &options.directory,
+            Self::Status(options) => &options.directory,
+            Self::Release(options) => &options.directory,
+        }
+    }
+}
+
+/// A message without the user parts of the URLs that it repeats, if it repeats any.
+fn hidden(text: &str) -> Option<String> {
+    let is_url = |word: &str| word.contains('@') && Address::is_url_like(word.trim_matches('\''));
+    let words = text.split_inclusive(char::is_whitespace);
+    let hide = |word| if is_url(word) { Address::hidden(word) } else { word.to_owned() };
+    text.contains('@').then(|| words.map(hide).collect())
+}
+
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -68,7 +94,10 @@ pub fn main() -> ExitCode {
         Err(error) => {
             if error.use_stderr() {
                 // The exit code says it too.
-                let _unwritten = output::print_usage(&error);
+                let _unwritten = match hidden(&error.to_string()) {
+                    Some(text) => output::Stream::Stderr.report("what is wrong", &text),
+                    None => output::print_usage(&error),
+                };
                 return Exit::Usage.into();
             }
             return match output::print_usage(&error) {
@@ -90,6 +119,15 @@ pub fn main() -> ExitCode {
         }
     };
     let Arguments { command, logging } = arguments;
+    let directory = command.directory();
+    if directory.to_str().is_some_and(Address::is_url_like) && !directory.exists() {
+        // A message about a missing folder would repeat the password of a URL in the wrong place.
+        let given = Address::hidden(&directory.to_string_lossy());
+        exit::say(&format!(
+            "DIR must be a directory, but `{given}` looks like a URL: see --help for the order"
+        ));
+        return Exit::Usage.into();
+    }
     let code = runtime.block_on(async {
         match command {
             Command::Mirror(options) => mirror::run(options, &logging).await,

@@ -20,7 +20,7 @@ use crate::mirror::{Holder, Mirror, MirrorError, Ours};
 pub struct Options {
     /// The mirror's directory
     #[arg(value_name = "DIR")]
-    directory: PathBuf,
+    pub directory: PathBuf,
 
     /// The collection, by its name, whose deletions are held back
     #[arg(value_name = "COLLECTION")]

@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::access;
 use super::exit::{self, Exit, Usage};
 use super::signals;
-use super::verify::password_for;
 use crate::agent::Repairer;
 use crate::config::{OpenError, OpenedSource};
 use crate::document::{CollectionName, DocumentId};
@@ -57,8 +56,8 @@ enum Outcome {
 pub enum Sources<'a> {
     /// The source that was named, and what it holds.
     Given(&'a OpenedSource, &'a mut There),
-    /// The sources that the mirror remembers; the file may hold a password.
-    Recorded(Option<&'a Path>),
+    /// The sources that the mirror remembers, and how they are entered.
+    Recorded(&'a access::Options),
 }
 
 /// Fetches again what is wrong. The report speaks of the mirror as it is afterwards.
@@ -160,7 +159,7 @@ impl Sources<'_> {
     ) -> anyhow::Result<Arc<dyn Store>> {
         match self {
             Self::Given(source, _) => Ok(Arc::clone(&source.store)),
-            Self::Recorded(password) => Ok(recorded(repairer, name, *password).await?.store),
+            Self::Recorded(access) => Ok(recorded(repairer, name, access).await?.store),
         }
     }
 }
@@ -169,19 +168,20 @@ impl Sources<'_> {
 async fn recorded(
     repairer: &Repairer,
     name: &CollectionName,
-    password: Option<&Path>,
+    access: &access::Options,
 ) -> anyhow::Result<OpenedSource> {
     let Some(source) = repairer.followed(name)? else {
         let what = "the mirror does not remember its source: name it with --against SOURCE";
         return Err(Usage(what.to_owned()).into());
     };
-    if password_for(&source, password)?.is_some() {
+    let access = access.lower(&source, access::Side::Source)?;
+    if access.password.is_some() || access.session {
         let what = "the mirror remembers its source without the user, so the password is of no use: \
                     name the source with its user, as in --against http://user@host/database";
         return Err(Usage(what.to_owned()).into());
     }
     let kept = repairer.kept(name)?;
-    let opened = OpenedSource::open(&source, &[] as &[&str], None, kept).await;
+    let opened = OpenedSource::open(&source, &[] as &[&str], access, kept).await;
     opened.map_err(|error| match error {
         OpenError::Config(_) => anyhow::Error::from(Usage(format!(
             "{source}, which the mirror follows, cannot be read again: mirror from another source \

@@ -4,22 +4,19 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
-use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit, Usage};
 use super::output::{Stream, many, plain};
 use super::progress::{Bars, Shown, When};
-use super::{compare, logging, password, signals, undelete};
-use crate::client::couchdb::{Address, Client, Credentials, Patience};
+use super::{access, compare, logging, signals, undelete};
+use crate::client::couchdb::{Address, Client, ClientOptions};
+use crate::config::{Access, ConfigError};
 use crate::document::{CollectionName, Pattern, Selection};
 use crate::mirror::read::Tree;
 use crate::restore::{
     self, Control, CouchTarget, FeedTarget, OnExisting, Outcome, Report, Restore, RestoreError,
 };
-
-/// Where the password may come from, so that it stands in no process list.
-const PASSWORD_VARIABLE: &str = "PLAINFOLD_TARGET_PASSWORD";
 
 /// So many failures are named in text; JSON names more.
 const NAMED: usize = 20;
@@ -29,7 +26,7 @@ const NAMED: usize = 20;
 pub struct Options {
     /// The mirror's directory, or one that RxDB's backup plugin wrote
     #[arg(value_name = "DIR")]
-    directory: PathBuf,
+    pub directory: PathBuf,
 
     /// http(s)://user@host:port or http+unix://user@%2Fpath%2Fsocket, a server: every collection
     /// goes into a database of its name; with /database, the one selected collection goes there;
@@ -91,10 +88,8 @@ pub struct Options {
     #[arg(long, value_enum, default_value = "auto")]
     progress: When,
 
-    /// A file that holds the password of the user named in TARGET. PLAINFOLD_TARGET_PASSWORD may
-    /// hold the password itself
-    #[arg(long, value_name = "FILE")]
-    password_file: Option<PathBuf>,
+    #[command(flatten)]
+    access: access::Options,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -123,7 +118,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         }
         lowered.undelete = Some(undelete::find(&options.directory, since).await?);
     }
-    let password = password::read(options.password_file.as_deref(), PASSWORD_VARIABLE)?;
+    let access = options.access.lower(&options.target, access::Side::Target)?;
     let control = Control { stop: signals::catch()?, ..Control::default() };
     let companions = CancellationToken::new();
     let drawing = bars.map(|bars| {
@@ -131,7 +126,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         let look = move || progress.borrow().iter().map(Shown::of_restore).collect();
         tokio::spawn(bars.draw(look, companions.clone()))
     });
-    let outcome = put_back(&options, lowered, password, control).await;
+    let outcome = put_back(&options, lowered, access, control).await;
     companions.cancel();
     if let Some(drawing) = drawing {
         // It only ends; whatever it might have to say has been said.
@@ -175,17 +170,18 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
 async fn put_back(
     options: &Options,
     mut lowered: restore::Options,
-    password: Option<SecretString>,
+    access: Access,
     control: Control,
 ) -> anyhow::Result<Outcome> {
-    Ok(match options.target.strip_prefix("feed:").filter(|path| !path.is_empty()) {
+    let path = options.target.strip_prefix("feed:").filter(|path| !path.is_empty());
+    Ok(match path.filter(|path| !Address::is_url_like(path)) {
         Some(path) => {
             let path = (path != "-").then(|| PathBuf::from(path));
             let target = FeedTarget::new(path, lowered.on_existing)?;
             run_with(&options.directory, target, lowered, control).await?
         }
         None => {
-            let (client, database) = server(&options.target, password).await?;
+            let (client, database) = server(&options.target, access).await?;
             if let Some(database) = database {
                 if !options.renamed.is_empty() {
                     let what = "--as and a database in TARGET both name one: give one of them";
@@ -233,13 +229,9 @@ fn lower(options: &Options) -> anyhow::Result<restore::Options> {
     })
 }
 
-async fn server(
-    target: &str,
-    password: Option<SecretString>,
-) -> anyhow::Result<(Client, Option<CollectionName>)> {
+async fn server(target: &str, access: Access) -> anyhow::Result<(Client, Option<CollectionName>)> {
     if !Address::is_meant(target) {
-        // What stands before an `@` may be a password.
-        let given = target.rsplit_once('@').map_or(target, |(_, rest)| rest);
+        let given = Address::hidden(target);
         return Err(Usage(format!(
             "`{given}` is not a target: give http(s)://host:port or http+unix://%2Fpath%2Fsocket, the same with \
              /database, feed:<file.ndjson>, or feed:- for standard output"
@@ -248,21 +240,11 @@ async fn server(
     }
     let given = Address::parse(target)
         .map_err(|error| Usage(format!("the target's URL cannot be used: {error}")))?;
-    let credentials = match (given.credentials, password) {
-        (Some(named), Some(password)) => Some(Credentials::new(named.user(), password)),
-        (None, Some(_)) => {
-            return Err(Usage(
-                "a password was given but no user: name the user in the URL, as in \
-                 http://user@host"
-                    .to_owned(),
-            )
-            .into());
-        }
-        (credentials, None) => credentials,
-    };
+    let credentials = access.credentials(given.credentials).map_err(ConfigError::from)?;
     let client = |address| {
-        let client = Client::new(address, credentials.clone(), Patience::default());
-        client.map_err(|error| Usage(error.to_string()))
+        let (credentials, tls) = (credentials.clone(), access.tls.clone());
+        let options = ClientOptions { credentials, tls, ..ClientOptions::default() };
+        Client::new(address, options).map_err(|error| Usage(error.to_string()))
     };
     // Only the server can tell whether a path that ends in a slash is a proxy's.
     if let Some(below) = given.below {

@@ -18,7 +18,7 @@ use crate::mirror::{Deleted, JsonStyle, Ours, Remembered, SharedLock};
 pub struct Options {
     /// The mirror's directory
     #[arg(value_name = "DIR")]
-    directory: PathBuf,
+    pub directory: PathBuf,
 
     /// Text, or JSON
     #[arg(long, value_enum, default_value = "text")]

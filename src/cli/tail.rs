@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Options {
     /// The mirror's directory
     #[arg(value_name = "DIR")]
-    directory: PathBuf,
+    pub directory: PathBuf,
 
     /// Begin after the event with this number, from the journal [default: with the next event; all
     /// of the journal where nobody mirrors right now]

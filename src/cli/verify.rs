@@ -8,10 +8,9 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::exit::{self, Exit, Usage};
-use super::mirror::PASSWORD_VARIABLE;
 use super::output::{Product, Stream, many, plain};
 use super::repair::{self, Repairs};
-use super::{certificate, compare, password};
+use super::{access, certificate, compare};
 use crate::agent::Repairer;
 use crate::config::{OpenedSource, open_for_repair};
 use crate::document::Kept;
@@ -27,7 +26,7 @@ use crate::verify::{
 pub struct Options {
     /// The mirror's directory, or one that RxDB's backup plugin wrote
     #[arg(value_name = "DIR")]
-    directory: PathBuf,
+    pub directory: PathBuf,
 
     /// Which collections, as names or globs [default: all of the mirror's]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
@@ -41,10 +40,8 @@ pub struct Options {
     #[arg(long, value_name = "SOURCE")]
     against: Option<String>,
 
-    /// A file that holds the password of the user named in SOURCE. PLAINFOLD_SOURCE_PASSWORD may
-    /// hold the password itself
-    #[arg(long, value_name = "FILE")]
-    password_file: Option<PathBuf>,
+    #[command(flatten)]
+    access: access::Options,
 
     /// Fetch again just what is wrong, and read that again. Without --against, each collection's
     /// source is the one that the mirror follows
@@ -98,11 +95,11 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     }
     let against = match &options.against {
         Some(source) => {
-            let password = password_for(source, options.password_file.as_deref())?;
+            let access = options.access.lower(source, access::Side::Source)?;
             // What the mirror holds beside the winners may have to be fetched again.
             let kept = if options.repair { Kept::ALL } else { Kept::default() };
             let globs = compared.of_source(&options.collections);
-            Some(OpenedSource::open(source, &globs, password, kept).await?)
+            Some(OpenedSource::open(source, &globs, access, kept).await?)
         }
         None => {
             if let Some(option) = compared.needs_source() {
@@ -151,7 +148,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     if let Some(repairer) = repairer.filter(|_| options.repair) {
         let sources = match (&against, &mut there) {
             (Some(source), Some(there)) => repair::Sources::Given(source, there),
-            _ => repair::Sources::Recorded(options.password_file.as_deref()),
+            _ => repair::Sources::Recorded(&options.access),
         };
         let done = repair::run(&repairer, &mut verified, certificate.as_ref(), sources).await?;
         repairs = Some(done);
@@ -231,17 +228,6 @@ fn stamp(
     }
     verified.note_stamped();
     Ok(stamped)
-}
-
-/// The password for a source, where it is a server.
-pub fn password_for(
-    source: &str,
-    file: Option<&Path>,
-) -> anyhow::Result<Option<secrecy::SecretString>> {
-    if source.starts_with("feed:") {
-        return Ok(None);
-    }
-    Ok(password::read(file, PASSWORD_VARIABLE)?)
 }
 
 fn write_report(out: &mut String, report: &Report, limit: usize) -> fmt::Result {

@@ -14,7 +14,9 @@ use self::send::{Fault, Sender};
 use super::body::Stubs;
 use super::plan::{Held, Leaves};
 use super::target::{Item, Standing, Target, TargetError, Writing};
-use crate::client::couchdb::{Client, Database, Error, Kind, Unwritten, all_docs_rows};
+use crate::client::couchdb::{
+    Client, Database, Error, Kind, LONGEST_ASKED, Unwritten, all_docs_rows,
+};
 use crate::document::{CollectionName, DocumentId, Properties, Revision};
 
 mod leaves;
@@ -269,7 +271,7 @@ where
             Err(error) => error,
         };
         let Kind::Transient { retry_after } = error.kind() else { return Err(error) };
-        let pause = pause.max(retry_after.unwrap_or_default());
+        let pause = pause.max(retry_after.unwrap_or_default().min(LONGEST_ASKED));
         tracing::warn!("{error}; trying again in {:.1} s", pause.as_secs_f32());
         tokio::time::sleep(pause).await;
     }

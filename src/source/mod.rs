@@ -6,6 +6,7 @@
 //! sled, or when to retry.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -147,6 +148,16 @@ pub trait Source: Send + Sync + 'static {
         mode: Mode,
     ) -> BoxStream<'static, Result<FeedEvent, SourceError>>;
 
+    /// Resolves when a pause that the source asked for may be cut short.
+    fn recovers(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    /// What all collections of the store have in common, if they come from one server.
+    fn server(&self) -> Option<&ServerProgress> {
+        None
+    }
+
     /// Reads the newest state of a document apart from the feed. `position` is where the feed
     /// named it, for sources that can only look there.
     fn document<'a>(
@@ -209,6 +220,34 @@ pub enum Since {
     Scan(String),
 }
 
+/// Whether the collections of a server make progress. A server that serves one after another is not
+/// given up by those that wait.
+#[derive(Clone, Debug, Default)]
+pub struct ServerProgress {
+    /// Steps of all collections of the server.
+    all: Arc<AtomicU64>,
+    /// Steps of this collection.
+    own: Arc<AtomicU64>,
+}
+
+impl ServerProgress {
+    /// The same server for another collection.
+    pub fn for_another(&self) -> Self {
+        Self { all: Arc::clone(&self.all), own: Arc::default() }
+    }
+
+    /// This collection has come a step further.
+    pub fn note(&self) {
+        self.own.fetch_add(1, Ordering::Relaxed);
+        self.all.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The steps of the other collections.
+    pub fn of_others(&self) -> u64 {
+        self.all.load(Ordering::Relaxed).saturating_sub(self.own.load(Ordering::Relaxed))
+    }
+}
+
 /// One attachment asked for in bulk.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -267,6 +306,11 @@ pub trait Store: Send + Sync + 'static {
         mode: Mode,
         since: Option<Position>,
     ) -> BoxStream<'static, Result<StoreEvent, SourceError>>;
+
+    /// Resolves when a pause that the store asked for may be cut short.
+    fn recovers(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
 
     /// The source of one collection. Does no I/O.
     fn open(&self, collection: &CollectionName) -> Arc<dyn Source>;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 
-use super::{FeedEvent, Mode, Since, Source, SourceError, Store, StoreEvent};
+use super::{FeedEvent, Mode, ServerProgress, Since, Source, SourceError, Store, StoreEvent};
 use crate::document::Position;
 
 /// How long to wait between tries, and when to give up.
@@ -83,11 +83,11 @@ pub fn resilient(
     policy: RetryPolicy,
 ) -> impl Stream<Item = Result<Fed, SourceError>> + Send {
     let feed = Feed {
-        source,
         mode,
         since,
         state: State::Closed,
         patience: Patience::new(policy),
+        source,
         stuck_at: None,
         broke_at: VecDeque::new(),
         at_end: false,
@@ -116,6 +116,15 @@ struct Feed {
 /// How many places are remembered at which a feed broke.
 const PLACES: usize = 64;
 
+/// The longest pause that a source may ask for. One that asks for more is tried again after this.
+const LONGEST_ASKED: Duration = Duration::from_secs(300);
+
+/// The longest pause after refused credentials.
+const LONGEST_REFUSED: Duration = Duration::from_secs(600);
+
+/// A source may ask, once, for a pause that is this number of times as long as our patience.
+const OBEDIENCE: u32 = 10;
+
 /// A position that is of no use again within this time shows a source that is not one and the same.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -132,7 +141,10 @@ impl Feed {
             match &mut self.state {
                 State::Over => return None,
                 State::Pausing(pause) => {
-                    tokio::time::sleep(*pause).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(*pause) => {}
+                        () = self.source.recovers() => {}
+                    }
                     self.state = State::Closed;
                 }
                 State::Closed => {
@@ -144,7 +156,10 @@ impl Feed {
                         self.note(&event);
                         return Some(Ok(Fed::Event(event)));
                     }
-                    None if self.mode == Mode::CatchUp => self.state = State::Over,
+                    None if self.mode == Mode::CatchUp => {
+                        self.step_noted();
+                        self.state = State::Over;
+                    }
                     None => {
                         let error = SourceError::transient("the feed ended by itself");
                         return Some(self.broken(error));
@@ -172,6 +187,9 @@ impl Feed {
         };
         if let Some(position) = position {
             self.since = Since::Position(position.clone());
+            if self.stuck_at.is_none() {
+                self.step_noted();
+            }
         }
         let moved = self.stuck_at.is_some() && !self.broke_at.contains(&self.since);
         // The first end after an opening says only that the source can be opened.
@@ -180,6 +198,14 @@ impl Feed {
         if moved || lives {
             self.stuck_at = None;
             self.patience.renew();
+            self.step_noted();
+        }
+    }
+
+    /// The other collections of the server see that it serves this one.
+    fn step_noted(&self) {
+        if let Some(server) = self.source.server() {
+            server.note();
         }
     }
 
@@ -204,7 +230,7 @@ impl Feed {
             self.broke_at.truncate(PLACES - 1);
             self.broke_at.push_front(self.since.clone());
         }
-        match self.patience.pause(error, self.mode) {
+        match self.patience.pause(error, self.mode, self.source.server()) {
             Ok((error, pause)) => {
                 self.state = State::Pausing(pause);
                 Ok(Fed::Waiting { error, pause })
@@ -222,16 +248,20 @@ struct Patience {
     policy: RetryPolicy,
     pauses: ExponentialBackoff,
     stuck_since: Option<Instant>,
+    /// How far the server's other collections were at the last error.
+    others: u64,
+    /// Whether a pause longer than our patience was waited for.
+    obeyed: bool,
 }
 
 impl Patience {
     fn new(policy: RetryPolicy) -> Self {
-        Self { policy, pauses: policy.pauses(), stuck_since: None }
+        Self { policy, pauses: policy.pauses(), stuck_since: None, others: 0, obeyed: false }
     }
 
     /// There was progress: the next error starts with a short pause again.
     fn renew(&mut self) {
-        *self = Self::new(self.policy);
+        *self = Self { others: self.others, ..Self::new(self.policy) };
     }
 
     /// The pause before the next try; or the error back, when it is final.
@@ -239,6 +269,7 @@ impl Patience {
         &mut self,
         error: SourceError,
         mode: Mode,
+        server: Option<&ServerProgress>,
     ) -> Result<(SourceError, Duration), SourceError> {
         let asked = match &error {
             SourceError::Transient { retry_after, .. } => retry_after.unwrap_or_default(),
@@ -249,11 +280,28 @@ impl Patience {
             | SourceError::Refused { .. }
             | SourceError::Permanent { .. } => return Err(error),
         };
-        let pause = self.pauses.next().unwrap_or(self.policy.longest).max(asked);
         let now = Instant::now();
+        let others = server.map_or(0, ServerProgress::of_others);
+        if std::mem::replace(&mut self.others, others) != others {
+            // The server is not gone: it serves others.
+            self.stuck_since = Some(now);
+        }
+        let too_long = asked > LONGEST_REFUSED;
+        let asked = if too_long { LONGEST_ASKED } else { asked };
+        let pause = self.pauses.next().unwrap_or(self.policy.longest).max(asked);
         let stuck_for = now - *self.stuck_since.get_or_insert(now);
         match self.policy.give_up_after {
             None => Ok((error, pause)),
+            // Once, the source may ask for more than our patience.
+            Some(patience)
+                if !self.obeyed
+                    && asked > patience.saturating_sub(stuck_for)
+                    && asked <= (patience * OBEDIENCE).min(LONGEST_ASKED)
+                    && !too_long =>
+            {
+                self.obeyed = true;
+                Ok((error, pause))
+            }
             Some(patience) if stuck_for >= patience => Err(error),
             // One last try when patience ends.
             Some(patience) => Ok((error, pause.min(patience - stuck_for))),
@@ -284,11 +332,14 @@ pub fn listing(
                     Err(error) => error,
                 };
                 open = None;
-                match patience.pause(error, mode) {
+                match patience.pause(error, mode, None) {
                     Ok((error, pause)) => {
                         let seconds = pause.as_secs_f32();
                         tracing::warn!("{error}; trying again in {seconds:.1} s");
-                        tokio::time::sleep(pause).await;
+                        tokio::select! {
+                            () = tokio::time::sleep(pause) => {}
+                            () = store.recovers() => {}
+                        }
                     }
                     Err(error) => return Some((Err(error), (store, None, None))),
                 }
@@ -298,8 +349,8 @@ pub fn listing(
 }
 
 /// Tries a single request again while its error is transient, or while what it asks for is missing
-/// (a cluster may lag), up to `policy.attempts` times. A source that asks us to wait longer than
-/// the policy is patient is not asked again.
+/// (a cluster may lag), up to `policy.attempts` times. A source that asks for a longer pause than the
+/// policy's own is not asked again: it would hold up others.
 pub async fn attempts<T, F>(
     policy: &RetryPolicy,
     mut request: impl FnMut() -> F,
@@ -319,7 +370,7 @@ where
             _ => return Err(error),
         };
         let Some(pause) = pauses.next() else { return Err(error) };
-        if policy.give_up_after.is_some_and(|patience| asked > patience) {
+        if asked > policy.longest {
             return Err(error);
         }
         tokio::time::sleep(pause.max(asked)).await;
@@ -327,156 +378,4 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use super::*;
-    use crate::document::Position;
-    use crate::source::scripted::{Said, Scripted};
-
-    fn at(token: &str) -> Position {
-        Position::new(token, "".into(), None)
-    }
-
-    fn position(token: &str) -> Said {
-        Ok(FeedEvent::Position(at(token)))
-    }
-
-    fn cut() -> Said {
-        Err(SourceError::transient("the connection was cut"))
-    }
-
-    const QUICK: RetryPolicy = RetryPolicy {
-        first: Duration::from_millis(1),
-        longest: Duration::from_millis(2),
-        give_up_after: Some(Duration::from_millis(40)),
-        attempts: 3,
-    };
-
-    async fn run(
-        scripts: Vec<Vec<Said>>,
-        since: Since,
-        mode: Mode,
-    ) -> (Vec<Result<Fed, SourceError>>, Vec<Since>) {
-        let source = Arc::new(Scripted::new(scripts));
-        let feed = resilient(Arc::clone(&source) as Arc<dyn Source>, since, mode, QUICK);
-        let said = feed.take(200).collect().await;
-        let opened = source.opened.lock().unwrap().clone();
-        (said, opened)
-    }
-
-    #[tokio::test]
-    async fn a_broken_feed_goes_on_after_the_last_position() {
-        let scripts = vec![
-            vec![position("1"), position("2"), cut()],
-            vec![position("3"), Ok(FeedEvent::CaughtUp)],
-        ];
-        let (said, opened) = run(scripts, Since::Start, Mode::CatchUp).await;
-        assert_eq!(opened, [Since::Start, Since::Position(at("2"))]);
-        assert!(matches!(said[2], Ok(Fed::Waiting { .. })));
-        assert!(matches!(said.last(), Some(Ok(Fed::Event(FeedEvent::CaughtUp)))));
-    }
-
-    #[tokio::test]
-    async fn a_feed_that_makes_no_progress_is_given_up() {
-        let scripts = (0..100).map(|_| vec![position("1"), cut()]).collect();
-        let (said, opened) = run(scripts, Since::Start, Mode::CatchUp).await;
-        assert!(opened.len() > 2, "it was tried again");
-        assert!(matches!(said.last(), Some(Err(SourceError::Transient { .. }))));
-    }
-
-    #[tokio::test]
-    async fn a_feed_that_goes_round_in_circles_is_given_up() {
-        let round = |n: usize| vec![position(["1", "2"][n % 2]), cut()];
-        let (said, opened) = run((0..200).map(round).collect(), Since::Start, Mode::CatchUp).await;
-        assert!(opened.len() < 200, "it went round and round");
-        assert!(matches!(said.last(), Some(Err(SourceError::Transient { .. }))));
-    }
-
-    #[tokio::test]
-    async fn a_follower_that_is_sent_away_at_the_end_waits_longer_each_time() {
-        let end = || vec![position("1"), Ok(FeedEvent::CaughtUp), cut()];
-        let (said, opened) =
-            run((0..200).map(|_| end()).collect(), Since::Position(at("1")), Mode::Follow).await;
-        assert!(opened.len() < 100, "it is always told the same end");
-        assert!(matches!(said.last(), Some(Err(SourceError::Transient { .. }))));
-    }
-
-    #[tokio::test]
-    async fn a_source_that_is_another_each_time_is_scanned_with_a_rest_between() {
-        let scan = || {
-            let reason = "it was created again".to_owned();
-            let expired = SourceError::Expired { reason: reason.clone() };
-            let finished = FeedEvent::ScanFinished { position: at("9"), exhaustive: true };
-            let started = FeedEvent::ScanStarted { reason };
-            vec![Ok(started), Ok(finished), Ok(FeedEvent::CaughtUp), Err(expired)]
-        };
-        let expired = vec![Err(SourceError::Expired { reason: "it was created again".into() })];
-        let scripts = vec![expired, scan(), scan()];
-        let (said, _) = run(scripts, Since::Position(at("5")), Mode::Follow).await;
-        let pauses: Vec<_> = said
-            .iter()
-            .filter_map(|said| match said {
-                Ok(Fed::Waiting { error: SourceError::Expired { .. }, pause }) => Some(*pause),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(pauses, [Duration::ZERO, QUICK.longest, QUICK.longest]);
-    }
-
-    #[tokio::test]
-    async fn a_wait_that_is_longer_than_we_are_patient_is_not_begun() {
-        let tries = Mutex::new(0);
-        let busy = |seconds| SourceError::Transient {
-            what: "busy".into(),
-            retry_after: Some(Duration::from_secs(seconds)),
-        };
-        let answer: Result<(), _> = attempts(&QUICK, || {
-            *tries.lock().unwrap() += 1;
-            async { Err(busy(3600)) }
-        })
-        .await;
-        assert!(answer.is_err());
-        assert_eq!(*tries.lock().unwrap(), 1);
-    }
-
-    #[tokio::test]
-    async fn an_expired_position_leads_to_a_scan_which_an_interruption_starts_over() {
-        let expired = || Err(SourceError::Expired { reason: "it was created again".into() });
-        let scan = || Ok(FeedEvent::ScanStarted { reason: "it was created again".into() });
-        let finished = Ok(FeedEvent::ScanFinished { position: at("9"), exhaustive: true });
-        let scripts = vec![
-            vec![expired()],
-            vec![scan(), position("1"), cut()],
-            vec![scan(), position("1"), finished, cut()],
-            vec![Ok(FeedEvent::CaughtUp)],
-        ];
-        let (_, opened) = run(scripts, Since::Position(at("5")), Mode::CatchUp).await;
-        let scanning = Since::Scan("it was created again".into());
-        let expected =
-            [Since::Position(at("5")), scanning.clone(), scanning, Since::Position(at("9"))];
-        assert_eq!(opened, expected);
-    }
-
-    #[tokio::test]
-    async fn refused_credentials_are_never_tried_twice() {
-        for mode in [Mode::CatchUp, Mode::Follow] {
-            let refused = SourceError::Refused { what: "wrong password".into() };
-            let (said, opened) = run(vec![vec![Err(refused)]], Since::Start, mode).await;
-            assert_eq!(opened.len(), 1);
-            assert!(matches!(said[..], [Err(SourceError::Refused { .. })]));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_single_request_is_tried_so_often_and_no_oftener() {
-        let tries = Mutex::new(0);
-        let answer: Result<(), _> = attempts(&QUICK, || {
-            *tries.lock().unwrap() += 1;
-            async { Err(SourceError::transient("busy")) }
-        })
-        .await;
-        assert!(answer.is_err());
-        assert_eq!(*tries.lock().unwrap(), 3);
-    }
-}
+mod tests;

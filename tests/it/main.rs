@@ -8,6 +8,7 @@
 
 mod env;
 
+mod access;
 mod adopted;
 mod apart;
 mod brake;
@@ -46,6 +47,7 @@ mod rows;
 mod rxdb;
 mod rxdb_client;
 mod systemd;
+mod tls;
 mod trash;
 mod undelete;
 mod verify;

@@ -79,6 +79,17 @@ fn verify(units: &[PathBuf]) -> String {
     if said.is_empty() && !output.status.success() { output.status.to_string() } else { said }
 }
 
+/// A password that is refused may be right again later, so the service starts again; but not so soon that
+/// its attempts lock the user out, which CouchDB does after five within five minutes.
+#[test]
+fn the_live_service_starts_again_after_refused_credentials_and_locks_nobody_out() {
+    let value = |key: &str| LIVE.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    assert_eq!(value("Restart"), Some("on-failure"));
+    assert_eq!(value("RestartPreventExitStatus"), Some("2 5"));
+    let pause: u32 = value("RestartSec").unwrap().parse().unwrap();
+    assert!(1 + 300 / pause < 5, "{pause}");
+}
+
 #[test]
 fn both_services_are_confined_alike() {
     fn confinement(unit: &str) -> Vec<&str> {

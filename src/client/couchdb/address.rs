@@ -5,12 +5,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use super::credentials::Credentials;
 use crate::document::CollectionName;
 
 /// Everything but RFC 3986's unreserved characters, so that a segment stays one segment.
@@ -48,8 +46,24 @@ pub struct Given {
 impl Address {
     /// Whether this is meant as the URL of a server: whether it begins as one.
     pub fn is_meant(text: &str) -> bool {
-        let scheme = text.split_once("://").map(|(scheme, _)| scheme);
-        scheme.is_some_and(|scheme| SCHEMES.contains(&scheme))
+        let scheme = text.trim_start().split_once("://").map(|(scheme, _)| scheme);
+        scheme.is_some_and(|scheme| SCHEMES.iter().any(|one| one.eq_ignore_ascii_case(scheme)))
+    }
+
+    /// Whether this may be a URL, mistyped or of something else, and not a path.
+    pub fn is_url_like(text: &str) -> bool {
+        text.contains("://") || scheme(text).is_some_and(|rest| rest.contains('@'))
+    }
+
+    /// What a person typed, for messages: without the user part that a URL may have, even where it is
+    /// mistyped.
+    pub fn hidden(text: &str) -> String {
+        let Some((before, after)) = text.rsplit_once('@') else { return text.to_owned() };
+        let start = match before.find("://") {
+            Some(at) => at + 3,
+            None => before.len() - scheme(before).map_or(before.len(), str::len),
+        };
+        format!("{}…@{after}", &before[..start])
     }
 
     /// Reads `https://user:password@host:5984/database`, or `http+unix://user@%2Fpath%2Fsocket/database`
@@ -69,14 +83,14 @@ impl Address {
         let address = Self::below(&url, proxy)?;
         let may_be_proxy = database.is_some() && url.path().ends_with('/');
         let below = may_be_proxy.then(|| Self::below(&url, &segments)).transpose()?;
-        Ok(Given { address, credentials: Credentials::of(&url)?, database, below })
+        Ok(Given { address, credentials: user(&url)?, database, below })
     }
 
     /// Reads the URL of a whole server: a path in it is a proxy's and no database.
     pub fn server(url: &str) -> Result<(Self, Option<Credentials>), BadAddress> {
         let url = read(url)?;
         let segments: Vec<&str> = url.path().split('/').filter(|part| !part.is_empty()).collect();
-        Ok((Self::below(&url, &segments)?, Credentials::of(&url)?))
+        Ok((Self::below(&url, &segments)?, user(&url)?))
     }
 
     fn below(url: &Url, proxy: &[&str]) -> Result<Self, BadAddress> {
@@ -128,111 +142,6 @@ impl fmt::Debug for Address {
     }
 }
 
-/// A name and a password, sent as HTTP Basic authentication. Neither is ever printed.
-#[derive(Clone)]
-pub struct Credentials {
-    user: String,
-    password: SecretString,
-}
-
-impl Credentials {
-    /// Credentials of this user.
-    pub fn new(user: impl Into<String>, password: SecretString) -> Self {
-        Self { user: user.into(), password }
-    }
-
-    /// The user's name.
-    pub fn user(&self) -> &str {
-        &self.user
-    }
-
-    pub(super) fn password(&self) -> &str {
-        self.password.expose_secret()
-    }
-
-    fn of(url: &Url) -> Result<Option<Self>, BadAddress> {
-        if url.username().is_empty() && url.password().is_none() {
-            return Ok(None);
-        }
-        let decode = |text| -> Result<String, BadAddress> {
-            let text = percent_decode_str(text).decode_utf8().map_err(|_| BadAddress::User)?;
-            Ok(text.into_owned())
-        };
-        let password = decode(url.password().unwrap_or_default())?;
-        Ok(Some(Self::new(decode(url.username())?, password.into())))
-    }
-
-    /// The pair as it is sent.
-    pub(super) fn encoded(&self) -> String {
-        STANDARD.encode(format!("{}:{}", self.user, self.password()))
-    }
-
-    /// A server's words without the password, should the server repeat it, or the header that
-    /// holds it.
-    pub(super) fn scrub(&self, text: &str) -> String {
-        let (password, header) = (self.password(), self.encoded());
-        if password.is_empty() {
-            return text.to_owned();
-        }
-        let mut scrubbed = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some(next) = rest.chars().next() {
-            let secret = beginning(rest, &header).or_else(|| beginning(rest, password));
-            scrubbed.push(if secret.is_some() { '…' } else { next });
-            rest = &rest[secret.unwrap_or(next.len_utf8())..];
-        }
-        scrubbed
-    }
-}
-
-/// How many bytes at the beginning of a text are this secret: as it is, or with characters that are
-/// escaped as in JSON or in a URL.
-fn beginning(text: &str, secret: &str) -> Option<usize> {
-    if text.starts_with(secret) {
-        return Some(secret.len());
-    }
-    secret.chars().try_fold(0, |length, next| Some(length + spelling(&text[length..], next)?))
-}
-
-/// How many bytes at the beginning of a text are this character, escaped or not.
-fn spelling(text: &str, character: char) -> Option<usize> {
-    let json = || {
-        let mut units = [0; 2];
-        let units = character.encode_utf16(&mut units);
-        let unicode = units.iter().try_fold(0, |length, unit| {
-            let digits = text[length..].strip_prefix("\\u")?.get(..4)?;
-            (u16::from_str_radix(digits, 16).ok()? == *unit).then_some(length + 6)
-        });
-        let short = match character {
-            '"' | '\\' | '/' => character,
-            '\n' => 'n',
-            '\r' => 'r',
-            '\t' => 't',
-            '\u{8}' => 'b',
-            '\u{c}' => 'f',
-            _ => return unicode,
-        };
-        unicode.or_else(|| text.strip_prefix('\\')?.starts_with(short).then_some(2))
-    };
-    let percent = |bytes: &[u8]| {
-        bytes.iter().try_fold(0, |length, byte| {
-            let digits = text[length..].strip_prefix('%')?.get(..2)?;
-            (u8::from_str_radix(digits, 16).ok()? == *byte).then_some(length + 3)
-        })
-    };
-    let utf8 = || percent(character.encode_utf8(&mut [0; 4]).as_bytes());
-    let latin1 = || percent(&[u8::try_from(character).ok()?]);
-    let form = || (character == ' ' && text.starts_with('+')).then_some(1);
-    let itself = || text.starts_with(character).then_some(character.len_utf8());
-    json().or_else(utf8).or_else(latin1).or_else(form).or_else(itself)
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Credentials(…)")
-    }
-}
-
 /// A URL that does not name a server. It never repeats the URL, which may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAddress {
@@ -254,9 +163,24 @@ pub enum BadAddress {
     /// The database's name is not UTF-8.
     #[error("the database's name in the URL is not UTF-8 when percent-decoded")]
     Name,
+    /// Its path may hold a part of a password.
+    #[error(
+        "the URL's path holds an `@`: if the password holds a `/`, write it as %2F, and in a name write \
+         the `@` as %40"
+    )]
+    At,
     /// The user part is not UTF-8.
     #[error("the user part of the URL is not UTF-8 when percent-decoded")]
     User,
+}
+
+/// What follows a URL's scheme, and slashes after it.
+fn scheme(text: &str) -> Option<&str> {
+    let (scheme, rest) = text.trim_start().split_once(':')?;
+    let mut letters = scheme.chars();
+    let is_scheme = letters.next().is_some_and(|first| first.is_ascii_alphabetic())
+        && letters.all(|next| next.is_ascii_alphanumeric() || "+-.".contains(next));
+    is_scheme.then(|| rest.trim_start_matches('/'))
 }
 
 fn read(url: &str) -> Result<Url, BadAddress> {
@@ -264,10 +188,26 @@ fn read(url: &str) -> Result<Url, BadAddress> {
     if !SCHEMES.contains(&url.scheme()) {
         return Err(BadAddress::Scheme(url.scheme().to_owned()));
     }
+    if url.path().contains('@') {
+        return Err(BadAddress::At);
+    }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(BadAddress::Query);
     }
     Ok(url)
+}
+
+/// The user part of a URL.
+fn user(url: &Url) -> Result<Option<Credentials>, BadAddress> {
+    if url.username().is_empty() && url.password().is_none() {
+        return Ok(None);
+    }
+    let decode = |text| -> Result<String, BadAddress> {
+        let text = percent_decode_str(text).decode_utf8().map_err(|_| BadAddress::User)?;
+        Ok(text.into_owned())
+    };
+    let password = decode(url.password().unwrap_or_default())?;
+    Ok(Some(Credentials::new(decode(url.username())?, password.into())))
 }
 
 /// One percent-encoded path segment or query value.
@@ -294,6 +234,8 @@ pub(super) fn document_path(id: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret;
+
     use super::*;
 
     #[test]
@@ -302,7 +244,8 @@ mod tests {
         assert_eq!(given.address.to_string(), "https://host:6984");
         assert_eq!(given.database.unwrap().as_str(), "a/b");
         let credentials = given.credentials.unwrap();
-        assert_eq!((credentials.user(), credentials.password()), ("me", "p@ss"));
+        assert_eq!(credentials.user(), Some("me"));
+        assert_eq!(credentials.secret().read().unwrap().expose_secret(), "p@ss");
     }
 
     #[test]
@@ -320,7 +263,7 @@ mod tests {
         assert_eq!(given.address.socket(), Some(Path::new("/run/a b.sock")));
         assert_eq!(given.address.request_base(), "http://localhost/couch");
         assert_eq!(given.database.unwrap().as_str(), "shelf");
-        assert_eq!(given.credentials.unwrap().user(), "me");
+        assert_eq!(given.credentials.unwrap().user(), Some("me"));
         let again = Address::server(&given.address.to_string()).unwrap().0;
         assert_eq!(again, given.address);
         for bad in ["http+unix:///run/a.sock", "http+unix://a.sock/b", "http+unix://%2Fa:80/b"] {
@@ -347,6 +290,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_typed_wrong_is_shown_without_its_user_part() {
+        for (typed, hidden) in [
+            ("htp://me:hunter2@h/db", "htp://…@h/db"),
+            ("http:/me:hunter2@h/db", "http:/…@h/db"),
+            ("http:me:hunter2@h/db", "http:…@h/db"),
+            ("me:hunter2@h/db", "me:…@h/db"),
+            ("//me:hunter2@h/db", "…@h/db"),
+            ("http://me:hun@ter2@h/db", "http://…@h/db"),
+            ("http://me:hun/ter2@h/db", "http://…@h/db"),
+            ("feed:http://me:hunter2@h/db", "feed:http://…@h/db"),
+            ("./folder", "./folder"),
+        ] {
+            assert_eq!(Address::hidden(typed), hidden);
+        }
+        for like in ["htp://h", "http:/me:p@h", "me:p@h", "feed:http://h"] {
+            assert!(Address::is_url_like(like), "{like}");
+        }
+        for path in ["/srv/a@b", "./a:b", "C:/folder", "folder", "/srv/x:y@z"] {
+            assert!(!Address::is_url_like(path), "{path}");
+        }
+        assert!(Address::is_meant("HTTP://h") && Address::is_meant(" https://h"));
+        assert_eq!(Address::parse("http://me:1/x@h/db").unwrap_err(), BadAddress::At);
+    }
+
+    #[test]
     fn no_form_of_credentials_or_of_a_bad_url_shows_the_password() {
         let given = Address::parse("http://me:hunter2@host/db").unwrap();
         assert!(!format!("{given:?}").contains("hunter2"));
@@ -356,32 +324,6 @@ mod tests {
         {
             let error = Address::parse(bad).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_servers_words_are_scrubbed_of_the_password_and_of_the_header_that_holds_it() {
-        let credentials = Credentials::new("me", SecretString::from("hunter2"));
-        let said = credentials.scrub("Authorization: Basic bWU6aHVudGVyMg== (hunter2) is wrong");
-        assert_eq!(said, "Authorization: Basic … (…) is wrong");
-    }
-
-    #[test]
-    fn a_password_is_scrubbed_in_every_spelling() {
-        for (password, spellings) in [
-            ("pa\"ss9", &["pa\"ss9", r#"pa\"ss9"#, "pa%22ss9", r"pa\u0022ss9"][..]),
-            ("pa\\ss9", &["pa\\ss9", r"pa\\ss9", "pa%5Css9", "pa%5css9", r"pa\u005css9"]),
-            ("pa\\\\9", &[r"pa\\9", r"pa\\\\9", "pa%5C%5C9"]),
-            ("pässß9", &["pässß9", r"p\u00e4ss\u00DF9", "p%C3%A4ss%c3%9f9", "p%E4ss%DF9"]),
-            ("pa/ss9", &["pa/ss9", r"pa\/ss9", "pa%2Fss9", "%70%61%2f%73%73%39"]),
-            ("pa ss😀", &["pa ss😀", "pa+ss%F0%9F%98%80", r"pa%20ss\ud83d\ude00"]),
-            ("50%25x", &["50%25x", "50%2525x"]),
-        ] {
-            let credentials = Credentials::new("me", SecretString::from(password));
-            for spelling in spellings {
-                let said = credentials.scrub(&format!("ü ({spelling}) %zz \\u12 \\"));
-                assert_eq!(said, "ü (…) %zz \\u12 \\", "{password} as {spelling}");
-            }
         }
     }
 

@@ -291,6 +291,7 @@ impl Database {
         match written {
             Written::One { ok: true, rev } if rev == *revision => Ok(Vec::new()),
             Written::One { rev, .. } => {
+                let rev = super::bounded(&self.scrub(rev.as_str()));
                 let reason = format!("the server answers for revision {rev} and not {revision}");
                 Ok(vec![Unwritten { reason: Some(reason), ..Unwritten::default() }])
             }
@@ -408,7 +409,7 @@ impl Database {
             Some("gzip" | "x-gzip") => Ok(AttachmentAnswer { body, gzipped: true }),
             Some(other) => {
                 let what = format!("{}: the answer comes as `{other}`", body.label());
-                Err(Error::new(Kind::Permanent, super::bounded(&what)))
+                Err(Error::new(Kind::Permanent, super::bounded(&self.scrub(&what))))
             }
         }
     }

@@ -9,10 +9,12 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use serde::Deserialize;
 
+use super::tls;
+
 /// The longest text of a server that an error repeats, in characters.
 const MAX_SAID: usize = 300;
 
-/// The longest wait that a server may ask of us.
+/// No wait that a server asks for is taken to be longer.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// A request that did not give what it should have. Its text names the request, never credentials.
@@ -55,6 +57,16 @@ impl Error {
         Self::new(Kind::Transient { retry_after: None }, what)
     }
 
+    /// The same as one that goes away, after a pause.
+    pub(super) fn asking(self, pause: Duration) -> Self {
+        Self { kind: Kind::Transient { retry_after: Some(pause) }, ..self }
+    }
+
+    /// The same as one of refused credentials.
+    pub(super) fn refused(self) -> Self {
+        Self { kind: Kind::Refused, ..self }
+    }
+
     /// What kind of failure it was.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -73,6 +85,9 @@ impl Error {
     /// A failure below HTTP's answers: no connection, a broken body, a URL that cannot be sent.
     pub(super) fn transport(label: &str, error: reqwest::Error) -> Self {
         let hopeless = error.is_builder();
+        if let Some(words) = tls::explained(&error) {
+            return Self::new(Kind::Permanent, format!("{label}: {}", bounded(&words)));
+        }
         // reqwest prints the URL, and with it the user part, unless it is taken out.
         let error = error.without_url();
         let mut text = error.to_string();
@@ -107,7 +122,7 @@ impl Error {
             404 => Kind::Missing,
             400 if said.is_about_sequence() => Kind::Expired,
             408 | 429 | 500..=599 => Kind::Transient { retry_after: retry_after(headers, now) },
-            300..=399 => return Self::new(Kind::Permanent, redirected(label, headers)),
+            300..=399 => return Self::new(Kind::Permanent, redirected(label, headers, scrub)),
             _ => Kind::Permanent,
         };
         Self { kind, what, status: Some(status.as_u16()) }
@@ -157,28 +172,39 @@ pub fn bounded(text: &str) -> String {
 }
 
 /// Where a redirect leads, without path, query or user, as none of them helps a person here.
-fn redirected(label: &str, headers: &HeaderMap) -> String {
+fn redirected(label: &str, headers: &HeaderMap, scrub: impl Fn(&str) -> String) -> String {
     let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
     match location.and_then(|text| url::Url::parse(text).ok()) {
         Some(url) => format!(
             "{label}: the server redirects to {}; give that URL",
-            url.origin().ascii_serialization()
+            scrub(&url.origin().ascii_serialization())
         ),
         None => format!("{label}: the server redirects to another path; give the URL it leads to"),
     }
 }
 
 /// `Retry-After`, as seconds or as an HTTP date.
-fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let wait = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
+        // More seconds than 64 bits hold.
+        Err(_) if is_number => MAX_RETRY_AFTER,
         Err(_) => {
-            let then = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+            let then = jiff::fmt::rfc2822::DateTimeParser::new()
+                .relaxed_weekday(true)
+                .parse_timestamp(text)
+                .ok()?;
             Duration::try_from(then.duration_since(now)).unwrap_or_default()
         }
     };
     Some(wait.min(MAX_RETRY_AFTER))
+}
+
+/// Whether a server refuses a request for now, because there are too many or it is overloaded.
+pub(super) fn is_refusal(status: StatusCode) -> bool {
+    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
 }
 
 #[cfg(test)]
@@ -229,7 +255,11 @@ mod tests {
         assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), Some(30));
         assert_eq!(wait("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0));
         assert_eq!(wait("999999999"), Some(3600));
-        assert_eq!(wait("soon"), None);
+        assert_eq!(wait("99999999999999999999999999"), Some(3600));
+        assert_eq!(wait("Sun, 06 Nov 2094 08:49:37 GMT"), Some(3600));
+        for nonsense in ["soon", "", "-5", "1.5", "0x10", "7s", "+"] {
+            assert_eq!(wait(nonsense), None, "{nonsense}");
+        }
     }
 
     #[test]

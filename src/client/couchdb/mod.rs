@@ -3,31 +3,47 @@
 //! It sends requests and reads answers, and says what an answer's status means. It must not know
 //! what the answers are for: feeds read with it, restores write with it.
 
+mod access;
 mod address;
 mod answer;
 mod body;
+pub mod credentials;
 mod database;
 mod error;
+mod pacer;
 pub mod rows;
+mod scrub;
+mod standing;
+mod tls;
 mod upload;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::Method;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, IF_RANGE, RANGE};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE,
+};
 use reqwest::redirect::Policy;
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use secrecy::ExposeSecret;
+use tokio::time::Instant;
 
+use self::access::{Access, Next, Pass};
+use self::pacer::{Pacer, Probed, Verdict};
 use crate::document::CollectionName;
 
-pub use address::{Address, BadAddress, Credentials, Given};
+pub use access::Refusal;
+pub use address::{Address, BadAddress, Given};
 pub use answer::{AllDocsRow, BulkAttachment, BulkDocument, BulkItem, BulkResult};
 pub use answer::{DatabaseInfo, MissingRevisions, Props, ServerInfo, Unwritten};
 pub use answer::{all_docs_rows, bulk_get_results, changes_rows};
 pub use body::{Body, MAX_ALONE};
+pub use credentials::{BadSecret, Credentials, Secret};
 pub use database::{AttachmentAnswer, Changes, Database, Feed, Part, With, can_address, is_plain};
 pub use error::{Error, Kind, bounded};
+pub use pacer::LONGEST_ASKED;
+pub use tls::{BadTls, Tls};
 pub use upload::Upload;
 
 /// The largest answer that is held in memory as a whole, in bytes. A stream has no such limit.
@@ -39,6 +55,17 @@ const MAX_FAILURE: usize = 16 << 10;
 /// How long a failure's body is waited for: its status has said the most of it.
 const FAILURE_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a probe is waited for: one that hangs says nothing of a limit.
+const PROBING: Duration = Duration::from_secs(2);
+
+/// For this long a request is repeated in its turn while the server limits requests. After that, the
+/// caller decides.
+const REPEATING: Duration = Duration::from_secs(20);
+
+/// The pauses after which a request is repeated that is refused alone with 429, without a word
+/// on when to come back.
+const REPEATED_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(200)];
+
 /// How long a server may take for things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
@@ -46,13 +73,32 @@ pub struct Patience {
     pub connect: Duration,
     /// To begin an answer, and then from one piece of it to the next.
     pub answer: Duration,
+    /// The longest pause that the server may ask for, of all requests.
+    pub asked: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
         // pouchdb-server builds the whole of a feed before it sends the first byte.
-        Self { connect: Duration::from_secs(10), answer: Duration::from_secs(120) }
+        Self {
+            connect: Duration::from_secs(10),
+            answer: Duration::from_secs(120),
+            asked: pacer::LONGEST_ASKED,
+        }
     }
+}
+
+/// How a server is spoken to.
+#[derive(Clone, Debug, Default)]
+pub struct ClientOptions {
+    /// Who asks.
+    pub credentials: Option<Credentials>,
+    /// What follows when the server refuses that.
+    pub refusal: Refusal,
+    /// How encrypted connections are made.
+    pub tls: Tls,
+    /// How long the server may take.
+    pub patience: Patience,
 }
 
 /// A server. Cheap to clone; connections are shared between clones.
@@ -65,8 +111,11 @@ pub struct Client {
 struct Inner {
     http: reqwest::Client,
     address: Address,
-    credentials: Option<Credentials>,
+    access: Access,
     patience: Patience,
+    pacer: Pacer,
+    /// The path of the database that answered last.
+    answered: Mutex<Option<String>>,
 }
 
 /// One request, before it is sent.
@@ -120,11 +169,8 @@ impl Request {
 
 impl Client {
     /// A client for this server. Does no I/O.
-    pub fn new(
-        address: Address,
-        credentials: Option<Credentials>,
-        patience: Patience,
-    ) -> Result<Self, Error> {
+    pub fn new(address: Address, options: ClientOptions) -> Result<Self, Error> {
+        let ClientOptions { credentials, refusal, tls, patience } = options;
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("plainfold/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(patience.connect)
@@ -134,15 +180,20 @@ impl Client {
             // while would take the flow-control window from all others.
             .http1_only()
             .tcp_keepalive(Duration::from_secs(60));
-        if !address.is_encrypted() {
+        http = if address.is_encrypted() {
+            tls.apply(http).map_err(|bad| Error::new(Kind::Permanent, bad.to_string()))?
+        } else {
             // A machine without certificates, such as a bare container, can do without them here.
-            http = http.tls_certs_only([]);
-        }
+            http.tls_certs_only([])
+        };
         if let Some(socket) = address.socket() {
             http = http.unix_socket(socket);
         }
         let http = http.build().map_err(|error| Error::transport("the HTTP client", error))?;
-        Ok(Self { inner: Arc::new(Inner { http, address, credentials, patience }) })
+        let access = Access::new(credentials, refusal);
+        let (pacer, answered) = (Pacer::default(), Mutex::default());
+        let inner = Inner { http, address, access, patience, pacer, answered };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Where the server is.
@@ -202,24 +253,194 @@ impl Client {
         let label = self.label(&request);
         let patience = request.patience.unwrap_or(self.inner.patience.answer);
         let (json, beats) = (matches!(request.accepts, Accepts::Json), request.beats);
-        let sent = tokio::time::timeout(patience, self.prepare(request).send()).await;
-        let response = sent
-            .map_err(|_| Error::transient(format!("{label}: no answer within {patience:?}")))?
-            .map_err(|error| Error::transport(&label, error))?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let mut body = Body::new(response, label, patience, beats);
-        if status.is_success() {
-            if json && let Some(encoding) = body.encoding().filter(|it| it != "identity") {
-                let what = format!("{}: the answer comes as `{encoding}`", body.label());
-                let what = format!("{}, which was not asked for", self.scrub(&bounded(&what)));
-                return Err(Error::new(Kind::Permanent, what));
+        let path = request.path.clone();
+        let (access, mut renewed) = (&self.inner.access, false);
+        let builder = self.prepare(request);
+        // What is streamed can be sent once.
+        let (mut again, mut next) = (builder.try_clone(), builder);
+        loop {
+            let mut pass = self.pass(&path).await?;
+            let response = self.answer(&path, &label, patience, next, &pass).await?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            access.take_cookies(&headers);
+            if status.is_success() || status == StatusCode::NOT_FOUND {
+                access.accepted(&mut pass, &path);
             }
-            return Ok(body);
+            let mut body = Body::new(response, label.clone(), patience, beats);
+            if status.is_success() {
+                if json && let Some(encoding) = body.encoding().filter(|it| it != "identity") {
+                    let what = format!("{label}: the answer comes as `{encoding}`");
+                    let what = format!("{}, which was not asked for", self.scrub(&bounded(&what)));
+                    return Err(Error::new(Kind::Permanent, what));
+                }
+                return Ok(body);
+            }
+            let error = self.failure(&label, status, &headers, &mut body).await;
+            let error = access.classified(error);
+            if error.kind() != Kind::Refused {
+                return Err(error);
+            }
+            let is_expired = status == StatusCode::UNAUTHORIZED && access.expires() && !renewed;
+            if standing::is_about_rights(&error) && !is_expired {
+                let header = pass.header.take();
+                access.known(&mut pass, &path);
+                return Err(self.forbidden(&path, error, header).await);
+            }
+            match access.refused(&mut pass, &path, error, renewed).await {
+                Next::Failed(error) => return Err(error),
+                Next::Again => match again.take() {
+                    Some(builder) => {
+                        (again, next, renewed) = (builder.try_clone(), builder, true);
+                    }
+                    None => {
+                        let what = format!("{label}: the session or the token had expired");
+                        return Err(Error::transient(what));
+                    }
+                },
+            }
         }
+    }
+
+    /// An answer that is no success, as an error.
+    async fn failure(
+        &self,
+        label: &str,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &mut Body,
+    ) -> Error {
         let said = body.beginning(MAX_FAILURE, FAILURE_PATIENCE).await;
         let said = String::from_utf8_lossy(&said);
         let (scrub, now) = (|text: &str| self.scrub(text), jiff::Timestamp::now());
-        Err(Error::answered(body.label(), status, &headers, &said, scrub, now))
+        Error::answered(label, status, headers, &said, scrub, now)
+    }
+
+    /// The right to send a request: with a session, if one is wanted.
+    async fn pass(&self, path: &str) -> Result<Pass<'_>, Error> {
+        let access = &self.inner.access;
+        let mut pass = access.enter(path).await?;
+        let Some((name, password)) = pass.login.take() else { return Ok(pass) };
+        let _renewing = access.renewing.lock().await;
+        if access.lacks_session(&pass)? {
+            let login = serde_json::json!({ "name": name, "password": password.expose_secret() });
+            let request = Request::post("/_session".to_owned(), login.to_string().into_bytes());
+            let label = self.label(&request);
+            let (patience, builder) = (self.inner.patience.answer, self.prepare(request));
+            let response = self.answer("/_session", &label, patience, builder, &pass).await?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            let mut body = Body::new(response, label.clone(), patience, false);
+            if !status.is_success() {
+                let error = self.failure(&label, status, &headers, &mut body).await;
+                return match error.kind() {
+                    Kind::Refused => match access.refused(&mut pass, "", error, true).await {
+                        Next::Failed(error) => Err(error),
+                        Next::Again => Err(Error::transient(label)),
+                    },
+                    _ => Err(error),
+                };
+            }
+            if !access.take_cookies(&headers) {
+                let what = format!("{label}: the server sets no cookie, so it has no sessions");
+                return Err(Error::new(Kind::Permanent, what));
+            }
+        }
+        access.show(&mut pass)?;
+        Ok(pass)
+    }
+
+    /// A request was refused though the user may log in: whether that concerns its whole database.
+    async fn forbidden(
+        &self,
+        path: &str,
+        error: Error,
+        header: Option<(HeaderName, HeaderValue)>,
+    ) -> Error {
+        let access = &self.inner.access;
+        if !access.waits() {
+            return error;
+        }
+        let database = path.split('/').nth(1).unwrap_or_default();
+        let mut is_whole = matches!(path.split('/').nth(2), None | Some("_changes"));
+        if !is_whole {
+            let request = self.prepare(Request::get(format!("/{database}")));
+            let answer = shown(request, header).send();
+            let answer = tokio::time::timeout(PROBING, answer).await;
+            let refused = [StatusCode::FORBIDDEN, StatusCode::UNAUTHORIZED];
+            is_whole = matches!(answer, Ok(Ok(answer)) if refused.contains(&answer.status()));
+        }
+        if is_whole { access.denied(path, error) } else { error }
+    }
+
+    /// Sends a request in its turn, and again while the server limits requests. The answer may be a
+    /// failure.
+    async fn answer(
+        &self,
+        path: &str,
+        label: &str,
+        patience: Duration,
+        builder: RequestBuilder,
+        pass: &Pass<'_>,
+    ) -> Result<Response, Error> {
+        let (pacer, most) = (&self.inner.pacer, self.inner.patience.asked);
+        let begun = Instant::now();
+        let builder = shown(builder, pass.header.clone());
+        let (mut again, mut next) = (builder.try_clone(), builder);
+        let mut pauses = REPEATED_AFTER.iter();
+        loop {
+            let ticket = pacer.admit().await;
+            let response = sent(label, patience, next).await?;
+            if !error::is_refusal(response.status()) {
+                pacer.served(ticket, path);
+                if response.status().is_success() && is_database(path) {
+                    let mut answered = self.answered();
+                    if answered.as_deref() != Some(path) {
+                        *answered = Some(path.to_owned());
+                    }
+                }
+                return Ok(response);
+            }
+            let asked = error::retry_after(response.headers(), jiff::Timestamp::now());
+            let is_limit = response.status() == StatusCode::TOO_MANY_REQUESTS;
+            let mut verdict = pacer.refused(ticket, path);
+            if verdict == Verdict::Probe {
+                let probed = self.probe(path, pass).await;
+                verdict = pacer.probed(probed, asked, most);
+            }
+            let pause = match verdict {
+                Verdict::Limited => (begun.elapsed() < REPEATING).then_some(Duration::ZERO),
+                // The server may refuse one request, and take the same one a moment later.
+                Verdict::Own | Verdict::Probe if is_limit && asked.is_none() => {
+                    pauses.next().copied()
+                }
+                Verdict::Own | Verdict::Probe => None,
+            };
+            let Some((pause, builder)) = pause.zip(again.take()) else { return Ok(response) };
+            tokio::time::sleep(pause).await;
+            (again, next) = (builder.try_clone(), builder);
+        }
+    }
+
+    /// Shows whether the server refuses other requests than this one too.
+    async fn probe(&self, path: &str, pass: &Pass<'_>) -> Probed {
+        let other = self.answered().clone().filter(|last| last != path);
+        let request = self.prepare(Request::get(other.unwrap_or_else(|| "/".to_owned())));
+        let request = shown(request, pass.header.clone());
+        match tokio::time::timeout(PROBING, request.send()).await {
+            Ok(Ok(response)) if error::is_refusal(response.status()) => {
+                Probed::Refused(error::retry_after(response.headers(), jiff::Timestamp::now()))
+            }
+            Ok(Ok(_)) => Probed::Answered,
+            Ok(Err(_)) | Err(_) => Probed::Silent,
+        }
+    }
+
+    /// Resolves when a pause after refused credentials may be cut short.
+    pub async fn recovers(&self) {
+        self.inner.access.recovers().await;
+    }
+
+    fn answered(&self) -> MutexGuard<'_, Option<String>> {
+        self.inner.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn prepare(&self, request: Request) -> reqwest::RequestBuilder {
@@ -240,9 +461,6 @@ impl Client {
                 builder = builder.header(IF_RANGE, tag);
             }
         }
-        if let Some(authorization) = self.authorization() {
-            builder = builder.header(AUTHORIZATION, authorization);
-        }
         match request.upload {
             Some(upload) => upload.attach(builder),
             None => builder,
@@ -255,13 +473,6 @@ impl Client {
         Some(self.inner.patience.answer + upload.patience())
     }
 
-    fn authorization(&self) -> Option<HeaderValue> {
-        let credentials = self.inner.credentials.as_ref()?;
-        let mut value = HeaderValue::try_from(format!("Basic {}", credentials.encoded())).ok()?;
-        value.set_sensitive(true);
-        Some(value)
-    }
-
     /// The request as errors name it: neither its user nor its query.
     fn label(&self, request: &Request) -> String {
         format!("{} {}{}", request.method, self.inner.address, request.path)
@@ -269,9 +480,27 @@ impl Client {
 
     /// A server's words without our credentials, should it repeat them.
     fn scrub(&self, text: &str) -> String {
-        match &self.inner.credentials {
-            Some(credentials) => credentials.scrub(text),
-            None => text.to_owned(),
-        }
+        self.inner.access.scrub(text)
     }
+}
+
+/// A request that shows who asks.
+fn shown(builder: RequestBuilder, header: Option<(HeaderName, HeaderValue)>) -> RequestBuilder {
+    match header {
+        Some((name, value)) => builder.header(name, value),
+        None => builder,
+    }
+}
+
+/// The beginning of an answer.
+async fn sent(label: &str, patience: Duration, builder: RequestBuilder) -> Result<Response, Error> {
+    let sent = tokio::time::timeout(patience, builder.send()).await;
+    sent.map_err(|_| Error::transient(format!("{label}: no answer within {patience:?}")))?
+        .map_err(|error| Error::transport(label, error))
+}
+
+/// Whether a path is that of a database.
+fn is_database(path: &str) -> bool {
+    path.strip_prefix('/')
+        .is_some_and(|name| !name.is_empty() && !name.contains('/') && !name.starts_with('_'))
 }

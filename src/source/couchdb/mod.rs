@@ -26,11 +26,12 @@ use serde_json::value::RawValue;
 use self::feed::{Live, Stuck, Trust};
 use self::lookup::TooLarge;
 use super::{
-    ByteStream, FeedEvent, Mode, Reading, Selection, Since, Source, SourceError, Store, StoreEvent,
-    Wanted,
+    ByteStream, FeedEvent, Mode, Reading, Selection, ServerProgress, Since, Source, SourceError,
+    Store, StoreEvent, Wanted,
 };
 use crate::client::couchdb::{
-    Address, BadAddress, Client, Credentials, Database, Error, Kind, Patience,
+    Address, BadAddress, Client, ClientOptions, Credentials, Database, Error, Kind, Patience,
+    Refusal, Tls,
 };
 use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position};
 use crate::document::{Properties, Revision};
@@ -42,6 +43,10 @@ pub struct CouchOptions {
     pub address: Address,
     /// Who asks.
     pub credentials: Option<Credentials>,
+    /// What follows when the server refuses that.
+    pub refusal: Refusal,
+    /// How encrypted connections are made.
+    pub tls: Tls,
     /// Which databases.
     pub databases: Databases,
     /// Where the server is instead, if the path of the URL turns out to be a proxy's.
@@ -69,6 +74,8 @@ impl CouchOptions {
         Ok(Self {
             address: given.address,
             credentials: given.credentials,
+            refusal: Refusal::default(),
+            tls: Tls::default(),
             databases: given.database.map_or(Databases::Selected(selection), Databases::One),
             below: given.below,
             kept: Kept::default(),
@@ -80,8 +87,13 @@ impl CouchOptions {
     /// for a database if not. If that cannot be asked, the database's own requests fail too.
     pub async fn resolve(&mut self) {
         let Some(below) = self.below.take() else { return };
-        let client = Client::new(below.clone(), self.credentials.clone(), self.timings.patience);
-        if let Ok(client) = client
+        let options = ClientOptions {
+            credentials: self.credentials.clone(),
+            refusal: self.refusal,
+            tls: self.tls.clone(),
+            patience: self.timings.patience,
+        };
+        if let Ok(client) = Client::new(below.clone(), options)
             && client.is_server().await
         {
             self.be_server(below);
@@ -138,14 +150,17 @@ pub struct CouchStore {
     databases: Databases,
     kept: Kept,
     timings: Timings,
+    progress: Arc<ServerProgress>,
 }
 
 impl CouchStore {
     /// The store at a server. Does no I/O.
     pub fn new(options: CouchOptions) -> Result<Self, SourceError> {
-        let CouchOptions { address, credentials, databases, kept, timings, .. } = options;
-        let client = Client::new(address, credentials, timings.patience)?;
-        Ok(Self { client, databases, kept, timings })
+        let CouchOptions { address, credentials, refusal, tls, databases, kept, timings, .. } =
+            options;
+        let options = ClientOptions { credentials, refusal, tls, patience: timings.patience };
+        let client = Client::new(address, options)?;
+        Ok(Self { client, databases, kept, timings, progress: Arc::default() })
     }
 
     /// The databases that the server has now.
@@ -209,11 +224,26 @@ impl Store for CouchStore {
         .boxed()
     }
 
+    fn recovers(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.client.recovers())
+    }
+
     fn open(&self, collection: &CollectionName) -> Arc<dyn Source> {
         let database = self.client.database(collection);
-        let (kept, timings) = (self.kept, self.timings);
+        let progress = self.progress.for_another();
+        let (client, kept, timings) = (self.client.clone(), self.kept, self.timings);
         let (large, trust, stuck, live) = Default::default();
-        Arc::new(CouchSource { database, kept, timings, large, trust, stuck, live })
+        Arc::new(CouchSource {
+            client,
+            database,
+            kept,
+            timings,
+            progress,
+            large,
+            trust,
+            stuck,
+            live,
+        })
     }
 }
 
@@ -262,7 +292,9 @@ impl Listing {
                     tokio::time::sleep(self.store.timings.poll).await;
                 }
                 let listed = match self.store.list().await {
-                    Err(error @ SourceError::Transient { .. }) if !first => {
+                    Err(error @ SourceError::Transient { .. })
+                        if !first && !asks_for_more_than(&error, self.store.timings.poll) =>
+                    {
                         tracing::warn!(%error, "databases could not be listed; trying again");
                         return Ok(());
                     }
@@ -290,9 +322,15 @@ impl Listing {
     }
 }
 
+/// Whether the source wants to be left alone for longer than this.
+fn asks_for_more_than(error: &SourceError, pause: Duration) -> bool {
+    matches!(error, SourceError::Transient { retry_after: Some(asked), .. } if *asked > pause)
+}
+
 /// One database.
 #[derive(Clone, Debug)]
 struct CouchSource {
+    client: Client,
     database: Database,
     kept: Kept,
     timings: Timings,
@@ -304,6 +342,7 @@ struct CouchSource {
     stuck: Arc<Stuck>,
     /// Whether the live feed arrives as it is sent.
     live: Arc<Live>,
+    progress: ServerProgress,
 }
 
 impl Source for CouchSource {
@@ -313,6 +352,14 @@ impl Source for CouchSource {
         mode: Mode,
     ) -> BoxStream<'static, Result<FeedEvent, SourceError>> {
         feed::events(self.clone(), since, mode)
+    }
+
+    fn server(&self) -> Option<&ServerProgress> {
+        Some(&self.progress)
+    }
+
+    fn recovers(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.client.recovers())
     }
 
     fn document<'a>(
@@ -336,7 +383,13 @@ impl Source for CouchSource {
         &'a self,
         wanted: &'a [Wanted],
     ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>> {
-        Box::pin(attachments::many(&self.database, wanted))
+        Box::pin(async {
+            let answers = attachments::many(&self.database, wanted).await?;
+            if answers.iter().any(Result::is_ok) {
+                self.progress.note();
+            }
+            Ok(answers)
+        })
     }
 
     fn branches<'a>(

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 pub mod crashing;
 pub mod disk;
+pub mod door;
 pub mod feed;
 pub mod hostile;
 pub mod http;
@@ -18,6 +19,7 @@ pub mod pouchdb;
 pub mod proxy;
 pub mod random;
 pub mod tiny;
+pub mod tls;
 pub mod tree;
 
 /// After this, what a test waits for will not come. Generous: machines of CI are slow.

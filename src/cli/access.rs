@@ -1,0 +1,122 @@
+//! How a server is entered: the one place where options and variables say who asks, so that no secret
+//! stands in a process list. What cannot be right is refused before it costs an attempt to log in.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::exit::Usage;
+use crate::client::couchdb::credentials::{Kind, secret};
+use crate::client::couchdb::{Secret, Tls};
+use crate::config::Access;
+
+/// Which server it is: its secrets have variables of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// What is read.
+    Source,
+    /// What is written.
+    Target,
+}
+
+impl Side {
+    fn variable(self, kind: Kind) -> &'static str {
+        match (self, kind) {
+            (Self::Source, Kind::Password) => "PLAINFOLD_SOURCE_PASSWORD",
+            (Self::Source, Kind::Token) => "PLAINFOLD_SOURCE_TOKEN",
+            (Self::Target, Kind::Password) => "PLAINFOLD_TARGET_PASSWORD",
+            (Self::Target, Kind::Token) => "PLAINFOLD_TARGET_TOKEN",
+        }
+    }
+}
+
+/// How a server is entered.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub struct Options {
+    /// A file that holds the password of the user named in the URL, on one line.
+    /// PLAINFOLD_SOURCE_PASSWORD (in `restore`, PLAINFOLD_TARGET_PASSWORD) may hold the password itself
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+
+    /// How the user is authenticated: `basic` sends the password with each request, `session` sends it
+    /// once and then the server's cookie
+    #[arg(long, value_enum, value_name = "HOW", default_value = "basic")]
+    auth: Auth,
+
+    /// A file that holds a bearer token, such as a JSON Web Token, on one line. It is read again when
+    /// the server refuses the token. PLAINFOLD_SOURCE_TOKEN (in `restore`, PLAINFOLD_TARGET_TOKEN) may
+    /// hold the token itself
+    #[arg(long, value_name = "FILE", conflicts_with = "password_file")]
+    token_file: Option<PathBuf>,
+
+    /// A shell command that prints a bearer token. It is run again when the server refuses the token
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["password_file", "token_file"])]
+    token_command: Option<String>,
+
+    /// Trust only the certificates in this file, in PEM: of authorities, or a server's own
+    #[arg(long, value_name = "FILE", env = "PLAINFOLD_CA_FILE", hide_env_values = true)]
+    ca_file: Option<PathBuf>,
+
+    /// Show this certificate to the server, in PEM; the file may hold its key too
+    #[arg(long, value_name = "FILE")]
+    client_cert: Option<PathBuf>,
+
+    /// The key of --client-cert, in PEM and not encrypted
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    client_key: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Auth {
+    Basic,
+    Session,
+}
+
+impl Options {
+    /// What they say of a server. `url` is where it is; a feed is entered without any of this.
+    pub fn lower(&self, url: &str, side: Side) -> Result<Access, Usage> {
+        let mut access = Access::default();
+        if url.starts_with("feed:") {
+            return Ok(access);
+        }
+        access.session = self.auth == Auth::Session;
+        access.password = self.password_file.clone().map(|path| Secret::File(path, Kind::Password));
+        access.token = match (&self.token_file, &self.token_command) {
+            (Some(path), _) => Some(Secret::File(path.clone(), Kind::Token)),
+            (None, Some(command)) => Some(Secret::Command(command.clone())),
+            (None, None) => None,
+        };
+        if access.password.is_none() && access.token.is_none() {
+            access.password = variable(side, Kind::Password)?;
+            access.token = variable(side, Kind::Token)?;
+        }
+        let read = [&access.password, &access.token].into_iter().flatten();
+        for secret in read.filter(|secret| matches!(secret, Secret::File(..))) {
+            secret.read().map_err(|bad| Usage(bad.to_string()))?;
+        }
+        if url.trim_start().to_ascii_lowercase().starts_with("https:") {
+            access.tls = Tls {
+                ca_file: self.ca_file.clone(),
+                client_cert: self.client_cert.clone(),
+                client_key: self.client_key.clone(),
+            };
+            access.tls.check().map_err(|bad| Usage(bad.to_string()))?;
+        }
+        Ok(access)
+    }
+}
+
+/// The secret in an environment variable.
+fn variable(side: Side, kind: Kind) -> Result<Option<Secret>, Usage> {
+    let name = side.variable(kind);
+    let text = match std::env::var(name) {
+        Ok(text) => text,
+        Err(std::env::VarError::NotPresent) => return Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => {
+            return Err(Usage(format!("{name} is not valid UTF-8")));
+        }
+    };
+    let secret = secret(text.as_bytes(), name, kind);
+    secret.map(|secret| Some(Secret::Fixed(secret))).map_err(|bad| Usage(bad.to_string()))
+}

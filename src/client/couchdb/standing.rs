@@ -1,0 +1,101 @@
+//! How a server takes the credentials that requests show, and what its words say of them.
+//!
+//! Pure but for the clock. It must not know how requests are sent, nor in which order.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::time::Instant;
+
+use super::error::Error;
+use super::scrub::Scrub;
+
+/// The first pause after a refusal: with the next ones, fewer attempts in five minutes than CouchDB
+/// takes for an attack.
+pub(super) const FIRST_REFUSED: Duration = Duration::from_secs(30);
+
+/// The longest pause.
+pub(super) const LONGEST: Duration = Duration::from_secs(600);
+
+/// What is known of the credentials of one client.
+#[derive(Debug, Default)]
+pub(super) struct Current {
+    pub secret: Option<SecretString>,
+    /// The names and values of a session's cookies.
+    pub cookies: Vec<(String, SecretString)>,
+    /// Counts secrets and sessions.
+    pub generation: u64,
+    pub standing: Standing,
+    /// Databases whose requests are refused though others are not.
+    pub denied: HashMap<String, Denied>,
+    /// The database whose request was refused last.
+    pub culprit: Option<String>,
+    pub scrub: Scrub,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Denied {
+    pub error: Error,
+    pub pause: Duration,
+    pub until: Instant,
+}
+
+/// How the server takes the credentials.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Standing {
+    /// It has not answered yet.
+    #[default]
+    Unknown,
+    /// It accepted them, the last time at this moment, if it was in this process.
+    Accepted(Option<Instant>),
+    /// It refuses them, and they are not tried again.
+    Refused(Error),
+    /// It refuses them, and they are tried again.
+    Waiting(Waiting),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    pub error: Error,
+    pub pause: Duration,
+    pub until: Instant,
+    /// Whether a request is on its way that tries them again.
+    pub trying: bool,
+    /// Whether they had been accepted before.
+    pub accepted: bool,
+}
+
+impl Current {
+    pub fn deny(&mut self, path: &str, error: Error) -> Error {
+        let name = database(path);
+        let pause = self.denied.get(name).map_or(FIRST_REFUSED, |one| (one.pause * 2).min(LONGEST));
+        let error = error.asking(pause);
+        let denied = Denied { error: error.clone(), pause, until: Instant::now() + pause };
+        self.denied.insert(name.to_owned(), denied);
+        error
+    }
+}
+
+/// Whether the server locks the user out for a while.
+pub(super) fn is_locked(error: &Error) -> bool {
+    let text = error.to_string().to_lowercase();
+    matches!(error.status(), Some(401 | 403))
+        && (text.contains("temporarily locked")
+            || (text.contains("account") && text.contains("locked")))
+}
+
+/// Whether the server knows the user, who may not do this. A user who is nobody is told the same.
+pub(super) fn is_about_rights(error: &Error) -> bool {
+    let text = error.to_string().to_lowercase();
+    match error.status() {
+        Some(403) => !is_locked(error),
+        Some(401) => text.contains("you are not authorized") || text.contains("you are not a "),
+        _ => false,
+    }
+}
+
+/// The first segment of a path.
+pub(super) fn database(path: &str) -> &str {
+    path.trim_start_matches('/').split('/').next().unwrap_or_default()
+}

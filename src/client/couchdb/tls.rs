@@ -1,0 +1,344 @@
+//! Which certificates are trusted, which one is shown, and in words what is wrong with one.
+//!
+//! It must not know what goes over a connection.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use reqwest::{ClientBuilder, Identity};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessage,
+    RootCertStore, SignatureScheme,
+};
+
+/// How encrypted connections are made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificates that are trusted, and no others: of authorities, or a server's own.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate that is shown to the server, with its chain; maybe with its key.
+    pub client_cert: Option<PathBuf>,
+    /// The key of that certificate, where it has a file of its own.
+    pub client_key: Option<PathBuf>,
+}
+
+/// A file that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadTls(String);
+
+impl Tls {
+    /// Whether its files can be used. Blocks.
+    pub fn check(&self) -> Result<(), BadTls> {
+        self.apply(reqwest::Client::builder()).map(drop)
+    }
+
+    /// Has connections made so. Blocks.
+    pub(super) fn apply(&self, builder: ClientBuilder) -> Result<ClientBuilder, BadTls> {
+        let identity = self.identity()?;
+        let Some(path) = &self.ca_file else {
+            return match &identity {
+                None => Ok(builder),
+                Some((_, _, pem)) => match Identity::from_pem(pem) {
+                    Ok(identity) => Ok(builder.identity(identity)),
+                    Err(error) => Err(self.bad_identity(&error)),
+                },
+            };
+        };
+        let unusable = |error: rustls::Error| BadTls(format!("TLS cannot be used: {error}"));
+        let verifier = Pinned::of(path)?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(unusable)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let config = match identity {
+            None => config.with_no_client_auth(),
+            Some((chain, key, _)) => config
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| self.bad_identity(&error))?,
+        };
+        Ok(builder.tls_backend_preconfigured(config))
+    }
+
+    fn bad_identity(&self, error: &dyn std::fmt::Display) -> BadTls {
+        let path = self.client_cert.as_deref().unwrap_or(Path::new(""));
+        BadTls(format!("the client certificate {} cannot be used: {error}", path.display()))
+    }
+
+    /// The client's certificates, its key, and both as PEM.
+    #[allow(clippy::type_complexity)]
+    fn identity(
+        &self,
+    ) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, Vec<u8>)>, BadTls>
+    {
+        let Some(cert) = &self.client_cert else {
+            return match &self.client_key {
+                None => Ok(None),
+                Some(_) => {
+                    let what = "a client key was given, and no certificate: give --client-cert too";
+                    Err(BadTls(what.to_owned()))
+                }
+            };
+        };
+        let mut pem = read(cert)?;
+        let chain = certificates(cert, &pem)?;
+        let key_path = self.client_key.as_ref().unwrap_or(cert);
+        let key_pem = read(key_path)?;
+        if contains(&key_pem, b"ENCRYPTED") {
+            return Err(BadTls(format!(
+                "the key in {} is encrypted: decrypt it first, as with `openssl pkey`, into a file that \
+                 only you can read",
+                key_path.display()
+            )));
+        }
+        let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| {
+            BadTls(match error {
+                pem::Error::NoItemsFound if self.client_key.is_none() => format!(
+                    "{} holds no private key: give the file of the key with --client-key",
+                    cert.display()
+                ),
+                error => format!("no private key can be read in {}: {error}", key_path.display()),
+            })
+        })?;
+        if self.client_key.is_some() {
+            pem.extend_from_slice(b"\n");
+            pem.extend_from_slice(&key_pem);
+        }
+        Ok(Some((chain, key, pem)))
+    }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, BadTls> {
+    std::fs::read(path)
+        .map_err(|error| BadTls(format!("{} cannot be read: {error}", path.display())))
+}
+
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, BadTls> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(BadTls(format!(
+            "{} holds no certificate in PEM, which begins with -----BEGIN CERTIFICATE-----",
+            path.display()
+        ))),
+        Ok(found) => Ok(found),
+        Err(error) => {
+            Err(BadTls(format!("no certificate can be read in {}: {error}", path.display())))
+        }
+    }
+}
+
+/// Trusts what the given certificates have signed, and these certificates themselves: `openssl req
+/// -x509` makes one that says it is an authority, which no server's certificate may be otherwise.
+#[derive(Debug)]
+struct Pinned {
+    given: Vec<CertificateDer<'static>>,
+    inner: Arc<WebPkiServerVerifier>,
+}
+
+impl Pinned {
+    fn of(path: &Path) -> Result<Self, BadTls> {
+        let given = certificates(path, &read(path)?)?;
+        let mut roots = RootCertStore::empty();
+        let bad = |error: &dyn std::fmt::Display| {
+            BadTls(format!("a certificate in {} cannot be used: {error}", path.display()))
+        };
+        for certificate in &given {
+            roots.add(certificate.clone()).map_err(|error| bad(&error))?;
+        }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+        Ok(Self { given, inner: inner.build().map_err(|error| bad(&error))? })
+    }
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let (inner, given) = (&self.inner, &self.given);
+        let verified =
+            inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let Err(rustls::Error::InvalidCertificate(error)) = &verified else { return verified };
+        let is_pinned = given.iter().any(|one| one.as_ref() == end_entity.as_ref());
+        // Its time is looked at before what it may be used for.
+        let is_in_time = matches!(
+            error,
+            CertificateError::Other(_)
+                | CertificateError::UnknownIssuer
+                | CertificateError::InvalidPurpose
+                | CertificateError::InvalidPurposeContext { .. }
+                | CertificateError::NotValidForName
+                | CertificateError::NotValidForNameContext { .. }
+        );
+        if !is_pinned || !is_in_time {
+            return verified;
+        }
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        match rustls::client::verify_server_name(&parsed, server_name) {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
+            // It names no server at all, so that it can only be known by itself.
+            Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+                presented,
+                ..
+            })) if presented.is_empty() => Ok(ServerCertVerified::assertion()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// What is wrong with a certificate, and what to do; `None` for an error of another kind.
+pub(super) fn explained(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return words(error);
+        }
+        // An error of input and output passes over the error that it holds.
+        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(held) => Some(held),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+fn words(error: &rustls::Error) -> Option<String> {
+    use CertificateError as Bad;
+    let date = |time: &UnixTime| {
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        let time = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);
+        time.strftime("%Y-%m-%d %H:%M UTC").to_string()
+    };
+    Some(match error {
+        rustls::Error::InvalidCertificate(bad) => match bad {
+            Bad::UnknownIssuer => {
+                "the server's certificate is signed by an unknown issuer: if you \
+                                   trust it, give the issuer's certificate, or the server's own, \
+                                   with --ca-file"
+                    .to_owned()
+            }
+            Bad::ExpiredContext { not_after, .. } => {
+                format!("the server's certificate expired on {}: renew it", date(not_after))
+            }
+            Bad::Expired => "the server's certificate has expired: renew it".to_owned(),
+            Bad::NotValidYetContext { not_before, .. } => format!(
+                "the server's certificate is not valid before {}: look at the clocks",
+                date(not_before)
+            ),
+            Bad::NotValidYet => {
+                "the server's certificate is not valid yet: look at the clocks".into()
+            }
+            Bad::NotValidForNameContext { expected, presented } => {
+                let name = expected.to_str();
+                match presented.is_empty() {
+                    true => format!(
+                        "the server's certificate names no server, so it is not for `{name}`: give \
+                         the certificate itself with --ca-file, if you trust it"
+                    ),
+                    false => format!(
+                        "the server's certificate is not for `{name}` but for {}: use a URL with one \
+                         of its names",
+                        presented.join(", ")
+                    ),
+                }
+            }
+            Bad::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+                "the server's certificate is self-signed: if you trust it, give it with --ca-file"
+                    .to_owned()
+            }
+            other => format!(
+                "the server's certificate is not accepted ({other}): if you trust it, give it with \
+                 --ca-file"
+            ),
+        },
+        rustls::Error::AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied,
+        ) => format!(
+            "the server does not accept the client's certificate, or the lack of one ({error}): give \
+             one that it knows with --client-cert"
+        ),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "the server does not speak TLS there: use a URL with http://".to_owned()
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_accepted_is_explained() {
+        use CertificateError as Bad;
+        let time = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        let (now, day) = (time(1_700_000_000), time(86_400));
+        let name = ServerName::try_from("couch.example").unwrap();
+        let names = |presented: &[&str]| Bad::NotValidForNameContext {
+            expected: name.clone(),
+            presented: presented.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        for (bad, said) in [
+            (Bad::UnknownIssuer, "--ca-file"),
+            (Bad::BadSignature, "--ca-file"),
+            (Bad::ExpiredContext { time: now, not_after: day }, "expired on 1970-01-02 00:00 UTC"),
+            (Bad::NotValidYetContext { time: day, not_before: now }, "before 2023-11-14 22:13 UTC"),
+            (names(&["a.example", "b.example"]), "but for a.example, b.example"),
+            (names(&[]), "names no server"),
+        ] {
+            // As it comes: within an error of input and output.
+            let error = rustls::Error::InvalidCertificate(bad);
+            let error = std::io::Error::new(std::io::ErrorKind::InvalidData, error);
+            let words = explained(&error).unwrap();
+            assert!(words.contains(said), "{words}");
+        }
+        assert_eq!(explained(&std::io::Error::other("a lost connection")), None);
+        assert_eq!(explained(&rustls::Error::HandshakeNotComplete), None);
+    }
+}

@@ -1,0 +1,270 @@
+//! A server of any number of small databases, whose door the test keeps: it sees each request before it
+//! is answered, and may answer it itself.
+//!
+//! Each request has a connection of its own. What is not answered by the test is answered as CouchDB does.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use super::DEADLINE;
+
+/// A request.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Its method and path: `GET /db?query`.
+    pub line: String,
+    /// Its headers' names, in lower case, and values.
+    pub headers: BTreeMap<String, String>,
+    pub body: String,
+}
+
+impl Asked {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+}
+
+/// What the test says.
+pub enum Reply {
+    /// What CouchDB would.
+    Honest,
+    /// This: a status with further headers, and a body.
+    Say(String, String),
+    /// Nothing, for as long as the server is there.
+    Hang,
+}
+
+/// Says this with a body of JSON.
+pub fn say(status: &str, body: &str) -> Reply {
+    Reply::Say(status.to_owned(), body.to_owned())
+}
+
+type Keeper = Box<dyn FnMut(&Asked) -> Reply + Send>;
+
+struct Shared {
+    databases: Mutex<BTreeMap<String, Vec<String>>>,
+    keeper: Mutex<Keeper>,
+    asked: Mutex<Vec<Asked>>,
+    changed: Condvar,
+    ended: AtomicBool,
+    /// How often the test had feeds closed.
+    closed: AtomicUsize,
+}
+
+/// The server. It ends when it is dropped.
+pub struct Door {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl Door {
+    /// A server with these databases, of one document each.
+    pub fn start(databases: &[&str], keeper: impl FnMut(&Asked) -> Reply + Send + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let databases = databases.iter().map(|name| ((*name).to_owned(), vec!["first".to_owned()]));
+        let shared = Arc::new(Shared {
+            databases: Mutex::new(databases.collect()),
+            keeper: Mutex::new(Box::new(keeper)),
+            asked: Mutex::default(),
+            changed: Condvar::new(),
+            ended: AtomicBool::new(false),
+            closed: AtomicUsize::new(0),
+        });
+        let accepting = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                if accepting.ended.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (Ok(client), shared) = (client, Arc::clone(&accepting)) else { continue };
+                // A client that goes away in the middle is no concern of the test.
+                std::thread::spawn(move || drop(shared.serve(&client)));
+            }
+        });
+        Self { address, shared }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where the server, or a database of it, is, for this user part (`me:secret@`).
+    pub fn url(&self, user: &str, path: &str) -> String {
+        format!("http://{user}{}/{path}", self.address)
+    }
+
+    /// Puts another document into a database.
+    pub fn put(&self, database: &str, id: &str) {
+        self.shared.databases.lock().unwrap().get_mut(database).unwrap().push(id.to_owned());
+    }
+
+    /// Closes all feeds that are followed.
+    pub fn hang_up(&self) {
+        self.shared.closed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All requests so far.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.shared.asked.lock().unwrap().clone()
+    }
+
+    /// Waits until so many requests have come for which this holds.
+    #[track_caller]
+    pub fn wait_for(&self, count: usize, wanted: impl Fn(&Asked) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        let mut asked = self.shared.asked.lock().unwrap();
+        while asked.iter().filter(|one| wanted(one)).count() < count {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "only {asked:#?}");
+            asked = self.shared.changed.wait_timeout(asked, left).unwrap().0;
+        }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+impl Shared {
+    fn serve(&self, stream: &TcpStream) -> std::io::Result<()> {
+        let asked = match read(stream) {
+            Ok(Some(asked)) => asked,
+            Ok(None) => return Ok(()),
+            // This is no HTTP.
+            Err(_) => return answer(stream, "400 Bad Request", ""),
+        };
+        let reply = self.keeper.lock().unwrap()(&asked);
+        self.asked.lock().unwrap().push(asked.clone());
+        self.changed.notify_all();
+        match reply {
+            Reply::Say(status, body) => answer(stream, &status, &body),
+            Reply::Hang => {
+                while !self.ended.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Ok(())
+            }
+            Reply::Honest => self.honest(stream, &asked.line),
+        }
+    }
+
+    fn honest(&self, stream: &TcpStream, line: &str) -> std::io::Result<()> {
+        let (method, target) = line.split_once(' ').unwrap();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let mut segments = path.trim_start_matches('/').splitn(2, '/');
+        let (name, rest) = (segments.next().unwrap(), segments.next().unwrap_or(""));
+        let documents = self.databases.lock().unwrap().get(name).cloned();
+        let (documents, ok) = match (documents, name) {
+            (_, "") => {
+                return answer(stream, "200 OK", r#"{"couchdb":"Welcome","version":"3.5.0"}"#);
+            }
+            (_, "_all_dbs") => {
+                let names: Vec<_> = self.databases.lock().unwrap().keys().cloned().collect();
+                return answer(stream, "200 OK", &serde_json::to_string(&names).unwrap());
+            }
+            (Some(documents), _) => (documents, "200 OK"),
+            (None, _) => {
+                return answer(
+                    stream,
+                    "404 Object Not Found",
+                    r#"{"error":"not_found","reason":"Database does not exist."}"#,
+                );
+            }
+        };
+        let count = documents.len();
+        match (method, rest) {
+            ("GET", "") => {
+                let info = serde_json::json!({
+                    "db_name": name, "update_seq": format!("{count}-a"), "purge_seq": "0",
+                    "doc_count": count, "doc_del_count": 0, "instance_start_time": "1",
+                    "disk_format_version": 8, "props": {},
+                });
+                answer(stream, ok, &info.to_string())
+            }
+            ("GET", "_changes") => self.changes(stream, name, query),
+            (_, "_all_docs") => {
+                let row = |id: &String| serde_json::json!({ "id": id, "key": id, "value": { "rev": "1-a" } });
+                let rows: Vec<_> = documents.iter().map(row).collect();
+                answer(stream, ok, &serde_json::json!({ "rows": rows }).to_string())
+            }
+            ("GET", "_revs_limit") => answer(stream, ok, "1000"),
+            ("POST", "_session") => answer(stream, "404 Object Not Found", "{}"),
+            _ => answer(stream, ok, "{}"),
+        }
+    }
+
+    fn changes(&self, mut stream: &TcpStream, name: &str, query: &str) -> std::io::Result<()> {
+        let since = query.split('&').find_map(|part| part.strip_prefix("since="));
+        let mut told: usize =
+            since.map_or(0, |since| since.split('-').next().unwrap().parse().unwrap());
+        let documents = || self.databases.lock().unwrap()[name].clone();
+        let row = |at: usize, id: &str| {
+            format!(
+                r#"{{"seq":"{}-a","id":"{id}","changes":[{{"rev":"1-a"}}],"doc":{{"_id":"{id}","_rev":"1-a"}}}}"#,
+                at + 1
+            )
+        };
+        if !query.contains("feed=continuous") {
+            let documents = documents();
+            let rows = documents.iter().enumerate().skip(told).map(|(at, id)| row(at, id));
+            let rows: Vec<_> = rows.collect();
+            let end = documents.len();
+            return answer(
+                stream,
+                "200 OK",
+                &format!(
+                    "{{\"results\":[\n{}\n],\n\"last_seq\":\"{end}-a\",\"pending\":0}}\n",
+                    rows.join(",\n")
+                ),
+            );
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n\n")?;
+        let closed = self.closed.load(Ordering::Relaxed);
+        let is_open = || closed == self.closed.load(Ordering::Relaxed);
+        while is_open() && !self.ended.load(Ordering::Relaxed) {
+            let documents = documents();
+            for (at, id) in documents.iter().enumerate().skip(told) {
+                stream.write_all((row(at, id) + "\n").as_bytes())?;
+            }
+            told = documents.len();
+            stream.write_all(b"\n")?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+/// The request, unless the client goes away.
+fn read(stream: &TcpStream) -> std::io::Result<Option<Asked>> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let mut headers = BTreeMap::new();
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header)?;
+        let Some((name, value)) = header.trim_end().split_once(": ") else { break };
+        headers.insert(name.to_ascii_lowercase(), value.to_owned());
+    }
+    let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    let line = line.trim_end().trim_end_matches(" HTTP/1.1").to_owned();
+    Ok(Some(Asked { line, headers, body: String::from_utf8_lossy(&body).into_owned() }))
+}
+
+fn answer(mut stream: &TcpStream, status: &str, body: &str) -> std::io::Result<()> {
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n", body.len());
+    stream.write_all((head + "Connection: close\r\n\r\n" + body).as_bytes())
+}

@@ -1,0 +1,117 @@
+//! Certificates as people make them with `openssl`, and a door before a server that shows them.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+
+/// Runs `openssl` in a folder. Its files are named by the arguments.
+#[track_caller]
+pub fn openssl(folder: &Path, arguments: &str) {
+    let mut command = Command::new("openssl");
+    command.current_dir(folder).args(arguments.split(' '));
+    let output = command.output().expect("openssl is installed");
+    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A self-signed certificate and its key, as `NAME.pem` and `NAME.key`, with more arguments.
+pub fn self_signed(folder: &Path, name: &str, more: &str) {
+    let subject = format!(
+        "req -x509 -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.pem -subj /CN={name}"
+    );
+    openssl(folder, format!("{subject} {more}").trim());
+}
+
+/// A certificate that `ca` has signed, as `NAME.pem` and `NAME.key`, with these extensions and this end.
+pub fn signed(folder: &Path, ca: &str, name: &str, extensions: &str, end: &str) {
+    openssl(
+        folder,
+        &format!("req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"),
+    );
+    fs::write(folder.join("ext"), extensions).unwrap();
+    openssl(
+        folder,
+        &format!(
+            "x509 -req -in {name}.csr -CA {ca}.pem -CAkey {ca}.key -CAcreateserial -out {name}.pem -extfile ext {end}"
+        ),
+    );
+}
+
+/// A port that speaks TLS for the server at `upstream`, with this certificate. Clients have to show one
+/// that `clients` has signed, if that is given.
+pub fn before(
+    upstream: SocketAddr,
+    folder: &Path,
+    name: &str,
+    clients: Option<&str>,
+) -> SocketAddr {
+    let pem = |name: &str, kind: &str| -> PathBuf { folder.join(format!("{name}.{kind}")) };
+    let chain = vec![CertificateDer::from_pem_file(pem(name, "pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(pem(name, "key")).unwrap();
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let config = config.with_safe_default_protocol_versions().unwrap();
+    let config = match clients {
+        None => config.with_no_client_auth(),
+        Some(ca) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_file(pem(ca, "pem")).unwrap()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            config.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    let config = Arc::new(config.with_single_cert(chain, key).unwrap());
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let config = Arc::clone(&config);
+            // A client that does not trust the server goes away.
+            std::thread::spawn(move || drop(pass_on(client, config, upstream)));
+        }
+    });
+    address
+}
+
+/// One request and its answer.
+fn pass_on(
+    client: TcpStream,
+    config: Arc<ServerConfig>,
+    upstream: SocketAddr,
+) -> std::io::Result<()> {
+    let connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
+    let mut client = StreamOwned::new(connection, client);
+    let mut upstream = TcpStream::connect(upstream)?;
+    let mut request = Vec::new();
+    while !is_whole(&request) {
+        let mut piece = [0; 4096];
+        let length = client.read(&mut piece)?;
+        if length == 0 {
+            return Ok(());
+        }
+        request.extend_from_slice(&piece[..length]);
+    }
+    upstream.write_all(&request)?;
+    let mut answer = Vec::new();
+    upstream.read_to_end(&mut answer)?;
+    client.write_all(&answer)?;
+    client.conn.send_close_notify();
+    client.flush()
+}
+
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    body.len() >= length.unwrap_or(0)
+}
