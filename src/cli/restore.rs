@@ -149,7 +149,6 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     if empty {
         exit::say(&match &options.ids {
             Some(ids) => {
-                let ids = ids.escape_debug();
                 format!(
                     "nothing to restore: no document of the selected collections matches `{ids}`"
                 )

@@ -118,7 +118,7 @@ impl Pipeline {
                     Err(FetchError::MovedOn(change)) => _ = moved_on.insert(owner, *change),
                     Err(FetchError::Source(error)) => {
                         let suspect = suspects.contains(&wanted.id);
-                        let name = wanted.attachment.name.escape_debug();
+                        let name = &wanted.attachment.name;
                         let what = format!("attachment `{name}`");
                         match judge(&pending[owner].item.change, &what, error, suspect) {
                             Ok(failure) => _ = failures.entry(owner).or_insert(failure),

@@ -44,6 +44,7 @@ mod roundtrip;
 mod rxdb;
 mod rxdb_client;
 mod systemd;
+mod terminal;
 mod trash;
 mod undelete;
 mod verify;
