@@ -416,3 +416,37 @@ fn progress_bars_show_no_more_than_their_own_controls() {
     let printed: String = outcome.stderr.chars().filter(|c| !own(*c)).collect();
     assert_clean("bars", &printed);
 }
+
+/// Where the standard streams may be named, and foreign text escaped. The last three write the bytes of a
+/// feed, and what tests look for.
+const PRINTING: [&str; 7] = [
+    "cli/output.rs",
+    "cli/logging.rs",
+    "cli/progress.rs",
+    "document/plain.rs",
+    "restore/feed.rs",
+    "trial/failpoint.rs",
+    "trial/recorder.rs",
+];
+
+#[test]
+fn foreign_text_is_escaped_and_printed_in_one_place() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut folders, mut wrong) = (vec![source.clone()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let below = path.strip_prefix(&source).unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if !PRINTING.contains(&below.as_str()) {
+                let text = fs::read_to_string(&path).unwrap();
+                let prints = ["io::stdout()", "io::stderr()", "println!", ".escape_debug()"];
+                wrong.extend(
+                    prints.iter().filter(|it| text.contains(**it)).map(|it| (below.clone(), *it)),
+                );
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "quote it as it is, and let `cli/output.rs` escape it: {wrong:?}");
+}
