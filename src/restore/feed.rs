@@ -220,3 +220,14 @@ impl Target for FeedTarget {
         async move { self.complete().await.map_err(|error| self.failed(error)) }.boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_ends_between_tokens_become_spaces_and_nothing_else_changes() {
+        assert_eq!(&*on_one_line(b"{\r\n\t\"a\": 1\n}"), b"{  \t\"a\": 1 }");
+        assert!(matches!(on_one_line("{\"a\":\"\u{2028}\"}".as_bytes()), Cow::Borrowed(_)));
+    }
+}
