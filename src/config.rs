@@ -76,7 +76,7 @@ pub enum ConfigError {
     #[error(
         "the source's URL names the database `{}`, and --collections selects databases of a server: \
          leave one of them out",
-        database.escape_debug()
+        database
     )]
     CollectionsBesideDatabase {
         /// The database in the URL.
@@ -323,7 +323,6 @@ fn refuse_to_release(mirror: &Mirror, state: &Checkpoints) -> Result<(), StartEr
         let held = state.count_held_back(&name)?;
         if held > 0 {
             let unit = if held == 1 { "document" } else { "documents" };
-            let name = name.as_str().escape_debug();
             return Err(StartError::Mirror(MirrorError::Discards {
                 path: mirror.path().to_owned(),
                 option: "--max-delete off".to_owned(),

@@ -48,7 +48,7 @@ impl fmt::Display for Absent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pattern(pattern) => {
-                let text = pattern.text().escape_debug();
+                let text = pattern.text();
                 match (pattern.broken(), pattern.is_a_name()) {
                     (Some(reason), _) => {
                         write!(f, "no collection is named `{text}`, and it is not a glob: {reason}")
@@ -62,10 +62,10 @@ impl fmt::Display for Absent {
                 f,
                 "the database of collection `{}` has vanished: {origin} no longer exists. Its \
                  copy in the mirror is kept: leave it out with --collections, or give --allow-empty",
-                collection.as_str().escape_debug(),
+                collection,
             ),
             Self::Everything { source } => {
-                write!(f, "{} is empty: it has no collections", source.escape_debug())
+                write!(f, "{} is empty: it has no collections", source)
             }
         }
     }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
-use crate::checkpoint::{Checkpoints, StateError};
+use crate::checkpoint::{Checkpoints, Record, StateError};
+use crate::document::plain;
 use crate::event::{Broadcast, WriteEvent};
 
 /// So many events are read from the journal at a time.
@@ -25,11 +26,14 @@ pub enum Notice {
 }
 
 impl Notice {
-    /// The notice as one line of JSON, with its newline.
+    /// The notice as one line of JSON, with its newline, and with nothing in it that a terminal obeys.
     pub fn line(&self) -> String {
         let mut line = match self {
-            // Strings, numbers and raw JSON can always be written.
-            Self::Event(event) => serde_json::to_string(event).unwrap_or_default(),
+            Self::Event(event) => {
+                // Strings, numbers and raw JSON can always be written.
+                let text = serde_json::to_string(event).unwrap_or_default();
+                plain::json_line(&text).into_owned()
+            }
             Self::Lagged(count) => format!(r#"{{"lagged":{count}}}"#),
             Self::Expired(first, last) => {
                 format!(r#"{{"expired":{{"first":{first},"last":{last}}}}}"#)
@@ -47,7 +51,7 @@ pub struct Subscription {
     receiver: broadcast::Receiver<Arc<WriteEvent>>,
     /// The number of the last event that was told, or that is not wanted.
     last: u64,
-    page: VecDeque<Arc<WriteEvent>>,
+    page: VecDeque<Notice>,
     /// Whether the journal may hold events that were not told.
     behind: bool,
     ended: CancellationToken,
@@ -83,9 +87,13 @@ impl Subscription {
     /// The next notice; `None` when no more will come.
     pub async fn next(&mut self) -> Result<Option<Notice>, StateError> {
         loop {
-            if let Some(event) = self.page.pop_front() {
-                self.last = event.event;
-                return Ok(Some(Notice::Event(event)));
+            if let Some(notice) = self.page.pop_front() {
+                match &notice {
+                    Notice::Event(event) => self.last = event.event,
+                    Notice::Expired(_, last) => self.last = *last,
+                    Notice::Lagged(_) => {}
+                }
+                return Ok(Some(notice));
             }
             if self.behind {
                 if let Some(gap) = self.turn_page().await? {
@@ -127,10 +135,11 @@ impl Subscription {
 }
 
 /// Reads the events after number `last` from the journal: some of them, and the number of the first.
+/// A record that cannot be read, or that claims another number than it has, is no event.
 async fn read_page(
     checkpoints: &Arc<Checkpoints>,
     last: u64,
-) -> Result<(VecDeque<Arc<WriteEvent>>, Option<u64>), StateError> {
+) -> Result<(VecDeque<Notice>, Option<u64>), StateError> {
     let checkpoints = Arc::clone(checkpoints);
     let read = move || checkpoints.journal_after(last, PAGE);
     let records = match tokio::task::spawn_blocking(read).await {
@@ -138,14 +147,17 @@ async fn read_page(
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     };
     let first = records.first().map(|record| record.number);
-    let parse = |text: &str| serde_json::from_str::<WriteEvent>(text).ok().map(Arc::new);
-    Ok((records.iter().filter_map(|record| parse(&record.text)).collect(), first))
+    let notice = |Record { number, text }: &Record| match serde_json::from_str::<WriteEvent>(text) {
+        Ok(event) if event.event == *number => Notice::Event(Arc::new(event)),
+        _ => Notice::Expired(*number, *number),
+    };
+    Ok((records.iter().map(notice).collect(), first))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{Bounds, Checkpoint, Commit, Record};
+    use crate::checkpoint::{Bounds, Checkpoint, Commit};
 
     struct Journal {
         _dir: tempfile::TempDir,

@@ -6,10 +6,15 @@
 use std::future::Future;
 
 use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use serde::Serialize;
 use tokio::net::UnixListener;
 
 use crate::agent::Watcher;
+use crate::document::plain;
 
 mod events;
 mod held;
@@ -30,4 +35,21 @@ pub async fn serve(
         .route("/release", post(release::release))
         .with_state(watcher);
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
+}
+
+/// An answer of JSON in which nothing is left that a terminal obeys.
+fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_string(value) {
+        Ok(text) => {
+            let text = plain::json(&text).into_owned();
+            ([(CONTENT_TYPE, "application/json")], text).into_response()
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+/// An answer that says what went wrong.
+fn failed(error: &impl ToString) -> Response {
+    let text = plain::text(&error.to_string()).into_owned();
+    (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
 }

@@ -1,11 +1,11 @@
 //! `POST /release?collection=NAME`: what the brake holds back is deleted.
 
-use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
+use super::{failed, json};
 use crate::agent::Watcher;
 use crate::document::CollectionName;
 
@@ -17,8 +17,8 @@ pub struct Wanted {
 
 pub async fn release(State(watcher): State<Watcher>, Query(wanted): Query<Wanted>) -> Response {
     match watcher.release(&wanted.collection).await {
-        Ok(Some(released)) => Json(released).into_response(),
+        Ok(Some(released)) => json(&released),
         Ok(None) => StatusCode::NOT_FOUND.into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Err(error) => failed(&error),
     }
 }

@@ -1,10 +1,11 @@
 //! `GET /status`: how the mirror stands, as JSON.
 
-use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 
-use crate::agent::{Status, Watcher};
+use super::json;
+use crate::agent::Watcher;
 
-pub async fn read(State(watcher): State<Watcher>) -> Json<Status> {
-    Json(watcher.status())
+pub async fn read(State(watcher): State<Watcher>) -> Response {
+    json(&watcher.status())
 }

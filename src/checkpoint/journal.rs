@@ -3,6 +3,9 @@
 //! A chunk's key is the number of its first record, so that a number finds its chunk; its value is
 //! the time of the commit followed by the records, one a line, packed by zlib where they are many:
 //! sled keeps them all in memory. Many records share a key because sled pays per key.
+//!
+//! A record is a JSON value. They are told apart as such and not by line feeds, because earlier
+//! versions stored records with line feeds between their tokens.
 
 use std::borrow::Cow;
 use std::io::{self, Read, Write};
@@ -11,8 +14,10 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
+use serde_json::value::RawValue;
 
 use super::Record;
+use crate::document::plain;
 
 /// The records of a chunk end near this size. Packed or not, it is well below what sled would put into
 /// a file of its own.
@@ -56,11 +61,11 @@ pub fn chunks(records: &[Record], now: i64) -> Vec<Chunk> {
     let mut chunks = Vec::new();
     let mut records = records.iter().peekable();
     while let Some(first) = records.next() {
-        let mut text = first.text.clone().into_bytes();
+        let mut text = plain::json_line(&first.text).into_owned().into_bytes();
         let fits = |text: &[u8], next: &Record| text.len() + next.text.len() < CHUNK_BYTES;
         while let Some(next) = records.next_if(|next| fits(&text, next)) {
             text.push(b'\n');
-            text.extend_from_slice(next.text.as_bytes());
+            text.extend_from_slice(plain::json_line(&next.text).as_bytes());
         }
         let value = [&now[..], &*packed(&text)].concat();
         chunks.push((first.number.to_be_bytes(), value));
@@ -94,7 +99,7 @@ impl Journal {
         let (Some((first, _)), Some((key, value))) = (self.tree.first()?, self.tree.last()?) else {
             return Ok(None);
         };
-        let last = number(&key) + lines(&text(&value)?).count() as u64 - 1;
+        let last = number(&key) + split(&text(&value)?).len() as u64 - 1;
         Ok(Some(JournalRange { first: number(&first), last }))
     }
 
@@ -108,7 +113,7 @@ impl Journal {
         for chunk in self.tree.range(start.to_be_bytes()..) {
             let (key, value) = chunk?;
             let text = text(&value)?;
-            let numbered = lines(&text).zip(number(&key)..);
+            let numbered = split(&text).into_iter().zip(number(&key)..);
             let fresh = numbered.filter(|(_, number)| *number >= wanted);
             records.extend(fresh.map(|(line, number)| Record {
                 number,
@@ -167,8 +172,21 @@ fn text(value: &[u8]) -> Result<Cow<'_, [u8]>, io::Error> {
     Ok(unpacked.into())
 }
 
-fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split(|byte| *byte == b'\n')
+/// The records of a chunk's text. What is not JSON, which nobody wrote, is taken as lines.
+fn split(text: &[u8]) -> Vec<&[u8]> {
+    let mut values = serde_json::Deserializer::from_slice(text).into_iter::<&RawValue>();
+    let mut records = Vec::new();
+    loop {
+        match values.next() {
+            Some(Ok(value)) => records.push(value.get().as_bytes()),
+            None if !records.is_empty() => return records,
+            None | Some(Err(_)) => break,
+        }
+    }
+    let rest = text.get(values.byte_offset()..).unwrap_or_default();
+    let rest = rest.strip_prefix(b"\n").unwrap_or(rest);
+    records.extend(rest.split(|byte| *byte == b'\n'));
+    records
 }
 
 #[cfg(test)]
@@ -188,12 +206,27 @@ mod tests {
             let mut expected = records.iter();
             for (key, value) in &chunks {
                 let unpacked = super::text(value).unwrap();
-                for (line, at) in lines(&unpacked).zip(number(key)..) {
+                for (line, at) in split(&unpacked).into_iter().zip(number(key)..) {
                     assert_eq!(line, text(at).as_bytes());
                     assert_eq!(expected.next().map(|record| record.number), Some(at));
                 }
             }
             assert!(expected.next().is_none());
         }
+    }
+    #[test]
+    fn records_that_hold_line_feeds_are_one_each_however_they_were_stored() {
+        let texts = ["{\"a\":[\n{\"event\":2}\n]}", "{\"b\":1}", "{\"c\":\r\n2}"];
+        let records = |number, text: &&str| Record { number, text: (*text).to_owned() };
+        let records: Vec<Record> = (1..).zip(&texts).map(|(n, text)| records(n, text)).collect();
+        let chunks = chunks(&records, 0);
+        let [(_, value)] = &chunks[..] else { panic!("{chunks:?}") };
+        let stored = super::text(value).unwrap();
+        assert_eq!(stored.iter().filter(|byte| **byte == b'\n').count(), 2);
+        assert_eq!(split(&stored).len(), 3);
+        // As an earlier version stored them.
+        assert_eq!(split(texts.join("\n").as_bytes()), texts.map(str::as_bytes));
+        assert_eq!(split(b""), [b""]);
+        assert_eq!(split(b"{}\n{\"a\":\nx"), [&b"{}"[..], b"{\"a\":", b"x"]);
     }
 }

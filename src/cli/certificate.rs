@@ -1,17 +1,18 @@
 //! A comparison as text: the differences up to a limit, then a summary.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
-use super::output::{many, plain};
+use super::output::{Lines, many};
 use crate::verify::{Certificate, CollectionCertificate, Depth, DifferenceKind};
 
 /// Writes the differences, one per line, and then what was compared with what.
-pub fn write(out: &mut String, certificate: &Certificate, limit: usize) -> fmt::Result {
+pub fn write(out: &mut Lines, certificate: &Certificate, limit: usize) -> fmt::Result {
     write_differences(out, certificate, limit)?;
-    writeln!(out, "\n{}", if certificate.equal { "EQUAL" } else { "DIFFERENT" })?;
+    writeln!(out)?;
+    writeln!(out, "{}", if certificate.equal { "EQUAL" } else { "DIFFERENT" })?;
     for (side, place) in [("here", &certificate.here), ("there", &certificate.there)] {
-        writeln!(out, "  {side:<9} {}", plain(&place.name))?;
+        writeln!(out, "  {side:<9} {}", place.name)?;
         if let Some(lineage) = &place.lineage {
             writeln!(out, "  {:<9} {lineage}", "lineage")?;
         }
@@ -27,7 +28,7 @@ pub fn write(out: &mut String, certificate: &Certificate, limit: usize) -> fmt::
             writeln!(out, "    {:<8} {}", "differ", kinds(&collection.differ))?;
         }
         if let Some(position) = &collection.position {
-            writeln!(out, "    {:<8} {}", "position", plain(&position.to_string()))?;
+            writeln!(out, "    {:<8} {}", "position", position)?;
         }
     }
     write_total(out, certificate)?;
@@ -51,31 +52,25 @@ pub fn write(out: &mut String, certificate: &Certificate, limit: usize) -> fmt::
 }
 
 /// Writes what differs, a line each, up to a limit, and how much more there is.
-pub fn write_differences(out: &mut String, certificate: &Certificate, limit: usize) -> fmt::Result {
+pub fn write_differences(out: &mut Lines, certificate: &Certificate, limit: usize) -> fmt::Result {
     for difference in certificate.differences.iter().take(limit) {
-        let collection = difference.collection.escape_debug();
-        let (kind, id) = (word(difference.kind), difference.id.escape_debug());
-        write!(out, "{kind:<12} {collection}  {id}")?;
-        match (&difference.here, &difference.there) {
-            (Some(here), Some(there)) if here != there => {
-                let (here, there) = (here.escape_debug(), there.escape_debug());
-                writeln!(out, "  here {here}  there {there}")?;
-            }
-            (Some(revision), _) | (None, Some(revision)) => {
-                writeln!(out, "  {}", revision.escape_debug())?;
-            }
-            (None, None) => writeln!(out)?,
-        }
+        let (kind, collection) = (word(difference.kind), &difference.collection);
+        let revisions = match (&difference.here, &difference.there) {
+            (Some(here), Some(there)) if here != there => format!("  here {here}  there {there}"),
+            (Some(revision), _) | (None, Some(revision)) => format!("  {revision}"),
+            (None, None) => String::new(),
+        };
+        writeln!(out, "{kind:<12} {collection}  {}{revisions}", difference.id)?;
     }
     write_more(out, certificate.differences.len(), limit, "difference")?;
     for row in certificate.unreadable.iter().take(limit) {
-        writeln!(out, "{:<12} {}", "unreadable", plain(row))?;
+        writeln!(out, "{:<12} {}", "unreadable", row)?;
     }
     write_more(out, certificate.unreadable.len(), limit, "unreadable row")
 }
 
 /// Says how much more there is than a limit allows to list.
-pub fn write_more(out: &mut String, count: usize, limit: usize, what: &str) -> fmt::Result {
+pub fn write_more(out: &mut Lines, count: usize, limit: usize, what: &str) -> fmt::Result {
     match count.checked_sub(limit) {
         None | Some(0) => Ok(()),
         Some(more) => {
@@ -86,7 +81,7 @@ pub fn write_more(out: &mut String, count: usize, limit: usize, what: &str) -> f
 
 /// Writes the summary of a comparison: counts by kind, for each collection that differs and in
 /// total.
-pub fn write_summary(out: &mut String, certificate: &Certificate) -> fmt::Result {
+pub fn write_summary(out: &mut Lines, certificate: &Certificate) -> fmt::Result {
     if !certificate.differences.is_empty() || !certificate.unreadable.is_empty() {
         writeln!(out)?;
     }
@@ -97,7 +92,7 @@ pub fn write_summary(out: &mut String, certificate: &Certificate) -> fmt::Result
     write_total(out, certificate)
 }
 
-fn write_depth(out: &mut String, certificate: &Certificate) -> fmt::Result {
+fn write_depth(out: &mut Lines, certificate: &Certificate) -> fmt::Result {
     let unchecked = certificate.unchecked;
     let files = many(unchecked, "file");
     match certificate.depth {
@@ -113,9 +108,9 @@ fn write_depth(out: &mut String, certificate: &Certificate) -> fmt::Result {
     }
 }
 
-fn write_total(out: &mut String, certificate: &Certificate) -> fmt::Result {
+fn write_total(out: &mut Lines, certificate: &Certificate) -> fmt::Result {
     for name in &certificate.not_compared {
-        writeln!(out, "  {} was not compared: the source does not name it", name.escape_debug())?;
+        writeln!(out, "  {} was not compared: the source does not name it", name)?;
     }
     let others = match certificate.left_out.len() {
         0 => None,
@@ -150,10 +145,10 @@ fn write_total(out: &mut String, certificate: &Certificate) -> fmt::Result {
 
 /// The name of a collection, and the one that it has in the other place.
 fn name(collection: &CollectionCertificate) -> String {
-    let own = collection.collection.escape_debug();
+    let own = &collection.collection;
     match &collection.renamed {
-        Some(renamed) => format!("{own} as {}", renamed.escape_debug()),
-        None => own.to_string(),
+        Some(renamed) => format!("{own} as {renamed}"),
+        None => own.clone(),
     }
 }
 
@@ -178,10 +173,10 @@ mod tests {
     #[test]
     fn counts_are_in_the_singular_and_the_plural() {
         assert_eq!((many(1, "file"), many(0, "file")), ("1 file".to_owned(), "0 files".to_owned()));
-        let mut out = String::new();
+        let mut out = Lines::default();
         write_more(&mut out, 3, 3, "problem").unwrap();
-        assert_eq!(out, "");
+        assert_eq!(out.as_str(), "");
         write_more(&mut out, 4, 3, "problem").unwrap();
-        assert!(out.starts_with("… and 1 problem:"), "{out}");
+        assert!(out.as_str().starts_with("… and 1 problem:"), "{out:?}");
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::exit::{self, Exit, Usage};
-use super::output::{Stream, many, plain};
+use super::output::{Lines, Stream, many};
 use super::verify::{Format, read};
 use super::{access, certificate, compare};
 use crate::client::couchdb::Address;
@@ -59,10 +59,10 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     let text = match options.format {
         Format::Json => {
             let whole = Whole { certificate: &certificate, problems: &problems };
-            serde_json::to_string_pretty(&whole)? + "\n"
+            Lines::pretty(&whole)?
         }
         Format::Text => {
-            let mut text = String::new();
+            let mut text = Lines::default();
             certificate::write_differences(&mut text, &certificate, options.compared.limit())?;
             certificate::write_summary(&mut text, &certificate)?;
             text
@@ -120,7 +120,7 @@ fn wanted(globs: &[String]) -> Result<verify::Options, Usage> {
 
 fn warn_of(problems: &[Problem], limit: usize) {
     for problem in problems.iter().take(limit) {
-        tracing::warn!("{}: {}", problem.path.escape_debug(), plain(&problem.reason));
+        tracing::warn!("{}: {}", problem.path, problem.reason);
     }
     if let Some(more) = problems.len().checked_sub(limit).filter(|more| *more > 0) {
         let more = many(more, "problem");

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::output::{OutputError, plain};
+use super::output::{Lines, OutputError, Stream};
 use super::process::Unanswered;
 use crate::agent::{Absent, AgentError, Outcome};
 use crate::checkpoint::StateError;
@@ -79,9 +79,8 @@ pub fn text(error: &anyhow::Error) -> String {
 
 /// Writes a last word to standard error.
 pub fn say(text: &str) {
-    use std::io::Write;
     // Nobody is left to be told that standard error is closed.
-    let _closed = writeln!(std::io::stderr(), "plainfold: {}", plain(text));
+    let _closed = Stream::Stderr.write("the error", &Lines::of(&format!("plainfold: {text}")));
 }
 
 /// The code for an error that ended a command.

@@ -1,13 +1,19 @@
-//! Log lines on standard error, plain or JSON, that step aside for progress bars.
+//! Log lines on standard error, plain or JSON, that step aside for progress bars. What they quote
+//! may be foreign, so all fields of an event are escaped here.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
 use clap::{Args, ValueEnum};
 use indicatif::MultiProgress;
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use super::exit::Usage;
+use crate::document::plain;
 
 /// What is logged, and how.
 #[derive(Debug, Args)]
@@ -50,29 +56,44 @@ impl Options {
             .with_env_filter(filter)
             .with_target(false)
             .with_ansi(io::stderr().is_terminal())
-            .with_writer(AboveBars(bars));
+            .with_writer(AboveBars { bars, json: self.is_json() });
         match self.log_format {
-            Format::Text => lines.init(),
+            Format::Text => lines.fmt_fields(debug_fn(field).delimited(" ")).init(),
             Format::Json => lines.json().flatten_event(true).init(),
         }
         Ok(())
     }
 }
 
+/// Writes a field of an event as a part of its line.
+fn field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let value = format!("{value:?}");
+    let value = plain::text(&value);
+    match (field.name(), to.has_ansi_escapes()) {
+        ("message", _) => to.write_str(&value),
+        (name, true) => write!(to, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{value}"),
+        (name, false) => write!(to, "{name}={value}"),
+    }
+}
+
 /// Standard error, above the bars if there are any.
-struct AboveBars(Option<MultiProgress>);
+struct AboveBars {
+    bars: Option<MultiProgress>,
+    json: bool,
+}
 
 impl<'a> MakeWriter<'a> for AboveBars {
     type Writer = Line;
 
     fn make_writer(&'a self) -> Line {
-        Line { bars: self.0.clone(), text: Vec::new() }
+        Line { bars: self.bars.clone(), json: self.json, text: Vec::new() }
     }
 }
 
 /// One log line, written whole when it is complete.
 struct Line {
     bars: Option<MultiProgress>,
+    json: bool,
     text: Vec<u8>,
 }
 
@@ -89,7 +110,9 @@ impl Write for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let write = || io::stderr().write_all(&self.text);
+        let text = String::from_utf8_lossy(&self.text);
+        let text = if self.json { plain::json(&text) } else { text };
+        let write = || io::stderr().write_all(text.as_bytes());
         // A closed standard error is nobody's to be told.
         let _closed = match &self.bars {
             Some(bars) => bars.suspend(write),

@@ -95,7 +95,8 @@ pub fn main() -> ExitCode {
             if error.use_stderr() {
                 // The exit code says it too.
                 let _unwritten = match hidden(&error.to_string()) {
-                    Some(text) => output::Stream::Stderr.report("what is wrong", &text),
+                    Some(text) => output::Stream::Stderr
+                        .report("what is wrong", &output::Lines::laid_out(&text)),
                     None => output::print_usage(&error),
                 };
                 return Exit::Usage.into();

@@ -1,17 +1,22 @@
 //! Where every command writes: reports, products, and the error when they cannot be written.
 //!
 //! If a reader closes its pipe during a report, nothing is reported. If the output is the result of
-//! the command, a closed pipe is an error. This module must not know what is written.
+//! the command, a closed pipe is an error. Streams take [`Lines`] only, in which everything is
+//! escaped that a terminal would obey, because ids, names and error texts are foreign. This module
+//! must not know what is written.
 
-use std::borrow::Cow;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use tempfile::NamedTempFile;
+
+use crate::document::plain;
 
 /// A standard stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,18 +43,74 @@ impl OutputError {
     }
 }
 
+/// Text that is safe to print: lines in which nothing foreign is obeyed by a terminal.
+///
+/// `writeln!` appends a line. All of it is escaped, so that a line stays one line whatever it quotes.
+#[derive(Debug, Default)]
+pub struct Lines(String);
+
+impl Lines {
+    /// One line of text.
+    pub fn of(text: &str) -> Self {
+        let mut lines = Self::default();
+        lines.push(text);
+        lines
+    }
+
+    /// A value as JSON, laid out for people.
+    pub fn pretty(value: &impl Serialize) -> serde_json::Result<Self> {
+        Ok(Self(plain::json(&serde_json::to_string_pretty(value)?).into_owned() + "\n"))
+    }
+
+    /// A value as one line of JSON.
+    pub fn json(value: &impl Serialize) -> serde_json::Result<Self> {
+        Ok(Self::raw_json(&serde_json::to_string(value)?))
+    }
+
+    /// Valid JSON as one line.
+    pub fn raw_json(text: &str) -> Self {
+        Self(plain::json_line(text).into_owned() + "\n")
+    }
+
+    /// Text whose line breaks are the program's own, such as the help.
+    pub fn laid_out(text: &str) -> Self {
+        let mut lines = Self::default();
+        text.lines().for_each(|line| lines.push(line));
+        lines
+    }
+
+    /// Appends a line.
+    pub fn push(&mut self, line: &str) {
+        self.0.push_str(&plain::text(line));
+        self.0.push('\n');
+    }
+
+    /// Appends a line: what `writeln!` calls.
+    pub fn write_fmt(&mut self, line: fmt::Arguments<'_>) -> fmt::Result {
+        let line = line.to_string();
+        self.push(line.strip_suffix('\n').unwrap_or(&line));
+        Ok(())
+    }
+
+    /// What is printed.
+    #[cfg(test)]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Stream {
     /// Writes all of a text that people or programs read. A closed pipe counts as read.
-    pub fn report(self, what: &'static str, text: &str) -> Result<(), OutputError> {
-        match self.write(what, text.as_bytes()) {
+    pub fn report(self, what: &'static str, lines: &Lines) -> Result<(), OutputError> {
+        match self.write(what, lines) {
             Err(error) if error.is_closed_pipe() => Ok(()),
             written => written,
         }
     }
 
-    /// Writes bytes at once. A closed pipe is an error.
-    pub fn write(self, what: &'static str, bytes: &[u8]) -> Result<(), OutputError> {
-        let written = self.open().and_then(|mut file| file.write_all(bytes));
+    /// Writes at once. A closed pipe is an error.
+    pub fn write(self, what: &'static str, lines: &Lines) -> Result<(), OutputError> {
+        let written = self.open().and_then(|mut file| file.write_all(lines.0.as_bytes()));
         written.map_err(|error| self.failed(what, error))
     }
 
@@ -77,35 +138,18 @@ pub fn many<T: std::fmt::Display + PartialEq + From<u8>>(count: T, what: &str) -
     if count == T::from(1) { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
-/// Untrusted text that is safe to print: control characters and characters that change the text's
-/// direction are escaped.
-pub fn plain(text: &str) -> Cow<'_, str> {
-    let obeyed =
-        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if !text.contains(obeyed) {
-        return Cow::Borrowed(text);
-    }
-    let mut escaped = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        match obeyed(c) {
-            true => escaped.extend(c.escape_debug()),
-            false => escaped.push(c),
-        }
-    }
-    Cow::Owned(escaped)
-}
-
 /// Prints what the parser of arguments says: help and the version, or what is wrong with them.
 pub fn print_usage(error: &clap::Error) -> Result<(), OutputError> {
     let (stream, is_terminal) = match error.use_stderr() {
         true => (Stream::Stderr, io::stderr().is_terminal()),
         false => (Stream::Stdout, io::stdout().is_terminal()),
     };
-    if is_terminal {
-        // In colour, as far as the terminal has any.
+    let text = error.render().to_string();
+    // In colour, as far as the terminal has any, but for arguments that it would obey.
+    if is_terminal && !text.contains(|c| c != '\n' && plain::is_obeyed(c)) {
         return error.print().map_err(|error| stream.failed("the help", error));
     }
-    stream.report("the help", &error.render().to_string())
+    stream.report("the help", &Lines::laid_out(&text))
 }
 
 /// An output file that appears under its name only when it is complete and durable.
@@ -171,6 +215,12 @@ impl Place {
     }
 
     fn finish(self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+        if matches!(self, Self::Stdout) && io::stdout().is_terminal() {
+            let mut text = Vec::new();
+            write(&mut text)?;
+            let lines = Lines::laid_out(&String::from_utf8_lossy(&text));
+            return Stream::Stdout.open()?.write_all(lines.0.as_bytes());
+        }
         let whole = |file: &File| {
             let mut out = BufWriter::new(file);
             write(&mut out)?;
@@ -211,10 +261,16 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_would_obey_is_escaped_and_all_else_stays() {
-        let text = "a \"b\" \\ é\u{1f4d6}";
-        assert!(matches!(plain(text), Cow::Borrowed(same) if same == text));
-        assert_eq!(plain("\u{1b}[2J\n\u{9b}\u{202e}x"), r"\u{1b}[2J\n\u{9b}\u{202e}x");
+    fn a_line_stays_a_line_whatever_it_quotes() {
+        let mut lines = Lines::default();
+        let foreign = "\u{1b}[2J\n\u{9b}x\n";
+        writeln!(lines, "id {foreign}").unwrap();
+        writeln!(lines).unwrap();
+        lines.push(foreign);
+        assert_eq!(lines.as_str(), "id \\u{1b}[2J\\n\\u{9b}x\\n\n\n\\u{1b}[2J\\n\\u{9b}x\\n\n");
+        assert_eq!(Lines::json(&foreign).unwrap().as_str(), "\"\\u001b[2J\\n\\u009bx\\n\"\n");
+        assert_eq!(Lines::raw_json("[1,\n\"\u{9b}\"]").as_str(), "[1, \"\\u009b\"]\n");
+        assert_eq!(Lines::laid_out("a\n\n  b\u{7f}\n").as_str(), "a\n\n  b\\u{7f}\n");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::document::plain;
 use crate::pipeline::{Phase, Report};
 use crate::restore::{Counts, Progress};
 
@@ -95,7 +96,7 @@ impl Bars {
         let bars = &self.bars;
         let bar = self.by_name.entry(name).or_insert_with_key(|name| {
             let bar = bars.add(ProgressBar::no_length());
-            bar.set_prefix(shortened(name, 20));
+            bar.set_prefix(shortened(&plain::text(name), 20));
             bar.set_style(style(Drawn::Counted));
             bar
         });
@@ -108,7 +109,9 @@ impl Bars {
         }
         let seconds = bar.elapsed().as_secs_f64().max(0.001);
         let rate = documents as f64 / seconds;
-        let at = position.map(|at| format!(", at {}", shortened(&at, 16))).unwrap_or_default();
+        let at = position
+            .map(|at| format!(", at {}", shortened(&plain::text(&at), 16)))
+            .unwrap_or_default();
         bar.set_message(format!("{word} {documents} documents, {rate:.0}/s{at}"));
         bar.tick();
     }

@@ -8,7 +8,7 @@ use clap::Args;
 use reqwest::StatusCode;
 
 use super::exit::{self, Exit, Usage};
-use super::output::{Stream, many};
+use super::output::{Lines, Stream, many};
 use super::process::Process;
 use crate::agent::Release;
 use crate::checkpoint::{Bounds, Checkpoints};
@@ -56,7 +56,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
             many(held_back, "deletion")
         ),
     };
-    Stream::Stdout.report("what was released", &(text + "\n"))?;
+    Stream::Stdout.report("what was released", &Lines::of(&text))?;
     Ok(Exit::Done)
 }
 

@@ -2,13 +2,14 @@
 //! opened, and what is wrong fetched again from it.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::access;
 use super::exit::{self, Exit, Usage};
+use super::output::Lines;
 use super::signals;
 use crate::agent::Repairer;
 use crate::config::{OpenError, OpenedSource};
@@ -264,20 +265,20 @@ impl Repairs {
     }
 
     /// Writes what was done, a line a document.
-    pub fn write(&self, out: &mut String) -> fmt::Result {
+    pub fn write(&self, out: &mut Lines) -> fmt::Result {
         for repair in &self.repaired {
             let what = match repair.outcome {
                 Outcome::Repaired => "repaired",
                 Outcome::Removed => "removed",
                 Outcome::NotRepaired => "not-repaired",
             };
-            let (collection, id) = (repair.collection.escape_debug(), repair.id.escape_debug());
-            write!(out, "{what:<12} {collection}  {id}")?;
-            match (&repair.revision, &repair.reason) {
-                (Some(revision), _) => writeln!(out, "  {revision}")?,
-                (None, Some(reason)) => writeln!(out, ": {reason}")?,
-                (None, None) => writeln!(out)?,
-            }
+            let (collection, id) = (&repair.collection, &repair.id);
+            let result = match (&repair.revision, &repair.reason) {
+                (Some(revision), _) => format!("  {revision}"),
+                (None, Some(reason)) => format!(": {reason}"),
+                (None, None) => String::new(),
+            };
+            writeln!(out, "{what:<12} {collection}  {id}{result}")?;
         }
         for stopped in &self.stopped {
             writeln!(out, "stopped: {stopped}")?;

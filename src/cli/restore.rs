@@ -7,7 +7,7 @@ use indicatif::HumanBytes;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit, Usage};
-use super::output::{Stream, many, plain};
+use super::output::{Lines, Stream, many};
 use super::progress::{Bars, Shown, When};
 use super::{access, compare, logging, signals, undelete};
 use crate::client::couchdb::{Address, Client, ClientOptions};
@@ -134,7 +134,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     }
     let outcome = outcome?;
     let text = match options.format {
-        Format::Json => serde_json::to_string_pretty(&outcome)? + "\n",
+        Format::Json => Lines::pretty(&outcome)?,
         Format::Text => text(&outcome, options.target.starts_with("feed:")),
     };
     // A feed on standard output must not be mixed with the report.
@@ -144,7 +144,6 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     if empty {
         exit::say(&match &options.ids {
             Some(ids) => {
-                let ids = ids.escape_debug();
                 format!(
                     "nothing to restore: no document of the selected collections matches `{ids}`"
                 )
@@ -256,25 +255,24 @@ async fn server(target: &str, access: Access) -> anyhow::Result<(Client, Option<
     Ok((client(given.address)?, given.database))
 }
 
-fn text(outcome: &Outcome, to_feed: bool) -> String {
-    let mut text = String::new();
+fn text(outcome: &Outcome, to_feed: bool) -> Lines {
+    let mut text = Lines::default();
     for failure in outcome.failures.iter().take(NAMED) {
-        let (path, reason) = (plain(&failure.path), plain(&failure.reason));
-        text.push_str(&format!("not restored: {path}: {reason}\n"));
+        text.push(&format!("not restored: {}: {}", failure.path, failure.reason));
     }
     let named = outcome.failures.len().min(NAMED) as u64;
     if outcome.failed > named {
         let more = outcome.failed - named;
-        text.push_str(&format!("not restored: {more} more; --format json names them\n"));
+        text.push(&format!("not restored: {more} more; --format json names them"));
     }
     let verb = if outcome.dry_run { "would be " } else { "" };
     for report in &outcome.collections {
         let name = match report.collection == report.renamed {
-            true => plain(&report.collection).into_owned(),
-            false => format!("{} as {}", plain(&report.collection), plain(&report.renamed)),
+            true => report.collection.clone(),
+            false => format!("{} as {}", report.collection, report.renamed),
         };
-        text.push_str(&format!(
-            "{name}: {} {verb}created, {} replaced, {} skipped, {}{}, {}\n",
+        text.push(&format!(
+            "{name}: {} {verb}created, {} replaced, {} skipped, {}{}, {}",
             many(report.counts.create, "document"),
             report.counts.replace,
             report.counts.skip,
@@ -283,13 +281,13 @@ fn text(outcome: &Outcome, to_feed: bool) -> String {
             many(report.problems, "problem"),
         ));
         for note in notes(report, to_feed) {
-            text.push_str(&format!("{name}: {note}\n"));
+            text.push(&format!("{name}: {note}"));
         }
     }
     if outcome.interrupted {
-        text.push_str(match outcome.dry_run || to_feed {
-            true => "interrupted: the next run starts from the beginning\n",
-            false => "interrupted: the next run restores what the target lacks\n",
+        text.push(match outcome.dry_run || to_feed {
+            true => "interrupted: the next run starts from the beginning",
+            false => "interrupted: the next run restores what the target lacks",
         });
     }
     text

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Status, Watcher};
+use crate::document::plain;
 
 /// How often the status line is renewed.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
@@ -77,7 +78,7 @@ fn line(status: &Status) -> String {
     if collections.len() > SHOWN {
         line.push_str(&format!("; and {} more", collections.len() - SHOWN));
     }
-    line.replace(['\n', '\r'], " ")
+    plain::text(&line).into_owned()
 }
 
 fn send(states: &[NotifyState<'_>]) {

@@ -1,13 +1,12 @@
 //! `plainfold status`: how a mirror stands, asked of the process that works on it or of its state.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use super::exit::{self, Exit};
-use super::output::{Stream, many, plain};
+use super::output::{Lines, Stream, many};
 use super::process::{Process, Unanswered};
 use crate::agent::{CollectionStatus, Keeps, Status};
 use crate::checkpoint::Copied;
@@ -35,8 +34,8 @@ enum Format {
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
     let (status, code) = find(&options.directory).await?;
     let text = match options.format {
-        Format::Json => serde_json::to_string_pretty(&status)? + "\n",
-        Format::Text => text(&status),
+        Format::Json => Lines::pretty(&status)?,
+        Format::Text => text(&status)?,
     };
     Stream::Stdout.report("the status", &text)?;
     Ok(code)
@@ -104,25 +103,24 @@ fn at_rest(directory: &Path, ours: &Ours, lock: SharedLock) -> anyhow::Result<(S
     Ok((Status::at_rest(directory, &copied.state, ours.options()?)?, Exit::Done))
 }
 
-fn text(status: &Status) -> String {
-    let mut text = String::new();
-    // Writing to a string cannot fail.
-    let _infallible = write_text(&mut text, status);
-    text
+fn text(status: &Status) -> Result<Lines, std::fmt::Error> {
+    let mut text = Lines::default();
+    write_text(&mut text, status)?;
+    Ok(text)
 }
 
-fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
+fn write_text(out: &mut Lines, status: &Status) -> std::fmt::Result {
     writeln!(out, "mirror      {}", status.mirror)?;
     match (status.running, status.pid) {
         (true, Some(pid)) => writeln!(out, "process     {pid}, {}", uptime(status))?,
         _ => writeln!(out, "process     none")?,
     }
     if let Some(trouble) = &status.trouble {
-        writeln!(out, "trouble     {}", plain(trouble))?;
+        writeln!(out, "trouble     {}", trouble)?;
         return Ok(());
     }
     if let Some(source) = &status.source {
-        writeln!(out, "source      {}", plain(source))?;
+        writeln!(out, "source      {source}")?;
     }
     if let Some(options) = &status.options {
         write_options(out, options)?;
@@ -141,7 +139,7 @@ fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
 }
 
 /// Writes the options in the words of the command line, so that they can be given again.
-fn write_options(out: &mut String, options: &Remembered) -> std::fmt::Result {
+fn write_options(out: &mut Lines, options: &Remembered) -> std::fmt::Result {
     let deleted = match options.deleted {
         Deleted::Remove => "remove",
         Deleted::Keep => "keep",
@@ -157,29 +155,25 @@ fn write_options(out: &mut String, options: &Remembered) -> std::fmt::Result {
          {json} --max-delete {max_delete} --trash {trash} --reserve {reserve}"
     )?;
     for (source, globs) in &options.collections {
-        let (source, globs) = (source.escape_debug(), globs.join(","));
-        writeln!(out, "            --collections {} of {source}", globs.escape_debug())?;
+        writeln!(out, "            --collections {} of {source}", globs.join(","))?;
     }
     Ok(())
 }
 
 fn write_collection(
-    out: &mut String,
+    out: &mut Lines,
     collection: &CollectionStatus,
     running: bool,
 ) -> std::fmt::Result {
     let report = &collection.report;
     let phase = serde_json::to_value(report.phase).ok();
     let phase = phase.as_ref().and_then(|phase| phase.as_str()).unwrap_or("unknown");
-    writeln!(out, "{}", report.collection.as_str().escape_debug())?;
+    writeln!(out, "{}", report.collection)?;
     writeln!(out, "  phase       {}", if running { phase } else { "not running" })?;
     writeln!(
         out,
         "  position    {}",
-        report
-            .position
-            .as_ref()
-            .map_or("none".to_owned(), |at| plain(&at.to_string()).into_owned())
+        report.position.as_ref().map_or("none".to_owned(), ToString::to_string)
     )?;
     if let Some(at) = collection.checkpoint_at {
         writeln!(out, "  checkpoint  {at}")?;
@@ -194,13 +188,13 @@ fn write_collection(
         writeln!(out, "  lag         {lag:.1} s")?;
     }
     if let Some(trouble) = &report.trouble {
-        writeln!(out, "  trouble     {}", plain(trouble))?;
+        writeln!(out, "  trouble     {}", trouble)?;
     }
     if let Some(trouble) = &report.count_trouble {
-        writeln!(out, "  counts      {}", plain(trouble))?;
+        writeln!(out, "  counts      {}", trouble)?;
     }
     if let Some(trouble) = &report.security_trouble {
-        writeln!(out, "  security    not mirrored: {}", plain(trouble))?;
+        writeln!(out, "  security    not mirrored: {}", trouble)?;
     }
     if running {
         writeln!(
@@ -218,7 +212,7 @@ fn write_collection(
     }
     writeln!(out, "  failures    {}", report.failures)?;
     for failure in &collection.failed {
-        writeln!(out, "    {}: {}", plain(&failure.place), plain(&failure.reason))?;
+        writeln!(out, "    {}: {}", failure.place, failure.reason)?;
         writeln!(
             out,
             "      tried {} times since {}, last at {}",

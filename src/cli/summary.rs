@@ -3,7 +3,7 @@
 use indicatif::HumanBytes;
 use serde::Serialize;
 
-use super::output::{OutputError, Stream, many, plain};
+use super::output::{Lines, OutputError, Stream, many};
 use crate::agent::{Absent, Outcome};
 use crate::pipeline::Report;
 
@@ -15,7 +15,7 @@ const NAMED: usize = 20;
 pub fn print(outcome: &Outcome, told: bool, json: bool) -> Result<(), OutputError> {
     let summary = Summary::of(outcome, told);
     let text = match json {
-        true => serde_json::to_string(&summary).unwrap_or_default() + "\n",
+        true => Lines::json(&summary).unwrap_or_default(),
         false => summary.text(),
     };
     Stream::Stderr.report("the summary", &text)
@@ -136,32 +136,29 @@ impl Summary {
         }
     }
 
-    fn text(&self) -> String {
-        let mut text = String::new();
+    fn text(&self) -> Lines {
+        let mut text = Lines::default();
         for absent in &self.not_there {
-            text.push_str(&format!("missing: {absent}\n"));
+            text.push(&format!("missing: {absent}"));
         }
         for security in &self.security_not_mirrored {
-            text.push_str(&format!("not mirrored: {security}\n"));
+            text.push(&format!("not mirrored: {security}"));
         }
         for failure in &self.not_mirrored {
-            text.push_str(&format!("not mirrored: {}\n", plain(failure)));
+            text.push(&format!("not mirrored: {}", failure));
         }
         if self.failures > self.not_mirrored.len() {
             let more = self.failures - self.not_mirrored.len();
-            text.push_str(&format!("not mirrored: {more} more, see `plainfold status`\n"));
+            text.push(&format!("not mirrored: {more} more, see `plainfold status`"));
         }
         for collection in &self.braked {
-            text.push_str(&format!(
-                "held back: {}, until `plainfold release`\n",
-                plain(collection)
-            ));
+            text.push(&format!("held back: {}, until `plainfold release`", collection));
         }
         for error in &self.stopped {
-            text.push_str(&format!("stopped: {}\n", plain(error)));
+            text.push(&format!("stopped: {}", error));
         }
-        text.push_str(&format!(
-            "{}: {} written, {} deleted, {} unchanged, {}, {} in {:.1} s, {}\n",
+        text.push(&format!(
+            "{}: {} written, {} deleted, {} unchanged, {}, {} in {:.1} s, {}",
             self.message,
             many(self.documents, "document"),
             self.deletions,

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use futures_util::StreamExt;
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::exit::{self, Exit, Usage};
-use super::output::{OutputError, Stream};
+use super::output::{Lines, OutputError, Stream};
 use super::process::Process;
 use crate::agent::{Notice, Status, Subscription};
 use crate::checkpoint::Copied;
@@ -200,38 +202,44 @@ async fn replay(options: &Options, ours: &Ours, lock: SharedLock) -> anyhow::Res
 fn print(format: Format, line: &[u8]) -> anyhow::Result<()> {
     const WHAT: &str = "an event";
     match format {
-        Format::Json => Stream::Stdout.write(WHAT, line)?,
-        Format::Text => Stream::Stdout.write(WHAT, text(line)?.as_bytes())?,
+        Format::Json => {
+            Stream::Stdout.write(WHAT, &Lines::raw_json(read::<&RawValue>(line)?.get()))?
+        }
+        Format::Text => Stream::Stdout.write(WHAT, &Lines::of(&text(&read(line)?)))?,
     }
     Ok(())
 }
 
+/// What a line says. What is not JSON would not be one line.
+fn read<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, Usage> {
+    serde_json::from_slice(line)
+        .map_err(|error| Usage(format!("the mirror's process answers no events: {error}")))
+}
+
 /// An event as people read it: number, time, what happened to which document, how many files.
-fn text(line: &[u8]) -> anyhow::Result<String> {
-    let notice: Value = serde_json::from_slice(line)
-        .map_err(|error| Usage(format!("the mirror's process answers no events: {error}")))?;
+fn text(notice: &Value) -> String {
     if let Some(count) = notice.get("lagged") {
-        return Ok(format!("lagged by {count} events, which follow from the journal\n"));
+        return format!("lagged by {count} events, which follow from the journal");
     }
     if let Some(gap) = notice.get("expired") {
         let (first, last) = (&gap["first"], &gap["last"]);
-        return Ok(format!("events {first} to {last} are not in the journal any more\n"));
+        return format!("events {first} to {last} are not in the journal any more");
     }
-    let word = |key: &str| notice[key].as_str().unwrap_or_default().escape_debug().to_string();
+    let word = |key: &str| notice[key].as_str().unwrap_or_default();
     let files = notice["files"].as_array().map_or(0, Vec::len);
     let what = match notice["deleted"].as_bool() {
         Some(true) => "deleted".to_owned(),
         _ if files == 1 => "wrote 1 file".to_owned(),
         _ => format!("wrote {files} files"),
     };
-    Ok(format!(
-        "{} {} {}/{} {} {what}\n",
+    format!(
+        "{} {} {}/{} {} {what}",
         notice["event"],
         word("at"),
         word("collectionName"),
         word("documentId"),
         word("revision"),
-    ))
+    )
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

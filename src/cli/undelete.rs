@@ -26,7 +26,6 @@ pub fn since(text: &str) -> Result<Since, Usage> {
         _ => Err(error),
     });
     read.map(Since).map_err(|_| {
-        let text = text.escape_debug();
         Usage(format!(
             "`{text}` is not a time: give a date such as 2025-01-31, or a time with its offset such \
              as 2025-01-31T17:30:00Z"

@@ -1,14 +1,14 @@
 //! `plainfold verify`: every stored byte read, and the mirror compared with its source.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::exit::{self, Exit, Usage};
-use super::output::{Product, Stream, many, plain};
+use super::output::{Lines, Product, Stream, many};
 use super::repair::{self, Repairs};
 use super::{access, certificate, compare};
 use crate::agent::Repairer;
@@ -160,16 +160,15 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
             let (certificate, repairs) = (certificate.as_ref(), repairs.as_ref());
             let stamped = options.stamp.then_some(&stamped);
             let whole = Whole { report, certificate, repairs, stamped };
-            serde_json::to_string_pretty(&whole)? + "\n"
+            Lines::pretty(&whole)?
         }
         Format::Text => {
-            let mut out = String::new();
+            let mut out = Lines::default();
             if let Some(repairs) = &repairs {
                 repairs.write(&mut out)?;
             }
             write_report(&mut out, report, compared.limit())?;
             for (collection, Stamped { documents, noted }) in &stamped {
-                let collection = collection.escape_debug();
                 writeln!(
                     out,
                     "stamped {collection}: {} listed, {} written",
@@ -230,18 +229,17 @@ fn stamp(
     Ok(stamped)
 }
 
-fn write_report(out: &mut String, report: &Report, limit: usize) -> fmt::Result {
+fn write_report(out: &mut Lines, report: &Report, limit: usize) -> fmt::Result {
     for problem in report.problems.iter().take(limit) {
         let kind = kebab(problem.kind);
-        let (path, reason) = (problem.path.escape_debug(), plain(&problem.reason));
-        writeln!(out, "{kind:<12} {path}: {reason}")?;
+        writeln!(out, "{kind:<12} {}: {}", problem.path, problem.reason)?;
     }
     certificate::write_more(out, report.problems.len(), limit, "problem")?;
     let (mut documents, mut all) = (0, Counts::default());
     for collection in &report.collections {
         documents += collection.side.documents;
         all += collection.counts;
-        let name = collection.collection.escape_debug();
+        let name = &collection.collection;
         let tombstones = match collection.counts.tombstones {
             0 => String::new(),
             1 => "  1 tombstone".to_owned(),
@@ -264,7 +262,7 @@ fn write_report(out: &mut String, report: &Report, limit: usize) -> fmt::Result 
     }
     let lacks = |one: &&CollectionReport| one.inventory.is_some_and(|it| it != Coverage::Complete);
     for collection in report.collections.iter().filter(lacks) {
-        let name = collection.collection.escape_debug();
+        let name = &collection.collection;
         let what = match collection.inventory {
             Some(Coverage::Partial) => "does not cover all documents",
             _ => "is missing",

@@ -59,7 +59,7 @@ pub fn say(mirror: &Mirror, store: &dyn Store, globs: &Globs) -> Result<(), Mirr
     }
     let text = |globs: &[String]| match globs.is_empty() {
         true => "the default".to_owned(),
-        false => globs.join(",").escape_debug().to_string(),
+        false => globs.join(","),
     };
     let (before, now) = (text(&globs.before), text(&globs.now));
     tracing::info!("--collections was {before}, and is {now} from now on, if all of it is found");
@@ -68,7 +68,7 @@ pub fn say(mirror: &Mirror, store: &dyn Store, globs: &Globs) -> Result<(), Mirr
         tracing::warn!(
             "`{}` is not followed any more, because --collections does not select it; its copy in \
              the mirror is kept",
-            name.as_str().escape_debug(),
+            name,
         );
     }
     Ok(())

@@ -16,6 +16,7 @@ mod folder;
 mod head;
 mod limit;
 mod members;
+pub mod plain;
 mod selection;
 mod skim;
 mod tally;
@@ -109,9 +110,23 @@ impl Revision {
 /// back and prints its [`token`](Position::token).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
+    #[serde(deserialize_with = "compacted")]
     token: Arc<str>,
     context: Arc<str>,
     anchor: Option<Anchor>,
+}
+
+/// A token on one line, whatever an earlier version stored.
+fn compacted<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Error> {
+    let token = Arc::<str>::deserialize(from)?;
+    Ok(one_line(token))
+}
+
+fn one_line(token: Arc<str>) -> Arc<str> {
+    match plain::compact(&token) {
+        Cow::Borrowed(_) => token,
+        Cow::Owned(compact) => compact.into(),
+    }
 }
 
 /// The change that stood at a position, by which a source recognises its own history later.
@@ -125,9 +140,10 @@ pub struct Anchor {
 
 impl Position {
     /// A position. `token` is JSON text (CouchDB's `seq`, quotes included, or a number), `context`
-    /// whatever the source wants to find again beside it.
+    /// whatever the source wants to find again beside it. White space between the tokens of the JSON
+    /// is dropped, because it is printed and stored on lines with others.
     pub fn new(token: impl Into<Arc<str>>, context: Arc<str>, anchor: Option<Anchor>) -> Self {
-        Self { token: token.into(), context, anchor }
+        Self { token: one_line(token.into()), context, anchor }
     }
 
     /// The place as JSON text, as subscribers see it.
@@ -307,5 +323,13 @@ mod tests {
         let position = Position::new("\"12-g1AAA\"", "ctx".into(), Some(anchor));
         let stored = serde_json::to_string(&position).unwrap();
         assert_eq!(serde_json::from_str::<Position>(&stored).unwrap(), position);
+    }
+
+    #[test]
+    fn a_position_is_one_line_also_if_an_earlier_version_stored_more() {
+        let position = Position::new("[\n1,\r\n \"a b\"\n]", "a\nb".into(), None);
+        assert_eq!(position.token(), "[1,\"a b\"]");
+        let stored = r#"{"token":"[\n1,\r\n \"a b\"\n]","context":"a\nb","anchor":null}"#;
+        assert_eq!(serde_json::from_str::<Position>(stored).unwrap(), position);
     }
 }

@@ -74,13 +74,13 @@ impl Pattern {
     pub fn no_match(&self, names: &[CollectionName]) -> String {
         /// A mirror may hold thousands.
         const NAMED: usize = 20;
-        let text = self.text.escape_debug();
+        let text = &self.text;
         let what = match (&self.broken, &self.glob) {
             (Some(reason), _) => format!("is named `{text}`, and it is not a glob: {reason}"),
             (None, None) => format!("is named `{text}`"),
             (None, Some(_)) => format!("matches `{text}`"),
         };
-        let there = names.iter().take(NAMED).map(|name| name.as_str().escape_debug().to_string());
+        let there = names.iter().take(NAMED).map(|name| name.to_string());
         let mut there = there.collect::<Vec<_>>().join(", ");
         if names.len() > NAMED {
             there.push_str(&format!(" and {} more", names.len() - NAMED));

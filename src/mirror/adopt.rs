@@ -62,7 +62,7 @@ impl Adopted {
             format::write(records, &record_name(encoded), &record)?;
             tracing::info!(
                 "adopted `{}`: revisions {}, tombstones {}",
-                encoded.escape_debug(),
+                encoded,
                 if kept.revisions { "are kept" } else { "are not kept" },
                 if kept.deleted { "are kept" } else { "are not kept" },
             );

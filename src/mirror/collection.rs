@@ -88,10 +88,7 @@ impl Collection {
             return Err(MirrorError::Discards {
                 path: mirror.path().to_owned(),
                 option: "a recorded feed, which holds winning revisions only,".to_owned(),
-                what: format!(
-                    "the losing revisions and the histories of `{}`",
-                    name.as_str().escape_debug()
-                ),
+                what: format!("the losing revisions and the histories of `{}`", name),
             });
         }
         let (folder, created) = mirror.root.open_or_create(&encoded)?;

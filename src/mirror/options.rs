@@ -219,7 +219,7 @@ fn lost(
 ) -> Option<(String, String)> {
     let names = |has: &dyn Fn(&Record) -> bool| {
         let names = records.iter().filter(|record| has(record)).map(|record| &record.name);
-        names.map(|name| format!("`{}`", name.escape_debug())).collect::<BTreeSet<_>>()
+        names.map(|name| format!("`{}`", name)).collect::<BTreeSet<_>>()
     };
     let listed = |what: &str, names: BTreeSet<String>| {
         let all = names.into_iter().collect::<Vec<_>>().join(", ");

@@ -149,7 +149,7 @@ fn first(
 }
 
 fn named(id: &DocumentId) -> String {
-    format!("document `{}`", id.as_str().escape_debug())
+    format!("document `{id}`")
 }
 
 #[cfg(test)]

@@ -165,7 +165,7 @@ impl Pipeline {
                         group[owner].take(task.branch, name, Blob::Bytes(bytes));
                     }
                     Err(error) => {
-                        let what = format!("attachment `{}`", name.escape_debug());
+                        let what = format!("attachment `{name}`");
                         note(&mut outcomes[owner], FetchError::Source { what, error });
                     }
                 }
@@ -205,7 +205,7 @@ impl Pipeline {
     ) -> Result<Blob, FetchError> {
         let Wanted { id, revision, attachment } = wanted;
         let of_source = |error| {
-            let what = format!("attachment `{}`", attachment.name.escape_debug());
+            let what = format!("attachment `{}`", attachment.name);
             FetchError::Source { what, error }
         };
         let pieces = self.source.attachment(id, revision, attachment).await.map_err(of_source)?;

@@ -1,10 +1,12 @@
 //! A recorded feed as a target: a row a document, attachments inline, in a file or on standard output.
 //!
-//! It must not know the tree, nor who reads the feed.
+//! It must not know the tree, nor who reads the feed, but for a terminal: that one must not obey
+//! what documents hold.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +20,7 @@ use super::body::{Stubs, quoted};
 use super::plan::Held;
 use super::target::{Item, Standing, Target, TargetError, Writing, streamed};
 use super::{OnExisting, RestoreError};
-use crate::document::{CollectionName, DocumentId, Properties, Revision};
+use crate::document::{CollectionName, DocumentId, Properties, Revision, plain};
 
 /// How much is gathered before it is written, in bytes.
 const BUFFER: usize = 256 << 10;
@@ -73,6 +75,7 @@ impl FeedTarget {
             *open = Some(self.begin()?);
         }
         let Some(file) = open.as_mut() else { return Ok(Vec::new()) };
+        let to_terminal = self.path.is_none() && io::stdout().is_terminal();
         let mut refused = Vec::new();
         for (index, Writing { item, .. }) in batch.iter().enumerate() {
             let (collection, id) = (quoted(collection.as_str()), quoted(item.id.as_str()));
@@ -81,13 +84,17 @@ impl FeedTarget {
             let head = format!(
                 "{{\"collection\":{collection},\"id\":{id},\"changes\":[{{\"rev\":{revision}}}],{deleted}\"doc\":"
             );
-            file.write_all(head.as_bytes()).await?;
+            file.write_all(plain::json(&head).as_bytes()).await?;
             // A row is a line: outside of its strings a body may have line ends, which mean nothing.
             let pieces = item.text.rendered(None);
             let mut stream = streamed(pieces, item.files.clone());
             let mut end = "}\n";
             while let Some(piece) = stream.next().await {
                 match piece {
+                    Ok(bytes) if to_terminal => {
+                        let text = String::from_utf8_lossy(&bytes);
+                        file.write_all(plain::json_line(&text).as_bytes()).await?;
+                    }
                     Ok(bytes) => file.write_all(&on_one_line(&bytes)).await?,
                     Err(error) => {
                         // What has been written cannot be taken back: a reader will find half a
@@ -127,12 +134,12 @@ impl FeedTarget {
     }
 }
 
-/// Text whose line feeds have become spaces. In valid JSON none stands within a string.
-fn on_one_line(text: &[u8]) -> std::borrow::Cow<'_, [u8]> {
-    if memchr::memchr(b'\n', text).is_none() {
+/// Text whose line ends have become spaces. In valid JSON none stands within a string.
+fn on_one_line(text: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr2(b'\n', b'\r', text).is_none() {
         return text.into();
     }
-    let space = |byte: &u8| if *byte == b'\n' { b' ' } else { *byte };
+    let space = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
     text.iter().map(space).collect::<Vec<u8>>().into()
 }
 
@@ -211,5 +218,16 @@ impl Target for FeedTarget {
 
     fn finish(&self) -> BoxFuture<'_, Result<(), TargetError>> {
         async move { self.complete().await.map_err(|error| self.failed(error)) }.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_ends_between_tokens_become_spaces_and_nothing_else_changes() {
+        assert_eq!(&*on_one_line(b"{\r\n\t\"a\": 1\n}"), b"{  \t\"a\": 1 }");
+        assert!(matches!(on_one_line("{\"a\":\"\u{2028}\"}".as_bytes()), Cow::Borrowed(_)));
     }
 }

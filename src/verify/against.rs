@@ -167,7 +167,7 @@ impl Verified {
                     match is_wanted && (named.contains(&pair.there) || store.lists_everything()) {
                         true => wanted.push(Named::of(pair)),
                         false if pair.here != pair.there => {
-                            let named = pair.there.as_str().escape_debug();
+                            let named = &pair.there;
                             let what = format!("the source does not name `{named}`: see --as");
                             return Err(VerifyError::Selection(what));
                         }

@@ -107,7 +107,7 @@ impl Taking {
         };
         pushed.map_err(VerifyError::Temporary)?;
         if let Verdict::Unread(reason) = verdict {
-            let id = change.id.as_str().escape_debug();
+            let id = &change.id;
             self.unreadable.push(format!("`{id}`, to be compared byte by byte: {reason}"));
         }
         self.position = change.position.or(self.position.take());

@@ -47,6 +47,7 @@ mod rows;
 mod rxdb;
 mod rxdb_client;
 mod systemd;
+mod terminal;
 mod tls;
 mod trash;
 mod undelete;
