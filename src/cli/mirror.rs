@@ -1,6 +1,6 @@
 //! `plainfold mirror`: once, or live until a signal.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -13,7 +13,7 @@ use super::{logging, password, service, signals, summary};
 use crate::agent::Agent;
 use crate::api;
 use crate::config::MirrorConfig;
-use crate::document::MaxDelete;
+use crate::document::{FolderMode, MaxDelete};
 use crate::mirror::JsonStyle;
 use crate::mirror::names::Codec;
 
@@ -107,6 +107,15 @@ pub struct Options {
     #[arg(long, value_name = "SIZE")]
     reserve: Option<ByteSize>,
 
+    /// Who may read the mirror: the mode of its folders, in octal; files have the same without
+    /// execution. Remembered, and applied to what is written from now on; 0700 in a new mirror
+    #[arg(long, value_name = "MODE", overrides_with = "mode")]
+    mode: Option<FolderMode>,
+
+    /// Insist on a mirror that exists, and create none: DIR may be a file system that is not mounted
+    #[arg(long, conflicts_with = "adopt")]
+    existing: bool,
+
     /// Allow the given options to discard data, such as conflicts with --revisions=false
     #[arg(long)]
     discard: bool,
@@ -142,6 +151,18 @@ enum Json {
 enum Names {
     Native,
     Portable,
+}
+
+impl Options {
+    /// The mirror.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The mode that was named.
+    pub fn mode(&self) -> Option<FolderMode> {
+        self.mode
+    }
 }
 
 /// Mirrors.
@@ -199,7 +220,8 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
         .source_moved(options.source_moved)
         .allow_empty(options.allow_empty)
         .discard(options.discard)
-        .adopt(options.adopt);
+        .adopt(options.adopt)
+        .existing(options.existing);
     if let Some(globs) = &options.collections {
         // An empty glob selects nothing by itself: alone, it asks for the default.
         let globs: Vec<&String> = globs.iter().filter(|glob| !glob.is_empty()).collect();
@@ -228,6 +250,9 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
     }
     if let Some(size) = options.reserve {
         config = config.reserve(size.as_u64());
+    }
+    if let Some(mode) = options.mode {
+        config = config.mode(mode);
     }
     if let Some(names) = options.names {
         config = config.names(match names {

@@ -15,6 +15,7 @@ mod logging;
 mod mirror;
 mod output;
 mod password;
+mod privacy;
 mod process;
 mod progress;
 mod release;
@@ -80,6 +81,16 @@ pub fn main() -> ExitCode {
             };
         }
     };
+    let (mirror, mode) = match &arguments.command {
+        Command::Mirror(options) => (Some(options.directory()), options.mode()),
+        Command::Verify(options) => (Some(options.directory()), None),
+        Command::Release(options) => (Some(options.directory()), None),
+        // These write nothing into the mirror.
+        Command::Restore(_) | Command::Diff(_) | Command::Tail(_) | Command::Status(_) => {
+            (None, None)
+        }
+    };
+    privacy::apply(mirror, mode);
     // One provider of cryptography for everything; a second call would only say that it is set.
     let _set = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -156,6 +156,9 @@ fn write_options(out: &mut String, options: &Remembered) -> std::fmt::Result {
         "options     --revisions={revisions} --deleted {deleted} --attachments {attachments} --json \
          {json} --max-delete {max_delete} --trash {trash} --reserve {reserve}"
     )?;
+    if let Some(mode) = options.mode {
+        writeln!(out, "            --mode {mode}")?;
+    }
     for (source, globs) in &options.collections {
         let (source, globs) = (source.escape_debug(), globs.join(","));
         writeln!(out, "            --collections {} of {source}", globs.escape_debug())?;

@@ -16,6 +16,7 @@ mod folder;
 mod head;
 mod limit;
 mod members;
+mod mode;
 mod selection;
 mod tally;
 
@@ -25,6 +26,7 @@ pub use folder::FolderIdentity;
 pub use head::{Head, Key, Stub};
 pub use limit::{BadLimit, DeletionLimit, MaxDelete};
 pub use members::{Members, Text};
+pub use mode::{BadMode, FolderMode};
 pub use selection::{BadGlob, Pattern, Selection};
 pub use tally::Tally;
 

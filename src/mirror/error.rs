@@ -139,6 +139,16 @@ pub enum MirrorError {
         /// The directory.
         path: PathBuf,
     },
+    /// A mirror had to be there.
+    #[error(
+        "{} is not a mirror (it has no .plainfold/format.json), and `--existing` creates none: check \
+         that its file system is mounted, or leave `--existing` out to create a new mirror",
+        path.display()
+    )]
+    NotExisting {
+        /// The directory.
+        path: PathBuf,
+    },
     /// There is nothing that could be restored or verified.
     #[error(
         "{} is not a mirror (it has no .plainfold/format.json), nor a copy of one (it holds no folders \

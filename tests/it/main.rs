@@ -34,6 +34,7 @@ mod options;
 mod output;
 mod pouchdb;
 mod powerloss;
+mod private;
 mod properties;
 mod readonly;
 mod recorded;
