@@ -4,13 +4,12 @@
 //! it lies under another name. They are written once per [`BLOCK`] numbers, so they cost nothing;
 //! after a loss, counting continues behind the whole block.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::Timestamp;
 
 use super::StateError;
+use crate::place::Place;
 
 /// How many numbers are set apart at a time.
 const BLOCK: u64 = 1 << 20;
@@ -18,11 +17,15 @@ const BLOCK: u64 = 1 << 20;
 /// The mark a second time, under a name that nobody takes for a part of the state.
 const COPY: &str = "event-numbers";
 
+/// The longest number is shorter.
+pub(super) const LONGEST: u64 = 32;
+
 /// The numbers given out, and those set apart.
 #[derive(Debug)]
 pub struct HighWater {
+    place: Place,
     /// The mark and its copy.
-    paths: [PathBuf; 2],
+    names: [String; 2],
     next: u64,
     reserved: u64,
 }
@@ -42,10 +45,12 @@ impl HighWater {
     /// Reads the marks of the state at `state`. `last` is the highest number in the journal; `lost`
     /// says that the journal does not know all numbers given out.
     pub fn open(state: &Path, last: u64, lost: bool, before: Before) -> Result<Self, StateError> {
-        let paths = marks(state);
-        let marks = [read(&paths[0])?, read(&paths[1])?];
+        let failed = |source| StateError::Io { action: "read", path: state.to_owned(), source };
+        let (place, name) = Place::of(state).map_err(failed)?;
+        let names = marks(&name);
+        let marks = [read(&place, &names[0])?, read(&place, &names[1])?];
         let known = marks.into_iter().flatten().max();
-        let mut numbers = Self { paths, next: 1, reserved: known.unwrap_or(0) };
+        let mut numbers = Self { place, names, next: 1, reserved: known.unwrap_or(0) };
         // An empty journal with a mark beside it: it was lost, or trimmed to nothing by age.
         let lost = lost || last == 0;
         numbers.next = if lost { numbers.reserved.max(last) + 1 } else { last + 1 };
@@ -81,10 +86,10 @@ impl HighWater {
     }
 
     fn reserve(&mut self, up_to: u64) -> Result<(), StateError> {
-        for path in &self.paths {
-            write(path, up_to).map_err(|source| StateError::Io {
+        for name in &self.names {
+            write(&self.place, name, up_to).map_err(|source| StateError::Io {
                 action: "write",
-                path: path.clone(),
+                path: self.place.at(name),
                 source,
             })?;
         }
@@ -93,9 +98,9 @@ impl HighWater {
     }
 }
 
-/// Where the mark of the state at `state` is, and its copy.
-pub(super) fn marks(state: &Path) -> [PathBuf; 2] {
-    [state.with_extension("high-water"), state.with_file_name(COPY)]
+/// The names of the mark of the state with this name, and of its copy.
+pub(super) fn marks(state: &str) -> [String; 2] {
+    [format!("{state}.high-water"), COPY.to_owned()]
 }
 
 /// A number above all that can have been given out: the microseconds since 1970. Numbers begin at 1,
@@ -105,50 +110,30 @@ fn beyond(last: u64) -> u64 {
 }
 
 /// What a mark says. A link is not followed; what is not a file, or not a number, counts as lost.
-fn read(path: &Path) -> Result<Option<u64>, StateError> {
-    let failed = |source| StateError::Io { action: "read", path: path.to_owned(), source };
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_file() => {}
-        Ok(_) => return Ok(None),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    }
-    let mut text = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    // The longest number has this length.
-    file.take(32).read_to_end(&mut text).map_err(failed)?;
-    Ok(String::from_utf8_lossy(&text).trim().parse().ok())
+fn read(place: &Place, name: &str) -> Result<Option<u64>, StateError> {
+    let failed = |source| StateError::Io { action: "read", path: place.at(name), source };
+    let text = place.read(name, LONGEST).map_err(failed)?;
+    Ok(text.and_then(|text| String::from_utf8_lossy(&text).trim().parse().ok()))
 }
 
 /// Writes a mark in one durable step.
-fn write(path: &Path, up_to: u64) -> std::io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = File::create_new(&temporary)?;
-    writeln!(file, "{up_to}")?;
-    file.sync_all()?;
-    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
-        let aside = format!("damaged-{}", Timestamp::now().as_millisecond());
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let aside = path.with_file_name(format!("{name}.{aside}"));
-        fs::rename(path, &aside)?;
+fn write(place: &Place, name: &str, up_to: u64) -> std::io::Result<()> {
+    if place.look(name)?.is_some_and(|found| found.is_folder()) {
+        let aside = format!("{name}.damaged-{}", Timestamp::now().as_millisecond());
+        place.rename(name, &aside)?;
         tracing::warn!(
             "{} was a folder, and not the mark of the event numbers: it is now {}",
-            path.display(),
-            aside.display()
+            place.at(name).display(),
+            place.at(&aside).display()
         );
     }
-    fs::rename(&temporary, path)?;
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    place.replace(name, format!("{up_to}\n").as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn open(dir: &tempfile::TempDir, last: u64, lost: bool, before: Before) -> HighWater {

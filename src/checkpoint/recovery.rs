@@ -4,15 +4,12 @@
 //! is kept from a disk without room; where it failed all the same it is left alone, and a copy
 //! of its files is opened, as the lock on the old ones cannot be had any more.
 
-use std::fs::{self, File};
 use std::io;
-use std::path::Path;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{CWD, RenameFlags};
-
 use super::{Checkpoints, SetAside, StateError, Store};
+use crate::place::Place;
 
 /// A commit and what sled writes on its own take less.
 const ROOM: u64 = 2 * 1024 * 1024;
@@ -49,25 +46,15 @@ impl Checkpoints {
             return Ok(None);
         }
         std::mem::forget(place.take());
-        self.copy()?;
+        let failed = |source| StateError::Io { action: "open", path: self.path.clone(), source };
+        let (above, name) = Place::of(&self.path).map_err(failed)?;
+        if above.look(&name).map_err(failed)?.is_some() {
+            copy(&above, &name)?;
+        }
         let (store, damaged) = Store::open(&self.path, self.bounds)?;
         *place = Some(store.into());
         self.broken.store(false, Ordering::Release);
         Ok(damaged)
-    }
-
-    /// Puts a copy of the state's files into their place.
-    fn copy(&self) -> Result<(), StateError> {
-        let copy = self.path.with_extension("copy");
-        let failed = |source| StateError::Io { action: "copy", path: self.path.clone(), source };
-        remove(&copy).map_err(failed)?;
-        copy_folder(&self.path, &copy).map_err(failed)?;
-        rustix::fs::renameat_with(CWD, &copy, CWD, &self.path, RenameFlags::EXCHANGE)
-            .map_err(|error| failed(error.into()))?;
-        if let Some(above) = self.path.parent() {
-            File::open(above).and_then(|above| above.sync_all()).map_err(failed)?;
-        }
-        remove(&copy).map_err(failed)
     }
 }
 
@@ -80,33 +67,40 @@ impl Drop for Checkpoints {
     }
 }
 
-fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let to = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_folder(&entry.path(), &to)?;
-        } else {
-            fs::copy(entry.path(), &to)?;
-            File::open(&to)?.sync_all()?;
-        }
-    }
-    File::open(to)?.sync_all()
+/// Puts a copy of the state's files into their place.
+pub(super) fn copy(above: &Place, name: &str) -> Result<(), StateError> {
+    let new = format!("{name}.copy");
+    let copied = || {
+        above.remove(&new)?;
+        copy_folder(&above.open(name)?, above, &new)?;
+        above.exchange(&new, name)?;
+        above.sync()?;
+        above.remove(&new)
+    };
+    copied().map_err(|source| StateError::Io { action: "copy", path: above.at(name), source })
 }
 
-fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
+/// What is neither a file nor a folder is left out.
+fn copy_folder(from: &Place, above: &Place, name: &str) -> io::Result<()> {
+    let to = above.create(name)?;
+    for name in from.names()? {
+        if from.look(&name)?.is_some_and(|found| found.is_folder()) {
+            copy_folder(&from.open(&name)?, &to, &name)?;
+        } else if let Some(mut file) = from.open_file(&name)? {
+            let mut copy = to.create_file(&name)?;
+            io::copy(&mut file, &mut copy)?;
+            copy.sync_all()?;
+        }
     }
+    to.sync()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tests::open;
+    use std::fs;
+
     use super::super::{Checkpoint, Commit};
-    use super::*;
 
     #[test]
     fn a_state_that_failed_is_opened_again_as_a_copy_and_goes_on() {
@@ -125,14 +119,5 @@ mod tests {
         let state = open(&path);
         assert_eq!(state.collections().unwrap(), vec![books, loans]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the old files are gone");
-    }
-
-    #[test]
-    fn what_cannot_be_removed_is_said() {
-        let dir = tempfile::tempdir().unwrap();
-        remove(&dir.path().join("nothing")).unwrap();
-        let file = dir.path().join("file");
-        fs::write(&file, "in the way").unwrap();
-        remove(&file).unwrap_err();
     }
 }
