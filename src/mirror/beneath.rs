@@ -15,7 +15,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::error::MirrorError;
+use super::error::{MirrorError, described};
 use crate::document::{FolderIdentity, FolderMode};
 use crate::trial::{self, Reach};
 
@@ -75,10 +75,9 @@ impl Folder {
             Err(Errno::NOENT) => Ok(None),
             Err(error @ (Errno::NOTDIR | Errno::LOOP)) => {
                 Err(match self.kind(name).ok().flatten() {
-                    Some(kind) => MirrorError::InTheWay {
-                        path: self.path.join(name),
-                        what: if kind.is_symlink() { "a symbolic link" } else { "a file" },
-                    },
+                    Some(kind) => {
+                        MirrorError::InTheWay { path: self.path.join(name), what: described(kind) }
+                    }
                     None => self.error("open", name, error),
                 })
             }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::beneath::Folder;
 use super::collection::Record;
-use super::error::MirrorError;
+use super::error::{MirrorError, described};
 use super::layout::{OPTIONS, TRASH};
 use super::{JsonStyle, Mirror, format};
 use crate::document::{FolderMode, Kept, MaxDelete};
@@ -133,8 +133,14 @@ impl Remembered {
     }
 
     fn read(ours: &Folder) -> Result<Option<Self>, MirrorError> {
-        let Some(text) = ours.read_file(OPTIONS)? else { return Ok(None) };
         let bad = |reason| Err(MirrorError::BadOptions { path: ours.path().join(OPTIONS), reason });
+        let text = match (ours.read_file(OPTIONS)?, ours.kind(OPTIONS)?) {
+            (Some(text), _) => text,
+            (None, None) => return Ok(None),
+            (None, Some(kind)) => {
+                return bad(format!("it is not a file but {}", described(kind)));
+            }
+        };
         let members: serde_json::Map<String, Value> = match serde_json::from_slice(&text) {
             Ok(members) => members,
             Err(error) => return bad(error.to_string()),

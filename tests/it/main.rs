@@ -32,6 +32,7 @@ mod live;
 mod operations;
 mod options;
 mod output;
+mod planted;
 mod pouchdb;
 mod powerloss;
 mod private;
