@@ -14,6 +14,7 @@ mod exit;
 mod logging;
 mod mirror;
 mod output;
+mod panics;
 mod password;
 mod privacy;
 mod process;
@@ -91,13 +92,17 @@ pub fn main() -> ExitCode {
         }
     };
     privacy::apply(mirror, mode);
+    panics::caught(|| run(arguments)).into()
+}
+
+fn run(arguments: Arguments) -> Exit {
     // One provider of cryptography for everything; a second call would only say that it is set.
     let _set = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             exit::say(&format!("the runtime cannot be started: {error}"));
-            return Exit::Failure.into();
+            return Exit::Failure;
         }
     };
     let Arguments { command, logging } = arguments;
@@ -130,10 +135,10 @@ pub fn main() -> ExitCode {
     // A read of standard input cannot be interrupted; the process does not wait for it.
     runtime.shutdown_background();
     match code {
-        Ok(code) => code.into(),
+        Ok(code) => code,
         Err(error) => {
             exit::say_error(&error);
-            exit::of(&error).into()
+            exit::of(&error)
         }
     }
 }
