@@ -66,7 +66,6 @@ type Call = Box<dyn FnOnce() + Send>;
 #[derive(Debug)]
 pub struct Worker {
     calls: Sender<Call>,
-    config: sled::Config,
 }
 
 /// How often a call that takes long is looked after.
@@ -76,17 +75,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LOOKS: u32 = 4;
 
 impl Worker {
-    /// A thread for the store that `config` opens.
-    pub fn start(config: sled::Config) -> std::io::Result<Self> {
+    /// Starts the thread.
+    pub fn start() -> std::io::Result<Self> {
         let (calls, waiting): (Sender<Call>, Receiver<Call>) = channel();
         let work = move || waiting.into_iter().for_each(|call| call());
         std::thread::Builder::new().name("plainfold-state".to_owned()).spawn(work)?;
-        Ok(Self { calls, config })
+        Ok(Self { calls })
     }
 
-    /// Runs `call` on the thread, and waits for its end as long as sled has not failed.
+    /// Runs `call` on the thread, and waits for its end as long as the sled of `config` has not failed.
     pub fn run<T: Send + 'static>(
         &self,
+        config: &sled::Config,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Escaped> {
         let panics = PANICS.load(Ordering::Acquire);
@@ -106,7 +106,7 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => return stuck("its thread has ended"),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            let failure = match self.config.global_error() {
+            let failure = match config.global_error() {
                 Err(error) => Some(error.to_string()),
                 Ok(()) if PANICS.load(Ordering::Acquire) > panics => {
                     Some("a thread of sled panicked".to_owned())
@@ -132,17 +132,18 @@ mod tests {
         assert_eq!(contain(|| 1), Ok(1));
         let said = contain(|| panic!("on line one\nand two")).unwrap_err();
         assert_eq!(said, Escaped::Panicked("on line one".to_owned()));
-        let worker = Worker::start(sled::Config::new()).unwrap();
-        let said = worker.run(|| panic!("{}", 7)).unwrap_err();
+        let worker = Worker::start().unwrap();
+        let config = sled::Config::new();
+        let said = worker.run(&config, || panic!("{}", 7)).unwrap_err();
         assert_eq!(said, Escaped::Panicked("7".to_owned()));
-        assert_eq!(worker.run(|| 2), Ok(2));
+        assert_eq!(worker.run(&config, || 2), Ok(2));
     }
 
     #[test]
     fn a_call_that_waits_for_a_thread_of_sleds_that_has_panicked_is_left_behind() {
-        let worker = Worker::start(sled::Config::new()).unwrap();
+        let worker = Worker::start().unwrap();
         let (never, wait) = channel::<()>();
-        let said = worker.run(move || {
+        let said = worker.run(&sled::Config::new(), move || {
             let thread = std::thread::Builder::new().name("sled-io-test".to_owned());
             let thread = thread.spawn(|| panic!("a fault")).unwrap();
             thread.join().unwrap_err();

@@ -189,7 +189,8 @@ impl Checkpoints {
         clock: Arc<Clock>,
         before: Before,
     ) -> Result<Opened, StateError> {
-        let (store, damaged) = Store::open(path, bounds)?;
+        let noted = HighWater::noted(path)?;
+        let (store, damaged) = Store::open(path, bounds, noted.as_ref())?;
         let (range, newest) = store
             .read(|trees| Ok((trees.journal.range()?, trees.journal.newest()?)))
             .map_err(|what| StateError::Escaped { path: path.to_owned(), what })?

@@ -49,9 +49,9 @@ impl Checkpoints {
         let failed = |source| StateError::Io { action: "open", path: self.path.clone(), source };
         let (above, name) = Place::of(&self.path).map_err(failed)?;
         if above.look(&name).map_err(failed)?.is_some() {
-            copy(&above, &name)?;
+            copy(&above, &name, &name)?;
         }
-        let (store, damaged) = Store::open(&self.path, self.bounds)?;
+        let (store, damaged) = Store::open(&self.path, self.bounds, None)?;
         *place = Some(store.into());
         self.broken.store(false, Ordering::Release);
         Ok(damaged)
@@ -60,19 +60,32 @@ impl Checkpoints {
 
 impl Drop for Checkpoints {
     fn drop(&mut self) {
+        let end = match self.store() {
+            Ok(store) if !self.broken.load(Ordering::Acquire) => {
+                let range = self.journal_range().ok().flatten();
+                store.digest().map(|digest| (range.map_or(0, |range| range.last), digest))
+            }
+            _ => None,
+        };
         if self.broken.load(Ordering::Acquire) {
             let place = self.store.get_mut().unwrap_or_else(PoisonError::into_inner);
             std::mem::forget(place.take());
         }
+        let numbers = self.turn.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some((last, digest)) = end
+            && let Err(error) = numbers.end(last, digest)
+        {
+            tracing::debug!("how the state ended could not be noted: {error}");
+        }
     }
 }
 
-/// Puts a copy of the state's files into their place.
-pub(super) fn copy(above: &Place, name: &str) -> Result<(), StateError> {
+/// Puts a copy of the folder `from`, which may be the state's own, into the place of the state's.
+pub(super) fn copy(above: &Place, from: &str, name: &str) -> Result<(), StateError> {
     let new = format!("{name}.copy");
     let copied = || {
         above.remove(&new)?;
-        copy_folder(&above.open(name)?, above, &new)?;
+        copy_folder(&above.open(from)?, above, &new, true)?;
         above.exchange(&new, name)?;
         above.sync()?;
         above.remove(&new)
@@ -80,19 +93,36 @@ pub(super) fn copy(above: &Place, name: &str) -> Result<(), StateError> {
     copied().map_err(|source| StateError::Io { action: "copy", path: above.at(name), source })
 }
 
+/// Copies the state's files into the folder `new` for a moment; says whether it did. Where there is no
+/// room, or no state, there is no copy.
+pub(super) fn keep(above: &Place, name: &str, new: &str) -> io::Result<bool> {
+    above.remove(new)?;
+    if above.look(name)?.is_none() {
+        return Ok(false);
+    }
+    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    match copy_folder(&above.open(name)?, above, new, false) {
+        Ok(()) => Ok(true),
+        Err(error) if full.contains(&error.kind()) => above.remove(new).map(|()| false),
+        Err(error) => Err(error),
+    }
+}
+
 /// What is neither a file nor a folder is left out.
-fn copy_folder(from: &Place, above: &Place, name: &str) -> io::Result<()> {
+fn copy_folder(from: &Place, above: &Place, name: &str, durably: bool) -> io::Result<()> {
     let to = above.create(name)?;
     for name in from.names()? {
         if from.look(&name)?.is_some_and(|found| found.is_folder()) {
-            copy_folder(&from.open(&name)?, &to, &name)?;
+            copy_folder(&from.open(&name)?, &to, &name, durably)?;
         } else if let Some(mut file) = from.open_file(&name)? {
             let mut copy = to.create_file(&name)?;
             io::copy(&mut file, &mut copy)?;
-            copy.sync_all()?;
+            if durably {
+                copy.sync_all()?;
+            }
         }
     }
-    to.sync()
+    if durably { to.sync() } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -38,19 +39,48 @@ pub struct Trees {
 pub struct Store {
     /// Taken when it is closed.
     trees: Option<Trees>,
-    worker: Worker,
+    worker: Arc<Worker>,
+    config: sled::Config,
     /// sled's own file, to be synced: its flush alone leaves the last half second to the kernel.
     pub file: File,
     /// sled opens further files in it later.
     _folder: Place,
 }
 
+/// How a run left the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// The number of the last event.
+    pub last: u64,
+    /// The store's [`digest`](Store::digest).
+    pub digest: String,
+}
+
+/// How a state compares with what was noted.
+enum Likeness {
+    Same,
+    /// A later run may have been killed.
+    Other,
+    /// The end of the journal is missing.
+    Older,
+}
+
+/// A store that has lost its end, or is damaged, is opened this often: a disk may fail several of sled's
+/// threads once each.
+const TRIES: u32 = 12;
+
 /// How opening ended that did not succeed, and that setting the store aside may mend.
 struct Damaged(String);
 
 impl Store {
     /// Opens or creates the store in the folder `path`; a damaged one is set aside first.
-    pub fn open(path: &Path, bounds: Bounds) -> Result<(Self, Option<SetAside>), StateError> {
+    ///
+    /// `noted` is how the last run left it that ended in good order.
+    pub fn open(
+        path: &Path,
+        bounds: Bounds,
+        noted: Option<&Noted>,
+    ) -> Result<(Self, Option<SetAside>), StateError> {
         let failed = |source| StateError::Io { action: "open", path: path.to_owned(), source };
         let (place, name) = Place::of(path).map_err(failed)?;
         let mut damaged = None;
@@ -58,18 +88,79 @@ impl Store {
             damaged = Some(SetAside { path: set_aside(&place, &name)?, reason });
         }
         if is_shared(&place, &name).map_err(failed)? {
-            recovery::copy(&place, &name)?;
+            recovery::copy(&place, &name, &name)?;
         }
-        match Self::open_in(&place, &name, bounds)? {
+        let worker = Arc::new(Worker::start().map_err(failed)?);
+        match Self::open_checked(&place, &name, bounds, noted, &worker)? {
             Ok(store) => Ok((store, damaged)),
             Err(Damaged(reason)) => {
                 let aside = SetAside { path: set_aside(&place, &name)?, reason };
-                let store = Self::open_in(&place, &name, bounds)?.map_err(|Damaged(reason)| {
-                    let what = Escaped::Panicked(reason);
-                    StateError::Escaped { path: path.to_owned(), what }
-                })?;
+                let store =
+                    Self::open_in(&place, &name, bounds, &worker)?.map_err(|Damaged(reason)| {
+                        let what = Escaped::Panicked(reason);
+                        StateError::Escaped { path: path.to_owned(), what }
+                    })?;
                 Ok((store, Some(aside)))
             }
+        }
+    }
+
+    /// sled takes a part that it cannot read for one that was never written, and clears what follows. So
+    /// a copy is kept while it opens the store. If what it finds is not what the last run noted, because
+    /// a read has failed or that run was killed, the copy is opened in its place.
+    fn open_checked(
+        place: &Place,
+        name: &str,
+        bounds: Bounds,
+        noted: Option<&Noted>,
+        worker: &Arc<Worker>,
+    ) -> Result<Result<Self, Damaged>, StateError> {
+        let failed = |source| StateError::Io { action: "copy", path: place.at(name), source };
+        let copy = format!("{name}.before");
+        let kept = recovery::keep(place, name, &copy).map_err(failed)?;
+        let mut tries = if kept { TRIES } else { 1 };
+        let opened = loop {
+            let mut opened = Self::open_in(place, name, bounds, worker);
+            tries -= 1;
+            match (&opened, noted) {
+                // Waiting mends it, or nothing does.
+                (Err(_), _) => tries = 0,
+                (Ok(Err(_)), _) => {}
+                (Ok(Ok(_)), None) => break opened,
+                (Ok(Ok(store)), Some(noted)) => match store.compare(noted) {
+                    Likeness::Same => break opened,
+                    Likeness::Other if tries == 0 => break opened,
+                    Likeness::Other => tries = 1,
+                    Likeness::Older if !kept => break opened,
+                    // What is written after the damage would be lost at the next opening.
+                    Likeness::Older if tries == 0 => {
+                        opened = Ok(Err(Damaged("the end of its journal is missing".to_owned())));
+                    }
+                    Likeness::Older => {}
+                },
+            }
+            // Closed before its files are replaced.
+            let unusable = opened.map(|store| store.err());
+            if kept {
+                recovery::copy(place, &copy, name)?;
+            }
+            match unusable {
+                Err(failure) => break Err(failure),
+                Ok(Some(damaged)) if tries == 0 => break Ok(Err(damaged)),
+                Ok(_) => {}
+            }
+        };
+        place.remove(&copy).map_err(failed)?;
+        opened
+    }
+
+    fn compare(&self, noted: &Noted) -> Likeness {
+        let range = self.read(|trees| trees.journal.range());
+        let last = range.ok().and_then(Result::ok).flatten().map_or(0, |range| range.last);
+        match self.digest() {
+            Some(digest) if digest == noted.digest => Likeness::Same,
+            _ if last < noted.last => Likeness::Older,
+            _ => Likeness::Other,
         }
     }
 
@@ -79,6 +170,7 @@ impl Store {
         place: &Place,
         name: &str,
         bounds: Bounds,
+        worker: &Arc<Worker>,
     ) -> Result<Result<Self, Damaged>, StateError> {
         let path = place.at(name);
         let failed = |source| StateError::Io { action: "open", path: path.clone(), source };
@@ -92,26 +184,15 @@ impl Store {
             .cache_capacity(CACHE_BYTES)
             // Every commit is flushed by us.
             .flush_every_ms(None);
-        let worker = Worker::start(config.clone()).map_err(failed)?;
-        let open = || {
+        let opened = worker.run(&config, {
             let config = config.clone();
-            worker.run(move || open_trees(&config, bounds))
-        };
-        let opened = match open() {
-            // sled panics on some damaged files, and on a file system that fails once. It may still hold
-            // its lock then.
-            Err(Escaped::Panicked(_)) => match open() {
-                Ok(Err(sled::Error::Io(error))) if error.kind() == io::ErrorKind::Other => {
-                    Err(Escaped::Panicked(error.to_string()))
-                }
-                opened => opened,
-            },
-            opened => opened,
-        };
+            move || open_trees(&config, bounds)
+        });
         let trees = match opened {
             Ok(Ok(trees)) => trees,
             Ok(Err(source @ sled::Error::Io(_))) => return Err(StateError::Store { path, source }),
             Ok(Err(error)) => return Ok(Err(Damaged(error.to_string()))),
+            // sled panics on some damaged files.
             Err(Escaped::Panicked(_)) => {
                 return Ok(Err(Damaged("its files are damaged".to_owned())));
             }
@@ -120,7 +201,8 @@ impl Store {
         let file =
             folder.open_file("db").and_then(|file| file.ok_or(io::ErrorKind::NotFound.into()));
         let file = file.map_err(failed)?;
-        Ok(Ok(Self { trees: Some(trees), worker, file, _folder: folder }))
+        let worker = Arc::clone(worker);
+        Ok(Ok(Self { trees: Some(trees), worker, config, file, _folder: folder }))
     }
 
     /// Runs a call that only reads.
@@ -138,7 +220,30 @@ impl Store {
         call: impl FnOnce(&Trees) -> Result<T, sled::Error> + Send + 'static,
     ) -> Result<Result<T, sled::Error>, Escaped> {
         let trees = self.trees()?.clone();
-        self.worker.run(move || call(&trees))
+        self.worker.run(&self.config, move || call(&trees))
+    }
+
+    /// Tells this content from any other, the events apart: of these it has the numbers of the first and
+    /// the last. `None` where it cannot be read.
+    pub fn digest(&self) -> Option<String> {
+        let digest = self.read(|trees| {
+            let mut hasher = blake3::Hasher::new();
+            for tree in [&trees.checkpoints, &trees.failures, &trees.held, &trees.released] {
+                for entry in tree {
+                    let (key, value) = entry?;
+                    for part in [&key, &value] {
+                        hasher.update(&(part.len() as u64).to_be_bytes()).update(part);
+                    }
+                }
+                hasher.update(&u64::MAX.to_be_bytes());
+            }
+            let range = trees.journal.range()?.map(|range| [range.first, range.last]);
+            for number in range.into_iter().flatten() {
+                hasher.update(&number.to_be_bytes());
+            }
+            Ok(hasher.finalize().to_hex().to_string())
+        });
+        digest.ok()?.ok()
     }
 
     pub fn trees(&self) -> Result<&Trees, Escaped> {
@@ -152,7 +257,7 @@ impl Drop for Store {
         // been synced.
         let trees = self.trees.take();
         if let Err(Escaped::Panicked(words) | Escaped::Stuck(words)) =
-            self.worker.run(move || drop(trees))
+            self.worker.run(&self.config, move || drop(trees))
         {
             tracing::debug!("the state was not closed in good order: {words}");
         }

@@ -25,6 +25,7 @@ mod full;
 mod gate;
 mod guard;
 mod hostile;
+mod injected;
 mod inventory;
 mod large;
 mod layers;
