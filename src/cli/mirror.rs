@@ -14,8 +14,8 @@ use crate::agent::Agent;
 use crate::api;
 use crate::config::MirrorConfig;
 use crate::document::{FolderMode, MaxDelete};
-use crate::mirror::JsonStyle;
 use crate::mirror::names::Codec;
+use crate::mirror::{JsonStyle, MirrorError};
 
 /// Where the password may come from, so that it stands in no process list.
 pub const PASSWORD_VARIABLE: &str = "PLAINFOLD_SOURCE_PASSWORD";
@@ -274,13 +274,19 @@ async fn serve(
     agent: &Agent,
     socket: Option<PathBuf>,
 ) -> anyhow::Result<(tokio::task::JoinHandle<()>, CancellationToken)> {
+    let is_named = socket.is_some();
     let path = match socket {
         Some(path) => std::path::absolute(path)?,
         None => agent.socket_path(),
     };
-    let listener = api::socket::bind(&path)
-        .await
-        .map_err(|error| Usage(format!("the socket {} cannot be used: {error}", path.display())))?;
+    let listener = api::socket::bind(&path).await.map_err(|error| match is_named {
+        true => {
+            let text = format!("the socket {} cannot be used: {error}", path.display());
+            anyhow::Error::from(Usage(text))
+        }
+        // The mirror's own: something else stands in its place, or its disk fails.
+        false => MirrorError::io("bind the socket", &path, error).into(),
+    })?;
     agent.announce(&path)?;
     let closing = CancellationToken::new();
     let closed = closing.clone();
