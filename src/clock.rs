@@ -5,8 +5,7 @@
 //! most a day is believed. It must not know what is kept, nor for how long.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,11 +14,16 @@ use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+use crate::place::Place;
+
 /// The longest time that is counted across a restart of the machine.
 const MOST_OVER_A_RESTART: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What has passed is written down when it is this much more than what was written before.
 const WRITTEN_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// No more of the file is read: it may have come from somebody else.
+const LONGEST: u64 = 16 * 1024 * 1024;
 
 /// A mark that has moved less than this does not cause a write.
 const MARKED_EVERY: Duration = Duration::from_secs(60);
@@ -124,10 +128,11 @@ impl Clock {
 
     /// The same by other readings.
     pub(crate) fn with(path: Option<PathBuf>, read: fn() -> Reading) -> Self {
-        // A link is not followed, and something else than a file would be waited for.
-        let is_file =
-            |path: &&PathBuf| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
-        let text = path.as_ref().filter(is_file).and_then(|path| fs::read(path).ok());
+        let read_file = |path: &PathBuf| {
+            let (place, name) = Place::of(path)?;
+            place.read(&name, LONGEST)
+        };
+        let text = path.as_ref().and_then(|path| read_file(path).ok().flatten());
         let known: Option<Passed> = text.and_then(|text| serde_json::from_slice(&text).ok());
         let now = read();
         let state = match known {
@@ -217,19 +222,10 @@ impl Clock {
 
 /// Replaces the file in one durable step.
 fn replace(path: &Path, passed: &Passed) -> std::io::Result<()> {
-    let temporary = path.with_extension("json.new");
     let mut text = serde_json::to_vec_pretty(passed)?;
     text.push(b'\n');
-    // A link that somebody has put here is removed, and not written through.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = File::create_new(&temporary)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    let (place, name) = Place::of(path)?;
+    place.replace(&name, &text)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use secrecy::SecretString;
 use crate::agent::{Agent, AgentOptions, DeletionLimit, Repairer};
 use crate::checkpoint::{Before, Bounds, Checkpoints, StateError};
 use crate::client::couchdb::{Address, Patience, Refusal, Secret};
-use crate::document::{CollectionName, Kept, MaxDelete};
+use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
 use crate::mirror::names::Codec;
 use crate::mirror::{Deleted, Holder, JsonStyle, Mirror, MirrorError, Wanted};
 use crate::source::couchdb::{CouchOptions, CouchStore, Databases};
@@ -246,6 +246,20 @@ impl MirrorConfig {
     /// For how many days deleted documents are kept in the mirror's trash; 0 is not at all.
     pub fn trash(mut self, days: u32) -> Self {
         self.wanted.trash = Some(days);
+        self
+    }
+
+    /// The mode of folders, and, without execution, of files that are written from now on. Where the
+    /// process's umask is stricter, it counts: [`FolderMode::umask`] is the one that goes with the mode.
+    /// A new directory is made with this mode, by default with 0700.
+    pub fn mode(mut self, mode: FolderMode) -> Self {
+        self.wanted.mode = Some(mode);
+        self
+    }
+
+    /// Refuses to create a mirror: it must be there.
+    pub fn existing(mut self, existing: bool) -> Self {
+        self.wanted.existing = existing;
         self
     }
 

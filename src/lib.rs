@@ -51,6 +51,7 @@ pub mod document;
 pub mod event;
 pub mod mirror;
 pub mod pipeline;
+mod place;
 pub mod restore;
 pub mod source;
 mod trial;

@@ -3,9 +3,13 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind as bind_to, socket_with,
+};
 use tokio::net::UnixListener;
 
 /// The kernel takes paths of sockets up to this length.
@@ -39,7 +43,7 @@ impl Reach {
     }
 }
 
-/// Binds the socket at `path`, for this user alone. A socket that a killed process left there is
+/// Binds the socket at `path`. It is for this user alone from the first moment. A socket that a killed process left there is
 /// replaced; anything else is not.
 pub async fn bind(path: &Path) -> io::Result<UnixListener> {
     let reach = Reach::to(path)?;
@@ -54,9 +58,18 @@ pub async fn bind(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let listener = UnixListener::bind(reach.path())?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    UnixListener::from_std(listen(reach.path())?)
+}
+
+/// A file of a socket gets the mode that the socket has when it is bound, less the umask.
+fn listen(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    const WAITING: i32 = 1024;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    bind_to(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, WAITING)?;
+    Ok(socket.into())
 }
 
 #[cfg(test)]
@@ -72,6 +85,26 @@ mod tests {
         let _listener = bind(&path).await.unwrap();
         let reach = Reach::to(&path).unwrap();
         tokio::net::UnixStream::connect(reach.path()).await.unwrap();
+    }
+
+    #[test]
+    fn a_socket_is_private_before_it_listens() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..20 {
+            let path = dir.path().join(format!("socket-{number}"));
+            let watched = path.clone();
+            // What is there at the first moment at which anything is.
+            let first = std::thread::spawn(move || {
+                loop {
+                    if let Ok(found) = std::fs::symlink_metadata(&watched) {
+                        return found.permissions().mode() & 0o777;
+                    }
+                }
+            });
+            let _listener = listen(&path).unwrap();
+            assert_eq!(first.join().unwrap(), 0o600);
+        }
     }
 
     #[tokio::test]

@@ -1,15 +1,16 @@
 //! A copy of the state, for commands that must not write: sled writes even when it only opens a
 //! state. It must not know whose state it is, nor who else may be writing.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::numbers::marks;
-use super::{Bounds, Checkpoints, Opened, SetAside, StateError, in_the_way};
+use super::numbers::{LONGEST, marks};
+use super::store::in_the_way;
+use super::{Bounds, Checkpoints, Opened, SetAside, StateError};
+use crate::place::Place;
 
 /// A copy of a state, in the folder of temporary files. It is removed with this value.
 #[derive(Debug)]
@@ -30,19 +31,21 @@ impl Copied {
             |source| StateError::Copy { path: path.to_owned(), to: std::env::temp_dir(), source };
         let folder = tempfile::Builder::new().prefix("plainfold-").tempdir().map_err(failed)?;
         let copy = folder.path().join("state");
-        let in_the_way = in_the_way(path)?;
-        if in_the_way.is_none() {
-            copy_all(path, &copy).map_err(failed)?;
+        let (above, name) = Place::of(path).map_err(failed)?;
+        let (to, new) = Place::of(&copy).map_err(failed)?;
+        let in_the_way = in_the_way(&above, &name).map_err(failed)?;
+        if in_the_way.is_none() && above.look(&name).map_err(failed)?.is_some() {
+            copy_all(&above.open(&name).map_err(failed)?, &to, &new).map_err(failed)?;
         }
-        for (mark, to) in marks(path).iter().zip(marks(&copy)) {
+        for (mark, new) in marks(&name).iter().zip(marks(&new)) {
             // A mark that is not a file counts as lost.
-            if fs::symlink_metadata(mark).is_ok_and(|metadata| metadata.is_file()) {
-                copy_file(mark, &to).map_err(failed)?;
+            if let Some(text) = above.read(mark, LONGEST).map_err(failed)? {
+                to.replace(&new, &text).map_err(failed)?;
             }
         }
         let Opened { state, damaged } = Checkpoints::open(&copy, Bounds::DEFAULT)?;
         let damaged = match in_the_way {
-            Some(reason) => Some(SetAside { path: path.to_owned(), reason: reason.to_owned() }),
+            Some(reason) => Some(SetAside { path: path.to_owned(), reason }),
             None => damaged,
         };
         Ok(Self { state: state.into(), damaged, _folder: folder })
@@ -57,36 +60,23 @@ pub(super) fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(from) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    fs::create_dir(to)?;
-    for entry in entries {
-        let entry = entry?;
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            copy_all(&from, &to)?;
-        } else if kind.is_file() {
-            copy_file(&from, &to)?;
+/// Copies the bytes, and not the modes: the mirror may be one that its user cannot write to. A file that
+/// is removed meanwhile is left out.
+fn copy_all(from: &Place, above: &Place, name: &str) -> io::Result<()> {
+    let to = above.create(name)?;
+    for name in from.names()? {
+        if from.look(&name)?.is_some_and(|found| found.is_folder()) {
+            copy_all(&from.open(&name)?, &to, &name)?;
+        } else if let Some(mut file) = from.open_file(&name)? {
+            io::copy(&mut file, &mut to.create_file(&name)?)?;
         }
     }
     Ok(())
 }
 
-/// Copies the bytes, and not the mode: the mirror may be one that its user cannot write to.
-fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
-    let mut from = match File::open(from) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        file => file?,
-    };
-    io::copy(&mut from, &mut File::create(to)?).map(drop)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::super::tests::open;

@@ -29,42 +29,40 @@ impl Checkpoints {
         name: &CollectionName,
         limit: usize,
     ) -> Result<Vec<HeldBack>, StateError> {
-        let mut held = Vec::new();
-        let store = self.store()?;
-        for value in store.held.scan_prefix(prefix(name)).values().take(limit) {
-            let value = value.map_err(|error| self.failed(error))?;
-            held.extend(serde_json::from_slice::<HeldBack>(&value).ok());
-        }
-        Ok(held)
+        self.read(|trees| {
+            let mut held = Vec::new();
+            for value in trees.held.scan_prefix(prefix(name)).values().take(limit) {
+                held.extend(serde_json::from_slice::<HeldBack>(&value?).ok());
+            }
+            Ok(held)
+        })
     }
 
     /// How many deletions of a collection are held back. Reads all of them.
     pub fn count_held_back(&self, name: &CollectionName) -> Result<u64, StateError> {
-        let mut count = 0;
-        let store = self.store()?;
-        for key in store.held.scan_prefix(prefix(name)).keys() {
-            key.map_err(|error| self.failed(error))?;
-            count += 1;
-        }
-        Ok(count)
+        self.read(|trees| {
+            let mut keys = trees.held.scan_prefix(prefix(name)).keys();
+            keys.try_fold(0, |count, key| key.map(|_| count + 1))
+        })
     }
 
     /// Notes durably that what is held back of a collection may be deleted.
     pub fn release(&self, name: &CollectionName) -> Result<(), StateError> {
-        let store = self.store()?;
-        self.check_room(&store)?;
-        store.released.insert(name.as_str(), &[]).map_err(|error| self.failed(error))?;
+        self.check_room(&*self.store()?)?;
+        let name = name.clone();
+        self.write(move |trees| trees.released.insert(name.as_str(), &[]))?;
         self.flush()
     }
 
     /// Whether what is held back of a collection may be deleted.
     pub fn is_released(&self, name: &CollectionName) -> Result<bool, StateError> {
-        self.store()?.released.contains_key(name.as_str()).map_err(|error| self.failed(error))
+        self.read(|trees| trees.released.contains_key(name.as_str()))
     }
 
     /// Notes durably that what was released is deleted.
     pub fn end_release(&self, name: &CollectionName) -> Result<(), StateError> {
-        match self.store()?.released.remove(name.as_str()).map_err(|error| self.failed(error))? {
+        let name = name.clone();
+        match self.write(move |trees| trees.released.remove(name.as_str()))? {
             Some(_) => self.flush(),
             None => Ok(()),
         }

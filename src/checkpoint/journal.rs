@@ -47,7 +47,7 @@ pub struct JournalRange {
     pub last: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Journal {
     tree: sled::Tree,
     bounds: Bounds,

@@ -4,13 +4,13 @@
 //! it lies under another name. They are written once per [`BLOCK`] numbers, so they cost nothing;
 //! after a loss, counting continues behind the whole block.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::Timestamp;
 
 use super::StateError;
+use super::store::Noted;
+use crate::place::Place;
 
 /// How many numbers are set apart at a time.
 const BLOCK: u64 = 1 << 20;
@@ -18,13 +18,21 @@ const BLOCK: u64 = 1 << 20;
 /// The mark a second time, under a name that nobody takes for a part of the state.
 const COPY: &str = "event-numbers";
 
+/// Two numbers and a digest are shorter.
+pub(super) const LONGEST: u64 = 256;
+
 /// The numbers given out, and those set apart.
 #[derive(Debug)]
 pub struct HighWater {
+    place: Place,
     /// The mark and its copy.
-    paths: [PathBuf; 2],
+    names: [String; 2],
     next: u64,
     reserved: u64,
+    /// The last number of an earlier run that ended in good order.
+    ended: u64,
+    /// What the state held at the end of that run.
+    digest: Option<String>,
 }
 
 /// Whether there were events before this state.
@@ -42,10 +50,15 @@ impl HighWater {
     /// Reads the marks of the state at `state`. `last` is the highest number in the journal; `lost`
     /// says that the journal does not know all numbers given out.
     pub fn open(state: &Path, last: u64, lost: bool, before: Before) -> Result<Self, StateError> {
-        let paths = marks(state);
-        let marks = [read(&paths[0])?, read(&paths[1])?];
-        let known = marks.into_iter().flatten().max();
-        let mut numbers = Self { paths, next: 1, reserved: known.unwrap_or(0) };
+        let failed = |source| StateError::Io { action: "read", path: state.to_owned(), source };
+        let (place, name) = Place::of(state).map_err(failed)?;
+        let names = marks(&name);
+        let (mark, copy) = (read(&place, &names[0])?, read(&place, &names[1])?);
+        let known = mark.reserved.max(copy.reserved);
+        let (reserved, ended, digest) = (known.unwrap_or(0), copy.ended.unwrap_or(0), copy.digest);
+        let mut numbers = Self { place, names, next: 1, reserved, ended, digest };
+        // sled drops what follows a damage in its log, so that an older journal comes back.
+        let lost = lost || last < ended;
         // An empty journal with a mark beside it: it was lost, or trimmed to nothing by age.
         let lost = lost || last == 0;
         numbers.next = if lost { numbers.reserved.max(last) + 1 } else { last + 1 };
@@ -81,21 +94,48 @@ impl HighWater {
     }
 
     fn reserve(&mut self, up_to: u64) -> Result<(), StateError> {
-        for path in &self.paths {
-            write(path, up_to).map_err(|source| StateError::Io {
-                action: "write",
-                path: path.clone(),
-                source,
-            })?;
+        for name in &self.names {
+            self.write(name, up_to)?;
         }
         self.reserved = up_to;
         Ok(())
     }
+
+    /// Notes the last number in the journal at the end of a run, so that a journal that has lost it is
+    /// noticed.
+    pub fn end(&mut self, last: u64, digest: String) -> Result<(), StateError> {
+        if self.digest.as_ref() == Some(&digest) || self.reserved == 0 {
+            return Ok(());
+        }
+        self.ended = self.ended.max(last);
+        self.digest = Some(digest);
+        self.write(COPY, self.reserved)
+    }
+
+    /// What the state at `state` held at the end of the last run that ended in good order.
+    pub fn noted(state: &Path) -> Result<Option<Noted>, StateError> {
+        let failed = |source| StateError::Io { action: "read", path: state.to_owned(), source };
+        let (place, _) = Place::of(state).map_err(failed)?;
+        let mark = read(&place, COPY)?;
+        Ok(mark.ended.zip(mark.digest).map(|(last, digest)| Noted { last, digest }))
+    }
+
+    fn write(&self, name: &str, up_to: u64) -> Result<(), StateError> {
+        let mut text = format!("{up_to}\n");
+        if let (COPY, Some(digest)) = (name, &self.digest) {
+            text.push_str(&format!("{}\n{digest}\n", self.ended));
+        }
+        write(&self.place, name, &text).map_err(|source| StateError::Io {
+            action: "write",
+            path: self.place.at(name),
+            source,
+        })
+    }
 }
 
-/// Where the mark of the state at `state` is, and its copy.
-pub(super) fn marks(state: &Path) -> [PathBuf; 2] {
-    [state.with_extension("high-water"), state.with_file_name(COPY)]
+/// The names of the mark of the state with this name, and of its copy.
+pub(super) fn marks(state: &str) -> [String; 2] {
+    [format!("{state}.high-water"), COPY.to_owned()]
 }
 
 /// A number above all that can have been given out: the microseconds since 1970. Numbers begin at 1,
@@ -104,51 +144,46 @@ fn beyond(last: u64) -> u64 {
     u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(0).max(last + BLOCK)
 }
 
+/// What a mark says.
+struct Mark {
+    /// Up to which number events may have been given out.
+    reserved: Option<u64>,
+    /// The last number of a run that ended in good order; in the copy only.
+    ended: Option<u64>,
+    /// What the state held then; in the copy only.
+    digest: Option<String>,
+}
+
 /// What a mark says. A link is not followed; what is not a file, or not a number, counts as lost.
-fn read(path: &Path) -> Result<Option<u64>, StateError> {
-    let failed = |source| StateError::Io { action: "read", path: path.to_owned(), source };
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_file() => {}
-        Ok(_) => return Ok(None),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    }
-    let mut text = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    // The longest number has this length.
-    file.take(32).read_to_end(&mut text).map_err(failed)?;
-    Ok(String::from_utf8_lossy(&text).trim().parse().ok())
+fn read(place: &Place, name: &str) -> Result<Mark, StateError> {
+    let failed = |source| StateError::Io { action: "read", path: place.at(name), source };
+    let text = place.read(name, LONGEST).map_err(failed)?;
+    let text = text.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let mut lines = text.lines().map(str::trim);
+    let mut number = || lines.next().and_then(|line| line.parse().ok());
+    let (reserved, ended) = (number(), number());
+    Ok(Mark { reserved, ended, digest: lines.next().map(str::to_owned) })
 }
 
 /// Writes a mark in one durable step.
-fn write(path: &Path, up_to: u64) -> std::io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = File::create_new(&temporary)?;
-    writeln!(file, "{up_to}")?;
-    file.sync_all()?;
-    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
-        let aside = format!("damaged-{}", Timestamp::now().as_millisecond());
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let aside = path.with_file_name(format!("{name}.{aside}"));
-        fs::rename(path, &aside)?;
+fn write(place: &Place, name: &str, text: &str) -> std::io::Result<()> {
+    if place.look(name)?.is_some_and(|found| found.is_folder()) {
+        let aside = format!("{name}.damaged-{}", Timestamp::now().as_millisecond());
+        place.rename(name, &aside)?;
         tracing::warn!(
             "{} was a folder, and not the mark of the event numbers: it is now {}",
-            path.display(),
-            aside.display()
+            place.at(name).display(),
+            place.at(&aside).display()
         );
     }
-    fs::rename(&temporary, path)?;
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    place.replace(name, text.as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn open(dir: &tempfile::TempDir, last: u64, lost: bool, before: Before) -> HighWater {
@@ -175,6 +210,26 @@ mod tests {
         for lost in [true, false] {
             for before in [Before::Something, Before::Unknown] {
                 assert!(open(&dir, 0, lost, before).draw(1).unwrap() > given);
+            }
+        }
+    }
+
+    #[test]
+    fn a_journal_that_has_lost_its_end_repeats_no_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut numbers = open(&dir, 0, false, Before::Nothing);
+        let given = numbers.draw(10).unwrap() + 9;
+        numbers.end(given, "digest".to_owned()).unwrap();
+        for end in [true, false] {
+            let mut whole = open(&dir, given, false, Before::Something);
+            assert_eq!(whole.draw(1).unwrap(), given + 1);
+            for last in [1, given - 1] {
+                let mut older = open(&dir, last, false, Before::Something);
+                assert!(older.draw(1).unwrap() > BLOCK);
+            }
+            if end {
+                // A further block keeps what is noted.
+                open(&dir, given, false, Before::Something).draw(3 * BLOCK).unwrap();
             }
         }
     }

@@ -4,15 +4,12 @@
 //! is kept from a disk without room; where it failed all the same it is left alone, and a copy
 //! of its files is opened, as the lock on the old ones cannot be had any more.
 
-use std::fs::{self, File};
 use std::io;
-use std::path::Path;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{CWD, RenameFlags};
-
 use super::{Checkpoints, SetAside, StateError, Store};
+use crate::place::Place;
 
 /// A commit and what sled writes on its own take less.
 const ROOM: u64 = 2 * 1024 * 1024;
@@ -49,64 +46,91 @@ impl Checkpoints {
             return Ok(None);
         }
         std::mem::forget(place.take());
-        self.copy()?;
-        let (store, damaged) = Store::open(&self.path, self.bounds)?;
+        let failed = |source| StateError::Io { action: "open", path: self.path.clone(), source };
+        let (above, name) = Place::of(&self.path).map_err(failed)?;
+        if above.look(&name).map_err(failed)?.is_some() {
+            copy(&above, &name, &name)?;
+        }
+        let (store, damaged) = Store::open(&self.path, self.bounds, None)?;
         *place = Some(store.into());
         self.broken.store(false, Ordering::Release);
         Ok(damaged)
-    }
-
-    /// Puts a copy of the state's files into their place.
-    fn copy(&self) -> Result<(), StateError> {
-        let copy = self.path.with_extension("copy");
-        let failed = |source| StateError::Io { action: "copy", path: self.path.clone(), source };
-        remove(&copy).map_err(failed)?;
-        copy_folder(&self.path, &copy).map_err(failed)?;
-        rustix::fs::renameat_with(CWD, &copy, CWD, &self.path, RenameFlags::EXCHANGE)
-            .map_err(|error| failed(error.into()))?;
-        if let Some(above) = self.path.parent() {
-            File::open(above).and_then(|above| above.sync_all()).map_err(failed)?;
-        }
-        remove(&copy).map_err(failed)
     }
 }
 
 impl Drop for Checkpoints {
     fn drop(&mut self) {
+        let end = match self.store() {
+            Ok(store) if !self.broken.load(Ordering::Acquire) => {
+                let range = self.journal_range().ok().flatten();
+                store.digest().map(|digest| (range.map_or(0, |range| range.last), digest))
+            }
+            _ => None,
+        };
         if self.broken.load(Ordering::Acquire) {
             let place = self.store.get_mut().unwrap_or_else(PoisonError::into_inner);
             std::mem::forget(place.take());
         }
-    }
-}
-
-fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let to = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_folder(&entry.path(), &to)?;
-        } else {
-            fs::copy(entry.path(), &to)?;
-            File::open(&to)?.sync_all()?;
+        let numbers = self.turn.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some((last, digest)) = end
+            && let Err(error) = numbers.end(last, digest)
+        {
+            tracing::debug!("how the state ended could not be noted: {error}");
         }
     }
-    File::open(to)?.sync_all()
 }
 
-fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
+/// Puts a copy of the folder `from`, which may be the state's own, into the place of the state's.
+pub(super) fn copy(above: &Place, from: &str, name: &str) -> Result<(), StateError> {
+    let new = format!("{name}.copy");
+    let copied = || {
+        above.remove(&new)?;
+        copy_folder(&above.open(from)?, above, &new, true)?;
+        above.exchange(&new, name)?;
+        above.sync()?;
+        above.remove(&new)
+    };
+    copied().map_err(|source| StateError::Io { action: "copy", path: above.at(name), source })
+}
+
+/// Copies the state's files into the folder `new` for a moment; says whether it did. Where there is no
+/// room, or no state, there is no copy.
+pub(super) fn keep(above: &Place, name: &str, new: &str) -> io::Result<bool> {
+    above.remove(new)?;
+    if above.look(name)?.is_none() {
+        return Ok(false);
     }
+    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    match copy_folder(&above.open(name)?, above, new, false) {
+        Ok(()) => Ok(true),
+        Err(error) if full.contains(&error.kind()) => above.remove(new).map(|()| false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What is neither a file nor a folder is left out.
+fn copy_folder(from: &Place, above: &Place, name: &str, durably: bool) -> io::Result<()> {
+    let to = above.create(name)?;
+    for name in from.names()? {
+        if from.look(&name)?.is_some_and(|found| found.is_folder()) {
+            copy_folder(&from.open(&name)?, &to, &name, durably)?;
+        } else if let Some(mut file) = from.open_file(&name)? {
+            let mut copy = to.create_file(&name)?;
+            io::copy(&mut file, &mut copy)?;
+            if durably {
+                copy.sync_all()?;
+            }
+        }
+    }
+    if durably { to.sync() } else { Ok(()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tests::open;
+    use std::fs;
+
     use super::super::{Checkpoint, Commit};
-    use super::*;
 
     #[test]
     fn a_state_that_failed_is_opened_again_as_a_copy_and_goes_on() {
@@ -125,14 +149,5 @@ mod tests {
         let state = open(&path);
         assert_eq!(state.collections().unwrap(), vec![books, loans]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the old files are gone");
-    }
-
-    #[test]
-    fn what_cannot_be_removed_is_said() {
-        let dir = tempfile::tempdir().unwrap();
-        remove(&dir.path().join("nothing")).unwrap();
-        let file = dir.path().join("file");
-        fs::write(&file, "in the way").unwrap();
-        remove(&file).unwrap_err();
     }
 }

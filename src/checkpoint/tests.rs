@@ -136,7 +136,7 @@ fn a_wall_clock_that_jumps_makes_no_event_older() {
     };
     let count = |state: &Checkpoints| {
         commit_events(state, 1);
-        state.store().unwrap().journal.tree().len()
+        state.store().unwrap().trees().unwrap().journal.tree().len()
     };
     // As a mirror of old has it: dated by the wall clock, and without a clock of its own.
     assert_eq!(count(&open_at(|| reading_at(0, 100))), 1);

@@ -1,6 +1,6 @@
 //! `plainfold mirror`: once, or live until a signal.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -13,9 +13,9 @@ use super::{access, logging, service, signals, summary};
 use crate::agent::Agent;
 use crate::api;
 use crate::config::MirrorConfig;
-use crate::document::MaxDelete;
-use crate::mirror::JsonStyle;
+use crate::document::{FolderMode, MaxDelete};
 use crate::mirror::names::Codec;
+use crate::mirror::{JsonStyle, MirrorError};
 
 /// What `plainfold mirror` takes.
 #[derive(Debug, Args)]
@@ -102,6 +102,15 @@ pub struct Options {
     #[arg(long, value_name = "SIZE")]
     reserve: Option<ByteSize>,
 
+    /// Who may read the mirror: the mode of its folders, in octal; files have the same without
+    /// execution. Remembered, and applied to what is written from now on; 0700 in a new mirror
+    #[arg(long, value_name = "MODE", overrides_with = "mode")]
+    mode: Option<FolderMode>,
+
+    /// Insist on a mirror that exists, and create none: DIR may be a file system that is not mounted
+    #[arg(long, conflicts_with = "adopt")]
+    existing: bool,
+
     /// Allow the given options to discard data, such as conflicts with --revisions=false
     #[arg(long)]
     discard: bool,
@@ -137,6 +146,18 @@ enum Json {
 enum Names {
     Native,
     Portable,
+}
+
+impl Options {
+    /// The mirror.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The mode that was named.
+    pub fn mode(&self) -> Option<FolderMode> {
+        self.mode
+    }
 }
 
 /// Mirrors.
@@ -194,7 +215,8 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
         .source_moved(options.source_moved)
         .allow_empty(options.allow_empty)
         .discard(options.discard)
-        .adopt(options.adopt);
+        .adopt(options.adopt)
+        .existing(options.existing);
     if let Some(globs) = &options.collections {
         // An empty glob selects nothing by itself: alone, it asks for the default.
         let globs: Vec<&String> = globs.iter().filter(|glob| !glob.is_empty()).collect();
@@ -224,6 +246,9 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
     if let Some(size) = options.reserve {
         config = config.reserve(size.as_u64());
     }
+    if let Some(mode) = options.mode {
+        config = config.mode(mode);
+    }
     if let Some(names) = options.names {
         config = config.names(match names {
             Names::Native => Codec::Native,
@@ -242,13 +267,19 @@ async fn serve(
     agent: &Agent,
     socket: Option<PathBuf>,
 ) -> anyhow::Result<(tokio::task::JoinHandle<()>, CancellationToken)> {
+    let is_named = socket.is_some();
     let path = match socket {
         Some(path) => std::path::absolute(path)?,
         None => agent.socket_path(),
     };
-    let listener = api::socket::bind(&path)
-        .await
-        .map_err(|error| Usage(format!("the socket {} cannot be used: {error}", path.display())))?;
+    let listener = api::socket::bind(&path).await.map_err(|error| match is_named {
+        true => {
+            let text = format!("the socket {} cannot be used: {error}", path.display());
+            anyhow::Error::from(Usage(text))
+        }
+        // The mirror's own: something else stands in its place, or its disk fails.
+        false => MirrorError::io("bind the socket", &path, error).into(),
+    })?;
     agent.announce(&path)?;
     let closing = CancellationToken::new();
     let closed = closing.clone();

@@ -16,6 +16,8 @@ mod exit;
 mod logging;
 mod mirror;
 mod output;
+mod panics;
+mod privacy;
 mod process;
 mod progress;
 mod release;
@@ -110,13 +112,27 @@ pub fn main() -> ExitCode {
             };
         }
     };
+    let (mirror, mode) = match &arguments.command {
+        Command::Mirror(options) => (Some(options.directory()), options.mode()),
+        Command::Verify(options) => (Some(options.directory()), None),
+        Command::Release(options) => (Some(options.directory()), None),
+        // These write nothing into the mirror.
+        Command::Restore(_) | Command::Diff(_) | Command::Tail(_) | Command::Status(_) => {
+            (None, None)
+        }
+    };
+    privacy::apply(mirror, mode);
+    panics::caught(|| run(arguments)).into()
+}
+
+fn run(arguments: Arguments) -> Exit {
     // One provider of cryptography for everything; a second call would only say that it is set.
     let _set = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             exit::say(&format!("the runtime cannot be started: {error}"));
-            return Exit::Failure.into();
+            return Exit::Failure;
         }
     };
     let Arguments { command, logging } = arguments;
@@ -158,10 +174,10 @@ pub fn main() -> ExitCode {
     // A read of standard input cannot be interrupted; the process does not wait for it.
     runtime.shutdown_background();
     match code {
-        Ok(code) => code.into(),
+        Ok(code) => code,
         Err(error) => {
             exit::say_error(&error);
-            exit::of(&error).into()
+            exit::of(&error)
         }
     }
 }

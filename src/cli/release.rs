@@ -27,6 +27,13 @@ pub struct Options {
     collection: String,
 }
 
+impl Options {
+    /// The mirror.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
 /// Releases.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
     let Options { directory, collection } = options;

@@ -154,6 +154,9 @@ fn write_options(out: &mut Lines, options: &Remembered) -> std::fmt::Result {
         "options     --revisions={revisions} --deleted {deleted} --attachments {attachments} --json \
          {json} --max-delete {max_delete} --trash {trash} --reserve {reserve}"
     )?;
+    if let Some(mode) = options.mode {
+        writeln!(out, "            --mode {mode}")?;
+    }
     for (source, globs) in &options.collections {
         writeln!(out, "            --collections {} of {source}", globs.join(","))?;
     }

@@ -66,6 +66,13 @@ pub struct Options {
     format: Format,
 }
 
+impl Options {
+    /// The mirror.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {

@@ -15,12 +15,12 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::error::MirrorError;
-use crate::document::FolderIdentity;
+use super::error::{MirrorError, described};
+use crate::document::{FolderIdentity, FolderMode};
 use crate::trial::{self, Reach};
 
-/// Folders and files of a mirror are readable by others, as the umask allows: it is a backup that
-/// people look into.
+/// The umask decides: the command sets it by the mode of the mirror, so that this holds for files that
+/// others write for us too.
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o777);
 const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 
@@ -75,10 +75,9 @@ impl Folder {
             Err(Errno::NOENT) => Ok(None),
             Err(error @ (Errno::NOTDIR | Errno::LOOP)) => {
                 Err(match self.kind(name).ok().flatten() {
-                    Some(kind) => MirrorError::InTheWay {
-                        path: self.path.join(name),
-                        what: if kind.is_symlink() { "a symbolic link" } else { "a file" },
-                    },
+                    Some(kind) => {
+                        MirrorError::InTheWay { path: self.path.join(name), what: described(kind) }
+                    }
                     None => self.error("open", name, error),
                 })
             }
@@ -359,6 +358,13 @@ impl Folder {
         let stat = rustix::fs::fstat(&self.fd)
             .map_err(|error| MirrorError::io("look at", &self.path, error))?;
         Ok(FolderIdentity { inode: stat.st_ino, born: None })
+    }
+
+    /// Who may do what with this folder.
+    pub fn mode(&self) -> Result<FolderMode, MirrorError> {
+        let stat = rustix::fs::fstat(&self.fd);
+        let stat = stat.map_err(|error| MirrorError::io("look at", &self.path, error))?;
+        Ok(FolderMode::of_folder(stat.st_mode))
     }
 
     /// The names in this folder one by one, without `.` and `..`, in no order. A name that is no

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::lock::Holder;
@@ -139,6 +140,16 @@ pub enum MirrorError {
         /// The directory.
         path: PathBuf,
     },
+    /// A mirror had to be there.
+    #[error(
+        "{} is not a mirror (it has no .plainfold/format.json), and `--existing` creates none: check \
+         that its file system is mounted, or leave `--existing` out to create a new mirror",
+        path.display()
+    )]
+    NotExisting {
+        /// The directory.
+        path: PathBuf,
+    },
     /// There is nothing that could be restored or verified.
     #[error(
         "{} is not a mirror (it has no .plainfold/format.json), nor a copy of one (it holds no folders \
@@ -191,6 +202,19 @@ pub enum MirrorError {
         /// Whom it was to follow now.
         given: String,
     },
+}
+
+/// What stands in a place, in words.
+pub fn described(kind: FileType) -> &'static str {
+    match kind {
+        FileType::RegularFile => "a file",
+        FileType::Directory => "a folder",
+        FileType::Symlink => "a symbolic link",
+        FileType::Fifo => "a named pipe",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        FileType::Unknown => "something else",
+    }
 }
 
 impl MirrorError {

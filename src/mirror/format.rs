@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bare::Bare;
 use super::beneath::{Folder, sync_file, write_all};
-use super::error::MirrorError;
+use super::error::{MirrorError, described};
 use super::layout::{FORMAT, OURS};
 use super::names::Codec;
 
@@ -119,8 +119,16 @@ pub fn read_or_create(
 
 /// Reads `format.json` in `ours`; `None` where there is none.
 pub fn read(mirror: &Path, ours: &Folder) -> Result<Option<Format>, MirrorError> {
-    let Some(text) = ours.read_file(FORMAT)? else { return Ok(None) };
-    parse(mirror, &ours.path().join(FORMAT), &text).map(Some)
+    let path = ours.path().join(FORMAT);
+    match (ours.read_file(FORMAT)?, ours.kind(FORMAT)?) {
+        (Some(text), _) => parse(mirror, &path, &text).map(Some),
+        (None, None) => Ok(None),
+        // As if it were missing, a new one would give the mirror another codec.
+        (None, Some(kind)) => {
+            let reason = format!("it is not a file but {}", described(kind));
+            Err(MirrorError::BadFormat { path, reason })
+        }
+    }
 }
 
 /// Reads the text of the `format.json` at `path`, which is that of `mirror`.
@@ -231,6 +239,15 @@ mod tests {
         std::fs::write(dir.path().join(FORMAT), "{").unwrap();
         let error = read_or_create(dir.path(), &ours, None).unwrap_err().to_string();
         assert!(error.contains("format.json is damaged"), "{error}");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_format_is_damage_and_stays() {
+        let (dir, ours) = folder();
+        std::os::unix::fs::symlink("elsewhere", dir.path().join(FORMAT)).unwrap();
+        let error = read_or_create(dir.path(), &ours, None).unwrap_err().to_string();
+        assert!(error.contains("damaged: it is not a file but a symbolic link"), "{error}");
+        assert_eq!(ours.names().unwrap(), [FORMAT]);
     }
 
     #[test]

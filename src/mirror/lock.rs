@@ -6,15 +6,14 @@
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::beneath::aside;
 use super::error::MirrorError;
+use crate::place::{Found, Place};
 
 /// Who holds a mirror.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,29 +69,35 @@ impl Lock {
     /// other holder is named in the error.
     pub fn take(path: &Path, mirror: &Path, holder: &Holder) -> Result<Self, MirrorError> {
         const PAUSE: Duration = Duration::from_millis(50);
-        let mut lock = Self { file: open(path)?, path: path.to_owned() };
+        let failed = |error| MirrorError::io("lock", path, error);
+        let (place, name) =
+            Place::of(path).map_err(|error| MirrorError::io("open", path, error))?;
         let mut waited = 0;
-        loop {
-            match lock.file.try_lock() {
-                Ok(()) => break,
+        let file = loop {
+            let mut file = open(&place, &name)?;
+            match file.try_lock() {
+                Ok(()) => match ours(&place, &name, &mut file).map_err(failed)? {
+                    true => break file,
+                    // Its name leads to another file now.
+                    false => continue,
+                },
                 Err(TryLockError::WouldBlock) => {
                     // Who shares the lock reads the state for a moment, and has written nothing here.
-                    let other = match lock.file.try_lock_shared() {
+                    let other = match file.try_lock_shared() {
                         Ok(()) => Holder::default(),
-                        Err(_) => read(&mut lock.file),
+                        Err(_) => read(&mut file),
                     };
-                    lock.file.unlock().map_err(|error| MirrorError::io("unlock", path, error))?;
+                    file.unlock().map_err(|error| MirrorError::io("unlock", path, error))?;
                     waited += 1;
                     if waited > other.patience() {
                         return Err(MirrorError::Locked { path: mirror.to_owned(), holder: other });
                     }
                     std::thread::sleep(PAUSE);
                 }
-                Err(TryLockError::Error(error)) => {
-                    return Err(MirrorError::io("lock", path, error));
-                }
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
-        }
+        };
+        let mut lock = Self { file, path: path.to_owned() };
         lock.describe(holder)?;
         Ok(lock)
     }
@@ -117,11 +122,22 @@ pub struct SharedLock {
 impl SharedLock {
     /// Shares the lock file at `path`, which is opened for reading only; the inner error is who holds it.
     pub fn take(path: &Path) -> Result<Result<Self, Holder>, MirrorError> {
-        let Some(mut file) = open_to_read(path)? else { return Ok(Ok(Self { _file: None })) };
-        match file.try_lock_shared() {
-            Ok(()) => Ok(Ok(Self { _file: Some(file) })),
-            Err(TryLockError::WouldBlock) => Ok(Err(read(&mut file))),
-            Err(TryLockError::Error(error)) => Err(MirrorError::io("lock", path, error)),
+        let opening = |error| MirrorError::io("open", path, error);
+        let (place, name) = Place::of(path).map_err(opening)?;
+        loop {
+            let opened = place.open_file(&name).map_err(opening)?;
+            let Some(mut file) = opened else { return Ok(Ok(Self { _file: None })) };
+            match file.try_lock_shared() {
+                Ok(()) if is_named(&place, &name, &file).map_err(opening)? => {
+                    return Ok(Ok(Self { _file: Some(file) }));
+                }
+                // Somebody has put another file there meanwhile, and may hold that.
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(Err(read(&mut file))),
+                Err(TryLockError::Error(error)) => {
+                    return Err(MirrorError::io("lock", path, error));
+                }
+            }
         }
     }
 }
@@ -131,58 +147,64 @@ pub fn holder(path: &Path) -> Result<Option<Holder>, MirrorError> {
     Ok(SharedLock::take(path)?.err())
 }
 
-/// What is not a file holds nothing.
-fn open_to_read(path: &Path) -> Result<Option<File>, MirrorError> {
-    let failed = |error| MirrorError::io("open", path, error);
-    let file = match File::options().read(true).custom_flags(flags()).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(_) if !is_file(path).map_err(failed)? => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    let is_file = file.metadata().map_err(failed)?.is_file();
-    Ok(is_file.then_some(file))
-}
-
-/// Opens the lock file. What stands in its place and is not a file cannot hold a lock: it is moved
-/// aside.
-fn open(path: &Path) -> Result<File, MirrorError> {
-    let failed = |error| MirrorError::io("open", path, error);
-    if !is_file(path).map_err(failed)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let aside = path.with_file_name(aside(&name));
-        std::fs::rename(path, &aside)
-            .map_err(|error| MirrorError::io("move aside", path, error))?;
-        tracing::warn!("the lock was not a file; it was set aside as {}", aside.display());
-    }
-    File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .custom_flags(flags())
-        .open(path)
-        .map_err(failed)
-}
-
-/// No link is followed, and nothing is waited for that has no other end.
-fn flags() -> i32 {
-    (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32
-}
-
-/// Whether a file stands there, or nothing.
-fn is_file(path: &Path) -> std::io::Result<bool> {
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(metadata.is_file()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(error),
+/// Opens the lock file, creating it if need be. What stands in its place and is not a file cannot hold a
+/// lock: it is moved aside.
+fn open(place: &Place, name: &str) -> Result<File, MirrorError> {
+    let failed = |error| MirrorError::io("open", place.at(name), error);
+    loop {
+        if let Some(file) = place.open_to_write(name).map_err(failed)? {
+            return Ok(file);
+        }
+        match place.look(name).map_err(failed)? {
+            Some(found) if found.is_file() => {}
+            Some(_) => {
+                set_aside(place, name)
+                    .map_err(|error| MirrorError::io("move aside", place.at(name), error))?;
+            }
+            None => match place.create_file(name) {
+                // Another process was faster.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                created => return created.map_err(failed),
+            },
+        }
     }
 }
 
-/// What stands in the lock file; an unknown holder where it is being written just now.
+fn set_aside(place: &Place, name: &str) -> std::io::Result<()> {
+    let aside = aside(name);
+    place.rename(name, &aside)?;
+    tracing::warn!("the lock was not ours; it was set aside as {}", place.at(&aside).display());
+    Ok(())
+}
+
+/// Whether a lock that was taken may be written to. A file that has a second name may be somebody
+/// else's, or belong to a copy of hard links: another is created under the name, and taken.
+fn ours(place: &Place, name: &str, file: &mut File) -> std::io::Result<bool> {
+    if !is_named(place, name, file)? {
+        return Ok(false);
+    }
+    if !Found::of_file(file)?.is_shared() {
+        return Ok(true);
+    }
+    match read(file).pid {
+        0 => set_aside(place, name)?,
+        // Its other name still has it.
+        _ => place.remove(name)?,
+    }
+    Ok(false)
+}
+
+fn is_named(place: &Place, name: &str, file: &File) -> std::io::Result<bool> {
+    let file = Found::of_file(file)?;
+    Ok(place.look(name)?.is_some_and(|found| found.is_same(&file)))
+}
+
+/// What stands in the lock file; an unknown holder where it is being written just now. A stranger's file
+/// may be of any length.
 fn read(file: &mut File) -> Holder {
+    const LONGEST: u64 = 64 * 1024;
     let mut text = String::new();
-    let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
+    let read = file.rewind().and_then(|()| file.take(LONGEST).read_to_string(&mut text));
     read.ok().and_then(|_| serde_json::from_str(&text).ok()).unwrap_or_default()
 }
 
@@ -205,13 +227,14 @@ mod tests {
 
     #[test]
     fn what_is_not_a_file_is_set_aside_and_never_followed_or_waited_for() {
-        for what in ["folder", "link", "pipe"] {
+        for what in ["folder", "link", "pipe", "hard link"] {
             let dir = tempfile::tempdir().unwrap();
             let (path, victim) = (dir.path().join("lock"), dir.path().join("victim"));
             std::fs::write(&victim, "precious").unwrap();
             match what {
                 "folder" => std::fs::create_dir(&path).unwrap(),
                 "link" => std::os::unix::fs::symlink(&victim, &path).unwrap(),
+                "hard link" => std::fs::hard_link(&victim, &path).unwrap(),
                 _ => {
                     let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
                     assert!(made.success());
@@ -228,6 +251,26 @@ mod tests {
             assert_eq!(names.filter(|entry| damaged(entry.file_name())).count(), 1, "{what}");
             drop(held);
         }
+    }
+
+    #[test]
+    fn a_copy_of_hard_links_gets_a_lock_of_its_own_and_a_held_lock_stays_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copy) = (dir.path().join("lock"), dir.path().join("copy"));
+        let me = Holder::this_process("mirror");
+        let held = Lock::take(&path, dir.path(), &me).unwrap();
+        std::fs::hard_link(&path, &copy).unwrap();
+        let error = Lock::take(&path, dir.path(), &me).unwrap_err();
+        assert!(matches!(error, MirrorError::Locked { .. }), "{error}");
+        drop(held);
+        let before = std::fs::read(&copy).unwrap();
+        let other = Holder { socket: Some("/other".into()), ..me };
+        let held = Lock::take(&path, dir.path(), &other).unwrap();
+        assert_eq!(std::fs::read(&copy).unwrap(), before);
+        assert_eq!(holder(&path).unwrap(), Some(other));
+        assert_eq!(holder(&copy).unwrap(), None);
+        drop(held);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing was set aside");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! [`Collection::publish`] (renames) and [`Mirror::sync_published`]. All calls block. The mirror
 //! must not know sources, what a position means, checkpoints or subscribers.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -58,7 +59,7 @@ pub use stage::{Blob, BlobWriter, BranchFiles, Material, Staged};
 pub use sync::Sync;
 
 use crate::clock::Clock;
-use crate::document::{CollectionName, Kept, MaxDelete};
+use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
 use adopt::Adopted;
 use beneath::Folder;
 use interrupted::Interrupted;
@@ -117,6 +118,7 @@ impl MirrorOptions {
             max_delete: MaxDelete::default(),
             trash: self.trash_days,
             reserve: self.reserve,
+            mode: None,
             collections: Default::default(),
         }
     }
@@ -158,7 +160,7 @@ impl Mirror {
         options: &MirrorOptions,
         holder: &Holder,
     ) -> Result<Self, MirrorError> {
-        let root = enter(path, false)?;
+        let root = enter(path, &Wanted::default())?;
         let remembered = options.remembered();
         let wanted = Wanted::exactly(&remembered);
         let mirror =
@@ -175,7 +177,7 @@ impl Mirror {
         wanted: &Wanted,
         holder: &Holder,
     ) -> Result<Self, MirrorError> {
-        let root = enter(path, wanted.adopt)?;
+        let root = enter(path, wanted)?;
         let adopted = match wanted.adopt {
             true => Adopted::look(&root, names)?,
             false => None,
@@ -308,12 +310,22 @@ impl Mirror {
 }
 
 /// Opens the directory of a mirror that exists, or is to be created there.
-fn enter(path: &Path, adopt: bool) -> Result<Folder, MirrorError> {
+fn enter(path: &Path, wanted: &Wanted) -> Result<Folder, MirrorError> {
+    if wanted.existing {
+        return match Ours::find(path) {
+            Err(MirrorError::NoMirror { path }) => Err(MirrorError::NotExisting { path }),
+            Err(error) => Err(error),
+            Ok(_) => Folder::open_path(path),
+        };
+    }
     format::refuse_inside_another(path)?;
-    if adopt {
+    if wanted.adopt {
         return Folder::open_path(path);
     }
-    std::fs::create_dir_all(path).map_err(|error| MirrorError::io("create", path, error))?;
+    // Whatever the umask allows, nobody else gets below this folder unless that was asked for.
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(wanted.mode.unwrap_or_default().bits());
+    builder.create(path).map_err(|error| MirrorError::io("create", path, error))?;
     let root = Folder::open_path(path)?;
     format::recognise(&root)?;
     Ok(root)
@@ -341,6 +353,14 @@ impl Ours {
     /// Where its state belongs.
     pub fn state_path(&self) -> PathBuf {
         self.path.join(layout::STATE)
+    }
+
+    /// The mode of what is written into the mirror.
+    pub fn mode(&self) -> Result<FolderMode, MirrorError> {
+        match self.options()?.mode {
+            Some(mode) => Ok(mode),
+            None => Folder::open_path(&self.path)?.mode(),
+        }
     }
 
     /// By which options the mirror is kept.

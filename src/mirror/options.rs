@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use super::beneath::Folder;
 use super::collection::Record;
-use super::error::MirrorError;
+use super::error::{MirrorError, described};
 use super::layout::{OPTIONS, TRASH};
 use super::{JsonStyle, Mirror, format};
-use crate::document::{Kept, MaxDelete};
+use crate::document::{FolderMode, Kept, MaxDelete};
 
 /// The options of a mirror, as the last run had them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct Remembered {
     pub trash: u32,
     /// How many bytes of the file system stay free.
     pub reserve: u64,
+    /// The mode of its folders, where it was named; otherwise that of `.plainfold`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<FolderMode>,
     /// The globs that select collections, by the source that they are for.
     pub collections: BTreeMap<String, Vec<String>>,
 }
@@ -59,6 +62,7 @@ impl Default for Remembered {
             max_delete: MaxDelete::default(),
             trash: 0,
             reserve: 0,
+            mode: None,
             collections: BTreeMap::new(),
         }
     }
@@ -81,6 +85,10 @@ pub struct Wanted {
     pub trash: Option<u32>,
     /// How many bytes of the file system are to stay free.
     pub reserve: Option<u64>,
+    /// The mode of what is written from now on.
+    pub mode: Option<FolderMode>,
+    /// The mirror must exist already.
+    pub existing: bool,
     /// The source knows winning revisions only, so that nothing else can be kept.
     pub winners_only: bool,
     /// What these options discard is not needed.
@@ -105,6 +113,7 @@ impl Remembered {
             max_delete: wanted.max_delete.unwrap_or(self.max_delete),
             trash: wanted.trash.unwrap_or(self.trash),
             reserve: wanted.reserve.unwrap_or(self.reserve),
+            mode: wanted.mode.or(self.mode),
             collections: self.collections.clone(),
         }
     }
@@ -124,8 +133,14 @@ impl Remembered {
     }
 
     fn read(ours: &Folder) -> Result<Option<Self>, MirrorError> {
-        let Some(text) = ours.read_file(OPTIONS)? else { return Ok(None) };
         let bad = |reason| Err(MirrorError::BadOptions { path: ours.path().join(OPTIONS), reason });
+        let text = match (ours.read_file(OPTIONS)?, ours.kind(OPTIONS)?) {
+            (Some(text), _) => text,
+            (None, None) => return Ok(None),
+            (None, Some(kind)) => {
+                return bad(format!("it is not a file but {}", described(kind)));
+            }
+        };
         let members: serde_json::Map<String, Value> = match serde_json::from_slice(&text) {
             Ok(members) => members,
             Err(error) => return bad(error.to_string()),
@@ -143,6 +158,7 @@ impl Remembered {
     fn changes(&self, other: &Self) -> Vec<String> {
         let days = |count: u32| format!("{count} {}", if count == 1 { "day" } else { "days" });
         let bytes = |count: u64| format!("{count} bytes");
+        let mode = |one: &Self| one.mode.unwrap_or_default().to_string();
         let word = |value: &dyn Fn(&Self) -> String| (value(self), value(other));
         let all = [
             ("--revisions", word(&|one| one.revisions.to_string())),
@@ -152,6 +168,7 @@ impl Remembered {
             ("--max-delete", word(&|one| one.max_delete.to_string())),
             ("--trash", word(&|one| days(one.trash))),
             ("--reserve", word(&|one| bytes(one.reserve))),
+            ("--mode", word(&mode)),
         ];
         let changed = all.into_iter().filter(|(_, (before, now))| before != now);
         let said =
@@ -191,7 +208,7 @@ pub(super) fn resolve(
     let written = Remembered::read(ours)?;
     let records = Record::all(records)?;
     let is_new = written.is_none() && records.is_empty();
-    let before = written.unwrap_or_else(|| Remembered::derived(&records));
+    let mut before = written.unwrap_or_else(|| Remembered::derived(&records));
     let has_trash = match ours.open_folder(TRASH)? {
         Some(trash) => !trash.names()?.is_empty(),
         None => false,
@@ -203,8 +220,19 @@ pub(super) fn resolve(
     }
     let now = before.with(wanted);
     if !is_new {
+        before.mode = match before.mode {
+            None if now.mode.is_some() => Some(ours.mode()?),
+            mode => mode,
+        };
         for change in before.changes(&now) {
             tracing::info!("{change}");
+        }
+        if let (Some(mode), true) = (now.mode, before.mode != now.mode) {
+            tracing::info!(
+                "what is there already keeps its mode: `chmod -R {} {}` changes it",
+                mode.symbolic(),
+                mirror.display(),
+            );
         }
     }
     Ok(now)

@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 
 /// Each module, and the modules that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 15] = [
+const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("trial", &[]),
-    ("clock", &[]),
+    ("place", &[]),
+    ("clock", &["place"]),
     ("document", &[]),
     ("client", &["document"]),
     ("event", &["document"]),
     ("source", &["document", "client"]),
-    ("mirror", &["trial", "clock", "document"]),
-    ("checkpoint", &["trial", "clock", "document"]),
+    ("mirror", &["trial", "place", "clock", "document"]),
+    ("checkpoint", &["trial", "place", "clock", "document"]),
     ("pipeline", &["trial", "document", "event", "source", "mirror", "checkpoint"]),
     ("verify", &["document", "source", "mirror"]),
     ("restore", &["document", "client", "mirror"]),

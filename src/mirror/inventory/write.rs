@@ -5,13 +5,15 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::line::{self, Mark};
 use super::read::{Inventory, Recorded, Scan, is_complete, records_of};
 use super::resolve::{Trust, found_in};
 use super::{State, gone, line_of};
-use crate::mirror::beneath::{Folder, write_all};
+use crate::mirror::beneath::{Folder, sync_file, write_all};
 use crate::mirror::collection::Collection;
 use crate::mirror::error::MirrorError;
 use crate::mirror::format;
@@ -262,6 +264,7 @@ impl Collection {
 
     fn open_log(&self) -> Result<Log, MirrorError> {
         let (folder, name) = (&self.mirror.inventories, inventory_file(&self.encoded));
+        unshare(folder, &name)?;
         let Some(file) = folder.append_file(&name)? else {
             folder.set_aside(&name, "was not a file")?;
             return self.create_log(&name);
@@ -407,4 +410,28 @@ impl Collection {
         *log = new;
         Ok(())
     }
+}
+
+/// Gives the file `name` bytes of its own if it has a second name: appending to it would change a copy
+/// that was made of hard links, or somebody else's file.
+fn unshare(folder: &Folder, name: &str) -> Result<(), MirrorError> {
+    let failed = |error| MirrorError::io("copy", folder.path().join(name), error);
+    let Some(mut file) = folder.open_file(name)? else { return Ok(()) };
+    if file.metadata().map_err(failed)?.nlink() < 2 {
+        return Ok(());
+    }
+    let temporary = format!("{name}.new");
+    folder.remove(&temporary)?;
+    let mut copy = folder.create_file(&temporary)?;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = file.read(&mut buffer).map_err(failed)?;
+        if read == 0 {
+            break;
+        }
+        write_all(&mut copy, [&buffer[..read], b""]).map_err(failed)?;
+    }
+    sync_file(&copy).map_err(failed)?;
+    folder.rename(&temporary, folder, name).map_err(|error| failed(error.into()))?;
+    folder.sync()
 }

@@ -4,10 +4,11 @@
 //! It must not know rows or JSON objects.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use futures_util::{StreamExt, stream};
 use md5::{Digest, Md5};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 
 use super::queue::{Abandoned, Budget, Outlet, queue};
 use crate::source::{ByteStream, SourceError};
@@ -120,17 +123,30 @@ impl Folder {
         };
         let folder = self.0.canonicalize().map_err(fault)?;
         let path = folder.join(name).canonicalize().map_err(fault)?;
-        if !path.starts_with(&folder) {
+        let Ok(below) = path.strip_prefix(&folder) else {
             return Err(Fault::Wrong(format!("`{name}` leads out of the feed's folder")));
-        }
-        // A named pipe must not hold us up before it is seen to be none of ours.
-        let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(fault)?;
+        };
+        let file = open_below(&folder, below).map_err(|error| fault(error.into()))?;
         if !file.metadata().map_err(fault)?.is_file() {
             return Err(Fault::Wrong(format!("`{name}` is not a file")));
         }
         Ok(file)
     }
+}
+
+/// Opens `path`, in which all links have been resolved, below `folder`. A link that somebody puts
+/// there meanwhile is not followed.
+fn open_below(folder: &Path, path: &Path) -> rustix::io::Result<File> {
+    // A named pipe must not hold us up before its kind is known.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let on_the_way = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = |at: &OwnedFd, name: &Path, flags| openat(at, name, flags, Mode::empty());
+    let mut at = openat(CWD, folder, on_the_way, Mode::empty())?;
+    let Some(name) = path.file_name() else { return Err(Errno::ISDIR) };
+    for part in path.parent().into_iter().flat_map(Path::components) {
+        at = open(&at, part.as_ref(), on_the_way)?;
+    }
+    open(&at, name.as_ref(), flags).map(File::from)
 }
 
 /// The bytes of an attachment whose base64 stands in a feed file.
@@ -358,4 +374,60 @@ fn read_full(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_link_that_is_put_there_after_the_look_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("secret"), "outside").unwrap();
+        fs::create_dir(dir.path().join("files")).unwrap();
+        symlink(outside.path().join("secret"), dir.path().join("files/link")).unwrap();
+        symlink(outside.path(), dir.path().join("folder")).unwrap();
+        for path in ["files/link", "folder/secret"] {
+            open_below(dir.path(), Path::new(path)).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn however_fast_a_file_is_swapped_for_a_link_no_bytes_come_from_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(outside.path().join("secret"), "outside").unwrap();
+        fs::write(at("file"), "inside").unwrap();
+        symlink(outside.path().join("secret"), at("link")).unwrap();
+        let (done, swaps) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let folder = Folder::new(dir.path());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let flags = rustix::fs::RenameFlags::EXCHANGE;
+                    rustix::fs::renameat_with(CWD, at("file"), CWD, at("link"), flags).unwrap();
+                    swaps.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let (mut read, mut refused) = (0, 0);
+            while read < 1_000 || refused < 100 {
+                let Ok(mut file) = folder.open("file") else {
+                    refused += 1;
+                    continue;
+                };
+                let mut text = String::new();
+                file.read_to_string(&mut text).unwrap();
+                assert_eq!(text, "inside");
+                read += 1;
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert!(swaps.load(Ordering::Relaxed) > 0);
+    }
 }

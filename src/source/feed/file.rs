@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -75,14 +76,19 @@ impl FeedFile {
 
     /// Opens it. A pipe is refused here, because it cannot be read twice.
     pub fn open(&self) -> Result<Arc<File>, SourceError> {
-        let metadata = std::fs::metadata(&self.path).map_err(|error| self.unreadable(&error))?;
-        if !metadata.is_file() {
-            let path = self.path.display();
-            return Err(SourceError::permanent(format!(
-                "{path} is not a file; a feed can be piped in as `feed:-`"
-            )));
+        // Its kind is asked of what was opened. A named pipe must not hold us up before that.
+        let mut options = File::options();
+        options.read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
+        let opened = options.open(&self.path).and_then(|file| Ok((file.metadata()?, file)));
+        match opened.map_err(|error| self.unreadable(&error))? {
+            (metadata, file) if metadata.is_file() => Ok(Arc::new(file)),
+            _ => {
+                let path = self.path.display();
+                Err(SourceError::permanent(format!(
+                    "{path} is not a file; a feed can be piped in as `feed:-`"
+                )))
+            }
         }
-        File::open(&self.path).map(Arc::new).map_err(|error| self.unreadable(&error))
     }
 
     /// What a failure to read it means.

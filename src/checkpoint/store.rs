@@ -1,0 +1,339 @@
+//! sled, opened in a folder that holds nothing but its own files; what is damaged is set aside.
+//!
+//! The mirror may have come from somebody else. So sled gets a folder that is held open, after each file
+//! in it was looked at: a link would be written through, and a pipe waited for.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::contained::{Escaped, Worker, contain};
+use super::journal::Journal;
+use super::recovery;
+use super::{Bounds, SetAside, StateError};
+use crate::place::Place;
+
+/// sled's own default is 1 GiB.
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The only folder in the state's.
+const BLOBS: &str = "blobs";
+
+/// What is kept, by kinds. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Trees {
+    pub checkpoints: sled::Tree,
+    pub failures: sled::Tree,
+    pub held: sled::Tree,
+    pub released: sled::Tree,
+    pub listings: sled::Tree,
+    pub journal: Journal,
+    pub db: sled::Db,
+}
+
+/// sled, opened.
+#[derive(Debug)]
+pub struct Store {
+    /// Taken when it is closed.
+    trees: Option<Trees>,
+    worker: Arc<Worker>,
+    config: sled::Config,
+    /// sled's own file, to be synced: its flush alone leaves the last half second to the kernel.
+    pub file: File,
+    /// sled opens further files in it later.
+    _folder: Place,
+}
+
+/// How a run left the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// The number of the last event.
+    pub last: u64,
+    /// The store's [`digest`](Store::digest).
+    pub digest: String,
+}
+
+/// How a state compares with what was noted.
+enum Likeness {
+    Same,
+    /// A later run may have been killed.
+    Other,
+    /// The end of the journal is missing.
+    Older,
+}
+
+/// A store that has lost its end, or is damaged, is opened this often: a disk may fail several of sled's
+/// threads once each.
+const TRIES: u32 = 12;
+
+/// How opening ended that did not succeed, and that setting the store aside may mend.
+struct Damaged(String);
+
+impl Store {
+    /// Opens or creates the store in the folder `path`; a damaged one is set aside first.
+    ///
+    /// `noted` is how the last run left it that ended in good order.
+    pub fn open(
+        path: &Path,
+        bounds: Bounds,
+        noted: Option<&Noted>,
+    ) -> Result<(Self, Option<SetAside>), StateError> {
+        let failed = |source| StateError::Io { action: "open", path: path.to_owned(), source };
+        let (place, name) = Place::of(path).map_err(failed)?;
+        let mut damaged = None;
+        if let Some(reason) = in_the_way(&place, &name).map_err(failed)? {
+            damaged = Some(SetAside { path: set_aside(&place, &name)?, reason });
+        }
+        if is_shared(&place, &name).map_err(failed)? {
+            recovery::copy(&place, &name, &name)?;
+        }
+        let worker = Arc::new(Worker::start().map_err(failed)?);
+        match Self::open_checked(&place, &name, bounds, noted, &worker)? {
+            Ok(store) => Ok((store, damaged)),
+            Err(Damaged(reason)) => {
+                let aside = SetAside { path: set_aside(&place, &name)?, reason };
+                let store =
+                    Self::open_in(&place, &name, bounds, &worker)?.map_err(|Damaged(reason)| {
+                        let what = Escaped::Panicked(reason);
+                        StateError::Escaped { path: path.to_owned(), what }
+                    })?;
+                Ok((store, Some(aside)))
+            }
+        }
+    }
+
+    /// sled takes a part that it cannot read for one that was never written, and clears what follows. So
+    /// a copy is kept while it opens the store. If what it finds is not what the last run noted, because
+    /// a read has failed or that run was killed, the copy is opened in its place.
+    fn open_checked(
+        place: &Place,
+        name: &str,
+        bounds: Bounds,
+        noted: Option<&Noted>,
+        worker: &Arc<Worker>,
+    ) -> Result<Result<Self, Damaged>, StateError> {
+        let failed = |source| StateError::Io { action: "copy", path: place.at(name), source };
+        let copy = format!("{name}.before");
+        let kept = recovery::keep(place, name, &copy).map_err(failed)?;
+        let mut tries = if kept { TRIES } else { 1 };
+        let opened = loop {
+            let mut opened = Self::open_in(place, name, bounds, worker);
+            tries -= 1;
+            match (&opened, noted) {
+                // Waiting mends it, or nothing does.
+                (Err(_), _) => tries = 0,
+                (Ok(Err(_)), _) => {}
+                (Ok(Ok(_)), None) => break opened,
+                (Ok(Ok(store)), Some(noted)) => match store.compare(noted) {
+                    Likeness::Same => break opened,
+                    Likeness::Other if tries == 0 => break opened,
+                    Likeness::Other => tries = 1,
+                    Likeness::Older if !kept => break opened,
+                    // What is written after the damage would be lost at the next opening.
+                    Likeness::Older if tries == 0 => {
+                        opened = Ok(Err(Damaged("the end of its journal is missing".to_owned())));
+                    }
+                    Likeness::Older => {}
+                },
+            }
+            // Closed before its files are replaced.
+            let unusable = opened.map(|store| store.err());
+            if kept {
+                recovery::copy(place, &copy, name)?;
+            }
+            match unusable {
+                Err(failure) => break Err(failure),
+                Ok(Some(damaged)) if tries == 0 => break Ok(Err(damaged)),
+                Ok(_) => {}
+            }
+        };
+        place.remove(&copy).map_err(failed)?;
+        opened
+    }
+
+    fn compare(&self, noted: &Noted) -> Likeness {
+        let range = self.read(|trees| trees.journal.range());
+        let last = range.ok().and_then(Result::ok).flatten().map_or(0, |range| range.last);
+        match self.digest() {
+            Some(digest) if digest == noted.digest => Likeness::Same,
+            _ if last < noted.last => Likeness::Older,
+            _ => Likeness::Other,
+        }
+    }
+
+    /// The inner error says that the store is damaged; the outer one that the file system failed, which
+    /// setting the store aside would not mend.
+    fn open_in(
+        place: &Place,
+        name: &str,
+        bounds: Bounds,
+        worker: &Arc<Worker>,
+    ) -> Result<Result<Self, Damaged>, StateError> {
+        let path = place.at(name);
+        let failed = |source| StateError::Io { action: "open", path: path.clone(), source };
+        let folder = match place.look(name).map_err(failed)? {
+            Some(_) => place.open(name),
+            None => place.create(name),
+        };
+        let folder = folder.map_err(failed)?;
+        let config = sled::Config::new()
+            .path(folder.reach())
+            .cache_capacity(CACHE_BYTES)
+            // Every commit is flushed by us.
+            .flush_every_ms(None);
+        let opened = worker.run(&config, {
+            let config = config.clone();
+            move || open_trees(&config, bounds)
+        });
+        let trees = match opened {
+            Ok(Ok(trees)) => trees,
+            Ok(Err(source @ sled::Error::Io(_))) => return Err(StateError::Store { path, source }),
+            Ok(Err(error)) => return Ok(Err(Damaged(error.to_string()))),
+            // sled panics on some damaged files.
+            Err(Escaped::Panicked(_)) => {
+                return Ok(Err(Damaged("its files are damaged".to_owned())));
+            }
+            Err(what @ Escaped::Stuck(_)) => return Err(StateError::Escaped { path, what }),
+        };
+        let file =
+            folder.open_file("db").and_then(|file| file.ok_or(io::ErrorKind::NotFound.into()));
+        let file = file.map_err(failed)?;
+        let worker = Arc::clone(worker);
+        Ok(Ok(Self { trees: Some(trees), worker, config, file, _folder: folder }))
+    }
+
+    /// Runs a call that only reads.
+    pub fn read<T>(
+        &self,
+        call: impl FnOnce(&Trees) -> Result<T, sled::Error>,
+    ) -> Result<Result<T, sled::Error>, Escaped> {
+        let trees = self.trees()?;
+        contain(|| call(trees))
+    }
+
+    /// Runs a call that writes.
+    pub fn write<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Trees) -> Result<T, sled::Error> + Send + 'static,
+    ) -> Result<Result<T, sled::Error>, Escaped> {
+        let trees = self.trees()?.clone();
+        self.worker.run(&self.config, move || call(&trees))
+    }
+
+    /// Tells this content from any other, the events apart: of these it has the numbers of the first and
+    /// the last. `None` where it cannot be read.
+    pub fn digest(&self) -> Option<String> {
+        let digest = self.read(|trees| {
+            let mut hasher = blake3::Hasher::new();
+            for tree in [&trees.checkpoints, &trees.failures, &trees.held, &trees.released] {
+                for entry in tree {
+                    let (key, value) = entry?;
+                    for part in [&key, &value] {
+                        hasher.update(&(part.len() as u64).to_be_bytes()).update(part);
+                    }
+                }
+                hasher.update(&u64::MAX.to_be_bytes());
+            }
+            let range = trees.journal.range()?.map(|range| [range.first, range.last]);
+            for number in range.into_iter().flatten() {
+                hasher.update(&number.to_be_bytes());
+            }
+            Ok(hasher.finalize().to_hex().to_string())
+        });
+        digest.ok()?.ok()
+    }
+
+    pub fn trees(&self) -> Result<&Trees, Escaped> {
+        self.trees.as_ref().ok_or_else(|| Escaped::Stuck("it is closed".to_owned()))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // sled syncs its file once more, and panics where that fails. Everything that was committed has
+        // been synced.
+        let trees = self.trees.take();
+        if let Err(Escaped::Panicked(words) | Escaped::Stuck(words)) =
+            self.worker.run(&self.config, move || drop(trees))
+        {
+            tracing::debug!("the state was not closed in good order: {words}");
+        }
+    }
+}
+
+fn open_trees(config: &sled::Config, bounds: Bounds) -> Result<Trees, sled::Error> {
+    let db = config.open()?;
+    Ok(Trees {
+        checkpoints: db.open_tree("checkpoints")?,
+        failures: db.open_tree("failures")?,
+        held: db.open_tree("held")?,
+        released: db.open_tree("released")?,
+        listings: db.open_tree("listings")?,
+        journal: Journal::new(db.open_tree("journal")?, bounds),
+        db,
+    })
+}
+
+/// What stands in the place of the state's folder, or of a file in it, if it is something else. A link
+/// is not followed.
+pub fn in_the_way(place: &Place, name: &str) -> io::Result<Option<String>> {
+    match place.look(name)? {
+        None => return Ok(None),
+        Some(found) if !found.is_folder() => return Ok(Some("it is not a folder".to_owned())),
+        Some(_) => {}
+    }
+    let folder = place.open(name)?;
+    for name in folder.names()? {
+        match folder.look(&name)? {
+            Some(found) if name == BLOBS && found.is_folder() => {
+                let blobs = folder.open(BLOBS)?;
+                for name in blobs.names()? {
+                    if blobs.look(&name)?.is_some_and(|found| !found.is_file()) {
+                        return Ok(Some(format!("its `{BLOBS}/{name}` is not a file")));
+                    }
+                }
+            }
+            Some(_) if name == BLOBS => {
+                return Ok(Some(format!("its `{BLOBS}` is not a folder")));
+            }
+            Some(found) if !found.is_file() => {
+                return Ok(Some(format!("its `{name}` is not a file")));
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a file of the state has another name too: writing to it would change a copy that was made of
+/// hard links, or somebody else's file.
+fn is_shared(place: &Place, name: &str) -> io::Result<bool> {
+    if place.look(name)?.is_none() {
+        return Ok(false);
+    }
+    let folder = place.open(name)?;
+    for name in folder.names()? {
+        let is_shared = match folder.look(&name)? {
+            Some(found) if found.is_folder() => is_shared(&folder, &name)?,
+            found => found.is_some_and(|found| found.is_shared()),
+        };
+        if is_shared {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Moves a damaged state out of the way, so that somebody can look at it.
+fn set_aside(place: &Place, name: &str) -> Result<PathBuf, StateError> {
+    let aside = format!("{name}.damaged-{}", Timestamp::now().as_millisecond());
+    place.rename(name, &aside).map_err(|source| StateError::Io {
+        action: "move aside",
+        path: place.at(name),
+        source,
+    })?;
+    Ok(place.at(&aside))
+}

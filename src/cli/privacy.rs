@@ -1,0 +1,17 @@
+//! Who may read what this process creates: the umask by the mode of the mirror that it works on.
+//!
+//! It is set before there are threads, so that it holds for all files, those of the state included.
+
+use std::path::Path;
+
+use crate::document::FolderMode;
+use crate::mirror::Ours;
+
+/// Lets others read nothing of what this process creates, but what the mirror in `mirror` lets them;
+/// `wanted` is the mode that was named for it.
+pub fn apply(mirror: Option<&Path>, wanted: Option<FolderMode>) {
+    // A mirror that cannot be looked at is reported when it is opened.
+    let remembered = || Ours::find(mirror?).and_then(|ours| ours.mode()).ok();
+    let mode = wanted.or_else(remembered).unwrap_or_default();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(mode.umask()));
+}
