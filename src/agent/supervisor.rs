@@ -148,7 +148,21 @@ impl Supervisor {
             Err(error) if error.is_disk() && self.options.mode == Mode::Follow => {
                 self.postpone(name, &reporter, &error);
             }
-            Err(error) => self.fail(name, error),
+            Err(error) => self.fail_or_postpone(name, error),
+        }
+    }
+
+    /// A collection whose folder cannot be used is waited for while following; the others are not kept
+    /// from their work.
+    fn fail_or_postpone(&mut self, name: CollectionName, error: PipelineError) {
+        let waits = error.is_of_collection() && self.options.mode == Mode::Follow;
+        let reporter = match waits {
+            true => self.shared.members().get(&name).map(|member| member.reporter.clone()),
+            false => None,
+        };
+        match reporter {
+            Some(reporter) => self.postpone(name, &reporter, &error),
+            None => self.fail(name, error),
         }
     }
 
@@ -227,7 +241,7 @@ impl Supervisor {
                     });
                 }
             }
-            Ok((name, Err(error))) => self.fail(name, error),
+            Ok((name, Err(error))) => self.fail_or_postpone(name, error),
             Err(error) => self.errors.push(AgentError::Collection {
                 collection: "(unknown)".into(),
                 error: error.into(),
@@ -258,6 +272,7 @@ impl Supervisor {
             PipelineError::Mirror(
                 MirrorError::OtherSource { .. } | MirrorError::Discards { .. },
             ) => false,
+            PipelineError::Mirror(error) if error.is_of_collection() => false,
             PipelineError::Mirror(_) | PipelineError::State(_) | PipelineError::Task(_) => true,
             PipelineError::Source(_)
             | PipelineError::Interrupted { .. }

@@ -15,6 +15,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+mod place;
+mod remove;
+
 use super::error::MirrorError;
 use crate::document::FolderIdentity;
 use crate::trial::{self, Reach};
@@ -288,46 +291,15 @@ impl Folder {
             .map_err(|error| MirrorError::io("sync the file system of", &self.path, error))
     }
 
-    /// Removes `name`, be it a file, a link (never what it points to) or a folder with all in it.
-    /// Nothing there is fine.
-    pub fn remove(&self, name: &str) -> Result<(), MirrorError> {
-        match self.unlink(name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            // Linux says EISDIR, POSIX says EPERM.
-            Err(Errno::ISDIR | Errno::PERM) => {}
-            Err(error) => return Err(self.error("remove", name, error)),
-        }
-        if let Some(folder) = self.open(name)? {
-            folder.clear()?;
-        }
-        match self.unlink(name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(self.error("remove", name, error)),
-        }
-    }
-
     /// Whether its file system is in memory, so that nothing ever waits for a disk.
     pub fn is_in_memory(&self) -> bool {
         const TMPFS: u64 = 0x0102_1994;
         rustix::fs::fstatfs(&self.fd).is_ok_and(|stat| stat.f_type as u64 == TMPFS)
     }
 
-    /// Removes everything in this folder.
-    pub fn clear(&self) -> Result<(), MirrorError> {
-        for entry in self.names()? {
-            self.remove(&entry)?;
-        }
-        Ok(())
-    }
-
-    fn unlink(&self, name: &str, flags: AtFlags) -> Result<(), Errno> {
-        trial::attempt("io-remove", || rustix::fs::unlinkat(&self.fd, name, flags))
-            .inspect(|()| trial::removed(&self.fd, name))
-    }
-
     /// Removes the folder `name` if there is nothing in it; says whether it did.
     pub fn remove_empty(&self, name: &str) -> Result<bool, MirrorError> {
-        match self.unlink(name, AtFlags::REMOVEDIR) {
+        match self.unlink(name.as_ref(), AtFlags::REMOVEDIR) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(false),
             Err(error) => Err(self.error("remove", name, error)),
@@ -469,18 +441,6 @@ mod tests {
         let error = folder.open("link").unwrap_err().to_string();
         assert!(error.contains("symbolic link") && error.contains("/link"), "{error}");
         assert!(folder.open_file("link").unwrap().is_none());
-    }
-
-    #[test]
-    fn removing_a_folder_removes_the_links_in_it_and_not_their_targets() {
-        let (dir, folder) = folder();
-        let outside = tempfile::tempdir().unwrap();
-        std::fs::write(outside.path().join("precious"), "x").unwrap();
-        std::fs::create_dir_all(dir.path().join("doomed/deep")).unwrap();
-        std::os::unix::fs::symlink(outside.path(), dir.path().join("doomed/deep/link")).unwrap();
-        folder.remove("doomed").unwrap();
-        assert!(!dir.path().join("doomed").exists());
-        assert!(outside.path().join("precious").exists());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::beneath::Folder;
 use super::error::MirrorError;
 use super::newcomers::Newcomers;
-use super::{Mirror, format, inventory, layout, names};
+use super::{Mirror, blame, format, inventory, layout, names};
 use crate::document::{CollectionName, FolderIdentity, Kept, Properties};
 
 /// A collection of a mirror, its folder held open.
@@ -94,7 +94,8 @@ impl Collection {
                 ),
             });
         }
-        let (folder, created) = mirror.root.open_or_create(&encoded)?;
+        let (folder, created) = blame::opened(mirror, &encoded)?;
+        blame::check(mirror, &folder, &encoded)?;
         if created {
             mirror.root.sync()?;
         }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 mod adopt;
 mod bare;
 mod beneath;
+mod blame;
 mod collection;
 mod error;
 mod format;
@@ -24,6 +25,7 @@ mod interrupted;
 pub mod inventory;
 mod lanes;
 pub mod layout;
+mod leftovers;
 mod lock;
 pub mod names;
 mod newcomers;
@@ -216,7 +218,8 @@ impl Mirror {
         let (staging, _) = ours.open_or_rebuild(layout::STAGING)?;
         let (inventories, _) = ours.open_or_rebuild(layout::INVENTORY)?;
         let options = options(&ours, &collections)?;
-        let (interrupted, next_name) = interrupted::sweep(&staging, None)?;
+        let (interrupted, next_name) = interrupted::sweep(&ours, &staging, None)?;
+        leftovers::sweep(&ours)?;
         lanes::lay(&staging)?;
         if format.names == Codec::Native && scan::folds_case(&staging)? {
             return Err(MirrorError::FoldsCase { path: root.path().to_owned() });

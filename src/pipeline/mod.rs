@@ -222,7 +222,7 @@ impl Pipeline {
                         return Ok(());
                     }
                 }
-                ended => return ended,
+                ended => return ended.map_err(|error| self.blamed(error)),
             }
         }
     }

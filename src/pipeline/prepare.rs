@@ -116,10 +116,14 @@ impl Pipeline {
             failed.extend(fetched.failed);
             let collection = self.collection.clone();
             let (complete, lane) = (fetched.complete, self.mirror.lane());
-            let stage = move || -> Result<Vec<_>, MirrorError> {
-                complete.into_iter().map(|item| stage(&collection, item, sync, lane)).collect()
+            let stage = move || -> Result<Planned, MirrorError> {
+                let mut staged = Planned::default();
+                for item in complete {
+                    staged.take(stage(&collection, item, sync, lane)?);
+                }
+                Ok(staged)
             };
-            planned.staged.extend(spawn_blocking(stage).await??);
+            planned.extend(spawn_blocking(stage).await??);
             let newer = fetched.moved_on;
             if round >= PURSUIT {
                 let reason = "it changed again and again while its attachments were read";
@@ -235,6 +239,13 @@ impl Pipeline {
 }
 
 impl Planned {
+    fn take(&mut self, staged: Result<(Meta, Staged), Failure>) {
+        match staged {
+            Ok(staged) => self.staged.push(staged),
+            Err(failure) => self.failed.push(failure),
+        }
+    }
+
     fn extend(&mut self, other: Self) {
         self.staged.extend(other.staged);
         self.pending.extend(other.pending);
@@ -257,7 +268,13 @@ fn plan_items(
 ) -> Result<Planned, MirrorError> {
     let mut planned = Planned::default();
     for Item { change, authority, fed } in items {
-        let plan = collection.plan(&change, authority)?;
+        let plan = match collection.plan(&change, authority) {
+            Ok(plan) => plan,
+            Err(error) => {
+                planned.failed.push(failures::of_change(&change, blame(collection, error)?));
+                continue;
+            }
+        };
         let deletes = match &plan {
             Plan::Remove(_) => true,
             Plan::Write(write) => write.buries(),
@@ -287,7 +304,7 @@ fn plan_items(
                 let item = Item { change, authority, fed };
                 let pending = Pending { item, write, material: Material::default() };
                 if pending.write.fetch.is_empty() && pending.write.branches.is_empty() {
-                    planned.staged.push(stage(collection, pending, sync, lane)?);
+                    planned.take(stage(collection, pending, sync, lane)?);
                 } else {
                     planned.pending.push(pending);
                 }
@@ -332,17 +349,26 @@ fn untold(
     Ok(written.or_else(|| removed.then(Vec::new)))
 }
 
+/// Stages a write. What the file system refuses of one document is the failure of that document.
 fn stage(
     collection: &Collection,
     pending: Pending,
     sync: Sync,
     lane: Lane,
-) -> Result<(Meta, Staged), MirrorError> {
+) -> Result<Result<(Meta, Staged), Failure>, MirrorError> {
     let Pending { item: Item { change, .. }, write, material } = pending;
     trial::pass("stage");
-    let staged = collection.stage(&change.document(), write, material, sync, lane)?;
+    let staged = match collection.stage(&change.document(), write, material, sync, lane) {
+        Ok(staged) => staged,
+        Err(error) => return Ok(Err(failures::of_change(&change, blame(collection, error)?))),
+    };
     trial::pass("staged");
-    Ok((Meta::of(change), staged))
+    Ok(Ok((Meta::of(change), staged)))
+}
+
+/// Why one document fails, if the error concerns it alone.
+pub(super) fn blame(collection: &Collection, error: MirrorError) -> Result<String, MirrorError> {
+    Ok(collection.blame(error)?.to_string())
 }
 
 impl Meta {

@@ -55,7 +55,24 @@ impl PipelineError {
     }
 }
 
+impl PipelineError {
+    /// Whether it concerns this collection alone, so that others can be worked on.
+    pub fn is_of_collection(&self) -> bool {
+        matches!(self, Self::Mirror(error) if error.is_of_collection())
+    }
+}
+
 impl Pipeline {
+    /// The error, or that the collection's folder cannot be used, if that is why.
+    pub(super) fn blamed(&self, error: PipelineError) -> PipelineError {
+        match error {
+            PipelineError::Mirror(error) => {
+                self.collection.blame(error).unwrap_or_else(|blamed| blamed).into()
+            }
+            error => error,
+        }
+    }
+
     /// Waits until the disk can be written, or `stop`.
     pub(super) async fn wait_for_disk(
         &self,

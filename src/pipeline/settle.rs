@@ -3,7 +3,7 @@
 //! A crash between any two of these leaves every document at its old or its new version, and the
 //! checkpoint at or before what the tree holds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,9 +13,9 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
-use super::prepare::{Meta, Prepared};
+use super::prepare::{Meta, Prepared, blame};
 use super::report::{Phase, shown};
-use super::{Pipeline, PipelineError, Signal, Work, copied};
+use super::{Pipeline, PipelineError, Signal, Work, copied, failures};
 use crate::checkpoint::{Checkpoint, Commit, Failure, Record};
 use crate::document::{DocumentId, Position, Revision};
 use crate::event::WriteEvent;
@@ -170,24 +170,31 @@ impl Settler {
         if !batch.staged.is_empty() {
             self.open(batch.begun)?;
         }
-        let (metas, staged): (Vec<Meta>, Vec<Staged>) = batch.staged.into_iter().unzip();
-        let published = self.publish(staged, batch.sync)?;
+        let Placed { metas, published, refused } = self.publish(batch.staged, batch.sync)?;
+        let settled: Vec<_> = match refused.is_empty() {
+            true => batch.settled,
+            false => {
+                let refused: HashSet<_> =
+                    refused.iter().filter_map(|one| one.document.as_ref()).collect();
+                batch.settled.into_iter().filter(|id| !refused.contains(id)).collect()
+            }
+        };
         let absent = batch.absent.iter().map(DocumentId::as_str);
         self.pipeline.collection.record_absent(absent)?;
         let position = match self.checkpoint.scanning {
             Some(_) => None,
             None => batch.position.filter(|new| self.checkpoint.position.as_ref() != Some(new)),
         };
-        let failed = self.note_failures(batch.failed);
+        let failed = self.note_failures(batch.failed.into_iter().chain(refused).collect());
         let deletions = metas.iter().filter(|meta| meta.deleted).count() as u64;
         let documents = metas.len() as u64 - deletions;
         let (failures, held) = (&self.pipeline.failures, batch.held);
         let unheld = match self.pipeline.brake.held() {
             0 => Vec::new(),
-            _ => batch.settled.clone(),
+            _ => settled.clone(),
         };
         // What is held back has not failed.
-        let settled = batch.settled.into_iter().chain(held.iter().map(|one| one.document.clone()));
+        let settled = settled.into_iter().chain(held.iter().map(|one| one.document.clone()));
         let mended: Vec<_> = settled.filter(|id| failures.forget(id)).collect();
         let news =
             !failed.is_empty() || !mended.is_empty() || !held.is_empty() || !unheld.is_empty();
@@ -263,32 +270,44 @@ impl Settler {
     /// Steps 2 to 4 of the durable order.
     pub(super) fn publish(
         &mut self,
-        staged: Vec<Staged>,
+        staged: Vec<(Meta, Staged)>,
         sync: Sync,
-    ) -> Result<Vec<Published>, MirrorError> {
+    ) -> Result<Placed, MirrorError> {
         let (mirror, collection) = (&self.pipeline.mirror, &self.pipeline.collection);
+        let (metas, staged): (Vec<Meta>, Vec<Staged>) = staged.into_iter().unzip();
         collection.record_staged(&staged, sync)?;
         trial::pass("sync");
         mirror.sync_staged(&staged, sync)?;
         trial::pass("synced");
-        let published: Vec<_> = staged
-            .into_iter()
-            .map(|staged| {
-                trial::pass("publish");
-                collection.publish(staged, sync)
-            })
-            .collect::<Result<_, _>>()?;
+        let mut placed = Placed::default();
+        let mut unpublished = Vec::new();
+        for (meta, staged) in metas.into_iter().zip(staged) {
+            trial::pass("publish");
+            match collection.publish(staged, sync) {
+                Ok(published) => {
+                    placed.metas.push(meta);
+                    placed.published.push(published);
+                }
+                Err(error) => {
+                    unpublished.push(meta.id.clone());
+                    let reason = blame(collection, error)?;
+                    placed.refused.push(failures::of_publishing(meta, reason));
+                }
+            }
+        }
+        collection.record_unpublished(unpublished.iter().map(DocumentId::as_str))?;
+        let published = &placed.published;
         trial::pass("published");
-        mirror.sync_published(collection, &published, sync)?;
+        mirror.sync_published(collection, published, sync)?;
         trial::pass("published-synced");
-        for one in &published {
+        for one in published {
             let tally = self.checkpoint.tally.zip(one.tally);
             self.checkpoint.tally = tally.map(|(mut tally, more)| {
                 tally += more;
                 tally
             });
         }
-        Ok(published)
+        Ok(placed)
     }
 
     /// Steps 5 and 6: what was published is committed and then told to subscribers.
@@ -367,7 +386,19 @@ impl Settler {
         match (collection.holds_security(security)?, in_doubt) {
             (true, false) => Ok(()),
             (true, true) => self.tell_of_security(),
-            (false, _) => self.write_security(security),
+            (false, _) => match self.write_security(security) {
+                Err(PipelineError::Mirror(error)) => {
+                    let reason = blame(&collection, error)?;
+                    self.note_failures(vec![failures::of_security(reason)]);
+                    let failures = self.pipeline.failures.count();
+                    self.pipeline.reporter.update(|report| report.failures = failures);
+                    Ok(())
+                }
+                written => {
+                    self.pipeline.failures.forget_security();
+                    written
+                }
+            },
         }
     }
 
@@ -394,7 +425,7 @@ impl Settler {
         });
     }
 
-    fn note_failures(&self, failed: Vec<Failure>) -> Vec<Failure> {
+    pub(super) fn note_failures(&self, failed: Vec<Failure>) -> Vec<Failure> {
         let collection = self.pipeline.collection.name();
         let mut noted = Vec::new();
         for failure in failed {
@@ -422,6 +453,17 @@ impl Settler {
             ..Checkpoint::default()
         }
     }
+}
+
+/// What has become of staged changes.
+#[derive(Debug, Default)]
+pub struct Placed {
+    /// The changes that took their places.
+    pub metas: Vec<Meta>,
+    /// What that did, in the same order.
+    pub published: Vec<Published>,
+    /// The documents that the file system did not let take their places.
+    pub refused: Vec<Failure>,
 }
 
 /// A change that subscribers are told of, and its files.

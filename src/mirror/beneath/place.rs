@@ -1,0 +1,61 @@
+//! Where a folder is: its file system, and what that allows.
+
+use rustix::fs::{Access, AtFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+
+use super::Folder;
+use crate::mirror::error::MirrorError;
+
+/// The file system that a folder is on, and the mount by which it is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    device: u64,
+    /// Where the kernel says.
+    mount: Option<u64>,
+    is_mount: Option<bool>,
+}
+
+impl Place {
+    /// Whether something can be renamed from one to the other.
+    pub fn reaches(&self, other: &Self) -> bool {
+        self.device == other.device && self.mount == other.mount
+    }
+
+    /// Whether something else is mounted here, in a folder of `above`.
+    pub fn is_mount_in(&self, above: &Self) -> bool {
+        self.is_mount.unwrap_or(self.device != above.device)
+    }
+}
+
+impl Folder {
+    /// Where this folder is.
+    pub fn place(&self) -> Result<Place, MirrorError> {
+        if let Ok(stat) = rustix::fs::statx(&self.fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
+            let is_told = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+            let mounts = StatxAttributes::MOUNT_ROOT;
+            return Ok(Place {
+                device: u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor),
+                mount: is_told.then_some(stat.stx_mnt_id),
+                is_mount: stat
+                    .stx_attributes_mask
+                    .contains(mounts)
+                    .then(|| stat.stx_attributes.contains(mounts)),
+            });
+        }
+        // A kernel or a sandbox without that call.
+        let stat = rustix::fs::fstat(&self.fd)
+            .map_err(|error| MirrorError::io("look at", &self.path, error))?;
+        Ok(Place { device: stat.st_dev, mount: None, is_mount: None })
+    }
+
+    /// Why nothing can be made or renamed in this folder, if that is so.
+    pub fn refusal(&self) -> Option<Errno> {
+        let access = Access::WRITE_OK | Access::EXEC_OK;
+        rustix::fs::accessat(&self.fd, ".", access, AtFlags::EACCESS).err()
+    }
+
+    /// The most bytes that a name has on this file system; `None` where it does not say.
+    pub fn longest_name(&self) -> Option<u64> {
+        rustix::fs::fstatvfs(&self.fd).ok().map(|stat| stat.f_namemax).filter(|most| *most > 0)
+    }
+}
