@@ -172,14 +172,11 @@ impl Supervisor {
             self.shared.members().remove(&name);
             self.begin(name);
         }
-        if self.postponed.is_none() {
-            self.pauses = Pauses::new(self.options.retry);
-        }
     }
 
     /// Tries a collection again when its disk may work.
     fn postpone(&mut self, name: CollectionName, reporter: &Reporter, error: &PipelineError) {
-        let next = || (Vec::new(), Instant::now() + self.pauses.next());
+        let next = || (Vec::new(), Instant::now() + self.pauses.next_after_rest());
         let (names, again) = self.postponed.get_or_insert_with(next);
         let seconds = again.saturating_duration_since(Instant::now()).as_secs_f32();
         tracing::warn!(collection = %name, "{error}; the mirror waits, and tries again in {seconds:.1} s");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::exit::{self, Exit};
-use super::output::{Stream, plain};
+use super::output::{Stream, many, plain};
 use super::process::{Process, Unanswered};
 use crate::agent::{CollectionStatus, Keeps, Status};
 use crate::checkpoint::Copied;
@@ -45,6 +45,11 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
 /// The status of the mirror. If the process or the state is not available, everything else is
 /// reported.
 async fn find(directory: &Path) -> anyhow::Result<(Status, Exit)> {
+    let (status, code) = ask_or_read(directory).await?;
+    Ok((Status { unremovable: Ours::find(directory)?.unremovable(), ..status }, code))
+}
+
+async fn ask_or_read(directory: &Path) -> anyhow::Result<(Status, Exit)> {
     let ours = Ours::find(directory)?;
     let holder = match ours.share()? {
         Ok(lock) => return at_rest(directory, &ours, lock),
@@ -132,6 +137,10 @@ fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
             writeln!(out, "events      {} to {} in the journal", range.first, range.last)?
         }
         None => writeln!(out, "events      none in the journal")?,
+    }
+    if status.unremovable > 0 {
+        let parts = many(status.unremovable, "part");
+        writeln!(out, "unremovable {parts} of earlier versions, in .plainfold/unremovable")?;
     }
     for collection in &status.collections {
         writeln!(out)?;

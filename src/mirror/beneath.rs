@@ -148,6 +148,7 @@ impl Folder {
     }
 
     fn make(&self, name: &str) -> Result<(), Errno> {
+        trial::limited(name)?;
         trial::attempt("io-make-folder", || rustix::fs::mkdirat(&self.fd, name, FOLDER_MODE))
             .inspect(|()| trial::made(&self.fd, name))
     }
@@ -213,6 +214,7 @@ impl Folder {
     pub fn create_file(&self, name: &str) -> Result<File, MirrorError> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        trial::limited(name).map_err(|error| self.error("create", name, error))?;
         trial::attempt("io-make-file", || rustix::fs::openat(&self.fd, name, flags, FILE_MODE))
             .inspect(|_| trial::made(&self.fd, name))
             .map(File::from)
@@ -244,6 +246,7 @@ impl Folder {
 
     /// Renames `name` to `new_name` in `to`, replacing a file that has that name.
     pub fn rename(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
+        trial::limited(new_name)?;
         trial::attempt("io-rename", || rustix::fs::renameat(&self.fd, name, &to.fd, new_name))
             .inspect(|()| trial::renamed(&self.fd, name, &to.fd, new_name))
     }
@@ -251,6 +254,7 @@ impl Folder {
     /// Renames `name` to `new_name` in `to`, failing with `EXIST` where something has that name.
     pub fn rename_new(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
         let rename = |flags| rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, flags);
+        trial::limited(new_name)?;
         trial::attempt("io-rename-new", || rename(RenameFlags::NOREPLACE))
             .inspect(|()| trial::renamed(&self.fd, name, &to.fd, new_name))
     }
@@ -266,6 +270,7 @@ impl Folder {
     /// Gives the file `name` of this folder a second name in `to`.
     pub fn link(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
         let link = || rustix::fs::linkat(&self.fd, name, &to.fd, new_name, AtFlags::empty());
+        trial::limited(new_name)?;
         trial::attempt("io-link", link)
             .inspect(|()| trial::linked(&self.fd, name, &to.fd, new_name))
     }

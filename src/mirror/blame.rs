@@ -13,6 +13,15 @@ use super::lanes;
 use super::layout::{OURS, STAGING};
 
 impl Collection {
+    /// The same error, or one that says that it concerns this collection alone.
+    pub fn blame_end(&self, error: MirrorError) -> MirrorError {
+        match self.blame(error) {
+            Ok(error) if error.is_of_collection() => error,
+            Ok(error) => MirrorError::OneCollection(Box::new(error)),
+            Err(error) => error,
+        }
+    }
+
     /// The error, if it concerns one document alone. Otherwise the error with which the work on the
     /// collection, or all work, ends.
     pub fn blame(&self, error: MirrorError) -> Result<MirrorError, MirrorError> {
@@ -24,16 +33,12 @@ impl Collection {
     }
 }
 
-/// Opens the folder of a collection, or creates it.
-pub(super) fn opened(mirror: &Mirror, name: &str) -> Result<(Folder, bool), MirrorError> {
-    match mirror.root.open_or_create(name) {
-        Err(error) if error.may_be_of_document() && is_usable(mirror)? => Err(match error {
-            MirrorError::Io { source, .. } => {
-                unusable(&mirror.root, name, &format!("cannot be opened: {source}"))
-            }
-            error => error,
-        }),
-        opened => opened,
+/// The error with which the work on a collection ends: whether it is its own.
+pub(super) fn of_collection(mirror: &Mirror, error: MirrorError) -> MirrorError {
+    let is_io = error.may_be_of_document() && !error.is_of_collection();
+    match is_io && matches!(is_usable(mirror), Ok(true)) {
+        true => MirrorError::OneCollection(Box::new(error)),
+        false => error,
     }
 }
 

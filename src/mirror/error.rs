@@ -42,6 +42,9 @@ pub enum MirrorError {
         /// What is wrong with it, and what to do.
         reason: String,
     },
+    /// What only one collection needs cannot be used.
+    #[error(transparent)]
+    OneCollection(Box<MirrorError>),
     /// Less room is left than is to stay free.
     #[error(
         "{} has {free} bytes left, and {reserve} of them are to stay free: make room, or lower \
@@ -192,6 +195,18 @@ pub enum MirrorError {
         /// The mirror.
         path: PathBuf,
     },
+    /// Names on this file system are too short for a mirror.
+    #[error(
+        "{} is on a file system that takes names of {most} bytes, and a mirror needs 96 or more: choose \
+         a directory on another file system",
+        path.display()
+    )]
+    ShortNames {
+        /// The mirror.
+        path: PathBuf,
+        /// The longest name in bytes.
+        most: u64,
+    },
     /// The mirror exists with another codec than the one asked for.
     #[error(
         "{} was created with {found} names and cannot be continued with others: leave `--names` out",
@@ -226,7 +241,7 @@ impl MirrorError {
     }
 
     /// What the file system said, if it did.
-    pub(super) fn errno(&self) -> Option<Errno> {
+    pub(in crate::mirror) fn errno(&self) -> Option<Errno> {
         match self {
             Self::Io { source, .. } | Self::OpenFiles { source, .. } => {
                 source.raw_os_error().map(Errno::from_raw_os_error)
@@ -256,7 +271,10 @@ impl MirrorError {
 
     /// Whether it concerns one collection alone.
     pub fn is_of_collection(&self) -> bool {
-        matches!(self, Self::CollectionFolder { .. } | Self::InTheWay { .. })
+        match self {
+            Self::CollectionFolder { .. } | Self::InTheWay { .. } | Self::OneCollection(_) => true,
+            _ => false,
+        }
     }
 
     /// Whether it may concern one document alone: the file system refused something, and the disk is

@@ -12,9 +12,9 @@ use super::collection::Collection;
 use super::error::{MirrorError, unless_disk};
 use super::lanes;
 use super::layout::{ATTACHMENTS, CONFLICTS, body_file, file_path};
-use super::leftovers;
 use super::temporary::{Purpose, Temporary};
 use super::trash;
+use super::unremovable;
 use crate::document::{DocumentId, Head, Revision};
 
 /// What an interrupted run has left in staging, by the encoded name of the collection.
@@ -58,7 +58,7 @@ pub(super) fn sweep(
                 }
             }
             found.entry(collection.to_owned()).or_default().removed.push(path);
-        } else if !leftovers::clear_away(ours, staging, &path)?
+        } else if !unremovable::clear_away(ours, staging, &path)?
             && let Some(Temporary { number, .. }) = named
         {
             next = next.max(number.saturating_add(1));
@@ -102,7 +102,7 @@ impl Collection {
         let mut known = mirror.interrupted.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(left) = known.get_mut(&*self.encoded) else { return Ok(()) };
         let (ours, staging, clock) = (&mirror.ours, &mirror.staging, &mirror.clock);
-        trash::rescue(ours, staging, clock, mirror.format.names, &left.removed)?;
+        trash::rescue(ours, staging, clock, mirror.spelling, &left.removed)?;
         for path in left.removed.drain(..) {
             mirror.clear_away(&path)?;
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! <mirror>/
 //!   .plainfold/            format.json, lock, socket, collections/, inventory/, state/, staging/,
-//!                          trash/, leftovers/
+//!                          trash/, unremovable/
 //!   <collection>/
 //!     _security.json
 //!     <document>/
@@ -32,7 +32,7 @@ pub const STAGING: &str = "staging";
 /// Deleted documents that are kept for a time.
 pub const TRASH: &str = "trash";
 /// What could not be removed.
-pub const LEFTOVERS: &str = "leftovers";
+pub const UNREMOVABLE: &str = "unremovable";
 /// A document's body.
 pub const DOCUMENT: &str = "document.json";
 /// The tombstone of a document that is deleted, in the place of its body.

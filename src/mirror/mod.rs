@@ -25,7 +25,6 @@ mod interrupted;
 pub mod inventory;
 mod lanes;
 pub mod layout;
-mod leftovers;
 mod lock;
 pub mod names;
 mod newcomers;
@@ -45,6 +44,7 @@ mod sync;
 mod tally;
 mod temporary;
 mod trash;
+mod unremovable;
 
 pub use collection::Collection;
 pub use error::MirrorError;
@@ -66,7 +66,7 @@ use beneath::Folder;
 use interrupted::Interrupted;
 use lanes::Lanes;
 use lock::Lock;
-use names::Codec;
+use names::{Codec, Spelling};
 use temporary::{Purpose, Temporary};
 
 /// How documents are written.
@@ -133,6 +133,7 @@ pub struct Mirror {
     staging: Folder,
     collections: Folder,
     inventories: Folder,
+    spelling: Spelling,
     format: Format,
     /// By which options it is kept.
     options: Remembered,
@@ -182,7 +183,6 @@ impl Mirror {
             true => Adopted::look(&root, names)?,
             false => None,
         };
-        let names = adopted.as_ref().map(Adopted::codec).or(names);
         let resolve =
             |ours: &Folder, records: &Folder| options::resolve(path, ours, records, wanted);
         let mirror = Self::open_ours(root, names, adopted, wanted.clone(), holder, resolve)?;
@@ -210,16 +210,17 @@ impl Mirror {
         format::read(root.path(), &ours)?;
         let lock = Lock::take(&ours.path().join(layout::LOCK), root.path(), holder)?;
         let (collections, _) = ours.open_or_rebuild(layout::COLLECTIONS)?;
+        let shown = adopted.as_ref().map(Adopted::spelling);
         if let Some(adopted) = adopted {
             // Before there is a format: what was begun and not finished is adopted once more.
             adopted.record(&root, &ours, &collections)?;
         }
-        let format = format::read_or_create(root.path(), &ours, names)?;
+        let format = format::read_or_create(root.path(), &ours, names, shown)?;
         let (staging, _) = ours.open_or_rebuild(layout::STAGING)?;
         let (inventories, _) = ours.open_or_rebuild(layout::INVENTORY)?;
         let options = options(&ours, &collections)?;
         let (interrupted, next_name) = interrupted::sweep(&ours, &staging, None)?;
-        leftovers::sweep(&ours)?;
+        unremovable::sweep(&ours)?;
         lanes::lay(&staging)?;
         if format.names == Codec::Native && scan::folds_case(&staging)? {
             return Err(MirrorError::FoldsCase { path: root.path().to_owned() });
@@ -231,6 +232,7 @@ impl Mirror {
             root,
             in_memory,
             ours,
+            spelling: format.spelling(),
             staging,
             collections,
             inventories,
@@ -285,7 +287,7 @@ impl Mirror {
     }
 
     fn encode(&self, text: &str) -> names::Name {
-        self.format.names.encode(text)
+        self.spelling.encode(text)
     }
 
     /// How many threads had best stage a batch: more than one contend for a disk's journal.

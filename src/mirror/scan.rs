@@ -64,7 +64,7 @@ impl Collection {
 
     /// The id that a folder's name tells by itself.
     pub(super) fn id_told_by(&self, name: &str) -> Option<String> {
-        match self.mirror.format.names.decode(name) {
+        match self.mirror.spelling.decode(name) {
             Decoded::Exact(id) => Some(id),
             Decoded::Hashed | Decoded::Foreign => None,
         }
@@ -72,7 +72,7 @@ impl Collection {
 
     /// The id whose folder has this name; `None` where it is no document's.
     pub(super) fn id_of(&self, name: &str) -> Result<Option<DocumentId>, MirrorError> {
-        match self.mirror.format.names.decode(name) {
+        match self.mirror.spelling.decode(name) {
             Decoded::Exact(id) => Ok(Some(id.into())),
             Decoded::Foreign => Ok(None),
             Decoded::Hashed => {

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::beneath::Folder;
 use super::error::{MirrorError, unless_disk};
 use super::layout::{DOCUMENT, TRASH};
-use super::names::Codec;
+use super::names::Spelling;
 use super::publish::Published;
 use super::temporary::{Purpose, Temporary};
 use super::{Lane, Mirror};
@@ -31,7 +31,7 @@ pub(super) fn rescue(
     ours: &Folder,
     staging: &Folder,
     clock: &Clock,
-    codec: Codec,
+    spelling: Spelling,
     names: &[String],
 ) -> Result<(), MirrorError> {
     for name in names {
@@ -41,7 +41,7 @@ pub(super) fn rescue(
         let Some(text) = unless_disk(folder.read_file(DOCUMENT))? else { continue };
         let head = Head::read(&text).unwrap_or_default();
         let document = match &head.id {
-            Some(id) => codec.encode(id).as_str().to_owned(),
+            Some(id) => spelling.encode(id).as_str().to_owned(),
             None => "without an id".to_owned(),
         };
         let place = place(ours, clock, collection)?;

@@ -1,7 +1,7 @@
 //! Waiting for a disk that is full, read-only or failing, while following: nothing is lost, as the
 //! feed is opened again at the checkpoint. It must not know what is written where.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -17,12 +17,14 @@ pub struct Pauses {
     next: Duration,
     /// What had been done when it failed last.
     done: u64,
+    /// When the last pause ended.
+    ended: Instant,
 }
 
 impl Pauses {
     /// Short ones first.
     pub fn new(policy: RetryPolicy) -> Self {
-        Self { policy, next: policy.first, done: 0 }
+        Self { policy, next: policy.first, done: 0, ended: Instant::now() }
     }
 
     /// Short pauses again, if anything was done since the last failure.
@@ -38,7 +40,16 @@ impl Pauses {
     pub fn next(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * 2).min(self.policy.longest);
+        self.ended = Instant::now() + pause;
         pause
+    }
+
+    /// The next pause: a short one again, if none was needed for longer than the longest takes.
+    pub fn next_after_rest(&mut self) -> Duration {
+        if self.ended.elapsed() > self.policy.longest {
+            self.next = self.policy.first;
+        }
+        self.next()
     }
 }
 
@@ -66,9 +77,7 @@ impl Pipeline {
     /// The error, or that the collection's folder cannot be used, if that is why.
     pub(super) fn blamed(&self, error: PipelineError) -> PipelineError {
         match error {
-            PipelineError::Mirror(error) => {
-                self.collection.blame(error).unwrap_or_else(|blamed| blamed).into()
-            }
+            PipelineError::Mirror(error) => self.collection.blame_end(error).into(),
             error => error,
         }
     }

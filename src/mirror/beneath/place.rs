@@ -5,6 +5,7 @@ use rustix::io::Errno;
 
 use super::Folder;
 use crate::mirror::error::MirrorError;
+use crate::trial;
 
 /// The file system that a folder is on, and the mount by which it is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +55,38 @@ impl Folder {
         rustix::fs::accessat(&self.fd, ".", access, AtFlags::EACCESS).err()
     }
 
-    /// The most bytes that a name has on this file system; `None` where it does not say.
+    /// The most bytes that a name has in this folder, found by making names: encfs says more than it
+    /// takes. `None` if nothing can be found out.
+    pub fn find_longest_name(&self) -> Option<u64> {
+        const USUAL: u64 = 255;
+        let told = self.longest_name().unwrap_or(USUAL).min(USUAL);
+        if self.takes_name(told)? {
+            return Some(told);
+        }
+        let (mut taken, mut refused) = (0, told);
+        while refused - taken > 1 {
+            let middle = taken + (refused - taken) / 2;
+            match self.takes_name(middle)? {
+                true => taken = middle,
+                false => refused = middle,
+            }
+        }
+        Some(taken)
+    }
+
+    /// Whether a name can have so many bytes; `None` where something else is in the way.
+    fn takes_name(&self, length: u64) -> Option<bool> {
+        let name = "n".repeat(usize::try_from(length).ok()?);
+        match self.create_file(&name) {
+            Ok(_) => self.remove(&name).ok().map(|()| true),
+            Err(error) if error.errno() == Some(Errno::NAMETOOLONG) => Some(false),
+            Err(_) => None,
+        }
+    }
+
+    /// The most bytes that a name has on this file system, as it says; `None` where it does not.
     pub fn longest_name(&self) -> Option<u64> {
-        rustix::fs::fstatvfs(&self.fd).ok().map(|stat| stat.f_namemax).filter(|most| *most > 0)
+        let told = rustix::fs::fstatvfs(&self.fd).ok().map(|stat| stat.f_namemax);
+        trial::longest_name().or(told).filter(|most| *most > 0)
     }
 }
