@@ -11,6 +11,7 @@ mod certificate;
 mod compare;
 mod diff;
 mod exit;
+mod files;
 mod logging;
 mod mirror;
 mod output;
@@ -82,6 +83,7 @@ pub fn main() -> ExitCode {
     };
     // One provider of cryptography for everything; a second call would only say that it is set.
     let _set = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    files::raise_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -275,11 +275,9 @@ impl Folder {
             .inspect(|()| trial::linked(&self.fd, name, &to.fd, new_name))
     }
 
-    /// How many bytes the file system that holds this folder has left for us.
-    pub fn free_bytes(&self) -> Result<u64, MirrorError> {
-        let stat = rustix::fs::fstatvfs(&self.fd)
-            .map_err(|error| MirrorError::io("look at the file system of", &self.path, error))?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    /// How many bytes the regular file `name` has; none where there is no such file.
+    pub fn length(&self, name: &str) -> Result<u64, MirrorError> {
+        Ok(self.open_regular(name)?.map_or(0, |(_, length)| length))
     }
 
     /// Makes the names in this folder durable.

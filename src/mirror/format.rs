@@ -174,11 +174,15 @@ pub(super) fn parse(mirror: &Path, path: &Path, text: &[u8]) -> Result<Format, M
         });
     }
     let format: Format = serde_json::from_slice(text).map_err(bad)?;
+    let is_short = format.longest_name.is_some();
     match Spelling::new(format.names, format.longest_name) {
-        Some(_) => Ok(format),
-        None => Err(MirrorError::BadFormat {
+        Some(_) if is_short == (format.format > USUAL_NUMBER) => Ok(format),
+        _ => Err(MirrorError::BadFormat {
             path: path.to_owned(),
-            reason: "no mirror has such a `longest_name`".to_owned(),
+            reason: format!(
+                "its number is {}, which does not go with its `longest_name`",
+                format.format
+            ),
         }),
     }
 }

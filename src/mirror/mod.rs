@@ -39,6 +39,7 @@ mod room;
 mod scan;
 mod security;
 pub mod sorted;
+mod spare;
 mod stage;
 mod sync;
 mod tally;
@@ -149,6 +150,8 @@ pub struct Mirror {
     interrupted: std::sync::Mutex<Interrupted>,
     /// Whether this file system keeps extended attributes, as far as we have seen.
     keeps_attributes: AtomicBool,
+    /// Whether the room that is kept for deletions was given back.
+    saves: AtomicBool,
     lock: std::sync::Mutex<Lock>,
 }
 
@@ -222,7 +225,7 @@ impl Mirror {
         let (interrupted, next_name) = interrupted::sweep(&ours, &staging, None)?;
         unremovable::sweep(&ours)?;
         lanes::lay(&staging)?;
-        if format.names == Codec::Native && scan::folds_case(&staging)? {
+        if format.names == Codec::Native && scan::folds_case(&ours)? {
             return Err(MirrorError::FoldsCase { path: root.path().to_owned() });
         }
         root.sync()?;
@@ -245,8 +248,10 @@ impl Mirror {
             lanes: Lanes::default(),
             interrupted: std::sync::Mutex::new(interrupted),
             keeps_attributes: AtomicBool::new(true),
+            saves: AtomicBool::new(false),
             lock: std::sync::Mutex::new(lock),
         };
+        mirror.open_spare()?;
         Ok(mirror)
     }
 

@@ -178,6 +178,8 @@ impl Collection {
             let _ = staging.remove(aside);
         }
         copied?;
+        // It may be all that will be left of the document.
+        staging.sync_file_system()?;
         for body in [DOCUMENT, TOMBSTONE] {
             held.remove(body)?;
         }

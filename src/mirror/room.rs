@@ -18,7 +18,7 @@ impl Mirror {
         if self.options.reserve == 0 {
             return Ok(());
         }
-        let free = self.root.free_bytes()?.saturating_sub(bytes);
+        let free = self.root.room()?.bytes.saturating_sub(bytes);
         match free < self.options.reserve {
             true => {
                 let path = self.path().to_owned();
@@ -34,7 +34,8 @@ impl Mirror {
         let name = self.temporary_name("", Lane::default());
         let written = self.write_probe(&name);
         let removed = self.staging.remove(&name);
-        written.and(removed)
+        written.and(removed)?;
+        self.open_spare()
     }
 
     fn write_probe(&self, name: &str) -> Result<(), MirrorError> {

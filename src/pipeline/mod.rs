@@ -72,6 +72,8 @@ pub struct Pipeline {
     brake: Arc<Brake>,
     /// Told when what the brake holds back was released.
     released: Arc<Notify>,
+    /// Whether nothing but removals is done: the disk has no room for more.
+    removals_only: bool,
     /// The difference of the counts that the last full scan has not ended.
     scanned_for: Arc<Mutex<Option<Tally>>>,
     options: PipelineOptions,
@@ -187,6 +189,7 @@ impl Pipeline {
             failures: Arc::new(failures),
             brake,
             released: Arc::default(),
+            removals_only: false,
             scanned_for: Arc::default(),
             options,
         })
@@ -200,6 +203,9 @@ impl Pipeline {
         let mut broken_by: HashMap<DocumentId, usize> = HashMap::new();
         let mut again = false;
         let mut disk = Pauses::new(self.options.retry);
+        if self.mirror.saves_room() {
+            self.make_room(stop).await?;
+        }
         loop {
             let broken = broken_by.iter().filter(|(_, times)| **times >= PATIENCE);
             let suspects: HashSet<DocumentId> = broken.map(|(id, _)| id.clone()).collect();
@@ -221,6 +227,10 @@ impl Pipeline {
                     if stop.is_cancelled() {
                         return Ok(());
                     }
+                }
+                Err(error) if error.is_full() => {
+                    self.make_room(stop).await?;
+                    return Err(error);
                 }
                 ended => return ended.map_err(|error| self.blamed(error)),
             }
@@ -269,6 +279,10 @@ impl Pipeline {
             {
                 outcome = Err(error);
                 // The others finish what they have in hand; their channels close behind them.
+                halt.cancel();
+            }
+            if self.removals_only {
+                // At the end of the feed nothing is waited for.
                 halt.cancel();
             }
         }
@@ -338,6 +352,8 @@ impl Pipeline {
         // The ids of batches that may not be in the tree yet, oldest first, by number.
         let mut in_flight: VecDeque<(u64, HashSet<DocumentId>)> = VecDeque::new();
         let mut number = 0;
+        // Whether changes were passed over, so that they have to be read again.
+        let mut passed_over = false;
         while let Some(work) = batches.recv().await {
             let ready = match work {
                 Work::Batch(batch) => {
@@ -354,7 +370,21 @@ impl Pipeline {
                     let done = *settled.borrow_and_update();
                     in_flight.retain(|(number, _)| *number > done);
                     in_flight.push_back((number, ids));
-                    Work::Batch(self.prepare(batch, &suspects, doubt.as_ref()).await?)
+                    let mut ready = self.prepare(batch, &suspects, doubt.as_ref()).await?;
+                    passed_over |= ready.passed_over;
+                    if passed_over {
+                        ready.position = None;
+                    }
+                    Work::Batch(ready)
+                }
+                Work::Signal(signal)
+                    if self.removals_only && !matches!(signal, Signal::Release) =>
+                {
+                    match signal {
+                        Signal::Security(_) | Signal::Properties(_) => continue,
+                        // What comes next is for a run that does all of it.
+                        _ => return Ok(()),
+                    }
                 }
                 Work::Signal(signal) if signal.removes() => {
                     number += 1;

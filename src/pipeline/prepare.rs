@@ -39,6 +39,8 @@ pub struct Prepared {
     /// Documents that are deleted, and of which the tree has nothing.
     pub absent: Vec<DocumentId>,
     pub unchanged: u64,
+    /// Whether changes were passed over because nothing but removals is done.
+    pub passed_over: bool,
     /// What the source said anew of documents that changed while they were read.
     pub moved_on: HashMap<DocumentId, Told>,
     pub position: Option<Position>,
@@ -75,6 +77,7 @@ struct Planned {
     untold: Vec<(Meta, Vec<String>)>,
     failed: Vec<Failure>,
     held: Vec<HeldBack>,
+    passed_over: bool,
 }
 
 impl Pipeline {
@@ -89,7 +92,7 @@ impl Pipeline {
         let begun = Timestamp::now();
         let sync = Sync::for_batch(batch.items.len());
         let room = batch.room();
-        if room > 0 {
+        if room > 0 && !self.removals_only {
             self.mirror.check_room(room)?;
         }
         let mut failed = batch.take_failures();
@@ -150,6 +153,7 @@ impl Pipeline {
             held,
             settled,
             unchanged,
+            passed_over: planned.passed_over,
             moved_on,
             position,
             sync,
@@ -174,8 +178,9 @@ impl Pipeline {
         let plan = |items: Vec<Item>| {
             let (collection, doubt) = (self.collection.clone(), doubt.cloned());
             let (brake, lane) = (Arc::clone(&self.brake), self.mirror.lane());
+            let removals_only = self.removals_only;
             spawn_blocking(move || {
-                plan_items(&collection, items, sync, lane, doubt.as_ref(), &brake)
+                plan_items(&collection, items, sync, lane, doubt.as_ref(), &brake, removals_only)
             })
         };
         let second = (!second.is_empty()).then(|| plan(second));
@@ -255,6 +260,7 @@ impl Planned {
         self.untold.extend(other.untold);
         self.failed.extend(other.failed);
         self.held.extend(other.held);
+        self.passed_over |= other.passed_over;
     }
 }
 
@@ -265,6 +271,7 @@ fn plan_items(
     lane: Lane,
     doubt: Option<&Doubt>,
     brake: &Brake,
+    removals_only: bool,
 ) -> Result<Planned, MirrorError> {
     let mut planned = Planned::default();
     for Item { change, authority, fed } in items {
@@ -275,6 +282,10 @@ fn plan_items(
                 continue;
             }
         };
+        if removals_only && !matches!(plan, Plan::Remove(_) | Plan::Unchanged) {
+            planned.passed_over = true;
+            continue;
+        }
         let deletes = match &plan {
             Plan::Remove(_) => true,
             Plan::Write(write) => write.buries(),

@@ -1,6 +1,8 @@
 //! Waiting for a disk that is full, read-only or failing, while following: nothing is lost, as the
 //! feed is opened again at the checkpoint. It must not know what is written where.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
@@ -8,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::report::{Phase, Report};
 use super::{Pipeline, PipelineError};
+use crate::mirror::MirrorError;
+use crate::source::Since;
 use crate::source::retry::RetryPolicy;
 
 /// How long to wait before the disk is tried again.
@@ -67,6 +71,15 @@ impl PipelineError {
 }
 
 impl PipelineError {
+    /// Whether there is no room left, so that deletions may mend it.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Mirror(error) => error.is_full(),
+            Self::State(error) => error.is_full(),
+            _ => false,
+        }
+    }
+
     /// Whether it concerns this collection alone, so that others can be worked on.
     pub fn is_of_collection(&self) -> bool {
         matches!(self, Self::Mirror(error) if error.is_of_collection())
@@ -82,6 +95,32 @@ impl Pipeline {
         }
     }
 
+    /// Reads the feed from the checkpoint to its end, and makes the deletions in it: they need next to
+    /// no room, and make some. Says whether it did any. What else the feed brings is read again later.
+    pub(super) async fn make_room(&self, stop: &CancellationToken) -> Result<bool, PipelineError> {
+        let before = self.reporter.report().deletions;
+        let pipeline = self.clone();
+        let ready = spawn_blocking(move || pipeline.is_ready_for_removals()).await?;
+        if matches!(ready, Ok(true)) {
+            let pipeline = Self { removals_only: true, ..self.clone() };
+            let ended = Box::pin(pipeline.work(stop, HashSet::new(), true)).await;
+            if let Err(error) = ended {
+                tracing::debug!(collection = %self.collection.name(), "deletions broke off: {error}");
+            }
+        }
+        let mirror = Arc::clone(&self.mirror);
+        spawn_blocking(move || mirror.take_spare()).await?;
+        Ok(self.reporter.report().deletions > before)
+    }
+
+    fn is_ready_for_removals(&self) -> Result<bool, PipelineError> {
+        self.mirror.give_spare();
+        self.collection.clear_up()?;
+        self.checkpoints.recover()?;
+        // A full scan has to see everything.
+        Ok(!matches!(self.since(true)?, Since::Scan(_)))
+    }
+
     /// Waits until the disk can be written, or `stop`.
     pub(super) async fn wait_for_disk(
         &self,
@@ -91,6 +130,7 @@ impl Pipeline {
     ) -> Result<(), PipelineError> {
         let collection = self.collection.name();
         pauses.note_progress(&self.reporter.report());
+        let files = matches!(error, PipelineError::Mirror(MirrorError::OpenFiles { .. }));
         let mut error = error;
         loop {
             let pause = pauses.next();
@@ -105,6 +145,9 @@ impl Pipeline {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(pause) => {}
             }
+            if error.is_full() && self.make_room(stop).await? {
+                tracing::info!(%collection, "deletions were made, though there is no room for more");
+            }
             let pipeline = self.clone();
             match spawn_blocking(move || pipeline.recover()).await? {
                 Ok(()) => break,
@@ -112,7 +155,10 @@ impl Pipeline {
                 Err(other) => return Err(other),
             }
         }
-        tracing::info!(%collection, "the disk can be written again");
+        match files {
+            true => tracing::info!(%collection, "files can be opened again"),
+            false => tracing::info!(%collection, "the disk can be written again"),
+        }
         self.reporter.update(|report| report.trouble = None);
         Ok(())
     }

@@ -16,6 +16,14 @@ pub struct Place {
     is_mount: Option<bool>,
 }
 
+/// What a file system has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    pub bytes: u64,
+    /// Where their number is limited.
+    pub files: Option<u64>,
+}
+
 impl Place {
     /// Whether something can be renamed from one to the other.
     pub fn reaches(&self, other: &Self) -> bool {
@@ -47,6 +55,14 @@ impl Folder {
         let stat = rustix::fs::fstat(&self.fd)
             .map_err(|error| MirrorError::io("look at", &self.path, error))?;
         Ok(Place { device: stat.st_dev, mount: None, is_mount: None })
+    }
+
+    /// What the file system that holds this folder has left for us.
+    pub fn room(&self) -> Result<Room, MirrorError> {
+        let stat = rustix::fs::fstatvfs(&self.fd)
+            .map_err(|error| MirrorError::io("look at the file system of", &self.path, error))?;
+        let bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+        Ok(Room { bytes, files: (stat.f_files > 0).then_some(stat.f_favail) })
     }
 
     /// Why nothing can be made or renamed in this folder, if that is so.
