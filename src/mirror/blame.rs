@@ -13,6 +13,15 @@ use super::lanes;
 use super::layout::{OURS, STAGING};
 
 impl Collection {
+    /// Refuses to write into a folder that is not in its place any more: all of it would be lost.
+    pub fn check_place(&self) -> Result<(), MirrorError> {
+        let mirror = &self.mirror;
+        match self.folder.is_at(&mirror.root, &self.encoded) {
+            true => Ok(()),
+            false => check(mirror, &self.folder, &self.encoded),
+        }
+    }
+
     /// The same error, or one that says that it concerns this collection alone.
     pub fn blame_end(&self, error: MirrorError) -> MirrorError {
         match self.blame(error) {

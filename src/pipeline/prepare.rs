@@ -307,7 +307,11 @@ fn plan_items(
                 if let Some(doubt) = doubt
                     && let Some(files) = untold(collection, &change, doubt)?
                 {
-                    planned.untold.push((Meta::of(change), files));
+                    match removals_only {
+                        // It is told in its turn.
+                        true => planned.passed_over = true,
+                        false => planned.untold.push((Meta::of(change), files)),
+                    }
                 }
             }
             Plan::Older { held } => planned.older.push((change, held)),

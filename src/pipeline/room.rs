@@ -147,6 +147,7 @@ impl Pipeline {
             }
             if error.is_full() && self.make_room(stop).await? {
                 tracing::info!(%collection, "deletions were made, though there is no room for more");
+                pauses.note_progress(&self.reporter.report());
             }
             let pipeline = self.clone();
             match spawn_blocking(move || pipeline.recover()).await? {

@@ -275,6 +275,9 @@ impl Settler {
     ) -> Result<Placed, MirrorError> {
         let (mirror, collection) = (&self.pipeline.mirror, &self.pipeline.collection);
         let (metas, staged): (Vec<Meta>, Vec<Staged>) = staged.into_iter().unzip();
+        if !staged.is_empty() {
+            collection.check_place()?;
+        }
         collection.record_staged(&staged, sync)?;
         trial::pass("sync");
         mirror.sync_staged(&staged, sync)?;

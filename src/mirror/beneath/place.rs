@@ -61,8 +61,21 @@ impl Folder {
     pub fn room(&self) -> Result<Room, MirrorError> {
         let stat = rustix::fs::fstatvfs(&self.fd)
             .map_err(|error| MirrorError::io("look at the file system of", &self.path, error))?;
-        let bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let bytes = match stat.f_blocks {
+            // As in a ramfs, which has no bounds.
+            0 => u64::MAX,
+            _ => stat.f_bavail.saturating_mul(stat.f_frsize),
+        };
         Ok(Room { bytes, files: (stat.f_files > 0).then_some(stat.f_favail) })
+    }
+
+    /// Whether this folder has that name in `above`.
+    pub fn is_at(&self, above: &Folder, name: &str) -> bool {
+        let there = rustix::fs::statat(&above.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+        let here = rustix::fs::fstat(&self.fd);
+        there.is_ok_and(|there| {
+            here.is_ok_and(|here| (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino))
+        })
     }
 
     /// Why nothing can be made or renamed in this folder, if that is so.
