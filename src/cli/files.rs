@@ -1,6 +1,7 @@
-//! How many files the process may have open.
+//! How many files the process may have open, and how large they may be.
 
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Signal, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Raises the limit to what the process may raise it to: a mirror of many collections has many files
 /// open. Where that is refused, the limit stays as it is.
@@ -10,4 +11,11 @@ pub fn raise_limit() {
         limit.current = limit.maximum;
         let _ = setrlimit(Resource::Nofile, limit);
     }
+}
+
+/// Has a write beyond the largest size of a file fail, instead of ending the process: it concerns one
+/// document. Within the runtime.
+pub fn survive_size_limit() {
+    // The handler stays, whatever becomes of this.
+    let _stays = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()));
 }

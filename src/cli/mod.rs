@@ -93,6 +93,7 @@ pub fn main() -> ExitCode {
     };
     let Arguments { command, logging } = arguments;
     let code = runtime.block_on(async {
+        files::survive_size_limit();
         match command {
             Command::Mirror(options) => mirror::run(options, &logging).await,
             Command::Restore(options) => restore::run(options, &logging).await,

@@ -271,10 +271,10 @@ impl MirrorError {
 
     /// Whether it concerns one collection alone.
     pub fn is_of_collection(&self) -> bool {
-        match self {
-            Self::CollectionFolder { .. } | Self::InTheWay { .. } | Self::OneCollection(_) => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::CollectionFolder { .. } | Self::InTheWay { .. } | Self::OneCollection(_)
+        )
     }
 
     /// Whether it may concern one document alone: the file system refused something, and the disk is

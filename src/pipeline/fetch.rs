@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 
 use super::batch::{Item, SMALL_ATTACHMENT};
 use super::failures;
-use super::prepare::Pending;
+use super::prepare::{Pending, blame};
 use super::{Pipeline, PipelineError};
 use crate::checkpoint::Failure;
 use crate::document::{Attachment, Change, Content, DocumentId};
@@ -106,14 +106,18 @@ impl Pipeline {
             .map(|job| self.fetch_job(job, sync, &trouble))
             .buffer_unordered(CONCURRENCY)
             .boxed();
-        let mut failures: HashMap<usize, Failure> = HashMap::new();
+        let mut failures_of: HashMap<usize, Failure> = HashMap::new();
         let mut moved_on: HashMap<usize, Change> = HashMap::new();
         let mut interrupted = None;
         while let Some(outcomes) = outcomes.next().await {
             for (Task { owner, branch, wanted }, outcome) in outcomes {
                 match outcome {
                     Ok(blob) => pending[owner].take(branch, wanted.attachment.name, blob),
-                    Err(FetchError::Mirror(error)) => return Err(error.into()),
+                    Err(FetchError::Mirror(error)) => {
+                        let reason = blame(&self.collection, error)?;
+                        let failure = failures::of_change(&pending[owner].item.change, reason);
+                        failures_of.entry(owner).or_insert(failure);
+                    }
                     Err(FetchError::Task(error)) => return Err(error.into()),
                     Err(FetchError::MovedOn(change)) => _ = moved_on.insert(owner, *change),
                     Err(FetchError::Source(error)) => {
@@ -121,7 +125,7 @@ impl Pipeline {
                         let name = wanted.attachment.name.escape_debug();
                         let what = format!("attachment `{name}`");
                         match judge(&pending[owner].item.change, &what, error, suspect) {
-                            Ok(failure) => _ = failures.entry(owner).or_insert(failure),
+                            Ok(failure) => _ = failures_of.entry(owner).or_insert(failure),
                             Err(error) => interrupted = Some(both(interrupted, error)?),
                         }
                     }
@@ -134,7 +138,7 @@ impl Pipeline {
         }
         let mut fetched = Fetched::default();
         for (owner, Pending { item, write, material }) in pending.into_iter().enumerate() {
-            match (moved_on.remove(&owner), failures.remove(&owner)) {
+            match (moved_on.remove(&owner), failures_of.remove(&owner)) {
                 (None, None) => {
                     fetched.complete.push(Pending { item, write, material });
                     continue;
@@ -247,7 +251,11 @@ impl Pipeline {
         let writing = spawn_blocking(move || {
             let mut writer = collection.blob_writer()?;
             while let Some(piece) = receiver.blocking_recv() {
-                writer.write(&piece)?;
+                if let Err(error) = writer.write(&piece) {
+                    // Should this fail too, the next start removes it.
+                    let _ = writer.abandon();
+                    return Err(error);
+                }
             }
             Ok::<_, MirrorError>(writer)
         });

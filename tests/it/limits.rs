@@ -142,10 +142,43 @@ fn what_the_file_system_refuses_of_one_document_fails_that_document() {
 }
 
 #[test]
+fn a_file_that_is_too_large_for_the_file_system_fails_its_document_alone() {
+    let place = Place::new();
+    let mut feed = FeedFile::create(place.join("shelf.ndjson"));
+    let large = vec![b'x'; 3_000_000];
+    let files = place.join("files");
+    fs::create_dir(&files).unwrap();
+    fs::write(files.join("large"), &large).unwrap();
+    for number in 0..5 {
+        feed.put(&format!("before:{number}"), json!({}), &[("f", b"x")]);
+    }
+    let mut entries = serde_json::Map::new();
+    let entry = json!({"content_type": "text/plain", "file": "files/large"});
+    entries.insert("large".to_owned(), entry);
+    feed.put_with("with:large", json!({}), entries);
+    feed.put("inline:large", json!({}), &[("large", &large)]);
+    for number in 0..5 {
+        feed.put(&format!("after:{number}"), json!({}), &[("f", b"x")]);
+    }
+    let mirror = place.mirror();
+    // Blocks of 512 bytes.
+    let script = "ulimit -f 4096; exec \"$0\" mirror \"$1\" \"$2\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_plainfold"), &feed.source()]).arg(&mirror);
+    let ended = plainfold::run_command(command).assert_code(1);
+    assert!(ended.stderr.contains("2 documents are not mirrored"), "{ended}");
+    assert!(ended.stderr.contains("File too large"), "{ended}");
+    assert_eq!(fs::read_dir(mirror.join("shelf")).unwrap().count(), 10);
+    oracle::assert_clean(&mirror);
+    plainfold::mirror(&feed.source(), &mirror).assert_code(0);
+    oracle::assert_equals_feed(feed.path(), &mirror);
+}
+
+#[test]
 fn folders_that_cannot_be_moved_are_copied_and_removed() {
     let place = Place::new();
     let mut feed = FeedFile::create(place.join("shelf.ndjson"));
-    let mut change = |turn: u32, feed: &mut FeedFile| {
+    let change = |turn: u32, feed: &mut FeedFile| {
         for number in 0..6 {
             let text = format!("{turn}");
             let attachments = [("f", text.as_bytes()), ("same", b"same")];
