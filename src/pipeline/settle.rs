@@ -3,7 +3,7 @@
 //! A crash between any two of these leaves every document at its old or its new version, and the
 //! checkpoint at or before what the tree holds.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -67,12 +67,13 @@ impl Pipeline {
 
     /// Settles a batch that did not come by the feed: the checkpoint stays where it is, and what an
     /// interrupted run left to be told stays for the next one. As the feed does not bring these
-    /// documents again either, `intents` are remembered as failures until all is committed.
+    /// documents again either, `intents` are remembered as failures until all is committed. Gives the
+    /// documents that the file system did not let take their places, each with the reason.
     pub(super) async fn settle_apart(
         &self,
         batch: Prepared,
         intents: Vec<Failure>,
-    ) -> Result<(), PipelineError> {
+    ) -> Result<HashMap<DocumentId, String>, PipelineError> {
         let mut settler = self.settler_apart()?;
         let settle = move || {
             if !intents.is_empty() {
@@ -83,8 +84,9 @@ impl Pipeline {
                     Checkpoint { open_since: Some(since), ..settler.checkpoint.clone() };
                 settler.commit(Commit { failed, ..Commit::new(checkpoint) }, Vec::new())?;
             }
-            settler.batch(batch)?;
-            settler.close()
+            let refused = settler.batch(batch)?;
+            settler.close()?;
+            Ok(refused)
         };
         spawn_blocking(settle).await?
     }
@@ -141,7 +143,7 @@ pub struct Settler {
 impl Settler {
     fn settle(mut self, work: Work<Prepared>) -> Result<Self, PipelineError> {
         let signal = match work {
-            Work::Batch(batch) => return self.batch(batch).map(|()| self),
+            Work::Batch(batch) => return self.batch(batch).map(|_refused| self),
             Work::Signal(signal) => signal,
         };
         match signal {
@@ -166,19 +168,16 @@ impl Settler {
         Ok(self)
     }
 
-    fn batch(&mut self, batch: Prepared) -> Result<(), PipelineError> {
+    /// Gives the documents that the file system did not let take their places, each with the reason.
+    fn batch(&mut self, batch: Prepared) -> Result<HashMap<DocumentId, String>, PipelineError> {
         if !batch.staged.is_empty() {
             self.open(batch.begun)?;
         }
         let Placed { metas, published, refused } = self.publish(batch.staged, batch.sync)?;
-        let settled: Vec<_> = match refused.is_empty() {
-            true => batch.settled,
-            false => {
-                let refused: HashSet<_> =
-                    refused.iter().filter_map(|one| one.document.as_ref()).collect();
-                batch.settled.into_iter().filter(|id| !refused.contains(id)).collect()
-            }
-        };
+        let named = |one: &Failure| Some((one.document.clone()?, one.reason.clone()));
+        let reasons: HashMap<DocumentId, String> = refused.iter().filter_map(named).collect();
+        let mut settled = batch.settled;
+        settled.retain(|id| !reasons.contains_key(id));
         let absent = batch.absent.iter().map(DocumentId::as_str);
         self.pipeline.collection.record_absent(absent)?;
         let position = match self.checkpoint.scanning {
@@ -229,7 +228,7 @@ impl Settler {
             report.bytes += published.iter().map(|change| change.bytes).sum::<u64>();
         });
         self.pipeline.mirror.dispose(&published)?;
-        Ok(())
+        Ok(reasons)
     }
 
     /// Notes durably, once a run, that from now on more may be published than is committed.

@@ -142,6 +142,34 @@ fn an_immutable_file_is_set_aside_with_its_folder_and_tried_again() {
 }
 
 #[test]
+fn what_is_mounted_in_a_documents_folder_is_not_entered() {
+    let mut shelf = Shelf::mirrored();
+    let place = shelf.document("d3").join("mnt");
+    fs::create_dir(&place).unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "none"]).arg(&place);
+    if !mount.output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: nothing can be mounted here");
+        return;
+    }
+    fs::write(place.join("precious"), "x").unwrap();
+    shelf.change(1);
+    let ended = shelf.mirror(&[]);
+    let again = shelf.mirror(&[]);
+    let mounted = set_aside(&shelf.path()).join("mnt");
+    let kept = mounted.join("precious").exists();
+    let done = Command::new("umount").arg(&mounted).status();
+    assert!(done.is_ok_and(|status| status.success()), "it stays mounted");
+    let said = ended.assert_code(0).stderr;
+    assert!(said.contains("what is mounted at"), "{said}");
+    again.assert_code(0);
+    assert!(kept);
+    shelf.mirror(&[]).assert_code(0);
+    assert_eq!(shelf.unremovable(), 0);
+    shelf.assert_mirrored();
+}
+
+#[test]
 fn a_document_that_cannot_be_replaced_fails_by_its_name_and_the_others_do_not() {
     let mut shelf = Shelf::mirrored();
     let Some(folder) = Immutable::make(shelf.document("d3"), "i") else { return };
@@ -167,7 +195,27 @@ fn a_document_that_cannot_be_replaced_fails_by_its_name_and_the_others_do_not() 
 }
 
 #[test]
-fn an_immutable_security_object_or_inventory_of_one_collection_stops_no_other() {
+fn a_repair_says_so_of_a_document_that_it_cannot_replace() {
+    let shelf = Shelf::mirrored();
+    for id in ["d3", "d4"] {
+        fs::write(shelf.document(id).join("attachments/a.txt"), "damaged").unwrap();
+    }
+    let Some(folder) = Immutable::make(shelf.document("d3"), "i") else { return };
+    let repair =
+        || plainfold::run(["verify".as_ref(), shelf.path().as_os_str(), "--repair".as_ref()]);
+    let said = repair();
+    assert!(said.stdout.contains("repaired") && said.stdout.contains("d4"), "{said}");
+    let line = said.stdout.lines().find(|line| line.contains("not-repaired"));
+    assert!(line.is_some_and(|line| line.contains("d3")), "{said}");
+    said.assert_code(1);
+    drop(folder);
+    repair().assert_code(0);
+    shelf.mirror(&[]).assert_code(0);
+    shelf.assert_mirrored();
+}
+
+#[test]
+fn an_immutable_inventory_of_one_collection_stops_no_other() {
     let shelf = Shelf::mirrored();
     let mut other = FeedFile::create(shelf.place.join("annex.ndjson"));
     other.put("a", json!({}), &[]);
