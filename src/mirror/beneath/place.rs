@@ -29,11 +29,6 @@ impl Place {
     pub fn reaches(&self, other: &Self) -> bool {
         self.device == other.device && self.mount == other.mount
     }
-
-    /// Whether something else is mounted here, in a folder of `above`.
-    pub fn is_mount_in(&self, above: &Self) -> bool {
-        self.is_mount.unwrap_or(self.device != above.device)
-    }
 }
 
 impl Folder {
@@ -55,6 +50,15 @@ impl Folder {
         let stat = rustix::fs::fstat(&self.fd)
             .map_err(|error| MirrorError::io("look at", &self.path, error))?;
         Ok(Place { device: stat.st_dev, mount: None, is_mount: None })
+    }
+
+    /// Whether something else is mounted in the place of this folder, which lies in `above`.
+    pub fn is_mounted_in(&self, above: &Folder) -> Result<bool, MirrorError> {
+        let place = self.place()?;
+        match place.is_mount {
+            Some(is_mount) => Ok(is_mount),
+            None => Ok(place.device != above.place()?.device),
+        }
     }
 
     /// What the file system that holds this folder has left for us.

@@ -10,7 +10,6 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Folder;
-use super::place::Place;
 use crate::mirror::error::MirrorError;
 use crate::trial;
 
@@ -21,7 +20,6 @@ const DEEP: usize = 64;
 struct Removal<'a> {
     /// What is nested too deep is moved here.
     top: &'a Folder,
-    place: Place,
     /// The number of folders that were moved.
     moved: u64,
 }
@@ -32,11 +30,10 @@ impl Folder {
     pub fn remove(&self, name: &str) -> Result<(), MirrorError> {
         let name = OsStr::new(name);
         let Some(folder) = self.unlink_or_enter(name)? else { return Ok(()) };
-        let (place, above) = (folder.place()?, self.place()?);
-        if place.is_mount_in(&above) {
+        if folder.is_mounted_in(self)? {
             return Err(self.mounted(name));
         }
-        let mut removal = Removal { top: &folder, place, moved: 0 };
+        let mut removal = Removal { top: &folder, moved: 0 };
         loop {
             let before = removal.moved;
             folder.clear(&mut removal, 0)?;
@@ -66,7 +63,7 @@ impl Folder {
         depth: usize,
     ) -> Result<(), MirrorError> {
         let Some(folder) = self.unlink_or_enter(name)? else { return Ok(()) };
-        if folder.place()?.is_mount_in(&removal.place) {
+        if folder.is_mounted_in(self)? {
             return Err(self.mounted(name));
         }
         if depth >= DEEP {
