@@ -29,6 +29,9 @@ pub struct Status {
     /// Why no more is known of it, where that is so.
     #[serde(default)]
     pub trouble: Option<String>,
+    /// How many replaced or deleted things could not be removed, and are in `.plainfold/unremovable`.
+    #[serde(default)]
+    pub unremovable: u64,
     /// The options that the mirror remembers.
     #[serde(default)]
     pub options: Option<Remembered>,
@@ -131,6 +134,7 @@ impl Shared {
             source: Some(self.source.clone()),
             caught_up: self.progress.borrow().caught_up,
             trouble: None,
+            unremovable: self.mirror.unremovable(),
             options: Some(self.mirror.options().clone()),
             events: self.checkpoints.journal_range().ok().flatten(),
             collections: collections.collect(),
@@ -184,6 +188,7 @@ impl Status {
             source: None,
             caught_up: false,
             trouble: None,
+            unremovable: 0,
             options: None,
             events: None,
             collections: Vec::new(),

@@ -148,7 +148,21 @@ impl Supervisor {
             Err(error) if error.is_disk() && self.options.mode == Mode::Follow => {
                 self.postpone(name, &reporter, &error);
             }
-            Err(error) => self.fail(name, error),
+            Err(error) => self.fail_or_postpone(name, error),
+        }
+    }
+
+    /// A collection whose folder cannot be used is waited for while following; the others are not kept
+    /// from their work.
+    fn fail_or_postpone(&mut self, name: CollectionName, error: PipelineError) {
+        let waits = error.is_of_collection() && self.options.mode == Mode::Follow;
+        let reporter = match waits {
+            true => self.shared.members().get(&name).map(|member| member.reporter.clone()),
+            false => None,
+        };
+        match reporter {
+            Some(reporter) => self.postpone(name, &reporter, &error),
+            None => self.fail(name, error),
         }
     }
 
@@ -158,14 +172,11 @@ impl Supervisor {
             self.shared.members().remove(&name);
             self.begin(name);
         }
-        if self.postponed.is_none() {
-            self.pauses = Pauses::new(self.options.retry);
-        }
     }
 
     /// Tries a collection again when its disk may work.
     fn postpone(&mut self, name: CollectionName, reporter: &Reporter, error: &PipelineError) {
-        let next = || (Vec::new(), Instant::now() + self.pauses.next());
+        let next = || (Vec::new(), Instant::now() + self.pauses.next_after_rest());
         let (names, again) = self.postponed.get_or_insert_with(next);
         let seconds = again.saturating_duration_since(Instant::now()).as_secs_f32();
         tracing::warn!(collection = %name, "{error}; the mirror waits, and tries again in {seconds:.1} s");
@@ -227,7 +238,7 @@ impl Supervisor {
                     });
                 }
             }
-            Ok((name, Err(error))) => self.fail(name, error),
+            Ok((name, Err(error))) => self.fail_or_postpone(name, error),
             Err(error) => self.errors.push(AgentError::Collection {
                 collection: "(unknown)".into(),
                 error: error.into(),
@@ -258,6 +269,7 @@ impl Supervisor {
             PipelineError::Mirror(
                 MirrorError::OtherSource { .. } | MirrorError::Discards { .. },
             ) => false,
+            PipelineError::Mirror(error) if error.is_of_collection() => false,
             PipelineError::Mirror(_) | PipelineError::State(_) | PipelineError::Task(_) => true,
             PipelineError::Source(_) | PipelineError::Disagrees(_) => false,
         };

@@ -83,4 +83,20 @@ impl StateError {
             Self::Copy { .. } => false,
         }
     }
+
+    /// Whether there is no room left, so that what is removed may mend it.
+    pub fn is_full(&self) -> bool {
+        let full = |error: &std::io::Error| {
+            matches!(
+                error.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            )
+        };
+        match self {
+            Self::NoRoom { .. } => true,
+            Self::Io { source, .. } => full(source),
+            Self::Store { source: sled::Error::Io(error), .. } => full(error),
+            _ => false,
+        }
+    }
 }

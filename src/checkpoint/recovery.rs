@@ -26,6 +26,10 @@ impl Checkpoints {
         if stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
             return Err(failed(rustix::io::Errno::ROFS));
         }
+        if stat.f_blocks == 0 {
+            // As in a ramfs, which has no bounds.
+            return Ok(());
+        }
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         if free < ROOM {
             return Err(StateError::NoRoom { path: self.path.clone(), free });

@@ -13,6 +13,7 @@ mod certificate;
 mod compare;
 mod diff;
 mod exit;
+mod files;
 mod logging;
 mod mirror;
 mod output;
@@ -128,6 +129,7 @@ pub fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Exit {
     // One provider of cryptography for everything; a second call would only say that it is set.
     let _set = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    files::raise_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -146,6 +148,7 @@ fn run(arguments: Arguments) -> Exit {
         return Exit::Usage.into();
     }
     let code = runtime.block_on(async {
+        files::survive_size_limit();
         match command {
             Command::Mirror(options) => mirror::run(options, &logging).await,
             Command::Restore(options) => restore::run(options, &logging).await,

@@ -44,6 +44,11 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
 /// The status of the mirror. If the process or the state is not available, everything else is
 /// reported.
 async fn find(directory: &Path) -> anyhow::Result<(Status, Exit)> {
+    let (status, code) = ask_or_read(directory).await?;
+    Ok((Status { unremovable: Ours::find(directory)?.unremovable(), ..status }, code))
+}
+
+async fn ask_or_read(directory: &Path) -> anyhow::Result<(Status, Exit)> {
     let ours = Ours::find(directory)?;
     let holder = match ours.share()? {
         Ok(lock) => return at_rest(directory, &ours, lock),
@@ -130,6 +135,10 @@ fn write_text(out: &mut Lines, status: &Status) -> std::fmt::Result {
             writeln!(out, "events      {} to {} in the journal", range.first, range.last)?
         }
         None => writeln!(out, "events      none in the journal")?,
+    }
+    if status.unremovable > 0 {
+        let parts = many(status.unremovable, "part");
+        writeln!(out, "unremovable {parts} of earlier versions, in .plainfold/unremovable")?;
     }
     for collection in &status.collections {
         writeln!(out)?;

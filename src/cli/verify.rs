@@ -287,6 +287,13 @@ fn write_report(out: &mut Lines, report: &Report, limit: usize) -> fmt::Result {
             many(report.leftovers, "part"),
         )?;
     }
+    if report.unremovable > 0 {
+        writeln!(
+            out,
+            "{} of earlier versions could not be removed; see .plainfold/unremovable",
+            many(report.unremovable, "part"),
+        )?;
+    }
     let mut kinds: BTreeMap<ProblemKind, usize> = BTreeMap::new();
     for problem in &report.problems {
         *kinds.entry(problem.kind).or_default() += 1;

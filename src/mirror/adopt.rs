@@ -9,7 +9,7 @@ use super::beneath::Folder;
 use super::collection::{Record, record_name};
 use super::error::MirrorError;
 use super::layout::{FORMAT, OURS, STATE};
-use super::names::{Codec, Decoded};
+use super::names::{Codec, Decoded, Spelling};
 use super::{format, read};
 
 /// A tree that is about to become a mirror.
@@ -29,18 +29,18 @@ impl Adopted {
             return Err(nothing());
         }
         let found = Bare::recognise(root)?.ok_or_else(nothing)?;
-        if names.is_some_and(|names| names != found.codec) {
+        if names.is_some_and(|names| names != found.spelling.codec()) {
             return Err(MirrorError::OtherNames {
                 path: root.path().to_owned(),
-                found: found.codec.word(),
+                found: found.spelling.codec().word(),
             });
         }
         Ok(Some(Self(found)))
     }
 
     /// How the names in the tree are made.
-    pub fn codec(&self) -> Codec {
-        self.0.codec
+    pub fn spelling(&self) -> Spelling {
+        self.0.spelling
     }
 
     /// Writes down what each collection shows of how it was kept. A state of unknown age is set aside.
@@ -53,7 +53,7 @@ impl Adopted {
         ours.set_aside(STATE, "may belong to another tree")?;
         for encoded in &self.0.collections {
             // A shortened name is recorded by the run that follows the collection.
-            let Decoded::Exact(name) = self.0.codec.decode(encoded) else { continue };
+            let Decoded::Exact(name) = self.0.spelling.decode(encoded) else { continue };
             let Some(folder) = root.open_folder(encoded)? else { continue };
             let kept = Holdings::of(&folder)?.kept;
             // A tree without attachments does not show that attachments are switched off.

@@ -8,7 +8,7 @@ use rustix::fs::FileType;
 use super::beneath::Folder;
 use super::error::MirrorError;
 use super::layout::{ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, SECURITY, TOMBSTONE};
-use super::names::{Codec, Decoded};
+use super::names::{Codec, Decoded, Spelling};
 use super::read::Tree;
 use crate::document::Kept;
 
@@ -16,7 +16,7 @@ use crate::document::Kept;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bare {
     /// How its names are made, as far as they show it.
-    pub codec: Codec,
+    pub spelling: Spelling,
     /// The folders that are collections.
     pub collections: Vec<String>,
 }
@@ -49,10 +49,10 @@ impl Bare {
             }
             collections.push(name);
         }
-        let codec = evidence.codec();
+        let spelling = evidence.spelling(root.longest_name());
         // A folder whose name no collection has belongs to somebody else.
-        collections.retain(|name| codec.decode(name) != Decoded::Foreign);
-        Ok((!collections.is_empty()).then_some(Self { codec, collections }))
+        collections.retain(|name| spelling.decode(name) != Decoded::Foreign);
+        Ok((!collections.is_empty()).then_some(Self { spelling, collections }))
     }
 }
 
@@ -62,6 +62,12 @@ struct Evidence {
     /// Names that only one of them makes.
     native: usize,
     portable: usize,
+    /// The length of the longest name.
+    longest: usize,
+    /// Whether a name was shortened to the usual length.
+    usual: bool,
+    /// Names that may have been shortened to less than that.
+    short: Vec<String>,
 }
 
 impl Evidence {
@@ -70,12 +76,30 @@ impl Evidence {
         match (fits(Codec::Native), fits(Codec::Portable)) {
             (true, false) => self.native += 1,
             (false, true) => self.portable += 1,
+            (false, false) if name.contains('~') => self.short.push(name.to_owned()),
             _ => {}
         }
+        self.longest = self.longest.max(name.len());
+        self.usual |= Codec::Native.decode(name) == Decoded::Hashed
+            || Codec::Portable.decode(name) == Decoded::Hashed;
     }
 
-    fn codec(&self) -> Codec {
-        if self.portable > self.native { Codec::Portable } else { Codec::Native }
+    /// How the names are made. Where none shows how long they may be, that is what the file system says,
+    /// whose longest name has `most` bytes.
+    fn spelling(&self, most: Option<u64>) -> Spelling {
+        let codec = if self.portable > self.native { Codec::Portable } else { Codec::Native };
+        if self.usual {
+            return codec.into();
+        }
+        let shown = u16::try_from(self.longest).ok().filter(|_| !self.short.is_empty());
+        let fits =
+            |short: &Spelling| self.short.iter().any(|name| short.decode(name) == Decoded::Hashed);
+        let shown = shown.and_then(|longest| Spelling::new(codec, Some(longest))).filter(fits);
+        let allowed = || {
+            let within = Spelling::within(codec, most?)?;
+            (self.longest <= within.longest()).then_some(within)
+        };
+        shown.or_else(allowed).unwrap_or(codec.into())
     }
 }
 
@@ -151,7 +175,7 @@ mod tests {
         ]);
         let found = found.unwrap();
         assert_eq!(found.collections, ["books", "gone", "loans"]);
-        assert_eq!(found.codec, Codec::Native);
+        assert_eq!(found.spelling, Codec::Native.into());
         for other in [&["thesis.tex"][..], &["a/b/c/document.json"], &["document.json"], &[]] {
             assert_eq!(tree(other).1, None, "{other:?}");
         }
@@ -163,9 +187,23 @@ mod tests {
         let native = Codec::Native.encode("Äpfel").as_str().to_owned();
         assert_ne!(portable, native);
         let path = |name: &str| format!("books/{name}/document.json");
-        assert_eq!(tree(&[&path(&portable)]).1.unwrap().codec, Codec::Portable);
-        assert_eq!(tree(&[&path(&native)]).1.unwrap().codec, Codec::Native);
-        assert_eq!(tree(&["books/plain/document.json"]).1.unwrap().codec, Codec::Native);
+        assert_eq!(tree(&[&path(&portable)]).1.unwrap().spelling, Codec::Portable.into());
+        assert_eq!(tree(&[&path(&native)]).1.unwrap().spelling, Codec::Native.into());
+        assert_eq!(tree(&["books/plain/document.json"]).1.unwrap().spelling, Codec::Native.into());
+    }
+
+    #[test]
+    fn names_that_were_shortened_to_less_than_usual_show_how_long_they_may_be() {
+        for (codec, most) in [(Codec::Native, 143), (Codec::Portable, 175)] {
+            let short = Spelling::within(codec, most).unwrap();
+            let longest = short.encode(&"a".repeat(300)).as_str().to_owned();
+            let other = short.encode(&"b".repeat(short.longest())).as_str().to_owned();
+            let mut paths = vec![format!("books/{longest}/document.json")];
+            paths.push(format!("books/{other}/document.json"));
+            paths.push(format!("books/{}/document.json", short.encode("Ä")));
+            let paths: Vec<_> = paths.iter().map(String::as_str).collect();
+            assert_eq!(tree(&paths).1.unwrap().spelling, short);
+        }
     }
 
     #[test]

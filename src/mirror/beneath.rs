@@ -15,6 +15,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+mod place;
+mod remove;
+
 use super::error::{MirrorError, described};
 use crate::document::{FolderIdentity, FolderMode};
 use crate::trial::{self, Reach};
@@ -144,6 +147,7 @@ impl Folder {
     }
 
     fn make(&self, name: &str) -> Result<(), Errno> {
+        trial::limited(name)?;
         trial::attempt("io-make-folder", || rustix::fs::mkdirat(&self.fd, name, FOLDER_MODE))
             .inspect(|()| trial::made(&self.fd, name))
     }
@@ -209,6 +213,7 @@ impl Folder {
     pub fn create_file(&self, name: &str) -> Result<File, MirrorError> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        trial::limited(name).map_err(|error| self.error("create", name, error))?;
         trial::attempt("io-make-file", || rustix::fs::openat(&self.fd, name, flags, FILE_MODE))
             .inspect(|_| trial::made(&self.fd, name))
             .map(File::from)
@@ -240,6 +245,7 @@ impl Folder {
 
     /// Renames `name` to `new_name` in `to`, replacing a file that has that name.
     pub fn rename(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
+        trial::limited(new_name)?;
         trial::attempt("io-rename", || rustix::fs::renameat(&self.fd, name, &to.fd, new_name))
             .inspect(|()| trial::renamed(&self.fd, name, &to.fd, new_name))
     }
@@ -247,6 +253,7 @@ impl Folder {
     /// Renames `name` to `new_name` in `to`, failing with `EXIST` where something has that name.
     pub fn rename_new(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
         let rename = |flags| rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, flags);
+        trial::limited(new_name)?;
         trial::attempt("io-rename-new", || rename(RenameFlags::NOREPLACE))
             .inspect(|()| trial::renamed(&self.fd, name, &to.fd, new_name))
     }
@@ -262,15 +269,14 @@ impl Folder {
     /// Gives the file `name` of this folder a second name in `to`.
     pub fn link(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
         let link = || rustix::fs::linkat(&self.fd, name, &to.fd, new_name, AtFlags::empty());
+        trial::limited(new_name)?;
         trial::attempt("io-link", link)
             .inspect(|()| trial::linked(&self.fd, name, &to.fd, new_name))
     }
 
-    /// How many bytes the file system that holds this folder has left for us.
-    pub fn free_bytes(&self) -> Result<u64, MirrorError> {
-        let stat = rustix::fs::fstatvfs(&self.fd)
-            .map_err(|error| MirrorError::io("look at the file system of", &self.path, error))?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    /// How many bytes the regular file `name` has; none where there is no such file.
+    pub fn length(&self, name: &str) -> Result<u64, MirrorError> {
+        Ok(self.open_regular(name)?.map_or(0, |(_, length)| length))
     }
 
     /// Makes the names in this folder durable.
@@ -287,46 +293,15 @@ impl Folder {
             .map_err(|error| MirrorError::io("sync the file system of", &self.path, error))
     }
 
-    /// Removes `name`, be it a file, a link (never what it points to) or a folder with all in it.
-    /// Nothing there is fine.
-    pub fn remove(&self, name: &str) -> Result<(), MirrorError> {
-        match self.unlink(name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            // Linux says EISDIR, POSIX says EPERM.
-            Err(Errno::ISDIR | Errno::PERM) => {}
-            Err(error) => return Err(self.error("remove", name, error)),
-        }
-        if let Some(folder) = self.open(name)? {
-            folder.clear()?;
-        }
-        match self.unlink(name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(self.error("remove", name, error)),
-        }
-    }
-
     /// Whether its file system is in memory, so that nothing ever waits for a disk.
     pub fn is_in_memory(&self) -> bool {
         const TMPFS: u64 = 0x0102_1994;
         rustix::fs::fstatfs(&self.fd).is_ok_and(|stat| stat.f_type as u64 == TMPFS)
     }
 
-    /// Removes everything in this folder.
-    pub fn clear(&self) -> Result<(), MirrorError> {
-        for entry in self.names()? {
-            self.remove(&entry)?;
-        }
-        Ok(())
-    }
-
-    fn unlink(&self, name: &str, flags: AtFlags) -> Result<(), Errno> {
-        trial::attempt("io-remove", || rustix::fs::unlinkat(&self.fd, name, flags))
-            .inspect(|()| trial::removed(&self.fd, name))
-    }
-
     /// Removes the folder `name` if there is nothing in it; says whether it did.
     pub fn remove_empty(&self, name: &str) -> Result<bool, MirrorError> {
-        match self.unlink(name, AtFlags::REMOVEDIR) {
+        match self.unlink(name.as_ref(), AtFlags::REMOVEDIR) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(false),
             Err(error) => Err(self.error("remove", name, error)),
@@ -475,18 +450,6 @@ mod tests {
         let error = folder.open("link").unwrap_err().to_string();
         assert!(error.contains("symbolic link") && error.contains("/link"), "{error}");
         assert!(folder.open_file("link").unwrap().is_none());
-    }
-
-    #[test]
-    fn removing_a_folder_removes_the_links_in_it_and_not_their_targets() {
-        let (dir, folder) = folder();
-        let outside = tempfile::tempdir().unwrap();
-        std::fs::write(outside.path().join("precious"), "x").unwrap();
-        std::fs::create_dir_all(dir.path().join("doomed/deep")).unwrap();
-        std::os::unix::fs::symlink(outside.path(), dir.path().join("doomed/deep/link")).unwrap();
-        folder.remove("doomed").unwrap();
-        assert!(!dir.path().join("doomed").exists());
-        assert!(outside.path().join("precious").exists());
     }
 
     #[test]

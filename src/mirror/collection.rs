@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::beneath::Folder;
 use super::error::MirrorError;
 use super::newcomers::Newcomers;
-use super::{Mirror, format, inventory, layout, names};
+use super::{Mirror, blame, format, inventory, layout, names};
 use crate::document::{CollectionName, FolderIdentity, Kept, Properties};
 
 /// A collection of a mirror, its folder held open.
@@ -81,6 +81,10 @@ impl Mirror {
 
 impl Collection {
     pub(super) fn open(mirror: &Arc<Mirror>, name: &CollectionName) -> Result<Self, MirrorError> {
+        Self::open_all(mirror, name).map_err(|error| blame::of_collection(mirror, error))
+    }
+
+    fn open_all(mirror: &Arc<Mirror>, name: &CollectionName) -> Result<Self, MirrorError> {
         let encoded: Arc<str> = mirror.encode(name.as_str()).as_str().into();
         let record = Record::read(&mirror.collections, &encoded)?;
         let keeping = mirror.wanted.kept_of(&mirror.options, record.as_ref());
@@ -92,6 +96,7 @@ impl Collection {
             });
         }
         let (folder, created) = mirror.root.open_or_create(&encoded)?;
+        blame::check(mirror, &folder, &encoded)?;
         if created {
             mirror.root.sync()?;
         }
@@ -139,6 +144,10 @@ impl Collection {
 
     /// Records durably whom this collection follows, and whether with attachments.
     pub fn follow(&self, source: &str) -> Result<(), MirrorError> {
+        self.follow_from(source).map_err(|error| self.blame_end(error))
+    }
+
+    fn follow_from(&self, source: &str) -> Result<(), MirrorError> {
         if let Some(record) = self.record()?
             && record.source == source
             && record.attachments == Some(self.attachments)

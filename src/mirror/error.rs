@@ -21,6 +21,31 @@ pub enum MirrorError {
         /// What the file system said.
         source: io::Error,
     },
+    /// As many files are open as may be, in this process or on this machine.
+    #[error(
+        "cannot {action} {}: {source}: raise the limit of open files (`ulimit -n`, or \
+         `LimitNOFILE=` of the service)",
+        path.display()
+    )]
+    OpenFiles {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The folder of one collection cannot be used.
+    #[error("{}, the folder of a collection, {reason}", path.display())]
+    CollectionFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// What only one collection needs cannot be used.
+    #[error(transparent)]
+    OneCollection(Box<MirrorError>),
     /// Less room is left than is to stay free.
     #[error(
         "{} has {free} bytes left, and {reserve} of them are to stay free: make room, or lower \
@@ -181,6 +206,18 @@ pub enum MirrorError {
         /// The mirror.
         path: PathBuf,
     },
+    /// Names on this file system are too short for a mirror.
+    #[error(
+        "{} is on a file system that takes names of {most} bytes, and a mirror needs 96 or more: choose \
+         a directory on another file system",
+        path.display()
+    )]
+    ShortNames {
+        /// The mirror.
+        path: PathBuf,
+        /// The longest name in bytes.
+        most: u64,
+    },
     /// The mirror exists with another codec than the one asked for.
     #[error(
         "{} was created with {found} names and cannot be continued with others: leave `--names` out",
@@ -220,24 +257,65 @@ pub fn described(kind: FileType) -> &'static str {
 impl MirrorError {
     /// Wraps what the file system said, with what was tried on which path.
     pub fn io(action: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
-        Self::Io { action, path: path.as_ref().to_owned(), source: source.into() }
+        let (path, source) = (path.as_ref().to_owned(), source.into());
+        match source.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::MFILE | Errno::NFILE) => Self::OpenFiles { action, path, source },
+            _ => Self::Io { action, path, source },
+        }
     }
 
-    /// Whether the disk is at fault (full, read-only, failing), so that waiting may mend it.
+    /// What the file system said, if it did.
+    pub(in crate::mirror) fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Io { source, .. } | Self::OpenFiles { source, .. } => {
+                source.raw_os_error().map(Errno::from_raw_os_error)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the disk is at fault (full, read-only, failing) or the limit of open files is reached,
+    /// so that waiting may mend it.
     pub fn is_disk(&self) -> bool {
+        let read_only = self.errno() == Some(Errno::ROFS);
+        let failing = self.errno() == Some(Errno::IO);
+        self.is_full() || read_only || failing || matches!(self, Self::OpenFiles { .. })
+    }
+
+    /// Whether there is no room left, so that what is removed may mend it.
+    pub fn is_full(&self) -> bool {
         match self {
             Self::Io { source, .. } => {
-                let kind = source.kind();
-                let full = matches!(
-                    kind,
-                    io::ErrorKind::StorageFull
-                        | io::ErrorKind::QuotaExceeded
-                        | io::ErrorKind::ReadOnlyFilesystem
-                );
-                full || source.raw_os_error() == Some(Errno::IO.raw_os_error())
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
             Self::Reserve { .. } => true,
             _ => false,
         }
+    }
+
+    /// Whether it concerns one collection alone.
+    pub fn is_of_collection(&self) -> bool {
+        matches!(
+            self,
+            Self::CollectionFolder { .. } | Self::InTheWay { .. } | Self::OneCollection(_)
+        )
+    }
+
+    /// Whether it may concern one document alone: the file system refused something, and the disk is
+    /// not at fault. [`Collection::blame`](super::Collection::blame) finds out.
+    pub(super) fn may_be_of_document(&self) -> bool {
+        match self {
+            Self::Io { .. } => !self.is_disk(),
+            Self::InTheWay { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// The result, or nothing in the place of an error for which the disk is not to blame.
+pub(super) fn unless_disk<T: Default>(result: Result<T, MirrorError>) -> Result<T, MirrorError> {
+    match result {
+        Err(error) if !error.is_disk() => Ok(T::default()),
+        result => result,
     }
 }

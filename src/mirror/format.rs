@@ -9,10 +9,13 @@ use super::bare::Bare;
 use super::beneath::{Folder, sync_file, write_all};
 use super::error::{MirrorError, described};
 use super::layout::{FORMAT, OURS};
-use super::names::Codec;
+use super::names::{Codec, Spelling};
 
-/// The on-disk format that this Plainfold writes, and the newest that it reads.
-pub const FORMAT_NUMBER: u64 = 1;
+/// The newest on-disk format that this Plainfold writes and reads.
+pub const FORMAT_NUMBER: u64 = 2;
+
+/// The format of mirrors whose names have their usual length.
+const USUAL_NUMBER: u64 = 1;
 
 /// A file system of its own may hold this folder at its root, and is empty all the same.
 const FILE_SYSTEMS_OWN: &str = "lost+found";
@@ -26,6 +29,9 @@ pub struct Format {
     pub lineage: String,
     /// How ids become names.
     pub names: Codec,
+    /// The longest name in bytes, where the file system did not take those of the usual length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_name: Option<u16>,
     /// The Plainfold that created the mirror.
     pub created_by: String,
     /// When, in RFC 3339.
@@ -33,14 +39,23 @@ pub struct Format {
 }
 
 impl Format {
-    fn new(names: Codec) -> Self {
+    fn new(names: Spelling) -> Self {
         Self {
-            format: FORMAT_NUMBER,
+            // A Plainfold that does not know the member would make other names.
+            format: if names.shortened().is_some() { FORMAT_NUMBER } else { USUAL_NUMBER },
             lineage: lineage(),
-            names,
+            names: names.codec(),
+            longest_name: names.shortened(),
             created_by: format!("plainfold {}", env!("CARGO_PKG_VERSION")),
             created_at: jiff::Timestamp::now().to_string(),
         }
+    }
+}
+
+impl Format {
+    /// How ids become names, in full.
+    pub fn spelling(&self) -> Spelling {
+        Spelling::new(self.names, self.longest_name).unwrap_or(self.names.into())
     }
 }
 
@@ -97,14 +112,23 @@ fn resolve(path: &Path) -> std::io::Result<PathBuf> {
     Ok(place)
 }
 
-/// Reads `format.json` in `ours`, or writes the first one. `names` is the codec asked for, if any.
+/// Reads `format.json` in `ours`, or writes the first one. `names` is the codec asked for, if any;
+/// `shown` is how the names are made that are there already.
 pub fn read_or_create(
     mirror: &Path,
     ours: &Folder,
     names: Option<Codec>,
+    shown: Option<Spelling>,
 ) -> Result<Format, MirrorError> {
     let Some(format) = read(mirror, ours)? else {
-        let format = Format::new(names.unwrap_or(Codec::Native));
+        let codec = names.unwrap_or(Codec::Native);
+        let spelling = match (shown, ours.find_longest_name()) {
+            (Some(shown), _) => shown,
+            (None, None) => codec.into(),
+            (None, Some(most)) => Spelling::within(codec, most)
+                .ok_or_else(|| MirrorError::ShortNames { path: mirror.to_owned(), most })?,
+        };
+        let format = Format::new(spelling);
         write(ours, FORMAT, &format)?;
         return Ok(format);
     };
@@ -113,6 +137,13 @@ pub fn read_or_create(
             path: mirror.to_owned(),
             found: format.names.word(),
         });
+    }
+    if let Some(most) = ours.longest_name().filter(|most| !format.spelling().fits_within(*most)) {
+        tracing::warn!(
+            "{} is on a file system that takes names of {most} bytes, and was made for longer ones: \
+             documents whose names do not fit cannot be mirrored here",
+            mirror.display(),
+        );
     }
     Ok(format)
 }
@@ -150,7 +181,18 @@ pub(super) fn parse(mirror: &Path, path: &Path, text: &[u8]) -> Result<Format, M
             known: FORMAT_NUMBER,
         });
     }
-    serde_json::from_slice(text).map_err(bad)
+    let format: Format = serde_json::from_slice(text).map_err(bad)?;
+    let is_short = format.longest_name.is_some();
+    match Spelling::new(format.names, format.longest_name) {
+        Some(_) if is_short == (format.format > USUAL_NUMBER) => Ok(format),
+        _ => Err(MirrorError::BadFormat {
+            path: path.to_owned(),
+            reason: format!(
+                "its number is {}, which does not go with its `longest_name`",
+                format.format
+            ),
+        }),
+    }
 }
 
 /// Writes a small JSON file of ours durably: a temporary file, synced, renamed, folder synced.
@@ -190,18 +232,18 @@ mod tests {
     #[test]
     fn a_format_is_created_once_and_then_kept() {
         let (dir, ours) = folder();
-        let first = read_or_create(dir.path(), &ours, None).unwrap();
-        assert_eq!(read_or_create(dir.path(), &ours, None).unwrap(), first);
-        assert_eq!(first.format, FORMAT_NUMBER);
+        let first = read_or_create(dir.path(), &ours, None, None).unwrap();
+        assert_eq!(read_or_create(dir.path(), &ours, None, None).unwrap(), first);
+        assert_eq!((first.format, first.longest_name), (USUAL_NUMBER, None));
         assert_eq!(first.lineage.len(), 32);
     }
 
     #[test]
     fn a_newer_format_is_refused_whatever_else_it_says() {
         let (dir, ours) = folder();
-        std::fs::write(dir.path().join(FORMAT), r#"{"format":2,"shape":"other"}"#).unwrap();
-        let error = read_or_create(dir.path(), &ours, None).unwrap_err();
-        assert!(matches!(error, MirrorError::NewerFormat { found: 2, .. }), "{error}");
+        std::fs::write(dir.path().join(FORMAT), r#"{"format":3,"shape":"other"}"#).unwrap();
+        let error = read_or_create(dir.path(), &ours, None, None).unwrap_err();
+        assert!(matches!(error, MirrorError::NewerFormat { found: 3, .. }), "{error}");
     }
 
     #[test]
@@ -234,10 +276,25 @@ mod tests {
     }
 
     #[test]
+    fn short_names_are_recorded_with_a_number_that_older_versions_refuse() {
+        let (dir, ours) = folder();
+        let short = Spelling::within(Codec::Portable, 143);
+        let first = read_or_create(dir.path(), &ours, Some(Codec::Portable), short).unwrap();
+        assert_eq!((first.format, first.longest_name), (2, Some(111)));
+        let again = read_or_create(dir.path(), &ours, None, None).unwrap();
+        assert_eq!(Some(again.spelling()), short);
+        let text = std::fs::read_to_string(dir.path().join(FORMAT)).unwrap();
+        let text = text.replace("111", "11");
+        std::fs::write(dir.path().join(FORMAT), text).unwrap();
+        let error = read_or_create(dir.path(), &ours, None, None).unwrap_err().to_string();
+        assert!(error.contains("longest_name"), "{error}");
+    }
+
+    #[test]
     fn a_damaged_format_is_named() {
         let (dir, ours) = folder();
         std::fs::write(dir.path().join(FORMAT), "{").unwrap();
-        let error = read_or_create(dir.path(), &ours, None).unwrap_err().to_string();
+        let error = read_or_create(dir.path(), &ours, None, None).unwrap_err().to_string();
         assert!(error.contains("format.json is damaged"), "{error}");
     }
 
@@ -245,7 +302,7 @@ mod tests {
     fn a_link_in_the_place_of_the_format_is_damage_and_stays() {
         let (dir, ours) = folder();
         std::os::unix::fs::symlink("elsewhere", dir.path().join(FORMAT)).unwrap();
-        let error = read_or_create(dir.path(), &ours, None).unwrap_err().to_string();
+        let error = read_or_create(dir.path(), &ours, None, None).unwrap_err().to_string();
         assert!(error.contains("damaged: it is not a file but a symbolic link"), "{error}");
         assert_eq!(ours.names().unwrap(), [FORMAT]);
     }

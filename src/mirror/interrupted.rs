@@ -9,11 +9,12 @@ use std::sync::PoisonError;
 
 use super::beneath::Folder;
 use super::collection::Collection;
-use super::error::MirrorError;
+use super::error::{MirrorError, unless_disk};
 use super::lanes;
 use super::layout::{ATTACHMENTS, CONFLICTS, body_file, file_path};
 use super::temporary::{Purpose, Temporary};
 use super::trash;
+use super::unremovable;
 use crate::document::{DocumentId, Head, Revision};
 
 /// What an interrupted run has left in staging, by the encoded name of the collection.
@@ -32,6 +33,7 @@ pub(super) struct Left {
 /// Reads staging, of one collection or whole, and removes from it what is of no more use. Also gives
 /// the first number that no name left in it has.
 pub(super) fn sweep(
+    ours: &Folder,
     staging: &Folder,
     only: Option<&str>,
 ) -> Result<(Interrupted, u64), MirrorError> {
@@ -49,28 +51,33 @@ pub(super) fn sweep(
         {
             next = next.max(number.saturating_add(1));
             if purpose == Purpose::Removed {
-                // The body tells all that is to be told, and the rest may be large.
-                folder.remove(ATTACHMENTS)?;
-                folder.remove(CONFLICTS)?;
+                // The body tells all that is to be told, and the rest may be large. What cannot be
+                // removed stays for the time being.
+                for name in [ATTACHMENTS, CONFLICTS] {
+                    unless_disk(folder.remove(name))?;
+                }
             }
             found.entry(collection.to_owned()).or_default().removed.push(path);
-        } else {
-            staging.remove(&path)?;
+        } else if !unremovable::clear_away(ours, staging, &path)?
+            && let Some(Temporary { number, .. }) = named
+        {
+            next = next.max(number.saturating_add(1));
         }
     }
     Ok((found, next))
 }
 
 /// Takes the document in a folder of staging to those that were in hand. `None` where there is no
-/// folder, or no body in it: files are bodies and attachments that were not published yet.
+/// folder, or no body in it that can be read: files are bodies and attachments that were not published
+/// yet.
 fn look(
     staging: &Folder,
     path: &str,
     collection: &str,
     found: &mut Interrupted,
 ) -> Result<Option<Folder>, MirrorError> {
-    let Some(folder) = staging.open_folder(path)? else { return Ok(None) };
-    let Some(text) = body_text(&folder)? else { return Ok(None) };
+    let Some(folder) = unless_disk(staging.open_folder(path))? else { return Ok(None) };
+    let Some(text) = unless_disk(body_text(&folder))? else { return Ok(None) };
     let head = Head::read(&text).unwrap_or_default();
     let left = found.entry(collection.to_owned()).or_default();
     if let Some(id) = head.id {
@@ -95,9 +102,9 @@ impl Collection {
         let mut known = mirror.interrupted.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(left) = known.get_mut(&*self.encoded) else { return Ok(()) };
         let (ours, staging, clock) = (&mirror.ours, &mirror.staging, &mirror.clock);
-        trash::rescue(ours, staging, clock, mirror.format.names, &left.removed)?;
+        trash::rescue(ours, staging, clock, mirror.spelling, &left.removed)?;
         for path in left.removed.drain(..) {
-            mirror.staging.remove(&path)?;
+            mirror.clear_away(&path)?;
         }
         Ok(())
     }
@@ -167,7 +174,7 @@ mod tests {
         }
         fs::write(dir.path().join("6~books"), "a body that was not published").unwrap();
         let staging = Folder::open_path(dir.path()).unwrap();
-        let (found, next) = sweep(&staging, Some("books")).unwrap();
+        let (found, next) = sweep(&staging, &staging, Some("books")).unwrap();
         assert_eq!(found.keys().collect::<Vec<_>>(), ["books"]);
         let left = &found["books"];
         let mut documents: Vec<_> = left.documents.keys().map(DocumentId::as_str).collect();
@@ -183,7 +190,7 @@ mod tests {
         // What belongs in the trash comes there whole; of what was removed, the body tells all.
         assert_eq!(names.map(attached), [false, false, true, true, true]);
 
-        let (found, next) = sweep(&staging, None).unwrap();
+        let (found, next) = sweep(&staging, &staging, None).unwrap();
         assert_eq!((found["maps"].removed.len(), found["maps"].documents.len(), next), (1, 2, 5));
         assert!(!stands(names[4]));
     }

@@ -41,6 +41,16 @@ pub(super) fn lay(staging: &Folder) -> Result<(), MirrorError> {
     Ok(())
 }
 
+/// Whether all of the folders are there.
+pub(super) fn are_laid(staging: &Folder) -> Result<bool, MirrorError> {
+    for lane in LANES {
+        if staging.open_folder(lane)?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// What lies in staging, as paths in it.
 pub(super) fn contents(staging: &Folder) -> Result<Vec<String>, MirrorError> {
     let mut paths = Vec::new();

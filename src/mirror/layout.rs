@@ -3,7 +3,7 @@
 //! ```text
 //! <mirror>/
 //!   .plainfold/            format.json, lock, socket, collections/, inventory/, state/, staging/,
-//!                          trash/
+//!                          trash/, unremovable/, spare/
 //!   <collection>/
 //!     _security.json
 //!     <document>/
@@ -31,6 +31,10 @@ pub const STATE: &str = "state";
 pub const STAGING: &str = "staging";
 /// Deleted documents that are kept for a time.
 pub const TRASH: &str = "trash";
+/// Room that is kept for deletions.
+pub const SPARE: &str = "spare";
+/// What could not be removed.
+pub const UNREMOVABLE: &str = "unremovable";
 /// A document's body.
 pub const DOCUMENT: &str = "document.json";
 /// The tombstone of a document that is deleted, in the place of its body.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 mod adopt;
 mod bare;
 mod beneath;
+mod blame;
 mod collection;
 mod error;
 mod format;
@@ -39,11 +40,13 @@ mod room;
 mod scan;
 mod security;
 pub mod sorted;
+mod spare;
 mod stage;
 mod sync;
 mod tally;
 mod temporary;
 mod trash;
+mod unremovable;
 
 pub use collection::Collection;
 pub use error::MirrorError;
@@ -65,7 +68,7 @@ use beneath::Folder;
 use interrupted::Interrupted;
 use lanes::Lanes;
 use lock::Lock;
-use names::Codec;
+use names::{Codec, Spelling};
 use temporary::{Purpose, Temporary};
 
 /// How documents are written.
@@ -133,6 +136,7 @@ pub struct Mirror {
     staging: Folder,
     collections: Folder,
     inventories: Folder,
+    spelling: Spelling,
     format: Format,
     /// By which options it is kept.
     options: Remembered,
@@ -148,6 +152,8 @@ pub struct Mirror {
     interrupted: std::sync::Mutex<Interrupted>,
     /// Whether this file system keeps extended attributes, as far as we have seen.
     keeps_attributes: AtomicBool,
+    /// Whether the room that is kept for deletions was given back.
+    saves: AtomicBool,
     lock: std::sync::Mutex<Lock>,
 }
 
@@ -182,7 +188,6 @@ impl Mirror {
             true => Adopted::look(&root, names)?,
             false => None,
         };
-        let names = adopted.as_ref().map(Adopted::codec).or(names);
         let resolve =
             |ours: &Folder, records: &Folder| options::resolve(path, ours, records, wanted);
         let mirror = Self::open_ours(root, names, adopted, wanted.clone(), holder, resolve)?;
@@ -210,17 +215,19 @@ impl Mirror {
         format::read(root.path(), &ours)?;
         let lock = Lock::take(&ours.path().join(layout::LOCK), root.path(), holder)?;
         let (collections, _) = ours.open_or_rebuild(layout::COLLECTIONS)?;
+        let shown = adopted.as_ref().map(Adopted::spelling);
         if let Some(adopted) = adopted {
             // Before there is a format: what was begun and not finished is adopted once more.
             adopted.record(&root, &ours, &collections)?;
         }
-        let format = format::read_or_create(root.path(), &ours, names)?;
+        let format = format::read_or_create(root.path(), &ours, names, shown)?;
         let (staging, _) = ours.open_or_rebuild(layout::STAGING)?;
         let (inventories, _) = ours.open_or_rebuild(layout::INVENTORY)?;
         let options = options(&ours, &collections)?;
-        let (interrupted, next_name) = interrupted::sweep(&staging, None)?;
+        let (interrupted, next_name) = interrupted::sweep(&ours, &staging, None)?;
+        unremovable::sweep(&ours)?;
         lanes::lay(&staging)?;
-        if format.names == Codec::Native && scan::folds_case(&staging)? {
+        if format.names == Codec::Native && scan::folds_case(&ours)? {
             return Err(MirrorError::FoldsCase { path: root.path().to_owned() });
         }
         root.sync()?;
@@ -230,6 +237,7 @@ impl Mirror {
             root,
             in_memory,
             ours,
+            spelling: format.spelling(),
             staging,
             collections,
             inventories,
@@ -242,8 +250,10 @@ impl Mirror {
             lanes: Lanes::default(),
             interrupted: std::sync::Mutex::new(interrupted),
             keeps_attributes: AtomicBool::new(true),
+            saves: AtomicBool::new(false),
             lock: std::sync::Mutex::new(lock),
         };
+        mirror.open_spare()?;
         Ok(mirror)
     }
 
@@ -284,7 +294,7 @@ impl Mirror {
     }
 
     fn encode(&self, text: &str) -> names::Name {
-        self.format.names.encode(text)
+        self.spelling.encode(text)
     }
 
     /// How many threads had best stage a batch: more than one contend for a disk's journal.

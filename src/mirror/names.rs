@@ -14,11 +14,14 @@ use super::layout::SECURITY;
 /// suffixes of those who copy or stage a mirror's files.
 const LONGEST_NAME: usize = 200;
 
+/// The longest name in bytes is never less than this: a shortened name is still to tell something.
+const LEAST_LONGEST_NAME: usize = 64;
+
+/// What is left for our own suffixes and prefixes where a file system does not take names of 255 bytes.
+const AFFIXES: usize = 32;
+
 /// Hexadecimal digits of the hash in a shortened name: 128 bits.
 const HASH_DIGITS: usize = 32;
-
-/// The longest readable part of a shortened name in bytes.
-const LONGEST_PREFIX: usize = LONGEST_NAME - HASH_DIGITS - 1;
 
 /// Stands between the readable part and the hash; alone it is the name of the empty text. Within
 /// a text it is always escaped, so that no other name holds it.
@@ -37,6 +40,15 @@ pub enum Codec {
     /// For file systems that fold case or normalise Unicode: names are ASCII, and no two differ
     /// in case alone.
     Portable,
+}
+
+/// How texts are spelt as names in one mirror: its codec, and the length from which on names are
+/// shortened. Neither ever changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spelling {
+    codec: Codec,
+    /// The longest name in bytes, if that is less than usual.
+    longest: Option<u16>,
 }
 
 /// An encoded name: one component of a path. Never empty, never `.` or `..`, at most 200 bytes,
@@ -83,6 +95,78 @@ impl Codec {
         }
     }
 
+    /// The name of a text, where names have their usual length.
+    pub fn encode(self, text: &str) -> Name {
+        Spelling::from(self).encode(text)
+    }
+
+    /// The text of a name, where names have their usual length.
+    pub fn decode(self, name: &str) -> Decoded {
+        Spelling::from(self).decode(name)
+    }
+
+    /// Whether a character is escaped wherever it stands.
+    fn escapes(self, character: char) -> bool {
+        match character {
+            '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|' | '%' | MARK => true,
+            _ if character.is_control() => true,
+            _ => match self {
+                Self::Native => false,
+                Self::Portable => character.is_ascii_uppercase() || !character.is_ascii(),
+            },
+        }
+    }
+}
+
+impl From<Codec> for Spelling {
+    fn from(codec: Codec) -> Self {
+        Self { codec, longest: None }
+    }
+}
+
+impl Spelling {
+    /// Names of at most so many bytes; `None` is the usual number. `None` is the answer if that cannot
+    /// be.
+    pub fn new(codec: Codec, longest: Option<u16>) -> Option<Self> {
+        let can_be =
+            |longest: &u16| (LEAST_LONGEST_NAME..LONGEST_NAME).contains(&(*longest).into());
+        longest.as_ref().is_none_or(can_be).then_some(Self { codec, longest })
+    }
+
+    /// Names for a file system that takes so many bytes; `None` where that is too few.
+    pub fn within(codec: Codec, most: u64) -> Option<Self> {
+        let most = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(AFFIXES);
+        match most < LONGEST_NAME {
+            true => Self::new(codec, u16::try_from(most).ok()),
+            false => Some(codec.into()),
+        }
+    }
+
+    /// Whether a file system that takes names of so many bytes takes all names.
+    pub fn fits_within(self, most: u64) -> bool {
+        (self.longest() + AFFIXES) as u64 <= most
+    }
+
+    /// The codec.
+    pub fn codec(self) -> Codec {
+        self.codec
+    }
+
+    /// The longest name in bytes, if that is less than usual.
+    pub fn shortened(self) -> Option<u16> {
+        self.longest
+    }
+
+    /// The longest name in bytes.
+    pub fn longest(self) -> usize {
+        self.longest.map_or(LONGEST_NAME, usize::from)
+    }
+
+    /// The longest readable part of a shortened name in bytes.
+    fn longest_prefix(self) -> usize {
+        self.longest() - HASH_DIGITS - 1
+    }
+
     /// The name of a text.
     pub fn encode(self, text: &str) -> Name {
         if self.is_its_own_name(text) { Name(text.into()) } else { Name(self.spell(text).into()) }
@@ -110,11 +194,11 @@ impl Codec {
     /// Whether a text surely needs no escape. The usual id ends here after one look at each
     /// byte; a doubtful one is left to [`spell`](Codec::spell).
     fn is_its_own_name(self, text: &str) -> bool {
-        let plain = match self {
-            Self::Native => &PLAIN_NATIVE,
-            Self::Portable => &PLAIN_PORTABLE,
+        let plain = match self.codec {
+            Codec::Native => &PLAIN_NATIVE,
+            Codec::Portable => &PLAIN_PORTABLE,
         };
-        text.len() <= LONGEST_NAME
+        text.len() <= self.longest()
             && !text.is_empty()
             && text.bytes().all(|byte| plain[usize::from(byte)])
             && !text.starts_with('.')
@@ -128,13 +212,13 @@ impl Codec {
         if text.is_empty() {
             return MARK.to_string();
         }
+        let (longest, longest_prefix) = (self.longest(), self.longest_prefix());
         let first_is_escaped = text.starts_with('.') || is_device(text) || text == SECURITY;
-        let mut name =
-            String::with_capacity((text.len() + 32).min(LONGEST_NAME + LONGEST_SPELLING));
+        let mut name = String::with_capacity((text.len() + 32).min(longest + LONGEST_SPELLING));
         let mut prefix = 0;
         for (start, character) in text.char_indices() {
             let is_last = start + character.len_utf8() == text.len();
-            if self.escapes(character)
+            if self.codec.escapes(character)
                 || (start == 0 && first_is_escaped)
                 || (is_last && matches!(character, '.' | ' '))
             {
@@ -142,10 +226,10 @@ impl Codec {
             } else {
                 name.push(character);
             }
-            if name.len() <= LONGEST_PREFIX {
+            if name.len() <= longest_prefix {
                 prefix = name.len();
             }
-            if name.len() > LONGEST_NAME {
+            if name.len() > longest {
                 name.truncate(prefix);
                 name.push(MARK);
                 name.push_str(&blake3::hash(text.as_bytes()).to_hex()[..HASH_DIGITS]);
@@ -155,28 +239,16 @@ impl Codec {
         name
     }
 
-    /// Whether a character is escaped wherever it stands.
-    fn escapes(self, character: char) -> bool {
-        match character {
-            '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|' | '%' | MARK => true,
-            _ if character.is_control() => true,
-            _ => match self {
-                Self::Native => false,
-                Self::Portable => character.is_ascii_uppercase() || !character.is_ascii(),
-            },
-        }
-    }
-
     /// Whether the two sides of a mark can be those of a shortened name.
     fn is_shortened(self, prefix: &str, hash: &str) -> bool {
-        let longest_spelling = match self {
-            Self::Native => 6, // A control character of two bytes, both escaped.
-            Self::Portable => LONGEST_SPELLING,
+        let longest_spelling = match self.codec {
+            Codec::Native => 6, // A control character of two bytes, both escaped.
+            Codec::Portable => LONGEST_SPELLING,
         };
         let is_hash = hash.len() == HASH_DIGITS
             && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let is_full =
-            prefix.len() <= LONGEST_PREFIX && prefix.len() + longest_spelling > LONGEST_PREFIX;
+        let most = self.longest_prefix();
+        let is_full = prefix.len() <= most && prefix.len() + longest_spelling > most;
         if !is_hash || !is_full {
             return false;
         }
@@ -274,6 +346,7 @@ mod tests {
 
     const FORMAT: &str = include_str!("../../docs/format.md");
     const CODECS: [Codec; 2] = [Codec::Native, Codec::Portable];
+    const LONGEST_PREFIX: usize = LONGEST_NAME - HASH_DIGITS - 1;
 
     /// The cells of the rows of the table under a heading, with `\|` resolved.
     fn table_rows(heading: &str) -> Vec<Vec<String>> {
@@ -435,12 +508,15 @@ mod tests {
         ]
     }
 
-    fn codecs() -> impl Strategy<Value = Codec> {
-        prop::sample::select(&CODECS[..])
+    /// Of each codec, with names of all lengths.
+    fn codecs() -> impl Strategy<Value = Spelling> {
+        let lengths = prop::option::of(64..200_u16);
+        (prop::sample::select(&CODECS[..]), lengths)
+            .prop_map(|(codec, longest)| Spelling::new(codec, longest).unwrap())
     }
 
     /// Texts that a careless codec would give the name of `text`.
-    fn neighbours(codec: Codec, text: &str) -> Vec<String> {
+    fn neighbours(codec: Spelling, text: &str) -> Vec<String> {
         let name = codec.encode(text);
         vec![
             name.as_str().to_owned(),
@@ -461,8 +537,31 @@ mod tests {
             format!("{text}."),
             format!("{text}\0"),
             format!(".{text}"),
-            text.chars().take(LONGEST_PREFIX).collect(),
+            text.chars().take(codec.longest_prefix()).collect(),
         ]
+    }
+
+    #[test]
+    fn a_file_system_with_short_names_gets_shorter_ones_and_one_with_too_short_names_none() {
+        let within = |most| Spelling::within(Codec::Native, most).map(Spelling::longest);
+        assert_eq!([255, 1530, 232, 231].map(within), [Some(200), Some(200), Some(200), Some(199)]);
+        assert_eq!([175, 143, 96, 95, 0].map(within), [Some(143), Some(111), Some(64), None, None]);
+        assert!(
+            [63, 200, 999]
+                .iter()
+                .all(|longest| Spelling::new(Codec::Native, Some(*longest)).is_none())
+        );
+        let short = Spelling::within(Codec::Native, 143).unwrap();
+        assert!(short.fits_within(143) && !short.fits_within(142));
+        let text = "a".repeat(112);
+        let name = short.encode(&text);
+        assert_eq!((name.as_str().len(), short.decode(name.as_str())), (111, Decoded::Hashed));
+        assert_eq!(
+            Codec::Native.decode(name.as_str()),
+            Decoded::Foreign,
+            "no other mirror made it"
+        );
+        assert_eq!(short.encode(&text[1..]).as_str(), &text[1..]);
     }
 
     proptest! {
@@ -475,7 +574,7 @@ mod tests {
                 Decoded::Exact(read) => prop_assert_eq!(read, text),
                 Decoded::Hashed => {
                     let all_escaped: usize = text.len() * 3;
-                    prop_assert!(all_escaped > LONGEST_NAME, "{} needed no hash", name);
+                    prop_assert!(all_escaped > codec.longest(), "{} needed no hash", name);
                 }
                 Decoded::Foreign => prop_assert!(false, "{} was taken for foreign", name),
             }
@@ -491,13 +590,13 @@ mod tests {
         fn a_name_stays_inside_its_folder(codec in codecs(), text in texts()) {
             let name = codec.encode(&text);
             let name = name.as_str();
-            prop_assert!((1..=LONGEST_NAME).contains(&name.len()));
+            prop_assert!((1..=codec.longest()).contains(&name.len()));
             prop_assert!(!name.starts_with('.'));
             prop_assert!(!name.ends_with(['.', ' ']));
             prop_assert!(!name.contains(['/', '\\', ':', '*', '?', '"', '<', '>', '|']));
             prop_assert!(!name.chars().any(char::is_control));
             prop_assert!(!is_device(name));
-            prop_assert!(codec == Codec::Native || name.is_ascii());
+            prop_assert!(codec.codec() == Codec::Native || name.is_ascii());
         }
 
         #[test]
@@ -507,7 +606,7 @@ mod tests {
             texts.extend([left, right]);
             for text in texts {
                 let mut name = codec.encode(&text).as_str().to_owned();
-                if codec == Codec::Portable {
+                if codec.codec() == Codec::Portable {
                     name = name.to_lowercase();
                 }
                 if let Some(other) = names.insert(name, text.clone()) {
@@ -523,7 +622,7 @@ mod tests {
                     let again = codec.encode(&text);
                     prop_assert_eq!(again.as_str(), name);
                 }
-                Decoded::Hashed => prop_assert!(name.len() <= LONGEST_NAME),
+                Decoded::Hashed => prop_assert!(name.len() <= codec.longest()),
                 Decoded::Foreign => {
                     let own = codec.encode(&name);
                     prop_assert_ne!(own.as_str(), name);

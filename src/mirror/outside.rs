@@ -18,6 +18,7 @@ use super::lock;
 use super::names::Decoded;
 use super::read::{Problem, ProblemKind, Tree, TreeCollection};
 use super::stage::CHECKSUM_ATTRIBUTE;
+use super::unremovable;
 use crate::document::DocumentId;
 
 /// A BLAKE3.
@@ -74,6 +75,11 @@ impl Tree {
             return Ok(0);
         }
         Ok(names.len() as u64)
+    }
+
+    /// How many things could not be removed, and are in `.plainfold/unremovable/`.
+    pub fn unremovable(&self) -> u64 {
+        self.ours.as_ref().map_or(0, unremovable::count)
     }
 
     /// Whether something at the top of a mirror is known to be the user's own.
@@ -145,7 +151,7 @@ impl TreeCollection {
 
     /// The id of the document that belongs under a name. A shortened name alone does not tell it.
     pub fn id_of(&self, name: &str) -> Option<DocumentId> {
-        match self.codec.decode(name) {
+        match self.spelling.decode(name) {
             Decoded::Exact(id) => Some(id.into()),
             Decoded::Hashed | Decoded::Foreign => None,
         }

@@ -5,9 +5,9 @@ use rustix::io::Errno;
 use super::beneath::Folder;
 use super::collection::Collection;
 use super::error::MirrorError;
-use super::layout::file_path;
+use super::layout::{DOCUMENT, TOMBSTONE, file_path};
 use super::names::Name;
-use super::stage::{Staged, Step};
+use super::stage::{Staged, Step, copy_file};
 use super::sync::Sync;
 use super::temporary::is_discarded;
 use super::{Lane, Mirror};
@@ -32,8 +32,20 @@ pub struct Published {
 }
 
 impl Collection {
-    /// Puts a staged change into its place.
+    /// Puts a staged change into its place. If that fails, nothing of it stays in staging.
     pub fn publish(&self, staged: Staged, sync: Sync) -> Result<Published, MirrorError> {
+        let temporary = staged.temporary().map(str::to_owned);
+        let published = self.put(staged, sync);
+        if published.is_err()
+            && let Some(temporary) = temporary
+        {
+            // Should this fail too, the next start removes it.
+            let _ = self.mirror.staging.remove(&temporary);
+        }
+        published
+    }
+
+    fn put(&self, staged: Staged, sync: Sync) -> Result<Published, MirrorError> {
         let name = &staged.name;
         let replaced = match &staged.step {
             Step::Add { temporary } => self.add(temporary, name)?,
@@ -88,7 +100,10 @@ impl Collection {
         match staging.exchange(temporary, &self.folder, name.as_str()) {
             Ok(()) => Ok(Some(temporary.to_owned())),
             Err(Errno::NOENT) => self.add(temporary, name),
-            Err(Errno::INVAL | Errno::NOSYS) => self.replace_stepwise(temporary, name),
+            // Overlays do not move folders of their lower layers.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::XDEV) => {
+                self.replace_stepwise(temporary, name)
+            }
             Err(error) => Err(self.folder.error("exchange", name.as_str(), error)),
         }
     }
@@ -105,10 +120,16 @@ impl Collection {
             false => self.mirror.temporary_name(&self.encoded, Lane::default()),
         };
         let replaced = self.remove(name, aside)?;
-        self.mirror
-            .staging
-            .rename(temporary, &self.folder, name.as_str())
-            .map_err(|error| self.folder.error("rename to", name.as_str(), error))?;
+        if let Err(error) = self.mirror.staging.rename(temporary, &self.folder, name.as_str()) {
+            if let Some(aside) = &replaced {
+                // The document is there again, as it was.
+                self.mirror
+                    .staging
+                    .rename(aside, &self.folder, name.as_str())
+                    .map_err(|error| self.folder.error("rename back to", name.as_str(), error))?;
+            }
+            return Err(self.folder.error("rename to", name.as_str(), error));
+        }
         Ok(replaced)
     }
 
@@ -132,9 +153,56 @@ impl Collection {
         match self.folder.rename(name.as_str(), &self.mirror.staging, &aside) {
             Ok(()) => Ok(Some(aside)),
             Err(Errno::NOENT) => Ok(None),
+            Err(Errno::XDEV) => {
+                self.remove_by_copy(name, &aside)?;
+                Ok(Some(aside))
+            }
             Err(error) => Err(self.folder.error("move away", name.as_str(), error)),
         }
     }
+}
+
+impl Collection {
+    /// The same where a folder cannot be renamed away, as in an overlay's lower layer: it is copied,
+    /// and then it goes, its body first, without which there is no document.
+    fn remove_by_copy(&self, name: &Name, aside: &str) -> Result<(), MirrorError> {
+        let staging = &self.mirror.staging;
+        let missing = || self.folder.error("open", name.as_str(), Errno::NOENT);
+        let held = self.folder.open(name.as_str())?.ok_or_else(missing)?;
+        if !held.place()?.reaches(&staging.place()?) {
+            return Err(self.folder.error("move away", name.as_str(), Errno::XDEV));
+        }
+        let copied = staging.create(aside).and_then(|()| copy_folder(&held, staging, aside));
+        if copied.is_err() {
+            // Should this fail too, the next start removes it.
+            let _ = staging.remove(aside);
+        }
+        copied?;
+        // It may be all that will be left of the document.
+        staging.sync_file_system()?;
+        for body in [DOCUMENT, TOMBSTONE] {
+            held.remove(body)?;
+        }
+        self.folder.remove(name.as_str())
+    }
+}
+
+/// Copies all files of a folder to the folder at a path in staging, with their checksums.
+fn copy_folder(from: &Folder, staging: &Folder, path: &str) -> Result<(), MirrorError> {
+    let missing = |folder: &Folder, name: &str| folder.error("open", name, Errno::NOENT);
+    let to = staging.open(path)?.ok_or_else(|| missing(staging, path))?;
+    for (name, kind) in from.entries()? {
+        match kind {
+            Some(kind) if kind.is_dir() => {
+                let inner = from.open(&name)?.ok_or_else(|| missing(from, &name))?;
+                to.create(&name)?;
+                copy_folder(&inner, staging, &format!("{path}/{name}"))?;
+            }
+            Some(kind) if kind.is_file() => copy_file(from, &to, &name, Sync::Together)?,
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 impl Mirror {
@@ -149,7 +217,7 @@ impl Mirror {
         for name in published.into_iter().filter_map(|published| published.replaced.as_deref()) {
             trial::pass("dispose");
             // Nothing is left there of what is in the trash.
-            self.staging.remove(name)?;
+            self.clear_away(name)?;
         }
         Ok(())
     }

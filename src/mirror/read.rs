@@ -16,7 +16,7 @@ use super::format;
 use super::layout::{
     COLLECTIONS, CONFLICTS, DOCUMENT, HISTORY, INVENTORY, OURS, SECURITY, body_file,
 };
-use super::names::{Codec, Decoded};
+use super::names::{Decoded, Spelling};
 use crate::document::{CollectionName, DocumentId, Head, Properties, Revision};
 
 mod deleted;
@@ -43,7 +43,7 @@ pub struct Tree {
     pub(super) ours: Option<Folder>,
     pub(super) records: Option<Folder>,
     lineage: Option<String>,
-    codec: Codec,
+    spelling: Spelling,
     /// What tells a folder of RxDB's plugin from a mirror.
     backup: Option<Backup>,
     /// The folders that are collections, of a tree without `.plainfold`.
@@ -57,7 +57,7 @@ pub struct TreeCollection {
     pub name: CollectionName,
     pub(super) folder: Folder,
     pub(super) encoded: String,
-    pub(super) codec: Codec,
+    pub(super) spelling: Spelling,
     pub(super) backup: Option<Backup>,
     /// The folder of all inventories.
     pub(super) inventories: Option<Arc<Folder>>,
@@ -96,22 +96,22 @@ impl Tree {
             return Self::open_foreign(path, root);
         };
         let records = ours.open_unless_file(COLLECTIONS)?;
-        let (lineage, codec) = (Some(format.lineage), format.names);
+        let (spelling, lineage) = (format.spelling(), Some(format.lineage));
         let (backup, bare) = (None, None);
-        Ok(Self { root, ours: Some(ours), records, lineage, codec, backup, bare })
+        Ok(Self { root, ours: Some(ours), records, lineage, spelling, backup, bare })
     }
 
     /// Opens what has no `.plainfold` of its own: what RxDB's plugin wrote, or a mirror's tree.
     fn open_foreign(path: &Path, root: Folder) -> Result<Self, MirrorError> {
         let (ours, records, lineage) = (None, None, None);
         if let Some(backup) = Backup::recognise(path, &root)? {
-            let (codec, backup, bare) = (Codec::default(), Some(backup), None);
-            return Ok(Self { root, ours, records, lineage, codec, backup, bare });
+            let (spelling, backup, bare) = (Spelling::default(), Some(backup), None);
+            return Ok(Self { root, ours, records, lineage, spelling, backup, bare });
         }
         match Bare::recognise(&root)? {
-            Some(Bare { codec, collections }) => {
+            Some(Bare { spelling, collections }) => {
                 let (backup, bare) = (None, Some(collections));
-                Ok(Self { root, ours, records, lineage, codec, backup, bare })
+                Ok(Self { root, ours, records, lineage, spelling, backup, bare })
             }
             None => Err(MirrorError::NothingToRead { path: path.to_owned() }),
         }
@@ -139,9 +139,9 @@ impl Tree {
         if let Some(backup) = &self.backup {
             let folder = Folder::open_path(self.root.path())?;
             let (name, encoded) = (backup.name.as_str().into(), ".".to_owned());
-            let (codec, problem) = (self.codec, backup.problem.clone());
+            let (spelling, problem) = (self.spelling, backup.problem.clone());
             let backup = Some(backup.clone());
-            let collection = TreeCollection::new(name, folder, encoded, codec, backup);
+            let collection = TreeCollection::new(name, folder, encoded, spelling, backup);
             collections.push(collection);
             return Ok((collections, problem.into_iter().collect()));
         }
@@ -169,7 +169,7 @@ impl Tree {
                 continue;
             }
             match self.name_of(&encoded)? {
-                None if self.codec.decode(&encoded) == Decoded::Hashed => {
+                None if self.spelling.decode(&encoded) == Decoded::Hashed => {
                     let what = "a collection whose name is too long to be read from its folder: \
                                 .plainfold/collections has it";
                     problems.push(Problem::extra(encoded, what));
@@ -177,7 +177,7 @@ impl Tree {
                 Some(name) => {
                     let (properties, inventories) =
                         (self.properties_of(&encoded), inventories.clone());
-                    let whole = TreeCollection::new(name, folder, encoded, self.codec, None);
+                    let whole = TreeCollection::new(name, folder, encoded, self.spelling, None);
                     collections.push(TreeCollection { properties, inventories, ..whole });
                 }
                 None => problems.push(Problem::extra(encoded, "a folder that is no collection's")),
@@ -195,13 +195,13 @@ impl Tree {
     }
 
     fn name_of(&self, encoded: &str) -> Result<Option<CollectionName>, MirrorError> {
-        match self.codec.decode(encoded) {
+        match self.spelling.decode(encoded) {
             Decoded::Exact(name) => Ok(Some(name.into())),
             Decoded::Foreign => Ok(None),
             Decoded::Hashed => {
                 let Some(records) = &self.records else { return Ok(None) };
                 let record = Record::read(records, encoded)?;
-                let fits = |name: &String| self.codec.encode(name).as_str() == encoded;
+                let fits = |name: &String| self.spelling.encode(name).as_str() == encoded;
                 Ok(record.map(|record| record.name).filter(fits).map(Into::into))
             }
         }
@@ -213,17 +213,17 @@ impl TreeCollection {
         name: CollectionName,
         folder: Folder,
         encoded: String,
-        codec: Codec,
+        spelling: Spelling,
         backup: Option<Backup>,
     ) -> Self {
         let (properties, only, numbered) = (None, None, false);
         let inventories = None;
-        Self { name, folder, encoded, codec, backup, inventories, properties, only, numbered }
+        Self { name, folder, encoded, spelling, backup, inventories, properties, only, numbered }
     }
 
     /// Some of its documents as a collection, in a folder of their own.
     fn part(&self, folder: Folder, encoded: String, only: Vec<String>, numbered: bool) -> Self {
-        let part = Self::new(self.name.clone(), folder, encoded, self.codec, None);
+        let part = Self::new(self.name.clone(), folder, encoded, self.spelling, None);
         // What is in the trash is not listed any more.
         let inventories = self.inventories.clone().filter(|_| !numbered);
         Self { properties: self.properties, inventories, only: Some(only), numbered, ..part }
@@ -285,7 +285,7 @@ impl TreeCollection {
         if self.backup.is_some() {
             return rxdb::folder_of(id.as_str()).unwrap_or_default();
         }
-        self.codec.encode(id.as_str()).as_str().to_owned()
+        self.spelling.encode(id.as_str()).as_str().to_owned()
     }
 
     /// Reads what lies under one of [`entry_names`](Self::entry_names); `None` where it is gone by
@@ -303,7 +303,7 @@ impl TreeCollection {
             }
             Err(error) => return Err(error),
         };
-        let decoded = self.codec.decode(self.unnumbered(name));
+        let decoded = self.spelling.decode(self.unnumbered(name));
         if decoded == Decoded::Foreign {
             let what = "a folder whose name no document has";
             return Ok(Some(Entry::Problem(Problem::extra(path, what))));
@@ -405,7 +405,7 @@ impl TreeCollection {
     }
 
     fn names_revision(&self, name: &str, revision: Option<&Revision>) -> bool {
-        revision.is_some_and(|revision| self.codec.encode(revision.as_str()).as_str() == name)
+        revision.is_some_and(|revision| self.spelling.encode(revision.as_str()).as_str() == name)
     }
 
     fn document(
@@ -430,7 +430,7 @@ impl TreeCollection {
             (Decoded::Exact(id), None) if !self.numbered || id != NAMELESS => id.into(),
             (Decoded::Exact(id), Some(own)) if id == own => id.into(),
             (Decoded::Hashed, Some(own))
-                if self.unnumbered(&path).ends_with(self.codec.encode(own).as_str()) =>
+                if self.unnumbered(&path).ends_with(self.spelling.encode(own).as_str()) =>
             {
                 own.into()
             }
@@ -442,7 +442,7 @@ impl TreeCollection {
             }
         };
         let revision = head.revision.as_deref().map(Revision::from);
-        let encode = |name: &str| self.codec.encode(name).as_str().to_owned();
+        let encode = |name: &str| self.spelling.encode(name).as_str().to_owned();
         let attachments = attachments(&folder, head.stubs(), encode)?;
         Ok(Entry::Document(Box::new(StoredDocument {
             id,

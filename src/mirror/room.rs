@@ -18,7 +18,7 @@ impl Mirror {
         if self.options.reserve == 0 {
             return Ok(());
         }
-        let free = self.root.free_bytes()?.saturating_sub(bytes);
+        let free = self.root.room()?.bytes.saturating_sub(bytes);
         match free < self.options.reserve {
             true => {
                 let path = self.path().to_owned();
@@ -34,7 +34,8 @@ impl Mirror {
         let name = self.temporary_name("", Lane::default());
         let written = self.write_probe(&name);
         let removed = self.staging.remove(&name);
-        written.and(removed)
+        written.and(removed)?;
+        self.open_spare()
     }
 
     fn write_probe(&self, name: &str) -> Result<(), MirrorError> {
@@ -51,7 +52,8 @@ impl Collection {
     /// work on the collection.
     pub fn clear_up(&self) -> Result<(), MirrorError> {
         let mirror = &self.mirror;
-        let (mut found, _) = interrupted::sweep(&mirror.staging, Some(&self.encoded))?;
+        let (mut found, _) =
+            interrupted::sweep(&mirror.ours, &mirror.staging, Some(&self.encoded))?;
         let Some(found) = found.remove(&*self.encoded) else { return Ok(()) };
         let mut known = mirror.interrupted.lock().unwrap_or_else(PoisonError::into_inner);
         let left = known.entry(self.encoded.to_string()).or_default();

@@ -8,17 +8,14 @@ use super::beneath::Folder;
 use super::collection::Collection;
 use super::error::MirrorError;
 use super::interrupted::body_text;
-use super::layout::{DOCUMENT, SECURITY};
+use super::layout::{DOCUMENT, SECURITY, STAGING};
 use super::names::Decoded;
 use crate::document::{DocumentId, Head};
 
 /// Whether this file system takes upper and lower case for the same.
-pub(super) fn folds_case(staging: &Folder) -> Result<bool, MirrorError> {
-    const NAMES: [&str; 2] = ["case-a", "CASE-A"];
-    staging.create(NAMES[0])?;
-    let folds = staging.kind(NAMES[1])?.is_some();
-    staging.remove(NAMES[0])?;
-    Ok(folds)
+/// Nothing is made for that: there may be no room.
+pub(super) fn folds_case(ours: &Folder) -> Result<bool, MirrorError> {
+    Ok(ours.kind(&STAGING.to_ascii_uppercase())?.is_some())
 }
 
 impl Collection {
@@ -64,7 +61,7 @@ impl Collection {
 
     /// The id that a folder's name tells by itself.
     pub(super) fn id_told_by(&self, name: &str) -> Option<String> {
-        match self.mirror.format.names.decode(name) {
+        match self.mirror.spelling.decode(name) {
             Decoded::Exact(id) => Some(id),
             Decoded::Hashed | Decoded::Foreign => None,
         }
@@ -72,7 +69,7 @@ impl Collection {
 
     /// The id whose folder has this name; `None` where it is no document's.
     pub(super) fn id_of(&self, name: &str) -> Result<Option<DocumentId>, MirrorError> {
-        match self.mirror.format.names.decode(name) {
+        match self.mirror.spelling.decode(name) {
             Decoded::Exact(id) => Ok(Some(id.into())),
             Decoded::Foreign => Ok(None),
             Decoded::Hashed => {

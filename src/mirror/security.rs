@@ -1,5 +1,7 @@
 //! Who may do what with a collection, beside its documents: the source's own words in a file.
 
+use std::collections::HashSet;
+
 use rustix::fs::FileType;
 
 use super::Lane;
@@ -26,6 +28,16 @@ impl Collection {
         let line = entry_of(SECURITY, None, &entry);
         let record = NewRecord { name: SECURITY, line: &line, replaces: true };
         self.append(std::iter::once(record), Sync::Each)?;
+        if let Err(error) = self.put_security(&temporary) {
+            self.take_back(&HashSet::from([SECURITY.to_owned()]))?;
+            let _ = mirror.staging.remove(&temporary);
+            return Err(error);
+        }
+        self.folder.sync()
+    }
+
+    fn put_security(&self, temporary: &str) -> Result<(), MirrorError> {
+        let mirror = &*self.mirror;
         if self.folder.kind(SECURITY)?.is_some_and(FileType::is_dir) {
             let removed = mirror.temporary_name(&self.encoded, Lane::default());
             self.folder
@@ -34,9 +46,8 @@ impl Collection {
         }
         mirror
             .staging
-            .rename(&temporary, &self.folder, SECURITY)
-            .map_err(|error| self.folder.error("rename to", SECURITY, error))?;
-        self.folder.sync()
+            .rename(temporary, &self.folder, SECURITY)
+            .map_err(|error| self.folder.error("rename to", SECURITY, error))
     }
 
     /// Where it stands, relative to the mirror.

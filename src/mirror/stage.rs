@@ -68,6 +68,19 @@ pub struct Material {
     pub branches: Vec<BranchFiles>,
 }
 
+impl Material {
+    /// The paths in staging of what was written there.
+    fn staged(&self) -> Vec<String> {
+        let own = self.blobs.values();
+        let all = own.chain(self.branches.iter().flat_map(|branch| branch.blobs.values()));
+        let path = |blob: &Blob| match blob {
+            Blob::Staged(blob) => Some(blob.temporary.clone()),
+            Blob::Bytes(_) => None,
+        };
+        all.filter_map(path).collect()
+    }
+}
+
 /// A revision beside the winner, or the winner's own history.
 #[derive(Debug)]
 pub struct BranchFiles {
@@ -110,7 +123,7 @@ pub(super) enum Step {
 
 impl Collection {
     /// Writes what `write` asks for. `material` holds the bytes of every attachment in its `fetch`,
-    /// and every revision in its `branches`.
+    /// and every revision in its `branches`. If it fails, nothing of it stays in staging.
     pub fn stage(
         &self,
         document: &Document,
@@ -124,6 +137,26 @@ impl Collection {
             true => mirror.deletion_name(&self.encoded, lane),
             false => mirror.temporary_name(&self.encoded, lane),
         };
+        let blobs = material.staged();
+        let staged = self.stage_as(temporary.clone(), document, write, material, sync);
+        if staged.is_err() {
+            // Should this fail too, the next start removes the rest.
+            for path in blobs.iter().chain([&temporary]) {
+                let _ = mirror.staging.remove(path);
+            }
+        }
+        staged
+    }
+
+    fn stage_as(
+        &self,
+        temporary: String,
+        document: &Document,
+        write: Write,
+        material: Material,
+        sync: Sync,
+    ) -> Result<Staged, MirrorError> {
+        let mirror = &*self.mirror;
         let Write { name, id, revision, deleted, shape, reuse, keep, keep_history, .. } = write;
         let mut staged = Staged::nothing_of(name, deleted);
         let mut entry = Entry::default();
@@ -301,11 +334,33 @@ fn link(held: &Folder, new: &Folder, name: &str, sync: Sync) -> Result<(), Mirro
         Err(Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK | Errno::XDEV) => {}
         Err(error) => return Err(held.error("link", name, error)),
     }
+    copy_file(held, new, name, sync)
+}
+
+/// Copies a file from one folder to another, with its checksum.
+pub(super) fn copy_file(
+    held: &Folder,
+    new: &Folder,
+    name: &str,
+    sync: Sync,
+) -> Result<(), MirrorError> {
     let mut from = held.open_file(name)?.ok_or_else(|| held.error("open", name, Errno::NOENT))?;
     let mut to = new.create_file(name)?;
-    io::copy(&mut from, &mut to)
-        .and_then(|_| sync.file(&to))
-        .map_err(|error| MirrorError::io("copy", held.path().join(name), error))
+    io::copy(&mut from, &mut to).map_err(|error| copy_failed(held, name, error))?;
+    keep_checksum(&from, &to);
+    sync.file(&to).map_err(|error| copy_failed(held, name, error))
+}
+
+fn copy_failed(held: &Folder, name: &str, error: io::Error) -> MirrorError {
+    MirrorError::io("copy", held.path().join(name), error)
+}
+
+/// Notes the checksum of a file beside its copy too, where that can be done.
+fn keep_checksum(from: &File, to: &File) {
+    let mut sum = [0; 32];
+    if rustix::fs::fgetxattr(from, CHECKSUM_ATTRIBUTE, &mut sum) == Ok(sum.len()) {
+        let _ = rustix::fs::fsetxattr(to, CHECKSUM_ATTRIBUTE, &sum, XattrFlags::empty());
+    }
 }
 
 impl Staged {
@@ -324,6 +379,16 @@ impl Staged {
     fn recorded_as(self, id: Option<&str>, entry: &Entry) -> Self {
         let record = entry_of(self.name.as_str(), id, entry);
         Self { record, ..self }
+    }
+
+    /// Where its files are in staging.
+    pub(super) fn temporary(&self) -> Option<&str> {
+        match &self.step {
+            Step::Add { temporary }
+            | Step::ReplaceBody { temporary, .. }
+            | Step::ReplaceFolder { temporary } => Some(temporary),
+            Step::Remove => None,
+        }
     }
 
     /// What the inventory is to record.

@@ -11,9 +11,9 @@ use jiff::{Timestamp, tz::TimeZone};
 use rustix::io::Errno;
 
 use super::beneath::Folder;
-use super::error::MirrorError;
+use super::error::{MirrorError, unless_disk};
 use super::layout::{DOCUMENT, TRASH};
-use super::names::Codec;
+use super::names::Spelling;
 use super::publish::Published;
 use super::temporary::{Purpose, Temporary};
 use super::{Lane, Mirror};
@@ -31,17 +31,17 @@ pub(super) fn rescue(
     ours: &Folder,
     staging: &Folder,
     clock: &Clock,
-    codec: Codec,
+    spelling: Spelling,
     names: &[String],
 ) -> Result<(), MirrorError> {
     for name in names {
         let Some(collection) = discarded_from(name) else { continue };
-        let Some(folder) = staging.open_folder(name)? else { continue };
+        let Some(folder) = unless_disk(staging.open_folder(name))? else { continue };
         // Without a body it is a tombstone that was not published.
-        let Some(text) = folder.read_file(DOCUMENT)? else { continue };
+        let Some(text) = unless_disk(folder.read_file(DOCUMENT))? else { continue };
         let head = Head::read(&text).unwrap_or_default();
         let document = match &head.id {
-            Some(id) => codec.encode(id).as_str().to_owned(),
+            Some(id) => spelling.encode(id).as_str().to_owned(),
             None => "without an id".to_owned(),
         };
         let place = place(ours, clock, collection)?;
@@ -104,7 +104,12 @@ impl Mirror {
             let most = DAY.saturating_mul(self.options.trash);
             for (name, _) in days.iter().zip(self.clock.ages(&days)).filter(|(_, age)| *age > most)
             {
-                trash.remove(name)?;
+                match trash.remove(name) {
+                    Err(error) if !error.is_disk() => tracing::warn!(
+                        "{error}; the rest of what has expired in the trash is removed"
+                    ),
+                    removed => removed?,
+                }
             }
         }
         *swept = Some(now);

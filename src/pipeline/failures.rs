@@ -11,6 +11,9 @@ use crate::checkpoint::{Failure, HeldBack};
 use crate::document::{Change, DocumentId, Position, Revision};
 use crate::source::Unreadable;
 
+/// The place of the security object's failure.
+const SECURITY: &str = "the security object";
+
 /// The failures of one collection, as they stand in the state.
 #[derive(Debug, Default)]
 pub struct Failures {
@@ -64,6 +67,11 @@ impl Failures {
         self.known().remove(id.as_str()).is_some()
     }
 
+    /// The security object is written.
+    pub fn forget_security(&self) {
+        self.known().remove(&key_of_place(SECURITY));
+    }
+
     pub fn forget_all(&self) {
         self.known().clear();
     }
@@ -76,9 +84,13 @@ impl Failures {
 fn key(failure: &Failure) -> String {
     match &failure.document {
         Some(id) => id.to_string(),
-        // No id contains what only a place can start with: a NUL before its words.
-        None => format!("\0{}", failure.place),
+        None => key_of_place(&failure.place),
     }
+}
+
+fn key_of_place(place: &str) -> String {
+    // No id contains what only a place can start with: a NUL before its words.
+    format!("\0{place}")
 }
 
 /// The failure of a row that could not be made into a change.
@@ -93,6 +105,17 @@ pub fn of_row(row: Unreadable) -> Failure {
 /// The failure of a change that could not be applied.
 pub fn of_change(change: &Change, reason: String) -> Failure {
     of_document(change.id.clone(), change.revision.clone(), change.position.clone(), reason)
+}
+
+/// The failure of a change that the file system did not let take its place.
+pub fn of_publishing(meta: Meta, reason: String) -> Failure {
+    of_document(meta.id, meta.revision, meta.position, reason)
+}
+
+/// The failure of the security object, which the next run and, while following, the next minute brings
+/// again.
+pub fn of_security(reason: String) -> Failure {
+    first(None, None, SECURITY.to_owned(), reason, None)
 }
 
 /// What is remembered of a repair until its write is committed: should it be interrupted, the next

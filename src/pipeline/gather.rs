@@ -222,6 +222,9 @@ impl Gatherer {
     }
 
     fn phase_of(&self, since: &Since) {
+        if self.pipeline.removals_only {
+            return;
+        }
         let phase = match since {
             Since::Scan(_) => Phase::Scanning,
             Since::Start | Since::Position(_) => Phase::CatchingUp,
@@ -236,6 +239,9 @@ impl Gatherer {
             (None, false) => Phase::Live,
         };
         tracing::info!(collection = %self.pipeline.collection.name(), "the source answers again");
+        if self.pipeline.removals_only {
+            return;
+        }
         self.pipeline.reporter.update(|report| {
             report.phase = phase;
             report.trouble = None;

@@ -76,6 +76,8 @@ pub struct Pipeline {
     brake: Arc<Brake>,
     /// Told when what the brake holds back was released.
     released: Arc<Notify>,
+    /// Whether nothing but removals is done: the disk has no room for more.
+    removals_only: bool,
     /// The difference of the counts that the last full scan has not ended.
     scanned_for: Arc<Mutex<Option<Tally>>>,
     options: PipelineOptions,
@@ -184,6 +186,7 @@ impl Pipeline {
             failures: Arc::new(failures),
             brake,
             released: Arc::default(),
+            removals_only: false,
             scanned_for: Arc::default(),
             options,
         })
@@ -194,6 +197,9 @@ impl Pipeline {
     pub async fn run(&self, stop: &CancellationToken) -> Result<(), PipelineError> {
         let mut again = false;
         let mut disk = Pauses::new(self.options.retry);
+        if self.mirror.saves_room() {
+            self.make_room(stop).await?;
+        }
         loop {
             match self.work(stop, std::mem::replace(&mut again, true)).await {
                 // The checkpoint says that everything is compared, and why.
@@ -204,7 +210,11 @@ impl Pipeline {
                         return Ok(());
                     }
                 }
-                ended => return ended,
+                Err(error) if error.is_full() => {
+                    self.make_room(stop).await?;
+                    return Err(error);
+                }
+                ended => return ended.map_err(|error| self.blamed(error)),
             }
         }
     }
@@ -236,7 +246,9 @@ impl Pipeline {
         let mut tasks: JoinSet<Result<(), PipelineError>> = JoinSet::new();
         let halt = stop.child_token();
         let (reading, spoken) = watch::channel(Reading::Silent);
-        tasks.spawn(asker::ask(self.clone(), spoken, halt.clone(), gathered.clone()));
+        if !self.removals_only {
+            tasks.spawn(asker::ask(self.clone(), spoken, halt.clone(), gathered.clone()));
+        }
         tasks.spawn(gather::gather(self.clone(), since, halt.clone(), gathered, reading));
         let moved = doubt.as_ref().map(|doubt| doubt.moved.clone()).unwrap_or_default();
         let rounds = Rounds::new(self.clone(), doubt, settled_count, halt.clone());
@@ -250,6 +262,10 @@ impl Pipeline {
             {
                 outcome = Err(error);
                 // The others finish what they have in hand; their channels close behind them.
+                halt.cancel();
+            }
+            if self.removals_only {
+                // At the end of the feed nothing is waited for.
                 halt.cancel();
             }
         }

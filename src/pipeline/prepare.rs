@@ -71,6 +71,8 @@ pub struct Planned {
     pub untold: Vec<(Meta, Vec<String>)>,
     pub failed: Vec<Failure>,
     pub held: Vec<HeldBack>,
+    /// Whether changes were passed over because nothing but removals is done.
+    pub passed_over: bool,
 }
 
 impl Pipeline {
@@ -91,8 +93,9 @@ impl Pipeline {
         let plan = |items: Vec<Item>| {
             let (collection, doubt) = (self.collection.clone(), doubt.cloned());
             let (brake, lane) = (Arc::clone(&self.brake), self.mirror.lane());
+            let removals_only = self.removals_only;
             spawn_blocking(move || {
-                plan_items(&collection, items, sync, lane, doubt.as_ref(), &brake)
+                plan_items(&collection, items, sync, lane, doubt.as_ref(), &brake, removals_only)
             })
         };
         let second = (!second.is_empty()).then(|| plan(second));
@@ -108,6 +111,13 @@ impl Pipeline {
 }
 
 impl Planned {
+    pub fn take(&mut self, staged: Result<(Meta, Staged), Failure>) {
+        match staged {
+            Ok(staged) => self.staged.push(staged),
+            Err(failure) => self.failed.push(failure),
+        }
+    }
+
     pub fn extend(&mut self, other: Self) {
         self.staged.extend(other.staged);
         self.pending.extend(other.pending);
@@ -117,6 +127,7 @@ impl Planned {
         self.untold.extend(other.untold);
         self.failed.extend(other.failed);
         self.held.extend(other.held);
+        self.passed_over |= other.passed_over;
     }
 }
 
@@ -127,10 +138,21 @@ fn plan_items(
     lane: Lane,
     doubt: Option<&Doubt>,
     brake: &Brake,
+    removals_only: bool,
 ) -> Result<Planned, MirrorError> {
     let mut planned = Planned::default();
     for Item { change, authority, fed } in items {
-        let plan = collection.plan(&change, authority)?;
+        let plan = match collection.plan(&change, authority) {
+            Ok(plan) => plan,
+            Err(error) => {
+                planned.failed.push(failures::of_change(&change, blame(collection, error)?));
+                continue;
+            }
+        };
+        if removals_only && !matches!(plan, Plan::Remove(_) | Plan::Unchanged) {
+            planned.passed_over = true;
+            continue;
+        }
         let deletes = match &plan {
             Plan::Remove(_) => true,
             Plan::Write(write) => write.buries(),
@@ -152,7 +174,11 @@ fn plan_items(
                 if let Some(doubt) = doubt
                     && let Some(files) = untold(collection, &change, doubt)?
                 {
-                    planned.untold.push((Meta::of(change), files));
+                    match removals_only {
+                        // It is told in its turn.
+                        true => planned.passed_over = true,
+                        false => planned.untold.push((Meta::of(change), files)),
+                    }
                 }
             }
             Plan::Older { held } => planned.older.push((change, held)),
@@ -160,7 +186,7 @@ fn plan_items(
                 let item = Item { change, authority, fed };
                 let pending = Pending { item, write, material: Material::default(), sync };
                 if pending.write.fetch.is_empty() && pending.write.branches.is_empty() {
-                    planned.staged.push(stage(collection, pending, sync, lane)?);
+                    planned.take(stage(collection, pending, sync, lane)?);
                 } else {
                     planned.pending.push(pending);
                 }
@@ -205,17 +231,26 @@ fn untold(
     Ok(written.or_else(|| removed.then(Vec::new)))
 }
 
+/// Stages a write. What the file system refuses of one document is the failure of that document.
 pub fn stage(
     collection: &Collection,
     pending: Pending,
     sync: Sync,
     lane: Lane,
-) -> Result<(Meta, Staged), MirrorError> {
+) -> Result<Result<(Meta, Staged), Failure>, MirrorError> {
     let Pending { item: Item { change, .. }, write, material, .. } = pending;
     trial::pass("stage");
-    let staged = collection.stage(&change.document(), write, material, sync, lane)?;
+    let staged = match collection.stage(&change.document(), write, material, sync, lane) {
+        Ok(staged) => staged,
+        Err(error) => return Ok(Err(failures::of_change(&change, blame(collection, error)?))),
+    };
     trial::pass("staged");
-    Ok((Meta::of(change), staged))
+    Ok(Ok((Meta::of(change), staged)))
+}
+
+/// Why one document fails, if the error concerns it alone.
+pub(super) fn blame(collection: &Collection, error: MirrorError) -> Result<String, MirrorError> {
+    Ok(collection.blame(error)?.to_string())
 }
 
 impl Meta {

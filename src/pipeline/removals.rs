@@ -9,8 +9,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::batch::Seen;
-use super::prepare::Meta;
-use super::settle::{Settler, Told};
+use super::prepare::{Meta, blame};
+use super::settle::{Placed, Settler, Told};
 use super::{PipelineError, failures};
 use crate::checkpoint::{Checkpoint, Commit, HeldBack};
 use crate::document::{Position, Revision};
@@ -72,10 +72,15 @@ impl Settler {
                 continue;
             }
             // What has no body is no document of ours.
-            let Some(held) = collection.held(id.as_str())? else { continue };
+            let revision = match collection.held(id.as_str()) {
+                Ok(Some(held)) => held.revision,
+                Ok(None) => continue,
+                // It fails by its name when it is to be removed.
+                Err(error) => blame(&collection, error).map(|_| None)?,
+            };
             gone.push(HeldBack {
                 document: id,
-                revision: held.revision.unwrap_or_else(|| Revision::from("")),
+                revision: revision.unwrap_or_else(|| Revision::from("")),
                 position: Some(position.clone()),
                 unlisted: true,
                 since: Timestamp::now(),
@@ -155,15 +160,24 @@ impl Settler {
         }
         let collection = self.pipeline.collection.clone();
         let begun = Timestamp::now();
-        let (mut told, mut metas, mut staged) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut told, mut staged) = (Vec::new(), Vec::new());
         let mut unheld = Vec::with_capacity(gone.len());
+        let mut refused = Vec::new();
         for one in gone {
             unheld.push(one.document.clone());
             let HeldBack { document: id, revision, position, unlisted, .. } = one;
             let meta = Meta { id, revision, position, deleted: true };
-            let Some(held) = collection.held(meta.id.as_str())? else {
-                told.push(Told { meta, files: Vec::new() });
-                continue;
+            let held = match collection.held(meta.id.as_str()) {
+                Ok(Some(held)) => held,
+                Ok(None) => {
+                    told.push(Told { meta, files: Vec::new() });
+                    continue;
+                }
+                Err(error) => {
+                    let reason = blame(&collection, error)?;
+                    refused.push(failures::of_publishing(meta, reason));
+                    continue;
+                }
             };
             let age = held.revision.as_ref().and_then(|held| held.age(&meta.revision));
             if age == Some(Ordering::Greater) || (unlisted && age == Some(Ordering::Less)) {
@@ -171,15 +185,17 @@ impl Settler {
                 continue;
             }
             let removal = Plan::Remove(collection.document_name(meta.id.as_str()));
-            staged.extend(collection.stage_removal(removal));
-            metas.push(meta);
+            staged.extend(collection.stage_removal(removal).map(|staged| (meta, staged)));
         }
         self.open(begun)?;
         let sync = Sync::for_batch(staged.len());
-        let published = self.publish(staged, sync)?;
+        let Placed { metas, published, refused: unmoved } = self.publish(staged, sync)?;
+        refused.extend(unmoved);
+        let failed = self.note_failures(refused);
         told.extend(metas.into_iter().zip(&published).map(Told::of));
         let count = published.len();
-        self.commit(Commit { unheld, ..Commit::new(self.checkpoint.clone()) }, told)?;
+        let commit = Commit { unheld, failed, ..Commit::new(self.checkpoint.clone()) };
+        self.commit(commit, told)?;
         self.pipeline.reporter.update(|report| report.deletions += count as u64);
         self.pipeline.mirror.dispose(&published)?;
         Ok(count)

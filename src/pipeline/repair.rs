@@ -272,7 +272,12 @@ impl Repair<'_> {
         let staged = prepared.staged.iter().map(|(meta, _)| meta);
         let intents = staged.map(|meta| failures::of_repair(meta, places.get(&meta.id).cloned()));
         let intents = intents.collect();
-        self.pipeline.settle_apart(prepared, intents).await?;
+        let mut refused = self.pipeline.settle_apart(prepared, intents).await?;
+        for (id, fate) in &mut fates {
+            if let Some(reason) = refused.remove(id) {
+                *fate = Fate::Failed(reason);
+            }
+        }
         self.fates.append(&mut fates);
         Ok(())
     }

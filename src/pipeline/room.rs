@@ -1,13 +1,16 @@
 //! Waiting for a disk that is full, read-only or failing, while following: nothing is lost, as the
 //! feed is opened again at the checkpoint. It must not know what is written where.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::report::{Phase, Report};
 use super::{Pipeline, PipelineError};
+use crate::mirror::MirrorError;
+use crate::source::Since;
 use crate::source::retry::RetryPolicy;
 
 /// How long to wait before the disk is tried again.
@@ -17,12 +20,14 @@ pub struct Pauses {
     next: Duration,
     /// What had been done when it failed last.
     done: u64,
+    /// When the last pause ended.
+    ended: Instant,
 }
 
 impl Pauses {
     /// Short ones first.
     pub fn new(policy: RetryPolicy) -> Self {
-        Self { policy, next: policy.first, done: 0 }
+        Self { policy, next: policy.first, done: 0, ended: Instant::now() }
     }
 
     /// Short pauses again, if anything was done since the last failure.
@@ -38,7 +43,16 @@ impl Pauses {
     pub fn next(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * 2).min(self.policy.longest);
+        self.ended = Instant::now() + pause;
         pause
+    }
+
+    /// The next pause: a short one again, if none was needed for longer than the longest takes.
+    pub fn next_after_rest(&mut self) -> Duration {
+        if self.ended.elapsed() > self.policy.longest {
+            self.next = self.policy.first;
+        }
+        self.next()
     }
 }
 
@@ -53,7 +67,57 @@ impl PipelineError {
     }
 }
 
+impl PipelineError {
+    /// Whether there is no room left, so that deletions may mend it.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Mirror(error) => error.is_full(),
+            Self::State(error) => error.is_full(),
+            _ => false,
+        }
+    }
+
+    /// Whether it concerns this collection alone, so that others can be worked on.
+    pub fn is_of_collection(&self) -> bool {
+        matches!(self, Self::Mirror(error) if error.is_of_collection())
+    }
+}
+
 impl Pipeline {
+    /// The error, or that the collection's folder cannot be used, if that is why.
+    pub(super) fn blamed(&self, error: PipelineError) -> PipelineError {
+        match error {
+            PipelineError::Mirror(error) => self.collection.blame_end(error).into(),
+            error => error,
+        }
+    }
+
+    /// Reads the feed from the checkpoint to its end, and makes the deletions in it: they need next to
+    /// no room, and make some. Says whether it did any. What else the feed brings is read again later.
+    pub(super) async fn make_room(&self, stop: &CancellationToken) -> Result<bool, PipelineError> {
+        let before = self.reporter.report().deletions;
+        let pipeline = self.clone();
+        let ready = spawn_blocking(move || pipeline.is_ready_for_removals()).await?;
+        if matches!(ready, Ok(true)) {
+            let pipeline = Self { removals_only: true, ..self.clone() };
+            let ended = Box::pin(pipeline.work(stop, true)).await;
+            if let Err(error) = ended {
+                tracing::debug!(collection = %self.collection.name(), "deletions broke off: {error}");
+            }
+        }
+        let mirror = Arc::clone(&self.mirror);
+        spawn_blocking(move || mirror.take_spare()).await?;
+        Ok(self.reporter.report().deletions > before)
+    }
+
+    fn is_ready_for_removals(&self) -> Result<bool, PipelineError> {
+        self.mirror.give_spare();
+        self.collection.clear_up()?;
+        self.checkpoints.recover()?;
+        // A full scan has to see everything.
+        Ok(!matches!(self.since(true)?, Since::Scan(_)))
+    }
+
     /// Waits until the disk can be written, or `stop`.
     pub(super) async fn wait_for_disk(
         &self,
@@ -63,6 +127,7 @@ impl Pipeline {
     ) -> Result<(), PipelineError> {
         let collection = self.collection.name();
         pauses.note_progress(&self.reporter.report());
+        let files = matches!(error, PipelineError::Mirror(MirrorError::OpenFiles { .. }));
         let mut error = error;
         loop {
             let pause = pauses.next();
@@ -77,6 +142,10 @@ impl Pipeline {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(pause) => {}
             }
+            if error.is_full() && self.make_room(stop).await? {
+                tracing::info!(%collection, "deletions were made, though there is no room for more");
+                pauses.note_progress(&self.reporter.report());
+            }
             let pipeline = self.clone();
             match spawn_blocking(move || pipeline.recover()).await? {
                 Ok(()) => break,
@@ -84,7 +153,10 @@ impl Pipeline {
                 Err(other) => return Err(other),
             }
         }
-        tracing::info!(%collection, "the disk can be written again");
+        match files {
+            true => tracing::info!(%collection, "files can be opened again"),
+            false => tracing::info!(%collection, "the disk can be written again"),
+        }
         self.reporter.update(|report| report.trouble = None);
         Ok(())
     }

@@ -43,6 +43,8 @@ pub struct Rounds {
     stop: CancellationToken,
     /// Whether a round waits a moment only: what it follows goes on.
     following: bool,
+    /// Whether changes were passed over, so that they have to be read again.
+    passed_over: bool,
 }
 
 /// A round that is being made.
@@ -67,8 +69,17 @@ impl Rounds {
         stop: CancellationToken,
     ) -> Self {
         let beside = Beside::new(pipeline.clone());
-        let (in_flight, number) = (VecDeque::new(), 0);
-        Self { pipeline, beside, doubt, in_flight, number, settled, stop, following: false }
+        Self {
+            pipeline,
+            beside,
+            doubt,
+            in_flight: VecDeque::new(),
+            number: 0,
+            settled,
+            stop,
+            following: false,
+            passed_over: false,
+        }
     }
 
     /// Makes rounds of all batches, and sends them on.
@@ -103,7 +114,10 @@ impl Rounds {
         revisits.reset();
         let (mut stopped, mut caught_up) = (false, false);
         let stop = self.stop.clone();
-        self.beside.revisit();
+        let removals_only = self.pipeline.removals_only;
+        if !removals_only {
+            self.beside.revisit();
+        }
         loop {
             let is_empty = self.beside.is_empty();
             let next = tokio::select! {
@@ -123,6 +137,17 @@ impl Rounds {
                 Next::Work(Work::Batch(batch)) => {
                     caught_up |= batch.at_end && follows;
                     self.round(batch, None, to).await?
+                }
+                Next::Work(Work::Signal(Signal::Security(_) | Signal::Properties(_)))
+                    if removals_only =>
+                {
+                    Some(())
+                }
+                // What comes next is for a run that does all of it.
+                Next::Work(Work::Signal(signal))
+                    if removals_only && !matches!(signal, Signal::Release) =>
+                {
+                    return Ok(Some(()));
                 }
                 Next::Work(Work::Signal(Signal::CaughtUp)) if follows => {
                     caught_up = true;
@@ -302,7 +327,9 @@ impl Rounds {
         }
         self.number += 1;
         self.in_flight.push_back((self.number, std::mem::take(&mut round.ids)));
-        let mut prepared = round.prepared(batch.position, begun);
+        self.passed_over |= round.planned.passed_over;
+        let position = batch.position.filter(|_| !self.passed_over);
+        let mut prepared = round.prepared(position, begun);
         prepared.settled.retain(|id| !self.beside.contains(id));
         Ok(Some(prepared))
     }
@@ -388,7 +415,7 @@ impl Rounds {
         }
         let written = items.iter().filter(|item| !item.change.is_deletion());
         let room: u64 = written.map(|item| item.change.weight() as u64).sum();
-        if room > 0 {
+        if room > 0 && !self.pipeline.removals_only {
             self.pipeline.mirror.check_room(room)?;
         }
         let mut planned = self.pipeline.plan(items, round.sync, self.doubt.as_ref()).await?;
@@ -423,10 +450,14 @@ impl Rounds {
         }
         let (collection, lane) = (self.pipeline.collection.clone(), self.pipeline.mirror.lane());
         let sync = round.sync;
-        let stage = move || -> Result<Vec<_>, MirrorError> {
-            complete.into_iter().map(|item| stage(&collection, item, sync, lane)).collect()
+        let stage = move || -> Result<Planned, MirrorError> {
+            let mut staged = Planned::default();
+            for item in complete {
+                staged.take(stage(&collection, item, sync, lane)?);
+            }
+            Ok(staged)
         };
-        round.planned.staged.extend(spawn_blocking(stage).await??);
+        round.planned.extend(spawn_blocking(stage).await??);
         Ok(())
     }
 }

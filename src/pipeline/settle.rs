@@ -13,9 +13,9 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
-use super::prepare::{Meta, Prepared};
+use super::prepare::{Meta, Prepared, blame};
 use super::report::{Phase, shown};
-use super::{Pipeline, PipelineError, Signal, Work, copied};
+use super::{Pipeline, PipelineError, Signal, Work, copied, failures};
 use crate::checkpoint::{Checkpoint, Commit, Failure, Record};
 use crate::document::{DocumentId, Position, Revision};
 use crate::event::WriteEvent;
@@ -67,12 +67,13 @@ impl Pipeline {
 
     /// Settles a batch that did not come by the feed: the checkpoint stays where it is, and what an
     /// interrupted run left to be told stays for the next one. As the feed does not bring these
-    /// documents again either, `intents` are remembered as failures until all is committed.
+    /// documents again either, `intents` are remembered as failures until all is committed. Gives the
+    /// documents that the file system did not let take their places, each with the reason.
     pub(super) async fn settle_apart(
         &self,
         batch: Prepared,
         intents: Vec<Failure>,
-    ) -> Result<(), PipelineError> {
+    ) -> Result<HashMap<DocumentId, String>, PipelineError> {
         let mut settler = self.settler_apart()?;
         let settle = move || {
             if !intents.is_empty() {
@@ -83,8 +84,9 @@ impl Pipeline {
                     Checkpoint { open_since: Some(since), ..settler.checkpoint.clone() };
                 settler.commit(Commit { failed, ..Commit::new(checkpoint) }, Vec::new())?;
             }
-            settler.batch(batch)?;
-            settler.close()
+            let refused = settler.batch(batch)?;
+            settler.close()?;
+            Ok(refused)
         };
         spawn_blocking(settle).await?
     }
@@ -141,7 +143,7 @@ pub struct Settler {
 impl Settler {
     fn settle(mut self, work: Work<Prepared>) -> Result<Self, PipelineError> {
         let signal = match work {
-            Work::Batch(batch) => return self.batch(batch).map(|()| self),
+            Work::Batch(batch) => return self.batch(batch).map(|_refused| self),
             Work::Signal(signal) => signal,
         };
         match signal {
@@ -166,28 +168,32 @@ impl Settler {
         Ok(self)
     }
 
-    fn batch(&mut self, batch: Prepared) -> Result<(), PipelineError> {
+    /// Gives the documents that the file system did not let take their places, each with the reason.
+    fn batch(&mut self, batch: Prepared) -> Result<HashMap<DocumentId, String>, PipelineError> {
         if !batch.staged.is_empty() {
             self.open(batch.begun)?;
         }
-        let (metas, staged): (Vec<Meta>, Vec<Staged>) = batch.staged.into_iter().unzip();
-        let published = self.publish(staged, batch.sync)?;
+        let Placed { metas, published, refused } = self.publish(batch.staged, batch.sync)?;
+        let named = |one: &Failure| Some((one.document.clone()?, one.reason.clone()));
+        let reasons: HashMap<DocumentId, String> = refused.iter().filter_map(named).collect();
+        let mut settled = batch.settled;
+        settled.retain(|id| !reasons.contains_key(id));
         let absent = batch.absent.iter().map(DocumentId::as_str);
         self.pipeline.collection.record_absent(absent)?;
         let position = match self.checkpoint.scanning {
             Some(_) => None,
             None => batch.position.filter(|new| self.checkpoint.position.as_ref() != Some(new)),
         };
-        let failed = self.note_failures(batch.failed);
+        let failed = self.note_failures(batch.failed.into_iter().chain(refused).collect());
         let deletions = metas.iter().filter(|meta| meta.deleted).count() as u64;
         let documents = metas.len() as u64 - deletions;
         let (failures, held) = (&self.pipeline.failures, batch.held);
         let unheld = match self.pipeline.brake.held() {
             0 => Vec::new(),
-            _ => batch.settled.clone(),
+            _ => settled.clone(),
         };
         // What is held back has not failed.
-        let settled = batch.settled.into_iter().chain(held.iter().map(|one| one.document.clone()));
+        let settled = settled.into_iter().chain(held.iter().map(|one| one.document.clone()));
         let mended: Vec<_> = settled.filter(|id| failures.forget(id)).collect();
         let news =
             !failed.is_empty() || !mended.is_empty() || !held.is_empty() || !unheld.is_empty();
@@ -222,7 +228,7 @@ impl Settler {
             report.bytes += published.iter().map(|change| change.bytes).sum::<u64>();
         });
         self.pipeline.mirror.dispose(&published)?;
-        Ok(())
+        Ok(reasons)
     }
 
     /// Notes durably, once a run, that from now on more may be published than is committed.
@@ -263,32 +269,47 @@ impl Settler {
     /// Steps 2 to 4 of the durable order.
     pub(super) fn publish(
         &mut self,
-        staged: Vec<Staged>,
+        staged: Vec<(Meta, Staged)>,
         sync: Sync,
-    ) -> Result<Vec<Published>, MirrorError> {
+    ) -> Result<Placed, MirrorError> {
         let (mirror, collection) = (&self.pipeline.mirror, &self.pipeline.collection);
+        let (metas, staged): (Vec<Meta>, Vec<Staged>) = staged.into_iter().unzip();
+        if !staged.is_empty() {
+            collection.check_place()?;
+        }
         collection.record_staged(&staged, sync)?;
         trial::pass("sync");
         mirror.sync_staged(&staged, sync)?;
         trial::pass("synced");
-        let published: Vec<_> = staged
-            .into_iter()
-            .map(|staged| {
-                trial::pass("publish");
-                collection.publish(staged, sync)
-            })
-            .collect::<Result<_, _>>()?;
+        let mut placed = Placed::default();
+        let mut unpublished = Vec::new();
+        for (meta, staged) in metas.into_iter().zip(staged) {
+            trial::pass("publish");
+            match collection.publish(staged, sync) {
+                Ok(published) => {
+                    placed.metas.push(meta);
+                    placed.published.push(published);
+                }
+                Err(error) => {
+                    unpublished.push(meta.id.clone());
+                    let reason = blame(collection, error)?;
+                    placed.refused.push(failures::of_publishing(meta, reason));
+                }
+            }
+        }
+        collection.record_unpublished(unpublished.iter().map(DocumentId::as_str))?;
+        let published = &placed.published;
         trial::pass("published");
-        mirror.sync_published(collection, &published, sync)?;
+        mirror.sync_published(collection, published, sync)?;
         trial::pass("published-synced");
-        for one in &published {
+        for one in published {
             let tally = self.checkpoint.tally.zip(one.tally);
             self.checkpoint.tally = tally.map(|(mut tally, more)| {
                 tally += more;
                 tally
             });
         }
-        Ok(published)
+        Ok(placed)
     }
 
     /// Steps 5 and 6: what was published is committed and then told to subscribers.
@@ -369,7 +390,19 @@ impl Settler {
         match (collection.holds_security(security)?, in_doubt) {
             (true, false) => Ok(()),
             (true, true) => self.tell_of_security(),
-            (false, _) => self.write_security(security),
+            (false, _) => match self.write_security(security) {
+                Err(PipelineError::Mirror(error)) => {
+                    let reason = blame(&collection, error)?;
+                    self.note_failures(vec![failures::of_security(reason)]);
+                    let failures = self.pipeline.failures.failed();
+                    self.pipeline.reporter.update(|report| report.failures = failures);
+                    Ok(())
+                }
+                written => {
+                    self.pipeline.failures.forget_security();
+                    written
+                }
+            },
         }
     }
 
@@ -396,7 +429,7 @@ impl Settler {
         });
     }
 
-    fn note_failures(&self, failed: Vec<Failure>) -> Vec<Failure> {
+    pub(super) fn note_failures(&self, failed: Vec<Failure>) -> Vec<Failure> {
         let collection = self.pipeline.collection.name();
         let mut noted = Vec::new();
         for failure in failed {
@@ -426,6 +459,17 @@ impl Settler {
             ..Checkpoint::default()
         }
     }
+}
+
+/// What has become of staged changes.
+#[derive(Debug, Default)]
+pub struct Placed {
+    /// The changes that took their places.
+    pub metas: Vec<Meta>,
+    /// What that did, in the same order.
+    pub published: Vec<Published>,
+    /// The documents that the file system did not let take their places.
+    pub refused: Vec<Failure>,
 }
 
 /// A change that subscribers are told of, and its files.

@@ -17,6 +17,18 @@ pub fn attempt<T>(_operation: &str, run: impl FnOnce() -> Result<T, Errno>) -> R
     run()
 }
 
+/// The most bytes of a name, where that is less than the file system says.
+#[inline]
+pub fn longest_name() -> Option<u64> {
+    None
+}
+
+/// Refuses a name that is longer.
+#[inline]
+pub fn limited(_name: &str) -> Result<(), Errno> {
+    Ok(())
+}
+
 /// A file or folder was created.
 #[inline]
 pub fn made(_folder: impl AsFd, _name: &str) {}

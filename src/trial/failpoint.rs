@@ -17,6 +17,20 @@ pub fn pass(point: &str) {
     });
 }
 
+/// The most bytes of a name, where that is less than the file system says: `PLAINFOLD_NAME_MAX`.
+pub fn longest_name() -> Option<u64> {
+    std::env::var("PLAINFOLD_NAME_MAX").ok()?.parse().ok()
+}
+
+/// Refuses a name that is longer.
+pub fn limited(name: &str) -> Result<(), Errno> {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    match longest_name().is_some_and(|most| last.len() as u64 > most) {
+        true => Err(Errno::NAMETOOLONG),
+        false => Ok(()),
+    }
+}
+
 /// Does something to the file system, which a test may have fail.
 pub fn attempt<T>(operation: &str, run: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
     if std::env::var_os("PLAINFOLD_FAILING").is_some_and(|file| !Path::new(&file).exists()) {
@@ -26,10 +40,16 @@ pub fn attempt<T>(operation: &str, run: impl FnOnce() -> Result<T, Errno>) -> Re
         let code = code.unwrap_or_default();
         let _ = writeln!(std::io::stderr(), "`{operation}` fails with {code}");
         Err(match code.as_str() {
+            "EACCES" => Errno::ACCESS,
             "EDQUOT" => Errno::DQUOT,
+            "EFBIG" => Errno::FBIG,
+            "EILSEQ" => Errno::ILSEQ,
             "EINVAL" => Errno::INVAL,
+            "EMFILE" => Errno::MFILE,
+            "ENAMETOOLONG" => Errno::NAMETOOLONG,
             "EPERM" => Errno::PERM,
             "ENOSPC" => Errno::NOSPC,
+            "EXDEV" => Errno::XDEV,
             "EROFS" => Errno::ROFS,
             _ => Errno::IO,
         })

@@ -11,10 +11,11 @@ mod recorder;
 
 #[cfg(not(feature = "failpoints"))]
 pub use absent::{
-    attempt, committed, exchanged, linked, made, pass, removed, renamed, synced, written,
+    attempt, committed, exchanged, limited, linked, longest_name, made, pass, removed, renamed,
+    synced, written,
 };
 #[cfg(feature = "failpoints")]
-pub use failpoint::{attempt, pass};
+pub use failpoint::{attempt, limited, longest_name, pass};
 #[cfg(feature = "failpoints")]
 pub use recorder::{committed, exchanged, linked, made, removed, renamed, synced, written};
 

@@ -105,6 +105,8 @@ pub struct Report {
     pub unknown: Option<String>,
     /// How many files and folders an interrupted run has left in staging. The next run removes them.
     pub leftovers: u64,
+    /// How many replaced or deleted things could not be removed, and are in `.plainfold/unremovable`.
+    pub unremovable: u64,
     /// How long it took.
     pub seconds: f64,
 }
@@ -161,6 +163,7 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
         problems: found.problems,
         unknown: tree.is_bare().then(|| UNKNOWN.to_owned()),
         leftovers: found.leftovers,
+        unremovable: tree.unremovable(),
         seconds: started.elapsed().as_secs_f64(),
     };
     let (suspects, sums) = (found.suspects, found.sums.finish());

@@ -1,5 +1,6 @@
 //! A disk that is full or read-only: a live mirror waits and goes on by itself, and loses nothing.
 
+use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
@@ -145,6 +146,77 @@ fn without_any_room_a_catch_up_ends_and_status_still_reads_the_state() {
     tiny.empty();
     plainfold::mirror(&source, &mirror).assert_code(0);
     oracle::assert_equals_feed(shelf.feed.path(), &mirror);
+}
+
+#[test]
+fn on_a_disk_without_files_or_bytes_deletions_are_made_and_make_room() {
+    for (options, files) in [("size=40m,nr_inodes=4000", true), ("size=24m", false)] {
+        let Some(tiny) = Tiny::mount_as("tmpfs", options) else { return };
+        let mut shelf = Shelf::new();
+        let (source, mirror) = (shelf.feed.source(), tiny.mirror());
+        plainfold::run(["mirror", &source, mirror.to_str().unwrap(), "--max-delete", "off"])
+            .assert_code(0);
+        if files {
+            tiny.fill_files()
+        } else {
+            tiny.fill(0)
+        }
+        (0..40).for_each(|number| drop(shelf.feed.delete(&format!("book:{number}"))));
+        plainfold::mirror(&source, &mirror).assert_code(0);
+        oracle::assert_equals_feed(shelf.feed.path(), &mirror);
+        // Those that come after what has no room are made too.
+        shelf.feed.put("large", json!({"filler": "-".repeat(30_000_000)}), &[]);
+        shelf.put(if files { 400 } else { 0 });
+        (40..60).for_each(|number| drop(shelf.feed.delete(&format!("book:{number}"))));
+        let ended = plainfold::mirror(&source, &mirror).assert_code(5);
+        assert!(ended.stderr.contains("No space left"), "{ended}");
+        assert!(ended.stderr.contains("20 deleted"), "{ended}");
+        assert!(
+            !mirror.join("shelf/book%3A59").exists() && mirror.join("shelf/book%3A60").exists()
+        );
+        plainfold::run(["verify".as_ref(), mirror.as_os_str()]).assert_code(0);
+    }
+}
+
+#[test]
+fn a_live_mirror_that_waits_for_its_disk_makes_the_deletions_that_the_feed_brings() {
+    for (options, files) in [("size=40m,nr_inodes=4000", true), ("size=24m", false)] {
+        let Some(tiny) = Tiny::mount_as("tmpfs", options) else { return };
+        let mut shelf = Shelf::new();
+        let mirror = tiny.mirror();
+        plainfold::run([
+            "mirror",
+            &shelf.feed.source(),
+            mirror.to_str().unwrap(),
+            "--max-delete",
+            "off",
+        ])
+        .assert_code(0);
+        let mut live = plainfold::live(&shelf.feed.source(), &mirror);
+        let mut tail = plainfold::tail(&mirror, 0);
+        if files {
+            tiny.fill_files()
+        } else {
+            tiny.fill(0)
+        }
+        shelf.put(400);
+        wait_for_trouble(&mut live, &mirror);
+        for number in 0..5 {
+            shelf.feed.delete(&format!("book:{number}"));
+            let id = format!("book:{number}");
+            tail.wait_for_event(|event| event["documentId"] == *id && event["deleted"] == true);
+        }
+        if files {
+            fs::remove_dir_all(mirror.with_file_name("balloons")).unwrap()
+        } else {
+            tiny.empty()
+        }
+        wait_for_event(&mut tail, &format!("book:{}", shelf.next - 1));
+        live.terminate();
+        live.wait().assert_code(0);
+        oracle::assert_equals_feed(shelf.feed.path(), &mirror);
+        plainfold::run(["verify".as_ref(), mirror.as_os_str()]).assert_code(0);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //!
 //! It must not know what a record says of its document.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -96,6 +96,44 @@ impl Collection {
             .collect();
         // It is true already. Should it be lost, a check asks for the document again.
         self.append(lines.iter().map(replacing), Sync::Together)
+    }
+
+    /// Takes back what was recorded of these documents in the batch that is being published: they stay
+    /// as they were.
+    pub fn record_unpublished<'a>(
+        &self,
+        ids: impl Iterator<Item = &'a str>,
+    ) -> Result<(), MirrorError> {
+        let names: HashSet<_> = ids.map(|id| self.document_name(id).to_string()).collect();
+        if names.is_empty() { Ok(()) } else { self.take_back(&names) }
+    }
+
+    /// Takes back what was recorded of these folders since the last mark.
+    pub(in crate::mirror) fn take_back(&self, names: &HashSet<String>) -> Result<(), MirrorError> {
+        self.with_log(|log| {
+            let records = self.read_records(|name| names.contains(name))?;
+            let mut text = String::new();
+            for (name, Recorded { id, states, .. }) in &records {
+                let before = states.iter().rev().nth(1).unwrap_or(&State::Unknown);
+                text.push_str(&line_of(name, id.as_deref(), before));
+            }
+            log.stale += text.len() as u64;
+            self.write(log, &text, Sync::Together)
+        })
+    }
+
+    /// What the file records of some folders.
+    fn read_records(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<HashMap<String, Recorded>, MirrorError> {
+        let name = inventory_file(&self.encoded);
+        let folder = &self.mirror.inventories;
+        let Some(file) = folder.open_file(&name)? else {
+            return Err(folder.error("open", &name, rustix::io::Errno::NOENT));
+        };
+        let read = || records_of(&file, &Scan::of(&file)?, wanted);
+        read().map_err(|error| self.log_failed("read", error))
     }
 
     pub(in crate::mirror) fn append<'a>(
@@ -333,17 +371,17 @@ impl Collection {
     /// Settles records that an interrupted run has left: of each folder the tree tells whether it holds
     /// what was recorded; where it does not, what was recorded before counts again.
     fn resolve(&self, log: &mut Log) -> Result<(), MirrorError> {
-        let name = inventory_file(&self.encoded);
-        let folder = &self.mirror.inventories;
-        let Some(file) = folder.open_file(&name)? else {
-            return Err(folder.error("open", &name, rustix::io::Errno::NOENT));
-        };
-        let scan = Scan::of(&file).map_err(|error| self.log_failed("read", error))?;
-        let records = records_of(&file, &scan, |name| log.pending.contains(name))
-            .map_err(|error| self.log_failed("read", error))?;
+        let records = self.read_records(|name| log.pending.contains(name))?;
         let mut text = String::new();
         for (name, Recorded { id, states, .. }) in &records {
-            let found = found_in(&self.folder, name, Trust::Noted)?;
+            let found = match found_in(&self.folder, name, Trust::Noted) {
+                Err(error) if !error.is_disk() => {
+                    tracing::warn!(collection = %self.name(), "{error}; its content is not known");
+                    text.push_str(&line_of(name, id.as_deref(), &State::Unknown));
+                    continue;
+                }
+                found => found?,
+            };
             let fits = |state: &&State| state.fits(found.as_ref());
             let (Some(first), Some(last)) = (states.first(), states.last()) else { continue };
             let state = states.iter().rev().find(fits).unwrap_or(first);

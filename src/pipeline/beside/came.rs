@@ -11,9 +11,9 @@ use crate::checkpoint::Failure;
 use crate::document::{Change, DocumentId};
 use crate::mirror::{Authority, Material};
 use crate::pipeline::batch::Item;
-use crate::pipeline::failures;
 use crate::pipeline::fetch::FetchError;
-use crate::pipeline::prepare::Pending;
+use crate::pipeline::prepare::{Pending, blame};
+use crate::pipeline::{PipelineError, failures};
 use crate::source::{Mode, Reading, SourceError};
 
 /// The longest pause before a document that failed is asked for again.
@@ -187,6 +187,14 @@ impl Beside {
             return;
         };
         let (what, error) = match error {
+            FetchError::Ours(PipelineError::Mirror(error)) => {
+                return match blame(&self.pipeline.collection, error) {
+                    Ok(reason) => self.fail(&id, reason, None),
+                    Err(error) => {
+                        self.broken.get_or_insert(error.into());
+                    }
+                };
+            }
             FetchError::Ours(error) => {
                 self.broken.get_or_insert(error);
                 return;

@@ -11,12 +11,14 @@ async fn a_follower_waits_for_a_disk_and_says_so_and_a_catch_up_ends() {
     assert!(run.outcome.unwrap_err().is_disk());
 
     let how = in_mode(Mode::Follow);
-    let mut following = Following::with(&home, Scripted::new(rows()), &full, how);
+    // The feed is read again for deletions, each time that the disk is tried.
+    let openings = std::iter::repeat_with(rows).take(20).flatten().collect();
+    let mut following = Following::with(&home, Scripted::new(openings), &full, how);
     let waiting = following.report(|report| report.phase == Phase::Waiting).await;
     let trouble = waiting.trouble.unwrap();
     assert!(trouble.contains("bytes"), "{trouble}");
     // It says so each time that it has tried again.
-    for _ in 0..3 {
+    for _ in 0..9 {
         assert_eq!(following.next_report().await.phase, Phase::Waiting);
     }
     following.stop().await;

@@ -67,6 +67,16 @@ pub fn run_without<S: AsRef<OsStr>>(
     plainfold::run_command(command)
 }
 
+/// Runs to its end on a file system that takes names of so many bytes.
+pub fn run_with_short_names<S: AsRef<OsStr>>(
+    most: u32,
+    arguments: impl IntoIterator<Item = S>,
+) -> Outcome {
+    let mut command = plainfold::command_of(program(), arguments);
+    command.env("PLAINFOLD_NAME_MAX", most.to_string());
+    plainfold::run_command(command)
+}
+
 /// Follows a source; from when the file `when` is there, an operation of the file system fails with this
 /// error, so many times. Back when it has caught up.
 pub fn live_failing(

@@ -22,6 +22,11 @@ pub struct Tiny {
 impl Tiny {
     /// One of so many MiB; `None`, with a word on why, where this system does not allow it.
     pub fn mount(mib: u32) -> Option<Self> {
+        Self::mount_as("tmpfs", &format!("size={mib}m"))
+    }
+
+    /// One of this type, with these options.
+    pub fn mount_as(kind: &str, options: &str) -> Option<Self> {
         let place = Place::new();
         let mut shell = Command::new("unshare");
         shell.args(["--user", "--map-root-user", "--mount", "sh"]);
@@ -32,7 +37,7 @@ impl Tiny {
         let path = PathBuf::from(format!("/proc/{}/root", shell.id()))
             .join(place.path().strip_prefix("/").unwrap());
         let mut tiny = Self { shell, orders, answers, path, place };
-        let mount = format!("mount -t tmpfs -o size={mib}m none '{}'", tiny.place.path().display());
+        let mount = format!("mount -t {kind} -o {options} none '{}'", tiny.place.path().display());
         if !tiny.order(&mount) {
             eprintln!("skipped: a small file system cannot be mounted here");
             return None;
@@ -43,6 +48,15 @@ impl Tiny {
     /// Where the test's mirror goes. Not made here.
     pub fn mirror(&self) -> PathBuf {
         self.path.join("mirror")
+    }
+
+    /// Takes all files that are left.
+    pub fn fill_files(&self) {
+        let balloons = self.path.join("balloons");
+        fs::create_dir(&balloons).unwrap();
+        let made =
+            (0..1_000_000).take_while(|n| File::create(balloons.join(n.to_string())).is_ok());
+        assert!(made.count() > 0, "there was room to be taken");
     }
 
     /// Takes all room that is left, but for so many bytes.

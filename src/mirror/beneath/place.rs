@@ -1,0 +1,125 @@
+//! Where a folder is: its file system, and what that allows.
+
+use rustix::fs::{Access, AtFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+
+use super::Folder;
+use crate::mirror::error::MirrorError;
+use crate::trial;
+
+/// The file system that a folder is on, and the mount by which it is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    device: u64,
+    /// Where the kernel says.
+    mount: Option<u64>,
+    is_mount: Option<bool>,
+}
+
+/// What a file system has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    pub bytes: u64,
+    /// Where their number is limited.
+    pub files: Option<u64>,
+}
+
+impl Place {
+    /// Whether something can be renamed from one to the other.
+    pub fn reaches(&self, other: &Self) -> bool {
+        self.device == other.device && self.mount == other.mount
+    }
+}
+
+impl Folder {
+    /// Where this folder is.
+    pub fn place(&self) -> Result<Place, MirrorError> {
+        if let Ok(stat) = rustix::fs::statx(&self.fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
+            let is_told = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+            let mounts = StatxAttributes::MOUNT_ROOT;
+            return Ok(Place {
+                device: u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor),
+                mount: is_told.then_some(stat.stx_mnt_id),
+                is_mount: stat
+                    .stx_attributes_mask
+                    .contains(mounts)
+                    .then(|| stat.stx_attributes.contains(mounts)),
+            });
+        }
+        // A kernel or a sandbox without that call.
+        let stat = rustix::fs::fstat(&self.fd)
+            .map_err(|error| MirrorError::io("look at", &self.path, error))?;
+        Ok(Place { device: stat.st_dev, mount: None, is_mount: None })
+    }
+
+    /// Whether something else is mounted in the place of this folder, which lies in `above`.
+    pub fn is_mounted_in(&self, above: &Folder) -> Result<bool, MirrorError> {
+        let place = self.place()?;
+        match place.is_mount {
+            Some(is_mount) => Ok(is_mount),
+            None => Ok(place.device != above.place()?.device),
+        }
+    }
+
+    /// What the file system that holds this folder has left for us.
+    pub fn room(&self) -> Result<Room, MirrorError> {
+        let stat = rustix::fs::fstatvfs(&self.fd)
+            .map_err(|error| MirrorError::io("look at the file system of", &self.path, error))?;
+        let bytes = match stat.f_blocks {
+            // As in a ramfs, which has no bounds.
+            0 => u64::MAX,
+            _ => stat.f_bavail.saturating_mul(stat.f_frsize),
+        };
+        Ok(Room { bytes, files: (stat.f_files > 0).then_some(stat.f_favail) })
+    }
+
+    /// Whether this folder has that name in `above`.
+    pub fn is_at(&self, above: &Folder, name: &str) -> bool {
+        let there = rustix::fs::statat(&above.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+        let here = rustix::fs::fstat(&self.fd);
+        there.is_ok_and(|there| {
+            here.is_ok_and(|here| (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino))
+        })
+    }
+
+    /// Why nothing can be made or renamed in this folder, if that is so.
+    pub fn refusal(&self) -> Option<Errno> {
+        let access = Access::WRITE_OK | Access::EXEC_OK;
+        rustix::fs::accessat(&self.fd, ".", access, AtFlags::EACCESS).err()
+    }
+
+    /// The most bytes that a name has in this folder, found by making names: encfs says more than it
+    /// takes. `None` if nothing can be found out.
+    pub fn find_longest_name(&self) -> Option<u64> {
+        const USUAL: u64 = 255;
+        let told = self.longest_name().unwrap_or(USUAL).min(USUAL);
+        if self.takes_name(told)? {
+            return Some(told);
+        }
+        let (mut taken, mut refused) = (0, told);
+        while refused - taken > 1 {
+            let middle = taken + (refused - taken) / 2;
+            match self.takes_name(middle)? {
+                true => taken = middle,
+                false => refused = middle,
+            }
+        }
+        Some(taken)
+    }
+
+    /// Whether a name can have so many bytes; `None` where something else is in the way.
+    fn takes_name(&self, length: u64) -> Option<bool> {
+        let name = "n".repeat(usize::try_from(length).ok()?);
+        match self.create_file(&name) {
+            Ok(_) => self.remove(&name).ok().map(|()| true),
+            Err(error) if error.errno() == Some(Errno::NAMETOOLONG) => Some(false),
+            Err(_) => None,
+        }
+    }
+
+    /// The most bytes that a name has on this file system, as it says; `None` where it does not.
+    pub fn longest_name(&self) -> Option<u64> {
+        let told = rustix::fs::fstatvfs(&self.fd).ok().map(|stat| stat.f_namemax);
+        trial::longest_name().or(told).filter(|most| *most > 0)
+    }
+}

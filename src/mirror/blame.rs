@@ -1,0 +1,99 @@
+//! How much of the work a failure of the file system concerns: one document, one collection, or all.
+//!
+//! An error number does not say so by itself. What does is whether the collection's folder and staging
+//! can still be used.
+
+use rustix::io::Errno;
+
+use super::Mirror;
+use super::beneath::Folder;
+use super::collection::Collection;
+use super::error::MirrorError;
+use super::lanes;
+use super::layout::{OURS, STAGING};
+
+impl Collection {
+    /// Refuses to write into a folder that is not in its place any more: all of it would be lost.
+    pub fn check_place(&self) -> Result<(), MirrorError> {
+        let mirror = &self.mirror;
+        match self.folder.is_at(&mirror.root, &self.encoded) {
+            true => Ok(()),
+            false => check(mirror, &self.folder, &self.encoded),
+        }
+    }
+
+    /// The same error, or one that says that it concerns this collection alone.
+    pub fn blame_end(&self, error: MirrorError) -> MirrorError {
+        match self.blame(error) {
+            Ok(error) if error.is_of_collection() => error,
+            Ok(error) => MirrorError::OneCollection(Box::new(error)),
+            Err(error) => error,
+        }
+    }
+
+    /// The error, if it concerns one document alone. Otherwise the error with which the work on the
+    /// collection, or all work, ends.
+    pub fn blame(&self, error: MirrorError) -> Result<MirrorError, MirrorError> {
+        if !error.may_be_of_document() || !is_usable(&self.mirror)? {
+            return Err(error);
+        }
+        check(&self.mirror, &self.folder, &self.encoded)?;
+        Ok(error)
+    }
+}
+
+/// The error with which the work on a collection ends: whether it is its own.
+pub(super) fn of_collection(mirror: &Mirror, error: MirrorError) -> MirrorError {
+    let is_io = error.may_be_of_document() && !error.is_of_collection();
+    match is_io && matches!(is_usable(mirror), Ok(true)) {
+        true => MirrorError::OneCollection(Box::new(error)),
+        false => error,
+    }
+}
+
+/// Whether the parts of the mirror that all collections need are there, and can be written to.
+fn is_usable(mirror: &Mirror) -> Result<bool, MirrorError> {
+    let Mirror { root, ours, staging, .. } = mirror;
+    if root.refusal().or(staging.refusal()).is_some() {
+        return Ok(false);
+    }
+    let (Some(ours_now), Some(now)) = (root.open_folder(OURS)?, ours.open_folder(STAGING)?) else {
+        return Ok(false);
+    };
+    let same = |one: &Folder, other: &Folder| Ok(one.identity()? == other.identity()?);
+    Ok(same(&ours_now, ours)? && same(&now, staging)? && lanes::are_laid(staging)?)
+}
+
+/// Refuses a collection's folder that has lost its place, that cannot be written to, or that nothing can
+/// be renamed into.
+pub(super) fn check(mirror: &Mirror, folder: &Folder, name: &str) -> Result<(), MirrorError> {
+    let root = &mirror.root;
+    let unusable = |reason: &str| Err(unusable(root, name, reason));
+    let now = match root.open(name) {
+        Err(error) if error.is_disk() => return Err(error),
+        opened => opened.ok().flatten(),
+    };
+    let Some(now) = now else { return unusable("is not there any more") };
+    if !now.place()?.reaches(&mirror.staging.place()?) {
+        return unusable(
+            "is on another file system than `.plainfold`, or mounted by itself, so that no document can \
+             be renamed into it: unmount it, or give this collection a mirror of its own",
+        );
+    }
+    if now.identity()? != folder.identity()? {
+        return unusable("was replaced by another one");
+    }
+    match folder.refusal() {
+        None => Ok(()),
+        // All of the disk is read-only.
+        Some(Errno::ROFS) => Err(folder.error("write to", ".", Errno::ROFS)),
+        Some(error) => unusable(&format!(
+            "cannot be written to: {}; allow this user to write to it",
+            std::io::Error::from(error)
+        )),
+    }
+}
+
+fn unusable(root: &Folder, name: &str, reason: &str) -> MirrorError {
+    MirrorError::CollectionFolder { path: root.path().join(name), reason: reason.to_owned() }
+}

@@ -1,0 +1,96 @@
+//! What cannot be removed: it is set aside in `.plainfold/unremovable/`, named, and tried again at every
+//! start. The work never waits for it.
+
+use std::path::Path;
+
+use super::beneath::Folder;
+use super::error::MirrorError;
+use super::layout::UNREMOVABLE;
+use super::{Mirror, Ours};
+
+/// Removes something from staging, or sets aside what cannot be removed. Says whether nothing of it is
+/// left in staging.
+pub(super) fn clear_away(ours: &Folder, staging: &Folder, path: &str) -> Result<bool, MirrorError> {
+    let refused = match staging.remove(path) {
+        Ok(()) => return Ok(true),
+        Err(error) if error.is_disk() => return Err(error),
+        Err(error) => error,
+    };
+    let remedy = "it is tried again at every start; remove it yourself, or allow it to be removed";
+    match set_aside(ours, staging, path) {
+        Ok(to) => {
+            let to = ours.path().join(UNREMOVABLE).join(to);
+            tracing::warn!("{refused}; the rest was set aside as {}: {remedy}", to.display());
+            Ok(true)
+        }
+        Err(error) if error.is_disk() => Err(error),
+        Err(error) => {
+            tracing::warn!("{refused}, and it cannot be set aside ({error}): {remedy}");
+            Ok(false)
+        }
+    }
+}
+
+fn set_aside(ours: &Folder, staging: &Folder, path: &str) -> Result<String, MirrorError> {
+    let (aside, _) = ours.open_or_rebuild(UNREMOVABLE)?;
+    let inner = path.rsplit('/').next().unwrap_or(path);
+    let number = inner.split('~').next().unwrap_or(inner);
+    let name = format!("{}-{number}", jiff::Timestamp::now().as_millisecond());
+    match staging.rename(path, &aside, &name) {
+        Ok(()) => Ok(name),
+        Err(error) => Err(aside.error("rename to", &name, error)),
+    }
+}
+
+/// Tries to remove what earlier runs could not. What still cannot be is reported once.
+pub(super) fn sweep(ours: &Folder) -> Result<(), MirrorError> {
+    let Some(aside) = ours.open_folder(UNREMOVABLE)? else { return Ok(()) };
+    let (mut left, mut example) = (0_u64, None);
+    for name in aside.names()? {
+        match aside.remove(&name) {
+            Ok(()) => {}
+            Err(error) if error.is_disk() => return Err(error),
+            Err(error) => {
+                left += 1;
+                example.get_or_insert(error);
+            }
+        }
+    }
+    if let Some(error) = example {
+        tracing::warn!("{}", said(left, ours.path(), &error.to_string()));
+    }
+    Ok(())
+}
+
+fn said(left: u64, ours: &Path, example: &str) -> String {
+    let things = if left == 1 { "1 thing" } else { &format!("{left} things") };
+    format!(
+        "{things} that earlier runs could not remove cannot be removed now either, and stay in {} \
+         (for one, {example}): remove them yourself, or allow them to be removed",
+        ours.join(UNREMOVABLE).display(),
+    )
+}
+
+impl Mirror {
+    /// Removes something from staging, or sets it aside.
+    pub(super) fn clear_away(&self, path: &str) -> Result<(), MirrorError> {
+        clear_away(&self.ours, &self.staging, path).map(drop)
+    }
+
+    /// How many things could not be removed, and are in `.plainfold/unremovable/`.
+    pub fn unremovable(&self) -> u64 {
+        count(&self.ours)
+    }
+}
+
+impl Ours {
+    /// How many things could not be removed, and are in `.plainfold/unremovable/`.
+    pub fn unremovable(&self) -> u64 {
+        Folder::open_path(&self.path).map_or(0, |ours| count(&ours))
+    }
+}
+
+pub(super) fn count(ours: &Folder) -> u64 {
+    let names = ours.open_folder(UNREMOVABLE).ok().flatten().and_then(|folder| folder.names().ok());
+    names.map_or(0, |names| names.len() as u64)
+}
