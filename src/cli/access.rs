@@ -44,25 +44,26 @@ pub struct Options {
     #[arg(long, value_enum, value_name = "HOW", default_value = "basic")]
     auth: Auth,
 
-    /// A file that holds a bearer token, such as a JSON Web Token, on one line. It is read again when
+    /// A file that holds a bearer token, such as a JSON Web Token, on one line. It is read again if
     /// the server refuses the token. PLAINFOLD_SOURCE_TOKEN (in `restore`, PLAINFOLD_TARGET_TOKEN) may
     /// hold the token itself
     #[arg(long, value_name = "FILE", conflicts_with = "password_file")]
     token_file: Option<PathBuf>,
 
-    /// A shell command that prints a bearer token. It is run again when the server refuses the token
+    /// A shell command that prints a bearer token. It is run again if the server refuses the token
     #[arg(long, value_name = "COMMAND", conflicts_with_all = ["password_file", "token_file"])]
     token_command: Option<String>,
 
-    /// Trust only the certificates in this file, in PEM: of authorities, or a server's own
+    /// A PEM file with the only certificates that are trusted: those of authorities, or the server's
+    /// own
     #[arg(long, value_name = "FILE", env = "PLAINFOLD_CA_FILE", hide_env_values = true)]
     ca_file: Option<PathBuf>,
 
-    /// Show this certificate to the server, in PEM; the file may hold its key too
+    /// A PEM file with the certificate that is sent to the server; it may hold the key too
     #[arg(long, value_name = "FILE")]
     client_cert: Option<PathBuf>,
 
-    /// The key of --client-cert, in PEM and not encrypted
+    /// A PEM file with the key of --client-cert, not encrypted
     #[arg(long, value_name = "FILE", requires = "client_cert")]
     client_key: Option<PathBuf>,
 }

@@ -21,7 +21,7 @@ use crate::mirror::{JsonStyle, MirrorError};
 #[derive(Debug, Args)]
 pub struct Options {
     /// http(s)://user@host:port/database, or http+unix://user@%2Fpath%2Fsocket/database; without
-    /// /database, every database of the server; feed:FILE.ndjson for a recorded feed, feed:- for one on standard input
+    /// /database, or with a path that ends in /, every database of the server; feed:FILE.ndjson for a recorded feed, feed:- for one on standard input
     source: String,
 
     /// The mirror's directory: a mirror, or empty, or new
@@ -102,12 +102,13 @@ pub struct Options {
     #[arg(long, value_name = "SIZE")]
     reserve: Option<ByteSize>,
 
-    /// Who may read the mirror: the mode of its folders, in octal; files have the same without
+    /// Who may read the mirror: the mode of its folders, in octal. Files get the same mode without
     /// execution. Remembered, and applied to what is written from now on; 0700 in a new mirror
     #[arg(long, value_name = "MODE", overrides_with = "mode")]
     mode: Option<FolderMode>,
 
-    /// Insist on a mirror that exists, and create none: DIR may be a file system that is not mounted
+    /// Require an existing mirror and create none: use it if DIR is a file system that may not be
+    /// mounted
     #[arg(long, conflicts_with = "adopt")]
     existing: bool,
 
