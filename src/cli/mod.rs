@@ -145,7 +145,7 @@ fn run(arguments: Arguments) -> Exit {
         exit::say(&format!(
             "DIR must be a directory, but `{given}` looks like a URL: see --help for the order"
         ));
-        return Exit::Usage.into();
+        return Exit::Usage;
     }
     let code = runtime.block_on(async {
         files::survive_size_limit();

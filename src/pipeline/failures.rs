@@ -172,7 +172,12 @@ fn first(
 }
 
 fn named(id: &DocumentId) -> String {
-    format!("document `{id}`")
+    /// An id may be megabytes long, and a name is for people.
+    const LONGEST: usize = 1000;
+    match id.as_str().char_indices().nth(LONGEST) {
+        None => format!("document `{id}`"),
+        Some((end, _)) => format!("document `{}…`", &id.as_str()[..end]),
+    }
 }
 
 #[cfg(test)]
@@ -201,6 +206,13 @@ mod tests {
         failures.note(failure(Some("a"), "third"));
         failures.forget_all();
         assert_eq!((failures.count(), failures.all().len()), (0, 0));
+    }
+
+    #[test]
+    fn a_name_has_a_length_that_people_can_read() {
+        let name = |length: usize| named(&"ä".repeat(length).as_str().into());
+        assert_eq!(name(3), "document `äää`");
+        assert_eq!(name(5_000_000).chars().count(), "document `…`".chars().count() + 1000);
     }
 
     #[test]

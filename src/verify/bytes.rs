@@ -8,8 +8,10 @@ use std::fs::File;
 use std::hash::{Hash as _, Hasher as _};
 use std::io::Read as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
@@ -24,6 +26,10 @@ use crate::source::{PIECES, Source, SourceError, Wanted, pass_on};
 const SMALL: u64 = 64 << 10;
 /// Small attachments that one request asks for, and their bytes.
 const GROUP: (usize, u64) = (100, 1 << 20);
+/// A source that sends nothing for this long is not waited for, so that one document does not hold up the
+/// comparison of all others. What is large may take a second more before it begins for each of these bytes.
+const SILENCE: Duration = Duration::from_secs(10);
+const BYTES_A_SECOND: u64 = 1 << 20;
 /// How often a document is compared again that was replaced while it was compared.
 const TRIES: usize = 5;
 /// Documents without checksums that are remembered one by one, a collection. With more of them, each
@@ -219,7 +225,8 @@ impl Beside<'_> {
             return Ok(true);
         }
         let policy = RetryPolicy::CATCH_UP;
-        let mut answers = attempts(&policy, || self.source.attachments(&wanted)).await?;
+        let asking = || patiently(GROUP.1, self.source.attachments(&wanted));
+        let mut answers = attempts(&policy, asking).await?;
         let lost = || Err(SourceError::transient("the source answered nothing"));
         answers.resize_with(wanted.len(), lost);
         for (wanted, answer) in wanted.iter().zip(answers) {
@@ -239,8 +246,11 @@ impl Beside<'_> {
     /// Compares an attachment with its file as it streams in.
     async fn is_same_stream(&self, file: File, wanted: &Wanted) -> Result<bool, Failed> {
         let Wanted { id, revision, attachment } = wanted;
-        let open = || self.source.attachment(id, revision, attachment);
+        let length = attachment.length.unwrap_or_default();
+        let open = || patiently(length, self.source.attachment(id, revision, attachment));
         let pieces = attempts(&RetryPolicy::CATCH_UP, open).await?;
+        let pieces = tokio_stream::StreamExt::timeout(pieces, SILENCE);
+        let pieces = pieces.map(|piece| piece.unwrap_or_else(|_| Err(silent(SILENCE)))).boxed();
         let (sender, receiver) = mpsc::channel::<Bytes>(PIECES);
         let comparing = spawn_blocking(move || is_same_pieces(file, receiver));
         let passed = pass_on(pieces, sender).await;
@@ -262,7 +272,8 @@ impl Beside<'_> {
         if wanted.is_empty() || !self.branches {
             return Ok(true);
         }
-        let answers = attempts(&RetryPolicy::CATCH_UP, || self.source.branches(&wanted)).await?;
+        let asking = || patiently(GROUP.1, self.source.branches(&wanted));
+        let answers = attempts(&RetryPolicy::CATCH_UP, asking).await?;
         for answer in answers {
             let Branch { revision, history, document } = match answer {
                 Ok(branch) => branch,
@@ -280,6 +291,20 @@ impl Beside<'_> {
         }
         Ok(true)
     }
+}
+
+/// A request for about this number of bytes, unless the source is silent.
+async fn patiently<T>(
+    bytes: u64,
+    request: impl Future<Output = Result<T, SourceError>>,
+) -> Result<T, SourceError> {
+    let patience = SILENCE + Duration::from_secs(bytes / BYTES_A_SECOND);
+    tokio::time::timeout(patience, request).await.unwrap_or_else(|_| Err(silent(patience)))
+}
+
+/// It is not asked again: each attempt would take as long.
+fn silent(patience: Duration) -> SourceError {
+    SourceError::permanent(format!("the source has sent nothing for {} s", patience.as_secs()))
 }
 
 /// A document, or one of its branches.
