@@ -27,6 +27,11 @@ impl Failures {
         Self { known: Mutex::new(known) }
     }
 
+    /// What the state remembers counts again: what was noted since was not committed.
+    pub fn reload(&self, failures: Vec<Failure>) {
+        *self.known() = failures.into_iter().map(|failure| (key(&failure), failure)).collect();
+    }
+
     pub fn count(&self) -> u64 {
         self.known().len() as u64
     }

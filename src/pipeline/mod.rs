@@ -238,6 +238,9 @@ impl Pipeline {
 
     /// One opening of the feed, to its end; `again` in the same run.
     async fn work(&self, stop: &CancellationToken, again: bool) -> Result<(), PipelineError> {
+        if again {
+            self.failures.reload(self.checkpoints.failures(self.collection.name())?);
+        }
         let since = self.since(again)?;
         let doubt = self.doubt()?;
         let (gathered, batches) = mpsc::channel(1);

@@ -266,6 +266,8 @@ impl Repair<'_> {
         let (batch, mut told) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.told));
         let mut prepared = self.rounds.whole(batch).await?;
         told.extend(std::mem::take(&mut prepared.moved_on));
+        // What was broken off is left to the next repair.
+        told.retain(|id, _| !self.rounds.fetches(id));
         let buries = self.pipeline.collection.kept().deleted;
         let mut fates = fates(&mut prepared, &mut told, buries);
         let places = std::mem::take(&mut self.places);

@@ -28,6 +28,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// The same of a follower, whose next change should not wait.
 const GRACE_FOLLOWING: Duration = Duration::from_millis(100);
 
+/// For how long a follower that is at the source's end waits for what it fetches, until it says so.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
 /// How often a round looks whether there is anything to wait for.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -45,6 +48,10 @@ pub struct Rounds {
     following: bool,
     /// Whether changes were passed over, so that they have to be read again.
     passed_over: bool,
+    /// Whether the feed has been read to its end.
+    read_to_end: bool,
+    /// What was looked up at the start has numbers up to this one.
+    first: u64,
 }
 
 /// A round that is being made.
@@ -57,6 +64,8 @@ struct Round {
     moved_on: HashMap<DocumentId, Told>,
     /// The documents of this round.
     ids: HashSet<DocumentId>,
+    /// Those of which no other state can be taken any more: what is planned does not see it.
+    done: HashSet<DocumentId>,
     sync: Sync,
 }
 
@@ -79,6 +88,8 @@ impl Rounds {
             stop,
             following: false,
             passed_over: false,
+            read_to_end: false,
+            first: 0,
         }
     }
 
@@ -112,11 +123,14 @@ impl Rounds {
         let mut revisits = interval(self.pipeline.options.revisit);
         revisits.set_missed_tick_behavior(MissedTickBehavior::Delay);
         revisits.reset();
-        let (mut stopped, mut caught_up) = (false, false);
+        let (mut stopped, mut caught_up) = (false, None);
         let stop = self.stop.clone();
+        // What has come before the stop may have to wait for earlier rounds.
+        let mut last_rounds = 3;
         let removals_only = self.pipeline.removals_only;
         if !removals_only {
             self.beside.revisit();
+            self.first = self.beside.mark();
         }
         loop {
             let is_empty = self.beside.is_empty();
@@ -126,7 +140,7 @@ impl Rounds {
                 work = batches.recv() => work.map_or(Next::Ended, Next::Work),
                 brought = self.beside.brought(), if !is_empty && !stopped => Next::Brought(Box::new(brought?)),
                 _ = revisits.tick(), if follows && !stopped => Next::Revisit,
-                () = sleep(LOOK), if caught_up => Next::Look,
+                () = sleep(LOOK), if caught_up.is_some() || self.doubt.is_some() => Next::Look,
             };
             let sent = match next {
                 Next::Stop => {
@@ -135,7 +149,9 @@ impl Rounds {
                     self.round(Batch::default(), None, to).await?
                 }
                 Next::Work(Work::Batch(batch)) => {
-                    caught_up |= batch.at_end && follows;
+                    if batch.at_end && follows {
+                        caught_up.get_or_insert_with(|| (self.beside.mark(), Instant::now()));
+                    }
                     self.round(batch, None, to).await?
                 }
                 Next::Work(Work::Signal(Signal::Security(_) | Signal::Properties(_)))
@@ -150,7 +166,7 @@ impl Rounds {
                     return Ok(Some(()));
                 }
                 Next::Work(Work::Signal(Signal::CaughtUp)) if follows => {
-                    caught_up = true;
+                    caught_up.get_or_insert_with(|| (self.beside.mark(), Instant::now()));
                     Some(())
                 }
                 Next::Work(Work::Signal(signal)) => self.signal(signal, to).await?,
@@ -159,7 +175,14 @@ impl Rounds {
                     self.beside.revisit();
                     Some(())
                 }
-                Next::Look => Some(()),
+                Next::Look => {
+                    self.settle_doubt();
+                    Some(())
+                }
+                Next::Ended if stopped && self.beside.has_ready() && last_rounds > 0 => {
+                    last_rounds -= 1;
+                    self.round(Batch::default(), None, to).await?
+                }
                 Next::Ended if stopped || follows => return Ok(Some(())),
                 Next::Ended => return self.finish(to).await,
             };
@@ -167,8 +190,10 @@ impl Rounds {
                 return Ok(None);
             }
             // What was in flight at the source's end belongs to it, unless it has stalled.
-            if caught_up && !self.beside.is_busy() {
-                caught_up = false;
+            if let Some((mark, since)) = caught_up
+                && (!self.beside.is_busy_before(mark) || since.elapsed() >= LONGEST_WAIT)
+            {
+                caught_up = None;
                 self.following = true;
                 self.beside.follow();
                 if self.signal(Signal::CaughtUp, to).await?.is_none() {
@@ -195,10 +220,14 @@ impl Rounds {
             }
         }
         match &signal {
-            Signal::CaughtUp => self.doubt = None,
+            Signal::CaughtUp => self.read_to_end = true,
             Signal::BeginScan(_) => self.beside.start_over(),
+            Signal::EndScan { seen: Some(seen), .. } if !seen.blind => {
+                self.beside.look_up_unlisted(|id| seen.contains(id));
+            }
             _ => {}
         }
+        self.settle_doubt();
         let (removes, released) = (signal.removes(), matches!(signal, Signal::Release));
         if to.send(Work::Signal(signal)).await.is_err() {
             return Ok(None);
@@ -216,6 +245,14 @@ impl Rounds {
             self.beside.revisit();
         }
         Ok(Some(()))
+    }
+
+    /// Forgets what an interrupted run may have written without a word, once the feed and all that it had
+    /// left to be fetched were read.
+    fn settle_doubt(&mut self) {
+        if self.read_to_end && !self.beside.revisits_before(self.first) {
+            self.doubt = None;
+        }
     }
 
     /// Waits for all that is fetched, and sends it on as it comes.
@@ -268,6 +305,11 @@ impl Rounds {
         self.beside.look(id, question);
     }
 
+    /// Whether a document is still fetched.
+    pub fn fetches(&self, id: &DocumentId) -> bool {
+        self.beside.contains(id)
+    }
+
     /// Why the source does not answer, if it has answered nothing of late.
     pub fn trouble(&self) -> Option<&SourceError> {
         self.beside.trouble()
@@ -286,15 +328,23 @@ impl Rounds {
         brought.extend(self.beside.sweep()?);
         let mut round = Round::new(batch.items.len() + brought.len());
         round.failed = batch.take_failures();
-        round.ids.extend(brought.iter().map(|one| one.id().clone()));
-        let items = self.not_beside(std::mem::take(&mut batch.items), &round.ids);
-        round.ids.extend(items.iter().map(|item| item.change.id.clone()));
-        if !self.await_settled(&round.ids).await {
+        let unreadable: HashSet<DocumentId> =
+            round.failed.iter().filter_map(|one| one.document.clone()).collect();
+        let mut later = Vec::new();
+        let ids = brought.iter().map(|one| one.id().clone()).collect();
+        if !self.await_settled(&ids).await {
             return Ok(None);
         }
-        self.plan(&mut round, items, HashMap::new()).await?;
-        let mut later = Vec::new();
         self.accept(&mut round, brought, &mut later).await?;
+        later.drain(..).rev().for_each(|one| self.beside.put_back(one));
+        let items = self.not_beside(std::mem::take(&mut batch.items), &round.done);
+        round.failed.iter().for_each(|failure| self.beside.note_unreadable(failure));
+        let ids: HashSet<DocumentId> = items.iter().map(|item| item.change.id.clone()).collect();
+        if !self.await_settled(&ids).await {
+            return Ok(None);
+        }
+        round.ids.extend(ids);
+        self.plan(&mut round, items, HashMap::new()).await?;
         let grace = if self.following { GRACE_FOLLOWING } else { GRACE };
         let deadline = Instant::now() + grace;
         let stop = self.stop.clone();
@@ -330,18 +380,19 @@ impl Rounds {
         self.passed_over |= round.planned.passed_over;
         let position = batch.position.filter(|_| !self.passed_over);
         let mut prepared = round.prepared(position, begun);
-        prepared.settled.retain(|id| !self.beside.contains(id));
+        let is_settled = |id: &DocumentId| !self.beside.contains(id) && !unreadable.contains(id);
+        prepared.settled.retain(is_settled);
         Ok(Some(prepared))
     }
 
     /// The items that are not fetched beside the feed. The others wait there, or take the place of what
     /// is fetched.
-    fn not_beside(&mut self, items: Vec<Item>, brought: &HashSet<DocumentId>) -> Vec<Item> {
+    fn not_beside(&mut self, items: Vec<Item>, done: &HashSet<DocumentId>) -> Vec<Item> {
         let mut left = Vec::with_capacity(items.len());
         for item in items {
             if self.beside.contains(&item.change.id) {
                 self.beside.supersede(item);
-            } else if brought.contains(&item.change.id) {
+            } else if done.contains(&item.change.id) {
                 self.beside.keep(item);
             } else {
                 left.push(item);
@@ -377,23 +428,24 @@ impl Rounds {
         let (mut items, mut materials) = (Vec::new(), HashMap::new());
         for one in brought {
             let id = one.id().clone();
-            let staged = round.complete.iter().any(|one| one.item.change.id == id);
-            if staged || self.is_in_flight(&id) {
+            if round.done.contains(&id) || materials.contains_key(&id) || self.is_in_flight(&id) {
                 later.push(one);
                 continue;
             }
             round.ids.insert(id.clone());
             match one {
-                Brought::Complete(pending) => round.complete.push(pending),
                 Brought::Found(item, material) => {
                     round.moved_on.insert(id.clone(), Told::of(&item.change));
                     materials.insert(id, material);
                     items.push(item);
+                    continue;
                 }
+                Brought::Complete(pending) => round.complete.push(pending),
                 Brought::Gone(id) => round.settled.push(id),
                 Brought::Unchanged(id) => round.planned.unchanged.push(id),
                 Brought::Failed(_, failure) => round.failed.push(failure),
             }
+            round.done.insert(id);
         }
         self.plan(round, items, materials).await
     }
@@ -413,6 +465,7 @@ impl Rounds {
         if items.is_empty() {
             return Ok(());
         }
+        let ids: Vec<DocumentId> = items.iter().map(|item| item.change.id.clone()).collect();
         let written = items.iter().filter(|item| !item.change.is_deletion());
         let room: u64 = written.map(|item| item.change.weight() as u64).sum();
         if room > 0 && !self.pipeline.removals_only {
@@ -435,6 +488,7 @@ impl Rounds {
         }
         self.beside.submit(pending);
         round.planned.extend(planned);
+        round.done.extend(ids.into_iter().filter(|id| !self.beside.contains(id)));
         Ok(())
     }
 
@@ -471,6 +525,7 @@ impl Round {
             settled: Vec::new(),
             moved_on: HashMap::new(),
             ids: HashSet::new(),
+            done: HashSet::new(),
             sync: Sync::for_batch(changes),
         }
     }

@@ -36,6 +36,10 @@ impl Beside {
         self.entries.get(id).is_some_and(|entry| entry.generation == number)
     }
 
+    pub(super) fn has_newer(&self, id: &DocumentId) -> bool {
+        self.entries.get(id).is_some_and(|entry| entry.has_newer())
+    }
+
     /// Takes what came of a job.
     pub(super) fn take(&mut self, done: Done) {
         let Some(running) = self.running.remove(&done.number) else { return };
@@ -60,6 +64,7 @@ impl Beside {
                         self.attempt_failed(Job::Fetch(pending, number), error)
                     }
                     (None, Some(End::Silent(silent))) => self.give_up(&id, number, silent),
+                    (None, Some(End::Displaced)) if self.has_newer(&id) => self.take_next(&id),
                     (None, Some(End::Displaced)) => {
                         self.parked.push_back(Job::Fetch(pending, number));
                     }
@@ -96,6 +101,7 @@ impl Beside {
                         self.attempt_failed(Job::Look(id, number, position), error);
                     }
                     (None, Some(End::Silent(silent))) => self.give_up(&id, number, silent),
+                    (None, Some(End::Displaced)) if self.has_newer(&id) => self.take_next(&id),
                     (None, Some(End::Displaced)) => {
                         self.parked.push_back(Job::Look(id, number, position));
                     }
@@ -156,7 +162,11 @@ impl Beside {
                     Some(Question::Chased(item)) => {
                         (item.authority.confirmed(), item.fed, item.change.position)
                     }
-                    Some(Question::Again(_)) | None => (Authority::Confirmed, false, None),
+                    // What was in flight had come by the feed, and no brake has seen it yet.
+                    Some(Question::Again(failure)) => {
+                        (Authority::Confirmed, failure.is_in_flight(), None)
+                    }
+                    None => (Authority::Confirmed, false, None),
                 };
                 let change = Change { position, ..newest };
                 Brought::Found(Item { change, authority, fed }, Material::default())
@@ -215,7 +225,7 @@ impl Beside {
             SourceError::Permanent { .. } | SourceError::Expired { .. } => None,
             error => Some(error.clone()),
         };
-        if self.entries.get(&id).is_some_and(|entry| entry.next.is_some()) {
+        if self.has_newer(&id) {
             return self.chase(&id, job);
         }
         let policy = self.pipeline.options.retry;
@@ -316,7 +326,10 @@ impl Beside {
                 attempts: failure.attempts.max(1),
                 ..failure
             },
-            (_, Some(Question::Older { change, .. })) => failures::of_change(&change, reason),
+            // Where the feed brought it, it is older than what the tree holds.
+            (_, Some(Question::Older { change, .. })) => {
+                failures::of_change(&Change { position: None, ..change }, reason)
+            }
             (Some(item), _) => failures::of_change(&item.change, reason),
             (None, _) => failures::of_id(id.clone(), reason),
         };

@@ -92,8 +92,11 @@ struct Entry {
     item: Option<Item>,
     /// Why it is looked up.
     question: Option<Question>,
-    /// A newer state, which is planned next.
-    next: Option<Item>,
+    /// Other states that the feed brought meanwhile, which are planned after it: the newest first, and
+    /// older ones only that came later.
+    later: VecDeque<Item>,
+    /// A row of it that could not be read meanwhile: it is looked up after all.
+    unreadable: Option<Failure>,
     /// Whether the state on disk says that it is here.
     noted: bool,
     /// Whether the source was asked for it.
@@ -105,6 +108,27 @@ struct Entry {
     /// What was removed from the tree before this number is not in its plan.
     epoch: u64,
     weight: usize,
+}
+
+impl Entry {
+    /// Whether a state is known that may take the place of the one that is fetched.
+    fn has_newer(&self) -> bool {
+        let Some(next) = self.later.front() else { return false };
+        self.item.as_ref().is_none_or(|item| !is_older(next, item))
+    }
+
+    /// Adds a state that the feed brought. It replaces those that are not newer.
+    fn add(&mut self, item: Item) {
+        while self.later.back().is_some_and(|last| !is_older(&item, last)) {
+            self.later.pop_back();
+        }
+        self.later.push_back(item);
+        self.noted = false;
+    }
+}
+
+fn is_older(one: &Item, other: &Item) -> bool {
+    one.change.revision.age(&other.change.revision) == Some(Ordering::Less)
 }
 
 /// What fetches compete for the same places.
@@ -228,11 +252,32 @@ impl Beside {
         soon.any(|id| ids.contains(id)) || (self.is_moving() && waits().any(|id| ids.contains(id)))
     }
 
-    /// Whether something fresh is being fetched, or will be at once.
-    pub fn is_busy(&self) -> bool {
-        let runs = |one: &Running| one.kind != Kind::Again && one.pulse.stalled_for() < STALL;
-        let waits = self.fresh().next().is_some() && self.is_moving();
+    /// A mark for what is fetched by now.
+    pub fn mark(&self) -> u64 {
+        self.numbers
+    }
+
+    /// Whether something fresh of before a mark is being fetched, or will be at once.
+    pub fn is_busy_before(&self, mark: u64) -> bool {
+        let before = |(_, number): &(DocumentId, u64)| *number <= mark;
+        let runs = |one: &Running| {
+            let fresh = one.kind != Kind::Again && one.pulse.stalled_for() < STALL;
+            fresh && one.documents.iter().any(before)
+        };
+        let waits = |job: &Job| job.numbered().any(|(_, number)| number <= mark);
+        let waits = self.is_moving() && self.fresh().any(waits);
         !self.ready.is_empty() || self.running.values().any(runs) || waits
+    }
+
+    /// Whether a document of before a mark is still looked up because an earlier run left it.
+    pub fn revisits_before(&self, mark: u64) -> bool {
+        let again = |entry: &Entry| matches!(entry.question, Some(Question::Again(_)));
+        self.entries.values().any(|entry| again(entry) && entry.generation <= mark)
+    }
+
+    /// Whether something has come that was not taken yet.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Whether the feed should wait: much is here, and it is getting less.
@@ -262,13 +307,32 @@ impl Beside {
         self.epoch += 1;
     }
 
+    /// A full listing has ended: what it does not name is looked up, whatever was known of it.
+    pub fn look_up_unlisted(&mut self, is_listed: impl Fn(&DocumentId) -> bool) {
+        let unlisted: Vec<DocumentId> =
+            self.entries.keys().filter(|id| !is_listed(id)).cloned().collect();
+        for id in unlisted {
+            self.ready.retain(|one| *one.id() != id);
+            let failure = failures::in_flight(id.clone(), None, None);
+            self.look(id, Question::Again(failure));
+        }
+    }
+
+    /// A row of a document that is here could not be read.
+    pub fn note_unreadable(&mut self, failure: &Failure) {
+        let id = failure.document.as_ref();
+        if let Some(entry) = id.and_then(|id| self.entries.get_mut(id)) {
+            entry.unreadable = Some(failure.clone());
+        }
+    }
+
     /// A full listing begins: it brings every document again, and what is remembered is forgotten.
     pub fn start_over(&mut self) {
         for entry in self.entries.values_mut() {
             entry.noted = false;
         }
         let only_asked = |entry: &Entry| {
-            matches!(entry.question, Some(Question::Again(_))) && entry.next.is_none()
+            matches!(entry.question, Some(Question::Again(_))) && entry.later.is_empty()
         };
         let ids: Vec<_> = self.entries.iter().filter(|(_, one)| only_asked(one)).collect();
         let ids: Vec<DocumentId> = ids.into_iter().map(|(id, _)| id.clone()).collect();
@@ -283,19 +347,25 @@ impl Beside {
 
     /// Takes writes that need something of the source.
     pub fn submit(&mut self, pending: Vec<Pending>) {
+        let again = |one: &Pending| one.item.authority == Authority::Confirmed && !one.item.fed;
+        let (again, fresh): (Vec<_>, Vec<_>) = pending.into_iter().partition(again);
+        self.submit_as(again, true);
+        self.submit_as(fresh, false);
+    }
+
+    fn submit_as(&mut self, pending: Vec<Pending>, again: bool) {
         let with_branches = self.pipeline.collection.mirrors_attachments();
         let mut group: Vec<(Pending, u64)> = Vec::new();
-        let (mut sums, mut groups) = ((0, 0, 0, 0), Vec::new());
+        let (mut sums, mut jobs) = ((0, 0, 0, 0), Vec::new());
         for mut one in pending {
             one.take_inline(with_branches);
-            let again = one.item.authority == Authority::Confirmed && !one.item.fed;
             let generation = self.enter(one.item.clone(), again);
             if one.is_complete(with_branches) {
                 self.complete(one);
                 continue;
             }
             if !one.is_small(with_branches) {
-                groups.push(Job::Fetch(Box::new(one), generation));
+                jobs.push(Job::Fetch(Box::new(one), generation));
                 continue;
             }
             let ((count, bytes), branches) = (one.wanted(with_branches), one.branches().len());
@@ -306,16 +376,16 @@ impl Beside {
             sums = if fits || group.is_empty() {
                 next
             } else {
-                groups.push(Job::Group(std::mem::take(&mut group)));
+                jobs.push(Job::Group(std::mem::take(&mut group)));
                 (count, bytes, branches, body)
             };
             group.push((one, generation));
         }
         if !group.is_empty() {
-            groups.push(Job::Group(group));
+            jobs.push(Job::Group(group));
         }
         // The first of them first, but before all that came earlier.
-        for job in groups.into_iter().rev() {
+        for job in jobs.into_iter().rev() {
             self.enqueue(job);
         }
     }
@@ -326,13 +396,15 @@ impl Beside {
             Question::Again(failure) => (true, failure.position.clone()),
             _ => (false, None),
         };
+        self.remove(&id);
         let generation = self.number();
         let (epoch, noted) = (self.epoch, again);
         let entry = Entry {
             generation,
             item: None,
             question: Some(question),
-            next: None,
+            later: VecDeque::new(),
+            unreadable: None,
             noted,
             asked: false,
             attempts: 0,
@@ -347,7 +419,10 @@ impl Beside {
     /// Looks up the documents that failed, as far as it is time to.
     pub fn revisit(&mut self) {
         let now = Instant::now();
-        for failure in self.pipeline.failures.all() {
+        let failures = self.pipeline.failures.all();
+        let known: HashSet<_> = failures.iter().filter_map(|one| one.document.as_ref()).collect();
+        self.due.retain(|id, _| known.contains(id));
+        for failure in failures {
             let Some(id) = failure.document.clone() else { continue };
             let is_due = self.due.get(&id).is_none_or(|due| *due <= now);
             if is_due && !self.contains(&id) {
@@ -356,14 +431,14 @@ impl Beside {
         }
     }
 
-    /// A newer state of a document that is here. What is fetched is finished first, if it comes.
+    /// Another state of a document that is here. What is fetched is finished first, if it comes, or if the
+    /// other one is older.
     pub fn supersede(&mut self, item: Item) {
         let id = item.change.id.clone();
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        entry.noted = false;
-        entry.next = Some(item);
+        entry.add(item);
         let generation = entry.generation;
-        if self.ready.iter().any(|brought| *brought.id() == id) {
+        if !entry.has_newer() || self.ready.iter().any(|brought| *brought.id() == id) {
             return;
         }
         let of_it = |one: &&mut Running| one.documents.contains(&(id.clone(), generation));
@@ -385,12 +460,51 @@ impl Beside {
         self.ready.push_back(Brought::Found(item, Material::default()));
     }
 
+    /// Keeps states that are to be planned one after the other, and a row that could not be read.
+    fn keep_all(
+        &mut self,
+        id: &DocumentId,
+        mut later: VecDeque<Item>,
+        unreadable: Option<Failure>,
+    ) {
+        match (later.pop_front(), unreadable) {
+            (Some(first), unreadable) => {
+                self.keep(first);
+                if let Some(entry) = self.entries.get_mut(id) {
+                    (entry.later, entry.unreadable) = (later, unreadable);
+                }
+            }
+            (None, Some(failure)) => self.look(id.clone(), Question::Again(failure)),
+            (None, None) => {}
+        }
+    }
+
     /// Takes back what cannot be used yet.
     pub fn put_back(&mut self, brought: Brought) {
-        if let Brought::Complete(Pending { item, .. }) | Brought::Found(item, _) = &brought
-            && !self.contains(&item.change.id)
-        {
-            self.enter(item.clone(), false);
+        let item = match &brought {
+            Brought::Complete(Pending { item, .. }) | Brought::Found(item, _) => item.clone(),
+            _ => return self.ready.push_front(brought),
+        };
+        let id = item.change.id.clone();
+        let Some(here) = self.entries.get(&id) else {
+            self.enter(item, false);
+            return self.ready.push_front(brought);
+        };
+        // Another state of it has come meanwhile.
+        if here.item.as_ref().is_some_and(|here| !is_older(here, &item)) {
+            if matches!(brought, Brought::Found(..)) {
+                self.supersede(item);
+            }
+            return;
+        }
+        let Some(Entry { item: other, mut later, unreadable, .. }) = self.remove(&id) else {
+            return;
+        };
+        self.ready.retain(|one| *one.id() != id);
+        other.into_iter().for_each(|other| later.push_front(other));
+        self.enter(item, false);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            (entry.later, entry.unreadable) = (later, unreadable);
         }
         self.ready.push_front(brought);
     }
@@ -401,17 +515,16 @@ impl Beside {
         let mut notes = Vec::new();
         for (id, entry) in self.entries.iter_mut().filter(|(_, entry)| !entry.noted) {
             entry.noted = true;
-            let (revision, position) = match (&entry.next, &entry.item, &entry.question) {
-                (Some(item), ..) | (None, Some(item), _) => {
+            let newest = entry.later.front().filter(|_| entry.has_newer()).or(entry.item.as_ref());
+            let (revision, position) = match (newest, &entry.question) {
+                (Some(item), _) => {
                     (Some(item.change.revision.clone()), item.change.position.clone())
                 }
-                (None, None, Some(Question::Older { change, .. })) => {
-                    (Some(change.revision.clone()), change.position.clone())
-                }
-                (None, None, Some(Question::Again(failure))) => {
+                (None, Some(Question::Again(failure))) => {
                     (failure.revision.clone(), failure.position.clone())
                 }
-                (None, None, _) => (None, None),
+                // Where the feed brought something older nothing is to be looked up.
+                (None, _) => (None, None),
             };
             notes.push(failures::in_flight(id.clone(), revision, position));
         }
@@ -460,28 +573,40 @@ impl Beside {
 
     fn at_hand(&mut self) -> Option<Brought> {
         let brought = self.ready.pop_front()?;
-        let Some(entry) = self.remove(brought.id()) else { return Some(brought) };
-        Some(match (brought, entry.next) {
+        let id = brought.id().clone();
+        let Some(entry) = self.remove(&id) else { return Some(brought) };
+        let (has_newer, mut later) = (entry.has_newer(), entry.later);
+        let newer = if has_newer { later.pop_front() } else { None };
+        let (brought, newer) = match (brought, newer) {
             // Something may have been removed from the tree since it was planned.
-            (Brought::Complete(Pending { item, material, .. }), next)
+            (Brought::Complete(Pending { item, material, .. }), newer)
                 if entry.epoch < self.epoch =>
             {
-                Brought::Found(next.unwrap_or(item), material)
+                match newer {
+                    // What was fetched belongs to the other state.
+                    Some(newer) => (Brought::Found(newer, Material::default()), None),
+                    None => (Brought::Found(item, material), None),
+                }
             }
-            (Brought::Complete(pending), next) => {
-                next.into_iter().for_each(|next| self.keep(next));
-                Brought::Complete(pending)
+            (Brought::Complete(pending), newer) => (Brought::Complete(pending), newer),
+            (Brought::Found(item, material), Some(newer)) if is_older(&newer, &item) => {
+                (Brought::Found(item, material), Some(newer))
             }
-            (Brought::Found(item, material), Some(next)) => {
-                let newer = item.change.revision.age(&next.change.revision);
-                let item = if newer == Some(Ordering::Greater) { item } else { next };
-                Brought::Found(item, material)
-            }
-            (Brought::Gone(_) | Brought::Unchanged(_) | Brought::Failed(..), Some(next)) => {
-                Brought::Found(next, Material::default())
-            }
-            (brought, None) => brought,
-        })
+            (
+                Brought::Gone(_) | Brought::Unchanged(_) | Brought::Failed(..) | Brought::Found(..),
+                Some(newer),
+            ) => (Brought::Found(newer, Material::default()), None),
+            (brought, None) => (brought, None),
+        };
+        if !matches!(brought, Brought::Failed(..)) {
+            self.due.remove(&id);
+        }
+        if !matches!(brought, Brought::Found(..)) {
+            self.chased.remove(&id);
+        }
+        newer.into_iter().for_each(|newer| later.push_front(newer));
+        self.keep_all(&id, later, entry.unreadable);
+        Some(brought)
     }
 
     /// The feed has ended: what comes is waited for, and what does not come has failed.
@@ -532,7 +657,8 @@ impl Beside {
             generation,
             item: Some(item),
             question,
-            next: None,
+            later: VecDeque::new(),
+            unreadable: None,
             noted,
             asked: false,
             attempts,
@@ -558,7 +684,7 @@ impl Beside {
     fn take_next(&mut self, id: &DocumentId) {
         let generation = self.number();
         let Some(entry) = self.entries.get_mut(id) else { return };
-        let Some(next) = entry.next.take() else { return };
+        let Some(next) = entry.later.pop_front() else { return };
         (entry.generation, entry.item, entry.attempts) = (generation, Some(next.clone()), 0);
         entry.again = false;
         self.ready.push_back(Brought::Found(next, Material::default()));

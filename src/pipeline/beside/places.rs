@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::job::{End, Job};
 use super::pace::{Pulse, STALL, silence};
 use super::{Beside, Kind, Running};
+use crate::document::DocumentId;
 use crate::source::Mode;
 
 /// The number of fetches that run at once, stalled ones apart.
@@ -21,6 +22,10 @@ const OPEN: usize = 32;
 
 /// The same of documents that failed before.
 const OPEN_AGAIN: usize = 8;
+
+/// About how many bytes, and how many documents, are held here at most if nothing comes.
+const MOST_HELD: usize = 64 << 20;
+const MOST_ENTRIES: usize = 20_000;
 
 /// How often it is looked whether a fetch has stalled while others wait.
 const LOOK: Duration = Duration::from_millis(50);
@@ -75,9 +80,8 @@ impl Beside {
             }
             Job::Fetch(pending, number) => {
                 let id = &pending.item.change.id;
-                let has_next = self.entries.get(id).is_some_and(|entry| entry.next.is_some());
                 match self.counts(id, number) {
-                    true if has_next => {
+                    true if self.has_newer(id) => {
                         self.take_next(id);
                         None
                     }
@@ -85,9 +89,13 @@ impl Beside {
                 }
             }
             Job::Probe(id) => Some(Job::Probe(id)),
-            Job::Look(id, number, position) => {
-                self.counts(&id, number).then_some(Job::Look(id, number, position))
-            }
+            Job::Look(id, number, position) => match self.counts(&id, number) {
+                true if self.has_newer(&id) => {
+                    self.take_next(&id);
+                    None
+                }
+                counts => counts.then_some(Job::Look(id, number, position)),
+            },
         }
     }
 
@@ -168,8 +176,30 @@ impl Beside {
         delayed.unwrap_or(now + look).min(now + look)
     }
 
+    /// Has newer states take the places of fetches that have stalled.
+    fn replace_stalled(&mut self) {
+        let stalled = |one: &&Running| !one.is_group && one.pulse.stalled_for() >= STALL;
+        let stalled = self.running.values().filter(stalled).flat_map(|one| &one.documents);
+        let counts = |(id, number): &&(DocumentId, u64)| self.counts(id, *number);
+        let replaced = stalled.filter(counts).filter(|(id, _)| self.has_newer(id));
+        let replaced: Vec<DocumentId> = replaced.map(|(id, _)| id.clone()).collect();
+        for id in replaced {
+            let of_it = |one: &&Running| one.documents.iter().any(|(one, _)| *one == id);
+            self.running.values().filter(of_it).for_each(|one| one.cancel.cancel());
+            self.take_next(&id);
+        }
+    }
+
     /// Gives up what has brought nothing for too long.
     pub(super) fn look_after(&mut self) {
+        self.replace_stalled();
+        // What is noted durably need not be held in memory.
+        while self.weight > MOST_HELD || self.entries.len() > MOST_ENTRIES {
+            let Some(job) = self.parked.pop_front() else { break };
+            let numbered: Vec<_> = job.numbered().map(|(id, n)| (id.clone(), n)).collect();
+            let silent = self.moved.elapsed();
+            numbered.into_iter().for_each(|(id, n)| self.give_up(&id, n, silent));
+        }
         let policy = self.pipeline.options.retry;
         let since_start = match (self.pipeline.options.mode, self.finished_after) {
             (Mode::Follow, _) => None,
