@@ -14,6 +14,7 @@ use crate::mirror::{Holder, MirrorOptions};
 use crate::source::scripted::{Said, Scripted};
 use crate::source::{FeedEvent, Unreadable};
 
+mod beside;
 mod branches;
 mod counting;
 mod deletions;

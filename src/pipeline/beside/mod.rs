@@ -556,6 +556,15 @@ impl Beside {
 
     /// All that has come, without waiting.
     pub fn sweep(&mut self) -> Result<Vec<Brought>, PipelineError> {
+        self.turn()?;
+        match self.broken.take() {
+            Some(error) => Err(error),
+            None => Ok(std::iter::from_fn(|| self.at_hand()).collect()),
+        }
+    }
+
+    /// Takes what has ended, and starts what can begin.
+    pub(super) fn turn(&mut self) -> Result<(), PipelineError> {
         while let Some(done) = self.tasks.try_join_next() {
             match done {
                 Ok(done) => self.take(done),
@@ -565,10 +574,7 @@ impl Beside {
         }
         self.look_after();
         self.start();
-        match self.broken.take() {
-            Some(error) => Err(error),
-            None => Ok(std::iter::from_fn(|| self.at_hand()).collect()),
-        }
+        Ok(())
     }
 
     fn at_hand(&mut self) -> Option<Brought> {
