@@ -26,23 +26,44 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// Where the feed was opened last, and how often.
 #[derive(Debug, Default)]
-pub(in crate::source::couchdb) struct Stuck(Mutex<Option<(Option<Arc<str>>, u32)>>);
+pub(in crate::source::couchdb) struct Stuck(Mutex<Option<Opened>>);
+
+#[derive(Clone, Debug)]
+struct Opened {
+    place: Option<Arc<str>>,
+    /// How often it was opened there before.
+    tried: u32,
+    /// How often it has been opened since it was at its end.
+    times: u32,
+}
 
 impl Stuck {
     /// How often the feed was opened here and broke off, without having got ahead.
     pub fn tried(&self, since: Option<&str>) -> u32 {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((place, tried)) if place.as_deref() == since => tried + 1,
+        match self.opened() {
+            Some(Opened { place, tried, .. }) if place.as_deref() == since => tried + 1,
             // What was stuck once may be stuck again.
-            Some((_, tried)) => (*tried).min(1),
+            Some(Opened { tried, .. }) => tried.min(1),
             None => 0,
         }
     }
 
+    /// How many rows may stand between two that tell their place: fewer after each break, because
+    /// what stands between is read again.
+    pub fn interval(&self, most: u64) -> u64 {
+        let times = self.opened().map_or(0, |opened| opened.times);
+        (most >> times.saturating_mul(2).min(63)).max(1)
+    }
+
     /// It has been opened here.
-    pub fn opened(&self, since: Option<&str>, tried: u32) {
-        let place = Some((since.map(Arc::from), tried));
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    pub fn note(&self, since: Option<&str>, tried: u32) {
+        let times = self.opened().map_or(0, |opened| opened.times) + 1;
+        let opened = Opened { place: since.map(Arc::from), tried, times };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+    }
+
+    fn opened(&self) -> Option<Opened> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// It has been read to its end.

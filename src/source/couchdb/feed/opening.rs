@@ -84,13 +84,14 @@ impl Feed {
         recognise: Option<Position>,
     ) -> Result<State, SourceError> {
         let tried = self.source.stuck.tried(since);
-        let interval = if tried > 0 { 1 } else { self.interval };
+        let most = if tried > 0 { 1 } else { self.interval };
+        let interval = self.source.stuck.interval(most);
         let seq_interval = (!self.origin.counts()).then_some(interval);
         let feed = FeedShape::Normal { seq_interval };
         self.opened_at = since.map(Arc::from);
         self.bare = (tried >= broken::BARE_AT).then_some(broken::BARE_ROWS);
         let body = self.ask_for(since, feed).await?;
-        self.source.stuck.opened(since, tried);
+        self.source.stuck.note(since, tried);
         let reader = Reader::new(&self.source.database, body, Shape::Normal);
         Ok(State::CatchingUp(Box::new(CatchUp { reader, recognise, poll: None })))
     }
