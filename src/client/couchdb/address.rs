@@ -52,7 +52,12 @@ impl Address {
 
     /// Whether this may be a URL, mistyped or of something else, and not a path.
     pub fn is_url_like(text: &str) -> bool {
-        text.contains("://") || scheme(text).is_some_and(|rest| rest.contains('@'))
+        // Without its colon a scheme is not one any more, and the password still is.
+        let hides = text.rsplit_once('@').is_some_and(|(user, _)| {
+            let user = user.rsplit('/').next().unwrap_or(user);
+            user.contains(':') && (text.contains("//") || !text.contains('/'))
+        });
+        text.contains("://") || hides || scheme(text).is_some_and(|rest| rest.contains('@'))
     }
 
     /// What a person typed, for messages: without the user part that a URL may have, even where it is
@@ -304,7 +309,7 @@ mod tests {
         ] {
             assert_eq!(Address::hidden(typed), hidden);
         }
-        for like in ["htp://h", "http:/me:p@h", "me:p@h", "feed:http://h"] {
+        for like in ["htp://h", "http:/me:p@h", "me:p@h", "http//me:p@h/db", "feed:http://h"] {
             assert!(Address::is_url_like(like), "{like}");
         }
         for path in ["/srv/a@b", "./a:b", "C:/folder", "folder", "/srv/x:y@z"] {

@@ -38,8 +38,16 @@ impl Scrub {
             for encoded in [STANDARD_NO_PAD.encode(text), URL_SAFE_NO_PAD.encode(text)] {
                 self.add(encoded);
             }
+            self.add(hex(text));
+            self.add(hex(text).to_uppercase());
         }
         self.add(password.to_owned());
+        // JSON within JSON, and that within JSON: one more level is found in each text.
+        let mut levels = vec![password.to_owned()];
+        for _ in 0..2 {
+            levels = levels.iter().flat_map(|text| [json(text), ascii(&json(text))]).collect();
+            levels.iter().for_each(|text| self.add(text.clone()));
+        }
     }
 
     /// Hides a token or a cookie, and its parts.
@@ -72,6 +80,30 @@ impl Scrub {
         }
         scrubbed
     }
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A text as it stands between the quotes of a JSON string.
+fn json(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    quoted[1..quoted.len() - 1].to_owned()
+}
+
+/// JSON without any character beyond ASCII.
+fn ascii(json: &str) -> String {
+    let mut units = [0; 2];
+    let escaped = |c: char| -> String {
+        match c.is_ascii() {
+            true => c.to_string(),
+            false => {
+                c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+            }
+        }
+    };
+    json.chars().map(escaped).collect()
 }
 
 impl std::fmt::Debug for Scrub {
@@ -165,6 +197,21 @@ mod tests {
     fn a_servers_words_are_scrubbed_of_the_password_and_of_the_header_that_holds_it() {
         let said = of("hunter2").scrub("Authorization: Basic bWU6aHVudGVyMg== (hunter2) is wrong");
         assert_eq!(said, "Authorization: Basic … (…) is wrong");
+    }
+
+    #[test]
+    fn a_password_is_scrubbed_from_json_within_json_and_as_hexadecimal_digits() {
+        let password = "pa\"s \\é9";
+        let scrub = of(password);
+        let mut text = password.to_owned();
+        for _ in 0..3 {
+            text = json(&text);
+            for text in [text.clone(), ascii(&text)] {
+                assert_eq!(scrub.scrub(&format!("({text})")), "(…)", "{text}");
+            }
+        }
+        assert_eq!(scrub.scrub(&format!("({})", hex(password))), "(…)");
+        assert_eq!(scrub.scrub(&format!("({})", hex("me:pa\"s \\é9").to_uppercase())), "(…)");
     }
 
     #[test]
