@@ -430,6 +430,14 @@ impl Feed {
         row::skimmed(surface, Apart::TooLarge(length), &self.origin, reader.place())
     }
 
+    /// Whether the server keeps ids that begin with `_local/` for what no replication copies. An RxDB
+    /// that is exposed does not: there they are documents like all others.
+    fn keeps_local_documents(&self) -> bool {
+        let end = self.told.as_deref().unwrap_or_default().trim_matches('"');
+        let number = end.split_once('-').map(|(number, _)| number);
+        self.origin.counts() || number.is_some_and(|number| number.parse::<u64>().is_ok())
+    }
+
     /// Makes a row ready to be yielded.
     async fn deliver(&mut self, reader: &Reader, row: Row) -> Result<(), SourceError> {
         if let Some(position) = row.position() {
@@ -439,7 +447,7 @@ impl Feed {
             self.recent.push(anchor.clone());
             self.last = Some(anchor);
         }
-        let local = row.is_local();
+        let local = row.is_local() && self.keeps_local_documents();
         let event = match row {
             _ if local => match row.position().filter(|_| !self.scan) {
                 Some(position) => FeedEvent::Position(position.clone()),
