@@ -267,7 +267,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for BulkDocument<'a> {
     }
 }
 
-/// The rows of an answer of [`super::Database::all_docs`].
+/// The rows of an answer of `_all_docs`.
 pub fn all_docs_rows(answer: &[u8]) -> Result<Vec<AllDocsRow<'_>>, Error> {
     #[derive(Deserialize)]
     struct Answer<'a> {
