@@ -131,6 +131,8 @@ enum Signal {
     Holds(Holds),
     /// The source's end has been reached.
     CaughtUp,
+    /// What an interrupted run may have written without its events has been told since.
+    Told,
     /// Who may do what with the collection, as the source says it.
     Security(Bytes),
     /// How the collection was created, as the source says it.

@@ -1,6 +1,6 @@
 //! Changes on their way to the disk: planned by what the tree holds, and staged.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -27,6 +27,8 @@ pub struct Prepared {
     pub held: Vec<HeldBack>,
     /// Documents that are in the tree as the source has them, or gone.
     pub settled: Vec<DocumentId>,
+    /// Documents that the source does not know.
+    pub gone: HashSet<DocumentId>,
     /// Documents that are deleted, and of which the tree has nothing.
     pub absent: Vec<DocumentId>,
     pub unchanged: u64,

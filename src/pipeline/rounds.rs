@@ -50,6 +50,8 @@ pub struct Rounds {
     passed_over: bool,
     /// Whether the feed has been read to its end.
     read_to_end: bool,
+    /// Whether all that an interrupted run left without its events has been told since.
+    told: bool,
     /// What was looked up at the start has numbers up to this one.
     first: u64,
 }
@@ -66,6 +68,8 @@ struct Round {
     ids: HashSet<DocumentId>,
     /// Those of which no other state can be taken any more: what is planned does not see it.
     done: HashSet<DocumentId>,
+    /// Those that the source does not know. A deletion of one that is held back stays so.
+    gone: HashSet<DocumentId>,
     sync: Sync,
 }
 
@@ -89,6 +93,7 @@ impl Rounds {
             following: false,
             passed_over: false,
             read_to_end: false,
+            told: false,
             first: 0,
         }
     }
@@ -140,7 +145,7 @@ impl Rounds {
                 work = batches.recv() => work.map_or(Next::Ended, Next::Work),
                 brought = self.beside.brought(), if !is_empty && !stopped => Next::Brought(Box::new(brought?)),
                 _ = revisits.tick(), if follows && !stopped => Next::Revisit,
-                () = sleep(LOOK), if caught_up.is_some() || self.doubt.is_some() => Next::Look,
+                () = sleep(LOOK), if caught_up.is_some() || (self.read_to_end && !self.told) => Next::Look,
             };
             let sent = match next {
                 Next::Stop => {
@@ -149,10 +154,13 @@ impl Rounds {
                     self.round(Batch::default(), None, to).await?
                 }
                 Next::Work(Work::Batch(batch)) => {
-                    if batch.at_end && follows {
-                        caught_up.get_or_insert_with(|| (self.beside.mark(), Instant::now()));
+                    let at_end = batch.at_end && follows;
+                    let sent = self.round(batch, None, to).await?;
+                    if at_end {
+                        let since = caught_up.map_or_else(Instant::now, |(_, since)| since);
+                        caught_up = Some((self.beside.mark(), since));
                     }
-                    self.round(batch, None, to).await?
+                    sent
                 }
                 Next::Work(Work::Signal(Signal::Security(_) | Signal::Properties(_)))
                     if removals_only =>
@@ -175,10 +183,7 @@ impl Rounds {
                     self.beside.revisit();
                     Some(())
                 }
-                Next::Look => {
-                    self.settle_doubt();
-                    Some(())
-                }
+                Next::Look => self.settle_doubt(to).await,
                 Next::Ended if stopped && self.beside.has_ready() && last_rounds > 0 => {
                     last_rounds -= 1;
                     self.round(Batch::default(), None, to).await?
@@ -227,7 +232,6 @@ impl Rounds {
             }
             _ => {}
         }
-        self.settle_doubt();
         let (removes, released) = (signal.removes(), matches!(signal, Signal::Release));
         if to.send(Work::Signal(signal)).await.is_err() {
             return Ok(None);
@@ -244,15 +248,18 @@ impl Rounds {
         if released {
             self.beside.revisit();
         }
-        Ok(Some(()))
+        Ok(self.settle_doubt(to).await)
     }
 
     /// Forgets what an interrupted run may have written without a word, once the feed and all that it had
     /// left to be fetched were read.
-    fn settle_doubt(&mut self) {
-        if self.read_to_end && !self.beside.revisits_before(self.first) {
-            self.doubt = None;
+    async fn settle_doubt(&mut self, to: &mpsc::Sender<Work<Prepared>>) -> Option<()> {
+        let waits = self.beside.revisits_before(self.first) || self.beside.has_ready();
+        if self.told || !self.read_to_end || waits {
+            return Some(());
         }
+        (self.told, self.doubt) = (true, None);
+        to.send(Work::Signal(Signal::Told)).await.ok()
     }
 
     /// Waits for all that is fetched, and sends it on as it comes.
@@ -338,13 +345,15 @@ impl Rounds {
         self.accept(&mut round, brought, &mut later).await?;
         later.drain(..).rev().for_each(|one| self.beside.put_back(one));
         let items = self.not_beside(std::mem::take(&mut batch.items), &round.done);
-        round.failed.iter().for_each(|failure| self.beside.note_unreadable(failure));
         let ids: HashSet<DocumentId> = items.iter().map(|item| item.change.id.clone()).collect();
         if !self.await_settled(&ids).await {
             return Ok(None);
         }
         round.ids.extend(ids);
         self.plan(&mut round, items, HashMap::new()).await?;
+        let of_batch =
+            |one: &&Failure| one.document.as_ref().is_some_and(|id| unreadable.contains(id));
+        round.failed.iter().filter(of_batch).for_each(|one| self.beside.note_unreadable(one));
         let grace = if self.following { GRACE_FOLLOWING } else { GRACE };
         let deadline = Instant::now() + grace;
         let stop = self.stop.clone();
@@ -370,7 +379,9 @@ impl Rounds {
             let brought = self.beside.sweep()?;
             self.accept(&mut round, brought, &mut later).await?;
         }
+        let waiting: HashSet<DocumentId> = later.iter().map(|one| one.id().clone()).collect();
         later.into_iter().rev().for_each(|one| self.beside.put_back(one));
+        round.planned.held.iter().for_each(|one| self.beside.note_again(&one.document));
         self.stage(&mut round).await?;
         if !whole {
             round.failed.extend(self.beside.notes());
@@ -380,7 +391,9 @@ impl Rounds {
         self.passed_over |= round.planned.passed_over;
         let position = batch.position.filter(|_| !self.passed_over);
         let mut prepared = round.prepared(position, begun);
-        let is_settled = |id: &DocumentId| !self.beside.contains(id) && !unreadable.contains(id);
+        let is_settled = |id: &DocumentId| {
+            !self.beside.contains(id) && !unreadable.contains(id) && !waiting.contains(id)
+        };
         prepared.settled.retain(is_settled);
         Ok(Some(prepared))
     }
@@ -441,7 +454,10 @@ impl Rounds {
                     continue;
                 }
                 Brought::Complete(pending) => round.complete.push(pending),
-                Brought::Gone(id) => round.settled.push(id),
+                Brought::Gone(id) => {
+                    round.gone.insert(id.clone());
+                    round.settled.push(id);
+                }
                 Brought::Unchanged(id) => round.planned.unchanged.push(id),
                 Brought::Failed(_, failure) => round.failed.push(failure),
             }
@@ -472,6 +488,9 @@ impl Rounds {
             self.pipeline.mirror.check_room(room)?;
         }
         let mut planned = self.pipeline.plan(items, round.sync, self.doubt.as_ref()).await?;
+        let older = planned.older.iter().map(|(change, _)| &change.id);
+        let asked = older.chain(planned.pending.iter().map(|one| &one.item.change.id));
+        let asked: HashSet<DocumentId> = asked.cloned().collect();
         for (change, held) in std::mem::take(&mut planned.older) {
             self.beside.look(change.id.clone(), Question::Older { change, held });
         }
@@ -488,7 +507,7 @@ impl Rounds {
         }
         self.beside.submit(pending);
         round.planned.extend(planned);
-        round.done.extend(ids.into_iter().filter(|id| !self.beside.contains(id)));
+        round.done.extend(ids.into_iter().filter(|id| !asked.contains(id)));
         Ok(())
     }
 
@@ -526,12 +545,13 @@ impl Round {
             moved_on: HashMap::new(),
             ids: HashSet::new(),
             done: HashSet::new(),
+            gone: HashSet::new(),
             sync: Sync::for_batch(changes),
         }
     }
 
     fn prepared(self, position: Option<Position>, begun: Timestamp) -> Prepared {
-        let Self { planned, mut failed, mut settled, moved_on, sync, .. } = self;
+        let Self { planned, mut failed, mut settled, moved_on, gone, sync, .. } = self;
         failed.extend(planned.failed);
         let unchanged = planned.unchanged.len() as u64;
         settled.extend(planned.unchanged);
@@ -543,6 +563,7 @@ impl Round {
             failed,
             held: planned.held,
             settled,
+            gone,
             unchanged,
             moved_on,
             position,

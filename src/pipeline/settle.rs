@@ -151,13 +151,15 @@ impl Settler {
             Signal::EndScan { position, seen } => self.end_scan(position, seen)?,
             Signal::Holds(holds) => self.compare_counts(holds)?,
             Signal::CaughtUp => {
+                self.pipeline.brake.caught_up();
+                self.pipeline.mirror.sweep_trash()?;
+                self.caught_up();
+            }
+            Signal::Told => {
                 self.moved.clear();
                 self.doubted_since = None;
                 self.pipeline.collection.forget_interrupted()?;
                 self.pipeline.collection.note_emitted()?;
-                self.pipeline.brake.caught_up();
-                self.pipeline.mirror.sweep_trash()?;
-                self.caught_up();
             }
             Signal::Security(security) => self.security(&security)?,
             Signal::Properties(properties) => {
@@ -184,17 +186,19 @@ impl Settler {
             Some(_) => None,
             None => batch.position.filter(|new| self.checkpoint.position.as_ref() != Some(new)),
         };
-        let failed = self.note_failures(batch.failed.into_iter().chain(refused).collect());
         let deletions = metas.iter().filter(|meta| meta.deleted).count() as u64;
         let documents = metas.len() as u64 - deletions;
         let (failures, held) = (&self.pipeline.failures, batch.held);
+        // What the source does not know may be what the brake holds back.
         let unheld = match self.pipeline.brake.held() {
             0 => Vec::new(),
-            _ => settled.clone(),
+            _ => settled.iter().filter(|id| !batch.gone.contains(*id)).cloned().collect(),
         };
         // What is held back has not failed.
         let settled = settled.into_iter().chain(held.iter().map(|one| one.document.clone()));
         let mended: Vec<_> = settled.filter(|id| failures.forget(id)).collect();
+        // As in the state: what is noted with it counts.
+        let failed = self.note_failures(batch.failed.into_iter().chain(refused).collect());
         let news =
             !failed.is_empty() || !mended.is_empty() || !held.is_empty() || !unheld.is_empty();
         let mut told: Vec<Told> = metas.into_iter().zip(&published).map(Told::of).collect();

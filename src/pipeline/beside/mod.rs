@@ -11,8 +11,8 @@ mod came;
 mod job;
 mod pace;
 mod places;
+mod states;
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ use crate::source::SourceError;
 use job::{End, Job};
 use pace::{Breaker, STALL, Speed};
 pub use pace::{Pulse, silence};
+use states::Entry;
 
 /// About how many bytes of documents wait here, before the feed waits for them.
 const MOST_BYTES: usize = 8 << 20;
@@ -81,54 +82,6 @@ impl Brought {
             Self::Gone(id) | Self::Unchanged(id) | Self::Failed(id, _) => id,
         }
     }
-}
-
-/// What is known of a document here.
-#[derive(Debug)]
-struct Entry {
-    /// Tells the job that counts from those that do not any more.
-    generation: u64,
-    /// The state that is fetched.
-    item: Option<Item>,
-    /// Why it is looked up.
-    question: Option<Question>,
-    /// Other states that the feed brought meanwhile, which are planned after it: the newest first, and
-    /// older ones only that came later.
-    later: VecDeque<Item>,
-    /// A row of it that could not be read meanwhile: it is looked up after all.
-    unreadable: Option<Failure>,
-    /// Whether the state on disk says that it is here.
-    noted: bool,
-    /// Whether the source was asked for it.
-    asked: bool,
-    /// Attempts that failed.
-    attempts: usize,
-    /// Whether it failed in an earlier run, or minutes ago.
-    again: bool,
-    /// What was removed from the tree before this number is not in its plan.
-    epoch: u64,
-    weight: usize,
-}
-
-impl Entry {
-    /// Whether a state is known that may take the place of the one that is fetched.
-    fn has_newer(&self) -> bool {
-        let Some(next) = self.later.front() else { return false };
-        self.item.as_ref().is_none_or(|item| !is_older(next, item))
-    }
-
-    /// Adds a state that the feed brought. It replaces those that are not newer.
-    fn add(&mut self, item: Item) {
-        while self.later.back().is_some_and(|last| !is_older(&item, last)) {
-            self.later.pop_back();
-        }
-        self.later.push_back(item);
-        self.noted = false;
-    }
-}
-
-fn is_older(one: &Item, other: &Item) -> bool {
-    one.change.revision.age(&other.change.revision) == Some(Ordering::Less)
 }
 
 /// What fetches compete for the same places.
@@ -313,16 +266,9 @@ impl Beside {
             self.entries.keys().filter(|id| !is_listed(id)).cloned().collect();
         for id in unlisted {
             self.ready.retain(|one| *one.id() != id);
+            self.remove(&id);
             let failure = failures::in_flight(id.clone(), None, None);
             self.look(id, Question::Again(failure));
-        }
-    }
-
-    /// A row of a document that is here could not be read.
-    pub fn note_unreadable(&mut self, failure: &Failure) {
-        let id = failure.document.as_ref();
-        if let Some(entry) = id.and_then(|id| self.entries.get_mut(id)) {
-            entry.unreadable = Some(failure.clone());
         }
     }
 
@@ -396,15 +342,15 @@ impl Beside {
             Question::Again(failure) => (true, failure.position.clone()),
             _ => (false, None),
         };
-        self.remove(&id);
+        let (later, unreadable) = self.remove(&id).map(Entry::rest).unwrap_or_default();
         let generation = self.number();
         let (epoch, noted) = (self.epoch, again);
         let entry = Entry {
             generation,
             item: None,
             question: Some(question),
-            later: VecDeque::new(),
-            unreadable: None,
+            later,
+            unreadable,
             noted,
             asked: false,
             attempts: 0,
@@ -429,106 +375,6 @@ impl Beside {
                 self.look(id, Question::Again(failure));
             }
         }
-    }
-
-    /// Another state of a document that is here. What is fetched is finished first, if it comes, or if the
-    /// other one is older.
-    pub fn supersede(&mut self, item: Item) {
-        let id = item.change.id.clone();
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        entry.add(item);
-        let generation = entry.generation;
-        if !entry.has_newer() || self.ready.iter().any(|brought| *brought.id() == id) {
-            return;
-        }
-        let of_it = |one: &&mut Running| one.documents.contains(&(id.clone(), generation));
-        match self.running.values_mut().find(of_it) {
-            Some(running) if running.pulse.stalled_for() < STALL => running.pulse.supersede(),
-            Some(running) => {
-                if !running.is_group {
-                    running.cancel.cancel();
-                }
-                self.take_next(&id);
-            }
-            None => self.take_next(&id),
-        }
-    }
-
-    /// Keeps a state that is to be planned in a moment.
-    pub fn keep(&mut self, item: Item) {
-        self.enter(item.clone(), false);
-        self.ready.push_back(Brought::Found(item, Material::default()));
-    }
-
-    /// Keeps states that are to be planned one after the other, and a row that could not be read.
-    fn keep_all(
-        &mut self,
-        id: &DocumentId,
-        mut later: VecDeque<Item>,
-        unreadable: Option<Failure>,
-    ) {
-        match (later.pop_front(), unreadable) {
-            (Some(first), unreadable) => {
-                self.keep(first);
-                if let Some(entry) = self.entries.get_mut(id) {
-                    (entry.later, entry.unreadable) = (later, unreadable);
-                }
-            }
-            (None, Some(failure)) => self.look(id.clone(), Question::Again(failure)),
-            (None, None) => {}
-        }
-    }
-
-    /// Takes back what cannot be used yet.
-    pub fn put_back(&mut self, brought: Brought) {
-        let item = match &brought {
-            Brought::Complete(Pending { item, .. }) | Brought::Found(item, _) => item.clone(),
-            _ => return self.ready.push_front(brought),
-        };
-        let id = item.change.id.clone();
-        let Some(here) = self.entries.get(&id) else {
-            self.enter(item, false);
-            return self.ready.push_front(brought);
-        };
-        // Another state of it has come meanwhile.
-        if here.item.as_ref().is_some_and(|here| !is_older(here, &item)) {
-            if matches!(brought, Brought::Found(..)) {
-                self.supersede(item);
-            }
-            return;
-        }
-        let Some(Entry { item: other, mut later, unreadable, .. }) = self.remove(&id) else {
-            return;
-        };
-        self.ready.retain(|one| *one.id() != id);
-        other.into_iter().for_each(|other| later.push_front(other));
-        self.enter(item, false);
-        if let Some(entry) = self.entries.get_mut(&id) {
-            (entry.later, entry.unreadable) = (later, unreadable);
-        }
-        self.ready.push_front(brought);
-    }
-
-    /// What is remembered of the documents that are here, should the process end: the next run asks
-    /// for them again. Each is told once.
-    pub fn notes(&mut self) -> Vec<Failure> {
-        let mut notes = Vec::new();
-        for (id, entry) in self.entries.iter_mut().filter(|(_, entry)| !entry.noted) {
-            entry.noted = true;
-            let newest = entry.later.front().filter(|_| entry.has_newer()).or(entry.item.as_ref());
-            let (revision, position) = match (newest, &entry.question) {
-                (Some(item), _) => {
-                    (Some(item.change.revision.clone()), item.change.position.clone())
-                }
-                (None, Some(Question::Again(failure))) => {
-                    (failure.revision.clone(), failure.position.clone())
-                }
-                // Where the feed brought something older nothing is to be looked up.
-                (None, _) => (None, None),
-            };
-            notes.push(failures::in_flight(id.clone(), revision, position));
-        }
-        notes
     }
 
     /// The next that comes. Waits for ever if nothing is here. Safe to be dropped.
@@ -577,44 +423,6 @@ impl Beside {
         Ok(())
     }
 
-    fn at_hand(&mut self) -> Option<Brought> {
-        let brought = self.ready.pop_front()?;
-        let id = brought.id().clone();
-        let Some(entry) = self.remove(&id) else { return Some(brought) };
-        let (has_newer, mut later) = (entry.has_newer(), entry.later);
-        let newer = if has_newer { later.pop_front() } else { None };
-        let (brought, newer) = match (brought, newer) {
-            // Something may have been removed from the tree since it was planned.
-            (Brought::Complete(Pending { item, material, .. }), newer)
-                if entry.epoch < self.epoch =>
-            {
-                match newer {
-                    // What was fetched belongs to the other state.
-                    Some(newer) => (Brought::Found(newer, Material::default()), None),
-                    None => (Brought::Found(item, material), None),
-                }
-            }
-            (Brought::Complete(pending), newer) => (Brought::Complete(pending), newer),
-            (Brought::Found(item, material), Some(newer)) if is_older(&newer, &item) => {
-                (Brought::Found(item, material), Some(newer))
-            }
-            (
-                Brought::Gone(_) | Brought::Unchanged(_) | Brought::Failed(..) | Brought::Found(..),
-                Some(newer),
-            ) => (Brought::Found(newer, Material::default()), None),
-            (brought, None) => (brought, None),
-        };
-        if !matches!(brought, Brought::Failed(..)) {
-            self.due.remove(&id);
-        }
-        if !matches!(brought, Brought::Found(..)) {
-            self.chased.remove(&id);
-        }
-        newer.into_iter().for_each(|newer| later.push_front(newer));
-        self.keep_all(&id, later, entry.unreadable);
-        Some(brought)
-    }
-
     /// The feed has ended: what comes is waited for, and what does not come has failed.
     pub fn finish(&mut self) {
         if self.finished_after.is_none() {
@@ -639,42 +447,9 @@ impl Beside {
         self.delayed.clear();
     }
 
-    fn remove(&mut self, id: &DocumentId) -> Option<Entry> {
-        let entry = self.entries.remove(id)?;
-        self.weight = self.weight.saturating_sub(entry.weight);
-        Some(entry)
-    }
-
     fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
-    }
-
-    /// Notes that the state of a document is fetched. Gives the number of its job.
-    fn enter(&mut self, item: Item, again: bool) -> u64 {
-        let (generation, epoch) = (self.number(), self.epoch);
-        let (id, weight) = (item.change.id.clone(), item.change.weight());
-        let before = self.remove(&id);
-        let (attempts, noted, question) = match before {
-            Some(entry) => (entry.attempts, entry.noted, entry.question),
-            None => (0, false, None),
-        };
-        let entry = Entry {
-            generation,
-            item: Some(item),
-            question,
-            later: VecDeque::new(),
-            unreadable: None,
-            noted,
-            asked: false,
-            attempts,
-            again,
-            epoch,
-            weight,
-        };
-        self.weight += weight;
-        self.entries.insert(id, entry);
-        generation
     }
 
     fn enqueue(&mut self, job: Job) {
@@ -684,15 +459,5 @@ impl Beside {
             (false, true) => self.small.push(job),
             (false, false) => self.large.push(job),
         }
-    }
-
-    /// Plans the newer state of a document in the place of the one that is fetched.
-    fn take_next(&mut self, id: &DocumentId) {
-        let generation = self.number();
-        let Some(entry) = self.entries.get_mut(id) else { return };
-        let Some(next) = entry.later.pop_front() else { return };
-        (entry.generation, entry.item, entry.attempts) = (generation, Some(next.clone()), 0);
-        entry.again = false;
-        self.ready.push_back(Brought::Found(next, Material::default()));
     }
 }

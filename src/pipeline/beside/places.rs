@@ -194,11 +194,17 @@ impl Beside {
     pub(super) fn look_after(&mut self) {
         self.replace_stalled();
         // What is noted durably need not be held in memory.
-        while self.weight > MOST_HELD || self.entries.len() > MOST_ENTRIES {
+        let (mut weight, mut entries) = (self.weight, self.entries.len());
+        while weight > MOST_HELD || entries > MOST_ENTRIES {
             let Some(job) = self.parked.pop_front() else { break };
-            let numbered: Vec<_> = job.numbered().map(|(id, n)| (id.clone(), n)).collect();
             let silent = self.moved.elapsed();
-            numbered.into_iter().for_each(|(id, n)| self.give_up(&id, n, silent));
+            for (id, number) in job.numbered() {
+                if self.counts(id, number) {
+                    let held = self.entries.get(id).map_or(0, |entry| entry.weight);
+                    (weight, entries) = (weight.saturating_sub(held), entries.saturating_sub(1));
+                    self.give_up(id, number, silent);
+                }
+            }
         }
         let policy = self.pipeline.options.retry;
         let since_start = match (self.pipeline.options.mode, self.finished_after) {

@@ -116,3 +116,24 @@ async fn what_a_full_listing_does_not_name_is_looked_up() {
     beside.look_up_unlisted(|_| false);
     assert_eq!(found(&mut beside).await, ["7-x"]);
 }
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_outlives_what_is_fetched_and_put_back_before_it() {
+    let home = Home::new();
+    let (mut beside, pipeline) = pool(&home, "5-x");
+    beside.keep(item("3-x"));
+    beside.supersede(item("3-x"));
+    beside.note_unreadable(&failures::of_change(&item("5-x").change, "it is torn".to_owned()));
+    let brought = beside.brought().await.unwrap();
+    assert!(beside.contains(&"a".into()));
+    beside.put_back(brought);
+    assert!(beside.contains(&"a".into()));
+    let Brought::Found(found, _) = beside.brought().await.unwrap() else { panic!() };
+    // What it needs is fetched, and then the row is looked up all the same.
+    let with = Item { change: row_with("a", "3-x", "1", "f", 5), ..found };
+    let planned = pipeline.plan(vec![with], Sync::Each, None).await.unwrap();
+    beside.submit(planned.pending);
+    assert!(matches!(beside.brought().await.unwrap(), Brought::Complete(_)));
+    assert!(beside.contains(&"a".into()), "its failure is not forgotten");
+    assert_eq!(self::found(&mut beside).await, ["5-x"]);
+}

@@ -34,7 +34,8 @@ async fn a_scan_that_breaks_off_continues_where_it_got_to() {
         cut(CATCH_UP, &format!("{FIRST},")),
         info(),
         Answer::json(REVS_DIFF, "{}"),
-        whole(&format!("{CATCH_UP}&since=1-x"), SECOND),
+        // From now on the feed tells its place more often.
+        whole(&format!("{}&since=1-x", CATCH_UP.replace("=1000", "=250")), SECOND),
         info(),
     ])
     .await;
