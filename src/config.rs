@@ -75,7 +75,7 @@ pub enum ConfigError {
     /// The URL names a database, and collections are selected too.
     #[error(
         "the source's URL names the database `{}`, and --collections selects databases of a server: \
-         leave one of them out",
+         leave one of them out, or end the URL in a slash if it is the path of a server behind a proxy",
         database
     )]
     CollectionsBesideDatabase {

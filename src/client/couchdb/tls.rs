@@ -277,7 +277,11 @@ fn words(error: &rustls::Error) -> Option<String> {
                     false => format!(
                         "the server's certificate is not for `{name}` but for {}: use a URL with one \
                          of its names",
-                        presented.join(", ")
+                        presented
+                            .iter()
+                            .map(|name| plain_name(name))
+                            .collect::<Vec<_>>()
+                            .join(", ")
                     ),
                 }
             }
@@ -310,9 +314,22 @@ fn words(error: &rustls::Error) -> Option<String> {
     })
 }
 
+/// A name of a certificate, without what the library writes around it: `DnsName("other.example")`.
+fn plain_name(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_names_of_a_certificate_are_said_as_people_write_them() {
+        assert_eq!(plain_name("DnsName(\"other.example\")"), "other.example");
+        assert_eq!(plain_name("IpAddress(127.0.0.1)"), "127.0.0.1");
+        assert_eq!(plain_name("other.example"), "other.example");
+    }
 
     #[test]
     fn a_certificate_that_is_not_accepted_is_explained() {
