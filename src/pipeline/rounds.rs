@@ -44,7 +44,7 @@ pub struct Rounds {
     number: u64,
     settled: watch::Receiver<u64>,
     stop: CancellationToken,
-    /// Whether a round waits a moment only: what it follows goes on.
+    /// Whether the feed has been at its end, so that a round waits for a moment only.
     following: bool,
     /// Whether changes were passed over, so that they have to be read again.
     passed_over: bool,

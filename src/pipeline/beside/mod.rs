@@ -280,11 +280,8 @@ impl Beside {
         let only_asked = |entry: &Entry| {
             matches!(entry.question, Some(Question::Again(_))) && entry.later.is_empty()
         };
-        let ids: Vec<_> = self.entries.iter().filter(|(_, one)| only_asked(one)).collect();
-        let ids: Vec<DocumentId> = ids.into_iter().map(|(id, _)| id.clone()).collect();
-        for id in ids {
-            self.remove(&id);
-        }
+        // What is looked up weighs nothing.
+        self.entries.retain(|_, entry| !only_asked(entry));
         self.ready.retain(|brought| match brought {
             Brought::Failed(id, _) | Brought::Gone(id) => self.entries.contains_key(id),
             _ => true,
@@ -390,11 +387,7 @@ impl Beside {
             let wake = self.wake();
             tokio::select! {
                 biased;
-                Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
-                    Ok(done) => self.take(done),
-                    Err(error) if error.is_cancelled() => {}
-                    Err(error) => return Err(error.into()),
-                },
+                Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => self.take(done?),
                 () = sleep_until(wake) => self.look_after(),
             }
         }
@@ -412,11 +405,7 @@ impl Beside {
     /// Takes what has ended, and starts what can begin.
     pub(super) fn turn(&mut self) -> Result<(), PipelineError> {
         while let Some(done) = self.tasks.try_join_next() {
-            match done {
-                Ok(done) => self.take(done),
-                Err(error) if error.is_cancelled() => {}
-                Err(error) => return Err(error.into()),
-            }
+            self.take(done?);
         }
         self.look_after();
         self.start();

@@ -224,8 +224,7 @@ impl Beside {
         let limit = silence(&policy, since_start, 0);
         if since_start.is_some() && limit.is_some_and(|most| silent > most) {
             for job in std::mem::take(&mut self.parked) {
-                let numbered: Vec<_> = job.numbered().map(|(id, n)| (id.clone(), n)).collect();
-                numbered.into_iter().for_each(|(id, n)| self.give_up(&id, n, silent));
+                job.numbered().for_each(|(id, number)| self.give_up(id, number, silent));
             }
         }
     }
