@@ -433,10 +433,11 @@ pub fn write_all(file: &mut File, parts: [&[u8]; 2]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn folder() -> (tempfile::TempDir, Folder) {
+    /// A folder of its own, and what removes it.
+    pub fn folder() -> (tempfile::TempDir, Folder) {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::open_path(dir.path()).unwrap();
         (dir, folder)

@@ -222,12 +222,7 @@ pub(super) fn lineage() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn folder() -> (tempfile::TempDir, Folder) {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::open_path(dir.path()).unwrap();
-        (dir, folder)
-    }
+    use crate::mirror::beneath::tests::folder;
 
     #[test]
     fn a_format_is_created_once_and_then_kept() {

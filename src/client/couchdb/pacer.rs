@@ -426,16 +426,12 @@ mod tests {
         assert_eq!(state.enter(now), Ok(None));
     }
 
-    /// Slowing down does not help there, and would go on for ever.
-    #[test]
-    fn a_server_that_refuses_each_third_request_whatever_the_pace_is_not_slowed_down() {
+    /// Asks a server that takes a request or refuses it, as `takes` says at its time, until 450 were served.
+    /// Each takes this long. Gives the time that it took, and how many were refused.
+    fn ask(mut takes: impl FnMut(Instant) -> bool, each: Duration) -> (Duration, u64) {
         let (mut state, mut now) = (State::default(), Instant::now());
-        let (mut served, mut count, mut path) = (0_u64, 0, 0);
+        let (mut served, mut refused, mut path) = (0_u64, 0, 0);
         let begun = now;
-        let mut take = || {
-            count += 1;
-            count % 3 != 0
-        };
         while served < 450 {
             if let Err(until) = state.enter(now) {
                 now = until;
@@ -443,52 +439,47 @@ mod tests {
             }
             state.waiting.clear();
             path += 1;
-            now += Duration::from_millis(2);
-            if take() {
-                served += 1;
-                state.served(path);
-            } else if state.refused(path, now, served) == Verdict::Probe {
-                let probed = if take() { Probed::Answered } else { Probed::Refused(None) };
-                state.probed(probed, None, MOST, now);
-            }
-        }
-        assert!((now - begun).as_secs() < 30, "{:?}", now - begun);
-    }
-
-    /// A token bucket refuses a few requests only, once the pace is found, and its rate is used.
-    #[test]
-    fn the_pace_of_a_token_bucket_is_found() {
-        let (mut state, mut now) = (State::default(), Instant::now());
-        let (rate, burst) = (5.0, 3.0);
-        let (mut tokens, mut filled) = (burst, now);
-        let (mut served, mut refused, mut path) = (0_u64, 0_u64, 0);
-        let begun = now;
-        let mut take = |now: Instant| {
-            tokens = f64::min(burst, tokens + rate * (now - filled).as_secs_f64());
-            filled = now;
-            let is_there = tokens >= 1.0;
-            tokens -= if is_there { 1.0 } else { 0.0 };
-            is_there
-        };
-        while served < 450 {
-            if let Err(until) = state.enter(now) {
-                now = until;
-                continue;
-            }
-            state.waiting.clear();
-            path += 1;
-            if take(now) {
+            now += each;
+            if takes(now) {
                 served += 1;
                 state.served(path);
                 continue;
             }
             refused += 1;
             if state.refused(path, now, served) == Verdict::Probe {
-                let probed = if take(now) { Probed::Answered } else { Probed::Refused(None) };
+                let probed = if takes(now) { Probed::Answered } else { Probed::Refused(None) };
                 state.probed(probed, None, MOST, now);
             }
         }
-        let took = (now - begun).as_secs_f64();
+        (now - begun, refused)
+    }
+
+    /// Slowing down does not help there, and would go on for ever.
+    #[test]
+    fn a_server_that_refuses_each_third_request_whatever_the_pace_is_not_slowed_down() {
+        let mut count = 0;
+        let takes = |_| {
+            count += 1;
+            count % 3 != 0
+        };
+        let (took, _) = ask(takes, Duration::from_millis(2));
+        assert!(took.as_secs() < 30, "{took:?}");
+    }
+
+    /// A token bucket refuses a few requests only, once the pace is found, and its rate is used.
+    #[test]
+    fn the_pace_of_a_token_bucket_is_found() {
+        let (rate, burst) = (5.0, 3.0);
+        let (mut tokens, mut filled) = (burst, None);
+        let takes = |now: Instant| {
+            let before = filled.replace(now).unwrap_or(now);
+            tokens = f64::min(burst, tokens + rate * (now - before).as_secs_f64());
+            let is_there = tokens >= 1.0;
+            tokens -= if is_there { 1.0 } else { 0.0 };
+            is_there
+        };
+        let (took, refused) = ask(takes, Duration::ZERO);
+        let took = took.as_secs_f64();
         assert!(took < 450.0 / rate * 1.6, "{took} s for 450 requests, {refused} refused");
         assert!(refused < 150, "{refused} refused");
     }

@@ -140,12 +140,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-
-    fn folder() -> (tempfile::TempDir, Folder) {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::open_path(dir.path()).unwrap();
-        (dir, folder)
-    }
+    use crate::mirror::beneath::tests::folder;
 
     #[test]
     fn removing_a_folder_removes_the_links_in_it_and_not_their_targets() {
