@@ -6,7 +6,6 @@
 
 use std::io::Write;
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,7 +14,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use crate::env::hostile::{Hostile, Say, Talk, USER};
-use crate::env::plainfold::{Outcome, Stream};
+use crate::env::plainfold::Stream;
 use crate::env::tree::{Tree, Written, assert_nothing_written};
 use crate::env::{Place, plainfold};
 
@@ -78,14 +77,6 @@ fn scan() -> Vec<u8> {
     (0..300_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
-/// Runs a command and says what memory it took at most, in KiB.
-fn measured(place: &Path, arguments: &[&str]) -> (Outcome, u64) {
-    let peak = place.join("peak");
-    let outcome = plainfold::run_measured(&peak, arguments);
-    let kib = std::fs::read_to_string(peak).unwrap().trim().parse().unwrap();
-    (outcome, kib)
-}
-
 fn check(case: &Case) {
     let (place, server) = (Place::new(), Hostile::start());
     let mirror = place.mirror();
@@ -103,7 +94,7 @@ fn check(case: &Case) {
     // What is sent without an end has its limits in bytes.
     let patience = if case.name.ends_with("without an end") { "30" } else { "1" };
     let arguments = ["mirror", &source, path, "--give-up-after", patience];
-    let (outcome, peak) = measured(place.path(), &arguments);
+    let (outcome, peak) = plainfold::run_measured(place.path(), &arguments);
     let requests = server.take_requests();
     let status = plainfold::run(["status", path]);
     assert!(server.be_honest() > 0, "{}: nobody asked for {:?}", case.name, case.request);
@@ -661,7 +652,8 @@ fn check_restore(case: &Case) {
     }
     server.take_requests();
     let arguments = ["restore", mirror.to_str().unwrap(), &server.other()];
-    let (outcome, peak) = assert_nothing_written(&mirror, || measured(place.path(), &arguments));
+    let (outcome, peak) =
+        assert_nothing_written(&mirror, || plainfold::run_measured(place.path(), &arguments));
     assert!(server.be_honest() > 0, "{name}: nobody asked for {:?}", case.request);
     assert_eq!(outcome.status.code(), Some(case.code), "{name}: {outcome}");
     let said = format!("{}{}", outcome.stdout, outcome.stderr);

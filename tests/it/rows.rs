@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::env::hostile::{Hostile, Talk};
-use crate::env::plainfold::{Outcome, Stream};
+use crate::env::plainfold::Stream;
 use crate::env::{Place, plainfold};
 
 /// The most memory that a run may take, in KiB.
@@ -85,20 +85,14 @@ fn with_large(mib: usize, seq_first: bool) -> Hostile {
     server
 }
 
-fn measured(place: &Place, arguments: &[&str]) -> (Outcome, u64) {
-    let peak = place.path().join("peak");
-    let outcome = plainfold::run_measured(&peak, arguments);
-    let kib = std::fs::read_to_string(peak).unwrap().trim().parse().unwrap();
-    (outcome, kib)
-}
-
 #[test]
 fn a_document_beyond_all_limits_is_named_and_the_others_arrive() {
     for seq_first in [true, false] {
         let (place, server) = (Place::new(), with_large(200, seq_first));
         let mirror = place.mirror();
         let path = mirror.to_str().unwrap();
-        let (outcome, peak) = measured(&place, &["mirror", &server.shelf(), path]);
+        let (outcome, peak) =
+            plainfold::run_measured(place.path(), &["mirror", &server.shelf(), path]);
         let outcome = outcome.assert_code(1);
         assert!(peak < MOST_MEMORY, "it took {peak} KiB");
         let said = &outcome.stderr;
@@ -129,7 +123,8 @@ fn a_document_beyond_the_limit_of_rows_is_read_apart() {
         let (place, server) = (Place::new(), with_large(100, seq_first));
         let mirror = place.mirror();
         let path = mirror.to_str().unwrap();
-        let (outcome, peak) = measured(&place, &["mirror", &server.shelf(), path]);
+        let (outcome, peak) =
+            plainfold::run_measured(place.path(), &["mirror", &server.shelf(), path]);
         outcome.assert_code(0);
         assert!(peak < MOST_MEMORY, "it took {peak} KiB");
         let length = std::fs::metadata(mirror.join("shelf/huge/document.json")).unwrap().len();

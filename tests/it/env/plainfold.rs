@@ -68,20 +68,23 @@ pub fn run_command(command: Command) -> Outcome {
     Running::start(command).wait()
 }
 
-/// Runs the binary to its end, and writes into the file at `peak` what memory it took at most, in KiB.
-pub fn run_measured(peak: &Path, arguments: &[&str]) -> Outcome {
+/// Runs the binary to its end, and says what memory it took at most, in KiB. `place` is for a file.
+pub fn run_measured(place: &Path, arguments: &[&str]) -> (Outcome, u64) {
     const MEASURE: &str = "import os, sys\n\
         child = os.spawnv(os.P_NOWAIT, sys.argv[2], sys.argv[2:])\n\
         _, status, usage = os.wait4(child, 0)\n\
         open(sys.argv[1], 'w').write(str(usage.ru_maxrss))\n\
         os._exit(os.waitstatus_to_exitcode(status) & 255)";
     let inner = command(arguments);
+    let peak = place.join("peak");
     let mut outer = Command::new("python3");
-    outer.args(["-c", MEASURE]).arg(peak).arg(inner.get_program()).args(inner.get_args());
+    outer.args(["-c", MEASURE]).arg(&peak).arg(inner.get_program()).args(inner.get_args());
     for (variable, _) in inner.get_envs() {
         outer.env_remove(variable);
     }
-    Running::start(outer).wait()
+    let outcome = Running::start(outer).wait();
+    let kib = std::fs::read_to_string(peak).unwrap().trim().parse().unwrap();
+    (outcome, kib)
 }
 
 /// `plainfold mirror <source> <mirror>`, to its end.
