@@ -1,6 +1,7 @@
 //! Log lines on standard error, plain or JSON, that step aside for progress bars. What they quote
 //! may be foreign, so all fields of an event are escaped here.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
@@ -15,22 +16,37 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use super::exit::Usage;
 use crate::document::plain;
 
+/// The variable that is read if no option says what is logged.
+const VARIABLE: &str = "PLAINFOLD_LOG";
+
 /// What is logged, and how.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
 pub struct Options {
-    /// How log lines are written
-    #[arg(long, value_enum, default_value = "text", global = true)]
-    log_format: Format,
+    /// Print errors and warnings only: no progress, and no summary of a run that succeeded
+    #[arg(short, long, global = true)]
+    quiet: bool,
 
-    /// What is logged: error, warn, info, debug, trace, or a filter such as `plainfold=debug`
+    /// Log details of each step too
+    #[arg(short, long, global = true)]
+    verbose: bool,
+
+    /// What is logged: error, warn, info, debug, trace, or a filter by module such as
+    /// `plainfold=debug` [default: PLAINFOLD_LOG, or info]
+    #[arg(long, value_name = "LEVEL", global = true)]
+    log_level: Option<String>,
+
+    /// How log lines and the summary are written: text, or json, one object a line [default: text]
     #[arg(
         long,
-        value_name = "LEVEL",
-        default_value = "info",
-        env = "PLAINFOLD_LOG",
+        value_enum,
+        value_name = "FORM",
+        default_value = "text",
+        hide_default_value = true,
+        hide_possible_values = true,
         global = true
     )]
-    log_level: String,
+    log_format: Format,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -45,17 +61,38 @@ impl Options {
         self.log_format == Format::Json
     }
 
+    /// Whether nothing but errors and warnings is printed.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// What is logged. An option takes precedence over the variable.
+    fn level(&self) -> Result<String, Usage> {
+        match (&self.log_level, self.quiet, self.verbose) {
+            (Some(level), false, false) => Ok(level.clone()),
+            (None, true, false) => Ok("warn".to_owned()),
+            // The libraries' own details are of use to nobody but their authors.
+            (None, false, true) => Ok("info,plainfold=debug".to_owned()),
+            (None, false, false) => match set(VARIABLE) {
+                Some(level) => {
+                    level.into_string().map_err(|_| Usage(format!("{VARIABLE} is not valid UTF-8")))
+                }
+                None => Ok("info".to_owned()),
+            },
+            _ => Err(Usage("--quiet, --verbose and --log-level exclude one another".to_owned())),
+        }
+    }
+
     /// Starts logging. With `bars`, lines are written above them.
     pub fn start(&self, bars: Option<MultiProgress>) -> Result<(), Usage> {
+        let level = self.level()?;
         // sled logs its own housekeeping at levels that mean something else to our users.
-        let filter =
-            EnvFilter::try_new(format!("{},sled=warn", self.log_level)).map_err(|error| {
-                Usage(format!("`{}` is not a log level or filter: {error}", self.log_level))
-            })?;
+        let filter = EnvFilter::try_new(format!("{level},sled=warn"))
+            .map_err(|error| Usage(format!("`{level}` is not a log level or filter: {error}")))?;
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_target(false)
-            .with_ansi(io::stderr().is_terminal())
+            .with_ansi(io::stderr().is_terminal() && wants_colour())
             .with_writer(AboveBars { bars, json: self.is_json() });
         match self.log_format {
             Format::Text => lines.fmt_fields(debug_fn(field).delimited(" ")).init(),
@@ -63,6 +100,18 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// Whether the user and the terminal allow colours, by the usual variables.
+pub fn wants_colour() -> bool {
+    set("NO_COLOR").is_none()
+        && set("CLICOLOR").is_none_or(|value| value != "0")
+        && set("TERM").is_some_and(|value| value != "dumb")
+}
+
+/// The value of a variable. An empty one counts as not set.
+fn set(variable: &str) -> Option<OsString> {
+    std::env::var_os(variable).filter(|value| !value.is_empty())
 }
 
 /// Writes a field of an event as a part of its line.

@@ -163,7 +163,7 @@ impl Options {
 
 /// Mirrors.
 pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
-    let bars = Bars::wanted(options.progress);
+    let bars = Bars::wanted(options.progress).filter(|_| !logging.is_quiet());
     logging.start(bars.as_ref().map(Bars::lines))?;
     let config = lower(&options)?;
     let live = config.is_live();
@@ -201,8 +201,11 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     }
     let _ended = server.await;
     let told = signalled.is_cancelled();
-    let printed = summary::print(&outcome, told, logging.is_json());
     let code = exit::of_outcome(&outcome, live, told);
+    let printed = match code == Exit::Done && logging.is_quiet() {
+        true => Ok(()),
+        false => summary::print(&outcome, told, logging.is_json()),
+    };
     // An error of the mirror takes precedence over an error of the output.
     if code == Exit::Done {
         printed?;

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
+use super::logging::wants_colour;
 use crate::document::plain;
 
 /// A standard stream.
@@ -146,7 +147,7 @@ pub fn print_usage(error: &clap::Error) -> Result<(), OutputError> {
     };
     let text = error.render().to_string();
     // In colour, as far as the terminal has any, but for arguments that it would obey.
-    if is_terminal && !text.contains(|c| c != '\n' && plain::is_obeyed(c)) {
+    if is_terminal && wants_colour() && !text.contains(|c| c != '\n' && plain::is_obeyed(c)) {
         return error.print().map_err(|error| stream.failed("the help", error));
     }
     stream.report("the help", &Lines::laid_out(&text))

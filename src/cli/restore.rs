@@ -107,7 +107,7 @@ enum Format {
 
 /// Puts a mirror back.
 pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
-    let bars = Bars::wanted(options.progress);
+    let bars = Bars::wanted(options.progress).filter(|_| !logging.is_quiet());
     logging.start(bars.as_ref().map(Bars::lines))?;
     let mut lowered = lower(&options)?;
     let since = options.since.as_deref().map(undelete::since).transpose()?;
@@ -139,8 +139,11 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     };
     // A feed on standard output must not be mixed with the report.
     let stream = if options.target == "feed:-" { Stream::Stderr } else { Stream::Stdout };
-    stream.report("the report", &text)?;
     let empty = outcome.is_empty() && !options.allow_empty;
+    let succeeded = !outcome.interrupted && outcome.failed == 0 && !empty;
+    if !(logging.is_quiet() && succeeded && options.format == Format::Text) {
+        stream.report("the report", &text)?;
+    }
     if empty {
         exit::say(&match &options.ids {
             Some(ids) => {
