@@ -26,6 +26,7 @@ mod interrupted;
 pub mod inventory;
 mod lanes;
 pub mod layout;
+pub mod locate;
 mod lock;
 pub mod names;
 mod newcomers;

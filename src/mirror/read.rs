@@ -43,7 +43,7 @@ pub struct Tree {
     pub(super) ours: Option<Folder>,
     pub(super) records: Option<Folder>,
     lineage: Option<String>,
-    spelling: Spelling,
+    pub(super) spelling: Spelling,
     /// What tells a folder of RxDB's plugin from a mirror.
     backup: Option<Backup>,
     /// The folders that are collections, of a tree without `.plainfold`.
@@ -194,7 +194,24 @@ impl Tree {
         record.and_then(|record| record.properties)
     }
 
-    fn name_of(&self, encoded: &str) -> Result<Option<CollectionName>, MirrorError> {
+    /// A folder of this mirror, relative to it, as a collection: one in the trash has numbered documents,
+    /// and no inventory.
+    pub(super) fn collection_in(
+        &self,
+        folder: Folder,
+        name: CollectionName,
+        encoded: String,
+        numbered: bool,
+    ) -> Result<TreeCollection, MirrorError> {
+        let inventories = match &self.ours {
+            Some(ours) if !numbered => ours.open_folder(INVENTORY)?.map(Arc::new),
+            _ => None,
+        };
+        let collection = TreeCollection::new(name, folder, encoded, self.spelling, None);
+        Ok(TreeCollection { inventories, numbered, ..collection })
+    }
+
+    pub(super) fn name_of(&self, encoded: &str) -> Result<Option<CollectionName>, MirrorError> {
         match self.spelling.decode(encoded) {
             Decoded::Exact(name) => Ok(Some(name.into())),
             Decoded::Foreign => Ok(None),
@@ -402,6 +419,15 @@ impl TreeCollection {
     fn unnumbered<'a>(&self, name: &'a str) -> &'a str {
         let cut = deleted::numbered(name).filter(|_| self.numbered);
         cut.map_or(name, |(document, _)| document)
+    }
+
+    /// What the name of a document's folder says of its id. In the trash, a document without an id has
+    /// a name that says nothing.
+    pub(super) fn decoded(&self, name: &str) -> Decoded {
+        match self.spelling.decode(self.unnumbered(name)) {
+            Decoded::Exact(id) if self.numbered && id == NAMELESS => Decoded::Hashed,
+            decoded => decoded,
+        }
     }
 
     fn names_revision(&self, name: &str, revision: Option<&Revision>) -> bool {

@@ -15,6 +15,7 @@ mod branches;
 mod guarding;
 mod inventory;
 mod listing;
+mod locating;
 mod planning;
 mod reading;
 mod remembering;
@@ -124,7 +125,8 @@ fn present(id: &str, revision: &str, attachments: &[(&str, &str)]) -> Change {
         true => String::new(),
         false => format!(r#","_attachments":{{{}}}"#, stubs.join(",")),
     };
-    let body = format!(r#"{{"_id":"{id}","_rev":"{revision}","n":1.0{stubs}}}"#);
+    let quoted = serde_json::Value::from(id);
+    let body = format!(r#"{{"_id":{quoted},"_rev":"{revision}","n":1.0{stubs}}}"#);
     let attachment = |(name, text): &(&str, &str)| Attachment {
         name: (*name).into(),
         digest: Some(format!("md5-{text}").into()),

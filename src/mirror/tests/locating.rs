@@ -1,0 +1,176 @@
+//! From an id to the path of its document, and back.
+
+use proptest::prelude::*;
+
+use super::locate::{Found, LocateError};
+use super::read::Tree;
+use super::*;
+
+/// Ids that a careless rule would lose, mix up or lead out of the mirror.
+fn hostile() -> Vec<String> {
+    let mut ids: Vec<String> = [
+        "a",
+        "A",
+        "a/b",
+        "a%2Fb",
+        "a%2fb",
+        ".",
+        "..",
+        "../../etc/passwd",
+        "",
+        "~",
+        "con",
+        "NUL.txt",
+        "_security.json",
+        "document.json",
+        ".plainfold",
+        "two\nlines\t\u{1b}[2J",
+        "\u{202e}",
+        "é",
+        "e\u{301}",
+        "羅生門",
+        "📚",
+        "a ",
+        "a.",
+        "-v",
+        "--",
+        "_design/by title",
+    ]
+    .map(str::to_owned)
+    .into();
+    for long in ["x", "X", "/", "é", "📚", "\n"] {
+        ids.push(long.repeat(300));
+        ids.push(long.repeat(300) + "y");
+    }
+    ids
+}
+
+fn both(bench: &Bench, id: &str) -> (String, Found) {
+    let mirror = bench.dir.path().join("mirror");
+    let tree = Tree::open(&mirror).unwrap();
+    let there = tree.locate(&"books".into(), &id.into()).unwrap();
+    let (around, within) = Tree::around(&mirror.join(&there.path)).unwrap();
+    assert_eq!(within, Path::new(&there.path), "{id:?}");
+    if !matches!(there.found, Found::Nothing) {
+        for file in ["", "document.json", "attachments/f", "attachments", "not/there"] {
+            let (_, within) = Tree::around(&mirror.join(&there.path).join(file)).unwrap();
+            let back = around.identify(&within).unwrap();
+            assert_eq!((back.id.as_str(), back.collection.as_str()), (id, "books"));
+            assert_eq!(back.found, there.found);
+        }
+    }
+    (there.path, there.found)
+}
+
+fn of(codec: Codec) -> Bench {
+    Bench::with(&MirrorOptions { names: Some(codec), ..MirrorOptions::default() })
+}
+
+#[test]
+fn every_id_leads_to_its_folder_and_back() {
+    for codec in [Codec::Native, Codec::Portable] {
+        let bench = of(codec);
+        let mut paths = std::collections::BTreeSet::new();
+        for id in hostile() {
+            assert_eq!(both(&bench, &id).1, Found::Nothing, "{id:?}");
+            bench.apply(&present(&id, "1-a", &[("f", "one")]));
+            let (path, found) = both(&bench, &id);
+            let is_there = bench.path("..").join(&path).join("document.json").is_file();
+            assert_eq!((found, is_there), (Found::Document, true), "{id:?} {path}");
+            assert!(paths.insert(path), "{id:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(60) })]
+
+    #[test]
+    fn any_id_leads_to_its_folder_and_back(
+        portable in any::<bool>(),
+        head in any::<String>(),
+        times in prop_oneof![Just(1_usize), 2..60_usize],
+    ) {
+        let bench = of(if portable { Codec::Portable } else { Codec::Native });
+        let id = format!("x{}", head.repeat(times));
+        bench.apply(&present(&id, "1-a", &[]));
+        prop_assert_eq!(both(&bench, &id).1, Found::Document);
+    }
+}
+
+#[test]
+fn a_shortened_name_without_its_document_is_told_by_the_inventory_and_never_guessed() {
+    let bench = Bench::new();
+    let id = "/".repeat(300);
+    bench.apply(&present(&id, "1-a", &[])).unwrap();
+    let path = both(&bench, &id).0;
+    let mirror = bench.dir.path().join("mirror");
+    let tree = Tree::open(&mirror).unwrap();
+    fs::write(mirror.join(&path).join("document.json"), "{\"_id\":\"other\"}\n").unwrap();
+    let told = tree.identify(Path::new(&path)).unwrap();
+    assert_eq!(told.id.as_str(), id);
+    assert!(matches!(told.found, Found::Damaged(_)), "{told:?}");
+    fs::remove_dir_all(mirror.join(&path)).unwrap();
+    let told = tree.identify(Path::new(&path)).unwrap();
+    assert_eq!((told.id.as_str(), told.found), (&*id, Found::Nothing));
+    fs::remove_dir_all(mirror.join(".plainfold/inventory")).unwrap();
+    let unknown = tree.identify(Path::new(&path));
+    assert!(matches!(unknown, Err(LocateError::NoId { .. })), "{unknown:?}");
+    let exact = tree.identify(Path::new("books/gone%2F1")).unwrap();
+    assert_eq!((exact.id.as_str(), exact.found), ("gone/1", Found::Nothing));
+}
+
+#[test]
+fn what_is_not_a_documents_has_no_id() {
+    let bench = Bench::new();
+    bench.apply(&present("a", "1-a", &[])).unwrap();
+    bench.collection.write_security(b"{}").unwrap();
+    fs::write(bench.path("note.txt"), "").unwrap();
+    let mirror = bench.dir.path().join("mirror");
+    let tree = Tree::open(&mirror).unwrap();
+    for path in [
+        "",
+        "books",
+        "books/_security.json",
+        "books/note.txt",
+        "books/a%2fb",
+        "a%2fb/x",
+        ".git/config",
+        ".plainfold",
+        ".plainfold/trash/2026-01-01/books/a-1",
+    ] {
+        let told = tree.identify(Path::new(path));
+        assert!(matches!(told, Err(LocateError::NoDocument { .. })), "{path}: {told:?}");
+    }
+    let other = tree.locate(&"loans".into(), &"a".into());
+    assert!(matches!(other, Err(LocateError::NoCollection(_))), "{other:?}");
+    let outside = Tree::around(bench.dir.path());
+    assert!(matches!(outside, Err(LocateError::NoMirror { .. })), "{outside:?}");
+}
+
+#[test]
+fn tombstones_and_the_trash_have_ids_too() {
+    let bench = keeping();
+    bench.apply(&with_others(deleted("gone", "2-x"), &[])).unwrap();
+    assert_eq!(both(&bench, "gone").1, Found::Tombstone);
+
+    let bench = Bench::with(&MirrorOptions { trash_days: 3, ..MirrorOptions::default() });
+    let long = "y".repeat(300);
+    for id in ["a-1", long.as_str()] {
+        bench.apply(&present(id, "1-x", &[])).unwrap();
+        bench.apply(&deleted(id, "2-x")).unwrap();
+        assert_eq!(both(&bench, id).1, Found::Nothing);
+    }
+    let (tree, _) = Tree::around(&bench.path("..")).unwrap();
+    let top = bench.path("../.plainfold/trash").canonicalize().unwrap();
+    let walk = walkdir::WalkDir::new(&top).min_depth(3).max_depth(3);
+    let mut found: Vec<String> = Vec::new();
+    for entry in walk {
+        let (_, within) = Tree::around(entry.unwrap().path()).unwrap();
+        let told = tree.identify(&within).unwrap();
+        assert_eq!(told.found, Found::Document);
+        found.push(told.id.to_string());
+    }
+    found.sort();
+    assert_eq!(found, ["a-1".to_owned(), long]);
+}
