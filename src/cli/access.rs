@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::exit::Usage;
+use super::help::CONNECTION;
 use crate::client::couchdb::credentials::{Kind, secret};
 use crate::client::couchdb::{Secret, Tls};
 use crate::config::Access;
@@ -34,43 +35,66 @@ impl Side {
 #[derive(Debug, Args)]
 #[group(skip)]
 pub struct Options {
-    /// A file that holds the password of the user named in the URL, on one line.
-    /// PLAINFOLD_SOURCE_PASSWORD (in `restore`, PLAINFOLD_TARGET_PASSWORD) may hold the password itself
-    #[arg(long, value_name = "FILE")]
+    /// A file with the password of the user in the URL, on one line.
+    ///
+    /// PLAINFOLD_SOURCE_PASSWORD (in `restore`, PLAINFOLD_TARGET_PASSWORD) may hold the password
+    /// itself. If there is neither, the password is asked for on a terminal.
+    #[arg(long, value_name = "FILE", help_heading = CONNECTION)]
     password_file: Option<PathBuf>,
 
-    /// How the user is authenticated: `basic` sends the password with each request, `session` sends it
-    /// once and then the server's cookie
-    #[arg(long, value_enum, value_name = "HOW", default_value = "basic")]
+    /// How the user is authenticated
+    #[arg(long, value_enum, value_name = "HOW", default_value = "basic", help_heading = CONNECTION)]
     auth: Auth,
 
-    /// A file that holds a bearer token, such as a JSON Web Token, on one line. It is read again if
-    /// the server refuses the token. PLAINFOLD_SOURCE_TOKEN (in `restore`, PLAINFOLD_TARGET_TOKEN) may
-    /// hold the token itself
-    #[arg(long, value_name = "FILE", conflicts_with = "password_file")]
+    /// A file with a bearer token, such as a JSON Web Token, on one line.
+    ///
+    /// It is read again if the server refuses the token. PLAINFOLD_SOURCE_TOKEN (in `restore`,
+    /// PLAINFOLD_TARGET_TOKEN) may hold the token itself.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "password_file",
+        help_heading = CONNECTION
+    )]
     token_file: Option<PathBuf>,
 
-    /// A shell command that prints a bearer token. It is run again if the server refuses the token
-    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["password_file", "token_file"])]
+    /// A shell command that prints a bearer token.
+    ///
+    /// It is run again if the server refuses the token.
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        conflicts_with_all = ["password_file", "token_file"],
+        help_heading = CONNECTION
+    )]
     token_command: Option<String>,
 
-    /// A PEM file with the only certificates that are trusted: those of authorities, or the server's
-    /// own
-    #[arg(long, value_name = "FILE", env = "PLAINFOLD_CA_FILE", hide_env_values = true)]
+    /// A PEM file with the only certificates that are trusted.
+    ///
+    /// It holds certificates of authorities, or the server's own. PLAINFOLD_CA_FILE may name the file.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "PLAINFOLD_CA_FILE",
+        hide_env = true,
+        help_heading = CONNECTION
+    )]
     ca_file: Option<PathBuf>,
 
-    /// A PEM file with the certificate that is sent to the server; it may hold the key too
-    #[arg(long, value_name = "FILE")]
+    /// A PEM file with the client certificate that is sent to the server; it may hold the key too
+    #[arg(long, value_name = "FILE", help_heading = CONNECTION)]
     client_cert: Option<PathBuf>,
 
     /// A PEM file with the key of --client-cert, not encrypted
-    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    #[arg(long, value_name = "FILE", requires = "client_cert", help_heading = CONNECTION)]
     client_key: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Auth {
+    /// Send the password with each request
     Basic,
+    /// Log in once, then send the server's cookie
     Session,
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 
 use super::exit::Usage;
+use super::help::{COPY, OUTPUT};
 use crate::document::CollectionName;
 use crate::verify::Comparison;
 
@@ -15,21 +16,24 @@ const LISTED: usize = 100;
 #[derive(Debug, Args)]
 #[group(skip)]
 pub struct Options {
-    /// Compare the mirror's collection OLD with the source's NEW; may be given more than once. NEW
-    /// alone is for the one selected collection
-    #[arg(long = "as", value_name = "[OLD=]NEW", value_delimiter = ',')]
+    /// Compare the mirror's collection OLD with the source's NEW.
+    ///
+    /// It may be given more than once. NEW alone is for the one selected collection.
+    #[arg(long = "as", value_name = "[OLD=]NEW,…", value_delimiter = ',', help_heading = COPY)]
     renamed: Vec<String>,
 
     /// Also compare collections that the mirror does not hold
-    #[arg(long)]
+    #[arg(long, help_heading = COPY)]
     all: bool,
 
-    /// Read every body and every attachment from the source, and compare the bytes
-    #[arg(long)]
+    /// Read every body and every attachment from the source, and compare the bytes.
+    ///
+    /// Without it, revisions are compared, and the mirror's bytes are checked by their checksums.
+    #[arg(long, help_heading = COPY)]
     bytes: bool,
 
     /// List at most N differences and N problems in text; 0 lists all
-    #[arg(long, value_name = "N", default_value_t = LISTED)]
+    #[arg(long, value_name = "N", default_value_t = LISTED, help_heading = OUTPUT)]
     limit: usize,
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::exit::{self, Exit, Usage};
+use super::help::{COPY, OUTPUT};
 use super::output::{Lines, Stream, many};
 use super::verify::{Format, read};
 use super::{access, certificate, compare};
@@ -21,22 +22,25 @@ pub struct Options {
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
 
-    /// A source (http://…, https://…, http+unix://…, feed:FILE), or the directory of another mirror
+    /// A source, or the directory of another mirror.
+    ///
+    /// What begins with http://, https://, http+unix:// or feed: is a source.
     #[arg(value_name = "SOURCE|DIR")]
     other: String,
 
-    /// Which collections, as names or globs [default: all of the mirror's]
-    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    /// Compare only these collections, by name or glob
+    #[arg(long, value_name = "GLOB,…", value_delimiter = ',', help_heading = COPY)]
     collections: Vec<String>,
-
-    #[command(flatten)]
-    compared: compare::Options,
 
     #[command(flatten)]
     access: access::Options,
 
-    /// Text, one difference a line and a summary; or one JSON object
-    #[arg(long, value_enum, default_value = "text")]
+    // Behind the connection, because `--limit` is about the output.
+    #[command(flatten)]
+    compared: compare::Options,
+
+    /// How differences are printed: text, one a line and a summary; or one JSON object
+    #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
     format: Format,
 }
 

@@ -40,19 +40,6 @@ pub enum Exit {
     Interrupted = 130,
 }
 
-/// The table for `--help`.
-pub const HELP: &str = "\
-Exit codes:
-    0  success; with --live, stopped by SIGINT or SIGTERM
-    1  documents failed, deletions are held back, or something is damaged, different or missing
-    2  bad usage, a name that does not exist, or the target of a restore holds other documents
-    3  the source or target cannot be reached, or has no such database
-    4  the source or target refused the credentials
-    5  the mirror cannot be used: locked, process not answering, newer format, or failing disk
-   70  internal error (a bug in Plainfold)
-   74  output cannot be written: standard output, a manifest or the file of a feed
-  130  interrupted before it was done";
-
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

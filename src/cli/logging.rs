@@ -14,37 +14,47 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use super::exit::Usage;
+use super::help::OUTPUT;
 use crate::document::plain;
 
 /// The variable that is read if no option says what is logged.
 const VARIABLE: &str = "PLAINFOLD_LOG";
 
+/// These options come after those of a command.
+const LAST: usize = 900;
+
 /// What is logged, and how.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Output")]
 pub struct Options {
-    /// Print errors and warnings only: no progress, and no summary of a run that succeeded
-    #[arg(short, long, global = true)]
+    /// Print errors and warnings only: no progress bars, and no summary of a run that succeeded
+    #[arg(short, long, global = true, display_order = LAST, help_heading = OUTPUT)]
     quiet: bool,
 
-    /// Log details of each step too
-    #[arg(short, long, global = true)]
+    /// Log the details of each step too
+    #[arg(short, long, global = true, display_order = LAST, help_heading = OUTPUT)]
     verbose: bool,
 
-    /// What is logged: error, warn, info, debug, trace, or a filter by module such as
-    /// `plainfold=debug` [default: PLAINFOLD_LOG, or info]
-    #[arg(long, value_name = "LEVEL", global = true)]
+    /// What is logged: error, warn, info, debug, trace, or a filter such as `plainfold=debug`.
+    ///
+    /// The default is PLAINFOLD_LOG or, without it, info.
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        global = true,
+        display_order = LAST,
+        help_heading = OUTPUT
+    )]
     log_level: Option<String>,
 
-    /// How log lines and the summary are written: text, or json, one object a line [default: text]
+    /// How log lines and the summary are written: text, or one JSON object a line
     #[arg(
         long,
         value_enum,
         value_name = "FORM",
         default_value = "text",
-        hide_default_value = true,
-        hide_possible_values = true,
-        global = true
+        global = true,
+        display_order = LAST,
+        help_heading = OUTPUT
     )]
     log_format: Format,
 }

@@ -1,6 +1,6 @@
 //! `plainfold mirror`: once, or live until a signal.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit, Usage};
+use super::help::{CONNECTION, COPY, OUTPUT, SAFETY};
 use super::progress::{Bars, Shown, When};
 use super::{access, logging, service, signals, summary};
 use crate::agent::Agent;
@@ -20,118 +21,151 @@ use crate::mirror::{JsonStyle, MirrorError};
 /// What `plainfold mirror` takes.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// http(s)://user@host:port/database, or http+unix://user@%2Fpath%2Fsocket/database; without
-    /// /database, or with a path that ends in /, every database of the server; feed:FILE.ndjson for a recorded feed, feed:- for one on standard input
+    /// A server, one of its databases, or a recorded feed.
+    ///
+    /// http(s)://user@host:port/database is one database. Without /database, or with a path that ends
+    /// in a slash, it is every database of the server. http+unix://user@%2Fpath%2Fsocket/database is
+    /// the same on a Unix socket. feed:FILE is a recorded feed, feed:- one on standard input.
     source: String,
 
-    /// The mirror's directory: a mirror, or empty, or new
+    /// The mirror's directory: a mirror, an empty directory, or one that will be created
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
 
-    /// Go on after catching up, and follow the source until SIGINT or SIGTERM
-    #[arg(long)]
+    /// Follow the source after catching up, until SIGINT or SIGTERM
+    #[arg(long, help_heading = COPY)]
     live: bool,
 
-    /// Which collections, as names or globs; '' resets to the default, all but those starting with
-    /// `_`. Remembered. If only names are given, no admin account is needed
-    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    /// Mirror only these collections (databases), by name or glob.
+    ///
+    /// Remembered. By default all are mirrored whose names do not begin with `_`; '' resets to that.
+    /// If only names are given, no admin account is needed.
+    #[arg(long, value_name = "GLOB,…", value_delimiter = ',', help_heading = COPY)]
     collections: Option<Vec<String>>,
 
-    /// Exit with 0 even if a name or a glob matches nothing, the source is empty, or a database
-    /// that was followed before has vanished
-    #[arg(long)]
-    allow_empty: bool,
-
-    /// Whether attachments are mirrored, or only the stubs in the documents that name them.
-    /// Remembered; `true` in a new mirror
-    #[arg(long, value_name = "BOOL")]
+    /// Mirror attachments, or only the stubs that name them.
+    ///
+    /// Remembered; `true` in a new mirror.
+    #[arg(long, value_name = "BOOL", hide_possible_values = true, help_heading = COPY)]
     attachments: Option<bool>,
 
-    /// Keep the losing revisions of conflicts too, and the history of every revision. Remembered;
-    /// `false` in a new mirror
+    /// Mirror no attachments, as with --attachments false
+    #[arg(long, overrides_with = "attachments", help_heading = COPY)]
+    no_attachments: bool,
+
+    /// Keep the losing revisions of conflicts and the history of each revision.
+    ///
+    /// Remembered; `false` in a new mirror.
     #[arg(
         long,
         value_name = "BOOL",
         num_args = 0..=1,
         require_equals = true,
-        default_missing_value = "true"
+        default_missing_value = "true",
+        hide_possible_values = true,
+        help_heading = COPY
     )]
     revisions: Option<bool>,
 
-    /// What happens to documents that the source deletes. Remembered; `remove` in a new mirror
-    #[arg(long, value_enum)]
+    /// What happens to documents that the source deletes.
+    ///
+    /// Remembered; `remove` in a new mirror.
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = COPY)]
     deleted: Option<Deleted>,
 
-    /// How documents are written from now on. Remembered; `as-sent` in a new mirror
-    #[arg(long, value_enum)]
+    /// How documents are written from now on.
+    ///
+    /// Remembered; `as-sent` in a new mirror.
+    #[arg(long, value_enum, value_name = "FORM", help_heading = COPY)]
     json: Option<Json>,
 
-    /// Progress bars [auto: on a terminal]
-    #[arg(long, value_enum, default_value = "auto")]
-    progress: When,
+    /// How folders are named in a new mirror.
+    ///
+    /// `portable` is for file systems that ignore case. An existing mirror keeps its own way.
+    #[arg(long, value_enum, value_name = "CODEC", help_heading = COPY)]
+    names: Option<Names>,
 
-    /// Where this process answers `tail` and `status` [default: a socket inside the mirror]
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
+    /// Protect against mass deletion, for example `30%,50`; `off` does not.
+    ///
+    /// If one run, or one hour of following, would delete more than this share of a collection and
+    /// more than this number of documents, further deletions are held back. `plainfold release`
+    /// applies them. Remembered; `30%,50` in a new mirror.
+    #[arg(long, value_name = "SHARE%,COUNT", help_heading = SAFETY)]
+    max_delete: Option<MaxDelete>,
+
+    /// Keep deleted documents in DIR/.plainfold/trash for this number of days.
+    ///
+    /// Remembered; 0 in a new mirror, which keeps none.
+    #[arg(long, value_name = "DAYS", help_heading = SAFETY)]
+    trash: Option<u32>,
+
+    /// Leave this much of DIR's file system free, for example `1GiB`.
+    ///
+    /// Remembered; 0 in a new mirror.
+    #[arg(long, value_name = "SIZE", help_heading = SAFETY)]
+    reserve: Option<ByteSize>,
+
+    /// Who may read the mirror: the mode of its folders, in octal.
+    ///
+    /// Files get the same mode without execution. It applies to what is written from now on.
+    /// Remembered; 0700 in a new mirror.
+    #[arg(long, value_name = "MODE", overrides_with = "mode", help_heading = SAFETY)]
+    mode: Option<FolderMode>,
+
+    /// Require an existing mirror, and create none.
+    ///
+    /// Use it if DIR is on a file system that may not be mounted.
+    #[arg(long, conflicts_with = "adopt", help_heading = SAFETY)]
+    existing: bool,
+
+    /// Exit with 0 even if nothing is found where something was expected.
+    ///
+    /// That is: a name or a glob matches nothing, the source is empty, or a database has vanished that
+    /// the mirror followed.
+    #[arg(long, help_heading = SAFETY)]
+    allow_empty: bool,
+
+    /// Allow the given options to discard data, such as conflicts with --revisions=false
+    #[arg(long, help_heading = SAFETY)]
+    discard: bool,
+
+    /// Make DIR a mirror although it has no .plainfold/format.json.
+    ///
+    /// It is for a copy of a mirror's tree. A full scan compares it with SOURCE.
+    #[arg(long, help_heading = SAFETY)]
+    adopt: bool,
+
+    /// Follow SOURCE although this mirror followed another source.
+    ///
+    /// Everything is compared, and what SOURCE does not hold is removed.
+    #[arg(long, help_heading = SAFETY)]
+    source_moved: bool,
 
     #[command(flatten)]
     access: access::Options,
 
-    /// Names of folders in a new mirror: `portable` for file systems that fold case
-    #[arg(long, value_enum)]
-    names: Option<Names>,
-
-    /// Give up after the given number of seconds without any progress; 0 is never [default: 30; never with
-    /// --live]
-    #[arg(long, value_name = "SECONDS")]
+    /// Give up after this number of seconds without progress; 0 means never.
+    ///
+    /// The default is 30, and never with --live.
+    #[arg(long, value_name = "SECONDS", help_heading = CONNECTION)]
     give_up_after: Option<u64>,
 
-    /// Hold deletions back where one catch-up, or an hour of following, brings more than this share
-    /// of a collection and more than this many documents; `off` never does. Remembered; `30%,50` in a
-    /// new mirror
-    #[arg(long, value_name = "SHARE%,COUNT")]
-    max_delete: Option<MaxDelete>,
+    /// When progress bars are shown; `auto` means on a terminal
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", help_heading = OUTPUT)]
+    progress: When,
 
-    /// Keep deleted documents in DIR/.plainfold/trash for the given number of days; 0 keeps none.
-    /// Remembered; 0 in a new mirror
-    #[arg(long, value_name = "DAYS")]
-    trash: Option<u32>,
-
-    /// Keep this much of DIR's file system free, for example `1GiB`; 0 keeps nothing free.
-    /// Remembered; 0 in a new mirror
-    #[arg(long, value_name = "SIZE")]
-    reserve: Option<ByteSize>,
-
-    /// Who may read the mirror: the mode of its folders, in octal. Files get the same mode without
-    /// execution. Remembered, and applied to what is written from now on; 0700 in a new mirror
-    #[arg(long, value_name = "MODE", overrides_with = "mode")]
-    mode: Option<FolderMode>,
-
-    /// Require an existing mirror and create none: use it if DIR is a file system that may not be
-    /// mounted
-    #[arg(long, conflicts_with = "adopt")]
-    existing: bool,
-
-    /// Allow the given options to discard data, such as conflicts with --revisions=false
-    #[arg(long)]
-    discard: bool,
-
-    /// Make DIR a mirror although it has no .plainfold/format.json, for a copy of a mirror's tree.
-    /// A full scan compares it with SOURCE
-    #[arg(long)]
-    adopt: bool,
-
-    /// Follow SOURCE although this mirror followed another one: it has moved. Everything is
-    /// compared, and what SOURCE does not hold is removed
-    #[arg(long)]
-    source_moved: bool,
+    /// Where this process answers `tail` and `status`.
+    ///
+    /// The default is a socket in DIR/.plainfold. `tail` and `status` find it by themselves.
+    #[arg(long, value_name = "PATH", help_heading = OUTPUT)]
+    socket: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Deleted {
-    /// Their folders are removed
+    /// Remove their folders
     Remove,
-    /// Their folders stay, and hold the tombstone
+    /// Keep their folders, with the tombstone as deleted.json
     Keep,
 }
 
@@ -139,20 +173,22 @@ enum Deleted {
 enum Json {
     /// Byte for byte as the source sent them
     AsSent,
-    /// Laid out for people; numbers and the order of keys unchanged
+    /// Indented for reading; numbers and the order of keys do not change
     Pretty,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Names {
+    /// Keep names apart that differ in any byte
     Native,
+    /// Use only ASCII, and never differ in case alone
     Portable,
 }
 
 impl Options {
-    /// The mirror.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    /// Whether attachments are mirrored, if that was said.
+    fn attachments(&self) -> Option<bool> {
+        if self.no_attachments { Some(false) } else { self.attachments }
     }
 
     /// The mode that was named.
@@ -226,7 +262,7 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
         let globs: Vec<&String> = globs.iter().filter(|glob| !glob.is_empty()).collect();
         config = config.collections(&globs)?;
     }
-    if let Some(attachments) = options.attachments {
+    if let Some(attachments) = options.attachments() {
         config = config.attachments(attachments);
     }
     if let Some(revisions) = options.revisions {

@@ -3,21 +3,27 @@
 //! This is the only place that reads arguments, the environment and signals, and that writes to the
 //! terminal. It must not know sled or the names on disk.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod access;
 mod certificate;
 mod compare;
+mod completions;
 mod diff;
 mod exit;
 mod files;
+mod help;
+mod id;
 mod logging;
+mod man;
 mod mirror;
 mod output;
 mod panics;
+mod path;
 mod privacy;
 mod process;
 mod progress;
@@ -36,11 +42,20 @@ use exit::Exit;
 
 use crate::client::couchdb::Address;
 
-/// Keeps a live copy of a document database as plain folders.
+/// Keep live copies of document databases as plain folders.
 ///
-/// Each document's JSON and attachments are ordinary files in a folder of its own.
+/// Plainfold copies databases of CouchDB, PouchDB Server, Cloudant and RxDB, and recorded feeds. Each
+/// document becomes a folder with its JSON and its attachments as ordinary files. With --live, the copy
+/// follows every change.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = exit::HELP)]
+#[command(
+    version = env!("PLAINFOLD_VERSION"),
+    propagate_version = true,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    after_help = help::PLAINFOLD,
+    after_long_help = help::PLAINFOLD_LONG
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -51,26 +66,75 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Mirror a database, a server or a recorded feed into a directory
+    /// Mirror a server, a database or a recorded feed into a directory.
+    ///
+    /// The first run copies everything. Later runs write only what has changed. A mirror remembers
+    /// the options that are marked as remembered.
+    #[command(after_help = help::MIRROR)]
     Mirror(mirror::Options),
-    /// Put a mirror back into a server, or into a recorded feed
+    /// Restore a mirror into a server or a recorded feed.
+    ///
+    /// If the target holds other documents, nothing is written unless --on-existing allows it.
+    #[command(after_help = help::RESTORE)]
     Restore(restore::Options),
-    /// Read every byte of a mirror, and say what is damaged; or prove that it equals its source
+    /// Check every file of a mirror, and compare it with its source.
+    ///
+    /// Reads every file of the mirror and prints what is missing, altered or extra. With --against,
+    /// also compares the mirror with a source and prints a certificate.
+    #[command(after_help = help::VERIFY)]
     Verify(verify::Options),
-    /// List the documents that differ from a source, or from another mirror
+    /// List the documents that differ between a mirror and a source or another mirror.
+    ///
+    /// Prints one difference a line, then a summary. Two mirrors are always compared byte by byte.
+    #[command(after_help = help::DIFF)]
     Diff(diff::Options),
-    /// Print the write events of a mirror, those missed first
+    /// Print the write events of a mirror.
+    ///
+    /// There is an event for each document that is written or removed. While `plainfold mirror` runs,
+    /// new events are followed. Otherwise the journal is printed.
+    #[command(after_help = help::TAIL)]
     Tail(tail::Options),
-    /// Print how a mirror stands
+    /// Print the state of a mirror.
+    ///
+    /// Prints its collections, the documents that failed, the deletions that are held back, and the
+    /// options that it remembers.
+    #[command(after_help = help::STATUS)]
     Status(status::Options),
-    /// Make the deletions that the brake on mass deletion holds back
+    /// Apply deletions that are held back.
+    ///
+    /// The protection against mass deletion (`plainfold mirror --max-delete`) holds them back. A
+    /// running `plainfold mirror` applies them at once; otherwise the next run does.
+    #[command(after_help = help::RELEASE)]
     Release(release::Options),
+    /// Print the path of a document.
+    ///
+    /// Prints the path of the document's folder, whether or not it exists. Exits with 1 if the mirror
+    /// does not hold the document.
+    #[command(after_help = help::PATH)]
+    Path(path::Options),
+    /// Print the collection and the id of the document that a path belongs to.
+    ///
+    /// Exits with 1 if the mirror does not hold the document, and with 2 if the path does not belong
+    /// to a document.
+    #[command(after_help = help::ID)]
+    Id(id::Options),
+    /// Print a completion script for a shell.
+    #[command(after_help = help::COMPLETIONS)]
+    Completions(completions::Options),
+    /// Write the manual pages into a directory.
+    ///
+    /// Writes plainfold.1 and one page for each command. Pages that exist are replaced.
+    #[command(after_help = help::MAN)]
+    Man(man::Options),
+    /// Print the help of a command.
+    #[command(after_help = help::HELP)]
+    Help(help::Options),
 }
 
 impl Command {
-    /// The mirror's directory.
-    fn directory(&self) -> &Path {
-        match self {
+    /// The directory that the command works on, if there is one.
+    fn directory(&self) -> Option<&Path> {
+        Some(match self {
             Self::Mirror(options) => &options.directory,
             Self::Restore(options) => &options.directory,
             Self::Verify(options) => &options.directory,
@@ -78,8 +142,24 @@ impl Command {
             Self::Tail(options) => &options.directory,
             Self::Status(options) => &options.directory,
             Self::Release(options) => &options.directory,
-        }
+            Self::Path(options) => &options.directory,
+            Self::Id(options) => &options.path,
+            Self::Man(options) => &options.directory,
+            Self::Completions(_) | Self::Help(_) => return None,
+        })
     }
+}
+
+/// The parser of all commands.
+fn parser() -> clap::Command {
+    help::laid_out(Arguments::command())
+}
+
+/// Reads what was typed, the name of the program first.
+fn parse(typed: impl Iterator<Item = OsString>) -> Result<Arguments, clap::Error> {
+    let mut parser = parser();
+    let matches = parser.try_get_matches_from_mut(help::asked(typed, &Arguments::command()))?;
+    Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut parser))
 }
 
 /// A message without the user parts of the URLs that it repeats, if it repeats any.
@@ -92,7 +172,7 @@ fn hidden(text: &str) -> Option<String> {
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match parse(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(error) => {
             if error.use_stderr() {
@@ -113,16 +193,22 @@ pub fn main() -> ExitCode {
             };
         }
     };
-    let (mirror, mode) = match &arguments.command {
-        Command::Mirror(options) => (Some(options.directory()), options.mode()),
-        Command::Verify(options) => (Some(options.directory()), None),
-        Command::Release(options) => (Some(options.directory()), None),
-        // These write nothing into the mirror.
-        Command::Restore(_) | Command::Diff(_) | Command::Tail(_) | Command::Status(_) => {
-            (None, None)
+    match &arguments.command {
+        Command::Mirror(options) => privacy::apply(Some(&options.directory), options.mode()),
+        Command::Verify(verify::Options { directory, .. })
+        | Command::Release(release::Options { directory, .. }) => {
+            privacy::apply(Some(directory), None);
         }
-    };
-    privacy::apply(mirror, mode);
+        // These write nothing into the mirror.
+        Command::Restore(_)
+        | Command::Diff(_)
+        | Command::Tail(_)
+        | Command::Status(_)
+        | Command::Path(_)
+        | Command::Id(_) => privacy::apply(None, None),
+        // Everybody may read what these write.
+        Command::Completions(_) | Command::Man(_) | Command::Help(_) => {}
+    }
     panics::caught(|| run(arguments)).into()
 }
 
@@ -138,8 +224,10 @@ fn run(arguments: Arguments) -> Exit {
         }
     };
     let Arguments { command, logging } = arguments;
-    let directory = command.directory();
-    if directory.to_str().is_some_and(Address::is_url_like) && !directory.exists() {
+    if let Some(directory) = command.directory()
+        && directory.to_str().is_some_and(Address::is_url_like)
+        && !directory.exists()
+    {
         // A message about a missing folder would repeat the password of a URL in the wrong place.
         let given = Address::hidden(&directory.to_string_lossy());
         exit::say(&format!(
@@ -172,6 +260,17 @@ fn run(arguments: Arguments) -> Exit {
                 logging.start(None)?;
                 release::run(options).await
             }
+            Command::Path(options) => {
+                logging.start(None)?;
+                path::run(&options)
+            }
+            Command::Id(options) => {
+                logging.start(None)?;
+                id::run(&options)
+            }
+            Command::Completions(options) => completions::run(&options),
+            Command::Man(options) => man::run(&options),
+            Command::Help(options) => help::run(&options),
         }
     });
     // A read of standard input cannot be interrupted; the process does not wait for it.

@@ -80,6 +80,13 @@ impl Lines {
         lines
     }
 
+    /// Appends a line of fields with tabs between them.
+    pub fn push_fields(&mut self, fields: &[&str]) {
+        let fields: Vec<_> = fields.iter().map(|field| plain::text(field)).collect();
+        self.0.push_str(&fields.join("\t"));
+        self.0.push('\n');
+    }
+
     /// Appends a line.
     pub fn push(&mut self, line: &str) {
         self.0.push_str(&plain::text(line));
@@ -104,6 +111,38 @@ impl Stream {
     /// Writes all of a text that people or programs read. A closed pipe counts as read.
     pub fn report(self, what: &'static str, lines: &Lines) -> Result<(), OutputError> {
         match self.write(what, lines) {
+            Err(error) if error.is_closed_pipe() => Ok(()),
+            written => written,
+        }
+    }
+
+    /// Whether a terminal shows it.
+    pub fn is_terminal(self) -> bool {
+        match self {
+            Self::Stdout => io::stdout().is_terminal(),
+            Self::Stderr => io::stderr().is_terminal(),
+        }
+    }
+
+    /// Writes a question, and leaves the cursor behind it.
+    pub fn ask(self, question: &str) -> Result<(), OutputError> {
+        let question = plain::text(question);
+        let written = self.open().and_then(|mut file| file.write_all(question.as_bytes()));
+        written.map_err(|error| self.failed("the question", error))
+    }
+
+    /// Writes bytes for programs as they are, and to a terminal so that it obeys nothing in them. A closed
+    /// pipe counts as read.
+    pub fn report_bytes(self, what: &'static str, bytes: &[u8]) -> Result<(), OutputError> {
+        let file = self.open().map_err(|error| self.failed(what, error))?;
+        let written = match file.is_terminal() {
+            true => {
+                let lines = Lines::laid_out(&String::from_utf8_lossy(bytes));
+                (&file).write_all(lines.0.as_bytes())
+            }
+            false => (&file).write_all(bytes),
+        };
+        match written.map_err(|error| self.failed(what, error)) {
             Err(error) if error.is_closed_pipe() => Ok(()),
             written => written,
         }
@@ -141,16 +180,19 @@ pub fn many<T: std::fmt::Display + PartialEq + From<u8>>(count: T, what: &str) -
 
 /// Prints what the parser of arguments says: help and the version, or what is wrong with them.
 pub fn print_usage(error: &clap::Error) -> Result<(), OutputError> {
-    let (stream, is_terminal) = match error.use_stderr() {
-        true => (Stream::Stderr, io::stderr().is_terminal()),
-        false => (Stream::Stdout, io::stdout().is_terminal()),
-    };
+    let stream = if error.use_stderr() { Stream::Stderr } else { Stream::Stdout };
     let text = error.render().to_string();
     // In colour, as far as the terminal has any, but for arguments that it would obey.
-    if is_terminal && wants_colour() && !text.contains(|c| c != '\n' && plain::is_obeyed(c)) {
+    if stream.is_terminal() && wants_colour() && !text.contains(|c| c != '\n' && plain::is_obeyed(c)) {
         return error.print().map_err(|error| stream.failed("the help", error));
     }
     stream.report("the help", &Lines::laid_out(&text))
+}
+
+/// Creates a folder, and those above it, if it does not exist.
+pub fn create_folder(what: &'static str, path: &Path) -> Result<(), OutputError> {
+    let failed = |source| OutputError { what, place: path.display().to_string(), source };
+    fs::create_dir_all(path).map_err(failed)
 }
 
 /// An output file that appears under its name only when it is complete and durable.

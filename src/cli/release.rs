@@ -22,16 +22,9 @@ pub struct Options {
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
 
-    /// The collection, by its name, whose deletions are held back
+    /// The name of the collection whose deletions are held back
     #[arg(value_name = "COLLECTION")]
     collection: String,
-}
-
-impl Options {
-    /// The mirror.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
 }
 
 /// Releases.

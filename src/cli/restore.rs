@@ -7,6 +7,7 @@ use indicatif::HumanBytes;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit, Usage};
+use super::help::{COPY, OUTPUT, SAFETY};
 use super::output::{Lines, Stream, many};
 use super::progress::{Bars, Shown, When};
 use super::{access, compare, logging, signals, undelete};
@@ -28,74 +29,83 @@ pub struct Options {
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
 
-    /// http(s)://user@host:port or http+unix://user@%2Fpath%2Fsocket, a server: every collection
-    /// goes into a database of its name; with /database, the one selected collection goes there;
-    /// feed:FILE.ndjson for a feed in a
-    /// file, feed:- for one on standard output
+    /// A server, a database, or a recorded feed.
+    ///
+    /// http(s)://user@host:port is a server: every collection goes into a database of its name. With
+    /// /database, the one selected collection goes there. http+unix://user@%2Fpath%2Fsocket is a
+    /// server on a Unix socket. feed:FILE is a recorded feed, feed:- one on standard output.
     target: String,
 
-    /// Which collections, as names or globs [default: all but those starting with `_`]
-    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    /// Restore only these collections, by name or glob.
+    ///
+    /// By default all are restored whose names do not begin with `_`.
+    #[arg(long, value_name = "GLOB,…", value_delimiter = ',', help_heading = COPY)]
     collections: Vec<String>,
 
-    /// Only the document with this id, or those whose id matches this glob
-    #[arg(long, value_name = "GLOB")]
+    /// Restore only the document with this id, or those whose id matches this glob
+    #[arg(long, value_name = "GLOB", help_heading = COPY)]
     ids: Option<String>,
 
-    /// Exit with 0 although there is nothing to restore, or a name or a glob matches nothing
-    #[arg(long)]
-    allow_empty: bool,
-
-    /// Another name for a collection at the target; may be given more than once. NEW alone is for
-    /// the one selected collection
-    #[arg(long = "as", value_name = "[OLD=]NEW", value_delimiter = ',')]
+    /// Give a collection another name at the target.
+    ///
+    /// It may be given more than once. NEW alone is for the one selected collection.
+    #[arg(long = "as", value_name = "[OLD=]NEW,…", value_delimiter = ',', help_heading = COPY)]
     renamed: Vec<String>,
 
-    /// Restore unchecked files as they are: files that have no checksum beside them and none in an
-    /// inventory
-    #[arg(long)]
-    accept_unchecked: bool,
-
-    /// Print what would be done, and write nothing
-    #[arg(long)]
-    dry_run: bool,
-
-    /// When the target holds other documents, other revisions, or another security object: refuse, and
-    /// write nothing; skip what is there; or overwrite it with what the mirror holds
-    #[arg(long, value_enum, default_value = "refuse")]
-    on_existing: Existing,
-
-    /// Restore only what was deleted at the source: documents whose deletion is held back, and the
-    /// newest version of each document in the trash. A document that exists at the target is not
-    /// changed
-    #[arg(long, conflicts_with = "on_existing")]
+    /// Restore only documents that were deleted at the source.
+    ///
+    /// These are documents whose deletion is held back, and the newest version of each document in the
+    /// trash. A document that exists at the target is not changed.
+    #[arg(long, conflicts_with = "on_existing", help_heading = COPY)]
     undelete: bool,
 
-    /// With --undelete: only deletions that were mirrored at this time or later, a date or an RFC
-    /// 3339 time. The trash records days only
-    #[arg(long, value_name = "TIME", requires = "undelete")]
+    /// With --undelete: only deletions that were mirrored at this time or later.
+    ///
+    /// TIME is a date or an RFC 3339 time. The trash records days only.
+    #[arg(long, value_name = "TIME", requires = "undelete", help_heading = COPY)]
     since: Option<String>,
 
-    /// Also write the documents of `_replicator`, which starts the replications that they describe
-    #[arg(long)]
+    /// Also write the documents of `_replicator`, which starts their replications
+    #[arg(long, help_heading = COPY)]
     with_replications: bool,
 
-    /// Text, or JSON
-    #[arg(long, value_enum, default_value = "text")]
-    format: Format,
+    /// Print what would be done, and write nothing
+    #[arg(long, help_heading = SAFETY)]
+    dry_run: bool,
 
-    /// Progress bars [auto: on a terminal]
-    #[arg(long, value_enum, default_value = "auto")]
-    progress: When,
+    /// What is done if the target holds other documents, other revisions, or another security object
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "refuse", help_heading = SAFETY)]
+    on_existing: Existing,
+
+    /// Restore unchecked files as they are.
+    ///
+    /// A file is unchecked if it has no checksum beside it and none in an inventory.
+    #[arg(long, help_heading = SAFETY)]
+    accept_unchecked: bool,
+
+    /// Exit with 0 even if there is nothing to restore, or a name or a glob matches nothing
+    #[arg(long, help_heading = SAFETY)]
+    allow_empty: bool,
 
     #[command(flatten)]
     access: access::Options,
+
+    /// How the report is printed
+    #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
+    format: Format,
+
+    /// When progress bars are shown; `auto` means on a terminal
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", help_heading = OUTPUT)]
+    progress: When,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Existing {
+    /// End with exit code 2, and write nothing
     Refuse,
+    /// Leave what is there as it is
     Skip,
+    /// Replace it with what the mirror holds
     Overwrite,
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::exit::{self, Exit};
+use super::help::OUTPUT;
 use super::output::{Lines, Stream, many};
 use super::process::{Process, Unanswered};
 use crate::agent::{CollectionStatus, Keeps, Status};
@@ -19,8 +20,8 @@ pub struct Options {
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
 
-    /// Text, or JSON
-    #[arg(long, value_enum, default_value = "text")]
+    /// How the state is printed
+    #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
     format: Format,
 }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::exit::{self, Exit, Usage};
+use super::help::{COPY, OUTPUT};
 use super::output::{Lines, OutputError, Stream};
 use super::process::Process;
 use crate::agent::{Notice, Status, Subscription};
@@ -27,17 +28,19 @@ pub struct Options {
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
 
-    /// Begin after the event with this number, from the journal [default: with the next event; all
-    /// of the journal where nobody mirrors right now]
-    #[arg(long, value_name = "N")]
+    /// Begin after the event with this number, from the journal.
+    ///
+    /// By default, `tail` begins with the next event or, if no process mirrors, prints the whole
+    /// journal.
+    #[arg(long, value_name = "N", help_heading = COPY)]
     since: Option<u64>,
 
-    /// Only events of this collection
-    #[arg(long, value_name = "NAME")]
+    /// Print only events of this collection
+    #[arg(long, value_name = "NAME", help_heading = COPY)]
     collection: Option<String>,
 
-    /// JSON, one event a line; or text
-    #[arg(long, value_enum, default_value = "json")]
+    /// How events are printed: JSON, one a line; or text
+    #[arg(long, value_enum, value_name = "FORM", default_value = "json", help_heading = OUTPUT)]
     format: Format,
 }
 

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::exit::{self, Exit, Usage};
+use super::help::{COPY, OUTPUT, SAFETY};
 use super::output::{Lines, Product, Stream, many};
 use super::repair::{self, Repairs};
 use super::{access, certificate, compare};
@@ -28,57 +29,53 @@ pub struct Options {
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
 
-    /// Which collections, as names or globs [default: all of the mirror's]
-    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    /// Verify only these collections, by name or glob
+    #[arg(long, value_name = "GLOB,…", value_delimiter = ',', help_heading = COPY)]
     collections: Vec<String>,
 
-    /// Exit with 0 even if there is no collection to verify, or a name or a glob matches none
-    #[arg(long)]
-    allow_empty: bool,
-
-    /// Compare with this source too, and print a certificate
-    #[arg(long, value_name = "SOURCE")]
+    /// Also compare with this source, and print a certificate.
+    ///
+    /// SOURCE is as with `plainfold mirror`, but not feed:-.
+    #[arg(long, value_name = "SOURCE", help_heading = COPY)]
     against: Option<String>,
+
+    /// Fetch again what is wrong, and verify it again.
+    ///
+    /// Without --against, each collection's source is the one that the mirror follows.
+    #[arg(long, conflicts_with = "manifest", help_heading = SAFETY)]
+    repair: bool,
+
+    /// Record every intact or unchecked file in the inventory, with its checksum.
+    ///
+    /// It is for a mirror of an older version, or for a copy whose inventory is missing. Checksums
+    /// beside the files are written where they are missing.
+    #[arg(long, conflicts_with_all = ["repair", "manifest"], help_heading = SAFETY)]
+    stamp: bool,
+
+    /// Exit with 0 even if there is nothing to verify, or a name or a glob matches nothing
+    #[arg(long, help_heading = SAFETY)]
+    allow_empty: bool,
 
     #[command(flatten)]
     access: access::Options,
 
-    /// Fetch again just what is wrong, and read that again. Without --against, each collection's
-    /// source is the one that the mirror follows
-    #[arg(long, conflicts_with = "manifest")]
-    repair: bool,
-
-    /// Add every intact or unchecked file to the mirror's inventory, and write the checksum beside
-    /// files that have lost it: for a mirror of an older version, or a copy whose inventory is
-    /// missing
-    #[arg(long, conflicts_with_all = ["repair", "manifest"])]
-    stamp: bool,
-
-    /// Write a manifest that `sha256sum -c` reads in DIR; - is standard output
-    #[arg(long, value_name = "FILE")]
-    manifest: Option<PathBuf>,
-
+    // Behind the connection, because `--limit` is about the output.
     #[command(flatten)]
     compared: compare::Options,
 
-    /// Text, or one JSON object
-    #[arg(long, value_enum, default_value = "text")]
-    format: Format,
-}
+    /// Write a manifest that `sha256sum -c` reads in DIR; - is standard output
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    manifest: Option<PathBuf>,
 
-impl Options {
-    /// The mirror.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
+    /// How the report is printed: text, or one JSON object
+    #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
+    format: Format,
 }
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
     Text,
-    /// One object.
     Json,
 }
 

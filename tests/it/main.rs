@@ -12,6 +12,7 @@ mod access;
 mod adopted;
 mod apart;
 mod brake;
+mod commands;
 mod compare;
 mod copied;
 mod crash;

@@ -17,6 +17,7 @@ pub mod oracle;
 pub mod plainfold;
 pub mod pouchdb;
 pub mod proxy;
+pub mod pty;
 pub mod random;
 pub mod tiny;
 pub mod tls;

@@ -1,0 +1,45 @@
+//! `plainfold id`: which document a path of a mirror belongs to.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::exit::Exit;
+use super::help::OUTPUT;
+use super::output::{Lines, Stream};
+use super::path::{Format, Place, judge, lowered, state};
+use crate::mirror::read::Tree;
+
+/// What `plainfold id` takes.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The folder of a document, or anything in it.
+    ///
+    /// The mirror is the nearest folder above it that holds .plainfold.
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+
+    /// How the id is printed: text, COLLECTION, a tab and ID; or a JSON object
+    #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
+    format: Format,
+}
+
+/// Prints the collection and the id.
+pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    let (tree, within) = Tree::around(&options.path).map_err(lowered)?;
+    let there = tree.identify(&within).map_err(lowered)?;
+    let (collection, id) = (there.collection.as_str(), there.id.as_str());
+    let text = match options.format {
+        Format::Text => {
+            let mut text = Lines::default();
+            text.push_fields(&[collection, id]);
+            text
+        }
+        Format::Json => {
+            let place = Place { collection, id, path: None, state: state(&there.found) };
+            Lines::json(&place)?
+        }
+    };
+    Stream::Stdout.report("the id", &text)?;
+    Ok(judge(&there.found, collection, id))
+}
