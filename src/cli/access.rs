@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::exit::Usage;
 use super::help::CONNECTION;
+use super::prompt;
 use crate::client::couchdb::credentials::{Kind, secret};
 use crate::client::couchdb::{Secret, Tls};
 use crate::config::Access;
@@ -115,6 +116,9 @@ impl Options {
         if access.password.is_none() && access.token.is_none() {
             access.password = variable(side, Kind::Password)?;
             access.token = variable(side, Kind::Token)?;
+        }
+        if access.password.is_none() && access.token.is_none() {
+            access.password = prompt::password(url)?;
         }
         let read = [&access.password, &access.token].into_iter().flatten();
         for secret in read.filter(|secret| matches!(secret, Secret::File(..))) {

@@ -27,6 +27,7 @@ mod path;
 mod privacy;
 mod process;
 mod progress;
+mod prompt;
 mod release;
 mod repair;
 mod restore;

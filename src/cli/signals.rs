@@ -1,9 +1,11 @@
 //! SIGINT and SIGTERM: the first asks for an end, the second is one.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit};
@@ -14,8 +16,8 @@ const PATIENCE: Duration = Duration::from_millis(4500);
 /// Cancelled by the first SIGINT or SIGTERM. A second one, or a few seconds, end the process at once, as
 /// a kill would: the next run resumes where this one was.
 pub fn catch() -> anyhow::Result<CancellationToken> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?;
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
+    let (mut interrupt, mut terminate) = listeners()?;
+    replace_ending(None);
     let token = CancellationToken::new();
     let told = token.clone();
     tokio::spawn(async move {
@@ -41,4 +43,36 @@ pub fn catch() -> anyhow::Result<CancellationToken> {
         }
     });
     Ok(token)
+}
+
+/// What ends the process by the first signal until signals are caught.
+static ENDING: Mutex<Option<AbortHandle>> = Mutex::new(None);
+
+/// Ends the process by the first SIGINT or SIGTERM after `undo`, until [`catch`] or this function is
+/// called again.
+pub fn end_at_once(undo: impl Fn() + Send + 'static) -> anyhow::Result<()> {
+    let (mut interrupt, mut terminate) = listeners()?;
+    let ending = tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        undo();
+        std::process::exit(i32::from(Exit::Interrupted as u8));
+    });
+    replace_ending(Some(ending.abort_handle()));
+    Ok(())
+}
+
+fn replace_ending(with: Option<AbortHandle>) {
+    let mut ending = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(before) = std::mem::replace(&mut *ending, with) {
+        before.abort();
+    }
+}
+
+fn listeners() -> anyhow::Result<(Signal, Signal)> {
+    let interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?;
+    let terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
+    Ok((interrupt, terminate))
 }

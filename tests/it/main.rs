@@ -41,6 +41,7 @@ mod planted;
 mod pouchdb;
 mod powerloss;
 mod private;
+mod prompt;
 mod properties;
 mod readonly;
 mod recorded;
