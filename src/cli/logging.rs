@@ -89,7 +89,7 @@ impl Options {
                 }
                 None => Ok("info".to_owned()),
             },
-            _ => Err(Usage("--quiet, --verbose and --log-level exclude one another".to_owned())),
+            _ => Err(Usage("give only one of --quiet, --verbose and --log-level".to_owned())),
         }
     }
 

@@ -333,3 +333,26 @@ async fn serve(
     });
     Ok((server, closing))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::super::{Command, parse};
+
+    #[test]
+    fn of_the_two_options_about_attachments_the_last_one_counts() {
+        let attachments = |more: &[&str]| {
+            let typed = ["plainfold", "mirror", "feed:x", "d"];
+            match parse(typed.iter().chain(more).map(OsString::from)).unwrap().command {
+                Command::Mirror(options) => options.attachments(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(attachments(&[]), None);
+        assert_eq!(attachments(&["--no-attachments"]), Some(false));
+        assert_eq!(attachments(&["--attachments", "false"]), Some(false));
+        assert_eq!(attachments(&["--no-attachments", "--attachments", "true"]), Some(true));
+        assert_eq!(attachments(&["--attachments", "true", "--no-attachments"]), Some(false));
+    }
+}

@@ -183,7 +183,10 @@ pub fn print_usage(error: &clap::Error) -> Result<(), OutputError> {
     let stream = if error.use_stderr() { Stream::Stderr } else { Stream::Stdout };
     let text = error.render().to_string();
     // In colour, as far as the terminal has any, but for arguments that it would obey.
-    if stream.is_terminal() && wants_colour() && !text.contains(|c| c != '\n' && plain::is_obeyed(c)) {
+    if stream.is_terminal()
+        && wants_colour()
+        && !text.contains(|c| c != '\n' && plain::is_obeyed(c))
+    {
         return error.print().map_err(|error| stream.failed("the help", error));
     }
     stream.report("the help", &Lines::laid_out(&text))

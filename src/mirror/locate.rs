@@ -6,8 +6,6 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
 use super::beneath::Folder;
 use super::error::MirrorError;
 use super::inventory::Inventory;
@@ -17,8 +15,7 @@ use super::read::{Entry, META, Problem, ProblemKind, Tree, TreeCollection};
 use crate::document::{CollectionName, DocumentId};
 
 /// What a mirror holds in a document's place.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// The document.
     Document,
@@ -57,7 +54,7 @@ pub enum LocateError {
     #[error(transparent)]
     Mirror(#[from] MirrorError),
     /// The path itself cannot be followed.
-    #[error("{} cannot be looked up: {source}", path.display())]
+    #[error("{} cannot be followed: {source}", path.display())]
     Path {
         /// The path.
         path: PathBuf,
@@ -161,7 +158,9 @@ impl Tree {
         let parts: Option<Vec<&str>> = path.iter().map(|part| part.to_str()).collect();
         let parts = parts.ok_or_else(|| foreign("something whose name is not even text"))?;
         if self.is_backup() {
-            return self.identify_in_backup(&parts).ok_or_else(|| foreign("no document's file"))?;
+            return self
+                .identify_in_backup(&parts)
+                .ok_or_else(|| foreign("not in the folder of a document"))?;
         }
         let (above, collection, document, is_trash) = match parts[..] {
             [] => return Err(foreign("the mirror itself")),
@@ -189,7 +188,7 @@ impl Tree {
             };
         };
         let place = self.collection_in(folder, name, encoded, is_trash)?;
-        place.identify(document).unwrap_or_else(|| Err(foreign("nothing that a document has")))
+        place.identify(document).unwrap_or_else(|| Err(foreign("something that no document has")))
     }
 
     /// The document whose folder is the path or, else, nearest above it: folders may lie in one another.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::env::feed::{FeedFile, source};
 use crate::env::plainfold::{self, Outcome};
 use crate::env::tree::assert_nothing_written;
-use crate::env::{Place, library, pty};
+use crate::env::{Place, library, pty, root};
 
 const COMMANDS: [&str; 12] = [
     "mirror",
@@ -158,11 +158,7 @@ fn a_path_and_an_id_lead_to_one_another() {
                 assert_eq!(value_of(&told.assert_code(0)), expected);
             }
             let text = run(&["id", path]).assert_code(0).stdout;
-            assert_eq!(
-                (text.matches('\t').count(), text.matches('\n').count()),
-                (1, 1),
-                "{text:?}"
-            );
+            assert_eq!((text.matches('\t').count(), text.lines().count()), (1, 1), "{text:?}");
             assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
         }
         let place = run(&["path", &mirror, "shelf", "a", "--format", "json"]).assert_code(0);
@@ -186,6 +182,28 @@ fn what_the_mirror_does_not_hold_is_said_and_has_a_path_all_the_same() {
     assert!(other.stdout.is_empty(), "{other}");
     run(&["id", place.path().to_str().unwrap()]).assert_code(2);
     run(&["path", place.join("no").to_str().unwrap(), "shelf", "a"]).assert_code(5);
+}
+
+#[test]
+fn what_the_plugin_of_rxdb_wrote_has_paths_and_ids_too() {
+    let tree = root().join("fixtures/rxdb-backup-17.6.0/one");
+    let folder = tree.to_str().unwrap();
+    let bodies = walkdir::WalkDir::new(&tree).into_iter().filter_map(Result::ok);
+    let mut found = 0;
+    for body in bodies.filter(|entry| entry.file_name() == "document.json") {
+        let told = run(&["id", body.path().to_str().unwrap(), "--format", "json"]);
+        if told.status.code() != Some(0) {
+            continue;
+        }
+        let told = value_of(&told);
+        let (collection, id) = (told["collection"].as_str().unwrap(), told["id"].as_str().unwrap());
+        let path = run(&["path", folder, collection, "--", id]).assert_code(0).stdout;
+        assert_eq!(Path::new(&path), body.path().parent().unwrap(), "{id}");
+        found += 1;
+    }
+    assert!(found >= 3, "{found}");
+    run(&["path", folder, "shelf", "no-such"]).assert_code(1);
+    run(&["id", tree.join("backup_meta.json").to_str().unwrap()]).assert_code(2);
 }
 
 #[test]
