@@ -15,6 +15,7 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use super::exit::Usage;
 use crate::document::plain;
+use crate::pipeline::{ENDED, FAILED};
 
 /// The variable that is read if no option says what is logged.
 const VARIABLE: &str = "PLAINFOLD_LOG";
@@ -85,9 +86,15 @@ impl Options {
 
     /// Starts logging. With `bars`, lines are written above them.
     pub fn start(&self, bars: Option<MultiProgress>) -> Result<(), Usage> {
+        self.start_with(bars, Left::Nothing)
+    }
+
+    /// The same for a command whose summary in JSON reports what is `left` out of the log.
+    pub fn start_with(&self, bars: Option<MultiProgress>, left: Left) -> Result<(), Usage> {
         let level = self.level()?;
+        let left = if self.is_json() { left.filter() } else { String::new() };
         // sled logs its own housekeeping at levels that mean something else to our users.
-        let filter = EnvFilter::try_new(format!("{level},sled=warn"))
+        let filter = EnvFilter::try_new(format!("{level},sled=warn{left}"))
             .map_err(|error| Usage(format!("`{level}` is not a log level or filter: {error}")))?;
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
@@ -100,6 +107,32 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// What the summary reports in JSON, so that the log does not report it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// There is no summary.
+    Nothing,
+    /// What ended the run, or a collection of it.
+    Ends,
+    /// That, and everything else that failed or is missing.
+    Failures,
+}
+
+impl Left {
+    fn filter(self) -> String {
+        match self {
+            Self::Nothing => String::new(),
+            Self::Ends => format!(",{ENDED}=off"),
+            Self::Failures => format!(",{FAILED}=off"),
+        }
+    }
+}
+
+/// Whether the log names what fails.
+pub fn names_failures() -> bool {
+    tracing::enabled!(target: FAILED, tracing::Level::ERROR)
 }
 
 /// Whether the user and the terminal allow colours, by the usual variables.

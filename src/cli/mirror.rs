@@ -155,6 +155,12 @@ impl Options {
         &self.directory
     }
 
+    /// What the summary reports in JSON, and the log does not repeat. A run that follows its source
+    /// logs what fails when it fails, because its summary may be months away.
+    fn summed_up(&self) -> logging::Left {
+        if self.live { logging::Left::Ends } else { logging::Left::Failures }
+    }
+
     /// The mode that was named.
     pub fn mode(&self) -> Option<FolderMode> {
         self.mode
@@ -164,7 +170,7 @@ impl Options {
 /// Mirrors.
 pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
     let bars = Bars::wanted(options.progress).filter(|_| !logging.is_quiet());
-    logging.start(bars.as_ref().map(Bars::lines))?;
+    logging.start_with(bars.as_ref().map(Bars::lines), options.summed_up())?;
     let config = lower(&options)?;
     let live = config.is_live();
     let socket = options.socket.clone();
@@ -204,7 +210,10 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     let code = exit::of_outcome(&outcome, live, told);
     let printed = match code == Exit::Done && logging.is_quiet() {
         true => Ok(()),
-        false => summary::print(&outcome, told, logging.is_json()),
+        false => {
+            let (signalled, logged, json) = (told, logging::names_failures(), logging.is_json());
+            summary::print(&outcome, summary::Run { live, signalled, logged, json })
+        }
     };
     // An error of the mirror takes precedence over an error of the output.
     if code == Exit::Done {

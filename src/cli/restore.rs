@@ -15,7 +15,8 @@ use crate::config::{Access, ConfigError};
 use crate::document::{CollectionName, Pattern, Selection};
 use crate::mirror::read::Tree;
 use crate::restore::{
-    self, Control, CouchTarget, FeedTarget, OnExisting, Outcome, Report, Restore, RestoreError,
+    self, Control, CouchTarget, Counts, FeedTarget, OnExisting, Outcome, Report, Restore,
+    RestoreError,
 };
 
 /// So many failures are named in text; JSON names more.
@@ -268,32 +269,57 @@ fn text(outcome: &Outcome, to_feed: bool) -> Lines {
         let more = outcome.failed - named;
         text.push(&format!("not restored: {more} more; --format json names them"));
     }
-    let verb = if outcome.dry_run { "would be " } else { "" };
+    let several = outcome.collections.len() > 1;
+    let mut total = Counts::default();
     for report in &outcome.collections {
         let name = match report.collection == report.renamed {
             true => report.collection.clone(),
             false => format!("{} as {}", report.collection, report.renamed),
         };
-        text.push(&format!(
-            "{name}: {} {verb}created, {} replaced, {} skipped, {}{}, {}",
-            many(report.counts.create, "document"),
-            report.counts.replace,
-            report.counts.skip,
-            beside(report),
-            HumanBytes(report.counts.bytes),
-            many(report.problems, "problem"),
-        ));
         for note in notes(report, to_feed) {
             text.push(&format!("{name}: {note}"));
         }
+        let done = done(&report.counts, report.security, outcome.dry_run);
+        let failed = failed(report.problems);
+        text.push(&format!("{name}: {}{done}", failed.map_or(String::new(), |text| text + ", ")));
+        total += report.counts;
     }
-    if outcome.interrupted {
-        text.push(match outcome.dry_run || to_feed {
-            true => "interrupted: the next run starts from the beginning",
-            false => "interrupted: the next run restores what the target lacks",
-        });
+    let word = match (outcome.interrupted, outcome.dry_run || to_feed) {
+        (true, true) => Some("interrupted, the next run starts from the beginning".to_owned()),
+        (true, false) => {
+            Some("interrupted, the next run restores what the target lacks".to_owned())
+        }
+        (false, _) => failed(outcome.failed),
+    };
+    if several || outcome.interrupted || (outcome.collections.is_empty() && word.is_some()) {
+        let word = word.unwrap_or_else(|| "total".to_owned());
+        text.push(&format!("{word}: {}", done(&total, false, outcome.dry_run)));
     }
     text
+}
+
+/// The number of documents that were not restored, if there are any.
+fn failed(count: u64) -> Option<String> {
+    (count > 0).then(|| format!("{} failed", many(count, "document")))
+}
+
+/// What was restored of one collection, or of all.
+fn done(counts: &Counts, security: bool, dry_run: bool) -> String {
+    let verb = if dry_run { "would be " } else { "" };
+    let mut text = format!(
+        "{} {verb}created, {} replaced, {} skipped, ",
+        many(counts.create, "document"),
+        counts.replace,
+        counts.skip,
+    );
+    let beside = [(counts.tombstones, "tombstone"), (counts.conflicts, "losing revision")];
+    for (count, what) in beside.into_iter().filter(|(count, _)| *count > 0) {
+        text.push_str(&format!("{}, ", many(count, what)));
+    }
+    if security {
+        text.push_str("its security object, ");
+    }
+    text + &HumanBytes(counts.bytes).to_string()
 }
 
 /// What was left out on purpose, and how to restore it.
@@ -332,19 +358,4 @@ fn notes(report: &Report, to_feed: bool) -> Vec<String> {
         ));
     }
     notes
-}
-
-/// The number of histories, conflicts and tombstones that were restored.
-fn beside(report: &Report) -> String {
-    let mut text = String::new();
-    let counts =
-        [(report.counts.tombstones, "tombstone"), (report.counts.conflicts, "losing revision")];
-    for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
-        let end = if count == 1 { "" } else { "s" };
-        text.push_str(&format!("{count} {what}{end}, "));
-    }
-    if report.security {
-        text.push_str("its security object, ");
-    }
-    text
 }

@@ -185,6 +185,10 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
             }
             if let Some(certificate) = &certificate {
                 certificate::write(&mut out, certificate, compared.limit())?;
+                if certificate.equal && !report.problems.is_empty() {
+                    let problems = many(report.problems.len(), "problem");
+                    writeln!(out, "{problems} in the mirror, listed above")?;
+                }
             }
             out
         }
@@ -249,11 +253,10 @@ fn write_report(out: &mut Lines, report: &Report, limit: usize) -> fmt::Result {
         let name = &collection.collection;
         let tombstones = match collection.counts.tombstones {
             0 => String::new(),
-            1 => "  1 tombstone".to_owned(),
-            count => format!("  {count} tombstones"),
+            count => format!("  {}", many(count, "tombstone")),
         };
         let Side { documents, digest } = &collection.side;
-        writeln!(out, "{name}  {documents} documents  {digest}{tombstones}")?;
+        writeln!(out, "{name}  {}  {digest}{tombstones}", many(*documents, "document"))?;
     }
     if let Some(unknown) = &report.unknown {
         writeln!(out, "{unknown}")?;
@@ -302,12 +305,16 @@ fn write_report(out: &mut Lines, report: &Report, limit: usize) -> fmt::Result {
         let kinds = kinds.iter().map(|(kind, count)| format!("{count} {}", kebab(kind)));
         writeln!(out, "problems by kind: {}", kinds.collect::<Vec<_>>().join(", "))?;
     }
-    let problems = many(report.problems.len(), "problem");
+    let problems = match report.problems.len() {
+        0 => "no problems found".to_owned(),
+        count => many(count, "problem"),
+    };
     writeln!(
         out,
-        "{problems}: {}, {}, {bytes} bytes read in {:.1} s",
+        "{problems}: {}, {}, {} read in {:.1} s",
         many(documents, "document"),
         many(attachments, "attachment"),
+        many(bytes, "byte"),
         report.seconds,
     )
 }

@@ -10,6 +10,12 @@ use tokio::sync::watch;
 use crate::document::{CollectionName, Position};
 use crate::source::Progress;
 
+/// The target of log events that name what failed or is missing, and that a summary may name instead.
+pub const FAILED: &str = "plainfold::failed";
+
+/// The target of log events that name what ended a collection, or the run. [`FAILED`] covers it.
+pub const ENDED: &str = "plainfold::failed::ended";
+
 /// What a pipeline is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -13,9 +13,10 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
+use super::failures::Mention;
 use super::prepare::{Meta, Prepared, blame};
 use super::report::{Phase, shown};
-use super::{Pipeline, PipelineError, Signal, Work, copied, failures};
+use super::{FAILED, Pipeline, PipelineError, Signal, Work, copied, failures};
 use crate::checkpoint::{Checkpoint, Commit, Failure, Record};
 use crate::document::{DocumentId, Position, Revision};
 use crate::event::WriteEvent;
@@ -153,6 +154,7 @@ impl Settler {
             Signal::CaughtUp => {
                 self.pipeline.brake.caught_up();
                 self.pipeline.mirror.sweep_trash()?;
+                self.log_all_held_back();
                 self.caught_up();
             }
             Signal::Told => {
@@ -363,12 +365,8 @@ impl Settler {
             report.held_back = held;
             report.position = position;
         });
-        if braked {
-            tracing::warn!(
-                collection = %name,
-                "more documents would be deleted than the brake allows: deletions are held back \
-                 until you run `plainfold release` for this collection",
-            );
+        if braked && pipeline.reporter.report().caught_up {
+            log_held_back(pipeline, "further deletions are held back");
         }
         Ok(())
     }
@@ -423,6 +421,17 @@ impl Settler {
         self.commit(Commit::new(self.checkpoint.clone()), vec![told])
     }
 
+    /// Logs at the end of a catch-up how many deletions are held back, by whichever run.
+    fn log_all_held_back(&self) {
+        let report = self.pipeline.reporter.report();
+        match report.held_back {
+            _ if report.caught_up => {}
+            0 => {}
+            1 => log_held_back(&self.pipeline, "1 deletion is held back"),
+            held => log_held_back(&self.pipeline, &format!("{held} deletions are held back")),
+        }
+    }
+
     fn caught_up(&self) {
         let live = self.pipeline.options.mode == crate::source::Mode::Follow;
         self.pipeline.reporter.update(|report| {
@@ -435,10 +444,23 @@ impl Settler {
 
     pub(super) fn note_failures(&self, failed: Vec<Failure>) -> Vec<Failure> {
         let collection = self.pipeline.collection.name();
+        let following = self.pipeline.reporter.report().caught_up;
         let mut noted = Vec::new();
         for failure in failed {
-            if !failure.is_in_flight() {
-                tracing::error!(%collection, "{} was not mirrored: {}", failure.place, failure.reason);
+            match self.pipeline.failures.mention(&failure, following) {
+                Mention::Name => tracing::error!(
+                    target: FAILED,
+                    %collection,
+                    "{} was not mirrored: {}",
+                    failure.place,
+                    failure.reason,
+                ),
+                Mention::More => tracing::error!(
+                    target: FAILED,
+                    %collection,
+                    "more rows cannot be read; `plainfold status` lists them",
+                ),
+                Mention::Nothing => {}
             }
             // A row whose place in the feed was not passed is read again by itself.
             let kept = failure.document.is_some() || failure.position.is_some();
@@ -463,6 +485,16 @@ impl Settler {
             ..Checkpoint::default()
         }
     }
+}
+
+fn log_held_back(pipeline: &Pipeline, what: &str) {
+    let (collection, mirror) = (pipeline.collection.name(), pipeline.mirror.path().display());
+    tracing::warn!(
+        target: FAILED,
+        %collection,
+        "{what}, because the source deleted more than --max-delete allows. Look at the source, then \
+         run `plainfold release {mirror} {collection}` to apply them",
+    );
 }
 
 /// What has become of staged changes.

@@ -260,7 +260,7 @@ pub struct Wanted {
 }
 
 /// What a store says of its collections.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub enum StoreEvent {
     /// A collection to be mirrored. Named once in a stream.
     Collection(CollectionName),

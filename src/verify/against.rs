@@ -17,7 +17,7 @@ use super::source::{self, SourceListing};
 use super::{CollectionReport, Verified, VerifyError};
 use crate::document::{CollectionName, DocumentId, Position, Revision};
 use crate::mirror::read::TreeCollection;
-use crate::source::retry::{RetryPolicy, listing};
+use crate::source::retry::{self, RetryPolicy, listing};
 use crate::source::{Mode, Selection, Source, SourceError, Store, StoreEvent};
 
 /// What a comparison came to.
@@ -425,11 +425,16 @@ impl Certificate {
 async fn named(store: &Arc<dyn Store>) -> Result<Vec<CollectionName>, VerifyError> {
     let listing = listing(Arc::clone(store), Mode::CatchUp, None, RetryPolicy::CATCH_UP);
     let mut listing = std::pin::pin!(listing);
-    let mut names = Vec::new();
+    let (mut names, mut waiting) = (Vec::new(), false);
     while let Some(event) = listing.next().await {
         match event? {
-            StoreEvent::Collection(name) if !names.contains(&name) => names.push(name),
-            StoreEvent::Collection(_) | StoreEvent::Unmatched(_) | StoreEvent::Listed(_) => {}
+            retry::Listed::Event(StoreEvent::Collection(name)) if !names.contains(&name) => {
+                names.push(name);
+            }
+            retry::Listed::Event(_) => waiting = false,
+            retry::Listed::Waiting { error, pause } => {
+                source::log_wait(&error, pause, std::mem::replace(&mut waiting, true));
+            }
         }
     }
     Ok(names)

@@ -621,7 +621,10 @@ fn a_server_that_fails_for_every_attachment_is_asked_for_each_once() {
 fn a_feed_that_ends_as_soon_as_it_is_followed_is_opened_ever_more_slowly() {
     let (place, server) = (Place::new(), Hostile::start());
     server.lie("feed=continuous", Arc::new(|talk| talk.begin()));
-    let mut live = plainfold::live(&server.shelf(), &place.mirror());
+    let mirror = place.mirror();
+    let (shelf, log) = (server.shelf(), ["--live", "--log-level", "debug"]);
+    let mut live =
+        plainfold::spawn(["mirror", &shelf, mirror.to_str().unwrap()].iter().chain(&log));
     live.wait_for_line(Stream::Stderr, |line| {
         let pause = line.split("trying again in ").nth(1);
         let seconds = pause.and_then(|pause| pause.split(' ').next()?.parse::<f32>().ok());
