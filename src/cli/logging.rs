@@ -7,11 +7,15 @@ use std::io::{self, IsTerminal, Write};
 
 use clap::{Args, ValueEnum};
 use indicatif::MultiProgress;
-use tracing::field::Field;
+use jiff::Timestamp;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::registry::LookupSpan;
 
 use super::exit::Usage;
 use crate::document::plain;
@@ -96,16 +100,83 @@ impl Options {
         // sled logs its own housekeeping at levels that mean something else to our users.
         let filter = EnvFilter::try_new(format!("{level},sled=warn{left}"))
             .map_err(|error| Usage(format!("`{level}` is not a log level or filter: {error}")))?;
+        let is_terminal = is_on_terminal();
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_target(false)
-            .with_ansi(io::stderr().is_terminal() && wants_colour())
+            .with_ansi(is_terminal && wants_colour())
             .with_writer(AboveBars { bars, json: self.is_json() });
         match self.log_format {
-            Format::Text => lines.fmt_fields(debug_fn(field).delimited(" ")).init(),
+            Format::Text if is_terminal => lines.event_format(ForPeople).init(),
+            Format::Text => {
+                lines.with_timer(Seconds).fmt_fields(debug_fn(field).delimited(" ")).init();
+            }
             Format::Json => lines.json().flatten_event(true).init(),
         }
         Ok(())
+    }
+}
+
+/// The time of a line: RFC 3339, in whole seconds.
+struct Seconds;
+
+impl FormatTime for Seconds {
+    fn format_time(&self, to: &mut Writer<'_>) -> fmt::Result {
+        let now = Timestamp::now();
+        write!(to, "{}", Timestamp::from_second(now.as_second()).unwrap_or(now))
+    }
+}
+
+/// Lines for somebody who watches: no time, a word for warnings and errors only, and the collection
+/// first.
+struct ForPeople;
+
+impl<S, N> FormatEvent<S, N> for ForPeople
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut to: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let (word, colour) = match *event.metadata().level() {
+            Level::ERROR => ("error", "31"),
+            Level::WARN => ("warning", "33"),
+            Level::INFO => ("", ""),
+            Level::DEBUG => ("debug", "2"),
+            Level::TRACE => ("trace", "2"),
+        };
+        match (word, to.has_ansi_escapes()) {
+            ("", _) => {}
+            (_, true) => write!(to, "\x1b[{colour}m{word}:\x1b[0m ")?,
+            (_, false) => write!(to, "{word}: ")?,
+        }
+        let mut parts = Parts::default();
+        event.record(&mut parts);
+        writeln!(to, "{}{}{}", parts.collection, parts.message, parts.others)
+    }
+}
+
+/// The fields of an event, each escaped.
+#[derive(Default)]
+struct Parts {
+    message: String,
+    collection: String,
+    others: String,
+}
+
+impl Visit for Parts {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let value = format!("{value:?}");
+        let value = plain::text(&value);
+        match field.name() {
+            "message" => self.message = value.into_owned(),
+            "collection" => self.collection = format!("{value}: "),
+            name => self.others.push_str(&format!(" {name}={value}")),
+        }
     }
 }
 
@@ -128,6 +199,11 @@ impl Left {
             Self::Failures => format!(",{FAILED}=off"),
         }
     }
+}
+
+/// Whether somebody watches the log on a terminal.
+pub fn is_on_terminal() -> bool {
+    io::stderr().is_terminal()
 }
 
 /// Whether the log names what fails.

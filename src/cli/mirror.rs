@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit, Usage};
 use super::progress::{Bars, Shown, When};
-use super::{access, logging, service, signals, summary};
+use super::{access, journal, logging, service, signals, summary};
 use crate::agent::Agent;
 use crate::api;
 use crate::config::MirrorConfig;
@@ -171,23 +171,25 @@ impl Options {
 pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
     let bars = Bars::wanted(options.progress).filter(|_| !logging.is_quiet());
     logging.start_with(bars.as_ref().map(Bars::lines), options.summed_up())?;
+    // On a terminal the bars say it.
+    let is_told = bars.is_none() || !logging::is_on_terminal();
     let config = lower(&options)?;
     let live = config.is_live();
     let socket = options.socket.clone();
     let signalled = signals::catch()?;
     let agent = config.start().await?;
-    tracing::info!("mirroring into {}", options.directory.display());
     let (server, closing) = serve(&agent, socket).await?;
     let watcher = agent.watcher();
     let companions = CancellationToken::new();
     let drawing = bars.map(|bars| {
         let watcher = watcher.clone();
-        let look = move || {
-            let collections = watcher.status().collections;
-            collections.iter().map(|one| Shown::of_pipeline(&one.report)).collect()
-        };
-        tokio::spawn(bars.draw(look, companions.clone()))
+        bars.start(move || watcher.reports().iter().map(Shown::of_pipeline).collect())
     });
+    if is_told {
+        let (watcher, ended) = (watcher.clone(), companions.clone());
+        let mirror = options.directory.clone();
+        tokio::spawn(async move { journal::keep(watcher, &mirror, live, ended).await });
+    }
     let notifying = tokio::spawn(service::notify(watcher, live, companions.clone()));
     let stop = agent.canceller();
     let on_signal = signalled.clone();
@@ -203,7 +205,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     // These only end; whatever they might have to say has been said.
     let _ended = notifying.await;
     if let Some(drawing) = drawing {
-        let _ended = drawing.await;
+        drawing.end().await;
     }
     let _ended = server.await;
     let told = signalled.is_cancelled();

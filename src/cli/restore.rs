@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
-use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit, Usage};
 use super::output::{Lines, Stream, many};
@@ -121,17 +120,14 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     }
     let access = options.access.lower(&options.target, access::Side::Target)?;
     let control = Control { stop: signals::catch()?, ..Control::default() };
-    let companions = CancellationToken::new();
     let drawing = bars.map(|bars| {
         let progress = control.progress.subscribe();
         let look = move || progress.borrow().iter().map(Shown::of_restore).collect();
-        tokio::spawn(bars.draw(look, companions.clone()))
+        bars.start(look)
     });
     let outcome = put_back(&options, lowered, access, control).await;
-    companions.cancel();
     if let Some(drawing) = drawing {
-        // It only ends; whatever it might have to say has been said.
-        let _ended = drawing.await;
+        drawing.end().await;
     }
     let outcome = outcome?;
     let text = match options.format {
@@ -284,16 +280,16 @@ fn text(outcome: &Outcome, to_feed: bool) -> Lines {
         text.push(&format!("{name}: {}{done}", failed.map_or(String::new(), |text| text + ", ")));
         total += report.counts;
     }
-    let word = match (outcome.interrupted, outcome.dry_run || to_feed) {
-        (true, true) => Some("interrupted, the next run starts from the beginning".to_owned()),
-        (true, false) => {
-            Some("interrupted, the next run restores what the target lacks".to_owned())
-        }
-        (false, _) => failed(outcome.failed),
-    };
-    if several || outcome.interrupted || (outcome.collections.is_empty() && word.is_some()) {
-        let word = word.unwrap_or_else(|| "total".to_owned());
+    let failed = failed(outcome.failed);
+    if several || (outcome.collections.is_empty() && failed.is_some()) {
+        let word = failed.unwrap_or_else(|| "total".to_owned());
         text.push(&format!("{word}: {}", done(&total, false, outcome.dry_run)));
+    }
+    if outcome.interrupted {
+        text.push(match outcome.dry_run || to_feed {
+            true => "interrupted: the next run starts from the beginning",
+            false => "interrupted: the next run restores what the target lacks",
+        });
     }
     text
 }

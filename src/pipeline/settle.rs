@@ -40,6 +40,14 @@ impl Pipeline {
             checkpoint.tally.get_or_insert_default();
         }
         let pipeline = Arc::new(self);
+        let (counting, known) = (Arc::clone(&pipeline), checkpoint.tally);
+        let held = spawn_blocking(move || match known {
+            Some(tally) => Ok(u64::try_from(tally.documents).unwrap_or_default()),
+            None => counting.collection.count_folders(),
+        });
+        // It is only shown.
+        let held = held.await?.ok();
+        pipeline.reporter.update(|report| report.held = held);
         let doubted_since = checkpoint.open_since;
         let mut settler = Settler {
             pipeline,
@@ -49,6 +57,7 @@ impl Pipeline {
             doubted_since,
             stays: None,
             scanned: false,
+            more: 0,
         };
         while let Some(work) = prepared.recv().await {
             let reporter = settler.pipeline.reporter.clone();
@@ -119,7 +128,8 @@ impl Pipeline {
         checkpoint.tally = None;
         let (pipeline, stays) = (Arc::new(self.clone()), Some(checkpoint.clone()));
         let (moved, in_doubt, doubted_since, scanned) = (HashMap::new(), false, None, false);
-        Ok(Settler { pipeline, checkpoint, moved, in_doubt, doubted_since, stays, scanned })
+        let more = 0;
+        Ok(Settler { pipeline, checkpoint, moved, in_doubt, doubted_since, stays, scanned, more })
     }
 }
 
@@ -139,6 +149,8 @@ pub struct Settler {
     stays: Option<Checkpoint>,
     /// Whether a full scan has ended since the source told its counts.
     pub(super) scanned: bool,
+    /// How many documents more, or fewer, the tree holds than at the last commit.
+    more: i64,
 }
 
 impl Settler {
@@ -309,6 +321,7 @@ impl Settler {
         mirror.sync_published(collection, published, sync)?;
         trial::pass("published-synced");
         for one in published {
+            self.more += one.tally.map_or(0, |tally| tally.documents);
             let tally = self.checkpoint.tally.zip(one.tally);
             self.checkpoint.tally = tally.map(|(mut tally, more)| {
                 tally += more;
@@ -359,14 +372,18 @@ impl Settler {
         let in_flight = pipeline.failures.count() - failures;
         let (held, braked) = pipeline.brake.note_held(more);
         let position = self.checkpoint.position.as_ref().map(shown);
+        let more = std::mem::take(&mut self.more);
+        let counted = pipeline.source.counted();
         pipeline.reporter.update(|report| {
+            report.held = report.held.map(|held| held.saturating_add_signed(more));
+            report.counted = counted;
             report.failures = failures;
             report.in_flight = in_flight;
             report.held_back = held;
             report.position = position;
         });
         if braked && pipeline.reporter.report().caught_up {
-            log_held_back(pipeline, "further deletions are held back");
+            super::removals::log_held_back(pipeline, "further deletions are held back");
         }
         Ok(())
     }
@@ -419,17 +436,6 @@ impl Settler {
         let meta = Meta { id, revision, position: None, deleted: false };
         let told = Told { meta, files: vec![self.pipeline.collection.security_path()] };
         self.commit(Commit::new(self.checkpoint.clone()), vec![told])
-    }
-
-    /// Logs at the end of a catch-up how many deletions are held back, by whichever run.
-    fn log_all_held_back(&self) {
-        let report = self.pipeline.reporter.report();
-        match report.held_back {
-            _ if report.caught_up => {}
-            0 => {}
-            1 => log_held_back(&self.pipeline, "1 deletion is held back"),
-            held => log_held_back(&self.pipeline, &format!("{held} deletions are held back")),
-        }
     }
 
     fn caught_up(&self) {
@@ -485,16 +491,6 @@ impl Settler {
             ..Checkpoint::default()
         }
     }
-}
-
-fn log_held_back(pipeline: &Pipeline, what: &str) {
-    let (collection, mirror) = (pipeline.collection.name(), pipeline.mirror.path().display());
-    tracing::warn!(
-        target: FAILED,
-        %collection,
-        "{what}, because the source deleted more than --max-delete allows. Look at the source, then \
-         run `plainfold release {mirror} {collection}` to apply them",
-    );
 }
 
 /// What has become of staged changes.

@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use super::VerifyError;
 use super::bytes::{Beside, Verdict};
 use super::listing::{Listed, Listing, OTHER, UNREAD};
+use super::progress::Progress;
 use crate::document::{Change, DocumentId, DocumentState, Head, Position, Revision};
 use crate::source::retry::{self, Fed, RetryPolicy, resilient};
 use crate::source::{FeedEvent, Mode, Since, Source, SourceError};
@@ -37,6 +38,7 @@ impl Default for SourceListing {
 pub async fn list(
     source: Arc<dyn Source>,
     beside: Option<Beside<'_>>,
+    step: Option<(&Progress, usize)>,
 ) -> Result<SourceListing, VerifyError> {
     let feed = resilient(source, Since::Start, Mode::CatchUp, RetryPolicy::CATCH_UP);
     let beside = beside.as_ref();
@@ -54,6 +56,11 @@ pub async fn list(
         match fed? {
             (Fed::Event(event), verdict) => {
                 waiting = false;
+                if let (Some((progress, step)), FeedEvent::Change(change)) = (step, &event)
+                    && !change.is_deletion()
+                {
+                    progress.add(step, 1, 0);
+                }
                 taking.take(event, verdict)?;
             }
             (Fed::Waiting { error, pause }, _) => {

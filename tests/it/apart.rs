@@ -95,7 +95,7 @@ fn a_catch_up_brings_all_documents_but_those_that_cannot_be_fetched() {
             let arguments = ["mirror", &shelf, mirror.to_str().unwrap(), "--give-up-after", "2"];
             let outcome = plainfold::run(arguments).assert_code(1);
             let said = format!("{count} document");
-            assert!(outcome.stderr.contains(&said), "{what}: {outcome}");
+            assert!(outcome.stdout.contains(&said), "{what}: {outcome}");
             for number in 0..30 {
                 let page = mirror.join(format!("shelf/well-{number}/attachments/well.txt"));
                 assert!(page.exists(), "{what}: well-{number}: {outcome}");

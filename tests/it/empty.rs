@@ -124,7 +124,7 @@ fn a_name_that_exists_is_never_taken_for_a_glob() {
     mirror(&source, &place.mirror(), &[]).assert_code(0);
     let verified = run_on("verify", &place.mirror(), &["--collections", "user[1]"]).assert_code(0);
     assert!(
-        verified.stdout.contains("1 documents") && !verified.stdout.contains("user1"),
+        verified.stdout.contains("1 document ") && !verified.stdout.contains("user1"),
         "{verified}"
     );
     let back = place.join("back.ndjson");

@@ -537,7 +537,7 @@ fn ids_and_revisions_that_nobody_expects_are_mirrored() {
     );
     // The server does not count what its feed names.
     let run = plainfold::mirror(&server.shelf(), &place.mirror()).assert_code(1);
-    assert!(run.stderr.contains("has other documents than its source counts"), "{run}");
+    assert!(run.stdout.contains("has other documents than its source counts"), "{run}");
     assert!(server.be_honest() > 0);
     for folder in ["Book", "book", "BOOK", "caf\u{e9}", "cafe\u{301}", "end%20", "absurd 6"] {
         assert!(
