@@ -1,7 +1,7 @@
 //! The supervisor: starts a pipeline for each collection as it appears, gives turns to catch up, and
 //! notes how each ends.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub(super) struct Supervisor {
     postponed: Option<(Vec<CollectionName>, Instant)>,
     /// How long they wait: ever longer, until all were begun.
     pauses: Pauses,
+    /// Why collections wait for a disk, and when the log said so.
+    held_up: HashMap<CollectionName, (String, Instant)>,
     /// Since when the list of collections has been waited for, and why, if it is.
     waiting: Option<(Instant, String)>,
 }
@@ -46,6 +48,9 @@ pub(super) struct Supervisor {
 fn is_logged() -> bool {
     tracing::enabled!(tracing::Level::WARN)
 }
+
+/// A disk that still holds a collection up is logged again after this time.
+const REMIND: Duration = Duration::from_secs(3600);
 
 /// What the log says of the end of a wait whose reason it has named when the wait began.
 const GAVE_UP: &str = "gave up, because the source did not answer in time (see --give-up-after); the \
@@ -71,6 +76,7 @@ impl Supervisor {
             known: HashSet::new(),
             postponed: None,
             pauses: Pauses::new(options.retry),
+            held_up: HashMap::new(),
             waiting: None,
         }
     }
@@ -227,7 +233,17 @@ impl Supervisor {
         let next = || (Vec::new(), Instant::now() + self.pauses.next_after_rest());
         let (names, again) = self.postponed.get_or_insert_with(next);
         let seconds = again.saturating_duration_since(Instant::now()).as_secs_f32();
-        tracing::warn!(collection = %name, "{error}; the mirror waits, and tries again in {seconds:.1} s");
+        let why = error.to_string();
+        let known = |(before, at): &(String, Instant)| *before == why && at.elapsed() < REMIND;
+        if self.held_up.get(&name).is_some_and(known) {
+            tracing::debug!(collection = %name, "{why}; the mirror tries again in {seconds:.1} s");
+        } else {
+            tracing::warn!(
+                collection = %name,
+                "{why}; the mirror waits, and tries again in {seconds:.1} s",
+            );
+            self.held_up.insert(name.clone(), (why, Instant::now()));
+        }
         reporter.update(|report| {
             report.phase = Phase::Waiting;
             report.trouble = Some(error.to_string());

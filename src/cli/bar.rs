@@ -15,8 +15,8 @@ const MOST: usize = 8;
 /// The widest part of a line that the bar itself takes.
 const WIDEST_BAR: usize = 24;
 
-/// The narrowest bar that is drawn.
-const NARROWEST_BAR: usize = 10;
+/// Bars are drawn from this width on: what narrower lines have room for differs from line to line.
+const WITH_BARS: usize = 100;
 
 /// Lays out the collections that there is room for, the busy ones first, and counts the others in
 /// one more line. No line is as wide as `width`, so that none is wrapped.
@@ -89,7 +89,7 @@ fn line(shown: &Shown, speed: Speed, name: &str, widest: usize, width: usize) ->
     }
     let text = truncate_str(&text, left, "…").into_owned();
     let bar = left.saturating_sub(measure_text_width(&text) + 2).min(WIDEST_BAR);
-    let bar = match fraction.filter(|_| bar >= NARROWEST_BAR) {
+    let bar = match fraction.filter(|_| width >= WITH_BARS && bar > 2) {
         Some((done, total)) => drawn(done, total, bar) + "  ",
         None => String::new(),
     };

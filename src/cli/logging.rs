@@ -6,7 +6,6 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
 use clap::{Args, ValueEnum};
-use indicatif::MultiProgress;
 use jiff::Timestamp;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -18,6 +17,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::registry::LookupSpan;
 
 use super::exit::Usage;
+use super::footer::Footer;
 use crate::document::plain;
 use crate::pipeline::{ENDED, FAILED};
 
@@ -89,12 +89,12 @@ impl Options {
     }
 
     /// Starts logging. With `bars`, lines are written above them.
-    pub fn start(&self, bars: Option<MultiProgress>) -> Result<(), Usage> {
+    pub fn start(&self, bars: Option<Footer>) -> Result<(), Usage> {
         self.start_with(bars, Left::Nothing)
     }
 
     /// The same for a command whose summary in JSON reports what is `left` out of the log.
-    pub fn start_with(&self, bars: Option<MultiProgress>, left: Left) -> Result<(), Usage> {
+    pub fn start_with(&self, bars: Option<Footer>, left: Left) -> Result<(), Usage> {
         let level = self.level()?;
         let left = if self.is_json() { left.filter() } else { String::new() };
         // sled logs its own housekeeping at levels that mean something else to our users.
@@ -236,7 +236,7 @@ fn field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Res
 
 /// Standard error, above the bars if there are any.
 struct AboveBars {
-    bars: Option<MultiProgress>,
+    bars: Option<Footer>,
     json: bool,
 }
 
@@ -250,7 +250,7 @@ impl<'a> MakeWriter<'a> for AboveBars {
 
 /// One log line, written whole when it is complete.
 struct Line {
-    bars: Option<MultiProgress>,
+    bars: Option<Footer>,
     json: bool,
     text: Vec<u8>,
 }
@@ -273,7 +273,7 @@ impl Drop for Line {
         let write = || io::stderr().write_all(text.as_bytes());
         // A closed standard error is nobody's to be told.
         let _closed = match &self.bars {
-            Some(bars) => bars.suspend(write),
+            Some(bars) => bars.above(write),
             None => write(),
         };
     }

@@ -170,7 +170,7 @@ impl Options {
 /// Mirrors.
 pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
     let bars = Bars::wanted(options.progress).filter(|_| !logging.is_quiet());
-    logging.start_with(bars.as_ref().map(Bars::lines), options.summed_up())?;
+    logging.start_with(bars.as_ref().map(Bars::footer), options.summed_up())?;
     // On a terminal the bars say it.
     let is_told = bars.is_none() || !logging::is_on_terminal();
     let config = lower(&options)?;

@@ -15,6 +15,7 @@ mod compare;
 mod diff;
 mod exit;
 mod files;
+mod footer;
 mod journal;
 mod logging;
 mod mirror;

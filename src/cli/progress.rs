@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use console::Term;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::bar;
+use super::footer::Footer;
 use crate::pipeline::{Phase, Report};
 use crate::restore::{Counts, Progress};
 use crate::verify;
@@ -29,12 +29,9 @@ pub enum When {
 
 /// The bars of all collections.
 pub struct Bars {
-    bars: MultiProgress,
-    bar: ProgressBar,
+    footer: Footer,
     term: Term,
     speeds: HashMap<String, Speedometer>,
-    /// The widths of the lines that were drawn last, and the width of the terminal then.
-    drawn: (Vec<usize>, usize),
 }
 
 /// Bars that are being drawn.
@@ -103,27 +100,18 @@ impl Bars {
             When::Never => false,
             When::Auto => std::io::stderr().is_terminal(),
         };
-        wanted.then(|| Self::new(when == When::Always))
+        wanted.then(Self::new)
     }
 
-    fn new(always: bool) -> Self {
-        /// Frames a second.
-        const RATE: u8 = 10;
+    fn new() -> Self {
         let term = Term::stderr();
-        let target = match always {
-            true => ProgressDrawTarget::term_like_with_hz(Box::new(term.clone()), RATE),
-            false => ProgressDrawTarget::stderr_with_hz(RATE),
-        };
-        let bars = MultiProgress::with_draw_target(target);
-        let bar = bars.add(ProgressBar::no_length());
-        let style = ProgressStyle::with_template("{msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bars, bar, term, speeds: HashMap::new(), drawn: (Vec::new(), 0) }
+        let footer = Footer::new(Box::new(term.clone()));
+        Self { footer, term, speeds: HashMap::new() }
     }
 
     /// Where log lines have to be written so that they do not tear the bars.
-    pub fn lines(&self) -> MultiProgress {
-        self.bars.clone()
+    pub fn footer(&self) -> Footer {
+        self.footer.clone()
     }
 
     /// Draws what `look` sees until the drawing is ended.
@@ -136,8 +124,9 @@ impl Bars {
             while over.run_until_cancelled(ticks.tick()).await.is_some() {
                 self.show(look(), Instant::now());
             }
-            // What is left to say is in the report.
-            self.bar.finish_and_clear();
+            self.show(look(), Instant::now());
+            // The report says all that is left to say.
+            self.footer.draw(Vec::new(), 0);
         });
         Drawing { ended, task }
     }
@@ -161,27 +150,7 @@ impl Bars {
         let all: Vec<_> = all.into_iter().map(measure).collect();
         let (height, width) = self.term.size();
         let (height, width) = (usize::from(height), usize::from(width));
-        self.clear_rest(width);
-        let lines = bar::lines(&all, width, height);
-        let widths = lines.iter().map(|line| console::measure_text_width(line)).collect();
-        self.drawn = (widths, width);
-        let text = lines.join("\n");
-        if self.bar.message() != text {
-            self.bar.set_message(text);
-        }
-    }
-
-    /// Clears the rows that a narrower terminal has added to the lines drawn last.
-    fn clear_rest(&self, width: usize) {
-        let (widths, before) = &self.drawn;
-        if width >= *before || width == 0 {
-            return;
-        }
-        let rows: usize = widths.iter().map(|one| one.saturating_sub(1) / width).sum();
-        self.bars.suspend(|| {
-            // They are drawn again, so it does not matter if some stay.
-            let _left = self.term.clear_last_lines(rows);
-        });
+        self.footer.draw(bar::lines(&all, width, height), width);
     }
 }
 
@@ -222,10 +191,10 @@ impl Speedometer {
             let rate = |more: u64| more as f64 / seconds;
             speed.per_second = Some(rate(shown.worked.saturating_sub(worked)).round() as u64);
             let pace = rate(done.saturating_sub(before));
-            speed.seconds_left = shown
-                .measured
-                .filter(|_| pace > 0.0)
-                .map(|(done, total)| (total.saturating_sub(done) as f64 / pace).ceil() as u64);
+            // What the first moments say of the rest is a guess.
+            let known = shown.measured.filter(|_| pace > 0.0 && seconds >= 3.0);
+            speed.seconds_left =
+                known.map(|(done, total)| (total.saturating_sub(done) as f64 / pace).ceil() as u64);
         }
         self.speed = speed;
         speed
@@ -291,10 +260,17 @@ impl Shown {
             verify::Work::Read => ("reading", "read"),
             verify::Work::List => ("comparing", "compared"),
         };
+        let is_read = step.total.is_some_and(|total| step.documents >= total);
+        let (state, word) = match step.work {
+            _ if step.ended => (State::Done, done),
+            verify::Work::Read if is_read => (State::Done, done),
+            verify::Work::Read if step.documents == 0 => (State::Queued, "queued"),
+            _ => (State::Busy, busy),
+        };
         Self {
             name: step.collection.clone(),
-            state: if step.ended { State::Done } else { State::Busy },
-            word: if step.ended { done } else { busy },
+            state,
+            word,
             documents: step.documents,
             total: step.total,
             measured: step.total.map(|total| (step.documents, total)),
@@ -320,8 +296,8 @@ mod tests {
         };
         let mut meter = Speedometer::default();
         assert_eq!(meter.measure(&shown(0), at), Speed::default(), "9,000 were there before");
-        let later = meter.measure(&shown(100), at + Duration::from_secs(2));
-        let expected = Speed { per_second: Some(50), seconds_left: Some(18), last_minute: 100 };
+        let later = meter.measure(&shown(100), at + Duration::from_secs(4));
+        let expected = Speed { per_second: Some(25), seconds_left: Some(36), last_minute: 100 };
         assert_eq!(later, expected);
         let much_later = meter.measure(&shown(100), at + Duration::from_secs(90));
         assert_eq!(much_later.last_minute, 0);

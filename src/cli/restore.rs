@@ -1,4 +1,4 @@
-//! `plainfold restore`: a mirror back into a server, or into a feed.
+//! `plainfold restore`: writes a mirror into a server, or into a feed.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use crate::restore::{
     RestoreError,
 };
 
-/// So many failures are named in text; JSON names more.
+/// The number of failures that text names; JSON names more.
 const NAMED: usize = 20;
 
 /// What `plainfold restore` takes.
@@ -105,10 +105,10 @@ enum Format {
     Json,
 }
 
-/// Puts a mirror back.
+/// Restores.
 pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
     let bars = Bars::wanted(options.progress).filter(|_| !logging.is_quiet());
-    logging.start(bars.as_ref().map(Bars::lines))?;
+    logging.start(bars.as_ref().map(Bars::footer))?;
     let mut lowered = lower(&options)?;
     let since = options.since.as_deref().map(undelete::since).transpose()?;
     if options.undelete {

@@ -112,7 +112,7 @@ struct Checked {
 /// Verifies.
 pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
     let bars = Bars::wanted(options.progress).filter(|_| !logging.is_quiet());
-    logging.start(bars.as_ref().map(Bars::lines))?;
+    logging.start(bars.as_ref().map(Bars::footer))?;
     let progress = Arc::new(verify::Progress::default());
     let drawing = bars.map(|bars| bars.of_verification(&progress));
     let checked = check(&options, drawing.is_some().then_some(progress)).await;
