@@ -123,6 +123,7 @@ impl Member {
 /// How far the agent as a whole is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Progress {
+    listed: bool,
     caught_up: bool,
     ended: bool,
 }
@@ -318,7 +319,24 @@ impl Watcher {
         reached.is_ok_and(|progress| progress.caught_up)
     }
 
-    /// For how long the batch that has been in hand longest has been so, if any is.
+    /// Waits until the source has named all its collections; `false` if the agent ended before that.
+    pub async fn listed(&self) -> bool {
+        let mut progress = self.shared.progress.subscribe();
+        let reached = progress.wait_for(|progress| progress.listed || progress.ended).await;
+        reached.is_ok_and(|progress| progress.listed)
+    }
+
+    /// What each collection reports.
+    pub fn reports(&self) -> Vec<Report> {
+        self.shared.reports()
+    }
+
+    /// The source, without credentials.
+    pub fn source(&self) -> &str {
+        &self.shared.source
+    }
+
+    /// For how long the batch that has been in flight longest has been so, if any is.
     pub fn longest_busy(&self) -> Option<Duration> {
         let members = self.shared.members();
         let busy = members.values().filter_map(|member| member.reporter.report().busy_since);
@@ -350,12 +368,13 @@ impl Shared {
 
     /// Notices when the last collection has caught up.
     fn note_progress(&self) {
-        let done = self.listed.load(Ordering::Acquire)
-            && self.members().values().all(|member| member.is_done());
+        let listed = self.listed.load(Ordering::Acquire);
+        let done = listed && self.members().values().all(|member| member.is_done());
         self.progress.send_if_modified(|progress| {
-            let news = done && !progress.caught_up;
+            let before = *progress;
+            progress.listed |= listed;
             progress.caught_up |= done;
-            news
+            *progress != before
         });
     }
 

@@ -1,9 +1,10 @@
 //! The supervisor: starts a pipeline for each collection as it appears, gives turns to catch up, and
 //! notes how each ends.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::Semaphore;
@@ -14,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::{Absent, AgentError, AgentOptions, Member, Outcome, Shared};
 use crate::document::CollectionName;
 use crate::mirror::MirrorError;
-use crate::pipeline::{Pauses, Phase, Pipeline, PipelineError, PipelineOptions, Report, Reporter};
-use crate::source::retry;
+use crate::pipeline::{
+    ENDED, FAILED, Pauses, Phase, Pipeline, PipelineError, PipelineOptions, Report, Reporter,
+};
+use crate::source::retry::{self, Listed};
 use crate::source::{Mode, Pattern, SourceError, Store, StoreEvent};
 
 type Ended = (CollectionName, Result<(), PipelineError>);
@@ -35,7 +38,23 @@ pub(super) struct Supervisor {
     postponed: Option<(Vec<CollectionName>, Instant)>,
     /// How long they wait: ever longer, until all were begun.
     pauses: Pauses,
+    /// Why collections wait for a disk, and when the log said so.
+    held_up: HashMap<CollectionName, (String, Instant)>,
+    /// Since when the list of collections has been waited for, and why, if it is.
+    waiting: Option<(Instant, String)>,
 }
+
+/// Whether the log names why the mirror waits.
+fn is_logged() -> bool {
+    tracing::enabled!(tracing::Level::WARN)
+}
+
+/// A disk that still holds a collection up is logged again after this time.
+const REMIND: Duration = Duration::from_secs(3600);
+
+/// What the log says of the end of a wait whose reason it has named when the wait began.
+const GAVE_UP: &str = "gave up, because the source did not answer in time (see --give-up-after); the \
+                       warning above names the reason";
 
 impl Supervisor {
     /// A supervisor that has not begun.
@@ -57,6 +76,8 @@ impl Supervisor {
             known: HashSet::new(),
             postponed: None,
             pauses: Pauses::new(options.retry),
+            held_up: HashMap::new(),
+            waiting: None,
         }
     }
 
@@ -90,12 +111,17 @@ impl Supervisor {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
-                event = listing.next(), if !listing_ended => match event {
-                    Some(Ok(StoreEvent::Collection(name))) => self.begin(name),
-                    Some(Ok(StoreEvent::Unmatched(pattern))) => {
+                listed = listing.next(), if !listing_ended => match listed {
+                    Some(Ok(Listed::Waiting { error, pause })) => self.wait(&error, pause),
+                    Some(Ok(Listed::Event(StoreEvent::Collection(name)))) => {
+                        self.note_answer();
+                        self.begin(name);
+                    }
+                    Some(Ok(Listed::Event(StoreEvent::Unmatched(pattern)))) => {
                         self.note_unmatched(pattern);
                     }
-                    Some(Ok(StoreEvent::Listed(now))) => {
+                    Some(Ok(Listed::Event(StoreEvent::Listed(now)))) => {
+                        self.note_answer();
                         if let Some(now) = now.filter(|now| before.as_ref() != Some(now)) {
                             let _ignored = checkpoints.note_listed(&identity, &now);
                         }
@@ -105,6 +131,11 @@ impl Supervisor {
                         self.shared.note_progress();
                     }
                     Some(Err(error)) => {
+                        let waited = self.waiting.take().is_some_and(|(_, why)| why == error.to_string());
+                        match waited && is_logged() {
+                            true => tracing::error!(target: ENDED, "{GAVE_UP}"),
+                            false => tracing::error!(target: ENDED, "{error}"),
+                        }
                         self.errors.push(error.into());
                         return self.stop.cancel();
                     }
@@ -117,6 +148,29 @@ impl Supervisor {
                     self.note_end(ended);
                 }
             }
+        }
+    }
+
+    /// Logs that the collections cannot be listed, once for each reason.
+    fn wait(&mut self, error: &SourceError, pause: Duration) {
+        let why = error.to_string();
+        let before = self.waiting.take();
+        match before.as_ref().is_some_and(|(_, before)| *before == why) {
+            true => tracing::debug!("{why}; trying again in {:.1} s", pause.as_secs_f32()),
+            false => {
+                let until = retry::until(pause, self.options.retry.give_up_after);
+                tracing::warn!("{why}; {until}");
+            }
+        }
+        let since = before.map_or_else(Instant::now, |(since, _)| since);
+        self.waiting = Some((since, why));
+    }
+
+    /// Logs that the collections are listed again, if they were not.
+    fn note_answer(&mut self) {
+        if let Some((since, _)) = self.waiting.take() {
+            let seconds = since.elapsed().as_secs_f32();
+            tracing::info!("the source answers again after {seconds:.1} s");
         }
     }
 
@@ -179,7 +233,17 @@ impl Supervisor {
         let next = || (Vec::new(), Instant::now() + self.pauses.next_after_rest());
         let (names, again) = self.postponed.get_or_insert_with(next);
         let seconds = again.saturating_duration_since(Instant::now()).as_secs_f32();
-        tracing::warn!(collection = %name, "{error}; the mirror waits, and tries again in {seconds:.1} s");
+        let why = error.to_string();
+        let known = |(before, at): &(String, Instant)| *before == why && at.elapsed() < REMIND;
+        if self.held_up.get(&name).is_some_and(known) {
+            tracing::debug!(collection = %name, "{why}; the mirror tries again in {seconds:.1} s");
+        } else {
+            tracing::warn!(
+                collection = %name,
+                "{why}; the mirror waits, and tries again in {seconds:.1} s",
+            );
+            self.held_up.insert(name.clone(), (why, Instant::now()));
+        }
         reporter.update(|report| {
             report.phase = Phase::Waiting;
             report.trouble = Some(error.to_string());
@@ -254,7 +318,7 @@ impl Supervisor {
         {
             return self.note_missing(collection);
         }
-        tracing::error!(%collection, "{error}");
+        self.log_end(&collection, &error);
         if let PipelineError::Source(_) = &error {
             self.forget_unless_followed(&collection);
         }
@@ -277,6 +341,20 @@ impl Supervisor {
         // A service is restarted by its supervisor; it must not go on with a part of its work.
         if fatal || self.options.mode == Mode::Follow {
             self.stop.cancel();
+        }
+    }
+
+    /// Logs what ended a collection, but not in the words in which the log has said already why it
+    /// waited.
+    fn log_end(&self, collection: &CollectionName, error: &PipelineError) {
+        let report = self.shared.members().get(collection).map(|one| one.reporter.report());
+        let error = error.to_string();
+        let is_known = |report: &Report| {
+            report.phase == Phase::Waiting && report.trouble.as_deref() == Some(&error)
+        };
+        match is_logged() && report.is_some_and(|report| is_known(&report)) {
+            true => tracing::error!(target: ENDED, %collection, "{GAVE_UP}"),
+            false => tracing::error!(target: ENDED, %collection, "{error}"),
         }
     }
 
@@ -307,7 +385,7 @@ impl Supervisor {
         match self.options.mode {
             Mode::Follow => tracing::warn!("{absent}; the mirror waits for it"),
             Mode::CatchUp => {
-                tracing::warn!("{absent}");
+                tracing::error!(target: FAILED, "{absent}");
                 self.shared.absent().push(absent);
             }
         }

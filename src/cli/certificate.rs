@@ -22,7 +22,8 @@ pub fn write(out: &mut Lines, certificate: &Certificate, limit: usize) -> fmt::R
     for collection in &certificate.collections {
         writeln!(out, "  {}", name(collection))?;
         for (side, value) in [("here", &collection.here), ("there", &collection.there)] {
-            writeln!(out, "    {side:<8} {} documents  {}", value.documents, value.digest)?;
+            let documents = many(value.documents, "document");
+            writeln!(out, "    {side:<8} {documents}  {}", value.digest)?;
         }
         if !collection.differ.is_empty() {
             writeln!(out, "    {:<8} {}", "differ", kinds(&collection.differ))?;

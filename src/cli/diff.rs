@@ -1,14 +1,16 @@
 //! `plainfold diff`: which documents a mirror and a source, or two mirrors, do not hold alike.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 
 use super::exit::{self, Exit, Usage};
 use super::help::{COPY, OUTPUT};
 use super::output::{Lines, Stream, many};
+use super::progress::{Bars, When};
 use super::verify::{Format, read};
-use super::{access, certificate, compare};
+use super::{access, certificate, compare, logging};
 use crate::client::couchdb::Address;
 use crate::config::OpenedSource;
 use crate::document::{Kept, Selection};
@@ -39,6 +41,10 @@ pub struct Options {
     #[command(flatten)]
     compared: compare::Options,
 
+    /// When progress bars are shown; `auto` means on a terminal
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", help_heading = OUTPUT)]
+    progress: When,
+
     /// How differences are printed: text, one a line and a summary; or one JSON object
     #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
     format: Format,
@@ -52,14 +58,23 @@ struct Whole<'a> {
 }
 
 /// Compares.
-pub async fn run(options: Options) -> anyhow::Result<Exit> {
+pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
+    let bars = Bars::wanted(options.progress).filter(|_| !logging.is_quiet());
+    logging.start(bars.as_ref().map(Bars::footer))?;
+    let progress = Arc::new(verify::Progress::default());
+    let drawing = bars.map(|bars| bars.of_verification(&progress));
+    let progress = drawing.is_some().then_some(progress);
     // A URL that is mistyped is not looked for as a folder: the message would repeat its password.
     let is_source = options.other.starts_with("feed:")
         || (Address::is_url_like(&options.other) && !Path::new(&options.other).exists());
-    let (certificate, problems) = match is_source {
-        true => beside_source(&options).await?,
-        false => beside_mirror(&options).await?,
+    let compared = match is_source {
+        true => beside_source(&options, progress).await,
+        false => beside_mirror(&options, progress).await,
     };
+    if let Some(drawing) = drawing {
+        drawing.end().await;
+    }
+    let (certificate, problems) = compared?;
     let text = match options.format {
         Format::Json => {
             let whole = Whole { certificate: &certificate, problems: &problems };
@@ -86,22 +101,30 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     Ok(if certificate.equal { Exit::Done } else { Exit::DocumentsFailed })
 }
 
-async fn beside_source(options: &Options) -> anyhow::Result<(Certificate, Vec<Problem>)> {
+async fn beside_source(
+    options: &Options,
+    progress: Option<Arc<verify::Progress>>,
+) -> anyhow::Result<(Certificate, Vec<Problem>)> {
     let access = options.access.lower(&options.other, access::Side::Source)?;
     let globs = options.compared.of_source(&options.collections);
     let source = OpenedSource::open(&options.other, &globs, access, Kept::default()).await?;
     let how = options.compared.lower(source.only)?;
-    let here = read(options.directory.clone(), wanted(&options.collections)?).await?;
+    let wanted = verify::Options { progress, ..wanted(&options.collections)? };
+    let here = read(options.directory.clone(), wanted).await?;
     let certificate = here.against(source.store, &how).await?;
     Ok((certificate, here.report.problems))
 }
 
-async fn beside_mirror(options: &Options) -> anyhow::Result<(Certificate, Vec<Problem>)> {
+async fn beside_mirror(
+    options: &Options,
+    progress: Option<Arc<verify::Progress>>,
+) -> anyhow::Result<(Certificate, Vec<Problem>)> {
     let how = options.compared.lower(None)?;
     let other = Path::new(&options.other);
     // A folder that is not a mirror is refused before the other one is read.
     let is_mirror = !Tree::open(other)?.is_backup();
-    let here = read(options.directory.clone(), wanted(&options.collections)?).await?;
+    let wanted = verify::Options { progress, ..wanted(&options.collections)? };
+    let here = read(options.directory.clone(), wanted).await?;
     let collections = if is_mirror { here.wanted_of(&how)? } else { None };
     let read_there = verify::Options { collections, allow_empty: true, ..Default::default() };
     let there = read(other.to_owned(), read_there).await?;

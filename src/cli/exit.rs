@@ -18,12 +18,13 @@ use crate::verify::VerifyError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Caught up, put back, whole, repaired, or equal; or, following, stopped by SIGINT or SIGTERM.
+    /// Success; for a mirror that follows its source, also the end by SIGINT or SIGTERM.
     Done = 0,
-    /// Done, and some documents could not be mirrored or restored, or deletions are held back; or
-    /// something is damaged, differs, has vanished or is empty.
+    /// The run is complete, but documents failed, deletions are held back, or something is damaged,
+    /// different or missing.
     DocumentsFailed = 1,
-    /// The arguments make no sense or name what does not exist; or the target holds other documents.
+    /// The arguments make no sense or name something that does not exist, or the target holds other
+    /// documents.
     Usage = 2,
     /// The source or target does not answer, or has no such database, or cannot be read or written.
     SourceUnreachable = 3,
@@ -32,7 +33,7 @@ pub enum Exit {
     /// The mirror cannot be used: locked, of a newer format, other people's files, a failing disk; or
     /// the process that holds it does not answer.
     MirrorUnusable = 5,
-    /// A fault of Plainfold's own.
+    /// An internal error: a bug in Plainfold.
     Failure = 70,
     /// The command's output, a manifest or the file of a feed cannot be written.
     OutputFailed = 74,
@@ -46,13 +47,13 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Writes what ended a command to standard error: the error, and those causes that it does not tell
-/// itself.
+/// Writes what ended a command to standard error: the error, and those causes that its text does not
+/// contain.
 pub fn say_error(error: &anyhow::Error) {
     say(&text(error));
 }
 
-/// An error, and those causes that it does not tell itself.
+/// An error, and those causes that its text does not contain.
 pub fn text(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -64,9 +65,9 @@ pub fn text(error: &anyhow::Error) -> String {
     text
 }
 
-/// Writes a last word to standard error.
+/// Writes a line to standard error that ends a command.
 pub fn say(text: &str) {
-    // Nobody is left to be told that standard error is closed.
+    // If standard error is closed, there is no place left to report that.
     let _closed = Stream::Stderr.write("the error", &Lines::of(&format!("plainfold: {text}")));
 }
 
@@ -111,12 +112,12 @@ pub fn of(error: &anyhow::Error) -> Exit {
     Exit::Failure
 }
 
-/// Something that the user can put right by typing something else.
+/// A mistake that the user can correct by typing something else.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
 
-/// The code for how an agent ended. `signalled` says that it was told to stop.
+/// The code for how an agent ended. `signalled` says that a signal asked it to stop.
 pub fn of_outcome(outcome: &Outcome, live: bool, signalled: bool) -> Exit {
     // The worst comes first: a mirror that cannot be used concerns everything.
     let worst = outcome.errors.iter().map(of_agent).max_by_key(|exit| *exit as u8);

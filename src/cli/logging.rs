@@ -6,16 +6,21 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
 use clap::{Args, ValueEnum};
-use indicatif::MultiProgress;
-use tracing::field::Field;
+use jiff::Timestamp;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::registry::LookupSpan;
 
 use super::exit::Usage;
+use super::footer::Footer;
 use super::help::OUTPUT;
 use crate::document::plain;
+use crate::pipeline::{ENDED, FAILED};
 
 /// The variable that is read if no option says what is logged.
 const VARIABLE: &str = "PLAINFOLD_LOG";
@@ -94,22 +99,126 @@ impl Options {
     }
 
     /// Starts logging. With `bars`, lines are written above them.
-    pub fn start(&self, bars: Option<MultiProgress>) -> Result<(), Usage> {
+    pub fn start(&self, bars: Option<Footer>) -> Result<(), Usage> {
+        self.start_with(bars, Left::Nothing)
+    }
+
+    /// The same for a command whose summary in JSON reports what is `left` out of the log.
+    pub fn start_with(&self, bars: Option<Footer>, left: Left) -> Result<(), Usage> {
         let level = self.level()?;
+        let left = if self.is_json() { left.filter() } else { String::new() };
         // sled logs its own housekeeping at levels that mean something else to our users.
-        let filter = EnvFilter::try_new(format!("{level},sled=warn"))
+        let filter = EnvFilter::try_new(format!("{level},sled=warn{left}"))
             .map_err(|error| Usage(format!("`{level}` is not a log level or filter: {error}")))?;
+        let is_terminal = is_on_terminal();
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_target(false)
-            .with_ansi(io::stderr().is_terminal() && wants_colour())
+            .with_ansi(is_terminal && wants_colour())
             .with_writer(AboveBars { bars, json: self.is_json() });
         match self.log_format {
-            Format::Text => lines.fmt_fields(debug_fn(field).delimited(" ")).init(),
+            Format::Text if is_terminal => lines.event_format(ForPeople).init(),
+            Format::Text => {
+                lines.with_timer(Seconds).fmt_fields(debug_fn(field).delimited(" ")).init();
+            }
             Format::Json => lines.json().flatten_event(true).init(),
         }
         Ok(())
     }
+}
+
+/// The time of a line: RFC 3339, in whole seconds.
+struct Seconds;
+
+impl FormatTime for Seconds {
+    fn format_time(&self, to: &mut Writer<'_>) -> fmt::Result {
+        let now = Timestamp::now();
+        write!(to, "{}", Timestamp::from_second(now.as_second()).unwrap_or(now))
+    }
+}
+
+/// Lines for somebody who watches: no time, a word for warnings and errors only, and the collection
+/// first.
+struct ForPeople;
+
+impl<S, N> FormatEvent<S, N> for ForPeople
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut to: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let (word, colour) = match *event.metadata().level() {
+            Level::ERROR => ("error", "31"),
+            Level::WARN => ("warning", "33"),
+            Level::INFO => ("", ""),
+            Level::DEBUG => ("debug", "2"),
+            Level::TRACE => ("trace", "2"),
+        };
+        match (word, to.has_ansi_escapes()) {
+            ("", _) => {}
+            (_, true) => write!(to, "\x1b[{colour}m{word}:\x1b[0m ")?,
+            (_, false) => write!(to, "{word}: ")?,
+        }
+        let mut parts = Parts::default();
+        event.record(&mut parts);
+        writeln!(to, "{}{}{}", parts.collection, parts.message, parts.others)
+    }
+}
+
+/// The fields of an event, each escaped.
+#[derive(Default)]
+struct Parts {
+    message: String,
+    collection: String,
+    others: String,
+}
+
+impl Visit for Parts {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let value = format!("{value:?}");
+        let value = plain::text(&value);
+        match field.name() {
+            "message" => self.message = value.into_owned(),
+            "collection" => self.collection = format!("{value}: "),
+            name => self.others.push_str(&format!(" {name}={value}")),
+        }
+    }
+}
+
+/// What the summary reports in JSON, so that the log does not report it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// There is no summary.
+    Nothing,
+    /// What ended the run, or a collection of it.
+    Ends,
+    /// That, and everything else that failed or is missing.
+    Failures,
+}
+
+impl Left {
+    fn filter(self) -> String {
+        match self {
+            Self::Nothing => String::new(),
+            Self::Ends => format!(",{ENDED}=off"),
+            Self::Failures => format!(",{FAILED}=off"),
+        }
+    }
+}
+
+/// Whether somebody watches the log on a terminal.
+pub fn is_on_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// Whether the log names what fails.
+pub fn names_failures() -> bool {
+    tracing::enabled!(target: FAILED, tracing::Level::ERROR)
 }
 
 /// Whether the user and the terminal allow colours, by the usual variables.
@@ -137,7 +246,7 @@ fn field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Res
 
 /// Standard error, above the bars if there are any.
 struct AboveBars {
-    bars: Option<MultiProgress>,
+    bars: Option<Footer>,
     json: bool,
 }
 
@@ -151,7 +260,7 @@ impl<'a> MakeWriter<'a> for AboveBars {
 
 /// One log line, written whole when it is complete.
 struct Line {
-    bars: Option<MultiProgress>,
+    bars: Option<Footer>,
     json: bool,
     text: Vec<u8>,
 }
@@ -174,7 +283,7 @@ impl Drop for Line {
         let write = || io::stderr().write_all(text.as_bytes());
         // A closed standard error is nobody's to be told.
         let _closed = match &self.bars {
-            Some(bars) => bars.suspend(write),
+            Some(bars) => bars.above(write),
             None => write(),
         };
     }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::exit::{self, Exit, Usage};
 use super::help::{CONNECTION, COPY, OUTPUT, SAFETY};
 use super::progress::{Bars, Shown, When};
-use super::{access, logging, service, signals, summary};
+use super::{access, journal, logging, service, signals, summary};
 use crate::agent::Agent;
 use crate::api;
 use crate::config::MirrorConfig;
@@ -191,6 +191,12 @@ impl Options {
         if self.no_attachments { Some(false) } else { self.attachments }
     }
 
+    /// What the summary reports in JSON, and the log does not repeat. A run that follows its source
+    /// logs what fails when it fails, because its summary may be months away.
+    fn summed_up(&self) -> logging::Left {
+        if self.live { logging::Left::Ends } else { logging::Left::Failures }
+    }
+
     /// The mode that was named.
     pub fn mode(&self) -> Option<FolderMode> {
         self.mode
@@ -200,24 +206,26 @@ impl Options {
 /// Mirrors.
 pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
     let bars = Bars::wanted(options.progress).filter(|_| !logging.is_quiet());
-    logging.start(bars.as_ref().map(Bars::lines))?;
+    logging.start_with(bars.as_ref().map(Bars::footer), options.summed_up())?;
+    // On a terminal the bars say it.
+    let is_told = bars.is_none() || !logging::is_on_terminal();
     let config = lower(&options)?;
     let live = config.is_live();
     let socket = options.socket.clone();
     let signalled = signals::catch()?;
     let agent = config.start().await?;
-    tracing::info!("mirroring into {}", options.directory.display());
     let (server, closing) = serve(&agent, socket).await?;
     let watcher = agent.watcher();
     let companions = CancellationToken::new();
     let drawing = bars.map(|bars| {
         let watcher = watcher.clone();
-        let look = move || {
-            let collections = watcher.status().collections;
-            collections.iter().map(|one| Shown::of_pipeline(&one.report)).collect()
-        };
-        tokio::spawn(bars.draw(look, companions.clone()))
+        bars.start(move || watcher.reports().iter().map(Shown::of_pipeline).collect())
     });
+    if is_told {
+        let (watcher, ended) = (watcher.clone(), companions.clone());
+        let mirror = options.directory.clone();
+        tokio::spawn(async move { journal::keep(watcher, &mirror, live, ended).await });
+    }
     let notifying = tokio::spawn(service::notify(watcher, live, companions.clone()));
     let stop = agent.canceller();
     let on_signal = signalled.clone();
@@ -233,14 +241,17 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     // These only end; whatever they might have to say has been said.
     let _ended = notifying.await;
     if let Some(drawing) = drawing {
-        let _ended = drawing.await;
+        drawing.end().await;
     }
     let _ended = server.await;
     let told = signalled.is_cancelled();
     let code = exit::of_outcome(&outcome, live, told);
     let printed = match code == Exit::Done && logging.is_quiet() {
         true => Ok(()),
-        false => summary::print(&outcome, told, logging.is_json()),
+        false => {
+            let (signalled, logged, json) = (told, logging::names_failures(), logging.is_json());
+            summary::print(&outcome, summary::Run { live, signalled, logged, json })
+        }
     };
     // An error of the mirror takes precedence over an error of the output.
     if code == Exit::Done {

@@ -10,14 +10,17 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod access;
+mod bar;
 mod certificate;
 mod compare;
 mod completions;
 mod diff;
 mod exit;
 mod files;
+mod footer;
 mod help;
 mod id;
+mod journal;
 mod logging;
 mod man;
 mod mirror;
@@ -241,14 +244,8 @@ fn run(arguments: Arguments) -> Exit {
         match command {
             Command::Mirror(options) => mirror::run(options, &logging).await,
             Command::Restore(options) => restore::run(options, &logging).await,
-            Command::Verify(options) => {
-                logging.start(None)?;
-                verify::run(options).await
-            }
-            Command::Diff(options) => {
-                logging.start(None)?;
-                diff::run(options).await
-            }
+            Command::Verify(options) => verify::run(options, &logging).await,
+            Command::Diff(options) => diff::run(options, &logging).await,
             Command::Tail(options) => {
                 logging.start(None)?;
                 tail::run(options).await

@@ -1,17 +1,23 @@
-//! Progress bars: one a collection, with rate, position and time left.
+//! Progress on a terminal: what each collection is doing, its speed, and the lines redrawn.
+//!
+//! [`bar`](super::bar) lays the lines out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::Value;
+use console::Term;
+use jiff::Timestamp;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::document::plain;
+use super::bar;
+use super::footer::Footer;
 use crate::pipeline::{Phase, Report};
 use crate::restore::{Counts, Progress};
+use crate::verify;
 
 /// When bars are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -23,21 +29,67 @@ pub enum When {
 
 /// The bars of all collections.
 pub struct Bars {
-    bars: MultiProgress,
-    by_name: HashMap<String, ProgressBar>,
+    footer: Footer,
+    term: Term,
+    speeds: HashMap<String, Speedometer>,
 }
 
-/// What a bar shows.
+/// Bars that are being drawn.
+pub struct Drawing {
+    ended: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// What a line shows of a collection.
+#[derive(Clone, Debug)]
 pub struct Shown {
-    name: String,
-    documents: u64,
-    /// How much is done of how much, if that is known.
-    measured: Option<(u64, u64)>,
-    ended: bool,
-    /// What is being done.
-    word: &'static str,
-    /// Where the source is.
-    position: Option<String>,
+    pub name: String,
+    pub state: State,
+    /// What is being done, where that is not plain from the rest.
+    pub word: &'static str,
+    /// Documents that the destination holds by now.
+    pub documents: u64,
+    /// Documents that it is to hold, if that is known.
+    pub total: Option<u64>,
+    /// How much is done of how much, in whatever unit, if that is known.
+    pub measured: Option<(u64, u64)>,
+    /// Documents that this run has worked on.
+    pub worked: u64,
+    /// Bytes that were read or written, where they are worth a word.
+    pub bytes: u64,
+    /// The lag of a collection that is followed, in seconds.
+    pub lag: Option<f64>,
+    /// Documents that failed.
+    pub failures: u64,
+}
+
+/// What a collection is doing, as far as its line differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Queued,
+    Busy,
+    Live,
+    Waiting,
+    Done,
+    Failed,
+}
+
+/// How fast a collection is, by what this run has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Speed {
+    /// Documents a second.
+    pub per_second: Option<u64>,
+    /// The time that is left at this speed.
+    pub seconds_left: Option<u64>,
+    /// Documents of the last minute.
+    pub last_minute: u64,
+}
+
+/// What was done of a collection at some moments of the last minute.
+#[derive(Debug, Default)]
+struct Speedometer {
+    moments: VecDeque<(Instant, u64, u64)>,
+    speed: Speed,
 }
 
 impl Bars {
@@ -48,143 +100,214 @@ impl Bars {
             When::Never => false,
             When::Auto => std::io::stderr().is_terminal(),
         };
-        wanted.then(|| Self::new(when == When::Always))
+        wanted.then(Self::new)
     }
 
-    fn new(always: bool) -> Self {
-        /// Frames a second.
-        const RATE: u8 = 10;
-        let target = match always {
-            true => ProgressDrawTarget::term_like_with_hz(Box::new(terminal()), RATE),
-            false => ProgressDrawTarget::stderr_with_hz(RATE),
-        };
-        Self { bars: MultiProgress::with_draw_target(target), by_name: HashMap::new() }
+    fn new() -> Self {
+        let term = Term::stderr();
+        let footer = Footer::new(Box::new(term.clone()));
+        Self { footer, term, speeds: HashMap::new() }
     }
 
     /// Where log lines have to be written so that they do not tear the bars.
-    pub fn lines(&self) -> MultiProgress {
-        self.bars.clone()
+    pub fn footer(&self) -> Footer {
+        self.footer.clone()
     }
 
-    /// Draws what `look` sees until `ended`.
-    pub async fn draw(
-        mut self,
-        look: impl Fn() -> Vec<Shown> + Send + 'static,
-        ended: CancellationToken,
-    ) {
-        const EVERY: Duration = Duration::from_millis(100);
-        let mut ticks = tokio::time::interval(EVERY);
-        loop {
-            let last = tokio::select! {
-                () = ended.cancelled() => true,
-                _ = ticks.tick() => false,
-            };
-            for shown in look() {
-                self.show(shown);
+    /// Draws what `look` sees until the drawing is ended.
+    pub fn start(mut self, look: impl Fn() -> Vec<Shown> + Send + 'static) -> Drawing {
+        const EVERY: Duration = Duration::from_millis(200);
+        let ended = CancellationToken::new();
+        let over = ended.clone();
+        let task = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(EVERY);
+            while over.run_until_cancelled(ticks.tick()).await.is_some() {
+                self.show(look(), Instant::now());
             }
-            if last {
-                for bar in self.by_name.values() {
-                    bar.abandon();
-                }
-                return;
-            }
-        }
-    }
-
-    fn show(&mut self, shown: Shown) {
-        let Shown { name, documents, measured, ended, word, position } = shown;
-        let bars = &self.bars;
-        let bar = self.by_name.entry(name).or_insert_with_key(|name| {
-            let bar = bars.add(ProgressBar::no_length());
-            bar.set_prefix(shortened(&plain::text(name), 20));
-            bar.set_style(style(Drawn::Counted));
-            bar
+            self.show(look(), Instant::now());
+            // The report says all that is left to say.
+            self.footer.draw(Vec::new(), 0);
         });
-        if let Some((done, total)) = measured.filter(|(_, total)| *total > 0) {
-            bar.set_style(style(if ended { Drawn::Full } else { Drawn::Measured }));
-            bar.set_length(total);
-            bar.set_position(done.min(total));
-        } else {
-            bar.set_position(documents);
+        Drawing { ended, task }
+    }
+
+    /// Draws how far a verification is.
+    pub fn of_verification(self, progress: &Arc<verify::Progress>) -> Drawing {
+        let progress = Arc::clone(progress);
+        self.start(move || progress.steps().iter().map(Shown::of_verification).collect())
+    }
+
+    fn show(&mut self, all: Vec<Shown>, now: Instant) {
+        let speeds = &mut self.speeds;
+        let measure = |shown: Shown| {
+            let speed = match speeds.get_mut(&shown.name) {
+                Some(known) => known,
+                None => speeds.entry(shown.name.clone()).or_default(),
+            };
+            let speed = speed.measure(&shown, now);
+            (shown, speed)
+        };
+        let all: Vec<_> = all.into_iter().map(measure).collect();
+        let (height, width) = self.term.size();
+        let (height, width) = (usize::from(height), usize::from(width));
+        self.footer.draw(bar::lines(&all, width, height), width);
+    }
+}
+
+impl Drawing {
+    /// Ends it, and clears what is drawn.
+    pub async fn end(self) {
+        self.ended.cancel();
+        // It only ends.
+        let _ended = self.task.await;
+    }
+}
+
+impl Speedometer {
+    /// Notes how far a collection is now, once a second, and gives its speed.
+    fn measure(&mut self, shown: &Shown, now: Instant) -> Speed {
+        const EVERY: Duration = Duration::from_secs(1);
+        const MINUTE: Duration = Duration::from_secs(60);
+        /// The speed is that of the last moments: it may have changed before.
+        const RECENT: Duration = Duration::from_secs(10);
+        let done = shown.measured.map_or(0, |(done, _)| done);
+        let last = self.moments.back().map(|(at, ..)| *at);
+        if last.is_some_and(|last| now.duration_since(last) < EVERY) {
+            return self.speed;
         }
-        let seconds = bar.elapsed().as_secs_f64().max(0.001);
-        let rate = documents as f64 / seconds;
-        let at = position
-            .map(|at| format!(", at {}", shortened(&plain::text(&at), 16)))
-            .unwrap_or_default();
-        bar.set_message(format!("{word} {documents} documents, {rate:.0}/s{at}"));
-        bar.tick();
+        self.moments.push_back((now, shown.worked, done));
+        while self.moments.front().is_some_and(|(at, ..)| now.duration_since(*at) > MINUTE) {
+            self.moments.pop_front();
+        }
+        let since = |age: Duration| {
+            self.moments.iter().find(|(at, ..)| now.duration_since(*at) <= age).copied()
+        };
+        let mut speed = Speed::default();
+        if let Some((_, worked, _)) = since(MINUTE) {
+            speed.last_minute = shown.worked.saturating_sub(worked);
+        }
+        if let Some((at, worked, before)) = since(RECENT).filter(|(at, ..)| *at < now) {
+            let seconds = now.duration_since(at).as_secs_f64();
+            let rate = |more: u64| more as f64 / seconds;
+            speed.per_second = Some(rate(shown.worked.saturating_sub(worked)).round() as u64);
+            let pace = rate(done.saturating_sub(before));
+            // What the first moments say of the rest is a guess.
+            let known = shown.measured.filter(|_| pace > 0.0 && seconds >= 3.0);
+            speed.seconds_left =
+                known.map(|(done, total)| (total.saturating_sub(done) as f64 / pace).ceil() as u64);
+        }
+        self.speed = speed;
+        speed
     }
 }
 
 impl Shown {
-    /// What a pipeline tells about itself.
+    /// What a pipeline reports.
     pub fn of_pipeline(report: &Report) -> Self {
-        let position = report.position.as_ref().map_or("-".to_owned(), Value::to_string);
+        let (state, word) = match report.phase {
+            Phase::Queued => (State::Queued, "queued"),
+            Phase::CatchingUp => (State::Busy, ""),
+            Phase::Scanning => (State::Busy, "full scan"),
+            Phase::Live => (State::Live, "live"),
+            Phase::Waiting => (State::Waiting, "waiting"),
+            Phase::CaughtUp => (State::Done, "caught up"),
+            Phase::Stopped => (State::Queued, "stopped"),
+            Phase::Failed => (State::Failed, "failed"),
+            Phase::Vanished => (State::Failed, "vanished"),
+        };
+        let worked = report.documents + report.deletions + report.unchanged;
+        let held = report.held.zip(report.counted);
+        let read = report.progress.map(|progress| (progress.done, progress.total));
+        // A scan compares documents that the mirror holds already.
+        let measured = if report.phase == Phase::Scanning { read } else { held.or(read) };
         Self {
             name: report.collection.to_string(),
-            documents: report.documents + report.deletions + report.unchanged,
-            measured: report.progress.map(|progress| (progress.done, progress.total)),
-            ended: report.caught_up,
-            word: word(report.phase),
-            position: Some(position.trim_matches('"').to_owned()),
+            state,
+            word,
+            documents: report.held.unwrap_or(worked),
+            total: report.held.and(report.counted),
+            measured,
+            worked,
+            bytes: 0,
+            lag: report.lag_seconds(Timestamp::now()),
+            failures: report.failures,
         }
     }
 
-    /// How far a collection is put back.
+    /// How far a collection is restored.
     pub fn of_restore(progress: &Progress) -> Self {
         let report = &progress.report;
-        let Counts { create, replace, skip, deleted_there, .. } = report.counts;
+        let Counts { create, replace, skip, deleted_there, bytes, .. } = report.counts;
         let documents = create + replace + skip + deleted_there;
         let done = documents + report.problems;
         Self {
             name: report.collection.clone(),
+            state: if progress.ended { State::Done } else { State::Busy },
+            word: if progress.ended { "restored" } else { "" },
             documents,
+            total: progress.total,
             measured: progress.total.map(|total| (done, total)),
-            ended: progress.ended,
-            word: if progress.ended { "restored" } else { "restoring" },
-            position: None,
+            worked: done,
+            bytes,
+            lag: None,
+            failures: report.problems,
+        }
+    }
+
+    /// How far a collection is read, or listed by the source.
+    pub fn of_verification(step: &verify::Step) -> Self {
+        let (busy, done) = match step.work {
+            verify::Work::Read => ("reading", "read"),
+            verify::Work::List => ("comparing", "compared"),
+        };
+        let is_read = step.total.is_some_and(|total| step.documents >= total);
+        let (state, word) = match step.work {
+            _ if step.ended => (State::Done, done),
+            verify::Work::Read if is_read => (State::Done, done),
+            verify::Work::Read if step.documents == 0 => (State::Queued, "queued"),
+            _ => (State::Busy, busy),
+        };
+        Self {
+            name: step.collection.clone(),
+            state,
+            word,
+            documents: step.documents,
+            total: step.total,
+            measured: step.total.map(|total| (step.documents, total)),
+            worked: step.documents,
+            bytes: step.bytes,
+            lag: None,
+            failures: 0,
         }
     }
 }
 
-fn terminal() -> console::Term {
-    console::Term::stderr()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// What is known of a bar's length.
-enum Drawn {
-    Counted,
-    Measured,
-    Full,
-}
-
-fn style(drawn: Drawn) -> ProgressStyle {
-    let template = match drawn {
-        Drawn::Counted => "{prefix:20} {spinner} {msg}",
-        Drawn::Measured => "{prefix:20} {bar:24.cyan/dim} {percent:>3}% {msg}, {eta} left",
-        Drawn::Full => "{prefix:20} {bar:24.cyan/dim} {percent:>3}% {msg}",
-    };
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
-}
-
-fn word(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Queued => "queued",
-        Phase::CatchingUp => "catching up",
-        Phase::Scanning => "scanning",
-        Phase::Live => "live",
-        Phase::Waiting => "waiting",
-        Phase::CaughtUp => "caught up",
-        Phase::Stopped => "stopped",
-        Phase::Failed => "failed",
-        Phase::Vanished => "vanished",
+    #[test]
+    fn a_speed_is_what_this_run_has_done() {
+        let at = Instant::now();
+        let shown = |worked: u64| Shown {
+            measured: Some((9_000 + worked, 10_000)),
+            worked,
+            ..Shown::of_pipeline(&Report::new("books".into()))
+        };
+        let mut meter = Speedometer::default();
+        assert_eq!(meter.measure(&shown(0), at), Speed::default(), "9,000 were there before");
+        let later = meter.measure(&shown(100), at + Duration::from_secs(4));
+        let expected = Speed { per_second: Some(25), seconds_left: Some(36), last_minute: 100 };
+        assert_eq!(later, expected);
+        let much_later = meter.measure(&shown(100), at + Duration::from_secs(90));
+        assert_eq!(much_later.last_minute, 0);
     }
-}
 
-fn shortened(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        return text.to_owned();
+    #[test]
+    fn a_resumed_copy_begins_with_what_the_mirror_holds() {
+        let mut report = Report::new("books".into());
+        (report.phase, report.held, report.counted) = (Phase::CatchingUp, Some(500), Some(1_000));
+        let shown = Shown::of_pipeline(&report);
+        assert_eq!((shown.measured, shown.documents), (Some((500, 1_000)), 500));
     }
-    text.chars().take(most - 1).chain(['…']).collect()
 }

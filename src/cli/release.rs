@@ -50,11 +50,14 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     let Release { held_back, left } = released;
     let text = match (held_back, left) {
         (0, _) => format!("{collection}: no deletions are held back"),
-        (_, 0) => format!("{collection}: {} applied", many(held_back, "deletion")),
-        (_, left) => format!(
-            "{collection}: {} released; the next `plainfold mirror` applies {left} of them",
-            many(held_back, "deletion")
-        ),
+        (_, 0) => format!("{collection}: applied {}", many(held_back, "deletion")),
+        (held_back, left) => {
+            let those = if left == held_back { "them" } else { &format!("{left} of them") };
+            let released = many(held_back, "deletion");
+            format!(
+                "{collection}: released {released}; the next `plainfold mirror` applies {those}"
+            )
+        }
     };
     Stream::Stdout.report("what was released", &Lines::of(&text))?;
     Ok(Exit::Done)

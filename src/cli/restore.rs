@@ -1,10 +1,9 @@
-//! `plainfold restore`: a mirror back into a server, or into a feed.
+//! `plainfold restore`: writes a mirror into a server, or into a feed.
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
-use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit, Usage};
 use super::help::{COPY, OUTPUT, SAFETY};
@@ -16,10 +15,11 @@ use crate::config::{Access, ConfigError};
 use crate::document::{CollectionName, Pattern, Selection};
 use crate::mirror::read::Tree;
 use crate::restore::{
-    self, Control, CouchTarget, FeedTarget, OnExisting, Outcome, Report, Restore, RestoreError,
+    self, Control, CouchTarget, Counts, FeedTarget, OnExisting, Outcome, Report, Restore,
+    RestoreError,
 };
 
-/// So many failures are named in text; JSON names more.
+/// The number of failures that text names; JSON names more.
 const NAMED: usize = 20;
 
 /// What `plainfold restore` takes.
@@ -115,10 +115,10 @@ enum Format {
     Json,
 }
 
-/// Puts a mirror back.
+/// Restores.
 pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
     let bars = Bars::wanted(options.progress).filter(|_| !logging.is_quiet());
-    logging.start(bars.as_ref().map(Bars::lines))?;
+    logging.start(bars.as_ref().map(Bars::footer))?;
     let mut lowered = lower(&options)?;
     let since = options.since.as_deref().map(undelete::since).transpose()?;
     if options.undelete {
@@ -130,17 +130,14 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     }
     let access = options.access.lower(&options.target, access::Side::Target)?;
     let control = Control { stop: signals::catch()?, ..Control::default() };
-    let companions = CancellationToken::new();
     let drawing = bars.map(|bars| {
         let progress = control.progress.subscribe();
         let look = move || progress.borrow().iter().map(Shown::of_restore).collect();
-        tokio::spawn(bars.draw(look, companions.clone()))
+        bars.start(look)
     });
     let outcome = put_back(&options, lowered, access, control).await;
-    companions.cancel();
     if let Some(drawing) = drawing {
-        // It only ends; whatever it might have to say has been said.
-        let _ended = drawing.await;
+        drawing.end().await;
     }
     let outcome = outcome?;
     let text = match options.format {
@@ -278,24 +275,25 @@ fn text(outcome: &Outcome, to_feed: bool) -> Lines {
         let more = outcome.failed - named;
         text.push(&format!("not restored: {more} more; --format json names them"));
     }
-    let verb = if outcome.dry_run { "would be " } else { "" };
+    let several = outcome.collections.len() > 1;
+    let mut total = Counts::default();
     for report in &outcome.collections {
         let name = match report.collection == report.renamed {
             true => report.collection.clone(),
             false => format!("{} as {}", report.collection, report.renamed),
         };
-        text.push(&format!(
-            "{name}: {} {verb}created, {} replaced, {} skipped, {}{}, {}",
-            many(report.counts.create, "document"),
-            report.counts.replace,
-            report.counts.skip,
-            beside(report),
-            HumanBytes(report.counts.bytes),
-            many(report.problems, "problem"),
-        ));
         for note in notes(report, to_feed) {
             text.push(&format!("{name}: {note}"));
         }
+        let done = done(&report.counts, report.security, outcome.dry_run);
+        let failed = failed(report.problems);
+        text.push(&format!("{name}: {}{done}", failed.map_or(String::new(), |text| text + ", ")));
+        total += report.counts;
+    }
+    let failed = failed(outcome.failed);
+    if several || (outcome.collections.is_empty() && failed.is_some()) {
+        let word = failed.unwrap_or_else(|| "total".to_owned());
+        text.push(&format!("{word}: {}", done(&total, false, outcome.dry_run)));
     }
     if outcome.interrupted {
         text.push(match outcome.dry_run || to_feed {
@@ -304,6 +302,30 @@ fn text(outcome: &Outcome, to_feed: bool) -> Lines {
         });
     }
     text
+}
+
+/// The number of documents that were not restored, if there are any.
+fn failed(count: u64) -> Option<String> {
+    (count > 0).then(|| format!("{} failed", many(count, "document")))
+}
+
+/// What was restored of one collection, or of all.
+fn done(counts: &Counts, security: bool, dry_run: bool) -> String {
+    let verb = if dry_run { "would be " } else { "" };
+    let mut text = format!(
+        "{} {verb}created, {} replaced, {} skipped, ",
+        many(counts.create, "document"),
+        counts.replace,
+        counts.skip,
+    );
+    let beside = [(counts.tombstones, "tombstone"), (counts.conflicts, "losing revision")];
+    for (count, what) in beside.into_iter().filter(|(count, _)| *count > 0) {
+        text.push_str(&format!("{}, ", many(count, what)));
+    }
+    if security {
+        text.push_str("its security object, ");
+    }
+    text + &HumanBytes(counts.bytes).to_string()
 }
 
 /// What was left out on purpose, and how to restore it.
@@ -342,19 +364,4 @@ fn notes(report: &Report, to_feed: bool) -> Vec<String> {
         ));
     }
     notes
-}
-
-/// The number of histories, conflicts and tombstones that were restored.
-fn beside(report: &Report) -> String {
-    let mut text = String::new();
-    let counts =
-        [(report.counts.tombstones, "tombstone"), (report.counts.conflicts, "losing revision")];
-    for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
-        let end = if count == 1 { "" } else { "s" };
-        text.push_str(&format!("{count} {what}{end}, "));
-    }
-    if report.security {
-        text.push_str("its security object, ");
-    }
-    text
 }

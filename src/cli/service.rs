@@ -1,5 +1,5 @@
-//! What a service manager is told: readiness, status, signs of life. Without one (no
-//! `NOTIFY_SOCKET`) nothing happens.
+//! Messages to a service manager: readiness, status, signs of life. Without one (no
+//! `NOTIFY_SOCKET`) nothing is sent.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::document::plain;
 /// How often the status line is renewed.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 
-/// Tells the service manager how the mirror stands until `ended`. A service is ready when it has
-/// caught up.
+/// Reports the status of the mirror to the service manager until `ended`. A service is ready when it
+/// has caught up.
 pub async fn notify(watcher: Watcher, live: bool, ended: CancellationToken) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
     }
     let watchdog = sd_notify::watchdog_enabled();
-    // Twice as often as asked for, so that one late timer is no death.
+    // Twice as often as requested, so that one late timer does not count as a hang.
     let alive_every = watchdog.map_or(STATUS_EVERY, |timeout| (timeout / 2).min(STATUS_EVERY));
     let mut ticks = tokio::time::interval(alive_every);
     let ready = async {
@@ -46,14 +46,14 @@ pub async fn notify(watcher: Watcher, live: bool, ended: CancellationToken) {
     }
 }
 
-/// Tells the service manager that the end has begun.
+/// Reports to the service manager that the process is about to end.
 pub fn stopping() {
     send(&[NotifyState::Stopping]);
 }
 
-/// Whether a batch has been in hand for so long that only a hanging disk explains it.
+/// Whether a batch has been in flight for longer than any disk takes that does not hang.
 fn is_stuck(watcher: &Watcher, timeout: Duration) -> bool {
-    /// Several times the watchdog's own time: a full sync of a slow disk is no hang.
+    /// Several times the watchdog's own time: a full sync of a slow disk is not a hang.
     const SLOW_DISK: u32 = 20;
     watcher.longest_busy().is_some_and(|busy| busy > timeout * SLOW_DISK)
 }
@@ -83,6 +83,6 @@ fn line(status: &Status) -> String {
 
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!("the service manager cannot be told: {error}");
+        tracing::debug!("the service manager cannot be reached: {error}");
     }
 }

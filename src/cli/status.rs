@@ -212,12 +212,17 @@ fn write_collection(
     if running {
         writeln!(
             out,
-            "  this run    {} written, {} deleted, {} unchanged, {} attachments, {} bytes",
-            report.documents, report.deletions, report.unchanged, report.attachments, report.bytes,
+            "  this run    {} written, {} deleted, {} unchanged, {}, {}",
+            report.documents,
+            report.deletions,
+            report.unchanged,
+            many(report.attachments, "attachment"),
+            many(report.bytes, "byte"),
         )?;
     }
     if report.held_back > 0 {
-        writeln!(out, "  held back   {} deletions, see `plainfold release`", report.held_back)?;
+        let held = many(report.held_back, "deletion");
+        writeln!(out, "  held back   {held}, see `plainfold release`")?;
     }
     if report.in_flight > 0 {
         let what = many(report.in_flight, "document");
@@ -228,8 +233,10 @@ fn write_collection(
         writeln!(out, "    {}: {}", failure.place, failure.reason)?;
         writeln!(
             out,
-            "      tried {} times since {}, last at {}",
-            failure.attempts, failure.since, failure.at,
+            "      tried {} since {}, last at {}",
+            many(failure.attempts, "time"),
+            failure.since,
+            failure.at,
         )?;
     }
     Ok(())

@@ -1,35 +1,62 @@
-//! The last lines of a mirror run: what was done, and what could not be.
+//! The report of a mirror run: what was done, and what is not as it should be. The last line says first
+//! what is wrong; it says "caught up" only if nothing is.
 
 use indicatif::HumanBytes;
 use serde::Serialize;
 
 use super::output::{Lines, OutputError, Stream, many};
-use crate::agent::{Absent, Outcome};
-use crate::pipeline::Report;
+use crate::agent::{Absent, AgentError, Outcome};
+use crate::pipeline::{Phase, Report};
 
-/// So many failures are named; `status` names more.
+/// How many failures are named; `status` names more.
 const NAMED: usize = 20;
 
-/// Prints the summary on standard error, as text or as one line of JSON. `told` says that a signal
-/// ended the run.
-pub fn print(outcome: &Outcome, told: bool, json: bool) -> Result<(), OutputError> {
-    let summary = Summary::of(outcome, told);
-    let text = match json {
-        true => Lines::json(&summary).unwrap_or_default(),
-        false => summary.text(),
-    };
-    Stream::Stderr.report("the summary", &text)
+/// How a run was asked to work, and how it was asked to end.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// It followed the source.
+    pub live: bool,
+    /// A signal ended it.
+    pub signalled: bool,
+    /// The log named each failure when it occurred, so that the text does not name it again.
+    pub logged: bool,
+    /// The summary is a line of JSON.
+    pub json: bool,
 }
 
-/// What is wrong, in a few words each, most urgent first: the last line must not begin with success.
-fn wrong(outcome: &Outcome) -> Vec<String> {
-    let count = |is: fn(&Absent) -> bool| outcome.absent.iter().filter(|one| is(one)).count();
-    let vanished = count(|one| matches!(one, Absent::Vanished { .. }));
-    let unmatched = count(|one| matches!(one, Absent::Pattern(_) | Absent::Database { .. }));
-    let empty = count(|one| matches!(one, Absent::Everything { .. }));
-    let parts = [
+/// Prints the summary on standard output, as text or as one line of JSON.
+pub fn print(outcome: &Outcome, run: Run) -> Result<(), OutputError> {
+    let summary = Summary::of(outcome, run);
+    let text = match run.json {
+        true => Lines::json(&summary).unwrap_or_default(),
+        false => summary.text(run.logged),
+    };
+    Stream::Stdout.report("the summary", &text)
+}
+
+/// What is wrong, in a few words each, most urgent first.
+fn wrong(outcome: &Outcome, run: Run) -> Vec<String> {
+    let of = |phase| outcome.reports.iter().filter(|report| report.phase == phase).count();
+    let absent = |is: fn(&Absent) -> bool| outcome.absent.iter().filter(|one| is(one)).count();
+    let vanished = absent(|one| matches!(one, Absent::Vanished { .. }));
+    let unmatched = absent(|one| matches!(one, Absent::Pattern(_) | Absent::Database { .. }));
+    let failed = outcome.errors.iter();
+    let failed = failed.filter(|one| matches!(one, AgentError::Collection { .. })).count();
+    let mut parts = Vec::new();
+    let interrupted = run.signalled && !outcome.caught_up;
+    if interrupted {
+        parts.push("interrupted before all was mirrored".to_owned());
+    }
+    let all = outcome.reports.len();
+    match failed {
+        0 if outcome.errors.is_empty() => {}
+        0 => parts.push("failed".to_owned()),
+        failed if all > 1 => parts.push(format!("{failed} of {} failed", many(all, "collection"))),
+        _ => parts.push("failed".to_owned()),
+    }
+    let counts = [
         (vanished, "database has vanished", "databases have vanished"),
-        (outcome.failures.len(), "document is not mirrored", "documents are not mirrored"),
+        (outcome.failures.len(), "document failed", "documents failed"),
         (
             outcome.in_flight() as usize,
             "document is still to be fetched",
@@ -48,17 +75,23 @@ fn wrong(outcome: &Outcome) -> Vec<String> {
         ),
         (unmatched, "name or glob matches nothing", "names or globs match nothing"),
         (
-            outcome.behind(),
+            // What failed is counted above, and a run that was interrupted has said so.
+            if interrupted { 0 } else { outcome.behind().saturating_sub(of(Phase::Failed)) },
             "collection is behind its source",
-            "collections are behind their source",
+            "collections are behind their sources",
         ),
     ];
-    let parts = parts.into_iter().filter(|(count, ..)| *count > 0);
-    let mut parts: Vec<String> = parts
-        .map(|(count, one, many)| format!("{count} {}", if count == 1 { one } else { many }))
-        .collect();
-    if empty > 0 {
+    let counts = counts.into_iter().filter(|(count, ..)| *count > 0);
+    parts.extend(counts.map(|(count, one, more)| match count {
+        1 => format!("1 {one}"),
+        _ => format!("{} {more}", count),
+    }));
+    let empty = |one: &Absent| matches!(one, Absent::Everything { .. });
+    if outcome.absent.iter().any(empty) {
         parts.push("nothing was mirrored, because the source is empty".to_owned());
+    }
+    if parts.is_empty() && !outcome.caught_up {
+        parts.push("ended before all was mirrored".to_owned());
     }
     parts
 }
@@ -77,7 +110,7 @@ struct Summary {
     bytes: u64,
     seconds: f64,
     failures: usize,
-    /// Documents that are still to be fetched, because the run was told to end.
+    /// Documents that are still to be fetched, because the run was asked to end.
     in_flight: u64,
     held_back: u64,
     /// Collections of which deletions are held back, and how many.
@@ -86,22 +119,20 @@ struct Summary {
     not_there: Vec<String>,
     /// The first security objects that could not be mirrored, with the reasons.
     security_not_mirrored: Vec<String>,
-    /// The first failures in words, then what ended collections before their time.
+    /// The first failures in words.
     not_mirrored: Vec<String>,
+    /// What ended collections before their time.
     stopped: Vec<String>,
 }
 
 impl Summary {
-    fn of(outcome: &Outcome, told: bool) -> Self {
+    fn of(outcome: &Outcome, run: Run) -> Self {
         let sum = |count: fn(&Report) -> u64| -> u64 { outcome.reports.iter().map(count).sum() };
-        let wrong = wrong(outcome);
-        let message = match (outcome.caught_up, outcome.errors.is_empty(), told) {
-            (true, true, _) if wrong.is_empty() => "caught up".to_owned(),
-            (true, true, _) if outcome.reports.is_empty() => wrong.join(", "),
-            (true, true, _) => format!("{}; everything else is caught up", wrong.join(", ")),
-            (_, false, _) => "ended with errors".to_owned(),
-            (false, true, true) => "interrupted before it had caught up".to_owned(),
-            (false, true, false) => "not caught up".to_owned(),
+        let wrong = wrong(outcome, run);
+        let message = match wrong.is_empty() {
+            true if run.live && !run.json => "caught up, then stopped by a signal".to_owned(),
+            true => "caught up".to_owned(),
+            false => wrong.join(", "),
         };
         let failures = outcome.failures.iter().take(NAMED);
         let named = failures.map(|(collection, failure)| {
@@ -111,13 +142,11 @@ impl Summary {
             .unsecured()
             .map(|(collection, reason)| format!("the security object of {collection}: {reason}"));
         let braked = outcome.reports.iter().filter(|report| report.held_back > 0);
-        let braked =
-            braked.map(|report| format!("{}: {} deletions", report.collection, report.held_back));
-        let held_back = outcome.held_back();
-        let well = outcome.is_complete();
+        let braked = braked
+            .map(|report| format!("{}: {}", report.collection, many(report.held_back, "deletion")));
         Self {
             timestamp: jiff::Timestamp::now(),
-            level: if well { "INFO" } else { "ERROR" },
+            level: if outcome.is_complete() { "INFO" } else { "ERROR" },
             message,
             documents: sum(|report| report.documents),
             deletions: sum(|report| report.deletions),
@@ -127,7 +156,7 @@ impl Summary {
             seconds: outcome.took.as_secs_f64(),
             failures: outcome.failures.len(),
             in_flight: outcome.in_flight(),
-            held_back,
+            held_back: outcome.held_back(),
             braked: braked.collect(),
             not_there: outcome.absent.iter().map(ToString::to_string).collect(),
             security_not_mirrored: unsecured.take(NAMED).collect(),
@@ -136,29 +165,13 @@ impl Summary {
         }
     }
 
-    fn text(&self) -> Lines {
+    fn text(&self, logged: bool) -> Lines {
         let mut text = Lines::default();
-        for absent in &self.not_there {
-            text.push(&format!("missing: {absent}"));
-        }
-        for security in &self.security_not_mirrored {
-            text.push(&format!("not mirrored: {security}"));
-        }
-        for failure in &self.not_mirrored {
-            text.push(&format!("not mirrored: {}", failure));
-        }
-        if self.failures > self.not_mirrored.len() {
-            let more = self.failures - self.not_mirrored.len();
-            text.push(&format!("not mirrored: {more} more, see `plainfold status`"));
-        }
-        for collection in &self.braked {
-            text.push(&format!("held back: {}, until `plainfold release`", collection));
-        }
-        for error in &self.stopped {
-            text.push(&format!("stopped: {}", error));
+        if !logged {
+            self.name_failures(&mut text);
         }
         text.push(&format!(
-            "{}: {} written, {} deleted, {} unchanged, {}, {} in {:.1} s, {}",
+            "{}: {} written, {} deleted, {} unchanged, {}, {} in {:.1} s",
             self.message,
             many(self.documents, "document"),
             self.deletions,
@@ -166,8 +179,24 @@ impl Summary {
             many(self.attachments, "attachment"),
             HumanBytes(self.bytes),
             self.seconds,
-            many(self.failures, "failure"),
         ));
         text
+    }
+
+    fn name_failures(&self, text: &mut Lines) {
+        let named = [
+            ("missing", &self.not_there),
+            ("not mirrored", &self.security_not_mirrored),
+            ("not mirrored", &self.not_mirrored),
+            ("held back", &self.braked),
+            ("failed", &self.stopped),
+        ];
+        for (word, what) in named {
+            what.iter().for_each(|what| text.push(&format!("{word}: {what}")));
+        }
+        if self.failures > self.not_mirrored.len() {
+            let more = self.failures - self.not_mirrored.len();
+            text.push(&format!("not mirrored: {more} more; see `plainfold status`"));
+        }
     }
 }

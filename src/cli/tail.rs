@@ -198,7 +198,7 @@ async fn replay(options: &Options, ours: &Ours, lock: SharedLock) -> anyhow::Res
             print(options.format, notice.line().as_bytes())?;
         }
     }
-    tracing::info!("no process mirrors into this directory; that was all");
+    tracing::info!("no process mirrors into this directory, so no more events will come");
     Ok(Exit::Done)
 }
 

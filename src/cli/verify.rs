@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::exit::{self, Exit, Usage};
 use super::help::{COPY, OUTPUT, SAFETY};
-use super::output::{Lines, Product, Stream, many};
+use super::output::{Lines, OutputError, Product, Stream, many};
+use super::progress::{Bars, When};
 use super::repair::{self, Repairs};
-use super::{access, certificate, compare};
+use super::{access, certificate, compare, logging};
 use crate::agent::Repairer;
 use crate::config::{OpenedSource, open_for_repair};
 use crate::document::Kept;
@@ -67,6 +69,10 @@ pub struct Options {
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     manifest: Option<PathBuf>,
 
+    /// When progress bars are shown; `auto` means on a terminal
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", help_heading = OUTPUT)]
+    progress: When,
+
     /// How the report is printed: text, or one JSON object
     #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
     format: Format,
@@ -90,8 +96,33 @@ struct Whole<'a> {
     stamped: Option<&'a BTreeMap<String, Stamped>>,
 }
 
+/// What was found and done.
+struct Checked {
+    verified: Verified,
+    /// Whether the manifest was written, if one was wanted.
+    manifest: Option<Result<(), OutputError>>,
+    certificate: Option<Certificate>,
+    repairs: Option<Repairs>,
+    stamped: BTreeMap<String, Stamped>,
+}
+
 /// Verifies.
-pub async fn run(options: Options) -> anyhow::Result<Exit> {
+pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
+    let bars = Bars::wanted(options.progress).filter(|_| !logging.is_quiet());
+    logging.start(bars.as_ref().map(Bars::footer))?;
+    let progress = Arc::new(verify::Progress::default());
+    let drawing = bars.map(|bars| bars.of_verification(&progress));
+    let checked = check(&options, drawing.is_some().then_some(progress)).await;
+    if let Some(drawing) = drawing {
+        drawing.end().await;
+    }
+    report(&options, checked?, logging.is_quiet())
+}
+
+async fn check(
+    options: &Options,
+    progress: Option<Arc<verify::Progress>>,
+) -> anyhow::Result<Checked> {
     let compared = &options.compared;
     if options.repair && compared.renames() {
         let what = "--repair fetches from the collection that the mirror follows: leave --as out";
@@ -132,7 +163,8 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         false => None,
     };
     let allow_empty = options.allow_empty;
-    let wanted = verify::Options { collections, manifest: manifest.is_some(), allow_empty };
+    let manifested = manifest.is_some();
+    let wanted = verify::Options { collections, manifest: manifested, allow_empty, progress };
     let mut verified = read(options.directory.clone(), wanted).await?;
     // The report is printed even if the manifest cannot be written.
     let manifest = manifest.map(|file| file.finish(|out| verified.write_manifest(out)));
@@ -158,6 +190,13 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         repairs = Some(done);
         certificate = compare(&verified, there.as_ref())?;
     }
+    Ok(Checked { verified, manifest, certificate, repairs, stamped })
+}
+
+/// Prints what was found, and gives the code for it.
+fn report(options: &Options, checked: Checked, quiet: bool) -> anyhow::Result<Exit> {
+    let Checked { verified, manifest, certificate, repairs, stamped } = checked;
+    let (compared, allow_empty) = (&options.compared, options.allow_empty);
     let report = &verified.report;
     let text = match options.format {
         Format::Json => {
@@ -182,28 +221,36 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
             }
             if let Some(certificate) = &certificate {
                 certificate::write(&mut out, certificate, compared.limit())?;
+                if certificate.equal && !report.problems.is_empty() {
+                    let problems = many(report.problems.len(), "problem");
+                    writeln!(out, "{problems} in the mirror, listed above")?;
+                }
             }
             out
         }
     };
     let to_stdout = options.manifest.as_deref() == Some(Path::new("-"));
     let stream = if to_stdout { Stream::Stderr } else { Stream::Stdout };
-    let printed = stream.report("the report", &text);
-    manifest.transpose()?;
-    printed?;
     let equal = certificate
         .is_none_or(|certificate| certificate.equal || (allow_empty && certificate.is_empty()));
     let repairs = repairs.unwrap_or_default();
-    Ok(match repairs.exit {
+    let empty = report.collections.is_empty() && !allow_empty;
+    let exit = match repairs.exit {
         Some(exit) => exit,
         None if repairs.interrupted => Exit::Interrupted,
-        None if report.collections.is_empty() && !allow_empty => {
-            exit::say("nothing was verified: the mirror holds no collection");
-            Exit::DocumentsFailed
-        }
-        None if equal && report.problems.is_empty() => Exit::Done,
+        None if equal && report.problems.is_empty() && !empty => Exit::Done,
         None => Exit::DocumentsFailed,
-    })
+    };
+    let printed = match quiet && exit == Exit::Done && options.format == Format::Text {
+        true => Ok(()),
+        false => stream.report("the report", &text),
+    };
+    manifest.transpose()?;
+    printed?;
+    if empty {
+        exit::say("nothing was verified: the mirror holds no collection");
+    }
+    Ok(exit)
 }
 
 /// Reads a mirror on a thread that may block.
@@ -246,11 +293,10 @@ fn write_report(out: &mut Lines, report: &Report, limit: usize) -> fmt::Result {
         let name = &collection.collection;
         let tombstones = match collection.counts.tombstones {
             0 => String::new(),
-            1 => "  1 tombstone".to_owned(),
-            count => format!("  {count} tombstones"),
+            count => format!("  {}", many(count, "tombstone")),
         };
         let Side { documents, digest } = &collection.side;
-        writeln!(out, "{name}  {documents} documents  {digest}{tombstones}")?;
+        writeln!(out, "{name}  {}  {digest}{tombstones}", many(*documents, "document"))?;
     }
     if let Some(unknown) = &report.unknown {
         writeln!(out, "{unknown}")?;
@@ -299,12 +345,16 @@ fn write_report(out: &mut Lines, report: &Report, limit: usize) -> fmt::Result {
         let kinds = kinds.iter().map(|(kind, count)| format!("{count} {}", kebab(kind)));
         writeln!(out, "problems by kind: {}", kinds.collect::<Vec<_>>().join(", "))?;
     }
-    let problems = many(report.problems.len(), "problem");
+    let problems = match report.problems.len() {
+        0 => "no problems found".to_owned(),
+        count => many(count, "problem"),
+    };
     writeln!(
         out,
-        "{problems}: {}, {}, {bytes} bytes read in {:.1} s",
+        "{problems}: {}, {}, {} read in {:.1} s",
         many(documents, "document"),
         many(attachments, "attachment"),
+        many(bytes, "byte"),
         report.seconds,
     )
 }

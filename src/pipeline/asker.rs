@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
 use super::beside::silence;
-use super::{Pipeline, PipelineError, Signal, Work};
+use super::{FAILED, Pipeline, PipelineError, Signal, Work};
 use crate::source::retry::attempts;
 use crate::source::{Mode, SourceError};
 
@@ -102,6 +102,8 @@ impl Asker {
         let asking = attempts(policy, || source.security());
         let answer = self.patiently(asking).await;
         let trouble = answer.as_ref().err().map(ToString::to_string);
+        let before = self.pipeline.reporter.report().security_trouble;
+        let is_news = trouble != before;
         self.pipeline.reporter.update(|report| report.security_trouble = trouble);
         match answer {
             Ok(Some(security)) => {
@@ -111,7 +113,13 @@ impl Asker {
             Ok(None) => Answered::Never,
             Err(error) => {
                 let collection = self.pipeline.collection.name();
-                tracing::warn!(%collection, "its security object could not be mirrored: {error}");
+                if is_news {
+                    tracing::warn!(
+                        target: FAILED,
+                        %collection,
+                        "its security object could not be mirrored: {error}",
+                    );
+                }
                 match error {
                     SourceError::Transient { .. } => Answered::Later,
                     _ => Answered::Never,

@@ -2,6 +2,7 @@
 //! checkpoint, tried again.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -18,13 +19,37 @@ const SECURITY: &str = "the security object";
 #[derive(Debug, Default)]
 pub struct Failures {
     known: Mutex<HashMap<String, Failure>>,
+    logged: Mutex<Logged>,
 }
+
+/// What the log of this run has named.
+#[derive(Debug, Default)]
+struct Logged {
+    /// The hash of the reason that was logged, by the key of the failure.
+    reasons: HashMap<String, u64>,
+    /// The number of rows that were named or counted.
+    rows: usize,
+}
+
+/// How the log mentions a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mention {
+    /// It names the failure.
+    Name,
+    /// It says that there are more than it has named.
+    More,
+    /// Not at all: it has said so already.
+    Nothing,
+}
+
+/// A catch-up names at most this number of unreadable rows of a collection in the log.
+const NAMED: usize = 20;
 
 impl Failures {
     /// Those that the state remembers.
     pub fn new(failures: Vec<Failure>) -> Self {
         let known = failures.into_iter().map(|failure| (key(&failure), failure)).collect();
-        Self { known: Mutex::new(known) }
+        Self { known: Mutex::new(known), ..Self::default() }
     }
 
     /// What the state remembers counts again: what was noted since was not committed.
@@ -36,8 +61,34 @@ impl Failures {
         self.known().len() as u64
     }
 
+    /// All of them, in the order in which they failed first.
     pub fn all(&self) -> Vec<Failure> {
-        self.known().values().cloned().collect()
+        let mut all: Vec<_> = self.known().values().cloned().collect();
+        all.sort_by(|left, right| left.since.cmp(&right.since));
+        all
+    }
+
+    /// How the log mentions a failure: once for each reason, and in a catch-up only the first rows
+    /// of a feed that cannot be read, because there may be millions.
+    pub fn mention(&self, failure: &Failure, following: bool) -> Mention {
+        if failure.is_in_flight() {
+            return Mention::Nothing;
+        }
+        let mut hasher = DefaultHasher::new();
+        failure.reason.hash(&mut hasher);
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.reasons.insert(key(failure), hasher.finish()) == Some(hasher.finish()) {
+            return Mention::Nothing;
+        }
+        if following || failure.document.as_ref().is_some_and(|id| failure.place == named(id)) {
+            return Mention::Name;
+        }
+        logged.rows += 1;
+        match logged.rows {
+            named if named <= NAMED => Mention::Name,
+            named if named == NAMED + 1 => Mention::More,
+            _ => Mention::Nothing,
+        }
     }
 
     /// The number of documents that have failed: of what is in flight nothing is known yet.
@@ -69,6 +120,8 @@ impl Failures {
 
     /// Whether this document is among them; it is not any more.
     pub fn forget(&self, id: &DocumentId) -> bool {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.reasons.remove(id.as_str());
         self.known().remove(id.as_str()).is_some()
     }
 
@@ -211,6 +264,24 @@ mod tests {
         failures.note(failure(Some("a"), "third"));
         failures.forget_all();
         assert_eq!((failures.count(), failures.all().len()), (0, 0));
+    }
+
+    #[test]
+    fn the_log_names_each_failure_once_and_only_the_first_rows_in_a_catch_up() {
+        let failures = Failures::default();
+        let ids: Vec<_> = (0..25).map(|number| format!("d{number}")).collect();
+        let mention = |id: &str, reason, live| failures.mention(&failure(Some(id), reason), live);
+        let first: Vec<_> = ids.iter().map(|id| mention(id, "broken", false)).collect();
+        let count = |wanted| first.iter().filter(|mention| **mention == wanted).count();
+        assert_eq!((count(Mention::Name), count(Mention::More)), (20, 1));
+        let document = of_id("last".into(), "broken".to_owned());
+        assert_eq!(failures.mention(&document, false), Mention::Name, "not a row");
+        assert_eq!(mention("d3", "broken", true), Mention::Nothing);
+        assert_eq!(mention("d3", "gone", true), Mention::Name, "for another reason");
+        failures.forget(&"d3".into());
+        assert_eq!(mention("d3", "gone", true), Mention::Name, "it had been mirrored since");
+        let in_flight = in_flight("new".into(), None, None);
+        assert_eq!(failures.mention(&in_flight, true), Mention::Nothing);
     }
 
     #[test]

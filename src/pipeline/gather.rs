@@ -17,7 +17,7 @@ use super::report::Phase;
 use super::{Pipeline, PipelineError, Signal, Work};
 use crate::checkpoint::Failure;
 use crate::mirror::Authority;
-use crate::source::retry::{Fed, resilient};
+use crate::source::retry::{self, Fed, resilient};
 use crate::source::{FeedEvent, Since, SourceError};
 
 /// While catching up, a batch waits so long for more: a sync is worth many documents.
@@ -37,7 +37,7 @@ pub async fn gather(
         batch: Batch::default(),
         seen: None,
         catching_up: true,
-        waiting: false,
+        waiting: None,
         reading,
         deadline: Instant::now(),
     };
@@ -63,8 +63,8 @@ struct Gatherer {
     /// The documents of the scan that is under way.
     seen: Option<Seen>,
     catching_up: bool,
-    /// The feed is broken, and is opened again.
-    waiting: bool,
+    /// Since when the feed has been broken, if it is.
+    waiting: Option<Instant>,
     /// Told how far the reading is.
     reading: watch::Sender<Reading>,
     /// When the batch is handed on at the latest, if there is room.
@@ -127,8 +127,8 @@ impl Gatherer {
     async fn take(&mut self, fed: Fed) {
         match fed {
             Fed::Event(event) => {
-                if std::mem::take(&mut self.waiting) {
-                    self.say_working();
+                if let Some(since) = self.waiting.take() {
+                    self.say_working(since.elapsed());
                 }
                 self.take_event(event).await;
             }
@@ -232,13 +232,14 @@ impl Gatherer {
         self.pipeline.reporter.update(|report| report.phase = phase);
     }
 
-    fn say_working(&self) {
+    fn say_working(&self, waited: Duration) {
         let phase = match (&self.seen, self.catching_up) {
             (Some(_), _) => Phase::Scanning,
             (None, true) => Phase::CatchingUp,
             (None, false) => Phase::Live,
         };
-        tracing::info!(collection = %self.pipeline.collection.name(), "the source answers again");
+        let (collection, seconds) = (self.pipeline.collection.name(), waited.as_secs_f32());
+        tracing::info!(%collection, "the source answers again after {seconds:.1} s");
         if self.pipeline.removals_only {
             return;
         }
@@ -254,12 +255,21 @@ impl Gatherer {
             tracing::warn!(%collection, "the feed is opened again: {error}");
             return;
         }
-        self.waiting = true;
+        let trouble = error.to_string();
+        let report = self.pipeline.reporter.report();
+        let is_known = self.waiting.is_some() && report.trouble.as_deref() == Some(&trouble);
+        self.waiting.get_or_insert_with(Instant::now);
         let seconds = pause.as_secs_f32();
-        tracing::warn!(%collection, "{error}; trying again in {seconds:.1} s");
+        match is_known {
+            true => tracing::debug!(%collection, "{error}; trying again in {seconds:.1} s"),
+            false => {
+                let until = retry::until(pause, self.pipeline.options.retry.give_up_after);
+                tracing::warn!(%collection, "{error}; {until}");
+            }
+        }
         self.pipeline.reporter.update(|report| {
             report.phase = Phase::Waiting;
-            report.trouble = Some(error.to_string());
+            report.trouble = Some(trouble);
         });
     }
 }

@@ -41,7 +41,7 @@ mod tally;
 
 pub use crate::document::DeletionLimit;
 pub use repair::{Asking, Fate, Repaired, Wrong};
-pub use report::{Phase, Report, Reporter, shown};
+pub use report::{ENDED, FAILED, Phase, Report, Reporter, shown};
 pub(crate) use room::Pauses;
 
 use asker::Reading;

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::batch::Seen;
 use super::prepare::{Meta, blame};
 use super::settle::{Placed, Settler, Told};
-use super::{PipelineError, failures};
+use super::{FAILED, Pipeline, PipelineError, failures};
 use crate::checkpoint::{Checkpoint, Commit, HeldBack};
 use crate::document::{Position, Revision};
 use crate::mirror::{Plan, Sync};
@@ -19,7 +19,29 @@ use crate::mirror::{Plan, Sync};
 /// So many are made durable at a time.
 const REMOVALS: usize = 1_000;
 
+/// Logs that deletions of a collection are held back, and what to do.
+pub(super) fn log_held_back(pipeline: &Pipeline, what: &str) {
+    let (collection, mirror) = (pipeline.collection.name(), pipeline.mirror.path().display());
+    tracing::warn!(
+        target: FAILED,
+        %collection,
+        "{what}, because the source deleted more than --max-delete allows. Look at the source, then \
+         run `plainfold release {mirror} {collection}` to apply them",
+    );
+}
+
 impl Settler {
+    /// Logs at the end of a catch-up how many deletions are held back, by whichever run.
+    pub(super) fn log_all_held_back(&self) {
+        let report = self.pipeline.reporter.report();
+        match report.held_back {
+            _ if report.caught_up => {}
+            0 => {}
+            1 => log_held_back(&self.pipeline, "1 deletion is held back"),
+            held => log_held_back(&self.pipeline, &format!("{held} deletions are held back")),
+        }
+    }
+
     /// Removes what the listing did not show, now that it is complete, and ends the scan.
     pub(super) fn end_scan(
         &mut self,

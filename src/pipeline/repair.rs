@@ -17,7 +17,7 @@ use super::rounds::Rounds;
 use super::{Pipeline, PipelineError, failures};
 use crate::document::{Change, DocumentId, DocumentState, Head, Position, Revision};
 use crate::mirror::Authority;
-use crate::source::retry::{Fed, attempts, resilient};
+use crate::source::retry::{self, Fed, attempts, resilient};
 use crate::source::{FeedEvent, Mode, Since};
 
 /// A signal is heeded, and what came is made durable, after so many documents at the latest.
@@ -204,6 +204,7 @@ impl Repair<'_> {
         let suspects: HashSet<DocumentId> = self.wrong.ids().into_iter().collect();
         let open = || resilient(Arc::clone(source), Since::Start, Mode::CatchUp, policy);
         let mut feed = std::pin::pin!(open());
+        let mut waiting = false;
         while let Some(fed) = until(stop, feed.next()).await {
             match fed? {
                 Fed::Event(FeedEvent::Change(change)) if suspects.contains(&change.id) => {
@@ -214,8 +215,14 @@ impl Repair<'_> {
                         last.insert(id, Err(format!("{}: {}", row.place, row.reason)));
                     }
                 }
-                Fed::Event(_) => {}
-                Fed::Waiting { error, .. } => tracing::warn!("{error}; trying again"),
+                Fed::Event(_) => waiting = false,
+                Fed::Waiting { error, pause } => {
+                    tracing::debug!("{error}");
+                    if !std::mem::replace(&mut waiting, true) {
+                        let until = retry::until(pause, policy.give_up_after);
+                        tracing::warn!("the source does not answer; {until}");
+                    }
+                }
             }
         }
         if stop.is_cancelled() {

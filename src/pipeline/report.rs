@@ -10,6 +10,12 @@ use tokio::sync::watch;
 use crate::document::{CollectionName, Position};
 use crate::source::Progress;
 
+/// The target of log events that name what failed or is missing, and that a summary may name instead.
+pub const FAILED: &str = "plainfold::failed";
+
+/// The target of log events that name what ended a collection, or the run. [`FAILED`] covers it.
+pub const ENDED: &str = "plainfold::failed::ended";
+
 /// What a pipeline is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -77,7 +83,13 @@ pub struct Report {
     pub count_trouble: Option<String>,
     /// Whether it has caught up since it started.
     pub caught_up: bool,
-    /// Since when a batch has been in hand.
+    /// How many documents the mirror holds of the collection, where that is known.
+    #[serde(skip)]
+    pub held: Option<u64>,
+    /// How many documents the source counted when it was asked last.
+    #[serde(skip)]
+    pub counted: Option<u64>,
+    /// Since when a batch has been in flight.
     #[serde(skip)]
     pub busy_since: Option<Instant>,
 }
@@ -103,6 +115,8 @@ impl Report {
             security_trouble: None,
             count_trouble: None,
             caught_up: false,
+            held: None,
+            counted: None,
             busy_since: None,
         }
     }

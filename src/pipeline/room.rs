@@ -128,11 +128,20 @@ impl Pipeline {
         let collection = self.collection.name();
         pauses.note_progress(&self.reporter.report());
         let files = matches!(error, PipelineError::Mirror(MirrorError::OpenFiles { .. }));
-        let mut error = error;
+        let (mut error, mut logged, begun) = (error, String::new(), Instant::now());
         loop {
             let pause = pauses.next();
-            let seconds = pause.as_secs_f32();
-            tracing::warn!(%collection, "{error}; the mirror waits, and tries again in {seconds:.1} s");
+            let (seconds, why) = (pause.as_secs_f32(), error.to_string());
+            match why == logged {
+                true => {
+                    tracing::debug!(%collection, "{why}; the mirror tries again in {seconds:.1} s")
+                }
+                false => tracing::warn!(
+                    %collection,
+                    "{why}; the mirror waits, and tries again in {seconds:.1} s",
+                ),
+            }
+            logged = why;
             self.reporter.update(|report| {
                 report.phase = Phase::Waiting;
                 report.trouble = Some(error.to_string());
@@ -153,9 +162,12 @@ impl Pipeline {
                 Err(other) => return Err(other),
             }
         }
+        let seconds = begun.elapsed().as_secs_f32();
         match files {
-            true => tracing::info!(%collection, "files can be opened again"),
-            false => tracing::info!(%collection, "the disk can be written again"),
+            true => tracing::info!(%collection, "files can be opened again after {seconds:.1} s"),
+            false => {
+                tracing::info!(%collection, "the disk can be written again after {seconds:.1} s")
+            }
         }
         self.reporter.update(|report| report.trouble = None);
         Ok(())

@@ -13,9 +13,10 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
+use super::failures::Mention;
 use super::prepare::{Meta, Prepared, blame};
 use super::report::{Phase, shown};
-use super::{Pipeline, PipelineError, Signal, Work, copied, failures};
+use super::{FAILED, Pipeline, PipelineError, Signal, Work, copied, failures};
 use crate::checkpoint::{Checkpoint, Commit, Failure, Record};
 use crate::document::{DocumentId, Position, Revision};
 use crate::event::WriteEvent;
@@ -39,6 +40,14 @@ impl Pipeline {
             checkpoint.tally.get_or_insert_default();
         }
         let pipeline = Arc::new(self);
+        let (counting, known) = (Arc::clone(&pipeline), checkpoint.tally);
+        let held = spawn_blocking(move || match known {
+            Some(tally) => Ok(u64::try_from(tally.documents).unwrap_or_default()),
+            None => counting.collection.count_folders(),
+        });
+        // It is only shown.
+        let held = held.await?.ok();
+        pipeline.reporter.update(|report| report.held = held);
         let doubted_since = checkpoint.open_since;
         let mut settler = Settler {
             pipeline,
@@ -48,6 +57,7 @@ impl Pipeline {
             doubted_since,
             stays: None,
             scanned: false,
+            more: 0,
         };
         while let Some(work) = prepared.recv().await {
             let reporter = settler.pipeline.reporter.clone();
@@ -118,7 +128,8 @@ impl Pipeline {
         checkpoint.tally = None;
         let (pipeline, stays) = (Arc::new(self.clone()), Some(checkpoint.clone()));
         let (moved, in_doubt, doubted_since, scanned) = (HashMap::new(), false, None, false);
-        Ok(Settler { pipeline, checkpoint, moved, in_doubt, doubted_since, stays, scanned })
+        let more = 0;
+        Ok(Settler { pipeline, checkpoint, moved, in_doubt, doubted_since, stays, scanned, more })
     }
 }
 
@@ -138,6 +149,8 @@ pub struct Settler {
     stays: Option<Checkpoint>,
     /// Whether a full scan has ended since the source told its counts.
     pub(super) scanned: bool,
+    /// How many documents more, or fewer, the tree holds than at the last commit.
+    more: i64,
 }
 
 impl Settler {
@@ -153,6 +166,7 @@ impl Settler {
             Signal::CaughtUp => {
                 self.pipeline.brake.caught_up();
                 self.pipeline.mirror.sweep_trash()?;
+                self.log_all_held_back();
                 self.caught_up();
             }
             Signal::Told => {
@@ -307,6 +321,7 @@ impl Settler {
         mirror.sync_published(collection, published, sync)?;
         trial::pass("published-synced");
         for one in published {
+            self.more += one.tally.map_or(0, |tally| tally.documents);
             let tally = self.checkpoint.tally.zip(one.tally);
             self.checkpoint.tally = tally.map(|(mut tally, more)| {
                 tally += more;
@@ -357,18 +372,18 @@ impl Settler {
         let in_flight = pipeline.failures.count() - failures;
         let (held, braked) = pipeline.brake.note_held(more);
         let position = self.checkpoint.position.as_ref().map(shown);
+        let more = std::mem::take(&mut self.more);
+        let counted = pipeline.source.counted();
         pipeline.reporter.update(|report| {
+            report.held = report.held.map(|held| held.saturating_add_signed(more));
+            report.counted = counted;
             report.failures = failures;
             report.in_flight = in_flight;
             report.held_back = held;
             report.position = position;
         });
-        if braked {
-            tracing::warn!(
-                collection = %name,
-                "more documents would be deleted than the brake allows: deletions are held back \
-                 until you run `plainfold release` for this collection",
-            );
+        if braked && pipeline.reporter.report().caught_up {
+            super::removals::log_held_back(pipeline, "further deletions are held back");
         }
         Ok(())
     }
@@ -435,10 +450,23 @@ impl Settler {
 
     pub(super) fn note_failures(&self, failed: Vec<Failure>) -> Vec<Failure> {
         let collection = self.pipeline.collection.name();
+        let following = self.pipeline.reporter.report().caught_up;
         let mut noted = Vec::new();
         for failure in failed {
-            if !failure.is_in_flight() {
-                tracing::error!(%collection, "{} was not mirrored: {}", failure.place, failure.reason);
+            match self.pipeline.failures.mention(&failure, following) {
+                Mention::Name => tracing::error!(
+                    target: FAILED,
+                    %collection,
+                    "{} was not mirrored: {}",
+                    failure.place,
+                    failure.reason,
+                ),
+                Mention::More => tracing::error!(
+                    target: FAILED,
+                    %collection,
+                    "more rows cannot be read; `plainfold status` lists them",
+                ),
+                Mention::Nothing => {}
             }
             // A row whose place in the feed was not passed is read again by itself.
             let kept = failure.document.is_some() || failure.position.is_some();

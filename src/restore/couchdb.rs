@@ -265,6 +265,7 @@ where
         .with_jitter()
         .with_max_times(tries.saturating_sub(1))
         .build();
+    let mut waiting = false;
     for pause in pauses {
         let error = match request().await {
             Ok(answer) => return Ok(answer),
@@ -272,7 +273,11 @@ where
         };
         let Kind::Transient { retry_after } = error.kind() else { return Err(error) };
         let pause = pause.max(retry_after.unwrap_or_default().min(LONGEST_ASKED));
-        tracing::warn!("{error}; trying again in {:.1} s", pause.as_secs_f32());
+        // The error that ends the restore, if the target does not recover, names the reason.
+        tracing::debug!("{error}; trying again in {:.1} s", pause.as_secs_f32());
+        if !std::mem::replace(&mut waiting, true) {
+            tracing::warn!("the target does not answer; trying again");
+        }
         tokio::time::sleep(pause).await;
     }
     request().await

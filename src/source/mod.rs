@@ -148,6 +148,11 @@ pub trait Source: Send + Sync + 'static {
         mode: Mode,
     ) -> BoxStream<'static, Result<FeedEvent, SourceError>>;
 
+    /// The number of documents that the source counted when it was asked last, where it counts them.
+    fn counted(&self) -> Option<u64> {
+        None
+    }
+
     /// Resolves when a pause that the source asked for may be cut short.
     fn recovers(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
@@ -260,7 +265,7 @@ pub struct Wanted {
 }
 
 /// What a store says of its collections.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub enum StoreEvent {
     /// A collection to be mirrored. Named once in a stream.
     Collection(CollectionName),

@@ -309,6 +309,31 @@ impl Patience {
     }
 }
 
+/// What a resilient list of collections says.
+#[derive(Debug)]
+pub enum Listed {
+    /// The list itself spoke.
+    Event(StoreEvent),
+    /// The list broke, and is requested again after a pause.
+    Waiting {
+        /// What broke it.
+        error: SourceError,
+        /// The pause.
+        pause: Duration,
+    },
+}
+
+/// When, and for how long, a source that does not answer is tried again, as a clause for people.
+pub fn until(pause: Duration, give_up_after: Option<Duration>) -> String {
+    let seconds = pause.as_secs_f32();
+    match give_up_after {
+        Some(patience) => {
+            format!("trying again in {seconds:.1} s, and for up to {} s", patience.as_secs())
+        }
+        None => format!("trying again in {seconds:.1} s, and until it answers"),
+    }
+}
+
 /// A store's list of collections that survives what can be survived. It may name a collection
 /// again after a break.
 pub fn listing(
@@ -316,33 +341,31 @@ pub fn listing(
     mode: Mode,
     since: Option<Position>,
     policy: RetryPolicy,
-) -> impl Stream<Item = Result<StoreEvent, SourceError>> + Send {
-    let start = (store, None::<BoxStream<'static, _>>, Some(Patience::new(policy)));
-    stream::unfold(start, move |(store, mut open, patience)| {
+) -> impl Stream<Item = Result<Listed, SourceError>> + Send {
+    let start = (store, None::<BoxStream<'static, _>>, Some(Patience::new(policy)), None);
+    stream::unfold(start, move |(store, mut open, patience, pause)| {
         let since = since.clone();
         async move {
             let mut patience = patience?;
-            loop {
-                let listing = open.get_or_insert_with(|| store.collections(mode, since.clone()));
-                let error = match listing.next().await? {
-                    Ok(event) => {
-                        patience.renew();
-                        return Some((Ok(event), (store, open, Some(patience))));
-                    }
-                    Err(error) => error,
-                };
-                open = None;
-                match patience.pause(error, mode, None) {
-                    Ok((error, pause)) => {
-                        let seconds = pause.as_secs_f32();
-                        tracing::warn!("{error}; trying again in {seconds:.1} s");
-                        tokio::select! {
-                            () = tokio::time::sleep(pause) => {}
-                            () = store.recovers() => {}
-                        }
-                    }
-                    Err(error) => return Some((Err(error), (store, None, None))),
+            if let Some(pause) = pause {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = store.recovers() => {}
                 }
+            }
+            let listing = open.get_or_insert_with(|| store.collections(mode, since));
+            match listing.next().await? {
+                Ok(event) => {
+                    patience.renew();
+                    Some((Ok(Listed::Event(event)), (store, open, Some(patience), None)))
+                }
+                Err(error) => match patience.pause(error, mode, None) {
+                    Ok((error, pause)) => {
+                        let next = (store, None, Some(patience), Some(pause));
+                        Some((Ok(Listed::Waiting { error, pause }), next))
+                    }
+                    Err(error) => Some((Err(error), (store, None, None, None))),
+                },
             }
         }
     })

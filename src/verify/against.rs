@@ -13,11 +13,12 @@ use serde_json::Value;
 use super::bytes::{Beside, Which};
 use super::listing::{Difference, DifferenceKind, Listed, Listing, Side, UNREAD};
 use super::pairs::{Comparison, Pair};
+use super::progress::Work;
 use super::source::{self, SourceListing};
 use super::{CollectionReport, Verified, VerifyError};
 use crate::document::{CollectionName, DocumentId, Position, Revision};
 use crate::mirror::read::TreeCollection;
-use crate::source::retry::{RetryPolicy, listing};
+use crate::source::retry::{self, RetryPolicy, listing};
 use crate::source::{Mode, Selection, Source, SourceError, Store, StoreEvent};
 
 /// What a comparison came to.
@@ -187,7 +188,16 @@ impl Verified {
             let folder = named.here.as_ref().and_then(|here| folders.remove(here));
             let source = store.open(&named.there);
             let beside = folder.and_then(|folder| self.beside_source(folder, &store, &source, how));
-            let source = match source::list(source, beside).await {
+            let mut here = self.report.collections.iter();
+            let here = here.find(|one| one.collection == named.name.as_str());
+            let total = here.map(|one| one.side.documents);
+            let watch = self.progress.as_deref();
+            let step = watch.map(|on| (on, on.begin(named.name.as_str(), Work::List, total)));
+            let listed = source::list(source, beside, step).await;
+            if let Some((progress, step)) = step {
+                progress.end(step);
+            }
+            let source = match listed {
                 // The mirror holds a collection that the source has lost.
                 Err(VerifyError::Source(SourceError::Missing { .. }))
                     if how.only.is_none() && named.here.is_some() =>
@@ -425,11 +435,16 @@ impl Certificate {
 async fn named(store: &Arc<dyn Store>) -> Result<Vec<CollectionName>, VerifyError> {
     let listing = listing(Arc::clone(store), Mode::CatchUp, None, RetryPolicy::CATCH_UP);
     let mut listing = std::pin::pin!(listing);
-    let mut names = Vec::new();
+    let (mut names, mut waiting) = (Vec::new(), false);
     while let Some(event) = listing.next().await {
         match event? {
-            StoreEvent::Collection(name) if !names.contains(&name) => names.push(name),
-            StoreEvent::Collection(_) | StoreEvent::Unmatched(_) | StoreEvent::Listed(_) => {}
+            retry::Listed::Event(StoreEvent::Collection(name)) if !names.contains(&name) => {
+                names.push(name);
+            }
+            retry::Listed::Event(_) => waiting = false,
+            retry::Listed::Waiting { error, pause } => {
+                source::log_wait(&error, pause, std::mem::replace(&mut waiting, true));
+            }
         }
     }
     Ok(names)

@@ -20,6 +20,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -36,6 +37,7 @@ mod document;
 mod inventory;
 mod listing;
 mod pairs;
+mod progress;
 mod source;
 mod tree;
 
@@ -45,6 +47,7 @@ pub use document::Counts;
 pub use inventory::Coverage;
 pub use listing::{Difference, DifferenceKind, Side};
 pub use pairs::Comparison;
+pub use progress::{Progress, Step, Work};
 pub use tree::Suspect;
 
 use crate::mirror::sorted::Sorted;
@@ -60,6 +63,8 @@ pub struct Options {
     pub manifest: bool,
     /// Treat it as success if a pattern matches no collection.
     pub allow_empty: bool,
+    /// Where it is noted how far the verification is, if somebody watches it.
+    pub progress: Option<Arc<Progress>>,
 }
 
 /// Why nothing could be said.
@@ -89,6 +94,7 @@ pub struct Verified {
     suspects: Vec<Suspect>,
     unchecked: BTreeMap<CollectionName, Unchecked>,
     sums: Sorted,
+    progress: Option<Arc<Progress>>,
 }
 
 /// What was found in a mirror.
@@ -139,7 +145,8 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
         Some(selection) => Some(select(&tree, selection, options.allow_empty)?),
         None => None,
     };
-    let found = tree::read(&tree, selection.as_ref(), options.manifest)?;
+    let found =
+        tree::read(&tree, selection.as_ref(), options.manifest, options.progress.as_deref())?;
     let (mut collections, mut listings) = (Vec::new(), Vec::new());
     let mut unchecked = BTreeMap::new();
     for found in found.collections {
@@ -167,7 +174,8 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
         seconds: started.elapsed().as_secs_f64(),
     };
     let (suspects, sums) = (found.suspects, found.sums.finish());
-    Ok(Verified { report, tree, listings, suspects, unchecked, sums })
+    let progress = options.progress.clone();
+    Ok(Verified { report, tree, listings, suspects, unchecked, sums, progress })
 }
 
 /// What a selection means among the mirror's collections.

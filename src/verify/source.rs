@@ -3,15 +3,17 @@
 //! It must not know which store a source is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 
 use super::VerifyError;
 use super::bytes::{Beside, Verdict};
 use super::listing::{Listed, Listing, OTHER, UNREAD};
+use super::progress::Progress;
 use crate::document::{Change, DocumentId, DocumentState, Head, Position, Revision};
-use crate::source::retry::{Fed, RetryPolicy, resilient};
-use crate::source::{FeedEvent, Mode, Since, Source};
+use crate::source::retry::{self, Fed, RetryPolicy, resilient};
+use crate::source::{FeedEvent, Mode, Since, Source, SourceError};
 
 /// How many documents are compared byte by byte at once.
 const AT_ONCE: usize = 4;
@@ -36,6 +38,7 @@ impl Default for SourceListing {
 pub async fn list(
     source: Arc<dyn Source>,
     beside: Option<Beside<'_>>,
+    step: Option<(&Progress, usize)>,
 ) -> Result<SourceListing, VerifyError> {
     let feed = resilient(source, Since::Start, Mode::CatchUp, RetryPolicy::CATCH_UP);
     let beside = beside.as_ref();
@@ -48,16 +51,34 @@ pub async fn list(
         Ok::<_, VerifyError>((fed, verdict))
     });
     let mut feed = std::pin::pin!(feed.buffered(AT_ONCE));
-    let mut taking = Taking::default();
+    let (mut taking, mut waiting) = (Taking::default(), false);
     while let Some(fed) = feed.next().await {
         match fed? {
-            (Fed::Event(event), verdict) => taking.take(event, verdict)?,
+            (Fed::Event(event), verdict) => {
+                waiting = false;
+                if let (Some((progress, step)), FeedEvent::Change(change)) = (step, &event)
+                    && !change.is_deletion()
+                {
+                    progress.add(step, 1, 0);
+                }
+                taking.take(event, verdict)?;
+            }
             (Fed::Waiting { error, pause }, _) => {
-                tracing::warn!("{error}; trying again in {:.1} s", pause.as_secs_f32());
+                log_wait(&error, pause, std::mem::replace(&mut waiting, true));
             }
         }
     }
     Ok(taking.finish())
+}
+
+/// Logs that the source is tried again. The reason is left to the error that ends the comparison if
+/// it does not recover.
+pub(super) fn log_wait(error: &SourceError, pause: Duration, is_known: bool) {
+    tracing::debug!("{error}");
+    if !is_known {
+        let until = retry::until(pause, RetryPolicy::CATCH_UP.give_up_after);
+        tracing::warn!("the source does not answer; {until}");
+    }
 }
 
 #[derive(Default)]

@@ -15,6 +15,7 @@ use super::bytes::Unchecked;
 use super::document::{Checked, Counts, How, What, check, check_security};
 use super::inventory::{Briefs, Comparison, Coverage, NAMED, coverage, unchecked};
 use super::listing::Listing;
+use super::progress::{self, Progress};
 use crate::document::{CollectionName, DocumentId};
 use crate::mirror::MirrorError;
 use crate::mirror::inventory::Inventory;
@@ -72,7 +73,12 @@ pub struct FoundCollection {
 }
 
 /// Reads the collections that are wanted, or all.
-pub fn read(tree: &Tree, wanted: Option<&Selection>, sums: bool) -> Result<Found, VerifyError> {
+pub fn read(
+    tree: &Tree,
+    wanted: Option<&Selection>,
+    sums: bool,
+    progress: Option<&Progress>,
+) -> Result<Found, VerifyError> {
     let is_wanted = |name: &CollectionName| wanted.is_none_or(|wanted| wanted.wants(name));
     let (all, strays) = tree.collections()?;
     let mut found = Found::default();
@@ -119,7 +125,9 @@ pub fn read(tree: &Tree, wanted: Option<&Selection>, sums: bool) -> Result<Found
         found.coverage = is_mirror.then(|| coverage(inventory.as_ref()));
         found.briefs = inventory.is_some().then(Briefs::default);
     }
-    let mut found = read_all(&collections, found)?;
+    let steps = begin(&collections, progress)?;
+    let mut found = read_all(&collections, found, &steps)?;
+    steps.end();
     for (number, (collection, how)) in collections.iter().enumerate() {
         let security = (SECURITY.to_owned(), read_security(collection, *how)?);
         let unwell = !security.1.is_well();
@@ -154,17 +162,55 @@ pub fn read(tree: &Tree, wanted: Option<&Selection>, sums: bool) -> Result<Found
     Ok(found)
 }
 
+/// The steps of collections, by their numbers, if somebody watches.
+struct Steps<'a>(Option<(&'a Progress, Vec<usize>)>);
+
+/// Counts what is to be read, if somebody watches: to count takes time.
+fn begin<'a>(
+    collections: &[(TreeCollection, How)],
+    progress: Option<&'a Progress>,
+) -> Result<Steps<'a>, VerifyError> {
+    let Some(progress) = progress else { return Ok(Steps(None)) };
+    let mut steps = Vec::new();
+    for (collection, _) in collections {
+        let count = collection.each_name()?.count() as u64;
+        steps.push(progress.begin(collection.name.as_str(), progress::Work::Read, Some(count)));
+    }
+    Ok(Steps(Some((progress, steps))))
+}
+
+impl Steps<'_> {
+    fn add(&self, number: usize, read: &[(String, Reading)]) {
+        let Some((progress, steps)) = &self.0 else { return };
+        let checked = read.iter().filter_map(|(_, reading)| reading.checked.as_ref());
+        let bytes = checked.map(|checked| checked.counts.bytes).sum();
+        if let Some(step) = steps.get(number) {
+            progress.add(*step, read.len() as u64, bytes);
+        }
+    }
+
+    fn end(&self) {
+        if let Some((progress, steps)) = &self.0 {
+            steps.iter().for_each(|step| progress.end(*step));
+        }
+    }
+}
+
 /// A piece of work: a collection by its number, and names in it.
 type Work = (usize, Vec<String>);
 
-fn read_all(collections: &[(TreeCollection, How)], found: Found) -> Result<Found, VerifyError> {
+fn read_all(
+    collections: &[(TreeCollection, How)],
+    found: Found,
+    steps: &Steps<'_>,
+) -> Result<Found, VerifyError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (sender, receiver) = sync_channel::<Work>(threads * WAITING);
     let (receiver, found) = (Mutex::new(receiver), Mutex::new(found));
     let stop = AtomicBool::new(false);
     let listed = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
-            .map(|_| scope.spawn(|| work(collections, &receiver, &found, &stop)))
+            .map(|_| scope.spawn(|| work(collections, &receiver, &found, &stop, steps)))
             .collect();
         let listed = list(collections, &found, &stop, |work| sender.send(work).is_ok());
         drop(sender);
@@ -213,6 +259,7 @@ fn work(
     queue: &Mutex<Receiver<Work>>,
     found: &Mutex<Found>,
     stop: &AtomicBool,
+    steps: &Steps<'_>,
 ) -> Result<(), VerifyError> {
     loop {
         let next = lock(queue).recv();
@@ -227,6 +274,7 @@ fn work(
             (name, reading)
         };
         let read: Vec<_> = names.into_iter().map(read).collect();
+        steps.add(number, &read);
         let unwell = read.iter().filter(|(_, reading)| !reading.is_well());
         let suspects: Vec<_> =
             unwell.map(|(name, reading)| reading.suspect(collection, name)).collect();

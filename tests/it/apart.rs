@@ -95,7 +95,7 @@ fn a_catch_up_brings_all_documents_but_those_that_cannot_be_fetched() {
             let arguments = ["mirror", &shelf, mirror.to_str().unwrap(), "--give-up-after", "2"];
             let outcome = plainfold::run(arguments).assert_code(1);
             let said = format!("{count} document");
-            assert!(outcome.stderr.contains(&said), "{what}: {outcome}");
+            assert!(outcome.stdout.contains(&said), "{what}: {outcome}");
             for number in 0..30 {
                 let page = mirror.join(format!("shelf/well-{number}/attachments/well.txt"));
                 assert!(page.exists(), "{what}: well-{number}: {outcome}");
@@ -162,7 +162,7 @@ fn a_security_object_that_does_not_come_holds_nothing_up() {
         live.wait().assert_code(0);
         let catch_up = ["mirror", &shelf, mirror.to_str().unwrap(), "--give-up-after", "2"];
         let outcome = plainfold::run(catch_up).assert_code(1);
-        assert!(outcome.stderr.contains("1 security object is not mirrored"), "{outcome}");
+        assert!(outcome.stdout.contains("1 security object is not mirrored"), "{outcome}");
         assert!(server.be_honest() > 1);
         plainfold::mirror(&server.shelf(), &mirror).assert_code(0);
         server.assert_mirrored(&mirror);

@@ -169,8 +169,9 @@ fn on_a_disk_without_files_or_bytes_deletions_are_made_and_make_room() {
         shelf.put(if files { 400 } else { 0 });
         (40..60).for_each(|number| drop(shelf.feed.delete(&format!("book:{number}"))));
         let ended = plainfold::mirror(&source, &mirror).assert_code(5);
-        assert!(ended.stderr.contains("No space left"), "{ended}");
-        assert!(ended.stderr.contains("20 deleted"), "{ended}");
+        let said = format!("{ended}");
+        assert_eq!(said.matches("No space left").count(), 1, "{ended}");
+        assert!(ended.stdout.contains("20 deleted"), "{ended}");
         assert!(
             !mirror.join("shelf/book%3A59").exists() && mirror.join("shelf/book%3A60").exists()
         );
@@ -236,7 +237,7 @@ fn a_feed_or_a_manifest_on_a_full_disk_is_an_error_and_never_half_a_file() {
     let verify = ["verify".as_ref(), mirror.as_os_str(), "--manifest".as_ref(), sums.as_os_str()];
     let ended = plainfold::run(verify).assert_code(74);
     assert!(ended.stderr.contains("the manifest cannot be written to"), "{ended}");
-    assert!(ended.stdout.contains("0 problems"), "{ended}");
+    assert!(ended.stdout.contains("no problems found"), "{ended}");
     assert!(!sums.exists());
 }
 

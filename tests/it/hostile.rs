@@ -537,7 +537,7 @@ fn ids_and_revisions_that_nobody_expects_are_mirrored() {
     );
     // The server does not count what its feed names.
     let run = plainfold::mirror(&server.shelf(), &place.mirror()).assert_code(1);
-    assert!(run.stderr.contains("has other documents than its source counts"), "{run}");
+    assert!(run.stdout.contains("has other documents than its source counts"), "{run}");
     assert!(server.be_honest() > 0);
     for folder in ["Book", "book", "BOOK", "caf\u{e9}", "cafe\u{301}", "end%20", "absurd 6"] {
         assert!(
@@ -621,7 +621,10 @@ fn a_server_that_fails_for_every_attachment_is_asked_for_each_once() {
 fn a_feed_that_ends_as_soon_as_it_is_followed_is_opened_ever_more_slowly() {
     let (place, server) = (Place::new(), Hostile::start());
     server.lie("feed=continuous", Arc::new(|talk| talk.begin()));
-    let mut live = plainfold::live(&server.shelf(), &place.mirror());
+    let mirror = place.mirror();
+    let (shelf, log) = (server.shelf(), ["--live", "--log-level", "debug"]);
+    let mut live =
+        plainfold::spawn(["mirror", &shelf, mirror.to_str().unwrap()].iter().chain(&log));
     live.wait_for_line(Stream::Stderr, |line| {
         let pause = line.split("trying again in ").nth(1);
         let seconds = pause.and_then(|pause| pause.split(' ').next()?.parse::<f32>().ok());

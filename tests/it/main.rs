@@ -34,6 +34,7 @@ mod large;
 mod layers;
 mod limits;
 mod live;
+mod once;
 mod operations;
 mod options;
 mod output;

@@ -154,7 +154,7 @@ fn the_summary_of_a_mirror_that_cannot_be_written_is_no_success() {
         Path::new(env!("CARGO_BIN_EXE_plainfold")),
         ["mirror", &feed, &mirror, "--progress", "never"],
     );
-    let status = command.stdin(Stdio::null()).stderr(full()).status().unwrap();
+    let status = command.stdin(Stdio::null()).stdout(full()).status().unwrap();
     assert_eq!(status.code(), Some(UNWRITTEN));
     plainfold::run(["diff", &mirror, &feed]).assert_code(0);
 }

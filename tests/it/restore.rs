@@ -264,7 +264,7 @@ fn bars_are_drawn_where_they_are_wanted() {
     plainfold::mirror(&format!("feed:{}", library().display()), &mirror).assert_code(0);
     let target = format!("feed:{}", place.join("back.ndjson").display());
     let drawn = restore(&mirror, &target, &["--progress", "always"]).assert_code(0);
-    assert!(drawn.stderr.contains("100%") && drawn.stderr.contains("80 documents"), "{drawn}");
+    assert!(drawn.stderr.contains("restored") && drawn.stderr.contains("80 documents"), "{drawn}");
     let options = ["--progress", "never", "--on-existing", "overwrite"];
     let silent = restore(&mirror, &target, &options).assert_code(0);
     assert!(!silent.stderr.contains("documents"), "{silent}");

@@ -16,6 +16,7 @@ mod row;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -239,6 +240,7 @@ impl Store for CouchStore {
             kept,
             timings,
             progress,
+            counted: Arc::new(AtomicU64::new(u64::MAX)),
             large,
             trust,
             stuck,
@@ -343,9 +345,15 @@ struct CouchSource {
     /// Whether the live feed arrives as it is sent.
     live: Arc<Live>,
     progress: ServerProgress,
+    /// The number of documents that the database counted last; `u64::MAX` before it was asked.
+    counted: Arc<AtomicU64>,
 }
 
 impl Source for CouchSource {
+    fn counted(&self) -> Option<u64> {
+        Some(self.counted.load(Ordering::Relaxed)).filter(|count| *count != u64::MAX)
+    }
+
     fn changes(
         &self,
         since: Since,

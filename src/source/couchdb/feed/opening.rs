@@ -3,6 +3,7 @@
 //! It must not know what follows from a row.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{CatchUp, Feed, MOST_UNPLACED_ROWS, State, broken};
 use crate::client::couchdb::rows::Shape;
@@ -37,6 +38,9 @@ impl Feed {
         let mean = info.sizes.external / info.doc_count.unwrap_or_default().max(1);
         self.bound = Bound::of(&info, &self.origin);
         self.told = Some(info.update_seq.get().into());
+        if let Some(count) = info.doc_count {
+            self.source.counted.store(count, Ordering::Relaxed);
+        }
         self.interval = (MOST_UNPLACED_BYTES / mean.max(1)).clamp(1, MOST_UNPLACED_ROWS);
         Ok(info)
     }
