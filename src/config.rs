@@ -19,7 +19,7 @@ use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
 use crate::mirror::names::Codec;
 use crate::mirror::{Deleted, Holder, JsonStyle, Mirror, MirrorError, Wanted};
 use crate::source::couchdb::{CouchOptions, CouchStore, Databases};
-use crate::source::feed::FeedStore;
+use crate::source::feed::{FeedStore, Input};
 use crate::source::{BadGlob, Mode, Selection, SourceError, Store};
 
 pub use self::access::{Access, AccessError};
@@ -286,6 +286,7 @@ impl MirrorConfig {
     pub async fn start(mut self) -> Result<Agent, StartError> {
         self.source.wait_at_most(self.give_up_after.flatten());
         self.source.resolve().await;
+        let input = self.source.refuse(self.mode).await?;
         let holder = Holder::this_process("mirror");
         self.wanted.winners_only = matches!(self.source, SourceConfig::Feed(_));
         let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
@@ -322,7 +323,7 @@ impl MirrorConfig {
         if let Some(globs) = &globs {
             source.select(Selection::new(&globs.now).map_err(StartError::Glob)?);
         }
-        let store = source.open()?;
+        let store = source.open(input)?;
         if let Some(globs) = &globs {
             remembered::say(&mirror, &*store, globs)?;
         }
@@ -397,7 +398,8 @@ impl OpenedSource {
             }
             SourceConfig::Feed(_) => None,
         };
-        Ok(Self { store: config.open()?, only })
+        let input = config.refuse(Mode::CatchUp).await?;
+        Ok(Self { store: config.open(input)?, only })
     }
 }
 
@@ -427,7 +429,7 @@ impl SourceConfig {
                 Databases::One(_) => None,
                 Databases::Selected(_) => Some(couch.address.to_string()),
             },
-            Self::Feed(feed) => Some(feed.store().identity()),
+            Self::Feed(feed) => Some(FeedStore::identity_of(feed.path.as_deref())),
         }
     }
 
@@ -494,20 +496,27 @@ impl SourceConfig {
         Err(ConfigError::UnknownSource { given })
     }
 
-    fn open(self) -> Result<Arc<dyn Store>, SourceError> {
+    /// Refuses what is not a feed, before a mirror is opened. Gives standard input, where that is the
+    /// feed.
+    async fn refuse(&self, mode: Mode) -> Result<Option<Input>, SourceError> {
+        let Self::Feed(feed) = self else { return Ok(None) };
+        let Some(path) = feed.path.clone() else { return Input::stdin().await.map(Some) };
+        match tokio::task::spawn_blocking(move || FeedStore::refuse(&path, mode)).await {
+            Ok(refused) => refused.map(|()| None),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    fn open(self, input: Option<Input>) -> Result<Arc<dyn Store>, SourceError> {
         Ok(match self {
             Self::Couch(options) => Arc::new(CouchStore::new(*options)?),
-            Self::Feed(feed) => Arc::new(feed.store()),
+            Self::Feed(FeedConfig { path: Some(path), selection }) => {
+                Arc::new(FeedStore::file(path, None, selection))
+            }
+            Self::Feed(FeedConfig { path: None, selection }) => {
+                let input = input.unwrap_or_else(Input::unread);
+                Arc::new(FeedStore::stdin(input, None, selection))
+            }
         })
-    }
-}
-
-impl FeedConfig {
-    /// Does no I/O.
-    fn store(&self) -> FeedStore {
-        match &self.path {
-            Some(path) => FeedStore::file(path, None, self.selection.clone()),
-            None => FeedStore::stdin(None, self.selection.clone()),
-        }
     }
 }

@@ -182,6 +182,7 @@ fn of_restore(error: &RestoreError) -> Exit {
 fn of_source(error: &SourceError) -> Exit {
     match error {
         SourceError::Refused { .. } => Exit::Refused,
+        SourceError::NotAFeed { .. } => Exit::Usage,
         SourceError::Transient { .. }
         | SourceError::Expired { .. }
         | SourceError::Missing { .. }
