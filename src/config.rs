@@ -24,6 +24,9 @@ use crate::source::{BadGlob, Mode, Selection, SourceError, Store};
 
 pub use self::access::{Access, AccessError};
 
+/// The number of unreadable rows after which a catch-up ends, unless told otherwise.
+const MAX_FAILURES: u64 = 1000;
+
 /// A mirror that can be started.
 #[derive(Clone, Debug)]
 pub struct MirrorConfig {
@@ -38,6 +41,7 @@ pub struct MirrorConfig {
     give_up_after: Option<Option<Duration>>,
     source_moved: bool,
     allow_empty: bool,
+    max_failures: Option<u64>,
 }
 
 /// Where changes come from.
@@ -125,6 +129,7 @@ impl MirrorConfig {
             give_up_after: None,
             source_moved: false,
             allow_empty: false,
+            max_failures: Some(MAX_FAILURES),
         })
     }
 
@@ -277,6 +282,13 @@ impl MirrorConfig {
         self
     }
 
+    /// After this number of rows of a recorded feed that cannot be read, the catch-up of their
+    /// collection ends; `None` is no limit. Ignored for servers, and while a feed is followed.
+    pub fn max_failures(mut self, limit: Option<u64>) -> Self {
+        self.max_failures = limit;
+        self
+    }
+
     /// Whether it goes on after it has caught up.
     pub fn is_live(&self) -> bool {
         self.mode == Mode::Follow
@@ -305,6 +317,9 @@ impl MirrorConfig {
         let mut agent = AgentOptions::new(config.mode);
         agent.source_moved = config.source_moved;
         agent.allow_empty = config.allow_empty;
+        // The documents of a server fail one by one, and never end the mirroring of the others.
+        let is_feed = matches!(config.source, SourceConfig::Feed(_));
+        agent.max_failures = config.max_failures.filter(|_| is_feed);
         agent.deletions = mirror.options().max_delete.0;
         if let Some(patience) = config.give_up_after {
             agent.retry.give_up_after = patience;

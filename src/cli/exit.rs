@@ -159,6 +159,7 @@ fn of_pipeline(error: &PipelineError) -> Exit {
             Exit::Usage
         }
         PipelineError::Mirror(_) | PipelineError::State(_) => Exit::MirrorUnusable,
+        PipelineError::TooManyFailures { .. } => Exit::DocumentsFailed,
         PipelineError::Task(_) => Exit::Failure,
     }
 }

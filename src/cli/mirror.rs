@@ -92,6 +92,11 @@ pub struct Options {
     #[arg(long, value_name = "SHARE%,COUNT")]
     max_delete: Option<MaxDelete>,
 
+    /// End the catch-up of a recorded feed after this number of rows that cannot be read; 0 is no
+    /// limit. Everything before is mirrored, and the next run continues there
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    max_failures: u64,
+
     /// Keep deleted documents in DIR/.plainfold/trash for the given number of days; 0 keeps none.
     /// Remembered; 0 in a new mirror
     #[arg(long, value_name = "DAYS")]
@@ -217,7 +222,8 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
         .allow_empty(options.allow_empty)
         .discard(options.discard)
         .adopt(options.adopt)
-        .existing(options.existing);
+        .existing(options.existing)
+        .max_failures((options.max_failures > 0).then_some(options.max_failures));
     if let Some(globs) = &options.collections {
         // An empty glob selects nothing by itself: alone, it asks for the default.
         let globs: Vec<&String> = globs.iter().filter(|glob| !glob.is_empty()).collect();
