@@ -36,8 +36,11 @@ impl Failures {
         self.known().len() as u64
     }
 
+    /// All of them, in the order in which they failed first.
     pub fn all(&self) -> Vec<Failure> {
-        self.known().values().cloned().collect()
+        let mut all: Vec<_> = self.known().values().cloned().collect();
+        all.sort_by(|left, right| left.since.cmp(&right.since));
+        all
     }
 
     /// The number of documents that have failed: of what is in flight nothing is known yet.

@@ -22,6 +22,7 @@ mod environment;
 mod failing;
 mod failpoints;
 mod faults;
+mod feeds;
 mod fixture;
 mod full;
 mod gate;

@@ -235,7 +235,16 @@ fn of_object(text: &str) -> Option<Other> {
     }
     if members.get("id").is_some() {
         let is_row = members.get("changes").is_some() || members.get("doc").is_some();
-        return (is_indented && is_row).then_some(Other::IndentedRows);
+        if is_indented && is_row {
+            return Some(Other::IndentedRows);
+        }
+        // A document whose key is `id`; a row that lacks much may be damaged.
+        let of_rows = ["changes", "doc", "deleted", "seq", "collection", "error"];
+        let is_document = members.complete
+            && members.has("id", b'"')
+            && members.members.len() > 1
+            && of_rows.iter().all(|name| members.get(name).is_none());
+        return is_document.then_some(Other::Json);
     }
     match members.get("_id") {
         Some(b'"') => {
