@@ -174,7 +174,8 @@ fn clear(bytes: &[u8]) -> Option<Other> {
         return Some(if is_page { Other::WebPage } else { Other::Xml });
     }
     let members = Members::of(text);
-    if members.get("id").is_some() && members.get("changes").is_some() {
+    let of_rows = ["changes", "doc", "deleted"];
+    if members.has("id", b'"') && of_rows.iter().any(|name| members.get(name).is_some()) {
         return None;
     }
     let name = members.value("name").lines().next().unwrap_or_default();

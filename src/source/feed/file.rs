@@ -369,3 +369,26 @@ impl Follower {
         (vec![Err(error)], self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collection_is_named_without_the_extensions_of_its_file() {
+        for (file, name) in [
+            ("books.ndjson", "books"),
+            ("books.ndjson.gz", "books"),
+            ("books.NDJSON.GZ", "books"),
+            ("books.gz", "books"),
+            ("books.json.zst", "books"),
+            ("books.2026.ndjson.zstd", "books.2026"),
+            ("books.xz.ndjson", "books.xz"),
+            (".gz", ".gz"),
+            ("books", "books"),
+        ] {
+            let feed = FeedFile::new(&Path::new("/feeds").join(file), None);
+            assert_eq!(feed.collection().as_str(), name, "{file}");
+        }
+    }
+}
