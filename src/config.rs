@@ -19,10 +19,13 @@ use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
 use crate::mirror::names::Codec;
 use crate::mirror::{Deleted, Holder, JsonStyle, Mirror, MirrorError, Wanted};
 use crate::source::couchdb::{CouchOptions, CouchStore, Databases};
-use crate::source::feed::FeedStore;
+use crate::source::feed::{FeedStore, Input};
 use crate::source::{BadGlob, Mode, Selection, SourceError, Store};
 
 pub use self::access::{Access, AccessError};
+
+/// The number of unreadable rows after which a catch-up ends, unless told otherwise.
+const MAX_FAILURES: u64 = 1000;
 
 /// A mirror that can be started.
 #[derive(Clone, Debug)]
@@ -38,6 +41,7 @@ pub struct MirrorConfig {
     give_up_after: Option<Option<Duration>>,
     source_moved: bool,
     allow_empty: bool,
+    max_failures: Option<u64>,
 }
 
 /// Where changes come from.
@@ -125,6 +129,7 @@ impl MirrorConfig {
             give_up_after: None,
             source_moved: false,
             allow_empty: false,
+            max_failures: Some(MAX_FAILURES),
         })
     }
 
@@ -277,6 +282,13 @@ impl MirrorConfig {
         self
     }
 
+    /// After this number of rows of a recorded feed that cannot be read, the catch-up of their
+    /// collection ends; `None` is no limit. Ignored for servers, and while a feed is followed.
+    pub fn max_failures(mut self, limit: Option<u64>) -> Self {
+        self.max_failures = limit;
+        self
+    }
+
     /// Whether it goes on after it has caught up.
     pub fn is_live(&self) -> bool {
         self.mode == Mode::Follow
@@ -286,6 +298,7 @@ impl MirrorConfig {
     pub async fn start(mut self) -> Result<Agent, StartError> {
         self.source.wait_at_most(self.give_up_after.flatten());
         self.source.resolve().await;
+        let input = self.source.refuse(self.mode).await?;
         let holder = Holder::this_process("mirror");
         self.wanted.winners_only = matches!(self.source, SourceConfig::Feed(_));
         let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
@@ -304,6 +317,9 @@ impl MirrorConfig {
         let mut agent = AgentOptions::new(config.mode);
         agent.source_moved = config.source_moved;
         agent.allow_empty = config.allow_empty;
+        // The documents of a server fail one by one, and never end the mirroring of the others.
+        let is_feed = matches!(config.source, SourceConfig::Feed(_));
+        agent.max_failures = config.max_failures.filter(|_| is_feed);
         agent.deletions = mirror.options().max_delete.0;
         if let Some(patience) = config.give_up_after {
             agent.retry.give_up_after = patience;
@@ -322,7 +338,7 @@ impl MirrorConfig {
         if let Some(globs) = &globs {
             source.select(Selection::new(&globs.now).map_err(StartError::Glob)?);
         }
-        let store = source.open()?;
+        let store = source.open(input)?;
         if let Some(globs) = &globs {
             remembered::say(&mirror, &*store, globs)?;
         }
@@ -397,7 +413,8 @@ impl OpenedSource {
             }
             SourceConfig::Feed(_) => None,
         };
-        Ok(Self { store: config.open()?, only })
+        let input = config.refuse(Mode::CatchUp).await?;
+        Ok(Self { store: config.open(input)?, only })
     }
 }
 
@@ -427,7 +444,7 @@ impl SourceConfig {
                 Databases::One(_) => None,
                 Databases::Selected(_) => Some(couch.address.to_string()),
             },
-            Self::Feed(feed) => Some(feed.store().identity()),
+            Self::Feed(feed) => Some(FeedStore::identity_of(feed.path.as_deref())),
         }
     }
 
@@ -494,20 +511,27 @@ impl SourceConfig {
         Err(ConfigError::UnknownSource { given })
     }
 
-    fn open(self) -> Result<Arc<dyn Store>, SourceError> {
+    /// Refuses what is not a feed, before a mirror is opened. Gives standard input, where that is the
+    /// feed.
+    async fn refuse(&self, mode: Mode) -> Result<Option<Input>, SourceError> {
+        let Self::Feed(feed) = self else { return Ok(None) };
+        let Some(path) = feed.path.clone() else { return Input::stdin().await.map(Some) };
+        match tokio::task::spawn_blocking(move || FeedStore::refuse(&path, mode)).await {
+            Ok(refused) => refused.map(|()| None),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    fn open(self, input: Option<Input>) -> Result<Arc<dyn Store>, SourceError> {
         Ok(match self {
             Self::Couch(options) => Arc::new(CouchStore::new(*options)?),
-            Self::Feed(feed) => Arc::new(feed.store()),
+            Self::Feed(FeedConfig { path: Some(path), selection }) => {
+                Arc::new(FeedStore::file(path, None, selection))
+            }
+            Self::Feed(FeedConfig { path: None, selection }) => {
+                let input = input.unwrap_or_else(Input::unread);
+                Arc::new(FeedStore::stdin(input, None, selection))
+            }
         })
-    }
-}
-
-impl FeedConfig {
-    /// Does no I/O.
-    fn store(&self) -> FeedStore {
-        match &self.path {
-            Some(path) => FeedStore::file(path, None, self.selection.clone()),
-            None => FeedStore::stdin(None, self.selection.clone()),
-        }
     }
 }

@@ -53,6 +53,9 @@ pub struct AgentOptions {
     pub source_moved: bool,
     /// How much of a collection may be deleted at a time; `None` is all.
     pub deletions: Option<DeletionLimit>,
+    /// After this number of rows of a collection that cannot be read, its catch-up ends; `None` is no
+    /// limit.
+    pub max_failures: Option<u64>,
     /// Treat it as success if something is [`Absent`].
     pub allow_empty: bool,
 }
@@ -70,6 +73,7 @@ impl AgentOptions {
             catch_ups: 3,
             source_moved: false,
             deletions: Some(DeletionLimit::DEFAULT),
+            max_failures: None,
             allow_empty: false,
         }
     }

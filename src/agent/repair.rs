@@ -105,7 +105,7 @@ impl Repairer {
         let AgentOptions { mode, retry, revisit, .. } = AgentOptions::new(Mode::CatchUp);
         // Somebody asked for just this.
         let deletions = None;
-        let options = PipelineOptions { mode, retry, revisit, deletions };
+        let options = PipelineOptions { mode, retry, revisit, deletions, max_failures: None };
         let (events, reporter) = (Broadcast::new(), Reporter::new(name.clone()));
         let (source, state) = (store.open(name), &self.checkpoints);
         Ok(Pipeline::new(source, &self.mirror, collection, state, &events, reporter, options)?)

@@ -104,7 +104,8 @@ impl CollectionStatus {
         let lag_seconds = report.lag_seconds(Timestamp::now());
         let failures = failures.into_iter().filter(|failure| !failure.is_in_flight());
         let mut failed: Vec<_> = failures.map(FailureStatus::from).collect();
-        failed.sort_by(|left, right| left.place.cmp(&right.place));
+        // As they came.
+        failed.sort_by(|left, right| (left.since, &left.place).cmp(&(right.since, &right.place)));
         failed.truncate(Self::SHOWN);
         Self { report, lag_seconds, checkpoint_at, keeps, failed }
     }

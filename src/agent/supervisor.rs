@@ -285,6 +285,7 @@ impl Supervisor {
             retry: self.options.retry,
             revisit: self.options.revisit,
             deletions: self.options.deletions,
+            max_failures: self.options.max_failures,
         };
         let source = self.store.open(name);
         let (mirror, state, events) = (&shared.mirror, &shared.checkpoints, &shared.events);
@@ -335,7 +336,9 @@ impl Supervisor {
             ) => false,
             PipelineError::Mirror(error) if error.is_of_collection() => false,
             PipelineError::Mirror(_) | PipelineError::State(_) | PipelineError::Task(_) => true,
-            PipelineError::Source(_) | PipelineError::Disagrees(_) => false,
+            PipelineError::Source(_)
+            | PipelineError::Disagrees(_)
+            | PipelineError::TooManyFailures { .. } => false,
         };
         self.errors.push(AgentError::Collection { collection, error });
         // A service is restarted by its supervisor; it must not go on with a part of its work.

@@ -147,6 +147,7 @@ fn of_pipeline(error: &PipelineError) -> Exit {
             Exit::Usage
         }
         PipelineError::Mirror(_) | PipelineError::State(_) => Exit::MirrorUnusable,
+        PipelineError::TooManyFailures { .. } => Exit::DocumentsFailed,
         PipelineError::Task(_) => Exit::Failure,
     }
 }
@@ -170,6 +171,7 @@ fn of_restore(error: &RestoreError) -> Exit {
 fn of_source(error: &SourceError) -> Exit {
     match error {
         SourceError::Refused { .. } => Exit::Refused,
+        SourceError::NotAFeed { .. } => Exit::Usage,
         SourceError::Transient { .. }
         | SourceError::Expired { .. }
         | SourceError::Missing { .. }

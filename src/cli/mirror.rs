@@ -93,6 +93,12 @@ pub struct Options {
     #[arg(long, value_name = "SHARE%,COUNT", help_heading = SAFETY)]
     max_delete: Option<MaxDelete>,
 
+    /// End the catch-up of a recorded feed after N rows that cannot be read; 0 is no limit.
+    ///
+    /// Everything before is mirrored, and the next run continues there.
+    #[arg(long, value_name = "N", default_value_t = 1000, help_heading = SAFETY)]
+    max_failures: u64,
+
     /// Keep deleted documents in DIR/.plainfold/trash for this number of days.
     ///
     /// Remembered; 0 in a new mirror, which keeps none.
@@ -267,7 +273,8 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
         .allow_empty(options.allow_empty)
         .discard(options.discard)
         .adopt(options.adopt)
-        .existing(options.existing);
+        .existing(options.existing)
+        .max_failures((options.max_failures > 0).then_some(options.max_failures));
     if let Some(globs) = &options.collections {
         // An empty glob selects nothing by itself: alone, it asks for the default.
         let globs: Vec<&String> = globs.iter().filter(|glob| !glob.is_empty()).collect();

@@ -40,6 +40,7 @@ pub async fn gather(
         waiting: None,
         reading,
         deadline: Instant::now(),
+        unreadable: 0,
     };
     let name = gatherer.pipeline.collection.name();
     if gatherer.pipeline.checkpoints.is_released(name)? || gatherer.pipeline.brake.is_obsolete() {
@@ -69,6 +70,8 @@ struct Gatherer {
     reading: watch::Sender<Reading>,
     /// When the batch is handed on at the latest, if there is room.
     deadline: Instant,
+    /// The rows of this catch-up that could not be read.
+    unreadable: u64,
 }
 
 impl Gatherer {
@@ -109,6 +112,12 @@ impl Gatherer {
                             }
                         };
                         self.reading.send_if_modified(silent);
+                    }
+                    if let Fed::Event(FeedEvent::Unreadable(row)) = &fed
+                        && let Err(error) = self.count_unreadable(&row.place)
+                    {
+                        self.hand_on().await;
+                        return Err(error);
                     }
                     self.take(fed).await;
                 }
@@ -167,6 +176,7 @@ impl Gatherer {
             FeedEvent::ScanStarted { reason } => {
                 self.hand_on().await;
                 self.catching_up = true;
+                self.unreadable = 0;
                 self.seen = Some(Seen::default());
                 self.signal(Signal::BeginScan(reason)).await;
             }
@@ -188,6 +198,20 @@ impl Gatherer {
             }
             FeedEvent::Progress(progress) => {
                 self.pipeline.reporter.update(|report| report.progress = Some(progress));
+            }
+        }
+    }
+
+    /// Counts a row that cannot be read; an error if there have been too many in this catch-up.
+    fn count_unreadable(&mut self, place: &str) -> Result<(), PipelineError> {
+        let limit = self.pipeline.options.max_failures.filter(|_| self.catching_up);
+        match limit {
+            Some(limit) if self.unreadable >= limit => {
+                Err(PipelineError::TooManyFailures { limit, place: place.to_owned() })
+            }
+            _ => {
+                self.unreadable += 1;
+                Ok(())
             }
         }
     }

@@ -61,6 +61,8 @@ pub struct PipelineOptions {
     pub revisit: Duration,
     /// How much may be deleted at a time; `None` is all.
     pub deletions: Option<DeletionLimit>,
+    /// After this number of rows that cannot be read, a catch-up ends; `None` is no limit.
+    pub max_failures: Option<u64>,
 }
 
 /// Everything that one collection's pipeline works with.
@@ -101,6 +103,18 @@ pub enum PipelineError {
     /// The source and the mirror count differently: the feed is opened again as a full scan.
     #[error("{0}")]
     Disagrees(String),
+    /// The feed has more rows that cannot be read than a catch-up passes by.
+    #[error(
+        "the run ended after {limit} {} that could not be read, and has read nothing from the {place} \
+         on: repair the feed, or raise --max-failures (0 is no limit) and run it again",
+        if *limit == 1 { "row" } else { "rows" }
+    )]
+    TooManyFailures {
+        /// The number of rows that were passed by.
+        limit: u64,
+        /// The next such row.
+        place: String,
+    },
 }
 
 /// What an interrupted run may have published and not committed. Subscribers are told of it again:

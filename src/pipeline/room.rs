@@ -62,7 +62,9 @@ impl PipelineError {
         match self {
             Self::Mirror(error) => error.is_disk(),
             Self::State(error) => error.is_disk(),
-            Self::Source(_) | Self::Task(_) | Self::Disagrees(_) => false,
+            Self::Source(_) | Self::Task(_) | Self::Disagrees(_) | Self::TooManyFailures { .. } => {
+                false
+            }
         }
     }
 }

@@ -136,7 +136,8 @@ fn pipeline_with(
 
 fn in_mode(mode: Mode) -> PipelineOptions {
     let deletions = Some(DeletionLimit { percent: 30, documents: 5 });
-    PipelineOptions { mode, retry: QUICK, revisit: Duration::from_secs(3600), deletions }
+    let revisit = Duration::from_secs(3600);
+    PipelineOptions { mode, retry: QUICK, revisit, deletions, max_failures: None }
 }
 
 fn pipeline_as(

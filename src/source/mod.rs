@@ -350,6 +350,13 @@ pub enum SourceError {
         /// What is not there.
         what: String,
     },
+    /// What was given as a recorded feed is another format, or is not read in this mode. Nothing was
+    /// read of it but its beginning.
+    #[error("{what}")]
+    NotAFeed {
+        /// What it is, and what to do.
+        what: String,
+    },
     /// It will not work however often it is tried.
     #[error("{what}")]
     Permanent {

@@ -278,6 +278,7 @@ impl Patience {
             SourceError::Missing { .. } if mode == Mode::Follow => Duration::ZERO,
             SourceError::Missing { .. }
             | SourceError::Refused { .. }
+            | SourceError::NotAFeed { .. }
             | SourceError::Permanent { .. } => return Err(error),
         };
         let now = Instant::now();

@@ -23,6 +23,7 @@ mod environment;
 mod failing;
 mod failpoints;
 mod faults;
+mod feeds;
 mod fixture;
 mod full;
 mod gate;

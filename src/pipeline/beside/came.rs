@@ -237,7 +237,9 @@ impl Beside {
                 }
                 None
             }
-            SourceError::Permanent { .. } | SourceError::Expired { .. } => None,
+            SourceError::Permanent { .. }
+            | SourceError::NotAFeed { .. }
+            | SourceError::Expired { .. } => None,
             SourceError::Missing { .. } => self.next_pause(&id),
             SourceError::Transient { .. } => {
                 if self.breaker.fail(&id) {

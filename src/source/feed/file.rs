@@ -2,9 +2,10 @@
 //!
 //! It must not know how a row is read.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -15,12 +16,15 @@ use futures_util::{FutureExt, StreamExt, stream};
 use tokio::task::JoinHandle;
 
 use super::attachment::{self, blocking};
+use super::begun::{Begun, begin};
 use super::content::Folder;
 use super::follow::{FileWatch, Growth};
-use super::loaded::Stop;
+use super::loaded::{Check, Stop};
 use super::lookup::look_up;
+use super::other::Given;
 use super::queue::{Budget, Inlet, Outlet, queue};
 use super::reader::FileReader;
+use super::spool::Spool;
 use crate::document::{Attachment, CollectionName, DocumentId, Position, Revision};
 use crate::source::{ByteStream, FeedEvent, Mode, Reading, Since, Source, SourceError, Wanted};
 
@@ -35,6 +39,17 @@ pub(super) struct FeedFile {
     collection: CollectionName,
     folder: Folder,
     watch: Mutex<Weak<FileWatch>>,
+    /// The text of a compressed file, for all who read it.
+    spool: Mutex<Option<Spool>>,
+}
+
+/// A feed file that has been opened.
+#[derive(Clone, Debug)]
+pub(super) struct Opened {
+    /// Its text.
+    pub text: Arc<File>,
+    /// What is wrong with the compressed data that the text came from: the text ends there.
+    pub damage: Option<Arc<str>>,
 }
 
 impl FeedFile {
@@ -42,14 +57,15 @@ impl FeedFile {
     /// without one, to a collection named as the file is, up to its extension.
     pub fn new(path: &Path, collection: Option<CollectionName>) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let text = |part: Option<&std::ffi::OsStr>| {
+        let text = |part: Option<&OsStr>| {
             part.map_or_else(|| "feed".to_owned(), |part| part.to_string_lossy().into_owned())
         };
         Self {
             name: text(path.file_name()),
-            collection: collection.unwrap_or_else(|| text(path.file_stem()).into()),
+            collection: collection.unwrap_or_else(|| text(stem(&path)).into()),
             folder: Folder::new(path.parent().unwrap_or(Path::new("/"))),
             watch: Mutex::default(),
+            spool: Mutex::default(),
             path,
         }
     }
@@ -74,20 +90,105 @@ impl FeedFile {
         format!("row at byte {offset} of {}", self.name)
     }
 
-    /// Opens it. A pipe is refused here, because it cannot be read twice.
-    pub fn open(&self) -> Result<Arc<File>, SourceError> {
+    /// Refuses the file if it is not a feed, or cannot be read in this mode, before anything else is
+    /// done. Other errors come when it is read.
+    pub fn refuse(&self, mode: Mode) -> Result<(), SourceError> {
+        match self.open_packed().and_then(|file| self.begin(&file, mode)) {
+            Err(error @ SourceError::NotAFeed { .. }) => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Opens it to be read from a place on, after it was judged by its beginning.
+    pub fn open(&self, mode: Mode, check: Check<'_>) -> Result<Opened, Stop<SourceError>> {
+        let file = self.open_packed().map_err(Stop::Failed)?;
+        let begun = self.begin(&file, mode).map_err(Stop::Failed)?;
+        match begun.packing {
+            None => Ok(Opened { text: Arc::new(file), damage: None }),
+            Some(_) => self.unpack(&file, begun, check),
+        }
+    }
+
+    /// Opens it again to read something that was found in it.
+    pub fn open_again(&self) -> Result<Opened, SourceError> {
+        // Whoever asks for a document waits for it.
+        match self.open(Mode::CatchUp, &|| Ok(())) {
+            Ok(opened) => Ok(opened),
+            Err(Stop::Failed(error)) => Err(error),
+            Err(Stop::Abandoned) => Err(SourceError::permanent("reading the feed broke off")),
+        }
+    }
+
+    /// Opens the file as it is on disk. A pipe is refused here, because it cannot be read twice.
+    fn open_packed(&self) -> Result<File, SourceError> {
         // Its kind is asked of what was opened. A named pipe must not hold us up before that.
         let mut options = File::options();
         options.read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
         let opened = options.open(&self.path).and_then(|file| Ok((file.metadata()?, file)));
-        match opened.map_err(|error| self.unreadable(&error))? {
-            (metadata, file) if metadata.is_file() => Ok(Arc::new(file)),
-            _ => {
-                let path = self.path.display();
-                Err(SourceError::permanent(format!(
-                    "{path} is not a file; a feed can be piped in as `feed:-`"
-                )))
+        let (metadata, file) = opened.map_err(|error| self.unreadable(&error))?;
+        if metadata.is_file() {
+            return Ok(file);
+        }
+        let (what, remedy) = match metadata.is_dir() {
+            true => ("a directory", "give a feed file in it"),
+            false => ("not a regular file", "pipe it in with `feed:-`"),
+        };
+        let what =
+            format!("{} is {what}, and cannot be read as a feed: {remedy}", self.path.display());
+        Err(SourceError::NotAFeed { what })
+    }
+
+    /// Reads the beginning, and refuses what is not a feed.
+    fn begin(&self, file: &File, mode: Mode) -> Result<Begun, SourceError> {
+        let data = file.try_clone().map_err(|error| self.unreadable(&error))?;
+        let given = Given { path: Some(&self.path), packing: None };
+        let begun = begin(FromStart { file: data, offset: 0 }, &given)?;
+        match begun.packing {
+            Some(packing) if mode == Mode::Follow => {
+                let (path, name) = (self.path.display(), packing.name());
+                let what = format!(
+                    "{path} holds {name} data, which is not followed as it grows: leave out --live, \
+                     or give the plain feed"
+                );
+                Err(SourceError::NotAFeed { what })
             }
+            _ => Ok(begun),
+        }
+    }
+
+    /// The text of a compressed file; decompressed once, unless the file changes.
+    fn unpack(
+        &self,
+        file: &File,
+        begun: Begun,
+        check: Check<'_>,
+    ) -> Result<Opened, Stop<SourceError>> {
+        let mut spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = match &*spool {
+            Some(spool) => {
+                spool.is_of(file).map_err(|error| Stop::Failed(self.unreadable(&error)))?
+            }
+            None => false,
+        };
+        if !current {
+            // Gives its room back before the next one takes any.
+            *spool = None;
+            let unreadable = |error: &io::Error| self.unreadable(error);
+            *spool = Some(Spool::fill(file, begun, &self.path, &unreadable, check)?);
+        }
+        let damage = |damage: &Arc<str>| {
+            let path = self.path.display();
+            format!(
+                "the feed file {path} cannot be read to its end: {damage}; the rows before that were \
+                 read: give the complete file"
+            )
+        };
+        match &*spool {
+            Some(spool) => Ok(Opened {
+                text: Arc::clone(&spool.text),
+                damage: spool.damage.as_ref().map(|found| damage(found).into()),
+            }),
+            None => Err(Stop::Abandoned),
         }
     }
 
@@ -114,6 +215,31 @@ impl FeedFile {
         let running = watch.upgrade().unwrap_or_else(|| FileWatch::start(&self.path));
         *watch = Arc::downgrade(&running);
         running.subscribe()
+    }
+}
+
+/// A file name up to its extension, and up to that of its compression.
+fn stem(path: &Path) -> Option<&OsStr> {
+    let stem = path.file_stem();
+    let packed = ["gz", "zst", "zstd"];
+    let is_packed = |found: &OsStr| packed.iter().any(|one| found.eq_ignore_ascii_case(one));
+    match path.extension().is_some_and(is_packed) {
+        true => stem.and_then(|stem| Path::new(stem).file_stem()),
+        false => stem,
+    }
+}
+
+/// A file read from its beginning, without moving a cursor that others share.
+struct FromStart {
+    file: File,
+    offset: u64,
+}
+
+impl Read for FromStart {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(into, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
     }
 }
 
@@ -163,7 +289,7 @@ impl Source for FileSource {
     ) -> BoxFuture<'a, Result<ByteStream, SourceError>> {
         let feed = self.feed.clone();
         let folder = feed.folder().clone();
-        attachment::open(id, attachment, folder, move || feed.open()).boxed()
+        attachment::open(id, attachment, folder, move || Ok(feed.open_again()?.text)).boxed()
     }
 
     fn attachments<'a>(
@@ -241,5 +367,28 @@ impl Follower {
     /// The stage has been taken out and is over.
     fn end_with(self, error: SourceError) -> (Vec<Result<FeedEvent, SourceError>>, Self) {
         (vec![Err(error)], self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collection_is_named_without_the_extensions_of_its_file() {
+        for (file, name) in [
+            ("books.ndjson", "books"),
+            ("books.ndjson.gz", "books"),
+            ("books.NDJSON.GZ", "books"),
+            ("books.gz", "books"),
+            ("books.json.zst", "books"),
+            ("books.2026.ndjson.zstd", "books.2026"),
+            ("books.xz.ndjson", "books.xz"),
+            (".gz", ".gz"),
+            ("books", "books"),
+        ] {
+            let feed = FeedFile::new(&Path::new("/feeds").join(file), None);
+            assert_eq!(feed.collection().as_str(), name, "{file}");
+        }
     }
 }

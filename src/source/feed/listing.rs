@@ -14,12 +14,12 @@ use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
-use super::file::FeedFile;
+use super::file::{FeedFile, Opened};
 use super::follow::Growth;
 use super::lines::{self, Line, Lines};
 use super::loaded::{Check, Loaded, SHORT_LINE, Stop, each_line};
 use super::place::{Place, Positions};
-use super::queue::{Budget, Inlet, Outlet, queue};
+use super::queue::{Abandoned, Budget, Inlet, Outlet, queue};
 use super::row::{Broken, Glance, glance};
 use crate::document::{CollectionName, Position};
 use crate::source::{Mode, Selection, SourceError, StoreEvent};
@@ -39,8 +39,9 @@ pub(super) fn collections(
     mode: Mode,
     since: Option<Position>,
 ) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
-    let (seen, waiting, listed, read) = (HashSet::new(), Vec::new(), false, None);
-    let lister = Lister { feed, selection, mode, since, seen, waiting, listed, read };
+    let (seen, waiting, read) = (HashSet::new(), Vec::new(), None);
+    let (listed, named) = (false, false);
+    let lister = Lister { feed, selection, mode, since, seen, waiting, listed, named, read };
     stream::unfold(Naming { stage: Stage::Waiting(lister), growth: None }, Naming::step).boxed()
 }
 
@@ -106,6 +107,8 @@ struct Lister {
     /// pattern is one of them, and so no glob.
     waiting: Vec<CollectionName>,
     listed: bool,
+    /// Whether a collection was named to whoever receives the names.
+    named: bool,
     read: Option<Place>,
 }
 
@@ -123,10 +126,10 @@ impl Lister {
     /// beginning: what has been named stays named.
     fn list(&mut self, outlet: &Outlet<StoreEvent>) -> Result<(), Stop<SourceError>> {
         let feed = self.feed.clone();
-        let file = match feed.open() {
+        let Opened { text: file, damage } = match feed.open(self.mode, &|| outlet.check()) {
             // It is away while somebody replaces it.
-            Err(SourceError::Missing { .. }) if self.listed => return Ok(()),
-            file => file.map_err(Stop::Failed)?,
+            Err(Stop::Failed(SourceError::Missing { .. })) if self.listed => return Ok(()),
+            opened => opened?,
         };
         let mut names = || -> Result<Option<Position>, Stop<io::Error>> {
             let offset = match &self.read {
@@ -155,6 +158,10 @@ impl Lister {
         })?;
         if !std::mem::replace(&mut self.listed, true) {
             self.choose(outlet)?;
+            // Each collection that is read says so itself.
+            if let Some(damage) = damage.filter(|_| !self.named) {
+                return Err(Stop::Failed(SourceError::permanent(damage.to_string())));
+            }
             outlet.send(StoreEvent::Listed(position), 1)?;
         }
         Ok(())
@@ -224,8 +231,7 @@ impl Lister {
         self.selection = self.selection.among(&names);
         for name in std::mem::take(&mut self.waiting) {
             if self.selection.wants(&name) {
-                let weight = name.as_str().len();
-                outlet.send(StoreEvent::Collection(name), weight)?;
+                self.send(name, outlet)?;
             }
         }
         for pattern in unmatched {
@@ -245,9 +251,14 @@ impl Lister {
         if !self.listed && !self.selection.is_simple() {
             self.waiting.push(name);
         } else if self.selection.wants(&name) {
-            let weight = name.as_str().len();
-            outlet.send(StoreEvent::Collection(name), weight)?;
+            self.send(name, outlet)?;
         }
         Ok(())
+    }
+
+    fn send(&mut self, name: CollectionName, outlet: &Outlet<StoreEvent>) -> Result<(), Abandoned> {
+        self.named = true;
+        let weight = name.as_str().len();
+        outlet.send(StoreEvent::Collection(name), weight)
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn look_up(
     id: &DocumentId,
     position: &Position,
 ) -> Result<Reading, SourceError> {
-    let file = feed.open()?;
+    let file = feed.open_again()?.text;
     let failed = |error: io::Error| feed.unreadable(&error);
     let Some(place) = Place::of(position) else { return Ok(Reading::Unknown) };
     if !place.stands_in(&file).map_err(failed)? {

@@ -14,7 +14,9 @@
 //!    attachments taken out of a document; `content`: their bytes; `large`: rows too long for memory.
 //! 2. `place`: positions; `loaded`, `rows`, `reader`: a file's lines made into events; `lookup`: one
 //!    document; `listing`: collections; `follow`: growth; `queue`: from threads to streams.
-//! 3. `file`: the source of a feed file; `pipe`, `piped`: that of standard input; this file: the
+//! 3. `packed`: gzip and zstd; `beginning`, `other`: what is not a feed; `begun`, `spool`: how each
+//!    reading begins.
+//! 4. `file`: the source of a feed file; `pipe`, `piped`: that of standard input; this file: the
 //!    stores.
 //!
 //! It must not know mirrors, checkpoints, or which of its collections anybody wants.
@@ -26,6 +28,7 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 
+pub use self::begun::Input;
 use self::content::Folder;
 use self::file::{FeedFile, FileSource};
 use self::pipe::Pipe;
@@ -34,6 +37,8 @@ use super::{Mode, Selection, Source, SourceError, Store, StoreEvent};
 use crate::document::{CollectionName, Position};
 
 mod attachment;
+mod beginning;
+mod begun;
 mod content;
 mod file;
 mod follow;
@@ -46,6 +51,8 @@ mod lines;
 mod listing;
 mod loaded;
 mod lookup;
+mod other;
+mod packed;
 mod pipe;
 mod piped;
 mod place;
@@ -53,6 +60,7 @@ mod queue;
 mod reader;
 mod row;
 mod rows;
+mod spool;
 mod stubs;
 #[cfg(test)]
 mod tests;
@@ -82,8 +90,22 @@ impl FeedStore {
 
     /// The feed on standard input. Rows that name no collection belong to `collection`; without
     /// one, to `stdin`. Files that rows name are looked for beneath the current folder.
-    pub fn stdin(collection: Option<CollectionName>, selection: Selection) -> Self {
-        Self::reader(std::io::stdin(), collection, selection, ".")
+    pub fn stdin(input: Input, collection: Option<CollectionName>, selection: Selection) -> Self {
+        Self::input(input, collection, selection, Folder::new("."))
+    }
+
+    /// Refuses a file that is not a feed, or that cannot be read in this mode, by its beginning.
+    /// Blocks. That it cannot be read at all is left to its reading.
+    pub fn refuse(path: &Path, mode: Mode) -> Result<(), SourceError> {
+        FeedFile::new(path, None).refuse(mode)
+    }
+
+    /// Who the feed at this path is; `None` is standard input.
+    pub fn identity_of(path: Option<&Path>) -> String {
+        match path {
+            Some(path) => format!("feed:{}", FeedFile::new(path, None).path().display()),
+            None => "feed:-".to_owned(),
+        }
     }
 
     /// The feed that is read from here, once, by a thread that is blocked while nothing comes.
@@ -97,9 +119,17 @@ impl FeedStore {
         selection: Selection,
         folder: impl Into<PathBuf>,
     ) -> Self {
+        Self::input(Input::Raw(Box::new(reader)), collection, selection, Folder::new(folder))
+    }
+
+    fn input(
+        input: Input,
+        collection: Option<CollectionName>,
+        selection: Selection,
+        folder: Folder,
+    ) -> Self {
         let collection = collection.unwrap_or_else(|| "stdin".into());
-        let folder = Folder::new(folder);
-        let pipe = Pipe::new(Box::new(reader), collection, selection.clone(), folder);
+        let pipe = Pipe::new(input, collection, selection.clone(), folder);
         Self { origin: Origin::Pipe(Arc::new(pipe)), selection }
     }
 }
@@ -113,8 +143,8 @@ impl fmt::Debug for FeedStore {
 impl Store for FeedStore {
     fn identity(&self) -> String {
         match &self.origin {
-            Origin::File(feed) => format!("feed:{}", feed.path().display()),
-            Origin::Pipe(_) => "feed:-".to_owned(),
+            Origin::File(feed) => Self::identity_of(Some(feed.path())),
+            Origin::Pipe(_) => Self::identity_of(None),
         }
     }
 

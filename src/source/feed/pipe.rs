@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::begun::{Input, no_thread, unreadable};
 use super::content::Folder;
 use super::lines::{self, Line, Lines};
 use super::place::Positions;
@@ -49,6 +50,8 @@ pub(super) struct Seen {
     pub names: Vec<CollectionName>,
     /// Whether the pipe has ended.
     pub ended: bool,
+    /// Why it ended before its time.
+    pub failed: Option<SourceError>,
 }
 
 /// A feed that can be read once.
@@ -57,7 +60,7 @@ pub(super) struct Pipe {
     selection: Selection,
     folder: Folder,
     positions: Positions,
-    reader: Mutex<Option<Box<dyn Read + Send>>>,
+    input: Mutex<Option<Input>>,
     routes: Mutex<Routes>,
     seen: watch::Sender<Seen>,
     budget: Arc<Budget>,
@@ -80,7 +83,7 @@ impl Pipe {
     /// A pipe whose rows belong to `collection` where they do not say otherwise. The files that
     /// they name are looked for beneath `folder`. Nothing is read yet.
     pub fn new(
-        reader: Box<dyn Read + Send>,
+        input: Input,
         collection: CollectionName,
         selection: Selection,
         folder: Folder,
@@ -90,7 +93,7 @@ impl Pipe {
             selection,
             folder,
             positions: Positions::new(),
-            reader: Mutex::new(Some(reader)),
+            input: Mutex::new(Some(input)),
             routes: Mutex::default(),
             seen: watch::Sender::default(),
             budget: Budget::new(PIPE_BUDGET),
@@ -107,12 +110,11 @@ impl Pipe {
     /// Begins to read, if that has not begun. The thread ends with the pipe: nothing can wake it
     /// from waiting there, and so it is none of the runtime's, which would wait for it.
     pub fn start(self: &Arc<Self>) -> Result<(), SourceError> {
-        let Some(reader) = lock(&self.reader).take() else { return Ok(()) };
+        let Some(input) = lock(&self.input).take() else { return Ok(()) };
         let pipe = self.clone();
         let thread = std::thread::Builder::new().name("feed pipe".to_owned());
-        thread.spawn(move || Reading::new(&pipe).run(reader)).map(drop).map_err(|error| {
-            SourceError::permanent(format!("no thread can be started to read the feed: {error}"))
-        })
+        let spawned = thread.spawn(move || Reading::new(&pipe).run(input));
+        spawned.map(drop).map_err(|error| no_thread(&error))
     }
 
     /// The rows of a collection; once.
@@ -167,10 +169,12 @@ impl<'a> Reading<'a> {
         Self { pipe, lines: Lines::new(0, ROW_LIMIT), pending: HashMap::new() }
     }
 
-    fn run(mut self, mut reader: Box<dyn Read + Send>) {
-        let end = self.read(&mut reader).map_err(|error| {
-            SourceError::permanent(format!("standard input cannot be read: {error}"))
-        });
+    fn run(mut self, input: Input) {
+        *lock(&self.pipe.waiting) = Some(Instant::now());
+        let begun = input.begun();
+        *lock(&self.pipe.waiting) = None;
+        let end =
+            begun.and_then(|mut begun| self.read(&mut begun).map_err(|error| unreadable(&error)));
         let end = end.map(|()| self.pipe.positions.in_pipe(self.lines.position()));
         let outlets = {
             let mut routes = lock(&self.pipe.routes);
@@ -181,7 +185,11 @@ impl<'a> Reading<'a> {
             // Whoever does not receive this does not want to know.
             let _ = outlet.send(Piped::End(end.clone()), 0);
         }
-        self.pipe.seen.send_modify(|seen| seen.ended = true);
+        let failed = end.err();
+        self.pipe.seen.send_modify(|seen| {
+            seen.ended = true;
+            seen.failed = failed;
+        });
     }
 
     fn read(&mut self, reader: &mut dyn Read) -> io::Result<()> {

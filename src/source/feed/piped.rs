@@ -195,10 +195,16 @@ impl Naming {
             return Some((vec![Err(error)], self));
         }
         loop {
-            let (names, ended) = {
+            let (names, ended, failed) = {
                 let seen = self.seen.borrow_and_update();
-                (seen.names[self.named..].to_vec(), seen.ended)
+                // Where there are collections, each says so itself.
+                let failed = seen.failed.clone().filter(|_| seen.names.is_empty());
+                (seen.names[self.named..].to_vec(), seen.ended, failed)
             };
+            if let Some(error) = failed {
+                self.over = true;
+                return Some((vec![Err(error)], self));
+            }
             self.named += names.len();
             let mut events: Vec<_> =
                 names.into_iter().map(|name| Ok(StoreEvent::Collection(name))).collect();

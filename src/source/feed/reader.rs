@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::file::FeedFile;
+use super::file::{FeedFile, Opened};
 use super::lines::Lines;
 use super::loaded::{Check, Loaded, SHORT_LINE, Stop, fill};
 use super::place::Place;
@@ -36,6 +36,8 @@ pub(super) struct FileReader {
     reported: Option<Place>,
     progress_due: u64,
     gone_since: Option<Instant>,
+    /// Why the feed ends before its time.
+    damage: Option<Arc<str>>,
 }
 
 impl FileReader {
@@ -48,7 +50,7 @@ impl FileReader {
         check: Check<'_>,
     ) -> Result<Self, Stop<SourceError>> {
         let failed = |error| Stop::Failed(feed.unreadable(&error));
-        let file = feed.open().map_err(Stop::Failed)?;
+        let Opened { text: file, damage } = feed.open(mode, check)?;
         let (offset, announce) = match since {
             Since::Start => (0, None),
             Since::Scan(reason) => (0, Some(reason)),
@@ -66,6 +68,7 @@ impl FileReader {
             reported: None,
             progress_due: offset + PROGRESS,
             gone_since: None,
+            damage,
         };
         if reader.scanning {
             let found = reader.rows.find_graves(mode, check);
@@ -83,6 +86,9 @@ impl FileReader {
         }
         self.read(&mut batch).map_err(|stop| self.failed(stop))?;
         batch.flush()?;
+        if let Some(damage) = &self.damage {
+            return Err(Stop::Failed(SourceError::permanent(damage.to_string())));
+        }
         self.check_identity()
     }
 
@@ -98,6 +104,10 @@ impl FileReader {
             if fill(self.rows.file(), &mut self.lines)? == 0 {
                 break;
             }
+        }
+        if self.damage.is_some() {
+            // What is missing may be the rest of a row, or many rows: this is not the feed's end.
+            return if self.scanning { Ok(()) } else { self.report_progress(batch) };
         }
         if self.mode == Mode::CatchUp {
             self.read_rest(batch)?;

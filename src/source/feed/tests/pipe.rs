@@ -150,3 +150,35 @@ async fn a_piped_row_beyond_the_limit_is_named_and_passed() {
     assert_eq!((named.len(), named[0].id.clone()), (1, Some("big".into())));
     assert_eq!(named[0].revision, Some("2-b".into()));
 }
+
+/// What the names of a piped text's collections end with, and how many there are.
+async fn names_of(text: &[u8]) -> (usize, Option<SourceError>) {
+    let text = std::io::Cursor::new(text.to_vec());
+    let store = FeedStore::reader(text, None, Selection::default(), ".");
+    let mut names = store.collections(Mode::Follow, None);
+    let mut found = 0;
+    loop {
+        match names.next().await {
+            Some(Ok(StoreEvent::Collection(_))) => found += 1,
+            Some(Ok(_)) => return (found, None),
+            Some(Err(error)) => return (found, Some(error)),
+            None => return (found, None),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pipe_that_cannot_be_read_is_not_taken_for_an_empty_one() {
+    let (found, error) = names_of(b"{\"docs\":[{\"_id\":\"a\"}]}\n").await;
+    assert!(matches!(error, Some(SourceError::NotAFeed { .. })), "{error:?}");
+    assert_eq!(found, 0);
+    let (found, error) = names_of(b"\x1f\x8b\x08\0\0").await;
+    assert!(error.unwrap().to_string().contains("gzip"));
+    assert_eq!(found, 0);
+    let (found, error) = names_of(b"\n\n").await;
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(found, 0);
+    let (found, error) = names_of(row("a", "1-x", "").as_bytes()).await;
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(found, 1);
+}
