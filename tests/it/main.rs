@@ -33,9 +33,10 @@ mod large;
 mod layers;
 mod limits;
 mod live;
-mod operations;
+
 mod options;
 mod output;
+mod pages;
 mod planted;
 mod pouchdb;
 mod powerloss;
