@@ -15,7 +15,7 @@ pub(super) const PAGE: Page = Page {
         mirror_books(scene).assert_code(0);
     },
     steps: &[
-        Step::of("plainfold status").needs(&["jq"]).after(|_, said| {
+        Step::of("jq").needs(&["jq"]).after(|_, said| {
             // No process works on the mirror, which is what the answer is to say.
             assert_eq!(said[0].stdout.trim(), "false", "{}", said[0]);
         }),
