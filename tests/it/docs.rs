@@ -272,7 +272,8 @@ fn rust_text(folder: &Path) -> String {
 fn the_files_and_tests_that_the_architecture_names_exist() {
     let code = rust_text(&root().join("src")) + &rust_text(&root().join("tests"));
     let (mut files, mut tests) = (0, 0);
-    for word in quoted(&read("docs/architecture.md")) {
+    let pages = read("docs/architecture.md") + &read("docs/mechanisms.md");
+    for word in quoted(&pages) {
         if word.ends_with(".rs") {
             // `fetch.rs` stands beside the file that is named before it.
             let below = ["", "src", "src/pipeline", "src/source/couchdb"];
