@@ -252,6 +252,14 @@ fn readme_is_short_and_names_the_version_of_rust_and_the_licences_that_cargo_kno
 }
 
 #[test]
+fn every_guarantee_in_readme_names_a_test() {
+    let readme = read("README.md");
+    let guarantees = rows(section(&readme, "Guarantees")).skip(2);
+    let tested = |row: Vec<&str>| assert!(row[1].contains("(tests/it/"), "{row:?}");
+    assert!(guarantees.map(tested).count() >= 8);
+}
+
+#[test]
 fn the_index_names_every_page() {
     let index = links(&read("docs/README.md"));
     let mut found = Vec::new();
