@@ -165,10 +165,10 @@ fn git(folder: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// What README says of the repository's `.gitignore`.
+/// What the page on mirrors says of the repository's `.gitignore`.
 fn advised() -> String {
-    let readme = fs::read_to_string(crate::env::root().join("README.md")).unwrap();
-    let lines = readme.lines().filter(|line| line.starts_with('/') || line.starts_with("!/"));
+    let page = fs::read_to_string(crate::env::root().join("docs/mirror.md")).unwrap();
+    let lines = page.lines().filter(|line| line.starts_with('/') || line.starts_with("!/"));
     lines.map(|line| format!("{line}\n")).collect()
 }
 

@@ -51,6 +51,7 @@ mod roundtrip;
 mod rows;
 mod rxdb;
 mod rxdb_client;
+mod session;
 mod systemd;
 mod terminal;
 mod tls;

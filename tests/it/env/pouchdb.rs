@@ -23,16 +23,30 @@ const PACKAGES: [&str; 2] = ["pouchdb-server@4.2.0", "pouchdb-adapter-leveldb@7.
 /// Ends the server when the test's end of its standard input closes, even if the test is killed.
 const END_WITH_PARENT: &str = "process.stdin.on('end', () => process.exit(0)).resume();\n";
 
-/// Refuses requests without credentials, as CouchDB 3 does with `require_valid_user`, which this server
-/// does not have. It judges credentials itself.
-const WANT_CREDENTIALS: &str = r#"
+/// What CouchDB 3 does with `require_valid_user`, and this server does not: requests without credentials
+/// are refused. (The server judges credentials itself.) And a continuous feed ends when nothing has come for
+/// the `timeout` that was asked for.
+const LIKE_COUCHDB: &str = r#"
 const { emit } = require('http').Server.prototype;
 require('http').Server.prototype.emit = function (event, request, answer) {
   const open = event !== 'request' || request.headers.authorization || request.headers.cookie;
-  if (open || request.url === '/_session') return emit.apply(this, arguments);
-  answer.writeHead(401, { 'Content-Type': 'application/json', 'WWW-Authenticate': 'Basic realm="server"' });
-  answer.end('{"error":"unauthorized","reason":"Authentication required."}\n');
-  return true;
+  if (!open && request.url !== '/_session') {
+    answer.writeHead(401, { 'Content-Type': 'application/json', 'WWW-Authenticate': 'Basic realm="server"' });
+    answer.end('{"error":"unauthorized","reason":"Authentication required."}\n');
+    return true;
+  }
+  const asked = event === 'request' ? new URL(request.url, 'http://server').searchParams : new Map();
+  if (asked.get('feed') === 'continuous' && asked.has('timeout')) {
+    const { write } = answer;
+    const end = () => answer.end('{"last_seq":0,"pending":0}\n');
+    let silence = setTimeout(end, Number(asked.get('timeout')));
+    answer.write = function () {
+      clearTimeout(silence);
+      silence = setTimeout(end, Number(asked.get('timeout')));
+      return write.apply(this, arguments);
+    };
+  }
+  return emit.apply(this, arguments);
 };
 "#;
 
@@ -92,7 +106,7 @@ impl PouchServer {
         }
         fs::write(place.join("config.json"), config.to_string()).unwrap();
         fs::write(place.join("end-with-parent.js"), END_WITH_PARENT).unwrap();
-        fs::write(place.join("want-credentials.js"), WANT_CREDENTIALS).unwrap();
+        fs::write(place.join("like-couchdb.js"), LIKE_COUCHDB).unwrap();
         let mut server = Self { process: None, port: 0, place, storage, admin, closed };
         for _ in 0..PORTS_TRIED {
             server.port = free_port();
@@ -287,7 +301,7 @@ impl PouchServer {
         let mut command = Command::new("node");
         command.current_dir(folder).args(["-r", "./end-with-parent.js"]);
         if self.closed {
-            command.args(["-r", "./want-credentials.js"]);
+            command.args(["-r", "./like-couchdb.js"]);
         }
         command
             .arg(installed().join("node_modules/pouchdb-server/bin/pouchdb-server"))

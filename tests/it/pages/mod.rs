@@ -153,7 +153,7 @@ fn every_command_of_every_page_does_what_it_says() {
     assert_eq!(pages.len(), plan::PAGES.len() + others, "each page in the plan prints commands");
     // To run a single page while it is being written.
     let wanted = std::env::var("PLAINFOLD_TEST_PAGE").unwrap_or_default();
-    pages.retain(|(file, _)| file.contains(&wanted) && !plan::UNFINISHED.contains(&file.as_str()));
+    pages.retain(|(file, _)| file.contains(&wanted));
     let (waiting, failed) = (Mutex::new(pages), Mutex::new(Vec::new()));
     let work = || {
         while let Some((file, blocks)) = { waiting.lock().unwrap().pop() } {

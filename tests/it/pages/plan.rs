@@ -18,9 +18,6 @@ pub(super) const NOT_HERE: &[(&str, &str)] = &[
     ("npm ci", "the tests of the package, which rxdb_client.rs runs"),
 ];
 
-/// Pages whose commands do not name credentials yet.
-pub(super) const UNFINISHED: &[&str] = &["README.md", "docs/verify.md"];
-
 /// The pages that need more than a mirror of the whole server.
 pub(super) const PAGES: &[Page] = &[
     Page {
@@ -57,6 +54,15 @@ pub(super) const PAGES: &[Page] = &[
         ],
     },
     operations::PAGE,
+    Page {
+        file: "docs/rxdb-backup.md",
+        before: |scene| scene.copy("fixtures/rxdb-backup-17.6.0/one", "rxdb-backup"),
+        // Two of its attachments are damaged.
+        steps: &[
+            Step::of("verify ./rxdb-backup").codes(&[1, 1, 1]),
+            Step::of("feed:books-again.ndjson").codes(&[1, 0]),
+        ],
+    },
     Page {
         file: "systemd/README.md",
         before: |scene| scene.check_out(),

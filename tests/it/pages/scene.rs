@@ -228,6 +228,13 @@ impl Scene {
         folder
     }
 
+    /// Copies a folder of the repository.
+    pub(crate) fn copy(&self, from: &str, to: &str) {
+        let copied =
+            Command::new("cp").arg("-r").arg(root().join(from)).arg(self.place.join(to)).status();
+        assert!(copied.unwrap().success(), "{from}");
+    }
+
     /// What a checkout has at its top, and the built program beside it.
     pub(crate) fn check_out(&self) {
         symlink(root().join("systemd"), self.place.join("systemd")).unwrap();
