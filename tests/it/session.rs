@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::env::pouchdb::PouchServer;
-use crate::env::{Place, library, plainfold, root};
+use crate::env::{plainfold, root};
+use crate::pages::scene::Scene;
 
 /// The server as README names it.
 const SERVER: &str = "localhost:5984";
@@ -19,23 +19,12 @@ fn session() -> String {
     format!("$ {session}")
 }
 
-/// A server that holds the library and wants credentials, and a folder with its admin's password.
-fn scene() -> (PouchServer, Place) {
-    let (server, place) = (PouchServer::start_with_admin("admin", "secret"), Place::new());
-    fs::write(place.join("password"), "secret\n").unwrap();
-    let (feed, made) = (format!("feed:{}", library().display()), Place::new());
-    plainfold::mirror(&feed, &made.mirror()).assert_code(0);
-    let mirror = made.mirror().display().to_string();
-    plainfold::run(["restore", &mirror, &server.url()]).assert_code(0);
-    (server, place)
-}
-
 /// What a command prints on a terminal: both streams, without the log's ordinary lines.
-fn run(command: &str, server: &PouchServer, place: &Place) -> String {
-    let address = server.address().to_string();
+fn run(command: &str, scene: &Scene) -> String {
+    let address = scene.server.address().to_string();
     let mut shell = Command::new("sh");
     let command = format!("exec 2>&1\n{}", command.replace(SERVER, &address));
-    shell.args(["-c", &command]).current_dir(place.path()).env("PLAINFOLD_LOG", "warn");
+    shell.args(["-c", &command]).current_dir(scene.place.path()).env("PLAINFOLD_LOG", "warn");
     let binaries = Path::new(env!("CARGO_BIN_EXE_plainfold")).parent().unwrap().to_owned();
     let path = std::env::var("PATH").unwrap();
     shell.env("PATH", format!("{}:{path}", binaries.display()));
@@ -59,10 +48,10 @@ fn timeless(text: &str) -> String {
 #[test]
 fn the_session_in_readme_prints_what_it_shows() {
     let shown = session();
-    let (server, place) = scene();
+    let scene = Scene::new();
     let mut printed = String::new();
     for command in shown.lines().filter_map(|line| line.strip_prefix("$ ")) {
-        let said = run(command, &server, &place);
+        let said = run(command, &scene);
         printed += &format!("$ {command}\n{said}\n");
     }
     assert!(printed.contains("plainfold restore"), "the session ends with a restore:\n{printed}");

@@ -42,7 +42,10 @@ impl Scene {
             readers: Vec::new(),
             place,
         };
-        scene.server.load_feed(&library());
+        let (feed, made) = (format!("feed:{}", library().display()), Place::new());
+        plainfold::mirror(&feed, &made.mirror()).assert_code(0);
+        let from = made.mirror().display().to_string();
+        plainfold::run(["restore", &from, &scene.server.url()]).assert_code(0);
         scene.write("password", "secret\n");
         fs::set_permissions(scene.place.join("password"), fs::Permissions::from_mode(0o600))
             .unwrap();
