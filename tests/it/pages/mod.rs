@@ -14,6 +14,7 @@ use crate::env::plainfold::Outcome;
 use crate::env::root;
 
 mod blocks;
+mod messages;
 mod operations;
 mod plan;
 pub(crate) mod scene;
@@ -39,10 +40,10 @@ struct Step {
     /// Whether the block is a procedure that begins with the scene of the page's beginning.
     fresh: bool,
     before: fn(&mut Scene),
-    /// The exit code of each command; if there are none, each ends with 0.
+    /// The exit code of each command; if the list is empty, each command ends with 0.
     codes: &'static [i32],
     after: fn(&Scene, &[Outcome]),
-    /// Programs that are no part of a usual system: without them the block is not run.
+    /// Programs that not every machine has: without them the block is not run.
     tools: &'static [&'static str],
 }
 
@@ -72,6 +73,9 @@ impl Step {
     }
 }
 
+/// A page that is not in the plan.
+const PLAIN: Page = Page { file: "", before: |scene| scene.mirror_all(), steps: &[] };
+
 /// How many pages are run at the same time.
 const AT_ONCE: usize = 4;
 
@@ -95,7 +99,7 @@ fn is_not_here(command: &str) -> bool {
 }
 
 /// Runs the blocks of a page in their order.
-fn run(page: &Page, printed: &[Block]) {
+fn run(file: &str, page: &Page, printed: &[Block]) {
     let mut steps: Vec<&Step> = page.steps.iter().collect();
     let mut scene = None;
     for block in printed {
@@ -118,7 +122,7 @@ fn run(page: &Page, printed: &[Block]) {
             scene
         });
         (step.before)(scene);
-        let place = format!("{}, {}", page.file, block.heading);
+        let place = format!("{file}, {}", block.heading);
         assert!(
             step.codes.is_empty() || step.codes.len() == commands.len(),
             "{place}: there is an exit code for each command"
@@ -141,7 +145,7 @@ fn run(page: &Page, printed: &[Block]) {
         scene.end();
     }
     let left: Vec<_> = steps.iter().map(|step| step.prints).collect();
-    assert!(left.is_empty(), "{} does not print {left:?}", page.file);
+    assert!(left.is_empty(), "{file} does not print {left:?}");
 }
 
 #[test]
@@ -157,9 +161,8 @@ fn every_command_of_every_page_does_what_it_says() {
     let (waiting, failed) = (Mutex::new(pages), Mutex::new(Vec::new()));
     let work = || {
         while let Some((file, blocks)) = { waiting.lock().unwrap().pop() } {
-            let plain = Page { file: "a page", before: |scene| scene.mirror_all(), steps: &[] };
-            let page = plan::PAGES.iter().find(|page| page.file == file).unwrap_or(&plain);
-            let ran = std::thread::scope(|scope| scope.spawn(|| run(page, &blocks)).join());
+            let page = plan::PAGES.iter().find(|page| page.file == file).unwrap_or(&PLAIN);
+            let ran = std::thread::scope(|scope| scope.spawn(|| run(&file, page, &blocks)).join());
             if ran.is_err() {
                 failed.lock().unwrap().push(file);
             }

@@ -15,12 +15,12 @@ pub(super) const PAGE: Page = Page {
         mirror_books(scene).assert_code(0);
     },
     steps: &[
-        Step::of("jq").needs(&["jq"]).after(|_, said| {
+        Step::of("jq").needs(&["jq"]).after(|_, outcomes| {
             // No process works on the mirror, which is what the answer is to say.
-            assert_eq!(said[0].stdout.trim(), "false", "{}", said[0]);
+            assert_eq!(outcomes[0].stdout.trim(), "false", "{}", outcomes[0]);
         }),
-        Step::of("plainfold diff").before(lose_most).codes(&[1]).after(|_, said| {
-            assert!(said[0].stdout.lines().count() > 10, "{}", said[0]);
+        Step::of("plainfold diff").before(lose_most).codes(&[1]).after(|_, outcomes| {
+            assert!(outcomes[0].stdout.lines().count() > 10, "{}", outcomes[0]);
         }),
         Step::of("--undelete --collections").fresh().before(lose_most).after(|scene, _| {
             assert_eq!((held_back(scene), at_the_source(scene)), (0, books_of_the_fixture()));
@@ -31,8 +31,8 @@ pub(super) const PAGE: Page = Page {
             assert!(at_the_source(scene) < books_of_the_fixture());
             scene.assert_mirrored("books");
         }),
-        Step::of(".plainfold/trash").fresh().before(lose_a_few).after(|_, said| {
-            assert_eq!(said[0].stdout.lines().count(), 3, "{}", said[0]);
+        Step::of(".plainfold/trash").fresh().before(lose_a_few).after(|_, outcomes| {
+            assert_eq!(outcomes[0].stdout.lines().count(), 3, "{}", outcomes[0]);
         }),
         Step::of("--undelete --since").after(|scene, _| {
             assert_eq!(at_the_source(scene), books_of_the_fixture());

@@ -36,11 +36,11 @@ pub(super) const PAGES: &[Page] = &[
             scene.stand_in("mirror/members/about%3Alibrary/attachments");
         },
         steps: &[
-            Step::of("openssl").needs(&["openssl"]).after(|scene, said| {
+            Step::of("openssl").needs(&["openssl"]).after(|scene, outcomes| {
                 let body = scene.mirror().join("members/about%3Alibrary/document.json");
                 let body: Value = serde_json::from_slice(&fs::read(body).unwrap()).unwrap();
                 let digest = &body["_attachments"]["rules.pdf"]["digest"];
-                assert_eq!(*digest, format!("md5-{}", said[0].stdout.trim()));
+                assert_eq!(*digest, format!("md5-{}", outcomes[0].stdout.trim()));
             }),
             Step::of("getfattr -n")
                 .before(|scene| scene.stand_in("mirror"))
@@ -49,7 +49,7 @@ pub(super) const PAGES: &[Page] = &[
             Step::of("getfattr --only-values")
                 .needs(&["getfattr", "b3sum", "xxd"])
                 .before(|scene| scene.stand_in("mirror/loans"))
-                .after(|_, said| assert_eq!(said[0].stdout, "", "{}", said[0])),
+                .after(|_, outcomes| assert_eq!(outcomes[0].stdout, "", "{}", outcomes[0])),
             Step::of("@tsv").before(|scene| scene.stand_in("mirror")).needs(&["jq", "b3sum"]),
         ],
     },

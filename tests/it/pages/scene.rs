@@ -83,8 +83,8 @@ impl Scene {
         oracle::assert_equals_server(&self.url(database), &self.mirror(), database);
     }
 
-    /// Runs a command as it is printed, but for the names that are this scene's own. Only a command that
-    /// ends with the process that it follows has no outcome yet.
+    /// Runs a command as it is printed, with this scene's hosts and paths. A command that runs beside the next
+    /// ones has no outcome: an application, a live mirror, and a reader of its events.
     pub(crate) fn run(&mut self, printed: &str) -> Option<Outcome> {
         let command = self.named(printed);
         if printed.starts_with("node ") {
@@ -204,6 +204,11 @@ impl Scene {
         let old = std::env::var("PATH").unwrap();
         let tools = self.stand_ins();
         shell.env("PATH", format!("{}:{}:{old}", binaries.display(), tools.display()));
+        let home = std::env::var("HOME").unwrap_or_default();
+        // What npm has once downloaded is not downloaded again.
+        shell
+            .env("npm_config_cache", format!("{home}/.npm"))
+            .env("npm_config_prefer_offline", "true");
         shell.env("HOME", self.place.path()).env("PORT", self.app_port.to_string());
         for who in ["AUTHOR", "COMMITTER"] {
             shell
