@@ -55,7 +55,7 @@ fn fixed(message: &str) -> impl Iterator<Item = String> {
         .flat_map(move |part| {
             let words: Vec<&str> = part.split_whitespace().collect();
             let parts: Vec<_> =
-                words.split(|word| changes(&word)).map(|one| one.join(" ")).collect();
+                words.split(|word| changes(word)).map(|one| one.join(" ")).collect();
             parts
         })
         .filter(|part| part.len() >= SHORTEST)
