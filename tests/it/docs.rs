@@ -173,7 +173,7 @@ fn every_relative_link_leads_to_a_file_and_a_heading() {
     assert!(checked >= 20, "only {checked} links were found");
 }
 
-/// Phrases that are not plain technical English.
+/// Phrases that are no plain technical English.
 const REFUSED: [&str; 16] = [
     "put back",
     "tells of",
