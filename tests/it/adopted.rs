@@ -165,7 +165,7 @@ fn git(folder: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// What the page on mirrors says of the repository's `.gitignore`.
+/// What README says of the repository's `.gitignore`.
 fn advised() -> String {
     let page = fs::read_to_string(crate::env::root().join("docs/mirror.md")).unwrap();
     let lines = page.lines().filter(|line| line.starts_with('/') || line.starts_with("!/"));

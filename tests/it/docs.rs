@@ -173,7 +173,7 @@ fn every_relative_link_leads_to_a_file_and_a_heading() {
     assert!(checked >= 20, "only {checked} links were found");
 }
 
-/// Phrases that are not plain technical English.
+/// Phrases that are no plain technical English.
 const REFUSED: [&str; 16] = [
     "put back",
     "tells of",
@@ -233,10 +233,19 @@ fn the_tree_and_the_document_that_a_page_shows_are_those_of_the_fixture() {
 }
 
 #[test]
-fn readme_is_short_and_names_the_version_of_rust_and_the_licences_that_cargo_knows() {
+fn readme_is_short_and_names_the_stores_the_two_commands_rust_and_the_licences() {
     let (readme, manifest) = (read("README.md"), read("Cargo.toml"));
     let lines = readme.lines().count();
     assert!(lines <= 150, "{lines} lines");
+    let first = readme.split("\n\n").nth(2).unwrap().split('.').next().unwrap();
+    for store in ["CouchDB", "PouchDB", "RxDB"] {
+        assert!(first.contains(store), "the first sentence names {store}: {first}");
+    }
+    for command in
+        ["cargo run --release -- mirror feed:fixtures/library.ndjson ./mirror", "cargo test"]
+    {
+        assert!(readme.lines().any(|line| line == command), "{command}");
+    }
     let value = |key: &str| {
         let line = manifest.lines().find_map(|line| line.strip_prefix(&format!("{key} = \"")));
         line.and_then(|rest| rest.split('"').next()).unwrap_or_else(|| panic!("no {key}"))
