@@ -18,8 +18,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let agent = MirrorConfig::new(&source, directory)?.live(true).start().await?;
 
-    // From event 0 on, which is all that the journal holds and whatever comes. This subscription
-    // never misses an event; `agent.events()` is a plain broadcast channel, which may.
+    // From event 0 on: first all events in the journal, then each new one. This subscription never
+    // misses an event; `agent.events()` is a plain broadcast channel, and a slow receiver misses some.
     let mut events = agent.watcher().subscribe(Some(0));
     let printing = tokio::spawn(async move {
         let mut count = 0;

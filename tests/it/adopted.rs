@@ -167,8 +167,8 @@ fn git(folder: &Path, arguments: &[&str]) {
 
 /// What README says of the repository's `.gitignore`.
 fn advised() -> String {
-    let readme = fs::read_to_string(crate::env::root().join("README.md")).unwrap();
-    let lines = readme.lines().filter(|line| line.starts_with('/') || line.starts_with("!/"));
+    let page = fs::read_to_string(crate::env::root().join("docs/mirror.md")).unwrap();
+    let lines = page.lines().filter(|line| line.starts_with('/') || line.starts_with("!/"));
     lines.map(|line| format!("{line}\n")).collect()
 }
 

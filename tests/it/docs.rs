@@ -1,5 +1,5 @@
 //! What the documentation says is what the program does, as far as a test can tell: options, exit
-//! codes, links, the example, the tree that README shows.
+//! codes, links, the example, the tree that a page shows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -98,9 +98,9 @@ fn every_variable_that_help_names_is_documented() {
 }
 
 #[test]
-fn the_exit_codes_in_readme_are_those_of_help() {
-    let readme = read("README.md");
-    let table: BTreeMap<u8, String> = rows(section(&readme, "Exit codes"))
+fn the_documented_exit_codes_are_those_of_help() {
+    let page = read("docs/configuration.md");
+    let table: BTreeMap<u8, String> = rows(section(&page, "Exit codes"))
         .filter_map(|row| Some((row[0].parse().ok()?, row[1].to_owned())))
         .collect();
     // A line that has no code belongs to the one before.
@@ -206,11 +206,8 @@ const REFUSED: [&str; 16] = [
 #[test]
 fn pages_and_help_are_in_plain_words() {
     let mut texts: Vec<(String, String)> = Vec::new();
-    for page in ["README.md", "CHANGELOG.md", "clients/rxdb/README.md"] {
-        texts.push((page.to_owned(), read(page)));
-    }
     let mut found = Vec::new();
-    pages(&root().join("docs"), &mut found);
+    pages(root(), &mut found);
     for page in found {
         texts.push((page.display().to_string(), fs::read_to_string(&page).unwrap()));
     }
@@ -229,20 +226,67 @@ fn pages_and_help_are_in_plain_words() {
 }
 
 #[test]
-fn the_tree_and_the_document_that_readme_shows_are_those_of_the_fixture() {
+fn the_tree_and_the_document_that_a_page_shows_are_those_of_the_fixture() {
     let place = Place::new();
     let feed = format!("feed:{}", library().display());
     plainfold::mirror(&feed, &place.mirror()).assert_code(0);
-    let readme = read("README.md");
-    let shown: Vec<_> = readme.lines().filter(|line| line.starts_with("mirror/")).collect();
+    let page = read("docs/mirror.md");
+    let shown: Vec<_> = page.lines().filter(|line| line.starts_with("mirror/")).collect();
     assert!(shown.len() >= 5, "{shown:?}");
     for path in &shown {
         assert!(place.join(path).is_file(), "{path}");
     }
-    let body = readme.lines().find(|line| line.starts_with("{\"_id\"")).unwrap();
+    let body = page.lines().find(|line| line.starts_with("{\"_id\"")).unwrap();
     let holds =
         |path: &&&str| fs::read(place.join(path)).unwrap() == format!("{body}\n").as_bytes();
     assert_eq!(shown.iter().filter(holds).count(), 1, "{body}");
+}
+
+#[test]
+fn readme_is_short_and_names_the_stores_the_two_commands_rust_and_the_licences() {
+    let (readme, manifest) = (read("README.md"), read("Cargo.toml"));
+    let lines = readme.lines().count();
+    assert!(lines <= 150, "{lines} lines");
+    let first = readme.split("\n\n").nth(2).unwrap().split('.').next().unwrap();
+    for store in ["CouchDB", "PouchDB", "RxDB"] {
+        assert!(first.contains(store), "the first sentence names {store}: {first}");
+    }
+    for command in
+        ["cargo run --release -- mirror feed:fixtures/library.ndjson ./mirror", "cargo test"]
+    {
+        assert!(readme.lines().any(|line| line == command), "{command}");
+    }
+    let value = |key: &str| {
+        let line = manifest.lines().find_map(|line| line.strip_prefix(&format!("{key} = \"")));
+        line.and_then(|rest| rest.split('"').next()).unwrap_or_else(|| panic!("no {key}"))
+    };
+    let rust = value("rust-version");
+    for page in ["README.md", "CONTRIBUTING.md"] {
+        assert!(read(page).contains(&format!("Rust {rust} or newer")), "{page}: Rust {rust}");
+    }
+    assert!(readme.contains(&format!("badge/rust-{rust}%2B-")), "the badge says Rust {rust}");
+    for licence in value("license").split(" OR ") {
+        assert!(readme.contains(&licence.replace('-', "--")), "the badge says {licence}");
+    }
+}
+
+#[test]
+fn every_guarantee_in_readme_names_a_test() {
+    let readme = read("README.md");
+    let guarantees = rows(section(&readme, "Guarantees")).skip(2);
+    let tested = |row: Vec<&str>| assert!(row[1].contains("(tests/it/"), "{row:?}");
+    assert!(guarantees.map(tested).count() >= 8);
+}
+
+#[test]
+fn the_index_names_every_page() {
+    let index = links(&read("docs/README.md"));
+    let mut found = Vec::new();
+    pages(&root().join("docs"), &mut found);
+    for page in found {
+        let name = page.file_name().unwrap().to_str().unwrap();
+        assert!(name == "README.md" || index.iter().any(|link| link == name), "{name}");
+    }
 }
 
 #[test]
@@ -282,7 +326,8 @@ fn rust_text(folder: &Path) -> String {
 fn the_files_and_tests_that_the_architecture_names_exist() {
     let code = rust_text(&root().join("src")) + &rust_text(&root().join("tests"));
     let (mut files, mut tests) = (0, 0);
-    for word in quoted(&read("docs/architecture.md")) {
+    let pages = read("docs/architecture.md") + &read("docs/mechanisms.md");
+    for word in quoted(&pages) {
         if word.ends_with(".rs") {
             // `fetch.rs` stands beside the file that is named before it.
             let below = ["", "src", "src/pipeline", "src/source/couchdb"];

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
 
@@ -66,6 +66,19 @@ pub fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Outcome {
 /// Runs a command of [`command_of`] to its end.
 pub fn run_command(command: Command) -> Outcome {
     Running::start(command).wait()
+}
+
+/// Starts a command of [`command_of`], or another, beside the test.
+pub fn spawn_command(command: Command) -> Running {
+    Running::start(command)
+}
+
+/// Starts a command beside the test, whose input lasts as long as the caller keeps its other end.
+pub fn spawn_with_input(mut command: Command) -> (Running, ChildStdin) {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the command runs");
+    let input = child.stdin.take().unwrap();
+    (Running::read(child), input)
 }
 
 /// Runs the binary to its end, and says what memory it took at most, in KiB. `place` is for a file.

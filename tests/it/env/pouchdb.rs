@@ -23,6 +23,33 @@ const PACKAGES: [&str; 2] = ["pouchdb-server@4.2.0", "pouchdb-adapter-leveldb@7.
 /// Ends the server when the test's end of its standard input closes, even if the test is killed.
 const END_WITH_PARENT: &str = "process.stdin.on('end', () => process.exit(0)).resume();\n";
 
+/// What CouchDB 3 does with `require_valid_user`, and this server does not: requests without credentials
+/// are refused. (The server judges credentials itself.) And a continuous feed ends when nothing has come for
+/// the `timeout` that was asked for.
+const LIKE_COUCHDB: &str = r#"
+const { emit } = require('http').Server.prototype;
+require('http').Server.prototype.emit = function (event, request, answer) {
+  const open = event !== 'request' || request.headers.authorization || request.headers.cookie;
+  if (!open && request.url !== '/_session') {
+    answer.writeHead(401, { 'Content-Type': 'application/json', 'WWW-Authenticate': 'Basic realm="server"' });
+    answer.end('{"error":"unauthorized","reason":"Authentication required."}\n');
+    return true;
+  }
+  const asked = event === 'request' ? new URL(request.url, 'http://server').searchParams : new Map();
+  if (asked.get('feed') === 'continuous' && asked.has('timeout')) {
+    const { write } = answer;
+    const end = () => answer.end('{"last_seq":0,"pending":0}\n');
+    let silence = setTimeout(end, Number(asked.get('timeout')));
+    answer.write = function () {
+      clearTimeout(silence);
+      silence = setTimeout(end, Number(asked.get('timeout')));
+      return write.apply(this, arguments);
+    };
+  }
+  return emit.apply(this, arguments);
+};
+"#;
+
 /// How many free ports are tried: another process may take one before the server does.
 const PORTS_TRIED: usize = 5;
 
@@ -42,17 +69,19 @@ pub struct PouchServer {
     place: Place,
     storage: Storage,
     admin: Option<(String, String)>,
+    /// Whether requests without credentials are refused.
+    closed: bool,
 }
 
 impl PouchServer {
     /// Without an admin, in memory.
     pub fn start() -> Self {
-        Self::start_with(Storage::Memory, None)
+        Self::start_with(Storage::Memory, None, false)
     }
 
     /// With databases on disk, so that they outlive a restart.
     pub fn start_on_disk() -> Self {
-        Self::start_with(Storage::Disk, None)
+        Self::start_with(Storage::Disk, None, false)
     }
 
     /// With an admin.
@@ -60,10 +89,15 @@ impl PouchServer {
     /// Only the members of a database may then read it, but everybody may list the databases. An
     /// attempt to create one without credentials kills this server.
     pub fn start_with_admin(name: &str, password: &str) -> Self {
-        Self::start_with(Storage::Memory, Some((name.to_owned(), password.to_owned())))
+        Self::start_with(Storage::Memory, Some((name.to_owned(), password.to_owned())), false)
     }
 
-    fn start_with(storage: Storage, admin: Option<(String, String)>) -> Self {
+    /// With an admin, and closed to everybody who gives no credentials.
+    pub fn start_closed(name: &str, password: &str) -> Self {
+        Self::start_with(Storage::Memory, Some((name.to_owned(), password.to_owned())), true)
+    }
+
+    fn start_with(storage: Storage, admin: Option<(String, String)>, closed: bool) -> Self {
         let place = Place::new();
         let uuid = place.path().file_name().unwrap().to_str().unwrap().to_owned();
         let mut config = json!({"couchdb": {"uuid": uuid}});
@@ -72,7 +106,8 @@ impl PouchServer {
         }
         fs::write(place.join("config.json"), config.to_string()).unwrap();
         fs::write(place.join("end-with-parent.js"), END_WITH_PARENT).unwrap();
-        let mut server = Self { process: None, port: 0, place, storage, admin };
+        fs::write(place.join("like-couchdb.js"), LIKE_COUCHDB).unwrap();
+        let mut server = Self { process: None, port: 0, place, storage, admin, closed };
         for _ in 0..PORTS_TRIED {
             server.port = free_port();
             if server.launch() {
@@ -264,9 +299,11 @@ impl PouchServer {
         let folder = self.place.path();
         let output = File::create(folder.join("output.txt")).unwrap();
         let mut command = Command::new("node");
+        command.current_dir(folder).args(["-r", "./end-with-parent.js"]);
+        if self.closed {
+            command.args(["-r", "./like-couchdb.js"]);
+        }
         command
-            .current_dir(folder)
-            .args(["-r", "./end-with-parent.js"])
             .arg(installed().join("node_modules/pouchdb-server/bin/pouchdb-server"))
             .args(["-n", "-o", "127.0.0.1", "-p", &self.port.to_string()])
             .stdin(Stdio::piped())
@@ -279,7 +316,9 @@ impl PouchServer {
         let mut process = command.spawn().expect("node runs");
         let deadline = Instant::now() + DEADLINE;
         while Instant::now() < deadline && process.try_wait().unwrap().is_none() {
-            let answer = http::request(self.address(), "GET", "/", &[], b"");
+            let headers = self.headers();
+            let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, &**value)).collect();
+            let answer = http::request(self.address(), "GET", "/", &headers, b"");
             if answer.is_ok_and(|answer| String::from_utf8_lossy(&answer.body).contains(&uuid)) {
                 self.process = Some(process);
                 return true;
@@ -351,7 +390,8 @@ fn inlined(attachments: &RawValue, directory: &Path) -> Value {
     entries
 }
 
-fn free_port() -> u16 {
+/// A port that nobody listens on. Another process may take it before the caller does.
+pub fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
