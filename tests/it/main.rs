@@ -57,3 +57,4 @@ mod trash;
 mod undelete;
 mod unremovable;
 mod verify;
+mod words;
