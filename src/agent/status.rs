@@ -214,7 +214,7 @@ fn remembered(
     report.held_back = checkpoints.count_held_back(&report.collection)?;
     let vanished = |since| {
         format!(
-            "the source does not have it any more (first noticed at {since}); its copy in the \
+            "the source no longer has it (first noticed at {since}); its copy in the \
              mirror is kept"
         )
     };

@@ -56,7 +56,7 @@ impl Copied {
 pub(super) fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "run this command as the user of the mirror",
-        _ => "make room there, or set TMPDIR to another directory",
+        _ => "free some space there, or set TMPDIR to another directory",
     }
 }
 

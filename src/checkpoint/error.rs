@@ -18,7 +18,7 @@ pub enum StateError {
     },
     /// sled did not come back from a failure.
     #[error(
-        "the state in {} failed ({}): look at the disk and its free space, and run again",
+        "the state in {} failed ({}): check the disk and its free space, and run again",
         path.display(),
         match what {
             Escaped::Panicked(words) | Escaped::Stuck(words) => words,

@@ -172,7 +172,7 @@ fn write(place: &Place, name: &str, text: &str) -> std::io::Result<()> {
         let aside = format!("{name}.damaged-{}", Timestamp::now().as_millisecond());
         place.rename(name, &aside)?;
         tracing::warn!(
-            "{} was a folder, and not the mark of the event numbers: it is now {}",
+            "{} holds event numbers and must be a file, but it was a folder; it was set aside as {}",
             place.at(name).display(),
             place.at(&aside).display()
         );

@@ -73,15 +73,15 @@ pub(super) fn check(mirror: &Mirror, folder: &Folder, name: &str) -> Result<(), 
         Err(error) if error.is_disk() => return Err(error),
         opened => opened.ok().flatten(),
     };
-    let Some(now) = now else { return unusable("is not there any more") };
+    let Some(now) = now else { return unusable("no longer exists") };
     if !now.place()?.reaches(&mirror.staging.place()?) {
         return unusable(
-            "is on another file system than `.plainfold`, or mounted by itself, so that no document can \
-             be renamed into it: unmount it, or give this collection a mirror of its own",
+            "is on another file system than `.plainfold`, or is a mount point, so no document can be \
+             renamed into it: unmount it, or mirror this collection into another directory",
         );
     }
     if now.identity()? != folder.identity()? {
-        return unusable("was replaced by another one");
+        return unusable("was replaced by another folder");
     }
     match folder.refusal() {
         None => Ok(()),

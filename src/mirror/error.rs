@@ -36,7 +36,7 @@ pub enum MirrorError {
         source: io::Error,
     },
     /// The folder of one collection cannot be used.
-    #[error("{}, the folder of a collection, {reason}", path.display())]
+    #[error("the collection folder {} {reason}", path.display())]
     CollectionFolder {
         /// The folder.
         path: PathBuf,
@@ -48,7 +48,7 @@ pub enum MirrorError {
     OneCollection(Box<MirrorError>),
     /// Less room is left than is to stay free.
     #[error(
-        "{} has {free} bytes left, and {reserve} of them are to stay free: make room, or lower \
+        "{} has {free} bytes free, but {reserve} bytes must stay free: free some space, or lower \
          `--reserve`",
         path.display()
     )]
@@ -70,8 +70,8 @@ pub enum MirrorError {
     },
     /// The mirror was written by a newer Plainfold.
     #[error(
-        "{} has on-disk format {found}, and this Plainfold knows formats up to {known}: \
-         use a newer Plainfold, or another directory",
+        "{} has on-disk format {found}, but this version of Plainfold supports formats up to {known}: \
+         use a newer version, or another directory",
         path.display()
     )]
     NewerFormat {
@@ -148,8 +148,8 @@ pub enum MirrorError {
     },
     /// The directory lies inside another mirror.
     #[error(
-        "{} lies inside another mirror, {}, which would treat it as a part of itself: choose a \
-         directory outside of it",
+        "{} lies inside another mirror, {}, which would treat it as one of its own folders: choose \
+         a directory outside it",
         path.display(),
         outer.display()
     )]
@@ -167,8 +167,8 @@ pub enum MirrorError {
     },
     /// A mirror had to be there.
     #[error(
-        "{} is not a mirror (it has no .plainfold/format.json), and `--existing` creates none: check \
-         that its file system is mounted, or leave `--existing` out to create a new mirror",
+        "{} is not a mirror (it has no .plainfold/format.json), and `--existing` forbids creating one: \
+         check that its file system is mounted, or leave `--existing` out to create a new mirror",
         path.display()
     )]
     NotExisting {
@@ -187,7 +187,7 @@ pub enum MirrorError {
     },
     /// A link or a file stands where a folder of the mirror has to be.
     #[error(
-        "{} is not a folder but {what}, which is never followed: move it out of the way and run again",
+        "{} must be a folder, but it is {what}: move it away and run again",
         path.display()
     )]
     InTheWay {
@@ -198,8 +198,8 @@ pub enum MirrorError {
     },
     /// Names that differ only in case would share a folder here.
     #[error(
-        "{} is on a file system that folds upper and lower case, on which two ids could share a \
-         folder: create the mirror with `--names portable`",
+        "{} is on a file system that ignores case, so two ids could share a folder: create the mirror \
+         with `--names portable`",
         path.display()
     )]
     FoldsCase {
@@ -208,8 +208,8 @@ pub enum MirrorError {
     },
     /// Names on this file system are too short for a mirror.
     #[error(
-        "{} is on a file system that takes names of {most} bytes, and a mirror needs 96 or more: choose \
-         a directory on another file system",
+        "{} is on a file system that allows names of at most {most} bytes, but a mirror needs 96 or more: \
+         choose a directory on another file system",
         path.display()
     )]
     ShortNames {
@@ -220,7 +220,7 @@ pub enum MirrorError {
     },
     /// The mirror exists with another codec than the one asked for.
     #[error(
-        "{} was created with {found} names and cannot be continued with others: leave `--names` out",
+        "{} was created with `--names {found}`, which cannot change: leave `--names` out",
         path.display()
     )]
     OtherNames {

@@ -140,8 +140,8 @@ pub fn read_or_create(
     }
     if let Some(most) = ours.longest_name().filter(|most| !format.spelling().fits_within(*most)) {
         tracing::warn!(
-            "{} is on a file system that takes names of {most} bytes, and was made for longer ones: \
-             documents whose names do not fit cannot be mirrored here",
+            "{} is on a file system that allows names of at most {most} bytes, but was created with \
+             longer ones: documents whose names are too long cannot be mirrored here",
             mirror.display(),
         );
     }
@@ -188,7 +188,7 @@ pub(super) fn parse(mirror: &Path, path: &Path, text: &[u8]) -> Result<Format, M
         _ => Err(MirrorError::BadFormat {
             path: path.to_owned(),
             reason: format!(
-                "its number is {}, which does not go with its `longest_name`",
+                "its `format` is {}, which contradicts its `longest_name`",
                 format.format
             ),
         }),

@@ -51,7 +51,7 @@ impl Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.pid == 0 {
-            return f.write_str("another process that has not said who it is");
+            return f.write_str("another process, which has not identified itself yet");
         }
         write!(f, "`plainfold {}` (process {}, since {})", self.command, self.pid, self.since)
     }
@@ -173,7 +173,7 @@ fn open(place: &Place, name: &str) -> Result<File, MirrorError> {
 fn set_aside(place: &Place, name: &str) -> std::io::Result<()> {
     let aside = aside(name);
     place.rename(name, &aside)?;
-    tracing::warn!("the lock was not ours; it was set aside as {}", place.at(&aside).display());
+    tracing::warn!("the lock was not a regular file of this mirror; it was set aside as {}", place.at(&aside).display());
     Ok(())
 }
 

@@ -172,7 +172,7 @@ impl Remembered {
         ];
         let changed = all.into_iter().filter(|(_, (before, now))| before != now);
         let said =
-            |(option, (before, now))| format!("{option} was {before}, and is {now} from now on");
+            |(option, (before, now))| format!("{option} changes from {before} to {now}");
         changed.map(said).collect()
     }
 }
@@ -229,7 +229,7 @@ pub(super) fn resolve(
         }
         if let (Some(mode), true) = (now.mode, before.mode != now.mode) {
             tracing::info!(
-                "what is there already keeps its mode: `chmod -R {} {}` changes it",
+                "existing files keep their mode; to change it, run `chmod -R {} {}`",
                 mode.symbolic(),
                 mirror.display(),
             );
@@ -461,8 +461,8 @@ mod tests {
         let now = Remembered { trash: 1, deleted: Deleted::Keep, ..before.clone() };
         let said = before.changes(&now);
         let expected = [
-            "--deleted was remove, and is keep from now on",
-            "--trash was 30 days, and is 1 day from now on",
+            "--deleted changes from remove to keep",
+            "--trash changes from 30 days to 1 day",
         ];
         assert_eq!(said, expected);
         assert!(before.changes(&before).is_empty());

@@ -103,7 +103,7 @@ impl Tree {
                 && self.root.kind(folder)?.is_none()
                 && records.kind(&name)?.is_some();
             if gone {
-                let reason = "the folder of a whole collection is not there";
+                let reason = "the folder of a collection is missing";
                 missing.push(Problem::new(ProblemKind::Missing, folder.to_owned(), reason));
             }
         }
@@ -142,7 +142,7 @@ impl TreeCollection {
         }
         let foreign = |name: String| {
             let path = format!("{}/{name}", self.encoded);
-            Problem::extra(path, "something whose name is not even text")
+            Problem::extra(path, "a file or folder whose name is not valid UTF-8")
         };
         let names = self.folder.each_name()?;
         let names = names.filter(|name| !matches!(name, Ok(Ok(name)) if name == SECURITY));

@@ -170,8 +170,8 @@ impl Tree {
             }
             match self.name_of(&encoded)? {
                 None if self.spelling.decode(&encoded) == Decoded::Hashed => {
-                    let what = "a collection whose name is too long to be read from its folder: \
-                                .plainfold/collections has it";
+                    let what = "a collection with a shortened name: its full name is only in \
+                                .plainfold/collections, which is missing here";
                     problems.push(Problem::extra(encoded, what));
                 }
                 Some(name) => {
@@ -180,7 +180,7 @@ impl Tree {
                     let whole = TreeCollection::new(name, folder, encoded, self.spelling, None);
                     collections.push(TreeCollection { properties, inventories, ..whole });
                 }
-                None => problems.push(Problem::extra(encoded, "a folder that is no collection's")),
+                None => problems.push(Problem::extra(encoded, "a folder that does not belong to a collection")),
             }
         }
         collections.sort_by(|left, right| left.name.cmp(&right.name));
@@ -305,7 +305,7 @@ impl TreeCollection {
         };
         let decoded = self.spelling.decode(self.unnumbered(name));
         if decoded == Decoded::Foreign {
-            let what = "a folder whose name no document has";
+            let what = "a folder whose name cannot be that of a document";
             return Ok(Some(Entry::Problem(Problem::extra(path, what))));
         }
         let entries = folder.entries()?;
@@ -322,7 +322,7 @@ impl TreeCollection {
             return Ok(None);
         }
         let path = format!("{path}/{DOCUMENT}");
-        Ok(Some(Entry::Problem(Problem::new(ProblemKind::Missing, path, "it is not there"))))
+        Ok(Some(Entry::Problem(Problem::new(ProblemKind::Missing, path, "it is missing"))))
     }
 
     /// What the source says of who may do what, or what is wrong with the file that holds it;
@@ -333,7 +333,7 @@ impl TreeCollection {
         }
         let read = read(&self.folder, &self.encoded, SECURITY)?;
         if read.is_none() && self.folder.kind(SECURITY)?.is_some() {
-            let reason = "something that is not a file has taken its place";
+            let reason = "it is not a regular file";
             let problem = Problem::new(ProblemKind::Altered, self.security_path(), reason);
             return Ok(Some(Err(problem)));
         }
@@ -378,11 +378,11 @@ impl TreeCollection {
         id: &DocumentId,
     ) -> Result<Entry, MirrorError> {
         let Some(folder) = conflicts.open_folder(name)? else {
-            return Ok(Entry::Problem(Problem::extra(path, "no folder of a branch")));
+            return Ok(Entry::Problem(Problem::extra(path, "a folder or file that does not belong to a branch")));
         };
         let Some(text) = read(&folder, &path, DOCUMENT)? else {
             let path = format!("{path}/{DOCUMENT}");
-            let problem = Problem::new(ProblemKind::Missing, path, "it is not there");
+            let problem = Problem::new(ProblemKind::Missing, path, "it is missing");
             return Ok(Entry::Problem(problem));
         };
         let decoded = Decoded::Exact(id.as_str().to_owned());
@@ -391,7 +391,7 @@ impl TreeCollection {
         Ok(match entry {
             Entry::Document(branch) if !self.names_revision(name, branch.revision.as_ref()) => {
                 let path = format!("{}/{DOCUMENT}", branch.path);
-                let reason = "its `_rev` is not what its folder is named for";
+                let reason = "its `_rev` does not match the name of its folder";
                 Entry::Problem(Problem::new(ProblemKind::Altered, path, reason))
             }
             entry => entry,
@@ -437,7 +437,7 @@ impl TreeCollection {
             (_, own) => {
                 let own = own.map_or("none".to_owned(), |own| format!("{own:?}"));
                 let reason =
-                    format!("its `_id` is {own}, which is not what its folder is named for");
+                    format!("its `_id` is {own}, which does not match the name of its folder");
                 return problem(ProblemKind::Altered, reason);
             }
         };

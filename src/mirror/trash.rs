@@ -106,7 +106,7 @@ impl Mirror {
             {
                 match trash.remove(name) {
                     Err(error) if !error.is_disk() => tracing::warn!(
-                        "{error}; the rest of what has expired in the trash is removed"
+                        "{error}; other expired documents in the trash are still removed"
                     ),
                     removed => removed?,
                 }

@@ -16,11 +16,11 @@ pub(super) fn clear_away(ours: &Folder, staging: &Folder, path: &str) -> Result<
         Err(error) if error.is_disk() => return Err(error),
         Err(error) => error,
     };
-    let remedy = "it is tried again at every start; remove it yourself, or allow it to be removed";
+    let remedy = "every start tries to remove it again; remove it by hand, or fix its permissions";
     match set_aside(ours, staging, path) {
         Ok(to) => {
             let to = ours.path().join(UNREMOVABLE).join(to);
-            tracing::warn!("{refused}; the rest was set aside as {}: {remedy}", to.display());
+            tracing::warn!("{refused}; what remains was set aside as {}: {remedy}", to.display());
             Ok(true)
         }
         Err(error) if error.is_disk() => Err(error),
@@ -63,10 +63,13 @@ pub(super) fn sweep(ours: &Folder) -> Result<(), MirrorError> {
 }
 
 fn said(left: u64, ours: &Path, example: &str) -> String {
-    let things = if left == 1 { "1 thing" } else { &format!("{left} things") };
+    let (what, them) = match left {
+        1 => ("1 file or folder".to_owned(), "it"),
+        _ => (format!("{left} files or folders"), "them"),
+    };
     format!(
-        "{things} that earlier runs could not remove cannot be removed now either, and stay in {} \
-         (for one, {example}): remove them yourself, or allow them to be removed",
+        "{what} in {} still cannot be removed (for example: {example}): remove {them} by hand, or fix \
+         the permissions",
         ours.join(UNREMOVABLE).display(),
     )
 }

@@ -49,7 +49,7 @@ pub enum FetchError {
         error: SourceError,
     },
     /// The source has a newer revision, and does not give the one that is wanted any more.
-    #[error("the document has changed since")]
+    #[error("the document has changed since it was planned")]
     MovedOn(Box<Change>),
     /// It is ours.
     #[error(transparent)]

@@ -194,8 +194,8 @@ fn plan_items(
                 }
             }
             Plan::Nameless => {
-                let reason = "its id is longer than the name of a folder can be, and its body does \
-                              not carry it as `_id`, so that it could not be read back";
+                let reason = "its id is too long for the name of a folder, and its body does not \
+                              contain it as `_id`, so it could not be read back";
                 planned.failed.push(failures::of_change(&change, reason.to_owned()));
             }
             removal @ Plan::Remove(_) => {

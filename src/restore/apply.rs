@@ -187,8 +187,8 @@ impl<T: Target + 'static> Restore<T> {
             let [one] = &wanted[..] else {
                 let names: Vec<_> = wanted.iter().map(|one| one.name.as_str()).collect();
                 return wrong(format!(
-                    "one name, `{only}`, is given for the target, and these collections are \
-                     selected: {}; select one with --collections, or give no such name",
+                    "the target has one name, `{only}`, but several collections are selected: {}; \
+                     select one with --collections, or give no name",
                     names.join(", ")
                 ));
             };
@@ -221,7 +221,7 @@ impl<T: Target + 'static> Restore<T> {
             let Some((last, _)) = page.last() else { return Ok(()) };
             if !ends.insert(last.clone()) {
                 let place = self.target.place(name);
-                let what = format!("{place} lists its documents over and over: `{last}` again");
+                let what = format!("{place} repeats its list of documents: `{last}` came twice");
                 return Err(TargetError::Server(Error::new(Kind::Permanent, what)).into());
             }
             after = Some(last.clone());

@@ -310,7 +310,7 @@ fn inlined(
         let members: Named<'_> = serde_json::from_str(entry.get())
             .map_err(|error| format!("the attachment `{name}` cannot be read: {error}"))?;
         let size =
-            size(&name).ok_or_else(|| format!("there is no file of the attachment `{name}`"))?;
+            size(&name).ok_or_else(|| format!("the file of the attachment `{name}` is missing"))?;
         let mut text = "{".to_owned();
         for (document::Text(key), value) in &members.0 {
             let keep = match stubs {

@@ -137,7 +137,7 @@ impl CouchTarget {
                         );
                     }
                     None if single => {
-                        let why = "the server answers for another document".to_owned();
+                        let why = "the server answered for another document".to_owned();
                         refused.push((range.start, why));
                     }
                     None => halve(tries),
@@ -224,7 +224,7 @@ fn assigned(batch: &[Writing], results: &[Unwritten]) -> Option<Vec<(usize, Stri
             None => return None,
         };
         if refused.iter().all(|(known, _)| *known != index) {
-            refused.push((index, format!("the server refuses it: {}", result.why())));
+            refused.push((index, format!("the server rejected it: {}", result.why())));
         }
     }
     Some(refused)

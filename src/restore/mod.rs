@@ -201,9 +201,8 @@ pub enum RestoreError {
     Target(#[from] TargetError),
     /// The target holds something else.
     #[error(
-        "{target} holds {what}, which is not what the mirror holds: nothing was written. Give \
-         --on-existing skip to leave such documents as they are, or --on-existing overwrite to \
-         replace them"
+        "{target} already holds {what}, which differs from the mirror: nothing was written. Give \
+         --on-existing skip to keep such documents, or --on-existing overwrite to replace them"
     )]
     NotEmpty {
         /// The collection at the target.
@@ -213,7 +212,7 @@ pub enum RestoreError {
     },
     /// The target's security object differs from the mirror's.
     #[error(
-        "{target} has a security object that is not the mirror's: nothing was written. Give \
+        "{target} has a security object that differs from the mirror's: nothing was written. Give \
          --on-existing skip to keep the target's, or --on-existing overwrite to write the mirror's"
     )]
     OtherSecurity {
@@ -230,6 +229,6 @@ pub enum RestoreError {
     #[error("{0}")]
     Selection(String),
     /// A task of ours ended by itself.
-    #[error("a task of the restore ended by itself: {0}")]
+    #[error("a task of the restore ended unexpectedly: {0}; please report this")]
     Task(String),
 }

@@ -121,7 +121,7 @@ pub fn decide(ours: Ours<'_>, held: &Held, on_existing: OnExisting) -> Decision 
     let refusal = || {
         Decision::Refuse(match *deleted {
             true => format!(
-                "it was deleted there, in revision {winner}: give --undelete or --on-existing \
+                "it was deleted at the target, in revision {winner}: give --undelete or --on-existing \
                  overwrite to bring it back, or --on-existing skip to leave it deleted"
             ),
             false => format!(

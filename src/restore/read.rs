@@ -237,19 +237,19 @@ fn item(
     for attachment in &document.attachments {
         let path = document.attachment_path(attachment);
         let Some(size) = attachment.size else {
-            return Err(format!("there is no file of its attachment: {path} is missing"));
+            return Err(format!("the file of its attachment is missing: {path}"));
         };
         // Of one that the source kept gzipped, the length may be that of the gzipped bytes.
         let stated = attachment.stub.length.filter(|_| attachment.stub.encoding.is_none());
         if let Some(stated) = stated.filter(|stated| *stated != size) {
             let caveat = document.caveat();
-            return Err(format!("{path} has {size} bytes, and the body says {stated}{caveat}"));
+            return Err(format!("{path} has {size} bytes, but the body says {stated}{caveat}"));
         }
         let unread = |error: io::Error| format!("{path} cannot be read: {error}");
         let mut file = open(document, &attachment.name).map_err(unread)?;
         if !fits_digest(&file, attachment.stub.digest.as_deref()).map_err(unread)? {
             let caveat = document.caveat();
-            return Err(format!("{path} holds other bytes than the body's digest tells{caveat}"));
+            return Err(format!("{path} does not match the digest in the body{caveat}"));
         }
         let noted = document.noted(&file);
         let sum = match vouching.hashes(noted) {
@@ -335,7 +335,7 @@ fn held(document: &StoredDocument, name: &str, size: u64) -> io::Result<Vec<u8>>
     let mut bytes = Vec::with_capacity(size as usize);
     open(document, name)?.read_to_end(&mut bytes)?;
     if bytes.len() as u64 != size {
-        return Err(io::Error::other("it changed its length while read"));
+        return Err(io::Error::other("its length changed while it was read"));
     }
     Ok(bytes)
 }

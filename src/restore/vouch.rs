@@ -213,7 +213,7 @@ fn differs(folder: &str, recorded: &Recorded, found: &Contents) -> Vec<Failure> 
         let reason = match found.get(within) {
             None => format!("{path} is missing (the inventory lists it); {REMEDY}"),
             Some(found) if !found.is(sum) => {
-                format!("{path} holds other bytes than the inventory lists; {REMEDY}")
+                format!("{path} differs from the inventory; {REMEDY}")
             }
             Some(_) => continue,
         };

@@ -108,7 +108,7 @@ enum Failed {
     Source(#[from] SourceError),
     #[error(transparent)]
     Mirror(#[from] MirrorError),
-    #[error("a task ended by itself: {0}")]
+    #[error("a task of the comparison ended unexpectedly: {0}; please report this")]
     Task(#[from] tokio::task::JoinError),
 }
 

@@ -20,7 +20,7 @@ use crate::mirror::read::{Problem, ProblemKind, StoredAttachment, StoredDocument
 /// A file is read in pieces of this size.
 const PIECE: usize = 128 << 10;
 
-const OTHER_BYTES: &str = "its bytes are not those that were written (checksum)";
+const OTHER_BYTES: &str = "its bytes differ from those that were written (checksum)";
 
 /// What is known of a document when all of it has been read.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError
                 }
             }
             None if how.attachments => {
-                let reason = "the body names it, and no file is there";
+                let reason = "the body names it, but the file is missing";
                 checked.problems.push(Problem::new(ProblemKind::Missing, path, reason));
             }
             None => {}
@@ -291,7 +291,7 @@ impl Seen {
     }
 
     fn of_length(&self, kind: ProblemKind, length: u64) -> (ProblemKind, String) {
-        (kind, format!("it has {} bytes, and the body says {length}", self.length))
+        (kind, format!("it has {} bytes, but the body says {length}", self.length))
     }
 }
 

@@ -347,7 +347,7 @@ impl Compared {
 
 /// The files of a document that nothing vouches for.
 pub fn unchecked(checked: &Checked) -> Vec<Problem> {
-    let reason = "it has no checksum beside it and none in the inventory";
+    let reason = "it has no checksum, neither beside it nor in the inventory";
     let lost = checked.unnoted.iter();
     let lost = lost.filter(|path| !checked.problems.iter().any(|known| known.path == **path));
     lost.map(|path| Problem::new(ProblemKind::Unchecked, path.clone(), reason)).collect()

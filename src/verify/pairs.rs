@@ -40,7 +40,7 @@ impl Comparison {
             let [here] = held else {
                 let names: Vec<_> = held.iter().map(CollectionName::as_str).collect();
                 return wrong(format!(
-                    "one name, `{there}`, is given for {} collections ({}): select one with \
+                    "one name, `{there}`, was given for {} collections ({}): select one with \
                      --collections, or give --as old=new",
                     held.len(),
                     names.join(", "),
@@ -50,7 +50,7 @@ impl Comparison {
         }
         if let Some(old) = self.renamed.keys().find(|old| !held.contains(old)) {
             return wrong(format!(
-                "--as names `{old}`, and no selected collection of the mirror has that name"
+                "--as names `{old}`, but no selected collection of the mirror has that name"
             ));
         }
         let pair = |here: &CollectionName| Pair {

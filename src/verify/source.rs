@@ -108,7 +108,7 @@ impl Taking {
         pushed.map_err(VerifyError::Temporary)?;
         if let Verdict::Unread(reason) = verdict {
             let id = &change.id;
-            self.unreadable.push(format!("`{id}`, to be compared byte by byte: {reason}"));
+            self.unreadable.push(format!("`{id}` could not be compared byte by byte: {reason}"));
         }
         self.position = change.position.or(self.position.take());
         Ok(())

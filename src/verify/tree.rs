@@ -99,7 +99,7 @@ pub fn read(tree: &Tree, wanted: Option<&Selection>, sums: bool) -> Result<Found
                 collections.push((collection, How { attachments, sums }));
             }
         } else {
-            let reason = "it is a folder that no run has made";
+            let reason = "it is a folder that no run of Plainfold created";
             let path = collection.path().to_owned();
             found.problems.push(Problem::new(ProblemKind::Extra, path, reason));
         }

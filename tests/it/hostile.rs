@@ -687,13 +687,13 @@ fn a_target_that_does_not_do_what_it_should_is_told_and_nothing_is_harmed() {
         refuses("all too large", BULK_DOCS, 1, "413 Too Large"),
         refuses("no place to write to", BULK_DOCS, 3, "404 Not Found"),
         told("an answer for others", 1, "another document", r#"[{"id":"x","error":"no"}]"#),
-        told("the password", 1, "refuses it", r#"[{"error":"no","reason":"hunter2hunter2"}]"#),
+        told("the password", 1, "rejected it", r#"[{"error":"no","reason":"hunter2hunter2"}]"#),
         told("garbage", 1, "not understood", "<html>hunter2hunter2"),
         case("a redirect", BULK_DOCS, 3, "redirects to", move |talk| {
             talk.answer("307 Temporary Redirect", &location, b"")
         }),
         case("early: the connection closed while it is written", BULK_DOCS, 1, "", |_| Ok(())),
-        case("a listing that goes round", "GET /other/_all_docs", 3, "over and over", |talk| {
+        case("a listing that goes round", "GET /other/_all_docs", 3, "came twice", |talk| {
             talk.honest()
         }),
     ];

@@ -315,8 +315,8 @@ impl Collection {
         if let Some(damage) = &scan.damage {
             tracing::warn!(
                 collection = %self.name(),
-                "{}: {damage}; what follows it is dropped. `plainfold verify --stamp` writes the \
-                 inventory again",
+                "{}: {damage}; the lines after it are dropped. Run `plainfold verify --stamp` to \
+                 rewrite the inventory",
                 folder.path().join(&name).display(),
             );
         }
@@ -376,7 +376,7 @@ impl Collection {
         for (name, Recorded { id, states, .. }) in &records {
             let found = match found_in(&self.folder, name, Trust::Noted) {
                 Err(error) if !error.is_disk() => {
-                    tracing::warn!(collection = %self.name(), "{error}; its content is not known");
+                    tracing::warn!(collection = %self.name(), "{error}; the inventory lists its content as unknown");
                     text.push_str(&line_of(name, id.as_deref(), &State::Unknown));
                     continue;
                 }

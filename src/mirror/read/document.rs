@@ -121,7 +121,7 @@ impl StoredDocument {
     pub fn caveat(&self) -> &'static str {
         match self.written {
             Some(_) => {
-                " (RxDB's backup plugin writes all attachments as text, which spoils binary ones)"
+                " (RxDB's backup plugin writes all attachments as text, which damages binary ones)"
             }
             None => "",
         }
@@ -147,7 +147,7 @@ impl StoredDocument {
                 (_, Some(FileType::Directory)) if self.written.is_some() => {}
                 _ => {
                     let path = format!("{}/{name}", self.path);
-                    extras.push(Problem::extra(path, "a file that no document has"));
+                    extras.push(Problem::extra(path, "a file that does not belong to a document"));
                 }
             }
         }

@@ -63,8 +63,8 @@ impl Backup {
         };
         if collections.len() > 1 {
             tracing::warn!(
-                "{} holds the documents of {}, and RxDB's backup plugin does not say which are \
-                 whose: they are read as one collection, `{name}`",
+                "{} holds the documents of {}, and RxDB's backup plugin does not record which \
+                 collection a document belongs to: they are read as one collection, `{name}`",
                 path.display(),
                 collections.join(" and ")
             );
@@ -107,9 +107,9 @@ pub(super) fn entry(root: &Folder, name: &str) -> Result<Option<Entry>, MirrorEr
     let path = format!("{name}/{DOCUMENT}");
     let Some(text) = folder.read_file(DOCUMENT)? else {
         let (kind, reason) = match folder.kind(DOCUMENT)? {
-            Some(_) => (ProblemKind::Altered, "it is no regular file"),
+            Some(_) => (ProblemKind::Altered, "it is not a regular file"),
             None if beneath(root, name)?.is_none() => return Ok(None),
-            None => (ProblemKind::Missing, "it is not there"),
+            None => (ProblemKind::Missing, "it is missing"),
         };
         return problem(Problem::new(kind, path, reason));
     };

@@ -181,7 +181,7 @@ impl Beside {
                 Brought::Unchanged(id)
             }
             (Reading::Unknown, Some(Question::Chased(item))) => {
-                let reason = "it changed again and again while it was read, and then it was gone";
+                let reason = "it changed repeatedly while it was read, and then it was gone";
                 let failure = failures::of_change(&item.change, reason.to_owned());
                 Brought::Failed(id, failure)
             }
@@ -295,7 +295,7 @@ impl Beside {
             return self.ready.push_back(found);
         }
         if self.pipeline.options.mode == Mode::CatchUp {
-            let reason = "it changed again and again while its attachments were read";
+            let reason = "it changed repeatedly while its attachments were read";
             return self.fail(id, reason.to_owned(), None);
         }
         entry.question = Some(Question::Chased(item));

@@ -92,7 +92,7 @@ fn conflicts(body: &RawValue) -> Option<Vec<Revision>> {
 
 fn unread(database: &Database) -> Error {
     let what = format!(
-        "{} gave an answer about branches of documents that cannot be read",
+        "{} sent an answer about branches of documents that cannot be read",
         database.url()
     );
     Error::new(Kind::Permanent, what)

@@ -128,7 +128,7 @@ impl Sender {
             // refuses our credentials, it also refuses the next request.
             Err(Fault::Request(error)) if matches!(error.status(), Some(401 | 403)) => {
                 match patiently(TRIES, || database.info()).await {
-                    Ok(_) => Err(Fault::Document(format!("the server refuses it: {error}"))),
+                    Ok(_) => Err(Fault::Document(format!("the server rejected it: {error}"))),
                     Err(_) => Err(Fault::Request(error)),
                 }
             }

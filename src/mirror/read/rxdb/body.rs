@@ -85,11 +85,11 @@ fn id(members: &Members<'_>, folder: &str) -> Result<DocumentId, Wrong> {
     match (found.next(), found.next()) {
         (Some(id), None) => Ok(id.into()),
         (None, _) => {
-            let reason = "no member of its body holds the id that its folder is named for";
+            let reason = "no member of its body holds an id that matches the name of its folder";
             Err((ProblemKind::Altered, reason.to_owned()))
         }
         (Some(one), Some(other)) => {
-            let reason = format!("its id may be {one:?} or {other:?}: its folder fits both");
+            let reason = format!("its id may be {one:?} or {other:?}: both match the name of its folder");
             Err((ProblemKind::Altered, reason))
         }
     }
@@ -207,7 +207,7 @@ mod tests {
         for text in [r#"{"k":"../y"}"#, r#"{"k":1,"_rev":"y"}"#, r#"{"in":{"k":"y"}}"#] {
             let (kind, reason) = id(text, "y").unwrap_err();
             assert_eq!(kind, ProblemKind::Altered);
-            assert!(reason.contains("folder is named for"), "{reason}");
+            assert!(reason.contains("name of its folder"), "{reason}");
         }
     }
 

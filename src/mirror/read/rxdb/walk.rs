@@ -64,7 +64,7 @@ impl Walk {
                 }
                 frame.leads_on = true;
                 if depth >= MAX_DEPTH {
-                    return Ok(Some(Err(Problem::extra(path, "a folder too deep among others"))));
+                    return Ok(Some(Err(Problem::extra(path, "a folder that is nested too deep"))));
                 }
                 let given = inner.is_document.then_some(Ok(path));
                 self.frames.push(inner);
@@ -72,7 +72,7 @@ impl Walk {
             }
             (_, Some(_)) if frame.is_document => Ok(None),
             (_, Some(FileType::Symlink)) => Ok(Some(Err(Problem::extra(path, "a symbolic link")))),
-            (_, Some(_)) => Ok(Some(Err(Problem::extra(path, "a file that no document has")))),
+            (_, Some(_)) => Ok(Some(Err(Problem::extra(path, "a file that does not belong to a document")))),
         }
     }
 }
@@ -89,7 +89,7 @@ impl Iterator for Walk {
                 Some(Ok(Err(_))) if frame.is_document => {}
                 Some(Ok(Err(name))) => {
                     let path = frame.path_of(&name);
-                    let what = "something whose name is not even text";
+                    let what = "a file or folder whose name is not valid UTF-8";
                     return Some(Ok(Err(Problem::extra(path, what))));
                 }
                 Some(Ok(Ok(name))) => {
