@@ -8,10 +8,10 @@ use rustix::io::Errno;
 
 use super::lock::Holder;
 
-/// A mirror that cannot be used, or cannot be used as asked.
+/// A mirror that cannot be used, or not with these options.
 #[derive(Debug, thiserror::Error)]
 pub enum MirrorError {
-    /// The file system said no.
+    /// The file system refused an operation.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// What was tried: "create", "rename", …
@@ -21,7 +21,7 @@ pub enum MirrorError {
         /// What the file system said.
         source: io::Error,
     },
-    /// As many files are open as may be, in this process or on this machine.
+    /// The limit of open files is reached, in this process or on this machine.
     #[error(
         "cannot {action} {}: {source}: raise the limit of open files (`ulimit -n`, or \
          `LimitNOFILE=` of the service)",
@@ -43,10 +43,10 @@ pub enum MirrorError {
         /// What is wrong with it, and what to do.
         reason: String,
     },
-    /// What only one collection needs cannot be used.
+    /// A file or folder that only one collection needs cannot be used.
     #[error(transparent)]
     OneCollection(Box<MirrorError>),
-    /// Less room is left than is to stay free.
+    /// Less space is free than must stay free.
     #[error(
         "{} has {free} bytes free, but {reserve} bytes must stay free: free some space, or lower \
          `--reserve`",
@@ -55,7 +55,7 @@ pub enum MirrorError {
     Reserve {
         /// The mirror.
         path: PathBuf,
-        /// Bytes that are left to us, less those that were about to be written.
+        /// Bytes that are free, less those that were about to be written.
         free: u64,
         /// Bytes that stay free.
         reserve: u64,
@@ -82,7 +82,7 @@ pub enum MirrorError {
         /// The newest that we know.
         known: u64,
     },
-    /// `format.json` cannot be read as what it should be.
+    /// `format.json` is damaged.
     #[error("{} is damaged: {reason}; restore it from a copy, or mirror into another directory", path.display())]
     BadFormat {
         /// The file.
@@ -90,7 +90,7 @@ pub enum MirrorError {
         /// What is wrong with it.
         reason: String,
     },
-    /// `options.json` cannot be read as what it should be.
+    /// `options.json` is damaged.
     #[error(
         "{} is damaged: {reason}; restore it from a copy, or remove it and give every option of \
          the mirror again",
@@ -115,7 +115,7 @@ pub enum MirrorError {
         /// What would be lost.
         what: String,
     },
-    /// The directory holds files that are not a mirror's.
+    /// The directory holds files that do not belong to a mirror.
     #[error(
         "{} is neither empty nor a mirror (it holds `{example}`): choose an empty or a new directory",
         path.display()
@@ -126,7 +126,7 @@ pub enum MirrorError {
         /// One of the names in it.
         example: String,
     },
-    /// The directory holds a mirror's collections, and nothing that says so.
+    /// The directory holds a mirror's collections, but no format file.
     #[error(
         "{} holds collections of documents, but no .plainfold/format.json: if it is a copy of a \
          mirror, add `--adopt`, which makes a full scan",
@@ -136,7 +136,7 @@ pub enum MirrorError {
         /// The directory.
         path: PathBuf,
     },
-    /// There is nothing that could be taken on as a mirror.
+    /// There is nothing that could be adopted as a mirror.
     #[error(
         "{} holds no collections of documents that could be adopted: leave `--adopt` out to \
          create a new mirror, or give the directory that holds the collections' folders",
@@ -165,7 +165,7 @@ pub enum MirrorError {
         /// The directory.
         path: PathBuf,
     },
-    /// A mirror had to be there.
+    /// `--existing` was given, and there is no mirror.
     #[error(
         "{} is not a mirror (it has no .plainfold/format.json), and `--existing` forbids creating one: \
          check that its file system is mounted, or leave `--existing` out to create a new mirror",
@@ -185,7 +185,7 @@ pub enum MirrorError {
         /// The directory.
         path: PathBuf,
     },
-    /// A link or a file stands where a folder of the mirror has to be.
+    /// A link or a file is in the place of a folder of the mirror.
     #[error(
         "{} must be a folder, but it is {what}: move it away and run again",
         path.display()
@@ -193,7 +193,7 @@ pub enum MirrorError {
     InTheWay {
         /// Where.
         path: PathBuf,
-        /// What stands there.
+        /// What is there.
         what: &'static str,
     },
     /// Names that differ only in case would share a folder here.
@@ -234,14 +234,14 @@ pub enum MirrorError {
     OtherSource {
         /// The collection.
         collection: String,
-        /// Whom it follows.
+        /// The source that it follows.
         recorded: String,
-        /// Whom it was to follow now.
+        /// The source that was given now.
         given: String,
     },
 }
 
-/// What stands in a place, in words.
+/// A file type in words.
 pub fn described(kind: FileType) -> &'static str {
     match kind {
         FileType::RegularFile => "a file",
@@ -264,7 +264,7 @@ impl MirrorError {
         }
     }
 
-    /// What the file system said, if it did.
+    /// The error of the file system, if that is the cause.
     pub(in crate::mirror) fn errno(&self) -> Option<Errno> {
         match self {
             Self::Io { source, .. } | Self::OpenFiles { source, .. } => {
@@ -274,15 +274,15 @@ impl MirrorError {
         }
     }
 
-    /// Whether the disk is at fault (full, read-only, failing) or the limit of open files is reached,
-    /// so that waiting may mend it.
+    /// Whether the disk (full, read-only, failing) or the limit of open files is the cause, so that
+    /// waiting may help.
     pub fn is_disk(&self) -> bool {
         let read_only = self.errno() == Some(Errno::ROFS);
         let failing = self.errno() == Some(Errno::IO);
         self.is_full() || read_only || failing || matches!(self, Self::OpenFiles { .. })
     }
 
-    /// Whether there is no room left, so that what is removed may mend it.
+    /// Whether the disk is full, so that removing files may help.
     pub fn is_full(&self) -> bool {
         match self {
             Self::Io { source, .. } => {
@@ -301,8 +301,8 @@ impl MirrorError {
         )
     }
 
-    /// Whether it may concern one document alone: the file system refused something, and the disk is
-    /// not at fault. [`Collection::blame`](super::Collection::blame) finds out.
+    /// Whether it may concern one document alone: the file system refused an operation, and the disk
+    /// is not the cause. [`Collection::blame`](super::Collection::blame) finds out.
     pub(super) fn may_be_of_document(&self) -> bool {
         match self {
             Self::Io { .. } => !self.is_disk(),
@@ -312,7 +312,7 @@ impl MirrorError {
     }
 }
 
-/// The result, or nothing in the place of an error for which the disk is not to blame.
+/// The result, or `None` in place of an error that the disk did not cause.
 pub(super) fn unless_disk<T: Default>(result: Result<T, MirrorError>) -> Result<T, MirrorError> {
     match result {
         Err(error) if !error.is_disk() => Ok(T::default()),

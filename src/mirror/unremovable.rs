@@ -1,5 +1,5 @@
-//! What cannot be removed: it is set aside in `.plainfold/unremovable/`, named, and tried again at every
-//! start. The work never waits for it.
+//! Sets aside files and folders that cannot be removed, in `.plainfold/unremovable/`, reports them,
+//! and tries again at every start. The work never waits for them.
 
 use std::path::Path;
 
@@ -8,8 +8,8 @@ use super::error::MirrorError;
 use super::layout::UNREMOVABLE;
 use super::{Mirror, Ours};
 
-/// Removes something from staging, or sets aside what cannot be removed. Says whether nothing of it is
-/// left in staging.
+/// Removes an entry of staging, or sets aside what cannot be removed. Says whether staging no longer
+/// contains it.
 pub(super) fn clear_away(ours: &Folder, staging: &Folder, path: &str) -> Result<bool, MirrorError> {
     let refused = match staging.remove(path) {
         Ok(()) => return Ok(true),
@@ -42,7 +42,8 @@ fn set_aside(ours: &Folder, staging: &Folder, path: &str) -> Result<String, Mirr
     }
 }
 
-/// Tries to remove what earlier runs could not. What still cannot be is reported once.
+/// Tries to remove the entries that earlier runs could not remove. If some remain, that is reported
+/// once.
 pub(super) fn sweep(ours: &Folder) -> Result<(), MirrorError> {
     let Some(aside) = ours.open_folder(UNREMOVABLE)? else { return Ok(()) };
     let (mut left, mut example) = (0_u64, None);

@@ -261,7 +261,8 @@ pub(super) fn raw(
         state.left -= bytes.len() as u64;
         let ends_now = state.left > 0 || file.read(&mut [0])? == 0;
         if bytes.len() as u64 != count || !ends_now {
-            let what = format!("the length of the attachment `{}` changed while it was read", state.name);
+            let what =
+                format!("the length of the attachment `{}` changed while it was read", state.name);
             return Err(io::Error::other(what));
         }
         state.open = Some(file);

@@ -75,7 +75,9 @@ pub enum VerifyError {
     #[error("{0}")]
     Selection(String),
     /// Listings too large for memory go to temporary files.
-    #[error("a temporary file could not be used: {0}; free some space there, or set TMPDIR to another directory")]
+    #[error(
+        "a temporary file could not be used: {0}; free some space there, or set TMPDIR to another directory"
+    )]
     Temporary(#[source] io::Error),
 }
 

@@ -80,7 +80,8 @@ fn files(place: &Path, found: &mut Vec<String>) {
 fn words(text: &str) -> Vec<(usize, &str)> {
     let punctuation = |c: char| c.is_ascii_punctuation() && !matches!(c, '`' | '_');
     let lines = text.lines().enumerate();
-    let words = lines.flat_map(|(at, line)| line.split_whitespace().map(move |word| (at + 1, word)));
+    let words =
+        lines.flat_map(|(at, line)| line.split_whitespace().map(move |word| (at + 1, word)));
     let words = words.map(|(at, word)| (at, word.trim_matches(punctuation)));
     words.filter(|(_, word)| !word.is_empty()).collect()
 }
@@ -89,7 +90,8 @@ fn words(text: &str) -> Vec<(usize, &str)> {
 fn places(words: &[(usize, &str)], phrase: &str) -> Vec<usize> {
     let phrase: Vec<_> = phrase.split(' ').collect();
     let first = |word: &str| {
-        let rest = word.strip_prefix(|c: char| c.eq_ignore_ascii_case(&phrase[0].chars().next().unwrap()));
+        let rest =
+            word.strip_prefix(|c: char| c.eq_ignore_ascii_case(&phrase[0].chars().next().unwrap()));
         rest == Some(&phrase[0][1..])
     };
     let windows = words.windows(phrase.len());
