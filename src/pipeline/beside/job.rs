@@ -1,4 +1,4 @@
-//! What runs for documents beside the feed, and what comes of it.
+//! Jobs that run for documents beside the feed, and their results.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use super::pace::Pulse;
 use crate::document::{DocumentId, Position};
 use crate::source::{Reading, SourceError};
 
-/// What is fetched at once. Each document has the number of its job.
+/// The documents of one job. Each has the number of its job.
 #[derive(Debug)]
 pub enum Job {
-    /// Documents that lack little, together.
+    /// Documents that lack little, fetched together.
     Group(Vec<(Pending, u64)>),
-    /// All that one document lacks.
+    /// A document, with all that it lacks.
     Fetch(Box<Pending>, u64),
-    /// The newest state of a document, for sources that can only look where the feed named it: there.
+    /// A document's newest state, for sources that can only look it up at its position in the feed.
     Look(DocumentId, u64, Option<Position>),
     /// The same, to see whether the source answers at all.
     Probe(DocumentId),
 }
 
-/// Why a job was broken off.
+/// Why a job was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// Others wait for its place.
@@ -42,7 +42,7 @@ pub struct Done {
     pub came: Came,
 }
 
-/// What came of a job; of one document `None` if it was broken off.
+/// The result of a job; `None` for one document if the job was cancelled.
 #[derive(Debug)]
 pub enum Came {
     Group(Vec<(Pending, u64, Result<(), FetchError>)>),
@@ -68,7 +68,7 @@ impl Job {
         group.iter().map(|(one, number)| (&one.item.change.id, *number)).chain(one)
     }
 
-    /// Whether it fetches nothing large.
+    /// Whether it fetches only small things.
     pub fn is_small(&self) -> bool {
         !matches!(self, Self::Fetch(pending, _) if !pending.is_small(true))
     }
@@ -81,7 +81,7 @@ impl Job {
         }
     }
 
-    /// Does it. A group may take this long.
+    /// Runs the job. A group may take this long.
     pub async fn run(
         self,
         pipeline: Pipeline,
@@ -96,7 +96,7 @@ impl Job {
                 let (mut group, numbers): (Vec<Pending>, Vec<u64>) = group.into_iter().unzip();
                 let fetched = pipeline.fetch_small(&mut group, Some(patience), &pulse);
                 let results = unless(&cancel, fetched).await;
-                // What was broken off is as incomplete as what did not come.
+                // After a cancellation, the missing parts count as not answered.
                 let results = results.unwrap_or_else(|| group.iter().map(|_| Ok(())).collect());
                 let members = group.into_iter().zip(numbers).zip(results);
                 Came::Group(members.map(|((one, number), result)| (one, number, result)).collect())
@@ -120,7 +120,7 @@ impl Job {
     }
 }
 
-/// What comes, unless it is broken off.
+/// The result, unless the job is cancelled.
 async fn unless<T>(cancel: &CancellationToken, coming: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;

@@ -1,4 +1,4 @@
-//! States of one document that meet while it is fetched beside the feed.
+//! States of one document that arrive while it is fetched beside the feed.
 
 use super::*;
 use crate::mirror::{Authority, Sync};
@@ -19,7 +19,7 @@ fn pool(home: &Home, revision: &str) -> (Beside, Pipeline) {
     (Beside::new(pipeline.clone()), pipeline)
 }
 
-/// Waits until something has come, and does not take it.
+/// Waits until a result is available, and does not take it.
 async fn come(beside: &mut Beside) {
     while !beside.has_ready() {
         tokio::task::yield_now().await;
@@ -27,7 +27,7 @@ async fn come(beside: &mut Beside) {
     }
 }
 
-/// The revisions that are to be planned, in turn.
+/// The revisions that are to be planned, in order.
 async fn found(beside: &mut Beside) -> Vec<String> {
     let mut found = Vec::new();
     while !beside.is_empty() {
@@ -129,7 +129,7 @@ async fn a_row_that_cannot_be_read_outlives_what_is_fetched_and_put_back_before_
     beside.put_back(brought);
     assert!(beside.contains(&"a".into()));
     let Brought::Found(found, _) = beside.brought().await.unwrap() else { panic!() };
-    // What it needs is fetched, and then the row is looked up all the same.
+    // Its parts are fetched first, and then the row is still looked up.
     let with = Item { change: row_with("a", "3-x", "1", "f", 5), ..found };
     let planned = pipeline.plan(vec![with], Sync::Each, None).await.unwrap();
     beside.submit(planned.pending);
