@@ -294,7 +294,7 @@ async fn a_document_that_fails_is_remembered_and_mirrored_when_it_can_be() {
     assert_eq!(run.failures[0].attempts, 2);
     let before = run.failures[0].clone();
 
-    // Or it is not to be asked for.
+    // Or the source refuses to answer.
     let source = Scripted::new(vec![end("3")]);
     *source.away.lock().unwrap() = Some(SourceError::permanent("nobody is at home"));
     let run = home.run_source(source).await;
@@ -392,7 +392,7 @@ async fn what_was_published_and_not_committed_is_told_of_by_the_next_run() {
     std::fs::write(aside.join("document.json"), r#"{"_id":"doomed","_rev":"1-x"}"#).unwrap();
     forget_commits(&home, &open);
 
-    // A `status` is requested, a source does not answer, and a run ends early.
+    // A pipeline is dropped before it starts, a source does not answer, and a run ends early.
     drop(pipeline(home.dir.path(), Arc::default(), Mode::CatchUp));
     home.run(vec![vec![Err(SourceError::permanent("away"))]]).await.outcome.unwrap_err();
     let part = vec![row("old", "1-x", "2"), Err(SourceError::permanent("broken"))];
