@@ -1,11 +1,12 @@
-//! A door for the fuzz targets to what a restore makes of bodies. No part of the library's interface.
+//! Access for the fuzz targets to how a restore rewrites bodies. Not part of the library's
+//! interface.
 
 use bytes::Bytes;
 
 use super::body::{Beside, Piece, Stubs, Text, on_top};
 
-/// The texts that targets would get for a body, as it is and on top of another revision, each
-/// attachment's data in its place.
+/// The texts that targets would receive for a body, as it is and on top of another revision, with
+/// each attachment's data inserted.
 pub fn texts_of(body: &[u8]) -> Vec<Vec<u8>> {
     let (id, body) = ("d".into(), Bytes::copy_from_slice(body));
     let beside = Beside { history: Some(r#"{"start":1,"ids":["a"]}"#), deleted: true };

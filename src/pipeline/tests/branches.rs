@@ -53,7 +53,7 @@ async fn asked(source: Scripted) -> Vec<usize> {
 async fn a_request_asks_for_at_most_so_many_revisions_and_so_many_bytes() {
     assert_eq!(asked(branched(3, 10)).await, [6]);
     assert_eq!(asked(branched(125, 10)).await, [100, 100, 50]);
-    // Two of them are 1.4 MB, and a batch has at most 4 MiB with all of their leaves.
+    // Two of them (1.4 MB) fit into a request; all six (about 4 MiB) still fit into one batch.
     assert_eq!(asked(branched(3, 700_000)).await, [2, 2, 2]);
 }
 
