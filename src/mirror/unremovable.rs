@@ -76,19 +76,19 @@ fn said(left: u64, ours: &Path, example: &str) -> String {
 }
 
 impl Mirror {
-    /// Removes something from staging, or sets it aside.
+    /// Removes an entry of staging, or sets it aside.
     pub(super) fn clear_away(&self, path: &str) -> Result<(), MirrorError> {
         clear_away(&self.ours, &self.staging, path).map(drop)
     }
 
-    /// How many things could not be removed, and are in `.plainfold/unremovable/`.
+    /// The number of files and folders that could not be removed, and are in `.plainfold/unremovable/`.
     pub fn unremovable(&self) -> u64 {
         count(&self.ours)
     }
 }
 
 impl Ours {
-    /// How many things could not be removed, and are in `.plainfold/unremovable/`.
+    /// The number of files and folders that could not be removed, and are in `.plainfold/unremovable/`.
     pub fn unremovable(&self) -> u64 {
         Folder::open_path(&self.path).map_or(0, |ours| count(&ours))
     }

@@ -1,4 +1,5 @@
-//! A collection as a source holds it now: listed, and compared byte by byte where that is wanted.
+//! Reads the present content of a source's collection: lists it, and compares it byte by byte if
+//! requested.
 //!
 //! It must not know which store a source is.
 
@@ -13,10 +14,10 @@ use crate::document::{Change, DocumentId, DocumentState, Head, Position, Revisio
 use crate::source::retry::{Fed, RetryPolicy, resilient};
 use crate::source::{FeedEvent, Mode, Since, Source};
 
-/// How many documents are compared byte by byte at once.
+/// The number of documents that are compared byte by byte at the same time.
 const AT_ONCE: usize = 4;
 
-/// A collection as a source listed it.
+/// A listed collection of a source.
 #[derive(Debug)]
 pub struct SourceListing {
     pub listed: Listed,
@@ -32,7 +33,8 @@ impl Default for SourceListing {
     }
 }
 
-/// Lists what a source holds now. Of a document that it names more than once, the last word counts.
+/// Lists the present content of a source. If a document is listed more than once, the last entry
+/// counts.
 pub async fn list(
     source: Arc<dyn Source>,
     beside: Option<Beside<'_>>,
@@ -92,7 +94,7 @@ impl Taking {
     fn take_change(&mut self, change: Change, verdict: Verdict) -> Result<(), VerifyError> {
         let pushed = match &change.state {
             DocumentState::Present(document) => {
-                // As the mirror tells it: a row may name a revision that its body does not.
+                // Like the mirror: a row may name a revision that its body does not have.
                 let head = Head::read(&document.body).unwrap_or_default();
                 let revision = head.revision.as_deref().map(Revision::from);
                 let content = if verdict == Verdict::Differs { &OTHER } else { &UNREAD };
