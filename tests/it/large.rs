@@ -1,5 +1,5 @@
-//! Documents with large attachments on their way into a server: in parts where the server takes them,
-//! as base64 where it does not.
+//! Sending documents with large attachments to a server: in parts if the server accepts them, as
+//! base64 if not.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! What one document or one collection meets in its file system concerns it alone.
+//! Limits of the file system that concern one document or one collection affect only that one.
 
 use std::fs;
 use std::path::Path;

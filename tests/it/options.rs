@@ -1,4 +1,4 @@
-//! What a mirror remembers of how it is kept: a forgotten option never thins it in silence.
+//! The options that a mirror remembers: a forgotten option never silently removes data.
 
 use std::fs;
 use std::path::Path;
@@ -225,7 +225,7 @@ fn conflicts_and_histories_are_still_kept_by_a_run_that_does_not_name_them() {
     assert!(to.join("shelf/torn/history.json").exists());
     let said = mirror(&url, &to, &["--revisions=false"]).assert_code(2);
     assert!(said.stderr.contains("the losing revisions and the histories of `shelf`"), "{said}");
-    // A feed cannot keep them up, so it is not taken for a source of this collection in silence.
+    // A feed cannot update them, so it is not silently accepted as a source of this collection.
     let mut feed = FeedFile::create(place.join("shelf.ndjson"));
     feed.put("torn", json!({}), &[]);
     let said = mirror(&feed.source(), &to, &[]).assert_code(2);

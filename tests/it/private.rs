@@ -1,4 +1,5 @@
-//! Nobody but its owner reads a mirror unless that was asked for; and `--existing` forbids.
+//! Only its owner can read a mirror, unless the mode allows more; and `--existing` forbids creating
+//! one.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};

@@ -1,8 +1,11 @@
-//! The words of the source: no message, help text, doc comment or comment has a phrase that a reader
-//! would have to read twice. `docs.rs` holds the pages to the same list.
+//! Refuses phrases that have to be read twice, in messages, help texts, doc comments and comments.
+//! `docs.rs` checks the pages for its part of the list.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use walkdir::WalkDir;
 
 use crate::docs::REFUSED;
 use crate::env::root;
@@ -35,7 +38,7 @@ const QUAINT: [&str; 24] = [
     "in good order",
 ];
 
-/// What is searched, below the root of the repository.
+/// The files and folders that are searched, below the root of the repository.
 const PLACES: [&str; 9] = [
     "src",
     "tests",
@@ -48,35 +51,33 @@ const PLACES: [&str; 9] = [
     "examples",
 ];
 
-/// Folders that hold nothing of ours.
-const FOREIGN: [&str; 4] = ["target", "node_modules", "corpus", "fixtures"];
+/// Folders of builds, packages and test data.
+const SKIPPED: [&str; 4] = ["target", "node_modules", "corpus", "fixtures"];
 
-/// The endings of files that hold words of ours; a file without an ending does too.
-const ENDINGS: [&str; 11] =
-    ["", "rs", "py", "js", "mjs", "ts", "md", "toml", "service", "timer", "sysusers"];
+/// The extensions of files that are searched.
+const EXTENSIONS: [&str; 9] =
+    ["rs", "py", "js", "mjs", "ts", "toml", "service", "timer", "sysusers"];
 
-/// The files that hold the list.
+/// The files that contain the lists.
 const LISTS: [&str; 2] = ["tests/it/words.rs", "tests/it/docs.rs"];
 
-fn files(place: &Path, found: &mut Vec<String>) {
-    if place.is_dir() {
-        for entry in fs::read_dir(place).unwrap() {
-            let entry = entry.unwrap();
-            if !FOREIGN.iter().any(|foreign| entry.file_name() == *foreign) {
-                files(&entry.path(), found);
-            }
-        }
-        return;
-    }
-    let ending = place.extension().map_or("", |ending| ending.to_str().unwrap());
-    let path = place.strip_prefix(root()).unwrap().to_str().unwrap();
-    if ENDINGS.contains(&ending) && !LISTS.contains(&path) {
-        found.push(path.to_owned());
-    }
+/// The files of a place that are searched.
+fn files(place: &Path) -> Vec<PathBuf> {
+    let entries = WalkDir::new(place).into_iter();
+    let entries =
+        entries.filter_entry(|entry| !SKIPPED.iter().any(|name| entry.file_name() == *name));
+    let paths = entries.map(|entry| entry.unwrap()).filter(|entry| entry.file_type().is_file());
+    let paths = paths.map(walkdir::DirEntry::into_path);
+    let is_searched = |path: &PathBuf| {
+        let extension = path.extension().and_then(OsStr::to_str);
+        path == place || extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
+    };
+    let is_list = |path: &PathBuf| LISTS.iter().any(|list| path.ends_with(list));
+    paths.filter(is_searched).filter(|path| !is_list(path)).collect()
 }
 
-/// The words of a text, each with the number of its line. Marks of comments and the backslash that
-/// continues a string are not words, and a name such as `put_back` is one word.
+/// The words of a text with their line numbers. Comment markers and the backslash that continues a
+/// string are not words, and a name such as `put_back` is one word.
 fn words(text: &str) -> Vec<(usize, &str)> {
     let punctuation = |c: char| c.is_ascii_punctuation() && !matches!(c, '`' | '_');
     let lines = text.lines().enumerate();
@@ -86,7 +87,7 @@ fn words(text: &str) -> Vec<(usize, &str)> {
     words.filter(|(_, word)| !word.is_empty()).collect()
 }
 
-/// The places of a phrase in a text, as numbers of lines. `None` in code is not the word "none".
+/// The line numbers of a phrase in a text. `None` in code is not the word "none".
 fn places(words: &[(usize, &str)], phrase: &str) -> Vec<usize> {
     let phrase: Vec<_> = phrase.split(' ').collect();
     let first = |word: &str| {
@@ -104,14 +105,12 @@ fn places(words: &[(usize, &str)], phrase: &str) -> Vec<usize> {
 
 #[test]
 fn the_source_is_in_plain_words() {
-    let mut found = Vec::new();
-    for place in PLACES {
-        files(&root().join(place), &mut found);
-    }
+    let found: Vec<_> = PLACES.iter().flat_map(|place| files(&root().join(place))).collect();
     assert!(found.len() > 250, "only {} files were found", found.len());
     let mut refused = Vec::new();
     for path in found {
-        let text = fs::read_to_string(root().join(&path)).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let path = path.strip_prefix(root()).unwrap().display();
         let words = words(&text);
         for phrase in REFUSED.iter().chain(&QUAINT) {
             let places = places(&words, phrase);
