@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Item};
-use super::beside::{Beside, Brought, Question};
+use super::beside::{Brought, Fetches, Question};
 use super::prepare::{Pending, Planned, Prepared, stage};
 use super::repair::Told;
 use super::{Doubt, Pipeline, PipelineError, Signal, Work};
@@ -39,7 +39,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Makes one round after the other.
 pub struct Rounds {
     pipeline: Pipeline,
-    beside: Beside,
+    beside: Fetches,
     doubt: Option<Doubt>,
     /// The documents of rounds that may not be in the tree yet, by the numbers of the rounds, oldest
     /// first.
@@ -84,7 +84,7 @@ impl Rounds {
         settled: watch::Receiver<u64>,
         stop: CancellationToken,
     ) -> Self {
-        let beside = Beside::new(pipeline.clone());
+        let beside = Fetches::new(pipeline.clone());
         Self {
             pipeline,
             beside,

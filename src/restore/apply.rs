@@ -515,7 +515,7 @@ impl Done {
         let (form, ends) = match decision {
             Decision::Create => (Form::AsItIs, Vec::new()),
             Decision::Replace(ends) => (Form::AsItIs, ends),
-            Decision::OnTop(on_top, ends) => (Form::OnTop(on_top), ends),
+            Decision::Successor(on_top, ends) => (Form::Successor(on_top), ends),
             Decision::End(ends) => (Form::Nothing, ends),
             Decision::Equal | Decision::Keep => {
                 self.counts.skip += u64::from(item.branch_of.is_none());

@@ -78,7 +78,7 @@ pub enum Stubs {
 
 /// Facts about a document beside its body.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Beside<'a> {
+pub struct BodyContext<'a> {
     /// The revisions that led to it, as JSON text.
     pub history: Option<&'a str>,
     /// Whether it is a tombstone.
@@ -90,7 +90,7 @@ const HISTORY: &str = "\"_revisions\"";
 
 /// A revision that is written on top of another one at the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OnTop {
+pub struct Successor {
     /// The new revision.
     pub revision: Revision,
     /// The revision that it follows.
@@ -102,7 +102,7 @@ impl Text {
     pub fn new(
         id: &DocumentId,
         body: &Bytes,
-        beside: Beside<'_>,
+        beside: BodyContext<'_>,
         stubs: Stubs,
         size: impl Fn(&str) -> Option<u64>,
     ) -> Result<Self, String> {
@@ -162,13 +162,13 @@ impl Text {
 
     /// The pieces with their revision and members in place: only text and attachments are left. If
     /// nothing changes, the body comes out as it went in.
-    pub fn rendered(&self, on_top: Option<&OnTop>) -> Vec<Piece> {
+    pub fn rendered(&self, on_top: Option<&Successor>) -> Vec<Piece> {
         self.render(on_top, Data::Inline)
     }
 
     /// The text alone, which says that the bytes of attachments follow, and these attachments in the
     /// order in which they must follow.
-    pub fn rendered_apart(&self, on_top: Option<&OnTop>) -> (Bytes, Vec<(String, u64)>) {
+    pub fn rendered_apart(&self, on_top: Option<&Successor>) -> (Bytes, Vec<(String, u64)>) {
         let mut text = Vec::new();
         for piece in self.render(on_top, Data::Follows) {
             if let Piece::Text(part) = piece {
@@ -182,7 +182,7 @@ impl Text {
         (text.into(), following.collect())
     }
 
-    fn render(&self, on_top: Option<&OnTop>, data: Data) -> Vec<Piece> {
+    fn render(&self, on_top: Option<&Successor>, data: Data) -> Vec<Piece> {
         let mut members = self.lacking.clone();
         let mut revision = &self.revision;
         if let Some(on_top) = on_top {
@@ -251,9 +251,9 @@ pub fn tombstone(id: &DocumentId, leaf: &Revision) -> Option<String> {
 
 /// The revision under which `ours` is written on top of `winner`, which descends from it. Its hash
 /// shows a later restore what it was made from.
-pub fn on_top(id: &DocumentId, ours: &Revision, winner: &Revision) -> Option<OnTop> {
+pub fn on_top(id: &DocumentId, ours: &Revision, winner: &Revision) -> Option<Successor> {
     let revision = format!("{}-{}", winner.generation()? + 1, mark(id, ours));
-    Some(OnTop { revision: revision.into(), parent: winner.clone() })
+    Some(Successor { revision: revision.into(), parent: winner.clone() })
 }
 
 /// Whether a revision was made by [`on_top`] of `ours`.
@@ -393,15 +393,15 @@ impl<'de> Deserialize<'de> for Anatomy<'de> {
 mod tests {
     use super::*;
 
-    fn shown(body: &str, stubs: Stubs, on_top: Option<&OnTop>) -> String {
-        shown_beside(body, Beside::default(), stubs, on_top)
+    fn shown(body: &str, stubs: Stubs, on_top: Option<&Successor>) -> String {
+        shown_beside(body, BodyContext::default(), stubs, on_top)
     }
 
     fn shown_beside(
         body: &str,
-        beside: Beside<'_>,
+        beside: BodyContext<'_>,
         stubs: Stubs,
-        on_top: Option<&OnTop>,
+        on_top: Option<&Successor>,
     ) -> String {
         let body = Bytes::copy_from_slice(body.as_bytes());
         let text = Text::new(&"d".into(), &body, beside, stubs, |_| Some(3)).unwrap();
@@ -478,7 +478,7 @@ mod tests {
     fn a_history_is_added_once_and_gives_way_to_that_of_a_revision_on_top() {
         let body = r#"{"_id":"d","_rev":"2-a"}"#;
         let told = r#""_revisions":{"start":2,"ids":["a","0"]}"#;
-        let beside = Beside { history: told.split_once(':').map(|(_, h)| h), deleted: true };
+        let beside = BodyContext { history: told.split_once(':').map(|(_, h)| h), deleted: true };
         let whole = format!(r#"{{"_deleted":true,{told},"_id":"d","_rev":"2-a"}}"#);
         assert_eq!(shown_beside(body, beside, Stubs::Server, None), whole);
         assert_eq!(shown_beside(&whole, beside, Stubs::Server, None), whole);
@@ -493,7 +493,7 @@ mod tests {
         for body in ["{\"a\0\":1}", "{\"_attachments\":{\"f\n\":{}}}"] {
             let body = Bytes::copy_from_slice(body.as_bytes());
             let size = |_: &str| Some(1);
-            let error = Text::new(&"d".into(), &body, Beside::default(), Stubs::Server, size);
+            let error = Text::new(&"d".into(), &body, BodyContext::default(), Stubs::Server, size);
             assert!(error.unwrap_err().contains("not JSON"));
         }
     }
@@ -501,12 +501,12 @@ mod tests {
     #[test]
     fn a_missing_file_and_text_that_is_not_utf8_are_named() {
         let body = Bytes::from_static(br#"{"_rev":"1-a","_attachments":{"f":{"stub":true}}}"#);
-        let error =
-            Text::new(&"d".into(), &body, Beside::default(), Stubs::Server, |_| None).unwrap_err();
+        let error = Text::new(&"d".into(), &body, BodyContext::default(), Stubs::Server, |_| None)
+            .unwrap_err();
         assert!(error.contains("`f`"), "{error}");
         let body = Bytes::from_static(b"{\"x\":\"\xff\"}");
-        let error =
-            Text::new(&"d".into(), &body, Beside::default(), Stubs::Server, |_| None).unwrap_err();
+        let error = Text::new(&"d".into(), &body, BodyContext::default(), Stubs::Server, |_| None)
+            .unwrap_err();
         assert!(error.contains("byte 6"), "{error}");
     }
 }

@@ -5,7 +5,7 @@
 use std::cmp::Ordering;
 
 use super::OnExisting;
-use super::body::{self, OnTop};
+use super::body::{self, Successor};
 use crate::document::{DocumentId, Revision};
 
 /// A target's version of one id.
@@ -46,7 +46,7 @@ pub enum Decision {
     Replace(Vec<Revision>),
     /// Write it as a newer revision, because the target knows ours as an older one, and end these
     /// other branches.
-    OnTop(OnTop, Vec<Revision>),
+    Successor(Successor, Vec<Revision>),
     /// The target has it; end these other branches.
     End(Vec<Revision>),
     /// The target has it.
@@ -169,7 +169,7 @@ fn win(ours: Ours<'_>, held: &Held) -> Option<Decision> {
     let parent = Some(winner).filter(free).or(highest).unwrap_or(ours.revision);
     let on_top = body::on_top(ours.id, ours.revision, parent)?;
     ends.retain(|leaf| leaf != parent);
-    Some(Decision::OnTop(on_top, ends))
+    Some(Decision::Successor(on_top, ends))
 }
 
 /// The target's live leaves that are neither ours nor part of a branch of the mirror.

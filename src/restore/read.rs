@@ -14,7 +14,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::Failure;
-use super::body::{Beside, Piece, Stubs, Text};
+use super::body::{BodyContext, Piece, Stubs, Text};
 use super::target::{Files, Item};
 use super::vouch::{ALTERED, Read, Vouching, missing};
 use crate::document::{DocumentId, Revision};
@@ -224,7 +224,7 @@ fn item(
     if document.checksum.is_ok_and(|noted| noted != of_text(&document.body)) {
         return Err(format!("{} {ALTERED}", document.body_path()));
     }
-    let mut beside = Beside { history: None, deleted: document.deleted };
+    let mut beside = BodyContext { history: None, deleted: document.deleted };
     if let Some(history) = &document.history {
         if history.checksum.is_ok_and(|noted| noted != of_text(&history.text)) {
             return Err(format!("{} {ALTERED}", history.path));

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use super::body::{OnTop, Piece, Stubs, Text};
+use super::body::{Piece, Stubs, Successor, Text};
 use super::plan::Held;
 use crate::client::couchdb;
 use crate::document::{CollectionName, DocumentId, Properties, Revision};
@@ -152,7 +152,7 @@ pub(super) enum Form {
     /// The document under its revision.
     AsItIs,
     /// The document under a revision on top of another.
-    OnTop(OnTop),
+    Successor(Successor),
     /// Nothing: only other branches end.
     Nothing,
 }
@@ -164,9 +164,9 @@ impl Writing {
     }
 
     /// The revision that it follows.
-    pub(super) fn on_top(&self) -> Option<&OnTop> {
+    pub(super) fn on_top(&self) -> Option<&Successor> {
         match &self.form {
-            Form::OnTop(on_top) => Some(on_top),
+            Form::Successor(on_top) => Some(on_top),
             Form::AsItIs | Form::Nothing => None,
         }
     }

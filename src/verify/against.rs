@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::bytes::{Beside, Which};
+use super::bytes::{CompareScope, Comparer};
 use super::listing::{Difference, DifferenceKind, Listed, Listing, Side, UNREAD};
 use super::pairs::{Comparison, Pair};
 use super::source::{self, SourceListing};
@@ -210,18 +210,18 @@ impl Verified {
         store: &Arc<dyn Store>,
         source: &Arc<dyn Source>,
         how: &Comparison,
-    ) -> Option<Beside<'_>> {
+    ) -> Option<Comparer<'_>> {
         if self.tree.is_backup() {
             return None;
         }
         let unchecked = self.unchecked.get(&folder.name).filter(|those| !those.is_empty());
         let which = match how.bytes {
-            true => Which::Every,
-            false => Which::Unchecked(unchecked?),
+            true => CompareScope::Every,
+            false => CompareScope::Unchecked(unchecked?),
         };
         let (collection, source) = (Arc::new(folder), Arc::clone(source));
         // A recorded feed holds winners only.
-        Some(Beside { collection, source, which, branches: store.lists_everything() })
+        Some(Comparer { collection, source, which, branches: store.lists_everything() })
     }
 
     /// Compares with the content of a source.

@@ -74,7 +74,7 @@ fn hash(id: &DocumentId) -> u64 {
 
 /// The documents that are compared byte by byte.
 #[derive(Clone, Copy, Debug)]
-pub enum Which<'a> {
+pub enum CompareScope<'a> {
     /// All.
     Every,
     /// Those with a file without a checksum.
@@ -94,10 +94,10 @@ pub enum Verdict {
 
 /// A collection of a mirror together with the source's.
 #[derive(Clone)]
-pub struct Beside<'a> {
+pub struct Comparer<'a> {
     pub collection: Arc<TreeCollection>,
     pub source: Arc<dyn Source>,
-    pub which: Which<'a>,
+    pub which: CompareScope<'a>,
     /// Whether the source knows histories and branches.
     pub branches: bool,
 }
@@ -113,11 +113,11 @@ enum Failed {
     Task(#[from] tokio::task::JoinError),
 }
 
-impl Beside<'_> {
+impl Comparer<'_> {
     /// Compares the source's version of a document with the stored one, if both are at the same
     /// revision. Fails if the source does not answer at all.
     pub async fn compare(&self, change: &Change) -> Result<Verdict, VerifyError> {
-        if let Which::Unchecked(unchecked) = self.which
+        if let CompareScope::Unchecked(unchecked) = self.which
             && !unchecked.may_hold(&change.id)
         {
             return Ok(Verdict::Same);
@@ -167,8 +167,8 @@ impl Beside<'_> {
 
     fn is_wanted(&self, stored: &StoredDocument) -> bool {
         match self.which {
-            Which::Every => true,
-            Which::Unchecked(_) => stored.lacks_checksums().unwrap_or(true),
+            CompareScope::Every => true,
+            CompareScope::Unchecked(_) => stored.lacks_checksums().unwrap_or(true),
         }
     }
 

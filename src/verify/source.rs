@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 
 use super::VerifyError;
-use super::bytes::{Beside, Verdict};
+use super::bytes::{Comparer, Verdict};
 use super::listing::{Listed, Listing, OTHER, UNREAD};
 use crate::document::{Change, DocumentId, DocumentState, Head, Position, Revision};
 use crate::source::retry::{Fed, RetryPolicy, resilient};
@@ -37,7 +37,7 @@ impl Default for SourceListing {
 /// counts.
 pub async fn list(
     source: Arc<dyn Source>,
-    beside: Option<Beside<'_>>,
+    beside: Option<Comparer<'_>>,
 ) -> Result<SourceListing, VerifyError> {
     let feed = resilient(source, Since::Start, Mode::CatchUp, RetryPolicy::CATCH_UP);
     let beside = beside.as_ref();

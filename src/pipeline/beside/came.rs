@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::job::{Came, Done, End, Job};
-use super::{Beside, Brought, Question};
+use super::job::{Done, End, Job, JobResult};
+use super::{Brought, Fetches, Question};
 use crate::checkpoint::Failure;
 use crate::document::{Change, DocumentId};
 use crate::mirror::{Authority, Material};
@@ -30,7 +30,7 @@ const PURSUIT: usize = 5;
 /// That moment.
 const BREATH: Duration = Duration::from_millis(250);
 
-impl Beside {
+impl Fetches {
     /// Whether this job is the current one of the document.
     pub(super) fn counts(&self, id: &DocumentId, number: u64) -> bool {
         self.entries.get(id).is_some_and(|entry| entry.generation == number)
@@ -44,7 +44,7 @@ impl Beside {
     pub(super) fn take(&mut self, done: Done) {
         let Some(running) = self.running.remove(&done.number) else { return };
         match done.came {
-            Came::Group(members) => {
+            JobResult::Group(members) => {
                 let mut any = false;
                 for (pending, number, result) in members {
                     any |= self.take_member(pending, number, result);
@@ -53,7 +53,7 @@ impl Beside {
                     self.speed.note(done.took);
                 }
             }
-            Came::Fetch(pending, number, result) => {
+            JobResult::Fetch(pending, number, result) => {
                 let id = pending.item.change.id.clone();
                 if !self.counts(&id, number) {
                     return;
@@ -71,22 +71,22 @@ impl Beside {
                     (None, None) => {}
                 }
             }
-            Came::Probe(
+            JobResult::Probe(
                 _,
                 Some(Ok(_) | Err(SourceError::Missing { .. } | SourceError::Permanent { .. })),
             ) => {
                 self.breaker.lives();
             }
-            Came::Probe(_, Some(Err(error @ SourceError::Refused { .. }))) => {
+            JobResult::Probe(_, Some(Err(error @ SourceError::Refused { .. }))) => {
                 self.broken.get_or_insert(error.into());
             }
-            Came::Probe(id, Some(Err(_))) if self.breaker.is_open() && !self.stopped => {
+            JobResult::Probe(id, Some(Err(_))) if self.breaker.is_open() && !self.stopped => {
                 let pause = self.breaker.pause().unwrap_or(LONGEST_ASKED);
                 let number = self.number();
                 self.delayed.insert((Instant::now() + pause, number), Job::Probe(id));
             }
-            Came::Probe(..) => {}
-            Came::Look(id, number, position, reading) => {
+            JobResult::Probe(..) => {}
+            JobResult::Look(id, number, position, reading) => {
                 if !self.counts(&id, number) {
                     return;
                 }

@@ -39,12 +39,12 @@ pub enum End {
 pub struct Done {
     pub number: u64,
     pub took: Duration,
-    pub came: Came,
+    pub came: JobResult,
 }
 
 /// The result of a job; `None` for one document if the job was cancelled.
 #[derive(Debug)]
-pub enum Came {
+pub enum JobResult {
     Group(Vec<(Pending, u64, Result<(), FetchError>)>),
     Fetch(Box<Pending>, u64, Option<Result<(), FetchError>>),
     Look(DocumentId, u64, Option<Position>, Option<Result<Reading, SourceError>>),
@@ -99,21 +99,23 @@ impl Job {
                 // After a cancellation, the missing parts count as not answered.
                 let results = results.unwrap_or_else(|| group.iter().map(|_| Ok(())).collect());
                 let members = group.into_iter().zip(numbers).zip(results);
-                Came::Group(members.map(|((one, number), result)| (one, number, result)).collect())
+                JobResult::Group(
+                    members.map(|((one, number), result)| (one, number, result)).collect(),
+                )
             }
             Self::Fetch(mut pending, one) => {
                 let sync = pending.sync;
                 let result = unless(&cancel, pipeline.fetch(&mut pending, sync, &pulse)).await;
-                Came::Fetch(pending, one, result)
+                JobResult::Fetch(pending, one, result)
             }
             Self::Look(id, one, position) => {
                 let looking = pipeline.source.document(&id, position.as_ref());
                 let reading = unless(&cancel, looking).await;
-                Came::Look(id, one, position, reading)
+                JobResult::Look(id, one, position, reading)
             }
             Self::Probe(id) => {
                 let reading = unless(&cancel, pipeline.source.document(&id, None)).await;
-                Came::Probe(id, reading)
+                JobResult::Probe(id, reading)
             }
         };
         Done { number, took: begun.elapsed(), came }

@@ -109,7 +109,7 @@ struct Running {
 }
 
 /// The documents of one collection that are fetched beside its feed.
-pub struct Beside {
+pub struct Fetches {
     pipeline: Pipeline,
     begun: Instant,
     entries: HashMap<DocumentId, Entry>,
@@ -146,7 +146,7 @@ pub struct Beside {
     stopped: bool,
 }
 
-impl Beside {
+impl Fetches {
     /// A pool without any fetches.
     pub fn new(pipeline: Pipeline) -> Self {
         let breaker = Breaker::new(pipeline.options.retry);

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::job::{End, Job};
 use super::pace::{Pulse, STALL, silence};
-use super::{Beside, Kind, Running};
+use super::{Fetches, Kind, Running};
 use crate::document::DocumentId;
 use crate::source::Mode;
 
@@ -34,7 +34,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The same while none waits.
 const SELDOM: Duration = Duration::from_secs(1);
 
-impl Beside {
+impl Fetches {
     /// Starts the fetches that there is a place for.
     pub(super) fn start(&mut self) {
         if self.stopped {

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use super::pace::STALL;
-use super::{Beside, Brought, Question, Running};
+use super::{Brought, Fetches, Question, Running};
 use crate::checkpoint::Failure;
 use crate::document::DocumentId;
 use crate::mirror::Material;
@@ -70,7 +70,7 @@ fn is_older(one: &Item, other: &Item) -> bool {
     one.change.revision.age(&other.change.revision) == Some(Ordering::Less)
 }
 
-impl Beside {
+impl Fetches {
     /// The record of a document has to be saved again, if the document is here.
     pub fn note_again(&mut self, id: &DocumentId) {
         if let Some(entry) = self.entries.get_mut(id) {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::mirror::{Authority, Sync};
 use crate::pipeline::batch::Item;
-use crate::pipeline::beside::{Beside, Brought, Question};
+use crate::pipeline::beside::{Brought, Fetches, Question};
 
 fn item(revision: &str) -> Item {
     let change = change("a", revision, Some("1"));
@@ -11,16 +11,16 @@ fn item(revision: &str) -> Item {
 }
 
 /// A pool of a new mirror, whose source has `a` at this revision.
-fn pool(home: &Home, revision: &str) -> (Beside, Pipeline) {
+fn pool(home: &Home, revision: &str) -> (Fetches, Pipeline) {
     let source = Scripted::default();
     source.documents.lock().unwrap().insert("a".into(), change("a", revision, None));
     source.blobs.lock().unwrap().insert("f".into(), (Bytes::from("bytes"), Vec::new()));
     let (pipeline, _received) = pipeline(home.dir.path(), Arc::new(source), Mode::CatchUp);
-    (Beside::new(pipeline.clone()), pipeline)
+    (Fetches::new(pipeline.clone()), pipeline)
 }
 
 /// Waits until a result is available, and does not take it.
-async fn come(beside: &mut Beside) {
+async fn come(beside: &mut Fetches) {
     while !beside.has_ready() {
         tokio::task::yield_now().await;
         beside.turn().unwrap();
@@ -28,7 +28,7 @@ async fn come(beside: &mut Beside) {
 }
 
 /// The revisions that are to be planned, in order.
-async fn found(beside: &mut Beside) -> Vec<String> {
+async fn found(beside: &mut Fetches) -> Vec<String> {
     let mut found = Vec::new();
     while !beside.is_empty() {
         match beside.brought().await.unwrap() {
