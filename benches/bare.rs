@@ -1,10 +1,10 @@
-//! The least that any program can do to make a tree like Plainfold's: the measure of its speed.
+//! The minimum work for a tree like Plainfold's: the reference for its speed.
 //!
-//! `bare DIR DOCUMENTS SYNCS [SIZE]` makes, one after the other on one thread, a folder for each of
-//! DOCUMENTS documents, a temporary file of SIZE bytes (500), and renames the file into the folder.
-//! SYNCS times, spread evenly, it makes everything durable with `syncfs`. It reads nothing, keeps no
-//! checkpoint, tells nobody, and a crash may leave a folder without its document. It prints how many
-//! documents a second it made.
+//! `bare DIR DOCUMENTS SYNCS [SIZE]` creates, one after the other on one thread, a folder for each
+//! of DOCUMENTS documents and a temporary file of SIZE bytes (500), and renames the file into the
+//! folder. SYNCS times, spread evenly, it makes everything durable with `syncfs`. It reads nothing,
+//! keeps no checkpoint, emits no events, and a crash may leave a folder without its document. It
+//! prints the number of documents per second.
 
 use std::error::Error;
 use std::fs::{self, File};

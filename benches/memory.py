@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How much memory a mirror run holds at its worst, and that the bytes come out right all the same.
+"""The peak memory of a mirror run, and a check that its bytes are right.
 
     cargo build --release && python3 benches/memory.py
 

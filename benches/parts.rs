@@ -1,4 +1,4 @@
-//! The hot parts that touch no file and no server, each for itself.
+//! Benchmarks of the hot functions that use no file and no server.
 //!
 //! ```sh
 //! cargo bench --bench parts

@@ -394,7 +394,7 @@ def restore(bench):
     def ours():
         target = server.database("restored")
         seconds = harness.run([harness.plainfold(), "restore", root / "mirror", f"{server.url}/{target}"]).seconds
-        expect(server.count(target), count, "documents put back")
+        expect(server.count(target), count, "documents restored")
         return seconds
 
     def theirs():
@@ -404,7 +404,7 @@ def restore(bench):
             command = [tool("couchrestore"), "--url", server.url, "--db", target]
             subprocess.run(list(map(str, command)), stdin=backup, check=True, capture_output=True)
             seconds = time.monotonic() - begun
-        expect(server.count(target), count, "documents put back by couchrestore")
+        expect(server.count(target), count, "documents restored by couchrestore")
         return seconds
 
     mine, couchrestore = bench.in_turn(ours, theirs)

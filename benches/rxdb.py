@@ -50,7 +50,7 @@ def best(options, what, who, count, batch):
 
 
 def once(options):
-    """The lines that tell of one backup by each side."""
+    """The lines for one backup by each side."""
     rows = []
     for name, who, batch in SIDES:
         found = best(options, "backup", who, options.documents, batch)
@@ -63,7 +63,7 @@ def once(options):
 
 
 def live(options):
-    """The lines that tell of each side following."""
+    """The lines for each side following."""
     rows = []
     for name, who, batch in SIDES[1:]:
         found = best(options, "live", who, options.live, batch)
@@ -73,7 +73,7 @@ def live(options):
 
 
 def write(lines):
-    """Puts them into their place."""
+    """Writes them to the README."""
     readme = harness.ROOT / "benches" / "README.md"
     before, rest = readme.read_text().split(BEGIN)
     _, after = rest.split(END)
@@ -90,7 +90,7 @@ def main():
     parser.add_argument("--write", action="store_true", help="put the tables into benches/README.md")
     options = parser.parse_args()
     if not (CLIENT / "node_modules").exists():
-        # What npm says is no part of the tables.
+        # npm's output is not part of the tables.
         npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
         subprocess.run(npm, check=True, cwd=CLIENT, stdout=sys.stderr)
     lines = [*once(options), "", *live(options)]

@@ -1,8 +1,8 @@
-//! Time that Plainfold itself has seen pass, whatever the wall clock says.
+//! Measures the time that has passed while Plainfold could see it, whatever the wall clock says.
 //!
-//! What is kept for a time is removed by this clock alone: a wall clock that jumps makes nothing
-//! older. Within one boot of the machine the kernel's own count of seconds decides; over a restart at
-//! most a day is believed. It must not know what is kept, nor for how long.
+//! Everything that is kept for a time is removed by this clock alone: a jump of the wall clock makes
+//! nothing older. Within one boot of the machine the kernel's count of seconds decides; across a
+//! restart at most one day is counted. This module must not know what is kept, nor for how long.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,21 +19,21 @@ use crate::place::Place;
 /// The longest time that is counted across a restart of the machine.
 const MOST_OVER_A_RESTART: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What has passed is written down when it is this much more than what was written before.
+/// The elapsed time is saved when it is this much more than the saved value.
 const WRITTEN_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// No more of the file is read: it may have come from somebody else.
+/// The most that is read of the file: it may have come from somebody else.
 const LONGEST: u64 = 16 * 1024 * 1024;
 
-/// A mark that has moved less than this does not cause a write.
+/// A mark that has moved by less than this does not cause a write.
 const MARKED_EVERY: Duration = Duration::from_secs(60);
 
-/// What the machine's clocks say at one moment.
+/// The machine's clocks at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// Which boot of the machine this is; empty where the kernel does not say.
+    /// The boot id of the machine; empty if the kernel does not provide it.
     pub boot: String,
-    /// Milliseconds since that boot, with the time that the machine has slept.
+    /// Milliseconds since that boot, including the time that the machine has slept.
     pub boottime: i64,
     /// The wall clock, in milliseconds since 1970.
     pub wall: i64,
@@ -52,20 +52,20 @@ impl Reading {
     }
 }
 
-/// How much time has passed, by the readings so far.
+/// The elapsed time, by the readings so far.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Passed {
     /// The boot of the last reading.
     boot: String,
-    /// Its milliseconds since that boot.
+    /// The milliseconds since that boot.
     boottime: i64,
-    /// Its wall clock.
+    /// The wall clock of the last reading.
     wall: i64,
     /// Milliseconds that have passed since the first reading.
     seen: i64,
-    /// The wall clock of the first reading: what was dated by the wall clock before stays comparable.
+    /// The wall clock of the first reading, so that earlier dates by the wall clock stay comparable.
     base: i64,
-    /// How much had passed when something was last put under a name.
+    /// The elapsed time when an entry was last put under a name.
     #[serde(default)]
     marks: BTreeMap<String, i64>,
 }
@@ -82,7 +82,7 @@ impl Passed {
         }
     }
 
-    /// Takes a further reading.
+    /// Adds a reading.
     fn advance(&mut self, now: &Reading) {
         let same = !now.boot.is_empty() && now.boot == self.boot;
         let elapsed = if same {
@@ -96,10 +96,10 @@ impl Passed {
     }
 }
 
-/// A clock that counts on from run to run.
+/// A clock that continues from run to run.
 #[derive(Debug)]
 pub struct Clock {
-    /// Where it is written down, if it is.
+    /// The file where it is saved, if any.
     path: Option<PathBuf>,
     state: Mutex<State>,
     read: fn() -> Reading,
@@ -108,25 +108,25 @@ pub struct Clock {
 #[derive(Debug)]
 struct State {
     passed: Passed,
-    /// Whether this clock began with this process.
+    /// Whether this clock started with this process.
     new: bool,
-    /// What had passed when it was last written down.
+    /// The elapsed time when it was last saved.
     written: Option<i64>,
 }
 
 impl Clock {
-    /// The clock that is kept in the file at `path`, or a new one. A file that cannot be read counts as
-    /// none: then everything is kept for longer.
+    /// The clock that is saved in the file at `path`, or a new one. An unreadable file counts as
+    /// missing: then everything is kept for longer.
     pub fn open(path: &Path) -> Self {
         Self::with(Some(path.to_owned()), Reading::now)
     }
 
-    /// A clock that begins now and is not written down.
+    /// A clock that starts now and is not saved.
     pub fn unwritten() -> Self {
         Self::with(None, Reading::now)
     }
 
-    /// The same by other readings.
+    /// The same with other readings.
     pub(crate) fn with(path: Option<PathBuf>, read: fn() -> Reading) -> Self {
         let read_file = |path: &PathBuf| {
             let (place, name) = Place::of(path)?;
@@ -146,14 +146,14 @@ impl Clock {
         Self { path, state: Mutex::new(state), read }
     }
 
-    /// Milliseconds since 1970, as far as they were seen to pass: it never runs faster than time does.
+    /// Milliseconds since 1970, by elapsed time: it never runs faster than time does.
     pub fn stamp(&self) -> i64 {
         let mut state = self.advanced();
         self.write(&mut state, false);
         state.passed.base.saturating_add(state.passed.seen)
     }
 
-    /// A clock that is new counts on from the newest stamp that is known from elsewhere.
+    /// Lets a new clock continue from the newest known stamp.
     pub fn begin_at(&self, stamp: i64) {
         let mut state = self.state();
         if state.new {
@@ -162,7 +162,7 @@ impl Clock {
         }
     }
 
-    /// Notes that something was put under a name just now.
+    /// Records that an entry was just put under a name.
     pub fn mark(&self, name: &str) {
         let mut state = self.advanced();
         let seen = state.passed.seen;
@@ -171,8 +171,8 @@ impl Clock {
         self.write(&mut state, stale);
     }
 
-    /// How much time has passed for each of these names since something was last put under it. A name
-    /// that is not known counts from now on, and one that is not there any more is forgotten.
+    /// The time since an entry was last put under each of these names. An unknown name counts from
+    /// now on, and a name that no longer exists is dropped.
     pub fn ages(&self, names: &[String]) -> Vec<Duration> {
         let mut state = self.advanced();
         let Passed { seen, marks, .. } = &mut state.passed;
@@ -188,7 +188,7 @@ impl Clock {
         ages
     }
 
-    /// Writes down what has passed so far.
+    /// Saves the elapsed time.
     #[cfg(test)]
     pub fn save(&self) {
         let mut state = self.advanced();
@@ -211,7 +211,7 @@ impl Clock {
         if !now && !state.written.is_none_or(late) {
             return;
         }
-        // If the time cannot be written, everything is kept longer. Other writes report a disk that
+        // If the time cannot be saved, everything is kept longer. Other writes report a disk that
         // fails.
         if let Err(error) = replace(path, &state.passed) {
             tracing::debug!("{} could not be written: {error}", path.display());

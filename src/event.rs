@@ -1,6 +1,7 @@
-//! What subscribers receive after a change is durable, and the bounded channel that carries it.
+//! Write events, which are emitted after a change is durable, and the bounded channel for them.
 //!
-//! Delivery is at least once and in the order of commits. It must not know how events are kept.
+//! Delivery is at least once and in the order of commits. This module must not know how events are
+//! stored.
 
 use std::sync::Arc;
 
@@ -26,35 +27,36 @@ pub struct WriteEvent {
     pub files: Vec<String>,
     /// Whether the document was removed.
     pub deleted: bool,
-    /// The revision that is in the mirror now, or that deleted the document.
+    /// The revision that is now in the mirror, or that deleted the document.
     pub revision: Revision,
-    /// The source's position after the change, as the source writes it; `null` where it gave none.
+    /// The source's position after the change, as the source writes it; `null` if it gave none.
     pub position: Option<Box<RawValue>>,
     /// When the change was written, in RFC 3339.
     pub at: Timestamp,
 }
 
-/// Sends events to whoever listens. A slow listener lags and is told so; it never holds a mirror up.
+/// Sends events to subscribers. A slow subscriber lags and is informed; it never delays a mirror.
 #[derive(Clone, Debug)]
 pub struct Broadcast {
     sender: broadcast::Sender<Arc<WriteEvent>>,
 }
 
 impl Broadcast {
-    /// How many events a listener may be behind before it has to fetch them from the journal.
+    /// The number of events that a subscriber may be behind before it has to read them from the
+    /// journal.
     pub const CAPACITY: usize = 1024;
 
-    /// A channel without listeners.
+    /// A channel without subscribers.
     pub fn new() -> Self {
         Self { sender: broadcast::Sender::new(Self::CAPACITY) }
     }
 
-    /// Sends one event. That nobody listens is no error.
+    /// Sends one event. A channel without subscribers is not an error.
     pub fn send(&self, event: Arc<WriteEvent>) {
         let _nobody_listens = self.sender.send(event);
     }
 
-    /// Listens from now on.
+    /// Subscribes to later events.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<WriteEvent>> {
         self.sender.subscribe()
     }

@@ -28,17 +28,18 @@
 //! # }
 //! ```
 //!
-//! The modules in reading order. Imports point down only, and a test holds them to it:
+//! The modules in reading order. Imports point down only, and a test checks this:
 //!
-//! 1. [`document`]: the values that every layer speaks of, no I/O; [`client`]: wire protocols.
-//! 2. [`event`], [`source`], [`mirror`], [`checkpoint`]: what subscribers receive, where changes come
-//!    from, the tree on disk, what is remembered. They know the first layer and never each other.
-//! 3. [`pipeline`]: one collection, from its source to durable folders and events; [`restore`]: back
-//!    from the folders to a server or a feed; [`verify`]: proof that a mirror is whole and equal to its
-//!    source.
-//! 4. [`agent`]: a pipeline per collection, and how they stand.
-//! 5. [`config`]: what a mirror is to be, lowered into the options of the layers above.
-//! 6. [`api`], [`cli`]: how it is asked, and what users type.
+//! 1. [`document`]: the values that all layers use, no I/O; [`client`]: wire protocols.
+//! 2. [`event`], [`source`], [`mirror`], [`checkpoint`]: the events for subscribers, the origin of
+//!    changes, the tree on disk, the state between runs. They know the first layer and never each
+//!    other.
+//! 3. [`pipeline`]: mirrors one collection, from its source to durable folders and events;
+//!    [`restore`]: writes the folders back to a server or a feed; [`verify`]: proves that a mirror is
+//!    intact and equal to its source.
+//! 4. [`agent`]: a pipeline per collection, and their status.
+//! 5. [`config`]: the configuration of a mirror, lowered into the options of the layers above.
+//! 6. [`api`], [`cli`]: the HTTP interface and the command line.
 
 pub mod agent;
 pub mod api;

@@ -1,8 +1,9 @@
-//! A folder held open, for the small files that lie in it: read, replaced in one durable step, and
+//! A folder held open, for small files in it: they are read and replaced in one durable step, and
 //! never through a link.
 //!
-//! What lies in a mirror may have come from somebody else. So nothing in it is opened by its path, a
-//! link is never followed, and a pipe is never waited for. It must not know what the files say.
+//! The files of a mirror may have come from somebody else. So none of them is opened by its path, a
+//! link is never followed, and a pipe is never waited for. This module must not know the content of
+//! the files.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -25,7 +26,7 @@ pub struct Place {
     path: PathBuf,
 }
 
-/// What has a name, itself and not what it may point to.
+/// The type of a name, without following links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     kind: FileType,
@@ -46,7 +47,7 @@ impl Found {
         }
     }
 
-    /// What an open file is.
+    /// The type of an open file.
     pub fn of_file(file: &File) -> io::Result<Self> {
         Ok(Self::of(&rustix::fs::fstat(file)?))
     }
@@ -61,7 +62,7 @@ impl Found {
         self.kind.is_dir()
     }
 
-    /// Whether it is a file that has another name too, which may be somebody else's.
+    /// Whether it is a file with a second name, which may be somebody else's.
     pub fn is_shared(&self) -> bool {
         self.is_file() && self.links > 1
     }
@@ -73,8 +74,8 @@ impl Found {
 }
 
 impl Place {
-    /// The folder of `path`, and the name in it. A link in the place of the folder is refused; the way
-    /// to it is the user's, and may lead through links.
+    /// The folder of `path`, and the name in it. A link in the place of the folder is refused; the
+    /// path to it is the user's, and may contain links.
     pub fn of(path: &Path) -> io::Result<(Self, String)> {
         let (folder, name) = match (path.parent(), path.file_name()) {
             (Some(folder), Some(name)) => (folder, name),
@@ -85,20 +86,20 @@ impl Place {
         Ok((open_folder(CWD, folder, folder)?, name.to_string_lossy().into_owned()))
     }
 
-    /// Where something of this folder is, for messages.
+    /// The path of an entry of this folder, for messages.
     pub fn at(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// A path by which a library that opens everything by paths gets to this folder, and to no other
-    /// that has taken its name; valid as long as this value lives.
+    /// A path that leads a library to this folder, and to no other that has taken its name; valid as
+    /// long as this value lives.
     pub fn reach(&self) -> PathBuf {
         let reach = PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()));
-        // Without /proc, its own path must do.
+        // Without /proc, its own path is used.
         if reach.exists() { reach } else { self.path.clone() }
     }
 
-    /// What has this name; `None` where nothing has.
+    /// The type of this name; `None` if it does not exist.
     pub fn look(&self, name: &str) -> io::Result<Option<Found>> {
         found(rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW))
     }
@@ -114,8 +115,7 @@ impl Place {
         self.open(name)
     }
 
-    /// Opens what has this name, if that is a regular file; `None` where there is nothing, or something
-    /// else.
+    /// Opens this name if it is a regular file; `None` if it does not exist or is something else.
     pub fn open_file(&self, name: &str) -> io::Result<Option<File>> {
         self.open_as(name, OFlags::RDONLY)
     }
@@ -133,7 +133,7 @@ impl Place {
                 Ok(Found::of_file(&file)?.is_file().then_some(file))
             }
             Err(Errno::NOENT | Errno::LOOP | Errno::ISDIR | Errno::NXIO | Errno::NODEV) => Ok(None),
-            // What cannot be opened and is no file does not matter.
+            // An entry that cannot be opened and is not a file does not matter.
             Err(error) => match self.look(name)? {
                 Some(found) if found.is_file() => Err(error.into()),
                 _ => Ok(None),
@@ -148,7 +148,7 @@ impl Place {
         Ok(rustix::fs::openat(&self.fd, name, flags, FILE_MODE)?.into())
     }
 
-    /// Up to `limit` bytes of the regular file `name`; `None` where there is nothing, or something
+    /// Up to `limit` bytes of the regular file `name`; `None` if it does not exist or is something
     /// else.
     pub fn read(&self, name: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = self.open_file(name)? else { return Ok(None) };
@@ -168,7 +168,7 @@ impl Place {
         self.sync()
     }
 
-    /// Renames `name`, replacing what has the new name.
+    /// Renames `name`, and replaces an entry that has the new name.
     pub fn rename(&self, name: &str, new_name: &str) -> io::Result<()> {
         Ok(rustix::fs::renameat(&self.fd, name, &self.fd, new_name)?)
     }
@@ -179,8 +179,8 @@ impl Place {
         Ok(rustix::fs::renameat_with(&self.fd, name, &self.fd, other, flags)?)
     }
 
-    /// Removes `name`, be it a file, a link (never what it points to) or a folder with all in it.
-    /// Nothing there is fine.
+    /// Removes `name`: a file, a link (never its target), or a folder with all its contents. A name
+    /// that does not exist is not an error.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         match self.look(name)? {
             None => return Ok(()),
@@ -196,7 +196,8 @@ impl Place {
         Ok(())
     }
 
-    /// The names in this folder, in no order. One that is not text is spelt as well as can be.
+    /// The names in this folder, in no order. One that is not valid UTF-8 is spelt as well as
+    /// possible.
     pub fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.fd)? {

@@ -2,8 +2,8 @@
 //
 //     node bench.mjs backup|live plainfold|plugin|nobody DIRECTORY DOCUMENTS SIZE BATCH
 //
-// `backup` writes so many documents once, and prints the seconds, and the delay of the event loop meanwhile. `live`
-// writes a document at a time, and prints the delays until its file is there. All in milliseconds but the seconds.
+// `backup` writes this many documents once, and prints the seconds, and the delay of the event loop meanwhile. `live`
+// writes one document at a time, and prints the delays until its file exists. All in milliseconds except the seconds.
 
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -18,7 +18,7 @@ import { exposePlainfoldFeed } from 'plainfold-rxdb';
 /** What the members around a document's text take. */
 const FRAME = 134;
 
-/** How many documents the application writes at once. */
+/** The number of documents that the application writes at once. */
 const FILL = 1000;
 
 const [what, who, directory, ...numbers] = process.argv.slice(2);

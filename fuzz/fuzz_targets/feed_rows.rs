@@ -1,5 +1,5 @@
-//! A line of a recorded feed, made into a change: what comes of it is always JSON, and a line that
-//! is none never becomes a change.
+//! A line of a recorded feed as a change: the change is always JSON, and a line without a row never
+//! becomes a change.
 
 #![no_main]
 

@@ -1,32 +1,32 @@
-//! Patterns, databases and collections that were asked for or followed before, and that the source
+//! Patterns, databases and collections that were requested or followed before, and that the source
 //! does not have.
 //!
-//! It must not know exit codes, nor how any of it is printed.
+//! It must not know exit codes, nor how they are printed.
 
 use std::fmt;
 
 use crate::document::{CollectionName, Pattern};
 
-/// Something that is not there.
+/// Something that is missing at the source.
 #[derive(Clone, Debug)]
 pub enum Absent {
-    /// Nothing at the source matches this pattern.
+    /// No collection of the source matches this pattern.
     Pattern(Pattern),
     /// The source has no such database, and the mirror never followed it.
     Database {
         /// Its name.
         collection: CollectionName,
-        /// Where it would be, without credentials.
+        /// Its address, without credentials.
         origin: String,
     },
-    /// The mirror followed this database, and the source does not have it any more.
+    /// The mirror followed this database, and the source no longer has it.
     Vanished {
         /// Its name.
         collection: CollectionName,
-        /// Where it was, without credentials.
+        /// Its address, without credentials.
         origin: String,
     },
-    /// The source names no collection at all.
+    /// The source has no collections at all.
     Everything {
         /// The source, without credentials.
         source: String,

@@ -14,7 +14,7 @@ pub struct HeldDocument {
     pub collection: CollectionName,
     /// Its id.
     pub document: DocumentId,
-    /// Since when.
+    /// The time since which it is held back.
     pub since: Timestamp,
 }
 

@@ -1,5 +1,5 @@
 //! Supervises one pipeline per collection: starts them as collections appear, stops them together,
-//! and knows how they stand. It must not know clap, HTTP or any wire protocol.
+//! and reports their status. It must not know clap, HTTP or any wire protocol.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,20 +38,20 @@ pub use status::{CollectionStatus, FailureStatus, Keeps, Status};
 pub use subscription::{Notice, Subscription};
 use supervisor::Supervisor;
 
-/// How an agent works.
+/// The options of an agent.
 #[derive(Clone, Copy, Debug)]
 pub struct AgentOptions {
     /// Whether it ends when all collections have caught up.
     pub mode: Mode,
     /// When it tries again.
     pub retry: RetryPolicy,
-    /// How often documents that failed are tried again while following.
+    /// The interval at which failed documents are tried again while following.
     pub revisit: Duration,
-    /// How many collections catch up at once; each holds a few batches in memory.
+    /// The number of collections that catch up at the same time; each holds a few batches in memory.
     pub catch_ups: usize,
-    /// Take it that the source has moved: follow it although the mirror followed another.
+    /// Accept that the source has moved: follow it although the mirror followed another one.
     pub source_moved: bool,
-    /// How much of a collection may be deleted at a time; `None` is all.
+    /// The limit on deletions in a collection; `None` is no limit.
     pub deletions: Option<DeletionLimit>,
     /// After this number of rows of a collection that cannot be read, its catch-up ends; `None` is no
     /// limit.
@@ -61,7 +61,7 @@ pub struct AgentOptions {
 }
 
 impl AgentOptions {
-    /// What is right for a mode unless somebody knows better.
+    /// The default options for a mode.
     pub fn new(mode: Mode) -> Self {
         Self {
             mode,
@@ -79,7 +79,7 @@ impl AgentOptions {
     }
 }
 
-/// A mirror at work. Dropping it cancels it.
+/// A running mirror. Dropping it cancels it.
 #[derive(Debug)]
 pub struct Agent {
     shared: Arc<Shared>,
@@ -87,7 +87,7 @@ pub struct Agent {
     task: Option<JoinHandle<Outcome>>,
 }
 
-/// What is known of a mirror at work, for as many as want to know.
+/// The shared status of a running mirror.
 #[derive(Clone, Debug)]
 pub struct Watcher {
     shared: Arc<Shared>,
@@ -101,12 +101,12 @@ struct Shared {
     source: String,
     started_at: Timestamp,
     collections: Mutex<BTreeMap<CollectionName, Member>>,
-    /// What the source does not have; only known in a mirror that does not follow.
+    /// Collections that the source does not have; only recorded if the mirror does not follow.
     absent: Mutex<Vec<Absent>>,
-    /// Whether the source has named all collections that it holds.
+    /// Whether the source has listed all its collections.
     listed: AtomicBool,
     progress: watch::Sender<Progress>,
-    /// Cancelled when no more events will come.
+    /// Cancelled when no more events will be emitted.
     ended: CancellationToken,
 }
 
@@ -124,7 +124,7 @@ impl Member {
     }
 }
 
-/// How far the agent as a whole is.
+/// The phase of the whole agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Progress {
     listed: bool,
@@ -132,7 +132,7 @@ struct Progress {
     ended: bool,
 }
 
-/// Why a collection, or the whole agent, ended before its time.
+/// Why a collection, or the whole agent, ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// The collections could not be listed.
@@ -144,32 +144,33 @@ pub enum AgentError {
     /// A collection's pipeline ended.
     #[error("{collection}: {error}")]
     Collection {
-        /// Which collection.
+        /// The collection.
         collection: CollectionName,
-        /// Why.
+        /// The error.
         error: PipelineError,
     },
 }
 
-/// How an agent ended.
+/// The outcome of an agent.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What was done, a report a collection.
+    /// The reports, one per collection.
     pub reports: Vec<Report>,
     /// The documents that could not be mirrored, remembered from any run.
     pub failures: Vec<(CollectionName, Failure)>,
-    /// What was asked for, or followed before, and is not there; of a mirror that does not follow.
+    /// Collections that were requested or followed before, and are missing; only in a mirror that
+    /// does not follow.
     pub absent: Vec<Absent>,
-    /// What ended collections, or everything, before their time.
+    /// The errors that ended collections, or everything, early.
     pub errors: Vec<AgentError>,
-    /// Whether everything had been caught up with at least once.
+    /// Whether everything had caught up at least once.
     pub caught_up: bool,
-    /// How long it took.
+    /// The duration.
     pub took: Duration,
 }
 
 impl Outcome {
-    /// Whether the mirror lacks nothing of what the source holds and nothing that was asked for.
+    /// Whether the mirror holds everything that the source holds and everything that was requested.
     pub fn is_complete(&self) -> bool {
         let Self { failures, absent, errors, .. } = self;
         let lacks_nothing =
@@ -186,24 +187,24 @@ impl Outcome {
         unsecured.filter_map(|one| Some((&one.collection, one.security_trouble.as_deref()?)))
     }
 
-    /// The number of collections of which the source counts more or fewer documents than the mirror
+    /// The number of collections in which the source counts more or fewer documents than the mirror
     /// holds.
     pub fn miscounted(&self) -> usize {
         self.reports.iter().filter(|report| report.count_trouble.is_some()).count()
     }
 
-    /// The number of collections that are behind their source now, but had caught up before.
+    /// The number of collections that had caught up and are now behind their source.
     pub fn behind(&self) -> usize {
         let at_end = [Phase::Live, Phase::CaughtUp, Phase::Vanished];
         self.reports.iter().filter(|report| !at_end.contains(&report.phase)).count()
     }
 
-    /// The number of documents that are still to be fetched, because the run was told to end.
+    /// The number of documents that have not been fetched yet, because the run was told to end.
     pub fn in_flight(&self) -> u64 {
         self.reports.iter().map(|report| report.in_flight).sum()
     }
 
-    /// How many deletions the brake holds back, from any run.
+    /// The number of deletions that the brake holds back, from any run.
     pub fn held_back(&self) -> u64 {
         self.reports.iter().map(|report| report.held_back).sum()
     }
@@ -245,19 +246,20 @@ impl Agent {
         BroadcastStream::new(self.events())
     }
 
-    /// Where this mirror's process answers questions, unless told otherwise.
+    /// The default path of the socket where this mirror's process answers requests.
     pub fn socket_path(&self) -> PathBuf {
         self.shared.mirror.socket_path()
     }
 
-    /// Writes down where this process answers questions, for other commands to find.
+    /// Records the path of the socket where this process answers requests, so that other commands
+    /// find it.
     pub fn announce(&self, socket: &Path) -> Result<(), MirrorError> {
         let socket = Some(std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned()));
         let holder = Holder { socket, ..Holder::this_process("mirror") };
         self.shared.mirror.describe_holder(&holder)
     }
 
-    /// What others may watch while the agent works.
+    /// The status, for observers of the agent.
     pub fn watcher(&self) -> Watcher {
         Watcher { shared: Arc::clone(&self.shared) }
     }
@@ -267,12 +269,13 @@ impl Agent {
         self.watcher().caught_up().await
     }
 
-    /// Asks it to stop: the batch in flight is finished.
+    /// Asks it to stop: the batches in flight are finished.
     pub fn cancel(&self) {
         self.stop.cancel();
     }
 
-    /// Cancelling this is the same as [`Agent::cancel`], for somebody who cannot hold the agent.
+    /// A token whose cancellation is the same as [`Agent::cancel`], for code that cannot hold the
+    /// agent.
     pub fn canceller(&self) -> CancellationToken {
         self.stop.clone()
     }
@@ -282,7 +285,7 @@ impl Agent {
         match self.task.take() {
             Some(task) => match task.await {
                 Ok(outcome) => outcome,
-                // The supervisor does nothing that panics; if it did, the panic goes on here.
+                // The supervisor does nothing that panics; if it did, the panic is passed on here.
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             },
             None => self.shared.outcome(Vec::new()),
@@ -297,18 +300,18 @@ impl Drop for Agent {
 }
 
 impl Watcher {
-    /// How everything stands.
+    /// The present status.
     pub fn status(&self) -> Status {
         self.shared.status()
     }
 
-    /// The write events after number `since`, or from now on: first those that the journal holds.
+    /// The write events after number `since`, or from now on: first those in the journal.
     pub fn subscribe(&self, since: Option<u64>) -> Subscription {
         let shared = &self.shared;
         Subscription::new(&shared.checkpoints, &shared.events, since, shared.ended.clone())
     }
 
-    /// Whether the mirror, which has caught up, holds no collection of this name.
+    /// Whether a mirror that has caught up holds no collection of this name.
     pub fn lacks(&self, name: &CollectionName) -> bool {
         let Shared { progress, checkpoints, .. } = &*self.shared;
         progress.borrow().caught_up
@@ -340,7 +343,7 @@ impl Watcher {
         &self.shared.source
     }
 
-    /// For how long the batch that has been in flight longest has been so, if any is.
+    /// The age of the batch that has been in flight longest, if there is one.
     pub fn longest_busy(&self) -> Option<Duration> {
         let members = self.shared.members();
         let busy = members.values().filter_map(|member| member.reporter.report().busy_since);

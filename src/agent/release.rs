@@ -1,5 +1,5 @@
-//! What the brake on mass deletion holds back, released: noted durably, and then deleted by the
-//! pipeline of the running process, or of the next run.
+//! Releases the deletions that the brake holds back: records the release durably, so that the
+//! pipeline of the running process, or the next run, applies them.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use crate::checkpoint::{Checkpoints, StateError};
 use crate::document::CollectionName;
 use crate::pipeline::Pipeline;
 
-/// What came of a release.
+/// The result of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {
-    /// How many deletions were held back.
+    /// The number of deletions that were held back.
     pub held_back: u64,
-    /// How many of them are still to be made.
+    /// The number of them that are still pending.
     pub left: u64,
 }
 
 impl Release {
-    /// Releases what is held back of a collection of a mirror at rest: the next run deletes it.
-    /// `None` where the mirror has no such collection.
+    /// Releases the held-back deletions of a collection in a mirror at rest: the next run applies
+    /// them. `None` if the mirror has no such collection.
     pub fn at_rest(state: &Checkpoints, name: &CollectionName) -> Result<Option<Self>, StateError> {
         if state.checkpoint(name)?.is_none() {
             return Ok(None);
@@ -35,10 +35,10 @@ impl Release {
 }
 
 impl Watcher {
-    /// Releases what is held back of a collection, and waits a while until it is deleted. `None`
-    /// where there is no such collection.
+    /// Releases the held-back deletions of a collection, and waits a while until they are applied.
+    /// `None` if there is no such collection.
     pub async fn release(&self, name: &CollectionName) -> Result<Option<Release>, StateError> {
-        /// What is not deleted by then is deleted all the same.
+        /// Deletions that are not applied by then are applied later.
         const PATIENCE: Duration = Duration::from_secs(5);
         let member = self.shared.members().get(name).cloned();
         let pipeline = member.and_then(|member| member.failures);
@@ -51,7 +51,7 @@ impl Watcher {
         Pipeline::release(&pipeline);
         let mut reports = pipeline.watch();
         let done = reports.wait_for(|report| report.held_back == 0);
-        // Late or ended: the state remembers it.
+        // Too late, or the pipeline has ended: the state remembers the release.
         let _late = tokio::time::timeout(PATIENCE, done).await.map(drop);
         let left = pipeline.watch().borrow().held_back;
         Ok(Some(Release { left, ..released }))

@@ -1,5 +1,5 @@
-//! Single documents of a mirror at rest fetched again: the mirror locked, a pipeline for each
-//! collection, and no feed followed. It must not know how it was found out that they are wrong.
+//! Fetches single documents of a mirror at rest again: the mirror is locked, with a pipeline for
+//! each collection, and no feed is followed. It must not know how a document was found to be wrong.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,28 +25,28 @@ pub struct Repairer {
 }
 
 impl Repairer {
-    /// Of a mirror that nobody else works on.
+    /// Opens a mirror that no other process works on.
     pub fn new(mirror: Arc<Mirror>, checkpoints: Arc<Checkpoints>) -> Self {
         Self { mirror, checkpoints }
     }
 
-    /// Whom a collection that exists follows, without credentials, if that is known.
+    /// The source that an existing collection follows, without credentials, if known.
     pub fn followed(&self, name: &CollectionName) -> Result<Option<String>, MirrorError> {
         self.mirror.collection(name)?.followed()
     }
 
-    /// What is kept of a collection that exists beside the winning revisions.
+    /// Which revisions an existing collection keeps in addition to the winners.
     pub fn kept(&self, name: &CollectionName) -> Result<Kept, MirrorError> {
         Ok(self.mirror.collection(name)?.as_recorded()?.kept())
     }
 
-    /// The documents that an interrupted run was replacing or removing, and may have left as they were.
+    /// The documents that an interrupted run was replacing or removing, and may have left unchanged.
     pub fn interrupted(&self, name: &CollectionName) -> Result<Vec<DocumentId>, MirrorError> {
         Ok(self.mirror.collection(name)?.interrupted().into_keys().collect())
     }
 
-    /// Fetches what is wrong in a collection that exists again from the store that it follows. Any
-    /// other store is refused: what that does not hold would be lost.
+    /// Fetches what is wrong in an existing collection from the store that it follows. Any other
+    /// store is refused: documents that it does not hold would be lost.
     pub async fn repair(
         &self,
         store: &Arc<dyn Store>,
@@ -79,8 +79,8 @@ impl Repairer {
         Ok(stamped)
     }
 
-    /// Fetches the security object of a collection again. `false` where the source has none: what the
-    /// mirror holds stays.
+    /// Fetches the security object of a collection again. `false` if the source has none: the mirror
+    /// keeps its version.
     pub async fn repair_security(
         &self,
         store: &Arc<dyn Store>,
@@ -103,7 +103,7 @@ impl Repairer {
             return Err(MirrorError::OtherSource { collection, recorded, given }.into());
         }
         let AgentOptions { mode, retry, revisit, .. } = AgentOptions::new(Mode::CatchUp);
-        // Somebody asked for just this.
+        // The user has requested exactly this.
         let deletions = None;
         let options = PipelineOptions { mode, retry, revisit, deletions, max_failures: None };
         let (events, reporter) = (Broadcast::new(), Reporter::new(name.clone()));

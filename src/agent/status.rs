@@ -1,4 +1,4 @@
-//! How a mirror stands, as one value for people and programs.
+//! The status of a mirror, as one value for people and programs.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,20 +16,21 @@ pub struct Status {
     pub version: String,
     /// The mirror's directory.
     pub mirror: String,
-    /// Whether a process mirrors into it right now.
+    /// Whether a process is mirroring into it right now.
     pub running: bool,
     /// Its process id.
     pub pid: Option<u32>,
-    /// Since when.
+    /// The time since which it runs.
     pub started_at: Option<Timestamp>,
     /// The source that it follows, without credentials.
     pub source: Option<String>,
-    /// Whether every collection has been caught up with since it started.
+    /// Whether every collection has caught up since it started.
     pub caught_up: bool,
-    /// Why no more is known of it, where that is so.
+    /// Why nothing more is known, if so.
     #[serde(default)]
     pub trouble: Option<String>,
-    /// How many replaced or deleted things could not be removed, and are in `.plainfold/unremovable`.
+    /// The number of replaced or deleted files and folders that could not be removed, and are in
+    /// `.plainfold/unremovable`.
     #[serde(default)]
     pub unremovable: u64,
     /// The options that the mirror remembers.
@@ -41,18 +42,18 @@ pub struct Status {
     pub collections: Vec<CollectionStatus>,
 }
 
-/// How one collection stands.
+/// The status of one collection.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CollectionStatus {
-    /// What its pipeline reports, or what the state remembers of it.
+    /// Its pipeline's report, or the state's record of it.
     #[serde(flatten)]
     pub report: Report,
-    /// For how long the mirror may have been behind the source.
+    /// The number of seconds for which the mirror may have been behind the source.
     pub lag_seconds: Option<f64>,
-    /// When its checkpoint was committed.
+    /// The time of its checkpoint's commit.
     pub checkpoint_at: Option<Timestamp>,
-    /// Whether its attachments are mirrored, and what is kept beside the winning revisions, as of its
-    /// checkpoint.
+    /// Whether its attachments are mirrored, and which revisions are kept in addition to the
+    /// winners, as of its checkpoint.
     #[serde(default)]
     pub keeps: Option<Keeps>,
     /// Documents that could not be mirrored, the first [`CollectionStatus::SHOWN`] of them.
@@ -73,25 +74,25 @@ pub struct Keeps {
 /// A document that could not be mirrored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FailureStatus {
-    /// Which document, where its id is known.
+    /// The document, if its id is known.
     #[serde(rename = "documentId")]
     pub document: Option<DocumentId>,
-    /// Which revision.
+    /// The revision.
     pub revision: Option<Revision>,
-    /// Where the feed named it.
+    /// The place in the feed.
     pub place: String,
-    /// What is wrong, and what can be done.
+    /// The problem, and the remedy.
     pub reason: String,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: u32,
-    /// When it failed first.
+    /// The time of the first failure.
     pub since: Timestamp,
-    /// When it failed last.
+    /// The time of the last failure.
     pub at: Timestamp,
 }
 
 impl CollectionStatus {
-    /// How many failures are shown; `failures` counts them all.
+    /// The number of failures that are shown; `failures` counts them all.
     pub const SHOWN: usize = 100;
 
     fn new(report: Report, failures: Vec<Failure>, checkpoint: Option<&Checkpoint>) -> Self {
@@ -144,7 +145,7 @@ impl Shared {
 }
 
 impl Status {
-    /// How a mirror stands that nobody works on, by what its state remembers.
+    /// The status of a mirror at rest, from its state.
     pub fn at_rest(
         mirror: &std::path::Path,
         checkpoints: &Checkpoints,
@@ -162,13 +163,13 @@ impl Status {
         })
     }
 
-    /// The status of a mirror that no process works on, and whose state cannot be read.
+    /// The status of a mirror at rest whose state cannot be read.
     pub fn closed(mirror: &std::path::Path, trouble: String) -> Self {
         Self { trouble: Some(trouble), ..Self::unknown(mirror) }
     }
 
-    /// The status of a mirror whose process does not answer, from its lock alone. `trouble` says
-    /// why, if that is known.
+    /// The status of a mirror whose process does not answer, from its lock alone. `trouble` is the
+    /// reason, if known.
     pub fn silent(mirror: &std::path::Path, holder: &Holder, trouble: Option<String>) -> Self {
         Self {
             running: true,
@@ -215,7 +216,7 @@ fn remembered(
     report.held_back = checkpoints.count_held_back(&report.collection)?;
     let vanished = |since| {
         format!(
-            "the source does not have it any more (first noticed at {since}); its copy in the \
+            "the source no longer has it (first noticed at {since}); its copy in the \
              mirror is kept"
         )
     };

@@ -1,5 +1,5 @@
-//! Write events without a gap: first those that the journal holds, then the live ones, and the
-//! journal again whenever the subscriber was too slow.
+//! Write events without a gap: first those in the journal, then the live ones, and the journal again
+//! whenever the subscriber was too slow.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,22 +11,23 @@ use crate::checkpoint::{Checkpoints, Record, StateError};
 use crate::document::plain;
 use crate::event::{Broadcast, WriteEvent};
 
-/// So many events are read from the journal at a time.
+/// The number of events that are read from the journal at a time.
 const PAGE: usize = 500;
 
-/// What a subscriber is told.
+/// A message for a subscriber.
 #[derive(Clone, Debug)]
 pub enum Notice {
-    /// A document was written, or removed.
+    /// A document was written or removed.
     Event(Arc<WriteEvent>),
-    /// The subscriber was so slow that this many events passed it by; they follow from the journal.
+    /// The subscriber was so slow that it missed this many events; they follow from the journal.
     Lagged(u64),
-    /// The journal does not hold these events any more (first and last number).
+    /// The journal no longer holds these events (first and last number).
     Expired(u64, u64),
 }
 
 impl Notice {
-    /// The notice as one line of JSON, with its newline, and with nothing in it that a terminal obeys.
+    /// The notice as one line of JSON, with its newline, and without characters that control a
+    /// terminal.
     pub fn line(&self) -> String {
         let mut line = match self {
             Self::Event(event) => {
@@ -49,16 +50,16 @@ impl Notice {
 pub struct Subscription {
     checkpoints: Arc<Checkpoints>,
     receiver: broadcast::Receiver<Arc<WriteEvent>>,
-    /// The number of the last event that was told, or that is not wanted.
+    /// The number of the last event that was delivered, or that is not wanted.
     last: u64,
     page: VecDeque<Notice>,
-    /// Whether the journal may hold events that were not told.
+    /// Whether the journal may hold events that were not delivered.
     behind: bool,
     ended: CancellationToken,
 }
 
 impl Subscription {
-    /// All that the journal of a mirror holds after number `since`, and nothing live.
+    /// All events in a mirror's journal after number `since`, without live ones.
     pub fn of_journal(checkpoints: &Arc<Checkpoints>, since: u64) -> Self {
         let ended = CancellationToken::new();
         ended.cancel();
@@ -71,7 +72,7 @@ impl Subscription {
         since: Option<u64>,
         ended: CancellationToken,
     ) -> Self {
-        // The place first, then the channel: what comes between is in both, and told once.
+        // The position first, then the channel: events in between are in both, and delivered once.
         let newest = checkpoints.journal_range().ok().flatten().map_or(0, |range| range.last);
         let receiver = events.subscribe();
         Self {
@@ -84,7 +85,7 @@ impl Subscription {
         }
     }
 
-    /// The next notice; `None` when no more will come.
+    /// The next notice; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Notice>, StateError> {
         loop {
             if let Some(notice) = self.page.pop_front() {
@@ -121,21 +122,21 @@ impl Subscription {
         }
     }
 
-    /// Reads on in the journal. Answers a gap, where what follows is not there any more.
+    /// Reads further events from the journal. Returns a gap if the next events are no longer there.
     async fn turn_page(&mut self) -> Result<Option<Notice>, StateError> {
         let newest = self.checkpoints.last_number();
         let (page, first) = read_page(&self.checkpoints, self.last).await?;
         self.behind = !page.is_empty();
         self.page = page;
         let expected = self.last + 1;
-        // Without a page, all that was ever told has left the journal, or was lost with it.
+        // Without a page, all delivered events have left the journal, or were lost with it.
         self.last = self.last.max(first.map_or(newest, |first| first - 1));
         Ok((self.last >= expected).then_some(Notice::Expired(expected, self.last)))
     }
 }
 
-/// Reads the events after number `last` from the journal: some of them, and the number of the first.
-/// A record that cannot be read, or that claims another number than it has, is no event.
+/// Reads some events after number `last` from the journal, with the number of the first. A record
+/// that cannot be read, or that contains another number, is not an event.
 async fn read_page(
     checkpoints: &Arc<Checkpoints>,
     last: u64,
@@ -210,7 +211,7 @@ mod tests {
         }
     }
 
-    /// What a subscription says until it ends, shortened: numbers of events, and notices.
+    /// The notices of a subscription until its end, shortened: numbers of events, and notices.
     async fn told(mut subscription: Subscription) -> (Vec<u64>, Vec<String>) {
         let (mut numbers, mut notices) = (Vec::new(), Vec::new());
         while let Some(notice) = subscription.next().await.unwrap() {

@@ -1,5 +1,5 @@
 //! The supervisor: starts a pipeline for each collection as it appears, gives turns to catch up, and
-//! notes how each ends.
+//! records how each ends.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -32,11 +32,11 @@ pub(super) struct Supervisor {
     turns: Arc<Semaphore>,
     pipelines: JoinSet<Ended>,
     errors: Vec<AgentError>,
-    /// Collections that the mirror followed at this very source before this run.
+    /// Collections that the mirror followed at this source before this run.
     known: HashSet<CollectionName>,
-    /// Collections that appeared while the disk failed, and when they are tried again.
+    /// Collections that appeared while the disk failed, and the time of their next attempt.
     postponed: Option<(Vec<CollectionName>, Instant)>,
-    /// How long they wait: ever longer, until all were begun.
+    /// Their pause: it grows until all of them were started.
     pauses: Pauses,
     /// Why collections wait for a disk, and when the log said so.
     held_up: HashMap<CollectionName, (String, Instant)>,
@@ -57,7 +57,7 @@ const GAVE_UP: &str = "gave up, because the source did not answer in time (see -
                        warning above names the reason";
 
 impl Supervisor {
-    /// A supervisor that has not begun.
+    /// A supervisor that has not started.
     pub fn new(
         store: Arc<dyn Store>,
         options: AgentOptions,
@@ -98,7 +98,7 @@ impl Supervisor {
     async fn supervise(&mut self) {
         let (mode, policy) = (self.options.mode, self.options.retry);
         let (checkpoints, identity) = (Arc::clone(&self.shared.checkpoints), self.store.identity());
-        // Where this is not known, everything is looked at again.
+        // If this is unknown, everything is checked again.
         let before = checkpoints.listed(&identity).unwrap_or_default();
         let listing = retry::listing(Arc::clone(&self.store), mode, before.clone(), policy);
         tokio::pin!(listing);
@@ -206,8 +206,7 @@ impl Supervisor {
         }
     }
 
-    /// A collection whose folder cannot be used is waited for while following; the others are not kept
-    /// from their work.
+    /// A collection whose folder cannot be used is waited for while following; the others continue.
     fn fail_or_postpone(&mut self, name: CollectionName, error: PipelineError) {
         let waits = error.is_of_collection() && self.options.mode == Mode::Follow;
         let reporter = match waits {
@@ -220,7 +219,7 @@ impl Supervisor {
         }
     }
 
-    /// Tries the collections again that a disk has held up.
+    /// Tries the collections again that the disk has delayed.
     fn begin_postponed(&mut self) {
         for name in self.postponed.take().map(|(names, _)| names).unwrap_or_default() {
             self.shared.members().remove(&name);
@@ -228,7 +227,7 @@ impl Supervisor {
         }
     }
 
-    /// Tries a collection again when its disk may work.
+    /// Schedules another attempt for a collection, when its disk may work.
     fn postpone(&mut self, name: CollectionName, reporter: &Reporter, error: &PipelineError) {
         let next = || (Vec::new(), Instant::now() + self.pauses.next_after_rest());
         let (names, again) = self.postponed.get_or_insert_with(next);
@@ -330,7 +329,7 @@ impl Supervisor {
             });
         }
         let fatal = match &error {
-            // The disk serves all collections, and one set of credentials opens them.
+            // All collections use the same disk, and the same credentials.
             PipelineError::Mirror(
                 MirrorError::OtherSource { .. } | MirrorError::Discards { .. },
             ) => false,
@@ -341,7 +340,7 @@ impl Supervisor {
             | PipelineError::TooManyFailures { .. } => false,
         };
         self.errors.push(AgentError::Collection { collection, error });
-        // A service is restarted by its supervisor; it must not go on with a part of its work.
+        // A service is restarted by its supervisor; it must not continue with a part of its work.
         if fatal || self.options.mode == Mode::Follow {
             self.stop.cancel();
         }
@@ -361,8 +360,8 @@ impl Supervisor {
         }
     }
 
-    /// Remembers which collections are followed: at once where a name that is not there is waited for,
-    /// or allowed, and otherwise once all of them have been found.
+    /// Remembers which collections are followed: at once if a missing name is waited for, or
+    /// allowed; otherwise once all of them have been found.
     fn remember_collections(&self, ended: bool) {
         let is_meant = self.options.mode == Mode::Follow || self.options.allow_empty;
         let all_found = || {
@@ -394,8 +393,8 @@ impl Supervisor {
         }
     }
 
-    /// Nothing at the source matches a pattern. A name that the mirror has followed there has vanished,
-    /// which is noted once all is listed.
+    /// No collection of the source matches a pattern. A name that the mirror has followed there has
+    /// vanished, which is recorded once all collections are listed.
     fn note_unmatched(&self, pattern: Pattern) {
         let name = CollectionName::from(pattern.text());
         let followed = self.shared.mirror.followed().unwrap_or_default();
@@ -406,8 +405,8 @@ impl Supervisor {
         }
     }
 
-    /// Removes what opening a collection has left, if no run has ever read its source. What shows that
-    /// the folder of another one is gone stays.
+    /// Removes what opening a collection created, if no run has ever read its source. Evidence that
+    /// the folder of another collection is gone stays.
     fn forget_unless_followed(&self, collection: &CollectionName) {
         let followed = match self.shared.checkpoints.checkpoint(collection) {
             Ok(checkpoint) => checkpoint.is_some_and(|one| one.was_followed()),
@@ -418,7 +417,7 @@ impl Supervisor {
         }
     }
 
-    /// A database that was asked for by its name is not there.
+    /// A database that was requested by its name does not exist.
     fn note_missing(&self, collection: CollectionName) {
         self.shared.members().remove(&collection);
         let origin = self.store.origin(&collection);
@@ -453,7 +452,7 @@ impl Supervisor {
         }
     }
 
-    /// The mirror followed this collection, and the source does not have it any more.
+    /// The mirror followed this collection, and the source no longer has it.
     fn note_vanished(&self, name: CollectionName, origin: String) {
         let reporter = Reporter::new(name.clone());
         let absent = Absent::Vanished { collection: name.clone(), origin };
@@ -478,8 +477,8 @@ struct Run {
 }
 
 impl Run {
-    /// Runs the pipeline. A follower gives its turn back once it is at the source's end, or its
-    /// source does not answer.
+    /// Runs the pipeline. A follower gives its turn back once it has reached the end of the source,
+    /// or the source does not answer.
     async fn in_turn(self) -> Result<(), PipelineError> {
         let turn = tokio::select! {
             () = self.stop.cancelled() => return Ok(()),

@@ -1,9 +1,9 @@
-//! `GET /events?since=N&collection=NAME`: write events as newline-delimited JSON, without end; or 404
-//! where the mirror holds no such collection.
+//! `GET /events?since=N&collection=NAME`: write events as newline-delimited JSON, without end; or
+//! 404 if the mirror holds no such collection.
 //!
-//! Beside events the stream holds two kinds of notices: `{"lagged":N}`, the reader was so slow that
-//! N events passed it by and follow from the journal; `{"expired":{"first":N,"last":N}}`, the
-//! journal does not hold these any more.
+//! The stream also contains two kinds of notices: `{"lagged":N}`: the reader was so slow that it
+//! missed N events, which follow from the journal; `{"expired":{"first":N,"last":N}}`: the journal
+//! no longer holds these events.
 
 use std::convert::Infallible;
 
@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::agent::{Notice, Subscription, Watcher};
 use crate::document::CollectionName;
 
-/// What the query says.
+/// The parameters of the query.
 #[derive(Debug, Deserialize)]
 pub struct Wanted {
     /// Begin after the event with this number; without it, with the next event.

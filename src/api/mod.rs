@@ -1,4 +1,4 @@
-//! HTTP on a Unix socket: where a mirror at work answers `status` and `tail`, or `curl`.
+//! HTTP on a Unix socket: a running mirror answers `status`, `tail` and `curl` there.
 //!
 //! One file per resource. A server takes a bound listener and a shutdown future. It must not know
 //! sled or the names on disk.
@@ -37,7 +37,7 @@ pub async fn serve(
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
 }
 
-/// An answer of JSON in which nothing is left that a terminal obeys.
+/// An answer of JSON without characters that control a terminal.
 fn json(value: &impl Serialize) -> Response {
     match serde_json::to_string(value) {
         Ok(text) => {
@@ -48,7 +48,7 @@ fn json(value: &impl Serialize) -> Response {
     }
 }
 
-/// An answer that says what went wrong.
+/// An answer that describes an error.
 fn failed(error: &impl ToString) -> Response {
     let text = plain::text(&error.to_string()).into_owned();
     (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()

@@ -1,4 +1,4 @@
-//! `POST /release?collection=NAME`: what the brake holds back is deleted.
+//! `POST /release?collection=NAME`: deletes what the brake holds back.
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -9,7 +9,7 @@ use super::{failed, json};
 use crate::agent::Watcher;
 use crate::document::CollectionName;
 
-/// What the query says.
+/// The parameters of the query.
 #[derive(Debug, Deserialize)]
 pub struct Wanted {
     collection: CollectionName,

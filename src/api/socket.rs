@@ -1,4 +1,4 @@
-//! The Unix socket of a mirror: bound, found again, and reached however long its path is.
+//! The Unix socket of a mirror: binding, finding and reaching it, however long its path is.
 
 use std::fs::File;
 use std::io;
@@ -12,19 +12,19 @@ use rustix::net::{
 };
 use tokio::net::UnixListener;
 
-/// The kernel takes paths of sockets up to this length.
+/// The longest path of a socket that the kernel accepts.
 const LONGEST: usize = 107;
 
-/// A path by which the kernel takes a socket, valid while this value lives.
+/// A path by which the kernel reaches a socket, valid while this value lives.
 #[derive(Debug)]
 pub struct Reach {
     path: PathBuf,
-    /// Open where the path leads through it.
+    /// Open if the path leads through it.
     _folder: Option<File>,
 }
 
 impl Reach {
-    /// A way to the socket at `path`.
+    /// A path to the socket at `path`.
     pub fn to(path: &Path) -> io::Result<Self> {
         if path.as_os_str().len() <= LONGEST {
             return Ok(Self { path: path.to_owned(), _folder: None });
@@ -43,8 +43,8 @@ impl Reach {
     }
 }
 
-/// Binds the socket at `path`. It is for this user alone from the first moment. A socket that a killed process left there is
-/// replaced; anything else is not.
+/// Binds the socket at `path`, which is accessible for this user alone from the first moment. A
+/// socket that a killed process left there is replaced; anything else is not.
 pub async fn bind(path: &Path) -> io::Result<UnixListener> {
     let reach = Reach::to(path)?;
     match std::fs::symlink_metadata(path) {
@@ -61,7 +61,7 @@ pub async fn bind(path: &Path) -> io::Result<UnixListener> {
     UnixListener::from_std(listen(reach.path())?)
 }
 
-/// A file of a socket gets the mode that the socket has when it is bound, less the umask.
+/// The file of a socket gets the mode of the socket when it is bound, less the umask.
 fn listen(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     const WAITING: i32 = 1024;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -94,7 +94,7 @@ mod tests {
         for number in 0..20 {
             let path = dir.path().join(format!("socket-{number}"));
             let watched = path.clone();
-            // What is there at the first moment at which anything is.
+            // The first thing that appears under the name.
             let first = std::thread::spawn(move || {
                 loop {
                     if let Ok(found) = std::fs::symlink_metadata(&watched) {

@@ -1,4 +1,4 @@
-//! `GET /status`: how the mirror stands, as JSON.
+//! `GET /status`: the status of the mirror, as JSON.
 
 use axum::extract::State;
 use axum::response::Response;

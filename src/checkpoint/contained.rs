@@ -1,8 +1,8 @@
-//! sled behind a wall: its panics become errors, and a call that never ends is left behind.
+//! Contains sled: its panics become errors, and a call that never returns is abandoned.
 //!
-//! sled unwraps some failures of the file system, and after others it may wait for ever for a thread of
-//! its own. What writes runs on a thread that belongs to the store; who waits for it looks now and then
-//! whether sled has failed. It must not know what is called.
+//! sled unwraps some failures of the file system, and after others it may wait forever for one of
+//! its threads. So writes run on a thread that belongs to the store, and the caller regularly checks
+//! whether sled has failed. This module must not know which call it runs.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-/// How a call ended that did not return.
+/// Why a call did not return.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Escaped {
-    /// sled panicked, with these words.
+    /// sled panicked with this message.
     Panicked(String),
-    /// sled failed, and the call waits for ever.
+    /// sled failed, and the call would wait forever.
     Stuck(String),
 }
 
@@ -25,7 +25,7 @@ thread_local! {
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// How many of sled's own threads have panicked.
+/// The number of sled's threads that have panicked.
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// Runs `call`. A panic in it prints nothing.
@@ -37,7 +37,7 @@ pub fn contain<T>(call: impl FnOnce() -> T) -> Result<T, Escaped> {
     called.map_err(|panic| Escaped::Panicked(words(&*panic)))
 }
 
-/// Panics of sled print nothing: they are reported as errors. Others are printed as before.
+/// Silences panics of sled: they are reported as errors. Other panics are printed as before.
 fn quieten() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -53,7 +53,7 @@ fn quieten() {
     });
 }
 
-/// The first line of what a panic says.
+/// The first line of a panic message.
 fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
@@ -62,16 +62,16 @@ fn words(panic: &(dyn Any + Send)) -> String {
 
 type Call = Box<dyn FnOnce() + Send>;
 
-/// A thread for the calls that write.
+/// A thread for writing calls.
 #[derive(Debug)]
 pub struct Worker {
     calls: Sender<Call>,
 }
 
-/// How often a call that takes long is looked after.
+/// The interval at which a long call is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// With this many looks after sled has failed, a call has had its time to end.
+/// After this many checks since sled failed, a call has had enough time to end.
 const LOOKS: u32 = 4;
 
 impl Worker {
@@ -83,7 +83,7 @@ impl Worker {
         Ok(Self { calls })
     }
 
-    /// Runs `call` on the thread, and waits for its end as long as the sled of `config` has not failed.
+    /// Runs `call` on the thread, and waits for its end unless the sled of `config` has failed.
     pub fn run<T: Send + 'static>(
         &self,
         config: &sled::Config,
@@ -92,7 +92,7 @@ impl Worker {
         let panics = PANICS.load(Ordering::Acquire);
         let (done, ended) = channel();
         let call = Box::new(move || {
-            // Nobody waits any more for what has been left behind.
+            // Nobody waits for an abandoned call.
             let _left = done.send(contain(call));
         });
         let stuck = |why: &str| Err(Escaped::Stuck(why.to_owned()));

@@ -12,20 +12,20 @@ use super::store::in_the_way;
 use super::{Bounds, Checkpoints, Opened, SetAside, StateError};
 use crate::place::Place;
 
-/// A copy of a state, in the folder of temporary files. It is removed with this value.
+/// A copy of a state, in the folder of temporary files. Dropping it removes the copy.
 #[derive(Debug)]
 pub struct Copied {
-    /// The state as it was when it was copied.
+    /// The state at the time of the copy.
     pub state: Arc<Checkpoints>,
-    /// Why the state itself cannot be read, where that is so; then the copy is empty.
+    /// Why the state cannot be read, if so; then the copy is empty.
     pub damaged: Option<SetAside>,
-    // After the state, so that it goes after it.
+    // After the state, so that it is dropped later.
     _folder: TempDir,
 }
 
 impl Copied {
-    /// Copies and opens the state in the folder `path`. Nobody may be writing to it. Where there is
-    /// none, the copy is empty.
+    /// Copies and opens the state in the folder `path`. Nobody may be writing to it. If there is no
+    /// state, the copy is empty.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let failed =
             |source| StateError::Copy { path: path.to_owned(), to: std::env::temp_dir(), source };
@@ -52,16 +52,16 @@ impl Copied {
     }
 }
 
-/// What can be done about a copy that failed.
+/// The remedy for a copy that failed.
 pub(super) fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "run this command as the user of the mirror",
-        _ => "make room there, or set TMPDIR to another directory",
+        _ => "free some space there, or set TMPDIR to another directory",
     }
 }
 
-/// Copies the bytes, and not the modes: the mirror may be one that its user cannot write to. A file that
-/// is removed meanwhile is left out.
+/// Copies the bytes without the modes: the mirror may be read-only. A file that is removed meanwhile
+/// is left out.
 fn copy_all(from: &Place, above: &Place, name: &str) -> io::Result<()> {
     let to = above.create(name)?;
     for name in from.names()? {

@@ -1,11 +1,11 @@
-//! What can be wrong with the state, in words that name the path and the remedy.
+//! Errors of the state, with the path and the remedy.
 
 use std::path::PathBuf;
 
 use super::contained::Escaped;
 use super::copied;
 
-/// What is wrong with the state.
+/// An error of the state.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// sled, or the file system below it.
@@ -13,12 +13,12 @@ pub enum StateError {
     Store {
         /// The state's folder.
         path: PathBuf,
-        /// What sled said.
+        /// The error of sled.
         source: sled::Error,
     },
-    /// sled did not come back from a failure.
+    /// sled cannot recover from a failure.
     #[error(
-        "the state in {} failed ({}): look at the disk and its free space, and run again",
+        "the state in {} failed ({}): check the disk and its free space, and run again",
         path.display(),
         match what {
             Escaped::Panicked(words) | Escaped::Stuck(words) => words,
@@ -30,17 +30,17 @@ pub enum StateError {
         /// How it failed.
         what: Escaped,
     },
-    /// A file of the state.
+    /// A file operation on the state failed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On what.
+        /// The file.
         path: PathBuf,
-        /// What the file system said.
+        /// The error of the file system.
         source: std::io::Error,
     },
-    /// To be read without writing to it, it is copied.
+    /// The state could not be copied for reading.
     #[error(
         "the state in {} cannot be copied into {} to be read ({source}): {}",
         path.display(),
@@ -52,10 +52,10 @@ pub enum StateError {
         path: PathBuf,
         /// The folder of temporary files.
         to: PathBuf,
-        /// What the file system said.
+        /// The error of the file system.
         source: std::io::Error,
     },
-    /// sled must not meet a full disk: it may wait for ever.
+    /// The disk is full: sled must not write now, because it may wait forever.
     #[error("the state in {} has no room: {free} bytes are left on its file system", path.display())]
     NoRoom {
         /// The state's folder.
@@ -63,7 +63,7 @@ pub enum StateError {
         /// Bytes that are left.
         free: u64,
     },
-    /// It failed, and could not be opened again yet.
+    /// It failed, and has not been reopened yet.
     #[error("the state in {} is closed until its disk can be written again", path.display())]
     Closed {
         /// The state's folder.
@@ -72,19 +72,19 @@ pub enum StateError {
 }
 
 impl StateError {
-    /// Whether the disk is at fault, so that waiting may mend it.
+    /// Whether the disk is the cause, so that waiting may help.
     pub fn is_disk(&self) -> bool {
         match self {
-            // sled keeps no more of it than that the file system failed.
+            // sled only keeps the fact that the file system failed.
             Self::Store { source, .. } => matches!(source, sled::Error::Io(_)),
-            // It does so where it does not expect the file system to fail.
+            // It panics where it does not expect a failure of the file system.
             Self::Escaped { .. } => true,
             Self::Io { .. } | Self::NoRoom { .. } | Self::Closed { .. } => true,
             Self::Copy { .. } => false,
         }
     }
 
-    /// Whether there is no room left, so that what is removed may mend it.
+    /// Whether the disk is full, so that removing files may help.
     pub fn is_full(&self) -> bool {
         let full = |error: &std::io::Error| {
             matches!(

@@ -1,5 +1,5 @@
-//! Deletions that the brake holds back, and collections whose deletions were released: what the
-//! tree cannot say of itself. It must not know why a deletion is held back.
+//! Deletions that the brake holds back, and collections whose deletions were released: the tree
+//! cannot record these. It must not know why a deletion is held back.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -7,23 +7,24 @@ use serde::{Deserialize, Serialize};
 use super::{Checkpoints, StateError, prefix};
 use crate::document::{CollectionName, DocumentId, Position, Revision};
 
-/// A document that the source holds no more, and the mirror still does.
+/// A document that the source no longer holds, and the mirror still does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldBack {
-    /// Which document.
+    /// The document.
     pub document: DocumentId,
-    /// The revision that deleted it, or, where only a listing lacked it, that of the mirror.
+    /// The revision that deleted it; if it was only missing from a listing, the revision in the
+    /// mirror.
     pub revision: Revision,
-    /// Where the feed told of the deletion, where it gave a place.
+    /// The position of the deletion in the feed, if the feed gave one.
     pub position: Option<Position>,
-    /// Whether a listing lacked it, so that there is no tombstone.
+    /// Whether it was missing from a listing, so that there is no tombstone.
     pub unlisted: bool,
-    /// Since when.
+    /// The time since which it is held back.
     pub since: Timestamp,
 }
 
 impl Checkpoints {
-    /// The first `limit` deletions of a collection that are held back.
+    /// The first `limit` held-back deletions of a collection.
     pub fn held_back(
         &self,
         name: &CollectionName,
@@ -38,7 +39,7 @@ impl Checkpoints {
         })
     }
 
-    /// How many deletions of a collection are held back. Reads all of them.
+    /// The number of held-back deletions of a collection. Reads all of them.
     pub fn count_held_back(&self, name: &CollectionName) -> Result<u64, StateError> {
         self.read(|trees| {
             let mut keys = trees.held.scan_prefix(prefix(name)).keys();
@@ -46,7 +47,7 @@ impl Checkpoints {
         })
     }
 
-    /// Notes durably that what is held back of a collection may be deleted.
+    /// Records durably that the held-back deletions of a collection are released.
     pub fn release(&self, name: &CollectionName) -> Result<(), StateError> {
         self.check_room(&*self.store()?)?;
         let name = name.clone();
@@ -54,12 +55,12 @@ impl Checkpoints {
         self.flush()
     }
 
-    /// Whether what is held back of a collection may be deleted.
+    /// Whether the held-back deletions of a collection are released.
     pub fn is_released(&self, name: &CollectionName) -> Result<bool, StateError> {
         self.read(|trees| trees.released.contains_key(name.as_str()))
     }
 
-    /// Notes durably that what was released is deleted.
+    /// Records durably that the released deletions are applied.
     pub fn end_release(&self, name: &CollectionName) -> Result<(), StateError> {
         let name = name.clone();
         match self.write(move |trees| trees.released.remove(name.as_str()))? {

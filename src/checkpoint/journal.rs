@@ -1,10 +1,10 @@
 //! The journal of write events: records in numbered chunks, bounded by age and by count.
 //!
-//! A chunk's key is the number of its first record, so that a number finds its chunk; its value is
-//! the time of the commit followed by the records, one a line, packed by zlib where they are many:
-//! sled keeps them all in memory. Many records share a key because sled pays per key.
+//! A chunk's key is the number of its first record, so that a number leads to its chunk. Its value
+//! is the time of the commit followed by the records, one per line, compressed by zlib if there are
+//! many: sled keeps them all in memory. Many records share a key because sled has a cost per key.
 //!
-//! A record is a JSON value. They are told apart as such and not by line feeds, because earlier
+//! A record is a JSON value. Records are separated by parsing and not by line feeds, because earlier
 //! versions stored records with line feeds between their tokens.
 
 use std::borrow::Cow;
@@ -19,22 +19,22 @@ use serde_json::value::RawValue;
 use super::Record;
 use crate::document::plain;
 
-/// The records of a chunk end near this size. Packed or not, it is well below what sled would put into
-/// a file of its own.
+/// The size at which a chunk of records is closed. Compressed or not, it is well below the size from
+/// which sled stores a value in a separate file.
 const CHUNK_BYTES: usize = 32 * 1024;
 
-/// Less is not packed: that is a handful of events, as they come one by one.
+/// Smaller chunks are not compressed: they hold a few live events.
 const PACKED_FROM: usize = 2 * 1024;
 
-/// zlib's first byte. No record begins with it: they are JSON objects.
+/// zlib's first byte. No record begins with it, because records are JSON objects.
 const PACKED: u8 = b'x';
 
-/// How much of the journal is kept.
+/// The limits of the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// At least so many of the newest events, as far as there are so many.
+    /// The number of newest events that are always kept.
     pub events: u64,
-    /// None that are older, once there are newer ones.
+    /// Older events are removed once there are newer ones.
     pub age: Duration,
 }
 
@@ -55,7 +55,7 @@ pub struct Journal {
 
 type Chunk = ([u8; 8], Vec<u8>);
 
-/// Packs records with consecutive numbers into chunks of this time.
+/// Packs records with consecutive numbers into chunks with this time.
 pub fn chunks(records: &[Record], now: i64) -> Vec<Chunk> {
     let now = now.to_be_bytes();
     let mut chunks = Vec::new();
@@ -79,7 +79,7 @@ fn packed(text: &[u8]) -> Cow<'_, [u8]> {
     }
     let mut encoder = ZlibEncoder::new(Vec::with_capacity(text.len() / 3), Compression::fast());
     let written = encoder.write_all(text);
-    // Writing into memory does not fail; if it did, the text itself would do as well.
+    // Writing to memory does not fail; if it did, the uncompressed text would be stored.
     match written.and_then(|()| encoder.finish()) {
         Ok(packed) => packed.into(),
         Err(_) => text.into(),
@@ -103,7 +103,7 @@ impl Journal {
         Ok(Some(JournalRange { first: number(&first), last }))
     }
 
-    /// Whole chunks are read until there are `limit` records.
+    /// Reads whole chunks until there are `limit` records.
     pub fn after(&self, since: u64, limit: usize) -> Result<Vec<Record>, sled::Error> {
         let wanted = since.saturating_add(1);
         // The chunk that holds the number starts at it or before it.
@@ -131,8 +131,8 @@ impl Journal {
         Ok(self.tree.last()?.map(|(_, value)| committed(&value)))
     }
 
-    /// Removes chunks that are outside of the bounds at the present time. The newest chunk always
-    /// stays: it holds the last number.
+    /// Removes chunks outside the limits at the present time. The newest chunk always stays, because
+    /// it holds the last number.
     pub fn trim(&self, now: i64) -> Result<(), sled::Error> {
         let Some(range) = self.range()? else { return Ok(()) };
         let age = i64::try_from(self.bounds.age.as_millis()).unwrap_or(i64::MAX);
@@ -156,7 +156,7 @@ fn number(key: &[u8]) -> u64 {
     key.try_into().map_or(0, u64::from_be_bytes)
 }
 
-/// When a chunk was committed, in milliseconds since 1970 as far as they were seen to pass.
+/// The time of a chunk's commit, in milliseconds since 1970 by the mirror's clock.
 fn committed(value: &[u8]) -> i64 {
     value.first_chunk().map_or(0, |time| i64::from_be_bytes(*time))
 }
@@ -172,7 +172,8 @@ fn text(value: &[u8]) -> Result<Cow<'_, [u8]>, io::Error> {
     Ok(unpacked.into())
 }
 
-/// The records of a chunk's text. What is not JSON, which nobody wrote, is taken as lines.
+/// The records in a chunk's text. Text that is not JSON, which no version wrote, is split into
+/// lines.
 fn split(text: &[u8]) -> Vec<&[u8]> {
     let mut values = serde_json::Deserializer::from_slice(text).into_iter::<&RawValue>();
     let mut records = Vec::new();

@@ -1,9 +1,9 @@
-//! What a mirror remembers between runs, in sled: checkpoints, the journal of write events, the
+//! The state of a mirror between runs, in sled: checkpoints, the journal of write events, the
 //! documents that could not be mirrored, and the deletions that are held back.
 //!
-//! There is no record per document: the tree is the index. A lost or damaged state is set aside
-//! and rebuilt by a catch-up that writes only what differs. It must not know bodies, the mirror's
-//! paths, how positions are ordered, or what an event says.
+//! There is no record per document: the tree is the index. A lost or damaged state is set aside and
+//! rebuilt by a catch-up that writes only differences. This module must not know bodies, the
+//! mirror's paths, the order of positions, or the content of an event.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,43 +38,43 @@ use numbers::HighWater;
 use store::{Store, Trees};
 pub use turn::Turn;
 
-/// What the checkpoint of one collection says.
+/// The checkpoint of one collection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// The last position whose effects are durable in the mirror; none before the first, and none
-    /// while a scan has not been finished.
+    /// The last position whose effects are durable in the mirror; `None` before the first, and until
+    /// a scan has finished.
     pub position: Option<Position>,
-    /// Why a full listing is under way, if one is. Interrupted, it starts over.
+    /// The reason for the full listing in progress, if any. An interrupted listing starts again.
     pub scanning: Option<String>,
-    /// Whether attachments were mirrored up to here.
+    /// Whether attachments were mirrored up to this point.
     pub attachments: bool,
-    /// What was kept up to here beside the winning revisions.
+    /// Which revisions were kept up to this point in addition to the winners.
     #[serde(default)]
     pub kept: Kept,
-    /// When this was committed.
+    /// The time of the commit.
     pub at: Option<Timestamp>,
-    /// Set while a run may have published more than it has committed: when the last batch that was
-    /// committed began to be written. A run that ends in good order clears it.
+    /// The time when the last committed batch began to be written, set while a run may have
+    /// published more than it has committed. A run that ends normally clears it.
     #[serde(default)]
     pub open_since: Option<Timestamp>,
-    /// The token with which the inventory was closed by the last run that ended in good order.
+    /// The token with which the last run that ended normally closed the inventory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory: Option<String>,
-    /// How many documents and tombstones the mirror holds; none where that is not known. After a run
-    /// that did not end in good order it is not to be relied on.
+    /// The number of documents and tombstones in the mirror; `None` if unknown. After a run that did
+    /// not end normally it is unreliable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tally: Option<Tally>,
-    /// Since when the source does not have the collection any more, if that is so.
+    /// The time since which the source no longer has the collection, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vanished: Option<Timestamp>,
-    /// The collection's folder that this was committed for; `None` in a state of an older version.
-    /// A copy of the mirror has another folder.
+    /// The folder that this was committed for; `None` in a state of an older version. A copy of the
+    /// mirror has another folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<FolderIdentity>,
 }
 
 impl Checkpoint {
-    /// Whether a run has read anything of the source.
+    /// Whether a run has read anything from the source.
     pub fn was_followed(&self) -> bool {
         self.position.is_some() || self.scanning.is_some()
     }
@@ -83,31 +83,31 @@ impl Checkpoint {
 /// A document, or a row of a feed, that could not be mirrored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// The document, where its id is known.
+    /// The document, if its id is known.
     pub document: Option<DocumentId>,
-    /// The revision that could not be mirrored, where known.
+    /// The revision that could not be mirrored, if known.
     pub revision: Option<Revision>,
-    /// Where the feed named it, in words.
+    /// The place in the feed, in words.
     pub place: String,
-    /// What is wrong, and what can be done about it.
+    /// The problem, and the remedy.
     pub reason: String,
-    /// The place in the feed after it, where the source gave one.
+    /// The position in the feed after it, if the source gave one.
     pub position: Option<Position>,
-    /// How often it was tried; 0 while it is fetched for the first time.
+    /// The number of attempts; 0 while it is fetched for the first time.
     pub attempts: u32,
-    /// When it failed first.
+    /// The time of the first failure.
     pub since: Timestamp,
-    /// When it failed last.
+    /// The time of the last failure.
     pub at: Timestamp,
 }
 
 impl Failure {
-    /// Whether it has not failed yet: it is still being fetched, or was when the last run ended.
+    /// Whether it has not failed yet: it is being fetched, or was when the last run ended.
     pub fn is_in_flight(&self) -> bool {
         self.attempts == 0
     }
 
-    /// What tells it from the other failures of its collection.
+    /// The key that distinguishes it from the other failures of its collection.
     fn key(&self) -> Vec<u8> {
         match &self.document {
             Some(id) => [b"d", id.as_str().as_bytes()].concat(),
@@ -116,20 +116,20 @@ impl Failure {
     }
 }
 
-/// Everything that one commit makes true at once.
+/// Everything that becomes durable in one commit.
 #[derive(Debug)]
 pub struct Commit {
-    /// The collection's checkpoint after it.
+    /// The collection's checkpoint after the commit.
     pub checkpoint: Checkpoint,
     /// Documents that failed.
     pub failed: Vec<Failure>,
-    /// Documents that are mirrored or gone now, and may have failed before.
+    /// Documents that are now mirrored or gone, and may have failed before.
     pub mended: Vec<DocumentId>,
-    /// Forget all earlier failures of the collection: everything is being read again.
+    /// Removes all earlier failures of the collection: everything is being read again.
     pub forget_failures: bool,
     /// Deletions that are held back.
     pub held: Vec<HeldBack>,
-    /// Documents whose deletion is held back no more, if it was.
+    /// Documents whose deletion is no longer held back, if it was.
     pub unheld: Vec<DocumentId>,
 }
 
@@ -147,47 +147,48 @@ impl Commit {
     }
 }
 
-/// The state of a mirror. The mirror's lock makes sure that one process has it.
+/// The state of a mirror. The mirror's lock ensures that only one process uses it.
 #[derive(Debug)]
 pub struct Checkpoints {
     path: PathBuf,
     bounds: Bounds,
-    /// The clock by which events expire.
+    /// The clock that determines the age of events.
     clock: Arc<Clock>,
-    /// None after it had failed, until it could be opened again.
+    /// `None` after a failure, until it is reopened.
     store: RwLock<Option<Arc<Store>>>,
-    /// sled failed, and once it has, it goes on failing.
+    /// Set when sled has failed; it does not recover.
     broken: AtomicBool,
-    /// Held from drawing numbers to broadcasting them, so that both happen in the same order.
+    /// Held from assigning numbers to broadcasting them, so that both happen in the same order.
     turn: Mutex<HighWater>,
 }
 
-/// What opening the state found.
+/// The result of opening the state.
 #[derive(Debug)]
 pub struct Opened {
     /// The state.
     pub state: Checkpoints,
-    /// The damaged state that was in its place, if one was.
+    /// The damaged state that was set aside, if any.
     pub damaged: Option<SetAside>,
 }
 
-/// A damaged state that was moved out of the way. What it prints is for people.
+/// A damaged state that was set aside. Its text is for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the state could not be read ({reason}); it was set aside as {} and is rebuilt", path.display())]
 pub struct SetAside {
-    /// Where it is.
+    /// Its new path.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The damage.
     pub reason: String,
 }
 
 impl Checkpoints {
-    /// Opens or creates the state in the folder `path`, keeping the journal within `bounds`.
+    /// Opens or creates the state in the folder `path`, with a journal within `bounds`.
     pub fn open(path: &Path, bounds: Bounds) -> Result<Opened, StateError> {
         Self::open_with(path, bounds, Arc::new(Clock::unwritten()), Before::Unknown)
     }
 
-    /// The same with the clock by which events grow old, and what is known of the mirror's past.
+    /// The same with the clock that determines the age of events, and with what is known about
+    /// earlier runs.
     pub(crate) fn open_with(
         path: &Path,
         bounds: Bounds,
@@ -221,21 +222,21 @@ impl Checkpoints {
         store.clone().ok_or_else(|| StateError::Closed { path: self.path.clone() })
     }
 
-    /// The checkpoint of a collection. One that cannot be read counts as none: a scan follows.
+    /// The checkpoint of a collection. An unreadable one counts as missing, so a scan follows.
     pub fn checkpoint(&self, name: &CollectionName) -> Result<Option<Checkpoint>, StateError> {
         let text = self.read(|trees| trees.checkpoints.get(name.as_str()))?;
         Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
     }
 
-    /// Forgets how far a collection is: the next opening of its feed is a scan, for this reason.
+    /// Drops the progress of a collection: the next opening of its feed is a scan, for this reason.
     pub fn start_over(&self, name: &CollectionName, reason: &str) -> Result<(), StateError> {
         let scanning = Some(reason.to_owned());
         let checkpoint = Checkpoint { scanning, ..Checkpoint::default() };
         self.turn().commit(name, &Commit::new(checkpoint), &[]).map(drop)
     }
 
-    /// Notes durably that the source does not have a collection any more, or that it has it again.
-    /// Returns the time since which the source does not have it.
+    /// Records durably that the source no longer has a collection, or that it has it again. Returns
+    /// the time since which it is gone.
     pub fn note_vanished(
         &self,
         name: &CollectionName,
@@ -256,14 +257,14 @@ impl Checkpoints {
         self.read(|trees| trees.checkpoints.iter().keys().map(|key| Ok(name(key?))).collect())
     }
 
-    /// Up to where the collections of a store have been listed, if that was noted.
+    /// The position up to which the collections of a store have been listed, if recorded.
     pub fn listed(&self, store: &str) -> Result<Option<Position>, StateError> {
         let text = self.read(|trees| trees.listings.get(store))?;
         Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
     }
 
-    /// Notes up to where the collections of a store have been listed. It becomes durable with what
-    /// is committed later, or not: it saves work only.
+    /// Records the position up to which the collections of a store have been listed. It becomes
+    /// durable with a later commit, or not at all: it only saves work.
     pub fn note_listed(&self, store: &str, position: &Position) -> Result<(), StateError> {
         self.check_room(&*self.store()?)?;
         let text = encode(position).map_err(|error| self.failed(error))?;
@@ -287,13 +288,13 @@ impl Checkpoints {
         self.read(|trees| trees.journal.range())
     }
 
-    /// Up to about `limit` records of events after number `since`, in order.
+    /// Roughly up to `limit` records of events after number `since`, in order.
     pub fn journal_after(&self, since: u64, limit: usize) -> Result<Vec<Record>, StateError> {
         self.read(|trees| trees.journal.after(since, limit))
     }
 
-    /// The highest number that an event of this mirror can have so far, whether the journal still
-    /// holds it or not.
+    /// The highest number that an event of this mirror can have, whether or not the journal still
+    /// holds it.
     pub fn last_number(&self) -> u64 {
         self.turn().numbers.last()
     }
@@ -304,7 +305,7 @@ impl Checkpoints {
         Turn { state: self, numbers }
     }
 
-    /// Runs a call that only reads.
+    /// Runs a reading call.
     fn read<T>(
         &self,
         call: impl FnOnce(&Trees) -> Result<T, sled::Error>,
@@ -312,7 +313,7 @@ impl Checkpoints {
         self.came_back(self.store()?.read(call))
     }
 
-    /// Runs a call that writes.
+    /// Runs a writing call.
     fn write<T: Send + 'static>(
         &self,
         call: impl FnOnce(&Trees) -> Result<T, sled::Error> + Send + 'static,
@@ -334,7 +335,7 @@ impl Checkpoints {
         StateError::Store { path: self.path.clone(), source }
     }
 
-    /// After this, what was committed survives a power loss.
+    /// Makes all commits survive a power loss.
     fn flush(&self) -> Result<(), StateError> {
         self.write(|trees| trees.db.flush())?;
         self.store()?.file.sync_data().map_err(|source| StateError::Io {
@@ -350,7 +351,7 @@ impl Checkpoints {
 pub struct Record {
     /// Its number.
     pub number: u64,
-    /// What it says: a line of JSON, without a newline.
+    /// Its content: a line of JSON, without a newline.
     pub text: String,
 }
 
@@ -358,7 +359,7 @@ fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, sled::Error> {
     serde_json::to_vec(value).map_err(|error| sled::Error::Unsupported(error.to_string()))
 }
 
-/// Collection names hold any character but, as keys, each ends where its length says.
+/// Collection names contain any character, so each key starts with the length of the name.
 fn prefix(name: &CollectionName) -> Vec<u8> {
     let mut prefix = (name.as_str().len() as u64).to_be_bytes().to_vec();
     prefix.extend_from_slice(name.as_str().as_bytes());
@@ -372,7 +373,7 @@ fn failure_key(name: &CollectionName, key: &[u8]) -> Vec<u8> {
 }
 
 impl Bounds {
-    /// What a mirror keeps unless told otherwise.
+    /// The default limits of the journal.
     pub const DEFAULT: Self = Self { events: 100_000, age: Duration::from_secs(7 * 24 * 60 * 60) };
 }
 

@@ -1,8 +1,8 @@
-//! Event numbers that never repeat, even when the state is lost.
+//! Assigns event numbers that never repeat, even if the state is lost.
 //!
-//! A small file beside the state says up to which number events may have been given out, and a copy of
-//! it lies under another name. They are written once per [`BLOCK`] numbers, so they cost nothing;
-//! after a loss, counting continues behind the whole block.
+//! A small file beside the state contains the number up to which events may have been assigned, and
+//! a copy of it has another name. They are written once per [`BLOCK`] numbers, so they cost nothing.
+//! After a loss, counting continues after the whole block.
 
 use std::path::Path;
 
@@ -12,16 +12,16 @@ use super::StateError;
 use super::store::Noted;
 use crate::place::Place;
 
-/// How many numbers are set apart at a time.
+/// The number of numbers that are reserved at a time.
 const BLOCK: u64 = 1 << 20;
 
-/// The mark a second time, under a name that nobody takes for a part of the state.
+/// The copy of the mark, under a name that does not look like a part of the state.
 const COPY: &str = "event-numbers";
 
-/// Two numbers and a digest are shorter.
+/// The longest mark: two numbers and a digest are shorter.
 pub(super) const LONGEST: u64 = 256;
 
-/// The numbers given out, and those set apart.
+/// The assigned and the reserved numbers.
 #[derive(Debug)]
 pub struct HighWater {
     place: Place,
@@ -29,9 +29,9 @@ pub struct HighWater {
     names: [String; 2],
     next: u64,
     reserved: u64,
-    /// The last number of an earlier run that ended in good order.
+    /// The last number of an earlier run that ended normally.
     ended: u64,
-    /// What the state held at the end of that run.
+    /// The content of the state at the end of that run.
     digest: Option<String>,
 }
 
@@ -40,15 +40,15 @@ pub struct HighWater {
 pub(crate) enum Before {
     /// The mirror is new.
     Nothing,
-    /// The mirror has existed, so that a state without any mark has lost its marks.
+    /// The mirror exists, so a state without any mark has lost its marks.
     Something,
-    /// Unknown, because nobody looked. Nothing is committed.
+    /// Unknown, because the caller did not check. Nothing is committed.
     Unknown,
 }
 
 impl HighWater {
     /// Reads the marks of the state at `state`. `last` is the highest number in the journal; `lost`
-    /// says that the journal does not know all numbers given out.
+    /// says that the journal does not contain all assigned numbers.
     pub fn open(state: &Path, last: u64, lost: bool, before: Before) -> Result<Self, StateError> {
         let failed = |source| StateError::Io { action: "read", path: state.to_owned(), source };
         let (place, name) = Place::of(state).map_err(failed)?;
@@ -57,9 +57,9 @@ impl HighWater {
         let known = mark.reserved.max(copy.reserved);
         let (reserved, ended, digest) = (known.unwrap_or(0), copy.ended.unwrap_or(0), copy.digest);
         let mut numbers = Self { place, names, next: 1, reserved, ended, digest };
-        // sled drops what follows a damage in its log, so that an older journal comes back.
+        // sled drops the log after a damaged part, so an older journal may return.
         let lost = lost || last < ended;
-        // An empty journal with a mark beside it: it was lost, or trimmed to nothing by age.
+        // An empty journal with a mark: it was lost, or all events expired.
         let lost = lost || last == 0;
         numbers.next = if lost { numbers.reserved.max(last) + 1 } else { last + 1 };
         if lost && known.is_none() && before == Before::Something {
@@ -71,13 +71,13 @@ impl HighWater {
             );
         }
         if before == Before::Nothing && known.is_none() {
-            // From now on a mark that is missing is one that was lost.
+            // From now on a missing mark is a lost mark.
             numbers.reserve(numbers.reserved)?;
         }
         Ok(numbers)
     }
 
-    /// The first of `count` fresh numbers.
+    /// The first of `count` new numbers.
     pub fn draw(&mut self, count: u64) -> Result<u64, StateError> {
         let first = self.next;
         let end = first + count;
@@ -88,7 +88,7 @@ impl HighWater {
         Ok(first)
     }
 
-    /// The last number given out.
+    /// The last assigned number.
     pub fn last(&self) -> u64 {
         self.next - 1
     }
@@ -101,8 +101,8 @@ impl HighWater {
         Ok(())
     }
 
-    /// Notes the last number in the journal at the end of a run, so that a journal that has lost it is
-    /// noticed.
+    /// Records the last number in the journal at the end of a run, so that a journal that has lost
+    /// it is detected.
     pub fn end(&mut self, last: u64, digest: String) -> Result<(), StateError> {
         if self.digest.as_ref() == Some(&digest) || self.reserved == 0 {
             return Ok(());
@@ -112,7 +112,7 @@ impl HighWater {
         self.write(COPY, self.reserved)
     }
 
-    /// What the state at `state` held at the end of the last run that ended in good order.
+    /// The content of the state at `state` at the end of the last run that ended normally.
     pub fn noted(state: &Path) -> Result<Option<Noted>, StateError> {
         let failed = |source| StateError::Io { action: "read", path: state.to_owned(), source };
         let (place, _) = Place::of(state).map_err(failed)?;
@@ -133,28 +133,28 @@ impl HighWater {
     }
 }
 
-/// The names of the mark of the state with this name, and of its copy.
+/// The names of the mark and of its copy for the state with this name.
 pub(super) fn marks(state: &str) -> [String; 2] {
     [format!("{state}.high-water"), COPY.to_owned()]
 }
 
-/// A number above all that can have been given out: the microseconds since 1970. Numbers begin at 1,
+/// A number above all that can have been assigned: the microseconds since 1970. Numbers begin at 1,
 /// or at such a count, and nobody writes a million documents a second. It is exact in JavaScript.
 fn beyond(last: u64) -> u64 {
     u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(0).max(last + BLOCK)
 }
 
-/// What a mark says.
+/// The content of a mark.
 struct Mark {
-    /// Up to which number events may have been given out.
+    /// The number up to which events may have been assigned.
     reserved: Option<u64>,
-    /// The last number of a run that ended in good order; in the copy only.
+    /// The last number of a run that ended normally; only in the copy.
     ended: Option<u64>,
-    /// What the state held then; in the copy only.
+    /// The content of the state then; only in the copy.
     digest: Option<String>,
 }
 
-/// What a mark says. A link is not followed; what is not a file, or not a number, counts as lost.
+/// Reads a mark. A link is not followed; anything that is not a file with a number counts as lost.
 fn read(place: &Place, name: &str) -> Result<Mark, StateError> {
     let failed = |source| StateError::Io { action: "read", path: place.at(name), source };
     let text = place.read(name, LONGEST).map_err(failed)?;
@@ -172,7 +172,7 @@ fn write(place: &Place, name: &str, text: &str) -> std::io::Result<()> {
         let aside = format!("{name}.damaged-{}", Timestamp::now().as_millisecond());
         place.rename(name, &aside)?;
         tracing::warn!(
-            "{} was a folder, and not the mark of the event numbers: it is now {}",
+            "{} holds event numbers and must be a file, but it was a folder; it was set aside as {}",
             place.at(name).display(),
             place.at(&aside).display()
         );
@@ -228,7 +228,7 @@ mod tests {
                 assert!(older.draw(1).unwrap() > BLOCK);
             }
             if end {
-                // A further block keeps what is noted.
+                // A further block keeps the recorded end of a run.
                 open(&dir, given, false, Before::Something).draw(3 * BLOCK).unwrap();
             }
         }

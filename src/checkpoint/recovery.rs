@@ -1,8 +1,8 @@
-//! A state whose disk was full or failed it. It must not know when to try again.
+//! Handles a state whose disk was full or failed. It must not know when to try again.
 //!
-//! sled does not come back from a write that failed: it may wait for ever, even when it is closed. So it
-//! is kept from a disk without room; where it failed all the same it is left alone, and a copy
-//! of its files is opened, as the lock on the old ones cannot be had any more.
+//! sled does not recover from a failed write: it may wait forever, even when it is closed. So it
+//! never writes to a full disk. If it fails nevertheless, it is abandoned, and a copy of its files
+//! is opened, because the lock on the old files cannot be taken any more.
 
 use std::io;
 use std::sync::PoisonError;
@@ -11,11 +11,11 @@ use std::sync::atomic::Ordering;
 use super::{Checkpoints, SetAside, StateError, Store};
 use crate::place::Place;
 
-/// A commit and what sled writes on its own take less.
+/// The space for a commit, including what sled writes in the background.
 const ROOM: u64 = 2 * 1024 * 1024;
 
 impl Checkpoints {
-    /// Whether there is room for a commit.
+    /// Whether there is space for a commit.
     pub(super) fn check_room(&self, store: &Store) -> Result<(), StateError> {
         let failed = |source: rustix::io::Errno| StateError::Io {
             action: "look at the file system of",
@@ -37,8 +37,7 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Opens the state again if sled had failed. Says where a state was set aside that had become
-    /// damaged.
+    /// Reopens the state if sled has failed. Returns where a damaged state was set aside.
     pub fn recover(&self) -> Result<Option<SetAside>, StateError> {
         // Nobody commits meanwhile.
         let _turn = self.turn();
@@ -84,7 +83,7 @@ impl Drop for Checkpoints {
     }
 }
 
-/// Puts a copy of the folder `from`, which may be the state's own, into the place of the state's.
+/// Replaces the state's folder with a copy of the folder `from`, which may be the same.
 pub(super) fn copy(above: &Place, from: &str, name: &str) -> Result<(), StateError> {
     let new = format!("{name}.copy");
     let copied = || {
@@ -97,8 +96,8 @@ pub(super) fn copy(above: &Place, from: &str, name: &str) -> Result<(), StateErr
     copied().map_err(|source| StateError::Io { action: "copy", path: above.at(name), source })
 }
 
-/// Copies the state's files into the folder `new` for a moment; says whether it did. Where there is no
-/// room, or no state, there is no copy.
+/// Copies the state's files into the folder `new` temporarily; says whether it did. If there is no
+/// space, or no state, no copy is made.
 pub(super) fn keep(above: &Place, name: &str, new: &str) -> io::Result<bool> {
     above.remove(new)?;
     if above.look(name)?.is_none() {
@@ -112,7 +111,7 @@ pub(super) fn keep(above: &Place, name: &str, new: &str) -> io::Result<bool> {
     }
 }
 
-/// What is neither a file nor a folder is left out.
+/// An entry that is neither a file nor a folder is left out.
 fn copy_folder(from: &Place, above: &Place, name: &str, durably: bool) -> io::Result<()> {
     let to = above.create(name)?;
     for name in from.names()? {

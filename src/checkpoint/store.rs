@@ -1,7 +1,7 @@
-//! sled, opened in a folder that holds nothing but its own files; what is damaged is set aside.
+//! Opens sled in a folder that contains only its own files; a damaged store is set aside.
 //!
-//! The mirror may have come from somebody else. So sled gets a folder that is held open, after each file
-//! in it was looked at: a link would be written through, and a pipe waited for.
+//! The mirror may have come from somebody else. So sled gets a folder that is held open, after each
+//! file in it was checked: sled would write through a link, and wait for a pipe.
 
 use std::fs::File;
 use std::io;
@@ -19,10 +19,10 @@ use crate::place::Place;
 /// sled's own default is 1 GiB.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// The only folder in the state's.
+/// The only folder inside the state's folder.
 const BLOBS: &str = "blobs";
 
-/// What is kept, by kinds. Cheap to clone.
+/// The data by kind. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Trees {
     pub checkpoints: sled::Tree,
@@ -41,9 +41,9 @@ pub struct Store {
     trees: Option<Trees>,
     worker: Arc<Worker>,
     config: sled::Config,
-    /// sled's own file, to be synced: its flush alone leaves the last half second to the kernel.
+    /// sled's file, which we sync: sled's own flush leaves the last half second to the kernel.
     pub file: File,
-    /// sled opens further files in it later.
+    /// Held because sled opens further files in it later.
     _folder: Place,
 }
 
@@ -56,7 +56,7 @@ pub struct Noted {
     pub digest: String,
 }
 
-/// How a state compares with what was noted.
+/// A state compared with what the last run recorded.
 enum Likeness {
     Same,
     /// A later run may have been killed.
@@ -65,17 +65,17 @@ enum Likeness {
     Older,
 }
 
-/// A store that has lost its end, or is damaged, is opened this often: a disk may fail several of sled's
-/// threads once each.
+/// The number of attempts to open a store that has lost its end, or is damaged: a disk may fail
+/// several of sled's threads once each.
 const TRIES: u32 = 12;
 
-/// How opening ended that did not succeed, and that setting the store aside may mend.
+/// Why opening failed, if setting the store aside may help.
 struct Damaged(String);
 
 impl Store {
     /// Opens or creates the store in the folder `path`; a damaged one is set aside first.
     ///
-    /// `noted` is how the last run left it that ended in good order.
+    /// `noted` is how the last run that ended normally left it.
     pub fn open(
         path: &Path,
         bounds: Bounds,
@@ -105,9 +105,9 @@ impl Store {
         }
     }
 
-    /// sled takes a part that it cannot read for one that was never written, and clears what follows. So
-    /// a copy is kept while it opens the store. If what it finds is not what the last run noted, because
-    /// a read has failed or that run was killed, the copy is opened in its place.
+    /// sled mistakes an unreadable part for one that was never written, and clears everything after
+    /// it. So a copy is kept while it opens the store. If the result is not what the last run
+    /// recorded, because a read failed or that run was killed, the copy is opened instead.
     fn open_checked(
         place: &Place,
         name: &str,
@@ -123,7 +123,7 @@ impl Store {
             let mut opened = Self::open_in(place, name, bounds, worker);
             tries -= 1;
             match (&opened, noted) {
-                // Waiting mends it, or nothing does.
+                // Waiting solves it, or nothing does.
                 (Err(_), _) => tries = 0,
                 (Ok(Err(_)), _) => {}
                 (Ok(Ok(_)), None) => break opened,
@@ -132,7 +132,7 @@ impl Store {
                     Likeness::Other if tries == 0 => break opened,
                     Likeness::Other => tries = 1,
                     Likeness::Older if !kept => break opened,
-                    // What is written after the damage would be lost at the next opening.
+                    // Data that is written after the damage would be lost at the next opening.
                     Likeness::Older if tries == 0 => {
                         opened = Ok(Err(Damaged("the end of its journal is missing".to_owned())));
                     }
@@ -164,8 +164,8 @@ impl Store {
         }
     }
 
-    /// The inner error says that the store is damaged; the outer one that the file system failed, which
-    /// setting the store aside would not mend.
+    /// The inner error means that the store is damaged. The outer one means that the file system
+    /// failed, which setting the store aside would not solve.
     fn open_in(
         place: &Place,
         name: &str,
@@ -182,7 +182,7 @@ impl Store {
         let config = sled::Config::new()
             .path(folder.reach())
             .cache_capacity(CACHE_BYTES)
-            // Every commit is flushed by us.
+            // We flush every commit.
             .flush_every_ms(None);
         let opened = worker.run(&config, {
             let config = config.clone();
@@ -205,7 +205,7 @@ impl Store {
         Ok(Ok(Self { trees: Some(trees), worker, config, file, _folder: folder }))
     }
 
-    /// Runs a call that only reads.
+    /// Runs a reading call.
     pub fn read<T>(
         &self,
         call: impl FnOnce(&Trees) -> Result<T, sled::Error>,
@@ -214,7 +214,7 @@ impl Store {
         contain(|| call(trees))
     }
 
-    /// Runs a call that writes.
+    /// Runs a writing call.
     pub fn write<T: Send + 'static>(
         &self,
         call: impl FnOnce(&Trees) -> Result<T, sled::Error> + Send + 'static,
@@ -223,8 +223,8 @@ impl Store {
         self.worker.run(&self.config, move || call(&trees))
     }
 
-    /// Tells this content from any other, the events apart: of these it has the numbers of the first and
-    /// the last. `None` where it cannot be read.
+    /// A digest that distinguishes this content from any other. Events are represented by the
+    /// numbers of the first and the last. `None` if it cannot be read.
     pub fn digest(&self) -> Option<String> {
         let digest = self.read(|trees| {
             let mut hasher = blake3::Hasher::new();
@@ -253,13 +253,13 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // sled syncs its file once more, and panics where that fails. Everything that was committed has
-        // been synced.
+        // sled syncs its file once more, and panics if that fails. Every commit has been synced
+        // already.
         let trees = self.trees.take();
         if let Err(Escaped::Panicked(words) | Escaped::Stuck(words)) =
             self.worker.run(&self.config, move || drop(trees))
         {
-            tracing::debug!("the state was not closed in good order: {words}");
+            tracing::debug!("the state was not closed cleanly: {words}");
         }
     }
 }
@@ -277,8 +277,8 @@ fn open_trees(config: &sled::Config, bounds: Bounds) -> Result<Trees, sled::Erro
     })
 }
 
-/// What stands in the place of the state's folder, or of a file in it, if it is something else. A link
-/// is not followed.
+/// What is wrong with the type of the state's folder, or of a file in it, if anything. A link is not
+/// followed.
 pub fn in_the_way(place: &Place, name: &str) -> io::Result<Option<String>> {
     match place.look(name)? {
         None => return Ok(None),
@@ -308,8 +308,8 @@ pub fn in_the_way(place: &Place, name: &str) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-/// Whether a file of the state has another name too: writing to it would change a copy that was made of
-/// hard links, or somebody else's file.
+/// Whether a file of the state has a second name: writing to it would change a copy that was made
+/// with hard links, or somebody else's file.
 fn is_shared(place: &Place, name: &str) -> io::Result<bool> {
     if place.look(name)?.is_none() {
         return Ok(false);
@@ -327,7 +327,7 @@ fn is_shared(place: &Place, name: &str) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Moves a damaged state out of the way, so that somebody can look at it.
+/// Sets a damaged state aside, so that it can be examined.
 fn set_aside(place: &Place, name: &str) -> Result<PathBuf, StateError> {
     let aside = format!("{name}.damaged-{}", Timestamp::now().as_millisecond());
     place.rename(name, &aside).map_err(|source| StateError::Io {

@@ -1,9 +1,9 @@
-//! What the state keeps, what it forgets, and what it survives.
+//! The state: its content, its limits, and the damage that it survives.
 
 use super::*;
 
-/// Opens a state of which another in this process may still hold the lock for a moment: sled lets go of
-/// its file in threads of its own. (Processes have no such trouble.)
+/// Opens a state that another user in this process may hold locked for a moment: sled releases its
+/// file in other threads. (Separate processes do not have this problem.)
 fn opened(path: &Path) -> Opened {
     for _ in 0..1_000 {
         match Checkpoints::open(path, Bounds::DEFAULT) {
@@ -14,7 +14,7 @@ fn opened(path: &Path) -> Opened {
             Err(error) => panic!("{error}"),
         }
     }
-    panic!("the lock of {} is never let go", path.display())
+    panic!("the lock of {} is never released", path.display())
 }
 
 pub fn open(path: &Path) -> Checkpoints {
@@ -105,7 +105,7 @@ fn the_journal_is_bounded_by_age_and_keeps_its_last_number() {
     let bounds = Bounds { age: Duration::ZERO, ..Bounds::DEFAULT };
     let state = Checkpoints::open(&path, bounds).unwrap().state;
     commit_events(&state, 10);
-    // Everything older than this very millisecond may go.
+    // Everything older than this very millisecond may be removed.
     let before = state.clock.stamp();
     while state.clock.stamp() <= before {}
     commit_events(&state, 1);
@@ -132,13 +132,13 @@ fn a_wall_clock_that_jumps_makes_no_event_older() {
                 Err(_) => std::thread::sleep(Duration::from_millis(10)),
             }
         }
-        panic!("the lock is never let go")
+        panic!("the lock is never released")
     };
     let count = |state: &Checkpoints| {
         commit_events(state, 1);
         state.store().unwrap().trees().unwrap().journal.tree().len()
     };
-    // As a mirror of old has it: dated by the wall clock, and without a clock of its own.
+    // As an older version leaves it: dated by the wall clock, and without a clock of its own.
     assert_eq!(count(&open_at(|| reading_at(0, 100))), 1);
     std::fs::remove_file(&file).unwrap();
     assert_eq!(count(&open_at(|| reading_at(0, 140))), 2, "the first run with a clock is ahead");

@@ -10,7 +10,7 @@ use super::{Checkpoints, Commit, Record, StateError, encode, failure_key, journa
 use crate::document::{CollectionName, DocumentId};
 use crate::trial;
 
-/// The turn to commit: nobody else commits, or draws numbers, while it is held.
+/// The turn to commit: nobody else commits, or assigns numbers, while it is held.
 #[derive(Debug)]
 pub struct Turn<'a> {
     pub(super) state: &'a Checkpoints,
@@ -18,13 +18,13 @@ pub struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// The first of `count` numbers for events, none of which was ever drawn before.
+    /// The first of `count` numbers for events, none of which was ever assigned before.
     pub fn draw(&mut self, count: usize) -> Result<u64, StateError> {
         self.numbers.draw(count as u64)
     }
 
-    /// Makes a commit and its events durable. `records` carry consecutive numbers of this turn.
-    /// Gives by how many the deletions that are held back have become more.
+    /// Makes a commit and its events durable. `records` have consecutive numbers of this turn.
+    /// Returns the change in the number of held-back deletions.
     pub fn commit(
         &self,
         name: &CollectionName,

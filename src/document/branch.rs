@@ -1,4 +1,4 @@
-//! A revision apart from the winning one, with the history that leads to it. Pure.
+//! A losing revision, with the history that leads to it. Pure.
 
 use bytes::Bytes;
 
@@ -7,16 +7,16 @@ use super::{Document, Revision};
 /// A leaf of a document's revision tree.
 #[derive(Clone, Debug)]
 pub struct Branch {
-    /// Which revision it is.
+    /// The revision.
     pub revision: Revision,
     /// The revisions that led to it, as JSON text: `{"start":3,"ids":["c","b","a"]}`, newest first.
     pub history: Bytes,
-    /// Its content. The body holds the history too, as `_revisions`.
+    /// Its content. The body contains the history too, as `_revisions`.
     pub document: Document,
 }
 
-/// Whether a history, `{"start":…,"ids":[…]}` as CouchDB sends it, leads through this revision to the one
-/// that it is of. Then that revision is not a leaf any more.
+/// Whether a history (`{"start":…,"ids":[…]}`, as CouchDB sends it) passes through this revision
+/// before it reaches its own. Then that revision is no longer a leaf.
 pub fn descends(history: &[u8], from: &Revision) -> bool {
     #[derive(serde::Deserialize)]
     struct History<'a> {

@@ -1,5 +1,5 @@
-//! Digests as stubs tell them: `md5-` and base64 as CouchDB's, `sha256-` and hexadecimal digits as those
-//! that come of RxDB. Pure.
+//! Digests in the form of stubs: CouchDB's `md5-` and base64, and RxDB's `sha256-` and hexadecimal
+//! digits. Pure.
 
 use base64::DecodeError;
 use base64::Engine as _;
@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
-/// A digest that is computed to be compared with a stub's.
+/// A digest that is computed for a comparison with a stub's.
 #[derive(Clone, Debug)]
 pub enum Digester {
     /// MD5.
@@ -17,7 +17,7 @@ pub enum Digester {
 }
 
 impl Digester {
-    /// For this digest; `None` where it is of no known kind.
+    /// A hasher for this digest; `None` if its kind is unknown.
     pub fn of(digest: &str) -> Option<Self> {
         match digest.split_once('-')?.0 {
             "md5" => Some(Self::Md5(Md5::new())),
@@ -26,7 +26,7 @@ impl Digester {
         }
     }
 
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Md5(md5) => md5.update(bytes),
@@ -34,7 +34,7 @@ impl Digester {
         }
     }
 
-    /// The digest of all bytes, as a stub tells it.
+    /// The digest of all bytes, in the form of stubs.
     pub fn finish(self) -> String {
         match self {
             Self::Md5(md5) => format!("md5-{}", STANDARD.encode(md5.finalize())),
@@ -43,7 +43,7 @@ impl Digester {
     }
 }
 
-/// What base64 stands for. White space in it, such as breaks of lines, is left out.
+/// Decodes base64. White space in it, such as line breaks, is ignored.
 pub fn decode_base64(text: &str) -> Result<Vec<u8>, DecodeError> {
     if !text.bytes().any(|byte| byte.is_ascii_whitespace()) {
         return STANDARD.decode(text);

@@ -1,15 +1,16 @@
 //! The identity of a folder on its file system, which a copy does not share.
 //!
-//! Pure. It must not know how that is asked.
+//! Pure. It must not know how the identity is determined.
 
 use serde::{Deserialize, Serialize};
 
-/// What tells a folder from every copy of it.
+/// The identity of a folder, which no copy shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FolderIdentity {
     /// The number of its inode.
     pub inode: u64,
-    /// When it was made, in seconds and nanoseconds since 1970, where the file system says so.
+    /// The time of its creation, in seconds and nanoseconds since 1970, if the file system provides
+    /// it.
     pub born: Option<(i64, u32)>,
 }
 

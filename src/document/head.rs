@@ -1,4 +1,5 @@
-//! What a body says of itself: id, revision, attachments. Read without touching the rest. Pure.
+//! The members of a body that Plainfold needs: id, revision, attachments. Read without parsing the
+//! rest. Pure.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::Text;
 
-/// The top-level members of a body that we look at. Of a key that stands twice, the last counts.
+/// The top-level members of a body. If a key is repeated, the last one counts.
 #[derive(Debug, Default)]
 pub struct Head<'a> {
     /// `_id`.
@@ -19,7 +20,7 @@ pub struct Head<'a> {
     pub revision: Option<Cow<'a, str>>,
     /// `_attachments`, as raw JSON text.
     pub attachments: Option<&'a RawValue>,
-    /// `_revisions`, as raw JSON text: what a server says of the revisions that led to this one.
+    /// `_revisions`, as raw JSON text: the revisions that led to this one.
     pub history: Option<&'a RawValue>,
 }
 
@@ -29,15 +30,15 @@ impl<'a> Head<'a> {
         serde_json::from_slice(body)
     }
 
-    /// The stubs by attachment name; empty where the body has no attachments, or something else
-    /// under their key.
+    /// The stubs by attachment name; empty if the body has no attachments, or its `_attachments` is
+    /// not an object.
     pub fn stubs(&self) -> BTreeMap<String, Stub> {
         let parse = |raw: &RawValue| serde_json::from_str(raw.get()).ok();
         self.attachments.and_then(parse).unwrap_or_default()
     }
 }
 
-/// What stands for an attachment in a body.
+/// A stub: the description of an attachment in a body.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Stub {
@@ -47,7 +48,7 @@ pub struct Stub {
     pub length: Option<u64>,
     /// Its media type.
     pub content_type: Option<String>,
-    /// How the store keeps it: `gzip`, or nothing.
+    /// The encoding in the store: `gzip`, or none.
     pub encoding: Option<String>,
 }
 
@@ -83,10 +84,10 @@ impl<'de> Deserialize<'de> for Head<'de> {
     }
 }
 
-/// A member's key, borrowed where it has no escapes.
+/// A member's key, borrowed if it has no escapes.
 ///
-/// JSON takes keys that are no text: half a surrogate pair, `"\ud800"`. What is no text in it is
-/// replaced, so that such a key is none of those that we look for, and no obstacle either.
+/// JSON allows keys that are not valid Unicode: half a surrogate pair, `"\ud800"`. The invalid part
+/// is replaced, so that such a key neither matches one of ours nor causes an error.
 #[derive(Debug)]
 pub struct Key<'a>(pub Cow<'a, str>);
 
@@ -110,7 +111,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
             }
         }
 
-        // As text serde_json refuses half a pair; as bytes it does not.
+        // serde_json refuses half a pair in a string, but not in bytes.
         deserializer.deserialize_bytes(Bytes)
     }
 }

@@ -1,4 +1,4 @@
-//! How much of a collection may be deleted at a time, as a value and as text.
+//! The limit on deletions in a collection, as a value and as text.
 //!
 //! Pure. It must not know how deletions are counted.
 
@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// How much may be deleted at a time: more than both is held back.
+/// The limit on deletions: if both numbers are exceeded, deletions are held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeletionLimit {
     /// This share of a collection's documents, in percent.
@@ -18,7 +18,7 @@ pub struct DeletionLimit {
 }
 
 impl DeletionLimit {
-    /// What a mirror is held to unless it is told otherwise.
+    /// The default limit.
     pub const DEFAULT: Self = Self { percent: 30, documents: 50 };
 }
 

@@ -1,4 +1,4 @@
-//! A JSON object as a list: its members in their order, with those whose key stands twice. Pure.
+//! A JSON object as a list: its members in order, including repeated keys. Pure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 #[derive(Debug)]
 pub struct Members<K, V>(pub Vec<(K, V)>);
 
-/// A string that is borrowed where it has no escapes.
+/// A string that is borrowed if it has no escapes.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
 pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);

@@ -1,4 +1,4 @@
-//! The values that every layer speaks of: ids, revisions, positions, changes, attachments.
+//! The values that all layers use: ids, revisions, positions, changes, attachments.
 //!
 //! Pure data. It must not know I/O, tokio, or any store.
 
@@ -33,7 +33,7 @@ pub use selection::{BadGlob, Pattern, Selection};
 pub use skim::{Skim, Surface};
 pub use tally::Tally;
 
-/// Declares a cheaply cloned, immutable string with a meaning of its own.
+/// Declares a cheaply cloned, immutable string type.
 macro_rules! text_value {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -74,7 +74,7 @@ text_value! {
 }
 
 text_value! {
-    /// The name of a collection: a CouchDB database, or what a recorded feed calls one.
+    /// The name of a collection: a CouchDB database, or a collection of a recorded feed.
     CollectionName
 }
 
@@ -84,22 +84,22 @@ text_value! {
 }
 
 impl DocumentId {
-    /// Whether it names something that only one server has, such as a replication's checkpoint, and
-    /// not a document.
+    /// Whether it is local to one server, such as the checkpoint of a replication, and not a
+    /// document.
     pub fn is_local(&self) -> bool {
         self.0.starts_with("_local/")
     }
 }
 
 impl Revision {
-    /// The number before the first `-`, where there is one.
+    /// The number before the first `-`, if there is one.
     pub fn generation(&self) -> Option<u64> {
         self.0.split_once('-')?.0.parse().ok()
     }
 
-    /// How this revision stands to another of the same document: by generation, then by hash, as
-    /// CouchDB chooses a winner among leaves. `None` where either has no generation: then nothing
-    /// is known of their age.
+    /// Compares this revision with another one of the same document: by generation, then by hash, as
+    /// CouchDB chooses a winner among leaves. `None` if either has no generation: then their order
+    /// is unknown.
     pub fn age(&self, other: &Self) -> Option<Ordering> {
         let generations = self.generation()?.cmp(&other.generation()?);
         Some(generations.then_with(|| self.0.cmp(&other.0)))
@@ -108,8 +108,8 @@ impl Revision {
 
 /// A source's own opaque place in its feed.
 ///
-/// Only the source that issued a position may look inside it; everybody else stores it, hands it
-/// back and prints its [`token`](Position::token).
+/// Only the source that issued a position may look inside it; everybody else stores it, returns it
+/// and prints its [`token`](Position::token).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     #[serde(deserialize_with = "compacted")]
@@ -118,7 +118,7 @@ pub struct Position {
     anchor: Option<Anchor>,
 }
 
-/// A token on one line, whatever an earlier version stored.
+/// Puts a token on one line, whatever an earlier version stored.
 fn compacted<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Error> {
     let token = Arc::<str>::deserialize(from)?;
     Ok(one_line(token))
@@ -131,7 +131,7 @@ fn one_line(token: Arc<str>) -> Arc<str> {
     }
 }
 
-/// The change that stood at a position, by which a source recognises its own history later.
+/// The change at a position, by which a source recognises its history later.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {
     /// The document that changed.
@@ -141,41 +141,41 @@ pub struct Anchor {
 }
 
 impl Position {
-    /// A position. `token` is JSON text (CouchDB's `seq`, quotes included, or a number), `context`
-    /// whatever the source wants to find again beside it. White space between the tokens of the JSON
-    /// is dropped, because it is printed and stored on lines with others.
+    /// A position. `token` is JSON text (CouchDB's `seq`, quotes included, or a number); `context`
+    /// is anything that the source needs with it. White space between the tokens of the JSON is
+    /// dropped, because it is printed and stored on lines with others.
     pub fn new(token: impl Into<Arc<str>>, context: Arc<str>, anchor: Option<Anchor>) -> Self {
         Self { token: one_line(token.into()), context, anchor }
     }
 
-    /// The place as JSON text, as subscribers see it.
+    /// The position as JSON text, as subscribers receive it.
     pub fn token(&self) -> &str {
         &self.token
     }
 
-    /// What the source noted beside the place.
+    /// The source's context of the position.
     pub fn context(&self) -> &str {
         &self.context
     }
 
-    /// The change that stood here, if the source noted it.
+    /// The change at this position, if the source recorded it.
     pub fn anchor(&self) -> Option<&Anchor> {
         self.anchor.as_ref()
     }
 }
 
-/// How a collection was created at its source, beyond its name.
+/// The properties with which a collection was created at its source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Properties {
     /// Whether its documents are grouped by the part of their ids before the first colon.
     #[serde(default)]
     pub partitioned: bool,
-    /// How many revisions of a document it remembers, where it says so.
+    /// The number of revisions of a document that it remembers, if it says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revs_limit: Option<u64>,
 }
 
-/// What is kept beside the winning revisions of live documents.
+/// The revisions that are kept in addition to the winning revisions of live documents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     /// The branches that lost a conflict, and the histories of all.
@@ -189,38 +189,39 @@ impl Kept {
     pub const ALL: Self = Self { revisions: true, deleted: true };
 }
 
-/// The newest state of one document, as a feed told it.
+/// The newest state of one document, as a feed reported it.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// Which document.
+    /// The document.
     pub id: DocumentId,
     /// Its revision in this state.
     pub revision: Revision,
-    /// The place in the feed after this change; `None` where the source gave none for this row.
+    /// The position in the feed after this change; `None` if the source gave none for this row.
     pub position: Option<Position>,
-    /// The leaves of its revision tree beside this revision: what lost a conflict, or was deleted
-    /// there. `None` where the source was not asked for them.
+    /// The leaves of its revision tree beside this revision, which lost a conflict or were deleted.
+    /// `None` if the source was not asked for them.
     pub others: Option<Vec<Revision>>,
-    /// What the document is now.
+    /// The state of the document.
     pub state: DocumentState,
 }
 
 /// A document's state after a change.
 #[derive(Clone, Debug)]
 pub enum DocumentState {
-    /// It lives, with this body.
+    /// It exists, with this body.
     Present(Document),
-    /// It is gone. The tombstone itself, where the source sent one.
+    /// It is deleted. The tombstone, if the source sent one.
     Deleted(Option<Document>),
 }
 
 impl Change {
-    /// Whether the document is gone.
+    /// Whether the document is deleted.
     pub fn is_deletion(&self) -> bool {
         matches!(self.state, DocumentState::Deleted(_))
     }
 
-    /// The document or its tombstone. Of a deletion without one, the least that a tombstone says.
+    /// The body of the document or its tombstone. For a deletion without one, the smallest possible
+    /// tombstone.
     pub fn document(&self) -> Cow<'_, Document> {
         match &self.state {
             DocumentState::Present(document) | DocumentState::Deleted(Some(document)) => {
@@ -234,7 +235,7 @@ impl Change {
 
     /// The bytes that this change holds in memory, for the bounds of queues.
     pub fn weight(&self) -> usize {
-        /// What the values around a body take, roughly.
+        /// Roughly the size of the values around a body.
         const OVERHEAD: usize = 256;
         OVERHEAD
             + match &self.state {
@@ -249,15 +250,15 @@ impl Change {
 /// A document's content in one revision.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// The body as raw JSON text, byte for byte as the source sent it. Inline attachment data has
-    /// been taken out of it, and a stub stands in its place.
+    /// The body as raw JSON text, byte for byte as the source sent it, except that inline attachment
+    /// data is replaced by a stub.
     pub body: Bytes,
-    /// The attachments that the body names, in its order.
+    /// The attachments of the body, in its order.
     pub attachments: Vec<Attachment>,
 }
 
 impl Document {
-    /// What stands for a document that is deleted, where its source does not say it itself.
+    /// The tombstone of a deleted document, if its source does not send one.
     fn tombstone(id: &DocumentId, revision: &Revision) -> Self {
         let text = |text: &str| serde_json::Value::from(text).to_string();
         let (id, revision) = (text(id.as_str()), text(revision.as_str()));
@@ -279,20 +280,20 @@ impl Document {
 pub struct Attachment {
     /// Its name, exactly as the store spells it. Any Unicode text.
     pub name: Arc<str>,
-    /// The digest of its stub, such as `md5-<base64>`. Of the encoded bytes where `gzipped`.
+    /// The digest of its stub, such as `md5-<base64>`. It belongs to the encoded bytes if `gzipped`.
     pub digest: Option<Arc<str>>,
-    /// Its length in bytes, before any encoding, as the stub says.
+    /// Its length in bytes, before any encoding, from the stub.
     pub length: Option<u64>,
     /// Whether the store keeps it gzipped, so that the digest is that of the gzipped bytes.
     pub gzipped: bool,
-    /// Where its bytes are.
+    /// The place of its bytes.
     pub content: Content,
 }
 
-/// Where an attachment's bytes are.
+/// The place of an attachment's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Here.
+    /// In memory.
     Inline(Bytes),
     /// At the source, which alone understands the text (it may be empty).
     Remote(Arc<str>),

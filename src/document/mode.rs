@@ -1,4 +1,4 @@
-//! Who may read a mirror, as a value and as text: the permission bits of its folders.
+//! The permission bits of a mirror's folders, as a value and as text.
 //!
 //! Pure. It must not know how a mode is applied.
 
@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The permission bits of a mirror's folders; its files have the same without execution.
+/// The permission bits of a mirror's folders; its files have the same bits without execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FolderMode(u32);
 
@@ -23,7 +23,7 @@ impl Default for FolderMode {
 }
 
 impl FolderMode {
-    /// The mode that a folder has. The owner may do everything in any case.
+    /// The mode of a folder. The owner always has all permissions.
     pub fn of_folder(bits: u32) -> Self {
         Self(bits & 0o777 | OWNER)
     }
@@ -33,7 +33,7 @@ impl FolderMode {
         self.0
     }
 
-    /// The same for `chmod -R`, which gives execution to folders only.
+    /// The mode for `chmod -R`, which gives execution to folders only.
     pub fn symbolic(self) -> String {
         let letters = |shift: u32| {
             let has = |bit: u32, letter| if self.0 >> shift & bit == 0 { "" } else { letter };

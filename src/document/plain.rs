@@ -1,15 +1,15 @@
-//! Foreign text made safe to print, and foreign JSON made one line. Pure.
+//! Makes foreign text safe to print, and foreign JSON one line. Pure.
 //!
 //! Ids, names, revisions, positions and error texts come from servers, feeds and file systems that
-//! may be hostile. What they say may be read, but it must not move a terminal's cursor, reorder or
-//! hide what stands beside it, or look like another line.
+//! may be hostile. They must be readable, but must not move a terminal's cursor, reorder or hide
+//! other text, or look like another line.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether a character must not reach a terminal: it controls it, ends a line, reorders text, or
-/// cannot be seen. Two invisible characters are allowed, because words are spelled with them: the
-/// zero-width joiner and non-joiner.
+/// Whether a character must not reach a terminal: it is a control character, ends a line, reorders
+/// text, or is invisible. Two invisible characters are allowed, because some words are spelled with
+/// them: the zero-width joiner and non-joiner.
 pub fn is_obeyed(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -18,8 +18,8 @@ pub fn is_obeyed(c: char) -> bool {
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Text as a part of one printed line. What must not reach a terminal is escaped as in Rust:
-/// `\n`, `\u{1b}`. Nothing else changes.
+/// Text as a part of one printed line. Characters that must not reach a terminal are escaped as in
+/// Rust: `\n`, `\u{1b}`. Nothing else changes.
 pub fn text(text: &str) -> Cow<'_, str> {
     if !text.contains(is_obeyed) {
         return Cow::Borrowed(text);
@@ -35,8 +35,8 @@ pub fn text(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// JSON whose strings hold nothing that must not reach a terminal: such characters become `\u`
-/// escapes, so that it parses to the same value. White space between tokens stays.
+/// JSON without characters in strings that must not reach a terminal: they become `\u` escapes, so
+/// that it parses to the same value. White space between tokens stays.
 pub fn json(json: &str) -> Cow<'_, str> {
     json_but(json, |c| c)
 }
@@ -46,8 +46,8 @@ pub fn json_line(json: &str) -> Cow<'_, str> {
     json_but(json, |_| ' ')
 }
 
-/// In valid JSON the line feed, the carriage return and the tab stand between tokens only, and all
-/// other characters of concern within strings only, never right behind a backslash.
+/// In valid JSON a line feed, a carriage return and a tab are only between tokens. All other
+/// characters of concern are only within strings, and never directly after a backslash.
 fn json_but(json: &str, space: impl Fn(char) -> char) -> Cow<'_, str> {
     let concerns = |c: char| match c {
         '\n' | '\r' | '\t' => space(c) != c,
@@ -72,8 +72,8 @@ fn json_but(json: &str, space: impl Fn(char) -> char) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Raw JSON without the white space between its tokens: one line, and the same text however it was
-/// laid out. No string and no number is changed.
+/// Raw JSON on one line, without the white space between its tokens, so that its layout does not
+/// matter. No string and no number changes.
 pub fn compact(json: &str) -> Cow<'_, str> {
     let is_space = |c: char| matches!(c, ' ' | '\n' | '\r' | '\t');
     if !json.contains(is_space) {

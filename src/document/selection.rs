@@ -1,4 +1,4 @@
-//! Which names are wanted: patterns, each known by itself, lowered once.
+//! Selects names by patterns.
 //!
 //! Pure. It must not know any store.
 
@@ -8,28 +8,29 @@ use globset::{Glob, GlobMatcher};
 
 use super::CollectionName;
 
-/// What makes a pattern more than a name.
+/// The characters that make a pattern more than a name.
 const GLOB_CHARACTERS: [char; 7] = ['*', '?', '[', ']', '{', '}', '\\'];
 
-/// A name, or a glob (`*`, `?`, `[a-z]`, `{a,b}`). A name that exists is never taken for a glob, even
-/// where it could be read as one.
+/// A name, or a glob (`*`, `?`, `[a-z]`, `{a,b}`). An existing name is never treated as a glob, even
+/// if it could be read as one.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     text: String,
     glob: Option<GlobMatcher>,
-    /// Why it is not a valid glob, if it has the characters of a glob.
+    /// Why it is not a valid glob, if it has the characters of one.
     broken: Option<String>,
 }
 
 /// The collections that a mirror follows, or that a restore writes.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Empty: nothing was asked for, which is all but those whose name starts with `_`.
+    /// Empty if nothing was selected: then all collections match, except those whose name starts
+    /// with `_`.
     patterns: Vec<Pattern>,
 }
 
 impl Pattern {
-    /// A pattern. One that is empty is refused.
+    /// Parses a pattern. An empty one is refused.
     pub fn new(text: &str) -> Result<Self, BadGlob> {
         if text.is_empty() {
             let reason = "it is empty".to_owned();
@@ -45,34 +46,34 @@ impl Pattern {
         Ok(pattern)
     }
 
-    /// As it was given.
+    /// The pattern as it was given.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether it can only be a name: it has none of a glob's characters.
+    /// Whether it can only be a name, because it has none of a glob's characters.
     pub fn is_exact(&self) -> bool {
         self.glob.is_none() && self.broken.is_none()
     }
 
-    /// Whether only one name matches it. Where nothing has that name, somebody has mistyped it.
+    /// Whether it matches only one name. If that name does not exist, it was probably mistyped.
     pub fn is_a_name(&self) -> bool {
         self.glob.is_none()
     }
 
-    /// Why it cannot be read as a glob, where it was perhaps meant as one.
+    /// Why it is not a glob, if it was perhaps intended as one.
     pub fn broken(&self) -> Option<&str> {
         self.broken.as_deref()
     }
 
-    /// Whether it is this name, or a glob that matches it.
+    /// Whether it equals this name, or is a glob that matches it.
     pub fn matches(&self, name: &str) -> bool {
         self.text == name || self.glob.as_ref().is_some_and(|glob| glob.is_match(name))
     }
 
-    /// That it matches none of these names, in words.
+    /// A message that it matches none of these names.
     pub fn no_match(&self, names: &[CollectionName]) -> String {
-        /// A mirror may hold thousands.
+        /// The most names in the message: a mirror may hold thousands.
         const NAMED: usize = 20;
         let text = &self.text;
         let what = match (&self.broken, &self.glob) {
@@ -91,34 +92,34 @@ impl Pattern {
         }
     }
 
-    /// The same where its text is known to be a name: it matches nothing else.
+    /// The same pattern, known to be a name: it matches nothing else.
     pub fn as_name(self) -> Self {
         Self { glob: None, broken: None, ..self }
     }
 }
 
 impl Selection {
-    /// The collections that match at least one of these patterns. Without one, all but those whose
-    /// name starts with `_`.
+    /// The collections that match at least one of these patterns. Without patterns: all, except
+    /// those whose name starts with `_`.
     pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Self, BadGlob> {
         let patterns = joined(patterns).into_iter().map(|pattern| Pattern::new(&pattern));
         Ok(Self { patterns: patterns.collect::<Result<_, _>>()? })
     }
 
-    /// The names that it can only be, where none of its patterns may be a glob: nothing has to be
-    /// listed to know them.
+    /// The only names that it can select, if none of its patterns may be a glob: then no listing is
+    /// needed.
     pub fn exact(&self) -> Option<Vec<CollectionName>> {
         let is_exact = !self.patterns.is_empty() && self.patterns.iter().all(Pattern::is_exact);
         let name = |pattern: &Pattern| CollectionName::from(pattern.text.as_str());
         is_exact.then(|| self.patterns.iter().map(name).collect())
     }
 
-    /// Whether each name can be decided by itself, without knowing the others.
+    /// Whether each name can be decided alone, without knowing the others.
     pub fn is_simple(&self) -> bool {
         self.patterns.iter().all(Pattern::is_a_name)
     }
 
-    /// Whether a collection of this name is wanted, as far as can be said without the others.
+    /// Whether a collection of this name is selected, as far as that is known without the others.
     pub fn wants(&self, name: &CollectionName) -> bool {
         match self.patterns.is_empty() {
             true => !name.as_str().starts_with('_'),
@@ -126,7 +127,8 @@ impl Selection {
         }
     }
 
-    /// What it means among these names: a pattern that is one of them is that name and no glob.
+    /// The selection among these names: a pattern that equals one of them is that name and not a
+    /// glob.
     pub fn among(&self, names: &[CollectionName]) -> Self {
         let patterns = self.patterns.iter().cloned().map(|pattern| {
             match names.iter().any(|name| name.as_str() == pattern.text) {
@@ -144,8 +146,8 @@ impl Selection {
     }
 }
 
-/// The patterns, those put together again that a comma within braces has cut: `{a` and `b}` are the
-/// glob `{a,b}`.
+/// The patterns. Parts that were split at a comma within braces are joined again: `{a` and `b}` are
+/// the glob `{a,b}`.
 fn joined<S: AsRef<str>>(pieces: &[S]) -> Vec<String> {
     let depth = |piece: &str| piece.matches('{').count() as i64 - piece.matches('}').count() as i64;
     let mut patterns: Vec<String> = Vec::new();

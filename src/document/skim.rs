@@ -1,7 +1,7 @@
-//! What a row of a feed says of itself, read in passing: for rows that are too large to be held, or
-//! that are not JSON inside. Pure.
+//! Reads the important members of a row of a feed in a stream, for rows that are too large for
+//! memory or that contain invalid JSON. Pure.
 //!
-//! It knows JSON's brackets and strings and nothing else, in a memory that does not grow.
+//! It knows JSON's brackets and strings and nothing else, and uses constant memory.
 
 use std::fmt;
 
@@ -16,27 +16,27 @@ use super::{DocumentId, Revision};
 /// is kept.
 const LONGEST_VALUE: usize = 64 << 10;
 
-/// The longest key that can be one of those looked for, escapes included.
+/// The longest key that is compared, escapes included.
 const LONGEST_KEY: usize = 80;
 
-/// The deepest nesting that a document may have.
+/// The deepest nesting of a document.
 const DEEPEST: usize = 1 << 20;
 
-/// What a row says of itself.
+/// The important members of a row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surface {
     /// The document, if the row names one in no more than 64 KiB.
     pub id: Option<DocumentId>,
-    /// Its revision: the body's own word, or else the first of the row.
+    /// Its revision: that of the body or, without one, the first of the row.
     pub revision: Option<Revision>,
-    /// The place in the feed after the row, as JSON text.
+    /// The position in the feed after the row, as JSON text.
     pub seq: Option<String>,
-    /// The collection, which rows of recorded feeds may name.
+    /// The collection, if the row of a recorded feed names one.
     pub collection: Option<String>,
 }
 
 impl Surface {
-    /// What a whole row says.
+    /// The members of a whole row.
     pub fn of(row: &[u8]) -> Self {
         let mut skim = Skim::default();
         skim.pass(row);
@@ -44,7 +44,7 @@ impl Surface {
     }
 }
 
-/// Reads a row in pieces and keeps nothing of it but its [`Surface`].
+/// Reads a row in pieces and keeps only its [`Surface`].
 #[derive(Debug, Default)]
 pub struct Skim {
     depth: usize,
@@ -55,9 +55,9 @@ pub struct Skim {
     /// The key that is being read, or was read last.
     key: Vec<u8>,
     in_key: bool,
-    /// Whether we are in the document, if we are deeper than the row itself.
+    /// Whether the parser is in the document, if it is deeper than the row itself.
     in_doc: bool,
-    /// The value that is being kept, the depth at which it ends, and what of it has come.
+    /// The value that is being kept: the depth at which it ends, and its bytes so far.
     kept: Option<(Member, usize, Vec<u8>)>,
     found: Found,
 }
@@ -72,7 +72,7 @@ enum Member {
     DocRevision,
 }
 
-/// The values, as they stand in the row. Of a member that is repeated the last counts.
+/// The values, as raw text of the row. If a member is repeated, the last one counts.
 #[derive(Debug, Default)]
 struct Found {
     id: Vec<u8>,
@@ -83,7 +83,7 @@ struct Found {
 }
 
 impl Skim {
-    /// Passes by these bytes. How many of them belong to the row, if it ends in them.
+    /// Skips these bytes. Returns the number of bytes that belong to the row, if it ends in them.
     pub fn pass(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
@@ -145,7 +145,7 @@ impl Skim {
         self.depth > DEEPEST
     }
 
-    /// What has been read.
+    /// The result.
     pub fn surface(&self) -> Surface {
         let Found { id, seq, changes, collection, doc_revision } = &self.found;
         let id = parsed(id).filter(|id: &DocumentId| !id.as_str().is_empty());
@@ -155,12 +155,12 @@ impl Skim {
         Surface { id, revision, seq, collection: parsed(collection) }
     }
 
-    /// Whether we are directly in the row, or directly in its document.
+    /// Whether the parser is directly in the row, or directly in its document.
     fn is_shallow(&self) -> bool {
         self.depth == 1 || (self.depth == 2 && self.in_doc)
     }
 
-    /// Whether the last key is this one.
+    /// Whether the last key equals this one.
     fn names(&self, key: &[u8]) -> bool {
         let plain = self.key.strip_prefix(b"\"").and_then(|key| key.strip_suffix(b"\""));
         match plain {
@@ -212,7 +212,7 @@ fn parsed<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
     serde_json::from_slice(value).ok()
 }
 
-/// The first revision of a row's `changes`, of which the end may be missing.
+/// The first revision of a row's `changes`, whose end may be missing.
 fn first_revision(changes: &[u8]) -> Option<Revision> {
     #[derive(Deserialize)]
     struct One {
@@ -232,7 +232,7 @@ fn first_revision(changes: &[u8]) -> Option<Revision> {
         }
     }
     let mut first = None;
-    // To stop after the first is an error to serde.
+    // serde treats stopping after the first as an error.
     let _ = serde_json::Deserializer::from_slice(changes).deserialize_seq(First(&mut first));
     first
 }
@@ -243,7 +243,7 @@ mod tests {
 
     use super::*;
 
-    /// What is read of a row that comes in pieces of this size.
+    /// The result for a row that comes in pieces of this size.
     fn skimmed(row: &str, size: usize) -> Surface {
         let mut skim = Skim::default();
         let mut ends = row.as_bytes().chunks(size).map(|piece| skim.pass(piece));

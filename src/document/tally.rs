@@ -1,4 +1,4 @@
-//! How many documents and tombstones there are, or how many more than before.
+//! Numbers of documents and tombstones, or differences of such numbers.
 //!
 //! Pure. It must not know who counted.
 

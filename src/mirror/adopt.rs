@@ -1,8 +1,8 @@
-//! A mirror's tree without its `.plainfold`, taken on as a mirror.
+//! A mirror's tree without its `.plainfold`, adopted as a mirror.
 //!
 //! Each collection gets a record of the options that its files show, so that a run without options
-//! discards nothing. The source is not known, and there is no checkpoint: the first run compares
-//! everything. It must not know sources.
+//! discards nothing. The source is unknown and there is no checkpoint, so the first run makes a full
+//! scan. This module must not know sources.
 
 use super::bare::{Bare, Holdings};
 use super::beneath::Folder;
@@ -17,7 +17,8 @@ use super::{format, read};
 pub(super) struct Adopted(Bare);
 
 impl Adopted {
-    /// Looks at a directory; `None` where it is a mirror already. `names` is the codec asked for, if any.
+    /// Inspects a directory; `None` if it is a mirror already. `names` is the codec that the user
+    /// asked for, if any.
     pub fn look(root: &Folder, names: Option<Codec>) -> Result<Option<Self>, MirrorError> {
         if let Some(ours) = root.open(OURS)?
             && ours.kind(FORMAT)?.is_some()
@@ -38,12 +39,13 @@ impl Adopted {
         Ok(Some(Self(found)))
     }
 
-    /// How the names in the tree are made.
+    /// The codec of the names in the tree.
     pub fn spelling(&self) -> Spelling {
         self.0.spelling
     }
 
-    /// Writes down what each collection shows of how it was kept. A state of unknown age is set aside.
+    /// Records for each collection the options that its files show. A state of unknown age is set
+    /// aside.
     pub fn record(
         &self,
         root: &Folder,
@@ -52,11 +54,11 @@ impl Adopted {
     ) -> Result<(), MirrorError> {
         ours.set_aside(STATE, "may belong to another tree")?;
         for encoded in &self.0.collections {
-            // A shortened name is recorded by the run that follows the collection.
+            // The run that follows the collection records a shortened name.
             let Decoded::Exact(name) = self.0.spelling.decode(encoded) else { continue };
             let Some(folder) = root.open_folder(encoded)? else { continue };
             let kept = Holdings::of(&folder)?.kept;
-            // A tree without attachments does not show that attachments are switched off.
+            // A tree without attachments does not show whether attachments are switched off.
             let (source, attachments) = (String::new(), Some(true));
             let record = Record { name, source, attachments, kept, properties: None };
             format::write(records, &record_name(encoded), &record)?;

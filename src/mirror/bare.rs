@@ -1,7 +1,7 @@
-//! A mirror's tree without its `.plainfold`: a copy, or a repository that leaves it out. What the names and
-//! the files alone say of it.
+//! A mirror's tree without its `.plainfold` (a copy, or a repository that leaves it out), and what
+//! its names and files show.
 //!
-//! It writes nothing. It must not know why it is asked.
+//! It writes nothing, and must not know why a tree is inspected.
 
 use rustix::fs::FileType;
 
@@ -12,16 +12,16 @@ use super::names::{Codec, Decoded, Spelling};
 use super::read::Tree;
 use crate::document::Kept;
 
-/// A tree of collections that does not say what it is.
+/// A tree of collections without a description of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bare {
-    /// How its names are made, as far as they show it.
+    /// The codec of its names, as far as they show it.
     pub spelling: Spelling,
     /// The folders that are collections.
     pub collections: Vec<String>,
 }
 
-/// What the documents of a collection show of how it was kept.
+/// What the documents of a collection show about its options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Holdings {
     pub kept: Kept,
@@ -29,7 +29,7 @@ pub(super) struct Holdings {
 }
 
 impl Bare {
-    /// Looks for collections in a folder; `None` where there is none.
+    /// Looks for collections in a folder; `None` without any.
     pub fn recognise(root: &Folder) -> Result<Option<Self>, MirrorError> {
         let mut names = root.names()?;
         // Only root may open a folder such as `lost+found`.
@@ -50,23 +50,23 @@ impl Bare {
             collections.push(name);
         }
         let spelling = evidence.spelling(root.longest_name());
-        // A folder whose name no collection has belongs to somebody else.
+        // A folder whose name cannot be that of a collection belongs to somebody else.
         collections.retain(|name| spelling.decode(name) != Decoded::Foreign);
         Ok((!collections.is_empty()).then_some(Self { spelling, collections }))
     }
 }
 
-/// Which codec the names so far can be of.
+/// The codecs that the names so far allow.
 #[derive(Debug, Default)]
 struct Evidence {
-    /// Names that only one of them makes.
+    /// Names that only one codec makes.
     native: usize,
     portable: usize,
     /// The length of the longest name.
     longest: usize,
     /// Whether a name was shortened to the usual length.
     usual: bool,
-    /// Names that may have been shortened to less than that.
+    /// Names that may have been shortened to a smaller length.
     short: Vec<String>,
 }
 
@@ -84,8 +84,8 @@ impl Evidence {
             || Codec::Portable.decode(name) == Decoded::Hashed;
     }
 
-    /// How the names are made. Where none shows how long they may be, that is what the file system says,
-    /// whose longest name has `most` bytes.
+    /// The codec of the names. If no name shows how long names may be, the file system decides: its
+    /// longest name has `most` bytes.
     fn spelling(&self, most: Option<u64>) -> Spelling {
         let codec = if self.portable > self.native { Codec::Portable } else { Codec::Native };
         if self.usual {
@@ -124,7 +124,7 @@ fn is_file(folder: &Folder, name: &str) -> Result<bool, MirrorError> {
 }
 
 impl Holdings {
-    /// Looks at documents until everything has been met, or all were looked at.
+    /// Inspects documents until everything has been seen, or no document is left.
     pub fn of(collection: &Folder) -> Result<Self, MirrorError> {
         let mut found = Self::default();
         for name in collection.each_name()? {

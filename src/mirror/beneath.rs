@@ -22,12 +22,12 @@ use super::error::{MirrorError, described};
 use crate::document::{FolderIdentity, FolderMode};
 use crate::trial::{self, Reach};
 
-/// The umask decides: the command sets it by the mode of the mirror, so that this holds for files that
-/// others write for us too.
+/// The umask decides: the command sets it to match the mode of the mirror, so that files that
+/// libraries write get the same mode.
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o777);
 const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 
-/// So much more is read of a file that is longer than it was.
+/// The number of bytes that are read beyond the expected length, in case the file is longer.
 const PIECE: usize = 8 << 10;
 
 /// An open directory. The path is for messages only; all work goes through the handle.
@@ -37,7 +37,7 @@ pub struct Folder {
     path: PathBuf,
 }
 
-/// What changes when something is replaced.
+/// Changes when a file or folder is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     inode: u64,
@@ -63,12 +63,12 @@ impl Folder {
         &self.path
     }
 
-    /// The error for something in this folder.
+    /// The error for a file or folder in this folder.
     pub fn error(&self, action: &'static str, name: &str, source: Errno) -> MirrorError {
         MirrorError::io(action, self.path.join(name), source)
     }
 
-    /// Opens the folder `name` in this one; `None` where nothing has that name.
+    /// Opens the folder `name` in this one; `None` if that name does not exist.
     pub fn open(&self, name: &str) -> Result<Option<Self>, MirrorError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened =
@@ -88,7 +88,7 @@ impl Folder {
         }
     }
 
-    /// Opens the folder `name`; `None` where there is nothing, or something else than a folder.
+    /// Opens the folder `name`; `None` if that name does not exist or is not a folder.
     pub fn open_folder(&self, name: &str) -> Result<Option<Self>, MirrorError> {
         match self.open(name) {
             Err(MirrorError::InTheWay { .. }) => Ok(None),
@@ -96,7 +96,7 @@ impl Folder {
         }
     }
 
-    /// The same, where a file in its place holds nothing that is needed. A link is named.
+    /// The same, if a file in its place holds nothing that is needed. A link is reported.
     pub fn open_unless_file(&self, name: &str) -> Result<Option<Self>, MirrorError> {
         match self.kind(name)?.is_some_and(FileType::is_file) {
             true => Ok(None),
@@ -104,7 +104,7 @@ impl Folder {
         }
     }
 
-    /// Opens the folder `name`, creating it if need be; says whether it was created.
+    /// Opens the folder `name`, and creates it if needed; says whether it was created.
     pub fn open_or_create(&self, name: &str) -> Result<(Self, bool), MirrorError> {
         let created = match self.make(name) {
             Ok(()) => true,
@@ -126,7 +126,7 @@ impl Folder {
         self.open_or_create(name)
     }
 
-    /// Sets aside what has this name, if anything has, and logs `why`.
+    /// Sets aside the file or folder of this name, if there is one, and logs `why`.
     pub fn set_aside(&self, name: &str, why: &str) -> Result<(), MirrorError> {
         if self.kind(name)?.is_none() {
             return Ok(());
@@ -152,7 +152,7 @@ impl Folder {
             .inspect(|()| trial::made(&self.fd, name))
     }
 
-    /// What has this name, itself and not what it may point to; `None` where nothing has.
+    /// The type of this name, without following links; `None` if the name does not exist.
     pub fn kind(&self, name: &str) -> Result<Option<FileType>, MirrorError> {
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
@@ -161,8 +161,8 @@ impl Folder {
         }
     }
 
-    /// Opens the regular file `name` for reading; `None` where there is nothing, or something else
-    /// than a regular file.
+    /// Opens the regular file `name` for reading; `None` if that name does not exist or is not a
+    /// regular file.
     pub fn open_file(&self, name: &str) -> Result<Option<File>, MirrorError> {
         Ok(self.open_regular(name)?.map(|(file, _)| file))
     }
@@ -172,7 +172,7 @@ impl Folder {
         Ok(self.read_open_file(name)?.map(|(text, _)| text))
     }
 
-    /// The same, with the very file that was read.
+    /// The same, with the file that was read.
     pub fn read_open_file(&self, name: &str) -> Result<Option<(Vec<u8>, File)>, MirrorError> {
         let Some((file, size)) = self.open_regular(name)? else { return Ok(None) };
         let mut text = Vec::new();
@@ -181,7 +181,7 @@ impl Folder {
             let read = || rustix::io::read(&file, spare_capacity(&mut text));
             match trial::attempt("io-read", read) {
                 Ok(0) => break,
-                // Nobody writes on in a file that has its place: what it had, it has.
+                // Nobody appends to a published file, so its length stays as it was.
                 Ok(_) if text.len() as u64 == size => break,
                 Ok(_) | Err(Errno::INTR) => text.reserve(PIECE),
                 Err(error) => return Err(self.error("read", name, error)),
@@ -191,7 +191,7 @@ impl Folder {
     }
 
     fn open_regular(&self, name: &str) -> Result<Option<(File, u64)>, MirrorError> {
-        // Without NONBLOCK, a planted pipe would make us wait for its writer for ever.
+        // Without NONBLOCK, a planted pipe would make us wait forever for its writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = trial::attempt("io-open-file", || {
             rustix::fs::openat(&self.fd, name, flags, Mode::empty())
@@ -208,8 +208,8 @@ impl Folder {
         }
     }
 
-    /// Creates the file `name` (which may lie in a folder that we have just made ourselves), which
-    /// must not exist, for writing.
+    /// Creates the file `name` for writing. It must not exist, and may lie in a folder that we have
+    /// just made.
     pub fn create_file(&self, name: &str) -> Result<File, MirrorError> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -236,21 +236,21 @@ impl Folder {
         }
     }
 
-    /// Cuts the file `name`, which is open here, to a length, durably.
+    /// Truncates the open file `name` to a length, durably.
     pub fn truncate(&self, name: &str, file: &File, length: u64) -> Result<(), MirrorError> {
         rustix::fs::ftruncate(file, length)
             .and_then(|()| rustix::fs::fsync(file))
             .map_err(|error| self.error("cut", name, error))
     }
 
-    /// Renames `name` to `new_name` in `to`, replacing a file that has that name.
+    /// Renames `name` to `new_name` in `to`, and replaces a file that has that name.
     pub fn rename(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
         trial::limited(new_name)?;
         trial::attempt("io-rename", || rustix::fs::renameat(&self.fd, name, &to.fd, new_name))
             .inspect(|()| trial::renamed(&self.fd, name, &to.fd, new_name))
     }
 
-    /// Renames `name` to `new_name` in `to`, failing with `EXIST` where something has that name.
+    /// Renames `name` to `new_name` in `to`; fails with `EXIST` if that name exists.
     pub fn rename_new(&self, name: &str, to: &Folder, new_name: &str) -> Result<(), Errno> {
         let rename = |flags| rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, flags);
         trial::limited(new_name)?;
@@ -274,7 +274,7 @@ impl Folder {
             .inspect(|()| trial::linked(&self.fd, name, &to.fd, new_name))
     }
 
-    /// How many bytes the regular file `name` has; none where there is no such file.
+    /// The length of the regular file `name` in bytes; 0 if there is no such file.
     pub fn length(&self, name: &str) -> Result<u64, MirrorError> {
         Ok(self.open_regular(name)?.map_or(0, |(_, length)| length))
     }
@@ -293,13 +293,13 @@ impl Folder {
             .map_err(|error| MirrorError::io("sync the file system of", &self.path, error))
     }
 
-    /// Whether its file system is in memory, so that nothing ever waits for a disk.
+    /// Whether its file system is in memory, so that syncing is never needed.
     pub fn is_in_memory(&self) -> bool {
         const TMPFS: u64 = 0x0102_1994;
         rustix::fs::fstatfs(&self.fd).is_ok_and(|stat| stat.f_type as u64 == TMPFS)
     }
 
-    /// Removes the folder `name` if there is nothing in it; says whether it did.
+    /// Removes the folder `name` if it is empty; says whether it did.
     pub fn remove_empty(&self, name: &str) -> Result<bool, MirrorError> {
         match self.unlink(name.as_ref(), AtFlags::REMOVEDIR) {
             Ok(()) => Ok(true),
@@ -308,8 +308,8 @@ impl Folder {
         }
     }
 
-    /// A name's inode and the time of its last change, by which a reader sees that somebody has
-    /// replaced it; `None` where nothing has that name.
+    /// A name's inode and the time of its last change, which show a reader that the file was
+    /// replaced; `None` if the name does not exist.
     pub fn stamp(&self, name: &str) -> Result<Option<Stamp>, MirrorError> {
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(Stamp {
@@ -321,7 +321,7 @@ impl Folder {
         }
     }
 
-    /// What tells this folder from every copy of it.
+    /// The identity of this folder, which no copy shares.
     pub fn identity(&self) -> Result<FolderIdentity, MirrorError> {
         let wanted = StatxFlags::INO | StatxFlags::BTIME;
         if let Ok(stat) = rustix::fs::statx(&self.fd, "", AtFlags::EMPTY_PATH, wanted) {
@@ -335,15 +335,15 @@ impl Folder {
         Ok(FolderIdentity { inode: stat.st_ino, born: None })
     }
 
-    /// Who may do what with this folder.
+    /// The mode of this folder.
     pub fn mode(&self) -> Result<FolderMode, MirrorError> {
         let stat = rustix::fs::fstat(&self.fd);
         let stat = stat.map_err(|error| MirrorError::io("look at", &self.path, error))?;
         Ok(FolderMode::of_folder(stat.st_mode))
     }
 
-    /// The names in this folder one by one, without `.` and `..`, in no order. A name that is no
-    /// text comes as `Err`, spelt as well as can be.
+    /// The names in this folder one by one, without `.` and `..`, in no order. A name that is not
+    /// valid UTF-8 comes as `Err`, spelt as well as possible.
     pub fn each_name(
         &self,
     ) -> Result<
@@ -367,8 +367,8 @@ impl Folder {
         }))
     }
 
-    /// What is in this folder, without `.` and `..`, in no order: names with their kinds, where these
-    /// can be told. Whoever lists the same handle meanwhile gets in the way.
+    /// The names in this folder with their types, where these are known, without `.` and `..`, in no
+    /// order. Nobody else may list the same handle meanwhile.
     pub fn entries(&self) -> Result<Vec<(String, Option<FileType>)>, MirrorError> {
         let failed = |error| MirrorError::io("list", &self.path, error);
         rustix::fs::seek(&self.fd, SeekFrom::Start(0)).map_err(failed)?;
@@ -405,7 +405,7 @@ impl Folder {
     }
 }
 
-/// What a damaged thing of ours is called once it was moved aside.
+/// The new name of a damaged file or folder that is moved aside.
 pub fn aside(name: &str) -> String {
     format!("{name}.damaged-{}", jiff::Timestamp::now().as_millisecond())
 }
@@ -416,7 +416,7 @@ pub fn sync_file(file: &File) -> io::Result<()> {
     Ok(trial::synced(file, Reach::Itself, sync)?)
 }
 
-/// Writes all of `parts` one after the other, in one call where the system allows.
+/// Writes all of `parts` in order, in one call where the system allows it.
 pub fn write_all(file: &mut File, parts: [&[u8]; 2]) -> io::Result<()> {
     let mut slices = [IoSlice::new(parts[0]), IoSlice::new(parts[1])];
     let mut left = &mut slices[..];
@@ -436,7 +436,7 @@ pub fn write_all(file: &mut File, parts: [&[u8]; 2]) -> io::Result<()> {
 pub(super) mod tests {
     use super::*;
 
-    /// A folder of its own, and what removes it.
+    /// A temporary folder, removed with its guard.
     pub fn folder() -> (tempfile::TempDir, Folder) {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::open_path(dir.path()).unwrap();
@@ -484,7 +484,7 @@ pub(super) mod tests {
             assert_eq!(folder.read_file("f").unwrap().unwrap().len(), length);
         }
         assert!(folder.read_file("none").unwrap().is_none());
-        // What the kernel makes up says that it has no length.
+        // Files that the kernel makes up claim a length of 0.
         let kernel = Folder::open_path(Path::new("/proc/self")).unwrap();
         assert!(kernel.read_file("status").unwrap().unwrap().ends_with(b"\n"));
         let mut names: Vec<_> = folder.entries().unwrap();

@@ -1,6 +1,6 @@
 //! How much of the work a failure of the file system concerns: one document, one collection, or all.
 //!
-//! An error number does not say so by itself. What does is whether the collection's folder and staging
+//! An error number does not show this. The module tests whether the collection's folder and staging
 //! can still be used.
 
 use rustix::io::Errno;
@@ -13,7 +13,8 @@ use super::lanes;
 use super::layout::{OURS, STAGING};
 
 impl Collection {
-    /// Refuses to write into a folder that is not in its place any more: all of it would be lost.
+    /// Refuses to write into a folder that has been replaced: everything written there would be
+    /// lost.
     pub fn check_place(&self) -> Result<(), MirrorError> {
         let mirror = &self.mirror;
         match self.folder.is_at(&mirror.root, &self.encoded) {
@@ -22,7 +23,7 @@ impl Collection {
         }
     }
 
-    /// The same error, or one that says that it concerns this collection alone.
+    /// The same error, marked if it concerns this collection alone.
     pub fn blame_end(&self, error: MirrorError) -> MirrorError {
         match self.blame(error) {
             Ok(error) if error.is_of_collection() => error,
@@ -31,8 +32,8 @@ impl Collection {
         }
     }
 
-    /// The error, if it concerns one document alone. Otherwise the error with which the work on the
-    /// collection, or all work, ends.
+    /// The error, if it concerns one document alone. Otherwise fails with the error that ends the
+    /// work on the collection, or all work.
     pub fn blame(&self, error: MirrorError) -> Result<MirrorError, MirrorError> {
         if !error.may_be_of_document() || !is_usable(&self.mirror)? {
             return Err(error);
@@ -42,7 +43,7 @@ impl Collection {
     }
 }
 
-/// The error with which the work on a collection ends: whether it is its own.
+/// The error that ends the work on a collection, marked if it concerns that collection alone.
 pub(super) fn of_collection(mirror: &Mirror, error: MirrorError) -> MirrorError {
     let is_io = error.may_be_of_document() && !error.is_of_collection();
     match is_io && matches!(is_usable(mirror), Ok(true)) {
@@ -51,7 +52,7 @@ pub(super) fn of_collection(mirror: &Mirror, error: MirrorError) -> MirrorError 
     }
 }
 
-/// Whether the parts of the mirror that all collections need are there, and can be written to.
+/// Whether the parts of the mirror that all collections need exist and can be written to.
 fn is_usable(mirror: &Mirror) -> Result<bool, MirrorError> {
     let Mirror { root, ours, staging, .. } = mirror;
     if root.refusal().or(staging.refusal()).is_some() {
@@ -64,7 +65,7 @@ fn is_usable(mirror: &Mirror) -> Result<bool, MirrorError> {
     Ok(same(&ours_now, ours)? && same(&now, staging)? && lanes::are_laid(staging)?)
 }
 
-/// Refuses a collection's folder that has lost its place, that cannot be written to, or that nothing can
+/// Refuses a collection's folder that was replaced, that cannot be written to, or that nothing can
 /// be renamed into.
 pub(super) fn check(mirror: &Mirror, folder: &Folder, name: &str) -> Result<(), MirrorError> {
     let root = &mirror.root;
@@ -73,19 +74,19 @@ pub(super) fn check(mirror: &Mirror, folder: &Folder, name: &str) -> Result<(), 
         Err(error) if error.is_disk() => return Err(error),
         opened => opened.ok().flatten(),
     };
-    let Some(now) = now else { return unusable("is not there any more") };
+    let Some(now) = now else { return unusable("no longer exists") };
     if !now.place()?.reaches(&mirror.staging.place()?) {
         return unusable(
-            "is on another file system than `.plainfold`, or mounted by itself, so that no document can \
-             be renamed into it: unmount it, or give this collection a mirror of its own",
+            "is on another file system than `.plainfold`, or is a mount point, so no document can be \
+             renamed into it: unmount it, or mirror this collection into another directory",
         );
     }
     if now.identity()? != folder.identity()? {
-        return unusable("was replaced by another one");
+        return unusable("was replaced by another folder");
     }
     match folder.refusal() {
         None => Ok(()),
-        // All of the disk is read-only.
+        // The whole disk is read-only.
         Some(Errno::ROFS) => Err(folder.error("write to", ".", Errno::ROFS)),
         Some(error) => unusable(&format!(
             "cannot be written to: {}; allow this user to write to it",

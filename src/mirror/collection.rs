@@ -1,4 +1,4 @@
-//! One collection's folder, and the record of whom it follows.
+//! One collection's folder, and the record of the source that it follows.
 
 use std::sync::Arc;
 
@@ -22,9 +22,9 @@ pub struct Collection {
     identity: FolderIdentity,
     /// Whether attachments are mirrored, or only their stubs.
     pub(super) attachments: bool,
-    /// What is kept beside the winning revisions.
+    /// Which revisions are kept in addition to the winners.
     pub(super) kept: Kept,
-    /// Kept where the folder held nothing when it was opened.
+    /// Set if the folder was empty when it was opened.
     pub(super) newcomers: Option<Arc<Newcomers>>,
     pub(super) inventory: Arc<inventory::Writer>,
 }
@@ -32,25 +32,25 @@ pub struct Collection {
 /// What `.plainfold/collections/<folder>.json` says of a collection.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Record {
-    /// Its name as the source spells it, which a long name's folder does not tell.
+    /// Its name as the source spells it, which a shortened folder name does not show.
     pub name: String,
-    /// Whom it follows, without credentials; empty until that is known.
+    /// The source that it follows, without credentials; empty until that is known.
     #[serde(default)]
     pub source: String,
-    /// Whether its attachments are mirrored; a mirror of old does not say.
+    /// Whether its attachments are mirrored; `None` in a mirror of an older version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachments: Option<bool>,
-    /// What is kept beside the winning revisions.
+    /// Which revisions are kept in addition to the winners.
     #[serde(default)]
     pub kept: Kept,
-    /// How it was created at its source, where the source says so.
+    /// How it was created at its source, if the source says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub properties: Option<Properties>,
 }
 
 impl Mirror {
-    /// Removes what opening a collection has left, if it came to hold nothing: its source may have
-    /// been mistyped.
+    /// Removes what opening a new collection created, if it is still empty: the name of its source
+    /// may be mistyped.
     pub fn forget_empty(&self, name: &CollectionName) -> Result<(), MirrorError> {
         let encoded = self.encode(name.as_str());
         match self.root.remove_empty(encoded.as_str())? {
@@ -127,22 +127,22 @@ impl Collection {
         &self.name
     }
 
-    /// Whether its folder was created just now, so that it holds nothing.
+    /// Whether its folder was created just now and is empty.
     pub fn is_new(&self) -> bool {
         self.created
     }
 
-    /// What tells its folder from every copy of it.
+    /// The identity of its folder, which no copy shares.
     pub fn identity(&self) -> FolderIdentity {
         self.identity
     }
 
-    /// Whom this collection follows, as `follow` recorded it.
+    /// The source that this collection follows, as `follow` recorded it.
     pub fn followed(&self) -> Result<Option<String>, MirrorError> {
         Ok(self.record()?.map(|record| record.source).filter(|source| !source.is_empty()))
     }
 
-    /// Records durably whom this collection follows, and whether with attachments.
+    /// Records durably which source this collection follows, and whether with attachments.
     pub fn follow(&self, source: &str) -> Result<(), MirrorError> {
         self.follow_from(source).map_err(|error| self.blame_end(error))
     }
@@ -158,7 +158,7 @@ impl Collection {
         self.write_record(source.to_owned())
     }
 
-    /// The same with all that the last run recorded as mirrored, and no more.
+    /// The same with only the parts that the last run recorded as mirrored.
     pub fn as_recorded(self) -> Result<Self, MirrorError> {
         let record = self.record()?;
         let attachments = record.as_ref().and_then(|record| record.attachments).unwrap_or(true);
@@ -166,7 +166,7 @@ impl Collection {
         Ok(Self { attachments, kept, ..self })
     }
 
-    /// What is kept beside the winning revisions.
+    /// Which revisions are kept in addition to the winners.
     pub fn kept(&self) -> Kept {
         self.kept
     }
@@ -184,7 +184,7 @@ impl Collection {
     fn write_record(&self, source: String) -> Result<(), MirrorError> {
         let attachments = Some(self.attachments);
         let (name, kept) = (self.name.to_string(), self.kept);
-        // Another place tells its own.
+        // A collection in another place has its own record.
         let properties = self
             .record()?
             .filter(|record| record.source == source || record.source.is_empty())
@@ -193,7 +193,7 @@ impl Collection {
         format::write(&self.mirror.collections, &record_name(&self.encoded), &record)
     }
 
-    /// Records durably how the collection was created at its source, where that is news.
+    /// Records durably how the collection was created at its source, if that has changed.
     pub fn note_properties(&self, properties: Properties) -> Result<(), MirrorError> {
         let Some(record) = self.record()? else { return Ok(()) };
         if record.properties == Some(properties) {
@@ -209,15 +209,15 @@ impl Collection {
 }
 
 impl Record {
-    /// Reads the record of the collection with this folder. One that cannot be understood counts as
-    /// none: all of it is known again by the next run.
+    /// Reads the record of the collection with this folder. An unreadable record counts as missing:
+    /// the next run writes it again.
     pub fn read(records: &Folder, encoded: &str) -> Result<Option<Self>, MirrorError> {
         let name = record_name(encoded);
         let Some(text) = records.read_file(&name)? else { return Ok(None) };
         Ok(serde_json::from_slice(&text).ok())
     }
 
-    /// All records that can be understood, by their files' names.
+    /// All readable records, by the names of their files.
     pub fn all(records: &Folder) -> Result<Vec<Self>, MirrorError> {
         let mut names = records.names()?;
         names.sort_unstable();

@@ -8,10 +8,10 @@ use rustix::io::Errno;
 
 use super::lock::Holder;
 
-/// A mirror that cannot be used, or cannot be used as asked.
+/// A mirror that cannot be used, or not with these options.
 #[derive(Debug, thiserror::Error)]
 pub enum MirrorError {
-    /// The file system said no.
+    /// The file system refused an operation.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// What was tried: "create", "rename", …
@@ -21,7 +21,7 @@ pub enum MirrorError {
         /// What the file system said.
         source: io::Error,
     },
-    /// As many files are open as may be, in this process or on this machine.
+    /// The limit of open files is reached, in this process or on this machine.
     #[error(
         "cannot {action} {}: {source}: raise the limit of open files (`ulimit -n`, or \
          `LimitNOFILE=` of the service)",
@@ -36,26 +36,26 @@ pub enum MirrorError {
         source: io::Error,
     },
     /// The folder of one collection cannot be used.
-    #[error("{}, the folder of a collection, {reason}", path.display())]
+    #[error("the collection folder {} {reason}", path.display())]
     CollectionFolder {
         /// The folder.
         path: PathBuf,
         /// What is wrong with it, and what to do.
         reason: String,
     },
-    /// What only one collection needs cannot be used.
+    /// A file or folder that only one collection needs cannot be used.
     #[error(transparent)]
     OneCollection(Box<MirrorError>),
-    /// Less room is left than is to stay free.
+    /// Less space is free than must stay free.
     #[error(
-        "{} has {free} bytes left, and {reserve} of them are to stay free: make room, or lower \
+        "{} has {free} bytes free, but {reserve} bytes must stay free: free some space, or lower \
          `--reserve`",
         path.display()
     )]
     Reserve {
         /// The mirror.
         path: PathBuf,
-        /// Bytes that are left to us, less those that were about to be written.
+        /// Bytes that are free, less those that were about to be written.
         free: u64,
         /// Bytes that stay free.
         reserve: u64,
@@ -70,8 +70,8 @@ pub enum MirrorError {
     },
     /// The mirror was written by a newer Plainfold.
     #[error(
-        "{} has on-disk format {found}, and this Plainfold knows formats up to {known}: \
-         use a newer Plainfold, or another directory",
+        "{} has on-disk format {found}, but this version of Plainfold supports formats up to {known}: \
+         use a newer version, or another directory",
         path.display()
     )]
     NewerFormat {
@@ -82,7 +82,7 @@ pub enum MirrorError {
         /// The newest that we know.
         known: u64,
     },
-    /// `format.json` cannot be read as what it should be.
+    /// `format.json` is damaged.
     #[error("{} is damaged: {reason}; restore it from a copy, or mirror into another directory", path.display())]
     BadFormat {
         /// The file.
@@ -90,7 +90,7 @@ pub enum MirrorError {
         /// What is wrong with it.
         reason: String,
     },
-    /// `options.json` cannot be read as what it should be.
+    /// `options.json` is damaged.
     #[error(
         "{} is damaged: {reason}; restore it from a copy, or remove it and give every option of \
          the mirror again",
@@ -115,7 +115,7 @@ pub enum MirrorError {
         /// What would be lost.
         what: String,
     },
-    /// The directory holds files that are not a mirror's.
+    /// The directory holds files that do not belong to a mirror.
     #[error(
         "{} is neither empty nor a mirror (it holds `{example}`): choose an empty or a new directory",
         path.display()
@@ -126,7 +126,7 @@ pub enum MirrorError {
         /// One of the names in it.
         example: String,
     },
-    /// The directory holds a mirror's collections, and nothing that says so.
+    /// The directory holds a mirror's collections, but no format file.
     #[error(
         "{} holds collections of documents, but no .plainfold/format.json: if it is a copy of a \
          mirror, add `--adopt`, which makes a full scan",
@@ -136,7 +136,7 @@ pub enum MirrorError {
         /// The directory.
         path: PathBuf,
     },
-    /// There is nothing that could be taken on as a mirror.
+    /// There is nothing that could be adopted as a mirror.
     #[error(
         "{} holds no collections of documents that could be adopted: leave `--adopt` out to \
          create a new mirror, or give the directory that holds the collections' folders",
@@ -148,8 +148,8 @@ pub enum MirrorError {
     },
     /// The directory lies inside another mirror.
     #[error(
-        "{} lies inside another mirror, {}, which would treat it as a part of itself: choose a \
-         directory outside of it",
+        "{} lies inside another mirror, {}, which would treat it as one of its own folders: choose \
+         a directory outside it",
         path.display(),
         outer.display()
     )]
@@ -165,10 +165,10 @@ pub enum MirrorError {
         /// The directory.
         path: PathBuf,
     },
-    /// A mirror had to be there.
+    /// `--existing` was given, and there is no mirror.
     #[error(
-        "{} is not a mirror (it has no .plainfold/format.json), and `--existing` creates none: check \
-         that its file system is mounted, or leave `--existing` out to create a new mirror",
+        "{} is not a mirror (it has no .plainfold/format.json), and `--existing` forbids creating one: \
+         check that its file system is mounted, or leave `--existing` out to create a new mirror",
         path.display()
     )]
     NotExisting {
@@ -185,21 +185,21 @@ pub enum MirrorError {
         /// The directory.
         path: PathBuf,
     },
-    /// A link or a file stands where a folder of the mirror has to be.
+    /// A link or a file is in the place of a folder of the mirror.
     #[error(
-        "{} is not a folder but {what}, which is never followed: move it out of the way and run again",
+        "{} must be a folder, but it is {what}: move it away and run again",
         path.display()
     )]
     InTheWay {
         /// Where.
         path: PathBuf,
-        /// What stands there.
+        /// What is there.
         what: &'static str,
     },
     /// Names that differ only in case would share a folder here.
     #[error(
-        "{} is on a file system that folds upper and lower case, on which two ids could share a \
-         folder: create the mirror with `--names portable`",
+        "{} is on a file system that ignores case, so two ids could share a folder: create the mirror \
+         with `--names portable`",
         path.display()
     )]
     FoldsCase {
@@ -208,8 +208,8 @@ pub enum MirrorError {
     },
     /// Names on this file system are too short for a mirror.
     #[error(
-        "{} is on a file system that takes names of {most} bytes, and a mirror needs 96 or more: choose \
-         a directory on another file system",
+        "{} is on a file system that allows names of at most {most} bytes, but a mirror needs 96 or more: \
+         choose a directory on another file system",
         path.display()
     )]
     ShortNames {
@@ -220,7 +220,7 @@ pub enum MirrorError {
     },
     /// The mirror exists with another codec than the one asked for.
     #[error(
-        "{} was created with {found} names and cannot be continued with others: leave `--names` out",
+        "{} was created with `--names {found}`, which cannot change: leave `--names` out",
         path.display()
     )]
     OtherNames {
@@ -234,14 +234,14 @@ pub enum MirrorError {
     OtherSource {
         /// The collection.
         collection: String,
-        /// Whom it follows.
+        /// The source that it follows.
         recorded: String,
-        /// Whom it was to follow now.
+        /// The source that was given now.
         given: String,
     },
 }
 
-/// What stands in a place, in words.
+/// A file type in words.
 pub fn described(kind: FileType) -> &'static str {
     match kind {
         FileType::RegularFile => "a file",
@@ -264,7 +264,7 @@ impl MirrorError {
         }
     }
 
-    /// What the file system said, if it did.
+    /// The error of the file system, if that is the cause.
     pub(in crate::mirror) fn errno(&self) -> Option<Errno> {
         match self {
             Self::Io { source, .. } | Self::OpenFiles { source, .. } => {
@@ -274,15 +274,15 @@ impl MirrorError {
         }
     }
 
-    /// Whether the disk is at fault (full, read-only, failing) or the limit of open files is reached,
-    /// so that waiting may mend it.
+    /// Whether the disk (full, read-only, failing) or the limit of open files is the cause, so that
+    /// waiting may help.
     pub fn is_disk(&self) -> bool {
         let read_only = self.errno() == Some(Errno::ROFS);
         let failing = self.errno() == Some(Errno::IO);
         self.is_full() || read_only || failing || matches!(self, Self::OpenFiles { .. })
     }
 
-    /// Whether there is no room left, so that what is removed may mend it.
+    /// Whether the disk is full, so that removing files may help.
     pub fn is_full(&self) -> bool {
         match self {
             Self::Io { source, .. } => {
@@ -301,8 +301,8 @@ impl MirrorError {
         )
     }
 
-    /// Whether it may concern one document alone: the file system refused something, and the disk is
-    /// not at fault. [`Collection::blame`](super::Collection::blame) finds out.
+    /// Whether it may concern one document alone: the file system refused an operation, and the disk
+    /// is not the cause. [`Collection::blame`](super::Collection::blame) finds out.
     pub(super) fn may_be_of_document(&self) -> bool {
         match self {
             Self::Io { .. } => !self.is_disk(),
@@ -312,7 +312,7 @@ impl MirrorError {
     }
 }
 
-/// The result, or nothing in the place of an error for which the disk is not to blame.
+/// The result, or `None` in place of an error that the disk did not cause.
 pub(super) fn unless_disk<T: Default>(result: Result<T, MirrorError>) -> Result<T, MirrorError> {
     match result {
         Err(error) if !error.is_disk() => Ok(T::default()),

@@ -17,22 +17,22 @@ pub const FORMAT_NUMBER: u64 = 2;
 /// The format of mirrors whose names have their usual length.
 const USUAL_NUMBER: u64 = 1;
 
-/// A file system of its own may hold this folder at its root, and is empty all the same.
+/// The root of a file system may hold this folder and still count as empty.
 const FILE_SYSTEMS_OWN: &str = "lost+found";
 
 /// What `format.json` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Format {
-    /// The on-disk format's number.
+    /// The number of the on-disk format.
     pub format: u64,
-    /// Tells this mirror from every other, for as long as it lives: 32 hex digits.
+    /// Identifies this mirror for its whole life: 32 hex digits.
     pub lineage: String,
-    /// How ids become names.
+    /// The codec of names.
     pub names: Codec,
-    /// The longest name in bytes, where the file system did not take those of the usual length.
+    /// The longest name in bytes, if the file system does not accept names of the usual length.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub longest_name: Option<u16>,
-    /// The Plainfold that created the mirror.
+    /// The version of Plainfold that created the mirror.
     pub created_by: String,
     /// When, in RFC 3339.
     pub created_at: String,
@@ -41,7 +41,7 @@ pub struct Format {
 impl Format {
     fn new(names: Spelling) -> Self {
         Self {
-            // A Plainfold that does not know the member would make other names.
+            // An older Plainfold that does not know this member would make other names.
             format: if names.shortened().is_some() { FORMAT_NUMBER } else { USUAL_NUMBER },
             lineage: lineage(),
             names: names.codec(),
@@ -53,20 +53,20 @@ impl Format {
 }
 
 impl Format {
-    /// How ids become names, in full.
+    /// The spelling of names: codec and length.
     pub fn spelling(&self) -> Spelling {
         Spelling::new(self.names, self.longest_name).unwrap_or(self.names.into())
     }
 }
 
-/// Refuses a directory that holds other people's files; says whether it is a mirror already.
+/// Refuses a directory that holds other files; says whether it is a mirror already.
 pub fn recognise(root: &Folder) -> Result<bool, MirrorError> {
     if let Some(ours) = root.open(OURS)?
         && ours.kind(FORMAT)?.is_some()
     {
         return Ok(true);
     }
-    // A start that was interrupted may have left `.plainfold` alone, without its format.
+    // An interrupted start may have left `.plainfold` without its format.
     let foreign = |name: &String| name != OURS && name != FILE_SYSTEMS_OWN;
     match root.names()?.into_iter().find(foreign) {
         Some(_) if is_copy(root) => Err(MirrorError::NotAdopted { path: root.path().to_owned() }),
@@ -75,17 +75,17 @@ pub fn recognise(root: &Folder) -> Result<bool, MirrorError> {
     }
 }
 
-/// Whether a directory without a format holds a mirror's collections. Where that cannot be seen, the
-/// directory is other people's.
+/// Whether a directory without a format file holds a mirror's collections. A directory that cannot
+/// be read counts as somebody else's.
 fn is_copy(root: &Folder) -> bool {
     matches!(root.kind(super::read::META), Ok(None)) && matches!(Bare::recognise(root), Ok(Some(_)))
 }
 
 /// Refuses a directory that lies inside another mirror, after links are resolved: the outer mirror
-/// would take it for a document, or remove it with its staging. The directory need not exist yet.
+/// would mistake it for a document, or remove it with its staging. The directory need not exist yet.
 pub fn refuse_inside_another(path: &Path) -> Result<(), MirrorError> {
     let place = resolve(path).map_err(|error| MirrorError::io("find", path, error))?;
-    // What cannot be looked at is no reason to refuse.
+    // An outer directory that cannot be read is no reason to refuse.
     let is_mirror = |above: &&Path| above.join(OURS).join(FORMAT).symlink_metadata().is_ok();
     let outer = place.ancestors().skip(1).find(is_mirror);
     match outer {
@@ -96,7 +96,7 @@ pub fn refuse_inside_another(path: &Path) -> Result<(), MirrorError> {
     }
 }
 
-/// Where a path leads once all links are resolved. What does not exist yet lies below what does.
+/// The path with all links resolved. The part that does not exist yet is appended as it is.
 fn resolve(path: &Path) -> std::io::Result<PathBuf> {
     let absolute = std::path::absolute(path)?;
     let mut place = PathBuf::new();
@@ -112,8 +112,8 @@ fn resolve(path: &Path) -> std::io::Result<PathBuf> {
     Ok(place)
 }
 
-/// Reads `format.json` in `ours`, or writes the first one. `names` is the codec asked for, if any;
-/// `shown` is how the names are made that are there already.
+/// Reads `format.json` in `ours`, or writes the first one. `names` is the codec that the user asked
+/// for, if any; `shown` is the codec of the names that exist already.
 pub fn read_or_create(
     mirror: &Path,
     ours: &Folder,
@@ -140,21 +140,21 @@ pub fn read_or_create(
     }
     if let Some(most) = ours.longest_name().filter(|most| !format.spelling().fits_within(*most)) {
         tracing::warn!(
-            "{} is on a file system that takes names of {most} bytes, and was made for longer ones: \
-             documents whose names do not fit cannot be mirrored here",
+            "{} is on a file system that allows names of at most {most} bytes, but was created with \
+             longer ones: documents whose names are too long cannot be mirrored here",
             mirror.display(),
         );
     }
     Ok(format)
 }
 
-/// Reads `format.json` in `ours`; `None` where there is none.
+/// Reads `format.json` in `ours`; `None` if it does not exist.
 pub fn read(mirror: &Path, ours: &Folder) -> Result<Option<Format>, MirrorError> {
     let path = ours.path().join(FORMAT);
     match (ours.read_file(FORMAT)?, ours.kind(FORMAT)?) {
         (Some(text), _) => parse(mirror, &path, &text).map(Some),
         (None, None) => Ok(None),
-        // As if it were missing, a new one would give the mirror another codec.
+        // If it counted as missing, a new one would give the mirror another codec.
         (None, Some(kind)) => {
             let reason = format!("it is not a file but {}", described(kind));
             Err(MirrorError::BadFormat { path, reason })
@@ -172,7 +172,7 @@ pub(super) fn parse(mirror: &Path, path: &Path, text: &[u8]) -> Result<Format, M
         path: path.to_owned(),
         reason: error.to_string(),
     };
-    // The number first: a newer format may have anything else beside it.
+    // The number first: a newer format may differ in everything else.
     let number: Number = serde_json::from_slice(text).map_err(bad)?;
     if number.format > FORMAT_NUMBER {
         return Err(MirrorError::NewerFormat {
@@ -188,7 +188,7 @@ pub(super) fn parse(mirror: &Path, path: &Path, text: &[u8]) -> Result<Format, M
         _ => Err(MirrorError::BadFormat {
             path: path.to_owned(),
             reason: format!(
-                "its number is {}, which does not go with its `longest_name`",
+                "its `format` is {}, which contradicts its `longest_name`",
                 format.format
             ),
         }),
@@ -211,7 +211,7 @@ pub fn write<T: Serialize>(folder: &Folder, name: &str, value: &T) -> Result<(),
     folder.sync()
 }
 
-/// A fresh lineage. Its bits come from the hasher keys that the standard library draws from the
+/// A new lineage. Its bits come from the hasher keys that the standard library draws from the
 /// system's randomness.
 pub(super) fn lineage() -> String {
     use std::hash::{BuildHasher, RandomState};

@@ -1,4 +1,4 @@
-//! A door for the fuzz targets to the readers of our own files. No part of the library's interface.
+//! Access for the fuzz targets to the readers of our own files. Not part of the library's interface.
 
 use super::collection::Record;
 use super::format;
@@ -10,7 +10,7 @@ pub fn read_small_files(text: &[u8]) {
     let _ = serde_json::from_slice::<Record>(text);
 }
 
-/// Lays out a body, which must be JSON, for people.
+/// Formats a body, which must be JSON, with indentation.
 pub fn pretty(json: &[u8]) -> Vec<u8> {
     super::pretty::pretty(json)
 }

@@ -1,8 +1,9 @@
-//! What an interrupted run had in hand: published perhaps, and perhaps not committed, so that
-//! subscribers may not have been told.
+//! Documents that were in flight when a run was interrupted: perhaps published, perhaps not
+//! committed, so that their events may not have been emitted.
 //!
-//! A folder that was replaced or removed lies in staging until its commit is durable. With the records of
-//! the inventory that no mark has settled, it shows the next run which events to emit again.
+//! A folder that was replaced or removed stays in staging until its commit is durable. Together with
+//! the inventory's records that no mark has settled, it shows the next run which events to emit
+//! again.
 
 use std::collections::HashMap;
 use std::sync::PoisonError;
@@ -25,13 +26,13 @@ pub(super) type Interrupted = HashMap<String, Left>;
 pub(super) struct Left {
     /// The documents, with the revisions found in staging.
     pub documents: HashMap<DocumentId, Revision>,
-    /// The names of removed documents in staging. They stay there until their removal was told: nothing
-    /// else remembers it.
+    /// The names of removed documents in staging. They stay there until the event of their removal
+    /// is emitted: nothing else remembers it.
     pub removed: Vec<String>,
 }
 
-/// Reads staging, of one collection or whole, and removes from it what is of no more use. Also gives
-/// the first number that no name left in it has.
+/// Reads staging, of one collection or all, and removes from it what is not needed. Also returns the
+/// first number that no remaining name has.
 pub(super) fn sweep(
     ours: &Folder,
     staging: &Folder,
@@ -51,8 +52,8 @@ pub(super) fn sweep(
         {
             next = next.max(number.saturating_add(1));
             if purpose == Purpose::Removed {
-                // The body tells all that is to be told, and the rest may be large. What cannot be
-                // removed stays for the time being.
+                // The body is enough for the event, and the rest may be large. What cannot be
+                // removed stays for now.
                 for name in [ATTACHMENTS, CONFLICTS] {
                     unless_disk(folder.remove(name))?;
                 }
@@ -67,9 +68,9 @@ pub(super) fn sweep(
     Ok((found, next))
 }
 
-/// Takes the document in a folder of staging to those that were in hand. `None` where there is no
-/// folder, or no body in it that can be read: files are bodies and attachments that were not published
-/// yet.
+/// Adds the document in a folder of staging to those that were in flight. `None` if there is no
+/// folder, or no readable body in it: files in staging are bodies and attachments that were never
+/// published.
 fn look(
     staging: &Folder,
     path: &str,
@@ -88,15 +89,15 @@ fn look(
 }
 
 impl Collection {
-    /// The documents whose folders an interrupted run was replacing or removing, and a revision that
-    /// each had.
+    /// The documents whose folders an interrupted run was replacing or removing, each with a
+    /// revision that it had.
     pub fn interrupted(&self) -> HashMap<DocumentId, Revision> {
         let known = self.mirror.interrupted.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(&*self.encoded).map(|left| left.documents.clone()).unwrap_or_default()
     }
 
-    /// What an interrupted run has left to be told has been told. What was removed goes now, or to the
-    /// trash.
+    /// Called when the events that an interrupted run may not have emitted are emitted. Removed
+    /// documents are now deleted, or moved to the trash.
     pub fn forget_interrupted(&self) -> Result<(), MirrorError> {
         let mirror = &*self.mirror;
         let mut known = mirror.interrupted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,7 +110,7 @@ impl Collection {
         Ok(())
     }
 
-    /// The files of a document, relative to the mirror; `None` where the tree has none.
+    /// The files of a document, relative to the mirror; `None` if the tree does not hold it.
     pub fn files_of(&self, id: &str) -> Result<Option<Vec<String>>, MirrorError> {
         let name = self.document_name(id);
         let Some(folder) = self.folder.open_folder(name.as_str())? else { return Ok(None) };
@@ -187,7 +188,8 @@ mod tests {
         assert_eq!(names.map(stands), [false, true, true, true, true]);
         assert!(!stands("6~books"));
         let attached = |name: &str| stands(&format!("{name}/{ATTACHMENTS}"));
-        // What belongs in the trash comes there whole; of what was removed, the body tells all.
+        // What belongs in the trash is moved there complete; of other removed documents the body is
+        // enough.
         assert_eq!(names.map(attached), [false, false, true, true, true]);
 
         let (found, next) = sweep(&staging, &staging, None).unwrap();

@@ -1,21 +1,22 @@
-//! Staging's folders, used in turn.
+//! The folders of staging, used in turn.
 //!
-//! A directory is locked while something is made in it or renamed out of it. One batch is staged, by two
-//! threads where that helps, while the one before is published: in a folder each, none waits for another.
+//! A directory is locked while something is created in it or renamed out of it. One batch is staged,
+//! by two threads if that helps, while the previous one is published. With a folder for each, none
+//! waits for another.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::beneath::Folder;
 use super::error::MirrorError;
 
-/// The folders: two for a batch, two for the one before.
+/// The folders: two for a batch, two for the previous one.
 const LANES: [&str; 4] = ["0", "1", "2", "3"];
 
-/// One of the folders, for whoever stages things one after the other.
+/// One of the folders, for callers that stage one file after the other.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lane(usize);
 
-/// Which of the folders has its turn.
+/// The folder whose turn it is.
 #[derive(Debug, Default)]
 pub(super) struct Lanes(AtomicUsize);
 
@@ -33,7 +34,7 @@ impl Lane {
     }
 }
 
-/// Makes the folders that are not there.
+/// Creates the missing folders.
 pub(super) fn lay(staging: &Folder) -> Result<(), MirrorError> {
     for lane in LANES {
         staging.open_or_create(lane)?;
@@ -41,7 +42,7 @@ pub(super) fn lay(staging: &Folder) -> Result<(), MirrorError> {
     Ok(())
 }
 
-/// Whether all of the folders are there.
+/// Whether all of the folders exist.
 pub(super) fn are_laid(staging: &Folder) -> Result<bool, MirrorError> {
     for lane in LANES {
         if staging.open_folder(lane)?.is_none() {
@@ -51,7 +52,7 @@ pub(super) fn are_laid(staging: &Folder) -> Result<bool, MirrorError> {
     Ok(true)
 }
 
-/// What lies in staging, as paths in it.
+/// The entries of staging, as paths in it.
 pub(super) fn contents(staging: &Folder) -> Result<Vec<String>, MirrorError> {
     let mut paths = Vec::new();
     for name in staging.names()? {
@@ -65,7 +66,7 @@ pub(super) fn contents(staging: &Folder) -> Result<Vec<String>, MirrorError> {
     Ok(paths)
 }
 
-/// What lies in the staging of the mirror at `path`.
+/// The entries of the staging of the mirror at `path`.
 #[cfg(test)]
 pub fn staged(path: &std::path::Path) -> Vec<String> {
     let staging = Folder::open_path(&path.join(".plainfold/staging")).unwrap();

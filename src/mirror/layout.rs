@@ -1,4 +1,4 @@
-//! What lies where in a mirror: fixed names and the paths made of them. Pure.
+//! The layout of a mirror: fixed names and the paths made of them. Pure.
 //!
 //! ```text
 //! <mirror>/
@@ -13,31 +13,31 @@
 //!       conflicts/<revision>/document.json, attachments/<name>
 //! ```
 
-/// The folder that is ours. No encoded name can be equal to it, as a leading `.` is encoded.
+/// Plainfold's own folder. No encoded name can equal it, because a leading `.` is encoded.
 pub const OURS: &str = ".plainfold";
 /// The on-disk format's number, the mirror's lineage and its codec.
 pub const FORMAT: &str = "format.json";
-/// The lock, and who holds it.
+/// The lock, which also names its holder.
 pub const LOCK: &str = "lock";
 /// Where a running mirror answers `tail` and `status`.
 pub const SOCKET: &str = "socket";
-/// One file a collection: its true name and the source that it follows.
+/// One file per collection: its full name and the source that it follows.
 pub const COLLECTIONS: &str = "collections";
-/// One file a collection: what each document's folder holds.
+/// One file per collection: the files of each document's folder.
 pub const INVENTORY: &str = "inventory";
 /// The checkpoints and the journal.
 pub const STATE: &str = "state";
-/// Files and folders on their way into the mirror, or out of it.
+/// Files and folders that are about to be published, or were replaced or removed.
 pub const STAGING: &str = "staging";
 /// Deleted documents that are kept for a time.
 pub const TRASH: &str = "trash";
-/// Room that is kept for deletions.
+/// Space that is reserved for deletions.
 pub const SPARE: &str = "spare";
-/// What could not be removed.
+/// Files and folders that could not be removed.
 pub const UNREMOVABLE: &str = "unremovable";
 /// A document's body.
 pub const DOCUMENT: &str = "document.json";
-/// The tombstone of a document that is deleted, in the place of its body.
+/// The tombstone of a deleted document, in the place of its body.
 pub const TOMBSTONE: &str = "deleted.json";
 /// The folder of a document's attachments.
 pub const ATTACHMENTS: &str = "attachments";
@@ -45,11 +45,11 @@ pub const ATTACHMENTS: &str = "attachments";
 pub const HISTORY: &str = "history.json";
 /// The folder of a document's branches that lost a conflict, each in a folder named by its revision.
 pub const CONFLICTS: &str = "conflicts";
-/// How much time has passed, in `.plainfold`.
+/// The clock of elapsed time, in `.plainfold`.
 pub const CLOCK: &str = "clock.json";
-/// By which options the mirror is kept, in `.plainfold`.
+/// The options of the mirror, in `.plainfold`.
 pub const OPTIONS: &str = "options.json";
-/// Who may do what with a collection. No document's folder has this name.
+/// The security object of a collection. No document's folder has this name.
 pub const SECURITY: &str = "_security.json";
 
 /// The inventory's file of the collection with this encoded name.

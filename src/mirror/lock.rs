@@ -1,7 +1,7 @@
 //! One process at a time works on a mirror: the lock, and who holds it.
 //!
-//! The lock itself is the kernel's and vanishes with its process; the text in the file only tells
-//! people and other commands who that is.
+//! The lock itself is the kernel's and vanishes with its process. The text in the file only tells
+//! people and other commands who the holder is.
 
 use std::fmt;
 use std::fs::{File, TryLockError};
@@ -19,18 +19,18 @@ use crate::place::{Found, Place};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Holder {
-    /// Its process id; 0 where it could not be read.
+    /// Its process id; 0 if it could not be read.
     pub pid: u32,
-    /// What it does: "mirror", "status", …
+    /// Its command: "mirror", "status", …
     pub command: String,
-    /// Since when, in RFC 3339.
+    /// The time when it took the lock, in RFC 3339.
     pub since: String,
-    /// Where it answers questions, if it does: the path of a Unix socket.
+    /// The path of the Unix socket where it answers requests, if it does.
     pub socket: Option<PathBuf>,
 }
 
 impl Holder {
-    /// This process, from now on.
+    /// A holder for this process, from now on.
     pub fn this_process(command: &str) -> Self {
         Self {
             pid: std::process::id(),
@@ -40,8 +40,9 @@ impl Holder {
         }
     }
 
-    /// How often it is waited for: a command that is done in a moment, or that has not said yet what it
-    /// is, longer than another. Whoever only looks who the holder is takes the lock for a moment too.
+    /// The number of attempts to get the lock. A command that is finished in a moment, or that has
+    /// not identified itself yet, is waited for longer than others. A process that only reads the
+    /// holder takes the lock for a moment too.
     fn patience(&self) -> u32 {
         let passing = matches!(self.command.as_str(), "status" | "tail" | "release");
         if passing || self.pid == 0 { 60 } else { 4 }
@@ -51,7 +52,7 @@ impl Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.pid == 0 {
-            return f.write_str("another process that has not said who it is");
+            return f.write_str("another process, which has not identified itself yet");
         }
         write!(f, "`plainfold {}` (process {}, since {})", self.command, self.pid, self.since)
     }
@@ -65,8 +66,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock file at `path` for `holder`. A command that only reads is waited for; any
-    /// other holder is named in the error.
+    /// Takes the lock file at `path` for `holder`. Waits for a command that only reads; the error
+    /// names any other holder.
     pub fn take(path: &Path, mirror: &Path, holder: &Holder) -> Result<Self, MirrorError> {
         const PAUSE: Duration = Duration::from_millis(50);
         let failed = |error| MirrorError::io("lock", path, error);
@@ -78,11 +79,12 @@ impl Lock {
             match file.try_lock() {
                 Ok(()) => match ours(&place, &name, &mut file).map_err(failed)? {
                     true => break file,
-                    // Its name leads to another file now.
+                    // Its name belongs to another file now.
                     false => continue,
                 },
                 Err(TryLockError::WouldBlock) => {
-                    // Who shares the lock reads the state for a moment, and has written nothing here.
+                    // A process that shares the lock reads the state for a moment, and has written
+                    // nothing here.
                     let other = match file.try_lock_shared() {
                         Ok(()) => Holder::default(),
                         Err(_) => read(&mut file),
@@ -102,7 +104,7 @@ impl Lock {
         Ok(lock)
     }
 
-    /// Writes down who holds the lock.
+    /// Writes the holder into the lock file.
     pub fn describe(&mut self, holder: &Holder) -> Result<(), MirrorError> {
         let failed = |error| MirrorError::io("write", &self.path, error);
         let text = serde_json::to_vec(holder).map_err(|error| failed(error.into()))?;
@@ -112,15 +114,16 @@ impl Lock {
     }
 }
 
-/// The lock shared with others that read: nobody works on the mirror while this value lives. Where there
-/// is no lock file, as in a copy, nobody does either.
+/// The lock shared with other readers: nobody works on the mirror while this value lives. A copy
+/// without a lock file is not locked, and nobody works on it either.
 #[derive(Debug)]
 pub struct SharedLock {
     _file: Option<File>,
 }
 
 impl SharedLock {
-    /// Shares the lock file at `path`, which is opened for reading only; the inner error is who holds it.
+    /// Shares the lock file at `path`, which is opened for reading only; the inner error is its
+    /// holder.
     pub fn take(path: &Path) -> Result<Result<Self, Holder>, MirrorError> {
         let opening = |error| MirrorError::io("open", path, error);
         let (place, name) = Place::of(path).map_err(opening)?;
@@ -131,7 +134,7 @@ impl SharedLock {
                 Ok(()) if is_named(&place, &name, &file).map_err(opening)? => {
                     return Ok(Ok(Self { _file: Some(file) }));
                 }
-                // Somebody has put another file there meanwhile, and may hold that.
+                // The file was replaced meanwhile, and its new version may be locked.
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(Err(read(&mut file))),
                 Err(TryLockError::Error(error)) => {
@@ -142,13 +145,13 @@ impl SharedLock {
     }
 }
 
-/// Who holds the lock file at `path` right now; `None` where nobody does.
+/// The present holder of the lock file at `path`; `None` if it is not locked.
 pub fn holder(path: &Path) -> Result<Option<Holder>, MirrorError> {
     Ok(SharedLock::take(path)?.err())
 }
 
-/// Opens the lock file, creating it if need be. What stands in its place and is not a file cannot hold a
-/// lock: it is moved aside.
+/// Opens the lock file, and creates it if needed. Anything in its place that is not a file cannot
+/// hold a lock, so it is set aside.
 fn open(place: &Place, name: &str) -> Result<File, MirrorError> {
     let failed = |error| MirrorError::io("open", place.at(name), error);
     loop {
@@ -173,12 +176,16 @@ fn open(place: &Place, name: &str) -> Result<File, MirrorError> {
 fn set_aside(place: &Place, name: &str) -> std::io::Result<()> {
     let aside = aside(name);
     place.rename(name, &aside)?;
-    tracing::warn!("the lock was not ours; it was set aside as {}", place.at(&aside).display());
+    tracing::warn!(
+        "the lock was not a regular file of this mirror; it was set aside as {}",
+        place.at(&aside).display()
+    );
     Ok(())
 }
 
-/// Whether a lock that was taken may be written to. A file that has a second name may be somebody
-/// else's, or belong to a copy of hard links: another is created under the name, and taken.
+/// Whether a lock that was taken may be written to. A file with a second name may be somebody
+/// else's, or belong to a copy made with hard links: then another file is created under the name and
+/// locked.
 fn ours(place: &Place, name: &str, file: &mut File) -> std::io::Result<bool> {
     if !is_named(place, name, file)? {
         return Ok(false);
@@ -188,7 +195,7 @@ fn ours(place: &Place, name: &str, file: &mut File) -> std::io::Result<bool> {
     }
     match read(file).pid {
         0 => set_aside(place, name)?,
-        // Its other name still has it.
+        // The old file survives under its other name.
         _ => place.remove(name)?,
     }
     Ok(false)
@@ -199,8 +206,8 @@ fn is_named(place: &Place, name: &str, file: &File) -> std::io::Result<bool> {
     Ok(place.look(name)?.is_some_and(|found| found.is_same(&file)))
 }
 
-/// What stands in the lock file; an unknown holder where it is being written just now. A stranger's file
-/// may be of any length.
+/// The text of the lock file; an unknown holder if it is just being written. A foreign file may be
+/// of any length.
 fn read(file: &mut File) -> Holder {
     const LONGEST: u64 = 64 * 1024;
     let mut text = String::new();

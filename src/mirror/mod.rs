@@ -1,9 +1,10 @@
-//! The tree on disk: one folder a document, replaced in single steps and never followed out of.
+//! The tree on disk: one folder per document, replaced in single steps. No link out of it is
+//! followed.
 //!
-//! A change goes through [`Collection::plan`] (what is to be done, by what the tree holds),
+//! A change goes through [`Collection::plan`] (decides by what the tree holds),
 //! [`Collection::stage`] (new files under temporary names), [`Mirror::sync_staged`],
 //! [`Collection::publish`] (renames) and [`Mirror::sync_published`]. All calls block. The mirror
-//! must not know sources, what a position means, checkpoints or subscribers.
+//! must not know sources, the meaning of a position, checkpoints or subscribers.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -72,30 +73,30 @@ use lock::Lock;
 use names::{Codec, Spelling};
 use temporary::{Purpose, Temporary};
 
-/// How documents are written.
+/// The layout of documents on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum JsonStyle {
     /// Byte for byte as the source sent them.
     AsSent,
-    /// Laid out for people; numbers, keys and their order unchanged.
+    /// Indented for people; numbers, keys and their order unchanged.
     Pretty,
 }
 
 /// How a mirror is opened.
 #[derive(Clone, Debug)]
 pub struct MirrorOptions {
-    /// The codec of a new mirror; of an existing one it must be the same, or `None`.
+    /// The codec of a new mirror. For an existing one it must be the same, or `None`.
     pub names: Option<Codec>,
-    /// How documents are written.
+    /// The layout of documents.
     pub json: JsonStyle,
     /// Whether attachments are mirrored, or only their stubs.
     pub attachments: bool,
-    /// What is kept beside the winning revisions.
+    /// Which revisions are kept in addition to the winners.
     pub kept: Kept,
-    /// For how many days deleted documents are kept in the trash; 0 is not at all.
+    /// The number of days that deleted documents are kept in the trash; 0 switches it off.
     pub trash_days: u32,
-    /// So many bytes of the file system stay free.
+    /// The number of bytes of the file system that stay free.
     pub reserve: u64,
 }
 
@@ -139,29 +140,29 @@ pub struct Mirror {
     inventories: Folder,
     spelling: Spelling,
     format: Format,
-    /// By which options it is kept.
+    /// The options of the mirror.
     options: Remembered,
-    /// What this run named of them.
+    /// The options that this run was given.
     wanted: Wanted,
     clock: Arc<Clock>,
-    /// When the trash was swept last, by that clock.
+    /// The time of the last trash sweep, by the mirror's clock.
     trash_swept: std::sync::Mutex<Option<i64>>,
     /// The next temporary name.
     next_name: AtomicU64,
     lanes: Lanes,
     /// The documents that an interrupted run was replacing or removing.
     interrupted: std::sync::Mutex<Interrupted>,
-    /// Whether this file system keeps extended attributes, as far as we have seen.
+    /// Whether this file system keeps extended attributes, as far as known.
     keeps_attributes: AtomicBool,
-    /// Whether the room that is kept for deletions was given back.
+    /// Whether the space reserved for deletions was given back.
     saves: AtomicBool,
     lock: std::sync::Mutex<Lock>,
 }
 
 impl Mirror {
     /// Opens the mirror in `path`, or creates one in a new or empty directory, and takes its lock.
-    /// What an interrupted run left in staging is removed, but for removed documents of which nobody was
-    /// told yet.
+    /// Whatever an interrupted run left in staging is removed, except removed documents whose events
+    /// were not emitted yet.
     pub fn open(
         path: &Path,
         options: &MirrorOptions,
@@ -176,8 +177,8 @@ impl Mirror {
         Ok(mirror)
     }
 
-    /// The same of a mirror that is kept by the options that it remembers, but for those that
-    /// `wanted` names. [`Mirror::remember`] must still write them.
+    /// The same with the options that the mirror remembers, except those that `wanted` names.
+    /// [`Mirror::remember`] must be called to save them.
     pub fn open_wanted(
         path: &Path,
         names: Option<Codec>,
@@ -196,7 +197,7 @@ impl Mirror {
         Ok(mirror)
     }
 
-    /// Opens a mirror that exists, for a command that changes its state or its documents.
+    /// Opens an existing mirror, for a command that changes its state or its documents.
     pub fn open_existing(path: &Path, holder: &Holder) -> Result<Self, MirrorError> {
         Ours::find(path)?;
         let root = Folder::open_path(path)?;
@@ -212,13 +213,13 @@ impl Mirror {
         options: impl FnOnce(&Folder, &Folder) -> Result<Remembered, MirrorError>,
     ) -> Result<Self, MirrorError> {
         let (ours, _) = root.open_or_create(layout::OURS)?;
-        // A format that we do not know is refused before anything of it is touched.
+        // A mirror of an unknown format is refused before anything in it is touched.
         format::read(root.path(), &ours)?;
         let lock = Lock::take(&ours.path().join(layout::LOCK), root.path(), holder)?;
         let (collections, _) = ours.open_or_rebuild(layout::COLLECTIONS)?;
         let shown = adopted.as_ref().map(Adopted::spelling);
         if let Some(adopted) = adopted {
-            // Before there is a format: what was begun and not finished is adopted once more.
+            // Without a format file: an adoption that was begun and not finished is repeated.
             adopted.record(&root, &ours, &collections)?;
         }
         let format = format::read_or_create(root.path(), &ours, names, shown)?;
@@ -258,38 +259,38 @@ impl Mirror {
         Ok(mirror)
     }
 
-    /// Where the mirror is.
+    /// The directory of the mirror.
     pub fn path(&self) -> &Path {
         self.root.path()
     }
 
-    /// Where its state belongs.
+    /// The place of its state.
     pub fn state_path(&self) -> PathBuf {
         self.ours.path().join(layout::STATE)
     }
 
-    /// Where a running mirror answers questions, unless told otherwise.
+    /// The default path of the socket where a running mirror answers requests.
     pub fn socket_path(&self) -> PathBuf {
         self.ours.path().join(layout::SOCKET)
     }
 
-    /// The clock by which what is kept for a time grows old.
+    /// The clock that measures the age of everything that is kept for a time.
     pub(crate) fn clock(&self) -> &Arc<Clock> {
         &self.clock
     }
 
-    /// What `format.json` says.
+    /// The content of `format.json`.
     pub fn format(&self) -> &Format {
         &self.format
     }
 
-    /// Writes down who holds the lock, when that has become more precise.
+    /// Updates the holder in the lock file.
     pub fn describe_holder(&self, holder: &Holder) -> Result<(), MirrorError> {
         let mut lock = self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         lock.describe(holder)
     }
 
-    /// Opens the folder of a collection, creating it if need be.
+    /// Opens the folder of a collection, and creates it if needed.
     pub fn collection(self: &Arc<Self>, name: &CollectionName) -> Result<Collection, MirrorError> {
         Collection::open(self, name)
     }
@@ -298,17 +299,17 @@ impl Mirror {
         self.spelling.encode(text)
     }
 
-    /// How many threads had best stage a batch: more than one contend for a disk's journal.
+    /// The best number of threads for staging a batch: more would contend for the disk's journal.
     pub fn stagers(&self) -> usize {
         if self.in_memory { 2 } else { 1 }
     }
 
-    /// A part of staging for a thread of its own.
+    /// A part of staging for a separate thread.
     pub fn lane(&self) -> Lane {
         self.lanes.next()
     }
 
-    /// A path in staging that was not used before by this process, for something of this
+    /// A path in staging that this process has not used before, for a file or folder of this
     /// collection.
     fn temporary_name(&self, collection: &str, lane: Lane) -> String {
         self.name_for(Purpose::Passing, collection, lane)
@@ -320,7 +321,7 @@ impl Mirror {
     }
 }
 
-/// Opens the directory of a mirror that exists, or is to be created there.
+/// Opens the directory of a mirror that exists or is to be created there.
 fn enter(path: &Path, wanted: &Wanted) -> Result<Folder, MirrorError> {
     if wanted.existing {
         return match Ours::find(path) {
@@ -333,7 +334,7 @@ fn enter(path: &Path, wanted: &Wanted) -> Result<Folder, MirrorError> {
     if wanted.adopt {
         return Folder::open_path(path);
     }
-    // Whatever the umask allows, nobody else gets below this folder unless that was asked for.
+    // Whatever the umask allows, other users get no access to this folder unless the mode says so.
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(wanted.mode.unwrap_or_default().bits());
     builder.create(path).map_err(|error| MirrorError::io("create", path, error))?;
@@ -342,14 +343,14 @@ fn enter(path: &Path, wanted: &Wanted) -> Result<Folder, MirrorError> {
     Ok(root)
 }
 
-/// The `.plainfold` folder of a mirror, seen from outside: no lock is taken.
+/// The `.plainfold` folder of a mirror, opened without taking its lock.
 #[derive(Debug)]
 pub struct Ours {
     path: PathBuf,
 }
 
 impl Ours {
-    /// Finds the mirror in `path`; refuses one of a newer format, and what is no mirror.
+    /// Finds the mirror in `path`; refuses a newer format, and a directory that is not a mirror.
     pub fn find(path: &Path) -> Result<Self, MirrorError> {
         let missing = || MirrorError::NoMirror { path: path.to_owned() };
         if !path.is_dir() {
@@ -361,12 +362,12 @@ impl Ours {
         Ok(Self { path: path.join(layout::OURS) })
     }
 
-    /// Where its state belongs.
+    /// The place of its state.
     pub fn state_path(&self) -> PathBuf {
         self.path.join(layout::STATE)
     }
 
-    /// The mode of what is written into the mirror.
+    /// The mode of new files and folders in the mirror.
     pub fn mode(&self) -> Result<FolderMode, MirrorError> {
         match self.options()?.mode {
             Some(mode) => Ok(mode),
@@ -374,7 +375,7 @@ impl Ours {
         }
     }
 
-    /// By which options the mirror is kept.
+    /// The options of the mirror.
     pub fn options(&self) -> Result<Remembered, MirrorError> {
         options::recalled(&Folder::open_path(&self.path)?, || self.records())
     }
@@ -389,13 +390,13 @@ impl Ours {
         folder.map_or_else(|| Ok(Vec::new()), |folder| collection::Record::all(&folder))
     }
 
-    /// Keeps others from working on the mirror while its state is read; the inner error is who works
-    /// on it already. Writes nothing.
+    /// Keeps others from working on the mirror while its state is read; the inner error is the
+    /// process that works on it already. Writes nothing.
     pub fn share(&self) -> Result<Result<SharedLock, Holder>, MirrorError> {
         SharedLock::take(&self.path.join(layout::LOCK))
     }
 
-    /// Who works on the mirror right now, if anybody.
+    /// The process that works on the mirror right now, if any.
     pub fn holder(&self) -> Result<Option<Holder>, MirrorError> {
         lock::holder(&self.path.join(layout::LOCK))
     }

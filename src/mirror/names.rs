@@ -1,4 +1,4 @@
-//! How an id becomes the name of a folder or file, and how the id is read back from that name.
+//! Encodes an id as the name of a folder or file, and decodes that name.
 //!
 //! Pure functions, the same for collections, documents and attachments. They must not know the
 //! file system, nor what a name is used for. `docs/format.md` publishes the rules and a table of
@@ -10,31 +10,32 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::SECURITY;
 
-/// The longest name in bytes. Every common file system takes 255; the rest is left for the
-/// suffixes of those who copy or stage a mirror's files.
+/// The longest name in bytes. Every common file system allows 255; the rest is left for suffixes
+/// that are added when files are copied or staged.
 const LONGEST_NAME: usize = 200;
 
-/// The longest name in bytes is never less than this: a shortened name is still to tell something.
+/// The smallest limit for names in bytes: a shortened name should still be readable.
 const LEAST_LONGEST_NAME: usize = 64;
 
-/// What is left for our own suffixes and prefixes where a file system does not take names of 255 bytes.
+/// The bytes left for our own suffixes and prefixes if a file system does not allow names of 255
+/// bytes.
 const AFFIXES: usize = 32;
 
 /// Hexadecimal digits of the hash in a shortened name: 128 bits.
 const HASH_DIGITS: usize = 32;
 
-/// Stands between the readable part and the hash; alone it is the name of the empty text. Within
-/// a text it is always escaped, so that no other name holds it.
+/// Separates the readable part from the hash; alone it is the name of the empty text. Within a text
+/// it is always escaped, so that no other name contains it.
 const MARK: char = '~';
 
-/// How texts are spelt as names.
+/// The rules for spelling texts as names.
 ///
-/// Two different texts never share a name: short ones exactly so, those whose name has to be
-/// shortened by a hash of 128 bits.
+/// Two different texts never share a name: exactly so for short texts, and up to a hash of 128 bits
+/// for texts whose name has to be shortened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Codec {
-    /// For file systems that keep every name apart that differs in a byte.
+    /// For file systems that distinguish all names that differ in a byte.
     #[default]
     Native,
     /// For file systems that fold case or normalise Unicode: names are ASCII, and no two differ
@@ -42,8 +43,8 @@ pub enum Codec {
     Portable,
 }
 
-/// How texts are spelt as names in one mirror: its codec, and the length from which on names are
-/// shortened. Neither ever changes.
+/// The spelling of names in one mirror: its codec, and the length above which names are shortened.
+/// Neither ever changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spelling {
     codec: Codec,
@@ -62,7 +63,7 @@ impl Name {
         &self.0
     }
 
-    /// Whether the text cannot be read back from the name alone.
+    /// Whether the text cannot be decoded from the name alone.
     pub fn is_shortened(&self) -> bool {
         self.0.len() > 1 && self.0.contains(MARK)
     }
@@ -74,20 +75,20 @@ impl fmt::Display for Name {
     }
 }
 
-/// What a name says of the text behind it.
+/// The text behind a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded {
     /// Exactly this text.
     Exact(String),
-    /// A shortened name. The text has to be read elsewhere, and belongs here if it encodes to
+    /// A shortened name. The text has to be read elsewhere, and is the right one if it encodes to
     /// this name.
     Hashed,
-    /// No text has this name: somebody else made it.
+    /// No text has this name: Plainfold did not make it.
     Foreign,
 }
 
 impl Codec {
-    /// What it is called on the command line.
+    /// Its name on the command line.
     pub fn word(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -95,17 +96,17 @@ impl Codec {
         }
     }
 
-    /// The name of a text, where names have their usual length.
+    /// The name of a text, with names of the usual length.
     pub fn encode(self, text: &str) -> Name {
         Spelling::from(self).encode(text)
     }
 
-    /// The text of a name, where names have their usual length.
+    /// The text of a name, with names of the usual length.
     pub fn decode(self, name: &str) -> Decoded {
         Spelling::from(self).decode(name)
     }
 
-    /// Whether a character is escaped wherever it stands.
+    /// Whether a character is escaped everywhere in a name.
     fn escapes(self, character: char) -> bool {
         match character {
             '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|' | '%' | MARK => true,
@@ -125,15 +126,15 @@ impl From<Codec> for Spelling {
 }
 
 impl Spelling {
-    /// Names of at most so many bytes; `None` is the usual number. `None` is the answer if that cannot
-    /// be.
+    /// Names of at most this many bytes; `None` is the usual length. Returns `None` if that is
+    /// impossible.
     pub fn new(codec: Codec, longest: Option<u16>) -> Option<Self> {
         let can_be =
             |longest: &u16| (LEAST_LONGEST_NAME..LONGEST_NAME).contains(&(*longest).into());
         longest.as_ref().is_none_or(can_be).then_some(Self { codec, longest })
     }
 
-    /// Names for a file system that takes so many bytes; `None` where that is too few.
+    /// Names for a file system that allows this many bytes; `None` if that is too few.
     pub fn within(codec: Codec, most: u64) -> Option<Self> {
         let most = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(AFFIXES);
         match most < LONGEST_NAME {
@@ -142,7 +143,7 @@ impl Spelling {
         }
     }
 
-    /// Whether a file system that takes names of so many bytes takes all names.
+    /// Whether a file system that allows names of this many bytes accepts all names.
     pub fn fits_within(self, most: u64) -> bool {
         (self.longest() + AFFIXES) as u64 <= most
     }
@@ -172,8 +173,8 @@ impl Spelling {
         if self.is_its_own_name(text) { Name(text.into()) } else { Name(self.spell(text).into()) }
     }
 
-    /// The text of a name. Anything that [`encode`](Codec::encode) would not have written is
-    /// foreign, however readable, so that one text never answers to two names.
+    /// The text of a name. A name that [`encode`](Codec::encode) would not have written is foreign,
+    /// however readable, so that one text never has two names.
     pub fn decode(self, name: &str) -> Decoded {
         if self.is_its_own_name(name) {
             return Decoded::Exact(name.to_owned());
@@ -191,7 +192,7 @@ impl Spelling {
         }
     }
 
-    /// Whether a text surely needs no escape. The usual id ends here after one look at each
+    /// Whether a text certainly needs no escape. Most ids are decided here, with one look at each
     /// byte; a doubtful one is left to [`spell`](Codec::spell).
     fn is_its_own_name(self, text: &str) -> bool {
         let plain = match self.codec {
@@ -207,7 +208,7 @@ impl Spelling {
             && text != SECURITY
     }
 
-    /// Spells a text character by character, and shortens it once it has grown too long.
+    /// Spells a text character by character, and shortens it if it grows too long.
     fn spell(self, text: &str) -> String {
         if text.is_empty() {
             return MARK.to_string();
@@ -239,7 +240,7 @@ impl Spelling {
         name
     }
 
-    /// Whether the two sides of a mark can be those of a shortened name.
+    /// Whether the parts before and after a mark can be those of a shortened name.
     fn is_shortened(self, prefix: &str, hash: &str) -> bool {
         let longest_spelling = match self.codec {
             Codec::Native => 6, // A control character of two bytes, both escaped.
@@ -252,8 +253,8 @@ impl Spelling {
         if !is_hash || !is_full {
             return false;
         }
-        // The text went on in an unknown way. All that this can have changed in the prefix is
-        // whether it starts with a device name, which takes a dot to tell.
+        // The rest of the text is unknown. For the prefix it only decides whether it starts with a
+        // device name, which depends on a dot.
         unescape(prefix).is_some_and(|text| {
             [".x", "x"].iter().any(|rest| {
                 self.encode(&format!("{text}{rest}")).as_str().strip_suffix(rest) == Some(prefix)
@@ -262,10 +263,10 @@ impl Spelling {
     }
 }
 
-/// The most bytes that one character takes in a name: four bytes, each escaped.
+/// The most bytes that one character needs in a name: four bytes, each escaped.
 const LONGEST_SPELLING: usize = 12;
 
-/// The bytes that stand for themselves in a name, by codec; the edges of a text are another matter.
+/// The bytes that are not escaped in a name, by codec; the first and last byte have further rules.
 const PLAIN_NATIVE: [bool; 256] = plain_bytes(Codec::Native);
 const PLAIN_PORTABLE: [bool; 256] = plain_bytes(Codec::Portable);
 
@@ -288,8 +289,8 @@ const fn plain_bytes(codec: Codec) -> [bool; 256] {
     }
 }
 
-/// Whether Windows would take a file of this name for a device: what stands before the first dot
-/// decides, without the spaces at its end and in any case.
+/// Whether Windows would treat a file of this name as a device: the part before the first dot
+/// decides, without trailing spaces and in any case.
 fn is_device(text: &str) -> bool {
     const DEVICES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
     const PORTS: [&str; 2] = ["com", "lpt"];
@@ -316,7 +317,7 @@ fn push_escaped(name: &mut String, character: char) {
     }
 }
 
-/// Resolves every `%XX`. `None` where one is cut short or in lower case, or the bytes are not UTF-8.
+/// Decodes every `%XX`. `None` if one is incomplete or in lower case, or the bytes are not UTF-8.
 fn unescape(name: &str) -> Option<String> {
     fn digit(byte: u8) -> Option<u8> {
         match byte {
@@ -348,7 +349,7 @@ mod tests {
     const CODECS: [Codec; 2] = [Codec::Native, Codec::Portable];
     const LONGEST_PREFIX: usize = LONGEST_NAME - HASH_DIGITS - 1;
 
-    /// The cells of the rows of the table under a heading, with `\|` resolved.
+    /// The cells of the rows of the table under a heading, with `\|` unescaped.
     fn table_rows(heading: &str) -> Vec<Vec<String>> {
         let section = FORMAT.split_once(heading).expect("the heading").1;
         section
@@ -487,7 +488,7 @@ mod tests {
         }
     }
 
-    /// Any text: what proptest thinks of, and strings of fragments that have broken such codecs.
+    /// Any text: random strings, and strings of fragments that have broken such codecs.
     fn texts() -> impl Strategy<Value = String> {
         #[rustfmt::skip]
         const HOSTILE: [&str; 64] = [
@@ -508,14 +509,14 @@ mod tests {
         ]
     }
 
-    /// Of each codec, with names of all lengths.
+    /// Spellings of each codec, with names of all lengths.
     fn codecs() -> impl Strategy<Value = Spelling> {
         let lengths = prop::option::of(64..200_u16);
         (prop::sample::select(&CODECS[..]), lengths)
             .prop_map(|(codec, longest)| Spelling::new(codec, longest).unwrap())
     }
 
-    /// Texts that a careless codec would give the name of `text`.
+    /// Texts to which a careless codec would give the name of `text`.
     fn neighbours(codec: Spelling, text: &str) -> Vec<String> {
         let name = codec.encode(text);
         vec![

@@ -1,22 +1,22 @@
-//! Which documents a collection that was empty when it was opened surely does not hold.
+//! The documents that a collection certainly does not hold, if it was empty when it was opened.
 //!
-//! To look for a folder that is not there costs more than to make it: the directory is locked
-//! against the renames that another thread does in it. In the first catch-up nearly every document
-//! is new, so a Bloom filter remembers the names that came by. It errs on one side only: a name
-//! that it takes for known is looked for in the tree, as all names are in other collections. It must
-//! not know the file system, nor what is planned for a name.
+//! Looking for a missing folder costs more than creating it: the directory is locked against the
+//! renames of another thread. In the first catch-up nearly every document is new, so a Bloom filter
+//! remembers the names that were seen. It errs on one side only: a name that it wrongly reports as
+//! seen is looked up in the tree, as in every other collection. It must not know the file system,
+//! nor what is planned for a name.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 
-/// 2 MiB, of which the system gives only what is touched. With a million names in it, two in a
-/// thousand new ones are taken for known; with ten million it is of little use, and does no harm.
+/// 2 MiB; the system allocates only what is touched. With a million names in it, it wrongly reports
+/// two in a thousand new names as seen; with ten million it helps little, and does no harm.
 const WORDS: usize = 256 * 1024;
 
-/// Bits a name.
+/// Bits per name.
 const BITS: u64 = 4;
 
-/// The names that a collection has met since it was opened, empty.
+/// The names that a collection has seen since it was opened empty.
 #[derive(Debug)]
 pub(super) struct Newcomers {
     words: Mutex<Vec<u64>>,
@@ -24,12 +24,12 @@ pub(super) struct Newcomers {
 }
 
 impl Newcomers {
-    /// Of a collection that holds nothing.
+    /// A filter for an empty collection.
     pub fn new() -> Self {
         Self { words: Mutex::new(vec![0; WORDS]), hasher: RandomState::new() }
     }
 
-    /// Whether this name surely comes by for the first time. From now on it does not.
+    /// Whether this name is certainly seen for the first time. Marks it as seen.
     pub fn welcome(&self, name: &str) -> bool {
         let hash = self.hasher.hash_one(name);
         let (start, stride) = (hash >> 32, hash | 1);

@@ -1,8 +1,8 @@
-//! The options that a mirror remembers, so that a run that does not give an option does not change
-//! it.
+//! The options that a mirror remembers: a run that omits an option does not change it.
 //!
-//! `.plainfold/options.json` holds it; a mirror without that file has it derived from the records of
-//! its collections. It must not know clap, sources, or what a glob means.
+//! They are stored in `.plainfold/options.json`. For a mirror without that file they are derived
+//! from the records of its collections. This module must not know clap, sources, or the meaning of a
+//! glob.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,22 +26,22 @@ pub struct Remembered {
     pub deleted: Deleted,
     /// Whether attachments are mirrored.
     pub attachments: bool,
-    /// How documents are written.
+    /// The layout of documents.
     pub json: JsonStyle,
-    /// How much may be deleted at a time.
+    /// The limit on deletions.
     pub max_delete: MaxDelete,
-    /// For how many days deleted documents stay in the trash; 0 is not at all.
+    /// The number of days that deleted documents stay in the trash; 0 switches it off.
     pub trash: u32,
-    /// How many bytes of the file system stay free.
+    /// The number of bytes of the file system that stay free.
     pub reserve: u64,
-    /// The mode of its folders, where it was named; otherwise that of `.plainfold`.
+    /// The mode of its folders, if it was given; otherwise that of `.plainfold`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<FolderMode>,
-    /// The globs that select collections, by the source that they are for.
+    /// The globs that select collections, by source.
     pub collections: BTreeMap<String, Vec<String>>,
 }
 
-/// What becomes of documents that the source deletes.
+/// The treatment of documents that the source deletes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Deleted {
@@ -68,42 +68,42 @@ impl Default for Remembered {
     }
 }
 
-/// The options that a run names. What it does not name stays as it was.
+/// The options that a run gives. Those that it omits stay as they were.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Whether losing revisions and histories are to be kept.
     pub revisions: Option<bool>,
-    /// What is to become of documents that the source deletes.
+    /// The treatment of documents that the source deletes.
     pub deleted: Option<Deleted>,
     /// Whether attachments are to be mirrored.
     pub attachments: Option<bool>,
-    /// How documents are to be written.
+    /// The layout of documents.
     pub json: Option<JsonStyle>,
-    /// How much may be deleted at a time.
+    /// The limit on deletions.
     pub max_delete: Option<MaxDelete>,
-    /// For how many days deleted documents are to stay in the trash.
+    /// The number of days that deleted documents are to stay in the trash.
     pub trash: Option<u32>,
-    /// How many bytes of the file system are to stay free.
+    /// The number of bytes of the file system that are to stay free.
     pub reserve: Option<u64>,
-    /// The mode of what is written from now on.
+    /// The mode of new files and folders.
     pub mode: Option<FolderMode>,
     /// The mirror must exist already.
     pub existing: bool,
-    /// The source knows winning revisions only, so that nothing else can be kept.
+    /// The source knows winning revisions only, so nothing else can be kept.
     pub winners_only: bool,
-    /// What these options discard is not needed.
+    /// The user allows these options to discard data.
     pub discard: bool,
-    /// A tree without `.plainfold` is to be taken on as a mirror.
+    /// A tree without `.plainfold` is to be adopted as a mirror.
     pub adopt: bool,
 }
 
 impl Remembered {
-    /// What is kept beside the winning revisions.
+    /// Which revisions are kept in addition to the winners.
     pub fn kept(&self) -> Kept {
         Kept { revisions: self.revisions, deleted: self.deleted == Deleted::Keep }
     }
 
-    /// The same with what a run names.
+    /// The same with the options that a run gives.
     fn with(&self, wanted: &Wanted) -> Self {
         Self {
             revisions: wanted.revisions.unwrap_or(self.revisions),
@@ -118,8 +118,8 @@ impl Remembered {
         }
     }
 
-    /// What the records say of a mirror that was made before options were remembered. Where they
-    /// disagree, more is kept.
+    /// The options that the records show for a mirror of a version that did not remember options. If
+    /// they disagree, more is kept.
     fn derived(records: &[Record]) -> Self {
         Self {
             revisions: records.iter().any(|record| record.kept.revisions),
@@ -154,7 +154,7 @@ impl Remembered {
         options.map(Some).or_else(|error| bad(error.to_string()))
     }
 
-    /// The differences to `other`, as text.
+    /// The differences from `other`, as text.
     fn changes(&self, other: &Self) -> Vec<String> {
         let days = |count: u32| format!("{count} {}", if count == 1 { "day" } else { "days" });
         let bytes = |count: u64| format!("{count} bytes");
@@ -171,8 +171,7 @@ impl Remembered {
             ("--mode", word(&mode)),
         ];
         let changed = all.into_iter().filter(|(_, (before, now))| before != now);
-        let said =
-            |(option, (before, now))| format!("{option} was {before}, and is {now} from now on");
+        let said = |(option, (before, now))| format!("{option} changes from {before} to {now}");
         changed.map(said).collect()
     }
 }
@@ -182,12 +181,12 @@ fn kebab(value: impl Serialize) -> String {
     value.as_ref().and_then(|value| value.as_str()).unwrap_or_default().to_owned()
 }
 
-/// The options of a mirror that exists, as its last run had them.
+/// The options of an existing mirror, as its last run had them.
 pub(super) fn recall(ours: &Folder, records: &Folder) -> Result<Remembered, MirrorError> {
     recalled(ours, || Record::all(records))
 }
 
-/// The same with the records of its collections, which are read where they are needed.
+/// The same with the records of its collections, which are read when they are needed.
 pub(super) fn recalled(
     ours: &Folder,
     records: impl FnOnce() -> Result<Vec<Record>, MirrorError>,
@@ -198,7 +197,8 @@ pub(super) fn recalled(
     }
 }
 
-/// The options of a mirror from now on. Refuses to discard anything by them unless that is wanted.
+/// Merges the remembered and the given options. Refuses an option that would discard data, unless
+/// that is allowed.
 pub(super) fn resolve(
     mirror: &std::path::Path,
     ours: &Folder,
@@ -229,7 +229,7 @@ pub(super) fn resolve(
         }
         if let (Some(mode), true) = (now.mode, before.mode != now.mode) {
             tracing::info!(
-                "what is there already keeps its mode: `chmod -R {} {}` changes it",
+                "existing files keep their mode; to change it, run `chmod -R {} {}`",
                 mode.symbolic(),
                 mirror.display(),
             );
@@ -238,7 +238,7 @@ pub(super) fn resolve(
     Ok(now)
 }
 
-/// The first option that would discard something, and what.
+/// The first option that would discard data, and that data.
 fn lost(
     before: &Remembered,
     wanted: &Wanted,
@@ -278,14 +278,14 @@ fn lost(
 }
 
 impl Mirror {
-    /// The options that this mirror is kept by.
+    /// The options of this mirror.
     pub fn options(&self) -> &Remembered {
         &self.options
     }
 
-    /// Writes durably by which options the mirror is kept from now on, where that is news; but for the
-    /// selected collections, which [`remember_collections`](Self::remember_collections) writes: a name
-    /// may be mistyped, or the server.
+    /// Saves the options of the mirror durably if they have changed, except the selected
+    /// collections: [`remember_collections`](Self::remember_collections) saves those, because a name
+    /// or the server may be mistyped.
     pub fn remember(&mut self, options: Remembered) -> Result<(), MirrorError> {
         let written = Remembered::read(&self.ours)?;
         let collections = written.as_ref().map(|written| written.collections.clone());
@@ -297,7 +297,7 @@ impl Mirror {
         Ok(())
     }
 
-    /// Writes durably which collections are selected from now on, where that is news.
+    /// Saves durably which collections are selected, if that has changed.
     pub fn remember_collections(&self) -> Result<(), MirrorError> {
         if Remembered::read(&self.ours)?.as_ref() != Some(&self.options) {
             format::write(&self.ours, OPTIONS, &self.options)?;
@@ -305,7 +305,7 @@ impl Mirror {
         Ok(())
     }
 
-    /// What is kept of any collection beside the winning revisions.
+    /// Which revisions are kept of any collection in addition to the winners.
     pub fn kept_anywhere(&self) -> Result<Kept, MirrorError> {
         let mut kept = self.options.kept();
         for record in Record::all(&self.collections)? {
@@ -321,24 +321,24 @@ impl Mirror {
         Ok(!self.collections.names()?.is_empty())
     }
 
-    /// The collections that are recorded, and whom each follows.
+    /// The recorded collections, and the source that each follows.
     pub fn recorded(&self) -> Result<Vec<(crate::document::CollectionName, String)>, MirrorError> {
         let records = Record::all(&self.collections)?;
         Ok(records.into_iter().map(|record| (record.name.into(), record.source)).collect())
     }
 }
 
-/// What is kept of one collection.
+/// Which revisions are kept of one collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Keeping {
     pub attachments: bool,
     pub kept: Kept,
-    /// Losing revisions and histories that the mirror holds, and that the source cannot keep up.
+    /// Losing revisions and histories that the mirror holds, and that the source cannot update.
     pub loses_revisions: bool,
 }
 
 impl Wanted {
-    /// Every option named as it is in `options`, and nothing asked.
+    /// All options given as they are in `options`, with no special permission.
     pub(super) fn exactly(options: &Remembered) -> Self {
         Self {
             revisions: Some(options.revisions),
@@ -349,8 +349,8 @@ impl Wanted {
         }
     }
 
-    /// What is kept of a collection: what was named, or what its record says, or, of a new one, what
-    /// the mirror's options say.
+    /// Which revisions are kept of a collection: as given; otherwise as its record says; for a new
+    /// one, as the mirror's options say.
     pub(super) fn kept_of(&self, options: &Remembered, record: Option<&Record>) -> Keeping {
         let before = record.map_or(options.kept(), |record| record.kept);
         let attachments = record.map_or(options.attachments, Record::holds_attachments);
@@ -460,10 +460,8 @@ mod tests {
         let before = Remembered { trash: 30, ..Remembered::default() };
         let now = Remembered { trash: 1, deleted: Deleted::Keep, ..before.clone() };
         let said = before.changes(&now);
-        let expected = [
-            "--deleted was remove, and is keep from now on",
-            "--trash was 30 days, and is 1 day from now on",
-        ];
+        let expected =
+            ["--deleted changes from remove to keep", "--trash changes from 30 days to 1 day"];
         assert_eq!(said, expected);
         assert!(before.changes(&before).is_empty());
     }

@@ -1,5 +1,5 @@
-//! What a check of a whole mirror asks beyond its documents: checksums, what is being replaced just
-//! now, what was left behind, and what stands where no collection should.
+//! The parts of a check of a mirror that go beyond its documents: checksums, documents that are just
+//! being replaced, leftovers, and unexpected files.
 //!
 //! Like [`read`](super::read), it takes no lock and writes nothing.
 
@@ -24,20 +24,20 @@ use crate::document::DocumentId;
 /// A BLAKE3.
 pub type Checksum = [u8; 32];
 
-/// What may stand beside the collections without being ours: users keep a repository there, and a
-/// file system of its own has a folder of its own.
+/// Entries beside the collections that may belong to the user, such as a repository, or to the file
+/// system.
 const NEIGHBOURS: [&str; 2] = [".git", "lost+found"];
 
-/// Why there is no checksum beside a file.
+/// The reason why a file has no checksum beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unnoted {
-    /// The file system keeps extended attributes, so the file has lost it.
+    /// The file system keeps extended attributes, so the file has lost its checksum.
     Lost,
-    /// The file system keeps none.
+    /// The file system keeps no extended attributes.
     Unsupported,
 }
 
-/// What is noted beside a file.
+/// The note beside a file.
 pub type Noted = Result<Checksum, Unnoted>;
 
 /// The checksum that was noted beside a file when it was written.
@@ -52,7 +52,7 @@ pub fn checksum(file: &File) -> Noted {
     }
 }
 
-/// What stands under a document's name, as far as it shows that somebody has replaced it.
+/// The identity of an entry, which shows whether it was replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     folder: Option<Stamp>,
@@ -60,8 +60,8 @@ pub struct Standing {
 }
 
 impl Tree {
-    /// How much an interrupted run has left in staging; nothing while somebody works on the mirror. No
-    /// document is harmed by it, and the next run removes it.
+    /// The number of leftovers of interrupted runs in staging; 0 while a process works on the
+    /// mirror. They harm no document, and the next run removes them.
     pub fn leftovers(&self) -> Result<u64, MirrorError> {
         let Some(ours) = &self.ours else { return Ok(0) };
         let lock = ours.path().join(LOCK);
@@ -70,24 +70,25 @@ impl Tree {
             return Ok(0);
         }
         let names = lanes::contents(&staging)?;
-        // A run that began after the first look has put them there.
+        // A run that began after the first look created them.
         if names.is_empty() || lock::holder(&lock)?.is_some() {
             return Ok(0);
         }
         Ok(names.len() as u64)
     }
 
-    /// How many things could not be removed, and are in `.plainfold/unremovable/`.
+    /// The number of files and folders that could not be removed, and are in
+    /// `.plainfold/unremovable/`.
     pub fn unremovable(&self) -> u64 {
         self.ours.as_ref().map_or(0, unremovable::count)
     }
 
-    /// Whether something at the top of a mirror is known to be the user's own.
+    /// Whether an entry at the top of a mirror is known to belong to the user.
     pub fn is_neighbour(name: &str) -> bool {
         NEIGHBOURS.contains(&name)
     }
 
-    /// The folders of recorded collections that are not there.
+    /// The folders of recorded collections that are missing.
     pub fn missing_collections(
         &self,
         present: &[TreeCollection],
@@ -98,20 +99,20 @@ impl Tree {
         let mut missing = Vec::new();
         for name in records.names()? {
             let Some(folder) = name.strip_suffix(".json") else { continue };
-            // One that came meanwhile has been made since the list of those present.
+            // A collection that appeared meanwhile was created after the folders were listed.
             let gone = !present.contains(&name)
                 && self.root.kind(folder)?.is_none()
                 && records.kind(&name)?.is_some();
             if gone {
-                let reason = "the folder of a whole collection is not there";
+                let reason = "the folder of a collection is missing";
                 missing.push(Problem::new(ProblemKind::Missing, folder.to_owned(), reason));
             }
         }
         Ok(missing)
     }
 
-    /// Whether a run has recorded that it made this collection. Where there are no records at all,
-    /// every one counts as recorded.
+    /// Whether a run has recorded that it made this collection. Without any records, every
+    /// collection counts as recorded.
     pub fn is_recorded(&self, collection: &TreeCollection) -> Result<bool, MirrorError> {
         match &self.records {
             Some(records) => Ok(records.kind(&record_name(&collection.encoded))?.is_some()),
@@ -130,26 +131,26 @@ impl Tree {
     }
 }
 
-/// Names, and what has none that can be read.
+/// Names, and problems for entries without a readable name.
 pub type EachName<'a> = Box<dyn Iterator<Item = Result<Result<String, Problem>, MirrorError>> + 'a>;
 
 impl TreeCollection {
-    /// The names of what lies in the collection's folder, one by one and in no order, so that it
-    /// may hold any number. A name that is no text comes as what it means.
+    /// The names in the collection's folder, one by one and in no order, so that it may hold any
+    /// number. A name that is not valid UTF-8 comes as a problem.
     pub fn each_name(&self) -> Result<EachName<'_>, MirrorError> {
         if let Some(backup) = &self.backup {
             return Ok(Box::new(backup.walk(&self.folder)?));
         }
         let foreign = |name: String| {
             let path = format!("{}/{name}", self.encoded);
-            Problem::extra(path, "something whose name is not even text")
+            Problem::extra(path, "a file or folder whose name is not valid UTF-8")
         };
         let names = self.folder.each_name()?;
         let names = names.filter(|name| !matches!(name, Ok(Ok(name)) if name == SECURITY));
         Ok(Box::new(names.map(move |name| name.map(|name| name.map_err(foreign)))))
     }
 
-    /// The id of the document that belongs under a name. A shortened name alone does not tell it.
+    /// The id of the document with this folder name. A shortened name alone does not show it.
     pub fn id_of(&self, name: &str) -> Option<DocumentId> {
         match self.spelling.decode(name) {
             Decoded::Exact(id) => Some(id.into()),
@@ -157,7 +158,7 @@ impl TreeCollection {
         }
     }
 
-    /// What stands under one of the names just now.
+    /// The present identity of an entry.
     pub fn standing(&self, name: &str) -> Result<Standing, MirrorError> {
         let folder = self.folder.stamp(name)?;
         let body = match self.folder.stamp(&format!("{name}/{DOCUMENT}"))? {

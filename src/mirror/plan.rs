@@ -1,4 +1,4 @@
-//! What a change means for the tree, decided by what the tree holds.
+//! Decides what a change means for the tree, by what the tree holds.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -14,16 +14,16 @@ use crate::document::{Attachment, Change, Document, Head, Revision, Stub, descen
 /// Whether a change may replace a newer revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Authority {
-    /// It came by the feed, which may repeat and rewind: an older revision is not applied.
+    /// The feed brought it, and a feed may repeat and rewind: an older revision is not applied.
     Feed,
-    /// The source said just now that this is the document's present state.
+    /// The source has just confirmed that this is the document's present state.
     Confirmed,
-    /// The same, and what the tree holds of the document was found damaged: nothing of it is kept.
+    /// The same, and the document in the tree was found damaged: none of its files are kept.
     Repair,
 }
 
 impl Authority {
-    /// What a newer state of the document has that the source told meanwhile.
+    /// The parts of a newer state that the source has reported meanwhile.
     pub fn confirmed(self) -> Self {
         match self {
             Self::Feed | Self::Confirmed => Self::Confirmed,
@@ -32,53 +32,53 @@ impl Authority {
     }
 }
 
-/// What is to be done for a change.
+/// The operation for a change.
 #[derive(Debug)]
 pub enum Plan {
     /// The tree has it already.
     Unchanged,
-    /// The tree holds a newer revision. Ask the source which one is right.
+    /// The tree holds a newer revision. The source has to say which one is right.
     Older {
         /// The revision that the tree holds.
         held: Revision,
     },
-    /// The document is to be written.
+    /// Write the document.
     Write(Write),
-    /// The document is to be removed.
+    /// Remove the document.
     Remove(Name),
-    /// The id is too long for a name, and the body does not carry it: once written, it could not
+    /// The id is too long for a name, and the body does not contain it: once written, it could not
     /// be read back from the tree.
     Nameless,
 }
 
-/// How a document is to be written.
+/// How to write a document.
 #[derive(Debug)]
 pub struct Write {
     pub(super) name: Name,
-    /// The document's id, where its name does not tell it.
+    /// The document's id, if its name does not show it.
     pub(super) id: Option<Arc<str>>,
     pub(super) revision: Revision,
     /// Whether it is a tombstone that is kept.
     pub(super) deleted: bool,
-    /// Whether it puts a tombstone into the place of a document.
+    /// Whether it replaces a document by a tombstone.
     pub(super) buries: bool,
-    /// Whether it brings a document that the tree does not hold, or as a tombstone.
+    /// Whether the tree does not hold the document, or holds its tombstone.
     pub(super) arrives: bool,
     pub(super) shape: Shape,
-    /// The names of attachments whose bytes the tree has already, and keeps.
+    /// The names of attachments that are kept from the tree.
     pub(super) reuse: Vec<Arc<str>>,
-    /// The folders of branches that the tree has already, and keeps.
+    /// The folders of branches that are kept from the tree.
     pub(super) keep: Vec<String>,
-    /// Whether the tree has the winner's history already, and keeps it.
+    /// Whether the winner's history is kept from the tree.
     pub(super) keep_history: bool,
-    /// The attachments whose bytes are needed.
+    /// The attachments that must be fetched.
     pub fetch: Vec<Attachment>,
-    /// The revisions that are needed with their histories: branches that the tree lacks, and the
-    /// winner, of which the history alone is written.
+    /// The revisions that must be fetched with their histories: branches that the tree lacks, and
+    /// the winner, whose history alone is written.
     pub branches: Vec<Revision>,
 }
 
-/// What a write replaces.
+/// The part that a write replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     /// Nothing: the folder is new.
@@ -89,12 +89,12 @@ pub(super) enum Shape {
     Folder,
 }
 
-/// What the tree holds of a document.
+/// The document as the tree holds it.
 #[derive(Debug)]
 pub struct Held {
     /// Its body, with the newline that ends the file.
     pub text: Vec<u8>,
-    /// Its revision, where the body tells one.
+    /// Its revision, if the body contains one.
     pub revision: Option<Revision>,
     /// Whether it is a tombstone that was kept.
     pub deleted: bool,
@@ -103,8 +103,8 @@ pub struct Held {
 }
 
 impl Write {
-    /// A write for which nothing that the tree holds is used again.
-    pub(super) fn anew(
+    /// A write that reuses nothing from the tree.
+    pub(super) fn rewrite(
         name: Name,
         change: &Change,
         shape: Shape,
@@ -127,19 +127,19 @@ impl Write {
         }
     }
 
-    /// Whether it puts a tombstone into the place of a document.
+    /// Whether it replaces a document by a tombstone.
     pub fn buries(&self) -> bool {
         self.buries
     }
 
-    /// Whether it brings a document that the tree does not hold, or as a tombstone.
+    /// Whether the tree does not hold the document, or holds its tombstone.
     pub fn is_new(&self) -> bool {
         self.arrives
     }
 }
 
 impl Collection {
-    /// Decides what a change means here.
+    /// Decides the operation for a change.
     pub fn plan(&self, change: &Change, authority: Authority) -> Result<Plan, MirrorError> {
         let name = self.document_name(change.id.as_str());
         if authority == Authority::Repair {
@@ -147,7 +147,7 @@ impl Collection {
         }
         let newcomers = self.newcomers.as_ref();
         let found = match newcomers.is_some_and(|newcomers| newcomers.welcome(name.as_str())) {
-            // Should something stand there all the same, publishing finds it in its way.
+            // If an entry exists nevertheless, publishing will find it.
             true => Found::Nothing,
             false => self.look(&name)?,
         };
@@ -156,7 +156,7 @@ impl Collection {
             && authority == Authority::Feed
             && change.revision.age(newer) == Some(Ordering::Less)
         {
-            // A follower that fetched a newer revision meanwhile need not ask which one is right.
+            // A follower that has fetched a newer revision meanwhile need not ask the source.
             let history = held.folder.read_file(HISTORY)?;
             return Ok(match history.is_some_and(|one| descends(&one, &change.revision)) {
                 true => Plan::Unchanged,
@@ -166,7 +166,7 @@ impl Collection {
         if change.is_deletion() && !self.kept.deleted {
             return Ok(match found {
                 Found::Document(_) => Plan::Remove(name),
-                // What is no document of ours is nobody's business here.
+                // An entry that is not one of our documents is not touched.
                 Found::Nothing | Found::Foreign => Plan::Unchanged,
             });
         }
@@ -185,7 +185,7 @@ impl Collection {
                 };
                 let arrives = !change.is_deletion();
                 let branches = self.plan_branches(change, None)?.fetch;
-                let write = Write::anew(name, change, shape, fetch, branches);
+                let write = Write::rewrite(name, change, shape, fetch, branches);
                 Ok(Plan::Write(Write { arrives, ..write }))
             }
         }
@@ -250,7 +250,7 @@ impl Collection {
         }))
     }
 
-    /// What becomes of the branches beside the winner, and of the histories.
+    /// Decides which branches and histories are kept and which are fetched.
     pub(super) fn plan_branches(
         &self,
         change: &Change,
@@ -275,7 +275,7 @@ impl Collection {
         let same = held.is_some_and(|held| held.revision.as_ref() == Some(&change.revision));
         let keep_history = same && history;
         let Some(others) = &change.others else {
-            // A newer row tells more soon.
+            // A newer row will list the leaves soon.
             let (keep, fetch) = (there.into_keys().collect(), Vec::new());
             return Ok(Branches { in_tree, are_there: true, keep, keep_history, fetch });
         };
@@ -301,7 +301,8 @@ impl Collection {
         Ok(branches)
     }
 
-    /// The folders of the branches that the tree holds whole, and whether their files have checksums.
+    /// The folders of the branches that are intact in the tree, and whether their files have
+    /// checksums.
     fn branches_of(&self, document: &Folder) -> Result<BTreeMap<String, bool>, MirrorError> {
         let mut whole = BTreeMap::new();
         let Ok(Some(conflicts)) = document.open(CONFLICTS) else { return Ok(whole) };
@@ -338,8 +339,8 @@ impl Collection {
         Ok(Some(vouched))
     }
 
-    /// Whether the bytes of an attachment are in the tree: the digest is the same, or, where none is
-    /// told, the revision; and the file is there.
+    /// Whether the tree has the bytes of an attachment: the digest is the same or, if the source
+    /// gives none, the revision; and the file exists.
     fn has(
         &self,
         held: &Held,
@@ -374,53 +375,54 @@ impl Collection {
                 return Ok(Found::Document(Box::new(Held::of(folder, text, deleted))));
             }
         }
-        // A folder without a body is no document: an interrupted run of old, or somebody else's.
+        // A folder without a body is not a document: an interrupted run of an older version, or
+        // somebody else, made it.
         Ok(Found::Foreign)
     }
 }
 
-/// The id of a changed document, where its name does not tell it.
+/// The id of a changed document, if its name does not show it.
 fn untold_by(name: &Name, change: &Change) -> Option<Arc<str>> {
     name.is_shortened().then(|| change.id.as_str().into())
 }
 
-/// Whether a body tells this id.
+/// Whether a body contains this id.
 pub(super) fn carries(body: &[u8], id: &str) -> bool {
     Head::read(body).is_ok_and(|head| head.id.as_deref() == Some(id))
 }
 
-/// What becomes of a document's branches.
+/// The branches of a document: kept, and to be fetched.
 #[derive(Debug, Default)]
 pub(super) struct Branches {
     /// Whether the tree holds a branch or a history of this document.
     in_tree: bool,
-    /// Whether the tree holds just what it should.
+    /// Whether the tree holds exactly what it should.
     are_there: bool,
-    /// The folders of those that stay.
+    /// The folders of branches that are kept.
     keep: Vec<String>,
-    /// Whether the winner's history stays.
+    /// Whether the winner's history is kept.
     keep_history: bool,
-    /// Those that are needed.
+    /// The branches that must be fetched.
     pub fetch: Vec<Revision>,
 }
 
 enum Found {
     Nothing,
-    /// Something that is no document stands there.
+    /// The entry is not a document.
     Foreign,
     Document(Box<Held>),
 }
 
 impl Held {
     fn of(folder: Folder, text: Vec<u8>, deleted: bool) -> Self {
-        // A damaged body has no revision and no stubs, and so is replaced by whatever comes.
+        // A damaged body has no revision and no stubs, so any change replaces it.
         let head = Head::read(&text).unwrap_or_default();
         let revision = head.revision.as_deref().map(Revision::from);
         let stubs = head.stubs();
         Self { revision, deleted, stubs, folder, text }
     }
 
-    /// Whether it may be the body of that revision. Where it tells none, its bytes decide.
+    /// Whether it may be the body of that revision. If it contains none, its bytes decide.
     fn says(&self, revision: &Revision) -> bool {
         self.revision.as_ref().is_none_or(|held| held == revision)
     }

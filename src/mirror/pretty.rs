@@ -1,11 +1,11 @@
-//! JSON laid out for people, token by token, so that no number, key or escape is changed. Pure.
+//! Indents JSON for people, token by token, so that no number, key or escape changes. Pure.
 
-/// No line is indented more than so many levels: with a million brackets inside one another, white
-/// space alone would fill a disk.
+/// The deepest indentation, in levels: with a million nested brackets, white space alone would fill
+/// a disk.
 const DEEPEST: usize = 100;
 
-/// `json` with every member on a line of its own, indented by two spaces. The text must be valid
-/// JSON; all that changes is the white space between its tokens.
+/// `json` with every member on a separate line, indented by two spaces. The text must be valid JSON;
+/// only the white space between its tokens changes.
 pub fn pretty(json: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(json.len() + json.len() / 4);
     let mut depth = 0_usize;
@@ -50,8 +50,8 @@ pub fn pretty(json: &[u8]) -> Vec<u8> {
     out
 }
 
-/// How many bytes of `text`, which starts behind an opening quote, belong to the string, its
-/// closing quote included.
+/// The length of the string in bytes, including its closing quote, if `text` starts after the
+/// opening quote.
 fn string_length(text: &[u8]) -> usize {
     let mut at = 0;
     while let Some(step) = memchr::memchr2(b'"', b'\\', &text[at..]) {

@@ -1,4 +1,4 @@
-//! Staged files take their places, one document in one step.
+//! Moves staged files into place, one document in one step.
 
 use rustix::io::Errno;
 
@@ -23,23 +23,23 @@ pub struct Published {
     pub bytes: u64,
     /// How many attachments were written.
     pub attachments: u64,
-    /// What the change replaced, still in staging under this name.
+    /// The name in staging of what the change replaced.
     pub(super) replaced: Option<String>,
     /// The name of the document's folder.
     pub(super) document: String,
-    /// By how many documents and tombstones the tree holds more, where that is known.
+    /// The change in the number of documents and tombstones, if it is known.
     pub tally: Option<Tally>,
 }
 
 impl Collection {
-    /// Puts a staged change into its place. If that fails, nothing of it stays in staging.
+    /// Moves a staged change into place. If that fails, none of its files stay in staging.
     pub fn publish(&self, staged: Staged, sync: Sync) -> Result<Published, MirrorError> {
         let temporary = staged.temporary().map(str::to_owned);
         let published = self.put(staged, sync);
         if published.is_err()
             && let Some(temporary) = temporary
         {
-            // Should this fail too, the next start removes it.
+            // If this fails too, the next start removes it.
             let _ = self.mirror.staging.remove(&temporary);
         }
         published
@@ -81,11 +81,11 @@ impl Collection {
         let staging = &self.mirror.staging;
         match staging.rename_new(temporary, &self.folder, name.as_str()) {
             Ok(()) => Ok(None),
-            // Something came into its place since we looked; it goes the way of a replaced folder.
+            // Something appeared in its place meanwhile; it is treated as a replaced folder.
             Err(Errno::EXIST) => self.replace_folder(temporary, name),
             Err(Errno::INVAL | Errno::NOSYS) => {
-                // This file system cannot promise to replace nothing, but a plain rename of a
-                // folder replaces at most an empty folder.
+                // This file system cannot rename without replacing, but a plain rename of a folder
+                // replaces at most an empty folder.
                 staging
                     .rename(temporary, &self.folder, name.as_str())
                     .map_err(|error| self.folder.error("rename to", name.as_str(), error))?;
@@ -100,7 +100,7 @@ impl Collection {
         match staging.exchange(temporary, &self.folder, name.as_str()) {
             Ok(()) => Ok(Some(temporary.to_owned())),
             Err(Errno::NOENT) => self.add(temporary, name),
-            // Overlays do not move folders of their lower layers.
+            // Overlay file systems do not move folders of their lower layers.
             Err(Errno::INVAL | Errno::NOSYS | Errno::XDEV) => {
                 self.replace_stepwise(temporary, name)
             }
@@ -108,8 +108,8 @@ impl Collection {
         }
     }
 
-    /// Where two folders cannot be swapped: the old one steps aside first. A reader may find no
-    /// document for a moment, but never half of one.
+    /// For file systems that cannot swap two folders: the old one is moved away first. A reader may
+    /// find no document for a moment, but never half of one.
     fn replace_stepwise(
         &self,
         temporary: &str,
@@ -122,7 +122,7 @@ impl Collection {
         let replaced = self.remove(name, aside)?;
         if let Err(error) = self.mirror.staging.rename(temporary, &self.folder, name.as_str()) {
             if let Some(aside) = &replaced {
-                // The document is there again, as it was.
+                // The document is back, as it was.
                 self.mirror
                     .staging
                     .rename(aside, &self.folder, name.as_str())
@@ -163,8 +163,8 @@ impl Collection {
 }
 
 impl Collection {
-    /// The same where a folder cannot be renamed away, as in an overlay's lower layer: it is copied,
-    /// and then it goes, its body first, without which there is no document.
+    /// The same if a folder cannot be renamed, as in an overlay's lower layer: it is copied and then
+    /// removed, body first, because a folder without a body is not a document.
     fn remove_by_copy(&self, name: &Name, aside: &str) -> Result<(), MirrorError> {
         let staging = &self.mirror.staging;
         let missing = || self.folder.error("open", name.as_str(), Errno::NOENT);
@@ -174,11 +174,11 @@ impl Collection {
         }
         let copied = staging.create(aside).and_then(|()| copy_folder(&held, staging, aside));
         if copied.is_err() {
-            // Should this fail too, the next start removes it.
+            // If this fails too, the next start removes it.
             let _ = staging.remove(aside);
         }
         copied?;
-        // It may be all that will be left of the document.
+        // This may be the only copy of the document.
         staging.sync_file_system()?;
         for body in [DOCUMENT, TOMBSTONE] {
             held.remove(body)?;
@@ -206,7 +206,7 @@ fn copy_folder(from: &Folder, staging: &Folder, path: &str) -> Result<(), Mirror
 }
 
 impl Mirror {
-    /// Removes from staging what published changes replaced, or keeps it in the trash.
+    /// Removes replaced files and folders from staging, or moves them to the trash.
     pub fn dispose<'a>(
         &self,
         published: impl IntoIterator<Item = &'a Published> + Clone,
@@ -216,7 +216,7 @@ impl Mirror {
         }
         for name in published.into_iter().filter_map(|published| published.replaced.as_deref()) {
             trial::pass("dispose");
-            // Nothing is left there of what is in the trash.
+            // What went to the trash is no longer there.
             self.clear_away(name)?;
         }
         Ok(())

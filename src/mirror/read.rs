@@ -1,5 +1,5 @@
-//! Reading a mirror from outside: no lock is taken, nothing is written, and what does not belong is
-//! named rather than passed over.
+//! Reads a mirror from outside: it takes no lock and writes nothing, and it reports entries that do
+//! not belong there instead of skipping them.
 //!
 //! A mirror may be written to while it is read. A document that changes meanwhile is read again.
 
@@ -35,7 +35,7 @@ use rxdb::Backup;
 pub(super) use rxdb::META;
 use text::{Unchecked, read};
 
-/// A mirror, or what RxDB's backup plugin wrote, for reading.
+/// A mirror, or the output of RxDB's backup plugin, opened for reading.
 #[derive(Debug)]
 pub struct Tree {
     pub(super) root: Folder,
@@ -44,7 +44,7 @@ pub struct Tree {
     pub(super) records: Option<Folder>,
     lineage: Option<String>,
     pub(super) spelling: Spelling,
-    /// What tells a folder of RxDB's plugin from a mirror.
+    /// Set for a folder of RxDB's backup plugin.
     backup: Option<Backup>,
     /// The folders that are collections, of a tree without `.plainfold`.
     bare: Option<Vec<String>>,
@@ -61,26 +61,26 @@ pub struct TreeCollection {
     pub(super) backup: Option<Backup>,
     /// The folder of all inventories.
     pub(super) inventories: Option<Arc<Folder>>,
-    /// How it was created at its source, as far as a run has recorded that.
+    /// How it was created at its source, if a run has recorded that.
     properties: Option<Properties>,
-    /// The only names that belong to it, where it is a part of a collection.
+    /// The only names that belong to it, if it is a part of a collection.
     only: Option<Vec<String>>,
-    /// Whether its names end with a number, as those in the trash do.
+    /// Whether its names end with a number, as in the trash.
     numbered: bool,
 }
 
-/// What lies in a collection's folder.
+/// An entry of a collection's folder.
 #[derive(Debug)]
 pub enum Entry {
-    /// A whole document.
+    /// An intact document.
     Document(Box<StoredDocument>),
-    /// Something that is no whole document.
+    /// An entry that is not an intact document.
     Problem(Problem),
 }
 
 impl Tree {
-    /// Opens the mirror in `path`, a copy of one without its `.plainfold`, or what RxDB's backup plugin
-    /// wrote there.
+    /// Opens the mirror in `path`, a copy of one without its `.plainfold`, or the output of RxDB's
+    /// backup plugin.
     pub fn open(path: &Path) -> Result<Self, MirrorError> {
         let missing = || MirrorError::NothingToRead { path: path.to_owned() };
         if !path.is_dir() {
@@ -101,7 +101,8 @@ impl Tree {
         Ok(Self { root, ours: Some(ours), records, lineage, spelling, backup, bare })
     }
 
-    /// Opens what has no `.plainfold` of its own: what RxDB's plugin wrote, or a mirror's tree.
+    /// Opens a directory without `.plainfold`: the output of RxDB's backup plugin, or a mirror's
+    /// tree.
     fn open_foreign(path: &Path, root: Folder) -> Result<Self, MirrorError> {
         let (ours, records, lineage) = (None, None, None);
         if let Some(backup) = Backup::recognise(path, &root)? {
@@ -122,18 +123,17 @@ impl Tree {
         self.bare.is_some()
     }
 
-    /// Whether this is what RxDB's plugin wrote.
+    /// Whether this is the output of RxDB's backup plugin.
     pub fn is_backup(&self) -> bool {
         self.backup.is_some()
     }
 
-    /// What tells this mirror from every other; a copy has the same. `None` where there is no
-    /// `.plainfold`.
+    /// The lineage, which identifies this mirror and its copies. `None` if there is no `.plainfold`.
     pub fn lineage(&self) -> Option<&str> {
         self.lineage.as_deref()
     }
 
-    /// The collections, by name, and what else stands beside them.
+    /// The collections, by name, and the other entries beside them.
     pub fn collections(&self) -> Result<(Vec<TreeCollection>, Vec<Problem>), MirrorError> {
         let (mut collections, mut problems) = (Vec::new(), Vec::new());
         if let Some(backup) = &self.backup {
@@ -150,8 +150,8 @@ impl Tree {
             None => None,
         };
         for encoded in self.root.names()? {
-            // What stands beside the collections, such as `.git`, is the user's own. No
-            // collection's name begins with a dot here.
+            // Other entries beside the collections, such as `.git`, belong to the user. Here no
+            // collection's name begins with a dot.
             if encoded.starts_with('.') {
                 continue;
             }
@@ -170,8 +170,8 @@ impl Tree {
             }
             match self.name_of(&encoded)? {
                 None if self.spelling.decode(&encoded) == Decoded::Hashed => {
-                    let what = "a collection whose name is too long to be read from its folder: \
-                                .plainfold/collections has it";
+                    let what = "a collection with a shortened name: its full name is only in \
+                                .plainfold/collections, which is missing here";
                     problems.push(Problem::extra(encoded, what));
                 }
                 Some(name) => {
@@ -180,14 +180,15 @@ impl Tree {
                     let whole = TreeCollection::new(name, folder, encoded, self.spelling, None);
                     collections.push(TreeCollection { properties, inventories, ..whole });
                 }
-                None => problems.push(Problem::extra(encoded, "a folder that is no collection's")),
+                None => problems
+                    .push(Problem::extra(encoded, "a folder that does not belong to a collection")),
             }
         }
         collections.sort_by(|left, right| left.name.cmp(&right.name));
         Ok((collections, problems))
     }
 
-    /// What a run has recorded of a collection's database. A record that cannot be read says nothing.
+    /// The recorded properties of a collection's database. An unreadable record counts as missing.
     fn properties_of(&self, encoded: &str) -> Option<Properties> {
         let record = self.records.as_ref().map(|records| Record::read(records, encoded));
         let record = record.and_then(|record| record.ok().flatten());
@@ -238,20 +239,20 @@ impl TreeCollection {
         Self { name, folder, encoded, spelling, backup, inventories, properties, only, numbered }
     }
 
-    /// Some of its documents as a collection, in a folder of their own.
+    /// Some of its documents as a collection in a separate folder.
     fn part(&self, folder: Folder, encoded: String, only: Vec<String>, numbered: bool) -> Self {
         let part = Self::new(self.name.clone(), folder, encoded, self.spelling, None);
-        // What is in the trash is not listed any more.
+        // The inventory no longer lists what is in the trash.
         let inventories = self.inventories.clone().filter(|_| !numbered);
         Self { properties: self.properties, inventories, only: Some(only), numbered, ..part }
     }
 
-    /// Whether it is only some documents of a collection.
+    /// Whether it holds only some documents of a collection.
     pub fn is_part(&self) -> bool {
         self.only.is_some()
     }
 
-    /// How it was created at its source, as far as a run has recorded that.
+    /// How it was created at its source, if a run has recorded that.
     pub fn properties(&self) -> Properties {
         self.properties.unwrap_or_default()
     }
@@ -261,14 +262,13 @@ impl TreeCollection {
         self.properties.is_some()
     }
 
-    /// The names of what lies in the collection's folder, in order, but for what says who may do what
-    /// with it.
+    /// The names in the collection's folder, in order, except that of the security object.
     pub fn entry_names(&self) -> Result<Vec<String>, MirrorError> {
         if let Some(only) = &self.only {
             return Ok(only.clone());
         }
         let mut names = match &self.backup {
-            // What belongs to no document is met again, and told, when it is read.
+            // An entry that belongs to no document is found again, and reported, when it is read.
             Some(backup) => {
                 let found = backup.walk(&self.folder)?;
                 let name = |found: Result<String, Problem>| found.unwrap_or_else(|one| one.path);
@@ -284,12 +284,12 @@ impl TreeCollection {
         Ok(names)
     }
 
-    /// Where the collection is, relative to the mirror.
+    /// The path of the collection, relative to the mirror.
     pub fn path(&self) -> &str {
         &self.encoded
     }
 
-    /// Where something under one of the names is, relative to the mirror.
+    /// The path of an entry, relative to the mirror.
     pub fn path_of(&self, name: &str) -> String {
         match self.backup {
             Some(_) => name.to_owned(),
@@ -297,7 +297,7 @@ impl TreeCollection {
         }
     }
 
-    /// The name that a document's folder has here.
+    /// The name of a document's folder here.
     pub fn name_of(&self, id: &DocumentId) -> String {
         if self.backup.is_some() {
             return rxdb::folder_of(id.as_str()).unwrap_or_default();
@@ -305,8 +305,8 @@ impl TreeCollection {
         self.spelling.encode(id.as_str()).as_str().to_owned()
     }
 
-    /// Reads what lies under one of [`entry_names`](Self::entry_names); `None` where it is gone by
-    /// now.
+    /// Reads the entry under one of [`entry_names`](Self::entry_names); `None` if it has been
+    /// removed meanwhile.
     pub fn entry(&self, name: &str) -> Result<Option<Entry>, MirrorError> {
         if self.backup.is_some() {
             return rxdb::entry(&self.folder, name);
@@ -322,7 +322,7 @@ impl TreeCollection {
         };
         let decoded = self.spelling.decode(self.unnumbered(name));
         if decoded == Decoded::Foreign {
-            let what = "a folder whose name no document has";
+            let what = "a folder whose name cannot be that of a document";
             return Ok(Some(Entry::Problem(Problem::extra(path, what))));
         }
         let entries = folder.entries()?;
@@ -339,30 +339,29 @@ impl TreeCollection {
             return Ok(None);
         }
         let path = format!("{path}/{DOCUMENT}");
-        Ok(Some(Entry::Problem(Problem::new(ProblemKind::Missing, path, "it is not there"))))
+        Ok(Some(Entry::Problem(Problem::new(ProblemKind::Missing, path, "it is missing"))))
     }
 
-    /// What the source says of who may do what, or what is wrong with the file that holds it;
-    /// `None` where there is none.
+    /// The security object, or what is wrong with its file; `None` if it does not exist.
     pub fn security(&self) -> Result<Option<Result<StoredText, Problem>>, MirrorError> {
         if self.backup.is_some() {
             return Ok(None);
         }
         let read = read(&self.folder, &self.encoded, SECURITY)?;
         if read.is_none() && self.folder.kind(SECURITY)?.is_some() {
-            let reason = "something that is not a file has taken its place";
+            let reason = "it is not a regular file";
             let problem = Problem::new(ProblemKind::Altered, self.security_path(), reason);
             return Ok(Some(Err(problem)));
         }
         Ok(read.map(Unchecked::json))
     }
 
-    /// Where that stands, relative to the mirror.
+    /// The path of the security object, relative to the mirror.
     pub fn security_path(&self) -> String {
         format!("{}/{SECURITY}", self.encoded)
     }
 
-    /// Reads the history and the branches that stand beside a document.
+    /// Reads the history and the branches of a document.
     fn add_branches(&self, document: &mut StoredDocument) -> Result<(), MirrorError> {
         if document.has(HISTORY) {
             match read(&document.folder, &document.path, HISTORY)?.map(Unchecked::json) {
@@ -395,11 +394,14 @@ impl TreeCollection {
         id: &DocumentId,
     ) -> Result<Entry, MirrorError> {
         let Some(folder) = conflicts.open_folder(name)? else {
-            return Ok(Entry::Problem(Problem::extra(path, "no folder of a branch")));
+            return Ok(Entry::Problem(Problem::extra(
+                path,
+                "a folder or file that does not belong to a branch",
+            )));
         };
         let Some(text) = read(&folder, &path, DOCUMENT)? else {
             let path = format!("{path}/{DOCUMENT}");
-            let problem = Problem::new(ProblemKind::Missing, path, "it is not there");
+            let problem = Problem::new(ProblemKind::Missing, path, "it is missing");
             return Ok(Entry::Problem(problem));
         };
         let decoded = Decoded::Exact(id.as_str().to_owned());
@@ -408,14 +410,14 @@ impl TreeCollection {
         Ok(match entry {
             Entry::Document(branch) if !self.names_revision(name, branch.revision.as_ref()) => {
                 let path = format!("{}/{DOCUMENT}", branch.path);
-                let reason = "its `_rev` is not what its folder is named for";
+                let reason = "its `_rev` does not match the name of its folder";
                 Entry::Problem(Problem::new(ProblemKind::Altered, path, reason))
             }
             entry => entry,
         })
     }
 
-    /// A name, or a path, without the number that it ends with in the trash.
+    /// A name, or a path, without the number that is appended in the trash.
     fn unnumbered<'a>(&self, name: &'a str) -> &'a str {
         let cut = deleted::numbered(name).filter(|_| self.numbered);
         cut.map_or(name, |(document, _)| document)
@@ -463,7 +465,7 @@ impl TreeCollection {
             (_, own) => {
                 let own = own.map_or("none".to_owned(), |own| format!("{own:?}"));
                 let reason =
-                    format!("its `_id` is {own}, which is not what its folder is named for");
+                    format!("its `_id` is {own}, which does not match the name of its folder");
                 return problem(ProblemKind::Altered, reason);
             }
         };

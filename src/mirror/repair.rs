@@ -1,6 +1,8 @@
-//! What a change means for a document that was found damaged: all of it is written anew.
+//! Decides what a change means for a document that was found damaged: all of its files are
+//! rewritten.
 //!
-//! It must not know how the damage was found, nor read what is damaged: a disk may not give it back.
+//! It must not know how the damage was found, nor read damaged files: a disk may not be able to read
+//! them.
 
 use rustix::fs::FileType;
 
@@ -12,8 +14,8 @@ use super::plan::{Plan, Shape, Write, carries};
 use crate::document::{Attachment, Change};
 
 impl Collection {
-    /// Decides what the source's answer means for a damaged document. What stands there stays until
-    /// the new one takes its place; what never was a document is not removed.
+    /// Decides what the source's answer means for a damaged document. The old files stay until the
+    /// new ones replace them; an entry that never was a document is not removed.
     pub(super) fn plan_repair(&self, name: Name, change: &Change) -> Result<Plan, MirrorError> {
         let folder = match self.folder.open(name.as_str()) {
             Err(MirrorError::InTheWay { .. }) => None,
@@ -32,7 +34,7 @@ impl Collection {
             return Ok(Plan::Nameless);
         }
         let living = folder.as_ref().map(|folder| folder.kind(DOCUMENT)).transpose()?.flatten();
-        // A mirror without attachments may keep files of an earlier run: those come again too.
+        // A mirror without attachments may keep files of an earlier run: those are rewritten too.
         let stored = folder.and_then(|folder| folder.open(ATTACHMENTS).ok().flatten());
         let has_file = |attachment: &&Attachment| {
             let name = self.mirror.encode(&attachment.name);
@@ -47,6 +49,6 @@ impl Collection {
         };
         let buries = change.is_deletion() && living.is_some();
         let branches = self.plan_branches(change, None)?.fetch;
-        Ok(Plan::Write(Write { buries, ..Write::anew(name, change, shape, fetch, branches) }))
+        Ok(Plan::Write(Write { buries, ..Write::rewrite(name, change, shape, fetch, branches) }))
     }
 }

@@ -1,5 +1,5 @@
-//! A disk that is full, read-only or failing: what stays free on it, and how a mirror goes on after it.
-//! It must not know when to try again.
+//! Handles a disk that is full, read-only or failing: the space that stays free, and how a mirror
+//! recovers. It must not know when to try again.
 
 use std::io::Write;
 use std::sync::PoisonError;
@@ -8,12 +8,12 @@ use super::collection::Collection;
 use super::error::MirrorError;
 use super::{Lane, Mirror, interrupted};
 
-/// Written and removed again to see whether there is room: what a batch needs at the least, with the
-/// state's own files.
+/// Written and removed again to test whether there is space: the least that a batch needs, including
+/// the files of the state.
 const PROBE: usize = 1024 * 1024;
 
 impl Mirror {
-    /// Whether the reserve stays free when so many bytes more are written.
+    /// Whether the reserve stays free after this many more bytes are written.
     pub fn check_room(&self, bytes: u64) -> Result<(), MirrorError> {
         if self.options.reserve == 0 {
             return Ok(());
@@ -47,9 +47,9 @@ impl Mirror {
 }
 
 impl Collection {
-    /// Clears up after a failure, as a start does after a crash: what lies in staging of this
-    /// collection is removed, once it is known which documents were being replaced. Nobody may be at
-    /// work on the collection.
+    /// Cleans up after a failure, as a start does after a crash: the files of this collection in
+    /// staging are removed, once it is known which documents were being replaced. Nobody may be
+    /// writing to the collection.
     pub fn clear_up(&self) -> Result<(), MirrorError> {
         let mirror = &self.mirror;
         let (mut found, _) =

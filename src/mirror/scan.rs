@@ -1,4 +1,4 @@
-//! Walking the tree: the listing of what we hold.
+//! Lists what the tree holds.
 
 use std::path::PathBuf;
 
@@ -12,14 +12,14 @@ use super::layout::{DOCUMENT, SECURITY, STAGING};
 use super::names::Decoded;
 use crate::document::{DocumentId, Head};
 
-/// Whether this file system takes upper and lower case for the same.
-/// Nothing is made for that: there may be no room.
+/// Whether this file system treats upper and lower case as equal.
+/// No file is created for the test: the disk may be full.
 pub(super) fn folds_case(ours: &Folder) -> Result<bool, MirrorError> {
     Ok(ours.kind(&STAGING.to_ascii_uppercase())?.is_some())
 }
 
 impl Collection {
-    /// Whether the tree holds nothing of this collection.
+    /// Whether the tree holds no document of this collection.
     pub fn is_empty(&self) -> Result<bool, MirrorError> {
         if self.is_new() {
             return Ok(true);
@@ -45,8 +45,8 @@ impl Collection {
         Ok(count)
     }
 
-    /// The ids of all documents that the tree holds, in no order. Folders that Plainfold could not
-    /// have written are passed over.
+    /// The ids of all documents in the tree, in no order. Folders that Plainfold could not have
+    /// written are skipped.
     pub fn documents(&self) -> impl Iterator<Item = Result<DocumentId, MirrorError>> + '_ {
         entries(&self.folder).filter_map(|entry| match entry {
             Ok(name) => self.id_of(&name).transpose(),
@@ -54,8 +54,8 @@ impl Collection {
         })
     }
 
-    /// How many documents the tree holds. Tombstones that are kept are none; where they are, every
-    /// folder is looked into.
+    /// The number of documents in the tree. Tombstones do not count; if the collection keeps them,
+    /// every folder is opened.
     pub fn count(&self) -> Result<u64, MirrorError> {
         let mut count = 0;
         for name in entries(&self.folder) {
@@ -72,7 +72,7 @@ impl Collection {
         Ok(count)
     }
 
-    /// The id that a folder's name tells by itself.
+    /// The id of a folder's name, if the name alone shows it.
     pub(super) fn id_told_by(&self, name: &str) -> Option<String> {
         match self.mirror.spelling.decode(name) {
             Decoded::Exact(id) => Some(id),
@@ -80,7 +80,7 @@ impl Collection {
         }
     }
 
-    /// The id whose folder has this name; `None` where it is no document's.
+    /// The id of the document with this folder name; `None` if it is not a document's.
     pub(super) fn id_of(&self, name: &str) -> Result<Option<DocumentId>, MirrorError> {
         match self.mirror.spelling.decode(name) {
             Decoded::Exact(id) => Ok(Some(id.into())),
@@ -96,8 +96,8 @@ impl Collection {
     }
 }
 
-/// The names directly in a folder. `walkdir` never follows a link in it; the path itself was
-/// opened without following one.
+/// The names in a folder. `walkdir` never follows a link in it; the path itself was opened without
+/// following one.
 fn entries(folder: &Folder) -> impl Iterator<Item = Result<String, MirrorError>> {
     let path: PathBuf = folder.path().to_owned();
     let walk = WalkDir::new(&path).min_depth(1).max_depth(1).follow_root_links(false);

@@ -1,4 +1,5 @@
-//! Who may do what with a collection, beside its documents: the source's own words in a file.
+//! The security object of a collection: a file beside its documents, byte for byte as the source
+//! sent it.
 
 use std::collections::HashSet;
 
@@ -12,14 +13,14 @@ use super::layout::SECURITY;
 use super::sync::Sync;
 
 impl Collection {
-    /// Whether the collection's folder says just this of who may do what.
+    /// Whether the stored security object equals this one.
     pub fn holds_security(&self, security: &[u8]) -> Result<bool, MirrorError> {
         let held = self.folder.read_file(SECURITY)?.unwrap_or_default();
         let is_same = held.strip_suffix(b"\n") == Some(&*self.mirror.laid_out(security));
         Ok(is_same && self.vouches_for(&self.folder, SECURITY)?)
     }
 
-    /// Writes durably who may do what with the collection, a JSON object.
+    /// Writes the security object of the collection, a JSON object, durably.
     pub fn write_security(&self, security: &[u8]) -> Result<(), MirrorError> {
         let mirror = &*self.mirror;
         let temporary = mirror.temporary_name(&self.encoded, Lane::default());
@@ -50,7 +51,7 @@ impl Collection {
             .map_err(|error| self.folder.error("rename to", SECURITY, error))
     }
 
-    /// Where it stands, relative to the mirror.
+    /// The path of the security object, relative to the mirror.
     pub fn security_path(&self) -> String {
         format!("{}/{SECURITY}", self.encoded)
     }

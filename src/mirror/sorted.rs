@@ -1,7 +1,7 @@
-//! Any number of records in the order of their keys, in a bounded piece of memory: what does not fit
-//! goes to temporary files, which are merged as they are read.
+//! Sorts any number of records by their keys in bounded memory: records that do not fit go to
+//! temporary files, which are merged when they are read.
 //!
-//! It must not know what the records mean.
+//! It must not know the meaning of the records.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 
-/// So many bytes are held before they go to a file.
+/// The number of bytes that are held before they go to a file.
 const HELD: usize = 8 << 20;
 
 /// Takes records in any order.
@@ -28,29 +28,29 @@ pub struct Sorted {
     runs: Vec<File>,
 }
 
-/// A key, and what belongs to it. Ordered by both.
+/// A key and its value. Ordered by both.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Record {
-    /// What it is sorted by, byte for byte.
+    /// The sort key, compared byte for byte.
     pub key: Box<[u8]>,
-    /// Anything else.
+    /// The value.
     pub value: Box<[u8]>,
 }
 
 impl Sorter {
-    /// Takes a record.
+    /// Adds a record.
     pub fn push(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
         self.held += key.len() + value.len() + size_of::<Record>();
         self.records.push(Record { key: key.into(), value: value.into() });
         if self.held > HELD { self.spill() } else { Ok(()) }
     }
 
-    /// Forgets everything.
+    /// Removes all records.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// All records have come. Of those with the same key, the earlier stay before the later.
+    /// Ends the input. Records with the same key stay in the order in which they came.
     pub fn finish(mut self) -> Sorted {
         self.records.sort_by(|left, right| left.key.cmp(&right.key));
         Sorted { records: self.records, runs: self.runs }
@@ -89,10 +89,11 @@ impl Sorted {
     }
 }
 
-/// A run's next record: its key, the run's number, its value. The smallest is the heap's greatest.
+/// A run's next record: its key, the run's number, its value. The heap's greatest is the smallest
+/// record.
 type Head = Reverse<(Box<[u8]>, usize, Box<[u8]>)>;
 
-/// Records on their way out, in order.
+/// An iterator over the records in order.
 pub struct Merge<'a> {
     sources: Vec<RunReader<'a>>,
     heads: BinaryHeap<Head>,
@@ -154,7 +155,7 @@ fn part(file: &mut impl Read) -> io::Result<Option<Box<[u8]>>> {
     Ok(Some(part.into()))
 }
 
-/// A file read from a place of this reader's own, so that several can read it.
+/// A file with a separate read position, so that several readers can share it.
 pub(super) struct At<'a> {
     file: &'a File,
     offset: u64,

@@ -1,7 +1,8 @@
-//! Room that is kept for deletions: on a disk without any, a deletion still needs some bytes of the
-//! state and the inventory, and now and then a file, before it makes room itself.
+//! Space that is reserved for deletions: on a full disk, a deletion still needs some bytes for the
+//! state and the inventory, and sometimes a file, before it frees space.
 //!
-//! `.plainfold/spare/` holds a file of bytes and some empty files. It must not know when they are needed.
+//! `.plainfold/spare/` holds one large file and some empty files. This module must not know when
+//! they are needed.
 
 use std::fs::File;
 use std::sync::atomic::Ordering;
@@ -14,26 +15,26 @@ use super::beneath::{Folder, write_all};
 use super::error::MirrorError;
 use super::layout::SPARE;
 
-/// Bytes that are kept: more than what the state needs for a commit.
+/// The reserved bytes: more than the state needs for a commit.
 const BYTES: u64 = 5 << 19;
 
-/// They are taken from a file system that has so many left.
+/// Space is reserved only on a file system with this many bytes free.
 const PLENTY: u64 = 6 << 20;
 
-/// Fewer are not worth a file.
+/// A smaller reserve is not worth a file.
 const FEW: u64 = 64 << 10;
 
-/// Below this, a mirror has no room.
+/// With less than this, a mirror counts as full.
 const SHORT: u64 = 2 << 20;
 
-/// Empty files that are kept, where the number of files is limited.
+/// The number of reserved empty files, if the file system limits the number of files.
 const FILES: u64 = 8;
 
-/// The file of bytes.
+/// The large file.
 const FILE: &str = "bytes";
 
 impl Mirror {
-    /// Keeps room for deletions where there is plenty, or gives it back where there is none.
+    /// Reserves space for deletions if there is plenty, or gives it back if the disk is full.
     pub(super) fn open_spare(&self) -> Result<(), MirrorError> {
         let room = self.ours.room()?;
         match room.bytes < SHORT || room.files.is_some_and(|files| files < FILES / 2) {
@@ -43,7 +44,7 @@ impl Mirror {
         Ok(())
     }
 
-    /// Gives the room back that is kept for deletions.
+    /// Gives back the space that is reserved for deletions.
     pub fn give_spare(&self) {
         self.saves.store(true, Ordering::Release);
         if let Err(error) = self.ours.remove(SPARE) {
@@ -51,18 +52,17 @@ impl Mirror {
         }
     }
 
-    /// Takes room for deletions again, as much as there is.
+    /// Reserves space for deletions again, as much as is free.
     pub fn take_spare(&self) {
         self.keep_spare(FEW);
     }
 
-    /// Whether the room that is kept for deletions was given back, so that nothing else may take it.
+    /// Whether the reserved space was given back, so that only deletions may use it.
     pub fn saves_room(&self) -> bool {
         self.saves.load(Ordering::Acquire)
     }
 
-    /// Keeps room for deletions, if at least so many bytes are free. That there is none is no reason to
-    /// end.
+    /// Reserves space for deletions if at least this many bytes are free. A failure is not an error.
     fn keep_spare(&self, free: u64) {
         self.saves.store(false, Ordering::Release);
         if let Err(error) = keep(&self.ours, free) {
@@ -95,13 +95,13 @@ fn keep(ours: &Folder, free: u64) -> Result<(), MirrorError> {
     Ok(())
 }
 
-/// Gives a file a length, and the disk's room for it.
+/// Sets a file's length and allocates the disk space for it.
 fn fill(file: &mut File, length: u64) -> std::io::Result<()> {
     match rustix::fs::fallocate(&*file, FallocateFlags::empty(), 0, length) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
         done => return Ok(done?),
     }
-    // Nothing that could be stored in less.
+    // Random bytes: zeros could be stored in less space.
     let mut bytes = blake3::Hasher::new().finalize_xof();
     let mut piece = [0; 1 << 14];
     for _ in 0..length / piece.len() as u64 {

@@ -1,4 +1,4 @@
-//! New files under temporary names, on the file system of the mirror.
+//! Writes new files under temporary names, on the file system of the mirror.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -25,11 +25,11 @@ use super::{JsonStyle, Lane, Mirror};
 use crate::document::{Branch, Document};
 use crate::trial;
 
-/// The extended attribute that holds the BLAKE3 of the bytes that we wrote: 32 bytes, raw, so that
-/// it fits into an ext4 inode.
+/// The extended attribute for the BLAKE3 of the bytes that we wrote: 32 bytes, raw, so that it fits
+/// into an ext4 inode.
 pub(super) const CHECKSUM_ATTRIBUTE: &str = "user.plainfold.b3";
 
-/// The bytes of an attachment on their way into the mirror.
+/// The bytes of an attachment before they are published.
 #[derive(Debug)]
 pub enum Blob {
     /// In memory.
@@ -38,13 +38,13 @@ pub enum Blob {
     Staged(StagedBlob),
 }
 
-/// An attachment's file in staging. It is removed with this value, unless a document takes it.
+/// An attachment's file in staging. Dropping it removes the file, unless a document has taken it.
 #[derive(Debug)]
 pub struct StagedBlob {
     mirror: Arc<Mirror>,
     temporary: String,
     length: u64,
-    /// Known when all of it is written.
+    /// Known when the file is complete.
     sum: Option<Checksum>,
     /// Whether a document has taken it.
     taken: bool,
@@ -53,13 +53,13 @@ pub struct StagedBlob {
 impl Drop for StagedBlob {
     fn drop(&mut self) {
         if !self.taken {
-            // What a failing disk keeps is removed at the next start.
+            // A file that a failing disk keeps is removed at the next start.
             let _kept = self.mirror.staging.remove(&self.temporary);
         }
     }
 }
 
-/// What a write needs from the source.
+/// The material from the source that a write needs.
 #[derive(Debug, Default)]
 pub struct Material {
     /// The bytes of attachments, by name.
@@ -69,7 +69,7 @@ pub struct Material {
 }
 
 impl Material {
-    /// The paths in staging of what was written there.
+    /// The paths of these files in staging.
     fn staged(&self) -> Vec<String> {
         let own = self.blobs.values();
         let all = own.chain(self.branches.iter().flat_map(|branch| branch.blobs.values()));
@@ -81,7 +81,7 @@ impl Material {
     }
 }
 
-/// A revision beside the winner, or the winner's own history.
+/// A losing revision, or the winner's history.
 #[derive(Debug)]
 pub struct BranchFiles {
     /// The revision.
@@ -90,13 +90,14 @@ pub struct BranchFiles {
     pub blobs: HashMap<Arc<str>, Blob>,
 }
 
-/// A change whose files are written, but under temporary names. Dropped unpublished, its files
+/// A change whose files are written under temporary names. If it is dropped unpublished, its files
 /// stay in staging until the next start.
 #[derive(Debug)]
 pub struct Staged {
     pub(super) name: Name,
     pub(super) step: Step,
-    /// The files that were written, not kept, as paths within the document's folder.
+    /// The files that were written (not those that were kept), as paths within the document's
+    /// folder.
     pub(super) files: Vec<String>,
     /// How many of them are attachments.
     pub(super) attachments: u64,
@@ -108,22 +109,22 @@ pub struct Staged {
     pub(super) deleted: bool,
 }
 
-/// What publishing a staged change does.
+/// The operation that publishes a staged change.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Move a folder into place where there was none.
+    /// Move a folder to a new name.
     Add { temporary: String },
-    /// Move a body over the one that is there.
+    /// Replace the body.
     ReplaceBody { temporary: String, file: &'static str },
-    /// Swap a folder with the one that is there.
+    /// Swap the new folder with the old one.
     ReplaceFolder { temporary: String },
     /// Move the folder out of the tree.
     Remove,
 }
 
 impl Collection {
-    /// Writes what `write` asks for. `material` holds the bytes of every attachment in its `fetch`,
-    /// and every revision in its `branches`. If it fails, nothing of it stays in staging.
+    /// Writes the files of `write`. `material` holds the bytes of every attachment in its `fetch`,
+    /// and every revision in its `branches`. If it fails, none of its files stay in staging.
     pub fn stage(
         &self,
         document: &Document,
@@ -140,7 +141,7 @@ impl Collection {
         let blobs = material.staged();
         let staged = self.stage_as(temporary.clone(), document, write, material, sync);
         if staged.is_err() {
-            // Should this fail too, the next start removes the rest.
+            // If this fails too, the next start removes the rest.
             for path in blobs.iter().chain([&temporary]) {
                 let _ = mirror.staging.remove(path);
             }
@@ -208,15 +209,15 @@ impl Collection {
         Ok(staged.recorded_as(id.as_deref(), &entry))
     }
 
-    /// A removal needs no file; it is staged so that it is published in its place in the batch.
+    /// A removal needs no file; it is staged so that it is published in order with its batch.
     pub fn stage_removal(&self, plan: Plan) -> Option<Staged> {
         let Plan::Remove(name) = plan else { return None };
         let record = gone(name.as_str());
         Some(Staged { record, ..Staged::nothing_of(name, true) })
     }
 
-    /// Writes attachments into a folder of staging; `below` is where in the document's folder that
-    /// is to be.
+    /// Writes attachments into a folder of staging; `below` is the path within the document's
+    /// folder.
     fn stage_attachments(
         &self,
         temporary: &str,
@@ -246,8 +247,8 @@ impl Collection {
         if sync == Sync::Each { folder.sync() } else { Ok(()) }
     }
 
-    /// Gives files that stay the same their names in the new folder too: those with these names in
-    /// the folder `below` of a document's, which `held` is.
+    /// Links files that stay the same into the new folder: those with these names in the folder
+    /// `below` of the document's folder `held`.
     fn keep_files(
         &self,
         held: Option<&Folder>,
@@ -266,7 +267,7 @@ impl Collection {
         if sync == Sync::Each { to.sync() } else { Ok(()) }
     }
 
-    /// Writes branches into a document's folder in staging, and keeps those that are in the tree.
+    /// Writes branches into a document's folder in staging, and keeps those that the tree holds.
     fn stage_branches(
         &self,
         temporary: &str,
@@ -316,7 +317,7 @@ impl Collection {
         mirror.sync_folder(&conflicts, sync)
     }
 
-    /// Opens a file in staging for the bytes of an attachment that is too large for memory.
+    /// Creates a file in staging for an attachment that is too large for memory.
     pub fn blob_writer(&self) -> Result<BlobWriter, MirrorError> {
         let temporary = self.mirror.temporary_name(&self.encoded, Lane::default());
         let file = self.mirror.staging.create_file(&temporary)?;
@@ -327,7 +328,7 @@ impl Collection {
 }
 
 /// Gives a file that stays the same a name in the new folder too: a second link to the same file, or
-/// a copy where the file system has no links.
+/// a copy if the file system has no links.
 fn link(held: &Folder, new: &Folder, name: &str, sync: Sync) -> Result<(), MirrorError> {
     match held.link(name, new, name) {
         Ok(()) => return Ok(()),
@@ -355,7 +356,7 @@ fn copy_failed(held: &Folder, name: &str, error: io::Error) -> MirrorError {
     MirrorError::io("copy", held.path().join(name), error)
 }
 
-/// Notes the checksum of a file beside its copy too, where that can be done.
+/// Notes the checksum of a file beside its copy too, if the file system can.
 fn keep_checksum(from: &File, to: &File) {
     let mut sum = [0; 32];
     if rustix::fs::fgetxattr(from, CHECKSUM_ATTRIBUTE, &mut sum) == Ok(sum.len()) {
@@ -364,7 +365,7 @@ fn keep_checksum(from: &File, to: &File) {
 }
 
 impl Staged {
-    /// A change of which nothing is staged yet.
+    /// A change without any staged files yet.
     fn nothing_of(name: Name, deleted: bool) -> Self {
         let (files, record) = (Vec::new(), String::new());
         Self { name, step: Step::Remove, files, attachments: 0, bytes: 0, record, deleted }
@@ -381,7 +382,7 @@ impl Staged {
         Self { record, ..self }
     }
 
-    /// Where its files are in staging.
+    /// The path of its files in staging.
     pub(super) fn temporary(&self) -> Option<&str> {
         match &self.step {
             Step::Add { temporary }
@@ -391,7 +392,7 @@ impl Staged {
         }
     }
 
-    /// What the inventory is to record.
+    /// The inventory's record for the change.
     pub(super) fn recorded(&self) -> NewRecord<'_> {
         let replaces = !matches!(self.step, Step::Add { .. });
         NewRecord { name: self.name.as_str(), line: &self.record, replaces }
@@ -399,7 +400,7 @@ impl Staged {
 }
 
 impl Mirror {
-    /// JSON text as it is written.
+    /// JSON text in the layout of the mirror.
     pub(super) fn laid_out<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         match self.options.json {
             JsonStyle::AsSent => text.into(),
@@ -407,14 +408,14 @@ impl Mirror {
         }
     }
 
-    /// Whether a body's file holds this text, in whichever layout it was written. A revision alone does
-    /// not say so: RxDB migrates documents without giving them a new one.
+    /// Whether a body's file contains this text, in either layout. Comparing revisions is not
+    /// enough: RxDB migrates documents without giving them a new one.
     pub(super) fn wrote(&self, file: &[u8], text: &[u8]) -> bool {
         let held = file.strip_suffix(b"\n");
         held == Some(text) || held.is_some_and(|held| *held == *pretty(text))
     }
 
-    /// A folder that was made in staging just now.
+    /// A folder that was just created in staging.
     fn staged_folder(&self, path: &str) -> Result<Folder, MirrorError> {
         self.staging.open(path)?.ok_or_else(|| self.staging.error("open", path, Errno::NOENT))
     }
@@ -469,7 +470,7 @@ impl Mirror {
         }
     }
 
-    /// Notes the checksum of what was written beside the file, where the file system can.
+    /// Notes the checksum of the written bytes beside the file, if the file system can.
     fn note_checksum(&self, file: &File, hasher: &blake3::Hasher) -> Checksum {
         let checksum = hasher.finalize();
         if !self.keeps_attributes.load(Ordering::Relaxed) {
@@ -488,7 +489,7 @@ impl Mirror {
     }
 }
 
-/// Writes an attachment into staging piece by piece. Dropped unfinished, its file is removed.
+/// Writes an attachment into staging piece by piece. Dropping it unfinished removes its file.
 #[derive(Debug)]
 pub struct BlobWriter {
     file: File,
@@ -504,7 +505,7 @@ impl BlobWriter {
         write_all(&mut self.file, [piece, b""]).map_err(|error| self.failed(error))
     }
 
-    /// All pieces are written.
+    /// Ends the file after its last piece.
     pub fn finish(mut self, sync: Sync) -> Result<Blob, MirrorError> {
         self.blob.sum = Some(self.blob.mirror.note_checksum(&self.file, &self.hasher));
         sync.file(&self.file).map_err(|error| self.failed(error))?;

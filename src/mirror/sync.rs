@@ -1,4 +1,4 @@
-//! Making things durable: file by file for a handful, the whole file system at once for a batch.
+//! Makes changes durable: file by file for a few, the whole file system at once for a batch.
 
 use std::fs::File;
 use std::io;
@@ -10,19 +10,19 @@ use super::error::MirrorError;
 use super::publish::Published;
 use super::stage::Staged;
 
-/// How the changes of one batch are made durable.
+/// The method of making the changes of one batch durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
-    /// Every file and folder as it is written: quickest for a handful.
+    /// Every file and folder as it is written: fastest for a few.
     Each,
     /// The file system as a whole, once before publishing and once after: cheapest for many.
     Together,
 }
 
 impl Sync {
-    /// The right way for a batch of so many changes.
+    /// The best method for a batch of this many changes.
     pub fn for_batch(changes: usize) -> Self {
-        /// From about here on, one `syncfs` is cheaper than an `fsync` a file.
+        /// From about this number on, one `syncfs` is cheaper than an `fsync` per file.
         const HANDFUL: usize = 8;
         if changes <= HANDFUL { Self::Each } else { Self::Together }
     }
@@ -34,7 +34,7 @@ impl Sync {
 }
 
 impl Mirror {
-    /// The staged changes are durable after this, and may be published.
+    /// Makes the staged changes durable; after this they may be published.
     pub fn sync_staged(&self, staged: &[Staged], sync: Sync) -> Result<(), MirrorError> {
         let written = staged.iter().any(|change| change.bytes > 0);
         if sync == Sync::Together && written {
@@ -43,7 +43,7 @@ impl Mirror {
         Ok(())
     }
 
-    /// The published changes of one collection are durable after this, and may be committed.
+    /// Makes the published changes of one collection durable; after this they may be committed.
     pub fn sync_published(
         &self,
         collection: &Collection,

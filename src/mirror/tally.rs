@@ -1,4 +1,5 @@
-//! Counting what the tree holds: once by reading it, then by what each published change did.
+//! Counts the documents in the tree: once by reading it, then by the effect of each published
+//! change.
 //!
 //! It must not know what the source counts.
 
@@ -12,12 +13,12 @@ use super::layout::{DOCUMENT, TOMBSTONE};
 use crate::document::Tally;
 
 impl Collection {
-    /// Counts the documents and tombstones of the tree. Looks into every folder.
+    /// Counts the documents and tombstones of the tree. Opens every folder.
     pub fn tally(&self) -> Result<Tally, MirrorError> {
         let mut tally = Tally::default();
         for id in self.documents() {
             let name = self.document_name(id?.as_str());
-            // What cannot be opened is no document of ours.
+            // An entry that cannot be opened is not one of our documents.
             if let Ok(Some(folder)) = self.folder.open(name.as_str()) {
                 tally += of(&folder)?;
             }
@@ -27,7 +28,7 @@ impl Collection {
 }
 
 impl Mirror {
-    /// The count of the document that was moved to staging under this name. `None` if it cannot be
+    /// The count for the document that was moved to staging under this name. `None` if it cannot be
     /// read.
     pub(super) fn tally_of_replaced(&self, name: &str) -> Option<Tally> {
         let folder = self.staging.open_folder(name).ok()?;

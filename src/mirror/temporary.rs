@@ -1,28 +1,30 @@
-//! Names in staging: they tell a crash's successor whose each thing is and what is to become of it.
+//! Names in staging: after a crash they show the next run whose each entry is and what to do with
+//! it.
 //!
-//! Pure. A name is a number, a mark for what was taken out of the tree, and the encoded collection.
+//! Pure. A name consists of a number, a mark for entries that were removed from the tree, and the
+//! encoded collection.
 
-/// Stands between the number and the collection. No encoded name has it but for long ones, and the
+/// Separates the number from the collection. Only long encoded names contain this character, and the
 /// first one counts.
 const SEPARATOR: char = '~';
 
-/// What a thing in staging is there for.
+/// The purpose of an entry in staging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// It is to be published, or was replaced.
     Passing,
-    /// It was removed from the tree. It stays until that was told: nothing else remembers it.
+    /// It was removed from the tree. It stays until its event is emitted: nothing else remembers it.
     Removed,
     /// It was removed from the tree, and belongs in the trash.
     Discarded,
 }
 
-/// What a name tells.
+/// A parsed name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Temporary<'a> {
-    /// Ever another one.
+    /// A number that no other entry has.
     pub number: u64,
-    /// What it is there for.
+    /// Its purpose.
     pub purpose: Purpose,
     /// The encoded name of the collection.
     pub collection: &'a str,
@@ -47,7 +49,7 @@ impl<'a> Temporary<'a> {
         format!("{number:x}{}{SEPARATOR}{collection}", purpose.mark())
     }
 
-    /// What a path in staging tells; `None` of what nobody here has named.
+    /// Parses a path in staging; `None` if Plainfold did not name it.
     pub fn of(path: &'a str) -> Option<Self> {
         let (head, collection) = path.split_once(SEPARATOR)?;
         let head = head.rsplit('/').next()?;
@@ -57,7 +59,7 @@ impl<'a> Temporary<'a> {
     }
 }
 
-/// Whether what a path in staging names belongs in the trash.
+/// Whether the entry at a path in staging belongs in the trash.
 pub(super) fn is_discarded(path: &str) -> bool {
     Temporary::of(path).is_some_and(|one| one.purpose == Purpose::Discarded)
 }

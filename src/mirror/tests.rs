@@ -285,7 +285,7 @@ fn what_an_interrupted_run_left_in_staging_is_swept() {
 fn the_files_of_a_document_are_listed_with_its_body_first() {
     let bench = Bench::new();
     bench.apply(&present("a", "1-x", &[("z", "1"), ("b", "2")])).unwrap();
-    // Nobody is told of what is no regular file.
+    // A file that is not a regular file is not reported in events.
     symlink("b", bench.path("a/attachments/link")).unwrap();
     let files = bench.collection.files_of("a").unwrap();
     let expected = ["a/document.json", "a/attachments/b", "a/attachments/z"];
@@ -320,7 +320,7 @@ fn a_streamed_attachment_arrives_whole_or_leaves_nothing() {
     assert_eq!(left(), [""; 0]);
 }
 
-/// A mirror that keeps everything.
+/// A mirror that keeps all revisions.
 fn keeping() -> Bench {
     let kept = Kept { revisions: true, deleted: true };
     Bench::with(&MirrorOptions { kept, ..MirrorOptions::default() })

@@ -1,7 +1,8 @@
 //! Deleted documents that are kept for a time, in `.plainfold/trash/<date>/<collection>/`.
 //!
-//! A folder on its way there bears a mark in its name in staging, so that after a crash the next
-//! start brings it there instead of removing it. It must not know why a document is deleted.
+//! While a folder is moved there, its name in staging has a mark, so that after a crash the next
+//! start moves it to the trash instead of removing it. This module must not know why a document is
+//! deleted.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -20,13 +21,13 @@ use super::{Lane, Mirror};
 use crate::clock::Clock;
 use crate::document::Head;
 
-/// The collection of what belongs in the trash.
+/// The collection of an entry that belongs in the trash.
 fn discarded_from(path: &str) -> Option<&str> {
     let named = Temporary::of(path).filter(|one| one.purpose == Purpose::Discarded);
     named.map(|one| one.collection)
 }
 
-/// Brings to the trash what an interrupted run has left in staging on its way there.
+/// Moves entries that an interrupted run left in staging to the trash, if they belong there.
 pub(super) fn rescue(
     ours: &Folder,
     staging: &Folder,
@@ -52,7 +53,7 @@ pub(super) fn rescue(
 }
 
 impl Mirror {
-    /// A name in staging for something that a deletion takes out of the tree.
+    /// A name in staging for an entry that a deletion takes out of the tree.
     pub(super) fn deletion_name(&self, collection: &str, lane: Lane) -> String {
         let purpose = match self.options.trash {
             0 => Purpose::Removed,
@@ -61,7 +62,7 @@ impl Mirror {
         self.name_for(purpose, collection, lane)
     }
 
-    /// Brings what published deletions took out of the tree to the trash.
+    /// Moves the entries that published deletions took out of the tree to the trash.
     pub(super) fn discard<'a>(
         &self,
         published: impl IntoIterator<Item = &'a Published>,
@@ -106,7 +107,7 @@ impl Mirror {
             {
                 match trash.remove(name) {
                     Err(error) if !error.is_disk() => tracing::warn!(
-                        "{error}; the rest of what has expired in the trash is removed"
+                        "{error}; other expired documents in the trash are still removed"
                     ),
                     removed => removed?,
                 }
@@ -121,7 +122,7 @@ fn today() -> Date {
     Timestamp::now().to_zoned(TimeZone::UTC).date()
 }
 
-/// The folder of today's trash of a collection.
+/// The folder of a collection in today's trash.
 fn place(ours: &Folder, clock: &Clock, collection: &str) -> Result<Folder, MirrorError> {
     let mut folder = None;
     let today = today().to_string();
@@ -137,7 +138,7 @@ fn place(ours: &Folder, clock: &Clock, collection: &str) -> Result<Folder, Mirro
     folder.ok_or_else(|| ours.error("open", TRASH, Errno::NOENT))
 }
 
-/// Moves a folder of staging to `place`, as the next one of its document.
+/// Moves a folder of staging to `place`, with the next number for its document.
 fn put(
     staging: &Folder,
     temporary: &str,
@@ -148,7 +149,7 @@ fn put(
     loop {
         let name = format!("{document}-{number}");
         let moved = match staging.rename_new(temporary, place, &name) {
-            // Nobody else writes there, so that looking first is as good.
+            // Nobody else writes there, so checking first is enough.
             Err(Errno::INVAL | Errno::NOSYS) => match place.kind(&name)? {
                 Some(_) => Err(Errno::EXIST),
                 None => staging.rename(temporary, place, &name),

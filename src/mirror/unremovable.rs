@@ -1,5 +1,5 @@
-//! What cannot be removed: it is set aside in `.plainfold/unremovable/`, named, and tried again at every
-//! start. The work never waits for it.
+//! Sets aside files and folders that cannot be removed, in `.plainfold/unremovable/`, reports them,
+//! and tries again at every start. The work never waits for them.
 
 use std::path::Path;
 
@@ -8,19 +8,19 @@ use super::error::MirrorError;
 use super::layout::UNREMOVABLE;
 use super::{Mirror, Ours};
 
-/// Removes something from staging, or sets aside what cannot be removed. Says whether nothing of it is
-/// left in staging.
+/// Removes an entry of staging, or sets aside what cannot be removed. Says whether staging no longer
+/// contains it.
 pub(super) fn clear_away(ours: &Folder, staging: &Folder, path: &str) -> Result<bool, MirrorError> {
     let refused = match staging.remove(path) {
         Ok(()) => return Ok(true),
         Err(error) if error.is_disk() => return Err(error),
         Err(error) => error,
     };
-    let remedy = "it is tried again at every start; remove it yourself, or allow it to be removed";
+    let remedy = "every start tries to remove it again; remove it by hand, or fix its permissions";
     match set_aside(ours, staging, path) {
         Ok(to) => {
             let to = ours.path().join(UNREMOVABLE).join(to);
-            tracing::warn!("{refused}; the rest was set aside as {}: {remedy}", to.display());
+            tracing::warn!("{refused}; what remains was set aside as {}: {remedy}", to.display());
             Ok(true)
         }
         Err(error) if error.is_disk() => Err(error),
@@ -42,7 +42,8 @@ fn set_aside(ours: &Folder, staging: &Folder, path: &str) -> Result<String, Mirr
     }
 }
 
-/// Tries to remove what earlier runs could not. What still cannot be is reported once.
+/// Tries to remove the entries that earlier runs could not remove. If some remain, that is reported
+/// once.
 pub(super) fn sweep(ours: &Folder) -> Result<(), MirrorError> {
     let Some(aside) = ours.open_folder(UNREMOVABLE)? else { return Ok(()) };
     let (mut left, mut example) = (0_u64, None);
@@ -63,28 +64,31 @@ pub(super) fn sweep(ours: &Folder) -> Result<(), MirrorError> {
 }
 
 fn said(left: u64, ours: &Path, example: &str) -> String {
-    let things = if left == 1 { "1 thing" } else { &format!("{left} things") };
+    let (what, them) = match left {
+        1 => ("1 file or folder".to_owned(), "it"),
+        _ => (format!("{left} files or folders"), "them"),
+    };
     format!(
-        "{things} that earlier runs could not remove cannot be removed now either, and stay in {} \
-         (for one, {example}): remove them yourself, or allow them to be removed",
+        "{what} in {} still cannot be removed (for example: {example}): remove {them} by hand, or fix \
+         the permissions",
         ours.join(UNREMOVABLE).display(),
     )
 }
 
 impl Mirror {
-    /// Removes something from staging, or sets it aside.
+    /// Removes an entry of staging, or sets it aside.
     pub(super) fn clear_away(&self, path: &str) -> Result<(), MirrorError> {
         clear_away(&self.ours, &self.staging, path).map(drop)
     }
 
-    /// How many things could not be removed, and are in `.plainfold/unremovable/`.
+    /// The number of files and folders that could not be removed, and are in `.plainfold/unremovable/`.
     pub fn unremovable(&self) -> u64 {
         count(&self.ours)
     }
 }
 
 impl Ours {
-    /// How many things could not be removed, and are in `.plainfold/unremovable/`.
+    /// The number of files and folders that could not be removed, and are in `.plainfold/unremovable/`.
     pub fn unremovable(&self) -> u64 {
         Folder::open_path(&self.path).map_or(0, |ours| count(&ours))
     }

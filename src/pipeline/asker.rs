@@ -1,6 +1,6 @@
-//! What no feed reports: the security object, and how the collection was created.
+//! Requests what no feed reports: the security object, and how the collection was created.
 //!
-//! The source is asked beside the feed, so that neither holds up a document.
+//! It sends its requests beside the feed, so that neither delays a document.
 
 use std::time::Duration;
 
@@ -14,34 +14,34 @@ use super::{FAILED, Pipeline, PipelineError, Signal, Work};
 use crate::source::retry::attempts;
 use crate::source::{Mode, SourceError};
 
-/// The longest pause before a follower asks again.
+/// The longest pause before a follower requests it again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
-/// No answer is waited for longer than this.
+/// The longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How far the reading of the feed is.
+/// How far the feed has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
     /// The source has not answered yet.
     Silent,
-    /// It has.
+    /// The source has answered.
     Speaks,
     /// The feed is at its end.
     Ended,
 }
 
-/// What came of a question.
+/// The result of a request.
 enum Answered {
-    /// It is to be asked again in its time.
+    /// Request it again at the usual time.
     Again,
-    /// The same later: the source did not answer.
+    /// The same, later: the source did not answer.
     Later,
-    /// The source has no such thing.
+    /// The source does not have it.
     Never,
 }
 
-/// Asks once a run, and again and again while following.
+/// Requests it once per run, and repeatedly while following.
 pub async fn ask(
     pipeline: Pipeline,
     mut reading: watch::Receiver<Reading>,
@@ -128,7 +128,7 @@ impl Asker {
         }
     }
 
-    /// A source that fails is asked by the next run.
+    /// The next run requests it again from a source that fails.
     async fn properties(&self) {
         match self.patiently(self.pipeline.source.properties()).await {
             Ok(Some(properties)) => self.signal(Signal::Properties(properties)).await,
@@ -141,7 +141,7 @@ impl Asker {
         }
     }
 
-    /// Waits for an answer; at the end of a catch-up about as long again as everything took.
+    /// Waits for an answer; at the end of a catch-up, about as long again as everything took.
     async fn patiently<T>(
         &self,
         asking: impl Future<Output = Result<T, SourceError>>,
@@ -171,7 +171,7 @@ impl Asker {
     }
 
     async fn signal(&self, signal: Signal) {
-        // When the next task has ended it says itself why, and this one is told to stop.
+        // If the next task has ended, it reports the reason, and this one is told to stop.
         let _ended = self.out.send(Work::Signal(signal)).await;
     }
 }

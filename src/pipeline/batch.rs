@@ -1,4 +1,4 @@
-//! Changes gathered for one round through the durable steps, the newest of each document.
+//! Gathers the changes of one round of durable steps, the newest of each document.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -7,14 +7,14 @@ use crate::document::{Change, Content, Document, DocumentId, DocumentState, Posi
 use crate::mirror::Authority;
 use crate::source::Unreadable;
 
-/// An attachment up to this size is fetched together with others and held in memory on its way.
+/// The largest attachment that is fetched together with others and held in memory.
 pub const SMALL_ATTACHMENT: u64 = 64 * 1024;
 
-/// A batch has at most so many changes.
+/// The most changes in a batch.
 const MOST_CHANGES: usize = 2_000;
 
-/// A batch has at most about so many bytes, attachments that will be held in memory included. A
-/// single change may be larger; then it is alone.
+/// Roughly the most bytes in a batch, including attachments that will be held in memory. A single
+/// change may be larger; then it is alone.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// A change, and whether it may replace a newer revision.
@@ -22,7 +22,7 @@ const MOST_BYTES: usize = 4 * 1024 * 1024;
 pub struct Item {
     pub change: Change,
     pub authority: Authority,
-    /// Whether the feed brought it: the brake counts the deletions that come by it.
+    /// Whether the feed brought it: the brake counts the deletions of the feed.
     pub fed: bool,
 }
 
@@ -31,9 +31,9 @@ pub struct Item {
 pub struct Batch {
     pub items: Vec<Item>,
     pub unreadable: Vec<Unreadable>,
-    /// The place in the feed after this batch, if it moved.
+    /// The position in the feed after this batch, if it moved.
     pub position: Option<Position>,
-    /// Whether the source had nothing newer when the last of it was read.
+    /// Whether the source had nothing newer when the last change was read.
     pub at_end: bool,
     places: HashMap<DocumentId, usize>,
     bytes: usize,
@@ -51,14 +51,15 @@ impl Batch {
         self.items.len() + self.unreadable.len() >= MOST_CHANGES || self.bytes >= MOST_BYTES
     }
 
-    /// Whether `change` has to wait for the next batch: this one holds a newer revision of the same
-    /// document, and which of the two is right can only be asked when the newer one is in the tree.
+    /// Whether `change` has to wait for the next batch: this batch holds a newer revision of the
+    /// same document, and the source can only be asked which one is right when the newer one is in
+    /// the tree.
     pub fn conflicts_with(&self, change: &Change) -> bool {
         let held = self.places.get(&change.id).map(|place| &self.items[*place].change.revision);
         held.is_some_and(|held| change.revision.age(held) == Some(Ordering::Less))
     }
 
-    /// Adds a change; an earlier one of the same document is not needed any more.
+    /// Adds a change and drops an earlier one of the same document.
     pub fn push(&mut self, change: Change, authority: Authority) {
         if let Some(position) = &change.position {
             self.position = Some(position.clone());
@@ -85,7 +86,7 @@ impl Batch {
     }
 }
 
-/// What a change takes in memory before it is written, with the small attachments that will be
+/// The memory that a change takes before it is written, including the small attachments that will be
 /// fetched for it.
 fn weight(change: &Change) -> usize {
     let fetched = match &change.state {
@@ -98,16 +99,16 @@ fn weight(change: &Change) -> usize {
         DocumentState::Deleted(_) => 0,
     };
     let one = change.weight() + usize::try_from(fetched).unwrap_or(usize::MAX / 2);
-    // The other leaves are fetched too, and about as large for all we know.
+    // The other leaves are fetched too, and may be as large.
     one.saturating_mul(1 + change.others.as_ref().map_or(0, Vec::len))
 }
 
-/// The documents seen in a scan, as hashes: 16 bytes each, so that a million ids stay small. Two
-/// different ids with the same hash do not happen in practice (128 bits).
+/// The documents seen in a scan, as hashes of 16 bytes, so that a million ids stay small. In
+/// practice two different ids never have the same hash (128 bits).
 #[derive(Debug, Default)]
 pub struct Seen {
     hashes: HashSet<[u8; 16]>,
-    /// A row without an id was met: which document it stood for is unknown.
+    /// The scan had a row without an id: it is unknown which document it stood for.
     pub blind: bool,
 }
 
@@ -171,7 +172,7 @@ mod tests {
         assert!(!batch.conflicts_with(&deletion("b", "1-x", None)));
     }
 
-    /// With attachments of these lengths, at the source or at hand.
+    /// Changes with attachments of these lengths, at the source or in memory.
     fn present(id: &str, remote: &[u64], inline: &[usize]) -> Change {
         let attachment = |length, content| Attachment {
             name: "f".into(),

@@ -1,5 +1,5 @@
-//! The brake on mass deletion: it counts the deletions of a window, and says when there are too
-//! many. It must not know why documents are deleted, nor delete or keep anything itself.
+//! The brake on mass deletion: it counts the deletions in a period, and says when there are too
+//! many. It must not know why documents are deleted, nor delete or keep anything.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::document::DeletionLimit;
 use crate::mirror::MirrorError;
 
-/// While following, deletions are counted anew after so long.
+/// While following, the count of deletions starts over after this time.
 const WINDOW: Duration = Duration::from_secs(60 * 60);
 
 /// The brake of one collection.
@@ -21,19 +21,19 @@ pub struct Brake {
 struct State {
     /// Whether everything is held back until it is released.
     engaged: bool,
-    /// Deletions that are held back, as the state knows them.
+    /// The number of deletions held back, as the state records it.
     held: u64,
-    /// Whether this is the very first catch-up: what it deletes, it brought itself.
+    /// Whether this is the first catch-up, which deletes only what it brought.
     first: bool,
     caught_up: bool,
     since: Instant,
-    /// Deletions that were let through since then, less the documents that came: what comes and goes
-    /// all the time is no mass deletion.
+    /// Deletions that were let through in this period, less the documents that were added: adding
+    /// and deleting in balance is not mass deletion.
     deletions: u64,
-    /// All those of them that the tree shows, and all documents that came.
+    /// All of those deletions that the tree shows, and all documents that were added.
     settled: u64,
     added: u64,
-    /// The documents that the collection had then, once somebody had to know.
+    /// The number of documents in the collection at the start of the period, if it was needed.
     documents: Option<u64>,
 }
 
@@ -54,8 +54,8 @@ impl Brake {
         Self { limit, state: Mutex::new(state) }
     }
 
-    /// Whether `more` deletions are to be held back. `documents` counts those in the tree, and is
-    /// called only where it matters.
+    /// Whether `more` deletions are to be held back. `documents` counts the documents in the tree,
+    /// and is only called if it matters.
     pub fn holds(
         &self,
         more: u64,
@@ -84,22 +84,22 @@ impl Brake {
         Ok(state.engaged)
     }
 
-    /// A document comes that the tree does not hold.
+    /// A new document is added to the tree.
     pub fn adds(&self) {
         let mut state = self.state();
         state.added += 1;
         state.deletions = state.deletions.saturating_sub(1);
-        // Counted again where it matters next.
+        // Counted again when it matters next.
         state.documents = None;
     }
 
-    /// The tree shows so many further deletions.
+    /// The tree shows this many further deletions.
     pub fn settled(&self, deletions: u64) {
         self.state().settled += deletions;
     }
 
-    /// By `more` deletions more, or fewer, are held back. Gives how many that are, and whether they
-    /// are the first.
+    /// Adds `more`, which may be negative, to the number of deletions held back. Returns that number,
+    /// and whether these are the first.
     pub fn note_held(&self, more: i64) -> (u64, bool) {
         let mut state = self.state();
         let before = state.held;
@@ -112,24 +112,24 @@ impl Brake {
         (state.held, before == 0 && state.held > 0)
     }
 
-    /// How many deletions are held back.
+    /// The number of deletions held back.
     pub fn held(&self) -> u64 {
         self.state().held
     }
 
-    /// Whether deletions are held back although nobody wants that any more.
+    /// Whether deletions are held back although the brake is switched off.
     pub fn is_obsolete(&self) -> bool {
         self.limit.is_none() && self.held() > 0
     }
 
-    /// The source's end was reached.
+    /// The end of the source was reached.
     pub fn caught_up(&self) {
         let mut state = self.state();
         state.first = false;
         state.caught_up = true;
     }
 
-    /// From now on deletions are counted anew.
+    /// Starts a new count of deletions.
     pub fn release(&self) {
         let mut state = self.state();
         state.engaged = false;

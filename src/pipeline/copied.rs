@@ -1,12 +1,13 @@
-//! A mirror that was copied, restored, or had a folder swapped: the collection's folder is not the one that
-//! the checkpoint was committed for, so that the checkpoint may be ahead of it.
+//! Handles a mirror that was copied, restored, or had a folder replaced: the checkpoint was
+//! committed for another folder, so it may be ahead of this one.
 //!
-//! It must not know how a folder is told from its copy, nor how the inventory is kept.
+//! It must not know how a folder is distinguished from its copy, nor how the inventory is
+//! maintained.
 
 use super::{Pipeline, PipelineError};
 use crate::checkpoint::{Checkpoint, Commit};
 
-/// Why everything is compared, as a clause.
+/// The reason for the full scan, as a clause.
 pub(super) const REASON: &str = "the collection's folder is not the one that the last run wrote: \
                                  the mirror was copied or restored, or the folder was replaced";
 
@@ -16,9 +17,9 @@ impl Pipeline {
         checkpoint.folder.is_some_and(|folder| !folder.is(&self.collection.identity()))
     }
 
-    /// The checkpoint to begin with. One of another folder stays only where every file is known to be
-    /// as the last run left it; otherwise a full scan is noted durably. A folder that was made just now
-    /// holds nothing that could be behind.
+    /// The checkpoint to start with. A checkpoint of another folder stays valid only if every file
+    /// is known to be as the last run left it; otherwise a full scan is recorded durably. A folder
+    /// that was just created is empty, so it cannot be behind.
     pub(super) fn settle_copy(&self, checkpoint: Checkpoint) -> Result<Checkpoint, PipelineError> {
         if self.collection.is_new() || !self.is_another_folder(&checkpoint) {
             return Ok(checkpoint);
@@ -34,7 +35,7 @@ impl Pipeline {
             );
             Checkpoint { folder, ..checkpoint }
         } else {
-            // What is not listed and has no checksum is fetched again.
+            // A file that is not listed and has no checksum is fetched again.
             self.collection.restart_inventory()?;
             let (position, inventory) = (None, None);
             let scanning = checkpoint.scanning.clone().or_else(|| Some(REASON.to_owned()));
@@ -44,8 +45,8 @@ impl Pipeline {
         Ok(now)
     }
 
-    /// Whether the last run ended in good order, and the inventory of just that run lists what the folder
-    /// holds, byte for byte.
+    /// Whether the last run ended normally, and the inventory of that very run lists exactly what
+    /// the folder holds, byte for byte.
     fn is_as_it_was_left(&self, checkpoint: &Checkpoint) -> Result<bool, PipelineError> {
         let Checkpoint { inventory, open_since, scanning, .. } = checkpoint;
         let (Some(token), None, None) = (inventory, open_since, scanning) else {

@@ -1,4 +1,4 @@
-//! The documents of a collection that could not be mirrored: known at once, kept beside the
+//! The documents of a collection that could not be mirrored: recorded at once, stored beside the
 //! checkpoint, tried again.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use crate::source::Unreadable;
 /// The place of the security object's failure.
 const SECURITY: &str = "the security object";
 
-/// The failures of one collection, as they stand in the state.
+/// The failures of one collection, as the state records them.
 #[derive(Debug, Default)]
 pub struct Failures {
     known: Mutex<HashMap<String, Failure>>,
@@ -46,13 +46,13 @@ pub enum Mention {
 const NAMED: usize = 20;
 
 impl Failures {
-    /// Those that the state remembers.
+    /// The failures in the state.
     pub fn new(failures: Vec<Failure>) -> Self {
         let known = failures.into_iter().map(|failure| (key(&failure), failure)).collect();
         Self { known: Mutex::new(known), ..Self::default() }
     }
 
-    /// What the state remembers counts again: what was noted since was not committed.
+    /// Returns to the failures in the state: those recorded since then were not committed.
     pub fn reload(&self, failures: Vec<Failure>) {
         *self.known() = failures.into_iter().map(|failure| (key(&failure), failure)).collect();
     }
@@ -91,7 +91,7 @@ impl Failures {
         }
     }
 
-    /// The number of documents that have failed: of what is in flight nothing is known yet.
+    /// The number of failed documents, without those in flight, whose outcome is unknown.
     pub fn failed(&self) -> u64 {
         self.known().values().filter(|failure| !failure.is_in_flight()).count() as u64
     }
@@ -101,7 +101,7 @@ impl Failures {
         self.known().get(id.as_str()).map_or(0, |failure| failure.attempts)
     }
 
-    /// Notes that a document failed, again perhaps, or that it is in flight.
+    /// Records that a document failed, for the first time or again, or that it is in flight.
     pub fn note(&self, mut failure: Failure) -> Failure {
         let mut known = self.known();
         if let Some(earlier) = known.get(&key(&failure)) {
@@ -118,14 +118,14 @@ impl Failures {
         failure
     }
 
-    /// Whether this document is among them; it is not any more.
+    /// Removes a document; says whether it was among the failures.
     pub fn forget(&self, id: &DocumentId) -> bool {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         logged.reasons.remove(id.as_str());
         self.known().remove(id.as_str()).is_some()
     }
 
-    /// The security object is written.
+    /// The security object was written.
     pub fn forget_security(&self) {
         self.known().remove(&key_of_place(SECURITY));
     }
@@ -147,7 +147,7 @@ fn key(failure: &Failure) -> String {
 }
 
 fn key_of_place(place: &str) -> String {
-    // No id contains what only a place can start with: a NUL before its words.
+    // No id contains the prefix of a place: a NUL before its text.
     format!("\0{place}")
 }
 
@@ -165,33 +165,33 @@ pub fn of_change(change: &Change, reason: String) -> Failure {
     of_document(change.id.clone(), change.revision.clone(), change.position.clone(), reason)
 }
 
-/// The failure of a change that the file system did not let take its place.
+/// The failure of a change that the file system refused to publish.
 pub fn of_publishing(meta: Meta, reason: String) -> Failure {
     of_document(meta.id, meta.revision, meta.position, reason)
 }
 
-/// The failure of the security object, which the next run and, while following, the next minute brings
-/// again.
+/// The failure of the security object, which the next run and, while following, the next minute
+/// requests again.
 pub fn of_security(reason: String) -> Failure {
     first(None, None, SECURITY.to_owned(), reason, None)
 }
 
-/// What is remembered of a repair until its write is committed: should it be interrupted, the next
-/// run looks at the document again, and tells of it.
+/// The record of a repair until its write is committed. If the repair is interrupted, the next run
+/// checks the document again, and emits its event.
 pub fn of_repair(meta: &Meta, position: Option<Position>) -> Failure {
     let reason = "its repair was interrupted";
     of_document(meta.id.clone(), meta.revision.clone(), position, reason.to_owned())
 }
 
-/// What is remembered of a deletion that was held back and is released: the source is asked for the
-/// tombstone, which is to be kept.
+/// The record of a released deletion: the tombstone is requested from the source, because it is to
+/// be kept.
 pub fn of_release(held: HeldBack) -> Failure {
     let reason = "its deletion was held back, and its tombstone is still to be fetched";
     of_document(held.document, held.revision, held.position, reason.to_owned())
 }
 
-/// What is remembered of a document while it is fetched beside the feed, which goes on: should the
-/// process end, the next run fetches it.
+/// The record of a document while it is fetched beside the feed: if the process ends, the next run
+/// fetches it.
 pub fn in_flight(
     id: DocumentId,
     revision: Option<Revision>,
@@ -202,7 +202,7 @@ pub fn in_flight(
     Failure { attempts: 0, ..first(Some(id), revision, place, reason, position) }
 }
 
-/// The failure of a document of which nothing but the id is known.
+/// The failure of a document of which only the id is known.
 pub fn of_id(id: DocumentId, reason: String) -> Failure {
     let place = named(&id);
     first(Some(id), None, place, reason, None)

@@ -1,7 +1,8 @@
-//! The requests for what planned writes need of the source: revisions with their histories, small
-//! attachments many at a time, large ones streamed into staging.
+//! The requests for the parts that planned writes need from the source: revisions with their
+//! histories, small attachments in groups, large ones streamed into staging.
 //!
-//! Each function makes one attempt. It must not know when to try again, nor what else is fetched.
+//! Each function makes one attempt. It must not know when to try again, nor which other documents
+//! are fetched.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,27 +21,27 @@ use crate::document::{Attachment, Change, Content, DocumentId, Revision};
 use crate::mirror::{Blob, BranchFiles, MirrorError, Sync};
 use crate::source::{PIECES, Reading, SourceError, Wanted, pass_on};
 
-/// The number of large attachments of one document that are streamed at once.
+/// The number of large attachments of one document that are streamed at the same time.
 const STREAMS: usize = 2;
 
-/// A request for small attachments asks for at most this number, and this many bytes.
+/// The most small attachments, and the most bytes, in one request.
 pub const GROUP: (usize, u64) = (100, 1024 * 1024);
 
-/// A request for revisions asks for at most this number, and about this many bytes: of a branch
-/// nothing is known but its winner's size.
+/// The most revisions, and roughly the most bytes, in one request: the size of a branch is unknown,
+/// so its winner's size is used.
 pub const BRANCHES: (usize, usize) = (100, 2 << 20);
 
-/// An attachment that a document lacks: of which revision beside the winner, as a place in the list of
-/// branches, and which.
+/// An attachment that a document lacks: the losing revision that it belongs to, as an index into the
+/// list of branches, and the attachment.
 struct Task {
     branch: Option<usize>,
     wanted: Wanted,
 }
 
-/// Why an attempt did not bring all that a document needs.
+/// Why an attempt did not fetch everything that a document needs.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The source did not give this.
+    /// The source did not return this part.
     #[error("{what}: {error}")]
     Source {
         /// An attachment or a revision, for people.
@@ -48,10 +49,10 @@ pub enum FetchError {
         /// Why.
         error: SourceError,
     },
-    /// The source has a newer revision, and does not give the one that is wanted any more.
-    #[error("the document has changed since")]
+    /// The source has a newer revision, and no longer returns the wanted one.
+    #[error("the document has changed since it was planned")]
     MovedOn(Box<Change>),
-    /// It is ours.
+    /// An internal error.
     #[error(transparent)]
     Ours(#[from] PipelineError),
 }
@@ -69,7 +70,8 @@ impl From<tokio::task::JoinError> for FetchError {
 }
 
 impl Pipeline {
-    /// Fetches what a document lacks. What has come stays with it, even if something else has not.
+    /// Fetches the parts that a document lacks. Parts that have arrived stay with it, even if others
+    /// have not.
     pub(super) async fn fetch(
         &self,
         pending: &mut Pending,
@@ -78,7 +80,7 @@ impl Pipeline {
     ) -> Result<(), FetchError> {
         let mut answers = self.fetch_small(std::slice::from_mut(pending), None, pulse).await;
         let mut worst = match answers.pop() {
-            // What was refused as one of many may be read as a stream.
+            // An attachment that was refused in a group may be readable as a stream.
             None
             | Some(Ok(()) | Err(FetchError::Source { error: SourceError::Permanent { .. }, .. })) => {
                 None
@@ -86,11 +88,11 @@ impl Pipeline {
             Some(Err(error)) => Some(error),
         };
         if let Some(revision) = pending.branches().first() {
-            // What else is needed is not known yet.
+            // Which other parts are needed is not known yet.
             let error = worst.unwrap_or_else(|| lacks(revision));
             return Err(self.or_moved_on(pending, error, pulse).await);
         }
-        // What has just been asked for and did not come is left to the next attempt.
+        // Parts that were just requested and did not arrive are left to the next attempt.
         let left = |task: &Task| worst.is_none() || !is_small(&task.wanted);
         let tasks = pending.attachments(self.collection.mirrors_attachments());
         let tasks: Vec<Task> = tasks.into_iter().filter(left).collect();
@@ -113,8 +115,8 @@ impl Pipeline {
         }
     }
 
-    /// Fetches the revisions and the small attachments that the documents of a group lack, with an
-    /// answer for each document. A request that takes longer than `patience` fails.
+    /// Fetches the revisions and the small attachments that the documents of a group lack, with a
+    /// result for each document. A request that takes longer than `patience` fails.
     pub(super) async fn fetch_small(
         &self,
         group: &mut [Pending],
@@ -174,12 +176,12 @@ impl Pipeline {
         outcomes
     }
 
-    /// The error; or, where something is not there any more, the newest state of a document that has
-    /// changed since: stores forget old revisions.
+    /// The error; or, if a part no longer exists, the newest state of a document that has changed
+    /// since: stores forget old revisions.
     async fn or_moved_on(&self, pending: &Pending, error: FetchError, pulse: &Pulse) -> FetchError {
         let is_missing =
             matches!(&error, FetchError::Source { error: SourceError::Missing { .. }, .. });
-        // Where a newer state is known, none has to be asked for.
+        // If a newer state is known, none has to be requested.
         if !is_missing || pulse.is_superseded() {
             return error;
         }
@@ -191,7 +193,8 @@ impl Pipeline {
             {
                 FetchError::MovedOn(Box::new(newest))
             }
-            // Whatever else it says, what is wanted is asked for again, and that tells.
+            // After any other answer, the wanted revision is requested again, and that answer
+            // decides.
             _ => error,
         }
     }
@@ -225,14 +228,14 @@ impl Pipeline {
         });
         let passed = pass_on(pieces, sender).await;
         let writer = writing.await??;
-        // Unfinished, its file goes with the writer.
+        // If it is unfinished, its file is removed with the writer.
         passed.map_err(of_source)?;
         Ok(spawn_blocking(move || writer.finish(sync)).await??)
     }
 }
 
 impl Pending {
-    /// Puts the bytes of an attachment into their place.
+    /// Adds the bytes of an attachment.
     fn take(&mut self, branch: Option<usize>, name: Arc<str>, blob: Blob) {
         let blobs = match branch {
             None => Some(&mut self.material.blobs),
@@ -243,7 +246,7 @@ impl Pending {
         }
     }
 
-    /// Puts the attachments that came with the document into their places.
+    /// Adds the attachments that came with the document.
     pub fn take_inline(&mut self, with_branches: bool) {
         for task in self.attachments(with_branches) {
             if let Content::Inline(bytes) = task.wanted.attachment.content {
@@ -252,31 +255,31 @@ impl Pending {
         }
     }
 
-    /// Whether nothing more is needed of the source.
+    /// Whether nothing more is needed from the source.
     pub fn is_complete(&self, with_branches: bool) -> bool {
         self.branches().is_empty() && self.attachments(with_branches).is_empty()
     }
 
-    /// Whether all that is known to be needed is small, so that it may be asked for with others.
+    /// Whether all known missing parts are small, so that they may be requested in a group.
     pub fn is_small(&self, with_branches: bool) -> bool {
         self.attachments(with_branches).iter().all(|task| is_small(&task.wanted))
     }
 
-    /// The number and the bytes of the attachments that are needed, as far as they are known.
+    /// The number and the bytes of the missing attachments, as far as they are known.
     pub fn wanted(&self, with_branches: bool) -> (usize, u64) {
         let tasks = self.attachments(with_branches);
         let lengths = tasks.iter().filter_map(|task| task.wanted.attachment.length);
         (tasks.len(), lengths.fold(0, u64::saturating_add))
     }
 
-    /// The revisions that are still needed.
+    /// The missing revisions.
     pub fn branches(&self) -> Vec<Revision> {
         let known = self.material.branches.iter().map(|files| &files.branch.revision);
         let known: HashSet<&Revision> = known.collect();
         self.write.branches.iter().filter(|wanted| !known.contains(wanted)).cloned().collect()
     }
 
-    /// The attachments that are still needed.
+    /// The missing attachments.
     fn attachments(&self, with_branches: bool) -> Vec<Task> {
         let (id, revision) = (&self.item.change.id, &self.item.change.revision);
         let task = |branch, revision: &Revision, attachment: &Attachment| Task {
@@ -293,7 +296,7 @@ impl Pending {
         if !with_branches {
             return tasks;
         }
-        // Of the winner the history alone is written: its attachments are in the plan.
+        // Only the history of the winner is written: its attachments are in the plan.
         let others = self.material.branches.iter().enumerate();
         for (at, files) in others.filter(|(_, files)| files.branch.revision != *revision) {
             let attachments = files.branch.document.attachments.iter();
@@ -313,20 +316,20 @@ fn lacks(revision: &Revision) -> FetchError {
     FetchError::Source { what: format!("revision {revision}"), error }
 }
 
-/// Notes the first error of a document. One of ours takes precedence.
+/// Records the first error of a document. An internal error takes precedence.
 fn note(outcome: &mut Result<(), FetchError>, error: FetchError) {
     if outcome.is_ok() {
         *outcome = Err(error);
     }
 }
 
-/// What each document of a group wants, with the document's place in the group.
+/// The missing parts of each document of a group, with the document's index in the group.
 fn of_all<T>(group: &[Pending], wants: impl Fn(&Pending) -> Vec<T>) -> Vec<(usize, T)> {
     let each = group.iter().enumerate();
     each.flat_map(|(owner, one)| wants(one).into_iter().map(move |want| (owner, want))).collect()
 }
 
-/// Parts of at most this number of things, and this size altogether; at least one thing each.
+/// Splits into parts with at most this number of items, and this total size; at least one item each.
 fn parts<T>(things: Vec<T>, most: (usize, u64), size: impl Fn(&T) -> u64) -> Vec<Vec<T>> {
     let mut parts: Vec<Vec<T>> = Vec::new();
     let mut sum = 0_u64;
@@ -346,7 +349,7 @@ fn parts<T>(things: Vec<T>, most: (usize, u64), size: impl Fn(&T) -> u64) -> Vec
     parts
 }
 
-/// A request that may take no longer than this.
+/// A request with a time limit.
 async fn within<T>(
     patience: Option<Duration>,
     request: impl Future<Output = Result<T, SourceError>>,
@@ -356,8 +359,8 @@ async fn within<T>(
     tokio::time::timeout(patience, request).await.unwrap_or_else(late)
 }
 
-/// The answers to a request for several things, one for each of them. What a source answers nothing
-/// for must not be passed over, and an error of the request may be due to any of them.
+/// The answers to a request for several items, one for each. An item without an answer must not be
+/// skipped, and an error of the request may be caused by any of them.
 fn spread<T>(
     answers: Result<Vec<Result<T, SourceError>>, SourceError>,
     wanted: usize,

@@ -1,7 +1,7 @@
 //! Reading the feed into batches.
 //!
-//! A batch is handed on as soon as the next task is free and the feed has nothing more at hand; so
-//! a live change is not held up, and a catch-up fills its batches by itself.
+//! A batch is handed on as soon as the next task is free and the feed has no more rows ready. So a
+//! live change is not delayed, and a catch-up fills its batches.
 
 use std::time::Duration;
 
@@ -20,10 +20,12 @@ use crate::mirror::Authority;
 use crate::source::retry::{self, Fed, resilient};
 use crate::source::{FeedEvent, Since, SourceError};
 
-/// While catching up, a batch waits so long for more: a sync is worth many documents.
+/// While catching up, a batch waits this long for more changes: one sync for many documents is
+/// cheaper.
 const LINGER: Duration = Duration::from_millis(20);
 
-/// Reads the feed from `since` until it ends or `stop`; what was read is handed on even then.
+/// Reads the feed from `since` until it ends or `stop` is cancelled; changes that were read are
+/// handed on even then.
 pub async fn gather(
     pipeline: Pipeline,
     since: Since,
@@ -49,7 +51,7 @@ pub async fn gather(
     gatherer.read(since, &stop).await
 }
 
-/// What the reader of the feed does next.
+/// The next step of the reader of the feed.
 enum Next {
     Fed(Result<Fed, SourceError>),
     Release,
@@ -61,14 +63,14 @@ struct Gatherer {
     pipeline: Pipeline,
     out: mpsc::Sender<Work<Batch>>,
     batch: Batch,
-    /// The documents of the scan that is under way.
+    /// The documents of the scan in progress.
     seen: Option<Seen>,
     catching_up: bool,
-    /// Since when the feed has been broken, if it is.
+    /// The time since which the feed has been broken, if it is.
     waiting: Option<Instant>,
-    /// Told how far the reading is.
+    /// Receives the progress of reading.
     reading: watch::Sender<Reading>,
-    /// When the batch is handed on at the latest, if there is room.
+    /// The latest time to hand on the batch, if there is room.
     deadline: Instant,
     /// The rows of this catch-up that could not be read.
     unreadable: u64,
@@ -95,7 +97,7 @@ impl Gatherer {
                         permit.send(Work::Batch(std::mem::take(&mut self.batch)));
                         Next::Again
                     }
-                    // The next task has ended, and says itself why.
+                    // The next task has ended, and reports the reason itself.
                     Err(_) => Next::Stop,
                 },
                 () = tokio::time::sleep_until(self.deadline), if some && !ripe => Next::Again,
@@ -142,7 +144,7 @@ impl Gatherer {
                 self.take_event(event).await;
             }
             Fed::Waiting { error, pause } => {
-                // Whatever was read before the break is worth keeping.
+                // The changes that were read before the break are kept.
                 self.hand_on().await;
                 self.say_waiting(&error, pause);
             }
@@ -189,7 +191,7 @@ impl Gatherer {
                 self.hand_on().await;
                 self.signal(Signal::Holds(holds)).await;
             }
-            // CouchDB says so after each change. The batch may take in more until it is handed on.
+            // CouchDB says so after each change. The batch may grow until it is handed on.
             FeedEvent::CaughtUp if !self.catching_up => self.batch.at_end = true,
             FeedEvent::CaughtUp => {
                 self.hand_on().await;
@@ -228,12 +230,12 @@ impl Gatherer {
     }
 
     async fn send(&self, work: Work<Batch>) {
-        // When the next task has ended it says itself why, and this one is told to stop.
+        // If the next task has ended, it reports the reason, and this one is told to stop.
         let _ended = self.out.send(work).await;
     }
 
-    /// Has deleted what the brake held back. Where tombstones are kept, that makes documents to be
-    /// revisited, so it is waited for.
+    /// Requests the deletion of what the brake held back. If tombstones are kept, this adds
+    /// documents to look up, so it waits for the deletion.
     async fn release(&mut self, stop: &CancellationToken) {
         self.hand_on().await;
         self.signal(Signal::Release).await;
@@ -299,7 +301,7 @@ impl Gatherer {
 }
 
 impl Batch {
-    /// The failures that this batch brings, apart from those that come up as it is prepared.
+    /// The failures in this batch, without those that occur while it is prepared.
     pub fn take_failures(&mut self) -> Vec<Failure> {
         let rows = std::mem::take(&mut self.unreadable);
         rows.into_iter().map(failures::of_row).collect()

@@ -1,10 +1,10 @@
 //! One collection: source -> mirror -> checkpoint -> events.
 //!
-//! Three tasks overlap: `gather` reads the feed into batches, `rounds` plans them and stages files,
-//! `settle` makes them durable, publishes, commits and tells subscribers. Two batches may be in
-//! flight, and they commit in order. What documents need of the source is fetched `beside` the feed,
-//! and so is what no feed reports (`asker`). The pipeline must not know which store it follows, HTTP,
-//! or signals.
+//! Three tasks overlap: `gather` reads the feed into batches; `rounds` plans them and stages files;
+//! `settle` makes them durable, publishes, commits and emits events. Two batches may be in flight,
+//! and they commit in order. The parts that documents need from the source are fetched `beside` the
+//! feed, and so is what no feed reports (`asker`). The pipeline must not know which store it
+//! follows, HTTP, or signals.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -50,16 +50,16 @@ use brake::Brake;
 use failures::Failures;
 use rounds::Rounds;
 
-/// How a pipeline works.
+/// The options of a pipeline.
 #[derive(Clone, Copy, Debug)]
 pub struct PipelineOptions {
     /// Whether it ends when it has caught up.
     pub mode: Mode,
     /// When it tries again.
     pub retry: RetryPolicy,
-    /// How often documents that failed are tried again while following.
+    /// The interval at which failed documents are tried again while following.
     pub revisit: Duration,
-    /// How much may be deleted at a time; `None` is all.
+    /// The limit on deletions; `None` is no limit.
     pub deletions: Option<DeletionLimit>,
     /// After this number of rows that cannot be read, a catch-up ends; `None` is no limit.
     pub max_failures: Option<u64>,
@@ -76,19 +76,19 @@ pub struct Pipeline {
     reporter: Reporter,
     failures: Arc<Failures>,
     brake: Arc<Brake>,
-    /// Told when what the brake holds back was released.
+    /// Receives a message when held-back deletions were released.
     released: Arc<Notify>,
-    /// Whether nothing but removals is done: the disk has no room for more.
+    /// Whether only removals are applied: the disk has no space for more.
     removals_only: bool,
-    /// The difference of the counts that the last full scan has not ended.
+    /// The difference of the counts that remained after the last full scan.
     scanned_for: Arc<Mutex<Option<Tally>>>,
     options: PipelineOptions,
 }
 
-/// Why a pipeline ended before its time.
+/// Why a pipeline ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
-    /// The source, finally.
+    /// The source failed permanently.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// The mirror on disk.
@@ -97,10 +97,10 @@ pub enum PipelineError {
     /// The state.
     #[error(transparent)]
     State(#[from] StateError),
-    /// A fault of ours.
+    /// An internal error.
     #[error("a task of the pipeline ended unexpectedly: {0}; please report this")]
     Task(#[from] JoinError),
-    /// The source and the mirror count differently: the feed is opened again as a full scan.
+    /// The source and the mirror have different counts: the feed is opened again as a full scan.
     #[error("{0}")]
     Disagrees(String),
     /// The feed has more rows that cannot be read than a catch-up passes by.
@@ -117,46 +117,46 @@ pub enum PipelineError {
     },
 }
 
-/// What an interrupted run may have published and not committed. Subscribers are told of it again:
-/// twice is better than never.
+/// Changes that an interrupted run may have published and not committed. Their events are emitted
+/// again: twice is better than never.
 #[derive(Clone, Debug)]
 struct Doubt {
-    /// The names of the folders of documents that it may have written, as the inventory has them.
+    /// The names of the folders that it may have written, according to the inventory.
     written: Arc<HashSet<String>>,
     /// Documents that were being replaced or removed.
     moved: HashMap<DocumentId, Revision>,
 }
 
-/// What flows from the reader of the feed to the disk, in order.
+/// Items that pass from the reader of the feed to the disk, in order.
 #[derive(Debug)]
 enum Work<B> {
     Batch(B),
     Signal(Signal),
 }
 
-/// What has its place between the batches.
+/// An item with a fixed place between the batches.
 #[derive(Debug)]
 enum Signal {
     /// A full listing begins.
     BeginScan(String),
-    /// The listing is complete. Documents not in `seen` are gone, if there is one.
+    /// The listing is complete. Documents not in `seen` are gone, if there is a `seen`.
     EndScan { position: Position, seen: Option<Seen> },
-    /// How many documents the source holds, everything before this included.
+    /// The number of documents at the source, including everything before this item.
     Holds(Holds),
-    /// The source's end has been reached.
+    /// The end of the source has been reached.
     CaughtUp,
-    /// What an interrupted run may have written without its events has been told since.
+    /// The events that an interrupted run may not have emitted have been emitted.
     Told,
-    /// Who may do what with the collection, as the source says it.
+    /// The security object of the collection, as the source sends it.
     Security(Bytes),
-    /// How the collection was created, as the source says it.
+    /// How the collection was created, as the source reports it.
     Properties(Properties),
-    /// What the brake holds back is to be deleted.
+    /// Delete what the brake holds back.
     Release,
 }
 
 impl Signal {
-    /// Whether documents may go by it.
+    /// Whether documents may overtake it.
     fn removes(&self) -> bool {
         matches!(self, Self::EndScan { .. } | Self::Release)
     }
@@ -169,7 +169,7 @@ impl std::fmt::Debug for Pipeline {
 }
 
 impl Pipeline {
-    /// A pipeline that has not begun.
+    /// A pipeline that has not started.
     pub fn new(
         source: Arc<dyn Source>,
         mirror: &Arc<Mirror>,
@@ -182,7 +182,7 @@ impl Pipeline {
         let failures = Failures::new(checkpoints.failures(collection.name())?);
         let held = checkpoints.count_held_back(collection.name())?;
         let before = checkpoints.checkpoint(collection.name())?.unwrap_or_default();
-        // Where documents stand without a checkpoint, a run before this one has brought them.
+        // If there are documents without a checkpoint, an earlier run has brought them.
         let first = before.position.is_none()
             && before.scanning.is_none()
             && matches!(collection.is_empty(), Ok(true));
@@ -208,8 +208,8 @@ impl Pipeline {
         })
     }
 
-    /// Works until it has caught up (or for ever, following), until `stop`, or until an error that
-    /// waiting does not mend. What is complete is made durable in any case.
+    /// Works until it has caught up (or forever, when following), until `stop`, or until an error
+    /// that waiting does not solve. Complete batches are made durable in any case.
     pub async fn run(&self, stop: &CancellationToken) -> Result<(), PipelineError> {
         let mut again = false;
         let mut disk = Pauses::new(self.options.retry);
@@ -218,7 +218,7 @@ impl Pipeline {
         }
         loop {
             match self.work(stop, std::mem::replace(&mut again, true)).await {
-                // The checkpoint says that everything is compared, and why.
+                // The checkpoint records the full scan and its reason.
                 Err(PipelineError::Disagrees(_)) => {}
                 Err(error) if error.is_disk() && self.options.mode == Mode::Follow => {
                     self.wait_for_disk(error, &mut disk, stop).await?;
@@ -235,24 +235,25 @@ impl Pipeline {
         }
     }
 
-    /// What it tells about itself while it works.
+    /// The report of this pipeline.
     pub fn watch(&self) -> watch::Receiver<Report> {
         self.reporter.subscribe()
     }
 
-    /// Deletes what the brake holds back, after what is in hand. It was noted durably before.
+    /// Deletes what the brake holds back, after the batches in flight. The release is already
+    /// durable.
     pub fn release(&self) {
         self.released.notify_one();
     }
 
-    /// The documents that could not be mirrored. What is in flight has not failed.
+    /// The documents that could not be mirrored, without those in flight.
     pub fn failures(&self) -> Vec<Failure> {
         let mut failures = self.failures.all();
         failures.retain(|failure| !failure.is_in_flight());
         failures
     }
 
-    /// One opening of the feed, to its end; `again` in the same run.
+    /// Opens the feed once and reads it to its end; `again` if the same run has opened it before.
     async fn work(&self, stop: &CancellationToken, again: bool) -> Result<(), PipelineError> {
         if again {
             self.failures.reload(self.checkpoints.failures(self.collection.name())?);
@@ -280,25 +281,25 @@ impl Pipeline {
                 && outcome.is_ok()
             {
                 outcome = Err(error);
-                // The others finish what they have in hand; their channels close behind them.
+                // The other tasks finish the batches in flight; their channels close behind them.
                 halt.cancel();
             }
             if self.removals_only {
-                // At the end of the feed nothing is waited for.
+                // The end of the feed does not depend on further answers.
                 halt.cancel();
             }
         }
         outcome
     }
 
-    /// Where the feed has to be opened, by what the state and the tree say.
+    /// Where to open the feed, according to the state and the tree.
     fn since(&self, again: bool) -> Result<Since, PipelineError> {
         let checkpoint = self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
         let checkpoint = self.settle_copy(checkpoint)?;
         if let Some(reason) = checkpoint.scanning {
             return Ok(Since::Scan(reason));
         }
-        // A collection that was new at the start of the run counts as empty to its end.
+        // A collection that was new at the start of the run counts as empty until its end.
         let filled = again && checkpoint.position.is_some();
         if !filled && self.collection.is_empty()? {
             return Ok(match (checkpoint.position, self.collection.is_new()) {
@@ -312,7 +313,7 @@ impl Pipeline {
         }
         let Some(position) = checkpoint.position else {
             if checkpoint.open_since.is_some() {
-                // The very first run was interrupted before its first checkpoint.
+                // The first run was interrupted before its first checkpoint.
                 return Ok(Since::Start);
             }
             return Ok(Since::Scan("the mirror holds documents but no checkpoint".to_owned()));
@@ -333,7 +334,7 @@ impl Pipeline {
         Ok(Since::Position(position))
     }
 
-    /// What the run before this one may have published without having told of it.
+    /// Changes that the previous run may have published without emitting their events.
     fn doubt(&self) -> Result<Option<Doubt>, PipelineError> {
         let checkpoint = self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
         let interrupted = checkpoint.open_since.is_some();

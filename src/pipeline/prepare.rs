@@ -1,4 +1,4 @@
-//! Changes on their way to the disk: planned by what the tree holds, and staged.
+//! Prepares changes for the disk: plans them by what the tree holds, and stages them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,27 +20,27 @@ use crate::trial;
 #[derive(Debug)]
 pub struct Prepared {
     pub staged: Vec<(Meta, Staged)>,
-    /// Changes that an interrupted run made and may not have told of, with their files.
+    /// Changes that an interrupted run published and may not have emitted, with their files.
     pub untold: Vec<(Meta, Vec<String>)>,
     pub failed: Vec<Failure>,
     /// Deletions that the brake holds back.
     pub held: Vec<HeldBack>,
-    /// Documents that are in the tree as the source has them, or gone.
+    /// Documents that are in the tree as at the source, or gone.
     pub settled: Vec<DocumentId>,
     /// Documents that the source does not know.
     pub gone: HashSet<DocumentId>,
-    /// Documents that are deleted, and of which the tree has nothing.
+    /// Deleted documents of which the tree holds nothing.
     pub absent: Vec<DocumentId>,
     pub unchanged: u64,
-    /// What the source said anew of documents that changed while they were read.
+    /// New answers from the source for documents that changed while they were read.
     pub moved_on: HashMap<DocumentId, Told>,
     pub position: Option<Position>,
     pub sync: Sync,
-    /// When the batch began to be written.
+    /// The time when writing the batch began.
     pub begun: Timestamp,
 }
 
-/// What is told of a staged change once it is durable.
+/// The event of a staged change, emitted once it is durable.
 #[derive(Debug)]
 pub struct Meta {
     pub id: DocumentId,
@@ -49,43 +49,43 @@ pub struct Meta {
     pub deleted: bool,
 }
 
-/// A planned write that needs attachments or revisions of the source.
+/// A planned write that needs attachments or revisions from the source.
 #[derive(Debug)]
 pub struct Pending {
     pub item: Item,
     pub write: Write,
     pub material: Material,
-    /// How what is fetched is made durable.
+    /// How the fetched files are made durable.
     pub sync: Sync,
 }
 
-/// What came out of planning some items.
+/// The result of planning some items.
 #[derive(Default)]
 pub struct Planned {
     pub staged: Vec<(Meta, Staged)>,
-    /// Writes that need something of the source.
+    /// Writes that need something from the source.
     pub pending: Vec<Pending>,
-    /// Changes that are older than what the tree holds, with its revision.
+    /// Changes that are older than the version in the tree, with the revision in the tree.
     pub older: Vec<(Change, Revision)>,
     pub unchanged: Vec<DocumentId>,
-    /// Documents that are deleted, and of which the tree has nothing.
+    /// Deleted documents of which the tree holds nothing.
     pub absent: Vec<DocumentId>,
     pub untold: Vec<(Meta, Vec<String>)>,
     pub failed: Vec<Failure>,
     pub held: Vec<HeldBack>,
-    /// Whether changes were passed over because nothing but removals is done.
+    /// Whether changes were skipped because only removals are applied.
     pub passed_over: bool,
 }
 
 impl Pipeline {
-    /// Decides what is to be done, and does what needs nothing from the source.
+    /// Decides what to do, and does what needs nothing from the source.
     pub(super) async fn plan(
         &self,
         items: Vec<Item>,
         sync: Sync,
         doubt: Option<&Doubt>,
     ) -> Result<Planned, PipelineError> {
-        /// From so many on it is worth a second thread.
+        /// The number of writes from which a second thread is worth it.
         const MANY: usize = 256;
         let mut first = items;
         let second = match first.len() >= MANY && self.mirror.stagers() > 1 {
@@ -177,7 +177,7 @@ fn plan_items(
                     && let Some(files) = untold(collection, &change, doubt)?
                 {
                     match removals_only {
-                        // It is told in its turn.
+                        // It is reported in its turn.
                         true => planned.passed_over = true,
                         false => planned.untold.push((Meta::of(change), files)),
                     }
@@ -194,8 +194,8 @@ fn plan_items(
                 }
             }
             Plan::Nameless => {
-                let reason = "its id is longer than the name of a folder can be, and its body does \
-                              not carry it as `_id`, so that it could not be read back";
+                let reason = "its id is too long for the name of a folder, and its body does not \
+                              contain it as `_id`, so it could not be read back";
                 planned.failed.push(failures::of_change(&change, reason.to_owned()));
             }
             removal @ Plan::Remove(_) => {
@@ -208,7 +208,7 @@ fn plan_items(
     Ok(planned)
 }
 
-/// What is remembered of a deletion that is held back.
+/// The record of a deletion that is held back.
 fn held_back(change: Change) -> HeldBack {
     HeldBack {
         document: change.id,
@@ -219,8 +219,7 @@ fn held_back(change: Change) -> HeldBack {
     }
 }
 
-/// The files of a change that is in the tree already, if the run that was interrupted brought it
-/// there.
+/// The files of a change that is in the tree already, if the interrupted run wrote it.
 fn untold(
     collection: &Collection,
     change: &Change,
@@ -233,7 +232,7 @@ fn untold(
     Ok(written.or_else(|| removed.then(Vec::new)))
 }
 
-/// Stages a write. What the file system refuses of one document is the failure of that document.
+/// Stages a write. If the file system refuses one document, that is the failure of that document.
 pub fn stage(
     collection: &Collection,
     pending: Pending,

@@ -1,7 +1,7 @@
-//! Documents that go without a row of the feed in hand: those that a full listing did not show, and
+//! Removes documents without a row of the feed: those that are missing from a full listing, and
 //! those whose deletion was held back and released.
 //!
-//! They take the same durable steps as a batch. It must not know how the feed is read.
+//! They go through the same durable steps as a batch. It must not know how the feed is read.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::checkpoint::{Checkpoint, Commit, HeldBack};
 use crate::document::{Position, Revision};
 use crate::mirror::{Plan, Sync};
 
-/// So many are made durable at a time.
+/// The number of removals that are made durable together.
 const REMOVALS: usize = 1_000;
 
 /// Logs that deletions of a collection are held back, and what to do.
@@ -42,7 +42,7 @@ impl Settler {
         }
     }
 
-    /// Removes what the listing did not show, now that it is complete, and ends the scan.
+    /// Removes the documents that the complete listing did not contain, and ends the scan.
     pub(super) fn end_scan(
         &mut self,
         position: Position,
@@ -93,7 +93,7 @@ impl Settler {
             if seen.contains(&id) {
                 continue;
             }
-            // What has no body is no document of ours.
+            // An entry without a body is not one of our documents.
             let revision = match collection.held(id.as_str()) {
                 Ok(Some(held)) => held.revision,
                 Ok(None) => continue,
@@ -127,7 +127,7 @@ impl Settler {
         Ok(0)
     }
 
-    /// Deletes what the brake holds back, and lets it go.
+    /// Deletes what the brake holds back, and lifts the brake.
     pub(super) fn release(&mut self) -> Result<(), PipelineError> {
         let (state, collection) =
             (Arc::clone(&self.pipeline.checkpoints), self.pipeline.collection.clone());
@@ -137,7 +137,7 @@ impl Settler {
             if held.is_empty() {
                 break;
             }
-            // A tombstone is to be fetched first.
+            // A tombstone has to be fetched first.
             let (wanting, gone): (Vec<_>, Vec<_>) =
                 held.into_iter().partition(|one| collection.kept().deleted && !one.unlisted);
             removed += self.remove(gone)?;
@@ -159,7 +159,7 @@ impl Settler {
         Ok(())
     }
 
-    /// Tells of removals that an interrupted run made and may not have told of.
+    /// Emits the events of removals that an interrupted run made and may not have emitted.
     fn tell_of_removals(&mut self, seen: &Seen, at: &Position) -> Result<(), PipelineError> {
         let mut told = Vec::new();
         for (id, revision) in std::mem::take(&mut self.moved) {
@@ -174,8 +174,8 @@ impl Settler {
         self.commit(Commit::new(self.checkpoint.clone()), told)
     }
 
-    /// Removes documents, and gives how many the tree had. Those that it has no more are told of too:
-    /// an interrupted release may have removed them.
+    /// Removes documents, and returns the number that the tree held. For documents that are already
+    /// gone, the event is emitted too: an interrupted release may have removed them.
     fn remove(&mut self, gone: Vec<HeldBack>) -> Result<usize, PipelineError> {
         if gone.is_empty() {
             return Ok(0);
@@ -203,7 +203,7 @@ impl Settler {
             };
             let age = held.revision.as_ref().and_then(|held| held.age(&meta.revision));
             if age == Some(Ordering::Greater) || (unlisted && age == Some(Ordering::Less)) {
-                // It has come back since.
+                // It was created again meanwhile.
                 continue;
             }
             let removal = Plan::Remove(collection.document_name(meta.id.as_str()));

@@ -1,7 +1,7 @@
-//! Single documents fetched again, apart from the feed, through the same durable steps.
+//! Fetches single documents again, apart from the feed, through the same durable steps.
 //!
-//! The checkpoint stays where it is: what comes is the source's present word, and the feed brings
-//! the same again. It must not know how it was found out that a document is wrong.
+//! The checkpoint stays where it is: the source's present answers are written, and the feed brings
+//! the same again. This module must not know how a document was found to be wrong.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,61 +20,63 @@ use crate::mirror::Authority;
 use crate::source::retry::{self, Fed, attempts, resilient};
 use crate::source::{FeedEvent, Mode, Since};
 
-/// A signal is heeded, and what came is made durable, after so many documents at the latest.
+/// The largest number of documents after which a signal is handled and the fetched documents are
+/// made durable.
 const DOCUMENTS: usize = 100;
 
-/// What is to be fetched again.
+/// The documents to fetch again.
 #[derive(Clone, Debug, Default)]
 pub struct Wrong {
-    /// Documents that differ from the source's, and are whole.
+    /// Intact documents that differ from the source's.
     pub differing: HashSet<DocumentId>,
-    /// Documents of which something is damaged, missing or extra: they are replaced as a whole.
+    /// Documents with a damaged, missing or extra part: they are replaced completely.
     pub damaged: HashSet<DocumentId>,
 }
 
-/// How the source is asked.
+/// How to ask the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asking {
-    /// For one document after the other.
+    /// One document after the other.
     Singly,
-    /// It cannot be: its whole feed is read, twice, and the last word on each document counts.
+    /// The source cannot look up documents: its whole feed is read, twice, and the last row of each
+    /// document counts.
     ByFeed,
 }
 
-/// What became of a document that was wrong.
+/// The outcome for a document that was wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is in the tree as the source has it.
+    /// It is in the tree as at the source.
     Present {
-        /// The revision that its body tells.
+        /// The revision in its body.
         revision: Option<Revision>,
-        /// Whether it was written; else it had come right by itself.
+        /// Whether it was written; otherwise it was right already.
         written: bool,
     },
-    /// The source says that it is deleted, and its tombstone is in the tree.
+    /// The source has deleted it, and its tombstone is in the tree.
     Buried {
         /// The tombstone's revision.
         revision: Revision,
-        /// Whether it was written; else it had come right by itself.
+        /// Whether it was written; otherwise it was right already.
         written: bool,
     },
-    /// The source says that it is deleted.
+    /// The source has deleted it.
     Deleted {
-        /// Whether it was removed; else there was no document.
+        /// Whether it was removed; otherwise it was not in the tree.
         removed: bool,
     },
-    /// The source does not know it. What the tree has stays.
+    /// The source does not know it. The tree keeps its version.
     Unknown,
-    /// It could not be had. What the tree has stays.
+    /// It could not be fetched. The tree keeps its version.
     Failed(String),
 }
 
-/// How a repair of one collection ended.
+/// The outcome of the repair of one collection.
 #[derive(Debug, Default)]
 pub struct Repaired {
-    /// What became of each document that was come to.
+    /// The outcome for each document that was processed.
     pub fates: Vec<(DocumentId, Fate)>,
-    /// What ended it before its end.
+    /// The error that ended it early.
     pub error: Option<PipelineError>,
 }
 
@@ -101,13 +103,14 @@ impl Wrong {
 }
 
 impl Pipeline {
-    /// Fetches what is wrong again, until `stop`: the documents in hand are finished in any case.
+    /// Fetches what is wrong again, until `stop` is cancelled: the documents in flight are finished
+    /// in any case.
     pub async fn repair(&self, wrong: Wrong, asking: Asking, stop: &CancellationToken) -> Repaired {
         let doubt = match self.doubt() {
             Ok(doubt) => doubt,
             Err(error) => return Repaired { fates: Vec::new(), error: Some(error) },
         };
-        // No round has to wait for the one before it: each is settled before the next begins.
+        // No round has to wait for the previous one: each is settled before the next begins.
         let (_settled, settled) = watch::channel(u64::MAX);
         let mut repair = Repair {
             pipeline: self,
@@ -127,7 +130,7 @@ impl Pipeline {
 }
 
 impl Pipeline {
-    /// Fetches the security object again, and writes it whatever the tree holds. `false` where the
+    /// Fetches the security object again, and writes it whatever the tree holds. `false` if the
     /// source has none.
     pub async fn repair_security(&self) -> Result<bool, PipelineError> {
         let policy = &self.options.retry;
@@ -143,17 +146,17 @@ struct Repair<'a> {
     rounds: Rounds,
     wrong: Wrong,
     batch: Batch,
-    /// What the source said of the documents in the batch.
+    /// The source's answers for the documents in the batch.
     told: HashMap<DocumentId, Told>,
-    /// Where it said so, if it can only be asked there.
+    /// The position in the feed, if the source can only be asked there.
     places: HashMap<DocumentId, Position>,
     fates: Vec<(DocumentId, Fate)>,
 }
 
-/// What the source said of a document.
+/// The source's answer for a document.
 #[derive(Debug)]
 pub enum Told {
-    /// It has it. The revision is the one that the body tells.
+    /// The document exists. The revision is the one in the body.
     Present(Option<Revision>),
     Deleted(Revision),
 }
@@ -188,15 +191,15 @@ impl Repair<'_> {
             if self.fates[known..].iter().all(failed)
                 && let Some(error) = self.rounds.trouble()
             {
-                // To ask for the others would only take longer.
+                // Requesting the others would only take longer.
                 return Err(error.clone().into());
             }
         }
         Ok(())
     }
 
-    /// Reads the feed to learn where the last word on each document stands, and again to take it
-    /// from there: so no more is held than a batch.
+    /// Reads the feed to find the last row of each document, and again to read those rows, so that
+    /// only one batch is held in memory.
     async fn read_feed(&mut self, stop: &CancellationToken) -> Result<(), PipelineError> {
         let mut last: HashMap<DocumentId, Result<Option<Position>, String>> = HashMap::new();
         let source = &self.pipeline.source;
@@ -253,7 +256,7 @@ impl Repair<'_> {
         self.settle().await
     }
 
-    /// Adds what the source said of a document to the batch.
+    /// Adds the source's answer for a document to the batch.
     async fn take(&mut self, change: Change) -> Result<(), PipelineError> {
         let Some(authority) = self.wrong.authority(&change.id) else { return Ok(()) };
         self.told.insert(change.id.clone(), Told::of(&change));
@@ -267,13 +270,13 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Takes the batch, and what is looked up, through the durable steps. Only then it is known what
-    /// became of it.
+    /// Takes the batch, and the lookups, through the durable steps. Their outcome is only known
+    /// afterwards.
     async fn settle(&mut self) -> Result<(), PipelineError> {
         let (batch, mut told) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.told));
         let mut prepared = self.rounds.whole(batch).await?;
         told.extend(std::mem::take(&mut prepared.moved_on));
-        // What was broken off is left to the next repair.
+        // Cancelled lookups are left to the next repair.
         told.retain(|id, _| !self.rounds.fetches(id));
         let buries = self.pipeline.collection.kept().deleted;
         let mut fates = fates(&mut prepared, &mut told, buries);
@@ -292,8 +295,8 @@ impl Repair<'_> {
     }
 }
 
-/// What becomes of the documents of a batch once it is settled. Those that failed are the caller's
-/// to know, and no failures of the mirror's: what it held before, it holds still.
+/// The outcome for the documents of a settled batch. A document that a repair cannot fetch is not
+/// recorded as a failure: the mirror still has its old copy.
 fn fates(
     prepared: &mut Prepared,
     told: &mut HashMap<DocumentId, Told>,
@@ -322,7 +325,7 @@ fn fates(
     fates
 }
 
-/// The next of something, unless it is to stop.
+/// The next item, unless `stop` is cancelled.
 async fn until<T>(stop: &CancellationToken, next: impl Future<Output = Option<T>>) -> Option<T> {
     tokio::select! {
         biased;

@@ -1,4 +1,4 @@
-//! What a pipeline tells about itself while it works: one value, watched by whoever is interested.
+//! The progress report of a pipeline: one value that others can watch.
 
 use std::time::Instant;
 
@@ -22,13 +22,13 @@ pub const ENDED: &str = "plainfold::failed::ended";
 pub enum Phase {
     /// It waits for its turn to catch up.
     Queued,
-    /// It applies what happened since the checkpoint.
+    /// It applies the changes since the checkpoint.
     CatchingUp,
-    /// It compares everything the source holds with everything the mirror holds.
+    /// It compares the whole source with the whole mirror.
     Scanning,
-    /// It is at the source's end and follows it.
+    /// It has reached the end of the source and follows it.
     Live,
-    /// The source does not answer, or the disk cannot be written; it is tried again.
+    /// The source does not answer, or the disk cannot be written to; the pipeline tries again.
     Waiting,
     /// It has caught up and ended.
     CaughtUp,
@@ -36,16 +36,16 @@ pub enum Phase {
     Stopped,
     /// It ended with an error.
     Failed,
-    /// The source does not have the collection any more. The mirror keeps its copy.
+    /// The source no longer has the collection. The mirror keeps its copy.
     Vanished,
 }
 
-/// What a pipeline has done in this run, and where it stands.
+/// What a pipeline has done in this run, and its present state.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// The collection.
     pub collection: CollectionName,
-    /// What it is doing.
+    /// The present phase.
     pub phase: Phase,
     /// The position of the checkpoint, as the source writes it.
     pub position: Option<Value>,
@@ -53,7 +53,7 @@ pub struct Report {
     pub documents: u64,
     /// Documents removed in this run.
     pub deletions: u64,
-    /// Documents that were in the mirror already.
+    /// Documents that were already in the mirror.
     pub unchanged: u64,
     /// Attachments written in this run.
     pub attachments: u64,
@@ -61,24 +61,23 @@ pub struct Report {
     pub bytes: u64,
     /// Documents that could not be mirrored, remembered from any run.
     pub failures: u64,
-    /// Documents that are being fetched while the feed is read on, or that the last run left so.
+    /// Documents that are being fetched beside the feed, or that the last run left so.
     #[serde(default)]
     pub in_flight: u64,
     /// Deletions that the brake holds back, from any run.
     #[serde(default)]
     pub held_back: u64,
-    /// How far the feed has been read, where the source can tell.
+    /// The position in the feed, if the source can express progress.
     #[serde(with = "progress")]
     pub progress: Option<Progress>,
-    /// When the mirror was last known to hold all that the source held.
+    /// The time when the mirror was last known to hold everything that the source held.
     pub current_at: Option<Timestamp>,
     /// Why it waits, or why it ended.
     pub trouble: Option<String>,
-    /// Why the security object could not be mirrored when it was asked for last.
+    /// Why the security object could not be mirrored at the last attempt.
     #[serde(default)]
     pub security_trouble: Option<String>,
-    /// How many documents the source counts, where that is not what the mirror holds even after a full
-    /// scan.
+    /// The number of documents that the source counts, if the mirror differs even after a full scan.
     #[serde(default)]
     pub count_trouble: Option<String>,
     /// Whether it has caught up since it started.
@@ -89,13 +88,13 @@ pub struct Report {
     /// How many documents the source counted when it was asked last.
     #[serde(skip)]
     pub counted: Option<u64>,
-    /// Since when a batch has been in flight.
+    /// The time since which a batch has been in flight.
     #[serde(skip)]
     pub busy_since: Option<Instant>,
 }
 
 impl Report {
-    /// A pipeline that has not begun.
+    /// A pipeline that has not started.
     pub fn new(collection: CollectionName) -> Self {
         Self {
             collection,
@@ -121,22 +120,22 @@ impl Report {
         }
     }
 
-    /// For how many seconds the mirror may have been behind: since it was last known to be
-    /// current. `None` before it ever was.
+    /// The number of seconds for which the mirror may have been behind: since it was last known to
+    /// be current. `None` before that.
     pub fn lag_seconds(&self, now: Timestamp) -> Option<f64> {
         let current_at = self.current_at?;
         Some(now.duration_since(current_at).as_secs_f64().max(0.0))
     }
 }
 
-/// Where a pipeline writes its report.
+/// The writer of a pipeline's report.
 #[derive(Clone, Debug)]
 pub struct Reporter {
     sender: watch::Sender<Report>,
 }
 
 impl Reporter {
-    /// A reporter for a pipeline that has not begun.
+    /// A reporter for a pipeline that has not started.
     pub fn new(collection: CollectionName) -> Self {
         Self { sender: watch::Sender::new(Report::new(collection)) }
     }
@@ -146,7 +145,7 @@ impl Reporter {
         self.sender.subscribe()
     }
 
-    /// The report as of now.
+    /// The present report.
     pub fn report(&self) -> Report {
         self.sender.borrow().clone()
     }
@@ -157,7 +156,7 @@ impl Reporter {
     }
 }
 
-/// A position as its source writes it, for reports. A token that is no JSON is shown as a string.
+/// A position as its source writes it, for reports. A token that is not JSON is shown as a string.
 pub fn shown(position: &Position) -> Value {
     let token = position.token();
     serde_json::from_str(token).unwrap_or_else(|_| Value::from(token))
@@ -196,6 +195,6 @@ mod tests {
         assert_eq!(report.lag_seconds(at(10)), None);
         report.current_at = Some(at(8));
         assert_eq!(report.lag_seconds(at(10)), Some(2.0));
-        assert_eq!(report.lag_seconds(at(7)), Some(0.0), "a clock that was put back");
+        assert_eq!(report.lag_seconds(at(7)), Some(0.0), "a clock that was set back");
     }
 }

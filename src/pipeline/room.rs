@@ -1,5 +1,5 @@
-//! Waiting for a disk that is full, read-only or failing, while following: nothing is lost, as the
-//! feed is opened again at the checkpoint. It must not know what is written where.
+//! Waits for a disk that is full, read-only or failing, while following. Nothing is lost, because
+//! the feed is opened again at the checkpoint. It must not know which files are written.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,24 +13,24 @@ use crate::mirror::MirrorError;
 use crate::source::Since;
 use crate::source::retry::RetryPolicy;
 
-/// How long to wait before the disk is tried again.
+/// The pauses before the disk is tried again.
 #[derive(Debug)]
 pub struct Pauses {
     policy: RetryPolicy,
     next: Duration,
-    /// What had been done when it failed last.
+    /// The progress when the disk failed last.
     done: u64,
-    /// When the last pause ended.
+    /// The end of the last pause.
     ended: Instant,
 }
 
 impl Pauses {
-    /// Short ones first.
+    /// Starts with short pauses.
     pub fn new(policy: RetryPolicy) -> Self {
         Self { policy, next: policy.first, done: 0, ended: Instant::now() }
     }
 
-    /// Short pauses again, if anything was done since the last failure.
+    /// Returns to short pauses if there was progress since the last failure.
     fn note_progress(&mut self, report: &Report) {
         let done = report.documents + report.deletions;
         if done > self.done {
@@ -39,7 +39,7 @@ impl Pauses {
         self.done = done;
     }
 
-    /// The next pause: each is twice as long as the one before, up to the policy's longest.
+    /// The next pause: each is twice as long as the previous one, up to the policy's longest.
     pub fn next(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * 2).min(self.policy.longest);
@@ -57,7 +57,7 @@ impl Pauses {
 }
 
 impl PipelineError {
-    /// Whether the disk is at fault, so that waiting may mend it.
+    /// Whether the disk is the cause, so that waiting may help.
     pub fn is_disk(&self) -> bool {
         match self {
             Self::Mirror(error) => error.is_disk(),
@@ -70,7 +70,7 @@ impl PipelineError {
 }
 
 impl PipelineError {
-    /// Whether there is no room left, so that deletions may mend it.
+    /// Whether the disk is full, so that deletions may help.
     pub fn is_full(&self) -> bool {
         match self {
             Self::Mirror(error) => error.is_full(),
@@ -86,7 +86,7 @@ impl PipelineError {
 }
 
 impl Pipeline {
-    /// The error, or that the collection's folder cannot be used, if that is why.
+    /// The error, or that the collection's folder cannot be used, if that is the cause.
     pub(super) fn blamed(&self, error: PipelineError) -> PipelineError {
         match error {
             PipelineError::Mirror(error) => self.collection.blame_end(error).into(),
@@ -94,8 +94,9 @@ impl Pipeline {
         }
     }
 
-    /// Reads the feed from the checkpoint to its end, and makes the deletions in it: they need next to
-    /// no room, and make some. Says whether it did any. What else the feed brings is read again later.
+    /// Reads the feed from the checkpoint to its end, and applies only its deletions: they need
+    /// almost no space, and free some. Says whether any were applied. The other changes of the feed
+    /// are read again later.
     pub(super) async fn make_room(&self, stop: &CancellationToken) -> Result<bool, PipelineError> {
         let before = self.reporter.report().deletions;
         let pipeline = self.clone();
@@ -120,7 +121,7 @@ impl Pipeline {
         Ok(!matches!(self.since(true)?, Since::Scan(_)))
     }
 
-    /// Waits until the disk can be written, or `stop`.
+    /// Waits until the disk can be written to, or until `stop` is cancelled.
     pub(super) async fn wait_for_disk(
         &self,
         error: PipelineError,
@@ -175,7 +176,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Clears up after a failure, and sees whether the disk can be written.
+    /// Cleans up after a failure, and tests whether the disk can be written to.
     fn recover(&self) -> Result<(), PipelineError> {
         self.collection.clear_up()?;
         self.mirror.probe()?;

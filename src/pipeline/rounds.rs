@@ -1,7 +1,8 @@
-//! Rounds: each takes a batch of the feed, and what has come from [beside](super::beside) it, and makes
-//! them ready for the disk.
+//! Rounds: each takes a batch of the feed, and the results that have arrived from
+//! [beside](super::beside) it, and prepares them for the disk.
 //!
-//! A round waits a moment for what its documents need of the source, and then goes on without it.
+//! A round waits a moment for what its documents need from the source, and then continues without
+//! it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Item};
-use super::beside::{Beside, Brought, Question};
+use super::beside::{Brought, Fetches, Question};
 use super::prepare::{Pending, Planned, Prepared, stage};
 use super::repair::Told;
 use super::{Doubt, Pipeline, PipelineError, Signal, Work};
@@ -22,66 +23,68 @@ use crate::document::{DocumentId, Position};
 use crate::mirror::{Material, MirrorError, Sync};
 use crate::source::{Mode, SourceError};
 
-/// How long a batch of a catch-up waits for what its documents need.
+/// The time that a batch of a catch-up waits for what its documents need.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The same of a follower, whose next change should not wait.
+/// The same for a follower, whose next change should not wait.
 const GRACE_FOLLOWING: Duration = Duration::from_millis(100);
 
-/// For how long a follower that is at the source's end waits for what it fetches, until it says so.
+/// The time that a follower at the end of the source waits for fetches before it reports that it has
+/// caught up.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// How often a round looks whether there is anything to wait for.
+/// The interval at which a round checks whether there is anything to wait for.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Makes one round after the other.
 pub struct Rounds {
     pipeline: Pipeline,
-    beside: Beside,
+    beside: Fetches,
     doubt: Option<Doubt>,
-    /// The documents of rounds that may not be in the tree yet, oldest first, by number.
+    /// The documents of rounds that may not be in the tree yet, by the numbers of the rounds, oldest
+    /// first.
     in_flight: VecDeque<(u64, HashSet<DocumentId>)>,
     number: u64,
     settled: watch::Receiver<u64>,
     stop: CancellationToken,
-    /// Whether the feed has been at its end, so that a round waits for a moment only.
+    /// Whether the end of the feed has been reached, so that a round waits only a moment.
     following: bool,
-    /// Whether changes were passed over, so that they have to be read again.
+    /// Whether changes were skipped, so that they have to be read again.
     passed_over: bool,
     /// Whether the feed has been read to its end.
     read_to_end: bool,
-    /// Whether all that an interrupted run left without its events has been told since.
+    /// Whether all events that an interrupted run may not have emitted have been emitted.
     told: bool,
-    /// What was looked up at the start has numbers up to this one.
+    /// Lookups from the start of the run have numbers up to this one.
     first: u64,
 }
 
-/// A round that is being made.
+/// A round in progress.
 struct Round {
     planned: Planned,
     complete: Vec<Pending>,
     failed: Vec<Failure>,
-    /// Documents that are in the tree as the source has them, or gone.
+    /// Documents that are in the tree as at the source, or gone.
     settled: Vec<DocumentId>,
     moved_on: HashMap<DocumentId, Told>,
     /// The documents of this round.
     ids: HashSet<DocumentId>,
-    /// Those of which no other state can be taken any more: what is planned does not see it.
+    /// Documents whose other states must wait, because planning would not see the present one.
     done: HashSet<DocumentId>,
-    /// Those that the source does not know. A deletion of one that is held back stays so.
+    /// Documents that the source does not know. Such a document stays held back if its deletion is.
     gone: HashSet<DocumentId>,
     sync: Sync,
 }
 
 impl Rounds {
-    /// Rounds of a pipeline that ends with `stop`. `settled` counts those that are settled.
+    /// Rounds of a pipeline that ends with `stop`. `settled` counts the settled rounds.
     pub fn new(
         pipeline: Pipeline,
         doubt: Option<Doubt>,
         settled: watch::Receiver<u64>,
         stop: CancellationToken,
     ) -> Self {
-        let beside = Beside::new(pipeline.clone());
+        let beside = Fetches::new(pipeline.clone());
         Self {
             pipeline,
             beside,
@@ -98,19 +101,19 @@ impl Rounds {
         }
     }
 
-    /// Makes rounds of all batches, and sends them on.
+    /// Makes rounds of all batches, and passes them on.
     pub async fn make_all(
         mut self,
         batches: mpsc::Receiver<Work<Batch>>,
         prepared: mpsc::Sender<Work<Prepared>>,
     ) -> Result<(), PipelineError> {
         let made = self.make(batches, &prepared).await;
-        // Nothing outlives the pipeline, and what was broken off leaves no file.
+        // No fetch outlives the pipeline, and a cancelled fetch leaves no file.
         self.beside.stop().await;
         made.map(drop)
     }
 
-    /// `None` when the settler has ended, which says itself why.
+    /// `None` if the settler has ended, which reports the reason itself.
     async fn make(
         &mut self,
         mut batches: mpsc::Receiver<Work<Batch>>,
@@ -130,7 +133,7 @@ impl Rounds {
         revisits.reset();
         let (mut stopped, mut caught_up) = (false, None);
         let stop = self.stop.clone();
-        // What has come before the stop may have to wait for earlier rounds.
+        // Results that arrived before the stop may have to wait for earlier rounds.
         let mut last_rounds = 3;
         let removals_only = self.pipeline.removals_only;
         if !removals_only {
@@ -167,7 +170,7 @@ impl Rounds {
                 {
                     Some(())
                 }
-                // What comes next is for a run that does all of it.
+                // Everything after this needs a run that does more than removals.
                 Next::Work(Work::Signal(signal))
                     if removals_only && !matches!(signal, Signal::Release) =>
                 {
@@ -194,7 +197,7 @@ impl Rounds {
             if sent.is_none() {
                 return Ok(None);
             }
-            // What was in flight at the source's end belongs to it, unless it has stalled.
+            // Fetches in flight at the end of the source belong to it, unless they have stalled.
             if let Some((mark, since)) = caught_up
                 && (!self.beside.is_busy_before(mark) || since.elapsed() >= LONGEST_WAIT)
             {
@@ -208,7 +211,7 @@ impl Rounds {
         }
     }
 
-    /// Sends a signal on, in its turn.
+    /// Passes a signal on, in order.
     async fn signal(
         &mut self,
         signal: Signal,
@@ -220,7 +223,7 @@ impl Rounds {
                 return Ok(None);
             }
             if !self.beside.is_empty() {
-                // It was told to stop before all had come.
+                // The pipeline was told to stop before all results had arrived.
                 return Ok(Some(()));
             }
         }
@@ -237,7 +240,7 @@ impl Rounds {
             return Ok(None);
         }
         if removes {
-            // What it removes must not be planned with any more.
+            // Later planning must not use what this removes.
             self.number += 1;
             self.beside.replan();
             let number = self.number;
@@ -251,7 +254,7 @@ impl Rounds {
         Ok(self.settle_doubt(to).await)
     }
 
-    /// Forgets what an interrupted run may have written without a word, once the feed and all that it had
+    /// Marks the events of an interrupted run as emitted, once the feed and all documents that it
     /// left to be fetched were read.
     async fn settle_doubt(&mut self, to: &mpsc::Sender<Work<Prepared>>) -> Option<()> {
         let waits = self.beside.revisits_before(self.first) || self.beside.has_ready();
@@ -262,7 +265,7 @@ impl Rounds {
         to.send(Work::Signal(Signal::Told)).await.ok()
     }
 
-    /// Waits for all that is fetched, and sends it on as it comes.
+    /// Waits for all fetches, and passes their results on as they arrive.
     async fn finish(
         &mut self,
         to: &mpsc::Sender<Work<Prepared>>,
@@ -282,7 +285,7 @@ impl Rounds {
         Ok(Some(()))
     }
 
-    /// Makes a round of a batch and of what has come, and sends it on.
+    /// Makes a round of a batch and of the results that have arrived, and passes it on.
     async fn round(
         &mut self,
         batch: Batch,
@@ -298,32 +301,33 @@ impl Rounds {
         Ok(to.send(Work::Batch(prepared)).await.ok())
     }
 
-    /// Makes a round of documents that do not come by the feed, and waits for all that they need.
+    /// Makes a round of documents that do not come from the feed, and waits for everything that they
+    /// need.
     pub async fn whole(&mut self, batch: Batch) -> Result<Prepared, PipelineError> {
         self.beside.finish();
         let prepared = self.prepare(batch, None, true).await?;
-        // There are no rounds before it that could have to be settled.
+        // There are no earlier rounds that could have to be settled.
         self.in_flight.clear();
         Ok(prepared.unwrap_or_else(|| Round::new(0).prepared(None, Timestamp::now())))
     }
 
-    /// The documents that are looked up for a round that is [whole](Self::whole).
+    /// The documents that are looked up for a [whole](Self::whole) round.
     pub fn look(&mut self, id: DocumentId, question: Question) {
         self.beside.look(id, question);
     }
 
-    /// Whether a document is still fetched.
+    /// Whether a document is still being fetched.
     pub fn fetches(&self, id: &DocumentId) -> bool {
         self.beside.contains(id)
     }
 
-    /// Why the source does not answer, if it has answered nothing of late.
+    /// Why the source does not answer, if it has not answered recently.
     pub fn trouble(&self) -> Option<&SourceError> {
         self.beside.trouble()
     }
 
-    /// A round; a `whole` one waits for all that is fetched, and any other one a moment. `None` when the
-    /// settler has ended.
+    /// Makes a round. A `whole` one waits for all fetches, any other one waits a moment. `None` if
+    /// the settler has ended.
     async fn prepare(
         &mut self,
         mut batch: Batch,
@@ -398,8 +402,8 @@ impl Rounds {
         Ok(Some(prepared))
     }
 
-    /// The items that are not fetched beside the feed. The others wait there, or take the place of what
-    /// is fetched.
+    /// The items that are not fetched beside the feed. The others wait there, or replace the present
+    /// fetch.
     fn not_beside(&mut self, items: Vec<Item>, done: &HashSet<DocumentId>) -> Vec<Item> {
         let mut left = Vec::with_capacity(items.len());
         for item in items {
@@ -414,7 +418,8 @@ impl Rounds {
         left
     }
 
-    /// Waits until the tree has what earlier rounds bring of these documents: it decides what is done.
+    /// Waits until the tree holds the documents of earlier rounds that this round needs: planning
+    /// depends on the tree.
     async fn await_settled(&mut self, ids: &HashSet<DocumentId>) -> bool {
         let latest = self.in_flight.iter().rev().find(|(_, held)| !held.is_disjoint(ids));
         if let Some((latest, _)) = latest
@@ -431,7 +436,7 @@ impl Rounds {
         self.in_flight.retain(|(number, _)| *number > done);
     }
 
-    /// Takes what was brought into the round; what cannot be taken yet goes `later`.
+    /// Takes results into the round; those that cannot be taken yet go to `later`.
     async fn accept(
         &mut self,
         round: &mut Round,
@@ -471,7 +476,7 @@ impl Rounds {
         self.in_flight.iter().any(|(_, ids)| ids.contains(id))
     }
 
-    /// Plans items, and has fetched what they need.
+    /// Plans items, and starts fetching what they need.
     async fn plan(
         &mut self,
         round: &mut Round,
@@ -511,14 +516,14 @@ impl Rounds {
         Ok(())
     }
 
-    /// Stages what is complete.
+    /// Stages complete documents.
     async fn stage(&mut self, round: &mut Round) -> Result<(), PipelineError> {
         let complete = std::mem::take(&mut round.complete);
         if complete.is_empty() {
             return Ok(());
         }
         if complete.iter().any(|one| one.sync == Sync::Together) {
-            // What was fetched has not been made durable file by file.
+            // Fetched files were not made durable one by one.
             round.sync = Sync::Together;
         }
         let (collection, lane) = (self.pipeline.collection.clone(), self.pipeline.mirror.lane());
@@ -574,7 +579,7 @@ impl Round {
 }
 
 impl Prepared {
-    /// Whether there is nothing to be done.
+    /// Whether there is nothing to do.
     fn is_empty(&self) -> bool {
         self.position.is_none()
             && self.staged.is_empty()
@@ -587,7 +592,7 @@ impl Prepared {
 }
 
 impl Pending {
-    /// What of this material the write needs.
+    /// The part of this material that the write needs.
     fn reusable(&self, material: Material) -> Material {
         let Material { mut blobs, branches } = material;
         let needs = |name: &str| self.write.fetch.iter().any(|one| &*one.name == name);

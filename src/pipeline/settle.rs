@@ -24,7 +24,7 @@ use crate::mirror::{MirrorError, Published, Staged, Sync};
 use crate::trial;
 
 impl Pipeline {
-    /// Settles batch after batch, in order; counts them in `settled`.
+    /// Settles batch after batch, in order, and counts them in `settled`.
     pub(super) async fn settle_all(
         self,
         moved: HashMap<DocumentId, Revision>,
@@ -75,10 +75,10 @@ impl Pipeline {
         spawn_blocking(move || settler.close()).await?
     }
 
-    /// Settles a batch that did not come by the feed: the checkpoint stays where it is, and what an
-    /// interrupted run left to be told stays for the next one. As the feed does not bring these
-    /// documents again either, `intents` are remembered as failures until all is committed. Gives the
-    /// documents that the file system did not let take their places, each with the reason.
+    /// Settles a batch that did not come from the feed: the checkpoint stays where it is, and events
+    /// that an interrupted run may not have emitted are left to the next run. Because the feed does
+    /// not bring these documents again, `intents` are recorded as failures until all is committed.
+    /// Returns the documents that the file system refused to publish, each with the reason.
     pub(super) async fn settle_apart(
         &self,
         batch: Prepared,
@@ -124,7 +124,7 @@ impl Pipeline {
             // A repair must not make this folder look like the one that the last run wrote.
             checkpoint.scanning.get_or_insert_with(|| copied::REASON.to_owned());
         }
-        // What is repaired may have been counted although it was not there.
+        // A repaired document may have been counted although it was missing.
         checkpoint.tally = None;
         let (pipeline, stays) = (Arc::new(self.clone()), Some(checkpoint.clone()));
         let (moved, in_doubt, doubted_since, scanned) = (HashMap::new(), false, None, false);
@@ -133,21 +133,22 @@ impl Pipeline {
     }
 }
 
-/// Works on the disk, one piece of work at a time.
+/// Does the work on the disk, one item at a time.
 pub struct Settler {
     pub(super) pipeline: Arc<Pipeline>,
-    /// As it stands in the state.
+    /// The checkpoint in the state.
     pub(super) checkpoint: Checkpoint,
-    /// Documents that an interrupted run was replacing or removing, until that is cleared up.
+    /// Documents that an interrupted run was replacing or removing, until they are settled.
     pub(super) moved: HashMap<DocumentId, Revision>,
-    /// Whether an interrupted run may have written who may do what, and not told of it.
+    /// Whether an interrupted run may have written the security object without emitting an event.
     in_doubt: bool,
-    /// Since when an interrupted run may have published what nobody was told of, until the feed has
-    /// been read to its end: a run that does not come so far leaves the rest to the next one.
+    /// The time since which an interrupted run may have published without emitting events. It is
+    /// kept until the feed has been read to its end: a run that ends earlier leaves the rest to the
+    /// next one.
     pub(super) doubted_since: Option<Timestamp>,
-    /// The checkpoint that stays, where none comes by the feed.
+    /// The checkpoint that stays, if the batch does not come from the feed.
     stays: Option<Checkpoint>,
-    /// Whether a full scan has ended since the source told its counts.
+    /// Whether a full scan has ended since the source reported its counts.
     pub(super) scanned: bool,
     /// How many documents more, or fewer, the tree holds than at the last commit.
     more: i64,
@@ -184,7 +185,7 @@ impl Settler {
         Ok(self)
     }
 
-    /// Gives the documents that the file system did not let take their places, each with the reason.
+    /// Returns the documents that the file system refused to publish, each with the reason.
     fn batch(&mut self, batch: Prepared) -> Result<HashMap<DocumentId, String>, PipelineError> {
         if !batch.staged.is_empty() {
             self.open(batch.begun)?;
@@ -203,15 +204,15 @@ impl Settler {
         let deletions = metas.iter().filter(|meta| meta.deleted).count() as u64;
         let documents = metas.len() as u64 - deletions;
         let (failures, held) = (&self.pipeline.failures, batch.held);
-        // What the source does not know may be what the brake holds back.
+        // The brake may hold back a document that the source does not know.
         let unheld = match self.pipeline.brake.held() {
             0 => Vec::new(),
             _ => settled.iter().filter(|id| !batch.gone.contains(*id)).cloned().collect(),
         };
-        // What is held back has not failed.
+        // A held-back document has not failed.
         let settled = settled.into_iter().chain(held.iter().map(|one| one.document.clone()));
         let mended: Vec<_> = settled.filter(|id| failures.forget(id)).collect();
-        // As in the state: what is noted with it counts.
+        // As in the state: failures recorded in the same commit count.
         let failed = self.note_failures(batch.failed.into_iter().chain(refused).collect());
         let news =
             !failed.is_empty() || !mended.is_empty() || !held.is_empty() || !unheld.is_empty();
@@ -249,7 +250,7 @@ impl Settler {
         Ok(reasons)
     }
 
-    /// Notes durably, once a run, that from now on more may be published than is committed.
+    /// Records durably, once per run, that more may be published than is committed.
     pub(super) fn open(&mut self, since: Timestamp) -> Result<(), PipelineError> {
         if self.checkpoint.open_since.is_some() {
             return Ok(());
@@ -259,8 +260,8 @@ impl Settler {
         self.commit(Commit::new(checkpoint), Vec::new())
     }
 
-    /// Notes that everything published is committed, but for what an interrupted run has left to be
-    /// told by the next one.
+    /// Records that everything published is committed, except what an interrupted run left to the
+    /// next one.
     fn close(mut self) -> Result<(), PipelineError> {
         let open_since = match &self.stays {
             Some(stays) => stays.open_since,
@@ -273,7 +274,7 @@ impl Settler {
             }
             Some(_) => None,
         };
-        // A state of old does not say which folder it was written for: this one.
+        // A state of an older version does not say which folder it was written for: this one.
         let here = self.checkpoint.position.as_ref().map(|_| self.pipeline.collection.identity());
         let folder = self.checkpoint.folder.or(here);
         let now = Checkpoint { open_since, inventory, folder, ..self.checkpoint.clone() };
@@ -331,7 +332,7 @@ impl Settler {
         Ok(placed)
     }
 
-    /// Steps 5 and 6: what was published is committed and then told to subscribers.
+    /// Steps 5 and 6: published changes are committed, and then their events are emitted.
     pub(super) fn commit(&mut self, commit: Commit, told: Vec<Told>) -> Result<(), PipelineError> {
         let pipeline = &self.pipeline;
         let name = pipeline.collection.name();
@@ -354,7 +355,7 @@ impl Settler {
         let events: Vec<Arc<WriteEvent>> = told.into_iter().zip(first..).map(event).collect();
         let record = |event: &Arc<WriteEvent>| Record {
             number: event.event,
-            // An event is made of strings, numbers and raw JSON, which always can be written.
+            // An event consists of strings, numbers and raw JSON, which can always be written.
             text: serde_json::to_string(event).unwrap_or_default(),
         };
         let records: Vec<Record> = events.iter().map(record).collect();
@@ -402,7 +403,7 @@ impl Settler {
         Ok(())
     }
 
-    /// Keeps who may do what, and tells of it where it has changed.
+    /// Stores the security object, and emits an event if it has changed.
     fn security(&mut self, security: &[u8]) -> Result<(), PipelineError> {
         let collection = self.pipeline.collection.clone();
         let in_doubt = std::mem::take(&mut self.in_doubt);
@@ -468,7 +469,7 @@ impl Settler {
                 ),
                 Mention::Nothing => {}
             }
-            // A row whose place in the feed was not passed is read again by itself.
+            // A row whose position in the feed was not passed is read again anyway.
             let kept = failure.document.is_some() || failure.position.is_some();
             let failure = self.pipeline.failures.note(failure);
             if kept {
@@ -478,7 +479,7 @@ impl Settler {
         noted
     }
 
-    /// A checkpoint as of now, without a position.
+    /// A checkpoint with the present time, without a position.
     pub(super) fn checkpoint_now(&self, open_since: Option<Timestamp>) -> Checkpoint {
         Checkpoint {
             attachments: self.pipeline.collection.mirrors_attachments(),
@@ -493,18 +494,18 @@ impl Settler {
     }
 }
 
-/// What has become of staged changes.
+/// The outcome of staged changes.
 #[derive(Debug, Default)]
 pub struct Placed {
-    /// The changes that took their places.
+    /// The changes that were published.
     pub metas: Vec<Meta>,
-    /// What that did, in the same order.
+    /// The results of publishing, in the same order.
     pub published: Vec<Published>,
-    /// The documents that the file system did not let take their places.
+    /// The documents that the file system refused to publish.
     pub refused: Vec<Failure>,
 }
 
-/// A change that subscribers are told of, and its files.
+/// The event of a change, with its files.
 pub struct Told {
     pub meta: Meta,
     pub files: Vec<String>,

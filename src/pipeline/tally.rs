@@ -1,5 +1,5 @@
-//! Compares the source's counts with the mirror's. It is a cheap check for documents or deletions
-//! that the feed does not report.
+//! Compares the source's counts with the mirror's, as a cheap check for documents or deletions that
+//! the feed does not report.
 //!
 //! It must not know how either side counts, nor which documents differ: a full scan finds that out.
 
@@ -12,9 +12,9 @@ use crate::document::Tally;
 use crate::source::Holds;
 
 impl Settler {
-    /// Compares what the source says that it holds with what the mirror holds. Where failures and
-    /// deletions that are held back do not explain the difference, the feed is opened again as a full
-    /// scan, once a run for each difference. One that remains after it is reported.
+    /// Compares the source's counts with the mirror's. If failures and held-back deletions do not
+    /// explain the difference, the feed is opened again as a full scan, once per run for each
+    /// difference. A difference that remains is reported.
     pub(super) fn compare_counts(&mut self, source: Holds) -> Result<(), PipelineError> {
         let scanned = std::mem::take(&mut self.scanned);
         let ours = match self.checkpoint.tally {
@@ -45,7 +45,7 @@ impl Settler {
         Err(PipelineError::Disagrees(reason))
     }
 
-    /// Reports a difference that a full scan has not ended, or that there is none.
+    /// Reports a difference that remains after a full scan, or clears the report.
     fn report(&self, difference: Option<Tally>, reason: Option<&str>) {
         let before = std::mem::replace(&mut *self.scanned_for(), difference);
         if let Some(reason) = reason
@@ -65,7 +65,7 @@ impl Settler {
         self.pipeline.scanned_for.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts the tree: from then on each commit keeps the count.
+    /// Counts the tree: from then on, each commit updates the count.
     fn count(&mut self) -> Result<Tally, PipelineError> {
         let tally = self.pipeline.collection.tally()?;
         let checkpoint = Checkpoint { tally: Some(tally), ..self.checkpoint.clone() };
@@ -73,23 +73,23 @@ impl Settler {
         Ok(tally)
     }
 
-    /// Whether documents that failed, and deletions that are held back, explain the difference.
+    /// Whether failed documents and held-back deletions explain the difference.
     fn explains(&self, difference: Tally) -> bool {
         let failures = i64::try_from(self.pipeline.failures.count()).unwrap_or(i64::MAX);
         let held = i64::try_from(self.pipeline.brake.held()).unwrap_or(i64::MAX);
         let most = failures.saturating_add(held);
-        // A document that is held back still stands here, and its tombstone does not.
+        // A held-back document is still in the tree, and its tombstone is not.
         (-most..=failures).contains(&difference.documents)
             && (-failures..=most).contains(&difference.tombstones)
     }
 }
 
-/// What the source counts; what we count, where it does not.
+/// The source's counts; the mirror's, if the source does not count.
 fn signed(source: Option<u64>, ours: i64) -> i64 {
     source.map_or(ours, |count| i64::try_from(count).unwrap_or(i64::MAX))
 }
 
-/// What differs, as a clause for people.
+/// The difference, as a clause for people.
 fn disagreement(difference: Tally, ours: Tally) -> String {
     let what = |count: i64, what: &str| match count {
         1 => format!("1 {what}"),

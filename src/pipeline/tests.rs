@@ -88,7 +88,7 @@ impl Home {
         std::fs::write(&path, [kept, first, &records].concat()).unwrap();
     }
 
-    /// The state, while no run has it.
+    /// The state, while no run uses it.
     fn state(&self) -> Checkpoints {
         open_state(&self.state_path())
     }
@@ -223,7 +223,7 @@ async fn every_write_is_an_event_in_order_and_a_second_run_goes_on_from_the_chec
     let rows = vec![row("a", "1-x", "1"), row("b", "1-x", "2"), deleted("a", "2-x", "3")];
     let run = home.run(vec![script(rows, "3")]).await;
     run.outcome.unwrap();
-    // Only the newest state of a document in a batch is written, so `a` never was.
+    // Only the newest state of a document in a batch is written, so `a` never existed in the tree.
     let told: Vec<_> = run.events.iter().map(|e| (e.event, e.document.to_string())).collect();
     assert_eq!(told, [(1, "b".to_owned())]);
     assert_eq!(home.documents(), ["b"]);
@@ -295,7 +295,7 @@ async fn a_document_that_fails_is_remembered_and_mirrored_when_it_can_be() {
     assert_eq!(run.failures[0].attempts, 2);
     let before = run.failures[0].clone();
 
-    // Or not to be asked for.
+    // Or the source refuses to answer.
     let source = Scripted::new(vec![end("3")]);
     *source.away.lock().unwrap() = Some(SourceError::permanent("nobody is at home"));
     let run = home.run_source(source).await;
@@ -356,8 +356,8 @@ async fn a_batch_waits_for_an_earlier_change_of_the_same_document() {
     assert!(run.events.is_sorted_by(|left, right| left.event < right.event));
 }
 
-/// Undoes the last commits of a run, as if it had been killed before them: the state is put back as
-/// it was when the run had begun to write.
+/// Undoes the last commits of a run, as if it had been killed before them: the state is as it was
+/// when the run began to write.
 fn forget_commits(home: &Home, open: &Checkpoint) {
     home.forget_marks();
     home.state().turn().commit(&"books".into(), &Commit::new(open.clone()), &[]).unwrap();
@@ -393,7 +393,7 @@ async fn what_was_published_and_not_committed_is_told_of_by_the_next_run() {
     std::fs::write(aside.join("document.json"), r#"{"_id":"doomed","_rev":"1-x"}"#).unwrap();
     forget_commits(&home, &open);
 
-    // Somebody only looks, a source does not answer, and a run ends after a part of it.
+    // A pipeline is dropped before it starts, a source does not answer, and a run ends early.
     drop(pipeline(home.dir.path(), Arc::default(), Mode::CatchUp));
     home.run(vec![vec![Err(SourceError::permanent("away"))]]).await.outcome.unwrap_err();
     let part = vec![row("old", "1-x", "2"), Err(SourceError::permanent("broken"))];
@@ -407,7 +407,7 @@ async fn what_was_published_and_not_committed_is_told_of_by_the_next_run() {
     told.sort_unstable();
     assert_eq!(told, [("doomed", true), ("new", false)]);
 
-    // A run that ended in good order leaves nothing to tell.
+    // A run that ended normally leaves no events to emit.
     let run = home.run(vec![script(more(), "5")]).await;
     assert!(run.events.is_empty());
 }

@@ -1,4 +1,4 @@
-//! Does what the plan says: collection by collection, several batches at once.
+//! Carries out the plan: collection by collection, several batches at the same time.
 //!
 //! It must not know which target it writes to.
 
@@ -24,20 +24,20 @@ use crate::mirror::read::{Entry, Tree, TreeCollection};
 /// The most branches that are ended in one request, unless a single document has more.
 const MAX_ENDS: usize = 2_000;
 
-/// The database whose documents make a server replicate, and what the names of others end with.
+/// The database whose documents start replications, and the suffix of other such databases.
 const REPLICATOR: &str = "_replicator";
 
-/// A mirror on its way to a target.
+/// A restore of a mirror to a target.
 pub struct Restore<T> {
     target: Arc<T>,
     options: Options,
     control: Control,
 }
 
-/// One collection on its way.
+/// One collection being restored.
 struct Course {
     collection: Arc<TreeCollection>,
-    /// Where its documents are read from: the collection, or what is left of deleted ones.
+    /// The source of its documents: the collection, or its deleted documents.
     parts: Vec<Arc<TreeCollection>>,
     name: CollectionName,
     standing: Standing,
@@ -47,13 +47,13 @@ struct Course {
 /// A collection that is being read.
 struct Reading {
     batches: mpsc::Receiver<Batch>,
-    /// How many batches there were.
+    /// The number of batches.
     task: JoinHandle<Result<u64, RestoreError>>,
-    /// How many documents were passed over because they would start replications.
+    /// The number of documents that were skipped because they would start replications.
     replications: Arc<AtomicU64>,
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Default)]
 struct Done {
     counts: Counts,
@@ -61,12 +61,12 @@ struct Done {
 }
 
 impl<T: Target + 'static> Restore<T> {
-    /// A restore to this target. Does nothing yet.
+    /// A restore to this target. It has not started.
     pub fn new(target: T, options: Options) -> Self {
         Self { target: Arc::new(target), options, control: Control::default() }
     }
 
-    /// The same, under somebody's control.
+    /// The same, with a control.
     pub fn controlled(self, control: Control) -> Self {
         Self { control, ..self }
     }
@@ -95,7 +95,7 @@ impl<T: Target + 'static> Restore<T> {
                 outcome.interrupted = self.restore(course, &mut outcome, &mut hollow).await?;
             }
         }
-        // Where there is nothing to restore at all, no database is created either.
+        // If there is nothing to restore at all, no database is created either.
         if !outcome.interrupted && (self.options.allow_empty || !outcome.is_empty()) {
             for (at, gate) in hollow {
                 let mut report = outcome.collections[at].clone();
@@ -109,7 +109,7 @@ impl<T: Target + 'static> Restore<T> {
         Ok(outcome)
     }
 
-    /// Looks whether anything is in the way.
+    /// Checks whether the target allows the restore.
     async fn look(
         &self,
         tree: &Arc<Tree>,
@@ -137,7 +137,7 @@ impl<T: Target + 'static> Restore<T> {
         }
     }
 
-    /// Where the documents of a collection are read from.
+    /// The source of a collection's documents.
     async fn parts(
         &self,
         tree: &Arc<Tree>,
@@ -187,8 +187,8 @@ impl<T: Target + 'static> Restore<T> {
             let [one] = &wanted[..] else {
                 let names: Vec<_> = wanted.iter().map(|one| one.name.as_str()).collect();
                 return wrong(format!(
-                    "one name, `{only}`, is given for the target, and these collections are \
-                     selected: {}; select one with --collections, or give no such name",
+                    "the target has one name, `{only}`, but several collections are selected: {}; \
+                     select one with --collections, or give no name",
                     names.join(", ")
                 ));
             };
@@ -207,8 +207,8 @@ impl<T: Target + 'static> Restore<T> {
         Ok(named)
     }
 
-    /// Refuses a target that holds what the mirror does not hold just so. What an interrupted
-    /// restore left there is no obstacle.
+    /// Refuses a target that holds documents that differ from the mirror. Documents that an
+    /// interrupted restore wrote there are no obstacle.
     async fn look_for_others(
         &self,
         collection: &Arc<TreeCollection>,
@@ -221,7 +221,7 @@ impl<T: Target + 'static> Restore<T> {
             let Some((last, _)) = page.last() else { return Ok(()) };
             if !ends.insert(last.clone()) {
                 let place = self.target.place(name);
-                let what = format!("{place} lists its documents over and over: `{last}` again");
+                let what = format!("{place} repeats its list of documents: `{last}` came twice");
                 return Err(TargetError::Server(Error::new(Kind::Permanent, what)).into());
             }
             after = Some(last.clone());
@@ -234,9 +234,8 @@ impl<T: Target + 'static> Restore<T> {
         }
     }
 
-    /// Restores a collection; says whether it was told to stop before its end.
-    /// A whole collection in which there is nothing to write is noted as `hollow`, by its place in the
-    /// outcome.
+    /// Restores a collection; says whether it was stopped early. A collection without anything to
+    /// write is noted as `hollow`, by its index in the outcome.
     async fn restore(
         &self,
         course: Course,
@@ -288,7 +287,7 @@ impl<T: Target + 'static> Restore<T> {
         Ok(interrupted)
     }
 
-    /// Begins to read a collection.
+    /// Starts reading a collection.
     fn read(&self, parts: Vec<Arc<TreeCollection>>, name: &CollectionName) -> Reading {
         let (sender, batches_read) = mpsc::channel::<Batch>(1);
         let (ids, stubs) = (self.options.ids.clone(), self.target.stubs());
@@ -319,8 +318,8 @@ impl<T: Target + 'static> Restore<T> {
         Reading { batches: batches_read, task, replications }
     }
 
-    /// Makes the target ready as soon as there is something to write. Gives the first batch; or, where
-    /// nothing is to be written, whether it was told to stop.
+    /// Prepares the target as soon as there is something to write. Returns the first batch; or, if
+    /// nothing is to be written, whether it was stopped.
     async fn open(
         &self,
         reading: &mut Reading,
@@ -348,7 +347,8 @@ impl<T: Target + 'static> Restore<T> {
         }
     }
 
-    /// Creates and secures a collection at the target; says whether documents may be written.
+    /// Creates the collection at the target and sets its security object; says whether documents may
+    /// be written.
     async fn open_gate(
         &self,
         gate: &Gate,
@@ -366,7 +366,7 @@ impl<T: Target + 'static> Restore<T> {
         Ok(true)
     }
 
-    /// Writes what is read; says whether it was told to stop before its end.
+    /// Writes the batches; says whether it was stopped early.
     async fn write(
         &self,
         reading: Reading,
@@ -398,7 +398,7 @@ impl<T: Target + 'static> Restore<T> {
                 self.control.tell(report, false);
             }
         }
-        // A reader that passes over what is not wanted hears of the end late, and is not waited for.
+        // A reader that skips everything notices the end late, and is not waited for.
         let interrupted = match stop.is_cancelled() && !task.is_finished() {
             true => true,
             false => {
@@ -410,7 +410,7 @@ impl<T: Target + 'static> Restore<T> {
         Ok(interrupted)
     }
 
-    /// Compares a batch with the target and writes what is to be written.
+    /// Compares a batch with the target and writes the differences.
     async fn settle(
         &self,
         name: &CollectionName,
@@ -466,7 +466,7 @@ impl<T: Target + 'static> Restore<T> {
 }
 
 impl<T: Target + 'static> Restore<T> {
-    /// Writes in as many requests as the branches that end take.
+    /// Writes in as many requests as the branches to end require.
     async fn write_all(
         &self,
         name: &CollectionName,
@@ -490,7 +490,7 @@ impl<T: Target + 'static> Restore<T> {
 }
 
 impl Report {
-    /// Notes something that could not be restored.
+    /// Records a failure.
     fn take(&mut self, failure: Option<Failure>, outcome: &mut Outcome) {
         if let Some(failure) = failure {
             self.problems += 1;
@@ -500,7 +500,7 @@ impl Report {
 }
 
 impl Done {
-    /// Where a document that is written is counted.
+    /// The counter for a document that is written.
     fn count_of(&mut self, writing: &Writing) -> &mut u64 {
         let counts = &mut self.counts;
         match &writing.item {
@@ -515,7 +515,7 @@ impl Done {
         let (form, ends) = match decision {
             Decision::Create => (Form::AsItIs, Vec::new()),
             Decision::Replace(ends) => (Form::AsItIs, ends),
-            Decision::OnTop(on_top, ends) => (Form::OnTop(on_top), ends),
+            Decision::Successor(on_top, ends) => (Form::Successor(on_top), ends),
             Decision::End(ends) => (Form::Nothing, ends),
             Decision::Equal | Decision::Keep => {
                 self.counts.skip += u64::from(item.branch_of.is_none());
@@ -534,7 +534,8 @@ impl Done {
     }
 }
 
-/// What a pattern for ids means in these collections: an id that one of them holds is no glob.
+/// The documents that a pattern for ids selects in these collections: an id that one of them holds
+/// is not a glob.
 async fn ids_among(ids: Pattern, courses: &[Course]) -> Result<Pattern, RestoreError> {
     let id = DocumentId::from(ids.text());
     for Course { collection, .. } in courses {
@@ -547,12 +548,12 @@ async fn ids_among(ids: Pattern, courses: &[Course]) -> Result<Pattern, RestoreE
     Ok(ids)
 }
 
-/// Whether the documents of a database with this name make a server replicate.
+/// Whether the documents of a database with this name start replications.
 fn is_replicator(name: &str) -> bool {
     name.strip_suffix(REPLICATOR).is_some_and(|before| before.is_empty() || before.ends_with('/'))
 }
 
-/// The first of these that the tree does not hold just so.
+/// The first of these that differs from the tree.
 fn first_other(
     collection: &TreeCollection,
     page: Vec<(DocumentId, Revision)>,
@@ -570,7 +571,7 @@ fn first_other(
     Ok(None)
 }
 
-/// Runs blocking work on a thread of its own.
+/// Runs blocking work on a separate thread.
 pub(super) async fn blocking<R: Send + 'static>(
     work: impl FnOnce() -> R + Send + 'static,
 ) -> Result<R, RestoreError> {

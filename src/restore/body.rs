@@ -1,7 +1,7 @@
-//! A document's text as a target gets it: the body as it stands in the tree, attachments spliced in.
+//! The text of a document for a target: the stored body with its attachments inserted.
 //!
-//! Nothing is re-encoded: what is not an attachment's stub or a revision is copied byte for byte. It
-//! must not know targets, nor read files.
+//! Nothing is re-encoded: everything except attachment stubs and the revision is copied byte for
+//! byte. This module must not know targets, nor read files.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,7 +20,7 @@ use crate::document::{self, DocumentId, Key, Members, Revision};
 pub struct Text {
     /// The pieces, in order.
     pub pieces: Vec<Piece>,
-    /// The revision of the body; made from its bytes where it tells none.
+    /// The revision of the body; derived from its bytes if it contains none.
     pub revision: Revision,
     /// Members that the body lacks, and a target needs.
     lacking: Vec<String>,
@@ -31,13 +31,13 @@ pub struct Text {
 /// A part of a document's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// As it is.
+    /// Text that is copied.
     Text(Bytes),
-    /// Where members may be added.
+    /// The position where members may be added.
     Members,
     /// The revision, a JSON string.
     Revision,
-    /// Before an attachment's bytes, and after them: what stands around inline data.
+    /// The text before or after an attachment's inline data.
     Edge(Edge),
     /// An attachment's bytes, base64, without the quotes around them.
     Attachment {
@@ -48,7 +48,7 @@ pub enum Piece {
     },
 }
 
-/// A side of an attachment's bytes.
+/// A side of an attachment's inline data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edge {
     /// Before them.
@@ -57,27 +57,28 @@ pub enum Edge {
     End,
 }
 
-/// Where the bytes of a document's attachments are.
+/// The place of the bytes of a document's attachments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Data {
-    /// Within its text, as base64.
+    /// Inside its text, as base64.
     Inline,
-    /// After its text, each in a part of its own.
+    /// After its text, each in a separate part.
     Follows,
 }
 
-/// What is left of a stub beside the data that takes its place.
+/// The members of a stub that are kept beside the inline data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stubs {
-    /// What a server takes with inline data: content type and `revpos`. It computes the rest.
+    /// The members that a server accepts with inline data: content type and `revpos`. It computes
+    /// the others.
     Server,
-    /// Everything, for a feed: the digest tells whether the data arrived whole.
+    /// Everything, for a feed: the digest shows whether the data arrived intact.
     Feed,
 }
 
-/// What is known of a document beside its body.
+/// Facts about a document beside its body.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Beside<'a> {
+pub struct BodyContext<'a> {
     /// The revisions that led to it, as JSON text.
     pub history: Option<&'a str>,
     /// Whether it is a tombstone.
@@ -87,27 +88,28 @@ pub struct Beside<'a> {
 /// The key of a history, as JSON.
 const HISTORY: &str = "\"_revisions\"";
 
-/// A revision to be written on top of another that the target has.
+/// A revision that is written on top of another one at the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OnTop {
+pub struct Successor {
     /// The new revision.
     pub revision: Revision,
-    /// The one that it follows.
+    /// The revision that it follows.
     pub parent: Revision,
 }
 
 impl Text {
-    /// Cuts a body into pieces. `size` tells the length of an attachment's file.
+    /// Splits a body into pieces. `size` returns the length of an attachment's file.
     pub fn new(
         id: &DocumentId,
         body: &Bytes,
-        beside: Beside<'_>,
+        beside: BodyContext<'_>,
         stubs: Stubs,
         size: impl Fn(&str) -> Option<u64>,
     ) -> Result<Self, String> {
         std::str::from_utf8(body)
             .map_err(|error| format!("it is not UTF-8 at its byte {}", error.valid_up_to()))?;
-        // Keys are read as bytes, in which a control character would pass: all is looked at once.
+        // Keys are compared as bytes, which would accept control characters: so the body is
+        // validated first.
         let whole: &RawValue =
             serde_json::from_slice(body).map_err(|error| format!("it is not JSON: {error}"))?;
         let anatomy: Anatomy<'_> = serde_json::from_str(whole.get())
@@ -139,7 +141,7 @@ impl Text {
         for raw in &anatomy.attachments {
             edits.extend(inlined(raw, stubs, at, &size)?);
         }
-        // RxDB's own, which a CouchDB refuses. A feed takes it as it takes everything.
+        // Specific to RxDB, and refused by CouchDB. A feed accepts it.
         if let (Stubs::Server, [raw]) = (stubs, &anatomy.metas[..])
             && anatomy.members > 1
         {
@@ -158,15 +160,15 @@ impl Text {
         Ok(Self { pieces, revision, lacking, is_empty: anatomy.members == 0 })
     }
 
-    /// The pieces with their revision and members in place: only text and attachments are left.
-    /// Where nothing is to be different, the body comes out as it went in.
-    pub fn rendered(&self, on_top: Option<&OnTop>) -> Vec<Piece> {
+    /// The pieces with their revision and members in place: only text and attachments are left. If
+    /// nothing changes, the body comes out as it went in.
+    pub fn rendered(&self, on_top: Option<&Successor>) -> Vec<Piece> {
         self.render(on_top, Data::Inline)
     }
 
-    /// The text alone, which says of attachments that their bytes follow, and these attachments in
-    /// the order in which they must follow.
-    pub fn rendered_apart(&self, on_top: Option<&OnTop>) -> (Bytes, Vec<(String, u64)>) {
+    /// The text alone, which says that the bytes of attachments follow, and these attachments in the
+    /// order in which they must follow.
+    pub fn rendered_apart(&self, on_top: Option<&Successor>) -> (Bytes, Vec<(String, u64)>) {
         let mut text = Vec::new();
         for piece in self.render(on_top, Data::Follows) {
             if let Piece::Text(part) = piece {
@@ -180,7 +182,7 @@ impl Text {
         (text.into(), following.collect())
     }
 
-    fn render(&self, on_top: Option<&OnTop>, data: Data) -> Vec<Piece> {
+    fn render(&self, on_top: Option<&Successor>, data: Data) -> Vec<Piece> {
         let mut members = self.lacking.clone();
         let mut revision = &self.revision;
         if let Some(on_top) = on_top {
@@ -200,7 +202,7 @@ impl Text {
         let render = |piece: &Piece| match piece {
             Piece::Members => Piece::Text(added.clone().into()),
             Piece::Revision => Piece::Text(quoted(revision.as_str()).into()),
-            // Of no bytes no part follows: there would be nothing to wait for.
+            // No part follows for an empty attachment: there would be nothing to wait for.
             Piece::Attachment { size, .. } if data == Data::Follows => Piece::Text(match size {
                 0 => "\"data\":\"\"".into(),
                 _ => format!("\"follows\":true,\"length\":{size}").into(),
@@ -233,13 +235,13 @@ pub fn length(pieces: &[Piece]) -> u64 {
     lengths.sum()
 }
 
-/// The revision of a body that tells none.
+/// The revision of a body that contains none.
 pub fn made_revision(body: &[u8]) -> Revision {
     format!("1-{:x}", Md5::digest(body)).into()
 }
 
 /// The tombstone that ends another branch of a document, as JSON text. The same branch always gets
-/// the same one, so that a restore may be repeated.
+/// the same tombstone, so that a restore can be repeated.
 pub fn tombstone(id: &DocumentId, leaf: &Revision) -> Option<String> {
     let hash = format!("{:x}", Md5::digest(format!("plainfold ends {id} {leaf}")));
     let revision = format!("{}-{hash}", leaf.generation()? + 1).into();
@@ -247,11 +249,11 @@ pub fn tombstone(id: &DocumentId, leaf: &Revision) -> Option<String> {
     Some(format!("{{\"_id\":{id},\"_rev\":\"{revision}\",\"_deleted\":true,{history}}}"))
 }
 
-/// The revision under which `ours` is written on top of `winner`, which descends from it. Whoever
-/// meets it again knows by its hash what it was made of.
-pub fn on_top(id: &DocumentId, ours: &Revision, winner: &Revision) -> Option<OnTop> {
+/// The revision under which `ours` is written on top of `winner`, which descends from it. Its hash
+/// shows a later restore what it was made from.
+pub fn on_top(id: &DocumentId, ours: &Revision, winner: &Revision) -> Option<Successor> {
     let revision = format!("{}-{}", winner.generation()? + 1, mark(id, ours));
-    Some(OnTop { revision: revision.into(), parent: winner.clone() })
+    Some(Successor { revision: revision.into(), parent: winner.clone() })
 }
 
 /// Whether a revision was made by [`on_top`] of `ours`.
@@ -271,15 +273,15 @@ fn history(revision: &Revision, parent: &Revision) -> String {
     format!("{HISTORY}:{{\"start\":{start},\"ids\":[{},{}]}}", hash(revision), hash(parent))
 }
 
-/// A text as JSON.
+/// A string as JSON.
 pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A range of a body, and what stands there instead.
+/// A range of a body, and its replacement.
 type Edit = (Range<usize>, Vec<Piece>);
 
-/// The range of a member, given that of its value, with one of the commas beside it.
+/// The range of a member, given the range of its value, with one adjacent comma.
 fn member(body: &[u8], value: Range<usize>) -> Range<usize> {
     let (before, after) = (&body[..value.start], &body[value.end..]);
     let key_end = before.iter().rposition(|byte| *byte == b'"').unwrap_or_default();
@@ -295,7 +297,7 @@ fn member(body: &[u8], value: Range<usize>) -> Range<usize> {
     }
 }
 
-/// Data in place of each stub in the value of `_attachments`.
+/// Replaces each stub in the value of `_attachments` by inline data.
 fn inlined(
     attachments: &RawValue,
     stubs: Stubs,
@@ -310,7 +312,7 @@ fn inlined(
         let members: Named<'_> = serde_json::from_str(entry.get())
             .map_err(|error| format!("the attachment `{name}` cannot be read: {error}"))?;
         let size =
-            size(&name).ok_or_else(|| format!("there is no file of the attachment `{name}`"))?;
+            size(&name).ok_or_else(|| format!("the file of the attachment `{name}` is missing"))?;
         let mut text = "{".to_owned();
         for (document::Text(key), value) in &members.0 {
             let keep = match stubs {
@@ -329,7 +331,7 @@ fn inlined(
     Ok(edits)
 }
 
-/// Where in a body the members stand that a restore looks at.
+/// The positions in a body of the members that a restore needs.
 #[derive(Debug, Default)]
 struct Anatomy<'a> {
     members: usize,
@@ -391,15 +393,15 @@ impl<'de> Deserialize<'de> for Anatomy<'de> {
 mod tests {
     use super::*;
 
-    fn shown(body: &str, stubs: Stubs, on_top: Option<&OnTop>) -> String {
-        shown_beside(body, Beside::default(), stubs, on_top)
+    fn shown(body: &str, stubs: Stubs, on_top: Option<&Successor>) -> String {
+        shown_beside(body, BodyContext::default(), stubs, on_top)
     }
 
     fn shown_beside(
         body: &str,
-        beside: Beside<'_>,
+        beside: BodyContext<'_>,
         stubs: Stubs,
-        on_top: Option<&OnTop>,
+        on_top: Option<&Successor>,
     ) -> String {
         let body = Bytes::copy_from_slice(body.as_bytes());
         let text = Text::new(&"d".into(), &body, beside, stubs, |_| Some(3)).unwrap();
@@ -476,7 +478,7 @@ mod tests {
     fn a_history_is_added_once_and_gives_way_to_that_of_a_revision_on_top() {
         let body = r#"{"_id":"d","_rev":"2-a"}"#;
         let told = r#""_revisions":{"start":2,"ids":["a","0"]}"#;
-        let beside = Beside { history: told.split_once(':').map(|(_, h)| h), deleted: true };
+        let beside = BodyContext { history: told.split_once(':').map(|(_, h)| h), deleted: true };
         let whole = format!(r#"{{"_deleted":true,{told},"_id":"d","_rev":"2-a"}}"#);
         assert_eq!(shown_beside(body, beside, Stubs::Server, None), whole);
         assert_eq!(shown_beside(&whole, beside, Stubs::Server, None), whole);
@@ -491,7 +493,7 @@ mod tests {
         for body in ["{\"a\0\":1}", "{\"_attachments\":{\"f\n\":{}}}"] {
             let body = Bytes::copy_from_slice(body.as_bytes());
             let size = |_: &str| Some(1);
-            let error = Text::new(&"d".into(), &body, Beside::default(), Stubs::Server, size);
+            let error = Text::new(&"d".into(), &body, BodyContext::default(), Stubs::Server, size);
             assert!(error.unwrap_err().contains("not JSON"));
         }
     }
@@ -499,12 +501,12 @@ mod tests {
     #[test]
     fn a_missing_file_and_text_that_is_not_utf8_are_named() {
         let body = Bytes::from_static(br#"{"_rev":"1-a","_attachments":{"f":{"stub":true}}}"#);
-        let error =
-            Text::new(&"d".into(), &body, Beside::default(), Stubs::Server, |_| None).unwrap_err();
+        let error = Text::new(&"d".into(), &body, BodyContext::default(), Stubs::Server, |_| None)
+            .unwrap_err();
         assert!(error.contains("`f`"), "{error}");
         let body = Bytes::from_static(b"{\"x\":\"\xff\"}");
-        let error =
-            Text::new(&"d".into(), &body, Beside::default(), Stubs::Server, |_| None).unwrap_err();
+        let error = Text::new(&"d".into(), &body, BodyContext::default(), Stubs::Server, |_| None)
+            .unwrap_err();
         assert!(error.contains("byte 6"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! What somebody outside says to a restore, and hears from it, while it works.
+//! Controls a restore from outside, and reports its progress.
 //!
 //! It must not know signals, nor how progress is shown.
 
@@ -11,21 +11,21 @@ use super::Report;
 use crate::mirror::MirrorError;
 use crate::mirror::read::TreeCollection;
 
-/// A restore from outside.
+/// The control of a restore.
 #[derive(Clone, Debug, Default)]
 pub struct Control {
-    /// Cancelled, it ends after the batches in flight.
+    /// If cancelled, it ends after the batches in flight.
     pub stop: CancellationToken,
-    /// The collections that were begun, in their order.
+    /// The collections that were started, in order.
     pub progress: watch::Sender<Vec<Progress>>,
 }
 
-/// How far a collection is.
+/// The progress of a collection.
 #[derive(Clone, Debug)]
 pub struct Progress {
-    /// What was done by now.
+    /// What has been done so far.
     pub report: Report,
-    /// How many documents there are, where all are put back.
+    /// The number of documents, if all of them are restored.
     pub total: Option<u64>,
     /// Whether it has ended.
     pub ended: bool,
@@ -46,13 +46,13 @@ impl Control {
         });
     }
 
-    /// Whether anybody hears what is told: to count first takes time.
+    /// Whether the progress is shown: counting first takes time.
     pub(super) fn is_watched(&self) -> bool {
         self.progress.receiver_count() > 0
     }
 }
 
-/// How much lies in a collection's folder. Blocks.
+/// The number of entries in a collection's folder. Blocks.
 pub(super) fn count(collection: &Arc<TreeCollection>) -> Result<u64, MirrorError> {
     Ok(collection.each_name()?.count() as u64)
 }

@@ -1,6 +1,6 @@
-//! A server as a target: one database a collection, documents with the revisions that they have.
+//! A server as a target: one database per collection, documents with their revisions.
 //!
-//! This is the only place of a restore that waits and tries again. It must not know the tree.
+//! Only this part of a restore waits and tries again. It must not know the tree.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,19 +23,19 @@ mod leaves;
 mod multipart;
 mod send;
 
-/// How many batches are on their way at once.
+/// The number of batches that are written at the same time.
 const PARALLEL: usize = 3;
 
-/// How many documents are listed in one answer.
+/// The number of documents per page of a listing.
 const PAGE: usize = 5_000;
 
-/// How often a request is tried while its error may go away: for about half a minute.
+/// The number of attempts for a request with a transient error: about half a minute.
 const TRIES: usize = 7;
 
-/// How often parts of a batch are tried that failed as a whole.
+/// The number of attempts for parts of a batch that failed as a whole.
 const TRIES_OF_PARTS: usize = 2;
 
-/// The limit that servers have of themselves on the revisions that a document remembers.
+/// The default limit of servers for the number of revisions that a document remembers.
 const REVS_LIMIT: u64 = 1_000;
 
 /// A server that speaks the CouchDB protocol.
@@ -46,12 +46,12 @@ pub struct CouchTarget {
 }
 
 impl CouchTarget {
-    /// The server that this client speaks to.
+    /// A target on the server of this client.
     pub fn new(client: Client) -> Self {
         Self { client, sender: Arc::default() }
     }
 
-    /// What the database holds of documents, where it is not just ours.
+    /// The documents in the database, if they may differ from the mirror's.
     async fn compare(
         &self,
         database: &Database,
@@ -110,8 +110,8 @@ impl CouchTarget {
         Ok(items.iter().map(held).collect())
     }
 
-    /// Writes a batch; halves it where the server does not take it as a whole, so that in the end
-    /// only those documents fail that are the reason.
+    /// Writes a batch. If the server rejects it as a whole, it is halved until only the documents
+    /// that cause the error fail.
     async fn put(
         &self,
         database: &Database,
@@ -137,7 +137,7 @@ impl CouchTarget {
                         );
                     }
                     None if single => {
-                        let why = "the server answers for another document".to_owned();
+                        let why = "the server answered for another document".to_owned();
                         refused.push((range.start, why));
                     }
                     None => halve(tries),
@@ -155,7 +155,7 @@ impl CouchTarget {
     }
 }
 
-/// An error of a single document, and what can be done where it is too large.
+/// The error of a single document, and the remedy if it is too large.
 fn explained(error: &Error) -> String {
     match error.status() {
         Some(413) => format!(
@@ -167,7 +167,7 @@ fn explained(error: &Error) -> String {
     }
 }
 
-/// What is said of a document whose id a partitioned database does not take.
+/// The message for a document whose id a partitioned database does not accept.
 const PARTITIONED: &str = "the target database is partitioned and takes only ids of the form \
                            partition:id: restore into a database that is not partitioned, or leave \
                            the document out with --ids";
@@ -178,7 +178,7 @@ fn is_about_partitions(error: &Error) -> bool {
     error.status() == Some(400) && text.contains("illegal_docid") && text.contains("artition")
 }
 
-/// Whether a partitioned database takes this id.
+/// Whether a partitioned database accepts this id.
 fn has_partition(id: &DocumentId) -> bool {
     let is_part = |part: &str| !part.is_empty() && !part.starts_with('_');
     let parts = id.as_str().split_once(':');
@@ -186,13 +186,13 @@ fn has_partition(id: &DocumentId) -> bool {
         || parts.is_some_and(|(partition, rest)| is_part(partition) && is_part(rest))
 }
 
-/// What an error says of the rest of a batch.
+/// What an error means for the rest of a batch.
 enum Weight {
     /// Nothing can be written.
     All,
-    /// Some of it is not taken.
+    /// Some of it is rejected.
     Some,
-    /// The server fails, but only for this.
+    /// The server fails, but only for this batch.
     Uncertain,
 }
 
@@ -206,8 +206,8 @@ async fn weigh(database: &Database, error: &Error) -> Weight {
     }
 }
 
-/// The refused documents by their place in the batch. `None` where the server does not say which
-/// they are.
+/// The rejected documents by their index in the batch. `None` if the server does not say which they
+/// are.
 fn assigned(batch: &[Writing], results: &[Unwritten]) -> Option<Vec<(usize, String)>> {
     let mut refused: Vec<(usize, String)> = Vec::new();
     for result in results {
@@ -224,22 +224,22 @@ fn assigned(batch: &[Writing], results: &[Unwritten]) -> Option<Vec<(usize, Stri
             None => return None,
         };
         if refused.iter().all(|(known, _)| *known != index) {
-            refused.push((index, format!("the server refuses it: {}", result.why())));
+            refused.push((index, format!("the server rejected it: {}", result.why())));
         }
     }
     Some(refused)
 }
 
-/// What is said where a server cannot create a partitioned database.
+/// The message for a server that cannot create a partitioned database.
 const NOT_PARTITIONED: &str = "the mirror's database is partitioned. Create a database of this name \
                                by hand and restore into that: such documents do not need a \
                                partitioned one";
 
-/// What is said where a server takes no notice of it.
+/// The message for a server that ignores partitioning.
 const IGNORED: &str = "the mirror's database is partitioned, and the server does not support \
                        that. The documents are restored, but queries of a single partition will fail. If you need those, restore into CouchDB 3 or newer";
 
-/// Sets how many revisions of a document are remembered, where that is something else.
+/// Sets the number of revisions of a document that are remembered, if it differs.
 async fn limit_revisions(database: &Database, limit: u64) -> Result<Result<(), Error>, Error> {
     let refused = |error: &Error| !matches!(error.kind(), Kind::Transient { .. });
     match patiently(TRIES, || database.revs_limit()).await {
@@ -254,7 +254,7 @@ async fn limit_revisions(database: &Database, limit: u64) -> Result<Result<(), E
     }
 }
 
-/// Tries a request again while its error may go away by itself.
+/// Repeats a request while its error may be transient.
 async fn patiently<R, F>(tries: usize, mut request: impl FnMut() -> F) -> Result<R, Error>
 where
     F: Future<Output = Result<R, Error>>,
@@ -389,7 +389,7 @@ impl Target for CouchTarget {
         async move {
             let database = self.client.database(collection);
             match patiently(TRIES, || database.security()).await {
-                // A server that has no such thing.
+                // This server has no security objects.
                 Err(error) if error.kind() == Kind::Missing => Ok(None),
                 security => Ok(Some(security?)),
             }
@@ -410,7 +410,7 @@ impl Target for CouchTarget {
     }
 
     fn finish(&self) -> BoxFuture<'_, Result<(), TargetError>> {
-        // A server has made durable what it has answered for.
+        // A server has made durable what it has confirmed.
         async { Ok(()) }.boxed()
     }
 }

@@ -1,7 +1,8 @@
-//! A recorded feed as a target: a row a document, attachments inline, in a file or on standard output.
+//! A recorded feed as a target: one row per document, attachments inline, in a file or on standard
+//! output.
 //!
-//! It must not know the tree, nor who reads the feed, but for a terminal: that one must not obey
-//! what documents hold.
+//! It must not know the tree, nor who reads the feed, except for one case: if that is a terminal,
+//! text from documents must not control it.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -22,7 +23,7 @@ use super::target::{Item, Standing, Target, TargetError, Writing, streamed};
 use super::{OnExisting, RestoreError};
 use crate::document::{CollectionName, DocumentId, Properties, Revision, plain};
 
-/// How much is gathered before it is written, in bytes.
+/// The number of bytes that are collected before they are written.
 const BUFFER: usize = 256 << 10;
 
 /// A feed that is being written.
@@ -33,7 +34,7 @@ pub struct FeedTarget {
 }
 
 impl FeedTarget {
-    /// A feed in this file, or on standard output. A file appears under its name when it is whole.
+    /// A feed in this file, or on standard output. The file gets its name when it is complete.
     pub fn new(path: Option<PathBuf>, on_existing: OnExisting) -> Result<Self, RestoreError> {
         if let Some(path) = &path
             && on_existing != OnExisting::Overwrite
@@ -44,14 +45,14 @@ impl FeedTarget {
         Ok(Self { path, open: Mutex::default() })
     }
 
-    /// The name under which it is written until it is whole.
+    /// The name under which it is written until it is complete.
     fn unfinished(path: &Path) -> PathBuf {
         let mut name = OsString::from(path);
         name.push(".part");
         name.into()
     }
 
-    /// Whether the path names a pipe or a device, which is written as it stands.
+    /// Whether the path names a pipe or a device, which is written to directly.
     fn is_special(path: &Path) -> bool {
         std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
     }
@@ -85,7 +86,7 @@ impl FeedTarget {
                 "{{\"collection\":{collection},\"id\":{id},\"changes\":[{{\"rev\":{revision}}}],{deleted}\"doc\":"
             );
             file.write_all(plain::json(&head).as_bytes()).await?;
-            // A row is a line: outside of its strings a body may have line ends, which mean nothing.
+            // A row is a line: between its tokens a body may contain line feeds, which mean nothing.
             let pieces = item.text.rendered(None);
             let mut stream = streamed(pieces, item.files.clone());
             let mut end = "}\n";
@@ -97,8 +98,8 @@ impl FeedTarget {
                     }
                     Ok(bytes) => file.write_all(&on_one_line(&bytes)).await?,
                     Err(error) => {
-                        // What has been written cannot be taken back: a reader will find half a
-                        // row in a line of its own.
+                        // Written text cannot be taken back: a reader will find half a row on a
+                        // separate line.
                         refused.push((index, error.to_string()));
                         end = "\n";
                         break;
@@ -116,7 +117,7 @@ impl FeedTarget {
             None => self.begin()?,
         };
         file.flush().await?;
-        // Some file systems say only now that there was no room. A pipe has nothing to sync.
+        // Some file systems only report here that the disk is full. A pipe cannot be synced.
         if file.get_ref().metadata().await?.is_file() {
             file.get_ref().sync_all().await?;
         }
@@ -134,8 +135,8 @@ impl FeedTarget {
     }
 }
 
-/// Text whose line feeds have become spaces. In valid JSON none stands within a string. A carriage
-/// return ends no line of a feed, and stays.
+/// Text with spaces in place of line feeds. In valid JSON none is inside a string. A carriage return
+/// does not end a line of a feed, and stays.
 fn on_one_line(text: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr(b'\n', text).is_none() {
         return text.into();

@@ -1,8 +1,7 @@
-//! What happens before the first document of a collection is written: the database is created, and
-//! gets its security object, so that it is never more open than the mirror says, however the restore
-//! ends.
+//! Creates the database and sets its security object before the first document is written, so that
+//! it is never more open than the mirror's, however the restore ends.
 //!
-//! It must not know documents, nor which target it is.
+//! It must not know documents, nor the kind of target.
 
 use std::sync::Arc;
 
@@ -17,43 +16,43 @@ use crate::client::couchdb::Kind;
 use crate::document::{CollectionName, Properties};
 use crate::mirror::read::TreeCollection;
 
-/// The database of users. CouchDB protects its documents itself, and lets nobody change its security
+/// The database of users. CouchDB protects its documents, and does not allow changing its security
 /// object.
 const USERS: &str = "_users";
 
-/// A security object that lets only admins in.
+/// A security object that admits only admins.
 const CLOSED: &[u8] = br#"{"admins":{"roles":["_admin"]},"members":{"roles":["_admin"]}}"#;
 
-/// What is said of a security object that no run has mirrored.
+/// The message for a security object that no run has mirrored.
 const NEVER_MIRRORED: &str = "the mirror holds no security object of it: only admins may read the new \
                               database; set the object by hand, or run `plainfold mirror` first";
 
-/// What is to be done before the first document.
+/// The steps before the first document.
 pub(super) struct Gate {
     name: CollectionName,
     standing: Standing,
     properties: Properties,
-    /// The security object to be written, if any.
+    /// The security object to write, if any.
     security: Option<Bytes>,
-    /// Why the mirror's security object cannot be restored, where that is known.
+    /// Why the mirror's security object cannot be restored, if known.
     pub failure: Option<Failure>,
     /// Whether the target's security object differs from the mirror's, and stays because existing
     /// things are skipped.
     pub keeps_theirs: bool,
-    /// Where the mirror's security object is, for messages.
+    /// The path of the mirror's security object, for messages.
     path: String,
 }
 
-/// How that went.
+/// The result of these steps.
 pub(super) struct Opened {
     /// Whether documents may be written.
     pub open: bool,
-    /// What did not work.
+    /// The failures.
     pub failures: Vec<Failure>,
 }
 
 impl Gate {
-    /// Compares the security objects. Nothing is written.
+    /// Compares the security objects. Writes nothing.
     pub async fn look<T: Target>(
         target: &T,
         collection: &Arc<TreeCollection>,
@@ -113,7 +112,7 @@ impl Gate {
         if is_same(&ours, &theirs) {
             return Ok(gate);
         }
-        // It is as it was created, maybe by a restore that was interrupted right then.
+        // It is as it was created, perhaps by a restore that was interrupted right then.
         let is_untouched = standing == Standing::Empty && is_default(&theirs);
         match on_existing {
             OnExisting::Refuse if !is_untouched => {
@@ -131,7 +130,7 @@ impl Gate {
         self.security.is_some() && self.failure.is_none()
     }
 
-    /// Creates the database and writes its security object, where that is to be done.
+    /// Creates the database and writes its security object, if needed.
     pub async fn open<T: Target>(&self, target: &T) -> Result<Opened, TargetError> {
         let mut opened = Opened { open: true, failures: Vec::new() };
         let failure = |path: &str, reason| Failure { path: path.to_owned(), reason };
@@ -141,7 +140,7 @@ impl Gate {
                 Ok(not_taken) => {
                     opened.failures.extend(not_taken.into_iter().map(|why| failure(folder, why)));
                 }
-                // If the server refuses this name, the other collections are still restored.
+                // If the server rejects this name, the other collections are still restored.
                 Err(TargetError::Server(error)) if error.kind() == Kind::Permanent => {
                     opened.open = false;
                     opened.failures.push(failure(folder, error.to_string()));
@@ -158,7 +157,7 @@ impl Gate {
             }
             Err(error) => return Err(error),
         };
-        // The server may have given it this very object of itself.
+        // The server may have set exactly this object by default.
         let theirs = target.security(&self.name).await;
         if matches!(&theirs, Ok(Some(theirs)) if is_same(security, theirs)) {
             return Ok(opened);
@@ -176,14 +175,14 @@ impl Gate {
     }
 }
 
-/// Whether two security objects say the same. What cannot be read is like nothing else.
+/// Whether two security objects mean the same. An unreadable one equals nothing.
 fn is_same(left: &[u8], right: &[u8]) -> bool {
     let read = |text: &[u8]| serde_json::from_slice::<Value>(text).ok();
     read(left).is_some_and(|left| read(right) == Some(left))
 }
 
-/// Whether this is what a server gives to a database that is created: nothing, or lists that name
-/// nobody but the role of admins.
+/// Whether this is the default of a new database: empty, or lists that contain only the role of
+/// admins.
 fn is_default(security: &[u8]) -> bool {
     let Ok(Value::Object(members)) = serde_json::from_slice(security) else { return false };
     members.into_iter().all(|(key, value)| {

@@ -1,9 +1,9 @@
-//! Puts a mirror back: reads the tree, compares it with a target, writes what the target lacks.
+//! Restores a mirror: reads the tree, compares it with a target, writes what the target lacks.
 //!
-//! [`plan`] decides what is done with a document, [`apply`](Restore) does it, batch by batch, so
-//! that memory stays flat. A target is anything that keeps the trait [`Target`]: a server
-//! ([`CouchTarget`]) or a feed in a file ([`FeedTarget`]). It must not know sources, nor
-//! checkpoints: everything it puts back stands in the tree.
+//! [`plan`] decides what to do with a document, [`apply`](Restore) does it, batch by batch, so that
+//! memory use stays constant. A target is any implementation of [`Target`]: a server
+//! ([`CouchTarget`]) or a feed in a file ([`FeedTarget`]). This module must not know sources or
+//! checkpoints: everything that it restores is in the tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::AddAssign;
@@ -35,59 +35,58 @@ pub use couchdb::CouchTarget;
 pub use feed::FeedTarget;
 pub use target::{Item, Standing, Target, TargetError, Writing};
 
-/// The most failures that are kept with their reasons; the others are counted.
+/// The number of failures that are kept with their reasons; the others are only counted.
 const MAX_NAMED: usize = 1_000;
 
-/// What is put back, and how.
+/// The options of a restore.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Which collections.
+    /// The selected collections.
     pub collections: Selection,
-    /// Which documents, by id; `None` is all.
+    /// The selected documents, by id; `None` is all.
     pub ids: Option<Pattern>,
-    /// Take it for success when a pattern matches nothing.
+    /// Treat it as success if a pattern matches nothing.
     pub allow_empty: bool,
     /// Other names for collections at the target, by their names in the mirror.
     pub renamed: BTreeMap<CollectionName, CollectionName>,
-    /// The one name at the target, where exactly one collection is to be put back.
+    /// The name at the target, if exactly one collection is restored.
     pub only_as: Option<CollectionName>,
-    /// What becomes of documents that the target holds in another revision.
+    /// The treatment of documents that the target holds in another revision.
     pub on_existing: OnExisting,
-    /// Restores only documents that were deleted at the source, from what the mirror still has of
-    /// them.
+    /// Restores only documents that were deleted at the source, if the mirror still has them.
     pub undelete: Option<Undelete>,
     /// Writes replication documents into a `_replicator` too, which starts these replications.
     pub with_replications: bool,
-    /// Only says what would be done.
+    /// Only reports what would be done.
     pub dry_run: bool,
-    /// Files without a checksum are restored as they are.
+    /// Restores files without a checksum as they are.
     pub accept_unchecked: bool,
 }
 
-/// Which deleted documents are brought back.
+/// The deleted documents to restore.
 #[derive(Clone, Debug, Default)]
 pub struct Undelete {
-    /// Those whose deletion is held back, by collection: they are still in the tree.
+    /// Documents whose deletion is held back, by collection: they are still in the tree.
     pub held: BTreeMap<CollectionName, BTreeSet<DocumentId>>,
-    /// From the trash those that came there on this day or later; `None` is all.
+    /// The first day of the trash whose documents are restored; `None` is all.
     pub since: Option<Date>,
 }
 
-/// What becomes of what a target holds already.
+/// The treatment of documents that a target already holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnExisting {
-    /// Nothing is written if the target holds anything that the mirror does not hold just so.
+    /// Write nothing if the target holds anything that differs from the mirror.
     #[default]
     Refuse,
-    /// Ids that are there stay as they are.
+    /// Keep documents at the target.
     Skip,
-    /// Ours wins.
+    /// The mirror's version wins.
     Overwrite,
-    /// Only documents that are deleted there are written.
+    /// Write only documents that are deleted at the target.
     Undelete,
 }
 
-/// How a collection was put back, or would be.
+/// The result of a collection, or of its dry run.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
     /// Its name in the mirror.
@@ -95,37 +94,37 @@ pub struct Report {
     /// Its name at the target.
     #[serde(rename = "as")]
     pub renamed: String,
-    /// What was done with its documents, or would be.
+    /// The documents by outcome.
     #[serde(flatten)]
     pub counts: Counts,
-    /// Whether the collection's security object goes with it.
+    /// Whether the collection's security object is written.
     pub security: bool,
-    /// Whether the target's security object differs from the mirror's and was left as it is.
+    /// Whether the target's security object differs from the mirror's and was kept.
     pub security_kept: bool,
-    /// Documents that failed, and files that belong to none.
+    /// Failed documents, and files that belong to no document.
     pub problems: u64,
 }
 
-/// What was done with documents, or would be.
+/// Documents by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Documents that the target does not have.
     pub create: u64,
-    /// Documents of which the target has another revision that ours takes the place of.
+    /// Documents that replaced another revision at the target.
     pub replace: u64,
-    /// Documents that the target has, and that stay.
+    /// Documents that the target has and keeps.
     pub skip: u64,
-    /// Documents that are deleted at the target, and stay so.
+    /// Documents that are deleted at the target, and stay deleted.
     pub deleted_there: u64,
     /// Tombstones of deleted documents.
     pub tombstones: u64,
     /// Branches that lost a conflict.
     pub conflicts: u64,
-    /// Branches for which the target has no place.
+    /// Branches that the target has no place for.
     pub left_out: u64,
-    /// Documents that would have started a replication, and were left out.
+    /// Documents that would have started a replication, and were skipped.
     pub replications: u64,
-    /// Bytes of bodies and attachments in all that is written.
+    /// Bytes of all written bodies and attachments.
     pub bytes: u64,
 }
 
@@ -145,33 +144,33 @@ impl AddAssign for Counts {
     }
 }
 
-/// Something that could not be put back.
+/// A failed document or file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
     /// The document's folder or the file, relative to the mirror.
     pub path: String,
-    /// Why not: the server's reason, or what is wrong with the file.
+    /// The server's reason, or what is wrong with the file.
     pub reason: String,
 }
 
-/// How a restore ended.
+/// The outcome of a restore.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Outcome {
-    /// Per collection.
+    /// By collection.
     pub collections: Vec<Report>,
     /// The first failures; `failed` counts all.
     pub failures: Vec<Failure>,
-    /// How many failures there were.
+    /// The number of failures.
     pub failed: u64,
-    /// Whether nothing was written on purpose.
+    /// Whether nothing was written because of a dry run.
     pub dry_run: bool,
-    /// Whether it was told to stop before it had come to its end.
+    /// Whether it was stopped early.
     pub interrupted: bool,
 }
 
 impl Report {
     fn is_empty(&self) -> bool {
-        // Bytes come with documents.
+        // Bytes are not outcomes of documents.
         Counts { bytes: 0, ..self.counts } == Counts::default()
     }
 }
@@ -190,7 +189,7 @@ impl Outcome {
     }
 }
 
-/// What ends a restore before its end.
+/// An error that ends a restore early.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The mirror cannot be read.
@@ -199,11 +198,10 @@ pub enum RestoreError {
     /// The target failed.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// The target holds something else.
+    /// The target holds other documents.
     #[error(
-        "{target} holds {what}, which is not what the mirror holds: nothing was written. Give \
-         --on-existing skip to leave such documents as they are, or --on-existing overwrite to \
-         replace them"
+        "{target} already holds {what}, which differs from the mirror: nothing was written. Give \
+         --on-existing skip to keep such documents, or --on-existing overwrite to replace them"
     )]
     NotEmpty {
         /// The collection at the target.
@@ -213,7 +211,7 @@ pub enum RestoreError {
     },
     /// The target's security object differs from the mirror's.
     #[error(
-        "{target} has a security object that is not the mirror's: nothing was written. Give \
+        "{target} has a security object that differs from the mirror's: nothing was written. Give \
          --on-existing skip to keep the target's, or --on-existing overwrite to write the mirror's"
     )]
     OtherSecurity {
@@ -229,7 +227,7 @@ pub enum RestoreError {
     /// No collection, or too many of them, were selected.
     #[error("{0}")]
     Selection(String),
-    /// A task of ours ended by itself.
-    #[error("a task of the restore ended by itself: {0}")]
+    /// An internal error.
+    #[error("a task of the restore ended unexpectedly: {0}; please report this")]
     Task(String),
 }

@@ -1,19 +1,19 @@
-//! What is done with one document, by what the target holds of it.
+//! Decides what to do with one document, by the target's version of it.
 //!
-//! Pure. It must not know how a target is asked, nor how it is written to.
+//! Pure. It must not know how a target is queried, nor how it is written to.
 
 use std::cmp::Ordering;
 
 use super::OnExisting;
-use super::body::{self, OnTop};
+use super::body::{self, Successor};
 use crate::document::{DocumentId, Revision};
 
-/// What a target holds under one id.
+/// A target's version of one id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Held {
     /// Nothing.
     Nothing,
-    /// Nothing, and it never can: why not, and what to do.
+    /// The id is not possible there: the reason and the remedy.
     Impossible(String),
     /// A winner. `knows_ours` says that our revision is in its history or beside it.
     Winner {
@@ -23,7 +23,7 @@ pub enum Held {
         deleted: bool,
         /// Whether the target knows our revision.
         knows_ours: bool,
-        /// The leaves beside it, where they were asked for.
+        /// The leaves beside it, if they were requested.
         others: Leaves,
     },
 }
@@ -31,35 +31,36 @@ pub enum Held {
 /// Leaves of one document beside its winner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leaves {
-    /// Live ones: conflicts.
+    /// Live leaves: conflicts.
     pub live: Vec<Revision>,
-    /// Deleted ones.
+    /// Deleted leaves.
     pub deleted: Vec<Revision>,
 }
 
-/// What is to be done with a document.
+/// The decision for a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Write it as it is: the target does not have it.
+    /// Write it: the target does not have it.
     Create,
-    /// Write it as it is, and end these other branches.
+    /// Write it, and end these other branches.
     Replace(Vec<Revision>),
     /// Write it as a newer revision, because the target knows ours as an older one, and end these
     /// other branches.
-    OnTop(OnTop, Vec<Revision>),
+    Successor(Successor, Vec<Revision>),
     /// The target has it; end these other branches.
     End(Vec<Revision>),
     /// The target has it.
     Equal,
-    /// The target has another, which stays.
+    /// The target has another one, which stays.
     Keep,
-    /// It is deleted at the target, and stays so.
+    /// It is deleted at the target, and stays deleted.
     KeepDeleted,
-    /// The target has another, and no option says which of them is to win; or it cannot take ours.
+    /// The target has another one, and no option says which of them wins; or the target cannot
+    /// accept ours.
     Refuse(String),
 }
 
-/// A document of ours that is to be restored.
+/// A document of the mirror that is to be restored.
 #[derive(Clone, Copy, Debug)]
 pub struct Ours<'a> {
     /// Its id.
@@ -68,24 +69,24 @@ pub struct Ours<'a> {
     pub revision: &'a Revision,
     /// Whether it is a tombstone.
     pub deleted: bool,
-    /// The winner that it lost a conflict with, if it did.
+    /// The winner that it lost a conflict with, if any.
     pub branch_of: Option<&'a Revision>,
     /// The branches that lost a conflict with it, if the mirror keeps them.
     pub branches: Branches<'a>,
 }
 
-/// What the mirror knows of the branches beside a winner.
+/// The mirror's branches beside a winner.
 #[derive(Clone, Copy, Debug)]
 pub struct Branches<'a> {
     /// Their revisions.
     pub held: &'a [Revision],
-    /// Whether these are all that the source had. A mirror of winners only cannot say.
+    /// Whether these are all branches that the source had. A mirror of winners only cannot know.
     pub all: bool,
 }
 
-/// Decides. With `new_edits=false` a server takes every revision as a branch of its own and lets the
-/// highest live one win; so ours is helped to win only by ending other branches, or, where it is an
-/// ancestor of the winner, by repeating it on top.
+/// Makes the decision. With `new_edits=false` a server stores every revision as a branch and lets
+/// the highest live one win. So ours can only win if other branches are ended or, if it is an
+/// ancestor of the winner, if it is repeated on top.
 pub fn decide(ours: Ours<'_>, held: &Held, on_existing: OnExisting) -> Decision {
     let (winner, deleted, knows_ours, others) = match held {
         Held::Nothing => return Decision::Create,
@@ -110,7 +111,7 @@ pub fn decide(ours: Ours<'_>, held: &Held, on_existing: OnExisting) -> Decision 
     if on_existing == OnExisting::Undelete && (!*deleted || ours_deleted) {
         return Decision::Keep;
     }
-    // A tombstone beside another changes nothing of what is seen.
+    // A tombstone beside another one changes nothing visible.
     if *deleted && ours_deleted {
         return if *knows_ours { Decision::Equal } else { Decision::Create };
     }
@@ -121,7 +122,7 @@ pub fn decide(ours: Ours<'_>, held: &Held, on_existing: OnExisting) -> Decision 
     let refusal = || {
         Decision::Refuse(match *deleted {
             true => format!(
-                "it was deleted there, in revision {winner}: give --undelete or --on-existing \
+                "it was deleted at the target, in revision {winner}: give --undelete or --on-existing \
                  overwrite to bring it back, or --on-existing skip to leave it deleted"
             ),
             false => format!(
@@ -161,17 +162,17 @@ fn win(ours: Ours<'_>, held: &Held) -> Option<Decision> {
     if !ours.deleted && others.live.iter().any(is_ours) {
         return Some(Decision::End(ends));
     }
-    // On a branch that the mirror holds too nothing is written.
+    // Nothing is written on a branch that the mirror holds too.
     let free = |leaf: &&Revision| !ours.branches.held.contains(leaf);
     let highest =
         others.deleted.iter().max_by(|left, right| left.age(right).unwrap_or(Ordering::Equal));
     let parent = Some(winner).filter(free).or(highest).unwrap_or(ours.revision);
     let on_top = body::on_top(ours.id, ours.revision, parent)?;
     ends.retain(|leaf| leaf != parent);
-    Some(Decision::OnTop(on_top, ends))
+    Some(Decision::Successor(on_top, ends))
 }
 
-/// Those of a target's live leaves that neither are ours nor belong to a branch of the mirror.
+/// The target's live leaves that are neither ours nor part of a branch of the mirror.
 fn strangers(ours: Ours<'_>, live: &[Revision]) -> Vec<Revision> {
     let known = |leaf: &Revision| {
         leaf == ours.revision
@@ -188,7 +189,7 @@ fn unreadable(winner: &Revision) -> String {
     )
 }
 
-/// A branch that lost is restored beside its winner. Where another revision wins, only the winner is
+/// A branch that lost is restored beside its winner. If another revision wins, only the winner is
 /// reported.
 fn decide_branch(
     id: &DocumentId,

@@ -1,6 +1,6 @@
 //! Reads a collection of the tree into batches of documents that are ready to be written.
 //!
-//! All of it blocks. It must not know targets, but for how they want attachments.
+//! All functions block. This module must not know targets, except how they want attachments.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::Failure;
-use super::body::{Beside, Piece, Stubs, Text};
+use super::body::{BodyContext, Piece, Stubs, Text};
 use super::target::{Files, Item};
 use super::vouch::{ALTERED, Read, Vouching, missing};
 use crate::document::{DocumentId, Revision};
@@ -24,7 +24,8 @@ use crate::mirror::layout::SECURITY;
 use crate::mirror::outside::Checksum;
 use crate::mirror::read::{Entry, StoredDocument, StoredText, TreeCollection};
 
-/// Attachments of a document that are read into memory, in bytes; with more it goes alone, streamed.
+/// The most bytes of a document's attachments that are read into memory; a larger document is
+/// streamed alone.
 const MAX_INLINE: u64 = 1 << 20;
 
 /// The most documents in a batch.
@@ -38,12 +39,13 @@ const MAX_BYTES: u64 = 2 << 20;
 pub(super) struct Batch {
     /// The documents.
     pub items: Vec<Item>,
-    /// What was found wrong on the way.
+    /// The problems that were found.
     pub failures: Vec<Failure>,
     weight: u64,
 }
 
-/// Reads a whole collection, design documents last, and hands batches on as long as they are taken.
+/// Reads a whole collection, design documents last, and passes batches on as long as they are
+/// accepted.
 pub(super) fn batches(
     collection: &Arc<TreeCollection>,
     stubs: Stubs,
@@ -51,11 +53,11 @@ pub(super) fn batches(
     accept_unchecked: bool,
     hand_on: &mut dyn FnMut(Batch) -> bool,
 ) -> Result<(), MirrorError> {
-    // First, so that what is written meanwhile is newer than what it lists.
+    // Opened first, so that documents that are written meanwhile are newer than its records.
     let inventory = Inventory::read(collection)?;
     let names = collection.entry_names()?;
     let mut batch = Batch::default();
-    // A server builds a view's index from what it holds: better once than after every batch.
+    // A server builds a view's index from its documents: better once than after every batch.
     for designs in [false, true] {
         let mut vouching = Vouching::new(collection, inventory.as_ref(), accept_unchecked)?;
         for name in names.iter().filter(|name| name.starts_with("_design%2F") == designs) {
@@ -102,7 +104,7 @@ pub(super) fn batches(
     Ok(())
 }
 
-/// The security object of a collection, or what is wrong with it; `None` where there is none.
+/// The security object of a collection, or what is wrong with it; `None` if it does not exist.
 pub(super) fn security(
     collection: &TreeCollection,
     accept_unchecked: bool,
@@ -154,7 +156,7 @@ impl Read {
 }
 
 impl Batch {
-    /// What is to be written of a document and its branches. What is wrong goes to the failures.
+    /// What to write for a document and its branches. Problems are added to the failures.
     fn check(
         &mut self,
         collection: &Arc<TreeCollection>,
@@ -188,7 +190,7 @@ impl Batch {
             Ok(failures) => {
                 for failure in failures {
                     items.retain(|item| item.path != failure.path);
-                    // What was found wrong before has been named.
+                    // Problems that were found before have been reported.
                     if !failed.contains(&failure.path) {
                         self.failures.push(failure);
                     }
@@ -222,7 +224,7 @@ fn item(
     if document.checksum.is_ok_and(|noted| noted != of_text(&document.body)) {
         return Err(format!("{} {ALTERED}", document.body_path()));
     }
-    let mut beside = Beside { history: None, deleted: document.deleted };
+    let mut beside = BodyContext { history: None, deleted: document.deleted };
     if let Some(history) = &document.history {
         if history.checksum.is_ok_and(|noted| noted != of_text(&history.text)) {
             return Err(format!("{} {ALTERED}", history.path));
@@ -237,19 +239,19 @@ fn item(
     for attachment in &document.attachments {
         let path = document.attachment_path(attachment);
         let Some(size) = attachment.size else {
-            return Err(format!("there is no file of its attachment: {path} is missing"));
+            return Err(format!("the file of its attachment is missing: {path}"));
         };
-        // Of one that the source kept gzipped, the length may be that of the gzipped bytes.
+        // If the source kept it gzipped, the length may be that of the gzipped bytes.
         let stated = attachment.stub.length.filter(|_| attachment.stub.encoding.is_none());
         if let Some(stated) = stated.filter(|stated| *stated != size) {
             let caveat = document.caveat();
-            return Err(format!("{path} has {size} bytes, and the body says {stated}{caveat}"));
+            return Err(format!("{path} has {size} bytes, but the body says {stated}{caveat}"));
         }
         let unread = |error: io::Error| format!("{path} cannot be read: {error}");
         let mut file = open(document, &attachment.name).map_err(unread)?;
         if !fits_digest(&file, attachment.stub.digest.as_deref()).map_err(unread)? {
             let caveat = document.caveat();
-            return Err(format!("{path} holds other bytes than the body's digest tells{caveat}"));
+            return Err(format!("{path} does not match the digest in the body{caveat}"));
         }
         let noted = document.noted(&file);
         let sum = match vouching.hashes(noted) {
@@ -286,7 +288,7 @@ fn item(
     Ok(Item { id, path, deleted, branch_of, branches, has_all_branches, text, bytes, files })
 }
 
-/// The files of a document and its branches, read once more; `None` where it is gone.
+/// The files of a document and its branches, read again; `None` if it is gone.
 fn reread(collection: &TreeCollection, name: &str) -> Result<Option<Read>, MirrorError> {
     let Some(Entry::Document(document)) = collection.entry(name)? else { return Ok(None) };
     let mut read = Read::default();
@@ -306,7 +308,7 @@ fn reread(collection: &TreeCollection, name: &str) -> Result<Option<Read>, Mirro
     Ok(Some(read))
 }
 
-/// The folder that a file is in.
+/// The folder that contains a file.
 fn folder_of(path: &str) -> Option<String> {
     path.rsplit_once('/').map(|(folder, _)| folder.to_owned())
 }
@@ -315,7 +317,8 @@ fn hash(file: &File) -> io::Result<Checksum> {
     Ok(*blake3::Hasher::new().update_reader(file)?.finalize().as_bytes())
 }
 
-/// Whether a file fits a digest that is a SHA-256: of RxDB's attachments nothing else is known.
+/// Whether a file matches its digest, if that is a SHA-256: nothing else is known of RxDB's
+/// attachments.
 fn fits_digest(mut file: &File, digest: Option<&str>) -> io::Result<bool> {
     let Some(stated) = digest.and_then(|digest| digest.strip_prefix("sha256-")) else {
         return Ok(true);
@@ -335,7 +338,7 @@ fn held(document: &StoredDocument, name: &str, size: u64) -> io::Result<Vec<u8>>
     let mut bytes = Vec::with_capacity(size as usize);
     open(document, name)?.read_to_end(&mut bytes)?;
     if bytes.len() as u64 != size {
-        return Err(io::Error::other("it changed its length while read"));
+        return Err(io::Error::other("its length changed while it was read"));
     }
     Ok(bytes)
 }
@@ -347,8 +350,8 @@ fn open(document: &StoredDocument, name: &str) -> io::Result<File> {
     file.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// A document's attachments, found again by its folder. No folder is held open meanwhile: there may
-/// be more documents on their way than a process may have open files.
+/// A document's attachments, opened again by its folder. No folder is held open meanwhile: more
+/// documents may be in flight than a process may have open files.
 struct StoredFiles {
     collection: Arc<TreeCollection>,
     name: String,

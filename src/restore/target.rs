@@ -1,6 +1,6 @@
-//! Where a restore goes: the trait that every target keeps, and its errors.
+//! The trait for targets of a restore, and its errors.
 //!
-//! A target says what it holds and writes what it is given. It must not know the tree, nor decide
+//! A target reports what it holds and writes what it is given. It must not know the tree, nor decide
 //! what is written.
 
 use std::fs::File;
@@ -12,51 +12,50 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use super::body::{OnTop, Piece, Stubs, Text};
+use super::body::{Piece, Stubs, Successor, Text};
 use super::plan::Held;
 use crate::client::couchdb;
 use crate::document::{CollectionName, DocumentId, Properties, Revision};
 
-/// A place that documents are put back to.
+/// A place that documents are restored to.
 ///
-/// Writing the same document again is harmless: whoever was interrupted starts over. Of one
-/// collection up to [`parallel`](Target::parallel) batches are written at the same time.
+/// Writing the same document again is harmless: an interrupted restore starts again. Up to
+/// [`parallel`](Target::parallel) batches of one collection are written at the same time.
 pub trait Target: Send + Sync {
-    /// How it wants attachments.
+    /// The form in which it wants attachments.
     fn stubs(&self) -> Stubs;
 
-    /// Whether it takes branches and histories, or winners only.
+    /// Whether it accepts branches and histories, or winners only.
     fn takes_branches(&self) -> bool;
 
-    /// How many batches it takes at once.
+    /// The number of batches that it accepts at the same time.
     fn parallel(&self) -> usize;
 
-    /// A collection's place there, for messages. Without credentials.
+    /// The collection's address at the target, for messages. Without credentials.
     fn place(&self, collection: &CollectionName) -> String;
 
-    /// What there is of a collection before anything is written.
+    /// The state of a collection before anything is written.
     fn standing<'a>(
         &'a self,
         collection: &'a CollectionName,
     ) -> BoxFuture<'a, Result<Standing, TargetError>>;
 
-    /// Creates a collection with these properties. Gives back what the target does not take of them,
-    /// in words for people.
+    /// Creates a collection with these properties. Returns the properties that the target does not
+    /// support, in words for people.
     fn create<'a>(
         &'a self,
         collection: &'a CollectionName,
         properties: Properties,
     ) -> BoxFuture<'a, Result<Vec<String>, TargetError>>;
 
-    /// Some of the live documents that it holds, in the order of their ids, after this one; none at
-    /// the end.
+    /// Some of its live documents, in the order of their ids, after this one; none at the end.
     fn list<'a>(
         &'a self,
         collection: &'a CollectionName,
         after: Option<&'a DocumentId>,
     ) -> BoxFuture<'a, Result<Vec<(DocumentId, Revision)>, TargetError>>;
 
-    /// What it holds of each of these documents, in their order; with `leaves`, all of their leaves.
+    /// Its version of each of these documents, in order; with `leaves`, including all leaves.
     fn held<'a>(
         &'a self,
         collection: &'a CollectionName,
@@ -64,14 +63,14 @@ pub trait Target: Send + Sync {
         leaves: bool,
     ) -> BoxFuture<'a, Result<Vec<Held>, TargetError>>;
 
-    /// Writes documents. Gives back those that were refused, by index, with the reason.
+    /// Writes documents. Returns those that were rejected, by index, with the reason.
     fn write<'a>(
         &'a self,
         collection: &'a CollectionName,
         batch: &'a [Writing],
     ) -> BoxFuture<'a, Result<Vec<(usize, String)>, TargetError>>;
 
-    /// The security object of a collection that exists; `None` where there is no place for it.
+    /// The security object of an existing collection; `None` if the target has no security objects.
     fn security<'a>(
         &'a self,
         collection: &'a CollectionName,
@@ -84,11 +83,11 @@ pub trait Target: Send + Sync {
         security: Bytes,
     ) -> BoxFuture<'a, Result<(), TargetError>>;
 
-    /// After everything has been written: makes it durable.
+    /// Makes everything durable, after the last write.
     fn finish(&self) -> BoxFuture<'_, Result<(), TargetError>>;
 }
 
-/// What there is of a collection.
+/// The state of a collection at the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It does not exist.
@@ -99,7 +98,7 @@ pub enum Standing {
     Present,
 }
 
-/// A document of the mirror, on its way.
+/// A document of the mirror that is about to be written.
 #[derive(Clone)]
 pub struct Item {
     /// Its id.
@@ -108,27 +107,27 @@ pub struct Item {
     pub path: String,
     /// Whether it is a tombstone.
     pub deleted: bool,
-    /// The winner, where this is a branch that lost a conflict with it.
+    /// The winner, if this is a branch that lost a conflict with it.
     pub branch_of: Option<Revision>,
     /// The branches that lost a conflict with it.
     pub branches: Vec<Revision>,
-    /// Whether these are all that the source had; a mirror of winners only cannot say.
+    /// Whether these are all branches that the source had; a mirror of winners only cannot know.
     pub has_all_branches: bool,
     /// Its text.
     pub(super) text: Text,
     /// Bytes of its body and attachments.
     pub bytes: u64,
-    /// Opens the files of attachments that are too large to be held.
+    /// Opens the files of attachments that are too large for memory.
     pub(super) files: Arc<dyn Files>,
 }
 
 impl Item {
-    /// The revision that it has in the mirror.
+    /// Its revision in the mirror.
     pub fn revision(&self) -> &Revision {
         &self.text.revision
     }
 
-    /// The bytes that it keeps in memory.
+    /// The bytes that it holds in memory.
     pub(super) fn weight(&self) -> u64 {
         let held = self.text.rendered(None);
         let held: Vec<_> = held.into_iter().filter(|one| matches!(one, Piece::Text(_))).collect();
@@ -141,33 +140,33 @@ impl Item {
 pub struct Writing {
     /// The document.
     pub item: Item,
-    /// What is written of it.
+    /// The part of it that is written.
     pub(super) form: Form,
-    /// Branches at the target that end with this write.
+    /// Branches at the target that this write ends.
     pub ends: Vec<Revision>,
 }
 
-/// What is written of a document.
+/// The part of a document that is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// The document under its own revision.
+    /// The document under its revision.
     AsItIs,
     /// The document under a revision on top of another.
-    OnTop(OnTop),
+    Successor(Successor),
     /// Nothing: only other branches end.
     Nothing,
 }
 
 impl Writing {
-    /// Whether it takes the place of another revision.
+    /// Whether it replaces another revision.
     pub(super) fn replaces(&self) -> bool {
         self.form != Form::AsItIs || !self.ends.is_empty()
     }
 
-    /// The revision that it goes on top of.
-    pub(super) fn on_top(&self) -> Option<&OnTop> {
+    /// The revision that it follows.
+    pub(super) fn on_top(&self) -> Option<&Successor> {
         match &self.form {
-            Form::OnTop(on_top) => Some(on_top),
+            Form::Successor(on_top) => Some(on_top),
             Form::AsItIs | Form::Nothing => None,
         }
     }
@@ -197,7 +196,7 @@ pub(super) trait Files: Send + Sync {
     fn open(&self, name: &str) -> io::Result<File>;
 }
 
-/// What went wrong at a target, for all documents.
+/// An error of a target that concerns all documents.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// A server.
@@ -206,18 +205,18 @@ pub enum TargetError {
     /// A file.
     #[error("{} cannot be written: {source}", path.display())]
     Io {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What the file system said.
+        /// The error of the file system.
         source: io::Error,
     },
 }
 
-/// How much of an attachment is read at once, in bytes. A multiple of three, so that only the last
-/// piece is padded.
+/// The size of the pieces in which an attachment is read, in bytes. A multiple of three, so that
+/// only the last piece is padded.
 const CHUNK: usize = 96 << 10;
 
-/// The bytes of pieces, attachments as base64 read from their files piece by piece.
+/// The bytes of pieces, with attachments as base64 read from their files piece by piece.
 pub(super) fn streamed(
     pieces: Vec<Piece>,
     files: Arc<dyn Files>,
@@ -236,8 +235,8 @@ pub(super) fn streamed(
     stream::iter(pieces).flat_map(one).boxed()
 }
 
-/// The bytes of an attachment as they are, read from its file piece by piece. They end with an error
-/// where they are not exactly `size`.
+/// The unencoded bytes of an attachment, read from its file piece by piece. They end with an error
+/// if they are not exactly `size` bytes.
 pub(super) fn raw(
     name: String,
     size: u64,
@@ -261,7 +260,8 @@ pub(super) fn raw(
         state.left -= bytes.len() as u64;
         let ends_now = state.left > 0 || file.read(&mut [0])? == 0;
         if bytes.len() as u64 != count || !ends_now {
-            let what = format!("the attachment `{}` changed its length while read", state.name);
+            let what =
+                format!("the length of the attachment `{}` changed while it was read", state.name);
             return Err(io::Error::other(what));
         }
         state.open = Some(file);

@@ -14,7 +14,7 @@ use crate::mirror::layout::CONFLICTS;
 use crate::mirror::outside::{Noted, Unnoted};
 use crate::mirror::read::TreeCollection;
 
-/// A document that somebody is writing is looked at this many times, with such pauses.
+/// The number of checks of a document that is being written, and the pauses between them.
 const TRIES: usize = 200;
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -22,13 +22,13 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub(super) const ALTERED: &str = "was altered (its checksum differs): fetch it again with \
                                   `plainfold verify --repair`";
 
-/// The inventory of a collection, asked for one document after the other in the order of their names.
+/// The inventory of a collection, read in step with the documents in the order of their names.
 pub(super) struct Vouching<'a> {
     collection: &'a TreeCollection,
     inventory: Option<&'a Inventory>,
     records: Option<Records<'a>>,
     next: Option<Recorded>,
-    /// Files without a checksum are taken as they are.
+    /// Whether files without a checksum are accepted.
     accept: bool,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Vouching<'a> {
 pub(super) struct Read(BTreeMap<String, (FileSum, Noted)>);
 
 impl Read {
-    /// Notes a file that was read.
+    /// Records a file that was read.
     pub fn push(&mut self, path: String, sum: FileSum, noted: Noted) {
         self.0.insert(path, (sum, noted));
     }
@@ -58,7 +58,7 @@ impl Read {
 }
 
 impl<'a> Vouching<'a> {
-    /// By the inventory of this collection, if it has one.
+    /// A check with the inventory of this collection, if there is one.
     pub fn new(
         collection: &'a TreeCollection,
         inventory: Option<&'a Inventory>,
@@ -69,14 +69,14 @@ impl<'a> Vouching<'a> {
         Ok(Self { collection, inventory, records, next: None, accept })
     }
 
-    /// Whether the files of a document are hashed: where neither a checksum beside them nor an inventory
-    /// says anything, there is nothing to compare with.
+    /// Whether the files of a document are hashed: without a checksum beside them and without an
+    /// inventory, there is nothing to compare with.
     pub fn hashes(&self, noted: Noted) -> bool {
         noted.is_ok() || self.inventory.is_some()
     }
 
-    /// The parts of a document that are not restored, by their folders, and why: the document itself, and
-    /// its branches. `again` reads it once more.
+    /// The parts of a document that are not restored, by their folders, and the reasons: the
+    /// document itself, and its branches. `again` reads it once more.
     pub fn judge(
         &mut self,
         name: &str,
@@ -86,7 +86,7 @@ impl<'a> Vouching<'a> {
         let folder = self.collection.path_of(name);
         let Some(mut recorded) = self.recorded(name)? else { return Ok(self.unchecked(&read)) };
         let mut read = read;
-        // Somebody may be writing it.
+        // The document may be in the process of being written.
         for _ in 0..TRIES {
             if recorded.is_unknown() {
                 return Ok(self.unchecked(&read));
@@ -116,7 +116,7 @@ impl<'a> Vouching<'a> {
         Ok(differs(&folder, &recorded, &read.within(&folder)))
     }
 
-    /// The parts of which a file has lost its checksum, unless that is accepted.
+    /// The parts with a file that has lost its checksum, unless that is accepted.
     fn unchecked(&self, read: &Read) -> Vec<Failure> {
         if self.accept {
             return Vec::new();
@@ -132,7 +132,7 @@ impl<'a> Vouching<'a> {
         parts.into_iter().map(|(path, reason)| Failure { path, reason }).collect()
     }
 
-    /// What is recorded of a folder. Asked for in the order of names.
+    /// The records of a folder. Called in the order of names.
     fn recorded(&mut self, name: &str) -> Result<Option<Recorded>, MirrorError> {
         let (Some(inventory), Some(records)) = (self.inventory, &mut self.records) else {
             return Ok(None);
@@ -157,8 +157,8 @@ impl<'a> Vouching<'a> {
     }
 }
 
-/// The documents that the inventory lists and the tree does not hold; `names` are those that it holds, in
-/// order.
+/// The documents that the inventory lists and the tree does not hold; `names` are those that it
+/// holds, in order.
 pub(super) fn missing(
     collection: &TreeCollection,
     inventory: &Inventory,
@@ -180,7 +180,7 @@ pub(super) fn missing(
     if gone.is_empty() {
         return Ok(Vec::new());
     }
-    // Somebody may have removed them since.
+    // They may have been removed meanwhile.
     let (records, _) = Inventory::of(collection, gone)?;
     let mut failures = Vec::new();
     for recorded in records.iter().filter(|recorded| !recorded.allows(None)) {
@@ -195,7 +195,7 @@ pub(super) fn missing(
     Ok(failures)
 }
 
-/// The parts of a document that differ from what is recorded, each with the first difference.
+/// The parts of a document that differ from the records, each with the first difference.
 fn differs(folder: &str, recorded: &Recorded, found: &Contents) -> Vec<Failure> {
     const REMEDY: &str = "fetch it again with `plainfold verify --repair`";
     let Some(listed) = recorded.present() else {
@@ -213,7 +213,7 @@ fn differs(folder: &str, recorded: &Recorded, found: &Contents) -> Vec<Failure> 
         let reason = match found.get(within) {
             None => format!("{path} is missing (the inventory lists it); {REMEDY}"),
             Some(found) if !found.is(sum) => {
-                format!("{path} holds other bytes than the inventory lists; {REMEDY}")
+                format!("{path} differs from the inventory; {REMEDY}")
             }
             Some(_) => continue,
         };
@@ -229,7 +229,7 @@ fn differs(folder: &str, recorded: &Recorded, found: &Contents) -> Vec<Failure> 
     parts.into_iter().map(|(path, reason)| Failure { path, reason }).collect()
 }
 
-/// The folder of the document, or of its branch, to which a file belongs.
+/// The folder of the document, or of its branch, that a file belongs to.
 fn part_of(path: &str) -> String {
     let parts: Vec<_> = path.split('/').collect();
     let depth = match parts.get(2) {

@@ -1,4 +1,4 @@
-//! What the hooks are in a build that is used: nothing.
+//! The hooks in a build without failpoints: they do nothing.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -7,49 +7,49 @@ use rustix::io::Errno;
 
 use super::Reach;
 
-/// Passes a point at which a test may have the process abort.
+/// A point at which a test may abort the process.
 #[inline]
 pub fn pass(_point: &str) {}
 
-/// Does something to the file system, which a test may have fail.
+/// Runs an operation of the file system, which a test may let fail.
 #[inline]
 pub fn attempt<T>(_operation: &str, run: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
     run()
 }
 
-/// The most bytes of a name, where that is less than the file system says.
+/// The longest name in bytes, if a test sets a lower limit than the file system.
 #[inline]
 pub fn longest_name() -> Option<u64> {
     None
 }
 
-/// Refuses a name that is longer.
+/// Refuses a longer name.
 #[inline]
 pub fn limited(_name: &str) -> Result<(), Errno> {
     Ok(())
 }
 
-/// A file or folder was created.
+/// Records that a file or folder was created.
 #[inline]
 pub fn made(_folder: impl AsFd, _name: &str) {}
 
-/// A name was moved over another.
+/// Records that a name replaced another.
 #[inline]
 pub fn renamed(_folder: impl AsFd, _name: &str, _to: impl AsFd, _new_name: &str) {}
 
-/// Two names were swapped.
+/// Records that two names were swapped.
 #[inline]
 pub fn exchanged(_folder: impl AsFd, _name: &str, _other: impl AsFd, _other_name: &str) {}
 
-/// A file was given a second name.
+/// Records that a file was given a second name.
 #[inline]
 pub fn linked(_folder: impl AsFd, _name: &str, _to: impl AsFd, _new_name: &str) {}
 
-/// A name was removed.
+/// Records that a name was removed.
 #[inline]
 pub fn removed(_folder: impl AsFd, _name: &str) {}
 
-/// Bytes were appended to a file.
+/// Records that bytes were appended to a file.
 #[inline]
 pub fn written(_file: impl AsFd, _bytes: &[u8]) {}
 
@@ -63,6 +63,6 @@ pub fn synced<E>(
     sync()
 }
 
-/// The state in this folder was committed durably.
+/// Records that the state in this folder was committed durably.
 #[inline]
 pub fn committed(_state: &Path) {}

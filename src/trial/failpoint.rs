@@ -1,28 +1,30 @@
-//! What a test has happen, by the variable `FAILPOINTS` of the crate `fail`: aborts at named points
-//! (`publish=2*off->return` aborts at the third passing of `publish`), and failures of the file system
-//! (`io-rename=2*off->1*return(EIO)` fails the third time that something is renamed). These begin when
-//! the file that `PLAINFOLD_FAILING` names is there, or at once without that variable.
+//! Injected aborts and failures, set by the variable `FAILPOINTS` of the crate `fail`: aborts at
+//! named points (`publish=2*off->return` aborts when `publish` is passed for the third time), and
+//! failures of the file system (`io-rename=2*off->1*return(EIO)` lets the third rename fail).
+//! Failures begin when the file that `PLAINFOLD_FAILING` names exists, or at once without that
+//! variable.
 
 use std::io::Write as _;
 use std::path::Path;
 
 use rustix::io::Errno;
 
-/// Passes a point at which a test may have the process abort.
+/// A point at which a test may abort the process.
 pub fn pass(point: &str) {
     fail::fail_point!(point, |_| {
-        // Whoever reads this wants to know that the abort was meant; nobody there is no reason to stay.
+        // The message shows that the abort was intended; if it cannot be printed, the abort still
+        // happens.
         let _ = writeln!(std::io::stderr(), "aborted at the failpoint `{point}`");
         std::process::abort()
     });
 }
 
-/// The most bytes of a name, where that is less than the file system says: `PLAINFOLD_NAME_MAX`.
+/// The longest name in bytes, if lower than the limit of the file system: `PLAINFOLD_NAME_MAX`.
 pub fn longest_name() -> Option<u64> {
     std::env::var("PLAINFOLD_NAME_MAX").ok()?.parse().ok()
 }
 
-/// Refuses a name that is longer.
+/// Refuses a longer name.
 pub fn limited(name: &str) -> Result<(), Errno> {
     let last = name.rsplit('/').next().unwrap_or(name);
     match longest_name().is_some_and(|most| last.len() as u64 > most) {
@@ -31,7 +33,7 @@ pub fn limited(name: &str) -> Result<(), Errno> {
     }
 }
 
-/// Does something to the file system, which a test may have fail.
+/// Runs an operation of the file system, which a test may let fail.
 pub fn attempt<T>(operation: &str, run: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
     if std::env::var_os("PLAINFOLD_FAILING").is_some_and(|file| !Path::new(&file).exists()) {
         return run();

@@ -1,6 +1,7 @@
-//! What tests of crashes, power losses and failing disks hook into: named points at which the process
-//! aborts, failures of the file system, and a record of all that is done to it. Without the feature `failpoints`, which no release
-//! has, everything here is empty. It must not know what the points and the folders mean.
+//! Hooks for tests of crashes, power losses and failing disks: named points at which the process
+//! aborts, failures of the file system, and a record of all its operations. Without the feature
+//! `failpoints`, which no release has, everything here is empty. It must not know the meaning of the
+//! points and the folders.
 
 #[cfg(not(feature = "failpoints"))]
 mod absent;
@@ -19,11 +20,11 @@ pub use failpoint::{attempt, limited, longest_name, pass};
 #[cfg(feature = "failpoints")]
 pub use recorder::{committed, exchanged, linked, made, removed, renamed, synced, written};
 
-/// How much a sync makes durable.
+/// The extent of a sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// The bytes of one file, or the names in one folder.
     Itself,
-    /// All of the file system.
+    /// The whole file system.
     FileSystem,
 }

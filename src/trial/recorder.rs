@@ -1,8 +1,8 @@
-//! A record of all that is done to the file system, in the file that `PLAINFOLD_RECORD` names: a line
-//! of JSON for each operation, in an order that the operations of one thread, and those of threads that
-//! wait for one another, have had. Files and folders are told apart by their inodes.
+//! A record of all operations of the file system, in the file that `PLAINFOLD_RECORD` names: one
+//! line of JSON per operation, in an order that is possible for the operations of one thread, and of
+//! threads that wait for one another. Files and folders are identified by their inodes.
 //!
-//! A sync has a line before and one after it, so that what was done meanwhile does not count as durable.
+//! A sync has a line before and one after it, so that operations in between do not count as durable.
 //! After each commit the state is copied beside the record.
 
 use std::fs::{self, File, OpenOptions};
@@ -24,12 +24,12 @@ struct Record {
 
 struct Lines {
     file: File,
-    /// How many syncs have begun, and how many commits were copied.
+    /// The number of started syncs, and of copied commits.
     syncs: u64,
     commits: u64,
 }
 
-/// The record of this process, if a test wants one.
+/// The record of this process, if a test requests one.
 fn record() -> Option<&'static Record> {
     static RECORD: OnceLock<Option<Record>> = OnceLock::new();
     let open = || {
@@ -41,7 +41,7 @@ fn record() -> Option<&'static Record> {
     RECORD.get_or_init(open).as_ref()
 }
 
-/// A record with a hole would prove nothing.
+/// An incomplete record would prove nothing, so the process ends.
 fn give_up_on_error<T, E: std::fmt::Display>(result: Result<T, E>) -> T {
     result.unwrap_or_else(|error| {
         let _ = writeln!(io::stderr(), "the record cannot be kept: {error}");
@@ -61,7 +61,7 @@ fn inode(of: impl AsFd) -> u64 {
     give_up_on_error(rustix::fs::fstat(of)).st_ino
 }
 
-/// The folder that a name lies in directly, and the last part of the name.
+/// The folder that directly contains a name, and the last part of the name.
 fn place(folder: impl AsFd, name: &str) -> (u64, &str) {
     match name.rsplit_once('/') {
         None => (inode(folder), name),
@@ -72,7 +72,7 @@ fn place(folder: impl AsFd, name: &str) -> (u64, &str) {
     }
 }
 
-/// A file or folder was created.
+/// Records that a file or folder was created.
 pub fn made(folder: impl AsFd, name: &str) {
     let Some(record) = record() else { return };
     let stat = give_up_on_error(rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW));
@@ -87,29 +87,29 @@ fn two_names(op: &str, one: impl AsFd, name: &str, other: impl AsFd, other_name:
     record.line(|_| json!({"op": op, "in": from, "to": to}));
 }
 
-/// A name was moved over another.
+/// Records that a name replaced another.
 pub fn renamed(folder: impl AsFd, name: &str, to: impl AsFd, new_name: &str) {
     two_names("rename", folder, name, to, new_name);
 }
 
-/// Two names were swapped.
+/// Records that two names were swapped.
 pub fn exchanged(folder: impl AsFd, name: &str, other: impl AsFd, other_name: &str) {
     two_names("exchange", folder, name, other, other_name);
 }
 
-/// A file was given a second name.
+/// Records that a file was given a second name.
 pub fn linked(folder: impl AsFd, name: &str, to: impl AsFd, new_name: &str) {
     two_names("link", folder, name, to, new_name);
 }
 
-/// A name was removed.
+/// Records that a name was removed.
 pub fn removed(folder: impl AsFd, name: &str) {
     let Some(record) = record() else { return };
     let place = place(folder, name);
     record.line(|_| json!({"op": "remove", "in": place}));
 }
 
-/// Bytes were appended to a file.
+/// Records that bytes were appended to a file.
 pub fn written(file: impl AsFd, bytes: &[u8]) {
     let Some(record) = record().filter(|_| !bytes.is_empty()) else { return };
     let inode = inode(file);
@@ -136,7 +136,7 @@ pub fn synced<E>(
     Ok(())
 }
 
-/// The state in this folder was committed durably.
+/// Records that the state in this folder was committed durably.
 pub fn committed(state: &Path) {
     let Some(record) = record() else { return };
     record.line(|lines| {
@@ -148,7 +148,7 @@ pub fn committed(state: &Path) {
     });
 }
 
-/// Copies the state's folder, and what stands beside it under its name.
+/// Copies the state's folder, and the other files that begin with its name.
 fn copy_state(state: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to.join("state"))?;
     for entry in fs::read_dir(state)? {

@@ -1,4 +1,4 @@
-//! Which documents are wrong, and the report put right when they have been repaired.
+//! The documents that are wrong, and the correction of the report after their repair.
 //!
 //! It must not know how they are repaired.
 
@@ -15,35 +15,35 @@ use crate::mirror::read::TreeCollection;
 /// The documents of a collection that are wrong.
 #[derive(Clone, Debug, Default)]
 pub struct Wrong {
-    /// Those that are whole, and differ from the source's.
+    /// Intact documents that differ from the source's.
     pub differing: BTreeSet<DocumentId>,
-    /// Those that have problems, and what stands where a document might.
+    /// Documents with problems, and unexpected entries in place of documents.
     pub damaged: BTreeSet<DocumentId>,
-    /// Folders that have problems and do not tell whose they are.
+    /// Folders with problems whose document is unknown.
     pub nameless: BTreeSet<String>,
     /// Whether the security object has a problem.
     pub security: bool,
 }
 
 impl Wrong {
-    /// All of them that have an id.
+    /// All of the documents that have an id.
     pub fn all(&self) -> Vec<DocumentId> {
         self.differing.union(&self.damaged).cloned().collect()
     }
 
-    /// Whether there is anything to be fetched again.
+    /// Whether there is anything to fetch again.
     pub fn is_empty(&self) -> bool {
         self.differing.is_empty() && self.damaged.is_empty() && !self.security
     }
 }
 
-/// Documents that are about to change, and that the report does not speak of meanwhile.
+/// Documents that are about to change, and that are left out of the report meanwhile.
 #[derive(Debug)]
 pub struct Again {
     collections: Vec<Set>,
 }
 
-/// Those of one collection.
+/// The documents of one collection.
 #[derive(Debug)]
 struct Set {
     collection: TreeCollection,
@@ -53,8 +53,8 @@ struct Set {
 }
 
 impl Verified {
-    /// The documents that are wrong, by collection; all that were read are named. What differs in
-    /// other collections is not among them.
+    /// The documents that are wrong, by collection, including every collection that was read.
+    /// Differences in other collections are not included.
     pub fn wrong(
         &self,
         certificate: Option<&Certificate>,
@@ -83,7 +83,7 @@ impl Verified {
             let Some(wrong) = wrong.get_mut(&collection.into()) else { continue };
             let id = DocumentId::from(difference.id.as_str());
             let name = by_name.get(collection).map(|folder| folder.name_of(&id));
-            // At the same revision only a replacement as a whole brings other bytes.
+            // At the same revision, other bytes can only come from a complete replacement.
             let is_damaged = difference.kind == DifferenceKind::Bytes;
             match name.is_some_and(|name| wrong.nameless.remove(&name)) || is_damaged {
                 true => drop(wrong.damaged.insert(id)),
@@ -93,7 +93,7 @@ impl Verified {
         Ok(wrong)
     }
 
-    /// Takes out of the report what it says of these documents, which must not have changed since.
+    /// Removes these documents from the report. They must not have changed since they were read.
     pub fn set_aside(
         &mut self,
         wanted: &BTreeMap<CollectionName, Wrong>,
@@ -123,7 +123,7 @@ impl Verified {
         Ok(again)
     }
 
-    /// Reads the documents that were set aside, as they are now, into the report.
+    /// Adds the present version of the documents that were set aside to the report.
     pub fn take_back(&mut self, again: &Again) -> Result<(), VerifyError> {
         for Set { collection, how, ids, security } in &again.collections {
             let mut listings = self.listings.iter_mut();
@@ -169,7 +169,7 @@ impl Verified {
     }
 }
 
-/// The folder of the document to which a path belongs.
+/// The folder of the document that a path belongs to.
 pub fn document_path(path: &str) -> &str {
     let end = path.match_indices('/').nth(1).map_or(path.len(), |(at, _)| at);
     path.get(..end).unwrap_or(path)

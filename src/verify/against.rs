@@ -1,4 +1,5 @@
-//! A mirror beside its source, or beside another mirror: which documents differ, and a certificate.
+//! Compares a mirror with its source, or with another mirror: the documents that differ, and a
+//! certificate.
 //!
 //! It must not know which store a source is.
 
@@ -10,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::bytes::{Beside, Which};
+use super::bytes::{CompareScope, Comparer};
 use super::listing::{Difference, DifferenceKind, Listed, Listing, Side, UNREAD};
 use super::pairs::{Comparison, Pair};
 use super::progress::Work;
@@ -21,41 +22,41 @@ use crate::mirror::read::TreeCollection;
 use crate::source::retry::{self, RetryPolicy, listing};
 use crate::source::{Mode, Selection, Source, SourceError, Store, StoreEvent};
 
-/// What a comparison came to.
+/// The result of a comparison.
 #[derive(Clone, Debug, Serialize)]
 pub struct Certificate {
     /// The mirror.
     pub here: Place,
-    /// What it was compared with.
+    /// The source or mirror that it was compared with.
     pub there: Place,
-    /// When.
+    /// The time.
     pub at: Timestamp,
-    /// Whether something was compared, and nothing differs.
+    /// Whether at least one collection was compared, and nothing differs.
     pub equal: bool,
-    /// How deep it was compared.
+    /// The depth of the comparison.
     pub depth: Depth,
-    /// Files of the mirror without a checksum, in what was compared. Their documents were compared byte
-    /// by byte in any case.
+    /// Files without a checksum in the compared collections. Their documents were compared byte by
+    /// byte in any case.
     pub unchecked: u64,
     /// Each collection, by name.
     pub collections: Vec<CollectionCertificate>,
     /// The documents that differ.
     pub differences: Vec<Difference>,
-    /// Rows of the source that could not be read, so that nothing is known of their documents.
+    /// Rows of the source that could not be read, so that their documents were not compared.
     pub unreadable: Vec<String>,
-    /// Collections of the mirror of which the source says nothing, and which were not compared.
+    /// Collections of the mirror that the source was not asked for, so that they were not compared.
     pub not_compared: Vec<String>,
-    /// Collections of the other place that the mirror does not hold, and that were not compared.
+    /// Collections of the other side that the mirror does not hold, and that were not compared.
     pub left_out: Vec<String>,
 }
 
-/// How deep a comparison goes.
+/// The depth of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Depth {
     /// Ids and revisions.
     #[serde(rename = "by revision")]
     Revision,
-    /// The bytes of every body and attachment, and of what is stored beside them.
+    /// The bytes of every body and attachment, and of histories, branches and tombstones.
     #[serde(rename = "every byte")]
     Bytes,
 }
@@ -65,29 +66,29 @@ pub enum Depth {
 pub struct Place {
     /// A directory or a source, without credentials.
     pub name: String,
-    /// The lineage of a mirror; a source has none.
+    /// The lineage of a mirror; `None` for a source.
     pub lineage: Option<String>,
 }
 
-/// What a comparison came to in one collection.
+/// The result for one collection.
 #[derive(Clone, Debug, Serialize)]
 pub struct CollectionCertificate {
     /// Its name in the mirror.
     pub collection: String,
-    /// Its name in the other place, where that is another.
+    /// Its name on the other side, if that differs.
     #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
     pub renamed: Option<String>,
-    /// How many documents differ, by kind.
+    /// The number of documents that differ, by kind.
     pub differ: BTreeMap<DifferenceKind, u64>,
-    /// What the mirror holds.
+    /// The content of the mirror.
     pub here: Side,
-    /// What the other place holds.
+    /// The content of the other side.
     pub there: Side,
-    /// The source's place in its feed at which it was compared, as the source writes it.
+    /// The source's position in its feed at the time of the comparison, as the source writes it.
     pub position: Option<Value>,
 }
 
-/// What a source holds, for comparisons.
+/// The content of a source, for comparisons.
 #[derive(Debug)]
 pub struct There {
     place: Place,
@@ -104,22 +105,22 @@ struct Named {
     name: CollectionName,
     /// Its name in the mirror, if the mirror holds it.
     here: Option<CollectionName>,
-    /// Its name in the other place.
+    /// Its name on the other side.
     there: CollectionName,
 }
 
-/// What a source said of one document since it was listed.
+/// A later answer of the source about one document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// It lives, at the revision that its body tells.
+    /// It exists, with the revision in its body.
     Present(Option<Revision>),
     /// It is gone.
     Deleted,
 }
 
 impl Verified {
-    /// Compares with a source, as it is now. Where `how` names the one collection that the source was
-    /// asked for, the mirror's others are left alone; also where the source cannot list what it holds.
+    /// Compares with the present source. If `how` names the one collection that the source was asked
+    /// for, the mirror's others are ignored; also if the source cannot list its collections.
     pub async fn against(
         &self,
         store: Arc<dyn Store>,
@@ -128,7 +129,8 @@ impl Verified {
         self.compare_with(&self.list(store, how).await?)
     }
 
-    /// Lists what a source holds now, of the collections that [`against`](Self::against) compares.
+    /// Lists the present content of a source for the collections that [`against`](Self::against)
+    /// compares.
     pub async fn list(
         &self,
         store: Arc<dyn Store>,
@@ -141,7 +143,7 @@ impl Verified {
         }
         let pairs = how.pairs(&self.names())?;
         let named = match named(&store).await {
-            // Who may not list the databases may still read those that the mirror holds.
+            // A user who may not list the databases may still read those that the mirror holds.
             Err(VerifyError::Source(SourceError::Refused { .. }))
                 if store.lists_everything() && how.only.is_none() && !how.all =>
             {
@@ -211,28 +213,28 @@ impl Verified {
         Ok(there)
     }
 
-    /// What is compared byte by byte of a collection, if anything is.
+    /// The documents of a collection that are compared byte by byte, if any.
     fn beside_source(
         &self,
         folder: TreeCollection,
         store: &Arc<dyn Store>,
         source: &Arc<dyn Source>,
         how: &Comparison,
-    ) -> Option<Beside<'_>> {
+    ) -> Option<Comparer<'_>> {
         if self.tree.is_backup() {
             return None;
         }
         let unchecked = self.unchecked.get(&folder.name).filter(|those| !those.is_empty());
         let which = match how.bytes {
-            true => Which::Every,
-            false => Which::Unchecked(unchecked?),
+            true => CompareScope::Every,
+            false => CompareScope::Unchecked(unchecked?),
         };
         let (collection, source) = (Arc::new(folder), Arc::clone(source));
         // A recorded feed holds winners only.
-        Some(Beside { collection, source, which, branches: store.lists_everything() })
+        Some(Comparer { collection, source, which, branches: store.lists_everything() })
     }
 
-    /// Compares with what a source holds.
+    /// Compares with the content of a source.
     pub fn compare_with(&self, there: &There) -> Result<Certificate, VerifyError> {
         let mut certificate = self.certificate(there.place.clone(), there.depth);
         certificate.not_compared.clone_from(&there.not_compared);
@@ -255,8 +257,8 @@ impl Verified {
         Ok(certificate)
     }
 
-    /// Compares with another mirror, byte for byte; by revisions only, if one of them is what RxDB's
-    /// plugin wrote: its bodies are spelt in another way.
+    /// Compares with another mirror, byte for byte; by revisions only, if one of them is the output
+    /// of RxDB's backup plugin, whose bodies are written differently.
     pub fn beside(&self, other: &Self, how: &Comparison) -> Result<Certificate, VerifyError> {
         let lineage = other.tree.lineage().map(str::to_owned);
         let there = Place { name: other.report.mirror.clone(), lineage };
@@ -294,7 +296,7 @@ impl Verified {
         Ok(certificate)
     }
 
-    /// Which collections another mirror has to be read of to be compared; `None` is all.
+    /// The collections of another mirror that have to be read for a comparison; `None` is all.
     pub fn wanted_of(&self, how: &Comparison) -> Result<Option<Selection>, VerifyError> {
         let pairs = how.pairs(&self.names())?;
         if how.all || pairs.is_empty() || self.tree.is_backup() {
@@ -304,8 +306,8 @@ impl Verified {
         Selection::new(&names).map(Some).map_err(|bad| VerifyError::Selection(bad.to_string()))
     }
 
-    /// The one collection that is compared whatever its name: what RxDB's plugin wrote tells no name that
-    /// could be held against the source's.
+    /// The one collection that is compared whatever its name: the output of RxDB's backup plugin has
+    /// no name that could be compared with the source's.
     fn nameless(&self, how: &Comparison) -> Option<CollectionName> {
         let is_meant = self.tree.is_backup() && !how.renames();
         self.names().into_iter().next().filter(|_| is_meant)
@@ -373,8 +375,8 @@ impl Named {
     }
 }
 
-/// What of the other place's collections is compared although the mirror does not hold it, and the names
-/// of the rest.
+/// The collections of the other side that are compared although the mirror does not hold them, and
+/// the names of the others.
 fn others(how: &Comparison, pairs: &[Pair], named: &[CollectionName]) -> (Vec<Named>, Vec<String>) {
     let (mut compared, mut left_out) = (Vec::new(), Vec::new());
     for name in how.others(pairs, named) {
@@ -387,7 +389,7 @@ fn others(how: &Comparison, pairs: &[Pair], named: &[CollectionName]) -> (Vec<Na
 }
 
 impl There {
-    /// Takes what the source said of documents of a collection since it was listed.
+    /// Applies later answers of the source about documents of a collection.
     pub fn learn(
         &mut self,
         collection: &CollectionName,
@@ -419,7 +421,7 @@ impl Certificate {
         self.differences.push(difference);
     }
 
-    /// Whether nothing was compared, and nothing failed to be.
+    /// Whether nothing was compared, and nothing failed.
     pub fn is_empty(&self) -> bool {
         self.collections.is_empty() && self.differences.is_empty() && self.unreadable.is_empty()
     }

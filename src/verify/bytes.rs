@@ -1,7 +1,7 @@
-//! A document of the mirror held against the bytes that its source sends: body, attachments, history,
-//! branches, tombstone.
+//! Compares a document of the mirror with the bytes that its source sends: body, attachments,
+//! history, branches, tombstone.
 //!
-//! It must not know which store a source is, nor what a difference leads to.
+//! It must not know which store a source is, nor the consequences of a difference.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -22,24 +22,25 @@ use crate::mirror::read::{Entry, StoredDocument, TreeCollection};
 use crate::source::retry::{RetryPolicy, attempts};
 use crate::source::{PIECES, Source, SourceError, Wanted, pass_on};
 
-/// An attachment up to this length is asked for together with the document's others, in bytes.
+/// The largest attachment, in bytes, that is requested together with the document's others.
 const SMALL: u64 = 64 << 10;
-/// Small attachments that one request asks for, and their bytes.
+/// The most small attachments in one request, and their bytes.
 const GROUP: (usize, u64) = (100, 1 << 20);
-/// A source that sends nothing for this long is not waited for, so that one document does not hold up the
-/// comparison of all others. What is large may take a second more before it begins for each of these bytes.
+/// The time after which a silent source is not waited for, so that one document does not delay the
+/// comparison of all others. A large item may take one second longer before it begins, for each
+/// multiple of this number of bytes.
 const SILENCE: Duration = Duration::from_secs(10);
 const BYTES_A_SECOND: u64 = 1 << 20;
-/// How often a document is compared again that was replaced while it was compared.
+/// The number of comparisons of a document that is replaced while it is compared.
 const TRIES: usize = 5;
-/// Documents without checksums that are remembered one by one, a collection. With more of them, each
-/// document of the collection is looked at.
+/// The number of documents without checksums that are remembered one by one, per collection. With
+/// more of them, every document of the collection is compared.
 const REMEMBERED: usize = 200_000;
 
-/// The documents of a collection of which a file has no checksum, in bounded memory.
+/// The documents of a collection with a file without a checksum, in bounded memory.
 #[derive(Debug, Default)]
 pub struct Unchecked {
-    /// Hashes of their ids: one too many only costs a look.
+    /// Hashes of their ids: a collision only costs an unnecessary comparison.
     ids: HashSet<u64>,
     /// Whether there are more than are remembered.
     many: bool,
@@ -71,32 +72,32 @@ fn hash(id: &DocumentId) -> u64 {
     hasher.finish()
 }
 
-/// Which documents are compared byte by byte.
+/// The documents that are compared byte by byte.
 #[derive(Clone, Copy, Debug)]
-pub enum Which<'a> {
+pub enum CompareScope<'a> {
     /// All.
     Every,
-    /// Those of which a file has no checksum.
+    /// Those with a file without a checksum.
     Unchecked(&'a Unchecked),
 }
 
-/// What came of a comparison.
+/// The result of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// No byte differs, as far as both sides have the same revision.
     Same,
     /// Some bytes differ.
     Differs,
-    /// The source's bytes could not be read, for this reason.
+    /// The source's bytes could not be read: the reason.
     Unread(String),
 }
 
-/// A collection of a mirror beside the source's.
+/// A collection of a mirror together with the source's.
 #[derive(Clone)]
-pub struct Beside<'a> {
+pub struct Comparer<'a> {
     pub collection: Arc<TreeCollection>,
     pub source: Arc<dyn Source>,
-    pub which: Which<'a>,
+    pub which: CompareScope<'a>,
     /// Whether the source knows histories and branches.
     pub branches: bool,
 }
@@ -108,15 +109,15 @@ enum Failed {
     Source(#[from] SourceError),
     #[error(transparent)]
     Mirror(#[from] MirrorError),
-    #[error("a task ended by itself: {0}")]
+    #[error("a task of the comparison ended unexpectedly: {0}; please report this")]
     Task(#[from] tokio::task::JoinError),
 }
 
-impl Beside<'_> {
-    /// Compares what the source says of a document with what is stored, where both are at the same
-    /// revision. Fails where the source refuses to answer at all.
+impl Comparer<'_> {
+    /// Compares the source's version of a document with the stored one, if both are at the same
+    /// revision. Fails if the source does not answer at all.
     pub async fn compare(&self, change: &Change) -> Result<Verdict, VerifyError> {
-        if let Which::Unchecked(unchecked) = self.which
+        if let CompareScope::Unchecked(unchecked) = self.which
             && !unchecked.may_hold(&change.id)
         {
             return Ok(Verdict::Same);
@@ -143,7 +144,7 @@ impl Beside<'_> {
     async fn look(&self, change: &Change) -> Result<bool, Failed> {
         let (collection, id) = (Arc::clone(&self.collection), change.id.clone());
         let entry = spawn_blocking(move || collection.entry(&collection.name_of(&id))).await??;
-        // What is no document has been reported as such.
+        // An entry that is not a document has been reported already.
         let Some(Entry::Document(stored)) = entry else { return Ok(true) };
         let stored = Arc::new(*stored);
         let sent = change.document();
@@ -166,13 +167,13 @@ impl Beside<'_> {
 
     fn is_wanted(&self, stored: &StoredDocument) -> bool {
         match self.which {
-            Which::Every => true,
-            Which::Unchecked(_) => stored.lacks_checksums().unwrap_or(true),
+            CompareScope::Every => true,
+            CompareScope::Unchecked(_) => stored.lacks_checksums().unwrap_or(true),
         }
     }
 
     /// Whether the body and the attachments of a document, or of one of its branches, are those that
-    /// were sent.
+    /// the source sent.
     async fn holds(
         &self,
         stored: &Arc<StoredDocument>,
@@ -219,7 +220,7 @@ impl Beside<'_> {
         self.are_same(&part, group).await
     }
 
-    /// Compares small attachments, which one request brings.
+    /// Compares small attachments that one request returns.
     async fn are_same(&self, part: &Part, wanted: Vec<Wanted>) -> Result<bool, Failed> {
         if wanted.is_empty() {
             return Ok(true);
@@ -233,7 +234,7 @@ impl Beside<'_> {
             let Some(file) = part.open(&wanted.attachment.name)? else { continue };
             let is_same = match answer {
                 Ok(bytes) => spawn_blocking(move || is_same(file, &bytes)).await?,
-                // One that turned out longer than its stub says, or did not come.
+                // An attachment that is longer than its stub says, or did not arrive.
                 Err(_) => self.is_same_stream(file, wanted).await?,
             };
             if !is_same {
@@ -243,7 +244,7 @@ impl Beside<'_> {
         Ok(true)
     }
 
-    /// Compares an attachment with its file as it streams in.
+    /// Compares an attachment with its file while it is received.
     async fn is_same_stream(&self, file: File, wanted: &Wanted) -> Result<bool, Failed> {
         let Wanted { id, revision, attachment } = wanted;
         let length = attachment.length.unwrap_or_default();
@@ -259,7 +260,7 @@ impl Beside<'_> {
         Ok(is_same)
     }
 
-    /// Whether the history and the branches that are stored are the source's.
+    /// Whether the stored history and branches are the source's.
     async fn holds_branches(
         &self,
         stored: &Arc<StoredDocument>,
@@ -277,7 +278,7 @@ impl Beside<'_> {
         for answer in answers {
             let Branch { revision, history, document } = match answer {
                 Ok(branch) => branch,
-                // The mirror holds a branch that the source has not, or has no more.
+                // The mirror holds a branch that the source does not have, or no longer has.
                 Err(SourceError::Missing { .. }) => return Ok(false),
                 Err(error) => return Err(error.into()),
             };
@@ -293,7 +294,7 @@ impl Beside<'_> {
     }
 }
 
-/// A request for about this number of bytes, unless the source is silent.
+/// Sends a request for about this number of bytes, with a limit on silence.
 async fn patiently<T>(
     bytes: u64,
     request: impl Future<Output = Result<T, SourceError>>,
@@ -302,7 +303,7 @@ async fn patiently<T>(
     tokio::time::timeout(patience, request).await.unwrap_or_else(|_| Err(silent(patience)))
 }
 
-/// It is not asked again: each attempt would take as long.
+/// It is not repeated: each attempt would take as long.
 fn silent(patience: Duration) -> SourceError {
     SourceError::permanent(format!("the source has sent nothing for {} s", patience.as_secs()))
 }
@@ -319,7 +320,7 @@ impl Part {
         branch.unwrap_or(&self.stored)
     }
 
-    /// The file of an attachment. One that is not there is reported as missing, or was left out.
+    /// The file of an attachment. A missing one is reported elsewhere, or was excluded.
     fn open(&self, name: &str) -> Result<Option<File>, MirrorError> {
         let document = self.document();
         let attachment = document.attachments.iter().find(|one| one.name == name);
@@ -340,7 +341,7 @@ fn is_same_pieces(mut file: File, mut pieces: mpsc::Receiver<Bytes>) -> bool {
     is_at_end(&mut file)
 }
 
-/// Whether the next bytes of a file are these. What cannot be read differs.
+/// Whether the next bytes of a file are these. An unreadable file counts as different.
 fn same_piece(file: &mut File, sent: &[u8]) -> bool {
     const PIECE: usize = 64 << 10;
     let mut held = [0; PIECE];

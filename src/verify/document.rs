@@ -1,6 +1,6 @@
-//! One document read to its last byte, and everything about it that is not as it should be.
+//! Reads one document completely, and finds everything that is wrong with it.
 //!
-//! It must not know threads, nor what the results are for.
+//! It must not know threads, nor how the results are used.
 
 use std::fs::File;
 use std::io::Read;
@@ -17,12 +17,12 @@ use crate::mirror::inventory::{Contents, FileSum};
 use crate::mirror::outside::{Checksum, Noted, Unnoted};
 use crate::mirror::read::{Problem, ProblemKind, StoredAttachment, StoredDocument, StoredText};
 
-/// A file is read in pieces of this size.
+/// The size of the pieces in which a file is read.
 const PIECE: usize = 128 << 10;
 
-const OTHER_BYTES: &str = "its bytes are not those that were written (checksum)";
+const OTHER_BYTES: &str = "its bytes differ from those that were written (checksum)";
 
-/// What is known of a document when all of it has been read.
+/// The result of reading a document.
 #[derive(Debug)]
 pub struct Checked {
     pub id: DocumentId,
@@ -32,15 +32,15 @@ pub struct Checked {
     pub content: Checksum,
     pub counts: Counts,
     pub problems: Vec<Problem>,
-    /// What was read, by paths relative to the mirror.
+    /// The files that were read, by paths relative to the mirror.
     pub files: Contents,
     /// The files that have lost the checksum beside them, relative to the mirror.
     pub unnoted: Vec<String>,
-    /// The path and SHA-256 of every file found well, where they are wanted.
+    /// The path and SHA-256 of every intact file, if requested.
     pub sums: Vec<(String, String)>,
 }
 
-/// How much was read beside the documents themselves.
+/// Counts of everything else that was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Deleted documents whose tombstones are kept.
@@ -49,30 +49,30 @@ pub struct Counts {
     pub attachments: u64,
     /// Bytes read.
     pub bytes: u64,
-    /// Files that had no checksum beside them, and were checked in other ways only.
+    /// Files without a checksum beside them, which were only checked in other ways.
     pub unchecked: u64,
 }
 
-/// What was read.
+/// The kind of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     Document,
-    /// Of a deleted document, which counts as none.
+    /// A tombstone, which does not count as a document.
     Tombstone,
-    /// Who may do what with a collection.
+    /// The security object of a collection.
     Security,
 }
 
-/// How documents are read.
+/// How to read documents.
 #[derive(Clone, Copy, Debug)]
 pub struct How {
-    /// Whether attachments without a file are missing.
+    /// Whether attachments without a file count as missing.
     pub attachments: bool,
-    /// Whether the SHA-256 of every file is wanted.
+    /// Whether the SHA-256 of every file is requested.
     pub sums: bool,
 }
 
-/// Reads all of a document.
+/// Reads a whole document.
 pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError> {
     let what = if document.deleted { What::Tombstone } else { What::Document };
     let mut checked = Checked::nothing_of(document.id.clone(), what);
@@ -112,7 +112,7 @@ pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError
                 }
             }
             None if how.attachments => {
-                let reason = "the body names it, and no file is there";
+                let reason = "the body names it, but the file is missing";
                 checked.problems.push(Problem::new(ProblemKind::Missing, path, reason));
             }
             None => {}
@@ -125,7 +125,7 @@ pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError
         checked.sums.extend(branch.sums);
         checked.files.extend(branch.files);
         checked.unnoted.extend(branch.unnoted);
-        // What is extra in its folder was told with the document's own.
+        // The document itself has reported the extra entries of its folder.
         let others = branch.problems.into_iter();
         checked.problems.extend(others.filter(|one| one.kind != ProblemKind::Extra));
     }
@@ -133,7 +133,7 @@ pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError
     Ok(checked)
 }
 
-/// Compares what a collection says of who may do what with the checksum beside it.
+/// Compares the security object of a collection with the checksum beside it.
 pub fn check_security(text: &StoredText, how: How) -> Checked {
     let mut checked = Checked::nothing_of("_security".into(), What::Security);
     checked.content = checked.text(text, how);
@@ -163,7 +163,7 @@ impl Checked {
         }
     }
 
-    /// Compares JSON text with the checksum beside its file; answers the hash of its bytes.
+    /// Compares JSON text with the checksum beside its file; returns the hash of its bytes.
     fn text(&mut self, text: &StoredText, how: How) -> Checksum {
         let length = text.written.as_ref().map_or(text.text.len() + 1, Bytes::len) as u64;
         self.counts.bytes += length;
@@ -199,7 +199,8 @@ impl AddAssign for Counts {
 }
 
 impl SubAssign for Counts {
-    /// What changes while it is read may be taken away as more than was added.
+    /// Subtracts saturating: files that change while they are read may be subtracted more often than
+    /// added.
     fn sub_assign(&mut self, other: Self) {
         let Self { tombstones, attachments, bytes, unchecked } = other;
         self.tombstones = self.tombstones.saturating_sub(tombstones);
@@ -209,13 +210,13 @@ impl SubAssign for Counts {
     }
 }
 
-/// What an attachment's file came to.
+/// The result for an attachment's file.
 struct Seen {
     length: u64,
     hash: Checksum,
-    /// What the stub's digest is to be, where it can be compared.
+    /// The digest in the stub, if it can be compared.
     digest: Option<String>,
-    /// In lower case, where it was wanted.
+    /// In lower case, if requested.
     sha256: Option<String>,
     noted: Noted,
 }
@@ -227,7 +228,7 @@ fn read(
     noted: Noted,
 ) -> std::io::Result<Seen> {
     let stub = &attachment.stub;
-    // Of gzipped bytes, which are not here, nothing could be compared.
+    // The digest is that of gzipped bytes, which are not here.
     let comparable = |_: &&str| stub.encoding.is_none() || is_of_rxdb(stub);
     let mut digester = stub.digest.as_deref().filter(comparable).and_then(Digester::of);
     let mut hasher = blake3::Hasher::new();
@@ -264,7 +265,7 @@ fn read(
 }
 
 impl Seen {
-    /// What is wrong, by the checksum beside the file and by what the body says of it.
+    /// The problem of a file, by the checksum beside it and by its stub.
     fn verdict(&self, stub: &Stub) -> Option<(ProblemKind, String)> {
         let short = stub.length.filter(|length| self.length < *length);
         if self.noted.is_ok_and(|noted| noted != self.hash) {
@@ -278,8 +279,8 @@ impl Seen {
         }
         let kind = if short.is_some() { ProblemKind::HalfWritten } else { ProblemKind::Altered };
         match stub.length {
-            // Of what was sent to the server gzipped, the length in the stub need not be right: the
-            // checksum is the better witness, and without one the length may be the gzipped one.
+            // If it was sent to the server gzipped, the length in the stub may be wrong: the
+            // checksum is more reliable, and without one the length may be the gzipped one.
             Some(_) if stub.encoding.is_some() && (self.noted.is_ok() || short.is_none()) => None,
             Some(length) if length != self.length => Some(self.of_length(kind, length)),
             _ if self.digest.is_none() || may_be_gzipped(stub) => None,
@@ -291,17 +292,17 @@ impl Seen {
     }
 
     fn of_length(&self, kind: ProblemKind, length: u64) -> (ProblemKind, String) {
-        (kind, format!("it has {} bytes, and the body says {length}", self.length))
+        (kind, format!("it has {} bytes, but the body says {length}", self.length))
     }
 }
 
-/// Whether the digest is RxDB's, which is that of the attachment's own bytes always.
+/// Whether the digest is RxDB's, which is always that of the attachment's uncompressed bytes.
 fn is_of_rxdb(stub: &Stub) -> bool {
     stub.digest.as_deref().is_some_and(|digest| digest.starts_with("sha256-"))
 }
 
-/// Whether a CouchDB may keep this type gzipped, so that the digest is that of other bytes although
-/// nothing says so.
+/// Whether a CouchDB may store this type gzipped without saying so, so that the digest is that of
+/// the gzipped bytes.
 fn may_be_gzipped(stub: &Stub) -> bool {
     if is_of_rxdb(stub) {
         return false;
@@ -353,7 +354,7 @@ mod tests {
         assert_eq!(kind(&seen(b"wrong", None), &png), Some(ProblemKind::Altered));
         assert_eq!(kind(&seen(b"rig", Some(b"right")), &png), Some(ProblemKind::HalfWritten));
         assert_eq!(kind(&seen(b"rig", None), &png), Some(ProblemKind::HalfWritten));
-        // Another attachment's file, moved here with the checksum beside it.
+        // Another attachment's file, moved here with its checksum.
         assert_eq!(kind(&seen(b"moved", Some(b"moved")), &png), Some(ProblemKind::Altered));
     }
 

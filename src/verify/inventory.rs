@@ -1,8 +1,8 @@
-//! Compares what was read of a collection with its inventory. It finds missing, foreign, older and
-//! exchanged folders, and checks files that have lost their checksum.
+//! Compares a collection with its inventory. It finds missing, foreign, old and swapped folders, and
+//! checks files that have lost their checksum.
 //!
-//! The mirror may be at work meanwhile: what differs is looked at again for as long as somebody writes. It
-//! must not know how documents are read in parallel.
+//! A process may be writing to the mirror: differences are checked again as long as it writes. This
+//! module must not know how documents are read in parallel.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -17,26 +17,26 @@ use crate::mirror::outside::Checksum;
 use crate::mirror::read::{Problem, ProblemKind, TreeCollection};
 use crate::mirror::sorted::{Sorted, Sorter};
 
-/// The number of files without a checksum that are named in each collection; all are counted.
+/// The number of files without a checksum that are reported per collection; all are counted.
 pub const NAMED: usize = 1_000;
 
 /// The number of documents that are read again together.
 const TOGETHER: usize = 1_000;
 
-/// What was read of a collection, a few bytes per name.
+/// The result of reading a collection, a few bytes per name.
 #[derive(Debug, Default)]
 pub struct Briefs(Sorter);
 
-/// What was read under a name.
+/// The result for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Brief {
-    /// Of all its files; nothing where it could not be read.
+    /// A hash of all its files; `None` if it could not be read.
     digest: Checksum,
-    /// How many of them have no checksum beside them.
+    /// The number of its files without a checksum beside them.
     unchecked: u32,
 }
 
-/// How far the inventory of a collection reaches.
+/// The coverage of a collection's inventory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Coverage {
@@ -49,21 +49,21 @@ pub enum Coverage {
     Complete,
 }
 
-/// What the comparison found.
+/// The result of the comparison.
 #[derive(Debug, Default)]
 pub struct Compared {
     pub problems: Vec<Problem>,
     pub suspects: Vec<Suspect>,
-    /// What is to be taken from the counts: files that are checked after all.
+    /// The counts to subtract: files that the inventory checks after all.
     pub vouched: u64,
-    /// Files without a checksum that are not as they are listed: problems, and not unchecked.
+    /// Files without a checksum that differ from the inventory: they are problems, not unchecked.
     pub denied: u64,
-    /// Path and SHA-256 of files that are checked after all, where they are wanted.
+    /// Path and SHA-256 of files that the inventory checks after all, if requested.
     pub sums: Vec<(String, String)>,
 }
 
 impl Briefs {
-    /// Notes what was read under a name.
+    /// Records the result for a name.
     pub fn push(
         &mut self,
         collection: &TreeCollection,
@@ -104,14 +104,14 @@ pub fn within(collection: &TreeCollection, name: &str, checked: &Checked) -> Con
     checked.files.iter().map(file).collect()
 }
 
-/// One side by side with the other.
+/// A folder and its record.
 pub struct Comparison<'a> {
     pub collection: &'a TreeCollection,
     pub how: How,
 }
 
 impl Comparison<'_> {
-    /// Compares what was read with the inventory, which was read before.
+    /// Compares the results with the inventory, which was read before.
     pub fn run(&self, inventory: &Inventory, read: &Sorted) -> Result<Compared, VerifyError> {
         let mut compared = Compared::default();
         let mut doubtful: Vec<Recorded> = Vec::new();
@@ -167,18 +167,18 @@ impl Comparison<'_> {
             State::Absent | State::Unknown => false,
         };
         if listed.states.iter().any(is_it) {
-            // For the manifest its files are read once more.
+            // The manifest needs their hashes, so they are read again.
             if found.unchecked > 0 && self.how.sums {
                 return false;
             }
             compared.vouched += u64::from(found.unchecked);
             return true;
         }
-        // Of what is not covered nothing is known but by the checksums beside the files.
+        // An uncovered document is only checked by the checksums beside its files.
         listed.is_unknown() && found.unchecked == 0
     }
 
-    /// Looks again at what differed. What is recorded is as the inventory had it before anything was read.
+    /// Checks the differences again. `recorded` is from the inventory before anything was read.
     fn look_again(
         &self,
         doubtful: Vec<Recorded>,
@@ -201,7 +201,7 @@ impl Comparison<'_> {
         self.settle(names, compared)
     }
 
-    /// Looks at documents until all is well, or nobody has written meanwhile.
+    /// Reads documents again until nothing is wrong, or nobody has written meanwhile.
     fn settle(
         &self,
         mut names: HashSet<String>,
@@ -225,7 +225,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Reads a document, and gives what is wrong by what is recorded; `None` where nothing is.
+    /// Reads a document, and returns its difference from the record; `None` if they agree.
     fn look(
         &self,
         recorded: &mut Recorded,
@@ -239,7 +239,7 @@ impl Comparison<'_> {
         if let Some(Checked { id, .. }) = &reading.checked
             && self.collection.name_of(id) == recorded.name
         {
-            // A shortened name does not tell it.
+            // A shortened name does not show it.
             recorded.id.get_or_insert_with(|| id.to_string());
         }
         if let Some(checked) = reading.checked
@@ -250,8 +250,8 @@ impl Comparison<'_> {
         Ok(problems)
     }
 
-    /// Counts the files without a checksum that are as they are recorded. Of a document of which something
-    /// else is wrong those are counted that have lost theirs.
+    /// Counts the files without a checksum that agree with the record. In a document with another
+    /// problem, it counts the files that have lost their checksum.
     fn vouch(&self, recorded: &Recorded, checked: Checked, all: bool, compared: &mut Compared) {
         if all {
             compared.vouched += checked.counts.unchecked;
@@ -277,12 +277,12 @@ impl Comparison<'_> {
         compared.sums.extend(sums.cloned());
     }
 
-    /// What is wrong with a document by what is recorded of it, but for what its reading has said
-    /// already; `None` where nothing is wrong.
+    /// The difference of a document from its record, except problems that were reported when it was
+    /// read; `None` if they agree.
     fn problems(&self, recorded: &Recorded, reading: &Reading) -> Option<Vec<Problem>> {
         let path = self.collection.path_of(&recorded.name);
         let Some(checked) = &reading.checked else {
-            // What stands there and cannot be read is a problem already.
+            // An unreadable entry has been reported already.
             if recorded.allows(None) || !reading.problems.is_empty() {
                 return None;
             }
@@ -324,7 +324,8 @@ impl Comparison<'_> {
         Some(problems)
     }
 
-    /// The problems of some documents, by the inventory as it is now, and how many files it vouches for.
+    /// The problems of some documents, by the present inventory, and the number of files that it
+    /// confirms.
     pub fn of(&self, names: HashSet<String>) -> Result<Compared, VerifyError> {
         let mut compared = Compared::default();
         self.settle(names, &mut compared)?;
@@ -345,15 +346,15 @@ impl Compared {
     }
 }
 
-/// The files of a document that nothing vouches for.
+/// The files of a document that have no checksum anywhere.
 pub fn unchecked(checked: &Checked) -> Vec<Problem> {
-    let reason = "it has no checksum beside it and none in the inventory";
+    let reason = "it has no checksum, neither beside it nor in the inventory";
     let lost = checked.unnoted.iter();
     let lost = lost.filter(|path| !checked.problems.iter().any(|known| known.path == **path));
     lost.map(|path| Problem::new(ProblemKind::Unchecked, path.clone(), reason)).collect()
 }
 
-/// What an inventory covers.
+/// The coverage of an inventory.
 pub fn coverage(inventory: Option<&Inventory>) -> Coverage {
     match inventory {
         None => Coverage::None,

@@ -1,4 +1,4 @@
-//! What a collection holds, as (id, revision) pairs in order: its digest, and how it differs from
+//! The content of a collection, as sorted (id, revision) pairs: its digest, and its differences from
 //! another. `docs/format.md` defines the digest, so that anyone can compute it.
 //!
 //! It must not know where a listing comes from.
@@ -12,7 +12,7 @@ use crate::document::{DocumentId, Revision};
 use crate::mirror::outside::Checksum;
 use crate::mirror::sorted::{Merge, Sorted, Sorter};
 
-/// A collection's documents on their way in, in any order. The last word on an id counts.
+/// Collects a collection's documents in any order. The last entry for an id counts.
 #[derive(Debug, Default)]
 pub struct Listing(Sorter);
 
@@ -20,19 +20,19 @@ pub struct Listing(Sorter);
 #[derive(Debug)]
 pub struct Listed(Sorted);
 
-/// How much a collection holds, and the digest of it.
+/// The size of a collection, and its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Side {
-    /// How many documents.
+    /// The number of documents.
     pub documents: u64,
     /// The digest of their ids and revisions, 64 hexadecimal digits.
     pub digest: String,
 }
 
-/// A document that two places do not hold alike.
+/// A document that differs between two places.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Of which kind.
+    /// The kind.
     pub kind: DifferenceKind,
     /// Its collection.
     pub collection: String,
@@ -40,7 +40,7 @@ pub struct Difference {
     pub id: String,
     /// Its revision in the mirror.
     pub here: Option<String>,
-    /// Its revision in the other place.
+    /// Its revision on the other side.
     pub there: Option<String>,
 }
 
@@ -50,22 +50,22 @@ pub struct Difference {
 pub enum DifferenceKind {
     /// Only the mirror holds it.
     OnlyHere,
-    /// Only the other place holds it.
+    /// Only the other side holds it.
     OnlyThere,
     /// The revisions differ.
     Revision,
-    /// The revision is the same, the bytes are not.
+    /// The revision is the same, but the bytes differ.
     Bytes,
 }
 
-/// What is known of the bytes where nobody has read them.
+/// Stands for bytes that were not read.
 pub const UNREAD: Checksum = [0; 32];
 
-/// Bytes that are known to be others than the mirror's, and of which no hash was made.
+/// Stands for bytes that differ from the mirror's, without a hash.
 pub const OTHER: Checksum = [0xff; 32];
 
 impl Listing {
-    /// Takes a document, with a hash of all its bytes, or [`UNREAD`].
+    /// Adds a document, with a hash of all its bytes, or [`UNREAD`].
     pub fn push(
         &mut self,
         id: &DocumentId,
@@ -77,7 +77,7 @@ impl Listing {
         self.0.push(&key(id.as_str()), &value)
     }
 
-    /// The document is gone.
+    /// Removes a document.
     pub fn push_deleted(&mut self, id: &DocumentId) -> io::Result<()> {
         self.0.push(&key(id.as_str()), &[0])
     }
@@ -87,14 +87,14 @@ impl Listing {
         self.0.clear();
     }
 
-    /// All documents have come.
+    /// Ends the input.
     pub fn finish(self) -> Listed {
         Listed(self.0.finish())
     }
 }
 
 impl Listed {
-    /// The same, to be told what has changed since.
+    /// Reopens the listing for later changes.
     pub fn reopen(&self) -> io::Result<Listing> {
         let mut sorter = Sorter::default();
         for record in self.0.iter()? {
@@ -104,7 +104,7 @@ impl Listed {
         Ok(Listing(sorter))
     }
 
-    /// How much it is, and the digest of it.
+    /// The size of the listing, and its digest.
     pub fn side(&self) -> io::Result<Side> {
         let mut sum = Sum::default();
         for document in self.documents()? {
@@ -113,7 +113,7 @@ impl Listed {
         Ok(sum.side())
     }
 
-    /// Compares with what another place holds, and hands over each difference.
+    /// Compares with another listing, and passes on each difference.
     pub fn compare(
         &self,
         other: &Self,
@@ -222,8 +222,8 @@ impl Sum {
     }
 }
 
-/// The beginning of a document's line: the tab after the id is part of it, so that the order of
-/// keys is the order of lines.
+/// The beginning of a document's line. It includes the tab after the id, so that the order of keys
+/// is the order of lines.
 fn key(id: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(id.len() + 1);
     escape(id, &mut key);

@@ -1,8 +1,8 @@
-//! Proof that a mirror is whole, and that it equals its source: every stored byte is read, and the
-//! (id, revision) pairs are compared with those of a source or of another mirror.
+//! Proves that a mirror is intact and equal to its source: reads every stored byte, and compares the
+//! (id, revision) pairs with those of a source or of another mirror.
 //!
-//! Nothing is written, no lock is taken, and a mirror may be at work meanwhile. It must not know
-//! checkpoints, pipelines, or which store a source is.
+//! It writes nothing and takes no lock, and another process may write to the mirror meanwhile. It
+//! must not know checkpoints, pipelines, or which store a source is.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -54,12 +54,12 @@ use crate::mirror::sorted::Sorted;
 use bytes::Unchecked;
 use listing::Listed;
 
-/// What is to be verified.
+/// The options of a verification.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Which collections; `None` is all of the mirror's.
+    /// The selected collections; `None` is all of the mirror's.
     pub collections: Option<Selection>,
-    /// Whether a manifest will be asked for.
+    /// Whether a manifest will be written.
     pub manifest: bool,
     /// Treat it as success if a pattern matches no collection.
     pub allow_empty: bool,
@@ -67,7 +67,7 @@ pub struct Options {
     pub progress: Option<Arc<Progress>>,
 }
 
-/// Why nothing could be said.
+/// Why a verification could not be completed.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// The mirror cannot be read at all.
@@ -79,15 +79,17 @@ pub enum VerifyError {
     /// The selection is empty or cannot be compared.
     #[error("{0}")]
     Selection(String),
-    /// Listings too large for memory go to temporary files.
-    #[error("a temporary file failed: {0}; make room there, or set TMPDIR to another directory")]
+    /// A temporary file failed: listings that are too large for memory go to temporary files.
+    #[error(
+        "a temporary file could not be used: {0}; free some space there, or set TMPDIR to another directory"
+    )]
     Temporary(#[source] io::Error),
 }
 
 /// A mirror of which every byte has been read.
 #[derive(Debug)]
 pub struct Verified {
-    /// What was found.
+    /// The results.
     pub report: Report,
     tree: Tree,
     listings: Vec<(String, Listed)>,
@@ -97,43 +99,44 @@ pub struct Verified {
     progress: Option<Arc<Progress>>,
 }
 
-/// What was found in a mirror.
+/// The results for a mirror.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The mirror's directory.
     pub mirror: String,
-    /// What each collection holds, by name.
+    /// The content of each collection, by name.
     pub collections: Vec<CollectionReport>,
-    /// What is not as it should be, by path. Of files without a checksum only the first ones of each
-    /// collection are here; `unchecked` counts all of them.
+    /// The problems, by path. Only the first files without a checksum of each collection are listed;
+    /// `unchecked` counts all of them.
     pub problems: Vec<Problem>,
-    /// What cannot be known of this mirror, in words, if anything cannot.
+    /// What cannot be determined for this mirror, in words.
     pub unknown: Option<String>,
-    /// How many files and folders an interrupted run has left in staging. The next run removes them.
+    /// The number of leftovers of interrupted runs in staging. The next run removes them.
     pub leftovers: u64,
-    /// How many replaced or deleted things could not be removed, and are in `.plainfold/unremovable`.
+    /// The number of replaced or deleted files and folders that could not be removed, and are in
+    /// `.plainfold/unremovable`.
     pub unremovable: u64,
-    /// How long it took.
+    /// The duration.
     pub seconds: f64,
 }
 
-/// What a tree without its `.plainfold` does not say.
+/// What cannot be determined without `.plainfold`.
 const UNKNOWN: &str = "without .plainfold, verify cannot tell whether documents are missing, \
                        whether files without a checksum were altered, whether all attachments were mirrored, and which source the mirror follows";
 
-/// What a collection holds.
+/// The content of a collection.
 #[derive(Clone, Debug, Serialize)]
 pub struct CollectionReport {
     /// Its name.
     pub collection: String,
-    /// Documents and their digest. A document that cannot be read is in neither.
+    /// The documents and their digest. An unreadable document is not included.
     #[serde(flatten)]
     pub side: Side,
-    /// What else was read.
+    /// Counts of everything else that was read.
     #[serde(flatten)]
     pub counts: Counts,
-    /// How far its inventory reaches: what that does not list may be lost without a trace. `None` for
-    /// what RxDB's plugin wrote.
+    /// The coverage of its inventory: uncovered documents may be lost without a trace. `None` for
+    /// the output of RxDB's backup plugin.
     pub inventory: Option<Coverage>,
 }
 
@@ -158,7 +161,7 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
             counts: found.counts,
             inventory: found.coverage,
         });
-        // Where the inventory vouches for all files, their bytes are known to be right.
+        // Files that the inventory confirms are known to be intact.
         if found.counts.unchecked > 0 || found.denied > 0 {
             unchecked.insert(found.name.as_str().into(), found.unchecked);
         }
@@ -178,7 +181,7 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
     Ok(Verified { report, tree, listings, suspects, unchecked, sums, progress })
 }
 
-/// What a selection means among the mirror's collections.
+/// The collections of the mirror that a selection matches.
 fn select(tree: &Tree, selection: &Selection, allow_empty: bool) -> Result<Selection, VerifyError> {
     let (collections, _) = tree.collections()?;
     let names: Vec<_> = collections.into_iter().map(|collection| collection.name).collect();
@@ -189,8 +192,8 @@ fn select(tree: &Tree, selection: &Selection, allow_empty: bool) -> Result<Selec
 }
 
 impl Verified {
-    /// The names in a collection's folder of which something is wrong, but for files that have only lost
-    /// their checksums.
+    /// The names in a collection's folder with a problem, except files that have only lost their
+    /// checksums.
     pub fn doubtful(&self, collection: &str) -> Result<HashSet<String>, VerifyError> {
         let folders = self.tree.collections()?.0;
         let folder = folders.iter().find(|folder| folder.name.as_str() == collection);
@@ -203,7 +206,7 @@ impl Verified {
         Ok(self.report.problems.iter().filter_map(of_it).collect())
     }
 
-    /// What had only lost its checksum is listed in the inventory now.
+    /// The inventory now lists the files that had only lost their checksums.
     pub fn note_stamped(&mut self) {
         self.report.problems.retain(|problem| problem.kind != ProblemKind::Unchecked);
         for collection in &mut self.report.collections {
@@ -212,16 +215,16 @@ impl Verified {
         }
     }
 
-    /// Writes the manifest, if [`Options::manifest`] was set: a line for every file that was found
-    /// well, by path, as `sha256sum -c` reads it from within the mirror's directory. Names of ours
-    /// hold neither a backslash nor a line's end; those of RxDB's plugin may, and are escaped.
+    /// Writes the manifest, if [`Options::manifest`] was set: a line for every intact file, by path,
+    /// as `sha256sum -c` reads it in the mirror's directory. Our names contain neither a backslash
+    /// nor a line feed; those of RxDB's backup plugin may, and are escaped.
     pub fn write_manifest(&self, mut out: impl Write) -> io::Result<()> {
         let problems = self.report.problems.iter();
         let blamed: HashSet<&str> = problems.map(|problem| &*problem.path).collect();
         for record in self.sums.iter()? {
             let record = record?;
             let path = String::from_utf8_lossy(&record.key);
-            // What the inventory has against a file, or against its folder, was found out later.
+            // The inventory's objections to a file, or to its folder, were only known later.
             if blamed.contains(&*path) || blamed.contains(again::document_path(&path)) {
                 continue;
             }

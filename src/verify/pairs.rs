@@ -1,26 +1,26 @@
-//! Which collection of a mirror is compared with which of another place, and how. Pure.
+//! Pairs the collections of a mirror with those of the other side. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::VerifyError;
 use crate::document::CollectionName;
 
-/// What is compared, and how.
+/// The scope and the depth of a comparison.
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
-    /// The one collection that the source was asked for by name, if it was.
+    /// The one collection that the source was asked for by name, if any.
     pub only: Option<CollectionName>,
-    /// Other names of collections in the other place, by their names in the mirror.
+    /// Other names of collections on the other side, by their names in the mirror.
     pub renamed: BTreeMap<CollectionName, CollectionName>,
-    /// The name in the other place of the one collection of the mirror that is compared.
+    /// The name on the other side of the one collection of the mirror that is compared.
     pub only_as: Option<CollectionName>,
     /// Whether collections are compared that the mirror does not hold.
     pub all: bool,
-    /// Whether every byte of the source is read, or the revisions only.
+    /// Whether every byte of the source is read, or only the revisions.
     pub bytes: bool,
 }
 
-/// A collection of a mirror, and the one in the other place that it is compared with.
+/// A collection of a mirror, and its counterpart on the other side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
     pub here: CollectionName,
@@ -28,19 +28,19 @@ pub struct Pair {
 }
 
 impl Comparison {
-    /// Whether any collection has another name in the other place.
+    /// Whether any collection has another name on the other side.
     pub fn renames(&self) -> bool {
         self.only_as.is_some() || !self.renamed.is_empty()
     }
 
-    /// The collections of a mirror, each with the one that it is compared with.
+    /// The collections of a mirror, each with its counterpart.
     pub(super) fn pairs(&self, held: &[CollectionName]) -> Result<Vec<Pair>, VerifyError> {
         let wrong = |what: String| Err(VerifyError::Selection(what));
         if let Some(there) = &self.only_as {
             let [here] = held else {
                 let names: Vec<_> = held.iter().map(CollectionName::as_str).collect();
                 return wrong(format!(
-                    "one name, `{there}`, is given for {} collections ({}): select one with \
+                    "one name, `{there}`, was given for {} collections ({}): select one with \
                      --collections, or give --as old=new",
                     held.len(),
                     names.join(", "),
@@ -50,7 +50,7 @@ impl Comparison {
         }
         if let Some(old) = self.renamed.keys().find(|old| !held.contains(old)) {
             return wrong(format!(
-                "--as names `{old}`, and no selected collection of the mirror has that name"
+                "--as names `{old}`, but no selected collection of the mirror has that name"
             ));
         }
         let pair = |here: &CollectionName| Pair {
@@ -69,7 +69,7 @@ impl Comparison {
         Ok(pairs)
     }
 
-    /// Those of the other place's collections that no pair names, the server's own left out.
+    /// The collections of the other side without a counterpart, except the server's own.
     pub(super) fn others(&self, pairs: &[Pair], named: &[CollectionName]) -> Vec<CollectionName> {
         let is_other = |name: &&CollectionName| {
             let is_servers_own = self.renames() && name.as_str().starts_with('_');

@@ -1,4 +1,5 @@
-//! A collection as a source holds it now: listed, and compared byte by byte where that is wanted.
+//! Reads the present content of a source's collection: lists it, and compares it byte by byte if
+//! requested.
 //!
 //! It must not know which store a source is.
 
@@ -8,17 +9,17 @@ use std::time::Duration;
 use futures_util::StreamExt;
 
 use super::VerifyError;
-use super::bytes::{Beside, Verdict};
+use super::bytes::{Comparer, Verdict};
 use super::listing::{Listed, Listing, OTHER, UNREAD};
 use super::progress::Progress;
 use crate::document::{Change, DocumentId, DocumentState, Head, Position, Revision};
 use crate::source::retry::{self, Fed, RetryPolicy, resilient};
 use crate::source::{FeedEvent, Mode, Since, Source, SourceError};
 
-/// How many documents are compared byte by byte at once.
+/// The number of documents that are compared byte by byte at the same time.
 const AT_ONCE: usize = 4;
 
-/// A collection as a source listed it.
+/// A listed collection of a source.
 #[derive(Debug)]
 pub struct SourceListing {
     pub listed: Listed,
@@ -34,10 +35,11 @@ impl Default for SourceListing {
     }
 }
 
-/// Lists what a source holds now. Of a document that it names more than once, the last word counts.
+/// Lists the present content of a source. If a document is listed more than once, the last entry
+/// counts.
 pub async fn list(
     source: Arc<dyn Source>,
-    beside: Option<Beside<'_>>,
+    beside: Option<Comparer<'_>>,
     step: Option<(&Progress, usize)>,
 ) -> Result<SourceListing, VerifyError> {
     let feed = resilient(source, Since::Start, Mode::CatchUp, RetryPolicy::CATCH_UP);
@@ -113,7 +115,7 @@ impl Taking {
     fn take_change(&mut self, change: Change, verdict: Verdict) -> Result<(), VerifyError> {
         let pushed = match &change.state {
             DocumentState::Present(document) => {
-                // As the mirror tells it: a row may name a revision that its body does not.
+                // Like the mirror: a row may name a revision that its body does not have.
                 let head = Head::read(&document.body).unwrap_or_default();
                 let revision = head.revision.as_deref().map(Revision::from);
                 let content = if verdict == Verdict::Differs { &OTHER } else { &UNREAD };
@@ -129,7 +131,7 @@ impl Taking {
         pushed.map_err(VerifyError::Temporary)?;
         if let Verdict::Unread(reason) = verdict {
             let id = &change.id;
-            self.unreadable.push(format!("`{id}`, to be compared byte by byte: {reason}"));
+            self.unreadable.push(format!("`{id}` could not be compared byte by byte: {reason}"));
         }
         self.position = change.position.or(self.position.take());
         Ok(())

@@ -1,7 +1,7 @@
-//! Every stored byte of a mirror, read with all processors, in memory that does not grow with it.
+//! Reads every stored byte of a mirror on all processors, in constant memory.
 //!
-//! One thread lists names, the others read documents. A mirror may be at work meanwhile: what looks
-//! wrong is read again for as long as somebody replaces it.
+//! One thread lists names, the others read documents. Another process may be writing: a document
+//! that looks wrong is read again as long as somebody replaces it.
 
 use std::collections::HashSet;
 use std::io;
@@ -24,55 +24,56 @@ use crate::mirror::read::{Entry, Problem, ProblemKind, Tree, TreeCollection};
 use crate::mirror::sorted::Sorter;
 use crate::source::Selection;
 
-/// So many names make a piece of work.
+/// The number of names in a job.
 const CHUNK: usize = 64;
-/// So many pieces of work wait for each thread.
+/// The number of jobs that wait for each thread.
 const WAITING: usize = 2;
-/// A document that is replaced again and again is read so often, with such pauses.
+/// The number of times that a document is read if it keeps being replaced, and the pauses between
+/// them.
 pub const TRIES: usize = 200;
 pub const PAUSE: Duration = Duration::from_millis(5);
 
-/// What was found in a mirror.
+/// The results for a mirror.
 #[derive(Debug, Default)]
 pub struct Found {
     pub collections: Vec<FoundCollection>,
     pub problems: Vec<Problem>,
-    /// The documents that have problems.
+    /// The documents with problems.
     pub suspects: Vec<Suspect>,
-    /// Path and SHA-256 of every file found well.
+    /// The path and SHA-256 of every intact file.
     pub sums: Sorter,
-    /// How much an interrupted run has left in staging.
+    /// The number of leftovers of interrupted runs in staging.
     pub leftovers: u64,
 }
 
-/// A document that has problems, or something that stands where one might.
+/// A document with problems, or an unexpected entry in place of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suspect {
     /// Its collection.
     pub collection: CollectionName,
     /// The name of its folder.
     pub name: String,
-    /// Its id, where that can be told.
+    /// Its id, if it is known.
     pub id: Option<DocumentId>,
 }
 
-/// What was found in a collection.
+/// The results for a collection.
 #[derive(Debug, Default)]
 pub struct FoundCollection {
     pub name: String,
     pub counts: Counts,
     pub listing: Listing,
     pub unchecked: Unchecked,
-    /// How many files without a checksum are not as the inventory lists them.
+    /// The number of files without a checksum that differ from the inventory.
     pub denied: u64,
     pub coverage: Option<Coverage>,
-    /// What was read, where there is an inventory to compare it with.
+    /// The files that were read, if there is an inventory to compare them with.
     briefs: Option<Briefs>,
-    /// How many files without a checksum were named.
+    /// The number of files without a checksum that were reported.
     named: usize,
 }
 
-/// Reads the collections that are wanted, or all.
+/// Reads the selected collections, or all.
 pub fn read(
     tree: &Tree,
     wanted: Option<&Selection>,
@@ -82,7 +83,7 @@ pub fn read(
     let is_wanted = |name: &CollectionName| wanted.is_none_or(|wanted| wanted.wants(name));
     let (all, strays) = tree.collections()?;
     let mut found = Found::default();
-    // Somebody may just have made a folder whose record is to follow, or be forgetting one.
+    // A folder may have just been created or removed, before its record is.
     let settled = |look: &dyn Fn() -> Result<bool, MirrorError>| -> Result<bool, MirrorError> {
         for _ in 0..TRIES {
             if look()? {
@@ -105,7 +106,7 @@ pub fn read(
                 collections.push((collection, How { attachments, sums }));
             }
         } else {
-            let reason = "it is a folder that no run has made";
+            let reason = "it is a folder that no run of Plainfold created";
             let path = collection.path().to_owned();
             found.problems.push(Problem::new(ProblemKind::Extra, path, reason));
         }
@@ -196,7 +197,7 @@ impl Steps<'_> {
     }
 }
 
-/// A piece of work: a collection by its number, and names in it.
+/// A job: a collection by its number, and names in it.
 type Work = (usize, Vec<String>);
 
 fn read_all(
@@ -264,7 +265,7 @@ fn work(
     loop {
         let next = lock(queue).recv();
         let Ok((number, names)) = next else { return Ok(()) };
-        // After a failure the queue is only emptied, so that whoever fills it does not wait.
+        // After a failure the queue is only emptied, so that the thread that fills it does not wait.
         if stop.load(Ordering::Relaxed) {
             continue;
         }
@@ -299,7 +300,7 @@ fn keep(
             briefs.push(folder, &name, &reading)?;
         }
         let Some(checked) = reading.take(&mut found.problems) else { continue };
-        // Of a file that has lost its checksum it may turn out later that the inventory lists it.
+        // If a file has lost its checksum, the inventory may still list it.
         let lost: HashSet<_> = checked.unnoted.iter().collect();
         for (path, sum) in checked.sums.iter().filter(|(path, _)| !lost.contains(path)) {
             found.sums.push(path.as_bytes(), sum.as_bytes())?;
@@ -325,7 +326,7 @@ fn keep(
     Ok(())
 }
 
-/// Reads what a collection says of who may do what with it.
+/// Reads the security object of a collection.
 pub fn read_security(collection: &TreeCollection, how: How) -> Result<Reading, VerifyError> {
     Ok(match collection.security()? {
         None => Reading::default(),
@@ -336,24 +337,24 @@ pub fn read_security(collection: &TreeCollection, how: How) -> Result<Reading, V
     })
 }
 
-/// What came of reading under a name.
+/// The result of reading a name.
 #[derive(Default)]
 pub struct Reading {
     /// The document, where there is one.
     pub checked: Option<Checked>,
-    /// What is wrong where there is none.
+    /// What is wrong, if there is no document.
     pub problems: Vec<Problem>,
 }
 
 impl Reading {
-    /// Who this is, when something is wrong.
+    /// The document, for the case that something is wrong.
     pub fn suspect(&self, collection: &TreeCollection, name: &str) -> Suspect {
         let id = self.checked.as_ref().map(|checked| checked.id.clone());
         let id = id.or_else(|| collection.id_of(name));
         Suspect { collection: collection.name.clone(), name: name.to_owned(), id }
     }
 
-    /// What was read, if anything. Everything that is wrong goes to `problems`.
+    /// The files that were read, if any. All problems go to `problems`.
     pub fn take(self, problems: &mut Vec<Problem>) -> Option<Checked> {
         problems.extend(self.problems);
         let mut checked = self.checked?;
@@ -368,7 +369,7 @@ impl Reading {
     }
 }
 
-/// Reads under a name until all is well, or nobody was replacing it while it was read.
+/// Reads a name until nothing is wrong, or nobody was replacing it while it was read.
 pub fn settle(collection: &TreeCollection, name: &str, how: How) -> Reading {
     let mut reading = read_once(collection, name, how);
     for _ in 0..TRIES {
@@ -395,7 +396,7 @@ fn read_once(collection: &TreeCollection, name: &str, how: How) -> Reading {
         }
     };
     read().unwrap_or_else(|error: MirrorError| {
-        // What a disk cannot give back is rot too, and no reason to leave the rest unread.
+        // A file that the disk cannot read is damaged too, and the others are still read.
         let path = collection.path_of(name);
         let problem = Problem::new(ProblemKind::Altered, path, error.to_string());
         Reading { checked: None, problems: vec![problem] }

@@ -1,5 +1,5 @@
-//! How a server is entered, what follows when it refuses that, and how fast it is asked. What counts is
-//! what the server saw: how many attempts to log in, how many requests.
+//! Logging in to a server, refusals, and the rate of requests. The tests check what the server saw:
+//! the number of login attempts and of requests.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ const LOCKED: &str = r#"{"error":"forbidden","reason":"Account is temporarily lo
 const NO_MEMBER: &str =
     r#"{"error":"forbidden","reason":"You are not allowed to access this db."}"#;
 
-/// After this time an answer proves no more that the credentials are right, which nothing shows.
+/// After this time an answer no longer proves that the credentials are right.
 const STALE: Duration = Duration::from_secs(3);
 
 #[track_caller]

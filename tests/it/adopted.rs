@@ -1,4 +1,4 @@
-//! A mirror without its `.plainfold`, copied or kept in git: read as it is, and taken on again.
+//! A mirror without its `.plainfold`, copied or kept in git: read as it is, and adopted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ fn a_mirror_without_its_folder_is_restored_verified_and_compared_and_not_written
     }
 }
 
-/// Restores a tree into a feed, of which another mirror is made, and compares both.
+/// Restores a tree into a feed, mirrors that feed, and compares both mirrors.
 fn assert_restored(place: &Place, path: &str, more: &[&str]) {
     let feed = format!("feed:{}", place.join("back.ndjson").display());
     let base = ["restore", path, &feed];
@@ -109,7 +109,7 @@ fn it_is_taken_on_only_when_that_is_asked_for_and_compared_in_full() {
     let said = run(&["mirror", &feed.source(), path, "--adopt"]).assert_code(0);
     assert!(said.stderr.contains("holds documents but no checkpoint"), "a full scan: {said}");
     assert!(mirror.join("shelf/b/document.json").exists() && mirror.join("shelf/d").exists());
-    // Tombstones were kept, and nobody said that they are not any more.
+    // Tombstones were kept, and no option changed that.
     for id in ["a", "c"] {
         assert!(mirror.join(format!("shelf/{id}/deleted.json")).exists(), "{id}");
     }
@@ -165,7 +165,7 @@ fn git(folder: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// What README says of the repository's `.gitignore`.
+/// The entries that README recommends for the repository's `.gitignore`.
 fn advised() -> String {
     let page = fs::read_to_string(crate::env::root().join("docs/mirror.md")).unwrap();
     let lines = page.lines().filter(|line| line.starts_with('/') || line.starts_with("!/"));

@@ -1,4 +1,4 @@
-//! Documents that cannot be fetched, and what the source does not answer, keep no other document out.
+//! Documents that cannot be fetched, and requests without an answer, do not delay other documents.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use crate::env::Place;
 use crate::env::hostile::{Hostile, Say, Talk};
 use crate::env::plainfold::{self, Running};
 
-/// Bytes for an attachment that comes as a stream.
+/// Bytes for an attachment that is streamed.
 fn large() -> Vec<u8> {
     vec![7; 100_000]
 }
 
-/// Documents `bad-0` and so on, with an attachment each that is not to be had.
+/// Documents `bad-0` and so on, each with an attachment that cannot be fetched.
 fn spoil(server: &Hostile, count: usize, bytes: &[u8], say: &Say) {
     for number in 0..count {
         server.put(&format!("bad-{number}"), &[("bad.bin", bytes)]);
     }
     server.lie("bad.bin", Arc::clone(say));
-    // Small ones are asked for together: what is asked for with a spoilt one does not come either.
+    // Small attachments are requested in groups: a broken one affects its group.
     let say = Arc::clone(say);
     server.lie(
         "/_bulk_get",
@@ -34,7 +34,7 @@ fn spoil(server: &Hostile, count: usize, bytes: &[u8], say: &Say) {
     );
 }
 
-/// The ways in which an attachment is not to be had.
+/// The ways in which an attachment cannot be fetched.
 fn ways() -> Vec<(&'static str, Say)> {
     let answers = |status: &'static str, headers: &'static str, body: &'static [u8]| -> Say {
         Arc::new(move |talk: &mut Talk<'_>| talk.answer(status, headers, body))
@@ -63,7 +63,7 @@ fn ways() -> Vec<(&'static str, Say)> {
     ]
 }
 
-/// Waits until the mirror has told of a document, and says of which others it had told before.
+/// Waits for the event of a document, and returns the documents of the earlier events.
 fn wait_for(tail: &mut Running, id: &str) -> Vec<String> {
     let mut before = Vec::new();
     while before.last().is_none_or(|last| last != id) {
@@ -172,7 +172,7 @@ fn a_security_object_that_does_not_come_holds_nothing_up() {
 #[test]
 fn a_document_that_changes_while_it_is_read_is_at_its_newest_state_and_no_failure() {
     let (place, server) = (Place::new(), Arc::new(Hostile::start()));
-    // Whenever the document is read it has just changed, until it is let be.
+    // Whenever the document is read it has just changed, until the test stops.
     let (hot, changes) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
     let (changing, counted, writer) = (Arc::clone(&hot), Arc::clone(&changes), Arc::clone(&server));
     server.put("hot", &[("hot.bin", &large())]);
@@ -225,7 +225,7 @@ fn a_server_whose_answers_break_half_the_time_fills_nothing_up() {
     let mirror = place.mirror();
     let live = plainfold::live(&server.shelf(), &mirror);
     let mut tail = plainfold::tail(&mirror, 0);
-    // Those that came are published while the others are still tried.
+    // Complete documents are published while the others are still tried.
     for _ in 0..20 {
         tail.wait_for_event(|event| event["documentId"].as_str().unwrap().starts_with('d'));
     }

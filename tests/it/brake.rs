@@ -1,4 +1,4 @@
-//! A mass deletion is held back until somebody releases it, and the rest stays in step.
+//! A mass deletion is held back until it is released, and all other changes are mirrored.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -32,7 +32,7 @@ fn filled(place: &Place, count: usize) -> FeedFile {
     feed
 }
 
-/// The documents whose deletion the journal tells.
+/// The documents whose deletion is in the journal.
 fn told_deleted(mirror: &Path) -> BTreeSet<String> {
     let told = plainfold::tail(mirror, 0).wait().assert_code(0).stdout;
     let events = told.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());

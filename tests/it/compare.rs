@@ -1,5 +1,5 @@
-//! How mirrors are compared: under other names, with the collections that they hold, by revision or byte by
-//! byte, and with output that a person can read.
+//! Comparisons of mirrors: under other names, with the collections that they hold, by revision or
+//! byte by byte, and with readable output.
 
 use std::fs;
 use std::path::Path;
@@ -29,13 +29,13 @@ fn edit(path: &Path, from: &str, to: &str) {
     fs::write(path, changed).unwrap();
 }
 
-/// The same by somebody who makes a checksum for it.
+/// The same with a new checksum.
 fn forge(path: &Path, from: &str, to: &str) {
     edit(path, from, to);
     note(path);
 }
 
-/// Notes the checksum of a file as it is.
+/// Notes the checksum of a file's present bytes.
 fn note(path: &Path) {
     let checksum = blake3::hash(&fs::read(path).unwrap());
     let flags = rustix::fs::XattrFlags::empty();

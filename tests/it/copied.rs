@@ -1,4 +1,4 @@
-//! A copy of a mirror is noticed: a state that is ahead of its documents never passes for caught up.
+//! A copy of a mirror is detected: a state that is ahead of its documents never counts as caught up.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const TOOLS: [&str; 3] = ["cp -r", "cp -a", "tar"];
 const NOTICED: &str = "the mirror was copied or restored, or the folder was replaced";
 const KNOWN: &str = "continues without a full scan";
 
-/// Copies what lies in a folder into another, but for one name.
+/// Copies the contents of a folder into another, except one name.
 fn copy(tool: &str, from: &Path, to: &Path, but: &str) {
     fs::create_dir_all(to).unwrap();
     let script = match tool {

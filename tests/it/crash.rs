@@ -1,5 +1,5 @@
 //! kill -9 at random moments: at the end the mirror equals its source, nothing is left over, and a
-//! reader who looked all the time never met half a document.
+//! concurrent reader never saw half a document.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,17 +13,17 @@ use crate::env::pouchdb::{self, PouchServer};
 use crate::env::random::Random;
 use crate::env::{Place, oracle, plainfold};
 
-/// How often each of the two is killed: fifty times together.
+/// The number of kills in each of the two tests: fifty together.
 const KILLS: usize = 25;
 
 /// Documents in the generated feed.
 const DOCUMENTS: u64 = 4_000;
 
-/// Rows appended whenever a run has come to the feed's end before it was killed.
+/// Rows that are appended whenever a run has reached the feed's end before it was killed.
 const MORE_ROWS: u64 = 1_500;
 
-/// Appends rows that put, update, delete and put again, a third of them with attachments whose
-/// bytes change together with the body.
+/// Appends rows that create, update, delete and recreate documents, a third of them with attachments
+/// whose bytes change together with the body.
 fn append_rows(feed: &mut FeedFile, count: u64, chance: &mut Random) {
     for _ in 0..count {
         let id = format!("book:{}", chance.below(DOCUMENTS));
@@ -51,8 +51,8 @@ fn killed_at_random_during_a_catch_up_it_loses_and_tears_nothing() {
     let mut feed = FeedFile::create(place.join("shelf.ndjson"));
     append_rows(&mut feed, DOCUMENTS * 2, &mut chance);
     let reader = Reader::start(&mirror);
-    // A run that ends before its kill does not count, and the next is killed earlier. After one that was
-    // killed before it had written anything, on a busy disk perhaps, the next lives longer.
+    // A run that ends before its kill does not count, and the next is killed earlier. If a run was
+    // killed before it had written anything, perhaps on a busy disk, the next lives longer.
     let mut longest = 400_u64;
     let mut kills = 0;
     let mut counts = BTreeSet::new();
@@ -89,7 +89,7 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Writes to a server until it is told to stop. Gives the number of writes.
+/// Writes to a server until it is told to stop. Returns the number of writes.
 fn traffic(server: &PouchServer, mut chance: Random, stop: &AtomicBool) -> u64 {
     let mut revisions: HashMap<String, String> = HashMap::new();
     let mut writes = 0;

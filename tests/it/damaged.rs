@@ -1,4 +1,4 @@
-//! What of `.plainfold` is damaged or gone is set aside and rebuilt where that loses nothing, and a
+//! Damaged or missing parts of `.plainfold` are set aside and rebuilt if that loses nothing, and a
 //! mirror inside another is refused.
 
 use std::fs;

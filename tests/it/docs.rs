@@ -184,7 +184,7 @@ fn every_relative_link_leads_to_a_file_and_a_heading() {
 }
 
 /// Phrases that are no plain technical English.
-const REFUSED: [&str; 16] = [
+pub const REFUSED: [&str; 16] = [
     "put back",
     "tells of",
     "told of",

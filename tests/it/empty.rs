@@ -1,4 +1,5 @@
-//! What is not there is named and is no success: patterns, feeds, databases, restores, certificates.
+//! Missing things are reported and do not count as success: patterns, feeds, databases, restores,
+//! certificates.
 
 use std::fs;
 use std::path::Path;

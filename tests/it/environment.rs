@@ -1,4 +1,4 @@
-//! The environment itself: a proxy that breaks what it is told to, a server that keeps what it is given.
+//! The test environment itself: a proxy that injects faults, a server that keeps what it receives.
 
 use serde_json::json;
 

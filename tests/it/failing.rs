@@ -1,5 +1,5 @@
-//! A disk that fails once in a while, in each of the operations that a mirror is written by: a catch-up ends
-//! and says so, a live mirror waits and goes on by itself; nothing is torn, lost or passed over.
+//! A disk that fails occasionally, in each operation of a mirror: a catch-up ends and reports it, a
+//! live mirror waits and then continues; nothing is torn, lost or skipped.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use crate::env::plainfold::Stream;
 use crate::env::random::Random;
 use crate::env::{Place, crashing, oracle, plainfold};
 
-/// What is done to a file system.
+/// The operations of the file system.
 const OPERATIONS: [&str; 14] = [
     "io-make-folder",
     "io-make-file",
@@ -54,7 +54,7 @@ impl Shelf {
         shelf
     }
 
-    /// Asserts that the mirror is equal to the feed, that nothing else is in it, and that it is whole.
+    /// Asserts that the mirror is intact and equal to the feed, and holds nothing else.
     fn assert_mirrored(&self) {
         let mirror = self.place.mirror();
         oracle::assert_equals_feed(self.feed.path(), &mirror);
@@ -99,7 +99,7 @@ fn a_catch_up_on_a_disk_that_fails_ends_and_the_next_one_mends_it() {
     let mut mirrored = rows(&shelf);
     for (number, operation) in OPERATIONS.into_iter().enumerate() {
         let error = ERRORS[(number + chance.below(4) as usize) % ERRORS.len()];
-        // The first is always done; of later ones there may be none.
+        // The first operation always happens; later ones may not.
         for passings in [chance.below(30), 1 + chance.below(4), 0] {
             // Few enough to be synced one by one, or enough to be synced together.
             shelf.turn(if operation == "io-sync-file-system" { 150 } else { 3 });
@@ -111,7 +111,7 @@ fn a_catch_up_on_a_disk_that_fails_ends_and_the_next_one_mends_it() {
                 let ended = ended.assert_code(5);
                 assert!(ended.stderr.contains("os error"), "{ended}");
             } else {
-                // What cannot be looked at may be had from the source, or tried again.
+                // An unreadable file may be fetched from the source, or tried again.
                 let reads = ["io-open", "io-open-file", "io-read"].contains(&operation);
                 assert!(!failed || reads, "{ended}");
                 ended.assert_code(0);

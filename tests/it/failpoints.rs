@@ -1,5 +1,5 @@
-//! An abort before, in and after each durable step: every document is at its old or its new version, none
-//! is lost, and every change is told of.
+//! An abort before, in and after each durable step: every document is at its old or its new version,
+//! none is lost, and an event is emitted for every change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use crate::env::pouchdb::PouchServer;
 use crate::env::random::Random;
 use crate::env::{Place, crashing, oracle, plainfold, tree};
 
-/// The points, in the order in which a batch passes them. Each is passed before what it is named after,
-/// but for those that are named after what is done.
+/// The points, in the order in which a batch passes them. Each comes before the step that it is
+/// named after, except those that are named after a finished step.
 const POINTS: [&str; 13] = [
     "stage",
     "stage-text",
@@ -30,14 +30,13 @@ const POINTS: [&str; 13] = [
     "dispose",
 ];
 
-/// How often the process is aborted at each point.
+/// The number of aborts at each point.
 const ROUNDS: usize = 3;
 
-/// How many documents the feed speaks of.
+/// The number of documents in the feed.
 const DOCUMENTS: u64 = 80;
 
-/// A feed, and what its rows leave in the end: the last revision of each document, and whether that
-/// is a deletion.
+/// A feed, and its final state: the last revision of each document, and whether that is a deletion.
 struct Feed {
     file: FeedFile,
     rows: usize,
@@ -45,8 +44,9 @@ struct Feed {
 }
 
 impl Feed {
-    /// Appends rows of all kinds: new documents, other bodies, other attachments, deletions, for some
-    /// of [`DOCUMENTS`] ids. One is always there and gets another attachment. Gives the ids.
+    /// Appends rows of all kinds (new documents, other bodies, other attachments, deletions) for
+    /// some of [`DOCUMENTS`] ids. One is always included and gets another attachment. Returns the
+    /// ids.
     fn append(&mut self, count: usize, chance: &mut Random) -> BTreeSet<String> {
         let bytes = chance.bytes(500);
         let revision = self.file.put("always", json!({}), &[("scan.bin", &bytes)]);
@@ -76,7 +76,7 @@ impl Feed {
     }
 }
 
-/// What a mirror held when all was well.
+/// The content of an intact mirror.
 struct Before {
     rows: usize,
     event: u64,
@@ -90,8 +90,8 @@ impl Before {
         Self { rows: feed.rows, event, alive: alive.map(|(id, _)| id.clone()).collect() }
     }
 
-    /// Asserts that it was told since how each of these documents is now, unless it was not there
-    /// before and is not there now; and that no number has come twice.
+    /// Asserts that an event was emitted for the present state of each of these documents, unless it
+    /// neither existed before nor exists now; and that no number is repeated.
     fn assert_told(&self, feed: &Feed, ids: &BTreeSet<String>, mirror: &Path) {
         let events = plainfold::journal(mirror, self.event);
         let numbers: Vec<u64> = events.iter().map(number).collect();
@@ -99,12 +99,12 @@ impl Before {
         for id in ids {
             let (revision, deleted) = &feed.last[id];
             let mut of_it = events.iter().filter(|event| event["documentId"] == **id);
-            // Of what was deleted twice, one deletion is told.
+            // A document that was deleted twice may have one event.
             let told = match deleted {
                 true => of_it.next_back().map_or(!self.alive.contains(id), is_deletion),
                 false => of_it.any(|event| event["revision"] == **revision),
             };
-            assert!(told, "nothing tells of {id} {revision}, deleted: {deleted}");
+            assert!(told, "no event for {id} {revision}, deleted: {deleted}");
         }
     }
 }
@@ -141,10 +141,10 @@ fn an_abort_at_any_step_tears_nothing_loses_nothing_and_hides_nothing() {
                 let aborted = crashing::aborted_at(point, outcome);
                 assert!(aborted || passings > 0, "{point} was not passed");
                 oracle::assert_old_or_new(feed.file.path(), before.rows, &[&mirror]);
-                // Whoever looks meanwhile changes nothing in what is told later.
+                // A `status` or `tail` meanwhile changes no later event.
                 plainfold::status(&mirror);
                 if aborted && chance.below(2) == 0 {
-                    // What mends it may be aborted too.
+                    // The run that repairs this may be aborted too.
                     let other = POINTS[chance.below(POINTS.len() as u64) as usize];
                     let outcome = crashing::run_to(other, chance.below(4), arguments);
                     eprintln!("{point} after {passings}, then {other}: {}", outcome.status);
@@ -179,7 +179,7 @@ fn folders(mirror: &Path) -> BTreeMap<String, BTreeMap<PathBuf, Vec<u8>>> {
     found
 }
 
-/// Files in a form to be read.
+/// Files in a readable form.
 fn text(files: &BTreeMap<PathBuf, Vec<u8>>) -> BTreeMap<&Path, String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(400)]).into_owned();
     files.iter().map(|(path, bytes)| (path.as_path(), text(bytes))).collect()
@@ -204,7 +204,7 @@ fn an_abort_among_conflicts_and_tombstones_leaves_each_document_as_a_whole_old_o
             let before = folders(&mirror);
             let since = plainfold::journal(&mirror, 0).iter().map(number).max().unwrap();
             shelf.grow(4 + chance.below(20) as usize, &mut chance);
-            // What an uninterrupted run makes of it.
+            // The result of an uninterrupted run.
             let whole = place.join("whole");
             plainfold::run(keeping(&whole)).assert_code(0);
             let after = folders(&whole);
@@ -229,7 +229,7 @@ fn an_abort_among_conflicts_and_tombstones_leaves_each_document_as_a_whole_old_o
             let events = plainfold::journal(&mirror, since);
             for document in after.keys().filter(|name| before.get(*name) != after.get(*name)) {
                 let told = events.iter().any(|event| event["documentId"] == **document);
-                assert!(told, "nothing tells of {document}, aborted at `{point}`");
+                assert!(told, "no event for {document}, aborted at `{point}`");
             }
             if aborted {
                 break;

@@ -48,7 +48,7 @@ impl Shelf {
         oracle::assert_clean(&self.place.mirror());
     }
 
-    /// A catch-up during which `fault` meets the next request with `request` in its line.
+    /// A catch-up in which the next request with `request` in its line meets `fault`.
     fn assert_survives(&self, request: &str, fault: Fault) {
         let fired = self.proxy.inject(request, fault.clone(), 1);
         plainfold::mirror(&self.url(), &self.place.mirror()).assert_code(0);
@@ -236,7 +236,7 @@ fn a_document_whose_attachment_is_missing_is_named_and_tried_again_until_it_is_t
     assert_fails_on("lacks a file", &feed.source(), &mirror);
     assert!(
         mirror.join("shelf/before").exists() && mirror.join("shelf/after").exists(),
-        "the rest goes on"
+        "the others are mirrored"
     );
     assert!(!mirror.join("shelf/lacks a file").exists(), "no half of a document");
     // Remembered, though the feed has nothing new.

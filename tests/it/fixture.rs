@@ -8,7 +8,7 @@ use crate::env::feed::source;
 use crate::env::tree::{Tree, Written, assert_nothing_written};
 use crate::env::{Place, library, oracle, plainfold, root};
 
-/// The fixture where a test may change it: the feed, and the files that it names.
+/// A copy of the fixture that a test may change: the feed, and the files that it names.
 fn copied_library(place: &Place) -> PathBuf {
     fs::create_dir(place.join("files")).unwrap();
     for file in fs::read_dir(root().join("fixtures/files")).unwrap() {

@@ -1,4 +1,4 @@
-//! A disk that is full or read-only: a live mirror waits and goes on by itself, and loses nothing.
+//! A disk that is full or read-only: a live mirror waits, then continues, and loses nothing.
 
 use std::fs;
 use std::path::Path;
@@ -44,7 +44,7 @@ fn wait_for_event(tail: &mut Running, id: &str) {
     tail.wait_for_event(|event| event["documentId"] == id);
 }
 
-/// Waits until the mirror says that it waits for its disk. Gives what it says is wrong.
+/// Waits until the mirror reports that it waits for its disk. Returns the reason.
 fn wait_for_trouble(live: &mut Running, mirror: &Path) -> String {
     live.wait_for_line(Stream::Stderr, |line| line.contains("the mirror waits"));
     let deadline = Instant::now() + DEADLINE;

@@ -1,4 +1,4 @@
-//! What stands before the first document of a restore: the database, its security object, and
+//! The steps before the first document of a restore: the database, its security object, and
 //! replications that must not start.
 
 use std::fs;

@@ -1,4 +1,5 @@
-//! What a mirror must not do: follow links that others planted, share itself, take over a directory.
+//! Actions that a mirror must never take: following planted links, sharing its folder, taking over a
+//! directory.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -66,7 +67,7 @@ impl Planted {
             } else {
                 assert!(
                     outcome.stderr.contains("link"),
-                    "refused without a word on the link: {outcome}"
+                    "refused without naming the link: {outcome}"
                 );
             }
         }

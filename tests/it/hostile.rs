@@ -1,8 +1,8 @@
-//! Servers that fail, lie and attack: whatever they say, what is mirrored stays, memory is bounded, the
-//! end is clear, and no password is told.
+//! Servers that fail, lie and attack: whatever they send, mirrored documents stay, memory is
+//! bounded, the end is clear, and no password is printed.
 //!
-//! Each case mirrors an honest database first. Then something is new there, and the server is told to
-//! lie about one thing. At the end it is honest again, and everything must be right.
+//! Each case mirrors an honest database first. Then a document is added, and the server lies about
+//! one thing. At the end it is honest again, and the mirror must be right.
 
 use std::io::Write;
 use std::ops::RangeInclusive;
@@ -18,28 +18,28 @@ use crate::env::plainfold::Stream;
 use crate::env::tree::{Tree, Written, assert_nothing_written};
 use crate::env::{Place, plainfold};
 
-/// The most memory that a run may take, in KiB: whatever a server sends.
+/// The memory limit of a run, in KiB, whatever a server sends.
 const MOST_MEMORY: u64 = 256 << 10;
 
-/// The most requests that a run may send while a server does not do what it should.
+/// The limit of requests of a run while a server misbehaves.
 const MOST_REQUESTS: usize = 150;
 
-/// One thing that a server does, and what must come of it.
+/// One misbehaviour of a server, and its expected result.
 struct Case {
     name: String,
-    /// Stands in the lines of the requests that are answered so.
+    /// A part of the request lines that are answered this way.
     request: String,
     say: Say,
     /// The exit code.
     code: i32,
-    /// Stands in what is said on standard error.
+    /// A part of the text on standard error.
     says: String,
-    /// The exit code of the next run, to which the server is honest.
+    /// The exit code of the next run, with an honest server.
     after: i32,
 }
 
 impl Case {
-    /// What names no document cannot be looked up again: it is remembered until all is compared.
+    /// A row without an id cannot be looked up again: it is remembered until a full scan.
     fn and_is_remembered(self) -> Self {
         Self { after: 1, ..self }
     }
@@ -72,7 +72,7 @@ const CHANGES: &str = "/_changes";
 const BULK: &str = "/_bulk_get";
 const LARGE: &str = "/scan.bin";
 
-/// Bytes for a large attachment, which comes as a stream.
+/// Bytes for a large attachment, which is streamed.
 fn scan() -> Vec<u8> {
     (0..300_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
@@ -162,9 +162,9 @@ const REFUSALS: [(&str, [i32; 6]); 7] = [
     (DATABASE, [4, 4, 3, 3, 3, 3]),
     (CHANGES, [4, 4, 3, 3, 3, 3]),
     ("/_all_dbs", [4, 4, 3, 3, 3, 3]),
-    // Whoever may not be asked is not believed to be another.
+    // An unauthorised answer does not mean that it is another database.
     ("/_revs_diff", [4, 0, 0, 0, 3, 3]),
-    // A server that has no such thing is no failure.
+    // A server without this endpoint does not fail.
     ("/_security", [1, 1, 0, 1, 1, 1]),
     // It refuses these documents, and answers for others.
     (BULK, [1, 1, 0, 0, 1, 1]),
@@ -357,13 +357,13 @@ fn what_has_no_end_is_ended() {
             talk.raw(b"{\"results\":[")?;
             talk.for_ever(&[b','; 64 << 10])
         }),
-        case("the same row for ever", CHANGES, 3, "repeats itself", |talk| {
+        case("the same row forever", CHANGES, 3, "repeats itself", |talk| {
             talk.begin()?;
             talk.raw(b"{\"results\":[")?;
             let row = talk.rows("").swap_remove(0).to_string() + ",\n";
             talk.for_ever(row.repeat(100).as_bytes())
         }),
-        case("the same bare row for ever", CHANGES, 3, "repeats itself", |talk| {
+        case("the same bare row forever", CHANGES, 3, "repeats itself", |talk| {
             talk.begin()?;
             talk.raw(b"{\"results\":[")?;
             talk.for_ever(ROW.replace("]}", "],\"deleted\":false,\"doc\":[]}").as_bytes())
@@ -415,7 +415,7 @@ fn a_row_that_is_wrong_harms_no_other() {
             "another document's, `y`",
             of(json!({"_id": "y"})).to_string(),
         ),
-        row("a body that is none", 1, "not a JSON object", of(json!([])).to_string()),
+        row("a body that is not an object", 1, "not a JSON object", of(json!([])).to_string()),
         row("no id", 1, "names no document", json!({"seq": "4-x", "changes": []}).to_string())
             .and_is_remembered(),
         row(
@@ -425,14 +425,14 @@ fn a_row_that_is_wrong_harms_no_other() {
             json!({"seq": "4-x", "id": "x", "doc": {}}).to_string(),
         ),
         row(
-            "an id that is none",
+            "an id that is not a string",
             1,
             "names no document",
             r#"{"seq":"4-x","id":{"a":1},"changes":[]}"#,
         )
         .and_is_remembered(),
         row(
-            "stubs that are none",
+            "stubs that are not objects",
             1,
             "`_attachments` cannot be read",
             stubs(json!([7])).to_string(),
@@ -637,7 +637,7 @@ fn a_feed_that_ends_as_soon_as_it_is_followed_is_opened_ever_more_slowly() {
     live.wait().assert_code(0);
 }
 
-/// Puts a mirror back into a server that does one thing wrong.
+/// Restores a mirror into a server that does one thing wrong.
 fn check_restore(case: &Case) {
     let (place, server) = (Place::new(), Hostile::start());
     let mirror = place.mirror();
@@ -690,13 +690,13 @@ fn a_target_that_does_not_do_what_it_should_is_told_and_nothing_is_harmed() {
         refuses("all too large", BULK_DOCS, 1, "413 Too Large"),
         refuses("no place to write to", BULK_DOCS, 3, "404 Not Found"),
         told("an answer for others", 1, "another document", r#"[{"id":"x","error":"no"}]"#),
-        told("the password", 1, "refuses it", r#"[{"error":"no","reason":"hunter2hunter2"}]"#),
+        told("the password", 1, "rejected it", r#"[{"error":"no","reason":"hunter2hunter2"}]"#),
         told("garbage", 1, "not understood", "<html>hunter2hunter2"),
         case("a redirect", BULK_DOCS, 3, "redirects to", move |talk| {
             talk.answer("307 Temporary Redirect", &location, b"")
         }),
         case("early: the connection closed while it is written", BULK_DOCS, 1, "", |_| Ok(())),
-        case("a listing that goes round", "GET /other/_all_docs", 3, "over and over", |talk| {
+        case("a listing that goes round", "GET /other/_all_docs", 3, "came twice", |talk| {
             talk.honest()
         }),
     ];

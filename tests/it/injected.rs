@@ -1,8 +1,8 @@
-//! The state when the file system fails beneath it: words and an exit code, never a panic or a wait, and
-//! nothing is lost.
+//! The state when the file system fails below it: messages and an exit code, never a panic or a
+//! hang, and nothing is lost.
 //!
-//! `strace` injects the faults into the system calls on the state's files. Where it cannot be used, the
-//! tests of faults say so and pass; the failpoints of `failpoints.rs` and `failing.rs` do not reach sled.
+//! `strace` injects the faults into the system calls on the state's files. If it cannot be used, the
+//! tests report that and pass; the failpoints of `failpoints.rs` and `failing.rs` do not reach sled.
 
 use std::fs;
 use std::path::Path;
@@ -50,7 +50,7 @@ fn struck(mirror: &Path, fault: (&str, &str, u32), arguments: &[&str]) -> Option
     for file in ["", "db", "conf", "blobs"] {
         command.arg("-P").arg(mirror.join(".plainfold/state").join(file));
     }
-    // Longer than any command takes, and not so long that nobody sees that it never ends.
+    // Longer than any command takes, and short enough to notice a hang.
     command.args(["timeout", "--preserve-status", "--signal=TERM"]);
     command.arg(if arguments.contains(&"--live") { "3" } else { "60" });
     command.arg(env!("CARGO_BIN_EXE_plainfold")).args(arguments);

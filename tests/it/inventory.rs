@@ -1,5 +1,5 @@
-//! The inventory: what it finds without any source, what it vouches for in a copy, and what happens to files
-//! of which nothing shows whether they are intact.
+//! The inventory: what it detects without a source, what it confirms in a copy, and the handling of
+//! files without any checksum.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -80,7 +80,7 @@ fn a_mirror_is_intact_and_so_is_any_copy_of_it() {
     assert_found(&mirror, &[]);
     let copy = shelf.place.join("copy");
     copy_plainly(&mirror, &copy);
-    // The copy has lost all checksums beside its files, and the inventory vouches for them.
+    // The copy has lost all checksums beside its files, and the inventory confirms them.
     let outcome = run("verify", &copy, &[]).assert_code(0);
     assert!(!outcome.stdout.contains("no checksum"), "{outcome}");
     rewrite(&copy.join("shelf/book%3A3/document.json"), |text| text.replace("\"n\":3", "\"n\":4"));
@@ -186,7 +186,7 @@ fn a_mirror_without_an_inventory_names_what_nothing_vouches_for_until_it_is_stam
     assert_found(&mirror, &[]);
     fs::remove_dir_all(shelf.at("last")).unwrap();
     assert_found(&mirror, &[("missing", "shelf/last")]);
-    // A stamp takes nothing for right that was found wrong.
+    // A stamp does not accept anything that was found wrong.
     run("verify", &mirror, &["--stamp"]).assert_code(1);
     assert_found(&mirror, &[("missing", "shelf/last")]);
 }

@@ -1,5 +1,5 @@
-//! Documents with large attachments on their way into a server: in parts where the server takes them,
-//! as base64 where it does not.
+//! Sending documents with large attachments to a server: in parts if the server accepts them, as
+//! base64 if not.
 
 use std::path::{Path, PathBuf};
 
@@ -129,7 +129,7 @@ fn a_large_document_that_the_server_refuses_fails_alone() {
     assert_eq!((forbidden.times(), unauthorized.times()), (1, 1));
     for id in ["a", "b"] {
         assert!(
-            outcome.stdout.contains(&format!("shelf/{id}: the server refuses it")),
+            outcome.stdout.contains(&format!("shelf/{id}: the server rejected it")),
             "{outcome}"
         );
         assert_eq!(target.rev("shelf", id), None);

@@ -1,4 +1,5 @@
-//! Imports point down only: the layers of `docs/architecture.md`, held by reading the source.
+//! Imports point down only, along the layers of `docs/architecture.md`; checked by reading the
+//! source.
 
 use std::path::{Path, PathBuf};
 

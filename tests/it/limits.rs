@@ -1,4 +1,4 @@
-//! What one document or one collection meets in its file system concerns it alone.
+//! Limits of the file system that concern one document or one collection affect only that one.
 
 use std::fs;
 use std::path::Path;
@@ -89,7 +89,7 @@ fn in_a_mirror_that_was_made_for_longer_names_only_documents_that_have_them_fail
     let mirror = place.mirror();
     let arguments = ["mirror", &feed.source(), mirror.to_str().unwrap()];
     let said = crashing::run_with_short_names(143, arguments).assert_code(1).stderr;
-    assert!(said.contains("takes names of 143 bytes"), "{said}");
+    assert!(said.contains("names of at most 143 bytes"), "{said}");
     for id in [&long, "attached"] {
         assert!(said.contains(&format!("document `{id}` was not mirrored")), "{said}");
     }
@@ -324,7 +324,7 @@ fn while_following_a_collection_whose_folder_vanishes_is_begun_again_and_the_oth
             tail.wait_for_event(|event| event["documentId"] == *id);
         }
     }
-    live.wait_for_line(Stream::Stderr, |line| line.contains("is not there any more"));
+    live.wait_for_line(Stream::Stderr, |line| line.contains("no longer exists"));
     live.terminate();
     live.wait().assert_code(0);
     oracle::assert_equals_feed(two.feed.path(), &mirror);

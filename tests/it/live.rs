@@ -1,4 +1,4 @@
-//! A source followed as it changes: on disk, and told to subscribers.
+//! A source followed as it changes: on disk, and in the events of subscribers.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::env::plainfold::{self, Running, UnreadTail};
 use crate::env::pouchdb::PouchServer;
 use crate::env::{Place, oracle};
 
-/// The next event of a document; asserts that it is whole, and that what it tells is on disk.
+/// The next event of a document; asserts that it is complete, and that its files are on disk.
 fn event_of(tail: &mut Running, mirror: &Path, id: &str) -> Value {
     let event = tail.wait_for_event(|event| event["documentId"] == id);
     for (key, right) in [
@@ -97,7 +97,7 @@ fn tail_since_an_event_replays_all_that_came_after_it() {
     for expected in &events[10..] {
         assert_eq!(second.wait_for_event(|_| true)["event"], *expected);
     }
-    // Both go on with what happens next.
+    // Both continue with later changes.
     feed.put("book:new", json!({}), &[]);
     for tail in [&mut first, &mut second] {
         assert_eq!(tail.wait_for_event(|_| true)["documentId"], "book:new");
@@ -176,7 +176,7 @@ fn tail_of_one_collection_tells_of_no_other() {
 
 #[test]
 fn a_subscriber_that_does_not_read_slows_nobody_down_and_loses_nothing() {
-    /// Their events are more than any buffer between the mirror and a subscriber takes.
+    /// Their events exceed every buffer between the mirror and a subscriber.
     const DOCUMENTS: usize = 8_000;
     let place = Place::new();
     let mirror = place.mirror();

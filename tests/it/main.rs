@@ -1,7 +1,7 @@
 //! The integration tests: the binary itself against real servers, a real file system and real kills.
 //!
-//! One binary, so that its environment (`env`) is compiled once. What is right is said by the oracle
-//! (`tests/oracle/oracle.py`), which shares no code with Plainfold.
+//! One binary, so that its environment (`env`) is compiled once. The oracle
+//! (`tests/oracle/oracle.py`), which shares no code with Plainfold, decides what is right.
 
 // Clippy takes only functions marked `#[test]` for tests; everything here is one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
@@ -62,3 +62,4 @@ mod trash;
 mod undelete;
 mod unremovable;
 mod verify;
+mod words;

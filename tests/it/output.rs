@@ -1,5 +1,5 @@
-//! Output that cannot be written is an error with an exit code of its own; a reader that has read enough is
-//! not.
+//! Output that cannot be written is an error with a separate exit code; a reader that stops early is
+//! not an error.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -104,7 +104,7 @@ fn a_product_that_cannot_be_written_is_an_error_whoever_reads_it() {
             assert!(outcome.stderr.contains("standard output"), "{name} {arguments:?}: {outcome}");
         }
     }
-    // The report is the manifest's companion, and is printed all the same.
+    // The report belongs to the manifest, and is still printed.
     let outcome = run_to(full(), &["verify", mirror, "--manifest", "-"]).assert_code(UNWRITTEN);
     assert!(outcome.stderr.contains("1 problem"), "{outcome}");
 }

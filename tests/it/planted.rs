@@ -1,5 +1,5 @@
-//! A mirror that came from somebody else: whatever stands in the place of what is Plainfold's, no command
-//! follows it, waits for it, or writes to a file that has another name outside.
+//! A mirror from somebody else: whatever replaces Plainfold's files, no command follows it, waits
+//! for it, or writes to a file that has another name outside.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,7 +14,7 @@ use crate::env::plainfold::{self, Outcome};
 use crate::env::tree::{Tree, Written};
 use crate::env::{Place, oracle};
 
-/// What lies in `.plainfold`, or a name that Plainfold uses there for a moment.
+/// The entries of `.plainfold`, and temporary names in it.
 const NAMES: [&str; 20] = [
     "lock",
     "socket",

@@ -1,4 +1,4 @@
-//! A real server, pouchdb-server, mirrored: one database and all of them, again, and made anew.
+//! A real server, pouchdb-server, mirrored: one database and all of them, again, and recreated.
 
 use std::fs;
 use std::io;
@@ -225,7 +225,7 @@ fn after_changes_only_these_are_written() {
     }
 }
 
-/// Mirrors a shelf, makes its database anew with what `fill` puts into it, mirrors again, and asks the
+/// Mirrors a shelf, recreates its database with the documents of `fill`, mirrors again, and asks the
 /// oracle.
 fn assert_noticed_when_made_anew(fill: impl FnOnce(&PouchServer)) {
     let place = Place::new();

@@ -1,5 +1,6 @@
-//! The power goes at every moment of a run, and whatever was not synced may be lost: every document is at
-//! its old or its new version, and the next run mends the rest and tells of every change.
+//! The power fails at every moment of a run, and everything that was not synced may be lost: every
+//! document is at its old or its new version, and the next run repairs the rest and emits an event
+//! for every change.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -11,10 +12,10 @@ use crate::env::feed::FeedFile;
 use crate::env::random::Random;
 use crate::env::{Place, crashing, oracle, plainfold, tree};
 
-/// How many of the trees are given to Plainfold; all of them are given to the oracle.
+/// The number of trees that Plainfold repairs; the oracle checks all of them.
 const RUNS: usize = 30;
 
-/// How often a different part has reached the disk, at each moment.
+/// The number of random selections of what has reached the disk, at each moment.
 const PARTS: usize = 4;
 
 /// The newest change of a document.
@@ -65,7 +66,7 @@ fn change(feed: &mut FeedFile, documents: usize, chance: &mut Random) -> Vec<Cha
     changes
 }
 
-/// Records a run over `documents` changes, and lets the power go at every moment of it.
+/// Records a run over `documents` changes, and lets the power fail at every moment of it.
 fn the_power_goes(documents: usize, from_nothing: bool) {
     let place = Place::new();
     let mirror = place.mirror();
@@ -115,7 +116,7 @@ fn the_power_goes(documents: usize, from_nothing: bool) {
     let paths: Vec<&Path> = left.iter().map(|(_, path)| path.as_path()).collect();
     let said = oracle::assert_old_or_new(feed.path(), durable, &paths);
     eprintln!("{} moments, {} trees: {}", disk.moments(), left.len(), said.trim());
-    // And the oracle can tell: where no sync does anything, documents are torn.
+    // And the oracle detects it: if syncs do nothing, documents are torn.
     let lying = disk.without_syncs();
     let torn = place.join("torn");
     lying.make(&lying.cut(lying.moments() - 1, Reached::NamesOnly, &mut chance), &before, &torn);
@@ -132,11 +133,11 @@ fn the_power_goes(documents: usize, from_nothing: bool) {
         }
         plainfold::mirror(&source, &path).assert_code(0);
         assert_eq!(tree::staged(&path), 0, "{}", path.display());
-        // With the state the journal is lost, and with it what had been told.
+        // If the state is lost, so is the journal with the emitted events.
         if !lost {
             let events = plainfold::journal(&path, since);
             for change in changes.iter().filter(|change| !(change.deleted && from_nothing)) {
-                assert!(change.is_told(&events), "nothing tells of {change:?}: {}", path.display());
+                assert!(change.is_told(&events), "no event for {change:?}: {}", path.display());
             }
         }
         mended.push(path);

@@ -1,4 +1,5 @@
-//! Nobody but its owner reads a mirror unless that was asked for; and `--existing` creates none.
+//! Only its owner can read a mirror, unless the mode allows more; and `--existing` forbids creating
+//! one.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -91,7 +92,7 @@ fn a_mirror_that_was_made_for_others_to_read_stays_so() {
     assert_eq!(others(&to, 0o755), none);
     let path = to.to_str().unwrap();
     let said = under("022", &["mirror", &feed.source(), path, "--mode=0750"]).assert_code(0);
-    assert!(said.stderr.contains("--mode was 0755, and is 0750 from now on"), "{said}");
+    assert!(said.stderr.contains("--mode changes from 0755 to 0750"), "{said}");
     let advice = format!("chmod -R u=rwX,g=rX,o= {}", to.display());
     assert!(said.stderr.contains(&advice), "what is there keeps its mode, which is said: {said}");
     assert!(Command::new("sh").args(["-c", &advice]).status().unwrap().success());
@@ -142,7 +143,7 @@ fn a_mirror_that_has_to_exist_is_not_begun_anew() {
             _ => fs::write(to.join("notes"), "somebody's own").unwrap(),
         }
         let said = run().assert_code(5);
-        assert!(said.stderr.contains("`--existing` creates none"), "{mount}: {said}");
+        assert!(said.stderr.contains("`--existing` forbids"), "{mount}: {said}");
         assert!(said.stderr.contains("mounted"), "{mount}: {said}");
         assert_eq!(to.exists(), mount != "missing");
         assert!(!to.join(".plainfold").exists(), "{mount}");

@@ -1,4 +1,4 @@
-//! How a database was created, mirrored beside its documents and restored.
+//! The properties with which a database was created, mirrored beside its documents and restored.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -89,7 +89,7 @@ fn a_new_database_is_created_as_the_source_s_was_and_an_old_one_is_left_alone() 
     assert_eq!(set.times(), 1, "{outcome}");
     let asked = proxy.take_requests();
     assert!(asked.iter().any(|line| line.starts_with("PUT /shelf?partitioned=true ")), "{asked:?}");
-    // This server takes no notice of the one; the documents are there all the same.
+    // This server ignores partitioning; the documents are restored anyway.
     let report = report(&outcome);
     assert_eq!(report["failed"], 1, "{outcome}");
     assert!(outcome.stdout.contains("is not partitioned"), "{outcome}");

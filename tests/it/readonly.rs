@@ -1,5 +1,5 @@
-//! A mirror that nobody may write to is read by every command that reads, and stays as it is; a process
-//! that holds one and does not answer is named, in bounded time.
+//! A read-only mirror is read by every command that reads, and does not change; a process that holds
+//! a mirror and does not answer is reported in bounded time.
 
 use std::collections::BTreeMap;
 use std::fs;

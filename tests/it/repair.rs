@@ -1,5 +1,5 @@
-//! `plainfold verify --repair`: each kind of damage is put right from the source, nothing else is
-//! touched, and what cannot be put right stays as it is and is said.
+//! `plainfold verify --repair`: each kind of damage is repaired from the source, nothing else is
+//! touched, and damage that cannot be repaired stays and is reported.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -108,7 +108,7 @@ fn touched(before: &Tree, after: &Tree) -> BTreeSet<String> {
     documents.map(|name| name.to_str().unwrap().replace("%3A", ":")).collect()
 }
 
-/// In place, as rot would do it: the checksum beside the file stays.
+/// In place, as bit rot would do it: the checksum beside the file stays.
 fn flip(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let at = bytes.len() / 2;
@@ -216,7 +216,7 @@ fn what_differs_from_the_source_is_fetched_or_removed_and_nothing_else_is_touche
 fn what_the_source_does_not_have_or_does_not_give_stays_as_it_is() {
     let shelf = Shelf::new();
     let mirror = shelf.mirror();
-    // Not known, not to be had, deleted: twice something is left of it, and once the body.
+    // Unknown, not fetchable, deleted: two of them have other files left, one its body.
     fs::rename(shelf.at(3, ""), mirror.join("shelf/unknown")).unwrap();
     flip(&shelf.at(6, "attachments/page.txt"));
     let answer = b"HTTP/1.1 404 Gone\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";

@@ -1,5 +1,5 @@
-//! A mirror put back: into a real server and into a feed, compared by the oracle; interrupted, in the
-//! way of other documents, through a server that breaks, and from a tree that is damaged.
+//! Restoring a mirror: into a real server and into a feed, compared by the oracle; interrupted, over
+//! other documents, through a server that fails, and from a damaged tree.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -41,7 +41,7 @@ fn assert_same_trees(left: &Path, right: &Path) {
     assert_same_files(&left, &right);
 }
 
-/// The same but for the order of members in stubs, which each source has its own of.
+/// The same, except for the order of members in stubs, which differs between sources.
 #[track_caller]
 fn assert_same_trees_but_for_stubs(left: &Path, right: &Path) {
     let normal = |(path, bytes): (PathBuf, Vec<u8>)| match serde_json::from_slice::<Value>(&bytes) {

@@ -1,5 +1,5 @@
-//! What a copy of winners loses: losing revisions, histories, tombstones, security objects. Kept, put
-//! back, and proven by the server's own `_revs_diff`.
+//! Everything that a copy of winners loses: losing revisions, histories, tombstones, security
+//! objects. Kept, restored, and proven by the server's own `_revs_diff`.
 
 use std::fs;
 use std::path::Path;
@@ -110,7 +110,7 @@ fn every_leaf_history_and_tombstone_is_kept_put_back_and_missed_by_nobody() {
     let said = restore().assert_code(0);
     assert!(said.stdout.contains("0 documents created, 0 replaced, 4 skipped"), "{said}");
 
-    // What was put back mirrors to the same tree.
+    // The restored database mirrors to the same tree.
     let second = place.join("second");
     mirror(&format!("{}/again", server.url()), &second, &KEEPING).assert_code(0);
     for path in
@@ -178,7 +178,7 @@ fn a_revision_that_cannot_be_had_fails_its_document_alone_and_is_asked_for_again
     assert_eq!(fired.times(), 1);
     let torn = place.mirror().join("shelf/torn");
     assert!(torn.join("conflicts/2-b2/document.json").exists());
-    // A whole branch damaged by hand is named, and is not put back; all else is.
+    // A completely damaged branch is reported and not restored; everything else is.
     fs::write(torn.join("conflicts/2-d2/document.json"), "{\"_id\":\"torn\",\"_rev\":\"9-x\"}\n")
         .unwrap();
     let directory = place.mirror().display().to_string();

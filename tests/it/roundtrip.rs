@@ -8,8 +8,8 @@ use crate::env::pouchdb::PouchServer;
 use crate::env::random::Random;
 use crate::env::{Place, oracle};
 
-/// So many seeds, the first by chance: one that failed is named, and `PLAINFOLD_TEST_SEED` repeats
-/// them all.
+/// The number of seeds; the first is random. A failing seed is printed, and `PLAINFOLD_TEST_SEED`
+/// repeats them all.
 fn seeds(count: u64) -> RangeInclusive<u64> {
     let first = Random::from_environment().below(1_000_000);
     first..=first + count - 1

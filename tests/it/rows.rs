@@ -1,4 +1,4 @@
-//! One row is never an error of the feed: what is too large, or cannot be read, is named, and the rows
+//! One row never ends the feed: a row that is too large or cannot be read is reported, and the rows
 //! after it arrive.
 
 use std::io;
@@ -10,12 +10,12 @@ use crate::env::hostile::{Hostile, Talk};
 use crate::env::plainfold::Stream;
 use crate::env::{Place, plainfold};
 
-/// The most memory that a run may take, in KiB.
+/// The memory limit of a run, in KiB.
 const MOST_MEMORY: u64 = 256 << 10;
 
 const LOOKUP: &str = "/_all_docs?include_docs=true";
 
-/// Sends a document of so many MiB, which nobody holds.
+/// Sends a document of this many MiB without holding it in memory.
 fn send_large(talk: &mut Talk<'_>, mib: usize) -> io::Result<()> {
     talk.raw(br#"{"_id":"huge","_rev":"2-h","text":""#)?;
     for _ in 0..mib {
@@ -52,7 +52,8 @@ fn count_nothing(server: &Hostile) {
     );
 }
 
-/// A server whose feed begins with a document of so many MiB, and that sends it as large when asked.
+/// A server whose feed begins with a document of this many MiB, and that sends it when it is
+/// requested.
 fn with_large(mib: usize, seq_first: bool) -> Hostile {
     let server = Hostile::start();
     count_nothing(&server);
@@ -150,7 +151,7 @@ fn a_live_mirror_gets_past_a_document_beyond_all_limits() {
             talk.hold()
         }),
     );
-    // It is written meanwhile, so that it cannot be had at all.
+    // It is written meanwhile, so that it cannot be fetched at all.
     server.lie(LOOKUP, Arc::new(|talk| talk.answer("500 No", "", b"")));
     let mut running = plainfold::live(&server.shelf(), &place.mirror());
     running.wait_for_line(Stream::Stderr, |line| line.contains("its row in the feed is 65 MiB"));

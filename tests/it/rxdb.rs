@@ -1,5 +1,5 @@
-//! Folders that RxDB's backup plugin wrote (`fixtures/rxdb-backup-17.6.0`): put back, verified, and
-//! read with everything wrong in them that the plugin or a hand can do.
+//! Folders that RxDB's backup plugin wrote (`fixtures/rxdb-backup-17.6.0`): restored, verified, and
+//! read with all damage that the plugin or a user can cause.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::env::pouchdb::PouchServer;
 use crate::env::tree::assert_nothing_written;
 use crate::env::{Place, plainfold, root};
 
-/// Documents whose attachments the plugin has spoilt.
+/// Documents whose attachments the plugin has damaged.
 const SPOILT: [&str; 2] = ["binary", "marked"];
 
 /// A recorded tree where a test may change it, with the folders that git does not keep.
@@ -67,7 +67,7 @@ fn problems(tree: &Path, code: i32) -> BTreeMap<String, String> {
     problems.map(|problem| (text(&problem["path"]), text(&problem["kind"]))).collect()
 }
 
-/// The paths of what a restore into a feed does not put back, and the ids of what it does.
+/// The paths that a restore into a feed reports as failed, and the ids that it restores.
 fn restored(tree: &Path) -> (Vec<String>, Vec<String>) {
     let feed = tree.with_extension("ndjson");
     let target = format!("feed:{}", feed.display());

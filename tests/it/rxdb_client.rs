@@ -29,5 +29,5 @@ fn the_rxdb_package_passes_its_tests() {
     let said = npm(&["test"]);
     assert!(said.contains("\n# skipped 0"), "{said}");
     // A run that found no tests would end well too.
-    assert!(said.contains("a mirror is put back with revisions and attachments"), "{said}");
+    assert!(said.contains("a mirror is restored with revisions and attachments"), "{said}");
 }

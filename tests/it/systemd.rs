@@ -20,7 +20,7 @@ use tempfile::TempDir;
 /// How long anything may take before it counts as missing. A loaded machine is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the unit's `WatchdogSec=` would be: without a sign of life for so long, systemd kills.
+/// The `WatchdogSec=` of the unit: systemd kills a service that gives no sign of life for this time.
 const WATCHDOG: Duration = Duration::from_secs(2);
 
 /// By how much a sign of life may be late here, where many tests share few processors. An agent that
@@ -219,7 +219,7 @@ impl Service {
                 true
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                // Whoever has ended tells nothing more: say so at once, not after a minute.
+                // A process that has ended sends nothing more: fail at once, not after a minute.
                 self.process.try_wait().unwrap().is_none()
             }
             Err(error) => panic!("the notify socket failed: {error}"),

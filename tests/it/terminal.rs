@@ -1,8 +1,8 @@
-//! No stranger writes to a terminal: ids, names, revisions, positions, error texts and file names that
-//! hold what a terminal obeys are sent through every command and every output.
+//! Foreign text never controls a terminal: ids, names, revisions, positions, error texts and file
+//! names with control characters are sent through every command and every output.
 //!
-//! Text shows them escaped, on the line that quotes them. JSON holds `\u` escapes, and parses to what
-//! the stranger said.
+//! Text shows them escaped, on the line that quotes them. JSON contains `\u` escapes, and parses to
+//! the original text.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -121,7 +121,7 @@ fn rows(collection: &str, generation: u32, extra: &[Value]) -> String {
     rows.iter().chain(extra).map(|row| format!("{row}\n")).collect()
 }
 
-/// A row whose attachment is not base64, and one that is none.
+/// A row whose attachment is not base64, and one whose attachment is not an object.
 fn bad_rows(collection: &str) -> [Value; 2] {
     let (id, rev) = (evil("spoilt"), format!("1-{EVIL}"));
     let doc = json!({"_id": id, "_rev": rev, "_attachments": {EVIL: {"data": EVIL}}});

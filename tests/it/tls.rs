@@ -1,4 +1,5 @@
-//! Encrypted connections: which certificates are trusted, which one is shown, and what is said of others.
+//! Encrypted connections: trusted certificates, client certificates, and the messages for all
+//! others.
 
 use std::fs;
 use std::net::SocketAddr;

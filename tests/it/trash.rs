@@ -1,4 +1,4 @@
-//! Deleted documents that are kept for a time, apart from the tree.
+//! Deleted documents that are kept for a time, outside the tree.
 
 use std::fs;
 use std::path::{Path, PathBuf};

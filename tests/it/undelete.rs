@@ -1,5 +1,5 @@
-//! What was deleted at the source by mistake comes back by one command, whether its deletion was held
-//! back, or made, or both.
+//! One command restores documents that were deleted at the source by mistake, whether their deletion
+//! was held back or applied, or both.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -90,7 +90,7 @@ fn one_command_brings_back_what_was_held_back_and_what_lies_in_the_trash() {
     scene.run().assert_code(1);
     let held = scene.held_back();
     assert!((1..130).contains(&held), "{held} are held back, and the others lie in the trash");
-    // What lives at the source again is no longer deleted, whoever wrote it.
+    // A document that was written again at the source is no longer deleted.
     scene.server.put_doc("shelf", &id(1), &json!({"n": "theirs"}));
     scene.server.put_doc("shelf", &id(129), &json!({"n": "theirs"}));
     let dry = scene.undelete(&["--dry-run"]);

@@ -1,5 +1,5 @@
-//! What cannot be removed, or not even moved, stops nothing: it is named and set aside, and all else is
-//! mirrored.
+//! Files that cannot be removed, or not even moved, stop nothing: they are reported and set aside,
+//! and everything else is mirrored.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -126,7 +126,7 @@ fn an_immutable_file_is_set_aside_with_its_folder_and_tried_again() {
         assert_eq!(fs::read_to_string(aside.join("mine")).unwrap(), "mine");
         assert_eq!(fs::read_dir(&aside).unwrap().count(), 1, "all else of it is removed");
         shelf.assert_mirrored();
-        // Later runs name it once, and go on.
+        // Later runs report it once, and continue.
         shelf.feed.put("later", json!({}), &[]);
         let said = shelf.mirror(&[]).assert_code(0).stderr;
         let lines = said.lines().filter(|line| line.contains("unremovable"));

@@ -1,5 +1,5 @@
-//! `plainfold verify` and `plainfold diff`: whole mirrors are found whole, each kind of damage is found
-//! and nothing else, and what equals its source is said to.
+//! `plainfold verify` and `plainfold diff`: intact mirrors are found intact, each kind of damage is
+//! found and nothing else, and equality with the source is reported.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -105,7 +105,7 @@ class Database:
 
 
 def compare(left_url, right_url, leaves=False, security=False):
-    """The differences, and a verdict for when there are none. The left one is what is expected."""
+    """The differences, and a verdict if both are equal. The left one is expected."""
     left, right = Database(left_url), Database(right_url)
     faults = []
     try:

@@ -10,10 +10,10 @@
     oracle.py equal URL URL [--leaves] [--security]      compare two databases: winners; with --leaves also
                                                          all branches, histories and tombstones
 
-Differences are printed one a line and the exit code is 1; 0 means that there are none; 2 means that
-the oracle itself could not work. Python's standard library only; it shares no code with Plainfold
-and reads nothing of `.plainfold/` (but that `clean` looks whether `staging/` is empty). What it
-knows of names and files it knows from the published format.
+Differences are printed one per line and the exit code is 1; 0 means that both are equal; 2 means that
+the oracle itself failed. It uses Python's standard library only, shares no code with Plainfold, and
+reads nothing in `.plainfold/` (except that `clean` checks whether `staging/` is empty). It implements
+names and files from the published format.
 """
 
 import base64
@@ -34,7 +34,7 @@ MUST_BE_ENCODED = set(b'/\\:*?"<>|~') | set(range(0x20)) | {0x7F}
 DEVICE = re.compile(rb"(con|prn|aux|nul|(com|lpt)\d) *(\.|$)", re.IGNORECASE)
 
 
-# Not a document: what a database says of who may do what with it.
+# Not a document: the security object of a database.
 SECURITY = b"_security.json"
 
 

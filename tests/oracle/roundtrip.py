@@ -4,9 +4,9 @@
     roundtrip.py --plainfold BINARY --server http://admin:password@localhost:5984 --seeds 1..50
     roundtrip.py --plainfold BINARY --seeds 7             without a server: recorded feeds only
 
-For each seed: a database of `generate.py` is mirrored, put back under another name, into a feed, and from
-there into a third database; each mirror, database and tree is compared with the one before. The same
-with a recorded feed, where numbers and spelling count that no server keeps.
+For each seed: a database of `generate.py` is mirrored and restored under another name, into a feed, and
+from there into a third database; each mirror, database and tree is compared with the previous one. The
+same with a recorded feed, which also contains numbers and spellings that no server keeps.
 
     --revisions     mirrors all branches and tombstones too, and compares them, histories and `_security`
     --keep FOLDER   works there, and leaves mirrors and feeds to look at; else they go away when all is well
@@ -91,7 +91,7 @@ class Trial:
         if not options.revisions:
             self.agree("the mirror is not the source", oracle.compare_with_server(options.truth(source), os.path.join(mirror, source)))
         self.plainfold("restore", mirror, options.url(), "--as", f"{source}={back}")
-        self.agree("put back, it is another", self.compare(source, back, everything=options.revisions))
+        self.agree("restored, it is another", self.compare(source, back, everything=options.revisions))
         second = self.mirror(options.url(back), "second", *everything)
         trees = os.path.join(mirror, source), os.path.join(second, back)
         self.agree("mirrored again, it is another", compare_trees(*trees, spelling=options.kind == "couchdb"))
@@ -101,7 +101,7 @@ class Trial:
             os.remove(os.path.join(trees[0], "_security.json"))
             self.agree("through a feed it is another", compare_trees(trees[0], os.path.join(third, source), spelling=False))
         self.plainfold("restore", third, options.url(), "--as", f"{source}={again}")
-        self.agree("put back from a feed, it is another", self.compare(source, again))
+        self.agree("restored from a feed, it is another", self.compare(source, again))
         for name in (source, back, again):
             drop(options.truth(name))
         return said

@@ -1,17 +1,17 @@
-// An answer on its way to a client, sent no faster than the client takes it. It knows no RxDB.
+// An answer to a client, sent no faster than the client reads it. It knows no RxDB.
 
-/** The client went away, or has taken nothing for so long that it was sent away. */
+/** The client has disconnected, or was disconnected because it read nothing for too long. */
 export class ClientGone extends Error {}
 
 export class Answer {
   #response;
   #stallTimeout;
 
-  /** `stallTimeout`: after so many milliseconds without taking a byte a client loses its connection. */
+  /** `stallTimeout`: the number of milliseconds without a byte read after which a client is disconnected. */
   constructor(response, stallTimeout) {
     this.#response = response;
     this.#stallTimeout = stallTimeout;
-    // A broken connection is told by `write`; without a listener it would end the application.
+    // `write` reports a broken connection; without a listener it would end the application.
     response.on('error', () => {});
   }
 
@@ -31,7 +31,7 @@ export class Answer {
     this.#response.flushHeaders();
   }
 
-  /** Sends a piece. Resolves when the next one may come; rejects with `ClientGone`. */
+  /** Sends a piece. Resolves when the next one may be sent; rejects with `ClientGone`. */
   async write(piece) {
     const response = this.#response;
     if (response.destroyed) throw new ClientGone();
@@ -54,7 +54,7 @@ export class Answer {
     this.#response.end(piece);
   }
 
-  /** Breaks the connection off, so that nobody takes what was sent for the whole. */
+  /** Closes the connection early, so that nobody mistakes the answer for complete. */
   breakOff() {
     this.#response.destroy();
   }

@@ -1,4 +1,4 @@
-// One collection of RxDB as the feed tells it: documents as CouchDB's, in the order of the storage's own feed.
+// One collection of RxDB in the form of the feed: documents in CouchDB's form, in the order of the storage's own feed.
 //
 // It must not know HTTP, nor write anything.
 
@@ -18,25 +18,25 @@ import { fromSeq, toSeq } from './position.js';
 import { Refusal, badRequest, missing } from './refusal.js';
 import { Writes } from './writes.js';
 
-/** About how many bytes of documents are read from the storage at once. */
+/** Roughly the number of bytes of documents that are read from the storage at once. */
 const BATCH_BYTES = 64 << 10;
 
 /** The most documents that are read at once. */
 const BATCH_DOCUMENTS = 500;
 
-/** How many documents are read at once before anything is known of their size. */
+/** The number of documents that are read at once before their size is known. */
 const FIRST_BATCH = 8;
 
-/** The longest name of a folder in a mirror, in bytes, whatever is escaped in it. */
+/** The longest name of a folder in a mirror, in bytes, including escapes. */
 const LONGEST_NAME = 200;
 
 /**
- * A place is of use for so many milliseconds at least, whatever the cleanup does: it is handed back right after it was
- * told.
+ * The minimum number of milliseconds for which a place is valid, whatever the cleanup does: it is returned right after
+ * it was sent.
  */
 const SHORTEST_TOMBSTONE = 60_000;
 
-/** Of how many attachments it is remembered at which revision of their document a reader was told of them. */
+/** The number of attachments for which the revision that a reader has received is remembered. */
 const TOLD = 10_000;
 
 /** The most rows of a listing by id. */
@@ -81,13 +81,13 @@ export class Collection {
     return this.#subscription.closed;
   }
 
-  /** Ends all that waits for a write. */
+  /** Ends every wait for a write. */
   close() {
     this.#subscription.unsubscribe();
     this.#writes.wake();
   }
 
-  /** Refuses while a migration leaves the collection half filled: what it lacks would pass for deleted. */
+  /** Refuses while a migration leaves the collection half filled: missing documents would count as deleted. */
   ensureReadable() {
     const { closed, migrationInProgress, schema } = this.#collection;
     if (closed || this.closed) throw missing(`collection ${this.name} is closed`);
@@ -97,7 +97,7 @@ export class Collection {
     }
   }
 
-  /** What CouchDB tells of a database. */
+  /** CouchDB's information about a database. */
   async info() {
     const origin = await this.#dataSet();
     const [live, deleted] = [await this.#count(false), await this.#count(true)];
@@ -113,7 +113,7 @@ export class Collection {
     };
   }
 
-  /** The place that `since` names. */
+  /** The place of `since`. */
   async place(since) {
     const beginning = {
       checkpoint: undefined,
@@ -133,13 +133,13 @@ export class Collection {
   }
 
   /**
-   * The documents that were written after a place, batch by batch: `{ documents, texts, seq }`, where `seq` is the JSON
-   * text of the place after the batch. Without `follow` it ends with what there is. With it, it waits for more, yields
-   * a batch of no documents after every `pause` milliseconds without one, and ends with the collection. It ends after
+   * The documents that were written after a place, batch by batch: `{ documents, texts, seq }`, where `seq` is the
+   * JSON text of the place after the batch. Without `follow` it ends at the present end. With it, it waits for more,
+   * yields an empty batch after every `pause` milliseconds without one, and ends with the collection. It ends after
    * `most` documents.
    */
   async *changes(place, { follow, pause, most }) {
-    // From the beginning it is a full listing: what is written again meanwhile must be in it too, later.
+    // From the beginning it is a full listing: documents that are written again meanwhile must be in it too, later.
     const until = place.checkpoint === undefined ? Infinity : now();
     const origin = await this.#dataSet();
     let [size, left] = [FIRST_BATCH, most];
@@ -161,7 +161,7 @@ export class Collection {
         size = Math.min(BATCH_DOCUMENTS, Math.max(1, Math.floor((documents.length * BATCH_BYTES) / bytes)));
       }
       if (!follow && (atEnd || documents.at(-1)._meta.lwt > until)) return;
-      // Half a listing that looked whole would have everything else deleted.
+      // Half a listing that looked complete would cause everything else to be deleted.
       this.ensureReadable();
       if (atEnd) await this.#writes.after(writes, pause);
       // The application comes first.
@@ -169,7 +169,7 @@ export class Collection {
     }
   }
 
-  /** Documents by their ids, deleted ones too: a map. */
+  /** Documents by their ids, including deleted ones: a map. */
   async find(ids) {
     const documents = await this.#collection.storageInstance.findDocumentsById(ids, true);
     return new Map(documents.map((document) => [document[this.primaryPath], document]));
@@ -187,13 +187,14 @@ export class Collection {
   }
 
   /**
-   * The text of a document: as RxDB's backup plugin writes it, byte for byte, but that its attachments have CouchDB's
-   * members beside RxDB's own. `inline` gives the base64 of each attachment, `members` are added at the end.
+   * The text of a document: as RxDB's backup plugin writes it, byte for byte, except that its attachments have
+   * CouchDB's members in addition to RxDB's. `inline` returns the base64 of each attachment, `members` are added at
+   * the end.
    */
   text(document, { inline, members } = {}) {
     const names = Object.keys(document._attachments ?? {});
     const id = document[this.primaryPath];
-    // A folder cannot be named as such an id is, so it has to be found in the body.
+    // No folder can have such an id as its name, so the id must be in the body.
     if (encodeURIComponent(id.toWellFormed()).length > LONGEST_NAME) members = { _id: id, ...members };
     if (names.length === 0 && !members) return JSON.stringify(document);
     if (names.length > 0) this.#remember(document);
@@ -202,9 +203,9 @@ export class Collection {
   }
 
   /**
-   * RxDB's stubs of the attachments of a document at a revision. RxDB forgets a revision with the next one, but what a
-   * reader was told of it is remembered for a while: attachments that have stayed the same since are given. `undefined`
-   * where nothing is known of the revision.
+   * RxDB's stubs of the attachments of a document at a revision. RxDB forgets a revision with the next one, but a
+   * revision that a reader has received is remembered for a while: attachments that have not changed since are
+   * returned. `undefined` if nothing is known about the revision.
    */
   async attachments(id, revision) {
     const document = (await this.find([id])).get(id);
@@ -215,7 +216,7 @@ export class Collection {
     return told && Object.fromEntries(Object.entries(document._attachments).filter(same));
   }
 
-  /** An attachment's bytes as a `Blob`; `undefined` where the document has none of that name, or not any more. */
+  /** An attachment's bytes as a `Blob`; `undefined` if the document does not have it, or no longer has it. */
   async attachment(id, revision, name) {
     const there = async () => (await this.attachments(id, revision))?.[name];
     const { digest, type } = (await there()) ?? {};
@@ -226,13 +227,13 @@ export class Collection {
     } catch (error) {
       if ((await there())?.digest === digest) throw error;
     }
-    // Storages keep the newest bytes only, and not all look at the digest.
+    // Storages keep the newest bytes only, and not all check the digest.
     return blob && (await there())?.digest === digest ? { blob, type } : undefined;
   }
 
   /**
-   * Which of these revisions a document, if it is there, does not know. RxDB keeps no history, so a lower number counts
-   * as an ancestor.
+   * The revisions among these that a document does not know. RxDB keeps no history, so a lower number counts as an
+   * ancestor.
    */
   unknown(document, revisions) {
     const height = document ? getHeightOfRevision(document._rev) : 0;
@@ -241,7 +242,7 @@ export class Collection {
   }
 
   #changedSince(checkpoint, limit) {
-    // RxDB's own empty checkpoint lies before the least time that its queries take.
+    // RxDB's own empty checkpoint is earlier than the least time that its queries accept.
     const begin = checkpoint?.lwt < RX_META_LWT_MINIMUM ? undefined : checkpoint;
     return getChangedDocumentsSince(this.#collection.storageInstance, limit, begin);
   }
@@ -263,13 +264,13 @@ export class Collection {
   #stub(own, data) {
     const { length, ...rest } = own;
     const digest = this.#hashesSha256 ? `sha256-${own.digest}` : own.digest;
-    // Of what is encrypted or compressed, RxDB notes the length that it has in the storage.
+    // For encrypted or compressed data, RxDB records the length in the storage.
     const known = data === undefined && !this.#transforms ? { length } : {};
     const content = data === undefined ? { stub: true } : { data };
     return { ...known, ...rest, content_type: own.type, digest, ...content };
   }
 
-  /** For how many milliseconds RxDB's cleanup leaves a deleted document. */
+  /** The number of milliseconds for which RxDB's cleanup keeps a deleted document. */
   get #tombstonesLast() {
     const { minimumDeletedTime } = { ...DEFAULT_CLEANUP_POLICY, ...this.#collection.database.cleanupPolicy };
     return Math.max(minimumDeletedTime, SHORTEST_TOMBSTONE);
@@ -286,7 +287,7 @@ export class Collection {
     return (await this.#collection.storageInstance.count(prepareQuery(schema, query))).count;
   }
 
-  /** What tells this collection's data from every other's, and from those of an earlier collection of its name. */
+  /** The identity of this collection's data, which differs from that of an earlier collection with its name. */
   #dataSet() {
     this.#origin ??= this.#findOrigin().catch((error) => {
       this.#origin = undefined;
@@ -305,9 +306,7 @@ export class Collection {
     return `${await database.storageToken}-${schema.version}-${Math.round((registered?._meta.lwt ?? 0) * 100)}`;
   }
 
-  /**
-   * Another process may write without an event here. Then the end is not where it was, and `update_seq` has to differ.
-   */
+  /** Another process may write without an event here. Then the end has moved, and `update_seq` has to differ. */
   async #lookForUntold() {
     if (!this.#end) return;
     const { documents } = await this.#changedSince(this.#end.checkpoint, 1);
@@ -315,8 +314,8 @@ export class Collection {
   }
 
   /**
-   * Notices where a cleanup removed deleted documents before their time (`collection.cleanup(0)`): the oldest deletion
-   * that was seen is looked for. A cleanup takes the oldest first.
+   * Detects whether a cleanup removed deleted documents early (`collection.cleanup(0)`): it looks for the oldest known
+   * deletion, because a cleanup removes the oldest first.
    */
   async #lookForPurge() {
     const deletion = this.#deletion;

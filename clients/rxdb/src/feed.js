@@ -1,4 +1,4 @@
-// A running RxDatabase as a server of CouchDB's protocol: options, the door, and which request is whose.
+// A running RxDatabase as a server of CouchDB's protocol: options, listening, and the routing of requests.
 
 import { createRequire } from 'node:module';
 import { createServer } from 'node:http';
@@ -18,16 +18,19 @@ import { Restore } from './restore.js';
 
 const { version } = createRequire(import.meta.url)('../package.json');
 
-/** How long a client may take nothing, or send at a request. */
+/** The time for which a client may read nothing, or send a request. */
 const STALL_TIMEOUT = 300_000;
 
-/** The longest request that writes. A document comes with its attachments, in base64. */
+/** The longest request that writes. It contains a document with its attachments, in base64. */
 const MAX_REQUEST_BYTES = 128 << 20;
 
-/** How long an idle connection is kept: longer than a client keeps it, so that it does not close under a request. */
+/**
+ * The time for which an idle connection is kept: longer than a client keeps it, so that it does not close during a
+ * request.
+ */
 const KEEP_ALIVE = 120_000;
 
-/** How long a client may take for the head of a request, and how often that is looked at. */
+/** The time that a client may take for the head of a request, and the interval at which that is checked. */
 const [HEAD_TIMEOUT, LOOK] = [60_000, 10_000];
 
 /** The most connections at once. Plainfold needs a few for each collection. */
@@ -105,10 +108,10 @@ class Feed {
       this.#server.listen(socketPath);
     }
     await once(this.#server, 'listening');
-    // At once: nobody has been heard yet.
+    // At once: no client has been answered yet.
     if (socketPath !== undefined) chmodSync(socketPath, 0o600);
     else this.#port = this.#server.address().port;
-    // A connection that cannot be accepted, for want of file descriptors, must not end the application.
+    // A connection that cannot be accepted, because file descriptors are used up, must not end the application.
     this.#server.on('error', () => {});
   }
 
@@ -255,13 +258,13 @@ class Feed {
   }
 }
 
-/** A socket's URL: its absolute path in the host's place, with all escaped that a host cannot hold. */
+/** A socket's URL: its absolute path in place of the host, with all characters escaped that a host cannot contain. */
 function socketUrl(path) {
   const escape = (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`;
   return `http+unix://${encodeURIComponent(resolve(path)).replace(/[!'()*]/g, escape)}`;
 }
 
-/** Removes the socket of a process that was killed. What else stands there stays, and listening names it. */
+/** Removes the socket of a process that was killed. Anything else there stays, and listening reports it. */
 async function removeLeftOver(path) {
   const found = await lstat(path).catch(() => undefined);
   if (!found?.isSocket()) return;

@@ -1,12 +1,12 @@
-// Who may ask. A token is never repeated, and compared in constant time.
+// Access control. A token is never repeated, and compared in constant time.
 
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { Refusal } from './refusal.js';
 
-/** The fewest characters of a token. */
+/** The minimum length of a token. */
 const SHORTEST_TOKEN = 16;
 
-/** Whether only processes of this machine reach an address. */
+/** Whether only processes of this machine can reach an address. */
 export function isLoopback(host) {
   return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
 }
@@ -29,11 +29,11 @@ export function checkDoor({ port, host, socketPath, token }) {
     );
 }
 
-/** A function that refuses requests which do not show the token, where there is one. */
+/** A function that refuses requests without the token, if there is one. */
 export function guard({ token, socketPath }) {
   if (token === undefined) {
     return (request) => {
-      // A web page may have its own name resolve to this machine. Then it asks with that name.
+      // A web page may make its own name resolve to this machine. Its requests then use that name.
       if (socketPath === undefined && !isLoopback(hostOf(request.header('host')))) {
         throw new Refusal(403, 'forbidden', "without a token only requests to this machine's own name are answered");
       }

@@ -1,7 +1,7 @@
-// Places in a collection's feed as texts: what a client stores as `seq` and hands back as `since`.
+// Places in a collection's feed as texts: a client stores them as `seq` and returns them as `since`.
 //
-// A place is RxDB's own checkpoint, whatever a storage puts into it, with what tells whether the place is still of
-// use: which data set it is of, and when and by which process it was told. Nobody else looks inside.
+// A place is RxDB's own checkpoint, whatever a storage puts into it, with data that shows whether the place is still
+// valid: its data set, and when and by which process it was sent. Nobody else looks inside.
 
 /**
  * @typedef {object} Place
@@ -17,7 +17,7 @@ export function toSeq(origin, { checkpoint, at, process, writes }) {
   return `${origin}.${Buffer.from(text).toString('base64url')}`;
 }
 
-/** The place that a text tells; `undefined` where it is none of this data set. */
+/** Parses a place; `undefined` if it does not belong to this data set. */
 export function fromSeq(origin, seq) {
   const [of, text, ...more] = seq.split('.');
   if (of !== origin || !text || more.length > 0) return undefined;

@@ -1,7 +1,7 @@
-// What a request is refused with: a status, and CouchDB's two words for it.
+// A refusal of a request: a status, and CouchDB's two words for it.
 
 export class Refusal extends Error {
-  /** `error` is CouchDB's name for it (`not_found`), `reason` says to people what is wrong and what to do. */
+  /** `error` is CouchDB's name for it (`not_found`), `reason` tells people what is wrong and what to do. */
   constructor(status, error, reason, headers = {}) {
     super(reason);
     this.status = status;
@@ -14,7 +14,7 @@ export const badRequest = (reason) => new Refusal(400, 'bad_request', reason);
 
 export const missing = (reason) => new Refusal(404, 'not_found', reason);
 
-/** What becomes of an error that nobody expected. RxDB's longer texts hold documents, so only its code is repeated. */
+/** The answer to an unexpected error. RxDB's longer texts contain documents, so only its code is repeated. */
 export function unexpected(error, doing) {
   if (error instanceof Refusal) return error;
   const said = String(error?.code ?? error?.message ?? error)

@@ -1,4 +1,4 @@
-// What a request asks for: its path, its parameters, its body. It knows no RxDB.
+// A parsed request: its path, its parameters, its body. It knows no RxDB.
 
 import { Refusal, badRequest } from './refusal.js';
 
@@ -26,7 +26,7 @@ export class Request {
     return this.#request.headers[name];
   }
 
-  /** How long the body is; `undefined` where the client does not say so before it has ended. */
+  /** The length of the body; `undefined` if the client does not declare it. */
   get length() {
     const chunked = this.header('transfer-encoding') !== undefined;
     return chunked ? undefined : Number(this.header('content-length') ?? 0);
@@ -47,7 +47,7 @@ export class Request {
     return Number(text);
   }
 
-  /** A JSON value in the query, as CouchDB takes `startkey`. */
+  /** A JSON value in the query, such as `startkey`. */
   value(name) {
     const text = this.#query.get(name);
     if (text === null) return undefined;
@@ -58,9 +58,9 @@ export class Request {
     }
   }
 
-  /** The body, which must be a JSON object of at most so many bytes. */
+  /** The body, which must be a JSON object with a limited number of bytes. */
   async object(most) {
-    // A web page can send other types to this port without asking, but not this one.
+    // A web page can send other types to this port without permission, but not this one.
     if (!/^application\/json\b/i.test(this.header('content-type') ?? '')) {
       throw new Refusal(415, 'bad_content_type', 'Content-Type must be application/json');
     }
@@ -68,7 +68,7 @@ export class Request {
     let length = 0;
     for await (const piece of this.#request) {
       length += piece.length;
-      // It is read to its end all the same: who still sends would not hear the answer.
+      // It is still read to its end: a client that is sending would not receive the answer.
       if (length > most) pieces.length = 0;
       else pieces.push(piece);
     }

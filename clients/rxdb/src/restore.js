@@ -1,13 +1,13 @@
-// The way back: documents with their revisions into a collection, through the bulk write of its storage.
+// Restoring: writes documents with their revisions into a collection, through the bulk write of its storage.
 //
-// RxDB gives every write of an application a revision of its own. A restored document keeps the one that it has, so
-// that it can be proven equal and a restore can be repeated; it counts as written now, so that replications pass it on.
+// RxDB gives every write of an application a new revision. A restored document keeps its revision, so that it can be
+// proven equal and a restore can be repeated; it counts as written now, so that replications pass it on.
 
 import { now } from 'rxdb';
 import { getValidator } from 'rxdb/plugins/validate-ajv';
 import { Refusal, badRequest } from './refusal.js';
 
-/** Compiled schemas, which are costly. */
+/** Compiled schemas, which are expensive. */
 const validators = new WeakMap();
 
 export class Restore {
@@ -17,7 +17,7 @@ export class Restore {
     this.#collection = collection;
   }
 
-  /** Writes the documents of a `_bulk_docs`. Gives those that were not written, with the reasons. */
+  /** Writes the documents of a `_bulk_docs`. Returns those that were not written, with the reasons. */
   async write({ docs, new_edits: newEdits }) {
     if (newEdits !== false)
       throw badRequest('only new_edits=false is served: documents with the revisions that they have');
@@ -56,8 +56,8 @@ export class Restore {
   }
 
   /**
-   * The documents by id: each with the revisions that it may take the place of. Those are its parent, and the parents
-   * of tombstones that come with it: where branches live side by side, they would end the other branch.
+   * The documents by id, each with the revisions that it may replace. Those are its parent, and the parents of
+   * tombstones that come with it: in a database with branches, they would end the other branch.
    */
   #arrivals(docs) {
     const arrivals = new Map();
@@ -76,12 +76,12 @@ export class Restore {
     return arrivals;
   }
 
-  /** A document as RxDB keeps it, checked against the schema. */
+  /** A document in RxDB's form, checked against the schema. */
   async #document({ id, rev, deleted, body }, previous) {
     const { primaryPath } = this.#collection;
     const { _id, _rev, _meta, _deleted, _revisions, _attachments, ...members } = body;
     const bare = Object.keys(members).length === 0;
-    // A tombstone may come without the rest, which the schema may require.
+    // A tombstone may come without the other members, which the schema may require.
     const rest = deleted && bare ? previous : members;
     const attachments = deleted ? {} : await this.#attachments(_attachments ?? {});
     const document = {
@@ -139,7 +139,7 @@ function why({ status, documentInDb, validationErrors, attachmentId }) {
   return ['storage_error', `the storage refuses it with ${status}`];
 }
 
-/** What a validator found, without the values. */
+/** The errors of a validator, without the values. */
 function said(errors) {
   const one = ({ instancePath, field, message, params }) => {
     const extra = params?.additionalProperty ? ` (${params.additionalProperty})` : '';

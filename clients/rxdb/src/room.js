@@ -1,17 +1,17 @@
-// How much of the application's memory requests may take while they are read and answered. It knows no RxDB.
+// Limits how much of the application's memory requests may take while they are read and answered. It knows no RxDB.
 
 export class Room {
   #most;
   #free;
   #waiting = [];
 
-  /** `bytes` in all. A request that alone takes more has it all. */
+  /** `bytes` in total. A request that alone takes more gets all of it. */
   constructor(bytes) {
     this.#most = bytes;
     this.#free = bytes;
   }
 
-  /** Does some work that takes so many bytes, as soon as there is room for it: first come, first served. */
+  /** Does some work that takes this many bytes, as soon as there is room for it: first come, first served. */
   async hold(bytes, work) {
     const taken = Math.min(bytes, this.#most);
     if (this.#waiting.length > 0 || taken > this.#free)

@@ -1,19 +1,19 @@
 // The requests of CouchDB's protocol that Plainfold sends, each answered from a collection.
 //
-// It must not know how RxDB is asked.
+// It must not know how RxDB is queried.
 
 import { badRequest, missing } from './refusal.js';
 
 /** The longest body of a request that only reads. */
 const MAX_QUESTION = 8 << 20;
 
-/** Of how many ids that a request names the documents are read at once. */
+/** The number of ids of a request whose documents are read at once. */
 const SLICE = 100;
 
-/** How many bytes of an attachment are sent at once. */
+/** The number of bytes of an attachment that are sent at once. */
 const PIECE = 256 << 10;
 
-/** How long a feed without `heartbeat` and `timeout` waits at its end, and how long it does at most. */
+/** The time that a feed without `heartbeat` and `timeout` waits at its end, and the longest possible one. */
 const PAUSE = 60_000;
 
 /** The shortest heartbeat. */
@@ -65,7 +65,7 @@ async function changesOf(collection, request, answer, withBodies) {
   answer.end('\n],\n"last_seq":null,"pending":0}\n');
 }
 
-/** Sends a list's beginning and its items, `itemsOf` each of the parts in turn. Its end is left to the caller. */
+/** Sends the beginning of a list and its items, `itemsOf` each part in order. The caller ends the list. */
 async function list(answer, head, parts, itemsOf) {
   let before = head;
   for (const part of parts) {
@@ -120,7 +120,7 @@ function listed(collection, document, withBodies) {
   return `{"id":${id},"key":${id},"value":${value}${withBodies ? `,"doc":${body()}` : ''}}`;
 }
 
-/** `POST /db/_bulk_get`, a document at a time. */
+/** `POST /db/_bulk_get`, one document at a time. */
 export async function bulkGet(collection, request, answer) {
   const { docs } = await request.object(MAX_QUESTION);
   if (!Array.isArray(docs) || !areTexts(docs.map((one) => one?.id)))
@@ -142,7 +142,7 @@ async function one(collection, request, id, rev) {
   const isPresent = rev === undefined || found._rev === rev;
   if (request.flag('attachments')) {
     const stubs = isPresent ? found._attachments : await collection.attachments(id, rev);
-    // Of an earlier revision there is no body any more.
+    // An earlier revision no longer has a body.
     const document = isPresent ? found : stubs && { [collection.primaryPath]: id, _rev: rev, _attachments: stubs };
     return document && withAttachments(collection, id, document);
   }
@@ -168,10 +168,10 @@ export async function attachment(collection, request, answer, id, name) {
   const found = revision && (await collection.attachment(id, revision, name));
   if (!found) throw missing(`document ${id} has no attachment ${name} at revision ${revision}`);
   const { blob, type } = found;
-  // Whatever an application noted as a type must not break the answer's head.
+  // A type that an application recorded must not break the head of the answer.
   const contentType = /^[\x20-\x7e]+$/.test(type ?? '') ? type : 'application/octet-stream';
   answer.begin({ 'content-type': contentType, 'content-length': blob.size });
-  // A blob's own stream gives what is in memory as one piece.
+  // A blob's own stream returns in-memory data as one piece.
   for (let at = 0; at < blob.size; at += PIECE)
     await answer.write(Buffer.from(await blob.slice(at, at + PIECE).arrayBuffer()));
   answer.end();

@@ -1,16 +1,16 @@
-// What this process has seen of the writes to a collection: how many there were, and how old they say they are.
+// The writes to a collection that this process has seen: their number, and the times that they carry.
 //
 // RxDB orders its feed by the time that a write carries (`_meta.lwt`), and takes that time before it writes. Of two
-// writes at once the one with the earlier time may become visible later, when the feed has passed its place. The
-// events tell of every write when it is visible, so a reader looks here where it has to go back to.
+// concurrent writes, the one with the earlier time may become visible later, when the feed has passed its place. An
+// event announces every write when it is visible, so a reader learns here where it has to go back to.
 
 import { randomBytes } from 'node:crypto';
 
-/** How many of the last writes are remembered one by one. */
+/** The number of the last writes that are remembered one by one. */
 const REMEMBERED = 4096;
 
 /**
- * How far to go back where nothing is remembered: longer than a storage takes to write, or two machines' clocks differ.
+ * How far to go back if nothing is remembered: longer than a storage takes to write, or two machines' clocks differ.
  */
 export const OVERLAP = 10_000;
 
@@ -32,10 +32,10 @@ export class Writes {
   }
 
   /**
-   * The checkpoint to read on from: the place's own, or an earlier one where a write may have become visible behind it.
+   * The checkpoint to continue from: the place's own, or an earlier one if a write may have become visible behind it.
    */
   resume({ checkpoint, at, process, writes }) {
-    // Some storages have checkpoints of another kind, and order their feeds themselves.
+    // Some storages have checkpoints of another kind, and order their feeds correctly.
     if (typeof checkpoint?.lwt !== 'number') return checkpoint;
     const since = this.count - writes;
     const remembered = process === this.process && since <= this.#times.length;
@@ -43,7 +43,7 @@ export class Writes {
     return earliest <= checkpoint.lwt ? { ...checkpoint, id: '', lwt: earliest } : checkpoint;
   }
 
-  /** Resolves at the next write after the first `count`, when `wake` is called, or after so many milliseconds. */
+  /** Resolves at the next write after the first `count`, when `wake` is called, or after this many milliseconds. */
   after(count, milliseconds) {
     if (this.count !== count) return Promise.resolve();
     return new Promise((resolve) => {

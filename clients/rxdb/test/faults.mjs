@@ -217,7 +217,7 @@ async function atEachWrite(isSo, work) {
   return always;
 }
 
-/** Whether a look fails at any time while something goes on. */
+/** Whether a check fails at any time during an operation. */
 async function meanwhile(look, work) {
   let [over, failed] = [false, false];
   const done = work().finally(() => (over = true));
@@ -245,7 +245,7 @@ async function followPlugin(database) {
     () => false,
     () => !existsSync(join(directory, 'later/document.json')),
   );
-  return `${stopped ? 'it stops for good' : 'it goes on'}; its unhandled rejection ends the application`;
+  return `${stopped ? 'it stops permanently' : 'it continues'}; its unhandled rejection ends the application`;
 }
 
 async function followPlainfold(database) {

@@ -33,7 +33,7 @@ async function rest(answer) {
   return { text, whole: answer.complete };
 }
 
-test('a collection that closes ends its feeds in good order and is then not there', async () => {
+test('a collection that closes ends its feeds normally and is then missing', async () => {
   const database = await open();
   await database.books.insert({ isbn: 'a' });
   const feed = await expose(database);
@@ -62,7 +62,7 @@ test('a collection that closes while it is listed breaks the listing off', async
   assert.ok(!whole && !text.includes('last_seq'));
 });
 
-test('a database that closes takes its feed with it, whoever is connected', async () => {
+test('a database that closes takes its feed with it, although clients are connected', async () => {
   const database = await open();
   await database.books.bulkInsert(books(2000));
   const feed = await expose(database);
@@ -159,7 +159,7 @@ test('an attachment that has stayed the same is there, though its document has b
   assert.deepEqual([ok._rev, Object.keys(ok._attachments)], [rev, ['same']]);
 });
 
-test('a document that is written again faster than its attachments are read is mirrored all the same', async () => {
+test('a document that is written again faster than its attachments are read is still mirrored', async () => {
   const memory = getRxStorageMemory();
   const createStorageInstance = async (params) => {
     const instance = await memory.createStorageInstance(params);
@@ -412,7 +412,7 @@ test('a storage that fails is told by its code, and a feed that breaks off does 
   assert.equal(folders(directory, 'books').length, 2000);
 });
 
-test('what fails once when a collection is first asked for does not fail for good', async () => {
+test('what fails once when a collection is first asked for does not fail forever', async () => {
   const memory = getRxStorageMemory();
   let failing = false;
   const createStorageInstance = async (params) => {
@@ -457,7 +457,7 @@ test('a write between the comparison and the restore wins, and is reported', asy
   assert.equal((await database.books.findOne('a').exec()).title, 'Newer');
 });
 
-test('requests that are none are answered, and the next one too', async () => {
+test('malformed requests are answered, and the next one too', async () => {
   const feed = await expose(await open(), { write: true, maxRequestBytes: 1000 });
   const post = (path, body, type = 'application/json') =>
     fetch(feed.url + path, { method: 'POST', body, headers: { 'content-type': type } });

@@ -10,7 +10,7 @@ import { getRxStorageMemory } from 'rxdb/plugins/storage-memory';
 import { attach, books, bytes, expose, open, schema, unused } from './support/database.js';
 import { Live, body, counts, folders, mirror, place, plainfold, text } from './support/plainfold.js';
 
-test('a mirror is made, followed and put back over a Unix socket, with no port open', async () => {
+test('a mirror is made, followed and restored over a Unix socket, with no port open', async () => {
   const database = await open(['books', 'members']);
   await attach(await database.books.insert({ isbn: 'a/b' }), 'f', bytes(256));
   await database.members.insert({ isbn: 'm' });
@@ -117,7 +117,7 @@ test('no id leads out of the directory, nor is too long for it', async () => {
   assert.equal((await plainfold(['verify', join(parent, 'mirror'), '--against', url])).code, 0);
 });
 
-test('a later run goes on from its checkpoint: what is new, what is deleted, or nothing', async () => {
+test('a later run continues from its checkpoint: what is new, what is deleted, or nothing', async () => {
   const database = await open();
   await database.books.bulkInsert(books(60));
   const { url } = await expose(database);
@@ -163,7 +163,7 @@ test("a live mirror tells every write with the fields of the plugin's events", a
   assert.equal(await live.stop(), 0);
 });
 
-test('a collection that is made again is read anew, and what it lacks goes', async () => {
+test('a collection that is made again is read again, and what it lacks is removed', async () => {
   const database = await open();
   await database.books.bulkInsert(books(3));
   const { url } = await expose(database);

@@ -19,7 +19,7 @@ test('a one-time backup writes everything, and its end can be waited for', async
   assert.deepEqual(documents(theirs), documents(join(ours, 'books')));
 });
 
-test('a second backup goes on from the checkpoint of the first', async () => {
+test('a second backup continues from the checkpoint of the first', async () => {
   const database = await open();
   await database.books.bulkInsert(books(30));
   const [theirs, ours] = [place(), join(place(), 'mirror')];
@@ -54,7 +54,7 @@ test('a live backup writes what changes, tells it with the same fields, and can 
     theirEvent.files.map((file) => file.replace(`${theirs}/`, '')),
   );
   for (const file of ourEvent.files) assert.ok(existsSync(join(ours, file)));
-  // The plugin stops for good where a document goes while it is read.
+  // The plugin stops permanently if a document is deleted while it is read.
   await state.persistRunning;
   await (await database.books.findOne('a').exec()).remove();
   const theirs2 = await until(() => told.find((event) => event.deleted));

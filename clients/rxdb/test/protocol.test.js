@@ -51,7 +51,7 @@ test('a feed tells each document once, in the order of its last write, deletions
   assert.equal(results.at(-1).changes[0].rev, results.at(-1).doc._rev);
 });
 
-test('since goes on after a place, limit ends early, and both together read everything', async () => {
+test('since continues after a place, limit ends early, and both together read everything', async () => {
   const database = await open();
   await database.books.bulkInsert(books(230));
   const feed = await expose(database);
@@ -145,14 +145,14 @@ test('a continuous feed tells what there is, then every write, and beats in betw
   await lines.return();
 });
 
-test('a heartbeat longer than a timer can be is none at once', async () => {
+test('a heartbeat longer than a timer can be does not beat at once', async () => {
   const lines = follow(await expose(await open()), '&heartbeat=9999999999');
   assert.equal((await lines.next()).value, '');
   const second = lines.next().then(() => 'beats');
   assert.equal(await Promise.race([second, pause(300, 'waits')]), 'waits');
 });
 
-test('a continuous feed without a heartbeat ends in good order when nothing comes', async () => {
+test('a continuous feed without a heartbeat ends normally when nothing comes', async () => {
   const database = await open();
   await database.books.insert({ isbn: 'a' });
   const lines = [];

@@ -31,7 +31,7 @@ async function mirrored(...args) {
   return { database, feed, directory, mirror: () => mirror(feed.url, directory) };
 }
 
-test('a mirror is put back with revisions and attachments, proven equal, and again without a change', async () => {
+test('a mirror is restored with revisions and attachments, proven equal, and again without a change', async () => {
   const source = await mirrored(['books', 'members']);
   await source.database.books.bulkInsert(books(700));
   await (await source.database.books.findOne('b000003').exec()).incrementalPatch({ title: 'Revised' });
@@ -106,7 +106,7 @@ test('without { write: true } nothing is written, and the reason says what to do
   assert.deepEqual(await held(target.books), {});
 });
 
-test('a collection that the application does not have is named, and the others are put back', async () => {
+test('a collection that the application does not have is named, and the others are restored', async () => {
   const source = await mirrored(['books', 'members']);
   await source.database.books.insert({ isbn: 'a' });
   await source.database.members.insert({ isbn: 'm' });
@@ -118,7 +118,7 @@ test('a collection that the application does not have is named, and the others a
   assert.deepEqual(Object.keys(await held(target.members)), ['m']);
 });
 
-test('a document that does not fit the schema is named with the reason, and the others are put back', async () => {
+test('a document that does not fit the schema is named with the reason, and the others are restored', async () => {
   const source = await mirrored();
   await source.database.books.bulkInsert([{ isbn: 'fits', pages: 1 }, { isbn: 'lacks' }]);
   await attach(await source.database.books.findOne('fits').exec(), 'f', bytes(3));
@@ -197,7 +197,7 @@ test('a write that comes between is no victim: the restore reports the conflict'
   assert.equal((await database.books.findOne('b').exec()).revision, '1-old');
 });
 
-test('tombstones are put back, and come to rest on a document where they may', async () => {
+test('tombstones are restored, and come to rest on a document where they may', async () => {
   const source = await mirrored();
   const [, b] = (await source.database.books.bulkInsert(books(2))).success;
   await mirror(source.feed.url, source.directory, '--deleted', 'keep');
@@ -234,7 +234,7 @@ test('what was encrypted comes back encrypted, with its attachments', async () =
   assert.notEqual((await inner.findDocumentsById(['a'], false))[0].title, 'Whispered');
 });
 
-test('a tree that the backup plugin wrote is put back into RxDB', async () => {
+test('a tree that the backup plugin wrote is restored into RxDB', async () => {
   const tree = join(place(), 'one');
   cpSync(recorded, tree, { recursive: true });
   // Git keeps no empty folders, and the plugin has spoilt the attachments of these two.

@@ -32,7 +32,7 @@ async function start(directory, port = 0) {
   return { url: (await hear()).url, tell, stop };
 }
 
-test('a mirror goes on from its checkpoint after the application has ended and started again', async () => {
+test('a mirror continues from its checkpoint after the application has ended and started again', async () => {
   const [disk, directory] = [place(), join(place(), 'mirror')];
   const first = await start(disk);
   await first.tell({ insert: books(40) });

@@ -11,16 +11,16 @@ use crate::trial;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     device: u64,
-    /// Where the kernel says.
+    /// The mount that the kernel names.
     mount: Option<u64>,
     is_mount: Option<bool>,
 }
 
-/// What a file system has left.
+/// The free space of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     pub bytes: u64,
-    /// Where their number is limited.
+    /// Free inodes, where their number is limited.
     pub files: Option<u64>,
 }
 
@@ -52,7 +52,7 @@ impl Folder {
         Ok(Place { device: stat.st_dev, mount: None, is_mount: None })
     }
 
-    /// Whether something else is mounted in the place of this folder, which lies in `above`.
+    /// Whether another file system is mounted over this folder, which lies in `above`.
     pub fn is_mounted_in(&self, above: &Folder) -> Result<bool, MirrorError> {
         let place = self.place()?;
         match place.is_mount {
@@ -61,7 +61,7 @@ impl Folder {
         }
     }
 
-    /// What the file system that holds this folder has left for us.
+    /// The free space of the file system that holds this folder.
     pub fn room(&self) -> Result<Room, MirrorError> {
         let stat = rustix::fs::fstatvfs(&self.fd)
             .map_err(|error| MirrorError::io("look at the file system of", &self.path, error))?;
@@ -82,14 +82,14 @@ impl Folder {
         })
     }
 
-    /// Why nothing can be made or renamed in this folder, if that is so.
+    /// Why nothing can be created or renamed in this folder, if so.
     pub fn refusal(&self) -> Option<Errno> {
         let access = Access::WRITE_OK | Access::EXEC_OK;
         rustix::fs::accessat(&self.fd, ".", access, AtFlags::EACCESS).err()
     }
 
-    /// The most bytes that a name has in this folder, found by making names: encfs says more than it
-    /// takes. `None` if nothing can be found out.
+    /// The longest name in this folder, in bytes, found by creating names: encfs claims more than it
+    /// accepts. `None` if that is unknown.
     pub fn find_longest_name(&self) -> Option<u64> {
         const USUAL: u64 = 255;
         let told = self.longest_name().unwrap_or(USUAL).min(USUAL);
@@ -107,7 +107,7 @@ impl Folder {
         Some(taken)
     }
 
-    /// Whether a name can have so many bytes; `None` where something else is in the way.
+    /// Whether a name of this many bytes is possible; `None` if another error prevents the test.
     fn takes_name(&self, length: u64) -> Option<bool> {
         let name = "n".repeat(usize::try_from(length).ok()?);
         match self.create_file(&name) {
@@ -117,7 +117,7 @@ impl Folder {
         }
     }
 
-    /// The most bytes that a name has on this file system, as it says; `None` where it does not.
+    /// The longest name that this file system claims to accept, in bytes; `None` if it does not say.
     pub fn longest_name(&self) -> Option<u64> {
         let told = rustix::fs::fstatvfs(&self.fd).ok().map(|stat| stat.f_namemax);
         trial::longest_name().or(told).filter(|most| *most > 0)

@@ -1,7 +1,7 @@
-//! Removing what has a name, with all that is in it.
+//! Removing a name with all that it holds.
 //!
-//! Names need not be text, folders may be nested as deep as they like, and what is mounted is not
-//! entered. What cannot be removed keeps nothing else from being removed.
+//! Names need not be text, folders may be nested to any depth, and mounted file systems are not
+//! entered. If one file cannot be removed, all others still are.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
@@ -16,17 +16,18 @@ use crate::trial;
 /// Folders below this depth are moved up before they are removed: each level takes an open file.
 const DEEP: usize = 64;
 
-/// A removal that is under way.
+/// A removal in progress.
 struct Removal<'a> {
-    /// What is nested too deep is moved here.
+    /// Folders that are nested too deep are moved here.
     top: &'a Folder,
     /// The number of folders that were moved.
     moved: u64,
 }
 
 impl Folder {
-    /// Removes `name`, be it a file, a link (never what it points to) or a folder with all in it.
-    /// Nothing there is fine. Of a folder that cannot be removed, as much goes as can.
+    /// Removes `name`: a file, a link (never its target), or a folder with all its contents. A name
+    /// that does not exist is not an error. If a folder cannot be removed, as much of it as possible
+    /// is.
     pub fn remove(&self, name: &str) -> Result<(), MirrorError> {
         let name = OsStr::new(name);
         let Some(folder) = self.unlink_or_enter(name)? else { return Ok(()) };
@@ -77,7 +78,7 @@ impl Folder {
         self.unlink_folder(name)
     }
 
-    /// Removes what is not a folder; opens what is one.
+    /// Removes a file or link; opens a folder.
     fn unlink_or_enter(&self, name: &OsStr) -> Result<Option<Self>, MirrorError> {
         let refused = match self.unlink(name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => return Ok(None),
@@ -91,7 +92,7 @@ impl Folder {
         match opened {
             Ok(fd) => Ok(Some(Self { fd, path: self.path.join(name) })),
             Err(Errno::NOENT) => Ok(None),
-            // It is no folder, and the refusal was meant.
+            // It is not a folder, so the refusal stands.
             Err(Errno::NOTDIR | Errno::LOOP) => Err(self.raw_error("remove", name, refused)),
             // It may be empty.
             Err(Errno::ACCESS) => self.unlink_folder(name).map(|()| None),
@@ -112,7 +113,7 @@ impl Folder {
     }
 
     fn mounted(&self, name: &OsStr) -> MirrorError {
-        // What is mounted may be anything, and is somebody's.
+        // A mount point may hold anything, and belongs to somebody else.
         self.raw_error("remove what is mounted at", name, Errno::BUSY)
     }
 

@@ -1,7 +1,7 @@
-//! Whether a tree equals its inventory byte for byte. It shows that a copy of a mirror at rest is
+//! Compares a tree with its inventory byte for byte, which shows that a copy of a mirror at rest is
 //! intact.
 //!
-//! It must not know why this is asked.
+//! It must not know why the comparison is made.
 
 use super::State;
 use super::resolve::{Trust, found_in};
@@ -9,8 +9,8 @@ use crate::mirror::collection::Collection;
 use crate::mirror::error::MirrorError;
 
 impl Collection {
-    /// Whether the inventory ends with the end of the run that had this token, covers every document, and
-    /// the collection's folder holds just what it lists. Reads every byte.
+    /// Whether the inventory was closed by the run that had this token, covers every document, and
+    /// lists exactly what the collection's folder holds. Reads every byte.
     pub fn agrees_with_inventory(&self, token: &str) -> Result<bool, MirrorError> {
         let Some(inventory) = self.inventory()? else { return Ok(false) };
         let is_closed = inventory.closed.as_deref() == Some(token);

@@ -17,42 +17,42 @@ pub(super) const NUMBER: u32 = 1;
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Line<'a> {
-    /// Of the first line: the format's number.
+    /// In the first line: the format's number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inventory: Option<u32>,
-    /// Of the first line: whether every document of the collection is covered.
+    /// In the first line: whether every document of the collection is covered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub complete: Option<bool>,
-    /// Of a record: the name of the document's folder.
+    /// In a record: the name of the document's folder.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub document: Option<Cow<'a, str>>,
-    /// The document's id, where the folder's name is a shortened one.
+    /// The document's id, if the folder's name is a shortened one.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub id: Option<Cow<'a, str>>,
     /// The files, by their paths within the folder: length and BLAKE3.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<BTreeMap<String, (u64, Option<String>)>>,
-    /// Which files of the record before stay as they were.
+    /// The files of the previous record that stay as they were.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<KeptFiles>,
-    /// There is no such folder any more.
+    /// Set if the folder no longer exists.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gone: bool,
-    /// Of a mark: what is true of all records before it.
+    /// In a mark: its meaning for all records before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mark: Option<Mark>,
-    /// Of the mark at the end of a run: the token that the state remembers too.
+    /// In the mark at the end of a run: the token that the state remembers too.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub token: Option<Cow<'a, str>>,
-    /// Of the same mark: about how many bytes of the file are of no use any more.
+    /// In the same mark: roughly how many bytes of the file are obsolete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stale: Option<u64>,
-    /// Of a mark after a crash: further folders whose events may not have been emitted.
+    /// In a mark after a crash: further folders whose events may not have been emitted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub silent: Vec<String>,
 }
 
-/// What a mark says.
+/// The meaning of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Mark {
@@ -62,21 +62,21 @@ pub(super) enum Mark {
     Resolved,
     /// All events are emitted, those of interrupted runs too.
     Emitted,
-    /// A run has ended in good order.
+    /// A run has ended normally.
     Closed,
 }
 
-/// Which files stay when others of their folder are written.
+/// The files that stay when others of their folder are written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(in crate::mirror) enum KeptFiles {
-    /// All but the body.
+    /// All files except the body.
     AllButBody(bool),
     /// These paths; those that end with a slash are folders.
     Paths(Vec<String>),
 }
 
-/// What staging has written of a document.
+/// The files of a document that were staged.
 #[derive(Clone, Debug, Default)]
 pub struct Entry {
     /// The files that were written, by their paths within the document's folder.
@@ -84,7 +84,7 @@ pub struct Entry {
     pub(in crate::mirror) kept: Option<KeptFiles>,
 }
 
-/// The line for what was staged of a document.
+/// The line for a staged document.
 pub(in crate::mirror) fn entry_of(name: &str, id: Option<&str>, entry: &Entry) -> String {
     let file = |(path, sum): &(String, FileSum)| (path.clone(), written(sum));
     text(&Line {
@@ -96,12 +96,12 @@ pub(in crate::mirror) fn entry_of(name: &str, id: Option<&str>, entry: &Entry) -
     })
 }
 
-/// The line for a folder that is removed.
+/// The line for a removed folder.
 pub(in crate::mirror) fn gone(name: &str) -> String {
     text(&Line { document: Some(name.into()), gone: true, ..Line::default() })
 }
 
-/// The line for what is known of a folder.
+/// The line for the known content of a folder.
 pub(in crate::mirror) fn line_of(name: &str, id: Option<&str>, state: &State) -> String {
     match state {
         State::Absent => gone(name),
@@ -135,7 +135,7 @@ pub(super) fn closed(token: &str, stale: u64) -> String {
 }
 
 fn text(line: &Line<'_>) -> String {
-    // Strings and numbers can always be written.
+    // Serialising strings and numbers does not fail.
     let mut text = serde_json::to_string(line).unwrap_or_default();
     text.push('\n');
     text
@@ -146,7 +146,7 @@ fn written(sum: &FileSum) -> (u64, Option<String>) {
 }
 
 impl Line<'_> {
-    /// What is known of the folder after this record, given what was known before it.
+    /// The known content of the folder after this record, given the known content before it.
     pub fn apply(&self, before: &State) -> State {
         if self.gone {
             return State::Absent;
@@ -154,7 +154,7 @@ impl Line<'_> {
         let Some(files) = &self.files else { return State::Unknown };
         let mut contents = match (before, &self.kept) {
             (_, None | Some(KeptFiles::AllButBody(false))) => Contents::new(),
-            // What stays is there, and nobody has noted its checksum.
+            // A file that stays is there, although its checksum was never recorded.
             (State::Unknown | State::Absent, Some(_)) => return State::Unknown,
             (State::Present(before), Some(KeptFiles::AllButBody(true))) => {
                 let is_body = |path: &str| path == DOCUMENT || path == TOMBSTONE;

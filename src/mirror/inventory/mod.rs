@@ -1,5 +1,5 @@
-//! The inventory: what each document's folder holds, with lengths and checksums, in one file per
-//! collection that any copy keeps.
+//! The inventory: the files of each document's folder with lengths and checksums, in one file per
+//! collection that a copy of the mirror includes.
 //!
 //! The file is a log. Before documents are published, their records are appended and become durable
 //! with the staged files; after the commit a mark is appended. So a reader knows which content a
@@ -38,18 +38,18 @@ pub struct FileSum {
 /// What a document's folder holds: a file for each path within it.
 pub type Contents = BTreeMap<String, FileSum>;
 
-/// What is known of a document's folder.
+/// The known content of a document's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// It holds these files.
     Present(Contents),
-    /// There is no such folder.
+    /// The folder does not exist.
     Absent,
     /// The inventory does not cover it.
     Unknown,
 }
 
-/// A hash of all that a folder holds; `None` where the checksum of a file is not known.
+/// A hash of all files of a folder; `None` if the checksum of a file is unknown.
 pub fn digest(contents: &Contents) -> Option<Checksum> {
     let mut hasher = blake3::Hasher::new();
     for (path, FileSum { length, sum }) in contents {
@@ -60,8 +60,8 @@ pub fn digest(contents: &Contents) -> Option<Checksum> {
 }
 
 impl State {
-    /// Whether a folder that holds just these files may be what is recorded. Of a file whose checksum
-    /// nobody has noted only the length counts.
+    /// Whether a folder with exactly these files can be the recorded one. A file whose checksum was
+    /// never recorded is compared by length only.
     pub fn allows(&self, found: Option<&Contents>) -> bool {
         let same = |found: &Contents| match self {
             Self::Present(recorded) => recorded.len() == found.len(),
@@ -70,7 +70,7 @@ impl State {
         self.fits(found) && found.is_none_or(same)
     }
 
-    /// The same of a folder that may hold other files too.
+    /// The same for a folder that may hold other files too.
     pub fn fits(&self, found: Option<&Contents>) -> bool {
         match (self, found) {
             (Self::Unknown, _) | (Self::Absent, None) => true,
@@ -83,7 +83,7 @@ impl State {
 }
 
 impl FileSum {
-    /// Whether it may be the file that is recorded.
+    /// Whether it can be the recorded file.
     pub fn is(&self, recorded: &Self) -> bool {
         self.length == recorded.length && (recorded.sum.is_none() || recorded.sum == self.sum)
     }

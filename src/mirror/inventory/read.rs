@@ -1,6 +1,7 @@
-//! An inventory as it is read: what is recorded of each folder, in the order of their names, in flat memory.
+//! Reads an inventory: the recorded content of each folder, in the order of their names, in constant
+//! memory.
 //!
-//! A process may be appending meanwhile. It must not know what the tree holds.
+//! Another process may be appending meanwhile. It must not know what the tree holds.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -15,10 +16,10 @@ use crate::mirror::layout::inventory_file;
 use crate::mirror::read::TreeCollection;
 use crate::mirror::sorted::{At, Merge, Record, Sorted, Sorter};
 
-/// A line is no longer than this; a document with a hundred thousand attachments fits.
+/// The longest line; a document with a hundred thousand attachments fits.
 const LONGEST: u64 = 64 << 20;
 
-/// Which file was read, and how much of it: another one shows that somebody has written since.
+/// The file that was read, and how much of it: a difference shows that somebody has written since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     inode: u64,
@@ -30,23 +31,23 @@ pub struct Snapshot {
 pub struct Inventory {
     /// Whether every document of the collection is covered.
     pub complete: bool,
-    /// What is wrong with the file itself, if anything is.
+    /// What is wrong with the file itself, if anything.
     pub damage: Option<String>,
-    /// The token of the run that ended in good order, if nothing came after that.
+    /// The token of the run that ended normally, if nothing was written after it.
     pub closed: Option<String>,
-    /// Which file was read.
+    /// The file that was read.
     pub snapshot: Snapshot,
     lines: Sorted,
 }
 
-/// What is recorded of one folder.
+/// The recorded content of one folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
     /// The folder's name.
     pub name: String,
-    /// The document's id, where the name does not tell it.
+    /// The document's id, if the name does not show it.
     pub id: Option<String>,
-    /// What it may hold, the oldest first: one state, or more while a batch is being published.
+    /// The possible contents, the oldest first: one, or more while a batch is being published.
     pub states: Vec<State>,
 }
 
@@ -56,12 +57,12 @@ impl Recorded {
         self.states.contains(&State::Unknown)
     }
 
-    /// Whether a folder that holds just these files, or no folder, may be what is recorded.
+    /// Whether a folder with exactly these files, or a missing folder, can be the recorded one.
     pub fn allows(&self, found: Option<&Contents>) -> bool {
         self.states.iter().any(|state| state.allows(found))
     }
 
-    /// The newest content that is recorded.
+    /// The newest recorded content.
     pub fn present(&self) -> Option<&Contents> {
         self.states.iter().rev().find_map(|state| match state {
             State::Present(contents) => Some(contents),
@@ -71,7 +72,7 @@ impl Recorded {
 }
 
 impl Inventory {
-    /// Reads the inventory of a collection; `None` where there is none.
+    /// Reads the inventory of a collection; `None` if it does not exist.
     pub fn read(collection: &TreeCollection) -> Result<Option<Self>, MirrorError> {
         match &collection.inventories {
             Some(folder) => Self::read_in(folder, &collection.encoded),
@@ -104,18 +105,18 @@ impl Inventory {
         Ok(Some(Self { complete, damage, closed, snapshot, lines }))
     }
 
-    /// What is recorded, by the names of the folders.
+    /// The records by the names of the folders.
     pub fn iter(&self) -> io::Result<Records<'_>> {
         Ok(Records { lines: self.lines.iter()?, next: None, complete: self.complete })
     }
 
-    /// What is recorded of a folder that no line names.
+    /// The content of a folder that no line names.
     pub fn unlisted(&self, name: &str) -> Recorded {
         Building::new(name, self.complete).recorded
     }
 
-    /// What is recorded by now of some folders of a collection, those included that no line names; and in
-    /// which file.
+    /// The present records of some folders of a collection, including folders that no line names,
+    /// and the file that they were read from.
     pub fn of(
         collection: &TreeCollection,
         names: HashSet<String>,
@@ -133,7 +134,7 @@ impl Inventory {
         Ok((names.into_iter().map(one).collect(), Some(scan.snapshot)))
     }
 
-    /// Which file a collection has now, and how long it is.
+    /// The file that a collection has now, and its length.
     pub fn snapshot(collection: &TreeCollection) -> Result<Option<Snapshot>, MirrorError> {
         let Some((folder, name, file)) = open(collection)? else { return Ok(None) };
         Snapshot::of(&file)
@@ -164,19 +165,19 @@ pub(super) fn is_complete(file: &File) -> io::Result<bool> {
     Ok(line.is_some_and(|line| line.complete == Some(true)))
 }
 
-/// What a look at the whole file shows.
+/// The result of reading the whole file.
 #[derive(Debug)]
 pub(super) struct Scan {
     pub complete: bool,
-    /// Up to where the lines can be read. What follows was not durable when the power went.
+    /// The end of the readable lines. The lines after it were not durable when the power failed.
     pub valid: u64,
     /// Up to where the records are settled: the end of the last mark.
     pub settled: u64,
     pub damage: Option<String>,
     pub closed: Option<String>,
-    /// About how many bytes are of no use, as the last run that ended in good order had it.
+    /// Roughly how many bytes are obsolete, as the last run that ended normally recorded it.
     pub stale: u64,
-    /// The folders that an interrupted run may have published without emitting their events, but for
+    /// The folders that an interrupted run may have published without emitting their events, except
     /// those of records that are not settled.
     pub silent: HashSet<String>,
     /// The folders of records that are not settled.
@@ -203,7 +204,7 @@ impl Scan {
                     scan.take(&line, end);
                 }
                 (Some(Line { mark: Some(_), .. }), Some(at_line)) => {
-                    // What was durable stands after it.
+                    // Durable lines follow it, so a power failure does not explain the damage.
                     let what = format!("its line {at_line} cannot be read");
                     scan.damage.get_or_insert(what);
                 }
@@ -215,10 +216,10 @@ impl Scan {
         Ok(scan)
     }
 
-    /// The same of a file that ends with the end of a run, by its last line alone. Whether everything
-    /// is covered is not looked for.
+    /// The same for a file that ends with the end of a run, from its last line alone. It does not
+    /// find out whether everything is covered.
     pub fn of_closed(file: &File) -> io::Result<Option<Self>> {
-        /// The longest last line of a run.
+        /// The longest line at the end of a run.
         const TAIL: usize = 256;
         let snapshot = Snapshot::of(file)?;
         let mut tail = vec![0; TAIL.min(usize::try_from(snapshot.length).unwrap_or(TAIL))];
@@ -236,7 +237,7 @@ impl Scan {
         Ok(Some(scan))
     }
 
-    /// How long the file was.
+    /// The length of the file.
     pub fn length(&self) -> u64 {
         self.snapshot.length
     }
@@ -282,7 +283,7 @@ impl Scan {
     }
 }
 
-/// Hands over each line with its place, as long as that answers `true`.
+/// Passes each line with its place to `take`, until that returns `false`.
 fn walk(file: &File, end: u64, mut take: impl FnMut(u64, &[u8]) -> bool) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(256 << 10, At::start_of(file).take(end));
     let (mut at, mut line) = (0, Vec::new());
@@ -296,7 +297,7 @@ fn walk(file: &File, end: u64, mut take: impl FnMut(u64, &[u8]) -> bool) -> io::
     }
 }
 
-/// The lines of a file that can be read, up to `end`.
+/// The readable lines of a file, up to `end`.
 fn each_line(
     file: &File,
     end: u64,
@@ -308,7 +309,7 @@ fn each_line(
     })
 }
 
-/// What is recorded of the folders that are wanted.
+/// The records of the wanted folders.
 pub(super) fn records_of(
     file: &File,
     scan: &Scan,
@@ -325,7 +326,7 @@ pub(super) fn records_of(
     Ok(found.into_iter().map(|(name, building)| (name, building.recorded)).collect())
 }
 
-/// What is recorded of a folder, as far as its lines have been read.
+/// The recorded content of a folder, from the lines that were read so far.
 struct Building {
     recorded: Recorded,
 }

@@ -1,5 +1,5 @@
-//! What a folder of the tree holds by now, for records that nobody has settled: after a crash the tree
-//! decides which of them has come true.
+//! The present content of a folder of the tree, for records that are not settled: after a crash the
+//! tree shows which of them were applied.
 
 use std::fs::File;
 use std::io;
@@ -12,16 +12,16 @@ use crate::mirror::error::MirrorError;
 use crate::mirror::layout::SECURITY;
 use crate::mirror::outside::checksum;
 
-/// Whether the checksums beside the files are believed, or every byte is read.
+/// Whether the checksums beside the files are trusted, or every byte is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::mirror) enum Trust {
-    /// The checksum beside a file, where there is one.
+    /// The checksum beside a file, if there is one.
     Noted,
-    /// The file's own bytes.
+    /// The bytes of the file.
     Bytes,
 }
 
-/// What stands under a name in a collection's folder; `None` where there is nothing.
+/// The content under a name in a collection's folder; `None` if the name does not exist.
 pub(in crate::mirror) fn found_in(
     collection: &Folder,
     name: &str,

@@ -1,7 +1,7 @@
-//! An inventory made of what a collection's folder holds now: for mirrors of an older Plainfold, and for
-//! copies that came without one.
+//! Builds an inventory from the present content of a collection's folder, for mirrors of older
+//! versions and for copies without an inventory.
 //!
-//! It must not know how it was found out what is doubtful.
+//! It must not know how the doubtful names were found.
 
 use std::collections::HashSet;
 
@@ -18,18 +18,18 @@ use crate::mirror::layout::{SECURITY, inventory_file};
 use crate::mirror::outside::{Unnoted, checksum};
 use crate::mirror::stage::CHECKSUM_ATTRIBUTE;
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stamped {
     /// Documents that are listed now, tombstones included.
     pub documents: u64,
-    /// Files that have a checksum beside them again.
+    /// Files whose checksum was noted beside them again.
     pub noted: u64,
 }
 
 impl Collection {
-    /// Lists what the folder holds now, every byte of it read. What stands under `doubtful` names stays as it
-    /// was recorded, or not covered. Nobody may be at work on the collection.
+    /// Lists the present content of the folder, after reading every byte. Entries under `doubtful`
+    /// names stay as they were recorded, or uncovered. Nobody may be writing to the collection.
     pub fn stamp_tree(&self, doubtful: &HashSet<String>) -> Result<Stamped, MirrorError> {
         let inventories = &self.mirror.inventories;
         let name = inventory_file(&self.encoded);
@@ -55,7 +55,7 @@ impl Collection {
                     left.extend(recorded.drain().map(|(_, one)| one));
                     continue;
                 };
-                // A name that is no text belongs to nobody.
+                // A name that is not valid UTF-8 belongs to no document.
                 let Ok(name) = name else { continue };
                 if doubtful.contains(&name) {
                     match recorded.remove(&name) {
@@ -78,7 +78,7 @@ impl Collection {
     }
 }
 
-/// Notes checksums beside the files that have lost theirs, where the file system keeps them.
+/// Notes checksums beside the files that have lost theirs, if the file system keeps attributes.
 fn note_lost(collection: &Folder, name: &str, contents: &Contents) -> Result<u64, MirrorError> {
     let mut noted = 0;
     for (path, sum) in contents {

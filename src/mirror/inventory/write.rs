@@ -1,7 +1,7 @@
-//! The inventory of a collection as the process that works on it keeps it: records before publishing, a
-//! mark after the commit, another at the end of a run.
+//! Maintains the inventory of a collection for the process that works on it: records before
+//! publishing, a mark after the commit, another at the end of a run.
 //!
-//! It must not know what a record says of its document.
+//! It must not know the meaning of a record for its document.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -22,20 +22,20 @@ use crate::mirror::outside::{Unnoted, checksum};
 use crate::mirror::stage::Staged;
 use crate::mirror::sync::Sync;
 
-/// The file is written again from its beginning when this much of it, and half of it, is of no use.
+/// The file is rewritten when this many of its bytes, and half of it, are obsolete.
 const STALE: u64 = 256 << 10;
 
-/// The same while a run is under way.
+/// The same while a run is in progress.
 const STALE_AT_WORK: u64 = 16 << 20;
 
-/// Stands for every folder. No folder has this name: such a character is escaped.
+/// Means every folder. No folder has this name: such a character is escaped.
 const ANY: &str = "*";
 
 /// The inventory of one collection, opened when it is first needed.
 #[derive(Debug, Default)]
 pub(in crate::mirror) struct Writer {
     log: Mutex<Option<Log>>,
-    /// Whether it lists every document of the tree, once that has been asked for.
+    /// Whether it lists every document of the tree, once that is known.
     complete: OnceLock<bool>,
 }
 
@@ -43,28 +43,28 @@ pub(in crate::mirror) struct Writer {
 struct Log {
     file: File,
     size: u64,
-    /// About how many bytes of it are of no use any more.
+    /// Roughly how many of its bytes are obsolete.
     stale: u64,
     /// The folders of records that no mark has settled.
     pending: HashSet<String>,
     /// The folders that an interrupted run may have published without emitting their events.
     silent: HashSet<String>,
-    /// The token of its last line, if that is the end of a run.
+    /// The token of its last line, if that closes a run.
     closed: Option<String>,
-    /// Whether there was no file before.
+    /// Whether the file is new.
     created: bool,
     /// Whether it lists every document of the tree.
     complete: bool,
 }
 
-/// A record on its way into the file.
+/// A record that is about to be written.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::mirror) struct NewRecord<'a> {
     /// The name of the folder.
     pub name: &'a str,
     /// The line.
     pub line: &'a str,
-    /// Whether an earlier record of the folder is of no use after it.
+    /// Whether it makes an earlier record of the folder obsolete.
     pub replaces: bool,
 }
 
@@ -73,14 +73,14 @@ fn replacing((name, line): &(String, String)) -> NewRecord<'_> {
 }
 
 impl Log {
-    /// Whether more than this much of it, and half of it, is of no use.
+    /// Whether more than this many of its bytes, and half of it, are obsolete.
     fn is_stale(&self, limit: u64) -> bool {
         self.stale > limit && self.stale > self.size / 2
     }
 }
 
 impl Collection {
-    /// Appends what is about to be published. It is durable with the staged files.
+    /// Appends records of what is about to be published. They become durable with the staged files.
     pub fn record_staged(&self, staged: &[Staged], sync: Sync) -> Result<(), MirrorError> {
         self.append(staged.iter().map(Staged::recorded), sync)
     }
@@ -94,12 +94,12 @@ impl Collection {
                 (name, line)
             })
             .collect();
-        // It is true already. Should it be lost, a check asks for the document again.
+        // It is true already. If it is lost, a check requests the document again.
         self.append(lines.iter().map(replacing), Sync::Together)
     }
 
-    /// Takes back what was recorded of these documents in the batch that is being published: they stay
-    /// as they were.
+    /// Reverts the records of these documents from the batch that is being published: they stay as
+    /// they were.
     pub fn record_unpublished<'a>(
         &self,
         ids: impl Iterator<Item = &'a str>,
@@ -108,7 +108,7 @@ impl Collection {
         if names.is_empty() { Ok(()) } else { self.take_back(&names) }
     }
 
-    /// Takes back what was recorded of these folders since the last mark.
+    /// Reverts the records of these folders since the last mark.
     pub(in crate::mirror) fn take_back(&self, names: &HashSet<String>) -> Result<(), MirrorError> {
         self.with_log(|log| {
             let records = self.read_records(|name| names.contains(name))?;
@@ -122,7 +122,7 @@ impl Collection {
         })
     }
 
-    /// What the file records of some folders.
+    /// The records of some folders in the file.
     fn read_records(
         &self,
         wanted: impl Fn(&str) -> bool,
@@ -156,7 +156,7 @@ impl Collection {
         })
     }
 
-    /// What was recorded is published and committed.
+    /// Marks the records as published and committed.
     pub fn note_committed(&self) -> Result<(), MirrorError> {
         self.with_log(|log| {
             if !log.pending.is_empty() {
@@ -172,7 +172,7 @@ impl Collection {
         })
     }
 
-    /// The events of interrupted runs are emitted, all of them.
+    /// Marks all events of interrupted runs as emitted.
     pub fn note_emitted(&self) -> Result<(), MirrorError> {
         self.with_log(|log| {
             if log.silent.is_empty() {
@@ -184,14 +184,15 @@ impl Collection {
     }
 
     /// The names of the folders that an interrupted run may have published without emitting their
-    /// events. Settles what it has left: the tree decides. `interrupted` says that there was one.
+    /// events. Settles its records by what the tree holds. `interrupted` says that there was such a
+    /// run.
     pub fn silent(&self, interrupted: bool) -> Result<HashSet<String>, MirrorError> {
         self.with_log(|log| {
             if !log.pending.is_empty() {
                 self.resolve(log)?;
             }
             if interrupted && std::mem::take(&mut log.created) {
-                // That run was of a version without an inventory.
+                // An older version without an inventory made that run.
                 log.silent.insert(ANY.to_owned());
                 self.write(log, &line::resolved(vec![ANY.to_owned()]), Sync::Together)?;
             }
@@ -199,12 +200,13 @@ impl Collection {
         })
     }
 
-    /// Whether the document is in one of the folders that [`silent`](Self::silent) names.
+    /// Whether the document is in one of the folders that [`silent`](Self::silent) returns.
     pub fn is_among(&self, id: &str, names: &HashSet<String>) -> bool {
         names.contains(ANY) || names.contains(self.document_name(id).as_str())
     }
 
-    /// A run ends in good order. Gives the token that the state is to remember beside it.
+    /// Closes the inventory at the normal end of a run. Returns the token that the state remembers
+    /// too.
     pub fn close_inventory(&self) -> Result<Option<String>, MirrorError> {
         self.with_log(|log| {
             if let Some(token) = &log.closed {
@@ -223,7 +225,8 @@ impl Collection {
         })
     }
 
-    /// After a full listing: what is recorded, has no folder and is not at the source is forgotten.
+    /// Called after a full listing: drops records of documents that have no folder and that the
+    /// source does not hold.
     pub fn forget_absent(&self, is_there: impl Fn(&str) -> bool) -> Result<(), MirrorError> {
         let Some(inventory) = self.inventory()? else { return Ok(()) };
         let failed = |error| MirrorError::io("read", self.folder.path(), error);
@@ -244,7 +247,7 @@ impl Collection {
         self.note_committed()
     }
 
-    /// Writes the inventory again from its beginning: it lists these folders, and covers all there are.
+    /// Rewrites the inventory: it lists these folders, and covers all documents.
     pub fn stamp(
         &self,
         records: &mut dyn Iterator<Item = Result<Recorded, MirrorError>>,
@@ -252,18 +255,18 @@ impl Collection {
         self.with_log(|log| self.replace(log, records, true))
     }
 
-    /// Whether there is an inventory of an earlier run.
+    /// Whether an earlier run left an inventory.
     pub fn has_inventory(&self) -> Result<bool, MirrorError> {
         Ok(self.mirror.inventories.kind(&inventory_file(&self.encoded))?.is_some())
     }
 
-    /// The inventory as it is now; `None` where there is none.
+    /// The present inventory; `None` if it does not exist.
     pub(in crate::mirror) fn inventory(&self) -> Result<Option<Inventory>, MirrorError> {
         Inventory::read_in(&self.mirror.inventories, &self.encoded)
     }
 
-    /// Whether a file has a checksum: beside it, or in an inventory that lists every document. Without
-    /// one, only the source knows its bytes.
+    /// Whether a file has a checksum: beside it, or in an inventory that lists every document.
+    /// Without one, only the source can show whether its bytes are right.
     pub(in crate::mirror) fn vouches_for(
         &self,
         folder: &Folder,
@@ -315,8 +318,8 @@ impl Collection {
         if let Some(damage) = &scan.damage {
             tracing::warn!(
                 collection = %self.name(),
-                "{}: {damage}; what follows it is dropped. `plainfold verify --stamp` writes the \
-                 inventory again",
+                "{}: {damage}; the lines after it are dropped. Run `plainfold verify --stamp` to \
+                 rewrite the inventory",
                 folder.path().join(&name).display(),
             );
         }
@@ -332,8 +335,8 @@ impl Collection {
         Ok(Log { file, size: valid, stale, pending, silent, closed, created: false, complete })
     }
 
-    /// Starts the inventory again, because the tree is not the one that it lists. Which events an
-    /// interrupted run may owe is kept.
+    /// Starts the inventory again, because it lists another tree. The events that an interrupted run
+    /// may not have emitted are kept.
     pub fn restart_inventory(&self) -> Result<(), MirrorError> {
         self.with_log(|log| {
             if !log.pending.is_empty() {
@@ -368,15 +371,15 @@ impl Collection {
         MirrorError::io(action, path, error)
     }
 
-    /// Settles records that an interrupted run has left: of each folder the tree tells whether it holds
-    /// what was recorded; where it does not, what was recorded before counts again.
+    /// Settles records that an interrupted run left: the tree shows for each folder whether the
+    /// record was applied; if not, the previous record is valid again.
     fn resolve(&self, log: &mut Log) -> Result<(), MirrorError> {
         let records = self.read_records(|name| log.pending.contains(name))?;
         let mut text = String::new();
         for (name, Recorded { id, states, .. }) in &records {
             let found = match found_in(&self.folder, name, Trust::Noted) {
                 Err(error) if !error.is_disk() => {
-                    tracing::warn!(collection = %self.name(), "{error}; its content is not known");
+                    tracing::warn!(collection = %self.name(), "{error}; the inventory lists its content as unknown");
                     text.push_str(&line_of(name, id.as_deref(), &State::Unknown));
                     continue;
                 }
@@ -396,7 +399,7 @@ impl Collection {
         self.write(log, &text, Sync::Together)
     }
 
-    /// Writes the file again without what is of no use. Nothing may be pending.
+    /// Rewrites the file without obsolete lines. Nothing may be pending.
     fn compact(&self, log: &mut Log) -> Result<(), MirrorError> {
         let Some(inventory) = self.inventory()? else { return Ok(()) };
         let failed = |error| self.log_failed("read", error);
@@ -423,7 +426,7 @@ impl Collection {
         for recorded in records {
             let Recorded { name, id, states } = recorded?;
             match states.last() {
-                // That is what the first line says of all that are not listed.
+                // The first line says so for all folders that are not listed.
                 None | Some(State::Absent) if complete => {}
                 None | Some(State::Unknown) if !complete => {}
                 state => {
@@ -450,8 +453,8 @@ impl Collection {
     }
 }
 
-/// Gives the file `name` bytes of its own if it has a second name: appending to it would change a copy
-/// that was made of hard links, or somebody else's file.
+/// Replaces the file `name` by a copy if it has a second name: appending to it would change a copy
+/// that was made with hard links, or somebody else's file.
 fn unshare(folder: &Folder, name: &str) -> Result<(), MirrorError> {
     let failed = |error| MirrorError::io("copy", folder.path().join(name), error);
     let Some(mut file) = folder.open_file(name)? else { return Ok(()) };

@@ -1,7 +1,7 @@
-//! What a mirror still has of documents that were deleted at the source: in the trash, and in the tree
-//! where a deletion is held back.
+//! The documents that were deleted at the source and that the mirror still holds: in the trash, and
+//! in the tree if a deletion is held back.
 //!
-//! It must not know why a deletion is held back, nor what becomes of the documents.
+//! It must not know why a deletion is held back, nor what is done with the documents.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -12,14 +12,14 @@ use crate::document::DocumentId;
 use crate::mirror::error::MirrorError;
 use crate::mirror::layout::{DOCUMENT, OURS, TRASH};
 
-/// The name in the trash of a document of which nothing told the id.
+/// The name in the trash of a document without a known id.
 pub(super) const NAMELESS: &str = "without an id";
 
 impl Tree {
-    /// The newest version that the mirror has of each deleted document of a collection: of those
-    /// `held`, what the tree holds; of all others that the tree does not hold, what came to the trash
-    /// last, on the day `since` or later. They come as collections of their own, each document in one
-    /// of them.
+    /// The newest version that the mirror has of each deleted document of a collection. For the
+    /// documents in `held` that is the version in the tree. For all others that the tree does not
+    /// hold, it is the one that was moved to the trash last, on the day `since` or later. They are
+    /// returned as separate collections; each document is in one of them.
     pub fn deleted(
         &self,
         collection: &TreeCollection,
@@ -64,7 +64,7 @@ impl Tree {
             }
             let mut names = Vec::new();
             for (document, (_, name)) in newest {
-                // A document that the tree holds has come back since.
+                // A document in the tree was created again since then.
                 if collection.folder.stamp(&format!("{document}/{DOCUMENT}"))?.is_none() {
                     names.push(name);
                 }
@@ -80,7 +80,7 @@ impl Tree {
     }
 }
 
-/// The document's name and the number in the name that its folder has in the trash.
+/// The name of the document, and the number that is appended to it in the trash.
 pub(super) fn numbered(name: &str) -> Option<(&str, u64)> {
     let (document, number) = name.rsplit_once('-')?;
     Some((document, number.parse().ok()?))

@@ -1,4 +1,4 @@
-//! A document as it stands in the tree, with its attachments and its branches.
+//! A document in the tree, with its attachments and its branches.
 
 use std::fs::File;
 
@@ -13,50 +13,50 @@ use crate::mirror::layout::{ATTACHMENTS, CONFLICTS, HISTORY, body_file};
 use crate::mirror::outside::{Noted, Unnoted, checksum};
 use crate::mirror::pretty::pretty;
 
-/// A document as it stands in the tree.
+/// A document in the tree.
 #[derive(Debug)]
 pub struct StoredDocument {
     /// Its id.
     pub id: DocumentId,
-    /// Its revision, where the body tells one.
+    /// Its revision, if the body contains one.
     pub revision: Option<Revision>,
     /// Whether it is deleted: then the body is its tombstone.
     pub deleted: bool,
     /// Its body, without the newline that ends the file.
     pub body: Bytes,
-    /// The revisions that led to this one, as JSON text; kept on request only.
+    /// The revisions that led to this one, as JSON text; only kept on request.
     pub history: Option<StoredText>,
-    /// The branches that lost a conflict; kept on request only.
+    /// The branches that lost a conflict; only kept on request.
     pub conflicts: Vec<StoredDocument>,
     /// What is wrong with its history and its branches.
     pub problems: Vec<Problem>,
-    /// Its attachments, by name. Of a mirror made without attachments they have no file.
+    /// Its attachments, by name. In a mirror without attachments they have no files.
     pub attachments: Vec<StoredAttachment>,
-    /// Where its folder is, relative to the mirror.
+    /// The path of its folder, relative to the mirror.
     pub path: String,
-    /// The BLAKE3 that was noted beside the very file that the body was read from.
+    /// The BLAKE3 noted beside the file from which the body was read.
     pub checksum: Noted,
     pub(super) folder: Folder,
-    /// What was in the folder when the body was read.
+    /// The entries of the folder when the body was read.
     pub(super) entries: Vec<(String, Option<FileType>)>,
-    /// The file of the body as RxDB's plugin wrote it. Otherwise it is the body and a newline.
+    /// The body as RxDB's backup plugin wrote it. `None` if the file is the body and a newline.
     pub written: Option<Bytes>,
 }
 
-/// An attachment as it stands in the tree.
+/// An attachment in the tree.
 #[derive(Debug)]
 pub struct StoredAttachment {
     /// Its name, as the source spells it.
     pub name: String,
-    /// What the body says of it.
+    /// Its stub in the body.
     pub stub: Stub,
-    /// The length of its file; `None` where there is no regular file.
+    /// The length of its file; `None` if there is no regular file.
     pub size: Option<u64>,
     pub(super) encoded: String,
 }
 
 impl StoredDocument {
-    /// Opens the file of an attachment; `None` where there is no regular file.
+    /// Opens the file of an attachment; `None` if there is no regular file.
     pub fn open_attachment(
         &self,
         attachment: &StoredAttachment,
@@ -67,18 +67,18 @@ impl StoredDocument {
         }
     }
 
-    /// Whether the body is this text, in whichever layout it was written.
+    /// Whether the body is this text, in either layout.
     pub fn holds(&self, sent: &[u8]) -> bool {
         self.body == sent || *self.body == *pretty(sent)
     }
 
-    /// Whether the body is at the revision that another body tells.
+    /// Whether the body has the same revision as another body.
     pub fn is_at_revision_of(&self, body: &[u8]) -> bool {
         let head = Head::read(body).unwrap_or_default();
         self.revision.as_ref().map(Revision::as_str) == head.revision.as_deref()
     }
 
-    /// The branch at this revision, as a place in [`conflicts`](Self::conflicts).
+    /// The branch at this revision, as an index into [`conflicts`](Self::conflicts).
     pub fn branch_at(&self, revision: &Revision) -> Option<usize> {
         self.conflicts.iter().position(|branch| branch.revision.as_ref() == Some(revision))
     }
@@ -104,7 +104,7 @@ impl StoredDocument {
         Ok(false)
     }
 
-    /// What is noted beside the file of an attachment. RxDB's plugin notes nothing.
+    /// The note beside the file of an attachment. RxDB's backup plugin writes none.
     pub fn noted(&self, file: &File) -> Noted {
         match self.written {
             Some(_) => Err(Unnoted::Unsupported),
@@ -112,27 +112,27 @@ impl StoredDocument {
         }
     }
 
-    /// Where the file of the body is, relative to the mirror.
+    /// The path of the body's file, relative to the mirror.
     pub fn body_path(&self) -> String {
         format!("{}/{}", self.path, body_file(self.deleted))
     }
 
-    /// Why an attachment may not be what the body says, where that has a reason of its own.
+    /// A known reason why an attachment may differ from its stub.
     pub fn caveat(&self) -> &'static str {
         match self.written {
             Some(_) => {
-                " (RxDB's backup plugin writes all attachments as text, which spoils binary ones)"
+                " (RxDB's backup plugin writes all attachments as text, which damages binary ones)"
             }
             None => "",
         }
     }
 
-    /// Where an attachment's file is, relative to the mirror.
+    /// The path of an attachment's file, relative to the mirror.
     pub fn attachment_path(&self, attachment: &StoredAttachment) -> String {
         format!("{}/{ATTACHMENTS}/{}", self.path, attachment.encoded)
     }
 
-    /// What lies in the document's folder and is neither its body nor one of its attachments.
+    /// The entries of the document's folder that are neither its body nor one of its attachments.
     pub fn extras(&self) -> Result<Vec<Problem>, MirrorError> {
         let mut extras = Vec::new();
         for (name, kind) in &self.entries {
@@ -140,14 +140,14 @@ impl StoredDocument {
                 (body, _) if body == body_file(self.deleted) => {}
                 (HISTORY, Some(kind)) if kind.is_file() => {}
                 (CONFLICTS, Some(kind)) if kind.is_dir() && !self.is_branch() => {}
-                // A name that is no text has come here changed, and is not found again.
+                // A name that is not valid UTF-8 was changed on reading, so it is not found again.
                 (other, None) if !other.contains(char::REPLACEMENT_CHARACTER) => {}
                 (ATTACHMENTS, Some(FileType::Directory)) => self.extra_attachments(&mut extras)?,
-                // For RxDB's plugin it is a part of the way to a document with a longer id.
+                // With RxDB's backup plugin it is a part of the path to a document with a longer id.
                 (_, Some(FileType::Directory)) if self.written.is_some() => {}
                 _ => {
                     let path = format!("{}/{name}", self.path);
-                    extras.push(Problem::extra(path, "a file that no document has"));
+                    extras.push(Problem::extra(path, "a file that does not belong to a document"));
                 }
             }
         }
@@ -157,12 +157,12 @@ impl StoredDocument {
         Ok(extras)
     }
 
-    /// Whether something has this name in its folder.
+    /// Whether its folder has an entry of this name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.entries.iter().any(|(own, _)| own == name)
     }
 
-    /// Whether it is a branch beside another document.
+    /// Whether it is a branch of another document.
     fn is_branch(&self) -> bool {
         let folder = self.path.rsplit('/').nth(1);
         folder == Some(CONFLICTS) && self.path.matches('/').count() > 1
@@ -180,7 +180,7 @@ impl StoredDocument {
     }
 }
 
-/// The attachments that a body names, with the files that the document's folder has of them.
+/// The attachments in a body, with their files in the document's folder.
 pub(super) fn attachments(
     folder: &Folder,
     stubs: impl IntoIterator<Item = (String, Stub)>,

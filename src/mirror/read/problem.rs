@@ -1,13 +1,13 @@
-//! What is not as it should be in a tree that is read.
+//! Problems in a tree that is read.
 
-/// Something in a mirror that is not as it should be.
+/// A problem in a mirror.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
-    /// Where, relative to the mirror.
+    /// The path, relative to the mirror.
     pub path: String,
-    /// Of which kind.
+    /// The kind.
     pub kind: ProblemKind,
-    /// What is wrong, in words.
+    /// A description.
     pub reason: String,
 }
 
@@ -15,15 +15,15 @@ pub struct Problem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProblemKind {
-    /// A file that should be there is not.
+    /// A file is missing.
     Missing,
-    /// A file does not hold what was written into it.
+    /// A file differs from what was written.
     Altered,
-    /// Something that no mirror holds.
+    /// An entry that a mirror does not contain.
     Extra,
-    /// A file that ends too early.
+    /// A truncated file.
     HalfWritten,
-    /// A file of which nothing shows whether it holds what was written into it.
+    /// A file without evidence that it holds what was written.
     Unchecked,
 }
 

@@ -1,8 +1,8 @@
 //! Folders that RxDB's backup plugin wrote, read as a mirror of one collection.
 //!
-//! The plugin's documents stand right under the directory, each in a folder that is named as the
-//! document, without any escapes: the id `a/b` is two folders deep. `docs/operations.md` says what
-//! is made of such a tree. It must not know what a document is read for.
+//! The plugin writes documents directly under the directory, each in a folder named after the
+//! document, without escapes: the id `a/b` is two folders deep. `docs/operations.md` describes how
+//! such a tree is read. This module must not know why a document is read.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -24,21 +24,21 @@ mod walk;
 
 pub(in crate::mirror) use walk::Walk;
 
-/// The plugin's own file, by which its directory is known.
+/// The plugin's metadata file, which identifies its directory.
 pub(in crate::mirror) const META: &str = "backup_meta.json";
 
 /// A directory that the plugin wrote.
 #[derive(Clone, Debug)]
 pub(in crate::mirror) struct Backup {
-    /// What its only collection is called.
+    /// The name of its only collection.
     pub(super) name: String,
-    /// The collections that the plugin has written here. None of their documents tells its own.
+    /// The collections that the plugin wrote here. Documents do not record which one they belong to.
     collections: HashSet<String>,
-    /// What is wrong with the plugin's own file.
+    /// What is wrong with the plugin's metadata file.
     pub(super) problem: Option<Problem>,
 }
 
-/// What `backup_meta.json` says.
+/// The content of `backup_meta.json`.
 #[derive(Deserialize)]
 struct Meta<'a> {
     #[serde(rename = "collectionStates", borrow)]
@@ -46,7 +46,7 @@ struct Meta<'a> {
 }
 
 impl Backup {
-    /// What the plugin says of its directory; `None` where it has written nothing.
+    /// The metadata of the directory; `None` if the plugin wrote nothing here.
     pub(super) fn recognise(path: &Path, root: &Folder) -> Result<Option<Self>, MirrorError> {
         let Some(text) = root.read_file(META)? else { return Ok(None) };
         let (collections, problem) = match serde_json::from_slice::<Meta<'_>>(&text) {
@@ -63,8 +63,8 @@ impl Backup {
         };
         if collections.len() > 1 {
             tracing::warn!(
-                "{} holds the documents of {}, and RxDB's backup plugin does not say which are \
-                 whose: they are read as one collection, `{name}`",
+                "{} holds the documents of {}, and RxDB's backup plugin does not record which \
+                 collection a document belongs to: they are read as one collection, `{name}`",
                 path.display(),
                 collections.join(" and ")
             );
@@ -72,14 +72,14 @@ impl Backup {
         Ok(Some(Self { name, collections: collections.into_iter().collect(), problem }))
     }
 
-    /// Every document's place beneath `root`, and what belongs to none.
+    /// The folder of every document beneath `root`, and the entries that belong to no document.
     pub(in crate::mirror) fn walk(&self, root: &Folder) -> Result<Walk, MirrorError> {
         Walk::new(root, self.collections.clone())
     }
 }
 
-/// The folder that the plugin gives an id, relative to its directory; none where it writes outside
-/// of that.
+/// The folder of an id, relative to the plugin's directory; `None` if the plugin would write outside
+/// its directory.
 pub(super) fn folder_of(id: &str) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     for part in id.split('/') {
@@ -92,8 +92,8 @@ pub(super) fn folder_of(id: &str) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("/"))
 }
 
-/// Reads the document in the folder `name`, which may be several folders deep; `None` where it is
-/// gone by now.
+/// Reads the document in the folder `name`, which may be several folders deep; `None` if it has been
+/// removed meanwhile.
 pub(super) fn entry(root: &Folder, name: &str) -> Result<Option<Entry>, MirrorError> {
     let problem = |problem| Ok(Some(Entry::Problem(problem)));
     let folder = match beneath(root, name) {
@@ -107,9 +107,9 @@ pub(super) fn entry(root: &Folder, name: &str) -> Result<Option<Entry>, MirrorEr
     let path = format!("{name}/{DOCUMENT}");
     let Some(text) = folder.read_file(DOCUMENT)? else {
         let (kind, reason) = match folder.kind(DOCUMENT)? {
-            Some(_) => (ProblemKind::Altered, "it is no regular file"),
+            Some(_) => (ProblemKind::Altered, "it is not a regular file"),
             None if beneath(root, name)?.is_none() => return Ok(None),
-            None => (ProblemKind::Missing, "it is not there"),
+            None => (ProblemKind::Missing, "it is missing"),
         };
         return problem(Problem::new(kind, path, reason));
     };
@@ -136,8 +136,8 @@ pub(super) fn entry(root: &Folder, name: &str) -> Result<Option<Entry>, MirrorEr
     }))))
 }
 
-/// The file of an attachment: its very name. The plugin fails at one with a slash, or writes it
-/// elsewhere; such a one is looked for where it cannot be.
+/// The file of an attachment, which has the same name. The plugin fails for a name with a slash, or
+/// writes it elsewhere; such a file is never found.
 fn file_of(name: &str) -> String {
     match name {
         "" | "." | ".." => Codec::Native.encode(name).to_string(),
@@ -146,7 +146,7 @@ fn file_of(name: &str) -> String {
     }
 }
 
-/// Opens a folder that lies several folders deep, one after the other, so that no link is followed.
+/// Opens a folder that is several folders deep, one after the other, so that no link is followed.
 fn beneath(root: &Folder, path: &str) -> Result<Option<Folder>, MirrorError> {
     let mut folder: Option<Folder> = None;
     for part in path.split('/') {

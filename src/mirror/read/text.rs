@@ -1,4 +1,4 @@
-//! Files of JSON text, read with the checksums beside them.
+//! Reads files of JSON text with the checksums beside them.
 
 use bytes::Bytes;
 
@@ -8,34 +8,34 @@ use crate::mirror::error::MirrorError;
 use crate::mirror::outside::{self, Noted};
 use crate::mirror::pretty::pretty;
 
-/// JSON text as it stands in the tree.
+/// JSON text in the tree.
 #[derive(Clone, Debug)]
 pub struct StoredText {
     /// The text, without the newline that ends the file.
     pub text: Bytes,
-    /// Where its file is, relative to the mirror.
+    /// The path of its file, relative to the mirror.
     pub path: String,
     /// The BLAKE3 that was noted beside the file.
     pub checksum: Noted,
-    /// The whole file, where it is not the text and a newline.
+    /// The whole file, if it is not the text and a newline.
     pub written: Option<Bytes>,
 }
 
 impl StoredText {
-    /// Whether it is this text, in whichever layout it was written.
+    /// Whether it is this text, in either layout.
     pub fn holds(&self, sent: &[u8]) -> bool {
         self.text == sent || *self.text == *pretty(sent)
     }
 }
 
-/// The text of a file of JSON of which nothing is known yet.
+/// The text of a JSON file, unchecked.
 pub(super) struct Unchecked {
     text: Vec<u8>,
     path: String,
     checksum: Noted,
 }
 
-/// Reads a file of JSON in a folder that stands at `path`.
+/// Reads a JSON file in the folder at `path`.
 pub(super) fn read(
     folder: &Folder,
     path: &str,
@@ -47,7 +47,7 @@ pub(super) fn read(
 }
 
 impl Unchecked {
-    /// The text, if it was written to its end.
+    /// The text, if the file is complete.
     pub fn whole(mut self) -> Result<StoredText, Problem> {
         let Self { path, checksum, .. } = self;
         match self.text.pop() {

@@ -1,4 +1,4 @@
-//! Links, strange names and whatever else is planted.
+//! Links, strange names and other planted entries.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The inventory's file: what survives a crash, what is settled by the tree, what is written again.
+//! The inventory's file: records that survive a crash, records that the tree settles, and rewriting.
 
 use std::io::Write as _;
 
@@ -80,7 +80,7 @@ fn the_tree_decides_which_record_has_come_true_after_a_crash() {
         let recorded = bench.recorded("a");
         assert_eq!(recorded.states.len(), 1);
         assert_eq!(paths(&recorded).len(), if published { 2 } else { 1 });
-        // However many runs end before the source's end: its event is still owed.
+        // However many runs end before the end of the feed, its event must still be emitted.
         let bench = bench.reopened(&MirrorOptions::default());
         assert_eq!(bench.collection.silent(true).unwrap().len(), 1);
         assert_eq!(bench.collection.close_inventory().unwrap(), None);
@@ -204,7 +204,7 @@ fn a_collection_that_held_documents_before_has_no_complete_inventory() {
     fs::remove_file(bench.inventory_path()).unwrap();
     let bench = bench.reopened(&MirrorOptions::default());
     bench.apply(&present("new", "1-x", &[]));
-    // Of its attachment nothing is known.
+    // Nothing is known about its attachment.
     bench.apply(&present("old", "2-x", &[("f", "one")]));
     assert!(!bench.inventory().complete);
     assert!(bench.recorded("old").is_unknown() && bench.recorded("never").is_unknown());

@@ -1,4 +1,4 @@
-//! What a change means for what the tree holds.
+//! Plans for changes, by what the tree holds.
 
 use super::*;
 
@@ -82,7 +82,7 @@ fn a_history_is_that_of_the_revision_beside_it() {
     assert!(history().unwrap().contains("3-w"));
     bench.apply(&with_others(present("a", "4-w", &[]), &["3-l"])).unwrap();
     assert!(history().unwrap().contains("4-w"));
-    // A row that tells no leaves: a newer one will.
+    // A row without leaves: a newer one will list them.
     bench.apply(&present("a", "5-w", &[])).unwrap();
     assert_eq!(history(), None);
     assert!(bench.path("a/conflicts/3-l/document.json").exists());
@@ -107,7 +107,7 @@ fn a_repair_needs_an_id_to_go_by_and_says_what_it_buries() {
     let long = with_others(present(&id, "1-x", &[]), &[]);
     bench.apply_as(&long, Authority::Repair).unwrap();
     let Plan::Write(write) = bench.collection.plan(&long, Authority::Repair).unwrap() else {
-        panic!("it is written anew")
+        panic!("it is rewritten")
     };
     assert!(!write.buries());
     let body = Bytes::from(r#"{"_rev":"1-x"}"#);

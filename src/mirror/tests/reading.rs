@@ -1,4 +1,4 @@
-//! A tree read from outside: all that is there, and all that should not be.
+//! A tree read from outside: all entries, and all problems.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -22,7 +22,7 @@ impl Bench {
         }
     }
 
-    /// Everything that is wrong with the tree.
+    /// All problems of the tree.
     fn problems(&self) -> Vec<(String, ProblemKind)> {
         let (collections, mut problems) = self.tree().collections().unwrap();
         for collection in &collections {
@@ -152,7 +152,7 @@ fn shortened_names_are_read_by_what_they_belong_to() {
     assert_eq!(books.id_of(&names[0]), None, "a hash does not tell it");
     assert_eq!(bench.stored(&names[0]).id.as_str(), id);
 
-    // Another's body under this name, and a name whose record is lost.
+    // Another document's body under this name, and a name whose record is lost.
     let place = bench.dir.path().join("mirror").join(books.path()).join(&names[0]);
     fs::write(place.join("document.json"), "{\"_id\":\"other\"}\n").unwrap();
     let path = format!("{}/document.json", books.path_of(&names[0]));
@@ -197,7 +197,7 @@ fn a_collection_that_is_not_there_is_missed() {
         missing.into_iter().map(|problem| (problem.path, problem.kind)).collect::<Vec<_>>()
     };
     assert_eq!(missing(), []);
-    // One that has come since the list was made is there.
+    // A collection that appeared after the list was made counts as present.
     assert!(tree.missing_collections(&[]).unwrap().is_empty());
     fs::remove_dir_all(bench.path("")).unwrap();
     assert_eq!(missing(), [("books".to_owned(), ProblemKind::Missing)]);
@@ -301,7 +301,7 @@ fn a_document_of_the_plugins_may_be_called_as_a_folder_of_ours_is() {
     let place = dir.path().join("attachments/x");
     fs::create_dir_all(&place).unwrap();
     fs::write(place.join("document.json"), r#"{"name":"attachments/x","_rev":"1-x"}"#).unwrap();
-    // What lies in a document's own folder is told by the document.
+    // The document reports the entries of its folder.
     fs::write(dir.path().join("a").join(std::ffi::OsStr::from_bytes(b"\xff")), "text").unwrap();
     let (collections, _) = tree.collections().unwrap();
     assert_eq!(collections[0].entry_names().unwrap(), ["a", "attachments/x", "b"]);

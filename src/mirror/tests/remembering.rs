@@ -1,4 +1,4 @@
-//! What a mirror says of itself and of its collections.
+//! What a mirror records about itself and its collections.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Damaged documents written anew.
+//! Damaged documents are rewritten.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn a_repair_without_attachments_keeps_those_that_had_a_file() {
     bench.apply_as(&change, Authority::Repair).unwrap();
     assert_eq!(bench.read("a/attachments/f"), "one");
     assert!(!bench.path("a/attachments/g").exists());
-    // As it was recorded when the mirror was made.
+    // As it was recorded when the mirror was created.
     assert!(!bench.collection.mirrors_attachments());
     assert!(bench.collection.as_recorded().unwrap().mirrors_attachments());
 }

@@ -29,7 +29,7 @@ fn after_a_failure_a_collection_clears_up_behind_itself_alone() {
     let mut in_doubt: Vec<_> = bench.collection.interrupted().into_keys().collect();
     in_doubt.sort();
     let in_doubt: Vec<_> = in_doubt.iter().map(|id| id.as_str()).collect();
-    assert_eq!(in_doubt, ["a", "b"], "they may be told of again");
+    assert_eq!(in_doubt, ["a", "b"], "their events may be emitted again");
 }
 
 #[test]

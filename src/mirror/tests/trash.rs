@@ -8,12 +8,12 @@ fn today() -> Date {
     jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date()
 }
 
-/// What is deleted is kept for three days.
+/// A mirror that keeps deleted documents for three days.
 fn thrifty() -> MirrorOptions {
     MirrorOptions { trash_days: 3, ..MirrorOptions::default() }
 }
 
-/// What lies in the trash, as `<date>/<collection>/<document>`.
+/// The entries of the trash, as `<date>/<collection>/<document>`.
 fn trash(bench: &Bench) -> Vec<String> {
     let top = bench.path("../.plainfold/trash");
     let walk = walkdir::WalkDir::new(&top).min_depth(3).max_depth(3).sort_by_file_name();
@@ -40,7 +40,7 @@ fn what_is_deleted_goes_to_the_trash_as_often_as_it_is() {
     assert!(kept("a-1/document.json").contains("1-x"));
     assert!(kept("a-2/document.json").contains("3-x"));
     assert_eq!(kept("a-2/attachments/f"), "one");
-    // What is replaced is not deleted.
+    // Replacing is not deleting.
     bench.apply(&present("b", "1-x", &[("f", "one")])).unwrap();
     bench.apply(&present("b", "2-x", &[("f", "two")])).unwrap();
     assert_eq!(trash(&bench).len(), 2);
@@ -52,7 +52,7 @@ fn without_being_asked_for_there_is_no_trash() {
     bench.apply(&present("a", "1-x", &[])).unwrap();
     bench.apply(&deleted("a", "2-x")).unwrap();
     assert!(!bench.path("../.plainfold/trash").exists());
-    // Nor does a crash bring it there.
+    // Nor does a crash move it there.
     let name = bench.collection.mirror.deletion_name("books", Lane::default());
     assert!(name.contains("-removed~"), "{name}");
 }
@@ -77,7 +77,7 @@ fn each_collection_has_a_trash_of_its_own() {
     assert_eq!(trash(&bench.0), [format!("{today}/books/a-1"), format!("{today}/maps/a-1")]);
 }
 
-/// Days of the trash, with how long ago something was last put there by the mirror's own clock.
+/// The days of the trash, with the time since something was last put there, by the mirror's clock.
 fn marked(bench: &Bench, days: &[(&str, i64)]) {
     let path = bench.path("../.plainfold/clock.json");
     let mut clock: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -96,19 +96,19 @@ fn the_trash_is_emptied_of_what_has_lain_there_for_its_time() {
     bench.collection.mirror.clock().save();
     let top = bench.path("../.plainfold/trash");
     let put = |name: &str| fs::create_dir_all(top.join(name).join("books/a-1")).unwrap();
-    // What the folders are named decides nothing.
+    // The names of the folders decide nothing.
     let (old, edge, unknown) = ("2099-01-01", "1970-01-01", "2001-01-01");
     for name in [old, edge, unknown, "notes"] {
         put(name);
     }
     marked(&bench, &[(old, 73), (edge, 71)]);
-    // It was swept within the hour.
+    // The trash was swept less than an hour ago.
     bench.collection.mirror.sweep_trash().unwrap();
     assert_eq!(trash(&bench).len(), 4);
     let bench = bench.reopened(&thrifty());
     let left = [edge, unknown, "notes"].map(|name| format!("{name}/books/a-1"));
     assert_eq!(trash(&bench), left);
-    // What was not known lies there as of then.
+    // An unknown day counts from now on.
     bench.collection.mirror.clock().save();
     marked(&bench, &[(unknown, 73)]);
     let bench = bench.reopened(&thrifty());
@@ -130,7 +130,7 @@ fn what_a_crash_left_on_its_way_to_the_trash_comes_there() {
         }
     }
     let bench = bench.reopened(&MirrorOptions::default());
-    assert_eq!(trash(&bench), [""; 0], "it stays until it was told of");
+    assert_eq!(trash(&bench), [""; 0], "it stays until its event is emitted");
     bench.collection.forget_interrupted().unwrap();
     let today = today();
     let expected = [format!("{today}/books/a-1"), format!("{today}/books/without an id-1")];

@@ -1,12 +1,12 @@
-//! What follows from the end of a fetch: the document is complete, tried again, or has failed.
+//! What follows the end of a fetch: the document is complete, is tried again, or has failed.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::job::{Came, Done, End, Job};
-use super::{Beside, Brought, Question};
+use super::job::{Done, End, Job, JobResult};
+use super::{Brought, Fetches, Question};
 use crate::checkpoint::Failure;
 use crate::document::{Change, DocumentId};
 use crate::mirror::{Authority, Material};
@@ -16,22 +16,22 @@ use crate::pipeline::prepare::{Pending, blame};
 use crate::pipeline::{PipelineError, failures};
 use crate::source::{Mode, Reading, SourceError};
 
-/// The longest pause before a document that failed is asked for again.
+/// The longest pause before a failed document is requested again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
-/// A follower does not wait longer than this for a document that the source asked patience for, before
-/// that counts as a failure.
+/// The longest time that a follower waits for a document if the source asked for patience. After
+/// that the document has failed.
 const LONGEST_ASKED: Duration = Duration::from_secs(30);
 
-/// How often a document may change while it is read, until a catch-up leaves it to the next run, and a
-/// follower waits a moment.
+/// The number of times that a document may change while it is read. After that, a catch-up leaves it
+/// to the next run, and a follower waits a moment.
 const PURSUIT: usize = 5;
 
 /// That moment.
 const BREATH: Duration = Duration::from_millis(250);
 
-impl Beside {
-    /// Whether this job is the one that counts for the document.
+impl Fetches {
+    /// Whether this job is the current one of the document.
     pub(super) fn counts(&self, id: &DocumentId, number: u64) -> bool {
         self.entries.get(id).is_some_and(|entry| entry.generation == number)
     }
@@ -40,11 +40,11 @@ impl Beside {
         self.entries.get(id).is_some_and(|entry| entry.has_newer())
     }
 
-    /// Takes what came of a job.
+    /// Takes the result of a job.
     pub(super) fn take(&mut self, done: Done) {
         let Some(running) = self.running.remove(&done.number) else { return };
         match done.came {
-            Came::Group(members) => {
+            JobResult::Group(members) => {
                 let mut any = false;
                 for (pending, number, result) in members {
                     any |= self.take_member(pending, number, result);
@@ -53,7 +53,7 @@ impl Beside {
                     self.speed.note(done.took);
                 }
             }
-            Came::Fetch(pending, number, result) => {
+            JobResult::Fetch(pending, number, result) => {
                 let id = pending.item.change.id.clone();
                 if !self.counts(&id, number) {
                     return;
@@ -71,22 +71,22 @@ impl Beside {
                     (None, None) => {}
                 }
             }
-            Came::Probe(
+            JobResult::Probe(
                 _,
                 Some(Ok(_) | Err(SourceError::Missing { .. } | SourceError::Permanent { .. })),
             ) => {
                 self.breaker.lives();
             }
-            Came::Probe(_, Some(Err(error @ SourceError::Refused { .. }))) => {
+            JobResult::Probe(_, Some(Err(error @ SourceError::Refused { .. }))) => {
                 self.broken.get_or_insert(error.into());
             }
-            Came::Probe(id, Some(Err(_))) if self.breaker.is_open() && !self.stopped => {
+            JobResult::Probe(id, Some(Err(_))) if self.breaker.is_open() && !self.stopped => {
                 let pause = self.breaker.pause().unwrap_or(LONGEST_ASKED);
                 let number = self.number();
                 self.delayed.insert((Instant::now() + pause, number), Job::Probe(id));
             }
-            Came::Probe(..) => {}
-            Came::Look(id, number, position, reading) => {
+            JobResult::Probe(..) => {}
+            JobResult::Look(id, number, position, reading) => {
                 if !self.counts(&id, number) {
                     return;
                 }
@@ -111,7 +111,7 @@ impl Beside {
         }
     }
 
-    /// Takes one document of a group; what is not complete is fetched for itself.
+    /// Takes one document of a group; an incomplete one is fetched separately.
     fn take_member(
         &mut self,
         pending: Pending,
@@ -140,7 +140,7 @@ impl Beside {
         self.moved = Instant::now();
     }
 
-    /// All that a document needs is here.
+    /// The document is complete.
     pub(super) fn complete(&mut self, pending: Pending) {
         self.succeeded();
         self.chased.remove(&pending.item.change.id);
@@ -162,7 +162,7 @@ impl Beside {
                     Some(Question::Chased(item)) => {
                         (item.authority.confirmed(), item.fed, item.change.position)
                     }
-                    // What was in flight had come by the feed, and no brake has seen it yet.
+                    // The feed brought what was in flight, and no brake has counted it yet.
                     Some(Question::Again(failure)) => {
                         (Authority::Confirmed, failure.is_in_flight(), None)
                     }
@@ -181,7 +181,7 @@ impl Beside {
                 Brought::Unchanged(id)
             }
             (Reading::Unknown, Some(Question::Chased(item))) => {
-                let reason = "it changed again and again while it was read, and then it was gone";
+                let reason = "it changed repeatedly while it was read, and then it was gone";
                 let failure = failures::of_change(&item.change, reason.to_owned());
                 Brought::Failed(id, failure)
             }
@@ -190,7 +190,7 @@ impl Beside {
         self.ready.push_back(brought);
     }
 
-    /// An attempt has failed: there is another, or the document has failed.
+    /// An attempt has failed: the document is tried again, or has failed.
     fn attempt_failed(&mut self, job: Job, error: FetchError) {
         let Some((id, number)) = job.numbered().next().map(|(id, number)| (id.clone(), number))
         else {
@@ -221,7 +221,7 @@ impl Beside {
             return;
         }
         self.trouble = match &error {
-            // It has answered, though not with what was wanted.
+            // It has answered, though not with what was requested.
             SourceError::Permanent { .. } | SourceError::Expired { .. } => None,
             error => Some(error.clone()),
         };
@@ -258,7 +258,7 @@ impl Beside {
         }
     }
 
-    /// Asks the source for a document's newest state, to see whether it answers at all.
+    /// Requests the document's newest state, to see whether the source answers at all.
     fn probe(&mut self, id: DocumentId) {
         self.small.push(Job::Probe(id));
     }
@@ -271,8 +271,8 @@ impl Beside {
         (entry.attempts < policy.attempts).then(|| policy.pause(entry.attempts - 1))
     }
 
-    /// A newer state of a document is known, and what was fetched is gone, or did not come. The newest
-    /// is fetched at once; if that happens again and again, after a moment.
+    /// A newer state of a document is known, and the fetched one is gone or did not arrive. The
+    /// newest is fetched at once; if this happens repeatedly, after a moment.
     fn chase(&mut self, id: &DocumentId, job: Job) {
         let chased = self.chased.entry(id.clone()).or_default();
         *chased += 1;
@@ -283,7 +283,7 @@ impl Beside {
         self.delayed.insert((Instant::now() + BREATH, number), job);
     }
 
-    /// A document has changed while it was read, and what was read is gone.
+    /// A document has changed while it was read, and the old state is gone.
     fn moved_on(&mut self, id: &DocumentId, newest: Change) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let Some(before) = entry.item.clone() else { return };
@@ -297,7 +297,7 @@ impl Beside {
             return self.ready.push_back(found);
         }
         if self.pipeline.options.mode == Mode::CatchUp {
-            let reason = "it changed again and again while its attachments were read";
+            let reason = "it changed repeatedly while its attachments were read";
             return self.fail(id, reason.to_owned(), None);
         }
         entry.question = Some(Question::Chased(item));
@@ -306,7 +306,7 @@ impl Beside {
         self.delayed.insert((Instant::now() + BREATH, number), job);
     }
 
-    /// A document is given up that has sent nothing for this long.
+    /// A document is given up after the source has sent nothing for this long.
     pub(super) fn give_up(&mut self, id: &DocumentId, number: u64, silent: Duration) {
         if self.counts(id, number) {
             let seconds = silent.as_secs_f32();
@@ -317,7 +317,7 @@ impl Beside {
         }
     }
 
-    /// A document has failed. Until the next attempt there is a pause, longer each time.
+    /// A document has failed. Before the next attempt there is a pause, longer each time.
     fn fail(&mut self, id: &DocumentId, reason: String, asked: Option<Duration>) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let question = entry.question.take();
@@ -328,7 +328,7 @@ impl Beside {
                 attempts: failure.attempts.max(1),
                 ..failure
             },
-            // Where the feed brought it, it is older than what the tree holds.
+            // If the feed brought it, it is older than the version in the tree.
             (_, Some(Question::Older { change, .. })) => {
                 failures::of_change(&Change { position: None, ..change }, reason)
             }

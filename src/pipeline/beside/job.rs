@@ -1,4 +1,4 @@
-//! What runs for documents beside the feed, and what comes of it.
+//! Jobs that run for documents beside the feed, and their results.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use super::pace::Pulse;
 use crate::document::{DocumentId, Position};
 use crate::source::{Reading, SourceError};
 
-/// What is fetched at once. Each document has the number of its job.
+/// The documents of one job. Each has the number of its job.
 #[derive(Debug)]
 pub enum Job {
-    /// Documents that lack little, together.
+    /// Documents that lack little, fetched together.
     Group(Vec<(Pending, u64)>),
-    /// All that one document lacks.
+    /// A document, with all that it lacks.
     Fetch(Box<Pending>, u64),
-    /// The newest state of a document, for sources that can only look where the feed named it: there.
+    /// A document's newest state, for sources that can only look it up at its position in the feed.
     Look(DocumentId, u64, Option<Position>),
     /// The same, to see whether the source answers at all.
     Probe(DocumentId),
 }
 
-/// Why a job was broken off.
+/// Why a job was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// Others wait for its place.
@@ -39,12 +39,12 @@ pub enum End {
 pub struct Done {
     pub number: u64,
     pub took: Duration,
-    pub came: Came,
+    pub came: JobResult,
 }
 
-/// What came of a job; of one document `None` if it was broken off.
+/// The result of a job; `None` for one document if the job was cancelled.
 #[derive(Debug)]
-pub enum Came {
+pub enum JobResult {
     Group(Vec<(Pending, u64, Result<(), FetchError>)>),
     Fetch(Box<Pending>, u64, Option<Result<(), FetchError>>),
     Look(DocumentId, u64, Option<Position>, Option<Result<Reading, SourceError>>),
@@ -68,7 +68,7 @@ impl Job {
         group.iter().map(|(one, number)| (&one.item.change.id, *number)).chain(one)
     }
 
-    /// Whether it fetches nothing large.
+    /// Whether it fetches only small things.
     pub fn is_small(&self) -> bool {
         !matches!(self, Self::Fetch(pending, _) if !pending.is_small(true))
     }
@@ -81,7 +81,7 @@ impl Job {
         }
     }
 
-    /// Does it. A group may take this long.
+    /// Runs the job. A group may take this long.
     pub async fn run(
         self,
         pipeline: Pipeline,
@@ -96,31 +96,33 @@ impl Job {
                 let (mut group, numbers): (Vec<Pending>, Vec<u64>) = group.into_iter().unzip();
                 let fetched = pipeline.fetch_small(&mut group, Some(patience), &pulse);
                 let results = unless(&cancel, fetched).await;
-                // What was broken off is as incomplete as what did not come.
+                // After a cancellation, the missing parts count as not answered.
                 let results = results.unwrap_or_else(|| group.iter().map(|_| Ok(())).collect());
                 let members = group.into_iter().zip(numbers).zip(results);
-                Came::Group(members.map(|((one, number), result)| (one, number, result)).collect())
+                JobResult::Group(
+                    members.map(|((one, number), result)| (one, number, result)).collect(),
+                )
             }
             Self::Fetch(mut pending, one) => {
                 let sync = pending.sync;
                 let result = unless(&cancel, pipeline.fetch(&mut pending, sync, &pulse)).await;
-                Came::Fetch(pending, one, result)
+                JobResult::Fetch(pending, one, result)
             }
             Self::Look(id, one, position) => {
                 let looking = pipeline.source.document(&id, position.as_ref());
                 let reading = unless(&cancel, looking).await;
-                Came::Look(id, one, position, reading)
+                JobResult::Look(id, one, position, reading)
             }
             Self::Probe(id) => {
                 let reading = unless(&cancel, pipeline.source.document(&id, None)).await;
-                Came::Probe(id, reading)
+                JobResult::Probe(id, reading)
             }
         };
         Done { number, took: begun.elapsed(), came }
     }
 }
 
-/// What comes, unless it is broken off.
+/// The result, unless the job is cancelled.
 async fn unless<T>(cancel: &CancellationToken, coming: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;

@@ -1,9 +1,9 @@
-//! Documents that are fetched beside the feed.
+//! Fetches documents beside the feed.
 //!
-//! What a document needs of the source may take long, or never come. So each such document is fetched
-//! for itself, a few at a time, the newest first, and the feed goes on. A fetch that brings nothing
-//! gives its place to another; one that fails is tried again later. For each document there is one
-//! fetch at most: a newer state that comes meanwhile waits for its end, or takes its place.
+//! Fetching what a document needs from the source may take long, or never end. So each such document
+//! is fetched separately, a few at a time, the newest first, while the feed is read on. A stalled
+//! fetch gives its place to another; a failed one is tried again later. Each document has at most
+//! one fetch: a newer state that arrives meanwhile waits for its end, or replaces it.
 //!
 //! It must not know how a document is planned, staged or made durable.
 
@@ -34,40 +34,41 @@ use pace::{Breaker, STALL, Speed};
 pub use pace::{Pulse, silence};
 use states::Entry;
 
-/// About how many bytes of documents wait here, before the feed waits for them.
+/// Roughly the most bytes of documents that wait here before the feed has to wait for them.
 const MOST_BYTES: usize = 8 << 20;
 
-/// How many documents wait here at most, before the feed waits for them.
+/// The most documents that wait here before the feed has to wait for them.
 const MOST_DOCUMENTS: usize = 2_000;
 
 /// Why a document is looked up.
 #[derive(Debug)]
 pub enum Question {
-    /// It failed before, or was left by an earlier run.
+    /// It failed before, or an earlier run left it.
     Again(Failure),
     /// The feed brought an older revision than the tree holds.
     Older {
-        /// What it brought.
+        /// The revision in the feed.
         change: Change,
-        /// What the tree holds.
+        /// The revision in the tree.
         held: Revision,
     },
     /// It is to be repaired.
     Repair(Authority),
-    /// It changed while it was read, and here is what it was last.
+    /// It changed while it was read; this is its last known state.
     Chased(Item),
 }
 
-/// What comes back.
+/// The result of a fetch.
 #[derive(Debug)]
 pub enum Brought {
-    /// All that a planned write needs.
+    /// Everything that a planned write needs.
     Complete(Pending),
-    /// A state of the document that is to be planned, with what was fetched for it already.
+    /// A state of the document that has to be planned, with the parts that were fetched for it
+    /// already.
     Found(Item, Material),
     /// The source does not know the document.
     Gone(DocumentId),
-    /// The source cannot be asked: what the tree holds stays.
+    /// The source cannot be asked: the tree keeps its version.
     Unchanged(DocumentId),
     /// It could not be fetched.
     Failed(DocumentId, Failure),
@@ -84,17 +85,17 @@ impl Brought {
     }
 }
 
-/// What fetches compete for the same places.
+/// Fetches of the same kind compete for the same places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// What is small does not wait for what is large.
+    /// Small fetches do not wait for large ones.
     Small,
     Large,
-    /// What failed before waits for itself alone.
+    /// Documents that failed before wait only for each other.
     Again,
 }
 
-/// A fetch that runs.
+/// A fetch in progress.
 #[derive(Debug)]
 struct Running {
     documents: Vec<(DocumentId, u64)>,
@@ -108,7 +109,7 @@ struct Running {
 }
 
 /// The documents of one collection that are fetched beside its feed.
-pub struct Beside {
+pub struct Fetches {
     pipeline: Pipeline,
     begun: Instant,
     entries: HashMap<DocumentId, Entry>,
@@ -119,11 +120,11 @@ pub struct Beside {
     /// The newest last.
     large: Vec<Job>,
     again: VecDeque<Job>,
-    /// Broken off for others; they begin again when no other is waiting.
+    /// Cancelled in favour of others; they start again when no other is waiting.
     parked: VecDeque<Job>,
     delayed: BTreeMap<(Instant, u64), Job>,
     ready: VecDeque<Brought>,
-    /// When documents that failed may be asked for again.
+    /// The time when failed documents may be requested again.
     due: HashMap<DocumentId, Instant>,
     broken: Option<PipelineError>,
     numbers: u64,
@@ -131,22 +132,22 @@ pub struct Beside {
     weight: usize,
     speed: Speed,
     breaker: Breaker,
-    /// Why the source did not answer, since it answered last.
+    /// Why the source has not answered since its last answer.
     trouble: Option<SourceError>,
-    /// When the source brought something last, or was asked for something else.
+    /// The time when the source last sent something, or was asked for something else.
     moved: Instant,
-    /// How often a document had changed when something of it was gone.
+    /// How often a document had changed when a part of it was gone.
     chased: HashMap<DocumentId, usize>,
-    /// How long it took until the feed was at its end, and whoever waits for a catch-up waits for this
-    /// alone.
+    /// The time that it took to read the feed to its end, when only these fetches are still waited
+    /// for.
     finished_after: Option<Duration>,
-    /// Whether the feed has been at its end.
+    /// Whether the end of the feed has been reached.
     following: bool,
     stopped: bool,
 }
 
-impl Beside {
-    /// Nothing is fetched yet.
+impl Fetches {
+    /// A pool without any fetches.
     pub fn new(pipeline: Pipeline) -> Self {
         let breaker = Breaker::new(pipeline.options.retry);
         let now = Instant::now();
@@ -178,7 +179,7 @@ impl Beside {
         }
     }
 
-    /// Whether nothing is here.
+    /// Whether no document is here.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.ready.is_empty()
     }
@@ -188,13 +189,13 @@ impl Beside {
         self.entries.contains_key(id)
     }
 
-    /// Why the source does not answer, if it has answered nothing of late.
+    /// Why the source does not answer, if it has not answered recently.
     pub fn trouble(&self) -> Option<&SourceError> {
         self.trouble.as_ref()
     }
 
-    /// Whether one of these documents may come in a moment: it is neither stalled nor waiting for another
-    /// attempt.
+    /// Whether one of these documents may arrive in a moment: it is neither stalled nor waiting for
+    /// another attempt.
     pub fn expects(&self, ids: &HashSet<DocumentId>) -> bool {
         if !self.ready.is_empty() {
             return true;
@@ -205,12 +206,12 @@ impl Beside {
         soon.any(|id| ids.contains(id)) || (self.is_moving() && waits().any(|id| ids.contains(id)))
     }
 
-    /// A mark for what is fetched by now.
+    /// A mark that separates present fetches from later ones.
     pub fn mark(&self) -> u64 {
         self.numbers
     }
 
-    /// Whether something fresh of before a mark is being fetched, or will be at once.
+    /// Whether a new document from before a mark is being fetched, or will be at once.
     pub fn is_busy_before(&self, mark: u64) -> bool {
         let before = |(_, number): &(DocumentId, u64)| *number <= mark;
         let runs = |one: &Running| {
@@ -222,45 +223,46 @@ impl Beside {
         !self.ready.is_empty() || self.running.values().any(runs) || waits
     }
 
-    /// Whether a document of before a mark is still looked up because an earlier run left it.
+    /// Whether a document from before a mark is still looked up because an earlier run left it.
     pub fn revisits_before(&self, mark: u64) -> bool {
         let again = |entry: &Entry| matches!(entry.question, Some(Question::Again(_)));
         self.entries.values().any(|entry| again(entry) && entry.generation <= mark)
     }
 
-    /// Whether something has come that was not taken yet.
+    /// Whether a result is waiting to be taken.
     pub fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Whether the feed should wait: much is here, and it is getting less.
+    /// Whether the feed should wait: many documents are here, and they are becoming fewer.
     pub fn is_full(&self) -> bool {
         let much = self.weight > MOST_BYTES || self.small.len() + self.large.len() > MOST_DOCUMENTS;
         much && (self.is_moving() || !self.ready.is_empty())
     }
 
-    /// What waits and did not fail before.
+    /// The waiting documents that did not fail before.
     fn fresh(&self) -> impl Iterator<Item = &Job> {
         self.small.iter().chain(&self.large)
     }
 
-    /// Whether anything has come in the last moment.
+    /// Whether anything has arrived in the last moment.
     fn is_moving(&self) -> bool {
         self.moved.elapsed() < STALL * 2
             || self.running.values().any(|one| one.pulse.stalled_for() < STALL)
     }
 
-    /// The feed has been at its end: what comes from now on has just happened.
+    /// The end of the feed has been reached: later changes have only just happened.
     pub fn follow(&mut self) {
         self.following = true;
     }
 
-    /// What was planned before may have been removed from the tree.
+    /// Documents that were planned before may have been removed from the tree.
     pub fn replan(&mut self) {
         self.epoch += 1;
     }
 
-    /// A full listing has ended: what it does not name is looked up, whatever was known of it.
+    /// A full listing has ended: documents that it does not name are looked up, whatever was known
+    /// about them.
     pub fn look_up_unlisted(&mut self, is_listed: impl Fn(&DocumentId) -> bool) {
         let unlisted: Vec<DocumentId> =
             self.entries.keys().filter(|id| !is_listed(id)).cloned().collect();
@@ -272,7 +274,7 @@ impl Beside {
         }
     }
 
-    /// A full listing begins: it brings every document again, and what is remembered is forgotten.
+    /// A full listing begins: it brings every document again, so pending lookups are dropped.
     pub fn start_over(&mut self) {
         for entry in self.entries.values_mut() {
             entry.noted = false;
@@ -280,7 +282,7 @@ impl Beside {
         let only_asked = |entry: &Entry| {
             matches!(entry.question, Some(Question::Again(_))) && entry.later.is_empty()
         };
-        // What is looked up weighs nothing.
+        // A lookup holds no bytes.
         self.entries.retain(|_, entry| !only_asked(entry));
         self.ready.retain(|brought| match brought {
             Brought::Failed(id, _) | Brought::Gone(id) => self.entries.contains_key(id),
@@ -288,7 +290,7 @@ impl Beside {
         });
     }
 
-    /// Takes writes that need something of the source.
+    /// Adds writes that need something from the source.
     pub fn submit(&mut self, pending: Vec<Pending>) {
         let again = |one: &Pending| one.item.authority == Authority::Confirmed && !one.item.fed;
         let (again, fresh): (Vec<_>, Vec<_>) = pending.into_iter().partition(again);
@@ -327,7 +329,7 @@ impl Beside {
         if !group.is_empty() {
             jobs.push(Job::Group(group));
         }
-        // The first of them first, but before all that came earlier.
+        // The first of these comes first, but before all earlier ones.
         for job in jobs.into_iter().rev() {
             self.enqueue(job);
         }
@@ -359,7 +361,7 @@ impl Beside {
         self.enqueue(Job::Look(id, generation, position));
     }
 
-    /// Looks up the documents that failed, as far as it is time to.
+    /// Looks up the documents that failed, if it is time to try them again.
     pub fn revisit(&mut self) {
         let now = Instant::now();
         let failures = self.pipeline.failures.all();
@@ -374,7 +376,7 @@ impl Beside {
         }
     }
 
-    /// The next that comes. Waits for ever if nothing is here. Safe to be dropped.
+    /// The next result. Waits forever if no document is here. Cancel safe.
     pub async fn brought(&mut self) -> Result<Brought, PipelineError> {
         loop {
             self.start();
@@ -393,7 +395,7 @@ impl Beside {
         }
     }
 
-    /// All that has come, without waiting.
+    /// All available results, without waiting.
     pub fn sweep(&mut self) -> Result<Vec<Brought>, PipelineError> {
         self.turn()?;
         match self.broken.take() {
@@ -402,7 +404,7 @@ impl Beside {
         }
     }
 
-    /// Takes what has ended, and starts what can begin.
+    /// Takes the results of ended jobs, and starts the next ones.
     pub(super) fn turn(&mut self) -> Result<(), PipelineError> {
         while let Some(done) = self.tasks.try_join_next() {
             self.take(done?);
@@ -412,7 +414,7 @@ impl Beside {
         Ok(())
     }
 
-    /// The feed has ended: what comes is waited for, and what does not come has failed.
+    /// The feed has ended: waits for fetches that still receive data; the others have failed.
     pub fn finish(&mut self) {
         if self.finished_after.is_none() {
             self.finished_after = Some(self.begun.elapsed());
@@ -420,7 +422,7 @@ impl Beside {
         }
     }
 
-    /// Breaks everything off. What is complete can still be taken.
+    /// Cancels all fetches. Complete documents can still be taken.
     pub async fn stop(&mut self) {
         self.stopped = true;
         self.running.values().for_each(|one| one.cancel.cancel());

@@ -1,4 +1,4 @@
-//! When a fetch counts as stalled, when it is given up, and when a source is spared.
+//! Decides when a fetch counts as stalled, when it is given up, and when a source is spared.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use tokio::time::Instant;
 use crate::document::DocumentId;
 use crate::source::retry::RetryPolicy;
 
-/// A fetch that has brought nothing for this long is stalled: another one may begin.
+/// A fetch that has received nothing for this long is stalled: another one may start.
 pub const STALL: Duration = Duration::from_millis(500);
 
-/// A fetch that brings less than this in that time is stalled too.
+/// A fetch that receives less than this in that time is stalled too.
 const PIECE: u64 = 64 << 10;
 
-/// A stalled fetch that holds up others is broken off after this time at the earliest.
+/// A stalled fetch that delays others is cancelled after this time at the earliest.
 const SLOW: Duration = Duration::from_secs(1);
 
 /// A group of documents that a follower waits for is split after this time, so that one of them
@@ -26,34 +26,37 @@ const GROUP_FOLLOWING: Duration = Duration::from_secs(1);
 /// The same of a catch-up.
 const GROUP_CATCHING_UP: Duration = Duration::from_secs(5);
 
-/// A follower's fetch that has brought nothing for this long has failed, unless the policy says otherwise.
+/// A follower's fetch that has received nothing for this long has failed, unless the policy says
+/// otherwise.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// At the end of a catch-up a fetch may be silent for this long, unless the policy is less patient.
 pub const LEAST_SILENCE: Duration = Duration::from_secs(10);
 
-/// No fetch is waited for longer than this without a byte.
+/// The longest wait for the next byte of a fetch.
 const LONGEST_SILENCE: Duration = Duration::from_secs(120);
 
-/// A source may take a second more before it begins to send this number of bytes.
+/// A source may take one second longer before it begins to send, for each multiple of this number of
+/// bytes.
 const BYTES_A_SECOND: u64 = 1 << 20;
 
-/// Shows when a fetch brought something last.
+/// Records when a fetch last received data.
 #[derive(Clone, Debug)]
 pub struct Pulse {
     begun: Instant,
     /// Milliseconds after `begun`.
     last: Arc<AtomicU64>,
-    /// When so much had come that it is worth a place, in milliseconds after `begun`.
+    /// The time when it last had received enough to be worth its place, in milliseconds after
+    /// `begun`.
     last_piece: Arc<AtomicU64>,
-    /// What has come since.
+    /// The bytes that have arrived since then.
     bytes: Arc<AtomicU64>,
     /// Whether a newer state of the document is known.
     superseded: Arc<AtomicBool>,
 }
 
 impl Pulse {
-    /// A fetch that begins now.
+    /// A fetch that starts now.
     pub fn new() -> Self {
         Self {
             begun: Instant::now(),
@@ -64,12 +67,12 @@ impl Pulse {
         }
     }
 
-    /// All of something has come.
+    /// A part has arrived completely.
     pub fn beat(&self) {
         self.beat_for(PIECE);
     }
 
-    /// So many bytes of something have come.
+    /// This many bytes of a part have arrived.
     pub fn beat_for(&self, bytes: u64) {
         let millis = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         self.last.store(millis, Ordering::Relaxed);
@@ -79,17 +82,17 @@ impl Pulse {
         }
     }
 
-    /// For how long too little has come for the place that it takes.
+    /// The time during which too little has arrived for the place that the fetch takes.
     pub fn stalled_for(&self) -> Duration {
         (self.begun + Duration::from_millis(self.last_piece.load(Ordering::Relaxed))).elapsed()
     }
 
-    /// When something came last, or when the fetch began.
+    /// The time when data last arrived, or when the fetch started.
     pub fn last(&self) -> Instant {
         self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed))
     }
 
-    /// Whether anything has come.
+    /// Whether any data has arrived.
     pub fn has_beaten(&self) -> bool {
         self.last.load(Ordering::Relaxed) > 0
     }
@@ -104,13 +107,13 @@ impl Pulse {
         self.superseded.load(Ordering::Relaxed)
     }
 
-    /// For how long nothing has come.
+    /// The time since data last arrived.
     pub fn silent_for(&self) -> Duration {
         self.last().elapsed()
     }
 }
 
-/// How long the source's answers may take, by how long they took of late.
+/// Estimates how long the source's answers may take, from its recent answers.
 #[derive(Debug, Default)]
 pub struct Speed {
     slowest: Duration,
@@ -123,20 +126,20 @@ impl Speed {
         self.slowest = took.max(self.slowest.mul_f32(0.9));
     }
 
-    /// How long a group may take before it is split.
+    /// The time that a group may take before it is split.
     pub fn of_group(&self, following: bool) -> Duration {
         let least = if following { GROUP_FOLLOWING } else { GROUP_CATCHING_UP };
         least.max(self.slowest * 4).min(LONGEST_SILENCE)
     }
 
-    /// How long a fetch may be stalled while others wait for its place.
+    /// The time that a fetch may be stalled while others wait for its place.
     pub fn of_place(&self) -> Duration {
         SLOW.max(self.slowest * 4).min(LONGEST_SILENCE)
     }
 }
 
-/// How long a fetch of this number of bytes may be silent before it has failed: a follower can wait, and
-/// whoever waits for a catch-up should wait about as long again as for all the rest.
+/// The time that a fetch of this number of bytes may be silent before it has failed. A follower can
+/// wait. At the end of a catch-up, the fetch may take about as long as everything before it.
 pub fn silence(
     policy: &RetryPolicy,
     since_start: Option<Duration>,
@@ -146,22 +149,22 @@ pub fn silence(
     let larger = Duration::from_secs(bytes / BYTES_A_SECOND);
     let silence = match since_start {
         None => SILENCE,
-        // It was asked to wait for ever.
+        // The policy allows waiting forever.
         Some(_) if policy.give_up_after.is_none() => return None,
         Some(took) => policy.give_up_after.unwrap_or(LEAST_SILENCE).min(LEAST_SILENCE).max(took),
     };
     Some((silence + larger).min(most))
 }
 
-/// Spares a source that fails for one document after the other: it is the source that fails. What has
-/// not been asked for yet is asked for all the same.
+/// Spares a source after failures of many documents in a row: then the source itself fails.
+/// Documents that were not requested yet are still requested.
 #[derive(Debug)]
 pub struct Breaker {
     policy: RetryPolicy,
-    /// Documents that failed for a transient reason since something came last.
+    /// Documents that failed for a transient reason since data last arrived.
     failed: HashSet<DocumentId>,
     open: Option<Open>,
-    /// Until when it is known that the source answers.
+    /// The time until which the source is known to answer.
     lives_until: Option<Instant>,
 }
 
@@ -171,10 +174,10 @@ struct Open {
     pause: Duration,
 }
 
-/// For how long an answer shows that a source answers.
+/// The time for which one answer shows that a source answers.
 const LIVES: Duration = Duration::from_secs(10);
 
-/// The number of documents that fail in a row until it is the source that fails.
+/// The number of documents that fail in a row before the source itself counts as failing.
 const TROUBLE: usize = 8;
 
 impl Breaker {
@@ -182,14 +185,14 @@ impl Breaker {
         Self { policy, failed: HashSet::new(), open: None, lives_until: None }
     }
 
-    /// Something has come.
+    /// Data has arrived.
     pub fn succeed(&mut self) {
         self.failed.clear();
         self.open = None;
     }
 
-    /// A document failed for a transient reason. Whether the source is to be asked for something
-    /// else, to see if it answers at all.
+    /// A document failed for a transient reason. Returns whether to ask the source for something
+    /// else, to see whether it answers at all.
     pub fn fail(&mut self, id: &DocumentId) -> bool {
         self.failed.insert(id.clone());
         let now = Instant::now();
@@ -200,24 +203,24 @@ impl Breaker {
         opens
     }
 
-    /// Whether it is not known of late that the source answers.
+    /// Whether the source has not answered recently.
     pub fn is_doubtful(&self) -> bool {
         self.lives_until.is_none_or(|until| until < Instant::now())
     }
 
-    /// The source has answered something else: it is the documents that fail.
+    /// The source has answered something else: the documents are failing, not the source.
     pub fn lives(&mut self) {
         self.succeed();
         self.lives_until = Some(Instant::now() + LIVES);
     }
 
-    /// Whether the source is waited for.
+    /// Whether to wait for the source.
     pub fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// The pause before a document is asked for again, if the source itself is waited for. The failure
-    /// does not count as the document's own.
+    /// The pause before a document is requested again, if the source itself is failing. The failure
+    /// does not count for the document.
     pub fn pause(&mut self) -> Option<Duration> {
         let open = self.open.as_mut()?;
         if open.since.elapsed() >= self.policy.give_up_after.unwrap_or(SILENCE) {
@@ -243,7 +246,7 @@ mod tests {
         pulse.beat_for(1);
         let seconds = Duration::from_secs(1);
         assert!(pulse.has_beaten() && pulse.silent_for() < seconds);
-        assert!(pulse.stalled_for() > seconds, "a trickle is not worth a place");
+        assert!(pulse.stalled_for() > seconds, "a trickle counts as stalled");
         pulse.beat_for(PIECE);
         assert!(pulse.stalled_for() < seconds);
     }

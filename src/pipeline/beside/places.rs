@@ -1,4 +1,5 @@
-//! Which fetch runs when: a few at a time, the newest first, and none holds a place for nothing.
+//! Decides which fetch runs when: a few at a time, the newest first, and stalled ones give up their
+//! places.
 
 use std::time::Duration;
 
@@ -7,34 +8,34 @@ use tokio_util::sync::CancellationToken;
 
 use super::job::{End, Job};
 use super::pace::{Pulse, STALL, silence};
-use super::{Beside, Kind, Running};
+use super::{Fetches, Kind, Running};
 use crate::document::DocumentId;
 use crate::source::Mode;
 
-/// The number of fetches that run at once, stalled ones apart.
+/// The number of concurrent fetches, without stalled ones.
 const ACTIVE: usize = 4;
 
-/// The same of documents that failed before.
+/// The same for documents that failed before.
 const ACTIVE_AGAIN: usize = 2;
 
-/// The number of fetches that may be open, stalled ones included.
+/// The number of open fetches, including stalled ones.
 const OPEN: usize = 32;
 
-/// The same of documents that failed before.
+/// The same for documents that failed before.
 const OPEN_AGAIN: usize = 8;
 
-/// About how many bytes, and how many documents, are held here at most if nothing comes.
+/// Roughly the most bytes, and the most documents, that are held here if no data arrives.
 const MOST_HELD: usize = 64 << 20;
 const MOST_ENTRIES: usize = 20_000;
 
-/// How often it is looked whether a fetch has stalled while others wait.
+/// The interval at which stalled fetches are looked for while others wait.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// The same while none waits.
 const SELDOM: Duration = Duration::from_secs(1);
 
-impl Beside {
-    /// Starts what there is a place for.
+impl Fetches {
+    /// Starts the fetches that there is a place for.
     pub(super) fn start(&mut self) {
         if self.stopped {
             return;
@@ -51,7 +52,7 @@ impl Beside {
         }
     }
 
-    /// The next job for which there is a place.
+    /// The next job that there is a place for.
     fn next_job(&mut self) -> Option<(Job, Kind)> {
         loop {
             let (job, kind) = if !self.small.is_empty() && self.has_place(Kind::Small) {
@@ -65,7 +66,7 @@ impl Beside {
             } else {
                 return None;
             };
-            // A newer state may have come in the place of this one.
+            // A newer state may have replaced this one.
             if let Some(job) = self.still_wanted(job) {
                 return Some((job, kind));
             }
@@ -99,14 +100,14 @@ impl Beside {
         }
     }
 
-    /// Whether nothing waits or runs but what was broken off, or is stalled.
+    /// Whether only cancelled or stalled jobs wait or run.
     fn is_idle(&self) -> bool {
         let waits = self.fresh().next().is_some() || !self.again.is_empty();
         !waits && self.running.values().all(|one| one.pulse.stalled_for() >= STALL)
     }
 
-    /// Whether one more may begin. If too many are open, the one that has been stalled longest is broken
-    /// off, if it has had its time.
+    /// Whether one more may start. If too many are open, the one that has been stalled longest is
+    /// cancelled, if it has had its time.
     fn has_place(&mut self, kind: Kind) -> bool {
         let (active, open) = match kind {
             Kind::Small | Kind::Large => (ACTIVE, OPEN),
@@ -114,7 +115,7 @@ impl Beside {
         };
         let of_kind = || self.running.values().filter(|one| one.kind == kind);
         let stalled = of_kind().filter(|one| one.pulse.stalled_for() >= STALL).count();
-        // Where many stall, the next is not waited for as long.
+        // If many stall, the wait for the next is shorter.
         let stall = if stalled >= ACTIVE * 2 { STALL / 5 } else { STALL };
         if of_kind().filter(|one| one.pulse.stalled_for() < stall).count() >= active {
             return false;
@@ -162,7 +163,7 @@ impl Beside {
         self.tasks.spawn(job.run(self.pipeline.clone(), number, pulse, cancel, patience));
     }
 
-    /// When it is to be looked again, if nothing comes.
+    /// The time of the next check, if no data arrives.
     pub(super) fn wake(&self) -> Instant {
         let now = Instant::now();
         let waiting =
@@ -176,7 +177,7 @@ impl Beside {
         delayed.unwrap_or(now + look).min(now + look)
     }
 
-    /// Has newer states take the places of fetches that have stalled.
+    /// Replaces stalled fetches by fetches of newer states.
     fn replace_stalled(&mut self) {
         let stalled = |one: &&Running| !one.is_group && one.pulse.stalled_for() >= STALL;
         let stalled = self.running.values().filter(stalled).flat_map(|one| &one.documents);
@@ -190,10 +191,10 @@ impl Beside {
         }
     }
 
-    /// Gives up what has brought nothing for too long.
+    /// Gives up fetches that have received nothing for too long.
     pub(super) fn look_after(&mut self) {
         self.replace_stalled();
-        // What is noted durably need not be held in memory.
+        // A document that is noted durably need not be held in memory.
         let (mut weight, mut entries) = (self.weight, self.entries.len());
         while weight > MOST_HELD || entries > MOST_ENTRIES {
             let Some(job) = self.parked.pop_front() else { break };
@@ -219,7 +220,7 @@ impl Beside {
                 running.cancel.cancel();
             }
         }
-        // Those that were broken off would take as long once more.
+        // Cancelled fetches would take as long again.
         let silent = self.moved.elapsed();
         let limit = silence(&policy, since_start, 0);
         if since_start.is_some() && limit.is_some_and(|most| silent > most) {

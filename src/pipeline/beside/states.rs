@@ -1,11 +1,11 @@
-//! What is known of a document that is fetched beside the feed, and the states of it that come meanwhile:
-//! each is planned in its turn, and none is dropped for one that is older.
+//! The known states of a document that is fetched beside the feed, including states that arrive
+//! meanwhile: each is planned in order, and none is dropped for an older one.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use super::pace::STALL;
-use super::{Beside, Brought, Question, Running};
+use super::{Brought, Fetches, Question, Running};
 use crate::checkpoint::Failure;
 use crate::document::DocumentId;
 use crate::mirror::Material;
@@ -13,41 +13,41 @@ use crate::pipeline::batch::Item;
 use crate::pipeline::failures;
 use crate::pipeline::prepare::Pending;
 
-/// What is known of a document here.
+/// The known states of a document.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Tells the job that counts from those that do not any more.
+    /// The number of the current job, which distinguishes it from outdated ones.
     pub generation: u64,
-    /// The state that is fetched.
+    /// The state that is being fetched.
     pub item: Option<Item>,
     /// Why it is looked up.
     pub question: Option<Question>,
-    /// Other states that the feed brought meanwhile, which are planned after it: the newest first, and
-    /// older ones only that came later.
+    /// Other states that the feed brought meanwhile, which are planned afterwards: the newest first,
+    /// and older ones only if they came later.
     pub later: VecDeque<Item>,
-    /// A row of it that could not be read meanwhile: it is looked up after all.
+    /// A row of the document that could not be read meanwhile: the document is looked up afterwards.
     pub unreadable: Option<Failure>,
-    /// Whether the state on disk says that it is here.
+    /// Whether the saved state records that the document is here.
     pub noted: bool,
     /// Whether the source was asked for it.
     pub asked: bool,
-    /// Attempts that failed.
+    /// The number of failed attempts.
     pub attempts: usize,
     /// Whether it failed in an earlier run, or minutes ago.
     pub again: bool,
-    /// What was removed from the tree before this number is not in its plan.
+    /// Removals from the tree before this number are not in its plan.
     pub epoch: u64,
     pub weight: usize,
 }
 
 impl Entry {
-    /// Whether a state is known that may take the place of the one that is fetched.
+    /// Whether a known state may replace the one that is being fetched.
     pub fn has_newer(&self) -> bool {
         let Some(next) = self.later.front() else { return false };
         self.item.as_ref().is_none_or(|item| !is_older(next, item))
     }
 
-    /// What is still to be planned, or looked up, after what is fetched.
+    /// The states to plan or look up after the present fetch.
     pub fn rest(self) -> (VecDeque<Item>, Option<Failure>) {
         let asked = match (self.item, self.question) {
             (None, Some(Question::Again(failure))) => Some(failure),
@@ -56,7 +56,7 @@ impl Entry {
         (self.later, self.unreadable.or(asked))
     }
 
-    /// Adds a state that the feed brought. It replaces those that are not newer.
+    /// Adds a state that the feed brought. It replaces states that are not newer.
     pub fn add(&mut self, item: Item) {
         while self.later.back().is_some_and(|last| !is_older(&item, last)) {
             self.later.pop_back();
@@ -70,8 +70,8 @@ fn is_older(one: &Item, other: &Item) -> bool {
     one.change.revision.age(&other.change.revision) == Some(Ordering::Less)
 }
 
-impl Beside {
-    /// What is remembered of a document has to be noted again, if it is here.
+impl Fetches {
+    /// The record of a document has to be saved again, if the document is here.
     pub fn note_again(&mut self, id: &DocumentId) {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.noted = false;
@@ -86,8 +86,8 @@ impl Beside {
         }
     }
 
-    /// Another state of a document that is here. What is fetched is finished first, if it comes, or if the
-    /// other one is older.
+    /// Adds another state of a document that is here. The present fetch is finished first if data
+    /// arrives, or if the other state is older.
     pub fn supersede(&mut self, item: Item) {
         let id = item.change.id.clone();
         let Some(entry) = self.entries.get_mut(&id) else { return };
@@ -115,7 +115,7 @@ impl Beside {
         self.ready.push_back(Brought::Found(item, Material::default()));
     }
 
-    /// Keeps states that are to be planned one after the other, and a row that could not be read.
+    /// Keeps states that are to be planned one after the other, and an unreadable row.
     pub(super) fn keep_all(
         &mut self,
         id: &DocumentId,
@@ -134,7 +134,7 @@ impl Beside {
         }
     }
 
-    /// Takes back what cannot be used yet.
+    /// Takes back states that cannot be used yet.
     pub fn put_back(&mut self, brought: Brought) {
         let item = match &brought {
             Brought::Complete(Pending { item, .. }) | Brought::Found(item, _) => item.clone(),
@@ -145,7 +145,7 @@ impl Beside {
             self.enter(item, false);
             return self.ready.push_front(brought);
         };
-        // Another state of it has come meanwhile.
+        // Another state of it has arrived meanwhile.
         if here.item.as_ref().is_some_and(|here| !is_older(here, &item)) {
             if matches!(brought, Brought::Found(..)) {
                 self.supersede(item);
@@ -164,8 +164,8 @@ impl Beside {
         self.ready.push_front(brought);
     }
 
-    /// What is remembered of the documents that are here, should the process end: the next run asks
-    /// for them again. Each is told once.
+    /// The records of the documents that are here, for the case that the process ends: the next run
+    /// requests them again. Each is returned once.
     pub fn notes(&mut self) -> Vec<Failure> {
         let mut notes = Vec::new();
         for (id, entry) in self.entries.iter_mut().filter(|(_, entry)| !entry.noted) {
@@ -178,7 +178,7 @@ impl Beside {
                 (None, Some(Question::Again(failure))) => {
                     (failure.revision.clone(), failure.position.clone())
                 }
-                // Where the feed brought something older nothing is to be looked up.
+                // If the feed brought an older revision, nothing has to be looked up.
                 (None, _) => (None, None),
             };
             notes.push(failures::in_flight(id.clone(), revision, position));
@@ -193,12 +193,12 @@ impl Beside {
         let (has_newer, mut later) = (entry.has_newer(), entry.later);
         let newer = if has_newer { later.pop_front() } else { None };
         let (brought, newer) = match (brought, newer) {
-            // Something may have been removed from the tree since it was planned.
+            // A part may have been removed from the tree since it was planned.
             (Brought::Complete(Pending { item, material, .. }), newer)
                 if entry.epoch < self.epoch =>
             {
                 match newer {
-                    // What was fetched belongs to the other state.
+                    // The fetched parts belong to the other state.
                     Some(newer) => (Brought::Found(newer, Material::default()), None),
                     None => (Brought::Found(item, material), None),
                 }
@@ -230,7 +230,7 @@ impl Beside {
         Some(entry)
     }
 
-    /// Notes that the state of a document is fetched. Gives the number of its job.
+    /// Records that the state of a document is being fetched. Returns the number of its job.
     pub(super) fn enter(&mut self, item: Item, again: bool) -> u64 {
         let (generation, epoch) = (self.number(), self.epoch);
         let (id, weight) = (item.change.id.clone(), item.change.weight());
@@ -256,7 +256,7 @@ impl Beside {
         generation
     }
 
-    /// Plans the newer state of a document in the place of the one that is fetched.
+    /// Plans the newer state of a document in place of the one that is being fetched.
     pub(super) fn take_next(&mut self, id: &DocumentId) {
         let generation = self.number();
         let Some(entry) = self.entries.get_mut(id) else { return };

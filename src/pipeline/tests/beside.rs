@@ -1,9 +1,9 @@
-//! States of one document that meet while it is fetched beside the feed.
+//! States of one document that arrive while it is fetched beside the feed.
 
 use super::*;
 use crate::mirror::{Authority, Sync};
 use crate::pipeline::batch::Item;
-use crate::pipeline::beside::{Beside, Brought, Question};
+use crate::pipeline::beside::{Brought, Fetches, Question};
 
 fn item(revision: &str) -> Item {
     let change = change("a", revision, Some("1"));
@@ -11,24 +11,24 @@ fn item(revision: &str) -> Item {
 }
 
 /// A pool of a new mirror, whose source has `a` at this revision.
-fn pool(home: &Home, revision: &str) -> (Beside, Pipeline) {
+fn pool(home: &Home, revision: &str) -> (Fetches, Pipeline) {
     let source = Scripted::default();
     source.documents.lock().unwrap().insert("a".into(), change("a", revision, None));
     source.blobs.lock().unwrap().insert("f".into(), (Bytes::from("bytes"), Vec::new()));
     let (pipeline, _received) = pipeline(home.dir.path(), Arc::new(source), Mode::CatchUp);
-    (Beside::new(pipeline.clone()), pipeline)
+    (Fetches::new(pipeline.clone()), pipeline)
 }
 
-/// Waits until something has come, and does not take it.
-async fn come(beside: &mut Beside) {
+/// Waits until a result is available, and does not take it.
+async fn come(beside: &mut Fetches) {
     while !beside.has_ready() {
         tokio::task::yield_now().await;
         beside.turn().unwrap();
     }
 }
 
-/// The revisions that are to be planned, in turn.
-async fn found(beside: &mut Beside) -> Vec<String> {
+/// The revisions that are to be planned, in order.
+async fn found(beside: &mut Fetches) -> Vec<String> {
     let mut found = Vec::new();
     while !beside.is_empty() {
         match beside.brought().await.unwrap() {
@@ -129,7 +129,7 @@ async fn a_row_that_cannot_be_read_outlives_what_is_fetched_and_put_back_before_
     beside.put_back(brought);
     assert!(beside.contains(&"a".into()));
     let Brought::Found(found, _) = beside.brought().await.unwrap() else { panic!() };
-    // What it needs is fetched, and then the row is looked up all the same.
+    // Its parts are fetched first, and then the row is still looked up.
     let with = Item { change: row_with("a", "3-x", "1", "f", 5), ..found };
     let planned = pipeline.plan(vec![with], Sync::Each, None).await.unwrap();
     beside.submit(planned.pending);

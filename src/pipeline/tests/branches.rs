@@ -1,9 +1,9 @@
-//! Revisions beside the winners, asked for in groups.
+//! Losing revisions, requested in groups.
 
 use super::*;
 use crate::document::Branch;
 
-/// A revision with its history, in a body of about so many bytes.
+/// A revision with its history, in a body of about this many bytes.
 fn branch(id: &str, revision: &str, bytes: usize) -> Branch {
     let (history, filling) = (format!(r#"{{"start":1,"ids":["{revision}"]}}"#), "x".repeat(bytes));
     let body = format!(
@@ -13,7 +13,7 @@ fn branch(id: &str, revision: &str, bytes: usize) -> Branch {
     Branch { revision: revision.into(), history: history.into(), document }
 }
 
-/// Documents whose winner is `2-w` and that have another leaf, `1-l`, and a source that has all.
+/// Documents whose winner is `2-w` and that have another leaf, `1-l`, and a source that has both.
 fn branched(count: usize, bytes: usize) -> Scripted {
     let source = Scripted::default();
     let mut rows = Vec::new();
@@ -32,7 +32,7 @@ fn branched(count: usize, bytes: usize) -> Scripted {
     source
 }
 
-/// How many revisions each request asked for.
+/// The number of revisions in each request.
 async fn asked(source: Scripted) -> Vec<usize> {
     let home = Home::new();
     let count = source.branches.lock().unwrap().len() / 2;
@@ -53,7 +53,7 @@ async fn asked(source: Scripted) -> Vec<usize> {
 async fn a_request_asks_for_at_most_so_many_revisions_and_so_many_bytes() {
     assert_eq!(asked(branched(3, 10)).await, [6]);
     assert_eq!(asked(branched(125, 10)).await, [100, 100, 50]);
-    // Two of them are 1.4 MB, and a batch at most so many that all would be 4 MiB.
+    // Two of them (1.4 MB) fit into a request; all six (about 4 MiB) still fit into one batch.
     assert_eq!(asked(branched(3, 700_000)).await, [2, 2, 2]);
 }
 

@@ -1,4 +1,4 @@
-//! The source's counts held against the mirror's.
+//! The source's counts compared with the mirror's.
 
 use super::*;
 use crate::document::Tally;
@@ -9,7 +9,7 @@ fn holds(documents: u64, tombstones: u64) -> Said {
     Ok(FeedEvent::Holds(Holds { documents, tombstones }))
 }
 
-/// Nothing new, and these counts.
+/// An empty feed, and these counts.
 fn counted(documents: u64, token: &str) -> Vec<Said> {
     vec![Ok(FeedEvent::Position(at(token))), holds(documents, 0), Ok(FeedEvent::CaughtUp)]
 }

@@ -1,4 +1,4 @@
-//! What is removed, what is held back, and what comes after.
+//! Removed documents, held-back deletions, and what follows.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn names(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("d{n}")).collect()
 }
 
-/// A home that holds these documents.
+/// A mirror that holds these documents.
 async fn home_with(names: &[String]) -> Home {
     let home = Home::new();
     let rows = names.iter().map(|name| row(name, "1-x", "1")).collect();
@@ -34,7 +34,7 @@ async fn what_is_on_its_way_to_the_tree_is_waited_for_however_many_batches_ago_i
     let home = Home::new();
     let mut rows: Vec<_> = names(1_999).iter().map(|name| row(name, "1-x", "1")).collect();
     rows.insert(0, row("a", "5-x", "1"));
-    // A batch of its own, and quickly prepared.
+    // A separate batch, which is prepared quickly.
     let body =
         format!(r#"{{"_id":"big","_rev":"1-x","filling":"{}"}}"#, "x".repeat(4 << 20)).into();
     let state = DocumentState::Present(Document { body, attachments: Vec::new() });
@@ -150,7 +150,7 @@ async fn what_has_come_back_since_is_not_removed_by_a_release() {
     assert_eq!((run.report.held_back, run.report.deletions), (0, 2));
     let mut told: Vec<_> = run.events.iter().map(|event| event.document.as_str()).collect();
     told.sort_unstable();
-    // An interrupted release may have removed the last.
+    // An interrupted release may have removed the last one.
     assert_eq!(told, ["d0", "d2", "never-seen"]);
 }
 

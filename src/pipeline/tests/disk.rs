@@ -1,4 +1,4 @@
-//! A disk that cannot be written.
+//! A disk that cannot be written to.
 
 use super::*;
 
@@ -17,7 +17,7 @@ async fn a_follower_waits_for_a_disk_and_says_so_and_a_catch_up_ends() {
     let waiting = following.report(|report| report.phase == Phase::Waiting).await;
     let trouble = waiting.trouble.unwrap();
     assert!(trouble.contains("bytes"), "{trouble}");
-    // It says so each time that it has tried again.
+    // It reports the failure after each attempt.
     for _ in 0..9 {
         assert_eq!(following.next_report().await.phase, Phase::Waiting);
     }

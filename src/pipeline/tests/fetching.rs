@@ -1,4 +1,4 @@
-//! Getting attachments from sources that fail, forget and fall silent.
+//! Fetching attachments from sources that fail, forget and fall silent.
 
 use super::*;
 
@@ -67,7 +67,7 @@ async fn a_source_that_fails_for_many_documents_is_waited_for() {
         let home = Home::new();
         let row = |n| Ok(FeedEvent::Change(row_with(&format!("d{n}"), "1-x", "1", "f", length)));
         let source = Arc::new(Scripted::new(vec![script((0..20).map(row).collect(), "1")]));
-        // Each document fails more often than one is tried that fails by itself.
+        // Each document fails more often than the limit for a document that fails alone.
         let blob = (Bytes::from(vec![7; length as usize]), vec![transient(); 20 * 4]);
         source.blobs.lock().unwrap().insert("f".into(), blob);
         *source.away.lock().unwrap() = Some(transient());
@@ -155,7 +155,7 @@ async fn a_revision_that_has_gone_while_it_was_read_is_followed_to_the_newest() 
             Ok(FeedEvent::Change(row_with("b", "1-x", "2", "old", length))),
         ];
         let source = Scripted::new(vec![script(rows, "2")]);
-        // The store has forgotten `old`, and knows of no other state of `b` than the one it told.
+        // The store has forgotten `old`, and knows no other state of `b` than the one in the feed.
         let newest =
             [row_with("a", "2-x", "9", "new", length), row_with("b", "1-x", "2", "old", length)];
         let newest = newest.map(|change| (change.id.clone(), change));

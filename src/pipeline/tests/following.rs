@@ -1,5 +1,4 @@
-//! A pipeline that follows its source in the background. Whatever is waited for, its end ends the
-//! waiting.
+//! A pipeline that follows its source in the background. If it ends, every wait on it ends too.
 
 use super::*;
 
@@ -42,7 +41,7 @@ impl Following {
         }
     }
 
-    /// The first report from now on that is as wanted.
+    /// The next report that fulfils a condition.
     pub async fn report(&mut self, wanted: impl FnMut(&Report) -> bool) -> Report {
         tokio::select! {
             report = self.reports.wait_for(wanted) => report.unwrap().clone(),
@@ -50,7 +49,7 @@ impl Following {
         }
     }
 
-    /// The next report, whatever it says.
+    /// The next report.
     pub async fn next_report(&mut self) -> Report {
         tokio::select! {
             changed = self.reports.changed() => changed.unwrap(),
@@ -59,7 +58,7 @@ impl Following {
         self.reports.borrow_and_update().clone()
     }
 
-    /// Stops it, and gives the events that were not looked at.
+    /// Stops it, and returns the events that were not looked at.
     pub async fn stop(mut self) -> Vec<Arc<WriteEvent>> {
         self.stop.cancel();
         self.running.await.unwrap().unwrap();

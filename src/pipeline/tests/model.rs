@@ -1,5 +1,5 @@
-//! A mirror against a model of it in memory: whatever a source does, and however runs end, the tree is
-//! in the end what the source holds, and subscribers have been told of all of it.
+//! A mirror compared with a model in memory: whatever a source does, and however runs end, the tree
+//! finally equals the source, and an event was emitted for every change.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -14,10 +14,11 @@ use super::*;
 use crate::document::{DocumentId, Revision};
 use crate::source::{ByteStream, Holds, Reading, Wanted};
 
-/// What may happen.
+/// The possible steps.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A document is written, with as many new attachments, small or large, and maybe those it had.
+    /// A document is written, with this many new attachments, small or large, and perhaps its old
+    /// ones.
     Put { id: usize, small: usize, large: bool, keep: bool },
     /// A document is deleted.
     Delete { id: usize },
@@ -25,23 +26,23 @@ enum Step {
     Conflict { id: usize },
     /// From now on attachments are mirrored, or not.
     Attachments(bool),
-    /// The position that the mirror has is of no use any more.
+    /// The position of the mirror has expired.
     Expire,
-    /// A run to its end. The feed begins so many rows too early, and is cut after so many.
+    /// A run to its end. The feed begins this many rows too early, and is cut after this many rows.
     Run { rewind: usize, cut: Option<usize> },
-    /// A run that is dropped where it stands: after so many rows, or after its first event.
+    /// A run that is dropped in progress: after this many rows, or after its first event.
     Crash { rows: usize, event: bool },
     /// A run to its end, after which the state is as it was before its commits.
     Forget,
 }
 
-/// A document as the source has it.
+/// A document at the source.
 #[derive(Clone, Debug)]
 struct Doc {
     seq: u64,
     revision: String,
     deleted: bool,
-    /// The attachments by name, and their lengths; the digest is made of revision and name.
+    /// The attachments by name, with their lengths; the digest is made from revision and name.
     attachments: BTreeMap<String, (String, usize)>,
 }
 
@@ -81,7 +82,7 @@ fn bytes(digest: &str, length: usize) -> Bytes {
     digest.bytes().cycle().take(length).collect::<Vec<u8>>().into()
 }
 
-/// The source: a history of all that was written, and what there is now.
+/// The source: a history of all writes, and the present documents.
 #[derive(Default)]
 struct World {
     now: BTreeMap<String, Doc>,
@@ -89,14 +90,14 @@ struct World {
     expired: bool,
     rewind: usize,
     cut: Option<usize>,
-    /// After so many rows nothing more is said.
+    /// The feed is silent after this many rows.
     silent_after: Option<usize>,
 }
 
 #[derive(Default)]
 struct Modelled {
     world: Mutex<World>,
-    /// Nothing more is said.
+    /// The feed is silent.
     silent: Notify,
 }
 
@@ -107,7 +108,7 @@ impl World {
             Doc { seq, revision: String::new(), deleted: true, attachments: BTreeMap::new() };
         let mut doc = self.now.get(&id).cloned().unwrap_or(none);
         doc.seq = seq;
-        // Generations are apart, so that there is room below for a branch.
+        // Generations are spaced, so that a branch fits below.
         doc.revision = format!("{}-x", seq * 1000);
         change(&mut doc, seq);
         self.now.insert(id.clone(), doc.clone());
@@ -208,15 +209,15 @@ struct Model {
     home: Home,
     source: Arc<Modelled>,
     attachments: bool,
-    /// The files of attachments that the tree has, by document and name, with their digests.
+    /// The files of attachments in the tree, by document and name, with their digests.
     files: BTreeMap<(String, String), (String, usize)>,
-    /// What subscribers heard last of each document: the revision, or that it is gone.
+    /// The last event of each document: the revision, or that it is gone.
     told: BTreeMap<String, Option<String>>,
     /// The number of the last event.
     last: u64,
 }
 
-/// How a run is to end.
+/// How a run ends.
 enum End {
     ByItself,
     Silent,
@@ -235,7 +236,7 @@ impl Model {
         }
     }
 
-    /// One process on the mirror: what ends it ends all that it did.
+    /// One process that works on the mirror: whatever ends it ends all of its tasks.
     fn process(&self, end: End) -> Vec<Arc<WriteEvent>> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -271,7 +272,7 @@ impl Model {
             }
             received
         });
-        // Waits for what is at work on the disk, as a process in a system call does.
+        // Waits for operations on the disk in progress, as a process in a system call does.
         drop(runtime);
         let mut events = Vec::new();
         while let Ok(event) = received.try_recv() {
@@ -348,12 +349,12 @@ impl Model {
         let open_since = before.open_since.or(Some(jiff::Timestamp::now()));
         let had = self.revisions();
         let aside_before = self.aside();
-        // Nobody has heard what was not committed. But its number is not given out again.
+        // Nobody has received the uncommitted events. But their numbers are not used again.
         let events = self.process(End::ByItself);
         self.last = events.last().map_or(self.last, |event| event.event);
         self.note_files();
         forget_commits(&self.home, &Checkpoint { open_since, ..before });
-        // What was removed is still aside, by this run or by one before.
+        // The removed folder is still in staging, left by this run or an earlier one.
         let has = self.revisions();
         let removed = had.iter().filter(|(id, _)| !has.contains_key(*id));
         let body = |(id, revision)| format!("{{\"_id\":\"{id}\",\"_rev\":\"{revision}\"}}\n");
@@ -365,7 +366,7 @@ impl Model {
         }
     }
 
-    /// The bodies of what was removed and may not have been told of.
+    /// The bodies of removed documents whose events may not have been emitted.
     fn aside(&self) -> Vec<String> {
         if !self.home.dir.path().join(".plainfold/staging").exists() {
             return Vec::new();
@@ -379,7 +380,7 @@ impl Model {
         removed.map(body).collect()
     }
 
-    /// The revisions that the tree holds, read by nothing of Plainfold's.
+    /// The revisions in the tree, read without Plainfold's code.
     fn revisions(&self) -> BTreeMap<String, String> {
         let Ok(entries) = std::fs::read_dir(self.home.path("")) else { return BTreeMap::new() };
         let folders = entries.map(|entry| entry.unwrap().path());
@@ -392,7 +393,7 @@ impl Model {
         folders.map(read).collect()
     }
 
-    /// Which attachments have files now: all, or those that had them and stayed the same.
+    /// The attachments that have files now: all, or those that had them and stayed the same.
     fn note_files(&mut self) {
         let world = self.source.world.lock().unwrap();
         let mut files = BTreeMap::new();
@@ -407,7 +408,7 @@ impl Model {
         self.files = files;
     }
 
-    /// The tree is what the source holds, and all of it has been told.
+    /// The tree equals the source, and all events were emitted.
     fn check(&mut self) {
         self.note_files();
         let world = self.source.world.lock().unwrap();
@@ -426,7 +427,7 @@ impl Model {
                 let name = entry.file_name().into_string().unwrap();
                 found.insert((id.clone(), name), std::fs::read(entry.path()).unwrap());
             }
-            // Without attachments, those of a run that crashed may be there too.
+            // Without attachments, those of a crashed run may be there too.
             let may = |name: &String| doc.attachments.get(name);
             let must = self.files.keys().filter(|(of, _)| of == id);
             let lacking: Vec<_> = must.filter(|key| !found.contains_key(*key)).collect();
@@ -441,7 +442,7 @@ impl Model {
             }
         }
         let heard = self.told.iter().filter_map(|(id, at)| Some((id.clone(), at.clone()?)));
-        assert_eq!(heard.collect::<BTreeMap<_, _>>(), expected, "what subscribers were told");
+        assert_eq!(heard.collect::<BTreeMap<_, _>>(), expected, "the events of subscribers");
         let staged = crate::mirror::staged(self.home.dir.path());
         assert_eq!(staged, [""; 0], "something is left in staging");
         drop(world);
@@ -477,7 +478,7 @@ proptest! {
             model.step(step);
         }
         model.step(&Step::Run { rewind: 0, cut: None });
-        // With nothing new, nothing more is told.
+        // If nothing is new, no event is emitted.
         let last = model.last;
         model.step(&Step::Run { rewind: 0, cut: None });
         prop_assert_eq!(model.last, last);

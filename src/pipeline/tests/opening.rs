@@ -1,4 +1,4 @@
-//! Where the feed is opened, by what the state and the tree say.
+//! Where the feed is opened, by the state and the tree.
 
 use super::*;
 
@@ -9,7 +9,7 @@ async fn what_was_emptied_from_outside_is_read_in_a_full_scan() {
     home.run(rows()).await.outcome.unwrap();
     std::fs::remove_dir_all(home.path("")).unwrap();
     let run = home.run(rows()).await;
-    // What the inventory lists, and the source does not hold any more, is forgotten after it.
+    // The inventory's entries that the source no longer holds are dropped afterwards.
     assert_eq!(run.opened, [Since::Scan("the folder of the collection was gone".to_owned())]);
     assert_eq!(home.documents(), ["a"]);
 }

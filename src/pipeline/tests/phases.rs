@@ -1,8 +1,8 @@
-//! What a pipeline says that it is doing.
+//! The phases that a pipeline reports.
 
 use super::*;
 
-/// Follows with this much patience.
+/// Follows with this patience.
 fn following(home: &Home, scripts: Vec<Vec<Said>>, retry: RetryPolicy) -> Following {
     let how = PipelineOptions { retry, ..in_mode(Mode::Follow) };
     Following::with(home, Scripted::new(scripts), &MirrorOptions::default(), how)

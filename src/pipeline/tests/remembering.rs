@@ -1,4 +1,5 @@
-//! What is committed though the feed is not at another place, and what a run notes of itself.
+//! What is committed although the position in the feed has not moved, and what a run records about
+//! itself.
 
 use super::*;
 
@@ -13,7 +14,7 @@ impl Home {
     }
 }
 
-/// Rows that have no place in the feed.
+/// Rows without a position in the feed.
 fn nowhere(changes: Vec<Change>) -> Scripted {
     let nowhere = |change| Ok(FeedEvent::Change(Change { position: None, ..change }));
     Scripted::new(vec![changes.into_iter().map(nowhere).collect()])

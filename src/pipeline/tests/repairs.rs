@@ -50,13 +50,13 @@ async fn a_repair_that_was_interrupted_is_told_of_by_the_next_run() {
         let mut rounds = Rounds::new(pipeline.clone(), None, settled, CancellationToken::new());
         let prepared = rounds.whole(batch).await.unwrap();
         let intents = vec![failures::of_repair(&prepared.staged[0].0, None)];
-        // The end comes before the document is in its place.
+        // The process ends before the document is in its place.
         std::fs::remove_dir_all(home.dir.path().join(".plainfold/staging")).unwrap();
         pipeline.settle_apart(prepared, intents).await.unwrap_err();
         let left = pipeline.checkpoints.checkpoint(&"books".into()).unwrap().unwrap();
         assert!(left.open_since.is_some() && left.position == Some(at("1")));
     }
-    // Or after it: the tree holds what was recorded.
+    // Or after it: the tree holds the recorded revision.
     let source = Scripted::new(vec![end("1")]);
     source.documents.lock().unwrap().insert("a".into(), change("a", "1-x", None));
     let run = home.run_source(source).await;
@@ -147,7 +147,7 @@ async fn a_document_that_changes_while_it_is_repaired_is_replaced_as_a_whole_all
     let source = Arc::new(source());
     let first = ["a", "b"].map(|id| (id.into(), row_with(id, "2-x", "3", "gone", 5)));
     source.documents.lock().unwrap().extend(first);
-    // The attachment is what it was at first.
+    // The attachment has its original content.
     let mut changed = row_with("a", "1-x", "4", "kept", 5);
     changed.revision = "3-x".into();
     if let DocumentState::Present(document) = &mut changed.state {

@@ -17,7 +17,7 @@ async fn a_scan_removes_what_was_not_listed_and_only_when_the_listing_is_complet
     assert!(run.outcome.is_err());
     assert_eq!(home.documents(), ["a", "b", "c"]);
 
-    // The next run starts the scan over, whatever positions the rows of the first had.
+    // The next run starts the scan again, whatever positions the rows of the first had.
     let whole = vec![started(), row("b", "6-x", "1"), finished(true), Ok(FeedEvent::CaughtUp)];
     let run = home.run(vec![whole]).await;
     run.outcome.unwrap();
@@ -84,5 +84,5 @@ async fn a_lost_state_is_rebuilt_by_writing_only_what_differs() {
     let run = home.run(vec![scan]).await;
     assert!(matches!(run.opened[..], [Since::Scan(_)]));
     assert_eq!((run.report.unchanged, run.report.documents), (2, 1));
-    assert!(run.events[0].event > 2, "numbers go on though the journal is gone");
+    assert!(run.events[0].event > 2, "numbers continue although the journal is gone");
 }

@@ -1,11 +1,11 @@
-//! Who may do what with a collection.
+//! The security object of a collection.
 
 use super::*;
 
 const ALL: &[u8] = br#"{"members":{"roles":[]}}"#;
 const SOME: &[u8] = br#"{"members":{"roles":["staff"]}}"#;
 
-/// A source of a few documents, with this to say of who may do what.
+/// A source of a few documents, with this security object.
 fn source(securities: Vec<Result<Option<Bytes>, SourceError>>) -> Scripted {
     let rows = vec![row("a", "1-x", "1"), Ok(FeedEvent::CaughtUp), row("b", "1-x", "2")];
     let source = Scripted::new(vec![script(rows, "2")]);

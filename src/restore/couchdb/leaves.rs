@@ -1,4 +1,4 @@
-//! All leaves of documents in a database, which the mirror's revision must win over.
+//! Requests all leaves of documents in a database, which the mirror's revision must win over.
 //!
 //! It must not know what is done with them.
 
@@ -13,10 +13,10 @@ use crate::client::couchdb::{Database, Error, Kind, all_docs_rows, changes_rows}
 use crate::document::{DocumentId, Key, Members, Revision};
 use crate::restore::plan::Leaves;
 
-/// How many documents are asked for at once: for more, CouchDB reads its whole feed.
+/// The number of documents in one request: for more, CouchDB reads its whole feed.
 const GROUP: usize = 100;
 
-/// The leaves beside the winner of each of these documents that has any.
+/// The leaves beside the winner of each of these documents, if there are any.
 pub(super) async fn of(
     database: &Database,
     mut ids: Vec<&DocumentId>,
@@ -25,7 +25,7 @@ pub(super) async fn of(
     let mut branched: HashMap<DocumentId, Vec<Revision>> = HashMap::new();
     for group in ids.chunks(GROUP) {
         let answer = match patiently(TRIES, || database.leaves(group)).await {
-            // An RxDB that is exposed has no branches, nor a way to ask for them.
+            // RxDB's server has no branches, nor a way to request them.
             Err(error) if matches!(error.status(), Some(400 | 404 | 405 | 501)) => {
                 tracing::debug!("{error}; only winners are known there");
                 return Ok(HashMap::new());
@@ -42,7 +42,7 @@ pub(super) async fn of(
     }
     let ids: Vec<&DocumentId> = ids.into_iter().filter(|id| branched.contains_key(*id)).collect();
     let mut found = HashMap::new();
-    // Their bodies come too, and may be large: those of fewer documents fit.
+    // Their bodies are sent too, and may be large: those of fewer documents fit.
     let mut to_do: Vec<&[&DocumentId]> = ids.chunks(GROUP).collect();
     while let Some(group) = to_do.pop() {
         let answer = match patiently(TRIES, || database.conflicts(group)).await {
@@ -67,7 +67,7 @@ pub(super) async fn of(
     Ok(found)
 }
 
-/// What a row of the feed says of a document's leaves.
+/// The leaves of a document in a row of the feed.
 #[derive(Deserialize)]
 struct Row<'a> {
     #[serde(borrow)]
@@ -80,7 +80,7 @@ struct Change {
     rev: Revision,
 }
 
-/// The `_conflicts` of a body; `None` where it cannot be read. Its other keys need not be text.
+/// The `_conflicts` of a body; `None` if it cannot be read. Other keys need not be valid Unicode.
 fn conflicts(body: &RawValue) -> Option<Vec<Revision>> {
     let members: Option<Members<Key<'_>, &RawValue>> = serde_json::from_str(body.get()).ok()?;
     let mut members = members.unwrap_or_default().0.into_iter();
@@ -92,7 +92,7 @@ fn conflicts(body: &RawValue) -> Option<Vec<Revision>> {
 
 fn unread(database: &Database) -> Error {
     let what = format!(
-        "{} gave an answer about branches of documents that cannot be read",
+        "{} sent an answer about branches of documents that cannot be read",
         database.url()
     );
     Error::new(Kind::Permanent, what)

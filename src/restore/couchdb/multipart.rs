@@ -1,7 +1,7 @@
-//! A document whose large attachments follow its text as they are: `multipart/related`.
+//! Sends a document followed by its large attachments unencoded: `multipart/related`.
 //!
-//! In `_bulk_docs` attachments are base64 within JSON, which CouchDB holds in memory several times
-//! over. It must not know when that matters, nor what a server makes of it.
+//! In `_bulk_docs` attachments are base64 within JSON, which CouchDB holds in memory several times.
+//! This module must not know when that matters, nor how a server handles it.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -13,7 +13,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use crate::client::couchdb::Upload;
 use crate::restore::target::{Files, raw};
 
-/// A document on its way in parts.
+/// A document in parts.
 pub(super) struct Parts {
     /// Its text, which says in what order its attachments follow.
     text: Bytes,
@@ -22,18 +22,18 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// A text and what follows it; `None` where nothing does.
+    /// A text and the parts after it; `None` without parts.
     pub fn new((text, attachments): (Bytes, Vec<(String, u64)>)) -> Option<Self> {
         (!attachments.is_empty()).then_some(Self { text, attachments })
     }
 
-    /// Whether every server finds the attachments by their names. pouchdb-server goes by the names of
-    /// the parts, and unescapes them in a way of its own; CouchDB goes by the parts' order.
+    /// Whether every server finds the attachments by their names. pouchdb-server uses the names of
+    /// the parts, and unescapes them in a special way; CouchDB uses the parts' order.
     pub fn have_plain_names(&self) -> bool {
         self.attachments.iter().all(|(name, _)| is_plain(name))
     }
 
-    /// The upload of it. `watch` sees each piece as it is sent.
+    /// The upload of the document. `watch` sees each piece as it is sent.
     pub fn upload<W>(&self, files: &Arc<dyn Files>, watch: W) -> Upload
     where
         W: FnMut(&std::io::Result<Bytes>) + Send + 'static,
@@ -55,7 +55,7 @@ impl Parts {
             if is_plain(name) {
                 head += &format!("Content-Disposition: attachment; filename=\"{name}\"\r\n");
             }
-            // The document says of which type it is.
+            // The document contains its type.
             head += "\r\n";
             text(head.into_bytes(), &mut streams);
             streams.push(raw(name.clone(), *size, Arc::clone(files)));
@@ -72,8 +72,8 @@ fn is_plain(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" ._-()+,/".contains(&byte))
 }
 
-/// What stands between the parts. Drawn afresh each time, so that nobody can have written an
-/// attachment that holds it.
+/// The boundary between the parts. It is new each time, so that nobody can have written an
+/// attachment that contains it.
 fn boundary() -> String {
     let random = || RandomState::new().hash_one(0_u8);
     format!("{:016x}{:016x}", random(), random())

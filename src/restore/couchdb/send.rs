@@ -1,6 +1,6 @@
 //! Sends documents: small ones together in `_bulk_docs`, a large one alone in parts.
 //!
-//! It must not know what is done with what a server refuses.
+//! It must not know what is done with documents that a server rejects.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,31 +15,31 @@ use crate::client::couchdb::{Client, Database, Error, Unwritten, Upload, can_add
 use crate::restore::body::{self, Piece};
 use crate::restore::target::{Form, Writing, streamed};
 
-/// What stands around the documents of a request.
+/// The text around the documents of a request.
 const OPEN: &str = "{\"new_edits\":false,\"docs\":[";
 const CLOSE: &str = "]}";
 
-/// How often a document is sent in parts whose path a proxy may have decoded.
+/// The number of attempts to send a document in parts if a proxy may have decoded its path.
 const TRIES_ODD: usize = 2;
 
 /// Why a request failed.
 pub(super) enum Fault {
     Request(Error),
-    /// The only document in it cannot be read, or the server refuses it.
+    /// The only document in it cannot be read, or the server rejects it.
     Document(String),
 }
 
-/// What is known of the server by now.
+/// What is known about the server so far.
 #[derive(Debug, Default)]
 pub(super) struct Sender {
-    /// Whether it is a CouchDB, which goes by the order of parts.
+    /// Whether it is a CouchDB, which uses the order of parts.
     is_couchdb: OnceCell<bool>,
-    /// Whether it has refused a document in parts.
+    /// Whether it has rejected a document in parts.
     refuses_parts: AtomicBool,
 }
 
 impl Sender {
-    /// Sends documents, and answers which of them were refused. A document whose attachments are not
+    /// Sends documents, and returns those that were rejected. A document whose attachments are not
     /// held in memory must be alone.
     pub async fn send(
         &self,
@@ -61,7 +61,7 @@ impl Sender {
         send_together(database, batch, tries).await
     }
 
-    /// The parts of a document with large attachments, if the server takes such.
+    /// The parts of a document with large attachments, if the server accepts parts.
     async fn parts(
         &self,
         client: &Client,
@@ -89,7 +89,7 @@ impl Sender {
         Ok(is_couchdb.then_some(parts))
     }
 
-    /// Sends a document in parts. `None` where the server does not take parts.
+    /// Sends a document in parts. `None` if the server does not accept parts.
     async fn send_parts(
         &self,
         database: &Database,
@@ -109,7 +109,7 @@ impl Sender {
         let sent = sent.await;
         match broken.judge(sent) {
             Ok(refused) => Ok(Some(refused)),
-            // A proxy may have decoded the path, and then it was that of something else.
+            // A proxy may have decoded the path, and then it named another resource.
             Err(Fault::Request(error))
                 if !is_plain && matches!(error.status(), None | Some(400 | 404 | 409 | 412)) =>
             {
@@ -124,11 +124,11 @@ impl Sender {
                 self.refuses_parts.store(true, Ordering::Relaxed);
                 Ok(None)
             }
-            // A function of the target (`validate_doc_update`) may refuse a document. If the target
-            // refuses our credentials, it also refuses the next request.
+            // A function of the target (`validate_doc_update`) may reject a document. If the target
+            // rejects our credentials, it also rejects the next request.
             Err(Fault::Request(error)) if matches!(error.status(), Some(401 | 403)) => {
                 match patiently(TRIES, || database.info()).await {
-                    Ok(_) => Err(Fault::Document(format!("the server refuses it: {error}"))),
+                    Ok(_) => Err(Fault::Document(format!("the server rejected it: {error}"))),
                     Err(_) => Err(Fault::Request(error)),
                 }
             }
@@ -137,7 +137,7 @@ impl Sender {
     }
 }
 
-/// Why the file of an attachment could not be sent, if that is why a request failed.
+/// Why the file of an attachment could not be sent, if that caused the failure.
 #[derive(Clone, Default)]
 struct Broken(Arc<Mutex<Option<String>>>);
 

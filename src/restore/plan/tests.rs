@@ -94,7 +94,7 @@ fn ours_that_is_a_conflict_there_wins_without_being_written() {
 #[test]
 fn what_was_written_on_top_before_wins_again_without_being_written() {
     let held = winner("5-x", false, true);
-    let Decision::OnTop(top, _) = overwritten(&held, &[]) else { panic!() };
+    let Decision::Successor(top, _) = overwritten(&held, &[]) else { panic!() };
     let held = beside(winner("9-y", false, true), &[top.revision.as_str(), "1-z"], &[]);
     assert_eq!(overwritten(&held, &[]), Decision::End(revisions(&["9-y", "1-z"])));
 }
@@ -103,7 +103,7 @@ fn what_was_written_on_top_before_wins_again_without_being_written() {
 fn ours_wins_over_a_branch_of_the_mirror_without_ending_it() {
     // Ours was deleted there, so that the conflict that it had won wins now.
     let held = beside(winner("3-a", false, true), &["2-b"], &["4-dead", "3-dead"]);
-    let Decision::OnTop(top, ends) = overwritten(&held, &["3-a"]) else { panic!() };
+    let Decision::Successor(top, ends) = overwritten(&held, &["3-a"]) else { panic!() };
     assert_eq!(top.parent, Revision::from("4-dead"));
     assert_eq!(ends, revisions(&["2-b"]));
 }
@@ -119,7 +119,7 @@ fn where_ours_wins_its_losers_are_ended_only_if_the_mirror_would_know_them() {
 #[test]
 fn an_ancestor_is_repeated_on_top_and_then_known_as_equal() {
     let held = beside(winner("5-x", false, true), &["4-y"], &[]);
-    let Decision::OnTop(top, ends) = overwritten(&held, &[]) else { panic!() };
+    let Decision::Successor(top, ends) = overwritten(&held, &[]) else { panic!() };
     assert_eq!(top.revision.generation(), Some(6));
     assert_eq!(ends, revisions(&["4-y"]));
     let again = decided(top.revision.as_str(), false, true, OnExisting::Overwrite);
@@ -133,7 +133,7 @@ fn a_deletion_of_another_branch_is_no_obstacle_and_one_of_ours_is() {
     assert!(why.contains("--undelete"), "{why}");
     assert_eq!(decided("4-x", true, true, OnExisting::Skip), Decision::KeepDeleted);
     for mode in [OnExisting::Overwrite, OnExisting::Undelete] {
-        let Decision::OnTop(top, ends) = decided("4-x", true, true, mode) else { panic!() };
+        let Decision::Successor(top, ends) = decided("4-x", true, true, mode) else { panic!() };
         assert_eq!((top.parent.as_str(), top.revision.generation()), ("4-x", Some(5)));
         assert!(ends.is_empty());
     }

@@ -1,4 +1,4 @@
-//! Plainfold built with its failpoints, so that it aborts where a test wants it, and with its recorder.
+//! Plainfold built with its failpoints, so that it aborts at chosen points, and with its recorder.
 
 use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;
@@ -67,7 +67,7 @@ pub fn run_without<S: AsRef<OsStr>>(
     plainfold::run_command(command)
 }
 
-/// Runs to its end on a file system that takes names of so many bytes.
+/// Runs to its end on a file system that limits names to this many bytes.
 pub fn run_with_short_names<S: AsRef<OsStr>>(
     most: u32,
     arguments: impl IntoIterator<Item = S>,
@@ -77,8 +77,8 @@ pub fn run_with_short_names<S: AsRef<OsStr>>(
     plainfold::run_command(command)
 }
 
-/// Follows a source; from when the file `when` is there, an operation of the file system fails with this
-/// error, so many times. Back when it has caught up.
+/// Follows a source; once the file `when` exists, an operation of the file system fails with this
+/// error, this many times. Returns when it has caught up.
 pub fn live_failing(
     (operation, error): (&str, &str),
     times: u64,
@@ -111,7 +111,7 @@ pub fn run_recorded<S: AsRef<OsStr>>(
     plainfold::run_command(command)
 }
 
-/// Whether the run has aborted at this point. Fails if it has ended badly in any other way.
+/// Whether the run has aborted at this point. Fails if it has ended in any other bad way.
 #[track_caller]
 pub fn aborted_at(point: &str, outcome: Outcome) -> bool {
     if outcome.status.code() == Some(0) {

@@ -1,10 +1,11 @@
-//! A disk that loses what was not synced: reads the record of a run (`src/trial/recorder.rs`), and makes the
-//! trees that a power loss at any moment of it may have left.
+//! A disk that loses everything that was not synced: reads the record of a run
+//! (`src/trial/recorder.rs`), and builds the trees that a power loss at any moment of it may leave.
 //!
-//! What it promises is what POSIX does, and of ext4 no more than that a rename is one step. A name is durable
-//! when one of its folders was synced after it was made, the bytes of a file when the file was; `syncfs`
-//! covers all before it. Of everything else any part may be there, in any order, but that a name's later
-//! change never stands without its earlier ones. Bytes may be missing, cut short, or zeros.
+//! The model guarantees what POSIX does, and in addition, as ext4 does, that a rename is one step. A
+//! name is durable when one of its folders was synced after the change, the bytes of a file when the
+//! file was synced; `syncfs` covers everything before it. Any part of everything else may be
+//! present, in any order, except that a name's later change never appears without its earlier ones.
+//! Bytes may be missing, truncated, or zeros.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;

@@ -1,7 +1,8 @@
-//! A server of any number of small databases, whose door the test keeps: it sees each request before it
-//! is answered, and may answer it itself.
+//! A server of any number of small databases, controlled by the test: it sees each request first,
+//! and may answer it itself.
 //!
-//! Each request has a connection of its own. What is not answered by the test is answered as CouchDB does.
+//! Each request has a separate connection. Requests that the test does not answer are answered as
+//! CouchDB does.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -34,7 +35,7 @@ pub enum Reply {
     Honest,
     /// This: a status with further headers, and a body.
     Say(String, String),
-    /// Nothing, for as long as the server is there.
+    /// No answer, as long as the server exists.
     Hang,
 }
 
@@ -114,7 +115,7 @@ impl Door {
         self.shared.asked.lock().unwrap().clone()
     }
 
-    /// Waits until so many requests have come for which this holds.
+    /// Waits until this many matching requests have arrived.
     #[track_caller]
     pub fn wait_for(&self, count: usize, wanted: impl Fn(&Asked) -> bool) {
         let deadline = Instant::now() + DEADLINE;

@@ -1,7 +1,8 @@
-//! A server of one small database that answers honestly, but for what it is told to answer otherwise.
+//! A server of one small database that answers honestly, except for requests that are set up to be
+//! answered otherwise.
 //!
-//! Each request has a connection of its own. What is answered otherwise may be anything that bytes on
-//! a connection can be: cut, endless, slow, or no HTTP at all.
+//! Each request has a separate connection. Such an answer may be anything that bytes on a connection
+//! can be: cut, endless, slow, or no HTTP at all.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -275,7 +276,7 @@ impl Talk<'_> {
         self.raw(body)
     }
 
-    /// The head of an answer that goes on until the connection ends.
+    /// The head of an answer that continues until the connection ends.
     pub fn begin(&mut self) -> io::Result<()> {
         self.raw(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
     }

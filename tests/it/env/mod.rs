@@ -1,7 +1,8 @@
-//! What the tests stand on: servers, a proxy that breaks connections, the binary, the oracle, trees.
+//! The environment of the tests: servers, a proxy that injects faults, the binary, the oracle,
+//! trees.
 //!
-//! Nothing here knows Plainfold's modules. Waiting is always for something that can be seen, with
-//! [`DEADLINE`] as the time after which it will not come.
+//! Nothing here knows Plainfold's modules. Tests wait only for observable events, with [`DEADLINE`]
+//! as the time limit.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,7 +24,7 @@ pub mod tiny;
 pub mod tls;
 pub mod tree;
 
-/// After this, what a test waits for will not come. Generous: machines of CI are slow.
+/// The time limit for anything that a test waits for. Generous, because CI machines are slow.
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
 /// The repository's root.
@@ -36,7 +37,7 @@ pub fn library() -> PathBuf {
     root().join("fixtures/library.ndjson")
 }
 
-/// A folder of the test's own, removed when it is dropped.
+/// A folder for one test, removed when it is dropped.
 pub struct Place {
     folder: tempfile::TempDir,
 }

@@ -23,7 +23,7 @@ pub fn assert_old_or_new<P: AsRef<Path>>(feed: &Path, rows: usize, mirrors: &[P]
     says_yes(oracle().arg("between").arg(feed).arg(rows.to_string()).args(mirrors))
 }
 
-/// What is wrong with a mirror by the same measure; fails where nothing is.
+/// The faults of a mirror by the same measure; fails if there is no fault.
 pub fn faults_of_old_or_new(feed: &Path, rows: usize, mirror: &Path) -> String {
     let mut between = oracle();
     let output = between.arg("between").arg(feed).arg(rows.to_string()).arg(mirror).output();
@@ -42,7 +42,7 @@ pub fn assert_equal_databases(left: &str, right: &str, options: &[&str]) -> Stri
     says_yes(oracle().arg("equal").arg(left).arg(right).args(options))
 }
 
-/// The differences of two databases; fails where there are none.
+/// The differences of two databases; fails if they are equal.
 pub fn differences_of_databases(left: &str, right: &str, options: &[&str]) -> String {
     let output = oracle().arg("equal").arg(left).arg(right).args(options).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
@@ -54,8 +54,8 @@ pub fn generate(url: &str, seed: u64) {
     says_yes(python("generate.py").arg("server").arg(url).arg(seed.to_string()));
 }
 
-/// Sends invented databases there and back, by way of a server where one is given, and asserts
-/// that they come back as they were.
+/// Sends invented databases there and back, by way of a server if one is given, and asserts that
+/// they return unchanged.
 pub fn assert_roundtrips(server: Option<&str>, seeds: RangeInclusive<u64>, more: &[&str]) {
     let place = Place::new();
     let mut trial = python("roundtrip.py");
@@ -67,7 +67,7 @@ pub fn assert_roundtrips(server: Option<&str>, seeds: RangeInclusive<u64>, more:
     assert_eq!(said.lines().count(), seeds.count(), "{said}");
 }
 
-/// Somebody who reads the mirror all the time, and must never meet half a document.
+/// A concurrent reader of the mirror, which must never see half a document.
 pub struct Reader {
     child: Option<Child>,
     stop: PathBuf,
@@ -89,7 +89,7 @@ impl Reader {
         Self { child: Some(child), stop, _place: place }
     }
 
-    /// Stops reading; fails with what it found wrong, and if it has read nothing.
+    /// Stops reading; fails with the faults that it found, or if it has read nothing.
     pub fn finish(mut self) -> String {
         std::fs::write(&self.stop, "").unwrap();
         let output = self.child.take().unwrap().wait_with_output().unwrap();

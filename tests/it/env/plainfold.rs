@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{DEADLINE, Place};
 
-/// How a run ended, and all that it said.
+/// How a run ended, and its output.
 #[derive(Debug)]
 pub struct Outcome {
     pub status: ExitStatus,
@@ -117,8 +117,8 @@ pub fn spawn<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Running
     Running::start(command(arguments))
 }
 
-/// `plainfold mirror --live`, waited for until it says READY=1 to the service manager that the test
-/// pretends to be, which it does when it has caught up.
+/// `plainfold mirror --live`; returns when it reports READY=1 to the service manager that the test
+/// imitates, which it does when it has caught up.
 pub fn live(source: &str, mirror: &Path) -> Running {
     let arguments = ["mirror".as_ref(), source.as_ref(), mirror.as_os_str(), "--live".as_ref()];
     live_command(command(arguments))

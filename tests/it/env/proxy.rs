@@ -1,7 +1,7 @@
-//! A proxy in front of a server that writes down every request and breaks what it is told to.
+//! A proxy in front of a server that records every request and injects faults.
 //!
-//! Each request gets a connection of its own to the server, and the answer ends with that
-//! connection, so that the proxy never has to understand an answer to know where it ends.
+//! Each request gets a separate connection to the server, and the answer ends with that connection,
+//! so the proxy need not understand an answer to find its end.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -14,17 +14,17 @@ use super::DEADLINE;
 /// What is done to one answer.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// The connection is cut after so many bytes of the body.
+    /// The connection is cut after this many bytes of the body.
     CutAfter(usize),
     /// The connection is cut right after the n-th (from 1) occurrence of these bytes: mid-row, for
     /// a marker that stands within one.
     CutAt(Vec<u8>, usize),
     /// Bytes in the body are replaced, once, by as many others (the answer's framing stays valid).
     Replace(Vec<u8>, Vec<u8>),
-    /// Nothing more comes after so many bytes of the body, though the connection stays open, until
+    /// The answer stops after this many bytes of the body, though the connection stays open, until
     /// the proxy ends or cuts it.
     StallAfter(usize),
-    /// Instead of the server's answer, this one (its whole text, head included).
+    /// This answer is sent (its whole text, head included) instead of the server's.
     Answer(Vec<u8>),
 }
 
@@ -37,7 +37,7 @@ struct Armed {
     fired: Arc<Count>,
 }
 
-/// Tells how often a fault was met.
+/// Counts how often a fault was injected.
 pub struct Fired(Arc<Count>);
 
 #[derive(Default)]
@@ -47,7 +47,7 @@ struct Count {
 }
 
 impl Fired {
-    /// How often by now.
+    /// The count so far.
     pub fn times(&self) -> usize {
         *self.0.times.lock().unwrap()
     }
@@ -286,7 +286,7 @@ impl<'a> AnswerWriter<'a> {
         Self { client, armed, held: Vec::new(), in_body: false, passed: 0 }
     }
 
-    /// Whether the answer goes on.
+    /// Whether the answer continues.
     fn write(&mut self, bytes: &[u8]) -> io::Result<bool> {
         self.held.extend_from_slice(bytes);
         if !self.in_body {

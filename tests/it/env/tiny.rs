@@ -1,7 +1,7 @@
-//! A small file system of the test's own, which can be filled, emptied, and made read-only.
+//! A small temporary file system, which can be filled, emptied, and made read-only.
 //!
-//! It is a tmpfs in a mount namespace of its own, seen through the process that keeps it, so that it
-//! needs no rights on most systems and vanishes with its process.
+//! It is a tmpfs in a separate mount namespace, accessed through the process that keeps it, so that
+//! it needs no privileges on most systems and vanishes with its process.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -20,7 +20,7 @@ pub struct Tiny {
 }
 
 impl Tiny {
-    /// One of so many MiB; `None`, with a word on why, where this system does not allow it.
+    /// A file system of this many MiB; `None`, with a message, if this system does not allow it.
     pub fn mount(mib: u32) -> Option<Self> {
         Self::mount_as("tmpfs", &format!("size={mib}m"))
     }
@@ -59,7 +59,7 @@ impl Tiny {
         assert!(made.count() > 0, "there was room to be taken");
     }
 
-    /// Takes all room that is left, but for so many bytes.
+    /// Uses all space that is left, except this many bytes.
     pub fn fill(&self, but: u64) {
         let path = self.path.join("balloon");
         let mut balloon = File::options().create(true).append(true).open(&path).unwrap();

@@ -1,11 +1,11 @@
-//! What a directory tree looked like at one time, to show what was written since, or that nothing was.
+//! A snapshot of a directory tree, which shows what was written since, or that nothing was.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Everything beneath a directory but `.plainfold`, which is Plainfold's own.
+/// Everything beneath a directory except `.plainfold`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
     entries: BTreeMap<PathBuf, Entry>,
@@ -22,7 +22,7 @@ struct Entry {
     content: String,
 }
 
-/// One thing that was written between two looks.
+/// A file or folder that was written between two snapshots.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Written {
     Made(PathBuf),
@@ -51,7 +51,7 @@ impl fmt::Display for Written {
 }
 
 impl Tree {
-    /// Looks at everything beneath `root`.
+    /// Takes a snapshot of everything beneath `root`.
     pub fn of(root: &Path) -> Self {
         let walk = walkdir::WalkDir::new(root).min_depth(1).into_iter();
         let ours =
@@ -65,7 +65,7 @@ impl Tree {
         Self { entries }
     }
 
-    /// What was written between this look and a later one.
+    /// The entries that were written between this snapshot and a later one.
     pub fn until(&self, later: &Self) -> Vec<Written> {
         let mut written = Vec::new();
         for (path, entry) in &self.entries {

@@ -11,7 +11,7 @@ import { place, until } from './plainfold.js';
 const installed = '../../../../target/test-servers/pouchdb-4.2.0/node_modules/pouchdb-server/bin/pouchdb-server';
 const path = process.env.POUCHDB_SERVER ?? fileURLToPath(new URL(installed, import.meta.url));
 
-/** Why there is none, for the test that is left out then. */
+/** The reason why it is missing, for the test that is skipped then. */
 export const noCouch = !existsSync(path) && 'no pouchdb-server: `cargo test` installs it, or name it in POUCHDB_SERVER';
 
 async function freePort() {

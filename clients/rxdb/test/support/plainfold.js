@@ -119,7 +119,7 @@ export async function status(directory) {
   return code === 0 ? JSON.parse(stdout) : undefined;
 }
 
-/** Asks until the answer is truthy, for what tells of itself only when it is asked. */
+/** Repeats a request until the answer is truthy, for values that send no event. */
 export async function until(ask) {
   const deadline = Date.now() + DEADLINE;
   for (;;) {

@@ -1,6 +1,6 @@
-//! What stands in a `document.json` of RxDB's backup plugin, as a document of CouchDB's.
+//! Converts a `document.json` of RxDB's backup plugin into a document of CouchDB.
 //!
-//! Pure. Members are left out, added or, for attachments, spelt anew; no other value is re-encoded.
+//! Pure. Members are left out, added or, for attachments, rewritten; no other value is re-encoded.
 //! It must not know files.
 
 use std::collections::HashSet;
@@ -13,8 +13,8 @@ use super::folder_of;
 use crate::document::{self, DocumentId, Revision, Stub};
 use crate::mirror::read::ProblemKind;
 
-/// Hexadecimal digits of a SHA-256, which is RxDB's digest unless the application has brought its
-/// own.
+/// Hexadecimal digits of a SHA-256, RxDB's digest unless the application provides another hash
+/// function.
 const SHA256_DIGITS: usize = 64;
 
 /// A document.
@@ -22,7 +22,7 @@ const SHA256_DIGITS: usize = 64;
 pub(super) struct Read {
     pub id: DocumentId,
     pub revision: Option<Revision>,
-    /// Its body as CouchDB takes it.
+    /// Its body in CouchDB's form.
     pub body: Bytes,
     pub stubs: Vec<(String, Stub)>,
 }
@@ -43,7 +43,7 @@ pub(super) fn read(text: &[u8], folder: &str) -> Result<Read, Wrong> {
     }
     for (key, raw, value) in &members.0 {
         match key.as_str() {
-            // Of RxDB's own, and refused by CouchDB.
+            // Specific to RxDB, and refused by CouchDB.
             "_meta" => continue,
             "_deleted" if value.get() == "false" => continue,
             "_deleted" => {
@@ -66,8 +66,8 @@ pub(super) fn read(text: &[u8], folder: &str) -> Result<Read, Wrong> {
     Ok(Read { id, revision, body: format!("{{{}}}", kept.join(",")).into(), stubs })
 }
 
-/// The id is the value of one member, whose name only the application's schema knows. It is the one
-/// for which the plugin makes this very folder.
+/// The id is the value of one member, whose name only the application's schema knows. It is the
+/// member for which the plugin makes exactly this folder.
 fn id(members: &Members<'_>, folder: &str) -> Result<DocumentId, Wrong> {
     let mut found = HashSet::new();
     for (key, _, value) in &members.0 {
@@ -85,18 +85,19 @@ fn id(members: &Members<'_>, folder: &str) -> Result<DocumentId, Wrong> {
     match (found.next(), found.next()) {
         (Some(id), None) => Ok(id.into()),
         (None, _) => {
-            let reason = "no member of its body holds the id that its folder is named for";
+            let reason = "no member of its body holds an id that matches the name of its folder";
             Err((ProblemKind::Altered, reason.to_owned()))
         }
         (Some(one), Some(other)) => {
-            let reason = format!("its id may be {one:?} or {other:?}: its folder fits both");
+            let reason =
+                format!("its id may be {one:?} or {other:?}: both match the name of its folder");
             Err((ProblemKind::Altered, reason))
         }
     }
 }
 
-/// The member `_attachments` as CouchDB spells it, and the stubs in it. RxDB's digest is not among
-/// CouchDB's kinds, so that it stands in the stub and not in the text.
+/// The member `_attachments` in CouchDB's form, and its stubs. CouchDB does not know RxDB's digest,
+/// so the stub contains it and the text does not.
 fn attachments(value: &RawValue) -> serde_json::Result<(String, Vec<(String, Stub)>)> {
     let entries = Members::read(value.get().as_bytes())?;
     let (mut texts, mut stubs) = (Vec::new(), Vec::new());
@@ -121,7 +122,7 @@ fn attachments(value: &RawValue) -> serde_json::Result<(String, Vec<(String, Stu
     Ok((format!("{{{}}}", texts.join(",")), stubs))
 }
 
-/// What RxDB says of an attachment.
+/// RxDB's description of an attachment.
 #[derive(Deserialize)]
 struct Own<'a> {
     digest: Option<String>,
@@ -134,7 +135,7 @@ fn text_of(value: &RawValue) -> Option<String> {
     serde_json::from_str(value.get()).ok()
 }
 
-/// The members of an object in their order: key, the key as it stands, value.
+/// The members of an object in order: key, the raw key, value.
 struct Members<'a>(Vec<(String, &'a RawValue, &'a RawValue)>);
 
 impl<'a> Members<'a> {
@@ -146,7 +147,7 @@ impl<'a> Members<'a> {
         raw.into_iter().map(member).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Of a key that stands twice, the last counts.
+    /// Of a repeated key, the last counts.
     fn named(&self, name: &str) -> Option<&RawValue> {
         self.0.iter().rev().find(|(key, ..)| key == name).map(|(_, _, value)| *value)
     }
@@ -203,11 +204,11 @@ mod tests {
         assert_eq!(id(r#"{"k":"a//b","n":"a/b"}"#, "a/b").unwrap(), "a/b");
         assert_eq!(id(r#"{"_id":"a//b","n":"a/b"}"#, "a/b").unwrap(), "a//b");
         let (_, reason) = id(r#"{"k":"a//b","n":"a/b/"}"#, "a/b").unwrap_err();
-        assert!(reason.contains("fits both"), "{reason}");
+        assert!(reason.contains("both match"), "{reason}");
         for text in [r#"{"k":"../y"}"#, r#"{"k":1,"_rev":"y"}"#, r#"{"in":{"k":"y"}}"#] {
             let (kind, reason) = id(text, "y").unwrap_err();
             assert_eq!(kind, ProblemKind::Altered);
-            assert!(reason.contains("folder is named for"), "{reason}");
+            assert!(reason.contains("name of its folder"), "{reason}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Every folder that is a document's, however deep, in memory that does not grow with the tree.
+//! Finds the folder of every document, however deep, in constant memory.
 //!
 //! It must not read documents.
 
@@ -12,16 +12,16 @@ use crate::mirror::error::MirrorError;
 use crate::mirror::layout::{ATTACHMENTS, DOCUMENT};
 use crate::mirror::read::{Problem, ProblemKind, Tree};
 
-/// So deep are folders looked into: each that is open takes two of the files that a process may
-/// have open.
+/// The deepest nesting that is read: each open folder takes two of the files that a process may have
+/// open.
 const MAX_DEPTH: usize = 100;
 
 type Names = Box<dyn Iterator<Item = Result<Result<String, String>, MirrorError>>>;
 
-/// Gives the path of each document's folder, and what belongs to none. A folder that leads nowhere
-/// is given too: it was to become a document's.
+/// Yields the path of each document's folder, and the entries that belong to no document. A folder
+/// that leads to no document is yielded too: it may be what is left of one.
 pub(in crate::mirror) struct Walk {
-    /// The folders from the top down to where it is.
+    /// The folders from the top down to the present one.
     frames: Vec<Frame>,
     /// The plugin leaves an empty folder for each collection.
     collections: HashSet<String>,
@@ -30,7 +30,7 @@ pub(in crate::mirror) struct Walk {
 struct Frame {
     folder: Folder,
     names: Names,
-    /// Empty at the top.
+    /// Empty for the top folder.
     path: String,
     is_document: bool,
     leads_on: bool,
@@ -43,7 +43,7 @@ impl Walk {
         Ok(Self { frames: vec![top], collections })
     }
 
-    /// Looks at one name of the innermost folder.
+    /// Inspects one name of the innermost folder.
     fn look(&mut self, name: &str) -> Result<Option<Result<String, Problem>>, MirrorError> {
         let depth = self.frames.len();
         let Some(frame) = self.frames.last_mut() else { return Ok(None) };
@@ -53,18 +53,18 @@ impl Walk {
         let path = frame.path_of(name);
         match (name, frame.folder.kind(name)?) {
             (_, None) => Ok(None),
-            // Told by the document itself.
+            // The document itself reports these.
             (ATTACHMENTS, Some(_)) if frame.is_document => Ok(None),
             (_, Some(FileType::Directory)) => {
                 let Some(folder) = frame.folder.open(name)? else { return Ok(None) };
                 let inner = Frame::new(folder, path.clone())?;
-                // A document's attachments whose `document.json` is gone lead nowhere.
+                // The attachments of a document whose `document.json` is gone lead to no document.
                 if depth > 1 && name == ATTACHMENTS && !inner.is_document {
                     return Ok(None);
                 }
                 frame.leads_on = true;
                 if depth >= MAX_DEPTH {
-                    return Ok(Some(Err(Problem::extra(path, "a folder too deep among others"))));
+                    return Ok(Some(Err(Problem::extra(path, "a folder that is nested too deep"))));
                 }
                 let given = inner.is_document.then_some(Ok(path));
                 self.frames.push(inner);
@@ -72,7 +72,9 @@ impl Walk {
             }
             (_, Some(_)) if frame.is_document => Ok(None),
             (_, Some(FileType::Symlink)) => Ok(Some(Err(Problem::extra(path, "a symbolic link")))),
-            (_, Some(_)) => Ok(Some(Err(Problem::extra(path, "a file that no document has")))),
+            (_, Some(_)) => {
+                Ok(Some(Err(Problem::extra(path, "a file that does not belong to a document"))))
+            }
         }
     }
 }
@@ -89,7 +91,7 @@ impl Iterator for Walk {
                 Some(Ok(Err(_))) if frame.is_document => {}
                 Some(Ok(Err(name))) => {
                     let path = frame.path_of(&name);
-                    let what = "something whose name is not even text";
+                    let what = "a file or folder whose name is not valid UTF-8";
                     return Some(Ok(Err(Problem::extra(path, what))));
                 }
                 Some(Ok(Ok(name))) => {
@@ -97,7 +99,7 @@ impl Iterator for Walk {
                     match self.look(&name) {
                         Ok(None) => {}
                         Ok(Some(given)) => return Some(Ok(given)),
-                        // One folder that cannot be opened does not keep us from the others.
+                        // If one folder cannot be opened, the others are still read.
                         Err(error) => {
                             let reason = error.to_string();
                             let problem = Problem::new(ProblemKind::Altered, path, reason);

@@ -1,0 +1,133 @@
+//! Refuses phrases that have to be read twice, in messages, help texts, doc comments and comments.
+//! `docs.rs` checks the pages for its part of the list.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use walkdir::WalkDir;
+
+use crate::docs::REFUSED;
+use crate::env::root;
+
+/// Further phrases that are refused in the source.
+const QUAINT: [&str; 24] = [
+    "tell of",
+    "what stands beside",
+    "none of its own",
+    "for good",
+    "lets go",
+    "lets it go",
+    "let go",
+    "was come to",
+    "as they like",
+    "of old",
+    "of late",
+    "all the same",
+    "but for",
+    "for ever",
+    "so long",
+    "so much",
+    "so large",
+    "said no",
+    "without a word",
+    "over and over",
+    "whom",
+    "a fault of ours",
+    "a fault of its own",
+    "in good order",
+];
+
+/// The files and folders that are searched, below the root of the repository.
+const PLACES: [&str; 9] = [
+    "src",
+    "tests",
+    "benches",
+    "fuzz",
+    "clients/rxdb",
+    "systemd",
+    ".ci/run",
+    "Cargo.toml",
+    "examples",
+];
+
+/// Folders of builds, packages and test data.
+const SKIPPED: [&str; 4] = ["target", "node_modules", "corpus", "fixtures"];
+
+/// The extensions of files that are searched.
+const EXTENSIONS: [&str; 9] =
+    ["rs", "py", "js", "mjs", "ts", "toml", "service", "timer", "sysusers"];
+
+/// The files that contain the lists.
+const LISTS: [&str; 2] = ["tests/it/words.rs", "tests/it/docs.rs"];
+
+/// The files of a place that are searched.
+fn files(place: &Path) -> Vec<PathBuf> {
+    let entries = WalkDir::new(place).into_iter();
+    let entries =
+        entries.filter_entry(|entry| !SKIPPED.iter().any(|name| entry.file_name() == *name));
+    let paths = entries.map(|entry| entry.unwrap()).filter(|entry| entry.file_type().is_file());
+    let paths = paths.map(walkdir::DirEntry::into_path);
+    let is_searched = |path: &PathBuf| {
+        let extension = path.extension().and_then(OsStr::to_str);
+        path == place || extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
+    };
+    let is_list = |path: &PathBuf| LISTS.iter().any(|list| path.ends_with(list));
+    paths.filter(is_searched).filter(|path| !is_list(path)).collect()
+}
+
+/// The words of a text with their line numbers. Comment markers and the backslash that continues a
+/// string are not words, and a name such as `put_back` is one word.
+fn words(text: &str) -> Vec<(usize, &str)> {
+    let punctuation = |c: char| c.is_ascii_punctuation() && !matches!(c, '`' | '_');
+    let lines = text.lines().enumerate();
+    let words =
+        lines.flat_map(|(at, line)| line.split_whitespace().map(move |word| (at + 1, word)));
+    let words = words.map(|(at, word)| (at, word.trim_matches(punctuation)));
+    words.filter(|(_, word)| !word.is_empty()).collect()
+}
+
+/// The line numbers of a phrase in a text. `None` in code is not the word "none".
+fn places(words: &[(usize, &str)], phrase: &str) -> Vec<usize> {
+    let phrase: Vec<_> = phrase.split(' ').collect();
+    let first = |word: &str| {
+        let rest =
+            word.strip_prefix(|c: char| c.eq_ignore_ascii_case(&phrase[0].chars().next().unwrap()));
+        rest == Some(&phrase[0][1..])
+    };
+    let windows = words.windows(phrase.len());
+    let same = windows.filter(|window| {
+        let others = window[1..].iter().map(|(_, word)| *word);
+        first(window[0].1) && others.eq(phrase[1..].iter().copied())
+    });
+    same.map(|window| window[0].0).collect()
+}
+
+#[test]
+fn the_source_is_in_plain_words() {
+    let found: Vec<_> = PLACES.iter().flat_map(|place| files(&root().join(place))).collect();
+    assert!(found.len() > 250, "only {} files were found", found.len());
+    let mut refused = Vec::new();
+    for path in found {
+        let text = fs::read_to_string(&path).unwrap();
+        let path = path.strip_prefix(root()).unwrap().display();
+        let words = words(&text);
+        for phrase in REFUSED.iter().chain(&QUAINT) {
+            let places = places(&words, phrase);
+            refused.extend(places.iter().map(|line| format!("{path}:{line}: {phrase}")));
+        }
+    }
+    refused.sort();
+    assert!(refused.is_empty(), "phrases that are not plain English:\n{}", refused.join("\n"));
+}
+
+#[test]
+fn a_phrase_is_found_across_lines_and_not_in_names_or_code() {
+    let text = "/// It tells\n/// of `put_back`.\nlet x = \"So many, and so \\\n  often\"; if y is None {}";
+    let words = words(text);
+    assert_eq!(places(&words, "tells of"), [1]);
+    assert_eq!(places(&words, "so many"), [3]);
+    assert_eq!(places(&words, "so often"), [3]);
+    assert_eq!(places(&words, "is none"), [0; 0]);
+    assert_eq!(places(&words, "put back"), [0; 0]);
+}
