@@ -28,7 +28,7 @@ use super::spool::Spool;
 use crate::document::{Attachment, CollectionName, DocumentId, Position, Revision};
 use crate::source::{ByteStream, FeedEvent, Mode, Reading, Since, Source, SourceError, Wanted};
 
-/// The bytes of events that wait for whoever receives a feed.
+/// The bytes of events that wait in the queue of a feed's stream.
 const FEED_BUDGET: usize = 2 * 1024 * 1024;
 
 /// A file that holds a recorded feed.
@@ -85,7 +85,7 @@ impl FeedFile {
         &self.folder
     }
 
-    /// A row's place in words.
+    /// Where a row is, for people.
     pub fn place(&self, offset: u64) -> String {
         format!("row at byte {offset} of {}", self.name)
     }
@@ -111,7 +111,7 @@ impl FeedFile {
 
     /// Opens it again to read something that was found in it.
     pub fn open_again(&self) -> Result<Opened, SourceError> {
-        // Whoever asks for a document waits for it.
+        // The caller waits for the document.
         match self.open(Mode::CatchUp, &|| Ok(())) {
             Ok(opened) => Ok(opened),
             Err(Stop::Failed(error)) => Err(error),
@@ -209,7 +209,7 @@ impl FeedFile {
         }
     }
 
-    /// Tells of the file's growth from now on.
+    /// Reports when the file grows, from now on.
     pub fn growth(&self) -> Growth {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         let running = watch.upgrade().unwrap_or_else(|| FileWatch::start(&self.path));
