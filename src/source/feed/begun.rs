@@ -123,10 +123,7 @@ fn read_some(reader: &mut impl Read, into: &mut Vec<u8>, most: usize) -> io::Res
 /// Why a feed that is read once ended before its time.
 pub(super) fn unreadable(error: &io::Error) -> SourceError {
     SourceError::permanent(match Damage::of(error) {
-        Some(damage) => format!(
-            "standard input cannot be read to its end: {damage}; the rows before that were read: \
-             pipe in the complete feed"
-        ),
+        Some(damage) => format!("standard input cannot be read to its end: {damage}"),
         None => format!("standard input cannot be read: {error}"),
     })
 }

@@ -163,33 +163,26 @@ impl FeedFile {
         begun: Begun,
         check: Check<'_>,
     ) -> Result<Opened, Stop<SourceError>> {
-        let mut spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = match &*spool {
-            Some(spool) => {
-                spool.is_of(file).map_err(|error| Stop::Failed(self.unreadable(&error)))?
+        let failed = |error: io::Error| Stop::Failed(self.unreadable(&error));
+        let mut held = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
+        let spool = match held.take() {
+            Some(spool) if spool.is_of(file).map_err(failed)? => spool,
+            // Its room is given back before the next one takes any.
+            outdated => {
+                drop(outdated);
+                let unreadable = |error: &io::Error| self.unreadable(error);
+                Spool::fill(file, begun, &self.path, &unreadable, check)?
             }
-            None => false,
         };
-        if !current {
-            // Gives its room back before the next one takes any.
-            *spool = None;
-            let unreadable = |error: &io::Error| self.unreadable(error);
-            *spool = Some(Spool::fill(file, begun, &self.path, &unreadable, check)?);
-        }
         let damage = |damage: &Arc<str>| {
-            let path = self.path.display();
-            format!(
-                "the feed file {path} cannot be read to its end: {damage}; the rows before that were \
-                 read: give the complete file"
-            )
+            format!("the feed file {} cannot be read to its end: {damage}", self.path.display())
         };
-        match &*spool {
-            Some(spool) => Ok(Opened {
-                text: Arc::clone(&spool.text),
-                damage: spool.damage.as_ref().map(|found| damage(found).into()),
-            }),
-            None => Err(Stop::Abandoned),
-        }
+        let opened = Opened {
+            text: Arc::clone(&spool.text),
+            damage: spool.damage.as_ref().map(|found| damage(found).into()),
+        };
+        *held = Some(spool);
+        Ok(opened)
     }
 
     /// What a failure to read it means.
