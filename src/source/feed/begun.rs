@@ -123,10 +123,7 @@ fn read_some(reader: &mut impl Read, into: &mut Vec<u8>, most: usize) -> io::Res
 /// Why a feed that is read once ended before its time.
 pub(super) fn unreadable(error: &io::Error) -> SourceError {
     SourceError::permanent(match Damage::of(error) {
-        Some(damage) => format!(
-            "standard input cannot be read to its end: {damage}; the rows before that were read: \
-             pipe in the complete feed"
-        ),
+        Some(damage) => format!("standard input cannot be read to its end: {damage}"),
         None => format!("standard input cannot be read: {error}"),
     })
 }
@@ -157,10 +154,10 @@ impl Input {
     pub async fn stdin() -> Result<Self, SourceError> {
         let (sender, mut receiver) = oneshot::channel();
         let read = move || {
-            // Nobody waits for it any more if the process ends.
+            // If nobody receives it, the process ends.
             let _ = sender.send(Self::unread().begun());
         };
-        // Nothing can wake it from waiting there, and so it is none of the runtime's threads.
+        // Nothing can wake it from waiting there. The runtime would wait for a thread of its own.
         let thread = std::thread::Builder::new().name("feed beginning".to_owned());
         thread.spawn(read).map_err(|error| no_thread(&error))?;
         match tokio::time::timeout(PATIENCE, &mut receiver).await {

@@ -28,10 +28,10 @@ use crate::source::{ByteStream, SourceError};
 /// How much of an attachment is read at a time, and the largest file that is read with its row.
 pub(super) const CHUNK: usize = 64 * 1024;
 
-/// How many bytes of an attachment wait for whoever receives its stream.
+/// The bytes of an attachment that wait in the queue of its stream.
 const STREAM_BUDGET: usize = 4 * CHUNK;
 
-/// Why a row or an attachment of it cannot be had.
+/// Why a row, or an attachment of it, cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// Something that the row needs is not there, and may yet appear.
@@ -48,7 +48,7 @@ impl Fault {
         }
     }
 
-    /// The same with something said before it.
+    /// The same fault, with `what` before its reason.
     pub fn within(self, what: &str) -> Self {
         match self {
             Self::Missing(reason) => Self::Missing(format!("{what}: {reason}")),
@@ -149,7 +149,7 @@ fn open_below(folder: &Path, path: &Path) -> rustix::io::Result<File> {
     open(&at, name.as_ref(), flags).map(File::from)
 }
 
-/// The bytes of an attachment whose base64 stands in a feed file.
+/// The bytes of an attachment whose base64 is in a feed file.
 pub(super) fn read_range(
     feed: Arc<File>,
     range: Range<u64>,
@@ -195,8 +195,8 @@ impl<R: BufRead> Unescaped<R> {
         Ok(byte[0])
     }
 
-    /// What stands for an escape whose backslash has been read; bytes that base64 does not have
-    /// stay for its decoder to find.
+    /// The byte of an escape whose backslash has been read. A byte that base64 does not have is
+    /// left for its decoder to report.
     fn escape(&mut self) -> io::Result<u8> {
         Ok(match self.byte()? {
             b'u' => {
@@ -331,7 +331,7 @@ impl Expected {
 pub(super) fn stream(mut reader: Box<dyn Read + Send>, expected: Expected) -> ByteStream {
     let (outlet, inlet) = queue(&Budget::new(STREAM_BUDGET));
     tokio::task::spawn_blocking(move || {
-        // Whoever does not receive what is sent has dropped the stream and does not want it.
+        // If nobody receives it, the stream was dropped.
         if let Err(error) = pump(&mut reader, &expected, &outlet) {
             let _ = outlet.send(Err(error), 0);
         }

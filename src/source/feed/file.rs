@@ -28,7 +28,7 @@ use super::spool::Spool;
 use crate::document::{Attachment, CollectionName, DocumentId, Position, Revision};
 use crate::source::{ByteStream, FeedEvent, Mode, Reading, Since, Source, SourceError, Wanted};
 
-/// The bytes of events that wait for whoever receives a feed.
+/// The bytes of events that wait in the queue of a feed's stream.
 const FEED_BUDGET: usize = 2 * 1024 * 1024;
 
 /// A file that holds a recorded feed.
@@ -85,7 +85,7 @@ impl FeedFile {
         &self.folder
     }
 
-    /// A row's place in words.
+    /// Where a row is, for people.
     pub fn place(&self, offset: u64) -> String {
         format!("row at byte {offset} of {}", self.name)
     }
@@ -111,7 +111,7 @@ impl FeedFile {
 
     /// Opens it again to read something that was found in it.
     pub fn open_again(&self) -> Result<Opened, SourceError> {
-        // Whoever asks for a document waits for it.
+        // The caller waits for the document.
         match self.open(Mode::CatchUp, &|| Ok(())) {
             Ok(opened) => Ok(opened),
             Err(Stop::Failed(error)) => Err(error),
@@ -163,33 +163,26 @@ impl FeedFile {
         begun: Begun,
         check: Check<'_>,
     ) -> Result<Opened, Stop<SourceError>> {
-        let mut spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = match &*spool {
-            Some(spool) => {
-                spool.is_of(file).map_err(|error| Stop::Failed(self.unreadable(&error)))?
+        let failed = |error: io::Error| Stop::Failed(self.unreadable(&error));
+        let mut held = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
+        let spool = match held.take() {
+            Some(spool) if spool.is_of(file).map_err(failed)? => spool,
+            // Its room is given back before the next one takes any.
+            outdated => {
+                drop(outdated);
+                let unreadable = |error: &io::Error| self.unreadable(error);
+                Spool::fill(file, begun, &self.path, &unreadable, check)?
             }
-            None => false,
         };
-        if !current {
-            // Gives its room back before the next one takes any.
-            *spool = None;
-            let unreadable = |error: &io::Error| self.unreadable(error);
-            *spool = Some(Spool::fill(file, begun, &self.path, &unreadable, check)?);
-        }
         let damage = |damage: &Arc<str>| {
-            let path = self.path.display();
-            format!(
-                "the feed file {path} cannot be read to its end: {damage}; the rows before that were \
-                 read: give the complete file"
-            )
+            format!("the feed file {} cannot be read to its end: {damage}", self.path.display())
         };
-        match &*spool {
-            Some(spool) => Ok(Opened {
-                text: Arc::clone(&spool.text),
-                damage: spool.damage.as_ref().map(|found| damage(found).into()),
-            }),
-            None => Err(Stop::Abandoned),
-        }
+        let opened = Opened {
+            text: Arc::clone(&spool.text),
+            damage: spool.damage.as_ref().map(|found| damage(found).into()),
+        };
+        *held = Some(spool);
+        Ok(opened)
     }
 
     /// What a failure to read it means.
@@ -209,7 +202,7 @@ impl FeedFile {
         }
     }
 
-    /// Tells of the file's growth from now on.
+    /// Reports when the file grows, from now on.
     pub fn growth(&self) -> Growth {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         let running = watch.upgrade().unwrap_or_else(|| FileWatch::start(&self.path));

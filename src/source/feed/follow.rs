@@ -1,5 +1,5 @@
-//! Wakes whoever follows a growing file: by the file system's events, and by looking every few
-//! seconds where those do not come.
+//! Wakes the readers that follow a growing file: by events of the file system, and every few seconds
+//! where a file system sends none.
 //!
 //! It must not know what the file holds.
 
@@ -29,12 +29,12 @@ pub(super) struct Growth {
 }
 
 impl FileWatch {
-    /// Begins to watch. Where that is not possible, looking now and then has to do.
+    /// Begins to watch. If that is not possible, the file is only looked at every few seconds.
     pub fn start(path: &Path) -> Arc<Self> {
         let touched = watch::Sender::new(0);
         let watcher = watch_folders(path, touched.clone()).inspect_err(|error| {
             let path = path.display();
-            tracing::warn!("{path} cannot be watched and is looked at every {POLL:?}: {error}");
+            tracing::warn!("{path} cannot be watched, and is checked for new rows every {POLL:?} instead: {error}");
         });
         Arc::new(Self { touched, _watcher: watcher.ok() })
     }

@@ -1,5 +1,5 @@
 //! Rows too long for memory: one pass over the row makes a skeleton of it, in which the long data
-//! of its attachments is left out, and notes where in the file that data stands.
+//! of its attachments is left out, and notes where in the file that data is.
 //!
 //! The skeleton is a row like any other and is judged like one; this file only follows strings,
 //! brackets and the few keys on the way to `doc._attachments.<name>.data`.
@@ -25,9 +25,9 @@ const KEY_LIMIT: usize = 128;
 /// Data that was left out of a skeleton.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hidden {
-    /// Where in the skeleton the empty string stands for it.
+    /// The place in the skeleton of the empty string that replaces it.
     pub at: usize,
-    /// Where in the file the inside of the string stands.
+    /// The place in the file of the inside of the string.
     pub range: Range<u64>,
 }
 

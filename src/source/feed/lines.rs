@@ -18,8 +18,17 @@ pub(super) struct Line<'a> {
     pub end: u64,
     /// Its bytes, newline included; `None` when they are more than are kept in memory.
     pub text: Option<&'a [u8]>,
-    /// What a line that is not kept says of itself, if it has come to its end.
+    /// What is known of a line that is not kept, if its end has been read.
     pub surface: Option<&'a Surface>,
+}
+
+impl Line<'_> {
+    /// Why a line that breaks off is not a row.
+    pub fn is_cut(&self) -> String {
+        let (start, length) = (self.start, self.end - self.start);
+        let unit = if length == 1 { "byte" } else { "bytes" };
+        format!("the feed ends in the middle of a row ({length} {unit} from byte {start})")
+    }
 }
 
 /// The lines of a feed, in a buffer that never outgrows the longest line allowed.
@@ -30,12 +39,12 @@ pub(super) struct Lines {
     taken: usize,
     /// The bytes of `buffer` that hold no newline after `taken`.
     searched: usize,
-    /// Where `buffer[taken]` stands in the feed.
+    /// The offset of `buffer[taken]` in the feed.
     offset: u64,
     limit: usize,
     /// Where the line began whose first bytes were let go because it is too long.
     long: Option<u64>,
-    /// The reading of such a line, and what it said.
+    /// The reading of such a line, and its result.
     skim: Box<Skim>,
     surface: Box<Surface>,
 }
@@ -120,7 +129,7 @@ impl Lines {
 
 /// The bytes of a line that may be a row: without white space, a byte order mark at the feed's
 /// beginning, and the comma between the rows of a normal feed. `None` for blank lines and for the
-/// lines that stand around the rows of CouchDB's answers.
+/// lines around the rows of CouchDB's answers.
 pub(super) fn row(line: &[u8], first: bool) -> Option<&[u8]> {
     let line = if first { line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line) } else { line };
     let line = line.trim_ascii();

@@ -24,7 +24,7 @@ use super::row::{Broken, Glance, glance};
 use crate::document::{CollectionName, Position};
 use crate::source::{Mode, Selection, SourceError, StoreEvent};
 
-/// The bytes of names that wait for whoever receives them.
+/// The bytes of names that wait in the queue of their stream.
 const NAMES_BUDGET: usize = 64 * 1024;
 
 /// More names are not remembered.
@@ -32,7 +32,7 @@ const MAX_KNOWN: usize = 10_000;
 
 type Named = Result<Lister, Stop<SourceError>>;
 
-/// Names the collections that are wanted, then says `Listed`, then goes on as the file grows.
+/// Names the collections that are wanted, then reports `Listed`, then follows the file as it grows.
 pub(super) fn collections(
     feed: Arc<FeedFile>,
     selection: Selection,
@@ -103,16 +103,16 @@ struct Lister {
     since: Option<Position>,
     /// A name's own text: it is looked up without being copied.
     seen: HashSet<Box<str>>,
-    /// Names that are told at the end of the first listing: before that it is not known whether a
-    /// pattern is one of them, and so no glob.
+    /// Names that wait for the end of the first listing: only then it is known whether a pattern is
+    /// one of them, and therefore not a glob.
     waiting: Vec<CollectionName>,
     listed: bool,
-    /// Whether a collection was named to whoever receives the names.
+    /// Whether a collection was sent to the stream.
     named: bool,
     read: Option<Place>,
 }
 
-/// What stands beside the place where a listing ended.
+/// What is stored with the place where a listing ended.
 #[derive(Serialize, Deserialize)]
 struct Known {
     /// The collection of rows that name none.
@@ -149,7 +149,7 @@ impl Lister {
                 _ => {}
             }
             self.read = Some(Place::at(lines.position(), &file)?);
-            // Told once, at the end of the first listing.
+            // Sent once, at the end of the first listing.
             if self.listed { Ok(None) } else { Ok(self.position(lines.position(), &file)?) }
         };
         let position = names().map_err(|stop| match stop {
@@ -168,7 +168,7 @@ impl Lister {
     }
 
     /// Names what an earlier listing has named, if the file is still the same up to where that ended.
-    /// Gives how much of the file needs not be read again.
+    /// Returns how much of the file need not be read again.
     fn resume(&mut self, file: &File, outlet: &Outlet<StoreEvent>) -> Result<u64, Stop<io::Error>> {
         let Some(since) = self.since.take() else { return Ok(0) };
         let Some(place) = Place::of(&since) else { return Ok(0) };

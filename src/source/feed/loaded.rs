@@ -50,7 +50,7 @@ pub(super) struct Loaded<'a> {
     text: Text<'a>,
     hidden: Vec<Hidden>,
     too_large: bool,
-    /// What a line that is not held as it is says of itself.
+    /// What is known of a line that is not kept in memory as it is.
     surface: Option<&'a Surface>,
     first: bool,
 }
@@ -94,7 +94,7 @@ impl<'a> Loaded<'a> {
         self.row().is_some_and(row::is_whole)
     }
 
-    /// Reads the row. `None` for lines that are none.
+    /// Reads the row; `None` for a line that is not a row.
     pub fn parse(&self) -> Result<Option<Row<'_>>, Broken> {
         let Some(row) = self.row() else { return Ok(None) };
         let parsed = row::parse(row);

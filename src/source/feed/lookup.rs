@@ -28,7 +28,7 @@ pub(super) fn look_up(
     if !place.stands_in(&file).map_err(failed)? {
         return Ok(Reading::Unknown);
     }
-    // A lookup runs to its end whoever waits for it: there is nobody to ask.
+    // A lookup runs to its end: no caller can abandon it.
     let check = || Ok(());
     let ours =
         |named: Option<&str>| named.unwrap_or(feed.collection().as_str()) == collection.as_str();

@@ -6,9 +6,9 @@
 //! {"seq":2,"id":"b","changes":[{"rev":"2-y"}],"deleted":true,"collection":"books"}
 //! ```
 //!
-//! What `curl` prints of a continuous or a normal feed is taken as it is. Attachments are inline
+//! What `curl` prints of a continuous or a normal feed is read as it is. Attachments are inline
 //! (`data`, base64), in files beneath the feed file's folder (`file`, a path), or stubs that only
-//! say what there was. The modules in reading order:
+//! describe what there was. The modules in reading order:
 //!
 //! 1. `json`: JSON text in place; `lines`: a feed cut into lines; `row`: one row; `stubs`:
 //!    attachments taken out of a document; `content`: their bytes; `large`: rows too long for memory.
@@ -100,7 +100,7 @@ impl FeedStore {
         FeedFile::new(path, None).refuse(mode)
     }
 
-    /// Who the feed at this path is; `None` is standard input.
+    /// The identity of the feed at this path; `None` is standard input.
     pub fn identity_of(path: Option<&Path>) -> String {
         match path {
             Some(path) => format!("feed:{}", FeedFile::new(path, None).path().display()),

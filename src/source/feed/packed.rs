@@ -14,6 +14,9 @@ const BLOCK: usize = 64 * 1024;
 /// How many bytes show how a feed is compressed.
 pub(super) const MAGIC: usize = 4;
 
+/// What libzstd says of a window that is larger than its limit.
+const TOO_WIDE: &str = "too much memory";
+
 /// How a feed is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Packing {
@@ -72,13 +75,24 @@ pub(super) struct Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { packing, text, error } = self;
+        let name = packing.name();
+        if *packing == Packing::Zstd && error.to_string().contains(TOO_WIDE) {
+            return write!(
+                f,
+                "its zstd data takes more than 128 MiB of memory to decompress: decompress it with \
+                 `zstd -dc --long=31`, and give the result"
+            );
+        }
         let what = match error.kind() {
             io::ErrorKind::UnexpectedEof => "ends too early",
             _ => "is damaged",
         };
         let unit = if *text == 1 { "byte" } else { "bytes" };
-        let name = packing.name();
-        write!(f, "the {name} data {what}, after {text} {unit} of text ({error})")
+        write!(
+            f,
+            "its {name} data {what}, after {text} {unit} of text ({error}): the rows before that were \
+             read; give the complete feed"
+        )
     }
 }
 
@@ -232,6 +246,17 @@ mod tests {
         let checksum = wrong.len() - 8;
         wrong[checksum] ^= 1;
         assert!(unpack(wrong).1.unwrap().contains("is damaged"));
+    }
+
+    #[test]
+    fn a_window_that_takes_much_memory_is_refused_with_a_remedy() {
+        // A frame with a window of 2 to the power of 28 bytes, and one raw block.
+        let wide = [0x28, 0xb5, 0x2f, 0xfd, 0, (28 - 10) << 3, 9, 0, 0, b'a'];
+        let (text, damage) = unpack(wide.to_vec());
+        assert_eq!(text, "");
+        assert!(damage.unwrap().contains("--long=31"));
+        let largest = [0x28, 0xb5, 0x2f, 0xfd, 0, (27 - 10) << 3, 9, 0, 0, b'a'];
+        assert_eq!(unpack(largest.to_vec()), ("a".to_owned(), None));
     }
 
     #[test]

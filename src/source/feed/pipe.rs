@@ -107,8 +107,8 @@ impl Pipe {
         self.selection.unmatched(&self.seen.borrow().names)
     }
 
-    /// Begins to read, if that has not begun. The thread ends with the pipe: nothing can wake it
-    /// from waiting there, and so it is none of the runtime's, which would wait for it.
+    /// Begins to read, if that has not begun. The thread ends with the pipe. Nothing can wake it from
+    /// waiting there, and the runtime would wait for a thread of its own.
     pub fn start(self: &Arc<Self>) -> Result<(), SourceError> {
         let Some(input) = lock(&self.input).take() else { return Ok(()) };
         let pipe = self.clone();
@@ -182,7 +182,7 @@ impl<'a> Reading<'a> {
             std::mem::take(&mut routes.outlets)
         };
         for outlet in outlets.values() {
-            // Whoever does not receive this does not want to know.
+            // If nobody receives it, the stream was dropped.
             let _ = outlet.send(Piped::End(end.clone()), 0);
         }
         let failed = end.err();
@@ -278,7 +278,7 @@ impl Pipe {
         true
     }
 
-    /// What a line says. `None` for lines that are no rows.
+    /// The event that a line makes; `None` for a line that is not a row.
     fn event(&self, line: Line<'_>, finished: bool) -> Option<Found> {
         let (row, position) = match line.text.map(|text| lines::row(text, line.start == 0)) {
             Some(None) => return None,
@@ -286,18 +286,11 @@ impl Pipe {
                 let position = self.positions.in_pipe(line.end);
                 (row::parse(row), Some(position))
             }
-            Some(Some(_)) => {
-                let length = line.end - line.start;
-                let reason = format!(
-                    "the feed ends in the middle of a row ({length} bytes from byte {})",
-                    line.start
-                );
-                (Err(Broken::unknown(reason)), None)
-            }
+            Some(Some(_)) => (Err(Broken::unknown(line.is_cut())), None),
             None => {
                 let limit = ROW_LIMIT >> 20;
                 let reason = format!(
-                    "the row is longer than {limit} MiB: save the feed to a file and follow that"
+                    "the row is longer than {limit} MiB: save the feed to a file, and mirror that"
                 );
                 let broken = Broken::unknown(reason).named_by(line.surface);
                 (Err(broken), Some(self.positions.in_pipe(line.end)))

@@ -77,7 +77,7 @@ struct Receiver {
     pipe: Arc<Pipe>,
     mode: Mode,
     stage: Stage,
-    /// Whether the end of a scan has yet to be said.
+    /// Whether the end of a scan has yet to be reported.
     scanning: bool,
     /// Whether anything came since the reader last caught up.
     news: bool,
@@ -86,7 +86,7 @@ struct Receiver {
 enum Stage {
     Opening(CollectionName, Since),
     Reading(Inlet<Piped>),
-    /// The pipe has ended but the stream goes on, as a followed feed's must.
+    /// The pipe has ended, but the stream of a followed feed must not.
     Resting,
     Over,
 }

@@ -37,7 +37,7 @@ impl Place {
         Ok(Self { offset, fingerprint: fingerprint(&before(file, offset)?) })
     }
 
-    /// Whether the file still holds what stood before this place.
+    /// Whether the file still holds the bytes before this place.
     pub fn stands_in(&self, file: &File) -> io::Result<bool> {
         if file.metadata()?.len() < self.offset {
             return Ok(false);

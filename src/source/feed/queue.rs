@@ -46,7 +46,7 @@ impl Drop for Share {
     }
 }
 
-/// Nobody receives any more: whoever sends should stop.
+/// Nobody receives any more: the sender should stop.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Abandoned;
 

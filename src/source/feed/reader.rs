@@ -17,7 +17,7 @@ use super::rows::{Batch, Rows};
 use crate::document::CollectionName;
 use crate::source::{FeedEvent, Mode, Progress, Since, SourceError, Unreadable};
 
-/// How often a long reading says how far it is, in bytes.
+/// After this number of bytes, a long reading reports its progress.
 const PROGRESS: u64 = 1024 * 1024;
 
 /// How long a followed file may be away while somebody replaces it.
@@ -28,9 +28,9 @@ pub(super) struct FileReader {
     rows: Rows,
     mode: Mode,
     lines: Lines,
-    /// Why this is a scan, until that has been said.
+    /// Why this is a scan, until that has been reported.
     announce: Option<String>,
-    /// Whether the scan goes on.
+    /// Whether a scan is under way.
     scanning: bool,
     /// The place that was last reported; nothing has been before the first reading.
     reported: Option<Place>,
@@ -128,23 +128,19 @@ impl FileReader {
             self.rows.line(line, batch)?;
             self.lines.take_rest();
         } else if self.rows.are_of(None) {
-            let length = line.end - line.start;
             batch.push(FeedEvent::Unreadable(Unreadable {
                 id: None,
                 revision: None,
                 place: self.rows.feed().place(line.start),
                 position: None,
-                reason: format!(
-                    "the feed ends in the middle of a row ({length} bytes from byte {})",
-                    line.start
-                ),
+                reason: line.is_cut(),
             }))?;
         }
         Ok(())
     }
 
-    /// Says how far we are and, as nothing has to be written for other collections' rows, that it
-    /// is safe to go on from here.
+    /// Reports how far the file has been read. The next run may resume here, because the rows of
+    /// other collections need nothing to be written.
     fn report_progress(&mut self, batch: &mut Batch<'_>) -> Result<(), Stop<io::Error>> {
         let done = self.lines.position();
         self.progress_due = done + PROGRESS;
@@ -177,7 +173,7 @@ impl FileReader {
         Ok(FeedEvent::Progress(Progress { done, total }))
     }
 
-    /// Whether what we read earlier still stands in the file.
+    /// Whether the file still holds what was read earlier.
     fn check_contents(&self) -> Result<(), Stop<SourceError>> {
         let Some(place) = &self.reported else { return Ok(()) };
         match place.stands_in(self.rows.file()) {
@@ -187,7 +183,7 @@ impl FileReader {
         }
     }
 
-    /// Whether the file's name still leads to the file that we read, now that we have all of it.
+    /// Whether the path still leads to the file that was read, now that all of it has been read.
     fn check_identity(&mut self) -> Result<(), Stop<SourceError>> {
         if self.mode == Mode::CatchUp {
             return Ok(());

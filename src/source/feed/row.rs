@@ -19,7 +19,7 @@ use crate::document::{Change, Document, DocumentId, DocumentState, Position, Rev
 pub(super) struct Row<'a> {
     /// The document.
     pub id: DocumentId,
-    /// Its revision: the document's own word, else the row's.
+    /// Its revision: the document's own, else the row's.
     pub revision: Revision,
     /// Whether the document is gone.
     pub deleted: bool,
@@ -49,7 +49,7 @@ impl Broken {
         Self { id: None, revision: None, collection: None, fault: wrong(reason) }
     }
 
-    /// The same with what a row that is not held said of itself in passing.
+    /// The same with what is known of a row that was not kept in memory.
     pub fn named_by(self, surface: Option<&Surface>) -> Self {
         let Some(Surface { id, revision, collection, .. }) = surface.cloned() else { return self };
         Self { id, revision, collection, ..self }
@@ -63,7 +63,7 @@ pub(super) enum Glance<'a> {
     Unnamed,
     /// It names this one.
     Named(&'a str),
-    /// Only parsing tells.
+    /// Only parsing can tell.
     Unclear,
 }
 
@@ -139,7 +139,7 @@ pub(super) fn is_whole(row: &[u8]) -> bool {
 }
 
 impl Row<'_> {
-    /// The change that the row tells of. Its body is cut out of `owner`, which the row must be a
+    /// The change that the row describes. Its body is cut out of `owner`, which the row must be a
     /// part of, or copied, so that a small document does not keep a large buffer in memory.
     pub fn into_change(
         self,
@@ -277,7 +277,7 @@ impl<'a> Found<'a> {
                 _ if self.holds_results => "the line holds a whole answer instead of one row: \
                      record it with feed=continuous"
                     .to_owned(),
-                Some(error) => format!("the line is no row but the error {}", excerpt(error)),
+                Some(error) => format!("the line is not a row but the error {}", excerpt(error)),
                 None => "the row has no id".to_owned(),
             }));
         };
@@ -351,7 +351,7 @@ fn text<'a>(what: &str, raw: &'a str) -> Result<Cow<'a, str>, Fault> {
     if !raw.starts_with('"') {
         return Err(wrong(format!("{what} is not text but {}", excerpt(raw))));
     }
-    json::string(raw).map_err(|error| wrong(format!("{what} is no text: {error}")))
+    json::string(raw).map_err(|error| wrong(format!("{what} is not text: {error}")))
 }
 
 fn wrong(reason: impl Into<String>) -> Fault {

@@ -20,7 +20,7 @@ use crate::source::{FeedEvent, Mode, Unreadable};
 const BATCH_EVENTS: usize = 64;
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// What stands for an event that is no change in the bounds of queues.
+/// The weight of an event that is not a change, in the bounds of queues.
 const SMALL_EVENT: usize = 256;
 
 /// Makes lines into the events of one collection.
@@ -29,7 +29,7 @@ pub(super) struct Rows {
     file: Arc<File>,
     collection: CollectionName,
     positions: Positions,
-    /// In a scan, where the last row of each deleted document stands.
+    /// In a scan, the place of the last row of each deleted document.
     graves: Graves,
 }
 
@@ -145,7 +145,7 @@ impl Rows {
     }
 }
 
-/// Where the last row of each deleted document stands, by a hash of its id.
+/// The place of the last row of each deleted document, by a hash of its id.
 #[derive(Clone, Debug, Default)]
 struct Graves(HashMap<[u8; 16], u64>);
 
@@ -158,7 +158,7 @@ impl Graves {
         }
     }
 
-    /// Whether this row of a document stands before the deletion that is its last word.
+    /// Whether this row of a document comes before its last row, which is a deletion.
     fn outdate(&self, id: &DocumentId, start: u64) -> bool {
         !self.0.is_empty() && self.0.get(&Self::key(id)).is_some_and(|last| start < *last)
     }

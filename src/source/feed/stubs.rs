@@ -1,4 +1,4 @@
-//! Takes attachments out of a document's text: a stub stands where data stood, and every other
+//! Takes attachments out of a document's text: a stub takes the place of the data, and every other
 //! byte stays as it was.
 //!
 //! It must not know what surrounds a document in its row.
@@ -36,7 +36,7 @@ pub(super) struct Surroundings<'a> {
 /// A document with its attachments taken out.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
-    /// The document's text with stubs in it; `None` where nothing had to be taken out.
+    /// The document's text with stubs in it; `None` if nothing had to be taken out.
     pub body: Option<Vec<u8>>,
     /// Its attachments, in its order.
     pub attachments: Vec<Attachment>,
@@ -57,7 +57,7 @@ pub(super) fn take_out(
         taken.attachments.clear();
         for entry in entries(text, object.start)? {
             let name = json::string(entry.name)
-                .map_err(|e| Fault::Wrong(format!("the name {} is no text: {e}", entry.name)))?;
+                .map_err(|e| Fault::Wrong(format!("the name {} is not text: {e}", entry.name)))?;
             let (attachment, stub) = entry
                 .read(&name, revision, around)
                 .map_err(|fault| fault.within(&format!("the attachment `{name}`")))?;
@@ -77,7 +77,7 @@ pub(super) fn take_out(
     Ok(taken)
 }
 
-/// One attachment's object, its members as they stand in the text.
+/// One attachment's object, with its members as they are in the text.
 #[derive(Debug, Default)]
 struct Entry<'a> {
     name: &'a str,

@@ -66,7 +66,7 @@ async fn a_row_that_cannot_be_read_is_told_and_passed() {
         (b"{}", "the row has no id", None),
         (b"{\"id\":7}", "the row's id is not text but 7", None),
         (b"{\"id\":\"\"}", "the row's id is empty", None),
-        (b"{\"id\":\"\\ud800\"}", "the row's id is no text: it holds half of a surrogate pair", None),
+        (b"{\"id\":\"\\ud800\"}", "the row's id is not text: it holds half of a surrogate pair", None),
         (b"{\"id\":\"x\",\"doc\":{}}", "the row has no revision", Some("x")),
         (b"{\"id\":\"x\",\"changes\":[{\"rev\":\"1-x\"}]}",
             "the row holds no document: record the feed with include_docs=true", Some("x")),
@@ -80,7 +80,7 @@ async fn a_row_that_cannot_be_read_is_told_and_passed() {
         (b"{\"id\":\"x\",\"changes\":[{\"rev\":\"1-x\"}],\"doc\":{\"_attachments\":7}}",
             "`_attachments` is not an object", Some("x")),
         (b"{\"error\":\"unauthorized\",\"reason\":\"You are not\"}",
-            "the line is no row but the error \"unauthorized\"", None),
+            "the line is not a row but the error \"unauthorized\"", None),
         (b"{\"results\":[{\"seq\":1,\"id\":\"a\"}],\"last_seq\":1}",
             "the line holds a whole answer instead of one row: record it with feed=continuous", None),
     ];
