@@ -33,7 +33,6 @@ mod large;
 mod layers;
 mod limits;
 mod live;
-
 mod options;
 mod output;
 mod pages;
