@@ -80,7 +80,7 @@ class Usage:
         self.system = rusage.ru_stime
         self.cpu = rusage.ru_utime + rusage.ru_stime
         # `ru_maxrss` starts at what the parent had when it forked. Where that floor hides the
-        # truth, VmHWM tells it, which was read every few milliseconds.
+        # true value, VmHWM shows it, which was read every few milliseconds.
         floor = own_high_water()
         exact = rusage.ru_maxrss * 1024
         self.peak = exact if exact > floor else high_water

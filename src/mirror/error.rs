@@ -187,7 +187,7 @@ pub enum MirrorError {
     },
     /// A link or a file is in the place of a folder of the mirror.
     #[error(
-        "{} must be a folder, but it is {what}: move it away and run again",
+        "{} must be a folder, but it is {what} (Plainfold follows no links): move it away and run again",
         path.display()
     )]
     InTheWay {

@@ -140,8 +140,8 @@ pub fn read_or_create(
     }
     if let Some(most) = ours.longest_name().filter(|most| !format.spelling().fits_within(*most)) {
         tracing::warn!(
-            "{} is on a file system that allows names of at most {most} bytes, but was created with \
-             longer ones: documents whose names are too long cannot be mirrored here",
+            "{} is on a file system that allows names of at most {most} bytes, but the mirror was \
+             created with longer names: documents whose names are too long cannot be mirrored here",
             mirror.display(),
         );
     }

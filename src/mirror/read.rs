@@ -170,8 +170,8 @@ impl Tree {
             }
             match self.name_of(&encoded)? {
                 None if self.spelling.decode(&encoded) == Decoded::Hashed => {
-                    let what = "a collection with a shortened name: its full name is only in \
-                                .plainfold/collections, which is missing here";
+                    let what = "a collection with a shortened name, whose full name only \
+                                .plainfold/collections records, and no record of it is readable there";
                     problems.push(Problem::extra(encoded, what));
                 }
                 Some(name) => {

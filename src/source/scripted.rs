@@ -38,9 +38,9 @@ pub struct Scripted {
     pub branches: Mutex<HashMap<(DocumentId, Revision), Branch>>,
     /// How many attachments or revisions each request for many asked for.
     pub asked: Mutex<Vec<usize>>,
-    /// So many requests for many things are answered with nothing at all.
+    /// The number of group requests that are answered with an empty list.
     pub silent: Mutex<usize>,
-    /// What it says of who may do what, the last first; nothing beyond.
+    /// The security objects that it sends, the last one first; then none.
     pub securities: Mutex<Vec<Result<Option<Bytes>, SourceError>>>,
     /// Whether the feed stays open after its script.
     pub stays_open: bool,

@@ -116,6 +116,6 @@ fn a_mirror_inside_another_is_refused_and_creates_nothing() {
         assert!(said.stderr.contains(mirror.canonicalize().unwrap().to_str().unwrap()), "{said}");
     }
     assert!(before.until(&Tree::of(&mirror)).is_empty());
-    // Beside it, and with a name that only begins like it, is no trouble.
+    // A directory beside it, and one whose name only begins like it, are allowed.
     plainfold::mirror(&feed.source(), &place.join("mirror-2")).assert_code(0);
 }

@@ -92,7 +92,7 @@ fn the_power_goes(documents: usize, from_nothing: bool) {
     let disk = disk.read(inodes, &record);
     assert!(disk.commits() >= 2, "the record is not whole");
 
-    // The record is whole: played to its end, it gives the tree that is there.
+    // The record is complete: replayed to its end, it gives the present tree.
     let end = place.join("end");
     let last = disk.moments() - 1;
     disk.make(&disk.cut(last, Reached::Everything, &mut chance), &before, &end);

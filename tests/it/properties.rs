@@ -118,7 +118,7 @@ fn what_the_target_does_not_take_is_named_with_what_to_do() {
     let outcome = restore(&mirror, &target.url_through(proxy.address()), &[]).assert_code(1);
     assert_eq!(fired.times(), 1);
     assert!(outcome.stdout.contains("Create a database of this name"), "{outcome}");
-    // As it is told.
+    // As the mirror recorded it.
     target.create_db("shelf");
     restore(&mirror, &target.url(), &[]).assert_code(0);
 }

@@ -68,7 +68,7 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
-/// Every name with what tells whether it was written to.
+/// Every name with data that shows whether it was written to.
 fn standing(path: &Path) -> BTreeMap<PathBuf, (u64, i64, i64, u64)> {
     let walk = walkdir::WalkDir::new(path).into_iter().map(Result::unwrap);
     walk.map(|entry| {
@@ -164,7 +164,7 @@ fn a_process_that_is_stopped_is_named_by_every_command_that_asks_it() {
         let outcome = outcome.assert_code(5);
         assert!(outcome.stderr.contains(&stopped), "{outcome}");
     }
-    // What reads the tree alone asks nobody.
+    // A command that reads only the tree asks no process.
     run("verify", &mirror, &[]).assert_code(0);
     signal(&live, "CONT");
     assert_eq!(plainfold::status(&mirror)["running"], true);

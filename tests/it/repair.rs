@@ -151,7 +151,7 @@ fn each_kind_of_damage_is_put_right_from_the_recorded_source_and_nothing_else_is
     assert_eq!(shelf.asked_for(), wrong);
     shelf.assert_equal();
 
-    // What was written is told, and the checkpoint stands where it stood.
+    // An event was emitted for each write, and the checkpoint has not moved.
     let told = events(&shelf.mirror(), last);
     let ids: BTreeSet<_> =
         told.iter().map(|event| event["documentId"].as_str().unwrap().to_owned()).collect();

@@ -299,7 +299,7 @@ fn a_backup_whose_own_file_is_damaged_is_read_nonetheless() {
     let place = Place::new();
     let tree = sound(&place);
     fs::write(tree.join("backup_meta.json"), r#"{"createdAt":1,"coll"#).unwrap();
-    // Nothing tells the collection's folder from one that was to become a document's.
+    // The folder of a collection looks the same as the folder of an unfinished document.
     let found: Vec<_> = problems(&tree, 1).into_keys().collect();
     assert_eq!(found, ["backup_meta.json", "shelf/document.json"]);
     let (failed, ids) = restored(&tree);

@@ -1,4 +1,4 @@
-//! The systemd units are sound, and the live command tells systemd what it does.
+//! The systemd units are valid, and the live command reports its state to systemd.
 //!
 //! No systemd runs here: `systemd-analyze` reads the units, and a socket of the test's own stands
 //! in for the one to which services report. This file must not know how the agent is built.
@@ -139,7 +139,7 @@ fn a_live_mirror_is_ready_once_caught_up_and_gives_signs_of_life_until_it_stops(
 
 #[test]
 fn a_live_mirror_whose_source_is_silent_is_not_ready_but_lives_and_stops_when_told() {
-    // The connection is taken by the kernel, and nobody ever answers.
+    // The kernel accepts the connection, but no server ever answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let source = format!("http://{}/books", silent.local_addr().unwrap());
     let folder = TempDir::new().unwrap();
@@ -154,7 +154,7 @@ fn a_live_mirror_whose_source_is_silent_is_not_ready_but_lives_and_stops_when_to
     assert_eq!(service.times("READY=1"), 0, "{}", service.story());
 }
 
-/// `plainfold mirror … --live` as systemd would run it, and all that it has told.
+/// `plainfold mirror … --live` as systemd would run it, and all notifications that it sent.
 struct Service {
     process: Child,
     socket: UnixDatagram,
@@ -182,7 +182,7 @@ impl Service {
         Self { process, socket, told: Vec::new(), log }
     }
 
-    /// Waits until something has been told that is wanted, now or before.
+    /// Waits for a notification that is wanted, whether it was sent before or not.
     fn wait_for(&mut self, what: &str, wanted: impl Fn(&str) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !self.told.iter().any(|told| wanted(told)) {
@@ -232,7 +232,7 @@ impl Service {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    /// Waits for the end, and hears what was told until then.
+    /// Waits for the end, and collects the notifications until then.
     fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -249,7 +249,7 @@ impl Service {
         self.told.iter().filter(|told| *told == line).count()
     }
 
-    /// For a failed test: all that was told, and the log.
+    /// For a failed test: all notifications, and the log.
     fn story(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         format!("it told {:#?} and logged:\n{log}", self.told)
@@ -258,7 +258,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It may have ended already, which is as good.
+        // It may have ended already, which is fine.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

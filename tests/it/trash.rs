@@ -89,7 +89,7 @@ fn the_trash_is_swept_by_the_time_that_passed_and_never_by_what_a_folder_is_name
         fs::create_dir_all(trash.join(day)).unwrap();
     }
     let all = ["2001-01-01", "9999-01-01", "mine"];
-    // The option is remembered, and nobody knows since when these lie there.
+    // The option is remembered, and the age of these documents is unknown.
     plainfold::mirror(&feed.source(), &mirror).assert_code(0);
     assert_eq!(names(&trash), all);
     pass_days(&mirror, 29);

@@ -73,7 +73,7 @@ class Database:
         return self.read((true_id, revision) for true_id in self.revisions for revision in self.revisions[true_id])
 
     def attached(self):
-        """The same of those live winners that have attachments, and of no other branch."""
+        """The same for live winners with attachments only, without other branches."""
         live = _live(self).items()
         return self.read((true_id, winner.revision) for true_id, winner in live if winner.stubs())
 

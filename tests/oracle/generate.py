@@ -302,7 +302,7 @@ def fill(url, database):
 
 
 def record(folder, database, collection="generated"):
-    """Writes the database as a recorded feed with earlier states of its documents; gives its path."""
+    """Writes the database as a recorded feed with earlier states of its documents; returns its path."""
     os.makedirs(os.path.join(folder, "files"), exist_ok=True)
     chance = database.random
     files = iter(range(1_000_000))

@@ -170,7 +170,7 @@ def elements(text, at=0):
 
 
 def same(left, right):
-    """Equality that tells 1 from "1"."""
+    """Equality that distinguishes 1 from "1"."""
     if type(left) is not type(right) or not isinstance(left, (list, tuple)):
         return type(left) is type(right) and left == right
     return len(left) == len(right) and all(same(a, b) for a, b in zip(left, right))
@@ -253,7 +253,7 @@ def held_documents(collection, faults):
 
 
 def compare_attachments(true_id, wanted, files, faults):
-    """Compares `wanted` (name -> bytes) with a folder's files; gives the number that are equal."""
+    """Compares `wanted` (name -> bytes) with a folder's files; returns the number of equal ones."""
     left = dict(files)
     equal = 0
     for name, data in wanted.items():
@@ -261,7 +261,8 @@ def compare_attachments(true_id, wanted, files, faults):
         if not match:
             faults.append(f"{true_id!r}: attachment {name!r} is missing")
             continue
-        # Two shortened names may begin alike, and only Plainfold's hash tells which is whose.
+        # Two shortened names may begin with the same text; only Plainfold's hash shows whose they
+        # are.
         match.sort(key=lambda file: left[file] != data)
         content = left.pop(match[0])
         if content != data:
@@ -510,7 +511,7 @@ def compare_stub(true_id, name, entry, data, raw, ours, faults):
 
 
 def compare_body(true_id, raw, text, directory, faults):
-    """Compares a row's body with document.json; gives the attachments that it must have."""
+    """Compares a row's body with document.json; returns the attachments that it must have."""
     if not text.endswith("\n"):
         faults.append(f"{true_id!r}: document.json does not end in a newline")
         return {}
@@ -671,7 +672,7 @@ def look_at(folder):
             text = look.document()
             faults = faults_of_look(name, text, look.attachments)
         if faults:
-            # Replaced or deleted meanwhile? Then what we read is nobody's fault.
+            # Replaced or deleted meanwhile? Then the text that we read does not count.
             with Look(folder) as again:
                 if again.document() != text:
                     return []

@@ -31,7 +31,7 @@ import equal
 import generate
 import oracle
 
-# With --revisions, what `plainfold mirror` is told beside source and directory.
+# The options of `plainfold mirror` for --revisions, besides source and directory.
 ALL_REVISIONS = ["--revisions", "--deleted", "keep"]
 MINUTES = 5
 

@@ -45,7 +45,7 @@ enum Operation {
     Commit(u64),
 }
 
-/// How much of what is not durable has reached the disk.
+/// How much of the data that is not durable has reached the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reached {
     Nothing,
@@ -64,7 +64,7 @@ pub struct Left {
 }
 
 impl Left {
-    /// What tells it from others: names, bytes and the commit, and not when they were written.
+    /// The identity of a tree: names, bytes and the commit, without times.
     pub fn hash(&self) -> u64 {
         let mut hasher = std::hash::DefaultHasher::new();
         self.commit.hash(&mut hasher);
@@ -75,7 +75,7 @@ impl Left {
     }
 }
 
-/// What is no part of the model: the lock's text, and the state, whose copies were kept.
+/// Entries outside the model: the lock's text, and the state, whose copies were kept.
 fn is_apart(path: &Path) -> bool {
     let ours = path.parent().is_some_and(|parent| parent.ends_with(".plainfold"));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -197,7 +197,7 @@ impl Disk {
             .collect();
         let mut durable = vec![false; moment];
         let (mut all, mut synced) = (false, HashSet::new());
-        // What a durable change of a name stands on is durable too.
+        // The earlier changes of a durable name are durable too.
         let mut below: HashSet<&Place> = HashSet::new();
         for (at, operation) in done.iter().enumerate().rev() {
             durable[at] = match operation {

@@ -83,7 +83,7 @@ impl Door {
                     return;
                 }
                 let (Ok(client), shared) = (client, Arc::clone(&accepting)) else { continue };
-                // A client that goes away in the middle is no concern of the test.
+                // A client that disconnects does not matter for the test.
                 std::thread::spawn(move || drop(shared.serve(&client)));
             }
         });
@@ -140,7 +140,7 @@ impl Shared {
         let asked = match read(stream) {
             Ok(Some(asked)) => asked,
             Ok(None) => return Ok(()),
-            // This is no HTTP.
+            // This is not HTTP.
             Err(_) => return answer(stream, "400 Bad Request", ""),
         };
         let reply = self.keeper.lock().unwrap()(&asked);

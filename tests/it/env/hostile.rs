@@ -34,7 +34,7 @@ struct Held {
     attachments: Vec<(String, Vec<u8>)>,
 }
 
-/// What is told otherwise, to requests whose line holds a text.
+/// The answers that replace the honest ones, for requests whose line contains a text.
 struct Lie {
     request: String,
     say: Say,

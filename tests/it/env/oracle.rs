@@ -32,7 +32,7 @@ pub fn faults_of_old_or_new(feed: &Path, rows: usize, mirror: &Path) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Asserts that no temporary or foreign file stands in a mirror.
+/// Asserts that a mirror contains no temporary or foreign file.
 pub fn assert_clean(mirror: &Path) -> String {
     says_yes(oracle().arg("clean").arg(mirror))
 }

@@ -154,7 +154,7 @@ pub fn tail(mirror: &Path, since: u64) -> Running {
     spawn(tail_arguments(mirror, since))
 }
 
-/// The write events in the journal of a mirror that nobody works on, after number `since`.
+/// The write events in the journal of a mirror at rest, after number `since`.
 pub fn journal(mirror: &Path, since: u64) -> Vec<Value> {
     let outcome = run(tail_arguments(mirror, since)).assert_code(0);
     outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -301,7 +301,7 @@ impl Running {
     }
 }
 
-/// `plainfold tail <mirror> --since <since>` whose output nobody reads yet.
+/// `plainfold tail <mirror> --since <since>` whose output is not read yet.
 pub struct UnreadTail(Option<Child>);
 
 impl UnreadTail {

@@ -75,7 +75,7 @@ impl Tiny {
         fs::remove_file(self.path.join("balloon")).unwrap();
     }
 
-    /// Lets nobody write any more; `false` where files that are open keep it from that.
+    /// Makes it read-only; returns `false` if open files prevent that.
     pub fn make_read_only(&mut self) -> bool {
         let order = format!("mount -o remount,ro '{}'", self.place.path().display());
         self.order(&order)
