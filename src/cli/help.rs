@@ -45,10 +45,11 @@ Exit codes:
        other documents
     3  the source or target cannot be reached, or has no such database
     4  the source or target refused the credentials
-    5  the mirror cannot be used: locked, process not answering, newer format, or
-       failing disk
+    5  the mirror cannot be used: locked, process not answering, newer format,
+       or failing disk
    70  internal error (a bug in Plainfold)
-   74  output cannot be written: standard output, a manifest or the file of a feed
+   74  output cannot be written: standard output, a manifest or the file of a
+       feed
   130  interrupted before it was done
 
 `plainfold COMMAND --help` lists all options of a command.

@@ -4,7 +4,7 @@
 //! terminal. It must not know sled or the names on disk.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -147,7 +147,7 @@ impl Command {
             Self::Status(options) => &options.directory,
             Self::Release(options) => &options.directory,
             Self::Path(options) => &options.directory,
-            Self::Id(options) => &options.path,
+            Self::Id(options) => return options.paths.first().map(PathBuf::as_path),
             Self::Man(options) => &options.directory,
             Self::Completions(_) | Self::Help(_) => return None,
         })

@@ -181,6 +181,9 @@ fn what_the_mirror_does_not_hold_is_said_and_has_a_path_all_the_same() {
     let other = run(&["id", &format!("{mirror}/shelf")]).assert_code(2);
     assert!(other.stdout.is_empty(), "{other}");
     run(&["id", place.path().to_str().unwrap()]).assert_code(2);
+    let (a, b) = (format!("{mirror}/shelf/a"), format!("{mirror}/shelf"));
+    let several = run(&["id", &b, &a, &format!("{a}/document.json")]).assert_code(2);
+    assert_eq!(several.stdout, "shelf\ta\nshelf\ta", "one that fails does not stop the others");
     run(&["path", place.join("no").to_str().unwrap(), "shelf", "a"]).assert_code(5);
 }
 
