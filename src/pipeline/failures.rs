@@ -64,7 +64,7 @@ impl Failures {
     /// All of them, in the order in which they failed first.
     pub fn all(&self) -> Vec<Failure> {
         let mut all: Vec<_> = self.known().values().cloned().collect();
-        all.sort_by(|left, right| left.since.cmp(&right.since));
+        all.sort_by_key(|failure| failure.since);
         all
     }
 
