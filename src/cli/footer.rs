@@ -37,6 +37,12 @@ impl Footer {
         }
     }
 
+    /// Clears the lines.
+    pub fn clear(&self) {
+        let width = self.drawn().width;
+        self.draw(Vec::new(), width);
+    }
+
     /// Writes above the lines.
     pub fn above<R>(&self, write: impl FnOnce() -> R) -> R {
         let mut drawn = self.drawn();
@@ -153,7 +159,7 @@ mod tests {
         let mut log = screen.clone();
         footer.above(|| log.write_all(b"logged\n").unwrap());
         assert_eq!(screen.rows(), ["logged", "one", "two"]);
-        footer.draw(Vec::new(), 80);
+        footer.clear();
         assert_eq!(screen.rows(), ["logged"]);
     }
 

@@ -126,7 +126,7 @@ impl Bars {
             }
             self.show(look(), Instant::now());
             // The report says all that is left to say.
-            self.footer.draw(Vec::new(), 0);
+            self.footer.clear();
         });
         Drawing { ended, task }
     }

@@ -98,9 +98,11 @@ fn documents_that_fail_are_named_once_and_counted_in_the_last_line() {
                     _ => panic!("{number}: {outcome}"),
                 })
                 .collect();
-            // The first ones in their order, and how to list the others.
-            let expected: Vec<_> = (0..bad.min(20)).collect();
-            assert_eq!(named, expected, "run {run}: {outcome}");
+            // The first ones in their order; a later run reads them again as they come.
+            assert_eq!(named.len(), bad.min(20), "run {run}: {outcome}");
+            if run == 0 {
+                assert_eq!(named, (0..bad.min(20)).collect::<Vec<_>>(), "{outcome}");
+            }
             assert_eq!(count(&outcome, "plainfold status"), usize::from(bad > 20), "{outcome}");
             let noun = if bad == 1 { "1 document failed" } else { "30 documents failed" };
             assert_last(&outcome, noun);
