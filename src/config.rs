@@ -14,7 +14,7 @@ use secrecy::SecretString;
 
 use crate::agent::{Agent, AgentOptions, DeletionLimit, Repairer};
 use crate::checkpoint::{Before, Bounds, Checkpoints, StateError};
-use crate::client::couchdb::{Address, Patience, Refusal, Secret};
+use crate::client::couchdb::{Address, Patience, Refusal, Secret, typed};
 use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
 use crate::mirror::names::Codec;
 use crate::mirror::{Deleted, Holder, JsonStyle, Mirror, MirrorError, Wanted};
@@ -59,12 +59,15 @@ struct FeedConfig {
 pub enum ConfigError {
     /// The source is neither a URL nor a feed.
     #[error(
-        "`{given}` is not a source: give http(s)://host:port/database, http+unix://%2Fpath%2Fsocket/database, \
-         feed:<file.ndjson>, or feed:- for standard input"
+        "`{given}` is not a source{}: a source is http(s)://host:port/database, \
+         http+unix://%2Fpath%2Fsocket/database, feed:FILE, or feed:- for standard input",
+        meant.as_ref().map(|meant| format!(" ({meant})")).unwrap_or_default()
     )]
     UnknownSource {
         /// What was given, without credentials.
         given: String,
+        /// What to type instead, if that can be guessed.
+        meant: Option<String>,
     },
     /// The URL cannot be used.
     #[error("the source's URL cannot be used: {0}")]
@@ -311,9 +314,7 @@ impl MirrorConfig {
         let mut source = config.source;
         source.keep(mirror.kept_anywhere()?);
         source.wait_at_most(config.give_up_after.flatten());
-        if config.mode == Mode::Follow {
-            source.wait_for_access(&mirror.followed()?);
-        }
+        source.know(&mirror.followed()?, config.mode);
         let mut options = mirror.options().clone();
         let globs = source.selects().map(|identity| {
             let all = &mut options.collections;
@@ -329,6 +330,27 @@ impl MirrorConfig {
         mirror.remember(options)?;
         Ok(Agent::start(store, Arc::new(mirror), Arc::new(state), agent))
     }
+}
+
+/// What follows `feed:`, if a source or a target begins so.
+pub fn feed(text: &str) -> Option<&str> {
+    let (scheme, path) = text.trim_start().split_once(':')?;
+    scheme.eq_ignore_ascii_case("feed").then_some(path)
+}
+
+/// What to type for a source or a target that is neither a URL nor a feed, if it can be guessed.
+pub fn meant(text: &str) -> Option<String> {
+    let path = Path::new(text);
+    let is_feed = ["ndjson", "jsonl", "json", "gz", "zst"]
+        .iter()
+        .any(|kind| path.extension().is_some_and(|extension| extension == *kind));
+    if path.is_dir() {
+        return Some("it is a directory: look at the order of the arguments in --help".to_owned());
+    }
+    if !Address::is_url_like(text) && (path.is_file() || is_feed) {
+        return Some(format!("for a recorded feed, write feed:{text}"));
+    }
+    typed::meant(text)
 }
 
 /// Refuses to drop the limit on deletions while it holds deletions back.
@@ -460,15 +482,19 @@ impl SourceConfig {
         }
     }
 
-    /// What a mirror has followed before was let in before.
-    fn wait_for_access(&mut self, followed: &[(CollectionName, String)]) {
+    /// What a mirror has followed before is known: the server had accepted the credentials, and had
+    /// answered as a server of its protocol. A run that follows waits for such a server.
+    fn know(&mut self, followed: &[(CollectionName, String)], mode: Mode) {
         if let Self::Couch(couch) = self {
             let before =
                 |(name, origin): &(CollectionName, String)| couch.address.database(name) == *origin;
-            couch.refusal = Refusal::Wait {
-                accepted_before: followed.iter().any(before),
-                several: matches!(couch.databases, Databases::Selected(_)),
-            };
+            couch.is_known = followed.iter().any(before);
+            if mode == Mode::Follow {
+                couch.refusal = Refusal::Wait {
+                    accepted_before: couch.is_known,
+                    several: matches!(couch.databases, Databases::Selected(_)),
+                };
+            }
         }
     }
 
@@ -482,7 +508,7 @@ impl SourceConfig {
 
     fn parse(source: &str) -> Result<Self, ConfigError> {
         let selection = Selection::default();
-        let path = source.strip_prefix("feed:").filter(|path| !path.is_empty());
+        let path = feed(source).filter(|path| !path.is_empty());
         if let Some(path) = path.filter(|path| !Address::is_url_like(path)) {
             let path = (path != "-").then(|| PathBuf::from(path));
             return Ok(Self::Feed(FeedConfig { path, selection }));
@@ -490,8 +516,7 @@ impl SourceConfig {
         if Address::is_meant(source) {
             return Ok(Self::Couch(Box::new(CouchOptions::from_url(source, selection)?)));
         }
-        let given = Address::hidden(source);
-        Err(ConfigError::UnknownSource { given })
+        Err(ConfigError::UnknownSource { given: Address::hidden(source), meant: meant(source) })
     }
 
     fn open(self) -> Result<Arc<dyn Store>, SourceError> {

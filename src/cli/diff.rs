@@ -9,7 +9,7 @@ use super::output::{Lines, Stream, many};
 use super::verify::{Format, read};
 use super::{access, certificate, compare};
 use crate::client::couchdb::Address;
-use crate::config::OpenedSource;
+use crate::config::{self, OpenedSource};
 use crate::document::{Kept, Selection};
 use crate::mirror::read::{Problem, Tree};
 use crate::verify::{self, Certificate};
@@ -50,8 +50,9 @@ struct Whole<'a> {
 /// Compares.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
     // A URL that is mistyped is not looked for as a folder: the message would repeat its password.
-    let is_source = options.other.starts_with("feed:")
-        || (Address::is_url_like(&options.other) && !Path::new(&options.other).exists());
+    let is_source = config::feed(&options.other).is_some()
+        || ((Address::is_url_like(&options.other) || config::meant(&options.other).is_some())
+            && !Path::new(&options.other).exists());
     let (certificate, problems) = match is_source {
         true => beside_source(&options).await?,
         false => beside_mirror(&options).await?,

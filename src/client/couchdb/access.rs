@@ -121,6 +121,11 @@ impl Access {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What requests show.
+    pub fn credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_ref()
+    }
+
     /// A text without the secrets.
     pub fn scrub(&self, text: &str) -> String {
         self.lock().scrub.scrub(text)
@@ -332,7 +337,7 @@ impl Access {
     /// The same error, if it says that the token is wrong: CouchDB answers 400 for some of these.
     pub fn classified(&self, error: Error) -> Error {
         let words = ["bad hmac", "token", "jwt", "public key", "bad rsa", "bad ec"];
-        let text = error.to_string().to_lowercase();
+        let text = error.what().to_lowercase();
         let is_wrong = error.status() == Some(400)
             && matches!(self.credentials, Some(Credentials::Token(_)))
             && words.iter().any(|word| text.contains(word));

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::address::{document_path, encode, segment};
 use super::answer::{DatabaseInfo, MissingRevisions, Props, Unwritten, Written};
-use super::{Accepts, Body, Client, Error, Kind, Request, Upload};
+use super::{Accepts, Body, Client, Error, Kind, Request, Upload, advice};
 use crate::document::{CollectionName, DocumentId, Revision};
 
 /// A database of a server. Cheap to clone.
@@ -428,8 +428,7 @@ impl Database {
         if error.kind() != Kind::Missing {
             return error;
         }
-        let what = format!("database `{}` does not exist on {}", self.name, self.client.address());
-        Error::new(Kind::Missing, what)
+        advice::absent(&error, self.name.as_str(), self.client.address())
     }
 }
 

@@ -5,18 +5,25 @@
 
 mod access;
 mod address;
+mod advice;
 mod answer;
 mod body;
 pub mod credentials;
 mod database;
 mod error;
+mod options;
 mod pacer;
+mod probe;
+mod proxy;
+mod route;
 pub mod rows;
 mod scrub;
 mod standing;
 mod tls;
+pub mod typed;
 mod upload;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,11 +37,14 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use self::access::{Access, Next, Pass};
+use self::advice::Asked;
 use self::pacer::{Pacer, Probed, Verdict};
+use self::route::Route;
 use crate::document::CollectionName;
 
 pub use access::Refusal;
 pub use address::{Address, BadAddress, Given};
+pub use advice::Side;
 pub use answer::{AllDocsRow, BulkAttachment, BulkDocument, BulkItem, BulkResult};
 pub use answer::{DatabaseInfo, MissingRevisions, Props, ServerInfo, Unwritten};
 pub use answer::{all_docs_rows, bulk_get_results, changes_rows};
@@ -42,6 +52,7 @@ pub use body::{Body, MAX_ALONE};
 pub use credentials::{BadSecret, Credentials, Secret};
 pub use database::{AttachmentAnswer, Changes, Database, Feed, Part, With, can_address, is_plain};
 pub use error::{Error, Kind, bounded};
+pub use options::{ClientOptions, Patience};
 pub use pacer::LONGEST_ASKED;
 pub use tls::{BadTls, Tls};
 pub use upload::Upload;
@@ -51,6 +62,9 @@ pub const MAX_ANSWER: usize = 128 << 20;
 
 /// How much of a failure's body is read, in bytes.
 const MAX_FAILURE: usize = 16 << 10;
+
+/// How long TLS may take until the port is probed for plain HTTP.
+const TLS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a failure's body is waited for: its status has said the most of it.
 const FAILURE_PATIENCE: Duration = Duration::from_secs(10);
@@ -66,41 +80,6 @@ const REPEATING: Duration = Duration::from_secs(20);
 /// on when to come back.
 const REPEATED_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(200)];
 
-/// How long a server may take for things.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
-    /// To accept a connection.
-    pub connect: Duration,
-    /// To begin an answer, and then from one piece of it to the next.
-    pub answer: Duration,
-    /// The longest pause that the server may ask for, of all requests.
-    pub asked: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        // pouchdb-server builds the whole of a feed before it sends the first byte.
-        Self {
-            connect: Duration::from_secs(10),
-            answer: Duration::from_secs(120),
-            asked: pacer::LONGEST_ASKED,
-        }
-    }
-}
-
-/// How a server is spoken to.
-#[derive(Clone, Debug, Default)]
-pub struct ClientOptions {
-    /// Who asks.
-    pub credentials: Option<Credentials>,
-    /// What follows when the server refuses that.
-    pub refusal: Refusal,
-    /// How encrypted connections are made.
-    pub tls: Tls,
-    /// How long the server may take.
-    pub patience: Patience,
-}
-
 /// A server. Cheap to clone; connections are shared between clones.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -114,8 +93,22 @@ struct Inner {
     access: Access,
     patience: Patience,
     pacer: Pacer,
+    route: Route,
+    side: Side,
+    contact: Contact,
     /// The path of the database that answered last.
     answered: Mutex<Option<String>>,
+}
+
+/// What has come from a server so far.
+#[derive(Debug, Default)]
+struct Contact {
+    /// Whether it has answered in HTTP.
+    heard: AtomicBool,
+    /// Whether an answer was one of this protocol.
+    understood: AtomicBool,
+    /// Whether its port was probed.
+    probed: AtomicBool,
 }
 
 /// One request, before it is sent.
@@ -170,7 +163,7 @@ impl Request {
 impl Client {
     /// A client for this server. Does no I/O.
     pub fn new(address: Address, options: ClientOptions) -> Result<Self, Error> {
-        let ClientOptions { credentials, refusal, tls, patience } = options;
+        let ClientOptions { credentials, refusal, tls, patience, side, is_known } = options;
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("plainfold/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(patience.connect)
@@ -192,7 +185,10 @@ impl Client {
         let http = http.build().map_err(|error| Error::transport("the HTTP client", error))?;
         let access = Access::new(credentials, refusal);
         let (pacer, answered) = (Pacer::default(), Mutex::default());
-        let inner = Inner { http, address, access, patience, pacer, answered };
+        let route = Route::new(&address, patience.connect);
+        let contact = Contact { understood: AtomicBool::new(is_known), ..Contact::default() };
+        let inner =
+            Inner { http, address, access, patience, pacer, route, side, contact, answered };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -223,7 +219,11 @@ impl Client {
 
     /// `GET /_all_dbs`: the names of all databases. CouchDB tells them to an admin only.
     pub async fn all_databases(&self) -> Result<Vec<CollectionName>, Error> {
-        self.read_json(Request::get("/_all_dbs".to_owned())).await
+        let listed = self.read_json(Request::get("/_all_dbs".to_owned())).await;
+        listed.map_err(|error: Error| match error.kind() {
+            Kind::Missing => error.advising(advice::NO_COUCH),
+            _ => error,
+        })
     }
 
     /// Sends a request and reads its answer, which must be JSON, as a whole.
@@ -233,13 +233,19 @@ impl Client {
     ) -> Result<T, Error> {
         let label = self.label(&request);
         let answer = self.read(request).await?;
-        serde_json::from_slice(&answer).map_err(|error| {
-            // A text is cut only after it is scrubbed, or a part of the password could be left.
-            let excerpt = String::from_utf8_lossy(&answer[..answer.len().min(MAX_FAILURE)]);
-            let (excerpt, error) = (self.scrub(&excerpt), self.scrub(&error.to_string()));
-            let (excerpt, error) = (bounded(&excerpt), bounded(&error));
-            Error::transient(format!("{label}: the answer is not understood ({error}): {excerpt}"))
-        })
+        match serde_json::from_slice(&answer) {
+            Ok(answer) => {
+                self.inner.contact.understood.store(true, Ordering::Relaxed);
+                Ok(answer)
+            }
+            Err(error) => {
+                // A text is cut only after it is scrubbed, or a part of the password could be left.
+                let excerpt = String::from_utf8_lossy(&answer[..answer.len().min(MAX_FAILURE)]);
+                let (excerpt, why) = (self.scrub(&excerpt), self.scrub(&error.to_string()));
+                let is_first = !self.inner.contact.understood.load(Ordering::Relaxed);
+                Err(advice::strange(&label, &excerpt, &why, &self.inner.address, is_first))
+            }
+        }
     }
 
     /// Sends a request and reads its answer as a whole.
@@ -253,7 +259,7 @@ impl Client {
         let label = self.label(&request);
         let patience = request.patience.unwrap_or(self.inner.patience.answer);
         let (json, beats) = (matches!(request.accepts, Accepts::Json), request.beats);
-        let path = request.path.clone();
+        let (method, path) = (request.method.clone(), request.path.clone());
         let (access, mut renewed) = (&self.inner.access, false);
         let builder = self.prepare(request);
         // What is streamed can be sent once.
@@ -275,7 +281,7 @@ impl Client {
                 }
                 return Ok(body);
             }
-            let error = self.failure(&label, status, &headers, &mut body).await;
+            let error = self.failure(&method, &path, status, &headers, &mut body).await;
             let error = access.classified(error);
             if error.kind() != Kind::Refused {
                 return Err(error);
@@ -301,10 +307,11 @@ impl Client {
         }
     }
 
-    /// An answer that is no success, as an error.
+    /// An answer whose status is not a success, as an error that says what to do.
     async fn failure(
         &self,
-        label: &str,
+        method: &Method,
+        path: &str,
         status: StatusCode,
         headers: &HeaderMap,
         body: &mut Body,
@@ -312,7 +319,11 @@ impl Client {
         let said = body.beginning(MAX_FAILURE, FAILURE_PATIENCE).await;
         let said = String::from_utf8_lossy(&said);
         let (scrub, now) = (|text: &str| self.scrub(text), jiff::Timestamp::now());
-        Error::answered(label, status, headers, &said, scrub, now)
+        let error = Error::answered(body.label(), status, headers, &said, scrub, now);
+        let Inner { address, route, access, side, .. } = &*self.inner;
+        let (credentials, side) = (access.credentials(), *side);
+        let asked = Asked { method, path, address, route, credentials, side };
+        advice::on(error, &said, body.label(), &asked)
     }
 
     /// The right to send a request: with a session, if one is wanted.
@@ -330,7 +341,8 @@ impl Client {
             let (status, headers) = (response.status(), response.headers().clone());
             let mut body = Body::new(response, label.clone(), patience, false);
             if !status.is_success() {
-                let error = self.failure(&label, status, &headers, &mut body).await;
+                let asked = (&Method::POST, "/_session");
+                let error = self.failure(asked.0, asked.1, status, &headers, &mut body).await;
                 return match error.kind() {
                     Kind::Refused => match access.refused(&mut pass, "", error, true).await {
                         Next::Failed(error) => Err(error),
@@ -388,7 +400,7 @@ impl Client {
         let mut pauses = REPEATED_AFTER.iter();
         loop {
             let ticket = pacer.admit().await;
-            let response = sent(label, patience, next).await?;
+            let response = self.sent(label, patience, next).await?;
             if !error::is_refusal(response.status()) {
                 pacer.served(ticket, path);
                 if response.status().is_success() && is_database(path) {
@@ -432,6 +444,56 @@ impl Client {
             Ok(Ok(_)) => Probed::Answered,
             Ok(Err(_)) | Err(_) => Probed::Silent,
         }
+    }
+
+    /// The beginning of an answer. If the first request fails, or waits long for TLS, this finds out
+    /// whether the URL has the wrong scheme.
+    async fn sent(
+        &self,
+        label: &str,
+        patience: Duration,
+        builder: RequestBuilder,
+    ) -> Result<Response, Error> {
+        let Inner { route, contact, .. } = &*self.inner;
+        let sending = tokio::time::timeout(patience, builder.send());
+        let heard = contact.heard.load(Ordering::Relaxed);
+        let sent = if heard || !self.inner.address.is_encrypted() {
+            sending.await
+        } else {
+            // CouchDB waits for the rest of what it takes for a plain request.
+            tokio::select! {
+                sent = sending => sent,
+                () = self.waits_for_tls() => return Err(route.wrong_scheme(label)),
+            }
+        };
+        let answer =
+            sent.map_err(|_| Error::transient(format!("{label}: no answer within {patience:?}")))?;
+        match answer {
+            Ok(answer) => {
+                contact.heard.store(true, Ordering::Relaxed);
+                Ok(answer)
+            }
+            Err(error) => {
+                let may_probe = !heard && route::was_connected(&error);
+                if may_probe && self.probes_once() && route.has_wrong_scheme().await {
+                    return Err(route.wrong_scheme(label));
+                }
+                Err(route.failed(label, error))
+            }
+        }
+    }
+
+    /// Resolves if TLS takes long because the port speaks plain HTTP.
+    async fn waits_for_tls(&self) {
+        tokio::time::sleep(TLS_PATIENCE).await;
+        if !(self.probes_once() && self.inner.route.has_wrong_scheme().await) {
+            std::future::pending().await
+        }
+    }
+
+    /// Whether the port has not been probed yet. It is probed once.
+    fn probes_once(&self) -> bool {
+        !self.inner.contact.probed.swap(true, Ordering::Relaxed)
     }
 
     /// Resolves when a pause after refused credentials may be cut short.
@@ -490,13 +552,6 @@ fn shown(builder: RequestBuilder, header: Option<(HeaderName, HeaderValue)>) -> 
         Some((name, value)) => builder.header(name, value),
         None => builder,
     }
-}
-
-/// The beginning of an answer.
-async fn sent(label: &str, patience: Duration, builder: RequestBuilder) -> Result<Response, Error> {
-    let sent = tokio::time::timeout(patience, builder.send()).await;
-    sent.map_err(|_| Error::transient(format!("{label}: no answer within {patience:?}")))?
-        .map_err(|error| Error::transport(label, error))
 }
 
 /// Whether a path is that of a database.

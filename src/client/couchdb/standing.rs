@@ -79,7 +79,7 @@ impl Current {
 
 /// Whether the server locks the user out for a while.
 pub(super) fn is_locked(error: &Error) -> bool {
-    let text = error.to_string().to_lowercase();
+    let text = error.what().to_lowercase();
     matches!(error.status(), Some(401 | 403))
         && (text.contains("temporarily locked")
             || (text.contains("account") && text.contains("locked")))
@@ -87,7 +87,7 @@ pub(super) fn is_locked(error: &Error) -> bool {
 
 /// Whether the server knows the user, who may not do this. A user who is nobody is told the same.
 pub(super) fn is_about_rights(error: &Error) -> bool {
-    let text = error.to_string().to_lowercase();
+    let text = error.what().to_lowercase();
     match error.status() {
         Some(403) => !is_locked(error),
         Some(401) => text.contains("you are not authorized") || text.contains("you are not a "),

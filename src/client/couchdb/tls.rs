@@ -70,7 +70,15 @@ impl Tls {
 
     fn bad_identity(&self, error: &dyn std::fmt::Display) -> BadTls {
         let path = self.client_cert.as_deref().unwrap_or(Path::new(""));
-        BadTls(format!("the client certificate {} cannot be used: {error}", path.display()))
+        let (error, cert) = (error.to_string(), path.display());
+        if error.contains("KeyMismatch") {
+            let key = self.client_key.as_deref().unwrap_or(path).display();
+            return BadTls(format!(
+                "the key in {key} does not belong to the client certificate in {cert}: give the key \
+                 that it was made with"
+            ));
+        }
+        BadTls(format!("the client certificate {cert} cannot be used: {error}"))
     }
 
     /// The client's certificates, its key, and both as PEM.
@@ -225,8 +233,26 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-/// What is wrong with a certificate, and what to do; `None` for an error of another kind.
-pub(super) fn explained(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+/// Why an encrypted connection is not made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// The server does not speak TLS.
+    NotTls,
+    /// A certificate is not accepted. Says what is wrong with it, and what to do.
+    Certificate(String),
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NotTls => "the server does not speak TLS there: use a URL with http://",
+            Self::Certificate(words) => words,
+        })
+    }
+}
+
+/// Why an encrypted connection is not made; `None` for an error of another kind.
+pub(super) fn explained(error: &(dyn std::error::Error + 'static)) -> Option<Trouble> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
@@ -241,42 +267,46 @@ pub(super) fn explained(error: &(dyn std::error::Error + 'static)) -> Option<Str
     None
 }
 
-fn words(error: &rustls::Error) -> Option<String> {
+fn words(error: &rustls::Error) -> Option<Trouble> {
     use CertificateError as Bad;
     let date = |time: &UnixTime| {
         let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         let time = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);
         time.strftime("%Y-%m-%d %H:%M UTC").to_string()
     };
-    Some(match error {
+    let words = match error {
         rustls::Error::InvalidCertificate(bad) => match bad {
             Bad::UnknownIssuer => {
-                "the server's certificate is signed by an unknown issuer: if you \
-                                   trust it, give the issuer's certificate, or the server's own, \
-                                   with --ca-file"
+                "the server's certificate is signed by an unknown issuer: if you trust it, give the \
+                 issuer's certificate, or the server's own, with --ca-file"
                     .to_owned()
             }
-            Bad::ExpiredContext { not_after, .. } => {
-                format!("the server's certificate expired on {}: renew it", date(not_after))
-            }
+            Bad::ExpiredContext { not_after, time } => format!(
+                "the server's certificate expired on {}: renew it, or correct the clock of this \
+                 machine, which says {}",
+                date(not_after),
+                date(time)
+            ),
             Bad::Expired => "the server's certificate has expired: renew it".to_owned(),
-            Bad::NotValidYetContext { not_before, .. } => format!(
-                "the server's certificate is not valid before {}: look at the clocks",
-                date(not_before)
+            Bad::NotValidYetContext { not_before, time } => format!(
+                "the server's certificate is not valid before {}: correct the clock of this machine, \
+                 which says {}, or of the machine that made the certificate",
+                date(not_before),
+                date(time)
             ),
             Bad::NotValidYet => {
-                "the server's certificate is not valid yet: look at the clocks".into()
+                "the server's certificate is not valid yet: check the clock of this machine".into()
             }
             Bad::NotValidForNameContext { expected, presented } => {
                 let name = expected.to_str();
                 match presented.is_empty() {
                     true => format!(
-                        "the server's certificate names no server, so it is not for `{name}`: give \
-                         the certificate itself with --ca-file, if you trust it"
+                        "the server's certificate names no server, so it is not valid for `{name}`: if \
+                         you trust it, give the certificate itself with --ca-file"
                     ),
                     false => format!(
-                        "the server's certificate is not for `{name}` but for {}: use a URL with one \
-                         of its names",
+                        "the server's certificate is not valid for `{name}` but for {}: use a URL with \
+                         one of these names",
                         presented
                             .iter()
                             .map(|name| plain_name(name))
@@ -304,14 +334,15 @@ fn words(error: &rustls::Error) -> Option<String> {
             | AlertDescription::UnknownCA
             | AlertDescription::AccessDenied,
         ) => format!(
-            "the server does not accept the client's certificate, or the lack of one ({error}): give \
-             one that it knows with --client-cert"
+            "the server wants a client certificate, or does not accept the one it got ({error}): give \
+             one that it knows with --client-cert and --client-key"
         ),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "the server does not speak TLS there: use a URL with http://".to_owned()
+            return Some(Trouble::NotTls);
         }
         _ => return None,
-    })
+    };
+    Some(Trouble::Certificate(words))
 }
 
 /// A name of a certificate, without what the library writes around it: `DnsName("other.example")`.
@@ -346,13 +377,13 @@ mod tests {
             (Bad::BadSignature, "--ca-file"),
             (Bad::ExpiredContext { time: now, not_after: day }, "expired on 1970-01-02 00:00 UTC"),
             (Bad::NotValidYetContext { time: day, not_before: now }, "before 2023-11-14 22:13 UTC"),
-            (names(&["a.example", "b.example"]), "but for a.example, b.example"),
+            (names(&["a.example", "b.example"]), "a.example, b.example"),
             (names(&[]), "names no server"),
         ] {
             // As it comes: within an error of input and output.
             let error = rustls::Error::InvalidCertificate(bad);
             let error = std::io::Error::new(std::io::ErrorKind::InvalidData, error);
-            let words = explained(&error).unwrap();
+            let words = explained(&error).unwrap().to_string();
             assert!(words.contains(said), "{words}");
         }
         assert_eq!(explained(&std::io::Error::other("a lost connection")), None);

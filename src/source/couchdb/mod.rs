@@ -31,7 +31,7 @@ use super::{
 };
 use crate::client::couchdb::{
     Address, BadAddress, Client, ClientOptions, Credentials, Database, Error, Kind, Patience,
-    Refusal, Tls,
+    Refusal, Side, Tls,
 };
 use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position};
 use crate::document::{Properties, Revision};
@@ -55,6 +55,8 @@ pub struct CouchOptions {
     pub kept: Kept,
     /// How long things may take, and how often they are done.
     pub timings: Timings,
+    /// Whether a mirror has read this server before.
+    pub is_known: bool,
 }
 
 /// Which databases of a server are the store's collections.
@@ -80,6 +82,7 @@ impl CouchOptions {
             below: given.below,
             kept: Kept::default(),
             timings: Timings::default(),
+            is_known: false,
         })
     }
 
@@ -92,6 +95,7 @@ impl CouchOptions {
             refusal: self.refusal,
             tls: self.tls.clone(),
             patience: self.timings.patience,
+            ..ClientOptions::default()
         };
         if let Ok(client) = Client::new(below.clone(), options)
             && client.is_server().await
@@ -156,25 +160,26 @@ pub struct CouchStore {
 impl CouchStore {
     /// The store at a server. Does no I/O.
     pub fn new(options: CouchOptions) -> Result<Self, SourceError> {
-        let CouchOptions { address, credentials, refusal, tls, databases, kept, timings, .. } =
-            options;
-        let options = ClientOptions { credentials, refusal, tls, patience: timings.patience };
+        let CouchOptions {
+            address,
+            credentials,
+            refusal,
+            tls,
+            databases,
+            kept,
+            timings,
+            is_known,
+            ..
+        } = options;
+        let (patience, side) = (timings.patience, Side::Source);
+        let options = ClientOptions { credentials, refusal, tls, patience, side, is_known };
         let client = Client::new(address, options)?;
         Ok(Self { client, databases, kept, timings, progress: Arc::default() })
     }
 
     /// The databases that the server has now.
     async fn list(&self) -> Result<Vec<CollectionName>, SourceError> {
-        self.client.all_databases().await.map_err(|error| match error.kind() {
-            Kind::Refused => SourceError::Refused {
-                what: format!(
-                    "{}. Only an admin may list the databases: name an admin in the URL and give \
-                     --password-file, name each database without a glob, or name one database in the URL",
-                    error.to_string().trim_end_matches('.'),
-                ),
-            },
-            _ => error.into(),
-        })
+        Ok(self.client.all_databases().await?)
     }
 }
 
