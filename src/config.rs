@@ -1,10 +1,11 @@
-//! What a mirror is to be, validated and lowered into the options of the layers below.
+//! The options of a mirror, validated and lowered into the options of the layers below.
 //!
-//! This is also where the library begins: [`MirrorConfig::new`], then [`MirrorConfig::start`]. It
-//! must not know clap, nor read the environment.
+//! The library begins here, with [`MirrorConfig::new`] and [`MirrorConfig::start`]. It must not know clap,
+//! nor read the environment.
 
 mod access;
 mod remembered;
+mod source;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,15 +15,17 @@ use secrecy::SecretString;
 
 use crate::agent::{Agent, AgentOptions, DeletionLimit, Repairer};
 use crate::checkpoint::{Before, Bounds, Checkpoints, StateError};
-use crate::client::couchdb::{Address, Patience, Refusal, Secret, typed};
+use crate::client::couchdb::Secret;
 use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
 use crate::mirror::names::Codec;
 use crate::mirror::{Deleted, Holder, JsonStyle, Mirror, MirrorError, Wanted};
-use crate::source::couchdb::{CouchOptions, CouchStore, Databases};
-use crate::source::feed::FeedStore;
+use crate::source::couchdb::Databases;
 use crate::source::{BadGlob, Mode, Selection, SourceError, Store};
 
+use self::source::{FeedConfig, SourceConfig};
+
 pub use self::access::{Access, AccessError};
+pub use self::source::{feed, meant};
 
 /// A mirror that can be started.
 #[derive(Clone, Debug)]
@@ -32,7 +35,7 @@ pub struct MirrorConfig {
     mode: Mode,
     names: Option<Codec>,
     wanted: Wanted,
-    /// The globs that were named; an empty list is the default again.
+    /// The globs that were named; an empty list means the default.
     collections: Option<Vec<String>>,
     bounds: Bounds,
     give_up_after: Option<Option<Duration>>,
@@ -40,21 +43,7 @@ pub struct MirrorConfig {
     allow_empty: bool,
 }
 
-/// Where changes come from.
-#[derive(Clone, Debug)]
-enum SourceConfig {
-    Couch(Box<CouchOptions>),
-    Feed(FeedConfig),
-}
-
-#[derive(Clone, Debug)]
-struct FeedConfig {
-    /// `None` is standard input.
-    path: Option<PathBuf>,
-    selection: Selection,
-}
-
-/// What is wrong with what was asked for.
+/// What is wrong with the options.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The source is neither a URL nor a feed.
@@ -85,14 +74,14 @@ pub enum ConfigError {
         /// The database in the URL.
         database: String,
     },
-    /// Ways of entering the server do not go together.
+    /// The credentials are incomplete, or exclude each other.
     #[error(transparent)]
     Access(#[from] AccessError),
     /// Revisions were asked for of a source that has none.
     #[error("a recorded feed holds winning revisions only: --revisions needs a server")]
     RevisionsOfFeed,
     /// Standard input cannot be compared with.
-    #[error("a feed on standard input cannot be compared with: save it as a file first")]
+    #[error("a feed on standard input cannot be compared with a mirror: save it as a file first")]
     StandardInput,
 }
 
@@ -131,15 +120,15 @@ impl MirrorConfig {
         })
     }
 
-    /// Goes on after it has caught up, following the source.
+    /// Whether the run follows the source after it has caught up.
     pub fn live(mut self, live: bool) -> Self {
         self.mode = if live { Mode::Follow } else { Mode::CatchUp };
         self
     }
 
     /// Mirrors the collections that have one of these names or match one of these globs. An empty list
-    /// selects all but those whose name starts with `_`. Without this call the mirror's own globs for this
-    /// source count. Refused beside a database in the source's URL.
+    /// selects all but those whose name starts with `_`. Without this call, the globs that the mirror
+    /// remembers for this source apply. Refused beside a database in the source's URL.
     pub fn collections<S: AsRef<str>>(mut self, globs: &[S]) -> Result<Self, ConfigError> {
         if let SourceConfig::Couch(couch) = &mut self.source
             && let Databases::One(database) = &couch.databases
@@ -147,7 +136,7 @@ impl MirrorConfig {
         {
             let database = database.to_string();
             match couch.below.take() {
-                // Who selects databases means a server.
+                // A selection of databases means a server.
                 Some(below) => couch.be_server(below),
                 None => return Err(ConfigError::CollectionsBesideDatabase { database }),
             }
@@ -178,26 +167,26 @@ impl MirrorConfig {
         self
     }
 
-    /// Discards what the options that are named here make superfluous. Without it, such options are
-    /// refused when the mirror is started.
+    /// Whether to discard what the named options make superfluous. Without it, such options are refused at
+    /// the start.
     pub fn discard(mut self, discard: bool) -> Self {
         self.wanted.discard = discard;
         self
     }
 
-    /// Takes a mirror's tree without its `.plainfold` on as a mirror, and compares everything.
+    /// Adopts a mirror's tree without its `.plainfold` as a mirror, and compares everything.
     pub fn adopt(mut self, adopt: bool) -> Self {
         self.wanted.adopt = adopt;
         self
     }
 
-    /// The password of the user named in the URL, for those who keep it out of there.
+    /// The password of the user named in the URL, if the URL does not hold it.
     pub fn password(self, password: SecretString) -> Result<Self, ConfigError> {
         let password = Some(Secret::Fixed(password));
         self.access(Access { password, ..Access::default() })
     }
 
-    /// How the server is entered, for those who keep secrets out of the URL. Ignored for feeds.
+    /// Credentials and certificates, if the URL does not hold them. Ignored for feeds.
     pub fn access(mut self, access: Access) -> Result<Self, ConfigError> {
         self.source.enter(access)?;
         Ok(self)
@@ -227,60 +216,60 @@ impl MirrorConfig {
         self
     }
 
-    /// How long a source that does not answer is tried; `None` is for ever.
+    /// How long to try a source that does not answer; `None` means for ever.
     pub fn give_up_after(mut self, patience: Option<Duration>) -> Self {
         self.give_up_after = Some(patience);
         self
     }
 
-    /// Follows this source although the mirror followed another: it has moved.
+    /// Whether to follow this source although the mirror followed another: the source has moved.
     pub fn source_moved(mut self, moved: bool) -> Self {
         self.source_moved = moved;
         self
     }
 
-    /// This number of bytes of the mirror's file system stays free: no batch is begun that would take
-    /// them.
+    /// The number of bytes of the mirror's file system that stay free: a batch that would take them is not
+    /// begun.
     pub fn reserve(mut self, bytes: u64) -> Self {
         self.wanted.reserve = Some(bytes);
         self
     }
 
-    /// For how many days deleted documents are kept in the mirror's trash; 0 is not at all.
+    /// The number of days for which the mirror's trash keeps deleted documents; 0 means not at all.
     pub fn trash(mut self, days: u32) -> Self {
         self.wanted.trash = Some(days);
         self
     }
 
-    /// The mode of folders, and, without execution, of files that are written from now on. Where the
-    /// process's umask is stricter, it counts: [`FolderMode::umask`] is the one that goes with the mode.
-    /// A new directory is made with this mode, by default with 0700.
+    /// The mode of folders, and, without execution, of files that are written from now on. If the
+    /// process's umask is stricter, the umask applies: [`FolderMode::umask`] fits the mode. A new directory
+    /// gets this mode, by default 0700.
     pub fn mode(mut self, mode: FolderMode) -> Self {
         self.wanted.mode = Some(mode);
         self
     }
 
-    /// Refuses to create a mirror: it must be there.
+    /// Refuses to create a mirror: it must exist.
     pub fn existing(mut self, existing: bool) -> Self {
         self.wanted.existing = existing;
         self
     }
 
-    /// How much of a collection may be deleted at a time, by one catch-up or an hour of following;
-    /// more is held back until it is released. `None` is all.
+    /// How much of a collection one catch-up, or one hour of following, may delete. Further deletions are
+    /// held back until they are released. `None` means all.
     pub fn max_delete(mut self, limit: Option<DeletionLimit>) -> Self {
         self.wanted.max_delete = Some(MaxDelete(limit));
         self
     }
 
-    /// Takes it for success when a pattern matches nothing, the source is empty, or a database that was
-    /// followed before has vanished.
+    /// Whether it counts as success if a pattern matches nothing, the source is empty, or a database that
+    /// was followed before has vanished.
     pub fn allow_empty(mut self, allow: bool) -> Self {
         self.allow_empty = allow;
         self
     }
 
-    /// Whether it goes on after it has caught up.
+    /// Whether the run follows the source after it has caught up.
     pub fn is_live(&self) -> bool {
         self.mode == Mode::Follow
     }
@@ -332,27 +321,6 @@ impl MirrorConfig {
     }
 }
 
-/// What follows `feed:`, if a source or a target begins so.
-pub fn feed(text: &str) -> Option<&str> {
-    let (scheme, path) = text.trim_start().split_once(':')?;
-    scheme.eq_ignore_ascii_case("feed").then_some(path)
-}
-
-/// What to type for a source or a target that is neither a URL nor a feed, if it can be guessed.
-pub fn meant(text: &str) -> Option<String> {
-    let path = Path::new(text);
-    let is_feed = ["ndjson", "jsonl", "json", "gz", "zst"]
-        .iter()
-        .any(|kind| path.extension().is_some_and(|extension| extension == *kind));
-    if path.is_dir() {
-        return Some("it is a directory: look at the order of the arguments in --help".to_owned());
-    }
-    if !Address::is_url_like(text) && (path.is_file() || is_feed) {
-        return Some(format!("for a recorded feed, write feed:{text}"));
-    }
-    typed::meant(text)
-}
-
 /// Refuses to drop the limit on deletions while it holds deletions back.
 fn refuse_to_release(mirror: &Mirror, state: &Checkpoints) -> Result<(), StartError> {
     for name in state.collections()? {
@@ -387,7 +355,7 @@ pub fn open_for_repair(directory: &Path, command: &str) -> Result<Repairer, Star
     Ok(Repairer::new(Arc::new(mirror), Arc::new(state)))
 }
 
-/// A source that was opened to be read and compared with.
+/// A source that was opened for a comparison.
 pub struct OpenedSource {
     /// The store.
     pub store: Arc<dyn Store>,
@@ -397,7 +365,8 @@ pub struct OpenedSource {
 
 impl OpenedSource {
     /// Opens `source`, as [`MirrorConfig::new`] takes it, with the collections that match one of
-    /// the globs, and tells of what is `kept` beside the winning revisions. A feed on standard input is refused: it cannot be read twice.
+    /// the globs, and with what is `kept` beside the winning revisions. A feed on standard input is refused,
+    /// because it cannot be read twice.
     pub async fn open<S: AsRef<str>>(
         source: &str,
         collections: &[S],
@@ -426,113 +395,10 @@ impl OpenedSource {
 /// Why a source could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// What was asked for.
+    /// The options.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The source.
     #[error(transparent)]
     Source(#[from] SourceError),
-}
-
-impl SourceConfig {
-    /// Asks what the path of a URL that ends in a slash is.
-    async fn resolve(&mut self) {
-        if let Self::Couch(couch) = self {
-            couch.resolve().await;
-        }
-    }
-
-    /// Who the source is, where globs select among its collections.
-    fn selects(&self) -> Option<String> {
-        match self {
-            Self::Couch(couch) => match &couch.databases {
-                Databases::One(_) => None,
-                Databases::Selected(_) => Some(couch.address.to_string()),
-            },
-            Self::Feed(feed) => Some(feed.store().identity()),
-        }
-    }
-
-    fn select(&mut self, wanted: Selection) {
-        match self {
-            Self::Couch(couch) => {
-                if let Databases::Selected(selection) = &mut couch.databases {
-                    *selection = wanted;
-                }
-            }
-            Self::Feed(feed) => feed.selection = wanted,
-        }
-    }
-
-    fn keep(&mut self, kept: Kept) {
-        if let Self::Couch(couch) = self {
-            couch.kept = kept;
-        }
-    }
-
-    /// Who gives up after so long does not wait longer for an answer, or for the next piece of one.
-    fn wait_at_most(&mut self, patience: Option<Duration>) {
-        if let (Self::Couch(couch), Some(most)) = (self, patience) {
-            let Patience { connect, answer, asked } = couch.timings.patience;
-            couch.timings.patience = Patience {
-                connect: connect.min(most),
-                answer: answer.min(most),
-                asked: asked.min(most),
-            };
-        }
-    }
-
-    /// What a mirror has followed before is known: the server had accepted the credentials, and had
-    /// answered as a server of its protocol. A run that follows waits for such a server.
-    fn know(&mut self, followed: &[(CollectionName, String)], mode: Mode) {
-        if let Self::Couch(couch) = self {
-            let before =
-                |(name, origin): &(CollectionName, String)| couch.address.database(name) == *origin;
-            couch.is_known = followed.iter().any(before);
-            if mode == Mode::Follow {
-                couch.refusal = Refusal::Wait {
-                    accepted_before: couch.is_known,
-                    several: matches!(couch.databases, Databases::Selected(_)),
-                };
-            }
-        }
-    }
-
-    fn enter(&mut self, access: Access) -> Result<(), AccessError> {
-        if let Self::Couch(couch) = self {
-            couch.credentials = access.credentials(couch.credentials.take())?;
-            couch.tls = access.tls;
-        }
-        Ok(())
-    }
-
-    fn parse(source: &str) -> Result<Self, ConfigError> {
-        let selection = Selection::default();
-        let path = feed(source).filter(|path| !path.is_empty());
-        if let Some(path) = path.filter(|path| !Address::is_url_like(path)) {
-            let path = (path != "-").then(|| PathBuf::from(path));
-            return Ok(Self::Feed(FeedConfig { path, selection }));
-        }
-        if Address::is_meant(source) {
-            return Ok(Self::Couch(Box::new(CouchOptions::from_url(source, selection)?)));
-        }
-        Err(ConfigError::UnknownSource { given: Address::hidden(source), meant: meant(source) })
-    }
-
-    fn open(self) -> Result<Arc<dyn Store>, SourceError> {
-        Ok(match self {
-            Self::Couch(options) => Arc::new(CouchStore::new(*options)?),
-            Self::Feed(feed) => Arc::new(feed.store()),
-        })
-    }
-}
-
-impl FeedConfig {
-    /// Does no I/O.
-    fn store(&self) -> FeedStore {
-        match &self.path {
-            Some(path) => FeedStore::file(path, None, self.selection.clone()),
-            None => FeedStore::stdin(None, self.selection.clone()),
-        }
-    }
 }

@@ -82,6 +82,21 @@ impl Command {
     }
 }
 
+impl Command {
+    /// The order of its arguments.
+    fn order(&self) -> &'static str {
+        match self {
+            Self::Mirror(_) => "mirror SOURCE DIR",
+            Self::Restore(_) => "restore DIR TARGET",
+            Self::Verify(_) => "verify DIR",
+            Self::Diff(_) => "diff DIR OTHER",
+            Self::Tail(_) => "tail DIR",
+            Self::Status(_) => "status DIR",
+            Self::Release(_) => "release DIR",
+        }
+    }
+}
+
 /// A message without the user parts of the URLs that it repeats, if it repeats any.
 fn hidden(text: &str) -> Option<String> {
     let is_url = |word: &str| word.contains('@') && Address::is_url_like(word.trim_matches('\''));
@@ -143,7 +158,8 @@ fn run(arguments: Arguments) -> Exit {
         // A message about a missing folder would repeat the password of a URL in the wrong place.
         let given = Address::hidden(&directory.to_string_lossy());
         exit::say(&format!(
-            "DIR must be a directory, but `{given}` looks like a URL: see --help for the order"
+            "DIR must be a directory, but `{given}` looks like a URL: the order is `plainfold {}`",
+            command.order()
         ));
         return Exit::Usage;
     }

@@ -1,19 +1,19 @@
-//! How a server is entered: who asks, and which certificates are trusted. The same for sources,
-//! targets and what a mirror is compared with. None of it is remembered.
+//! Credentials and certificates for a server: a source, a target, or what a mirror is compared with. None
+//! of it is remembered.
 
 use secrecy::ExposeSecret;
 
 use crate::client::couchdb::{Credentials, Secret, Side, Tls};
 
-/// How a server is entered.
+/// Credentials and certificates for a server.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// The password of the user named in the URL. It takes precedence over one in the URL.
     pub password: Option<Secret>,
-    /// Whether the user logs in once (`POST /_session`), and shows the server's cookie from then on.
-    /// Without it the user and the password go with each request (HTTP Basic authentication).
+    /// Whether the user logs in once (`POST /_session`), and requests carry the server's cookie from then
+    /// on. Otherwise each request carries the user and the password (HTTP Basic authentication).
     pub session: bool,
-    /// A bearer token, in the place of a user and a password.
+    /// A bearer token, instead of a user and a password.
     pub token: Option<Secret>,
     /// How encrypted connections are made.
     pub tls: Tls,
@@ -39,13 +39,13 @@ pub enum AccessError {
         "--auth session needs a user: name the user in the URL, as in http://user@host/database"
     )]
     SessionWithoutUser,
-    /// A token says who the user is.
+    /// A token was given, and also a user or a password.
     #[error("a token was given, and a user or a password too: give only one of them")]
     TokenBesideUser,
 }
 
 impl Access {
-    /// What requests show, where the URL names this user.
+    /// The credentials of requests, if the URL names this user.
     pub fn credentials(
         &self,
         named: Option<Credentials>,

@@ -1,4 +1,4 @@
-//! Where a CouchDB-protocol server is and who asks: URLs, their paths, credentials.
+//! URLs of CouchDB-protocol servers: where the server is, and which user and database they name.
 //!
 //! Pure. It must not know HTTP, nor what is asked of the server.
 
@@ -24,7 +24,7 @@ const SCHEMES: [&str; 3] = ["http", "https", UNIX];
 /// A server's address. It never holds credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
-    /// Scheme, host, port and what path a proxy puts before the server's own; no slash at its end.
+    /// Scheme, host, port and the path that a proxy puts before the server's own; no slash at its end.
     base: String,
     /// The socket that stands in the place of host and port, and the base of requests that go there.
     socket: Option<(PathBuf, String)>,
@@ -45,7 +45,7 @@ pub struct Given {
 }
 
 impl Address {
-    /// Whether this is meant as the URL of a server: whether it begins as one.
+    /// Whether this begins as the URL of a server does.
     pub fn is_meant(text: &str) -> bool {
         after_scheme(text).is_some()
     }
@@ -60,8 +60,7 @@ impl Address {
         text.contains("://") || hides || scheme(text).is_some_and(|rest| rest.contains('@'))
     }
 
-    /// What a person typed, for messages: without the user part that a URL may have, even where it is
-    /// mistyped.
+    /// What a person typed, for messages: without the user part of a URL, even of a mistyped one.
     pub fn hidden(text: &str) -> String {
         let Some((before, after)) = text.rsplit_once('@') else { return text.to_owned() };
         let start = match before.find("://") {
@@ -135,7 +134,7 @@ impl Address {
         self.socket.as_ref().map_or(&self.base, |(_, base)| base)
     }
 
-    /// Whether what goes there is encrypted.
+    /// Whether connections to it are encrypted.
     pub fn is_encrypted(&self) -> bool {
         self.base.starts_with("https:")
     }

@@ -6,7 +6,7 @@ use reqwest::Method;
 
 use super::address::{Address, encode};
 use super::credentials::{Credentials, Secret};
-use super::error::{Error, Form, Kind, bounded, web_page};
+use super::error::{Error, Form, Kind, NOTHING_SAID, bounded, web_page};
 use super::route::Route;
 use super::standing::{database, is_about_rights, is_locked};
 use super::typed::doubtful_name;
@@ -103,12 +103,20 @@ pub(super) fn on(error: Error, said: &str, label: &str, asked: &Asked<'_>) -> Er
     }
 }
 
-/// The error for an answer that is a success, and not what was requested. The texts are scrubbed; `why` is
-/// what the reader of JSON says. A first answer that is not of this protocol is an error for good.
+/// Why an answer is not what was requested.
+pub(super) struct Misread {
+    /// What the reader of JSON says, scrubbed.
+    pub text: String,
+    /// Whether it is JSON of another kind.
+    pub is_other: bool,
+}
+
+/// The error for an answer that is a success, and not what was requested. The excerpt is
+/// scrubbed. A first answer that is not of this protocol is an error for good.
 pub(super) fn strange(
     label: &str,
     excerpt: &str,
-    why: &str,
+    why: &Misread,
     address: &Address,
     is_first: bool,
 ) -> Error {
@@ -131,34 +139,45 @@ pub(super) fn strange(
         return Error::new(kind, what)
             .advising(format!("Give the URL of the database, such as {address}"));
     }
-    let what =
-        format!("{label}: the answer is not understood ({}): {}", bounded(why), bounded(excerpt));
+    let (why, is_other) = (bounded(&why.text), why.is_other);
+    let what = format!("{label}: the answer is not understood ({why}): {}", bounded(excerpt));
     // What begins as JSON may have been cut on the way.
-    let is_cut = start.starts_with(['{', '[']) && !why.contains("missing field");
+    let is_cut = start.starts_with(['{', '[']) && !is_other;
     match is_first && !is_cut {
         true => Error::new(kind, what).advising(NO_COUCH),
         false => Error::transient(what),
     }
 }
 
-/// The error for a database that the server does not have; `missing` is its answer.
-pub(super) fn absent(missing: &Error, name: &str, address: &Address) -> Error {
+/// The error for a database that the server does not have; `missing` is its answer. If that is a web page,
+/// and `is_first` says that the server has given no answer of this protocol, it is another server.
+pub(super) fn absent(missing: &Error, name: &str, address: &Address, is_first: bool) -> Error {
     if missing.form() == Form::Page {
-        return Error::new(Kind::Missing, missing.what()).advising(NO_COUCH);
+        let kind = if is_first { Kind::Permanent } else { Kind::Missing };
+        return Error::new(kind, missing.what()).advising(NO_COUCH);
     }
-    let what = format!("database `{name}` does not exist on {address}");
+    let mut what = format!("database `{name}` does not exist on {address}");
+    let said = missing.what().split_once(": 404 ").map(|(_, said)| said);
+    if missing.form() == Form::Other
+        && let Some(said) = said.filter(|said| *said != NOTHING_SAID)
+    {
+        what = format!("{what} (it answers 404: {said})");
+    }
     let error = Error::new(Kind::Missing, what);
-    if let Some(doubt) = doubtful_name(name) {
-        return error.advising(doubt);
-    }
     let base = address.to_string();
     let path = base.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
-    let Some((_, path)) = path else { return error };
+    let is_upper = name.chars().any(char::is_uppercase);
+    let Some((_, path)) = path.filter(|_| !is_upper) else {
+        return match doubtful_name(name) {
+            Some(doubt) => error.advising(doubt),
+            None => error,
+        };
+    };
     let host = base.trim_end_matches(path).trim_end_matches('/');
+    let segment = path.replace('/', "%2F");
     error.advising(format!(
-        "The path `/{path}` before the name counts as that of a proxy: for a database with the name \
-         `{path}/{name}`, give {host}/{}%2F{}; for a document of the database `{path}`, give {base}",
-        path.replace('/', "%2F"),
+        "The path `/{path}` before the name counts as that of a proxy: if the database is `{path}/{name}`, \
+         give {host}/{segment}%2F{}; if it is `{path}`, give {base}",
         encode(name)
     ))
 }

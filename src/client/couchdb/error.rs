@@ -15,6 +15,9 @@ const MAX_SAID: usize = 300;
 /// No wait that a server asks for is taken to be longer.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
+/// What stands in the place of a server's words where it says nothing.
+pub(super) const NOTHING_SAID: &str = "without a reason";
+
 /// A request that failed. Its text names the request, never credentials.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", with(what, advice.as_deref()))]
@@ -180,7 +183,7 @@ impl Said {
 impl std::fmt::Display for Said {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.error.is_empty(), self.reason.is_empty()) {
-            (true, true) => f.write_str("without a word"),
+            (true, true) => f.write_str(NOTHING_SAID),
             (true, false) => f.write_str(&bounded(&self.reason)),
             (false, true) => f.write_str(&bounded(&self.error)),
             (false, false) => write!(f, "{}: {}", bounded(&self.error), bounded(&self.reason)),

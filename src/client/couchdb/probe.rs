@@ -1,13 +1,15 @@
-//! Finds out whether a port speaks TLS or plain HTTP, after a request that spoke the other one failed.
+//! Finds out, after a request failed, whether a port speaks TLS or plain HTTP, and which certificate it shows.
 //!
 //! Nothing secret is sent. It must not know why a request failed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct};
+use rustls::{RootCertStore, SignatureScheme};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -28,6 +30,87 @@ pub(super) async fn speaks_tls(host: &str, port: u16) -> bool {
     answer(host, port, &hello)
         .await
         .is_some_and(|start| RECORDS.iter().any(|one| start.starts_with(one)))
+}
+
+/// The certificate that a port shows, of which nothing is verified.
+pub(super) async fn certificate(host: &str, port: u16) -> Option<CertificateDer<'static>> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let witness = Arc::new(Witness { provider: Arc::clone(&provider), shown: Mutex::default() });
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .ok()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(&witness) as Arc<dyn ServerCertVerifier>)
+        .with_no_client_auth();
+    let name = ServerName::try_from(bare(host).to_owned()).ok()?;
+    let mut connection = ClientConnection::new(Arc::new(config), name).ok()?;
+    let handshake = async {
+        let mut stream = TcpStream::connect((bare(host), port)).await.ok()?;
+        let mut piece = [0; 4096];
+        // The witness accepts no certificate, so the handshake ends with an error.
+        loop {
+            let mut out = Vec::new();
+            while connection.wants_write() {
+                connection.write_tls(&mut out).ok()?;
+            }
+            stream.write_all(&out).await.ok()?;
+            let length = stream.read(&mut piece).await.ok()?;
+            let mut came = piece.get(..length).filter(|came| !came.is_empty())?;
+            while !came.is_empty() {
+                connection.read_tls(&mut came).ok()?;
+                if connection.process_new_packets().is_err() {
+                    return Some(());
+                }
+            }
+        }
+    };
+    // What was shown before any end counts.
+    let _ended = tokio::time::timeout(PATIENCE, handshake).await;
+    witness.shown.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Notes a server's certificate, and accepts none.
+#[derive(Debug)]
+struct Witness {
+    provider: Arc<CryptoProvider>,
+    shown: Mutex<Option<CertificateDer<'static>>>,
+}
+
+impl ServerCertVerifier for Witness {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        *shown = Some(end_entity.clone().into_owned());
+        Err(CertificateError::UnknownIssuer.into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(CertificateError::BadSignature.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(CertificateError::BadSignature.into())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// The first message of a handshake.

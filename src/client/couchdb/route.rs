@@ -68,11 +68,11 @@ impl Route {
 
     /// The error for a port that speaks plain HTTP though the URL says `https`, or the other way round.
     pub fn wrong_scheme(&self, label: &str) -> Error {
-        let (speaks, asked) = match self.is_encrypted {
-            true => ("plain HTTP", "not TLS"),
-            false => ("TLS", "not plain HTTP"),
+        let speaks = match self.is_encrypted {
+            true => "does not speak TLS, but plain HTTP",
+            false => "speaks TLS, not plain HTTP",
         };
-        let what = format!("{label}: this port speaks {speaks}, {asked}");
+        let what = format!("{label}: this port {speaks}");
         Error::new(Kind::Permanent, what).advising(format!("Use {}", self.other_scheme()))
     }
 
@@ -87,8 +87,15 @@ impl Route {
         }
     }
 
-    /// The error for a request that got no answer.
-    pub fn failed(&self, label: &str, error: reqwest::Error) -> Error {
+    /// The certificate that the server shows, in words, if this error says that it is not accepted.
+    pub async fn refused_certificate(&self, error: &reqwest::Error) -> Option<String> {
+        let Some(tls::Trouble::Certificate(_)) = tls::explained(error) else { return None };
+        let Place { host, port } = self.place.as_ref().filter(|_| self.proxy.is_none())?;
+        tls::described(&probe::certificate(host, *port).await?)
+    }
+
+    /// The error for a request that got no answer. `certificate` is the one that was not accepted.
+    pub fn failed(&self, label: &str, error: reqwest::Error, certificate: Option<String>) -> Error {
         if error.is_builder() {
             return Error::transport(label, error);
         }
@@ -96,7 +103,11 @@ impl Route {
             Some(tls::Trouble::NotTls) if self.proxy.is_none() => return self.wrong_scheme(label),
             Some(trouble) => {
                 let what = format!("{label}: {}", error::bounded(&trouble.to_string()));
-                return Error::new(Kind::Permanent, what);
+                let error = Error::new(Kind::Permanent, what);
+                return match certificate {
+                    Some(certificate) => error.advising(format!("The certificate: {certificate}")),
+                    None => error,
+                };
             }
             None => {}
         }
@@ -110,11 +121,11 @@ impl Route {
                 match cause {
                     Cause::Refused => (
                         format!("nobody listens on the socket {path}"),
-                        "Is the server running?".to_owned(),
+                        "Check that the server is running".to_owned(),
                     ),
                     Cause::NotFound => (
                         format!("there is no socket {path}"),
-                        "Is the server running, and is the path right?".to_owned(),
+                        "Check that the server is running and the path is right".to_owned(),
                     ),
                     Cause::Denied => (
                         format!("no permission to use the socket {path}"),
@@ -127,10 +138,12 @@ impl Route {
                 Cause::Refused => (
                     format!("{place} refused the connection"),
                     match place.host.as_str() {
-                        "[::1]" => "Is the server running, and is the port right? A server that \
+                        "[::1]" => {
+                            "Check that the server is running and the port is right; a server that \
                                     listens on IPv4 only is at 127.0.0.1"
-                            .to_owned(),
-                        _ => "Is the server running, and is the port right?".to_owned(),
+                                .to_owned()
+                        }
+                        _ => "Check that the server is running and the port is right".to_owned(),
                     },
                 ),
                 Cause::Unknown(why) => (
@@ -163,7 +176,7 @@ impl Route {
         let place = self.place.as_ref().map(ToString::to_string).unwrap_or_default();
         let around = self.around(proxy);
         let transient = |what: String| Error::transient(format!("{label}: {what}"));
-        let advice = format!("Is {} right? {around}", proxy.variable);
+        let advice = format!("Check {}. {around}", proxy.variable);
         if proxy.is_socks {
             let what = format!("{label}: {proxy} speaks SOCKS, which Plainfold does not");
             return Error::new(Kind::Permanent, what)

@@ -1,6 +1,6 @@
-//! Which certificates are trusted, which one is shown, and in words what is wrong with one.
+//! Which certificates are trusted, which one is sent, and in words what is wrong with one.
 //!
-//! It must not know what goes over a connection.
+//! It must not know what a connection is used for.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,19 +12,24 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessage,
     RootCertStore, SignatureScheme,
 };
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
+
+use super::error;
 
 /// How encrypted connections are made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// The certificates that are trusted, and no others: of authorities, or a server's own.
+    /// The only certificates that are trusted: of authorities, or a server's own.
     pub ca_file: Option<PathBuf>,
-    /// The certificate that is shown to the server, with its chain; maybe with its key.
+    /// The certificate that is sent to the server, with its chain, and perhaps with its key.
     pub client_cert: Option<PathBuf>,
-    /// The key of that certificate, where it has a file of its own.
+    /// The key of that certificate, if it has a file of its own.
     pub client_key: Option<PathBuf>,
 }
 
@@ -34,12 +39,12 @@ pub struct Tls {
 pub struct BadTls(String);
 
 impl Tls {
-    /// Whether its files can be used. Blocks.
+    /// Checks that its files can be used. Blocks.
     pub fn check(&self) -> Result<(), BadTls> {
         self.apply(reqwest::Client::builder()).map(drop)
     }
 
-    /// Has connections made so. Blocks.
+    /// Applies it to a client. Blocks.
     pub(super) fn apply(&self, builder: ClientBuilder) -> Result<ClientBuilder, BadTls> {
         let identity = self.identity()?;
         let Some(path) = &self.ca_file else {
@@ -91,7 +96,8 @@ impl Tls {
             return match &self.client_key {
                 None => Ok(None),
                 Some(_) => {
-                    let what = "a client key was given, and no certificate: give --client-cert too";
+                    let what =
+                        "a client key was given without its certificate: give --client-cert too";
                     Err(BadTls(what.to_owned()))
                 }
             };
@@ -116,6 +122,9 @@ impl Tls {
                 error => format!("no private key can be read in {}: {error}", key_path.display()),
             })
         })?;
+        let provider = aws_lc_rs::default_provider();
+        CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider)
+            .map_err(|error| self.bad_identity(&error))?;
         if self.client_key.is_some() {
             pem.extend_from_slice(b"\n");
             pem.extend_from_slice(&key_pem);
@@ -147,8 +156,8 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     }
 }
 
-/// Trusts what the given certificates have signed, and these certificates themselves: `openssl req
-/// -x509` makes one that says it is an authority, which no server's certificate may be otherwise.
+/// Trusts the given certificates, and what they have signed. A self-signed certificate of `openssl req
+/// -x509` says that it is an authority, which the usual verifier refuses for a server.
 #[derive(Debug)]
 struct Pinned {
     given: Vec<CertificateDer<'static>>,
@@ -185,7 +194,7 @@ impl ServerCertVerifier for Pinned {
             inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         let Err(rustls::Error::InvalidCertificate(error)) = &verified else { return verified };
         let is_pinned = given.iter().any(|one| one.as_ref() == end_entity.as_ref());
-        // Its time is looked at before what it may be used for.
+        // The verifier checks the dates before the purpose.
         let is_in_time = matches!(
             error,
             CertificateError::Other(_)
@@ -201,7 +210,7 @@ impl ServerCertVerifier for Pinned {
         let parsed = ParsedCertificate::try_from(end_entity)?;
         match rustls::client::verify_server_name(&parsed, server_name) {
             Ok(()) => Ok(ServerCertVerified::assertion()),
-            // It names no server at all, so that it can only be known by itself.
+            // It names no server, so only the certificate itself can be recognised.
             Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
                 presented,
                 ..
@@ -238,15 +247,17 @@ impl ServerCertVerifier for Pinned {
 pub(super) enum Trouble {
     /// The server does not speak TLS.
     NotTls,
-    /// A certificate is not accepted. Says what is wrong with it, and what to do.
+    /// The server's certificate is not accepted. Says what is wrong with it, and what to do.
     Certificate(String),
+    /// The server does not accept the client. Says what to do.
+    Client(String),
 }
 
 impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::NotTls => "the server does not speak TLS there: use a URL with http://",
-            Self::Certificate(words) => words,
+            Self::Certificate(words) | Self::Client(words) => words,
         })
     }
 }
@@ -258,7 +269,7 @@ pub(super) fn explained(error: &(dyn std::error::Error + 'static)) -> Option<Tro
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
             return words(error);
         }
-        // An error of input and output passes over the error that it holds.
+        // `source` of an I/O error skips the error that it holds.
         next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
             Some(held) => Some(held),
             None => error.source(),
@@ -287,7 +298,10 @@ fn words(error: &rustls::Error) -> Option<Trouble> {
                 date(not_after),
                 date(time)
             ),
-            Bad::Expired => "the server's certificate has expired: renew it".to_owned(),
+            Bad::Expired => {
+                "the server's certificate has expired: renew it, or correct the clock of this machine"
+                    .to_owned()
+            },
             Bad::NotValidYetContext { not_before, time } => format!(
                 "the server's certificate is not valid before {}: correct the clock of this machine, \
                  which says {}, or of the machine that made the certificate",
@@ -333,10 +347,12 @@ fn words(error: &rustls::Error) -> Option<Trouble> {
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnknownCA
             | AlertDescription::AccessDenied,
-        ) => format!(
-            "the server wants a client certificate, or does not accept the one it got ({error}): give \
-             one that it knows with --client-cert and --client-key"
-        ),
+        ) => {
+            return Some(Trouble::Client(format!(
+                "the server wants a client certificate, or does not accept the one it got ({error}): \
+                 give one that it knows with --client-cert and --client-key"
+            )));
+        }
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             return Some(Trouble::NotTls);
         }
@@ -345,7 +361,23 @@ fn words(error: &rustls::Error) -> Option<Trouble> {
     Some(Trouble::Certificate(words))
 }
 
-/// A name of a certificate, without what the library writes around it: `DnsName("other.example")`.
+/// A certificate in words: its subject, its issuer and its last day.
+pub(super) fn described(certificate: &[u8]) -> Option<String> {
+    let certificate = Certificate::from_der(certificate).ok()?.tbs_certificate;
+    let named = |name: String| if name.is_empty() { "nobody".to_owned() } else { name };
+    let subject = named(certificate.subject.to_string());
+    let issuer = named(certificate.issuer.to_string());
+    let end = certificate.validity.not_after.to_date_time();
+    Some(error::bounded(&format!(
+        "issued to {subject} by {issuer}, valid until {}-{:02}-{:02}",
+        end.year(),
+        end.month(),
+        end.day()
+    )))
+}
+
+/// A name in a certificate, without the type that the library writes around it:
+/// `DnsName("other.example")`.
 fn plain_name(name: &str) -> &str {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     inner.unwrap_or(name).trim_matches('"')
