@@ -33,6 +33,7 @@ mod large;
 mod layers;
 mod limits;
 mod live;
+mod messages;
 mod operations;
 mod options;
 mod output;
