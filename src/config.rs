@@ -1,10 +1,11 @@
-//! What a mirror is to be, validated and lowered into the options of the layers below.
+//! The options of a mirror, validated and lowered into the options of the layers below.
 //!
-//! This is also where the library begins: [`MirrorConfig::new`], then [`MirrorConfig::start`]. It
-//! must not know clap, nor read the environment.
+//! The library begins here, with [`MirrorConfig::new`] and [`MirrorConfig::start`]. It must not know clap,
+//! nor read the environment.
 
 mod access;
 mod remembered;
+mod source;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,15 +15,17 @@ use secrecy::SecretString;
 
 use crate::agent::{Agent, AgentOptions, DeletionLimit, Repairer};
 use crate::checkpoint::{Before, Bounds, Checkpoints, StateError};
-use crate::client::couchdb::{Address, Patience, Refusal, Secret};
+use crate::client::couchdb::Secret;
 use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
 use crate::mirror::names::Codec;
 use crate::mirror::{Deleted, Holder, JsonStyle, Mirror, MirrorError, Wanted};
-use crate::source::couchdb::{CouchOptions, CouchStore, Databases};
-use crate::source::feed::{FeedStore, Input};
+use crate::source::couchdb::Databases;
 use crate::source::{BadGlob, Mode, Selection, SourceError, Store};
 
+use self::source::{FeedConfig, SourceConfig};
+
 pub use self::access::{Access, AccessError};
+pub use self::source::{feed, meant};
 
 /// The number of unreadable rows after which a catch-up ends, unless told otherwise.
 const MAX_FAILURES: u64 = 1000;
@@ -35,7 +38,7 @@ pub struct MirrorConfig {
     mode: Mode,
     names: Option<Codec>,
     wanted: Wanted,
-    /// The globs that were named; an empty list is the default again.
+    /// The globs that were named; an empty list means the default.
     collections: Option<Vec<String>>,
     bounds: Bounds,
     give_up_after: Option<Option<Duration>>,
@@ -44,31 +47,20 @@ pub struct MirrorConfig {
     max_failures: Option<u64>,
 }
 
-/// Where changes come from.
-#[derive(Clone, Debug)]
-enum SourceConfig {
-    Couch(Box<CouchOptions>),
-    Feed(FeedConfig),
-}
-
-#[derive(Clone, Debug)]
-struct FeedConfig {
-    /// `None` is standard input.
-    path: Option<PathBuf>,
-    selection: Selection,
-}
-
-/// What is wrong with what was asked for.
+/// What is wrong with the options.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The source is neither a URL nor a feed.
     #[error(
-        "`{given}` is not a source: give http(s)://host:port/database, http+unix://%2Fpath%2Fsocket/database, \
-         feed:<file.ndjson>, or feed:- for standard input"
+        "`{given}` is not a source{}: a source is http(s)://host:port/database, \
+         http+unix://%2Fpath%2Fsocket/database, feed:FILE, or feed:- for standard input",
+        meant.as_ref().map(|meant| format!(" ({meant})")).unwrap_or_default()
     )]
     UnknownSource {
         /// What was given, without credentials.
         given: String,
+        /// What to type instead, if that can be guessed.
+        meant: Option<String>,
     },
     /// The URL cannot be used.
     #[error("the source's URL cannot be used: {0}")]
@@ -86,14 +78,14 @@ pub enum ConfigError {
         /// The database in the URL.
         database: String,
     },
-    /// Ways of entering the server do not go together.
+    /// The credentials are incomplete, or exclude each other.
     #[error(transparent)]
     Access(#[from] AccessError),
     /// Revisions were asked for of a source that has none.
     #[error("a recorded feed holds winning revisions only: --revisions needs a server")]
     RevisionsOfFeed,
     /// Standard input cannot be compared with.
-    #[error("a feed on standard input cannot be compared with: save it as a file first")]
+    #[error("a feed on standard input cannot be compared with a mirror: save it as a file first")]
     StandardInput,
 }
 
@@ -133,15 +125,15 @@ impl MirrorConfig {
         })
     }
 
-    /// Goes on after it has caught up, following the source.
+    /// Whether the run follows the source after it has caught up.
     pub fn live(mut self, live: bool) -> Self {
         self.mode = if live { Mode::Follow } else { Mode::CatchUp };
         self
     }
 
     /// Mirrors the collections that have one of these names or match one of these globs. An empty list
-    /// selects all but those whose name starts with `_`. Without this call the mirror's own globs for this
-    /// source count. Refused beside a database in the source's URL.
+    /// selects all but those whose name starts with `_`. Without this call, the globs that the mirror
+    /// remembers for this source apply. Refused beside a database in the source's URL.
     pub fn collections<S: AsRef<str>>(mut self, globs: &[S]) -> Result<Self, ConfigError> {
         if let SourceConfig::Couch(couch) = &mut self.source
             && let Databases::One(database) = &couch.databases
@@ -149,7 +141,7 @@ impl MirrorConfig {
         {
             let database = database.to_string();
             match couch.below.take() {
-                // Who selects databases means a server.
+                // A selection of databases means a server.
                 Some(below) => couch.be_server(below),
                 None => return Err(ConfigError::CollectionsBesideDatabase { database }),
             }
@@ -180,26 +172,26 @@ impl MirrorConfig {
         self
     }
 
-    /// Discards what the options that are named here make superfluous. Without it, such options are
-    /// refused when the mirror is started.
+    /// Whether to discard what the named options make superfluous. Without it, such options are refused at
+    /// the start.
     pub fn discard(mut self, discard: bool) -> Self {
         self.wanted.discard = discard;
         self
     }
 
-    /// Takes a mirror's tree without its `.plainfold` on as a mirror, and compares everything.
+    /// Adopts a mirror's tree without its `.plainfold` as a mirror, and compares everything.
     pub fn adopt(mut self, adopt: bool) -> Self {
         self.wanted.adopt = adopt;
         self
     }
 
-    /// The password of the user named in the URL, for those who keep it out of there.
+    /// The password of the user named in the URL, if the URL does not hold it.
     pub fn password(self, password: SecretString) -> Result<Self, ConfigError> {
         let password = Some(Secret::Fixed(password));
         self.access(Access { password, ..Access::default() })
     }
 
-    /// How the server is entered, for those who keep secrets out of the URL. Ignored for feeds.
+    /// Credentials and certificates, if the URL does not hold them. Ignored for feeds.
     pub fn access(mut self, access: Access) -> Result<Self, ConfigError> {
         self.source.enter(access)?;
         Ok(self)
@@ -229,54 +221,54 @@ impl MirrorConfig {
         self
     }
 
-    /// How long a source that does not answer is tried; `None` is for ever.
+    /// How long to try a source that does not answer; `None` means for ever.
     pub fn give_up_after(mut self, patience: Option<Duration>) -> Self {
         self.give_up_after = Some(patience);
         self
     }
 
-    /// Follows this source although the mirror followed another: it has moved.
+    /// Whether to follow this source although the mirror followed another: the source has moved.
     pub fn source_moved(mut self, moved: bool) -> Self {
         self.source_moved = moved;
         self
     }
 
-    /// This number of bytes of the mirror's file system stays free: no batch is begun that would take
-    /// them.
+    /// The number of bytes of the mirror's file system that stay free: a batch that would take them is not
+    /// begun.
     pub fn reserve(mut self, bytes: u64) -> Self {
         self.wanted.reserve = Some(bytes);
         self
     }
 
-    /// For how many days deleted documents are kept in the mirror's trash; 0 is not at all.
+    /// The number of days for which the mirror's trash keeps deleted documents; 0 means not at all.
     pub fn trash(mut self, days: u32) -> Self {
         self.wanted.trash = Some(days);
         self
     }
 
-    /// The mode of folders, and, without execution, of files that are written from now on. Where the
-    /// process's umask is stricter, it counts: [`FolderMode::umask`] is the one that goes with the mode.
-    /// A new directory is made with this mode, by default with 0700.
+    /// The mode of folders, and, without execution, of files that are written from now on. If the
+    /// process's umask is stricter, the umask applies: [`FolderMode::umask`] fits the mode. A new directory
+    /// gets this mode, by default 0700.
     pub fn mode(mut self, mode: FolderMode) -> Self {
         self.wanted.mode = Some(mode);
         self
     }
 
-    /// Refuses to create a mirror: it must be there.
+    /// Refuses to create a mirror: it must exist.
     pub fn existing(mut self, existing: bool) -> Self {
         self.wanted.existing = existing;
         self
     }
 
-    /// How much of a collection may be deleted at a time, by one catch-up or an hour of following;
-    /// more is held back until it is released. `None` is all.
+    /// How much of a collection one catch-up, or one hour of following, may delete. Further deletions are
+    /// held back until they are released. `None` means all.
     pub fn max_delete(mut self, limit: Option<DeletionLimit>) -> Self {
         self.wanted.max_delete = Some(MaxDelete(limit));
         self
     }
 
-    /// Takes it for success when a pattern matches nothing, the source is empty, or a database that was
-    /// followed before has vanished.
+    /// Whether it counts as success if a pattern matches nothing, the source is empty, or a database that
+    /// was followed before has vanished.
     pub fn allow_empty(mut self, allow: bool) -> Self {
         self.allow_empty = allow;
         self
@@ -289,7 +281,7 @@ impl MirrorConfig {
         self
     }
 
-    /// Whether it goes on after it has caught up.
+    /// Whether the run follows the source after it has caught up.
     pub fn is_live(&self) -> bool {
         self.mode == Mode::Follow
     }
@@ -327,9 +319,7 @@ impl MirrorConfig {
         let mut source = config.source;
         source.keep(mirror.kept_anywhere()?);
         source.wait_at_most(config.give_up_after.flatten());
-        if config.mode == Mode::Follow {
-            source.wait_for_access(&mirror.followed()?);
-        }
+        source.know(&mirror.followed()?, config.mode);
         let mut options = mirror.options().clone();
         let globs = source.selects().map(|identity| {
             let all = &mut options.collections;
@@ -381,7 +371,7 @@ pub fn open_for_repair(directory: &Path, command: &str) -> Result<Repairer, Star
     Ok(Repairer::new(Arc::new(mirror), Arc::new(state)))
 }
 
-/// A source that was opened to be read and compared with.
+/// A source that was opened for a comparison.
 pub struct OpenedSource {
     /// The store.
     pub store: Arc<dyn Store>,
@@ -391,7 +381,8 @@ pub struct OpenedSource {
 
 impl OpenedSource {
     /// Opens `source`, as [`MirrorConfig::new`] takes it, with the collections that match one of
-    /// the globs, and tells of what is `kept` beside the winning revisions. A feed on standard input is refused: it cannot be read twice.
+    /// the globs, and with what is `kept` beside the winning revisions. A feed on standard input is refused,
+    /// because it cannot be read twice.
     pub async fn open<S: AsRef<str>>(
         source: &str,
         collections: &[S],
@@ -421,117 +412,10 @@ impl OpenedSource {
 /// Why a source could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// What was asked for.
+    /// The options.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The source.
     #[error(transparent)]
     Source(#[from] SourceError),
-}
-
-impl SourceConfig {
-    /// Asks what the path of a URL that ends in a slash is.
-    async fn resolve(&mut self) {
-        if let Self::Couch(couch) = self {
-            couch.resolve().await;
-        }
-    }
-
-    /// Who the source is, where globs select among its collections.
-    fn selects(&self) -> Option<String> {
-        match self {
-            Self::Couch(couch) => match &couch.databases {
-                Databases::One(_) => None,
-                Databases::Selected(_) => Some(couch.address.to_string()),
-            },
-            Self::Feed(feed) => Some(FeedStore::identity_of(feed.path.as_deref())),
-        }
-    }
-
-    fn select(&mut self, wanted: Selection) {
-        match self {
-            Self::Couch(couch) => {
-                if let Databases::Selected(selection) = &mut couch.databases {
-                    *selection = wanted;
-                }
-            }
-            Self::Feed(feed) => feed.selection = wanted,
-        }
-    }
-
-    fn keep(&mut self, kept: Kept) {
-        if let Self::Couch(couch) = self {
-            couch.kept = kept;
-        }
-    }
-
-    /// Who gives up after so long does not wait longer for an answer, or for the next piece of one.
-    fn wait_at_most(&mut self, patience: Option<Duration>) {
-        if let (Self::Couch(couch), Some(most)) = (self, patience) {
-            let Patience { connect, answer, asked } = couch.timings.patience;
-            couch.timings.patience = Patience {
-                connect: connect.min(most),
-                answer: answer.min(most),
-                asked: asked.min(most),
-            };
-        }
-    }
-
-    /// What a mirror has followed before was let in before.
-    fn wait_for_access(&mut self, followed: &[(CollectionName, String)]) {
-        if let Self::Couch(couch) = self {
-            let before =
-                |(name, origin): &(CollectionName, String)| couch.address.database(name) == *origin;
-            couch.refusal = Refusal::Wait {
-                accepted_before: followed.iter().any(before),
-                several: matches!(couch.databases, Databases::Selected(_)),
-            };
-        }
-    }
-
-    fn enter(&mut self, access: Access) -> Result<(), AccessError> {
-        if let Self::Couch(couch) = self {
-            couch.credentials = access.credentials(couch.credentials.take())?;
-            couch.tls = access.tls;
-        }
-        Ok(())
-    }
-
-    fn parse(source: &str) -> Result<Self, ConfigError> {
-        let selection = Selection::default();
-        let path = source.strip_prefix("feed:").filter(|path| !path.is_empty());
-        if let Some(path) = path.filter(|path| !Address::is_url_like(path)) {
-            let path = (path != "-").then(|| PathBuf::from(path));
-            return Ok(Self::Feed(FeedConfig { path, selection }));
-        }
-        if Address::is_meant(source) {
-            return Ok(Self::Couch(Box::new(CouchOptions::from_url(source, selection)?)));
-        }
-        let given = Address::hidden(source);
-        Err(ConfigError::UnknownSource { given })
-    }
-
-    /// Refuses what is not a feed, before a mirror is opened. Gives standard input, where that is the
-    /// feed.
-    async fn refuse(&self, mode: Mode) -> Result<Option<Input>, SourceError> {
-        let Self::Feed(feed) = self else { return Ok(None) };
-        let Some(path) = feed.path.clone() else { return Input::stdin().await.map(Some) };
-        match tokio::task::spawn_blocking(move || FeedStore::refuse(&path, mode)).await {
-            Ok(refused) => refused.map(|()| None),
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
-
-    fn open(self, input: Option<Input>) -> Result<Arc<dyn Store>, SourceError> {
-        Ok(match self {
-            Self::Couch(options) => Arc::new(CouchStore::new(*options)?),
-            Self::Feed(FeedConfig { path: Some(path), selection }) => {
-                Arc::new(FeedStore::file(path, None, selection))
-            }
-            Self::Feed(FeedConfig { path: None, selection }) => {
-                let input = input.unwrap_or_else(Input::unread);
-                Arc::new(FeedStore::stdin(input, None, selection))
-            }
-        })
-    }
 }

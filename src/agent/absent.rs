@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::client::couchdb::typed::doubtful_name;
 use crate::document::{CollectionName, Pattern};
 
 /// Something that is missing at the source.
@@ -57,7 +58,13 @@ impl fmt::Display for Absent {
                     (None, false) => write!(f, "no collection matches `{text}`"),
                 }
             }
-            Self::Database { origin, .. } => write!(f, "there is no database {origin}"),
+            Self::Database { collection, origin } => {
+                write!(f, "there is no database {origin}")?;
+                match doubtful_name(collection.as_str()) {
+                    Some(doubt) => write!(f, ": {doubt}"),
+                    None => Ok(()),
+                }
+            }
             Self::Vanished { collection, origin } => write!(
                 f,
                 "the database of collection `{}` has vanished: {origin} no longer exists. Its \

@@ -8,29 +8,10 @@ use clap::{Args, ValueEnum};
 use super::exit::Usage;
 use super::help::CONNECTION;
 use super::prompt;
+pub use crate::client::couchdb::Side;
 use crate::client::couchdb::credentials::{Kind, secret};
 use crate::client::couchdb::{Secret, Tls};
-use crate::config::Access;
-
-/// Which server it is: its secrets have variables of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// What is read.
-    Source,
-    /// What is written.
-    Target,
-}
-
-impl Side {
-    fn variable(self, kind: Kind) -> &'static str {
-        match (self, kind) {
-            (Self::Source, Kind::Password) => "PLAINFOLD_SOURCE_PASSWORD",
-            (Self::Source, Kind::Token) => "PLAINFOLD_SOURCE_TOKEN",
-            (Self::Target, Kind::Password) => "PLAINFOLD_TARGET_PASSWORD",
-            (Self::Target, Kind::Token) => "PLAINFOLD_TARGET_TOKEN",
-        }
-    }
-}
+use crate::config::{self, Access};
 
 /// How a server is entered.
 #[derive(Debug, Args)]
@@ -102,8 +83,8 @@ enum Auth {
 impl Options {
     /// What they say of a server. `url` is where it is; a feed is entered without any of this.
     pub fn lower(&self, url: &str, side: Side) -> Result<Access, Usage> {
-        let mut access = Access::default();
-        if url.starts_with("feed:") {
+        let mut access = Access { side, ..Access::default() };
+        if config::feed(url).is_some() {
             return Ok(access);
         }
         access.session = self.auth == Auth::Session;
@@ -138,7 +119,10 @@ impl Options {
 
 /// The secret in an environment variable.
 fn variable(side: Side, kind: Kind) -> Result<Option<Secret>, Usage> {
-    let name = side.variable(kind);
+    let name = match kind {
+        Kind::Password => side.password_variable(),
+        Kind::Token => side.token_variable(),
+    };
     let text = match std::env::var(name) {
         Ok(text) => text,
         Err(std::env::VarError::NotPresent) => return Ok(None),

@@ -12,7 +12,7 @@ use super::progress::{Bars, When};
 use super::verify::{Format, read};
 use super::{access, certificate, compare, logging};
 use crate::client::couchdb::Address;
-use crate::config::OpenedSource;
+use crate::config::{self, OpenedSource};
 use crate::document::{Kept, Selection};
 use crate::mirror::read::{Problem, Tree};
 use crate::verify::{self, Certificate};
@@ -65,8 +65,9 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     let drawing = bars.map(|bars| bars.of_verification(&progress));
     let progress = drawing.is_some().then_some(progress);
     // A URL that is mistyped is not looked for as a folder: the message would repeat its password.
-    let is_source = options.other.starts_with("feed:")
-        || (Address::is_url_like(&options.other) && !Path::new(&options.other).exists());
+    let is_source = config::feed(&options.other).is_some()
+        || ((Address::is_url_like(&options.other) || config::meant(&options.other).is_some())
+            && !Path::new(&options.other).exists());
     let compared = match is_source {
         true => beside_source(&options, progress).await,
         false => beside_mirror(&options, progress).await,

@@ -152,6 +152,24 @@ impl Command {
             Self::Completions(_) | Self::Help(_) => return None,
         })
     }
+
+    /// The order of the command's arguments.
+    fn order(&self) -> &'static str {
+        match self {
+            Self::Mirror(_) => "mirror SOURCE DIR",
+            Self::Restore(_) => "restore DIR TARGET",
+            Self::Verify(_) => "verify DIR",
+            Self::Diff(_) => "diff DIR SOURCE|DIR",
+            Self::Tail(_) => "tail DIR",
+            Self::Status(_) => "status DIR",
+            Self::Release(_) => "release DIR COLLECTION",
+            Self::Path(_) => "path DIR COLLECTION ID",
+            Self::Id(_) => "id PATH",
+            Self::Completions(_) => "completions SHELL",
+            Self::Man(_) => "man DIR",
+            Self::Help(_) => "help COMMAND",
+        }
+    }
 }
 
 /// The parser of all commands.
@@ -235,7 +253,8 @@ fn run(arguments: Arguments) -> Exit {
         // A message about a missing folder would repeat the password of a URL in the wrong place.
         let given = Address::hidden(&directory.to_string_lossy());
         exit::say(&format!(
-            "DIR must be a directory, but `{given}` looks like a URL: see --help for the order"
+            "DIR must be a directory, but `{given}` looks like a URL: the order is `plainfold {}`",
+            command.order()
         ));
         return Exit::Usage;
     }

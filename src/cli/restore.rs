@@ -11,7 +11,7 @@ use super::output::{Lines, Stream, many};
 use super::progress::{Bars, Shown, When};
 use super::{access, compare, logging, signals, undelete};
 use crate::client::couchdb::{Address, Client, ClientOptions};
-use crate::config::{Access, ConfigError};
+use crate::config::{self, Access, ConfigError};
 use crate::document::{CollectionName, Pattern, Selection};
 use crate::mirror::read::Tree;
 use crate::restore::{
@@ -122,7 +122,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     let mut lowered = lower(&options)?;
     let since = options.since.as_deref().map(undelete::since).transpose()?;
     if options.undelete {
-        if options.target.starts_with("feed:") {
+        if config::feed(&options.target).is_some() {
             let what = "--undelete needs a server as TARGET, because a feed holds no tombstones";
             return Err(Usage(what.to_owned()).into());
         }
@@ -142,10 +142,11 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     let outcome = outcome?;
     let text = match options.format {
         Format::Json => Lines::pretty(&outcome)?,
-        Format::Text => text(&outcome, options.target.starts_with("feed:")),
+        Format::Text => text(&outcome, config::feed(&options.target).is_some()),
     };
     // A feed on standard output must not be mixed with the report.
-    let stream = if options.target == "feed:-" { Stream::Stderr } else { Stream::Stdout };
+    let is_stdout = config::feed(&options.target) == Some("-");
+    let stream = if is_stdout { Stream::Stderr } else { Stream::Stdout };
     let empty = outcome.is_empty() && !options.allow_empty;
     let succeeded = !outcome.interrupted && outcome.failed == 0 && !empty;
     if !(logging.is_quiet() && succeeded && options.format == Format::Text) {
@@ -182,7 +183,7 @@ async fn put_back(
     access: Access,
     control: Control,
 ) -> anyhow::Result<Outcome> {
-    let path = options.target.strip_prefix("feed:").filter(|path| !path.is_empty());
+    let path = config::feed(&options.target).filter(|path| !path.is_empty());
     Ok(match path.filter(|path| !Address::is_url_like(path)) {
         Some(path) => {
             let path = (path != "-").then(|| PathBuf::from(path));
@@ -241,9 +242,11 @@ fn lower(options: &Options) -> anyhow::Result<restore::Options> {
 async fn server(target: &str, access: Access) -> anyhow::Result<(Client, Option<CollectionName>)> {
     if !Address::is_meant(target) {
         let given = Address::hidden(target);
+        let meant = config::meant(target).map(|meant| format!(" ({meant})")).unwrap_or_default();
         return Err(Usage(format!(
-            "`{given}` is not a target: give http(s)://host:port or http+unix://%2Fpath%2Fsocket, the same with \
-             /database, feed:<file.ndjson>, or feed:- for standard output"
+            "`{given}` is not a target{meant}: a target is http(s)://host:port or \
+             http+unix://%2Fpath%2Fsocket, the same with /database, feed:FILE, or feed:- for standard \
+             output"
         ))
         .into());
     }
@@ -252,7 +255,8 @@ async fn server(target: &str, access: Access) -> anyhow::Result<(Client, Option<
     let credentials = access.credentials(given.credentials).map_err(ConfigError::from)?;
     let client = |address| {
         let (credentials, tls) = (credentials.clone(), access.tls.clone());
-        let options = ClientOptions { credentials, tls, ..ClientOptions::default() };
+        let options =
+            ClientOptions { credentials, tls, side: access.side, ..ClientOptions::default() };
         Client::new(address, options).map_err(|error| Usage(error.to_string()))
     };
     // Only the server can tell whether a path that ends in a slash is a proxy's.

@@ -1,23 +1,27 @@
-//! How a server is entered: who asks, and which certificates are trusted. The same for sources,
-//! targets and what a mirror is compared with. None of it is remembered.
+//! Credentials and certificates for a server: a source, a target, or what a mirror is compared with. None
+//! of it is remembered.
 
-use crate::client::couchdb::{Credentials, Secret, Tls};
+use secrecy::ExposeSecret;
 
-/// How a server is entered.
+use crate::client::couchdb::{Credentials, Secret, Side, Tls};
+
+/// Credentials and certificates for a server.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// The password of the user named in the URL. It takes precedence over one in the URL.
     pub password: Option<Secret>,
-    /// Whether the user logs in once (`POST /_session`), and shows the server's cookie from then on.
-    /// Without it the user and the password go with each request (HTTP Basic authentication).
+    /// Whether the user logs in once (`POST /_session`), and requests carry the server's cookie from then
+    /// on. Otherwise each request carries the user and the password (HTTP Basic authentication).
     pub session: bool,
-    /// A bearer token, in the place of a user and a password.
+    /// A bearer token, instead of a user and a password.
     pub token: Option<Secret>,
     /// How encrypted connections are made.
     pub tls: Tls,
+    /// What the server is, which decides the variables that messages name.
+    pub side: Side,
 }
 
-/// Ways of entering that do not go together.
+/// Credentials that are incomplete, or that exclude each other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccessError {
     /// A password was given, and no user.
@@ -25,18 +29,23 @@ pub enum AccessError {
         "a password was given but no user: name the user in the URL, as in http://user@host/database"
     )]
     PasswordWithoutUser,
-    /// A session needs a user.
-    #[error("a session needs a user: name the user in the URL, as in http://user@host/database")]
-    SessionWithoutUser,
-    /// A token says who the user is.
+    /// A user was named, and no password was given, or an empty one.
     #[error(
-        "a token was given, which says who the user is, and a user or a password too: leave these out"
+        "the user `{0}` was named, but no password was given: give it with --password-file, or in {1}"
     )]
+    UserWithoutPassword(String, &'static str),
+    /// A session needs a user.
+    #[error(
+        "--auth session needs a user: name the user in the URL, as in http://user@host/database"
+    )]
+    SessionWithoutUser,
+    /// A token was given, and also a user or a password.
+    #[error("a token was given, and a user or a password too: give only one of them")]
     TokenBesideUser,
 }
 
 impl Access {
-    /// What requests show, where the URL names this user.
+    /// The credentials of requests, if the URL names this user.
     pub fn credentials(
         &self,
         named: Option<Credentials>,
@@ -56,6 +65,18 @@ impl Access {
         };
         let user = named.user().unwrap_or_default().to_owned();
         let password = self.password.clone().unwrap_or_else(|| named.secret().clone());
+        let is_empty = |secret: &Secret| match secret {
+            Secret::Fixed(secret) => secret.expose_secret().is_empty(),
+            Secret::File(..) | Secret::Command(_) => false,
+        };
+        match (user.is_empty(), is_empty(&password)) {
+            (true, _) => return Err(AccessError::PasswordWithoutUser),
+            // A server would count it as a failed attempt to log in.
+            (false, true) => {
+                return Err(AccessError::UserWithoutPassword(user, self.side.password_variable()));
+            }
+            (false, false) => {}
+        }
         Ok(Some(match self.session {
             true => Credentials::Session { user, password },
             false => Credentials::Basic { user, password },
@@ -66,6 +87,18 @@ impl Access {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_and_a_password_belong_together() {
+        let user = |name: &str, password: &str| Some(Credentials::new(name, password.into()));
+        let error = Access::default().credentials(user("me", "")).unwrap_err().to_string();
+        assert!(error.contains("`me`") && error.contains("PLAINFOLD_SOURCE_PASSWORD"), "{error}");
+        let target = Access { side: Side::Target, ..Access::default() };
+        let error = target.credentials(user("me", "")).unwrap_err().to_string();
+        assert!(error.contains("PLAINFOLD_TARGET_PASSWORD"), "{error}");
+        let error = Access::default().credentials(user("", "hunter2")).unwrap_err();
+        assert_eq!(error, AccessError::PasswordWithoutUser);
+    }
 
     #[test]
     fn ways_of_entering_that_do_not_go_together_are_refused() {

@@ -17,8 +17,8 @@ pub struct Globs {
     pub now: Vec<String>,
 }
 
-/// Takes what was named into what is remembered. When a server `moved`, its globs move with it if it
-/// can only be one.
+/// Adds what was named to what is remembered. If a server has `moved`, its globs move with it if only one
+/// server is remembered.
 pub fn globs(
     remembered: &mut BTreeMap<String, Vec<String>>,
     source: &str,
@@ -62,11 +62,13 @@ pub fn say(mirror: &Mirror, store: &dyn Store, globs: &Globs) -> Result<(), Mirr
         false => globs.join(","),
     };
     let (before, now) = (text(&globs.before), text(&globs.now));
-    tracing::info!("--collections was {before}, and is {now} from now on, if all of it is found");
+    tracing::info!(
+        "--collections was {before}, and is {now} from now on, if everything in it is found"
+    );
     let Ok(selection) = Selection::new(&globs.now) else { return Ok(()) };
     for name in ours.iter().filter(|name| !selection.wants(name)) {
         tracing::warn!(
-            "`{}` is not followed any more, because --collections does not select it; its copy in \
+            "`{}` is no longer followed, because --collections does not select it; its copy in \
              the mirror is kept",
             name,
         );

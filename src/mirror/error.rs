@@ -230,7 +230,10 @@ pub enum MirrorError {
         found: &'static str,
     },
     /// A collection of this mirror follows another source.
-    #[error("`{collection}` in this mirror follows {recorded}, not {given}")]
+    #[error(
+        "`{collection}` in this mirror follows {recorded}, not {given}: mirror {given} into another \
+         directory, or, if the database has moved there, run `plainfold mirror` with --source-moved"
+    )]
     OtherSource {
         /// The collection.
         collection: String,

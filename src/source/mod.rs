@@ -29,12 +29,12 @@ pub use crate::document::{BadGlob, Pattern, Selection};
 /// What a feed says, in the order in which it says it.
 ///
 /// Delivery is at least once: a change may be repeated, and after a fault at the source the feed
-/// may rewind. Whoever applies changes does so idempotently.
+/// may rewind. Changes must be applied idempotently.
 #[derive(Clone, Debug)]
 pub enum FeedEvent {
     /// A document's newest state.
     Change(Change),
-    /// A row that could not be made into a change. The feed goes on after it.
+    /// A row that could not be made into a change. The feed continues after it.
     Unreadable(Unreadable),
     /// Nothing to write; everything before this position has been delivered.
     Position(Position),
@@ -46,16 +46,16 @@ pub enum FeedEvent {
     /// The listing is complete: documents not seen since `ScanStarted` are gone from the source,
     /// if `exhaustive`; a source that cannot list what it holds says `false` and nothing is removed.
     ScanFinished {
-        /// The place in the feed that the listing brought us to.
+        /// The position that the listing has reached.
         position: Position,
         /// Whether every document of the collection was in the listing.
         exhaustive: bool,
     },
-    /// How many documents the source says that it holds, told only where everything up to here makes
-    /// that number: nothing was written between the reading of the feed and the counting.
+    /// The source's own counts. They are reported only if nothing was written between the reading of the
+    /// feed and the counting, so that everything up to here makes these numbers.
     Holds(Holds),
-    /// The source's end, as of now. Repeated while following, whenever the source shows that it
-    /// has nothing newer (a heartbeat).
+    /// The source's present end. Repeated while following, whenever the source shows that it has nothing
+    /// newer (a heartbeat).
     CaughtUp,
     /// How far the feed has been read, for a progress bar.
     Progress(Progress),
@@ -69,15 +69,15 @@ pub struct Unreadable {
     pub id: Option<DocumentId>,
     /// Its revision, where known.
     pub revision: Option<Revision>,
-    /// Where the row stands in words that a person can use: "row at byte 1234 of library.ndjson".
+    /// Where the row is, for people: "row at byte 1234 of library.ndjson".
     pub place: String,
-    /// The place in the feed after this row, where the source gave one.
+    /// The position after this row, if the source gave one.
     pub position: Option<Position>,
     /// What is wrong, and what can be done about it.
     pub reason: String,
 }
 
-/// What a source counts, where it does.
+/// A source's counts, if it has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holds {
     /// Documents that are not deleted.
@@ -95,12 +95,12 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// Whether a feed ends at the source's present end or goes on.
+/// Whether a feed ends at the source's present end or continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// End after the first [`FeedEvent::CaughtUp`].
     CatchUp,
-    /// Go on after it, for as long as the stream is polled.
+    /// Continue after it, as long as the stream is polled.
     Follow,
 }
 
@@ -108,11 +108,11 @@ pub enum Mode {
 /// short or do not match the attachment's digest.
 pub type ByteStream = BoxStream<'static, Result<Bytes, SourceError>>;
 
-/// The number of pieces of an attachment that wait for a thread that takes them.
+/// How many pieces of an attachment may wait for the thread that takes them.
 pub const PIECES: usize = 4;
 
-/// Passes a stream's pieces to a thread, to the end of the stream or until the thread takes no more. Then
-/// the thread itself knows why.
+/// Passes a stream's pieces to a thread, to the end of the stream or until the thread takes no more; the
+/// thread then knows the reason.
 pub async fn pass_on(mut pieces: ByteStream, to: mpsc::Sender<Bytes>) -> Result<(), SourceError> {
     while let Some(piece) = pieces.next().await {
         if to.send(piece?).await.is_err() {
@@ -140,7 +140,7 @@ pub trait Source: Send + Sync + 'static {
     /// Yields [`FeedEvent`]s; a change with a position promises that all before it were yielded.
     /// Ends after `CaughtUp` with [`Mode::CatchUp`]; with [`Mode::Follow`] it ends only by an error.
     /// After an error the stream is over; open it again from the last position yielded. An
-    /// [`SourceError::Expired`] means that `since` is of no use any more: open it again from
+    /// [`SourceError::Expired`] means that `since` is no longer of use: open it again from
     /// [`Since::Scan`].
     fn changes(
         &self,
@@ -158,7 +158,7 @@ pub trait Source: Send + Sync + 'static {
         Box::pin(std::future::pending())
     }
 
-    /// What all collections of the store have in common, if they come from one server.
+    /// The progress of all collections of the server, if they come from one.
     fn server(&self) -> Option<&ServerProgress> {
         None
     }
@@ -181,20 +181,20 @@ pub trait Source: Send + Sync + 'static {
 
     /// Reads many small attachments at once, in the order of `wanted`; one answer each. The caller
     /// bounds the sum of their lengths. One that turns out longer than its stub says may be refused
-    /// as [`SourceError::Permanent`], and be had as a stream all the same.
+    /// as [`SourceError::Permanent`], and still be readable as a stream.
     fn attachments<'a>(
         &'a self,
         wanted: &'a [Wanted],
     ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>>;
 
     /// Reads revisions with the histories that lead to them, in the order of `wanted`; one answer
-    /// each. A source that knows winners only is never asked.
+    /// each. Never called for a source that knows winners only.
     fn branches<'a>(
         &'a self,
         wanted: &'a [(DocumentId, Revision)],
     ) -> BoxFuture<'a, Result<Vec<Result<Branch, SourceError>>, SourceError>> {
         let unknown = |(id, revision): &(DocumentId, Revision)| {
-            let what = format!("this source tells no history of `{id}` at {revision}");
+            let what = format!("this source has no history of `{id}` at {revision}");
             Err(SourceError::permanent(what))
         };
         let answers = wanted.iter().map(unknown).collect();
@@ -206,14 +206,13 @@ pub trait Source: Send + Sync + 'static {
         Box::pin(async { Ok(None) })
     }
 
-    /// Who may do what with the collection, as a JSON object; `None` where the source has no such
-    /// thing.
+    /// The collection's security object, as JSON; `None` if the source has none.
     fn security(&self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>> {
         Box::pin(async { Ok(None) })
     }
 }
 
-/// Where a feed is to be opened.
+/// From where a feed is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Since {
     /// From its beginning, into a mirror that holds nothing of this collection.
@@ -225,8 +224,8 @@ pub enum Since {
     Scan(String),
 }
 
-/// Whether the collections of a server make progress. A server that serves one after another is not
-/// given up by those that wait.
+/// Whether the collections of a server make progress. If a server serves one after another, the
+/// collections that wait do not give up.
 #[derive(Clone, Debug, Default)]
 pub struct ServerProgress {
     /// Steps of all collections of the server.
@@ -253,7 +252,7 @@ impl ServerProgress {
     }
 }
 
-/// One attachment asked for in bulk.
+/// One attachment of a bulk request.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// Whose it is.
@@ -264,25 +263,25 @@ pub struct Wanted {
     pub attachment: Attachment,
 }
 
-/// What a store says of its collections.
+/// What a store says about its collections.
 #[derive(Clone, Debug)]
 pub enum StoreEvent {
     /// A collection to be mirrored. Named once in a stream.
     Collection(CollectionName),
-    /// A pattern of the selection that matches no collection that the store holds. Told before `Listed`.
+    /// A pattern of the selection that matches no collection that the store holds. Comes before `Listed`.
     Unmatched(Pattern),
-    /// All collections that the store holds as of now have been named. A store for which that is much
-    /// work says up to where it has looked, so that the next listing may begin there.
+    /// All present collections of the store have been named. A store for which a listing is much work says
+    /// up to where it has read, so that the next listing may begin there.
     Listed(Option<Position>),
 }
 
 /// A document store: a server, or a recorded feed.
 pub trait Store: Send + Sync + 'static {
-    /// Who the store is, without credentials, for people.
+    /// The store's address, without credentials, for people.
     fn identity(&self) -> String;
 
-    /// Where one of its collections comes from, without credentials: a mirror remembers it, so as
-    /// not to follow another one by mistake.
+    /// The address of one of its collections, without credentials. A mirror remembers it, so that it does
+    /// not follow another one by mistake.
     fn origin(&self, collection: &CollectionName) -> String;
 
     /// Whether the store can list all that a collection holds, so that a scan may remove what is
@@ -297,15 +296,14 @@ pub trait Store: Send + Sync + 'static {
         false
     }
 
-    /// Whether the collections come mixed in one stream, so that all have to be read at once or
-    /// none goes on.
+    /// Whether the collections come mixed in one stream. Then all have to be read at once, or all stop.
     fn is_mixed(&self) -> bool {
         false
     }
 
     /// Names the store's collections. With [`Mode::CatchUp`] it ends after `Listed`; with
-    /// [`Mode::Follow`] it goes on with those that appear later. The [`Selection`] has been applied.
-    /// `since` is what an earlier `Listed` said, of whatever selection: all are named again.
+    /// [`Mode::Follow`] it continues with collections that appear later. The [`Selection`] has been applied.
+    /// `since` comes from an earlier `Listed`, of any selection: all collections are named again.
     fn collections(
         &self,
         mode: Mode,
@@ -321,7 +319,7 @@ pub trait Store: Send + Sync + 'static {
     fn open(&self, collection: &CollectionName) -> Arc<dyn Source>;
 }
 
-/// What went wrong at a source, and thereby what can be done about it.
+/// What went wrong at a source, by what can be done about it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SourceError {
     /// It may work later: a lost connection, an overloaded server, a broken feed.
@@ -332,13 +330,13 @@ pub enum SourceError {
         /// How long the source asked us to wait.
         retry_after: Option<Duration>,
     },
-    /// The position is of no use any more: scan.
+    /// The position is no longer of use: scan.
     #[error("{reason}")]
     Expired {
         /// Why, as a clause: "the database was created again".
         reason: String,
     },
-    /// The credentials were refused. Never tried again by itself: servers lock users out.
+    /// The credentials were refused. It is not tried again at once, because servers lock users out.
     #[error("{what}")]
     Refused {
         /// What was refused, and what to do.
@@ -357,7 +355,7 @@ pub enum SourceError {
         /// What it is, and what to do.
         what: String,
     },
-    /// It will not work however often it is tried.
+    /// It fails however often it is tried.
     #[error("{what}")]
     Permanent {
         /// What happened, to what, and what to do.
@@ -366,12 +364,12 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// A transient error without a word on when to come back.
+    /// A transient error without a time to wait.
     pub fn transient(what: impl Into<String>) -> Self {
         Self::Transient { what: what.into(), retry_after: None }
     }
 
-    /// An error that trying again does not mend.
+    /// An error that a retry does not resolve.
     pub fn permanent(what: impl Into<String>) -> Self {
         Self::Permanent { what: what.into() }
     }

@@ -1,7 +1,6 @@
 //! The one place that waits and tries again: an adaptor over a feed, and one over a single request.
 //!
-//! Sources say what kind of error it is; here it is decided what follows from that. It must not
-//! know any store.
+//! Sources say what kind of error it is; this decides what follows from it. It must not know any store.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ pub struct RetryPolicy {
     pub first: Duration,
     /// The longest pause.
     pub longest: Duration,
-    /// After so long without any progress a feed is given up; `None` is never.
+    /// After this time without any progress the run gives up; `None` means never.
     pub give_up_after: Option<Duration>,
     /// How often a single document or attachment is tried.
     pub attempts: usize,
@@ -35,7 +34,7 @@ impl RetryPolicy {
         attempts: 4,
     };
 
-    /// For a service: the source comes back one day.
+    /// For a service: the source will come back.
     pub const FOLLOW: Self = Self {
         first: Duration::from_millis(250),
         longest: Duration::from_secs(30),
@@ -58,10 +57,10 @@ impl RetryPolicy {
     }
 }
 
-/// What a resilient feed says.
+/// An item of a resilient feed.
 #[derive(Clone, Debug)]
 pub enum Fed {
-    /// The feed itself spoke.
+    /// An event of the feed itself.
     Event(FeedEvent),
     /// The feed broke, and is opened again after a pause.
     Waiting {
@@ -72,7 +71,7 @@ pub enum Fed {
     },
 }
 
-/// A feed that survives what can be survived. Its only errors are final.
+/// A feed that survives transient errors. Its only errors are final.
 ///
 /// It opens the feed again after the last position that was yielded, so that nothing is lost and
 /// rows may be repeated.
@@ -105,11 +104,11 @@ struct Feed {
     patience: Patience,
     /// From where it was opened when it broke last, until it gets ahead.
     stuck_at: Option<Since>,
-    /// Where it broke of late: to come there once more is no progress.
+    /// Where it broke recently: to reach these positions again does not count as progress.
     broke_at: VecDeque<Since>,
     /// Whether it has been at the source's end since it was opened.
     at_end: bool,
-    /// When a position was of no use last.
+    /// When a position was last of no use.
     expired: Option<Instant>,
 }
 
@@ -125,7 +124,7 @@ const LONGEST_REFUSED: Duration = Duration::from_secs(600);
 /// A source may ask, once, for a pause that is this number of times as long as our patience.
 const OBEDIENCE: u32 = 10;
 
-/// A position that is of no use again within this time shows a source that is not one and the same.
+/// If a position is of no use again within this time, several servers answer under one address.
 const STEADY: Duration = Duration::from_secs(60);
 
 enum State {
@@ -213,8 +212,8 @@ impl Feed {
         if let SourceError::Expired { reason } = &error
             && !matches!(self.since, Since::Scan(_))
         {
-            // A scan follows at once; should the source refuse even that, it waits. One that is
-            // another each time it is asked is not scanned without a rest.
+            // A scan follows at once; if the source refuses even that, it waits. If another server
+            // answers each time, there is a pause between scans.
             self.since = Since::Scan(reason.clone());
             let before = self.expired.replace(Instant::now());
             if before.is_some_and(|before| before.elapsed() < STEADY) {
@@ -250,7 +249,7 @@ struct Patience {
     stuck_since: Option<Instant>,
     /// How far the server's other collections were at the last error.
     others: u64,
-    /// Whether a pause longer than our patience was waited for.
+    /// Whether a pause longer than the patience has been waited for.
     obeyed: bool,
 }
 
@@ -284,7 +283,7 @@ impl Patience {
         let now = Instant::now();
         let others = server.map_or(0, ServerProgress::of_others);
         if std::mem::replace(&mut self.others, others) != others {
-            // The server is not gone: it serves others.
+            // The server is there: it serves other collections.
             self.stuck_since = Some(now);
         }
         let too_long = asked > LONGEST_REFUSED;
@@ -335,8 +334,8 @@ pub fn until(pause: Duration, give_up_after: Option<Duration>) -> String {
     }
 }
 
-/// A store's list of collections that survives what can be survived. It may name a collection
-/// again after a break.
+/// A store's list of collections that survives transient errors. It may name a collection again after
+/// a break.
 pub fn listing(
     store: Arc<dyn Store>,
     mode: Mode,

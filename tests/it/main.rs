@@ -35,6 +35,7 @@ mod large;
 mod layers;
 mod limits;
 mod live;
+mod messages;
 mod once;
 mod options;
 mod output;

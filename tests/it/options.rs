@@ -180,7 +180,7 @@ fn the_collections_of_a_source_are_remembered_and_narrowing_them_is_said() {
     assert!(there("books/b") && there("maps/b") && !there("loans"));
     let said = mirror(&feed.source(), &to, &["--collections", "books"]).assert_code(0);
     assert!(said.stderr.contains("--collections was books,maps, and is books"), "{said}");
-    assert!(said.stderr.contains("`maps` is not followed any more"), "{said}");
+    assert!(said.stderr.contains("`maps` is no longer followed"), "{said}");
     assert!(there("maps/b"), "nothing is removed");
     for mistyped in [&["--collections", "boks"][..], &["--collections", "books,x*"]] {
         let code = if mistyped[1] == "boks" { 2 } else { 1 };
@@ -188,7 +188,7 @@ fn the_collections_of_a_source_are_remembered_and_narrowing_them_is_said() {
         assert_eq!(options(&to)["collections"][feed.source()], json!(["books"]));
     }
     let again = mirror(&feed.source(), &to, &[]).assert_code(0);
-    assert!(!again.stderr.contains("is not followed any more"), "it is said once: {again}");
+    assert!(!again.stderr.contains("is no longer followed"), "it is said once: {again}");
     mirror(&feed.source(), &to, &["--collections", ""]).assert_code(0);
     assert!(there("loans/b"), "the default is chosen again");
     assert_eq!(options(&to)["collections"], json!({}));

@@ -1,10 +1,9 @@
-//! What requests show to the server, and what follows when it refuses that.
+//! The credentials of requests, and what follows when the server refuses them.
 //!
-//! Each request with wrong credentials may be counted as an attempt to break in, and lock out everybody
-//! behind the same proxy. So as long as credentials have not been accepted, one request is sent at a
-//! time, and none after a refusal. Credentials that were accepted before are tried again, if that was
-//! asked for: by one request a pause, for all databases together. It must not know how requests are
-//! sent.
+//! A server may count each request with wrong credentials as an attack, and lock out everybody behind the
+//! same proxy. So, until it has accepted the credentials, one request is sent at a time, and none after a
+//! refusal. If wanted, credentials that were accepted before are tried again: one request a pause for all
+//! databases together. It must not know how requests are sent.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,34 +22,34 @@ use super::standing::{Current, FIRST_REFUSED, LONGEST, Standing, Waiting, databa
 /// What follows when a server refuses credentials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is an error at once.
+    /// The request fails at once.
     #[default]
     Final,
-    /// Credentials that were accepted before are tried again, for ever. They were if this process has
-    /// seen it, or if this says so.
+    /// Credentials that were accepted before are tried again, for ever. They count as accepted before if
+    /// this process has seen it, or by `accepted_before`.
     Wait {
         /// Whether they were accepted before this process began.
         accepted_before: bool,
-        /// Whether several databases are read: that one of them is refused is no reason to end then.
+        /// Whether several databases are read. Then a refusal by one of them does not end the run.
         several: bool,
     },
 }
 
-/// The first pause while the server locks the user out. It does not count attempts then.
+/// The first pause while the server locks the user out. During that time it counts no attempts.
 const FIRST_LOCKED: Duration = Duration::from_secs(5);
 
-/// For how long a first request that hangs keeps others from being sent: where no answer has come yet,
-/// and where the last one is of some time ago. CouchDB may take a second to check a password.
+/// How long a first request that hangs holds back others: before the first answer, and after the last
+/// answer has become old. CouchDB may take a second to check a password.
 const FIRST_PATIENCE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(1)];
 
 /// For how long a request waits for another one that tries the credentials again.
 const TRY_PATIENCE: Duration = Duration::from_secs(2);
 
-/// After this time without an answer the next request goes first again: the password may have been
-/// changed, and the feeds of all databases open again at the same moment.
+/// After this time without an answer, one request is sent first again: the password may have been changed,
+/// and the feeds of all databases are opened again at the same moment.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// How often a file is looked at that may hold another secret.
+/// How often the file of a refused secret is checked for a new one.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The credentials of one client.
@@ -59,9 +58,9 @@ pub(super) struct Access {
     credentials: Option<Credentials>,
     refusal: Refusal,
     current: Mutex<Current>,
-    /// Held by the request that finds out whether the credentials are accepted.
+    /// Held by the request that finds out whether the server accepts the credentials.
     first: Arc<tokio::sync::Mutex<()>>,
-    /// Held while a secret is read or a session is begun.
+    /// Held while a secret is read or a session is started.
     pub renewing: tokio::sync::Mutex<()>,
     changed: Notify,
 }
@@ -70,9 +69,9 @@ pub(super) struct Access {
 #[derive(Debug)]
 pub(super) struct Pass<'a> {
     access: &'a Access,
-    /// What the request shows.
+    /// The header with the credentials.
     pub header: Option<(HeaderName, HeaderValue)>,
-    /// The user who has to begin a session first.
+    /// The user and the password, if a session has to be started first.
     pub login: Option<(String, SecretString)>,
     generation: u64,
     /// Whether it tries credentials again that were refused.
@@ -85,16 +84,16 @@ impl Drop for Pass<'_> {
         if self.tries
             && let Standing::Waiting(waiting) = &mut self.access.lock().standing
         {
-            // It was not answered: another request may try.
+            // It got no answer: another request may try.
             waiting.trying = false;
         }
         self.access.changed.notify_waiters();
     }
 }
 
-/// What follows for a request that was refused.
+/// What follows a refusal.
 pub(super) enum Next {
-    /// There are other credentials: send it again.
+    /// The credentials were renewed: send the request again.
     Again,
     /// The error.
     Failed(Error),
@@ -119,6 +118,11 @@ impl Access {
 
     fn lock(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The credentials of requests.
+    pub fn credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_ref()
     }
 
     /// A text without the secrets.
@@ -217,7 +221,7 @@ impl Access {
             match self.read().await {
                 Ok(Some(secret)) => self.take(secret),
                 Ok(None) => {}
-                // What was read before may be right again.
+                // The secret that was read before may be right again.
                 Err(error) => tracing::warn!("{error}"),
             }
         }
@@ -246,7 +250,7 @@ impl Access {
         Ok(pass)
     }
 
-    /// Says what a request shows, or that a session has to be begun first.
+    /// Sets the header of a request, or says that a session has to be started first.
     pub fn show(&self, pass: &mut Pass<'_>) -> Result<(), Error> {
         let Some(credentials) = &self.credentials else { return Ok(()) };
         let current = self.lock();
@@ -278,7 +282,7 @@ impl Access {
         Ok(())
     }
 
-    /// Whether a session is still to be begun by this request; an error if another one was refused it.
+    /// Whether this request still has to start a session; an error if another request was refused one.
     pub fn lacks_session(&self, pass: &Pass<'_>) -> Result<bool, Error> {
         let current = self.lock();
         match &current.standing {
@@ -289,7 +293,7 @@ impl Access {
         }
     }
 
-    /// Takes the cookies that an answer brings. Says whether there are any now.
+    /// Keeps the cookies of an answer. Returns whether there are any now.
     pub fn take_cookies(&self, headers: &HeaderMap) -> bool {
         if !matches!(self.credentials, Some(Credentials::Session { .. })) {
             return false;
@@ -310,7 +314,7 @@ impl Access {
         !current.cookies.is_empty()
     }
 
-    /// The server took the credentials of a request.
+    /// The server accepted the credentials of a request.
     pub fn accepted(&self, pass: &mut Pass<'_>, path: &str) {
         pass.tries = false;
         let current = &mut *self.lock();
@@ -329,32 +333,32 @@ impl Access {
         }
     }
 
-    /// The same error, if it says that the token is wrong: CouchDB answers 400 for some of these.
+    /// The same error; as a refusal if it says that the token is wrong, for which CouchDB may answer 400.
     pub fn classified(&self, error: Error) -> Error {
         let words = ["bad hmac", "token", "jwt", "public key", "bad rsa", "bad ec"];
-        let text = error.to_string().to_lowercase();
+        let text = error.what().to_lowercase();
         let is_wrong = error.status() == Some(400)
             && matches!(self.credentials, Some(Credentials::Token(_)))
             && words.iter().any(|word| text.contains(word));
         if is_wrong { error.refused() } else { error }
     }
 
-    /// Whether what requests show expires, so that the server may take the user for nobody.
+    /// Whether the credentials expire. After that, the server may treat requests as without a user.
     pub fn expires(&self) -> bool {
         matches!(self.credentials, Some(Credentials::Session { .. } | Credentials::Token(_)))
     }
 
-    /// The server knows the user, who may not do what was asked.
+    /// The server knows the user, who lacks the right for the request.
     pub fn known(&self, pass: &mut Pass<'_>, path: &str) {
         let several = matches!(self.refusal, Refusal::Wait { several: true, .. });
         let is_unknown = matches!(self.lock().standing, Standing::Unknown);
-        // Whoever has never read anything has probably made a mistake.
+        // Credentials that have never read anything are probably a mistake.
         if !is_unknown || (several && !database(path).starts_with('_')) {
             self.accepted(pass, "");
         }
     }
 
-    /// Whether a refusal of these credentials is waited for.
+    /// Whether to wait after a refusal of these credentials.
     pub fn waits(&self) -> bool {
         let accepted = match &self.lock().standing {
             Standing::Accepted(_) => true,
@@ -364,8 +368,8 @@ impl Access {
         accepted && self.refusal != Refusal::Final
     }
 
-    /// The server answered 401, or 403 because the user is locked out; the path is empty where a session
-    /// was to be begun. `renewed` says that the request has been sent with renewed credentials already.
+    /// The server answered 401, or 403 because the user is locked out; the path is empty if a session
+    /// was to be started. `renewed` says that the request has already been sent with renewed credentials.
     pub async fn refused(
         &self,
         pass: &mut Pass<'_>,
@@ -389,7 +393,7 @@ impl Access {
             }
             return Next::Failed(error);
         }
-        // Others were served with the same credentials: it is about this database.
+        // The same credentials work for other databases: the refusal concerns this one.
         let culprit = current.culprit.replace(database(path).to_owned());
         let is_accepted = matches!(current.standing, Standing::Accepted(_));
         let again = !path.is_empty() && culprit.as_deref() == Some(database(path));
@@ -398,7 +402,7 @@ impl Access {
         }
         let now = Instant::now();
         let pause = match &current.standing {
-            // It was sent before the other was refused.
+            // It was sent before the other request was refused.
             Standing::Waiting(waiting) if !pass.tries => {
                 let left = waiting.until.saturating_duration_since(now);
                 return Next::Failed(waiting.error.clone().asking(left));
@@ -422,12 +426,12 @@ impl Access {
         Next::Failed(error)
     }
 
-    /// The server refuses what is asked of one database.
+    /// The server refuses the requests for one database.
     pub fn denied(&self, path: &str, error: Error) -> Error {
         self.lock().deny(path, error)
     }
 
-    /// Whether there is something else to show than what the request of this generation showed.
+    /// Whether the credentials have changed since the request of this generation.
     async fn renew(&self, generation: u64) -> bool {
         let Some(credentials) = &self.credentials else { return false };
         let _renewing = self.renewing.lock().await;
@@ -456,8 +460,8 @@ impl Access {
         had_session
     }
 
-    /// Resolves when a pause may be cut short: the credentials that were refused are accepted again, or
-    /// their file holds others.
+    /// Resolves when a pause may be cut short: the refused credentials are accepted again, or their file
+    /// holds new ones.
     pub async fn recovers(&self) {
         loop {
             let waiting = matches!(self.lock().standing, Standing::Waiting(_));
@@ -483,12 +487,13 @@ impl Access {
     }
 }
 
-/// What a look at the standing says.
+/// What the standing of the credentials means for a request.
 enum Look {
     /// The request may be sent; whether it tries credentials again.
     Enter { tries: bool },
-    /// It may be sent when no other finds out whether the credentials are accepted, or after this time.
+    /// It may be sent once no other request is finding out whether the credentials are accepted, or after
+    /// this time.
     First(Duration),
-    /// Another one tries them again.
+    /// Another request is trying them again.
     Tried(Error),
 }

@@ -1,4 +1,4 @@
-//! Where a CouchDB-protocol server is and who asks: URLs, their paths, credentials.
+//! URLs of CouchDB-protocol servers: where the server is, and which user and database they name.
 //!
 //! Pure. It must not know HTTP, nor what is asked of the server.
 
@@ -9,6 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use url::Url;
 
 use super::credentials::Credentials;
+use super::typed::{self, Endpoint};
 use crate::document::CollectionName;
 
 /// Everything but RFC 3986's unreserved characters, so that a segment stays one segment.
@@ -23,7 +24,7 @@ const SCHEMES: [&str; 3] = ["http", "https", UNIX];
 /// A server's address. It never holds credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
-    /// Scheme, host, port and what path a proxy puts before the server's own; no slash at its end.
+    /// Scheme, host, port and the path that a proxy puts before the server's own; no slash at its end.
     base: String,
     /// The socket that stands in the place of host and port, and the base of requests that go there.
     socket: Option<(PathBuf, String)>,
@@ -44,10 +45,9 @@ pub struct Given {
 }
 
 impl Address {
-    /// Whether this is meant as the URL of a server: whether it begins as one.
+    /// Whether this begins as the URL of a server does.
     pub fn is_meant(text: &str) -> bool {
-        let scheme = text.trim_start().split_once("://").map(|(scheme, _)| scheme);
-        scheme.is_some_and(|scheme| SCHEMES.iter().any(|one| one.eq_ignore_ascii_case(scheme)))
+        after_scheme(text).is_some()
     }
 
     /// Whether this may be a URL, mistyped or of something else, and not a path.
@@ -60,8 +60,7 @@ impl Address {
         text.contains("://") || hides || scheme(text).is_some_and(|rest| rest.contains('@'))
     }
 
-    /// What a person typed, for messages: without the user part that a URL may have, even where it is
-    /// mistyped.
+    /// What a person typed, for messages: without the user part of a URL, even of a mistyped one.
     pub fn hidden(text: &str) -> String {
         let Some((before, after)) = text.rsplit_once('@') else { return text.to_owned() };
         let start = match before.find("://") {
@@ -78,6 +77,14 @@ impl Address {
     pub fn parse(url: &str) -> Result<Given, BadAddress> {
         let url = read(url)?;
         let segments: Vec<&str> = url.path().split('/').filter(|part| !part.is_empty()).collect();
+        let server =
+            |until: usize| Some(Self::below(&url, segments.get(..until)?).ok()?.to_string());
+        if let Some(endpoint) = typed::endpoint(&url, &segments, server) {
+            return Err(BadAddress::Endpoint(endpoint));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(BadAddress::Query);
+        }
         let (database, proxy) = match segments.split_last() {
             None => (None, &[][..]),
             Some((last, proxy)) => {
@@ -94,6 +101,9 @@ impl Address {
     /// Reads the URL of a whole server: a path in it is a proxy's and no database.
     pub fn server(url: &str) -> Result<(Self, Option<Credentials>), BadAddress> {
         let url = read(url)?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(BadAddress::Query);
+        }
         let segments: Vec<&str> = url.path().split('/').filter(|part| !part.is_empty()).collect();
         Ok((Self::below(&url, &segments)?, user(&url)?))
     }
@@ -124,7 +134,7 @@ impl Address {
         self.socket.as_ref().map_or(&self.base, |(_, base)| base)
     }
 
-    /// Whether what goes there is encrypted.
+    /// Whether connections to it are encrypted.
     pub fn is_encrypted(&self) -> bool {
         self.base.starts_with("https:")
     }
@@ -150,32 +160,54 @@ impl fmt::Debug for Address {
 /// A URL that does not name a server. It never repeats the URL, which may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAddress {
-    /// It is no URL.
-    #[error("the server's URL cannot be read: {0}")]
+    /// It is not a URL.
+    #[error("it is not a valid URL ({0}): write it as http://host:port/database")]
     Url(#[from] url::ParseError),
     /// It is the URL of something else.
-    #[error("the server's URL must begin with http://, https:// or http+unix://, not `{0}:`")]
+    #[error("it must begin with http://, https:// or http+unix://, not `{0}:`")]
     Scheme(String),
+    /// It has no host.
+    #[error("it has no host: write http://host:port/database")]
+    NoHost,
+    /// Its port is not a port.
+    #[error("its port must be a number from 1 to 65535, as in http://user@host:5984/database")]
+    Port,
+    /// Its port is not a port, or it is a password.
+    #[error(
+        "the port after the host must be a number from 1 to 65535, as in http://host:5984/database; to \
+         name a user, write http://user@host:5984/database"
+    )]
+    PortOrUser,
+    /// It holds an IPv6 address without brackets.
+    #[error("an IPv6 address stands in brackets in a URL, as in http://[::1]:5984/database")]
+    Brackets,
     /// It names no socket.
     #[error(
         "the URL of a Unix socket must hold the socket's absolute path in the host's place, \
          percent-encoded, as in http+unix://%2Frun%2Fapp%2Ffeed.sock/database"
     )]
     Socket,
+    /// It names something else than a database or a server.
+    #[error("{0}")]
+    Endpoint(Endpoint),
     /// It has a query or a fragment.
-    #[error("the server's URL must not have a `?` or `#` part")]
+    #[error("it must not have a `?` or `#` part: leave out the `?` or `#` and what follows")]
     Query,
     /// The database's name is not UTF-8.
-    #[error("the database's name in the URL is not UTF-8 when percent-decoded")]
+    #[error("the database's name in it is not UTF-8 when percent-decoded")]
     Name,
-    /// Its path may hold a part of a password.
+    /// What stands before an `@` may be a password that holds a character with a meaning in URLs.
     #[error(
-        "the URL's path holds an `@`: if the password holds a `/`, write it as %2F, and in a name write \
-         the `@` as %40"
+        "it has an `@` after a `/`, `?`, `#` or `\\`. If these belong to the password, give the password \
+         with --password-file, or percent-encode it in the URL: # as %23, / as %2F, ? as %3F, \\ as %5C, \
+         @ as %40, : as %3A, % as %25. In a database's name, write the `@` as %40"
     )]
     At,
     /// The user part is not UTF-8.
-    #[error("the user part of the URL is not UTF-8 when percent-decoded")]
+    #[error(
+        "its user part is not UTF-8 when percent-decoded: write each % of the password as %25, or give \
+         the password with --password-file"
+    )]
     User,
 }
 
@@ -188,16 +220,24 @@ fn scheme(text: &str) -> Option<&str> {
     is_scheme.then(|| rest.trim_start_matches('/'))
 }
 
+/// What follows `http://`, where a text begins so or with the scheme of another server.
+fn after_scheme(text: &str) -> Option<&str> {
+    let (scheme, rest) = text.trim_start().split_once("://")?;
+    SCHEMES.iter().any(|one| one.eq_ignore_ascii_case(scheme)).then_some(rest)
+}
+
 fn read(url: &str) -> Result<Url, BadAddress> {
-    let url = Url::parse(url.trim())?;
+    let url = url.trim();
+    let is_unix = url.get(..UNIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(UNIX));
+    if let Some(rest) = after_scheme(url)
+        && let Some(mistake) = typed::mistake(rest)
+        && (!is_unix || mistake == BadAddress::At)
+    {
+        return Err(mistake);
+    }
+    let url = Url::parse(url)?;
     if !SCHEMES.contains(&url.scheme()) {
         return Err(BadAddress::Scheme(url.scheme().to_owned()));
-    }
-    if url.path().contains('@') {
-        return Err(BadAddress::At);
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(BadAddress::Query);
     }
     Ok(url)
 }

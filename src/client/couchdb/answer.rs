@@ -1,6 +1,6 @@
-//! What a server answers, as types: the fields that we read, of the many there are.
+//! The answers of a server as types, with the fields that are read.
 //!
-//! It must not know how an answer came here.
+//! It must not know how an answer arrived.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,13 +10,13 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::error::{Error, bounded};
+use super::error::{Error, NOTHING_SAID, bounded};
 use crate::document::{DocumentId, Key, Members, Revision, decode_base64};
 
-/// What a server says of itself.
+/// What a server says about itself.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ServerInfo {
-    /// Its version, if it tells.
+    /// Its version, if it says.
     pub version: Option<String>,
     /// A name for this server that outlives its restarts.
     pub uuid: Option<String>,
@@ -25,7 +25,7 @@ pub struct ServerInfo {
     pub couchdb: Option<String>,
 }
 
-/// What a database says of itself.
+/// What a database says about itself.
 #[derive(Clone, Debug, Deserialize)]
 pub struct DatabaseInfo {
     /// When it was created on CouchDB since 3.3, `0` before; the start of the server's process on
@@ -43,10 +43,10 @@ pub struct DatabaseInfo {
     /// Deleted documents; pouchdb-server does not say.
     #[serde(default)]
     pub doc_del_count: Option<u64>,
-    /// How large it is; pouchdb-server does not tell.
+    /// How large it is; pouchdb-server does not say.
     #[serde(default)]
     pub sizes: Sizes,
-    /// How it was created; pouchdb-server does not tell.
+    /// How it was created; pouchdb-server does not say.
     #[serde(default)]
     pub props: Props,
     /// The format of the database's files. Only CouchDB reports it, in every version.
@@ -147,7 +147,7 @@ impl Unwritten {
         let word = self.error.as_ref().and_then(Value::as_str).or(self.name.as_deref());
         let words = [word, self.reason.as_deref()];
         let words: Vec<_> = words.into_iter().flatten().filter(|text| !text.is_empty()).collect();
-        if words.is_empty() { "without a word".to_owned() } else { bounded(&words.join(": ")) }
+        if words.is_empty() { NOTHING_SAID.to_owned() } else { bounded(&words.join(": ")) }
     }
 }
 
@@ -157,7 +157,7 @@ pub struct AllDocsRow<'a> {
     /// The id that was asked for.
     #[serde(borrow)]
     pub key: Cow<'a, str>,
-    /// Why there is no document: `not_found`.
+    /// Why the document is missing: `not_found`.
     #[serde(default, borrow)]
     pub error: Option<&'a RawValue>,
     /// The newest revision.
@@ -168,7 +168,7 @@ pub struct AllDocsRow<'a> {
     pub doc: Option<&'a RawValue>,
 }
 
-/// The newest revision that a row of `_all_docs` tells.
+/// The newest revision in a row of `_all_docs`.
 #[derive(Debug, Deserialize)]
 pub struct AllDocsValue {
     /// Which.
@@ -197,7 +197,7 @@ pub struct BulkItem<'a, D> {
     /// The document.
     #[serde(default = "Option::default")]
     pub ok: Option<D>,
-    /// Why there is none: `{"id","rev","error","reason"}`.
+    /// Why it is missing: `{"id","rev","error","reason"}`.
     #[serde(default, borrow)]
     pub error: Option<&'a RawValue>,
     /// The revision that pouchdb-server does not have.
@@ -226,7 +226,7 @@ pub struct BulkAttachment<'a> {
 }
 
 impl BulkAttachment<'_> {
-    /// Its bytes, if they are here and whole.
+    /// Its bytes, if they are present and valid.
     pub fn bytes(&self) -> Option<Vec<u8>> {
         let text = self.data?.get();
         match text.strip_prefix('"')?.strip_suffix('"')? {
@@ -305,9 +305,9 @@ pub fn changes_rows(answer: &[u8]) -> Result<Vec<&RawValue>, Error> {
 }
 
 fn unread(endpoint: &str, error: &serde_json::Error) -> Error {
-    // Where it is, and nothing of what stands there, which may be anything.
+    // Only the place: the text there may hold anything.
     let (line, column) = (error.line(), error.column());
-    let what = if error.is_data() { "is not what was asked for" } else { "is not whole JSON" };
+    let what = if error.is_data() { "is not what was requested" } else { "is not complete JSON" };
     Error::transient(format!("the answer of {endpoint} {what}, at line {line} column {column}"))
 }
 

@@ -13,14 +13,14 @@ use tokio::time::Instant;
 use super::error::{Error, Kind};
 use super::rows::MAX_ROW;
 
-/// The largest answer about one document that is held, in bytes, while no other of more than
-/// [`MAX_ROW`] is.
+/// The largest answer about one document that is held, in bytes. Only one answer of more than
+/// [`MAX_ROW`] is held at a time.
 pub const MAX_ALONE: usize = 128 << 20;
 
 /// The process holds one answer of more than [`MAX_ROW`] at a time.
 static ALONE: Semaphore = Semaphore::const_new(1);
 
-/// How long an answer waits for that. Whoever has it may wait for us.
+/// How long an answer waits for that. The holder may be waiting for this answer.
 const ALONE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A large answer, until nobody uses any part of it.
@@ -41,15 +41,15 @@ pub struct Body {
     response: Response,
     label: String,
     patience: Duration,
-    /// Whether a few bytes now and then are all that is expected.
+    /// Whether no more than a few bytes now and then are expected.
     beats: bool,
-    /// How long we have waited for the last few bytes, and how many they are.
+    /// How long the last few bytes have taken, and how many they are.
     waited: Duration,
     heard: usize,
 }
 
-/// A body that brings less than so many bytes while we wait for it as long as we have patience is
-/// taken for silent: a byte now and then would hold us up for ever.
+/// A body that brings fewer bytes than this within the whole patience counts as silent. Otherwise a byte
+/// now and then would hold up a reader for ever.
 const LEAST: usize = 4 << 10;
 
 impl Body {
@@ -68,8 +68,8 @@ impl Body {
         Some(String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase())
     }
 
-    /// Where in the whole file these bytes begin, and how long it is, if the server says. Nothing where
-    /// it sends a part and does not say which.
+    /// Where in the file these bytes begin, and the file's length, if the server says. `None` if it sends a
+    /// part without saying which.
     pub fn range(&self) -> Option<(u64, Option<u64>)> {
         if self.response.status() != StatusCode::PARTIAL_CONTENT {
             return Some((0, self.response.content_length()));
@@ -80,7 +80,7 @@ impl Body {
         Some((from.trim().parse().ok()?, whole.trim().parse().ok()))
     }
 
-    /// What the server calls exactly these bytes of the file.
+    /// The strong `ETag` of the file.
     pub fn tag(&self) -> Option<String> {
         let tag = self.response.headers().get(ETAG)?.to_str().ok()?;
         (!tag.starts_with("W/")).then(|| tag.to_owned())
@@ -155,7 +155,7 @@ impl Body {
         })
     }
 
-    /// As much of the beginning as comes, up to this size and within this time.
+    /// What comes of the beginning within this time, up to this size.
     pub(super) async fn beginning(&mut self, limit: usize, patience: Duration) -> Vec<u8> {
         let mut beginning = Vec::new();
         let reading = async {

@@ -1,6 +1,6 @@
-//! Who asks: users, passwords and tokens, and where these come from.
+//! Users, passwords and tokens, and where these come from.
 //!
-//! None of it is ever printed. It must not know how it is sent.
+//! Secrets are never printed. It must not know how they are sent.
 
 use std::fmt;
 use std::io::Read as _;
@@ -13,10 +13,10 @@ use secrecy::{ExposeSecret, SecretString};
 /// How long a command that prints a token may take.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
 
-/// The most that is read of a secret, in bytes.
+/// The largest secret, in bytes.
 const LARGEST: u64 = 64 << 10;
 
-/// What requests show to a server.
+/// The credentials that requests carry.
 #[derive(Clone)]
 pub enum Credentials {
     /// A user and a password with each request.
@@ -37,7 +37,7 @@ pub enum Credentials {
     Token(Secret),
 }
 
-/// A password or a token, or where it is to be read.
+/// A password or a token, or the place to read it from.
 #[derive(Clone)]
 pub enum Secret {
     /// The secret itself.
@@ -77,7 +77,7 @@ impl Credentials {
         Self::Basic { user: user.into(), password: Secret::Fixed(password) }
     }
 
-    /// The user's name, unless a token says it.
+    /// The user's name, unless a token holds it.
     pub fn user(&self) -> Option<&str> {
         match self {
             Self::Basic { user, .. } | Self::Session { user, .. } => Some(user),
@@ -109,12 +109,12 @@ impl Secret {
         }
     }
 
-    /// Whether it may be another one when it is read again.
+    /// Whether it may differ when it is read again.
     pub(super) fn may_change(&self) -> bool {
         !matches!(self, Self::Fixed(_))
     }
 
-    /// Whether a look at it costs nothing.
+    /// Whether it is in a file, which costs little to read.
     pub(super) fn is_file(&self) -> bool {
         matches!(self, Self::File(..))
     }
@@ -131,7 +131,7 @@ fn file(path: &Path, place: &str) -> Result<Vec<u8>, BadSecret> {
     Ok(text)
 }
 
-/// What a shell command prints.
+/// The standard output of a shell command.
 fn printed(command: &str) -> Result<Vec<u8>, BadSecret> {
     let bad = |why: String| BadSecret(format!("the token command {why}"));
     let mut shell = Command::new("sh");
@@ -166,8 +166,8 @@ fn printed(command: &str) -> Result<Vec<u8>, BadSecret> {
     }
     match reading.join() {
         Ok(Ok(text)) => Ok(text),
-        Ok(Err(error)) => Err(bad(format!("prints what cannot be read: {error}"))),
-        Err(_) => Err(bad("prints what cannot be read".to_owned())),
+        Ok(Err(error)) => Err(bad(format!("printed output that cannot be read: {error}"))),
+        Err(_) => Err(bad("printed output that cannot be read".to_owned())),
     }
 }
 
@@ -175,7 +175,10 @@ fn printed(command: &str) -> Result<Vec<u8>, BadSecret> {
 pub fn secret(bytes: &[u8], place: &str, kind: Kind) -> Result<SecretString, BadSecret> {
     let bad = |why: &str| Err(BadSecret(format!("{place} {why}")));
     if bytes.len() as u64 > LARGEST {
-        return bad(&format!("holds more than {} KiB, and no {kind} is that long", LARGEST >> 10));
+        return bad(&format!(
+            "is larger than {} KiB, which is too long for a {kind}",
+            LARGEST >> 10
+        ));
     }
     let Ok(text) = std::str::from_utf8(bytes) else {
         return bad("is not valid UTF-8: save it as UTF-8");
@@ -190,7 +193,7 @@ pub fn secret(bytes: &[u8], place: &str, kind: Kind) -> Result<SecretString, Bad
         return bad(&format!("holds {lines} lines: it must hold the {kind} alone, on one line"));
     }
     if text.chars().any(char::is_control) {
-        return bad(&format!("holds control characters, which no {kind} has"));
+        return bad(&format!("holds control characters, which a {kind} must not have"));
     }
     match kind {
         Kind::Password => Ok(text.into()),
@@ -202,7 +205,7 @@ pub fn secret(bytes: &[u8], place: &str, kind: Kind) -> Result<SecretString, Bad
                 );
             }
             if !token.is_ascii() {
-                return bad("holds characters beyond ASCII, which no token has");
+                return bad("holds characters outside ASCII, which a token must not have");
             }
             Ok(token.into())
         }

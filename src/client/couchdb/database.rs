@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::address::{document_path, encode, segment};
 use super::answer::{DatabaseInfo, MissingRevisions, Props, Unwritten, Written};
-use super::{Accepts, Body, Client, Error, Kind, Request, Upload};
+use super::{Accepts, Body, Client, Error, Kind, Request, Upload, advice};
 use crate::document::{CollectionName, DocumentId, Revision};
 
 /// A database of a server. Cheap to clone.
@@ -20,18 +20,18 @@ use crate::document::{CollectionName, DocumentId, Revision};
 pub struct Database {
     client: Client,
     name: CollectionName,
-    /// How it was created, as it said last; `Some(None)` where it is no CouchDB.
+    /// How it was created, by its last answer; `Some(None)` if it is not a CouchDB.
     props: Arc<Mutex<Option<Option<Props>>>>,
-    /// Whether something on the way decodes paths.
+    /// Whether a proxy decodes paths.
     decodes: Arc<AtomicBool>,
 }
 
 /// Which changes are asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Changes<'a> {
-    /// After which place, as the JSON text of a `seq`; from the beginning without one.
+    /// After which position, as the JSON text of a `seq`; without one from the beginning.
     pub since: Option<&'a str>,
-    /// How they are to be told.
+    /// The shape of the feed.
     pub feed: Feed,
     /// Whether they come with the documents' bodies.
     pub bodies: bool,
@@ -42,19 +42,19 @@ pub struct Changes<'a> {
 /// The shape of a change feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feed {
-    /// All there are now.
+    /// All changes up to now.
     Normal {
-        /// Tell a place only at every so many rows, which makes CouchDB half as fast again.
+        /// Only one row in this many has a position, which makes CouchDB 1.5 times as fast.
         seq_interval: Option<u64>,
     },
-    /// All there are now and all that come later.
+    /// All changes up to now, and all later ones.
     Continuous {
         /// How often the server shows that it lives.
         heartbeat: Duration,
     },
-    /// All there are now, or else the next one: told as a normal feed that ends.
+    /// All changes up to now, or the next one if no change has come, in the form of a normal feed.
     Long {
-        /// The server ends it after so long if there is none.
+        /// The server ends the feed after this time if no change comes.
         timeout: Duration,
     },
 }
@@ -68,31 +68,31 @@ pub enum With {
     History,
 }
 
-/// The largest answer that is held with the data of attachments, in bytes: several are asked for at
-/// once, and what does not fit is read one by one.
+/// The largest answer that is held with the data of attachments, in bytes. Several are requested at once;
+/// if they do not fit, each is read by itself.
 const MAX_ATTACHMENTS: usize = 32 << 20;
 
-/// Asks for bodies, and for stubs that tell how an attachment is kept.
+/// Requests bodies, and stubs that say how an attachment is stored.
 const WITH_BODIES: &str = "include_docs=true&att_encoding_info=true";
 
-/// Asks for all leaves of a document.
+/// Requests all leaves of a document.
 const ALL_LEAVES: &str = "style=all_docs";
 
-/// An attachment's bytes, on their way.
+/// An attachment's bytes, as they arrive.
 #[derive(Debug)]
 pub struct AttachmentAnswer {
-    /// The bytes, gzipped if so said.
+    /// The bytes, gzipped or as they are.
     pub body: Body,
     /// Whether they come gzipped.
     pub gzipped: bool,
 }
 
-/// The part of an attachment that is asked for.
+/// The requested part of an attachment.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// From this byte to its end.
     pub from: u64,
-    /// What the server called the file of which the beginning is here.
+    /// The `ETag` of the file whose beginning has been read.
     pub tag: Option<String>,
 }
 
@@ -102,13 +102,12 @@ pub fn can_address(id: &DocumentId, attachment: &str) -> bool {
     document_path(id.as_str()).is_some() && segment(attachment).is_some()
 }
 
-/// Characters that a path does not carry as themselves.
+/// Characters that a decoded path does not keep.
 const DECODED: [char; 7] = ['/', '%', '?', '#', '\\', ';', '+'];
 
 /// Whether the URL of this attachment means the same to a proxy that decodes its path.
 pub fn is_plain(id: &DocumentId, attachment: &str) -> bool {
     let id = id.as_str().strip_prefix("_design/").unwrap_or(id.as_str());
-    // What means something else in a path once it is decoded.
     !id.contains(DECODED) && !attachment.contains(DECODED)
 }
 
@@ -117,8 +116,8 @@ impl Database {
         Self { client, name, props: Arc::default(), decodes: Arc::default() }
     }
 
-    /// Whether something between us and the server, such as a proxy, was found to decode paths, so that
-    /// only those that are [`is_plain`] arrive as they were sent.
+    /// Whether a proxy before the server was found to decode paths, so that only paths that are
+    /// [`is_plain`] arrive as they were sent.
     pub fn decodes(&self) -> bool {
         self.decodes.load(Ordering::Relaxed)
     }
@@ -138,7 +137,7 @@ impl Database {
         self.client.address().database(&self.name)
     }
 
-    /// A server's words without our credentials, should it repeat them.
+    /// A text of the server without the credentials, if it repeats them.
     pub fn scrub(&self, text: &str) -> String {
         self.client.scrub(text)
     }
@@ -153,8 +152,8 @@ impl Database {
         Ok(info)
     }
 
-    /// How it was created, as the last answer of [`Database::info`] said, which is asked for if there
-    /// was none. `None` where it is no CouchDB.
+    /// How it was created, by the last answer of [`Database::info`], which is requested if there was none.
+    /// `None` if it is not a CouchDB.
     pub async fn props(&self) -> Result<Option<Props>, Error> {
         let last = || *self.props.lock().unwrap_or_else(PoisonError::into_inner);
         match last() {
@@ -166,7 +165,7 @@ impl Database {
         }
     }
 
-    /// `GET /db/_changes`, with each document's body and stubs of its attachments if so said.
+    /// `GET /db/_changes`, with each document's body and stubs of its attachments if wanted.
     pub async fn changes(&self, changes: Changes<'_>) -> Result<Body, Error> {
         let mut query = Vec::new();
         if changes.bodies {
@@ -209,7 +208,7 @@ impl Database {
         self.read_alone(request).await
     }
 
-    /// `GET /db/_security`: who may do what, as JSON text.
+    /// `GET /db/_security`: the security object, as JSON text.
     pub async fn security(&self) -> Result<Bytes, Error> {
         self.client.read(Request::get(self.path("/_security")?)).await
     }
@@ -256,8 +255,8 @@ impl Database {
         self.client.read(request).await.map_err(|error| self.absent(error))
     }
 
-    /// `PUT /db`: creates it, partitioned if so said. Says whether it was not there before. A server
-    /// that has no partitioned databases may ignore that.
+    /// `PUT /db`: creates it, partitioned if wanted. Returns whether it did not exist before. A server that
+    /// has no partitioned databases may ignore that wish.
     pub async fn create(&self, partitioned: bool) -> Result<bool, Error> {
         let mut request = Request::put(self.path("")?);
         if partitioned {
@@ -266,13 +265,13 @@ impl Database {
         match self.client.read(request).await {
             Ok(_) => Ok(true),
             Err(error) if error.status() == Some(412) => Ok(false),
-            Err(error) => Err(error),
+            Err(error) => Err(self.absent(error)),
         }
     }
 
-    /// `PUT /db/id?new_edits=false&rev=…`: one document under `revision`, which it has already. Gives it
-    /// back where it was refused. The id must be one that [`can_address`] knows. If a proxy decodes
-    /// the path, it is that of an attachment: because of the revision, the server refuses to write it.
+    /// `PUT /db/id?new_edits=false&rev=…`: one document under its own `revision`. Returns it if
+    /// the server refuses it. The id must be one that [`can_address`] knows. If a proxy decodes
+    /// the path, it becomes that of an attachment, which the server refuses because of the revision.
     pub async fn put(
         &self,
         id: &DocumentId,
@@ -299,14 +298,14 @@ impl Database {
         }
     }
 
-    /// What was not written, without our credentials.
+    /// The documents that were not written, without the credentials.
     fn refused(&self, results: Vec<Unwritten>) -> Vec<Unwritten> {
         let refused = results.into_iter().filter(|result| result.error.is_some());
         refused.map(|result| result.scrubbed(|text| self.scrub(text))).collect()
     }
 
-    /// `POST /db/_bulk_docs` with `{"docs":[…],"new_edits":false}`, or what else it takes: writes
-    /// documents with the revisions that they have, and gives back those that were refused.
+    /// `POST /db/_bulk_docs` with `{"docs":[…],"new_edits":false}`, or another body that it accepts:
+    /// writes documents under their own revisions, and returns those that were refused.
     pub async fn bulk_docs(&self, docs: Upload) -> Result<Vec<Unwritten>, Error> {
         let mut request = Request::post(self.path("/_bulk_docs")?, docs);
         request.patience = self.client.patience_for(&request);
@@ -333,7 +332,7 @@ impl Database {
         self.client.read(request).await.map_err(|error| self.absent(error))
     }
 
-    /// `POST /db/_bulk_get`: these revisions, `with` what more is wanted of them.
+    /// `POST /db/_bulk_get`: these revisions, with their attachments or their histories.
     /// Read the answer with [`super::bulk_get_results`].
     pub async fn bulk_get(
         &self,
@@ -384,8 +383,8 @@ impl Database {
         self.client.read(request).await.map(drop)
     }
 
-    /// `GET /db/id/name`: one attachment's bytes, gzipped if that is asked for and stored so. A server
-    /// may send all of it though a part is asked for: see [`Body::range`].
+    /// `GET /db/id/name`: one attachment's bytes, gzipped if that is wanted and it is stored so. A server
+    /// may send all of it although a part is requested: see [`Body::range`].
     pub async fn attachment(
         &self,
         id: &DocumentId,
@@ -408,7 +407,7 @@ impl Database {
             None | Some("identity") => Ok(AttachmentAnswer { body, gzipped: false }),
             Some("gzip" | "x-gzip") => Ok(AttachmentAnswer { body, gzipped: true }),
             Some(other) => {
-                let what = format!("{}: the answer comes as `{other}`", body.label());
+                let what = format!("{}: the answer has the encoding `{other}`", body.label());
                 Err(Error::new(Kind::Permanent, super::bounded(&self.scrub(&what))))
             }
         }
@@ -423,13 +422,13 @@ impl Database {
         Ok(format!("/{name}{rest}"))
     }
 
-    /// Says of a 404 what is not there. An endpoint that a server lacks answers otherwise.
+    /// Says what a 404 means for a database. A server answers otherwise if it lacks an endpoint.
     fn absent(&self, error: Error) -> Error {
         if error.kind() != Kind::Missing {
             return error;
         }
-        let what = format!("database `{}` does not exist on {}", self.name, self.client.address());
-        Error::new(Kind::Missing, what)
+        let is_first = !self.client.is_understood();
+        advice::absent(&error, self.name.as_str(), self.client.address(), is_first)
     }
 }
 

@@ -9,21 +9,43 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use serde::Deserialize;
 
-use super::tls;
-
 /// The longest text of a server that an error repeats, in characters.
 const MAX_SAID: usize = 300;
 
 /// No wait that a server asks for is taken to be longer.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// A request that did not give what it should have. Its text names the request, never credentials.
+/// What stands in the place of a server's words where it says nothing.
+pub(super) const NOTHING_SAID: &str = "without a reason";
+
+/// A request that failed. Its text names the request, never credentials.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
+#[error("{}", with(what, advice.as_deref()))]
 pub struct Error {
     kind: Kind,
     what: String,
+    /// What to do, as a sentence without its full stop.
+    advice: Option<String>,
     status: Option<u16>,
+    form: Form,
+}
+
+/// What the body of an answer looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// An error as CouchDB writes it.
+    Couch,
+    /// A web page.
+    Page,
+    /// Something else, or nothing.
+    Other,
+}
+
+fn with(what: &str, advice: Option<&str>) -> String {
+    match advice {
+        None => what.to_owned(),
+        Some(advice) => format!("{}. {advice}", what.trim_end_matches('.')),
+    }
 }
 
 /// What kind of failure it was.
@@ -34,35 +56,50 @@ pub enum Kind {
         /// How long the server asked us to wait.
         retry_after: Option<Duration>,
     },
-    /// The place in the feed is of no use to this server.
+    /// The server does not understand the position in its feed.
     Expired,
-    /// The credentials were refused. Asking again locks the user out.
+    /// The server refused the credentials. More attempts may lock the user out.
     Refused,
-    /// What was asked for is not there.
+    /// The server does not have what was requested.
     Missing,
     /// The answer is larger than we hold in memory.
     TooLarge,
-    /// It will not work however often it is asked.
+    /// It fails however often it is tried.
     Permanent,
 }
 
 impl Error {
     /// An error of this kind.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), status: None }
+        Self { kind, what: what.into(), advice: None, status: None, form: Form::Other }
     }
 
-    /// An error that may go away by itself.
+    /// The same with a sentence, without its full stop, that says what to do.
+    pub(super) fn advising(self, advice: impl Into<String>) -> Self {
+        Self { advice: Some(advice.into()), ..self }
+    }
+
+    /// What happened, without the advice.
+    pub(super) fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// What the body of the answer looked like.
+    pub(super) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// An error that may pass by itself.
     pub fn transient(what: impl Into<String>) -> Self {
         Self::new(Kind::Transient { retry_after: None }, what)
     }
 
-    /// The same as one that goes away, after a pause.
+    /// The same as a transient error, after a pause.
     pub(super) fn asking(self, pause: Duration) -> Self {
         Self { kind: Kind::Transient { retry_after: Some(pause) }, ..self }
     }
 
-    /// The same as one of refused credentials.
+    /// The same as an error of refused credentials.
     pub(super) fn refused(self) -> Self {
         Self { kind: Kind::Refused, ..self }
     }
@@ -77,29 +114,15 @@ impl Error {
         self.status
     }
 
-    /// Whether it may go away by itself.
+    /// Whether it may pass by itself.
     pub fn is_transient(&self) -> bool {
         matches!(self.kind, Kind::Transient { .. })
     }
 
-    /// A failure below HTTP's answers: no connection, a broken body, a URL that cannot be sent.
+    /// A failure below HTTP's answers: a lost connection, a broken body, a URL that cannot be sent.
     pub(super) fn transport(label: &str, error: reqwest::Error) -> Self {
         let hopeless = error.is_builder();
-        if let Some(words) = tls::explained(&error) {
-            return Self::new(Kind::Permanent, format!("{label}: {}", bounded(&words)));
-        }
-        // reqwest prints the URL, and with it the user part, unless it is taken out.
-        let error = error.without_url();
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let cause_text = cause.to_string();
-            if !text.contains(&cause_text) {
-                text = format!("{text}: {cause_text}");
-            }
-            source = cause.source();
-        }
-        let what = format!("{label}: {}", bounded(&text));
+        let what = format!("{label}: {}", causes(error));
         if hopeless { Self::new(Kind::Permanent, what) } else { Self::transient(what) }
     }
 
@@ -113,8 +136,8 @@ impl Error {
         scrub: impl Fn(&str) -> String,
         now: jiff::Timestamp,
     ) -> Self {
-        let said = Said::read(said);
-        // JSON may escape what is to be taken out.
+        let (said, form) = Said::read(said);
+        // JSON may escape what is to be removed.
         let said = Said { error: scrub(&said.error), reason: scrub(&said.reason) };
         let what = format!("{label}: {} {said}", status.as_u16());
         let kind = match status.as_u16() {
@@ -125,7 +148,7 @@ impl Error {
             300..=399 => return Self::new(Kind::Permanent, redirected(label, headers, scrub)),
             _ => Kind::Permanent,
         };
-        Self { kind, what, status: Some(status.as_u16()) }
+        Self { kind, what, advice: None, status: Some(status.as_u16()), form }
     }
 }
 
@@ -139,9 +162,16 @@ pub(super) struct Said {
 }
 
 impl Said {
-    fn read(text: &str) -> Self {
-        serde_json::from_str(text)
-            .unwrap_or_else(|_| Self { error: String::new(), reason: text.to_owned() })
+    fn read(text: &str) -> (Self, Form) {
+        if let Ok(said) = serde_json::from_str::<Self>(text) {
+            let form = if said.error.is_empty() { Form::Other } else { Form::Couch };
+            return (said, form);
+        }
+        let (reason, form) = match web_page(text) {
+            Some(page) => (page, Form::Page),
+            None => (text.to_owned(), Form::Other),
+        };
+        (Self { error: String::new(), reason }, form)
     }
 
     fn is_about_sequence(&self) -> bool {
@@ -153,12 +183,51 @@ impl Said {
 impl std::fmt::Display for Said {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.error.is_empty(), self.reason.is_empty()) {
-            (true, true) => f.write_str("without a word"),
+            (true, true) => f.write_str(NOTHING_SAID),
             (true, false) => f.write_str(&bounded(&self.reason)),
             (false, true) => f.write_str(&bounded(&self.error)),
             (false, false) => write!(f, "{}: {}", bounded(&self.error), bounded(&self.reason)),
         }
     }
+}
+
+/// The words of an error of the HTTP client, and of its causes.
+pub(super) fn causes(error: reqwest::Error) -> String {
+    // reqwest prints the URL, and with it the user part, unless it is removed.
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    bounded(&text)
+}
+
+/// A web page in words: that it is one, and its title. `None` for any other text.
+pub(super) fn web_page(text: &str) -> Option<String> {
+    let start = text.trim_start_matches('\u{feff}').trim_start();
+    let lower = start.to_ascii_lowercase();
+    if !["<!doctype html", "<html", "<head", "<title", "<body", "<!--"]
+        .iter()
+        .any(|tag| lower.starts_with(tag))
+    {
+        return None;
+    }
+    // Lower case in ASCII moves no byte.
+    let title = lower.find("<title").and_then(|at| {
+        let open = at + lower[at..].find('>')? + 1;
+        let end = open + lower[open..].find('<')?;
+        let words: Vec<_> = start[open..end].split_whitespace().collect();
+        (!words.is_empty()).then(|| words.join(" "))
+    });
+    Some(match title {
+        Some(title) => format!("a web page with the title \"{}\"", bounded(&title)),
+        None => "a web page".to_owned(),
+    })
 }
 
 /// A server's text, cut to a length that fits a line of a log, without control characters.
@@ -171,16 +240,37 @@ pub fn bounded(text: &str) -> String {
     short
 }
 
-/// Where a redirect leads, without path, query or user, as none of them helps a person here.
+/// Where a redirect leads, without query or user, which may be secret.
 fn redirected(label: &str, headers: &HeaderMap, scrub: impl Fn(&str) -> String) -> String {
     let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
-    match location.and_then(|text| url::Url::parse(text).ok()) {
-        Some(url) => format!(
-            "{label}: the server redirects to {}; give that URL",
-            scrub(&url.origin().ascii_serialization())
-        ),
-        None => format!("{label}: the server redirects to another path; give the URL it leads to"),
+    let asked = label.split_once(' ').and_then(|(_, url)| url::Url::parse(url).ok());
+    let to = location.and_then(|text| match &asked {
+        Some(asked) => asked.join(text).ok(),
+        None => url::Url::parse(text).ok(),
+    });
+    let Some(to) = to else {
+        return format!("{label}: the server redirects to another URL: give the URL it leads to");
+    };
+    let origin = scrub(&to.origin().ascii_serialization());
+    if let Some(asked) = asked
+        && asked.origin() == to.origin()
+    {
+        let path = bounded(&scrub(to.path()));
+        if to.path().trim_end_matches('/') == asked.path().trim_end_matches('/') {
+            return format!(
+                "{label}: the server redirects to {origin}{path}: give that URL, if it is the address of \
+                 a server behind a proxy"
+            );
+        }
+        return format!(
+            "{label}: the server redirects to {origin}{path}, which CouchDB does not do: check the path \
+             of the URL; if it leads to a login page, Plainfold needs an address without one"
+        );
     }
+    format!(
+        "{label}: the server redirects to {origin}; give that URL, unless it leads to a login page: \
+         Plainfold needs an address without one"
+    )
 }
 
 /// `Retry-After`, as seconds or as an HTTP date.
@@ -266,7 +356,29 @@ mod tests {
     fn a_redirect_names_the_host_to_give_and_nothing_secret() {
         let error = answered(302, Some(("location", "https://me:pw@other:6984/x?token=1")), "");
         assert_eq!(error.kind(), Kind::Permanent);
-        assert!(error.to_string().ends_with("redirects to https://other:6984; give that URL"));
+        let text = error.to_string();
+        assert!(text.contains("redirects to https://other:6984; give that URL"), "{text}");
+        assert!(!text.contains("pw") && !text.contains("token"), "{text}");
+        let error = answered(301, Some(("location", "/db/")), "").to_string();
+        assert!(error.contains("redirects to http://h/db/: give that URL"), "{error}");
+        let error = answered(302, Some(("location", "/login?token=1")), "").to_string();
+        assert!(error.contains("http://h/login") && !error.contains("token"), "{error}");
+    }
+
+    #[test]
+    fn a_web_page_is_named_by_its_title() {
+        let page = "<!DOCTYPE HTML>\n<html><head><TITLE lang=en>502 Bad\n Gateway</TITLE></head>";
+        let error = answered(502, None, page);
+        assert!(
+            error.form() == Form::Page && error.to_string().contains("\"502 Bad Gateway\""),
+            "{error}"
+        );
+        assert_eq!(web_page("<html><body>x").as_deref(), Some("a web page"));
+        assert_eq!(web_page("no page"), None);
+        assert!(
+            answered(404, None, r#"{"error":"not_found","reason":"missing"}"#).form()
+                == Form::Couch
+        );
     }
 
     #[test]

@@ -1,20 +1,28 @@
 //! The CouchDB protocol: one client for a server, one handle for each of its databases.
 //!
-//! It sends requests and reads answers, and says what an answer's status means. It must not know
-//! what the answers are for: feeds read with it, restores write with it.
+//! It sends requests, reads answers, and says what an answer's status means. It must not know what the
+//! answers are for: feeds read with it, restores write with it.
 
 mod access;
 mod address;
+mod advice;
 mod answer;
 mod body;
+mod contact;
 pub mod credentials;
 mod database;
 mod error;
+mod options;
 mod pacer;
+mod probe;
+mod proxy;
+mod request;
+mod route;
 pub mod rows;
 mod scrub;
 mod standing;
 mod tls;
+pub mod typed;
 mod upload;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,11 +38,16 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use self::access::{Access, Next, Pass};
+use self::advice::Asked;
+use self::contact::Contact;
 use self::pacer::{Pacer, Probed, Verdict};
+use self::request::{Accepts, Request};
+use self::route::Route;
 use crate::document::CollectionName;
 
 pub use access::Refusal;
 pub use address::{Address, BadAddress, Given};
+pub use advice::Side;
 pub use answer::{AllDocsRow, BulkAttachment, BulkDocument, BulkItem, BulkResult};
 pub use answer::{DatabaseInfo, MissingRevisions, Props, ServerInfo, Unwritten};
 pub use answer::{all_docs_rows, bulk_get_results, changes_rows};
@@ -42,64 +55,29 @@ pub use body::{Body, MAX_ALONE};
 pub use credentials::{BadSecret, Credentials, Secret};
 pub use database::{AttachmentAnswer, Changes, Database, Feed, Part, With, can_address, is_plain};
 pub use error::{Error, Kind, bounded};
+pub use options::{ClientOptions, Patience};
 pub use pacer::LONGEST_ASKED;
 pub use tls::{BadTls, Tls};
 pub use upload::Upload;
 
-/// The largest answer that is held in memory as a whole, in bytes. A stream has no such limit.
+/// The largest answer that is held in memory, in bytes. A stream has no such limit.
 pub const MAX_ANSWER: usize = 128 << 20;
 
-/// How much of a failure's body is read, in bytes.
+/// The most that is read of a failure's body, in bytes.
 const MAX_FAILURE: usize = 16 << 10;
 
-/// How long a failure's body is waited for: its status has said the most of it.
+/// How long to wait for a failure's body: its status has already said most.
 const FAILURE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a probe is waited for: one that hangs says nothing of a limit.
+/// How long to wait for a probe: one that hangs says nothing about a limit.
 const PROBING: Duration = Duration::from_secs(2);
 
-/// For this long a request is repeated in its turn while the server limits requests. After that, the
-/// caller decides.
+/// How long a request is repeated in its turn while the server limits requests. After that, the caller
+/// decides.
 const REPEATING: Duration = Duration::from_secs(20);
 
-/// The pauses after which a request is repeated that is refused alone with 429, without a word
-/// on when to come back.
+/// The pauses before a request is repeated that alone was refused with 429, without `Retry-After`.
 const REPEATED_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(200)];
-
-/// How long a server may take for things.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
-    /// To accept a connection.
-    pub connect: Duration,
-    /// To begin an answer, and then from one piece of it to the next.
-    pub answer: Duration,
-    /// The longest pause that the server may ask for, of all requests.
-    pub asked: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        // pouchdb-server builds the whole of a feed before it sends the first byte.
-        Self {
-            connect: Duration::from_secs(10),
-            answer: Duration::from_secs(120),
-            asked: pacer::LONGEST_ASKED,
-        }
-    }
-}
-
-/// How a server is spoken to.
-#[derive(Clone, Debug, Default)]
-pub struct ClientOptions {
-    /// Who asks.
-    pub credentials: Option<Credentials>,
-    /// What follows when the server refuses that.
-    pub refusal: Refusal,
-    /// How encrypted connections are made.
-    pub tls: Tls,
-    /// How long the server may take.
-    pub patience: Patience,
-}
 
 /// A server. Cheap to clone; connections are shared between clones.
 #[derive(Clone, Debug)]
@@ -114,76 +92,29 @@ struct Inner {
     access: Access,
     patience: Patience,
     pacer: Pacer,
+    side: Side,
+    contact: Contact,
     /// The path of the database that answered last.
     answered: Mutex<Option<String>>,
-}
-
-/// One request, before it is sent.
-struct Request {
-    method: Method,
-    /// Below the server's address, percent-encoded, with its leading slash.
-    path: String,
-    /// Without the question mark, percent-encoded.
-    query: String,
-    upload: Option<Upload>,
-    /// The part of a file that is asked for, where not all of it.
-    part: Option<Part>,
-    accepts: Accepts,
-    patience: Option<Duration>,
-    /// Whether the answer goes on for ever, a few bytes at a time.
-    beats: bool,
-    /// The largest answer that is held, in bytes.
-    most: usize,
-}
-
-/// What a request wants to be answered with.
-enum Accepts {
-    Json,
-    File,
-    GzippedFile,
-}
-
-impl Request {
-    fn get(path: String) -> Self {
-        Self {
-            method: Method::GET,
-            path,
-            query: String::new(),
-            upload: None,
-            part: None,
-            accepts: Accepts::Json,
-            patience: None,
-            beats: false,
-            most: MAX_ANSWER,
-        }
-    }
-
-    fn post(path: String, upload: impl Into<Upload>) -> Self {
-        Self { method: Method::POST, upload: Some(upload.into()), ..Self::get(path) }
-    }
-
-    fn put(path: String) -> Self {
-        Self { method: Method::PUT, ..Self::get(path) }
-    }
 }
 
 impl Client {
     /// A client for this server. Does no I/O.
     pub fn new(address: Address, options: ClientOptions) -> Result<Self, Error> {
-        let ClientOptions { credentials, refusal, tls, patience } = options;
+        let ClientOptions { credentials, refusal, tls, patience, side, is_known } = options;
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("plainfold/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(patience.connect)
-            // A redirect would take the credentials to another place.
+            // A redirect would send the credentials to another place.
             .redirect(Policy::none())
-            // CouchDB speaks HTTP/1.1; over one HTTP/2 connection a feed that nobody reads for a
-            // while would take the flow-control window from all others.
+            // CouchDB speaks HTTP/1.1. Over one HTTP/2 connection, a feed that is not read for a while
+            // would use up the flow-control window of all others.
             .http1_only()
             .tcp_keepalive(Duration::from_secs(60));
         http = if address.is_encrypted() {
             tls.apply(http).map_err(|bad| Error::new(Kind::Permanent, bad.to_string()))?
         } else {
-            // A machine without certificates, such as a bare container, can do without them here.
+            // A machine without certificates, such as a bare container, needs none here.
             http.tls_certs_only([])
         };
         if let Some(socket) = address.socket() {
@@ -192,7 +123,9 @@ impl Client {
         let http = http.build().map_err(|error| Error::transport("the HTTP client", error))?;
         let access = Access::new(credentials, refusal);
         let (pacer, answered) = (Pacer::default(), Mutex::default());
-        let inner = Inner { http, address, access, patience, pacer, answered };
+        let route = Route::new(&address, patience.connect);
+        let contact = Contact::new(route, address.is_encrypted(), is_known);
+        let inner = Inner { http, address, access, patience, pacer, side, contact, answered };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -206,24 +139,27 @@ impl Client {
         Database::new(self.clone(), name.clone())
     }
 
-    /// `GET /`: what the server says of itself.
+    /// `GET /`: what the server says about itself.
     pub async fn server_info(&self) -> Result<ServerInfo, Error> {
         self.read_json(Request::get("/".to_owned())).await
     }
 
-    /// Whether a server answers here, and not a database or something else. What cannot be asked is not
-    /// a server.
+    /// Whether a server answers here, and not a database or something else. A failed request counts as no.
     pub async fn is_server(&self) -> bool {
         match self.server_info().await {
-            // No database tells its version.
+            // A database has no version.
             Ok(info) => info.couchdb.is_some() || info.version.is_some(),
             Err(_) => false,
         }
     }
 
-    /// `GET /_all_dbs`: the names of all databases. CouchDB tells them to an admin only.
+    /// `GET /_all_dbs`: the names of all databases. CouchDB gives them to admins only.
     pub async fn all_databases(&self) -> Result<Vec<CollectionName>, Error> {
-        self.read_json(Request::get("/_all_dbs".to_owned())).await
+        let listed = self.read_json(Request::get("/_all_dbs".to_owned())).await;
+        listed.map_err(|error: Error| match error.kind() {
+            Kind::Missing => error.advising(advice::NO_COUCH),
+            _ => error,
+        })
     }
 
     /// Sends a request and reads its answer, which must be JSON, as a whole.
@@ -233,13 +169,26 @@ impl Client {
     ) -> Result<T, Error> {
         let label = self.label(&request);
         let answer = self.read(request).await?;
-        serde_json::from_slice(&answer).map_err(|error| {
-            // A text is cut only after it is scrubbed, or a part of the password could be left.
-            let excerpt = String::from_utf8_lossy(&answer[..answer.len().min(MAX_FAILURE)]);
-            let (excerpt, error) = (self.scrub(&excerpt), self.scrub(&error.to_string()));
-            let (excerpt, error) = (bounded(&excerpt), bounded(&error));
-            Error::transient(format!("{label}: the answer is not understood ({error}): {excerpt}"))
-        })
+        match serde_json::from_slice(&answer) {
+            Ok(answer) => {
+                self.inner.contact.understand();
+                Ok(answer)
+            }
+            Err(error) => {
+                // A text is cut only after it is scrubbed, or a part of the password could be left.
+                let excerpt = String::from_utf8_lossy(&answer[..answer.len().min(MAX_FAILURE)]);
+                let excerpt = self.scrub(&excerpt);
+                let (text, is_other) = (self.scrub(&error.to_string()), error.is_data());
+                let why = advice::Misread { text, is_other };
+                let is_first = !self.is_understood();
+                Err(advice::strange(&label, &excerpt, &why, &self.inner.address, is_first))
+            }
+        }
+    }
+
+    /// Whether an answer has been one of this protocol.
+    fn is_understood(&self) -> bool {
+        self.inner.contact.is_understood()
     }
 
     /// Sends a request and reads its answer as a whole.
@@ -248,15 +197,15 @@ impl Client {
         self.send(request).await?.collect(most).await
     }
 
-    /// Sends a request. The answer is a success, and its body is yet to be read.
+    /// Sends a request. The answer is a success, whose body has not been read yet.
     async fn send(&self, request: Request) -> Result<Body, Error> {
         let label = self.label(&request);
         let patience = request.patience.unwrap_or(self.inner.patience.answer);
         let (json, beats) = (matches!(request.accepts, Accepts::Json), request.beats);
-        let path = request.path.clone();
+        let (method, path) = (request.method.clone(), request.path.clone());
         let (access, mut renewed) = (&self.inner.access, false);
         let builder = self.prepare(request);
-        // What is streamed can be sent once.
+        // A stream can be sent only once.
         let (mut again, mut next) = (builder.try_clone(), builder);
         loop {
             let mut pass = self.pass(&path).await?;
@@ -269,13 +218,13 @@ impl Client {
             let mut body = Body::new(response, label.clone(), patience, beats);
             if status.is_success() {
                 if json && let Some(encoding) = body.encoding().filter(|it| it != "identity") {
-                    let what = format!("{label}: the answer comes as `{encoding}`");
-                    let what = format!("{}, which was not asked for", self.scrub(&bounded(&what)));
+                    let what = format!("{label}: the answer has the encoding `{encoding}`");
+                    let what = format!("{}, which was not requested", self.scrub(&bounded(&what)));
                     return Err(Error::new(Kind::Permanent, what));
                 }
                 return Ok(body);
             }
-            let error = self.failure(&label, status, &headers, &mut body).await;
+            let error = self.failure(&method, &path, status, &headers, &mut body).await;
             let error = access.classified(error);
             if error.kind() != Kind::Refused {
                 return Err(error);
@@ -301,10 +250,11 @@ impl Client {
         }
     }
 
-    /// An answer that is no success, as an error.
+    /// An answer whose status is not a success, as an error that says what to do.
     async fn failure(
         &self,
-        label: &str,
+        method: &Method,
+        path: &str,
         status: StatusCode,
         headers: &HeaderMap,
         body: &mut Body,
@@ -312,10 +262,17 @@ impl Client {
         let said = body.beginning(MAX_FAILURE, FAILURE_PATIENCE).await;
         let said = String::from_utf8_lossy(&said);
         let (scrub, now) = (|text: &str| self.scrub(text), jiff::Timestamp::now());
-        Error::answered(label, status, headers, &said, scrub, now)
+        let error = Error::answered(body.label(), status, headers, &said, scrub, now);
+        if error.form() == error::Form::Couch {
+            self.inner.contact.understand();
+        }
+        let Inner { address, contact, access, side, .. } = &*self.inner;
+        let (route, credentials, side) = (&contact.route, access.credentials(), *side);
+        let asked = Asked { method, path, address, route, credentials, side };
+        advice::on(error, &said, body.label(), &asked)
     }
 
-    /// The right to send a request: with a session, if one is wanted.
+    /// The right to send a request, with a session if the credentials need one.
     async fn pass(&self, path: &str) -> Result<Pass<'_>, Error> {
         let access = &self.inner.access;
         let mut pass = access.enter(path).await?;
@@ -330,7 +287,8 @@ impl Client {
             let (status, headers) = (response.status(), response.headers().clone());
             let mut body = Body::new(response, label.clone(), patience, false);
             if !status.is_success() {
-                let error = self.failure(&label, status, &headers, &mut body).await;
+                let asked = (&Method::POST, "/_session");
+                let error = self.failure(asked.0, asked.1, status, &headers, &mut body).await;
                 return match error.kind() {
                     Kind::Refused => match access.refused(&mut pass, "", error, true).await {
                         Next::Failed(error) => Err(error),
@@ -340,7 +298,9 @@ impl Client {
                 };
             }
             if !access.take_cookies(&headers) {
-                let what = format!("{label}: the server sets no cookie, so it has no sessions");
+                let what = format!(
+                    "{label}: the server sets no cookie, so it has no sessions: leave out --auth session"
+                );
                 return Err(Error::new(Kind::Permanent, what));
             }
         }
@@ -348,7 +308,8 @@ impl Client {
         Ok(pass)
     }
 
-    /// A request was refused though the user may log in: whether that concerns its whole database.
+    /// The error for a user who may log in and lacks a right: finds out whether it concerns the whole
+    /// database.
     async fn forbidden(
         &self,
         path: &str,
@@ -371,7 +332,7 @@ impl Client {
         if is_whole { access.denied(path, error) } else { error }
     }
 
-    /// Sends a request in its turn, and again while the server limits requests. The answer may be a
+    /// Sends a request in its turn, and repeats it while the server limits requests. The answer may be a
     /// failure.
     async fn answer(
         &self,
@@ -388,7 +349,7 @@ impl Client {
         let mut pauses = REPEATED_AFTER.iter();
         loop {
             let ticket = pacer.admit().await;
-            let response = sent(label, patience, next).await?;
+            let response = self.inner.contact.send(label, patience, next).await?;
             if !error::is_refusal(response.status()) {
                 pacer.served(ticket, path);
                 if response.status().is_success() && is_database(path) {
@@ -408,7 +369,7 @@ impl Client {
             }
             let pause = match verdict {
                 Verdict::Limited => (begun.elapsed() < REPEATING).then_some(Duration::ZERO),
-                // The server may refuse one request, and take the same one a moment later.
+                // The server may refuse a request, and accept the same one a moment later.
                 Verdict::Own | Verdict::Probe if is_limit && asked.is_none() => {
                     pauses.next().copied()
                 }
@@ -420,7 +381,7 @@ impl Client {
         }
     }
 
-    /// Shows whether the server refuses other requests than this one too.
+    /// Finds out whether the server refuses other requests too.
     async fn probe(&self, path: &str, pass: &Pass<'_>) -> Probed {
         let other = self.answered().clone().filter(|last| last != path);
         let request = self.prepare(Request::get(other.unwrap_or_else(|| "/".to_owned())));
@@ -467,36 +428,29 @@ impl Client {
         }
     }
 
-    /// How long the answer to a request may take, by what it sends.
+    /// How long the answer may take, by the size of what the request sends.
     fn patience_for(&self, request: &Request) -> Option<Duration> {
         let upload = request.upload.as_ref()?;
         Some(self.inner.patience.answer + upload.patience())
     }
 
-    /// The request as errors name it: neither its user nor its query.
+    /// The request as errors name it, without its user and its query.
     fn label(&self, request: &Request) -> String {
         format!("{} {}{}", request.method, self.inner.address, request.path)
     }
 
-    /// A server's words without our credentials, should it repeat them.
+    /// A text of the server without the credentials, if it repeats them.
     fn scrub(&self, text: &str) -> String {
         self.inner.access.scrub(text)
     }
 }
 
-/// A request that shows who asks.
+/// A request with its credentials.
 fn shown(builder: RequestBuilder, header: Option<(HeaderName, HeaderValue)>) -> RequestBuilder {
     match header {
         Some((name, value)) => builder.header(name, value),
         None => builder,
     }
-}
-
-/// The beginning of an answer.
-async fn sent(label: &str, patience: Duration, builder: RequestBuilder) -> Result<Response, Error> {
-    let sent = tokio::time::timeout(patience, builder.send()).await;
-    sent.map_err(|_| Error::transient(format!("{label}: no answer within {patience:?}")))?
-        .map_err(|error| Error::transport(label, error))
 }
 
 /// Whether a path is that of a database.

@@ -1,8 +1,8 @@
-//! How fast one server is asked: as fast as possible until it refuses, then no faster than it takes.
+//! The pace of requests to one server: as fast as possible until it refuses, then as fast as it allows.
 //!
-//! A server that limits requests says 429 or 503, maybe with `Retry-After`. So does one that fails for a
-//! single document. They differ in what another request gets: so a refusal is followed by a probe, and
-//! only a probe that is refused too slows down the server's other requests. It must not know what
+//! A server that limits requests answers 429 or 503, perhaps with `Retry-After`. So does one that fails for a
+//! single document. The difference shows in another request. So a refusal is followed by a probe, and only
+//! a refused probe slows down the server's other requests. It must not know what
 //! requests are for, nor send any.
 
 use std::collections::VecDeque;
@@ -14,19 +14,19 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// The longest pause that a server may ask for. What it asks for beyond this is not waited for.
+/// The longest pause that a server may ask for. A longer one is cut to this.
 pub const LONGEST_ASKED: Duration = Duration::from_secs(300);
 
-/// The interval between requests once a server limits them, to begin with.
+/// The first interval between requests once a server limits them.
 const FIRST_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The longest interval between requests.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Below this interval a server does not limit any more.
+/// Below this interval, a server counts as no longer limiting.
 const NO_INTERVAL: Duration = Duration::from_millis(5);
 
-/// By what the interval is multiplied: after a refusal whose probe is refused too, after one whose probe
+/// The factors of the interval: after a refusal whose probe is refused too, after one whose probe
 /// is answered, and after an answer.
 const LIMITED: f64 = 1.5;
 const UNLIMITED: f64 = 0.6;
@@ -45,8 +45,7 @@ const STALLED: Duration = Duration::from_secs(1);
 /// How many refused paths are remembered.
 const PATHS: usize = 4096;
 
-/// After this number of refusals a path of a server that limits requests is taken for one that it
-/// always refuses.
+/// After this number of refusals, a path of a server that limits requests counts as always refused.
 const REFUSALS: usize = 3;
 
 /// What a refusal means.
@@ -56,14 +55,14 @@ pub(super) enum Verdict {
     Limited,
     /// The server refuses this request alone.
     Own,
-    /// Another request has to show it.
+    /// A probe has to show it.
     Probe,
 }
 
-/// What a probe was answered.
+/// The answer to a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Probed {
-    /// It was refused too, maybe with a time to wait.
+    /// It was refused too, perhaps with a time to wait.
     Refused(Option<Duration>),
     /// It was answered.
     Answered,
@@ -89,7 +88,7 @@ pub(super) struct Pacer {
 #[derive(Debug)]
 struct Refused {
     path: u64,
-    /// How many other answers there had been by then.
+    /// The number of other answers by then.
     served: u64,
     times: usize,
 }
@@ -454,7 +453,7 @@ mod tests {
         (now - begun, refused)
     }
 
-    /// Slowing down does not help there, and would go on for ever.
+    /// Slowing down does not help there, and would never end.
     #[test]
     fn a_server_that_refuses_each_third_request_whatever_the_pace_is_not_slowed_down() {
         let mut count = 0;

@@ -1,7 +1,7 @@
 //! From the bytes of a change feed to its rows, as they come in.
 //!
 //! A state machine over bytes that knows JSON's brackets and strings and nothing else: a row's
-//! meaning is for whoever reads it. Rows that lie within one chunk of input are slices of it.
+//! meaning is known to the reader. Rows that lie within one chunk of input are slices of it.
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr2;
@@ -11,8 +11,8 @@ use crate::document::{Skim, Surface};
 /// The largest row that is held, in bytes. CouchDB's own limit for a document is 8 MB by default.
 pub const MAX_ROW: usize = 64 << 20;
 
-/// The largest row that is passed by, in bytes: no version of CouchDB takes larger documents unless it is
-/// told to.
+/// The largest row that is passed by, in bytes: no version of CouchDB accepts larger documents unless
+/// configured to.
 const MAX_PASSED: u64 = 4 << 30;
 
 /// How a normal feed begins; whitespace may stand between.
@@ -43,10 +43,10 @@ pub enum Frame {
     Tail(Bytes),
 }
 
-/// What is known of a row that is too large to be held.
+/// What is known about a row that is too large to be held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Oversized {
-    /// What it says of itself.
+    /// What it says about itself.
     pub surface: Surface,
     /// How large it is, in bytes.
     pub length: u64,
@@ -94,7 +94,7 @@ pub enum BrokenFeed {
     #[error("the answer was cut short")]
     CutShort,
     /// Something stands where a row should.
-    #[error("the answer is no change feed here: {0:?}")]
+    #[error("the answer is not a change feed here: {0:?}")]
     Garbage(String),
     /// A row is too large to be held, and has no end.
     #[error("a row is larger than the {} MiB that are held, and does not end", .0 >> 20)]
@@ -103,7 +103,7 @@ pub enum BrokenFeed {
     #[error("the end of the feed is larger than {} MiB", .0 >> 20)]
     Oversized(usize),
     /// Where a row should begin stands nothing but white space and commas.
-    #[error("{} MiB of nothing stand where a row should", .0 >> 20)]
+    #[error("no row begins within {} MiB", .0 >> 20)]
     Empty(usize),
 }
 

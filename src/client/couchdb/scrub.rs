@@ -1,16 +1,16 @@
-//! A server's words without our secrets, should it repeat them.
+//! Texts of a server without our secrets, if it repeats them.
 //!
-//! A secret is recognized as it is, and in the forms in which software repeats text: escaped as in JSON,
+//! A secret is recognised as it is, and in the forms in which software repeats text: escaped as in JSON,
 //! in a URL or in HTML, and in the header that carries it. It must not know where secrets come from.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
-/// What stands in the place of a secret.
+/// The replacement for a secret.
 const HIDDEN: char = '…';
 
-/// A secret of fewer characters is hidden only where it stands alone: within words, what is missing
-/// would tell it.
+/// A secret of fewer characters is hidden only if it stands alone: within words, the gap would give it
+/// away.
 const SHORT: usize = 4;
 
 /// Parts of a token with fewer characters may be anything.

@@ -1,4 +1,4 @@
-//! How a server takes the credentials that requests show, and what its words say of them.
+//! Whether a server accepts the credentials of requests, and what its words say about them.
 //!
 //! Pure but for the clock. It must not know how requests are sent, nor in which order.
 
@@ -11,14 +11,14 @@ use tokio::time::Instant;
 use super::error::Error;
 use super::scrub::Scrub;
 
-/// The first pause after a refusal: with the next ones, fewer attempts in five minutes than CouchDB
-/// takes for an attack.
+/// The first pause after a refusal. With the later ones, there are fewer attempts in five minutes than
+/// CouchDB counts as an attack.
 pub(super) const FIRST_REFUSED: Duration = Duration::from_secs(30);
 
 /// The longest pause.
 pub(super) const LONGEST: Duration = Duration::from_secs(600);
 
-/// What is known of the credentials of one client.
+/// What is known about the credentials of one client.
 #[derive(Debug, Default)]
 pub(super) struct Current {
     pub secret: Option<SecretString>,
@@ -41,17 +41,17 @@ pub(super) struct Denied {
     pub until: Instant,
 }
 
-/// How the server takes the credentials.
+/// Whether the server accepts the credentials.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Standing {
     /// It has not answered yet.
     #[default]
     Unknown,
-    /// It accepted them, the last time at this moment, if it was in this process.
+    /// It accepted them, last at this moment if that was in this process.
     Accepted(Option<Instant>),
-    /// It refuses them, and they are not tried again.
+    /// It refuses them, and no further attempt is made.
     Refused(Error),
-    /// It refuses them, and they are tried again.
+    /// It refuses them, and they are tried again after a pause.
     Waiting(Waiting),
 }
 
@@ -60,9 +60,9 @@ pub(super) struct Waiting {
     pub error: Error,
     pub pause: Duration,
     pub until: Instant,
-    /// Whether a request is on its way that tries them again.
+    /// Whether a request that tries them again is under way.
     pub trying: bool,
-    /// Whether they had been accepted before.
+    /// Whether they were accepted before.
     pub accepted: bool,
 }
 
@@ -79,15 +79,16 @@ impl Current {
 
 /// Whether the server locks the user out for a while.
 pub(super) fn is_locked(error: &Error) -> bool {
-    let text = error.to_string().to_lowercase();
+    let text = error.what().to_lowercase();
     matches!(error.status(), Some(401 | 403))
         && (text.contains("temporarily locked")
             || (text.contains("account") && text.contains("locked")))
 }
 
-/// Whether the server knows the user, who may not do this. A user who is nobody is told the same.
+/// Whether the server says that the user lacks the right to do this. It says the same to requests without
+/// a user.
 pub(super) fn is_about_rights(error: &Error) -> bool {
-    let text = error.to_string().to_lowercase();
+    let text = error.what().to_lowercase();
     match error.status() {
         Some(403) => !is_locked(error),
         Some(401) => text.contains("you are not authorized") || text.contains("you are not a "),

@@ -1,6 +1,6 @@
-//! Which certificates are trusted, which one is shown, and in words what is wrong with one.
+//! Which certificates are trusted, which one is sent, and in words what is wrong with one.
 //!
-//! It must not know what goes over a connection.
+//! It must not know what a connection is used for.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,19 +12,24 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessage,
     RootCertStore, SignatureScheme,
 };
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
+
+use super::error;
 
 /// How encrypted connections are made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// The certificates that are trusted, and no others: of authorities, or a server's own.
+    /// The only certificates that are trusted: of authorities, or a server's own.
     pub ca_file: Option<PathBuf>,
-    /// The certificate that is shown to the server, with its chain; maybe with its key.
+    /// The certificate that is sent to the server, with its chain, and perhaps with its key.
     pub client_cert: Option<PathBuf>,
-    /// The key of that certificate, where it has a file of its own.
+    /// The key of that certificate, if it has a file of its own.
     pub client_key: Option<PathBuf>,
 }
 
@@ -34,12 +39,12 @@ pub struct Tls {
 pub struct BadTls(String);
 
 impl Tls {
-    /// Whether its files can be used. Blocks.
+    /// Checks that its files can be used. Blocks.
     pub fn check(&self) -> Result<(), BadTls> {
         self.apply(reqwest::Client::builder()).map(drop)
     }
 
-    /// Has connections made so. Blocks.
+    /// Applies it to a client. Blocks.
     pub(super) fn apply(&self, builder: ClientBuilder) -> Result<ClientBuilder, BadTls> {
         let identity = self.identity()?;
         let Some(path) = &self.ca_file else {
@@ -70,7 +75,15 @@ impl Tls {
 
     fn bad_identity(&self, error: &dyn std::fmt::Display) -> BadTls {
         let path = self.client_cert.as_deref().unwrap_or(Path::new(""));
-        BadTls(format!("the client certificate {} cannot be used: {error}", path.display()))
+        let (error, cert) = (error.to_string(), path.display());
+        if error.contains("KeyMismatch") {
+            let key = self.client_key.as_deref().unwrap_or(path).display();
+            return BadTls(format!(
+                "the key in {key} does not belong to the client certificate in {cert}: give the key \
+                 that it was made with"
+            ));
+        }
+        BadTls(format!("the client certificate {cert} cannot be used: {error}"))
     }
 
     /// The client's certificates, its key, and both as PEM.
@@ -83,7 +96,8 @@ impl Tls {
             return match &self.client_key {
                 None => Ok(None),
                 Some(_) => {
-                    let what = "a client key was given, and no certificate: give --client-cert too";
+                    let what =
+                        "a client key was given without its certificate: give --client-cert too";
                     Err(BadTls(what.to_owned()))
                 }
             };
@@ -108,6 +122,9 @@ impl Tls {
                 error => format!("no private key can be read in {}: {error}", key_path.display()),
             })
         })?;
+        let provider = aws_lc_rs::default_provider();
+        CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider)
+            .map_err(|error| self.bad_identity(&error))?;
         if self.client_key.is_some() {
             pem.extend_from_slice(b"\n");
             pem.extend_from_slice(&key_pem);
@@ -139,8 +156,8 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     }
 }
 
-/// Trusts what the given certificates have signed, and these certificates themselves: `openssl req
-/// -x509` makes one that says it is an authority, which no server's certificate may be otherwise.
+/// Trusts the given certificates, and what they have signed. A self-signed certificate of `openssl req
+/// -x509` says that it is an authority, which the usual verifier refuses for a server.
 #[derive(Debug)]
 struct Pinned {
     given: Vec<CertificateDer<'static>>,
@@ -177,7 +194,7 @@ impl ServerCertVerifier for Pinned {
             inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         let Err(rustls::Error::InvalidCertificate(error)) = &verified else { return verified };
         let is_pinned = given.iter().any(|one| one.as_ref() == end_entity.as_ref());
-        // Its time is looked at before what it may be used for.
+        // The verifier checks the dates before the purpose.
         let is_in_time = matches!(
             error,
             CertificateError::Other(_)
@@ -193,7 +210,7 @@ impl ServerCertVerifier for Pinned {
         let parsed = ParsedCertificate::try_from(end_entity)?;
         match rustls::client::verify_server_name(&parsed, server_name) {
             Ok(()) => Ok(ServerCertVerified::assertion()),
-            // It names no server at all, so that it can only be known by itself.
+            // It names no server, so only the certificate itself can be recognised.
             Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
                 presented,
                 ..
@@ -225,14 +242,34 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-/// What is wrong with a certificate, and what to do; `None` for an error of another kind.
-pub(super) fn explained(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+/// Why an encrypted connection is not made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// The server does not speak TLS.
+    NotTls,
+    /// The server's certificate is not accepted. Says what is wrong with it, and what to do.
+    Certificate(String),
+    /// The server does not accept the client. Says what to do.
+    Client(String),
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NotTls => "the server does not speak TLS there: use a URL with http://",
+            Self::Certificate(words) | Self::Client(words) => words,
+        })
+    }
+}
+
+/// Why an encrypted connection is not made; `None` for an error of another kind.
+pub(super) fn explained(error: &(dyn std::error::Error + 'static)) -> Option<Trouble> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
             return words(error);
         }
-        // An error of input and output passes over the error that it holds.
+        // `source` of an I/O error skips the error that it holds.
         next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
             Some(held) => Some(held),
             None => error.source(),
@@ -241,42 +278,49 @@ pub(super) fn explained(error: &(dyn std::error::Error + 'static)) -> Option<Str
     None
 }
 
-fn words(error: &rustls::Error) -> Option<String> {
+fn words(error: &rustls::Error) -> Option<Trouble> {
     use CertificateError as Bad;
     let date = |time: &UnixTime| {
         let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         let time = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);
         time.strftime("%Y-%m-%d %H:%M UTC").to_string()
     };
-    Some(match error {
+    let words = match error {
         rustls::Error::InvalidCertificate(bad) => match bad {
             Bad::UnknownIssuer => {
-                "the server's certificate is signed by an unknown issuer: if you \
-                                   trust it, give the issuer's certificate, or the server's own, \
-                                   with --ca-file"
+                "the server's certificate is signed by an unknown issuer: if you trust it, give the \
+                 issuer's certificate, or the server's own, with --ca-file"
                     .to_owned()
             }
-            Bad::ExpiredContext { not_after, .. } => {
-                format!("the server's certificate expired on {}: renew it", date(not_after))
-            }
-            Bad::Expired => "the server's certificate has expired: renew it".to_owned(),
-            Bad::NotValidYetContext { not_before, .. } => format!(
-                "the server's certificate is not valid before {}: look at the clocks",
-                date(not_before)
+            Bad::ExpiredContext { not_after, time } => format!(
+                "the server's certificate expired on {}: renew it, or correct the clock of this \
+                 machine, which says {}",
+                date(not_after),
+                date(time)
+            ),
+            Bad::Expired => {
+                "the server's certificate has expired: renew it, or correct the clock of this machine"
+                    .to_owned()
+            },
+            Bad::NotValidYetContext { not_before, time } => format!(
+                "the server's certificate is not valid before {}: correct the clock of this machine, \
+                 which says {}, or of the machine that made the certificate",
+                date(not_before),
+                date(time)
             ),
             Bad::NotValidYet => {
-                "the server's certificate is not valid yet: look at the clocks".into()
+                "the server's certificate is not valid yet: check the clock of this machine".into()
             }
             Bad::NotValidForNameContext { expected, presented } => {
                 let name = expected.to_str();
                 match presented.is_empty() {
                     true => format!(
-                        "the server's certificate names no server, so it is not for `{name}`: give \
-                         the certificate itself with --ca-file, if you trust it"
+                        "the server's certificate names no server, so it is not valid for `{name}`: if \
+                         you trust it, give the certificate itself with --ca-file"
                     ),
                     false => format!(
-                        "the server's certificate is not for `{name}` but for {}: use a URL with one \
-                         of its names",
+                        "the server's certificate is not valid for `{name}` but for {}: use a URL with \
+                         one of these names",
                         presented
                             .iter()
                             .map(|name| plain_name(name))
@@ -303,18 +347,37 @@ fn words(error: &rustls::Error) -> Option<String> {
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnknownCA
             | AlertDescription::AccessDenied,
-        ) => format!(
-            "the server does not accept the client's certificate, or the lack of one ({error}): give \
-             one that it knows with --client-cert"
-        ),
+        ) => {
+            return Some(Trouble::Client(format!(
+                "the server wants a client certificate, or does not accept the one it got ({error}): \
+                 give one that it knows with --client-cert and --client-key"
+            )));
+        }
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "the server does not speak TLS there: use a URL with http://".to_owned()
+            return Some(Trouble::NotTls);
         }
         _ => return None,
-    })
+    };
+    Some(Trouble::Certificate(words))
 }
 
-/// A name of a certificate, without what the library writes around it: `DnsName("other.example")`.
+/// A certificate in words: its subject, its issuer and its last day.
+pub(super) fn described(certificate: &[u8]) -> Option<String> {
+    let certificate = Certificate::from_der(certificate).ok()?.tbs_certificate;
+    let named = |name: String| if name.is_empty() { "nobody".to_owned() } else { name };
+    let subject = named(certificate.subject.to_string());
+    let issuer = named(certificate.issuer.to_string());
+    let end = certificate.validity.not_after.to_date_time();
+    Some(error::bounded(&format!(
+        "issued to {subject} by {issuer}, valid until {}-{:02}-{:02}",
+        end.year(),
+        end.month(),
+        end.day()
+    )))
+}
+
+/// A name in a certificate, without the type that the library writes around it:
+/// `DnsName("other.example")`.
 fn plain_name(name: &str) -> &str {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     inner.unwrap_or(name).trim_matches('"')
@@ -346,13 +409,13 @@ mod tests {
             (Bad::BadSignature, "--ca-file"),
             (Bad::ExpiredContext { time: now, not_after: day }, "expired on 1970-01-02 00:00 UTC"),
             (Bad::NotValidYetContext { time: day, not_before: now }, "before 2023-11-14 22:13 UTC"),
-            (names(&["a.example", "b.example"]), "but for a.example, b.example"),
+            (names(&["a.example", "b.example"]), "a.example, b.example"),
             (names(&[]), "names no server"),
         ] {
             // As it comes: within an error of input and output.
             let error = rustls::Error::InvalidCertificate(bad);
             let error = std::io::Error::new(std::io::ErrorKind::InvalidData, error);
-            let words = explained(&error).unwrap();
+            let words = explained(&error).unwrap().to_string();
             assert!(words.contains(said), "{words}");
         }
         assert_eq!(explained(&std::io::Error::other("a lost connection")), None);

@@ -18,7 +18,7 @@ use crate::source::{ByteStream, SourceError, Wanted};
 mod check;
 mod download;
 
-/// How many documents one bulk request asks for.
+/// The number of documents of one bulk request.
 const BULK_DOCUMENTS: usize = 100;
 
 /// How many bytes of attachments one bulk request asks for, about; base64 makes them a third more.
@@ -28,10 +28,10 @@ const BULK_BYTES: u64 = 8 << 20;
 /// brings all of them, wanted or not.
 const BULK_DOCUMENT_BYTES: u64 = 1 << 20;
 
-/// The largest attachment that is read into memory where its stub tells no length.
+/// The largest attachment that is read into memory if its stub has no length.
 const MAX_WHOLE: u64 = 1 << 20;
 
-/// How many attachments are asked for at the same time, where not in bulk.
+/// How many attachments are requested at the same time, if not in bulk.
 const AT_ONCE: usize = 4;
 
 /// Opens a stream of one attachment's bytes.
@@ -44,7 +44,7 @@ pub(super) async fn stream(
     open(database, id, revision, attachment, attachment.gzipped).await
 }
 
-/// Opens a stream of one attachment's bytes, asked for gzipped or as they are.
+/// Opens a stream of one attachment's bytes, requested gzipped or as they are.
 async fn open(
     database: &Database,
     id: &DocumentId,
@@ -105,7 +105,7 @@ async fn inline(database: &Database, wanted: &Wanted) -> Result<ByteStream, Sour
     Ok(stream::iter([Ok(bytes)]).boxed())
 }
 
-/// Reads many attachments, in the order in which they are asked for.
+/// Reads many attachments, in the order of `wanted`.
 pub(super) async fn many(
     database: &Database,
     wanted: &[Wanted],
@@ -287,5 +287,5 @@ fn subject(
 }
 
 fn missing(subject: &str) -> SourceError {
-    SourceError::missing(format!("{subject} is not there"))
+    SourceError::missing(format!("{subject} does not exist on the server"))
 }

@@ -1,20 +1,19 @@
-//! How many rows a feed may bring before it is one without an end.
+//! The number of rows after which a normal feed counts as endless.
 //!
-//! A normal feed brings each document once. One that repeats itself for ever would never be caught
-//! up with. It must not know what is in a row but its place.
+//! A normal feed brings each document once. A feed that repeats itself for ever would never be caught up
+//! with. It must not know what is in a row except its position.
 
 use super::origin::Origin;
 use super::row::Row;
 use crate::client::couchdb::DatabaseInfo;
 
-/// So many rows more than expected may come: documents are written meanwhile, and a cluster may
-/// rewind.
+/// This many rows more than expected may come: documents are written meanwhile, and a cluster may rewind.
 const SLACK: u64 = 10_000;
 
 /// What one opening of a normal feed may bring.
 #[derive(Debug, Default)]
 pub(super) struct Bound {
-    /// How many rows, where the database told.
+    /// The expected number of rows, if the database gave one.
     most: Option<u64>,
     /// Rows so far.
     rows: u64,
@@ -25,10 +24,10 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// What a database that says this of itself may bring.
+    /// The bound for a database with these properties.
     pub fn of(info: &DatabaseInfo, origin: &Origin) -> Self {
         let documents = info.changes();
-        // Some servers do not tell how many there are.
+        // Some servers do not give the number of documents.
         let told = documents > 0 && !origin.counts();
         let most = told.then(|| documents.saturating_mul(2).saturating_add(SLACK));
         Self { most, ..Self::default() }

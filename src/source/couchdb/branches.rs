@@ -1,6 +1,6 @@
-//! Revisions with their histories, many at once: what a feed of winners does not tell.
+//! Revisions with their histories, many at once: a feed of winners does not have them.
 //!
-//! It must not know what becomes of them.
+//! It must not know what happens to them.
 
 use std::collections::HashMap;
 
@@ -72,7 +72,11 @@ fn read(
             }
             None => {
                 let why = refused.get(id.as_str()).map(|why| format!(" ({why})"));
-                let what = format!("{} is not there{}", subject(), why.unwrap_or_default());
+                let what = format!(
+                    "{} does not exist on the server{}",
+                    subject(),
+                    why.unwrap_or_default()
+                );
                 Err(SourceError::missing(what))
             }
         }
@@ -80,7 +84,7 @@ fn read(
     Ok(wanted.iter().map(one).collect())
 }
 
-/// The revision that a body is of, and what it comes to.
+/// The revision of a body, and its branch.
 fn branch(
     answer: &Bytes,
     body: &RawValue,

@@ -20,17 +20,17 @@ use crate::client::couchdb::{DatabaseInfo, Feed as FeedShape, bounded};
 use crate::document::{Anchor, Position, Surface};
 use crate::source::{FeedEvent, Holds, Mode, Progress, Since, SourceError, Unreadable};
 
-/// At most so many rows of a catch-up stand between two that tell their place: CouchDB is half as
-/// fast again for it, and what stands between is read again when the connection breaks.
+/// In a catch-up only one row in this many has a position, which makes CouchDB 1.5 times as fast. The rows
+/// since the last position are read again if the connection breaks.
 const MOST_UNPLACED_ROWS: u64 = 1000;
 
-/// How many rows of a followed feed stand between two after which its places note the last changes.
+/// After this many rows of a followed feed, its positions note the last changes again.
 const NOTED_FOLLOWING: u64 = 32;
 
-/// The same of a catch-up, where few rows tell their place.
+/// The same in a catch-up, where few rows have a position.
 const NOTED_CATCHING_UP: u64 = 1000;
 
-/// How many rows stand between two words about progress.
+/// How many rows are read between two reports of progress.
 const PROGRESS_INTERVAL: u64 = 1000;
 
 mod apart;
@@ -74,9 +74,9 @@ pub(super) fn events(
     stream::unfold(feed, |mut feed| async { feed.next().await.map(|event| (event, feed)) }).boxed()
 }
 
-/// Where the reading of a feed stands.
+/// How far the reading of a feed has come.
 enum State {
-    /// Nothing has been asked yet.
+    /// Nothing has been requested yet.
     Opening(Since),
     /// A normal feed is open and is read to its end.
     CatchingUp(Box<CatchUp>),
@@ -93,7 +93,7 @@ struct CatchUp {
     reader: Reader,
     /// The position whose own row must come first, if the feed was opened just before it.
     recognise: Option<Position>,
-    /// Whether it is read because a continuous feed would be held back, and whether it brought a row.
+    /// `Some` if it is read because a proxy would hold back a continuous feed: whether it brought a row.
     poll: Option<bool>,
 }
 
@@ -103,13 +103,13 @@ struct Feed {
     origin: Origin,
     /// Whether the feed is read as a full listing.
     scan: bool,
-    /// The last place that the feed told.
+    /// The last position that the feed gave.
     token: Option<Arc<str>>,
-    /// The last change that the feed told.
+    /// The last change that the feed brought.
     last: Option<Anchor>,
     /// The last changes.
     recent: Recent,
-    /// How many changes there had been when they were last noted within the feed.
+    /// The number of changes when they were last noted within the feed.
     noted: u64,
     /// How far a feed from the beginning is.
     progress: Option<Progress>,
@@ -119,21 +119,21 @@ struct Feed {
     interval: u64,
     /// When the database was last asked whether it is still the same.
     checked: Instant,
-    /// The end that the database told when it was asked last.
+    /// The database's `update_seq` in its last answer.
     told: Option<Box<str>>,
     /// Whether the counts are to be read again, because something was written meanwhile.
     check_again: bool,
-    /// What a catch-up may bring.
+    /// How much a catch-up may bring.
     bound: Bound,
     /// Whether the last document that was read apart took too long.
     hurried: bool,
-    /// The place from which the feed was opened last.
+    /// The position from which the feed was last opened.
     opened_at: Option<Arc<str>>,
-    /// What has been heard of a continuous feed.
+    /// What a continuous feed has brought.
     heard: live::Heard,
     /// Of a feed without bodies: how many rows of it are still read.
     bare: Option<u32>,
-    /// What is to be yielded before anything else is done.
+    /// Events that are yielded before anything else is done.
     ready: VecDeque<FeedEvent>,
     state: State,
 }
@@ -190,7 +190,7 @@ impl Feed {
         }
     }
 
-    /// Lets places within the feed note the last changes, if there have been so many since they did.
+    /// Lets positions within the feed note the last changes, if that many have come since they last did.
     fn note(&mut self, rows: u64) {
         if self.recent.newest() >= self.noted.saturating_add(rows) {
             self.noted = self.recent.newest();
@@ -217,15 +217,15 @@ impl Feed {
                     return Err(SourceError::Expired { reason });
                 }
                 self.finish(&open.reader, &tail)?;
-                // The feed is whole. To hear its end lets the connection be used again; what else
-                // may follow is of no interest.
+                // The feed is complete. Reading its end lets the connection be used again; anything
+                // after it does not matter.
                 let _ = open.reader.hear(Some(self.source.timings.quiet)).await;
                 self.count().await;
                 self.ready.push_back(FeedEvent::CaughtUp);
                 Ok(self.caught_up())
             }
             Heard::Frame(Frame::Blank) | Heard::Quiet => Ok(State::CatchingUp(open)),
-            Heard::End => Err(open.reader.failed("the feed ended without its last place")),
+            Heard::End => Err(open.reader.failed("the feed ended without `last_seq`")),
         }
     }
 
@@ -262,12 +262,12 @@ impl Feed {
         let tail: Tail<'_> = serde_json::from_slice(tail)
             .map_err(|error| reader.failed(format!("the feed's end is not JSON: {error}")))?;
         let Some(last_seq) = tail.last_seq else {
-            return Err(reader.failed("the feed ended without its last place"));
+            return Err(reader.failed("the feed ended without `last_seq`"));
         };
         if last_seq.get().len() > row::LONGEST_PLACE {
-            return Err(reader.failed("the feed's last place is longer than any URL"));
+            return Err(reader.failed("the feed's `last_seq` is longer than any URL"));
         }
-        // Where places are numbers, the position must be that of a row: it is looked for later.
+        // If positions are numbers, this must be that of a row, which is looked for later.
         let own = self.token.take().filter(|_| self.origin.counts());
         let token = own.unwrap_or_else(|| last_seq.get().into());
         let position = self.origin.at_end(token.clone(), self.last.clone(), &self.recent);
@@ -286,8 +286,7 @@ impl Feed {
         Ok(())
     }
 
-    /// Asks how many documents the database holds, at the end of its feed. What cannot be asked for
-    /// is not compared.
+    /// Requests the number of documents, at the end of the feed. If that fails, nothing is compared.
     async fn count(&mut self) {
         if self.origin.counts() {
             return;
@@ -298,12 +297,12 @@ impl Feed {
         }
     }
 
-    /// Tells what the database holds, if it ends where it ended when it was asked before: then nothing
-    /// was written in between. Says whether it does.
+    /// Reports what the database holds, if its `update_seq` is still the one of its last answer: then nothing
+    /// was written in between. Returns whether it is.
     fn compare_end(&mut self, info: &DatabaseInfo) -> bool {
         let now = info.update_seq.get();
         let same = self.told.as_deref() == Some(now);
-        // pouchdb-server's counts are not to be relied on.
+        // pouchdb-server's counts are not reliable.
         if same && !self.origin.counts() && !is_number(now) {
             let (documents, tombstones) = (info.doc_count, info.doc_del_count);
             self.ready.push_back(FeedEvent::Holds(Holds { documents, tombstones }));
@@ -319,7 +318,7 @@ impl Feed {
         }
     }
 
-    /// Opens a continuous feed from where we are.
+    /// Opens a continuous feed from the last position.
     async fn follow(&mut self) -> Result<State, SourceError> {
         let heartbeat = self.source.live.heartbeat(self.source.timings.heartbeat);
         self.heard = live::Heard::default();
@@ -367,8 +366,8 @@ impl Feed {
         self.ready.push_back(FeedEvent::CaughtUp);
     }
 
-    /// The server ended a continuous feed in good order. That can mean that it is about to stop,
-    /// or that the database was deleted. What answers now may be another database.
+    /// The server ended a continuous feed normally. It may be about to stop, or the database was deleted.
+    /// The database that answers now may be another one.
     async fn closed(&mut self, last_seq: Option<Arc<str>>) -> Result<State, SourceError> {
         let info = self.source.database.info().await?;
         if let Some(reason) = self.origin.has_changed(&info, self.token.as_deref()) {
@@ -380,8 +379,8 @@ impl Feed {
         Ok(State::AtEnd)
     }
 
-    /// Asks now and then whether the database is still the one it was: pouchdb-server keeps the
-    /// feed of a deleted database open in silence, and a purge leaves no row.
+    /// Checks now and then that the database is still the same: pouchdb-server keeps the feed of a deleted
+    /// database open in silence, and a purge leaves no row.
     async fn check(&mut self) -> Result<(), SourceError> {
         let again = std::mem::take(&mut self.check_again);
         if !again && self.checked.elapsed() < self.source.timings.check {
@@ -424,14 +423,14 @@ impl Feed {
         Ok(row::skimmed(surface, Apart::NotJson(error), &self.origin, reader.place()))
     }
 
-    /// What can be made of a row that was too large to be held.
+    /// Reads what is known of a row that was too large to be held.
     fn large(&self, reader: &Reader, row: Oversized) -> Row {
         let Oversized { surface, length } = row;
         row::skimmed(surface, Apart::TooLarge(length), &self.origin, reader.place())
     }
 
-    /// Whether the server keeps ids that begin with `_local/` for what no replication copies. An RxDB
-    /// that is exposed does not: there they are documents like all others.
+    /// Whether ids that begin with `_local/` are local to the server, so that no replication copies them. In
+    /// an exposed RxDB they are ordinary documents.
     fn keeps_local_documents(&self) -> bool {
         let end = self.told.as_deref().unwrap_or_default().trim_matches('"');
         let number = end.split_once('-').map(|(number, _)| number);
@@ -457,7 +456,7 @@ impl Feed {
             Row::Bodiless(bodiless) => self.fetch(reader, bodiless).await?,
             Row::Unreadable(row) => {
                 let reason = bounded(&self.source.database.scrub(&row.reason));
-                // What has neither an id nor a place would be forgotten once the feed is past it.
+                // A row with neither an id nor a position would be forgotten once the feed is past it.
                 let before = self.token.clone().filter(|_| row.id.is_none());
                 let before = || before.map(|token| self.origin.within(token, self.last.clone()));
                 let position = row.position.or_else(before);
@@ -477,7 +476,7 @@ impl Feed {
         Ok(())
     }
 
-    /// What it means that the server gave up within a feed.
+    /// The error for a server that gave up within a feed.
     fn failure(&self, reader: &Reader, error: &str, reason: &str) -> SourceError {
         let said = self.source.database.scrub(&format!("{error}: {reason}"));
         let said = format!("the server says {}", bounded(&said));

@@ -23,7 +23,7 @@ pub(super) enum Found {
     Change(Change),
     /// Nothing: it does not know the document.
     Nothing,
-    /// It knows the document and does not give it, or gives what cannot be read. Says why.
+    /// It knows the document, but does not send it, or sends something unreadable. Says why.
     Unreadable(String),
     /// The document is larger than what is held. Says what to do.
     TooLarge(String),
@@ -117,7 +117,7 @@ fn too_large() -> Found {
     ))
 }
 
-/// The newest change of a document, as the feed tells it.
+/// The newest change of a document, as it is in the feed.
 async fn find_change(database: &Database, id: &DocumentId) -> Result<Found, Error> {
     let answer = database.change_of(id).await?;
     let rows = changes_rows(&answer)?;
@@ -200,8 +200,8 @@ fn unknown(anchor: &Anchor) -> String {
     )
 }
 
-/// Whether the server, or a proxy before it, refuses this kind of request for good. Refused
-/// credentials (401) are an error like anywhere else.
+/// Whether the server, or a proxy before it, always refuses this kind of request. Refused credentials
+/// (401) are an error as anywhere else.
 fn is_refusal(error: &Error) -> bool {
     match error.status() {
         Some(401) => false,
@@ -210,7 +210,7 @@ fn is_refusal(error: &Error) -> bool {
     }
 }
 
-/// What a look at some documents says of the changes that were noted.
+/// What some documents say about the changes that were noted.
 enum Verdict {
     /// The database knows at least one of them, and contradicts none.
     Known,
@@ -247,8 +247,8 @@ async fn disowned_without(
     Ok(None)
 }
 
-/// Looks for the changes in the histories of all leaves. To ask for an old revision itself would not
-/// do: a compacted one is answered like one that was never there.
+/// Looks for the changes in the histories of all leaves. A request for the old revision itself would not
+/// do: the answer for a compacted revision is that for an unknown one.
 async fn by_history(database: &Database, anchors: &[Anchor]) -> Result<Verdict, Error> {
     #[derive(serde::Deserialize)]
     struct Row {
@@ -310,15 +310,15 @@ fn is_in_histories(answer: &[u8], anchor: &Anchor, leaves: usize) -> Result<Opti
         match usize::try_from(back).ok().and_then(|back| ids.get(back)) {
             Some(id) if id == hash => return Ok(Some(true)),
             Some(_) => {}
-            // The database has forgotten what was so long ago.
+            // The database remembers no revision that old.
             None => complete = false,
         }
     }
     Ok(complete.then_some(false))
 }
 
-/// Compares the changes with the winners of their documents, for which a GET is enough. A document
-/// that is not listed may have been deleted, and one that was changed says nothing.
+/// Compares the changes with the winners of their documents, for which a GET suffices. A document that is
+/// not listed may have been deleted, and a document that was changed proves nothing.
 async fn by_winner(database: &Database, anchors: &[Anchor]) -> Result<Verdict, Error> {
     let mut known = false;
     for anchor in anchors {
@@ -348,10 +348,10 @@ async fn newest(database: &Database, id: &DocumentId) -> Result<Option<Revision>
     Ok(row.and_then(|row| row.value).map(|value| value.rev))
 }
 
-/// Whether the revision may be unknown only because the database remembers no more than so many
-/// revisions of a document, and there have been that many since.
+/// Whether the revision may be unknown only because the database remembers a limited number of revisions
+/// of a document, and that many have come since.
 ///
-/// `limit` is how many it remembers, once it has been asked.
+/// `limit` is this number, once it has been requested.
 async fn is_forgotten(
     database: &Database,
     anchor: &Anchor,

@@ -1,6 +1,6 @@
 //! A server speaking the CouchDB protocol as a store, and each of its databases as a source.
 //!
-//! It must not know how HTTP is spoken, which is the client's, nor what becomes of a change.
+//! It must not know HTTP, which is the client's, nor what happens to a change.
 
 mod attachments;
 mod bound;
@@ -32,30 +32,32 @@ use super::{
 };
 use crate::client::couchdb::{
     Address, BadAddress, Client, ClientOptions, Credentials, Database, Error, Kind, Patience,
-    Refusal, Tls,
+    Refusal, Side, Tls,
 };
 use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position};
 use crate::document::{Properties, Revision};
 
-/// What a [`CouchStore`] is made from.
+/// The options of a [`CouchStore`].
 #[derive(Clone, Debug)]
 pub struct CouchOptions {
     /// Where the server is.
     pub address: Address,
-    /// Who asks.
+    /// The user, or the token.
     pub credentials: Option<Credentials>,
-    /// What follows when the server refuses that.
+    /// What follows when the server refuses the credentials.
     pub refusal: Refusal,
     /// How encrypted connections are made.
     pub tls: Tls,
     /// Which databases.
     pub databases: Databases,
-    /// Where the server is instead, if the path of the URL turns out to be a proxy's.
+    /// The server's address, if the path of the URL turns out to be a proxy's.
     pub below: Option<Address>,
     /// What is read beside the winning revisions.
     pub kept: Kept,
     /// How long things may take, and how often they are done.
     pub timings: Timings,
+    /// Whether a mirror has read this server before.
+    pub is_known: bool,
 }
 
 /// Which databases of a server are the store's collections.
@@ -81,11 +83,12 @@ impl CouchOptions {
             below: given.below,
             kept: Kept::default(),
             timings: Timings::default(),
+            is_known: false,
         })
     }
 
-    /// Asks whether a path that ends in a slash is that of a whole server behind a proxy, and takes it
-    /// for a database if not. If that cannot be asked, the database's own requests fail too.
+    /// Finds out whether a path that ends in a slash is that of a whole server behind a proxy; if not, it is
+    /// a database. If the request fails, the database's own requests fail too.
     pub async fn resolve(&mut self) {
         let Some(below) = self.below.take() else { return };
         let options = ClientOptions {
@@ -93,6 +96,7 @@ impl CouchOptions {
             refusal: self.refusal,
             tls: self.tls.clone(),
             patience: self.timings.patience,
+            ..ClientOptions::default()
         };
         if let Ok(client) = Client::new(below.clone(), options)
             && client.is_server().await
@@ -101,7 +105,7 @@ impl CouchOptions {
         }
     }
 
-    /// Takes the whole path for a server's.
+    /// Treats the whole path as a server's.
     pub fn be_server(&mut self, address: Address) {
         self.address = address;
         self.databases = Databases::Selected(Selection::default());
@@ -113,20 +117,19 @@ impl CouchOptions {
 pub struct Timings {
     /// How long the server may take to connect and to answer.
     pub patience: Patience,
-    /// How often the server shows that a continuous feed lives. Silent for three of these, the
-    /// feed is taken for lost.
+    /// The heartbeat of a continuous feed. After three of them in silence, the feed counts as lost.
     pub heartbeat: Duration,
-    /// How long a continuous feed says nothing after a row until we call ourselves caught up.
+    /// After this silence behind a row of a continuous feed, the source counts as caught up.
     pub quiet: Duration,
-    /// How often an idle continuous feed is checked against its database, which may have been
-    /// created again without a word of it in the feed.
+    /// How often an idle continuous feed is checked against its database, which may have been created
+    /// again without a trace in the feed.
     pub check: Duration,
     /// The wait before a continuous feed that the server ended is opened again.
     pub reopen: Duration,
-    /// How often new databases are looked for.
+    /// How often the server is asked for new databases.
     pub poll: Duration,
-    /// The waits before a document that the feed named without its body is asked for again:
-    /// a cluster's nodes may lag behind one another.
+    /// The waits before a document is requested again that the feed named without its body: a cluster's
+    /// nodes may lag behind one another.
     pub lag: [Duration; 3],
 }
 
@@ -157,25 +160,26 @@ pub struct CouchStore {
 impl CouchStore {
     /// The store at a server. Does no I/O.
     pub fn new(options: CouchOptions) -> Result<Self, SourceError> {
-        let CouchOptions { address, credentials, refusal, tls, databases, kept, timings, .. } =
-            options;
-        let options = ClientOptions { credentials, refusal, tls, patience: timings.patience };
+        let CouchOptions {
+            address,
+            credentials,
+            refusal,
+            tls,
+            databases,
+            kept,
+            timings,
+            is_known,
+            ..
+        } = options;
+        let (patience, side) = (timings.patience, Side::Source);
+        let options = ClientOptions { credentials, refusal, tls, patience, side, is_known };
         let client = Client::new(address, options)?;
         Ok(Self { client, databases, kept, timings, progress: Arc::default() })
     }
 
     /// The databases that the server has now.
     async fn list(&self) -> Result<Vec<CollectionName>, SourceError> {
-        self.client.all_databases().await.map_err(|error| match error.kind() {
-            Kind::Refused => SourceError::Refused {
-                what: format!(
-                    "{}. Only an admin may list the databases: name an admin in the URL and give \
-                     --password-file, name each database without a glob, or name one database in the URL",
-                    error.to_string().trim_end_matches('.'),
-                ),
-            },
-            _ => error.into(),
-        })
+        Ok(self.client.all_databases().await?)
     }
 }
 
@@ -249,7 +253,7 @@ impl Store for CouchStore {
     }
 }
 
-/// The naming of a store's collections, under way.
+/// A listing of a store's collections, under way.
 struct Listing {
     store: CouchStore,
     mode: Mode,
@@ -275,14 +279,14 @@ impl Listing {
         }
     }
 
-    /// Looks for collections that have not been named yet.
+    /// Finds collections that have not been named yet.
     async fn look(&mut self) -> Result<(), SourceError> {
         let first = !self.listed;
         if !first && self.mode == Mode::CatchUp {
             self.over = true;
             return Ok(());
         }
-        // What can only be names needs no listing, which only an admin may ask for.
+        // Names without globs need no listing, for which an admin is needed.
         let exact = match &self.store.databases {
             Databases::One(name) => Some(vec![name.clone()]),
             Databases::Selected(selection) => selection.exact(),
@@ -324,7 +328,7 @@ impl Listing {
     }
 }
 
-/// Whether the source wants to be left alone for longer than this.
+/// Whether the source asks for a longer pause than this.
 fn asks_for_more_than(error: &SourceError, pause: Duration) -> bool {
     matches!(error, SourceError::Transient { retry_after: Some(asked), .. } if *asked > pause)
 }
@@ -338,7 +342,7 @@ struct CouchSource {
     timings: Timings,
     /// The documents that are known to be too large.
     large: Arc<TooLarge>,
-    /// How far what comes over the line is trusted.
+    /// Whether damage on the network is suspected.
     trust: Arc<Trust>,
     /// Where the feed breaks off.
     stuck: Arc<Stuck>,
@@ -411,11 +415,11 @@ impl Source for CouchSource {
         Box::pin(async {
             let revs_limit = match self.database.revs_limit().await {
                 Ok(limit) => Some(limit),
-                // pouchdb-server has no such thing.
+                // pouchdb-server does not have it.
                 Err(error) if !matches!(error.kind(), Kind::Transient { .. }) => return Ok(None),
                 Err(error) => return Err(error.into()),
             };
-            // An RxDB that is exposed says 1, by which it means its own way of keeping revisions.
+            // An exposed RxDB says 1, which describes its own way of storing revisions.
             let props = self.database.props().await?;
             Ok(props.map(|props| Properties { partitioned: props.partitioned, revs_limit }))
         })
@@ -424,7 +428,7 @@ impl Source for CouchSource {
     fn security(&self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>> {
         Box::pin(async {
             let answer = match self.database.security().await {
-                // An RxDB that is exposed has no such thing.
+                // An exposed RxDB has no security object.
                 Err(error) if error.kind() == Kind::Missing => return Ok(None),
                 answer => answer?,
             };
@@ -434,7 +438,7 @@ impl Source for CouchSource {
                     Ok(Some(answer.slice_ref(object.get().as_bytes())))
                 }
                 _ => Err(SourceError::permanent(format!(
-                    "the security object of {} is no JSON object",
+                    "the security object of {} is not a JSON object",
                     self.database.url()
                 ))),
             }
@@ -448,7 +452,7 @@ impl From<Error> for SourceError {
         match error.kind() {
             Kind::Transient { retry_after } => Self::Transient { what, retry_after },
             Kind::Expired => Self::Expired {
-                reason: format!("the server does not understand the position any more ({what})"),
+                reason: format!("the server no longer understands the position ({what})"),
             },
             Kind::Refused => Self::Refused { what },
             Kind::Missing => Self::Missing { what },

@@ -1,5 +1,5 @@
-//! Which database a position came from: what is noted beside it, and how it is found to be of no
-//! use any more.
+//! Which database a position came from: what is noted beside it, and how a position is found to be no
+//! longer of use.
 //!
 //! It must not know how a feed is read.
 
@@ -15,15 +15,15 @@ use crate::document::{Anchor, DocumentId, Position, Revision};
 /// What is noted beside a position, as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Context {
-    /// When the database was created. Of CouchDB only: pouchdb-server tells the start of its own
-    /// process instead, which says nothing of the database.
+    /// When the database was created. CouchDB only: pouchdb-server gives the start of its own
+    /// process instead, which says nothing about the database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
-    /// How many purges there had been. A purge leaves no row in the feed.
+    /// The number of purges. A purge leaves no row in the feed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     purges: Option<String>,
-    /// The end that the database told before the feed was read to its end. As long as it tells the
-    /// same, there is nothing new. Noted at the end of a feed only.
+    /// The `update_seq` from before the feed was read to its end. As long as the database gives the same,
+    /// there is nothing new. Noted at the end of a feed only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     end: Option<String>,
     /// Further changes that the feed brought, the newest first. A database has shards, and the very
@@ -42,8 +42,8 @@ struct Noted {
     n: Option<u64>,
 }
 
-/// The last changes, one per document, and fewer and fewer of the older ones. Last changes alone would
-/// not do: after a restored backup, the same import run again brings the very same revisions.
+/// The last changes, one per document, and fewer and fewer of the older ones. The last changes alone do
+/// not suffice: after a restored backup, the same import run again brings the same revisions.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     /// The newest first, each with its number.
@@ -52,8 +52,8 @@ pub(super) struct Recent {
     newest: u64,
 }
 
-/// So many of the last changes are all kept. The last rows of a feed come from several shards, and
-/// each shard has a past of its own to lose.
+/// This many of the last changes are all kept. The last rows of a feed come from several shards, and each
+/// shard can lose its own past.
 const RECENT: u64 = 32;
 
 /// Older changes are kept up to this age: 16 for each doubling of the age.
@@ -67,7 +67,7 @@ const LONGEST_RECENT: usize = 256;
 const LONGEST_OLDER: usize = 100;
 
 impl Recent {
-    /// The changes that had been brought at this position.
+    /// The changes that had come at this position.
     pub fn at(position: &Position) -> Self {
         let noted = noted(position).recent;
         let mut changes = VecDeque::with_capacity(noted.len() + 1);
@@ -98,7 +98,7 @@ impl Recent {
         self.changes.iter().map(|(_, anchor)| anchor.clone()).collect()
     }
 
-    /// How many changes have been brought.
+    /// The number of changes so far.
     pub fn newest(&self) -> u64 {
         self.newest
     }
@@ -139,7 +139,7 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// The database that says this of itself.
+    /// The database with these properties.
     pub fn of(info: &DatabaseInfo) -> Self {
         if is_number(info.update_seq.get()) {
             return Self::counting();
@@ -153,7 +153,7 @@ impl Origin {
         Self::noting(known, false)
     }
 
-    /// A database whose places are numbers. It tells nothing of itself that could be relied on.
+    /// A database whose positions are numbers. It says nothing reliable about itself.
     pub fn counting() -> Self {
         Self::noting(Context::default(), true)
     }
@@ -214,7 +214,7 @@ impl Origin {
         };
         let told = |context: &Context| Context { recent: Vec::new(), ..context.clone() };
         if self.counts && told(before) != Context::default() {
-            return Some("the server is another: it numbers its changes".to_owned());
+            return Some("it is another server: it numbers its changes".to_owned());
         }
         if changed(&before.instance, &self.known.instance) {
             return Some(RECREATED.to_owned());
@@ -226,7 +226,7 @@ impl Origin {
     }
 }
 
-/// What became of a database that does not know its own past.
+/// Why a database does not know its own past.
 pub(super) const RECREATED: &str = "the database was deleted and created again";
 
 /// Whether this JSON text is a number.

@@ -1,4 +1,4 @@
-//! An open feed: frames from a body, with a word for silence.
+//! An open feed: frames from a body, and silence as an item of its own.
 //!
 //! It must not know what a row says, nor what follows from the end of a feed.
 
@@ -21,12 +21,12 @@ pub(super) struct Reader {
     count: u64,
 }
 
-/// What is heard from an open feed.
+/// What an open feed brings.
 #[derive(Debug)]
 pub(super) enum Heard {
-    /// This.
+    /// A frame.
     Frame(Frame),
-    /// Nothing, for as long as was asked.
+    /// Silence, for the given time.
     Quiet,
     /// The end of the body, at a place where a feed of its shape may end.
     End,
@@ -39,7 +39,7 @@ impl Reader {
         Self { database, body, rows: Rows::new(shape), input: Bytes::new(), count: 0 }
     }
 
-    /// The next thing heard. With `quiet`, silence of that length is one.
+    /// The next item. With `quiet`, silence of that length is one.
     pub async fn hear(&mut self, quiet: Option<Duration>) -> Result<Heard, SourceError> {
         loop {
             if let Some(frame) = self.rows.next(&mut self.input).map_err(|e| self.broken(&e))? {
@@ -68,7 +68,7 @@ impl Reader {
         format!("row {} of the answer to {}", self.count, self.body.label())
     }
 
-    /// What it means that the feed cannot be read on.
+    /// The error for a feed that cannot be read further.
     pub fn broken(&self, error: &BrokenFeed) -> SourceError {
         let said = match error {
             BrokenFeed::Garbage(text) => BrokenFeed::Garbage(self.database.scrub(text)).to_string(),
@@ -81,7 +81,7 @@ impl Reader {
         }
     }
 
-    /// The error of a feed that does not go on as it should.
+    /// The error of a feed that does not continue as it should.
     pub fn failed(&self, why: impl std::fmt::Display) -> SourceError {
         SourceError::transient(format!("{}: {why}", self.body.label()))
     }

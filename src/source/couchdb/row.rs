@@ -28,7 +28,7 @@ pub(super) enum Row {
     Bodiless(Bodiless),
     /// It cannot be made into a change.
     Unreadable(Unreadable),
-    /// The server ends the feed, at this place if it tells one.
+    /// The server ends the feed, at this position if it gives one.
     End(Option<Arc<str>>),
     /// The server gives up, in its own words.
     Failure {
@@ -40,7 +40,7 @@ pub(super) enum Row {
 }
 
 impl Row {
-    /// The place in the feed after this row, where it tells one.
+    /// The position after this row, if it has one.
     pub fn position(&self) -> Option<&Position> {
         match self {
             Self::Change(change) => change.position.as_ref(),
@@ -50,7 +50,7 @@ impl Row {
         }
     }
 
-    /// The change that this row is about, as far as it tells.
+    /// The change of this row, as far as it says.
     pub fn anchor(&self) -> Option<Anchor> {
         let (id, revision) = match self {
             Self::Change(change) => (&change.id, &change.revision),
@@ -61,7 +61,7 @@ impl Row {
         Some(Anchor { id: id.clone(), revision: revision.clone() })
     }
 
-    /// Whether it names something that only the server itself has, and no replication copies.
+    /// Whether it names something local to the server, which no replication copies.
     pub fn is_local(&self) -> bool {
         let id = match self {
             Self::Change(change) => Some(&change.id),
@@ -87,7 +87,7 @@ pub(super) struct Bodiless {
 pub(super) enum Apart {
     /// The server did not send it.
     NotSent,
-    /// The row is too large to be held: so many bytes.
+    /// The row is too large to be held; its size in bytes.
     TooLarge(u64),
     /// The row is not JSON, as these words say.
     NotJson(String),
@@ -103,7 +103,7 @@ impl fmt::Display for Apart {
     }
 }
 
-/// What can be made of a row that was only looked at. `place` says where it stands.
+/// Reads a row of which only a part is known. `place` says where it is.
 pub(super) fn skimmed(surface: Surface, why: Apart, origin: &Origin, place: String) -> Row {
     let Surface { id, revision, seq, .. } = surface;
     let anchor = id.clone().zip(revision.clone());
@@ -113,13 +113,13 @@ pub(super) fn skimmed(surface: Surface, why: Apart, origin: &Origin, place: Stri
     match id {
         Some(id) => Row::Bodiless(Bodiless { id, revision, position, why }),
         None => {
-            let reason = format!("the row names no document that could be asked for, and {why}");
+            let reason = format!("the row names no document that could be requested, and {why}");
             Row::Unreadable(Unreadable { id, revision, place, position, reason })
         }
     }
 }
 
-/// Reads a row. An error means that its bytes are not JSON. `place` says where it stands.
+/// Reads a row. An error means that its bytes are not JSON. `place` says where it is.
 pub(super) fn read(
     row: &Bytes,
     origin: &Origin,
@@ -175,11 +175,11 @@ pub(super) fn read(
     Ok(Row::Change(Change { id, revision, position, others, state }))
 }
 
-/// The longest place in a feed that is taken, in bytes: what no URL can carry could not be asked
-/// for again. CouchDB's are some hundred.
+/// The longest position that is accepted, in bytes: a position that does not fit into a URL could not be
+/// requested again. CouchDB's have a few hundred.
 pub(super) const LONGEST_PLACE: usize = 16 << 10;
 
-/// What is wrong with a row that tells no revision.
+/// What is wrong with a row without a revision.
 const NO_REVISION: &str = "the row names no revision";
 
 /// The state that a body makes, and the revision that the body names. `whole` holds the body.
@@ -218,7 +218,7 @@ pub(super) fn branch(
     let revision = revision.ok_or("the body names no revision")?;
     let history = whole.slice_ref(history.get().as_bytes());
     let (DocumentState::Present(document) | DocumentState::Deleted(Some(document))) = state else {
-        return Err("the body is not there".to_owned());
+        return Err("the body is missing".to_owned());
     };
     Ok(Branch { revision, history, document })
 }
@@ -273,7 +273,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
-/// What a body says of itself.
+/// What a body says about itself.
 #[derive(Default)]
 struct Head<'a> {
     id: Option<Cow<'a, str>>,
@@ -283,8 +283,8 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// Reads a body that is known to be JSON. A field that is not what it should be counts as
-    /// absent, but for `_attachments`, which then are none that can be used.
+    /// Reads a body that is known to be JSON. A field of the wrong type counts as absent; `_attachments` of
+    /// the wrong type count as unusable.
     fn read(body: &'a [u8]) -> Self {
         let mut head = Self::default();
         // Without this word in it the rest of a body need not be read: CouchDB sends id and
@@ -334,7 +334,7 @@ impl<'a> Visitor<'a> for HeadVisitor<'_, 'a> {
 /// The stubs of a body's attachments, in its order, or why they cannot be read.
 struct Stubs(Result<Vec<(String, Stub)>, String>);
 
-/// What stands in the place of an attachment.
+/// The stub of an attachment.
 #[derive(Deserialize)]
 struct Stub {
     #[serde(default)]
@@ -352,7 +352,7 @@ impl Stubs {
     }
 
     /// The attachments. Each notes the sum of all their lengths as its place at the source, from
-    /// which [`super::attachments`] tells whether to ask for the whole document at once.
+    /// which [`super::attachments`] decides whether to request the whole document at once.
     fn into_attachments(self) -> Result<Vec<Attachment>, String> {
         let stubs = self.0?;
         let mut lengths = stubs.iter().map(|(_, stub)| stub.length);
@@ -380,8 +380,8 @@ fn leaves(changes: &RawValue) -> Option<Vec<Revision>> {
     Some(changes.into_iter().map(|one| one.rev).collect())
 }
 
-/// The leaves beside this one. Where the body is newer than the row, what the row says of the leaves
-/// is out of date; a row that is newer still follows.
+/// The leaves beside this one. If the body is newer than the row, the row's leaves are out of date, and a
+/// newer row follows.
 fn others(mut leaves: Vec<Revision>, revision: &Revision) -> Option<Vec<Revision>> {
     let place = leaves.iter().position(|leaf| leaf == revision)?;
     leaves.swap_remove(place);

@@ -188,6 +188,12 @@ pub fn command_of<S: AsRef<OsStr>>(
         "PLAINFOLD_TARGET_PASSWORD",
         "http_proxy",
         "HTTP_PROXY",
+        "https_proxy",
+        "HTTPS_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+        "no_proxy",
+        "NO_PROXY",
     ] {
         command.env_remove(variable);
     }

@@ -5,7 +5,7 @@
 use crate::document::{Attachment, Digester};
 use crate::source::SourceError;
 
-/// What the bytes of an attachment must come to.
+/// What the bytes of an attachment must be.
 pub(super) struct Check {
     digest: Option<Digests>,
     length: Option<u64>,
@@ -17,7 +17,7 @@ pub(super) struct Check {
     seen_encoded: u64,
 }
 
-/// The digest that the stub tells, and what the bytes come to: it is that of either.
+/// The digest in the stub, and those of the bytes: it must equal one of them.
 struct Digests {
     stated: String,
     identity: Digester,
@@ -68,8 +68,8 @@ impl Check {
         (seen > most).then_some(most)
     }
 
-    /// Whether all is well. A length is believed only where no digest can tell: of an attachment
-    /// that was sent to the server gzipped, the length in its stub need not be right.
+    /// Checks the bytes. The length counts only if there is no digest: the stub of an attachment that was
+    /// sent to the server gzipped may have a wrong length.
     pub fn verdict(self, subject: &str) -> Result<(), SourceError> {
         let length_fits = self.length.is_none_or(|length| length == self.seen);
         let Some(digest) = self.digest else {

@@ -1,6 +1,6 @@
-//! One attachment on its way from the server, asked for again from where it broke off.
+//! The download of one attachment, resumed where it broke off.
 //!
-//! It must not know what becomes of the bytes.
+//! It must not know what happens to the bytes.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::source::SourceError;
 /// How many decoded bytes make a piece of a stream.
 const PIECE: usize = 64 << 10;
 
-/// A connection that breaks before it has brought so many bytes is not worth another.
+/// After a connection that breaks before it has brought this many bytes, no other is opened.
 const LEAST: u64 = 16 << 10;
 
-/// The pauses before an attachment that broke off is asked for again.
+/// The pauses before an attachment that broke off is requested again.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(100),
     Duration::from_millis(500),
@@ -28,22 +28,22 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(2),
 ];
 
-/// What is asked for.
+/// What is requested.
 pub(super) struct File {
     pub database: Database,
     pub id: DocumentId,
     pub revision: Revision,
     pub name: Arc<str>,
-    /// Whether it is asked for gzipped.
+    /// Whether it is requested gzipped.
     pub gzip: bool,
     /// Whether its path arrives as it is, also through a proxy that decodes paths.
     pub plain: bool,
-    /// What messages call it.
+    /// Its name in messages.
     pub subject: String,
 }
 
 impl File {
-    /// Asks for it, or for a part of it.
+    /// Requests it, or a part of it.
     pub async fn open(&self, part: Option<Part>) -> Result<AttachmentAnswer, SourceError> {
         let Self { database, id, revision, name, gzip, subject, .. } = self;
         let opened = database.attachment(id, revision, name, *gzip, part).await;
@@ -60,13 +60,13 @@ impl File {
 pub(super) struct Download {
     file: File,
     body: Body,
-    /// What the server calls these bytes.
+    /// The `ETag` of these bytes.
     tag: Option<String>,
     /// How many bytes there are in all, as they come over the line, if the server says.
     whole: Option<u64>,
     /// How many of them have come.
     came: u64,
-    /// How many had come when it was asked for last.
+    /// How many had come at the last request.
     came_before: u64,
     /// How many of those that come next are already here.
     repeated: u64,
@@ -148,7 +148,7 @@ impl Download {
         }
     }
 
-    /// Asks for what has not come yet, because of this error, if that makes sense.
+    /// Requests the rest after this error, if that makes sense.
     async fn resume(&mut self, mut error: SourceError) -> Result<(), SourceError> {
         let is_transient =
             |error: &SourceError| matches!(error, SourceError::Transient { retry_after: None, .. });

@@ -13,8 +13,8 @@ use crate::source::couchdb::reader::Reader;
 use crate::source::couchdb::row::{Apart, Bodiless};
 use crate::source::{FeedEvent, SourceError, Unreadable};
 
-/// How long the feed waits for a document that is read apart. What takes longer is left to a later look
-/// at the documents that failed.
+/// How long the feed waits for a document that is read apart. A document that takes longer is left to a
+/// later look at the documents that failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The same after a document that took longer.
@@ -24,8 +24,8 @@ const HURRIED: Duration = Duration::from_secs(1);
 const PATIENCE_LARGE: Duration = Duration::from_secs(30);
 const PATIENCE_MIB: Duration = Duration::from_secs(1);
 
-/// How far what comes over the line is trusted. A row that is not JSON may have been damaged on its
-/// way, and others with it. A document may fail because the server is about to.
+/// Whether damage on the network is suspected. A row that is not JSON may have been damaged in transit, and
+/// others with it. A document may fail because the server is about to fail.
 #[derive(Debug, Default)]
 pub(in crate::source::couchdb) struct Trust(AtomicBool);
 
@@ -71,7 +71,7 @@ impl Feed {
                 let reason = match lookup::find(database, &id, kept, &self.source.large).await {
                     Ok(Found::Change(change)) => return Ok(Ok(change)),
                     Ok(Found::TooLarge(reason)) => return Ok(Err(reason)),
-                    Ok(Found::Nothing) => "the server says that it is not there".to_owned(),
+                    Ok(Found::Nothing) => "the server says that it does not exist".to_owned(),
                     Ok(Found::Unreadable(reason)) => reason,
                     Err(SourceError::Transient { what, retry_after }) => {
                         let soon = retry_after.is_none_or(|wait| wait <= PATIENCE);
@@ -100,7 +100,7 @@ impl Feed {
             }
         };
         match found {
-            // The document is JSON, so its row was damaged on its way.
+            // The document is JSON, so its row was damaged in transit.
             Ok(_) if matches!(why, Apart::NotJson(_)) && self.is_doubted(&why) => {
                 Err(reader.failed(format!("{}: {why}", reader.place())))
             }

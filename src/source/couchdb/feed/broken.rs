@@ -1,5 +1,5 @@
-//! A feed that breaks off again and again, as behind a proxy that ends every answer after a while: it
-//! gets ahead in small steps.
+//! A feed that breaks off again and again, as behind a proxy that ends every answer after a while: it is
+//! read in small steps.
 //!
 //! It must not know what a row says.
 
@@ -11,8 +11,8 @@ use crate::document::DocumentState;
 use crate::source::SourceError;
 use crate::source::couchdb::row::{Apart, Bodiless, Row};
 
-/// After so many openings at the same place the feed comes without bodies, which are read apart: among
-/// the next ones may be a document that is larger than what comes before the break.
+/// After this many openings at the same position the feed is read without bodies, which are read apart: a
+/// document may be larger than what comes before the break.
 pub(super) const BARE_AT: u32 = 2;
 
 /// How many rows of a feed are read without bodies.
@@ -42,14 +42,14 @@ impl Stuck {
     pub fn tried(&self, since: Option<&str>) -> u32 {
         match self.opened() {
             Some(Opened { place, tried, .. }) if place.as_deref() == since => tried + 1,
-            // What was stuck once may be stuck again.
+            // A feed that was stuck once may be stuck again.
             Some(Opened { tried, .. }) => tried.min(1),
             None => 0,
         }
     }
 
-    /// How many rows may stand between two that tell their place: fewer after each break, because
-    /// what stands between is read again.
+    /// How many rows may stand between two with positions: fewer after each break, because these rows are
+    /// read again.
     pub fn interval(&self, most: u64) -> u64 {
         let times = self.opened().map_or(0, |opened| opened.times);
         (most >> times.saturating_mul(2).min(63)).max(1)
@@ -99,7 +99,7 @@ impl Feed {
         Err(error)
     }
 
-    /// Opens the feed after the last place that it told.
+    /// Opens the feed after its last position.
     async fn reopen(&mut self) -> Result<State, SourceError> {
         let token = self.token.clone().unwrap_or_else(|| "0".into());
         let position = self.origin.within(token, self.last.clone());
@@ -113,7 +113,7 @@ impl Feed {
     pub(super) fn is_past_bare(&mut self) -> bool {
         let Some(left) = &mut self.bare else { return false };
         *left = left.saturating_sub(1);
-        // Only after a row that told its place there is somewhere to continue.
+        // Only after a row with a position can the feed continue from there.
         *left == 0 && self.token != self.opened_at
     }
 

@@ -1,5 +1,5 @@
 //! A live feed behind a proxy that holds it back, or that has less patience than the server's heartbeats
-//! need: recognised by its silence, and read otherwise.
+//! need: it is recognised by its silence, and read in another way.
 //!
 //! It must not know what a row says.
 
@@ -19,13 +19,13 @@ use crate::source::couchdb::reader::Reader;
 /// proxies wait for a minute.
 const LONG: Duration = Duration::from_secs(20);
 
-/// How often a server is asked that does not end such an answer.
+/// How often a server that does not end such an answer is asked.
 const OFTEN: Duration = Duration::from_secs(2);
 
-/// The shortest heartbeat that is asked for.
+/// The shortest heartbeat that is requested.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// What is known of live feeds of a database.
+/// What is known about the live feeds of a database.
 #[derive(Debug, Default)]
 pub(in crate::source::couchdb) struct Live {
     /// Whether what the server sends in a continuous feed does not arrive.
@@ -51,7 +51,7 @@ impl Live {
         }
     }
 
-    /// The heartbeat to be asked for: this one, or a shorter one.
+    /// The heartbeat to request: this one, or a shorter one.
     pub fn heartbeat(&self, usual: Duration) -> Duration {
         match self.heartbeat.load(Ordering::Relaxed) {
             0 => usual,
@@ -60,7 +60,7 @@ impl Live {
     }
 }
 
-/// What has been heard of a continuous feed since it was opened.
+/// What a continuous feed has brought since it was opened.
 #[derive(Debug)]
 pub(super) struct Heard {
     /// Whether a heartbeat came in its time. CouchDB sends one at the beginning, which says nothing.
@@ -91,7 +91,7 @@ impl Heard {
 }
 
 impl Feed {
-    /// Learns from how a continuous feed broke off.
+    /// Learns from the way in which a continuous feed broke off.
     pub(super) fn learn(&self, followed: Result<State, SourceError>) -> Result<State, SourceError> {
         let is_break = matches!(followed, Err(SourceError::Transient { retry_after: None, .. }));
         if is_break && !self.heard.beat {

@@ -16,8 +16,8 @@ use crate::source::couchdb::reader::Reader;
 use crate::source::couchdb::row::Row;
 use crate::source::{FeedEvent, Progress, SourceError};
 
-/// At most about so many bytes stand between two rows that tell their place, so that a connection
-/// that breaks now and then still gets ahead among large documents.
+/// About the most bytes between two rows with positions, so that a connection that breaks now and then
+/// still makes progress among large documents.
 const MOST_UNPLACED_BYTES: u64 = 8 << 20;
 
 impl Feed {
@@ -30,7 +30,7 @@ impl Feed {
         self.open(None, None).await
     }
 
-    /// Asks the database about itself.
+    /// Requests the properties of the database.
     pub(super) async fn ask(&mut self) -> Result<DatabaseInfo, SourceError> {
         let info = self.source.database.info().await?;
         self.origin = Origin::of(&info);
@@ -63,9 +63,9 @@ impl Feed {
         self.open(Some(position.token()), None).await
     }
 
-    /// Opens the feed at a position of pouchdb-server, which tells nothing that would show whether
-    /// the database is still the one it was, and takes any number for a place in its feed. So the
-    /// row of the position itself is read once more: it must be the first.
+    /// Opens the feed at a position of pouchdb-server. Nothing that it says shows whether the database is
+    /// still the same, and it accepts any number as a position. So the row of the position itself is read
+    /// once more: it must be the first.
     pub(super) async fn resume_counting(
         &mut self,
         position: Position,
@@ -130,7 +130,7 @@ impl Feed {
     ) -> Result<bool, SourceError> {
         let Some(found) = row.position() else { return Ok(false) };
         if !is_number(found.token()) {
-            let reason = "the server is another: it does not number its changes".to_owned();
+            let reason = "it is another server: it does not number its changes".to_owned();
             return Err(SourceError::Expired { reason });
         }
         let same = found.token() == position.token() && found.anchor() == position.anchor();

@@ -431,10 +431,10 @@ async fn a_position_of_the_other_kind_of_server_is_expired() {
     let info = r#"{"doc_count":1,"update_seq":9}"#;
     let replay = Replay::new(vec![Answer::json("GET /shelf", info)]).await;
     let reason = expiry(&source(&replay), position().await).await;
-    assert!(reason.contains("the server is another"), "{reason}");
+    assert!(reason.contains("it is another server"), "{reason}");
 
     let feed = Answer::recorded(&format!("{NUMBERED}&since=6"), "changes-normal");
     let replay = Replay::new(vec![feed]).await;
     let reason = expiry(&source(&replay), numbered("7", "c", "1-c")).await;
-    assert!(reason.contains("the server is another"), "{reason}");
+    assert!(reason.contains("it is another server"), "{reason}");
 }

@@ -1,0 +1,51 @@
+//! How a server is spoken to.
+//!
+//! It must not know what is requested.
+
+use std::time::Duration;
+
+use super::access::Refusal;
+use super::advice::Side;
+use super::credentials::Credentials;
+use super::pacer;
+use super::tls::Tls;
+
+/// How long a server may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// To accept a connection.
+    pub connect: Duration,
+    /// To begin an answer, and then from one piece of it to the next.
+    pub answer: Duration,
+    /// The longest pause of all requests that the server may ask for.
+    pub asked: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        // pouchdb-server builds the whole of a feed before it sends the first byte.
+        Self {
+            connect: Duration::from_secs(10),
+            answer: Duration::from_secs(120),
+            asked: pacer::LONGEST_ASKED,
+        }
+    }
+}
+
+/// How a server is spoken to.
+#[derive(Clone, Debug, Default)]
+pub struct ClientOptions {
+    /// The user, or the token.
+    pub credentials: Option<Credentials>,
+    /// What follows when the server refuses the credentials.
+    pub refusal: Refusal,
+    /// How encrypted connections are made.
+    pub tls: Tls,
+    /// How long the server may take.
+    pub patience: Patience,
+    /// Whether it is read or written.
+    pub side: Side,
+    /// Whether a server of this protocol is known to be there. If not, a first answer that is not of this
+    /// protocol is an error for good.
+    pub is_known: bool,
+}
