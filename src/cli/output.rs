@@ -182,7 +182,7 @@ pub fn many<T: std::fmt::Display + PartialEq + From<u8>>(count: T, what: &str) -
 pub fn print_usage(error: &clap::Error) -> Result<(), OutputError> {
     let stream = if error.use_stderr() { Stream::Stderr } else { Stream::Stdout };
     let text = error.render().to_string();
-    // In colour, as far as the terminal has any, but for arguments that it would obey.
+    // In colour, if the terminal has any, unless the text contains characters that control it.
     if stream.is_terminal()
         && wants_colour()
         && !text.contains(|c| c != '\n' && plain::is_obeyed(c))

@@ -42,7 +42,7 @@ pub(super) struct Lines {
     /// The offset of `buffer[taken]` in the feed.
     offset: u64,
     limit: usize,
-    /// Where the line began whose first bytes were let go because it is too long.
+    /// The beginning of a line whose first bytes were dropped because it is too long.
     long: Option<u64>,
     /// The reading of such a line, and its result.
     skim: Box<Skim>,

@@ -2,7 +2,7 @@
 //!
 //! What has been named, and up to where the file was read for it, is a position too, so that a later
 //! listing reads only what is new.
-//! It must not know what a row says but for its collection.
+//! It must not know what a row contains except its collection.
 
 use std::collections::HashSet;
 use std::fs::File;

@@ -127,7 +127,7 @@ fn a_pause_that_the_source_asks_for_is_kept_to_once_even_if_we_are_less_patient(
     assert!(pause(&mut patience, ms(300)).unwrap() <= ms(40), "not a second time");
     patience.renew();
     let hour = Duration::from_secs(3600);
-    assert!(pause(&mut patience, hour).unwrap() <= ms(40), "and not for ever");
+    assert!(pause(&mut patience, hour).unwrap() <= ms(40), "and not forever");
     let mut follower = Patience::new(RetryPolicy { give_up_after: None, ..QUICK });
     assert_eq!(pause(&mut follower, hour).unwrap(), LONGEST_ASKED);
     assert_eq!(pause(&mut follower, LONGEST_REFUSED).unwrap(), LONGEST_REFUSED);

@@ -141,7 +141,7 @@ async fn catch_up(stream: &mut Events) -> Vec<FeedEvent> {
 
 async fn next(stream: &mut Events) -> Result<FeedEvent, SourceError> {
     let event = tokio::time::timeout(Duration::from_secs(20), stream.next()).await;
-    event.expect("an event").expect("the stream goes on")
+    event.expect("an event").expect("the stream continues")
 }
 
 /// The body of an HTTP answer in chunks, as it came over the wire.
