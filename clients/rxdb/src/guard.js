@@ -25,7 +25,7 @@ export function checkDoor({ port, host, socketPath, token }) {
     wrong(`token must be a text of at least ${SHORTEST_TOKEN} characters`);
   if (port !== undefined && !isLoopback(host) && token === undefined)
     wrong(
-      `whoever reaches ${host} could read everything: give a token, or leave host out to listen on this machine only`,
+      `everybody who can connect to ${host} could read everything: give a token, or leave host out to listen on this machine only`,
     );
 }
 

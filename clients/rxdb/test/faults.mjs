@@ -87,7 +87,7 @@ const faults = {
     const files = [join(await backUp(database), 'a'), join(await mirrored(database), 'books/a')].map((folder) =>
       readFileSync(join(folder, 'attachments/f')),
     );
-    return files.map((file) => `${file.length} bytes, ${sha256(file) === sha256(data) ? 'the same' : 'others'}`);
+    return files.map((file) => `${file.length} bytes, ${sha256(file) === sha256(data) ? 'unchanged' : 'changed'}`);
   },
   'An attachment begins with a byte order mark': async () => {
     const database = await open();
@@ -115,9 +115,9 @@ const faults = {
       () => JSON.parse(readFileSync(join(ours, 'books/a/document.json'))),
       () => mirror(feed.url, ours),
     );
-    return [missing ? 'it is not there' : 'it is there', torn ? 'it is torn' : 'it is always whole'];
+    return [missing ? 'it is not there' : 'it is there', torn ? 'it is torn' : 'it is always intact'];
   },
-  'Only the collection `members` is asked for': async () => {
+  'Only the collection `members` is selected': async () => {
     const database = await open(['books', 'members']);
     await database.books.insert({ isbn: 'b' });
     await database.members.insert({ isbn: 'm' });
@@ -182,7 +182,7 @@ const faults = {
     );
     return kept.map((is) => (is ? 'it stays in the backup' : 'it is gone'));
   },
-  'It is to be restored': async () => {
+  'The backup is to be restored': async () => {
     const database = await open();
     const {
       success: [book],
@@ -196,7 +196,7 @@ const faults = {
     await plainfold(['restore', ours, feed.url]);
     const equal = (await plainfold(['verify', ours, '--against', feed.url])).code === 0;
     return [
-      names.length === 0 ? 'it cannot' : names.join(),
+      names.length === 0 ? 'the plugin cannot do that' : names.join(),
       `${await target.books.count().exec()} documents, proven ${equal ? 'equal' : 'different'}`,
     ];
   },
