@@ -20,7 +20,7 @@ pub struct Options {
     /// A file with the password of the user in the URL, on one line.
     ///
     /// PLAINFOLD_SOURCE_PASSWORD (in `restore`, PLAINFOLD_TARGET_PASSWORD) may hold the password
-    /// itself. If there is neither, the password is asked for on a terminal.
+    /// itself. If neither is given, Plainfold asks for the password on a terminal.
     #[arg(long, value_name = "FILE", help_heading = CONNECTION)]
     password_file: Option<PathBuf>,
 
@@ -30,7 +30,7 @@ pub struct Options {
 
     /// A file with a bearer token, such as a JSON Web Token, on one line.
     ///
-    /// It is read again if the server refuses the token. PLAINFOLD_SOURCE_TOKEN (in `restore`,
+    /// The file is read again if the server refuses the token. PLAINFOLD_SOURCE_TOKEN (in `restore`,
     /// PLAINFOLD_TARGET_TOKEN) may hold the token itself.
     #[arg(
         long,
@@ -42,7 +42,7 @@ pub struct Options {
 
     /// A shell command that prints a bearer token.
     ///
-    /// It is run again if the server refuses the token.
+    /// The command is run again if the server refuses the token.
     #[arg(
         long,
         value_name = "COMMAND",
@@ -53,7 +53,8 @@ pub struct Options {
 
     /// A PEM file with the only certificates that are trusted.
     ///
-    /// It holds certificates of authorities, or the server's own. PLAINFOLD_CA_FILE may name the file.
+    /// It holds certificates of authorities, or the server's own certificate. PLAINFOLD_CA_FILE may
+    /// name the file.
     #[arg(
         long,
         value_name = "FILE",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::exit::{self, Exit, Usage};
-use super::help::{COPY, OUTPUT};
+use super::help::{CHECK, OUTPUT};
 use super::output::{Lines, Stream, many};
 use super::progress::{Bars, When};
 use super::verify::{Format, read};
@@ -26,12 +26,12 @@ pub struct Options {
 
     /// A source, or the directory of another mirror.
     ///
-    /// What begins with http://, https://, http+unix:// or feed: is a source.
+    /// If it begins with http://, https://, http+unix:// or feed:, it is a source.
     #[arg(value_name = "SOURCE|DIR")]
     other: String,
 
     /// Compare only these collections, by name or glob
-    #[arg(long, value_name = "GLOB,…", value_delimiter = ',', help_heading = COPY)]
+    #[arg(long, value_name = "GLOB,…", value_delimiter = ',', help_heading = CHECK)]
     collections: Vec<String>,
 
     #[command(flatten)]
@@ -45,7 +45,7 @@ pub struct Options {
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", help_heading = OUTPUT)]
     progress: When,
 
-    /// How differences are printed: text, one a line and a summary; or one JSON object
+    /// How differences are printed: text, one per line and a summary; or one JSON object
     #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
     format: Format,
 }

@@ -14,6 +14,8 @@ use super::output;
 
 /// The heading of options that select what is copied.
 pub const COPY: &str = "What to copy";
+/// The heading of options that select what is verified or compared.
+pub const CHECK: &str = "What to check";
 /// The heading of options that protect data.
 pub const SAFETY: &str = "Safety";
 /// The heading of options about the way to a server.
@@ -58,9 +60,9 @@ Read more: README.md, docs/configuration.md, docs/operations.md";
 /// The end of each command's help.
 pub const MIRROR: &str = "\
 Examples:
-  Copy one database once; the password is asked for:
+  Copy one database once; Plainfold asks for the password:
     plainfold mirror http://admin@localhost:5984/books backup
-  Follow all databases of a server, and keep what is deleted for 30 days:
+  Follow all databases of a server, and keep deleted documents for 30 days:
     plainfold mirror http://admin@localhost:5984 backup --live --trash 30 \\
       --password-file password
 
@@ -83,7 +85,7 @@ pub const VERIFY: &str = "\
 Examples:
   Check every file:
     plainfold verify backup
-  Compare with the source too, and fetch again what is wrong:
+  Compare with the source too, and fetch documents with problems again:
     plainfold verify backup --against http://admin@localhost:5984 --repair
 
 Read more: docs/verify.md, docs/configuration.md";
@@ -121,7 +123,7 @@ Read more: docs/operations.md, docs/configuration.md";
 /// See [`MIRROR`].
 pub const RELEASE: &str = "\
 Examples:
-  See what is held back, then let it be deleted:
+  See how many deletions are held back, then apply them:
     plainfold status backup
     plainfold release backup books
 
@@ -266,12 +268,12 @@ mod tests {
     }
 
     #[test]
-    fn options_have_one_of_four_headings_and_one_layout() {
+    fn options_have_known_headings_and_one_layout() {
         let mut parser = parser();
         parser.build();
         for command in parser.get_subcommands() {
             assert!(command.get_long_about().or(command.get_about()).is_some(), "{command}");
-            let known = [COPY, SAFETY, CONNECTION, OUTPUT];
+            let known = [COPY, CHECK, SAFETY, CONNECTION, OUTPUT];
             let mut headings = Vec::new();
             for heading in command.get_arguments().filter_map(clap::Arg::get_help_heading) {
                 if !headings.contains(&heading) {

@@ -51,7 +51,7 @@ pub struct Options {
     )]
     log_level: Option<String>,
 
-    /// How log lines and the summary are written: text, or one JSON object a line
+    /// How log lines and the summary are written: text, or one JSON object per line
     #[arg(
         long,
         value_enum,

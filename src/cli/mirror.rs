@@ -25,7 +25,7 @@ pub struct Options {
     ///
     /// http(s)://user@host:port/database is one database. Without /database, or with a path that ends
     /// in a slash, it is every database of the server. http+unix://user@%2Fpath%2Fsocket/database is
-    /// the same on a Unix socket. feed:FILE is a recorded feed, feed:- one on standard input.
+    /// the same on a Unix socket. feed:FILE is a recorded feed; feed:- is one on standard input.
     source: String,
 
     /// The mirror's directory: a mirror, an empty directory, or one that will be created
@@ -38,12 +38,12 @@ pub struct Options {
 
     /// Mirror only these collections (databases), by name or glob.
     ///
-    /// Remembered. By default all are mirrored whose names do not begin with `_`; '' resets to that.
-    /// If only names are given, no admin account is needed.
+    /// Remembered. By default, all collections are mirrored except those whose names begin with `_`;
+    /// '' resets the option to this. If only names are given, no admin account is needed.
     #[arg(long, value_name = "GLOB,…", value_delimiter = ',', help_heading = COPY)]
     collections: Option<Vec<String>>,
 
-    /// Mirror attachments, or only the stubs that name them.
+    /// Mirror attachments (`true`), or only the stubs that name them (`false`).
     ///
     /// Remembered; `true` in a new mirror.
     #[arg(long, value_name = "BOOL", hide_possible_values = true, help_heading = COPY)]
@@ -81,11 +81,11 @@ pub struct Options {
 
     /// How folders are named in a new mirror.
     ///
-    /// `portable` is for file systems that ignore case. An existing mirror keeps its own way.
+    /// `portable` is for file systems that ignore case. An existing mirror keeps its codec.
     #[arg(long, value_enum, value_name = "CODEC", help_heading = COPY)]
     names: Option<Names>,
 
-    /// Protect against mass deletion, for example `30%,50`; `off` does not.
+    /// Protect against mass deletion, for example with `30%,50`; `off` is no protection.
     ///
     /// If one run, or one hour of following, would delete more than this share of a collection and
     /// more than this number of documents, further deletions are held back. `plainfold release`
@@ -93,15 +93,15 @@ pub struct Options {
     #[arg(long, value_name = "SHARE%,COUNT", help_heading = SAFETY)]
     max_delete: Option<MaxDelete>,
 
-    /// End the catch-up of a recorded feed after N rows that cannot be read; 0 is no limit.
+    /// End the catch-up of a recorded feed if more than N rows cannot be read; 0 is no limit.
     ///
-    /// Everything before is mirrored, and the next run continues there.
+    /// Everything before is mirrored, and the next run resumes there.
     #[arg(long, value_name = "N", default_value_t = 1000, help_heading = SAFETY)]
     max_failures: u64,
 
     /// Keep deleted documents in DIR/.plainfold/trash for this number of days.
     ///
-    /// Remembered; 0 in a new mirror, which keeps none.
+    /// Remembered; in a new mirror 0, which keeps none.
     #[arg(long, value_name = "DAYS", help_heading = SAFETY)]
     trash: Option<u32>,
 
@@ -113,21 +113,21 @@ pub struct Options {
 
     /// Who may read the mirror: the mode of its folders, in octal.
     ///
-    /// Files get the same mode without execution. It applies to what is written from now on.
-    /// Remembered; 0700 in a new mirror.
+    /// Files get the same mode without execution. The mode applies to files and folders that are
+    /// written from now on. Remembered; 0700 in a new mirror.
     #[arg(long, value_name = "MODE", overrides_with = "mode", help_heading = SAFETY)]
     mode: Option<FolderMode>,
 
     /// Require an existing mirror, and create none.
     ///
-    /// Use it if DIR is on a file system that may not be mounted.
+    /// Use this option if DIR is on a file system that may not be mounted.
     #[arg(long, conflicts_with = "adopt", help_heading = SAFETY)]
     existing: bool,
 
     /// Exit with 0 even if nothing is found where something was expected.
     ///
-    /// That is: a name or a glob matches nothing, the source is empty, or a database has vanished that
-    /// the mirror followed.
+    /// That is: a name or a glob matches nothing, the source is empty, or a database that the mirror
+    /// followed has vanished.
     #[arg(long, help_heading = SAFETY)]
     allow_empty: bool,
 
@@ -137,13 +137,13 @@ pub struct Options {
 
     /// Make DIR a mirror although it has no .plainfold/format.json.
     ///
-    /// It is for a copy of a mirror's tree. A full scan compares it with SOURCE.
+    /// Use this option for a copy of a mirror's tree. A full scan compares the copy with SOURCE.
     #[arg(long, help_heading = SAFETY)]
     adopt: bool,
 
     /// Follow SOURCE although this mirror followed another source.
     ///
-    /// Everything is compared, and what SOURCE does not hold is removed.
+    /// Everything is compared, and documents that SOURCE does not hold are removed.
     #[arg(long, help_heading = SAFETY)]
     source_moved: bool,
 

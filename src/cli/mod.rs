@@ -89,19 +89,19 @@ enum Command {
     Verify(verify::Options),
     /// List the documents that differ between a mirror and a source or another mirror.
     ///
-    /// Prints one difference a line, then a summary. Two mirrors are always compared byte by byte.
+    /// Prints one difference per line, then a summary. Two mirrors are always compared byte by byte.
     #[command(after_help = help::DIFF)]
     Diff(diff::Options),
     /// Print the write events of a mirror.
     ///
     /// There is an event for each document that is written or removed. While `plainfold mirror` runs,
-    /// new events are followed. Otherwise the journal is printed.
+    /// `tail` prints new events as they come. Otherwise it prints the journal.
     #[command(after_help = help::TAIL)]
     Tail(tail::Options),
     /// Print the state of a mirror.
     ///
-    /// Prints its collections, the documents that failed, the deletions that are held back, and the
-    /// options that it remembers.
+    /// Prints its collections, the documents that failed, the number of deletions that are held back,
+    /// and the options that the mirror remembers.
     #[command(after_help = help::STATUS)]
     Status(status::Options),
     /// Apply deletions that are held back.

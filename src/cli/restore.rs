@@ -31,14 +31,15 @@ pub struct Options {
 
     /// A server, a database, or a recorded feed.
     ///
-    /// http(s)://user@host:port is a server: every collection goes into a database of its name. With
-    /// /database, the one selected collection goes there. http+unix://user@%2Fpath%2Fsocket is a
-    /// server on a Unix socket. feed:FILE is a recorded feed, feed:- one on standard output.
+    /// http(s)://user@host:port is a server: each collection goes into the database of the same name.
+    /// With /database, it is one database, into which the one selected collection goes.
+    /// http+unix://user@%2Fpath%2Fsocket is a server on a Unix socket. feed:FILE is a recorded feed;
+    /// feed:- is one on standard output.
     target: String,
 
     /// Restore only these collections, by name or glob.
     ///
-    /// By default all are restored whose names do not begin with `_`.
+    /// By default, all collections are restored except those whose names begin with `_`.
     #[arg(long, value_name = "GLOB,…", value_delimiter = ',', help_heading = COPY)]
     collections: Vec<String>,
 
@@ -79,7 +80,7 @@ pub struct Options {
 
     /// Restore unchecked files as they are.
     ///
-    /// A file is unchecked if it has no checksum beside it and none in an inventory.
+    /// A file is unchecked if it has no checksum beside it, and no inventory lists it.
     #[arg(long, help_heading = SAFETY)]
     accept_unchecked: bool,
 
@@ -103,9 +104,9 @@ pub struct Options {
 enum Existing {
     /// End with exit code 2, and write nothing
     Refuse,
-    /// Leave what is there as it is
+    /// Leave the target's documents and its security object as they are
     Skip,
-    /// Replace it with what the mirror holds
+    /// Replace them with those of the mirror
     Overwrite,
 }
 

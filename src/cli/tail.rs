@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::exit::{self, Exit, Usage};
-use super::help::{COPY, OUTPUT};
+use super::help::OUTPUT;
 use super::output::{Lines, OutputError, Stream};
 use super::process::Process;
 use crate::agent::{Notice, Status, Subscription};
@@ -32,14 +32,14 @@ pub struct Options {
     ///
     /// By default, `tail` begins with the next event or, if no process mirrors, prints the whole
     /// journal.
-    #[arg(long, value_name = "N", help_heading = COPY)]
+    #[arg(long, value_name = "N", help_heading = OUTPUT)]
     since: Option<u64>,
 
     /// Print only events of this collection
-    #[arg(long, value_name = "NAME", help_heading = COPY)]
+    #[arg(long, value_name = "NAME", help_heading = OUTPUT)]
     collection: Option<String>,
 
-    /// How events are printed: JSON, one a line; or text
+    /// How events are printed: JSON, one event per line; or text
     #[arg(long, value_enum, value_name = "FORM", default_value = "json", help_heading = OUTPUT)]
     format: Format,
 }

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::exit::{self, Exit, Usage};
-use super::help::{COPY, OUTPUT, SAFETY};
+use super::help::{CHECK, OUTPUT, SAFETY};
 use super::output::{Lines, OutputError, Product, Stream, many};
 use super::progress::{Bars, When};
 use super::repair::{self, Repairs};
@@ -32,16 +32,16 @@ pub struct Options {
     pub directory: PathBuf,
 
     /// Verify only these collections, by name or glob
-    #[arg(long, value_name = "GLOB,…", value_delimiter = ',', help_heading = COPY)]
+    #[arg(long, value_name = "GLOB,…", value_delimiter = ',', help_heading = CHECK)]
     collections: Vec<String>,
 
     /// Also compare with this source, and print a certificate.
     ///
     /// SOURCE is as with `plainfold mirror`, but not feed:-.
-    #[arg(long, value_name = "SOURCE", help_heading = COPY)]
+    #[arg(long, value_name = "SOURCE", help_heading = CHECK)]
     against: Option<String>,
 
-    /// Fetch again what is wrong, and verify it again.
+    /// Fetch documents with problems again, and verify them again.
     ///
     /// Without --against, each collection's source is the one that the mirror follows.
     #[arg(long, conflicts_with = "manifest", help_heading = SAFETY)]
@@ -49,8 +49,8 @@ pub struct Options {
 
     /// Record every intact or unchecked file in the inventory, with its checksum.
     ///
-    /// It is for a mirror of an older version, or for a copy whose inventory is missing. Checksums
-    /// beside the files are written where they are missing.
+    /// Use this option for a mirror of an older version, or for a copy whose inventory is missing. If
+    /// the checksum beside a file is missing, it is written too.
     #[arg(long, conflicts_with_all = ["repair", "manifest"], help_heading = SAFETY)]
     stamp: bool,
 
