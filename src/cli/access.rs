@@ -30,8 +30,8 @@ pub struct Options {
 
     /// A file with a bearer token, such as a JSON Web Token, on one line.
     ///
-    /// The file is read again if the server refuses the token. PLAINFOLD_SOURCE_TOKEN (in `restore`,
-    /// PLAINFOLD_TARGET_TOKEN) may hold the token itself.
+    /// The file is read again if the server refuses the token. PLAINFOLD_SOURCE_TOKEN (in
+    /// `restore`, PLAINFOLD_TARGET_TOKEN) may hold the token itself.
     #[arg(
         long,
         value_name = "FILE",

@@ -23,9 +23,10 @@ use crate::mirror::{JsonStyle, MirrorError};
 pub struct Options {
     /// A server, one of its databases, or a recorded feed.
     ///
-    /// http(s)://user@host:port/database is one database. Without /database, or with a path that ends
-    /// in a slash, it is every database of the server. http+unix://user@%2Fpath%2Fsocket/database is
-    /// the same on a Unix socket. feed:FILE is a recorded feed; feed:- is one on standard input.
+    /// http(s)://user@host:port/database is one database. Without /database, or with a path that
+    /// ends in a slash, it is every database of the server.
+    /// http+unix://user@%2Fpath%2Fsocket/database is the same on a Unix socket. feed:FILE is a
+    /// recorded feed; feed:- is one on standard input.
     source: String,
 
     /// The mirror's directory: a mirror, an empty directory, or one that will be created
@@ -38,8 +39,8 @@ pub struct Options {
 
     /// Mirror only these collections (databases), by name or glob.
     ///
-    /// Remembered. By default, all collections are mirrored except those whose names begin with `_`;
-    /// '' resets the option to this. If only names are given, no admin account is needed.
+    /// Remembered. By default, all collections are mirrored except those whose names begin with
+    /// `_`; '' resets the option to this. If only names are given, no admin account is needed.
     #[arg(long, value_name = "GLOB,…", value_delimiter = ',', help_heading = COPY)]
     collections: Option<Vec<String>>,
 
@@ -126,8 +127,8 @@ pub struct Options {
 
     /// Exit with 0 even if nothing is found where something was expected.
     ///
-    /// That is: a name or a glob matches nothing, the source is empty, or a database that the mirror
-    /// followed has vanished.
+    /// That is: a name or a glob matches nothing, the source is empty, or a database that the
+    /// mirror followed has vanished.
     #[arg(long, help_heading = SAFETY)]
     allow_empty: bool,
 

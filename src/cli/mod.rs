@@ -48,9 +48,9 @@ use crate::client::couchdb::Address;
 
 /// Keep live copies of document databases as plain folders.
 ///
-/// Plainfold copies databases of CouchDB, PouchDB Server, Cloudant and RxDB, and recorded feeds. Each
-/// document becomes a folder with its JSON and its attachments as ordinary files. With --live, the copy
-/// follows every change.
+/// Plainfold copies databases of CouchDB, PouchDB Server, Cloudant and RxDB, and recorded feeds.
+/// Each document becomes a folder with its JSON and its attachments as ordinary files. With --live,
+/// the copy follows every change.
 #[derive(Debug, Parser)]
 #[command(
     version = env!("PLAINFOLD_VERSION"),
@@ -89,19 +89,20 @@ enum Command {
     Verify(verify::Options),
     /// List the documents that differ between a mirror and a source or another mirror.
     ///
-    /// Prints one difference per line, then a summary. Two mirrors are always compared byte by byte.
+    /// Prints one difference per line, then a summary. Two mirrors are always compared byte by
+    /// byte.
     #[command(after_help = help::DIFF)]
     Diff(diff::Options),
     /// Print the write events of a mirror.
     ///
-    /// There is an event for each document that is written or removed. While `plainfold mirror` runs,
-    /// `tail` prints new events as they come. Otherwise it prints the journal.
+    /// There is an event for each document that is written or removed. While `plainfold mirror`
+    /// runs, `tail` prints new events as they come. Otherwise it prints the journal.
     #[command(after_help = help::TAIL)]
     Tail(tail::Options),
     /// Print the state of a mirror.
     ///
-    /// Prints its collections, the documents that failed, the number of deletions that are held back,
-    /// and the options that the mirror remembers.
+    /// Prints its collections, the documents that failed, the number of deletions that are held
+    /// back, and the options that the mirror remembers.
     #[command(after_help = help::STATUS)]
     Status(status::Options),
     /// Apply deletions that are held back.
@@ -112,14 +113,14 @@ enum Command {
     Release(release::Options),
     /// Print the path of a document.
     ///
-    /// Prints the path of the document's folder, whether or not it exists. Exits with 1 if the mirror
-    /// does not hold the document.
+    /// Prints the path of the document's folder, whether or not it exists. Exits with 1 if the
+    /// mirror does not hold the document.
     #[command(after_help = help::PATH)]
     Path(path::Options),
     /// Print the collection and the id of the document that a path belongs to.
     ///
-    /// Exits with 1 if the mirror does not hold the document, and with 2 if the path does not belong
-    /// to a document.
+    /// Exits with 1 if the mirror does not hold the document, and with 2 if the path does not
+    /// belong to a document.
     #[command(after_help = help::ID)]
     Id(id::Options),
     /// Print a completion script for a shell.

@@ -31,10 +31,10 @@ pub struct Options {
 
     /// A server, a database, or a recorded feed.
     ///
-    /// http(s)://user@host:port is a server: each collection goes into the database of the same name.
-    /// With /database, it is one database, into which the one selected collection goes.
-    /// http+unix://user@%2Fpath%2Fsocket is a server on a Unix socket. feed:FILE is a recorded feed;
-    /// feed:- is one on standard output.
+    /// http(s)://user@host:port is a server: each collection goes into the database of the same
+    /// name. With /database, it is one database, into which the one selected collection goes.
+    /// http+unix://user@%2Fpath%2Fsocket is a server on a Unix socket. feed:FILE is a recorded
+    /// feed; feed:- is one on standard output.
     target: String,
 
     /// Restore only these collections, by name or glob.
@@ -55,8 +55,8 @@ pub struct Options {
 
     /// Restore only documents that were deleted at the source.
     ///
-    /// These are documents whose deletion is held back, and the newest version of each document in the
-    /// trash. A document that exists at the target is not changed.
+    /// These are documents whose deletion is held back, and the newest version of each document in
+    /// the trash. A document that exists at the target is not changed.
     #[arg(long, conflicts_with = "on_existing", help_heading = COPY)]
     undelete: bool,
 
@@ -74,7 +74,8 @@ pub struct Options {
     #[arg(long, help_heading = SAFETY)]
     dry_run: bool,
 
-    /// What is done if the target holds other documents, other revisions, or another security object
+    /// What is done if the target holds other documents, other revisions, or another security
+    /// object
     #[arg(long, value_enum, value_name = "WHAT", default_value = "refuse", help_heading = SAFETY)]
     on_existing: Existing,
 

@@ -49,8 +49,8 @@ pub struct Options {
 
     /// Record every intact or unchecked file in the inventory, with its checksum.
     ///
-    /// Use this option for a mirror of an older version, or for a copy whose inventory is missing. If
-    /// the checksum beside a file is missing, it is written too.
+    /// Use this option for a mirror of an older version, or for a copy whose inventory is missing.
+    /// If the checksum beside a file is missing, it is written too.
     #[arg(long, conflicts_with_all = ["repair", "manifest"], help_heading = SAFETY)]
     stamp: bool,
 
