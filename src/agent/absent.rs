@@ -5,8 +5,7 @@
 
 use std::fmt;
 
-use crate::client::couchdb::typed::doubtful_name;
-use crate::document::{CollectionName, Pattern};
+use crate::document::{CollectionName, Pattern, doubtful_name};
 
 /// Something that is missing at the source.
 #[derive(Clone, Debug)]

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tracing::Level;
 
 use super::{Absent, AgentError, AgentOptions, Member, Outcome, Shared};
 use crate::document::CollectionName;
@@ -42,11 +43,6 @@ pub(super) struct Supervisor {
     held_up: HashMap<CollectionName, (String, Instant)>,
     /// Since when the list of collections has been waited for, and why, if it is.
     waiting: Option<(Instant, String)>,
-}
-
-/// Whether the log names why the mirror waits.
-fn is_logged() -> bool {
-    tracing::enabled!(tracing::Level::WARN)
 }
 
 /// A disk that still holds a collection up is logged again after this time.
@@ -132,7 +128,7 @@ impl Supervisor {
                     }
                     Some(Err(error)) => {
                         let waited = self.waiting.take().is_some_and(|(_, why)| why == error.to_string());
-                        match waited && is_logged() {
+                        match waited && tracing::enabled!(Level::WARN) {
                             true => tracing::error!(target: ENDED, "{GAVE_UP}"),
                             false => tracing::error!(target: ENDED, "{error}"),
                         }
@@ -354,7 +350,7 @@ impl Supervisor {
         let is_known = |report: &Report| {
             report.phase == Phase::Waiting && report.trouble.as_deref() == Some(&error)
         };
-        match is_logged() && report.is_some_and(|report| is_known(&report)) {
+        match tracing::enabled!(Level::WARN) && report.is_some_and(|report| is_known(&report)) {
             true => tracing::error!(target: ENDED, %collection, "{GAVE_UP}"),
             false => tracing::error!(target: ENDED, %collection, "{error}"),
         }

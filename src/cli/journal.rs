@@ -43,7 +43,8 @@ pub async fn keep(watcher: Watcher, mirror: &Path, live: bool, ended: Cancellati
         if (2..=FEW).contains(&reports.len()) {
             for report in &reports {
                 let collection = &report.collection;
-                tracing::info!(%collection, "caught up: {}", Total::of([report]).written());
+                let total = Total::of([report]);
+                tracing::info!(%collection, "caught up: {}, {}", total.written(), total.failed());
             }
         }
         let total = Total::of(&reports);

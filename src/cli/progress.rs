@@ -204,12 +204,14 @@ impl Speedometer {
 impl Shown {
     /// What a pipeline reports.
     pub fn of_pipeline(report: &Report) -> Self {
+        let lacks = report.failures + report.in_flight + report.held_back > 0;
         let (state, word) = match report.phase {
             Phase::Queued => (State::Queued, "queued"),
             Phase::CatchingUp => (State::Busy, ""),
             Phase::Scanning => (State::Busy, "full scan"),
             Phase::Live => (State::Live, "live"),
             Phase::Waiting => (State::Waiting, "waiting"),
+            Phase::CaughtUp if lacks => (State::Done, "ended"),
             Phase::CaughtUp => (State::Done, "caught up"),
             Phase::Stopped => (State::Queued, "stopped"),
             Phase::Failed => (State::Failed, "failed"),

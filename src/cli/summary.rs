@@ -200,3 +200,80 @@ impl Summary {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::source::SourceError;
+
+    const ENDS: Run = Run { live: false, signalled: false, logged: true, json: false };
+
+    fn outcome(phases: &[Phase], caught_up: bool) -> Outcome {
+        let report = |(number, phase): (usize, &Phase)| {
+            let mut report = Report::new(format!("shelf-{number}").as_str().into());
+            report.phase = *phase;
+            report
+        };
+        Outcome {
+            reports: phases.iter().enumerate().map(report).collect(),
+            failures: Vec::new(),
+            absent: Vec::new(),
+            errors: Vec::new(),
+            caught_up,
+            took: Duration::from_secs(1),
+        }
+    }
+
+    fn error(collection: &str) -> AgentError {
+        let error = SourceError::transient("no answer").into();
+        AgentError::Collection { collection: collection.into(), error }
+    }
+
+    fn message(outcome: &Outcome, run: Run) -> String {
+        Summary::of(outcome, run).message
+    }
+
+    #[test]
+    fn only_a_run_that_lacks_nothing_has_caught_up() {
+        let done = outcome(&[Phase::CaughtUp, Phase::CaughtUp], true);
+        assert_eq!(message(&done, ENDS), "caught up");
+        let live = Run { live: true, signalled: true, ..ENDS };
+        let followed = outcome(&[Phase::Live], true);
+        assert!(message(&followed, live).starts_with("caught up"));
+        assert_eq!(message(&followed, Run { json: true, ..live }), "caught up");
+
+        let mut some = outcome(&[Phase::CaughtUp, Phase::Failed], false);
+        some.errors.push(error("shelf-1"));
+        let mut only = outcome(&[Phase::Failed], false);
+        only.errors.push(error("shelf-0"));
+        let mut held = outcome(&[Phase::CaughtUp], true);
+        held.reports[0].held_back = 1;
+        let cut = outcome(&[Phase::CaughtUp, Phase::Stopped], false);
+        let behind = outcome(&[Phase::Live, Phase::Waiting], true);
+        let signalled = Run { signalled: true, ..ENDS };
+        for (outcome, run, expected) in [
+            (&some, ENDS, "1 of 2 collections failed"),
+            (&only, ENDS, "failed"),
+            (&held, ENDS, "1 deletion is held back"),
+            (&cut, signalled, "interrupted before all was mirrored"),
+            (&cut, ENDS, "1 collection is behind its source"),
+            (&behind, live, "1 collection is behind its source"),
+            (&outcome(&[], false), signalled, "interrupted before all was mirrored"),
+            (&outcome(&[], false), ENDS, "ended before all was mirrored"),
+        ] {
+            assert_eq!(message(outcome, run), expected);
+            assert!(!message(outcome, run).contains("caught up"));
+        }
+    }
+
+    #[test]
+    fn failures_that_no_log_has_named_are_in_the_text() {
+        let mut only = outcome(&[Phase::Failed], false);
+        only.errors.push(error("shelf-0"));
+        let summary = Summary::of(&only, ENDS);
+        assert!(!summary.text(true).as_str().contains("no answer"));
+        assert!(summary.text(false).as_str().contains("failed: shelf-0: no answer"));
+    }
+}

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 mod branch;
 mod digest;
+mod doubtful;
 mod folder;
 mod head;
 mod limit;
@@ -24,6 +25,7 @@ mod tally;
 
 pub use branch::{Branch, descends};
 pub use digest::{Digester, decode_base64};
+pub use doubtful::doubtful_name;
 pub use folder::FolderIdentity;
 pub use head::{Head, Key, Stub};
 pub use limit::{BadLimit, DeletionLimit, MaxDelete};

@@ -7,7 +7,9 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
+use super::FAILED;
 use super::prepare::Meta;
+use super::settle::Settler;
 use crate::checkpoint::{Failure, HeldBack};
 use crate::document::{Change, DocumentId, Position, Revision};
 use crate::source::Unreadable;
@@ -136,6 +138,40 @@ impl Failures {
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Failure>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Settler {
+    /// Notes that documents failed, and logs what the log has not named yet. Gives those that the state
+    /// is to keep.
+    pub(super) fn note_failures(&self, failed: Vec<Failure>) -> Vec<Failure> {
+        let collection = self.pipeline.collection.name();
+        let following = self.pipeline.reporter.report().caught_up;
+        let mut noted = Vec::new();
+        for failure in failed {
+            match self.pipeline.failures.mention(&failure, following) {
+                Mention::Name => tracing::error!(
+                    target: FAILED,
+                    %collection,
+                    "{} was not mirrored: {}",
+                    failure.place,
+                    failure.reason,
+                ),
+                Mention::More => tracing::error!(
+                    target: FAILED,
+                    %collection,
+                    "more rows cannot be read; `plainfold status` lists them",
+                ),
+                Mention::Nothing => {}
+            }
+            // A row whose place in the feed was not passed is read again by itself.
+            let kept = failure.document.is_some() || failure.position.is_some();
+            let failure = self.pipeline.failures.note(failure);
+            if kept {
+                noted.push(failure);
+            }
+        }
+        noted
     }
 }
 

@@ -13,10 +13,9 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
-use super::failures::Mention;
 use super::prepare::{Meta, Prepared, blame};
 use super::report::{Phase, shown};
-use super::{FAILED, Pipeline, PipelineError, Signal, Work, copied, failures};
+use super::{Pipeline, PipelineError, Signal, Work, copied, failures};
 use crate::checkpoint::{Checkpoint, Commit, Failure, Record};
 use crate::document::{DocumentId, Position, Revision};
 use crate::event::WriteEvent;
@@ -447,36 +446,6 @@ impl Settler {
             report.current_at = Some(Timestamp::now());
             report.trouble = None;
         });
-    }
-
-    pub(super) fn note_failures(&self, failed: Vec<Failure>) -> Vec<Failure> {
-        let collection = self.pipeline.collection.name();
-        let following = self.pipeline.reporter.report().caught_up;
-        let mut noted = Vec::new();
-        for failure in failed {
-            match self.pipeline.failures.mention(&failure, following) {
-                Mention::Name => tracing::error!(
-                    target: FAILED,
-                    %collection,
-                    "{} was not mirrored: {}",
-                    failure.place,
-                    failure.reason,
-                ),
-                Mention::More => tracing::error!(
-                    target: FAILED,
-                    %collection,
-                    "more rows cannot be read; `plainfold status` lists them",
-                ),
-                Mention::Nothing => {}
-            }
-            // A row whose position in the feed was not passed is read again anyway.
-            let kept = failure.document.is_some() || failure.position.is_some();
-            let failure = self.pipeline.failures.note(failure);
-            if kept {
-                noted.push(failure);
-            }
-        }
-        noted
     }
 
     /// A checkpoint with the present time, without a position.

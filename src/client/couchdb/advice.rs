@@ -9,7 +9,7 @@ use super::credentials::{Credentials, Secret};
 use super::error::{Error, Form, Kind, NOTHING_SAID, bounded, web_page};
 use super::route::Route;
 use super::standing::{database, is_about_rights, is_locked};
-use super::typed::doubtful_name;
+use crate::document::doubtful_name;
 
 /// What the server is to the user, which decides the variables that messages name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
