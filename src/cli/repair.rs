@@ -133,8 +133,8 @@ fn say_what_is_left_alone(
         for folder in &wrong.nameless {
             tracing::warn!(
                 collection = %name,
-                "the folder `{folder}` does not tell whose it is; with --against SOURCE a document \
-                 that belongs there is found",
+                "the folder `{folder}` does not show which document it belongs to; name the source with \
+                 --against to find out",
             );
         }
     }
@@ -241,7 +241,8 @@ impl Repair {
             }
             Fate::Deleted { removed: true } => (Outcome::Removed, None, None),
             Fate::Deleted { removed: false } if was_damaged => kept(
-                "the source says that it is deleted, and what stands in its place is no document",
+                "the source reports it as deleted, but its folder does not hold a document: remove \
+                 the folder by hand",
             ),
             Fate::Present { written: false, .. }
             | Fate::Buried { written: false, .. }

@@ -222,7 +222,7 @@ fn read<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, Usage> {
 /// An event as people read it: number, time, what happened to which document, how many files.
 fn text(notice: &Value) -> String {
     if let Some(count) = notice.get("lagged") {
-        return format!("lagged by {count} events, which follow from the journal");
+        return format!("lagged; events that follow from the journal: {count}");
     }
     if let Some(gap) = notice.get("expired") {
         let (first, last) = (&gap["first"], &gap["last"]);

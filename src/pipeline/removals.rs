@@ -61,7 +61,7 @@ impl Settler {
                 if removed > 0 {
                     tracing::warn!(
                         %collection,
-                        "{removed} documents that the source does not hold any more were removed",
+                        "removed the documents that the source does not hold any more: {removed}",
                     );
                 }
             }
@@ -154,7 +154,7 @@ impl Settler {
         self.pipeline.brake.release();
         if removed > 0 {
             let collection = collection.name();
-            tracing::warn!(%collection, "{removed} documents whose deletion was released were removed");
+            tracing::warn!(%collection, "removed the documents whose deletion was released: {removed}");
         }
         Ok(())
     }

@@ -155,7 +155,7 @@ impl Pipeline {
                 () = tokio::time::sleep(pause) => {}
             }
             if error.is_full() && self.make_room(stop).await? {
-                tracing::info!(%collection, "deletions were made, though there is no room for more");
+                tracing::info!(%collection, "deletions were applied; there is no room for other changes");
                 pauses.note_progress(&self.reporter.report());
             }
             let pipeline = self.clone();

@@ -292,7 +292,7 @@ impl Seen {
     }
 
     fn of_length(&self, kind: ProblemKind, length: u64) -> (ProblemKind, String) {
-        (kind, format!("it has {} bytes, but the body says {length}", self.length))
+        (kind, format!("its length is {}, but the body says {length}", self.length))
     }
 }
 
