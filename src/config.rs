@@ -221,7 +221,7 @@ impl MirrorConfig {
         self
     }
 
-    /// How long to try a source that does not answer; `None` means for ever.
+    /// How long to try a source that does not answer; `None` means without end.
     pub fn give_up_after(mut self, patience: Option<Duration>) -> Self {
         self.give_up_after = Some(patience);
         self

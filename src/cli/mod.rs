@@ -185,12 +185,16 @@ fn parse(typed: impl Iterator<Item = OsString>) -> Result<Arguments, clap::Error
     Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut parser))
 }
 
-/// A message without the user parts of the URLs that it repeats, if it repeats any.
+/// A message without the passwords and queries of the URLs that it repeats, if it repeats any.
 fn hidden(text: &str) -> Option<String> {
-    let is_url = |word: &str| word.contains('@') && Address::is_url_like(word.trim_matches('\''));
+    let is_url =
+        |word: &str| word.contains(['@', '?']) && Address::is_url_like(word.trim_matches('\''));
     let words = text.split_inclusive(char::is_whitespace);
-    let hide = |word| if is_url(word) { Address::hidden(word) } else { word.to_owned() };
-    text.contains('@').then(|| words.map(hide).collect())
+    let hide = |word: &str| match word.trim_end_matches(|c: char| c == '\'' || c.is_whitespace()) {
+        url if is_url(word) => Address::hidden(url) + &word[url.len()..],
+        _ => word.to_owned(),
+    };
+    words.clone().any(is_url).then(|| words.map(hide).collect())
 }
 
 /// Runs the command that the arguments name.

@@ -44,7 +44,8 @@ pub fn meant(text: &str) -> Option<String> {
             "it is a directory, and a source or a target is a server or a file".to_owned(),
         );
     }
-    if !Address::is_url_like(text) && (path.is_file() || is_feed) {
+    let has_scheme = text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("file:"));
+    if !Address::is_url_like(text) && (path.is_file() || is_feed && !has_scheme) {
         return Some(format!("for a recorded feed, write feed:{text}"));
     }
     typed::meant(text)

@@ -207,7 +207,7 @@ impl Repair<'_> {
         let suspects: HashSet<DocumentId> = self.wrong.ids().into_iter().collect();
         let open = || resilient(Arc::clone(source), Since::Start, Mode::CatchUp, policy);
         let mut feed = std::pin::pin!(open());
-        let mut waiting = false;
+        let mut waiting = None;
         while let Some(fed) = until(stop, feed.next()).await {
             match fed? {
                 Fed::Event(FeedEvent::Change(change)) if suspects.contains(&change.id) => {
@@ -218,13 +218,9 @@ impl Repair<'_> {
                         last.insert(id, Err(format!("{}: {}", row.place, row.reason)));
                     }
                 }
-                Fed::Event(_) => waiting = false,
+                Fed::Event(_) => waiting = None,
                 Fed::Waiting { error, pause } => {
-                    tracing::debug!("{error}");
-                    if !std::mem::replace(&mut waiting, true) {
-                        let until = retry::until(pause, policy.give_up_after);
-                        tracing::warn!("the source does not answer; {until}");
-                    }
+                    retry::log_wait(&error, pause, policy, &mut waiting);
                 }
             }
         }

@@ -3,8 +3,8 @@
 //! Only this part of a restore waits and tries again. It must not know the tree.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
@@ -254,6 +254,34 @@ async fn limit_revisions(database: &Database, limit: u64) -> Result<Result<(), E
     }
 }
 
+/// How long a request is repeated. The server may ask for a longer pause once.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether a pause for which the server asks is too long for a request that has failed for this time.
+/// `obeyed` says whether a long one was granted.
+fn is_too_long(asked: Duration, failing_for: Duration, obeyed: &mut bool) -> bool {
+    asked > PATIENCE.saturating_sub(failing_for) && std::mem::replace(obeyed, true)
+}
+
+/// Why requests wait, as it was logged last. Several of them wait for the same reason, and a process
+/// restores into one server.
+static LOGGED: Mutex<Option<String>> = Mutex::new(None);
+
+/// Logs that a request is repeated: a warning for each new reason.
+fn log_wait(error: &Error, pause: Duration) {
+    let text = error.to_string();
+    // The request comes first, up to the first colon before a space.
+    let reason = text.split_once(": ").map_or(&*text, |(_, reason)| reason);
+    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+    let seconds = pause.as_secs_f32();
+    if logged.as_deref() == Some(reason) {
+        tracing::debug!("the target failed: {text}; trying again in {seconds:.1} s");
+    } else {
+        tracing::warn!("the target failed: {text}; trying again in {seconds:.1} s");
+        *logged = Some(reason.to_owned());
+    }
+}
+
 /// Repeats a request while its error may be transient.
 async fn patiently<R, F>(tries: usize, mut request: impl FnMut() -> F) -> Result<R, Error>
 where
@@ -265,19 +293,25 @@ where
         .with_jitter()
         .with_max_times(tries.saturating_sub(1))
         .build();
-    let mut waiting = false;
+    let (mut failing, mut obeyed) = (None, false);
     for pause in pauses {
         let error = match request().await {
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => {
+                if failing.is_some() {
+                    *LOGGED.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                }
+                return Ok(answer);
+            }
             Err(error) => error,
         };
         let Kind::Transient { retry_after } = error.kind() else { return Err(error) };
-        let pause = pause.max(retry_after.unwrap_or_default().min(LONGEST_ASKED));
-        // The error that ends the restore, if the target does not recover, names the reason.
-        tracing::debug!("{error}; trying again in {:.1} s", pause.as_secs_f32());
-        if !std::mem::replace(&mut waiting, true) {
-            tracing::warn!("the target does not answer; trying again");
+        let asked = retry_after.unwrap_or_default().min(LONGEST_ASKED);
+        let since = *failing.get_or_insert_with(Instant::now);
+        if is_too_long(asked, since.elapsed(), &mut obeyed) {
+            return Err(error);
         }
+        let pause = pause.max(asked);
+        log_wait(&error, pause);
         tokio::time::sleep(pause).await;
     }
     request().await
@@ -418,6 +452,18 @@ impl Target for CouchTarget {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_asks_for_longer_and_longer_pauses_gets_one_of_them() {
+        let (mut failing_for, mut obeyed) = (Duration::ZERO, false);
+        let waited = [5, 10, 20, 40].map(|asked| {
+            let asked = Duration::from_secs(asked);
+            let waits = !is_too_long(asked, failing_for, &mut obeyed);
+            failing_for += asked;
+            waits
+        });
+        assert_eq!(waited, [true, true, true, false]);
+    }
 
     #[test]
     fn ids_of_partitioned_databases_name_a_partition_or_a_design() {

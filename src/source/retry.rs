@@ -330,7 +330,24 @@ pub fn until(pause: Duration, give_up_after: Option<Duration>) -> String {
         Some(patience) => {
             format!("trying again in {seconds:.1} s, and for up to {} s", patience.as_secs())
         }
-        None => format!("trying again in {seconds:.1} s, and until it answers"),
+        None => format!("trying again in {seconds:.1} s, and until it works"),
+    }
+}
+
+/// Logs that a source is tried again: a warning for each new reason. `logged` is the last one.
+pub fn log_wait(
+    error: &SourceError,
+    pause: Duration,
+    policy: RetryPolicy,
+    logged: &mut Option<String>,
+) {
+    let reason = error.to_string();
+    let until = until(pause, policy.give_up_after);
+    if logged.as_deref() == Some(&reason) {
+        tracing::debug!("{reason}; {until}");
+    } else {
+        tracing::warn!("{reason}; {until}");
+        *logged = Some(reason);
     }
 }
 

@@ -437,15 +437,15 @@ impl Certificate {
 async fn named(store: &Arc<dyn Store>) -> Result<Vec<CollectionName>, VerifyError> {
     let listing = listing(Arc::clone(store), Mode::CatchUp, None, RetryPolicy::CATCH_UP);
     let mut listing = std::pin::pin!(listing);
-    let (mut names, mut waiting) = (Vec::new(), false);
+    let (mut names, mut waiting) = (Vec::new(), None);
     while let Some(event) = listing.next().await {
         match event? {
             retry::Listed::Event(StoreEvent::Collection(name)) if !names.contains(&name) => {
                 names.push(name);
             }
-            retry::Listed::Event(_) => waiting = false,
+            retry::Listed::Event(_) => waiting = None,
             retry::Listed::Waiting { error, pause } => {
-                source::log_wait(&error, pause, std::mem::replace(&mut waiting, true));
+                retry::log_wait(&error, pause, RetryPolicy::CATCH_UP, &mut waiting);
             }
         }
     }

@@ -4,7 +4,6 @@
 //! It must not know which store a source is.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 
@@ -13,8 +12,8 @@ use super::bytes::{Comparer, Verdict};
 use super::listing::{Listed, Listing, OTHER, UNREAD};
 use super::progress::Progress;
 use crate::document::{Change, DocumentId, DocumentState, Head, Position, Revision};
-use crate::source::retry::{self, Fed, RetryPolicy, resilient};
-use crate::source::{FeedEvent, Mode, Since, Source, SourceError};
+use crate::source::retry::{Fed, RetryPolicy, log_wait, resilient};
+use crate::source::{FeedEvent, Mode, Since, Source};
 
 /// The number of documents that are compared byte by byte at the same time.
 const AT_ONCE: usize = 4;
@@ -53,11 +52,11 @@ pub async fn list(
         Ok::<_, VerifyError>((fed, verdict))
     });
     let mut feed = std::pin::pin!(feed.buffered(AT_ONCE));
-    let (mut taking, mut waiting) = (Taking::default(), false);
+    let (mut taking, mut waiting) = (Taking::default(), None);
     while let Some(fed) = feed.next().await {
         match fed? {
             (Fed::Event(event), verdict) => {
-                waiting = false;
+                waiting = None;
                 if let (Some((progress, step)), FeedEvent::Change(change)) = (step, &event)
                     && !change.is_deletion()
                 {
@@ -66,21 +65,11 @@ pub async fn list(
                 taking.take(event, verdict)?;
             }
             (Fed::Waiting { error, pause }, _) => {
-                log_wait(&error, pause, std::mem::replace(&mut waiting, true));
+                log_wait(&error, pause, RetryPolicy::CATCH_UP, &mut waiting);
             }
         }
     }
     Ok(taking.finish())
-}
-
-/// Logs that the source is tried again. The reason is left to the error that ends the comparison if
-/// it does not recover.
-pub(super) fn log_wait(error: &SourceError, pause: Duration, is_known: bool) {
-    tracing::debug!("{error}");
-    if !is_known {
-        let until = retry::until(pause, RetryPolicy::CATCH_UP.give_up_after);
-        tracing::warn!("the source does not answer; {until}");
-    }
 }
 
 #[derive(Default)]

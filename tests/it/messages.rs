@@ -143,7 +143,8 @@ fn the_wrong_scheme_is_recognised_and_the_right_one_is_named() {
     let closes = Door::start(&[], |_| say("400 Bad Request", "no"));
     for (given, right) in [
         (format!("http://{tls}/books"), format!("https://{tls}")),
-        (format!("https://{plain}/books"), format!("http://{plain}")),
+        (format!("https://{plain}/books"), format!("http://{plain}/books")),
+        (format!("https://me:hunter2@{plain}/books"), format!("http://me@{plain}/books")),
         (format!("https://{}/books", closes.address()), format!("http://{}", closes.address())),
     ] {
         let outcome = mirror(&given, &place.mirror(), &[]).assert_code(3);
@@ -226,7 +227,7 @@ fn the_url_of_an_endpoint_names_the_database_and_nothing_is_asked() {
         "_utils/#/database/books/d@x",
     ] {
         let url = door.url("me:hunter2@", path);
-        let facts = [door.url("", "books")];
+        let facts = [door.url("me@", "books")];
         let facts = facts.each_ref().map(String::as_str);
         assert_says(&mirror(&url, &place.join("b"), &[]).assert_code(2), &facts);
         for arguments in others(&ours, &url) {
@@ -299,8 +300,15 @@ fn what_is_not_a_source_says_what_to_type() {
     let feed = library().display().to_string();
     for (typed, fact) in [
         ("localhost:5984/books", "http://localhost:5984/books"),
-        ("//me:hunter2@h/books", "@h/books"),
-        ("couchdb://me:hunter2@h/books", "http://"),
+        ("//me:hunter2@h/books", "http://me:…@h/books"),
+        ("me@h/books", "http://me@h/books"),
+        ("couchdb://me:hunter2@h/books", "http://me:…@h/books"),
+        ("couchdb://h/books?token=hunter2", "http://h/books"),
+        ("file://me:hunter2@h/books", "feed:"),
+        ("file:/srv/x.ndjson", "feed:/srv/x.ndjson"),
+        ("file:///srv/x.ndjson", "feed:/srv/x.ndjson"),
+        ("unix://me:hunter2@/run/x.sock", "http+unix://me@%2Frun%2Fx.sock"),
+        ("http://[::1/books", "bracket"),
         ("\"http://me:hunter2@h/books\"", "quotation marks"),
         ("http:/me:hunter2@h/books", "http://"),
         ("http://::1:5984/books", "[::1]"),
@@ -413,4 +421,77 @@ fn a_server_that_is_not_there_is_named_with_its_port() {
     let outcome =
         mirror(&format!("http+unix://{encoded}/a"), &place.mirror(), &more).assert_code(3);
     assert_says(&outcome, &[socket.to_str().unwrap()]);
+}
+
+#[test]
+fn a_proxy_that_fails_before_a_known_server_is_waited_for() {
+    let place = Place::new();
+    let door = Door::start(&["a"], |_| Reply::Honest);
+    let proxy = Door::start(&[], |_| say("407 Proxy Authentication Required", "<html>no</html>"));
+    let proxy = format!("http://me:hunter2@{}", proxy.address());
+    self_signed(place.path(), "server", "-addext subjectAltName=DNS:localhost");
+    let tls = before(door.address(), place.path(), "server", None).port();
+    let (plain, encrypted) = (door.url("", "a"), format!("https://localhost:{tls}/a"));
+    let ca = place.join("server.pem");
+    for (at, (variable, proxy, source, fact)) in [
+        ("http_proxy", proxy.as_str(), &plain, "USER:PASSWORD"),
+        ("https_proxy", &proxy, &encrypted, "USER:PASSWORD"),
+        ("all_proxy", "socks5://127.0.0.1:9", &plain, "SOCKS"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let to = place.join(&at.to_string());
+        let to = to.to_str().unwrap();
+        let arguments =
+            ["mirror", source, to, "--ca-file", ca.to_str().unwrap(), "--give-up-after", "1"];
+        let first = with(&[(variable, proxy)], &arguments).assert_code(3);
+        assert_says(&first, &[variable, fact]);
+        assert!(!first.stderr.contains("trying again"), "it is final: {first}");
+        with(&[], &arguments).assert_code(0);
+        let later = with(&[(variable, proxy)], &arguments).assert_code(3);
+        assert_says(&later, &[variable, fact, "trying again"]);
+    }
+}
+
+#[test]
+fn a_restore_that_waits_says_why_once() {
+    const REASON: &str = r#"{"error":"boom","reason":"under maintenance"}"#;
+    const NO: &str = r#"{"error":"bad_request","reason":"enough"}"#;
+    let place = Place::new();
+    let mut left = 2_u8;
+    let door = Door::start(&[], move |_| match left.checked_sub(1) {
+        Some(less) => {
+            left = less;
+            say("500 Internal Server Error", REASON)
+        }
+        None => say("400 Bad Request", NO),
+    });
+    let ours = library_mirror(&place);
+    let outcome =
+        plainfold::run(["restore", &ours, &door.url("", "books"), "--collections", "books"]);
+    assert_ne!(outcome.status.code(), Some(0), "{outcome}");
+    assert_says(&outcome, &["trying again", "enough"]);
+    assert_eq!(outcome.stderr.matches("under maintenance").count(), 1, "{outcome}");
+}
+
+#[test]
+fn an_answer_that_ends_in_its_middle_is_said_to_end_there() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for (at, mut client) in listener.incoming().flatten().enumerate() {
+            let _ = client.read(&mut [0; 4096]);
+            let begun = match at % 2 {
+                0 => "Transfer-Encoding: chunked\r\n\r\n5\r\n{\"db_\r\n",
+                _ => "Content-Length: 100\r\n\r\n{\"db_",
+            };
+            let _ = client.write_all(format!("HTTP/1.1 200 OK\r\n{begun}").as_bytes());
+        }
+    });
+    let place = Place::new();
+    let more = ["--give-up-after", "1"];
+    let outcome = mirror(&format!("http://{address}/books"), &place.mirror(), &more).assert_code(3);
+    assert_says(&outcome, &["closed the connection in the middle of an answer"]);
+    assert!(!outcome.stderr.contains("decoding"), "{outcome}");
 }

@@ -4,10 +4,11 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::env::door::{Door, Reply};
 use crate::env::plainfold::{self, Outcome};
-use crate::env::tls::{before, openssl, self_signed, signed};
+use crate::env::tls::{before, before_polite, openssl, self_signed, signed};
 use crate::env::{Place, tls};
 
 /// Names both ways to this machine.
@@ -165,4 +166,34 @@ fn a_server_that_wants_to_see_a_certificate_sees_it() {
     let apart =
         ["--ca-file", "@ca.pem", "--client-cert", "@client.pem", "--client-key", "@client.key"];
     setup.mirror(port, &apart).assert_code(0);
+}
+
+#[test]
+fn a_slow_first_answer_over_tls_is_waited_for_though_the_port_answers_plain_requests_too() {
+    let place = Place::new();
+    // Longer than TLS may take until the port is probed.
+    let door = Door::start(&["a"], |asked| {
+        if asked.line == "GET /a" {
+            std::thread::sleep(Duration::from_millis(1500));
+        }
+        Reply::Honest
+    });
+    self_signed(place.path(), "server", "-addext subjectAltName=DNS:localhost");
+    let port = before_polite(door.address(), place.path(), "server").port();
+    let (source, ca, to) =
+        (format!("https://localhost:{port}/a"), place.join("server.pem"), place.mirror());
+    let (ca, to) = (ca.to_str().unwrap(), to.to_str().unwrap());
+    for arguments in [
+        ["mirror", &source, to].as_slice(),
+        &["verify", to, "--against", &source],
+        &["diff", to, &source],
+    ] {
+        let outcome = plainfold::run(arguments.iter().chain(&["--ca-file", ca])).assert_code(0);
+        assert!(!outcome.stderr.contains("speak TLS"), "{outcome}");
+    }
+    let live = place.join("live");
+    let arguments = ["mirror", &source, live.to_str().unwrap(), "--live", "--ca-file", ca];
+    let program = Path::new(env!("CARGO_BIN_EXE_plainfold"));
+    // It returns when the mirror has caught up.
+    plainfold::live_command(plainfold::command_of(program, arguments)).kill();
 }

@@ -25,7 +25,7 @@ pub enum Refusal {
     /// The request fails at once.
     #[default]
     Final,
-    /// Credentials that were accepted before are tried again, for ever. They count as accepted before if
+    /// Credentials that were accepted before are tried again without end. They count as accepted before if
     /// this process has seen it, or by `accepted_before`.
     Wait {
         /// Whether they were accepted before this process began.

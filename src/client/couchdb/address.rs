@@ -60,14 +60,32 @@ impl Address {
         text.contains("://") || hides || scheme(text).is_some_and(|rest| rest.contains('@'))
     }
 
-    /// What a person typed, for messages: without the user part of a URL, even of a mistyped one.
+    /// What a person typed, for messages: without the password and the query of a URL, even of a mistyped
+    /// one. A user part in which the name cannot be told from the password is left out too.
     pub fn hidden(text: &str) -> String {
-        let Some((before, after)) = text.rsplit_once('@') else { return text.to_owned() };
-        let start = match before.find("://") {
-            Some(at) => at + 3,
-            None => before.len() - scheme(before).map_or(before.len(), str::len),
+        let (before, after) = text.rsplit_once('@').unwrap_or(("", text));
+        let is_path = after.starts_with(['.', '/']) && !after.starts_with("//");
+        let after = match after.find(['?', '#']).filter(|_| !is_path) {
+            Some(at) => format!("{}…", &after[..=at]),
+            None => after.to_owned(),
         };
-        format!("{}…@{after}", &before[..start])
+        if !text.contains('@') {
+            return after;
+        }
+        let is_name =
+            |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+".contains(c));
+        let (start, user) = match before.find("://") {
+            Some(at) => before.split_at(at + 3),
+            None if before.starts_with("//") => before.split_at(2),
+            None if is_name(before) => ("", before),
+            // What looks like a scheme may be a user.
+            None => (&before[..scheme(before).map_or(0, |rest| before.len() - rest.len())], ""),
+        };
+        match user.split_once(':') {
+            None if !user.is_empty() && is_name(user) => format!("{start}{user}@{after}"),
+            Some((user, _)) if is_name(user) => format!("{start}{user}:…@{after}"),
+            _ => format!("{start}…@{after}"),
+        }
     }
 
     /// Reads `https://user:password@host:5984/database`, or `http+unix://user@%2Fpath%2Fsocket/database`
@@ -77,8 +95,10 @@ impl Address {
     pub fn parse(url: &str) -> Result<Given, BadAddress> {
         let url = read(url)?;
         let segments: Vec<&str> = url.path().split('/').filter(|part| !part.is_empty()).collect();
-        let server =
-            |until: usize| Some(Self::below(&url, segments.get(..until)?).ok()?.to_string());
+        let server = |until: usize| {
+            let server = Self::below(&url, segments.get(..until)?).ok()?;
+            Some(server.with_user(&percent_decode_str(url.username()).decode_utf8_lossy()))
+        };
         if let Some(endpoint) = typed::endpoint(&url, &segments, server) {
             return Err(BadAddress::Endpoint(endpoint));
         }
@@ -134,6 +154,14 @@ impl Address {
         self.socket.as_ref().map_or(&self.base, |(_, base)| base)
     }
 
+    /// The URL with the user, as a person writes it.
+    pub(super) fn with_user(&self, user: &str) -> String {
+        match user {
+            "" => self.base.clone(),
+            user => self.base.replacen("://", &format!("://{}@", encode(user)), 1),
+        }
+    }
+
     /// Whether connections to it are encrypted.
     pub fn is_encrypted(&self) -> bool {
         self.base.starts_with("https:")
@@ -181,6 +209,11 @@ pub enum BadAddress {
     /// It holds an IPv6 address without brackets.
     #[error("an IPv6 address stands in brackets in a URL, as in http://[::1]:5984/database")]
     Brackets,
+    /// One of the brackets around its IPv6 address is missing.
+    #[error(
+        "a bracket around the IPv6 address is missing: write both, as in http://[::1]:5984/database"
+    )]
+    Bracket,
     /// It names no socket.
     #[error(
         "the URL of a Unix socket must hold the socket's absolute path in the host's place, \
@@ -337,14 +370,23 @@ mod tests {
     #[test]
     fn what_is_typed_wrong_is_shown_without_its_user_part() {
         for (typed, hidden) in [
-            ("htp://me:hunter2@h/db", "htp://…@h/db"),
+            ("htp://me:hunter2@h/db", "htp://me:…@h/db"),
+            ("htp://me@h/db", "htp://me@h/db"),
+            ("me@h/db", "me@h/db"),
+            ("htp://me%3Ahunter2@h/db", "htp://…@h/db"),
+            ("htp://:hunter2@h/db", "htp://:…@h/db"),
+            ("http://h/db?token=hunter2", "http://h/db?…"),
+            ("http://me:hunter2@h/db#token=hunter2", "http://me:…@h/db#…"),
+            ("h:1/db?token=hunter2", "h:1/db?…"),
+            ("./what?", "./what?"),
             ("http:/me:hunter2@h/db", "http:/…@h/db"),
             ("http:me:hunter2@h/db", "http:…@h/db"),
             ("me:hunter2@h/db", "me:…@h/db"),
-            ("//me:hunter2@h/db", "…@h/db"),
-            ("http://me:hun@ter2@h/db", "http://…@h/db"),
-            ("http://me:hun/ter2@h/db", "http://…@h/db"),
-            ("feed:http://me:hunter2@h/db", "feed:http://…@h/db"),
+            ("//me:hunter2@h/db", "//me:…@h/db"),
+            ("http://me:hun@ter2@h/db", "http://me:…@h/db"),
+            ("http://me:hun/ter2@h/db", "http://me:…@h/db"),
+            ("http://me:hun?ter2@h/db", "http://me:…@h/db"),
+            ("feed:http://me:hunter2@h/db", "feed:http://me:…@h/db"),
             ("./folder", "./folder"),
         ] {
             assert_eq!(Address::hidden(typed), hidden);

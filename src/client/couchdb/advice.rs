@@ -48,6 +48,8 @@ pub(super) struct Asked<'a> {
     pub route: &'a Route,
     pub credentials: Option<&'a Credentials>,
     pub side: Side,
+    /// Whether the server has answered in this protocol before.
+    pub is_known: bool,
 }
 
 /// What web servers say to a plain request on a port of TLS: nginx, Apache, Go.
@@ -61,7 +63,7 @@ const WANTS_TLS: [&str; 3] = [
 pub(super) fn on(error: Error, said: &str, label: &str, asked: &Asked<'_>) -> Error {
     let status = error.status().unwrap_or_default();
     if status == 400 && WANTS_TLS.iter().any(|words| said.contains(words)) {
-        return asked.route.wrong_scheme(label);
+        return asked.route.wrong_scheme(label, asked.is_known);
     }
     if status == 400 && said.contains("No required SSL certificate was sent") {
         return error.advising("Give a client certificate with --client-cert and --client-key");
@@ -74,11 +76,7 @@ pub(super) fn on(error: Error, said: &str, label: &str, asked: &Asked<'_>) -> Er
     if let Some(proxy) = asked.route.proxy.as_ref().filter(|_| error.form() != Form::Couch) {
         let around = asked.route.around(proxy);
         match status {
-            407 => {
-                let what = format!("{label}: {proxy} wants a user and a password (407)");
-                let advice = asked.route.proxy_login(proxy);
-                return Error::new(Kind::Permanent, what).advising(advice);
-            }
+            407 => return asked.route.no_proxy_login(proxy, label, asked.is_known),
             403 | 500.. => {
                 return error.advising(format!("This may be the answer of {proxy}. {around}"));
             }
@@ -112,12 +110,12 @@ pub(super) struct Misread {
 }
 
 /// The error for an answer that is a success, and not what was requested. The excerpt is
-/// scrubbed. A first answer that is not of this protocol is an error for good.
+/// scrubbed, and `typed` is the server's URL with its user. A first answer that is not of this protocol is a permanent error.
 pub(super) fn strange(
     label: &str,
     excerpt: &str,
     why: &Misread,
-    address: &Address,
+    typed: &str,
     is_first: bool,
 ) -> Error {
     let kind = match is_first {
@@ -137,7 +135,7 @@ pub(super) fn strange(
     if let Some((_, part)) = part.iter().find(|(key, _)| start.starts_with(key)) {
         let what = format!("{label}: this is {part}, not a database");
         return Error::new(kind, what)
-            .advising(format!("Give the URL of the database, such as {address}"));
+            .advising(format!("Give the URL of the database, such as {typed}"));
     }
     let (why, is_other) = (bounded(&why.text), why.is_other);
     let what = format!("{label}: the answer is not understood ({why}): {}", bounded(excerpt));
@@ -149,9 +147,16 @@ pub(super) fn strange(
     }
 }
 
-/// The error for a database that the server does not have; `missing` is its answer. If that is a web page,
+/// The error for a database that the server does not have; `missing` is its answer. The server is `asked`:
+/// its address, and the same with the user. If that is a web page,
 /// and `is_first` says that the server has given no answer of this protocol, it is another server.
-pub(super) fn absent(missing: &Error, name: &str, address: &Address, is_first: bool) -> Error {
+pub(super) fn absent(
+    missing: &Error,
+    name: &str,
+    asked: (&Address, &str),
+    is_first: bool,
+) -> Error {
+    let (address, base) = asked;
     if missing.form() == Form::Page {
         let kind = if is_first { Kind::Permanent } else { Kind::Missing };
         return Error::new(kind, missing.what()).advising(NO_COUCH);
@@ -164,7 +169,6 @@ pub(super) fn absent(missing: &Error, name: &str, address: &Address, is_first: b
         what = format!("{what} (it answers 404: {said})");
     }
     let error = Error::new(Kind::Missing, what);
-    let base = address.to_string();
     let path = base.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
     let is_upper = name.chars().any(char::is_uppercase);
     let Some((_, path)) = path.filter(|_| !is_upper) else {
@@ -272,7 +276,7 @@ mod tests {
 
     fn advised(status: u16, said: &str, path: &str, user: Option<&str>, side: Side) -> String {
         let address = Address::parse("http://couch.example:5984/").unwrap().address;
-        let route = Route::new(&address, Duration::from_secs(1));
+        let route = Route::new(&address, user, Duration::from_secs(1));
         let credentials = user.map(|user| Credentials::new(user, "hunter2".into()));
         let asked = Asked {
             method: if side == Side::Target { &Method::PUT } else { &Method::GET },
@@ -281,6 +285,7 @@ mod tests {
             route: &route,
             credentials: credentials.as_ref(),
             side,
+            is_known: false,
         };
         let (label, now) = (format!("GET {address}{path}"), jiff::Timestamp::UNIX_EPOCH);
         let status = status.try_into().unwrap();

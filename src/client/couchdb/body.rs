@@ -49,7 +49,7 @@ pub struct Body {
 }
 
 /// A body that brings fewer bytes than this within the whole patience counts as silent. Otherwise a byte
-/// now and then would hold up a reader for ever.
+/// now and then would hold up a reader without end.
 const LEAST: usize = 4 << 10;
 
 impl Body {

@@ -10,7 +10,8 @@ use reqwest::{RequestBuilder, Response};
 use super::error::Error;
 use super::route::{self, Route};
 
-/// How long TLS may take until the port is probed for plain HTTP.
+/// How long a first answer over TLS may take until the port is probed. The answer itself may be slow, so
+/// only what the port speaks decides.
 const TLS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What has come from a server so far.
@@ -43,8 +44,8 @@ impl Contact {
         self.understood.load(Ordering::Relaxed)
     }
 
-    /// Sends a request and returns the beginning of the answer. If the first one fails, or waits long for
-    /// TLS, this finds out whether the URL has the wrong scheme.
+    /// Sends a request and returns the beginning of the answer. If the first one fails, or an unknown
+    /// server takes long to answer it, this finds out whether the URL has the wrong scheme.
     pub async fn send(
         &self,
         label: &str,
@@ -54,13 +55,14 @@ impl Contact {
         let route = &self.route;
         let sending = tokio::time::timeout(patience, builder.send());
         let heard = self.heard.load(Ordering::Relaxed);
-        let sent = if heard || !self.is_encrypted {
+        let is_known = self.is_understood();
+        let sent = if heard || is_known || !self.is_encrypted {
             sending.await
         } else {
             // CouchDB waits for the rest of what it takes for a plain request.
             tokio::select! {
                 sent = sending => sent,
-                () = self.wait_for_tls() => return Err(route.wrong_scheme(label)),
+                () = self.wait_for_tls() => return Err(route.wrong_scheme(label, is_known)),
             }
         };
         let answer =
@@ -73,15 +75,15 @@ impl Contact {
             Err(error) => {
                 let may_probe = !heard && route::was_connected(&error);
                 if may_probe && self.probe_once() && route.has_wrong_scheme().await {
-                    return Err(route.wrong_scheme(label));
+                    return Err(route.wrong_scheme(label, is_known));
                 }
                 let certificate = route.refused_certificate(&error).await;
-                Err(route.failed(label, error, certificate))
+                Err(route.failed(label, error, certificate, is_known))
             }
         }
     }
 
-    /// Resolves if TLS takes long because the port speaks plain HTTP.
+    /// Resolves if the answer takes long because the port speaks plain HTTP.
     async fn wait_for_tls(&self) {
         tokio::time::sleep(TLS_PATIENCE).await;
         if !(self.probe_once() && self.route.has_wrong_scheme().await) {

@@ -428,7 +428,8 @@ impl Database {
             return error;
         }
         let is_first = !self.client.is_understood();
-        advice::absent(&error, self.name.as_str(), self.client.address(), is_first)
+        let asked = (self.client.address(), self.client.typed());
+        advice::absent(&error, self.name.as_str(), asked, is_first)
     }
 }
 

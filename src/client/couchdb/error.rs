@@ -3,6 +3,7 @@
 //! It must not know what the caller does about an error.
 
 use std::error::Error as _;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -193,6 +194,9 @@ impl std::fmt::Display for Said {
 
 /// The words of an error of the HTTP client, and of its causes.
 pub(super) fn causes(error: reqwest::Error) -> String {
+    if let Some(words) = cut(&error) {
+        return words.to_owned();
+    }
     // reqwest prints the URL, and with it the user part, unless it is removed.
     let error = error.without_url();
     let mut text = error.to_string();
@@ -205,6 +209,29 @@ pub(super) fn causes(error: reqwest::Error) -> String {
         source = cause.source();
     }
     bounded(&text)
+}
+
+/// What is said instead of the words of a library where a connection ended too early.
+fn cut(error: &reqwest::Error) -> Option<&'static str> {
+    const IN_ANSWER: &str = "the server closed the connection in the middle of an answer";
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        // The HTTP library has no public kinds.
+        let text = cause.to_string();
+        let is_end = io == Some(ErrorKind::UnexpectedEof)
+            || ["unexpected EOF", "end of file before message length"]
+                .iter()
+                .any(|words| text.contains(words));
+        if is_end && (error.is_body() || error.is_decode()) {
+            return Some(IN_ANSWER);
+        }
+        if text == "connection closed before message completed" {
+            return Some("the server closed the connection before it answered");
+        }
+        next = cause.source();
+    }
+    None
 }
 
 /// A web page in words: that it is one, and its title. `None` for any other text.
@@ -240,7 +267,7 @@ pub fn bounded(text: &str) -> String {
     short
 }
 
-/// Where a redirect leads, without query or user, which may be secret.
+/// Where a redirect leads, without query, parameters or user, which may be secret.
 fn redirected(label: &str, headers: &HeaderMap, scrub: impl Fn(&str) -> String) -> String {
     let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
     let asked = label.split_once(' ').and_then(|(_, url)| url::Url::parse(url).ok());
@@ -255,7 +282,8 @@ fn redirected(label: &str, headers: &HeaderMap, scrub: impl Fn(&str) -> String) 
     if let Some(asked) = asked
         && asked.origin() == to.origin()
     {
-        let path = bounded(&scrub(to.path()));
+        let path = to.path().split(';').next().unwrap_or_default();
+        let path = bounded(&scrub(path));
         if to.path().trim_end_matches('/') == asked.path().trim_end_matches('/') {
             return format!(
                 "{label}: the server redirects to {origin}{path}: give that URL, if it is the address of \
@@ -363,6 +391,8 @@ mod tests {
         assert!(error.contains("redirects to http://h/db/: give that URL"), "{error}");
         let error = answered(302, Some(("location", "/login?token=1")), "").to_string();
         assert!(error.contains("http://h/login") && !error.contains("token"), "{error}");
+        let error = answered(302, Some(("location", "/login;session=1")), "").to_string();
+        assert!(error.contains("http://h/login") && !error.contains("session"), "{error}");
     }
 
     #[test]

@@ -121,9 +121,10 @@ impl Client {
             http = http.unix_socket(socket);
         }
         let http = http.build().map_err(|error| Error::transport("the HTTP client", error))?;
+        let user = credentials.as_ref().and_then(Credentials::user);
+        let route = Route::new(&address, user, patience.connect);
         let access = Access::new(credentials, refusal);
         let (pacer, answered) = (Pacer::default(), Mutex::default());
-        let route = Route::new(&address, patience.connect);
         let contact = Contact::new(route, address.is_encrypted(), is_known);
         let inner = Inner { http, address, access, patience, pacer, side, contact, answered };
         Ok(Self { inner: Arc::new(inner) })
@@ -181,9 +182,14 @@ impl Client {
                 let (text, is_other) = (self.scrub(&error.to_string()), error.is_data());
                 let why = advice::Misread { text, is_other };
                 let is_first = !self.is_understood();
-                Err(advice::strange(&label, &excerpt, &why, &self.inner.address, is_first))
+                Err(advice::strange(&label, &excerpt, &why, self.typed(), is_first))
             }
         }
+    }
+
+    /// Its URL with the user, for messages that say what to type.
+    fn typed(&self) -> &str {
+        &self.inner.contact.route.typed
     }
 
     /// Whether an answer has been one of this protocol.
@@ -268,7 +274,8 @@ impl Client {
         }
         let Inner { address, contact, access, side, .. } = &*self.inner;
         let (route, credentials, side) = (&contact.route, access.credentials(), *side);
-        let asked = Asked { method, path, address, route, credentials, side };
+        let is_known = contact.is_understood();
+        let asked = Asked { method, path, address, route, credentials, side, is_known };
         advice::on(error, &said, body.label(), &asked)
     }
 

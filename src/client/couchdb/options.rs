@@ -46,6 +46,6 @@ pub struct ClientOptions {
     /// Whether it is read or written.
     pub side: Side,
     /// Whether a server of this protocol is known to be there. If not, a first answer that is not of this
-    /// protocol is an error for good.
+    /// protocol is a permanent error, and so is a wrong scheme and a proxy that refuses.
     pub is_known: bool,
 }

@@ -16,10 +16,12 @@ use tokio::net::TcpStream;
 /// How long a port may take to connect and to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Whether a plain HTTP request gets an answer of HTTP.
+/// Whether a plain HTTP request gets an answer of HTTP. One with the status 400 does not count: a port of
+/// TLS sends it too.
 pub(super) async fn speaks_http(host: &str, port: u16) -> bool {
     let request = format!("GET / HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n");
-    answer(host, port, request.as_bytes()).await.is_some_and(|start| start == *b"HTTP/")
+    let start: Option<[u8; 12]> = answer(host, port, request.as_bytes()).await;
+    start.is_some_and(|start| start.starts_with(b"HTTP/") && !start.ends_with(b" 400"))
 }
 
 /// Whether the beginning of a TLS handshake gets an answer of TLS.
@@ -27,9 +29,8 @@ pub(super) async fn speaks_tls(host: &str, port: u16) -> bool {
     /// The first bytes of a handshake and of an alert, before the version.
     const RECORDS: [[u8; 2]; 2] = [[22, 3], [21, 3]];
     let Some(hello) = hello(host) else { return false };
-    answer(host, port, &hello)
-        .await
-        .is_some_and(|start| RECORDS.iter().any(|one| start.starts_with(one)))
+    let start: Option<[u8; 2]> = answer(host, port, &hello).await;
+    start.is_some_and(|start| RECORDS.contains(&start))
 }
 
 /// The certificate that a port shows, of which nothing is verified.
@@ -134,12 +135,12 @@ fn bare(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-/// The first five bytes of the answer to these bytes.
-async fn answer(host: &str, port: u16, bytes: &[u8]) -> Option<[u8; 5]> {
+/// The first `N` bytes of the answer to these bytes.
+async fn answer<const N: usize>(host: &str, port: u16, bytes: &[u8]) -> Option<[u8; N]> {
     let asking = async {
         let mut stream = TcpStream::connect((bare(host), port)).await.ok()?;
         stream.write_all(bytes).await.ok()?;
-        let mut start = [0; 5];
+        let mut start = [0; N];
         stream.read_exact(&mut start).await.ok()?;
         Some(start)
     };

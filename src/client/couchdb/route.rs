@@ -11,13 +11,19 @@ use std::time::Duration;
 use super::address::Address;
 use super::error::{Error, Kind, causes};
 use super::proxy::Proxy;
+use super::standing::database;
 use super::{error, probe, tls};
+
+/// The databases whose names begin as those of a server's endpoints do.
+const DATABASES: [&str; 3] = ["_users", "_replicator", "_global_changes"];
 
 /// The way to one server.
 #[derive(Debug)]
 pub(super) struct Route {
     /// Its URL, without the path of a database.
     base: String,
+    /// The same with the user that was given.
+    pub typed: String,
     /// Without it the server is on a socket.
     place: Option<Place>,
     socket: Option<PathBuf>,
@@ -40,7 +46,7 @@ impl std::fmt::Display for Place {
 }
 
 impl Route {
-    pub fn new(address: &Address, patience: Duration) -> Self {
+    pub fn new(address: &Address, user: Option<&str>, patience: Duration) -> Self {
         let base = address.to_string();
         let socket = address.socket().map(ToOwned::to_owned);
         let url = url::Url::parse(&base).ok().filter(|_| socket.is_none());
@@ -50,7 +56,8 @@ impl Route {
         });
         let proxy = place.as_ref().and_then(|_| Proxy::of_environment(&base));
         let is_encrypted = address.is_encrypted();
-        Self { base, place, socket, proxy, is_encrypted, patience }
+        let typed = address.with_user(user.unwrap_or_default());
+        Self { base, typed, place, socket, proxy, is_encrypted, patience }
     }
 
     /// The host, without its port.
@@ -58,29 +65,40 @@ impl Route {
         self.place.as_ref().map_or("", |place| &place.host)
     }
 
-    /// The same URL with the other scheme.
-    fn other_scheme(&self) -> String {
-        match self.base.strip_prefix("https:") {
-            Some(rest) => format!("http:{rest}"),
-            None => self.base.replacen("http:", "https:", 1),
-        }
+    /// What to write instead of a URL with the wrong scheme, to which this request was sent.
+    fn other_scheme(&self, label: &str) -> String {
+        let (wrong, right) = match self.is_encrypted {
+            true => ("https:", "http:"),
+            false => ("http:", "https:"),
+        };
+        let path = label.split_once(&self.base).map_or("", |(_, path)| path);
+        let database = match database(path) {
+            "" => String::new(),
+            name if name.starts_with('_') && !DATABASES.contains(&name) => String::new(),
+            name => format!("/{name}"),
+        };
+        let url = self.typed.replacen(wrong, right, 1);
+        format!("Write {right}// instead of {wrong}//, as in {url}{database}")
     }
 
     /// The error for a port that speaks plain HTTP though the URL says `https`, or the other way round.
-    pub fn wrong_scheme(&self, label: &str) -> Error {
+    pub fn wrong_scheme(&self, label: &str, is_known: bool) -> Error {
         let speaks = match self.is_encrypted {
             true => "does not speak TLS, but plain HTTP",
             false => "speaks TLS, not plain HTTP",
         };
         let what = format!("{label}: this port {speaks}");
-        Error::new(Kind::Permanent, what).advising(format!("Use {}", self.other_scheme()))
+        Error::new(lasting(is_known), what).advising(self.other_scheme(label))
     }
 
     /// Whether the port speaks what the URL does not say.
     pub async fn has_wrong_scheme(&self) -> bool {
         match &self.place {
             Some(Place { host, port }) if self.proxy.is_none() => match self.is_encrypted {
-                true => probe::speaks_http(host, *port).await,
+                // A port of TLS may answer a plain request too, to say what is wrong with it.
+                true => {
+                    !probe::speaks_tls(host, *port).await && probe::speaks_http(host, *port).await
+                }
                 false => probe::speaks_tls(host, *port).await,
             },
             _ => false,
@@ -94,13 +112,22 @@ impl Route {
         tls::described(&probe::certificate(host, *port).await?)
     }
 
-    /// The error for a request that got no answer. `certificate` is the one that was not accepted.
-    pub fn failed(&self, label: &str, error: reqwest::Error, certificate: Option<String>) -> Error {
+    /// The error for a request that got no answer. `certificate` is the one that was not accepted, and
+    /// `is_known` says that the server has answered in this protocol before.
+    pub fn failed(
+        &self,
+        label: &str,
+        error: reqwest::Error,
+        certificate: Option<String>,
+        is_known: bool,
+    ) -> Error {
         if error.is_builder() {
             return Error::transport(label, error);
         }
         match tls::explained(&error) {
-            Some(tls::Trouble::NotTls) if self.proxy.is_none() => return self.wrong_scheme(label),
+            Some(tls::Trouble::NotTls) if self.proxy.is_none() => {
+                return self.wrong_scheme(label, is_known);
+            }
             Some(trouble) => {
                 let what = format!("{label}: {}", error::bounded(&trouble.to_string()));
                 let error = Error::new(Kind::Permanent, what);
@@ -113,7 +140,7 @@ impl Route {
         }
         let cause = Cause::of(&error);
         if let Some(proxy) = &self.proxy {
-            return self.failed_through(proxy, label, cause, error);
+            return self.failed_through(proxy, label, cause, error, is_known);
         }
         let (what, advice) = match (&self.socket, &self.place) {
             (Some(path), _) => {
@@ -172,6 +199,7 @@ impl Route {
         label: &str,
         cause: Cause,
         error: reqwest::Error,
+        is_known: bool,
     ) -> Error {
         let place = self.place.as_ref().map(ToString::to_string).unwrap_or_default();
         let around = self.around(proxy);
@@ -179,7 +207,7 @@ impl Route {
         let advice = format!("Check {}. {around}", proxy.variable);
         if proxy.is_socks {
             let what = format!("{label}: {proxy} speaks SOCKS, which Plainfold does not");
-            return Error::new(Kind::Permanent, what)
+            return Error::new(lasting(is_known), what)
                 .advising(format!("Name an HTTP proxy. {around}"));
         }
         match cause {
@@ -193,10 +221,7 @@ impl Route {
                 self.patience
             ))
             .advising(advice),
-            Cause::ProxyLogin => {
-                let what = format!("{label}: {proxy} wants a user and a password (407)");
-                Error::new(Kind::Permanent, what).advising(self.proxy_login(proxy))
-            }
+            Cause::ProxyLogin => self.no_proxy_login(proxy, label, is_known),
             Cause::NoTunnel => transient(format!("{proxy} does not connect to {place}"))
                 .advising(format!("Allow {place} in the proxy. {around}")),
             Cause::NotFound | Cause::Denied | Cause::Unreachable | Cause::Other => {
@@ -205,10 +230,12 @@ impl Route {
         }
     }
 
-    /// How a proxy gets a user.
-    pub fn proxy_login(&self, proxy: &Proxy) -> String {
+    /// The error for a proxy that wants to know a user.
+    pub fn no_proxy_login(&self, proxy: &Proxy, label: &str, is_known: bool) -> Error {
+        let what = format!("{label}: {proxy} wants a user and a password (407)");
         let around = self.around(proxy);
-        format!("Write {}=http://USER:PASSWORD@HOST:PORT. {around}", proxy.variable)
+        Error::new(lasting(is_known), what)
+            .advising(format!("Write {}=http://USER:PASSWORD@HOST:PORT. {around}", proxy.variable))
     }
 
     /// How requests go around a proxy.
@@ -216,6 +243,12 @@ impl Route {
         let host = self.host().trim_start_matches('[').trim_end_matches(']');
         format!("To connect without a proxy, add `{host}` to NO_PROXY")
     }
+}
+
+/// The kind of an error that shows a wrong configuration. On the way to a server that has answered before,
+/// the configuration was right, so it may pass by itself.
+fn lasting(is_known: bool) -> Kind {
+    if is_known { Kind::Transient { retry_after: None } } else { Kind::Permanent }
 }
 
 /// Whether a request failed that may have been connected to the server.

@@ -157,6 +157,9 @@ pub(super) fn mistake(rest: &str) -> Option<BadAddress> {
     if host.is_empty() {
         return Some(BadAddress::NoHost);
     }
+    if host.starts_with('[') != host.contains(']') {
+        return Some(BadAddress::Bracket);
+    }
     let is_hex = |c: char| c.is_ascii_hexdigit() || c == ':';
     if host.matches(':').count() > 1 && host.chars().all(is_hex) {
         return Some(BadAddress::Brackets);
@@ -172,6 +175,20 @@ pub(super) fn mistake(rest: &str) -> Option<BadAddress> {
     None
 }
 
+/// The user with its `@`, without the password, and the path after it.
+fn apart(text: &str) -> (String, &str) {
+    match text.rsplit_once('@') {
+        // An `@` may belong to the path.
+        Some((before, _)) if before.contains('/') && !before.contains(':') => (String::new(), text),
+        Some((before, path)) => {
+            let user = before.split(':').next().unwrap_or_default().trim_start_matches('/');
+            let user = if user.is_empty() { String::new() } else { encode(user) + "@" };
+            (user, path)
+        }
+        None => (String::new(), text),
+    }
+}
+
 /// What to type, if it can be guessed from a text that does not begin as a URL of a server does.
 pub fn meant(text: &str) -> Option<String> {
     const QUOTES: [char; 8] = ['\'', '"', '`', '“', '”', '‘', '’', '<'];
@@ -183,6 +200,8 @@ pub fn meant(text: &str) -> Option<String> {
         return Some("leave out the quotation marks around it".to_owned());
     }
     let hidden = Address::hidden(text);
+    // A query is left out.
+    let hidden = hidden.trim_end_matches(['…', '?', '#']);
     let lower = text.to_ascii_lowercase();
     if let Some(rest) = lower.strip_prefix("feed:") {
         return Some(match rest {
@@ -191,14 +210,13 @@ pub fn meant(text: &str) -> Option<String> {
         });
     }
     if let Some(path) = ["file://", "file:"].iter().find_map(|scheme| lower.strip_prefix(scheme)) {
-        return Some(format!(
-            "for a recorded feed, write feed:{}",
-            &text[text.len() - path.len()..]
-        ));
+        let (_, path) = apart(&text[text.len() - path.len()..]);
+        return Some(format!("for a recorded feed, write feed:{path}"));
     }
     if let Some(path) = lower.strip_prefix("unix:") {
-        let path = text[text.len() - path.len()..].trim_start_matches("//");
-        return Some(format!("for a Unix socket, write http+unix://{}/DATABASE", encode(path)));
+        let (user, path) = apart(text[text.len() - path.len()..].trim_start_matches("//"));
+        let path = encode(path);
+        return Some(format!("for a Unix socket, write http+unix://{user}{path}/DATABASE"));
     }
     for scheme in ["https", "http"] {
         let Some(rest) = lower.strip_prefix(scheme) else { continue };
@@ -236,11 +254,12 @@ mod tests {
             ("http://h/books/_all_docs", "http://h/books"),
             ("http://h/books/_all_docs?include_docs=true", "http://h/books"),
             ("http://h/a%2Fb/_changes?feed=continuous", "http://h/a%2Fb"),
-            ("http://me:hunter2@h/books/_design/x/_view/y", "http://h/books"),
+            ("http://me:hunter2@h/books/_design/x/_view/y", "http://me@h/books"),
+            ("http://me@h/books/_changes", "http://me@h/books"),
             ("http://h/couch/books/_local/x", "http://h/couch/books"),
             ("http://h/_utils/#database/books/_all_docs", "http://h/books"),
             ("http://h/_utils/#/database/a%2Fb/doc@x", "http://h/a%2Fb"),
-            ("http://me:hunter2@h/couch/_utils/#/_all_dbs", "http://h/couch for all"),
+            ("http://me:hunter2@h/couch/_utils/#/_all_dbs", "http://me@h/couch for all"),
             ("http://h/_utils/database.html?books", "http://h/books"),
             ("http://h/_all_dbs", "http://h/DATABASE"),
             ("http://h/_node/_local", "http://h/DATABASE"),
@@ -278,6 +297,9 @@ mod tests {
             ("http://me:hunter2@h:159840/books", BadAddress::Port),
             ("http://me:hunter2", BadAddress::PortOrUser),
             ("http://[::1]:70000/books", BadAddress::PortOrUser),
+            ("http://[::1/books", BadAddress::Bracket),
+            ("http://me:hunter2@[::1:5984/books", BadAddress::Bracket),
+            ("http://::1]:5984/books", BadAddress::Bracket),
             ("http:///books", BadAddress::NoHost),
             ("http://me:hunter2@/books", BadAddress::NoHost),
         ] {
@@ -285,8 +307,8 @@ mod tests {
             assert_eq!(error, expected, "{url}");
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
-        for good in ["http://[::1]:5984/books", "http://h:/books", "HTTP://H/b", " http://h/b "] {
-            assert!(Address::parse(good).is_ok(), "{good}");
+        for valid in ["http://[::1]:5984/books", "http://h:/books", "HTTP://H/b", " http://h/b "] {
+            assert!(Address::parse(valid).is_ok(), "{valid}");
         }
     }
 
@@ -298,14 +320,22 @@ mod tests {
             ("127.0.0.1:5984/books", "http://127.0.0.1:5984/books"),
             ("//h/books", "http://h/books"),
             ("me:hunter2@h/books", "@h/books"),
-            ("couchdb://me:hunter2@h/books", "https://…@h/books"),
+            ("couchdb://me:hunter2@h/books", "https://me:…@h/books"),
+            ("me@h/books", "http://me@h/books"),
+            ("couchdb://me@h/books?token=hunter2", "https://me@h/books"),
             ("http:/h/books", "http://h/books"),
             ("https:h/books", "https://h/books"),
             ("https//h/books", "https://h/books"),
             ("'http://h/books'", "quotation marks"),
             ("“http://h/books”", "quotation marks"),
             ("file:///tmp/x.ndjson", "feed:/tmp/x.ndjson"),
+            ("file:/tmp/x.ndjson", "feed:/tmp/x.ndjson"),
+            ("file:///tmp/a@b.ndjson", "feed:/tmp/a@b.ndjson"),
+            ("file://me:hunter2@h/b", "feed:h/b"),
+            ("file:/me:hunter2@h/b", "feed:h/b"),
             ("unix:/run/x.sock", "http+unix://%2Frun%2Fx.sock/DATABASE"),
+            ("unix://me:hunter2@/run/x.sock", "http+unix://me@%2Frun%2Fx.sock/DATABASE"),
+            ("unix://me:hun/ter2@/run/x.sock", "http+unix://me@%2Frun%2Fx.sock/DATABASE"),
             ("feed:", "feed:library.ndjson"),
             ("feed:http://me:hunter2@h/books", "without it"),
             ("", "empty"),
