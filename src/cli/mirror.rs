@@ -197,12 +197,6 @@ impl Options {
         if self.no_attachments { Some(false) } else { self.attachments }
     }
 
-    /// What the summary reports in JSON, and the log does not repeat. A run that follows its source
-    /// logs what fails when it fails, because its summary may be months away.
-    fn summed_up(&self) -> logging::Left {
-        if self.live { logging::Left::Ends } else { logging::Left::Failures }
-    }
-
     /// The mode that was named.
     pub fn mode(&self) -> Option<FolderMode> {
         self.mode
@@ -212,7 +206,7 @@ impl Options {
 /// Mirrors.
 pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
     let bars = Bars::wanted(options.progress).filter(|_| !logging.is_quiet());
-    logging.start_with(bars.as_ref().map(Bars::footer), options.summed_up())?;
+    logging.start_with(bars.as_ref().map(Bars::footer), true)?;
     // On a terminal the bars say it.
     let is_told = bars.is_none() || !logging::is_on_terminal();
     let config = lower(&options)?;
@@ -255,13 +249,15 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     let printed = match code == Exit::Done && logging.is_quiet() {
         true => Ok(()),
         false => {
-            let (signalled, logged, json) = (told, logging::names_failures(), logging.is_json());
-            summary::print(&outcome, summary::Run { live, signalled, logged, json })
+            let mirror = options.directory.as_path();
+            let (logged, json) = (logging::Logged::by_level(), logging.is_json());
+            summary::print(&outcome, summary::Run { mirror, live, signalled: told, logged, json })
         }
     };
-    // An error of the mirror takes precedence over an error of the output.
-    if code == Exit::Done {
-        printed?;
+    match printed {
+        // An error of the mirror takes precedence over an error of the output.
+        Err(error) if code != Exit::Done => exit::say(&error.to_string()),
+        printed => printed?,
     }
     Ok(code)
 }
