@@ -213,7 +213,13 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     let live = config.is_live();
     let socket = options.socket.clone();
     let signalled = signals::catch()?;
-    let agent = config.start().await?;
+    // It comes before all that may fail in the run.
+    let begin = |source: &str| {
+        if is_told && !live {
+            journal::begin(source, &options.directory);
+        }
+    };
+    let agent = config.start_after(begin).await?;
     let (server, closing) = serve(&agent, socket).await?;
     let watcher = agent.watcher();
     let companions = CancellationToken::new();
@@ -221,10 +227,10 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         let watcher = watcher.clone();
         bars.start(move || watcher.reports().iter().map(Shown::of_pipeline).collect())
     });
-    if is_told {
+    if is_told && live {
         let (watcher, ended) = (watcher.clone(), companions.clone());
         let mirror = options.directory.clone();
-        tokio::spawn(async move { journal::keep(watcher, &mirror, live, ended).await });
+        tokio::spawn(async move { journal::keep(watcher, &mirror, ended).await });
     }
     let notifying = tokio::spawn(service::notify(watcher, live, companions.clone()));
     let stop = agent.canceller();
@@ -251,7 +257,9 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         false => {
             let mirror = options.directory.as_path();
             let (logged, json) = (logging::Logged::by_level(), logging.is_json());
-            summary::print(&outcome, summary::Run { mirror, live, signalled: told, logged, json })
+            let (allow_empty, signalled) = (options.allow_empty, told);
+            let run = summary::Run { mirror, live, allow_empty, signalled, logged, json };
+            summary::print(&outcome, run)
         }
     };
     match printed {

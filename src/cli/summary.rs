@@ -22,6 +22,8 @@ pub struct Run<'a> {
     pub mirror: &'a Path,
     /// It followed the source.
     pub live: bool,
+    /// What is absent counts as success.
+    pub allow_empty: bool,
     /// A signal ended it.
     pub signalled: bool,
     /// What the log has named, so that the text does not name it again.
@@ -59,7 +61,9 @@ fn wrong(outcome: &Outcome, run: Run<'_>) -> Vec<String> {
     };
     let (gone, silent, stuck) =
         (waits(Awaited::Database), waits(Awaited::Source), waits(Awaited::Disk));
-    let vanished = absent(|one| matches!(one, Absent::Vanished { .. })) + gone;
+    // A mirror that follows its source waits for a database that has vanished.
+    let awaited = if run.live && !run.allow_empty { of(Phase::Vanished) } else { 0 };
+    let vanished = absent(|one| matches!(one, Absent::Vanished { .. })) + gone + awaited;
     let unmatched = absent(|one| matches!(one, Absent::Pattern(_) | Absent::Database { .. }));
     let failed = outcome.errors.iter();
     let failed = failed.filter(|one| matches!(one, AgentError::Collection { .. })).count();
@@ -195,7 +199,7 @@ impl Summary {
             .map(|report| format!("{}: {}", report.collection, many(report.held_back, "deletion")));
         Self {
             timestamp: jiff::Timestamp::now(),
-            level: if outcome.is_complete() { "INFO" } else { "ERROR" },
+            level: if outcome.is_complete() && wrong.is_empty() { "INFO" } else { "ERROR" },
             message,
             documents: sum(|report| report.documents),
             deletions: sum(|report| report.deletions),
@@ -264,7 +268,7 @@ mod tests {
 
     fn ends() -> Run<'static> {
         let mirror = Path::new("it's a mirror");
-        Run { mirror, live: false, signalled: false, logged: ALL, json: false }
+        Run { mirror, live: false, allow_empty: false, signalled: false, logged: ALL, json: false }
     }
 
     fn outcome(phases: &[Phase], caught_up: bool) -> Outcome {
@@ -350,6 +354,7 @@ mod tests {
             behind.reports[1].awaited = awaited;
             behind.reports[1].trouble = Some("the reason".to_owned());
             let live = Run { live: true, signalled: true, ..ends() };
+            assert!(!message(&outcome(&[Phase::Vanished], true), live).contains("caught up"));
             assert!(message(&behind, live).starts_with(expected), "{}", message(&behind, live));
             let quiet = Run { logged: Logged { warnings: false, ..ALL }, ..live };
             let text = Summary::of(&behind, quiet).text(quiet);
