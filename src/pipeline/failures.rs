@@ -379,6 +379,24 @@ mod tests {
     }
 
     #[test]
+    fn what_an_earlier_run_left_and_the_log_has_not_named_is_named_once_and_in_order() {
+        let at = |number| Failure {
+            place: format!("row at byte {number}"),
+            since: Timestamp::UNIX_EPOCH,
+            ..failure(None, "broken")
+        };
+        let failures = Failures::new((0..120).map(at).collect());
+        failures.mention(&at(1), false);
+        let (named, count) = failures.unmentioned();
+        assert_eq!((named.len(), count), (NAMED, 119));
+        let places: Vec<_> = named.into_iter().map(|one| one.place).collect();
+        assert_eq!((places[0].as_str(), places[1].as_str()), ("row at byte 0", "row at byte 2"));
+        assert_eq!(places[10], "row at byte 11");
+        assert_eq!(failures.unmentioned().1, 0);
+        assert!(failures.mention_held_back() && !failures.mention_held_back());
+    }
+
+    #[test]
     fn a_name_has_a_length_that_people_can_read() {
         let name = |length: usize| named(&"ä".repeat(length).as_str().into());
         assert_eq!(name(3), "document `äää`");
