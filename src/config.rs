@@ -287,7 +287,13 @@ impl MirrorConfig {
     }
 
     /// Opens the mirror, taking its lock, and starts the agent. Needs a tokio runtime.
-    pub async fn start(mut self) -> Result<Agent, StartError> {
+    pub async fn start(self) -> Result<Agent, StartError> {
+        self.start_after(|_| {}).await
+    }
+
+    /// The same; when all is open, and before anything is mirrored, `begin` gets the name of the
+    /// source, without credentials.
+    pub async fn start_after(mut self, begin: impl FnOnce(&str)) -> Result<Agent, StartError> {
         self.source.wait_at_most(self.give_up_after.flatten());
         self.source.resolve().await;
         let input = self.source.refuse(self.mode).await?;
@@ -329,6 +335,7 @@ impl MirrorConfig {
             source.select(Selection::new(&globs.now).map_err(StartError::Glob)?);
         }
         let store = source.open(input)?;
+        begin(&store.identity());
         if let Some(globs) = &globs {
             remembered::say(&mirror, &*store, globs)?;
         }

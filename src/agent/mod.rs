@@ -24,6 +24,7 @@ use crate::source::{Mode, SourceError, Store};
 
 mod absent;
 mod held;
+mod log;
 mod release;
 mod repair;
 mod status;
@@ -362,6 +363,10 @@ impl Shared {
 
     fn reports(&self) -> Vec<Report> {
         self.members().values().map(|member| member.reporter.report()).collect()
+    }
+
+    fn pipelines(&self) -> Vec<Pipeline> {
+        self.members().values().filter_map(|member| member.failures.clone()).collect()
     }
 
     fn failures(&self) -> Vec<(CollectionName, Failure)> {

@@ -56,7 +56,7 @@ pub struct CollectionStatus {
     /// winners, as of its checkpoint.
     #[serde(default)]
     pub keeps: Option<Keeps>,
-    /// Documents that could not be mirrored, the first [`CollectionStatus::SHOWN`] of them.
+    /// All documents that could not be mirrored, as they came.
     pub failed: Vec<FailureStatus>,
 }
 
@@ -92,10 +92,7 @@ pub struct FailureStatus {
 }
 
 impl CollectionStatus {
-    /// The number of failures that are shown; `failures` counts them all.
-    pub const SHOWN: usize = 100;
-
-    fn new(report: Report, failures: Vec<Failure>, checkpoint: Option<&Checkpoint>) -> Self {
+    fn new(report: Report, mut failures: Vec<Failure>, checkpoint: Option<&Checkpoint>) -> Self {
         let checkpoint_at = checkpoint.and_then(|checkpoint| checkpoint.at);
         let keeps = checkpoint.map(|Checkpoint { attachments, kept, .. }| Keeps {
             attachments: *attachments,
@@ -103,11 +100,9 @@ impl CollectionStatus {
             deleted: kept.deleted,
         });
         let lag_seconds = report.lag_seconds(Timestamp::now());
-        let failures = failures.into_iter().filter(|failure| !failure.is_in_flight());
-        let mut failed: Vec<_> = failures.map(FailureStatus::from).collect();
-        // As they came.
-        failed.sort_by(|left, right| (left.since, &left.place).cmp(&(right.since, &right.place)));
-        failed.truncate(Self::SHOWN);
+        failures.retain(|failure| !failure.is_in_flight());
+        failures.sort_by(|left, right| left.turn().cmp(&right.turn()));
+        let failed = failures.into_iter().map(FailureStatus::from).collect();
         Self { report, lag_seconds, checkpoint_at, keeps, failed }
     }
 }

@@ -11,13 +11,13 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::Level;
 
 use super::{Absent, AgentError, AgentOptions, Member, Outcome, Shared};
 use crate::document::CollectionName;
 use crate::mirror::MirrorError;
 use crate::pipeline::{
-    ENDED, FAILED, Pauses, Phase, Pipeline, PipelineError, PipelineOptions, Report, Reporter,
+    Awaited, FAILED, Pauses, Phase, Pipeline, PipelineError, PipelineOptions, Report, Reporter,
+    is_same,
 };
 use crate::source::retry::{self, Listed};
 use crate::source::{Mode, Pattern, SourceError, Store, StoreEvent};
@@ -27,8 +27,8 @@ type Ended = (CollectionName, Result<(), PipelineError>);
 /// Supervises the pipelines of one agent.
 pub(super) struct Supervisor {
     store: Arc<dyn Store>,
-    options: AgentOptions,
-    shared: Arc<Shared>,
+    pub(super) options: AgentOptions,
+    pub(super) shared: Arc<Shared>,
     stop: CancellationToken,
     turns: Arc<Semaphore>,
     pipelines: JoinSet<Ended>,
@@ -42,15 +42,11 @@ pub(super) struct Supervisor {
     /// Why collections wait for a disk, and when the log said so.
     held_up: HashMap<CollectionName, (String, Instant)>,
     /// Since when the list of collections has been waited for, and why, if it is.
-    waiting: Option<(Instant, String)>,
+    pub(super) waiting: Option<(Instant, String)>,
 }
 
 /// A disk that still holds a collection up is logged again after this time.
 const REMIND: Duration = Duration::from_secs(3600);
-
-/// What the log says of the end of a wait whose reason it has named when the wait began.
-const GAVE_UP: &str = "gave up, because the source did not answer in time (see --give-up-after); the \
-                       warning above names the reason";
 
 impl Supervisor {
     /// A supervisor that has not started.
@@ -85,6 +81,8 @@ impl Supervisor {
             self.note_end(ended);
         }
         self.remember_collections(true);
+        let pipelines = self.shared.pipelines();
+        pipelines.iter().for_each(Pipeline::log_unmentioned);
         let shared = Arc::clone(&self.shared);
         shared.progress.send_modify(|progress| progress.ended = true);
         shared.ended.cancel();
@@ -127,11 +125,7 @@ impl Supervisor {
                         self.shared.note_progress();
                     }
                     Some(Err(error)) => {
-                        let waited = self.waiting.take().is_some_and(|(_, why)| why == error.to_string());
-                        match waited && tracing::enabled!(Level::WARN) {
-                            true => tracing::error!(target: ENDED, "{GAVE_UP}"),
-                            false => tracing::error!(target: ENDED, "{error}"),
-                        }
+                        self.log_end_of_listing(&error);
                         self.errors.push(error.into());
                         return self.stop.cancel();
                     }
@@ -144,29 +138,6 @@ impl Supervisor {
                     self.note_end(ended);
                 }
             }
-        }
-    }
-
-    /// Logs that the collections cannot be listed, once for each reason.
-    fn wait(&mut self, error: &SourceError, pause: Duration) {
-        let why = error.to_string();
-        let before = self.waiting.take();
-        match before.as_ref().is_some_and(|(_, before)| *before == why) {
-            true => tracing::debug!("{why}; trying again in {:.1} s", pause.as_secs_f32()),
-            false => {
-                let until = retry::until(pause, self.options.retry.give_up_after);
-                tracing::warn!("{why}; {until}");
-            }
-        }
-        let since = before.map_or_else(Instant::now, |(since, _)| since);
-        self.waiting = Some((since, why));
-    }
-
-    /// Logs that the collections are listed again, if they were not.
-    fn note_answer(&mut self) {
-        if let Some((since, _)) = self.waiting.take() {
-            let seconds = since.elapsed().as_secs_f32();
-            tracing::info!("the source answers again after {seconds:.1} s");
         }
     }
 
@@ -229,7 +200,8 @@ impl Supervisor {
         let (names, again) = self.postponed.get_or_insert_with(next);
         let seconds = again.saturating_duration_since(Instant::now()).as_secs_f32();
         let why = error.to_string();
-        let known = |(before, at): &(String, Instant)| *before == why && at.elapsed() < REMIND;
+        let known =
+            |(before, at): &(String, Instant)| is_same(before, &why) && at.elapsed() < REMIND;
         if self.held_up.get(&name).is_some_and(known) {
             tracing::debug!(collection = %name, "{why}; the mirror tries again in {seconds:.1} s");
         } else {
@@ -241,6 +213,7 @@ impl Supervisor {
         }
         reporter.update(|report| {
             report.phase = Phase::Waiting;
+            report.awaited = Awaited::Disk;
             report.trouble = Some(error.to_string());
         });
         names.push(name);
@@ -339,20 +312,6 @@ impl Supervisor {
         // A service is restarted by its supervisor; it must not continue with a part of its work.
         if fatal || self.options.mode == Mode::Follow {
             self.stop.cancel();
-        }
-    }
-
-    /// Logs what ended a collection, but not in the words in which the log has said already why it
-    /// waited.
-    fn log_end(&self, collection: &CollectionName, error: &PipelineError) {
-        let report = self.shared.members().get(collection).map(|one| one.reporter.report());
-        let error = error.to_string();
-        let is_known = |report: &Report| {
-            report.phase == Phase::Waiting && report.trouble.as_deref() == Some(&error)
-        };
-        match tracing::enabled!(Level::WARN) && report.is_some_and(|report| is_known(&report)) {
-            true => tracing::error!(target: ENDED, %collection, "{GAVE_UP}"),
-            false => tracing::error!(target: ENDED, %collection, "{error}"),
         }
     }
 

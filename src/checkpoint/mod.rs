@@ -107,6 +107,12 @@ impl Failure {
         self.attempts == 0
     }
 
+    /// What sorts failures as they came: rows that failed at the same moment by their places.
+    pub fn turn(&self) -> (Timestamp, usize, &str) {
+        // The number at the end of a place has no leading zeros.
+        (self.since, self.place.len(), &self.place)
+    }
+
     /// The key that distinguishes it from the other failures of its collection.
     fn key(&self) -> Vec<u8> {
         match &self.document {

@@ -22,13 +22,14 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Up to this number of collections, each has a line of its own when all have caught up.
 const FEW: usize = 10;
 
-/// Logs what is mirrored and, for a mirror that follows its source, how it does, until `ended`.
-pub async fn keep(watcher: Watcher, mirror: &Path, live: bool, ended: CancellationToken) {
+/// Logs what is mirrored once.
+pub fn begin(source: &str, mirror: &Path) {
+    tracing::info!("mirroring {source} into {}", mirror.display());
+}
+
+/// Logs what a mirror follows, and how it does, until `ended`.
+pub async fn keep(watcher: Watcher, mirror: &Path, ended: CancellationToken) {
     let (source, mirror) = (watcher.source(), mirror.display());
-    if !live {
-        tracing::info!("mirroring {source} into {mirror}");
-        return;
-    }
     let told = async {
         if !watcher.listed().await {
             return;

@@ -19,6 +19,7 @@ use tracing_subscriber::registry::LookupSpan;
 use super::exit::Usage;
 use super::footer::Footer;
 use super::help::OUTPUT;
+use super::output::Stream;
 use crate::document::plain;
 use crate::pipeline::{ENDED, FAILED};
 
@@ -100,13 +101,15 @@ impl Options {
 
     /// Starts logging. With `bars`, lines are written above them.
     pub fn start(&self, bars: Option<Footer>) -> Result<(), Usage> {
-        self.start_with(bars, Left::Nothing)
+        self.start_with(bars, false)
     }
 
-    /// The same for a command whose summary in JSON reports what is `left` out of the log.
-    pub fn start_with(&self, bars: Option<Footer>, left: Left) -> Result<(), Usage> {
+    /// The same for a command that `sums_up` in JSON what ended it, so that the log does not report it
+    /// too.
+    pub fn start_with(&self, bars: Option<Footer>, sums_up: bool) -> Result<(), Usage> {
         let level = self.level()?;
-        let left = if self.is_json() { left.filter() } else { String::new() };
+        let is_left = self.is_json() && sums_up && !Stream::Stdout.is_nowhere();
+        let left = if is_left { format!(",{ENDED}=off") } else { String::new() };
         // sled logs its own housekeeping at levels that mean something else to our users.
         let filter = EnvFilter::try_new(format!("{level},sled=warn{left}"))
             .map_err(|error| Usage(format!("`{level}` is not a log level or filter: {error}")))?;
@@ -190,35 +193,28 @@ impl Visit for Parts {
     }
 }
 
-/// What the summary reports in JSON, so that the log does not report it too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
-    /// There is no summary.
-    Nothing,
-    /// What ended the run, or a collection of it.
-    Ends,
-    /// That, and everything else that failed or is missing.
-    Failures,
-}
-
-impl Left {
-    fn filter(self) -> String {
-        match self {
-            Self::Nothing => String::new(),
-            Self::Ends => format!(",{ENDED}=off"),
-            Self::Failures => format!(",{FAILED}=off"),
-        }
-    }
-}
-
 /// Whether somebody watches the log on a terminal.
 pub fn is_on_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Whether the log names what fails.
-pub fn names_failures() -> bool {
-    tracing::enabled!(target: FAILED, tracing::Level::ERROR)
+/// What the log of a run has named.
+#[derive(Clone, Copy, Debug)]
+pub struct Logged {
+    /// The documents that failed, what is missing, and what ended the run.
+    pub errors: bool,
+    /// Deletions that are held back, security objects that failed, and why a collection is behind.
+    pub warnings: bool,
+}
+
+impl Logged {
+    /// What the level of the log lets it name.
+    pub fn by_level() -> Self {
+        Self {
+            errors: tracing::enabled!(target: FAILED, Level::ERROR),
+            warnings: tracing::enabled!(target: FAILED, Level::WARN),
+        }
+    }
 }
 
 /// Whether the user and the terminal allow colours, by the usual variables.

@@ -198,12 +198,6 @@ impl Options {
         if self.no_attachments { Some(false) } else { self.attachments }
     }
 
-    /// What the summary reports in JSON, and the log does not repeat. A run that follows its source
-    /// logs what fails when it fails, because its summary may be months away.
-    fn summed_up(&self) -> logging::Left {
-        if self.live { logging::Left::Ends } else { logging::Left::Failures }
-    }
-
     /// The mode that was named.
     pub fn mode(&self) -> Option<FolderMode> {
         self.mode
@@ -213,14 +207,20 @@ impl Options {
 /// Mirrors.
 pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
     let bars = Bars::wanted(options.progress).filter(|_| !logging.is_quiet());
-    logging.start_with(bars.as_ref().map(Bars::footer), options.summed_up())?;
+    logging.start_with(bars.as_ref().map(Bars::footer), true)?;
     // On a terminal the bars say it.
     let is_told = bars.is_none() || !logging::is_on_terminal();
     let config = lower(&options)?;
     let live = config.is_live();
     let socket = options.socket.clone();
     let signalled = signals::catch()?;
-    let agent = config.start().await?;
+    // It comes before all that may fail in the run.
+    let begin = |source: &str| {
+        if is_told && !live {
+            journal::begin(source, &options.directory);
+        }
+    };
+    let agent = config.start_after(begin).await?;
     let (server, closing) = serve(&agent, socket).await?;
     let watcher = agent.watcher();
     let companions = CancellationToken::new();
@@ -228,10 +228,10 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         let watcher = watcher.clone();
         bars.start(move || watcher.reports().iter().map(Shown::of_pipeline).collect())
     });
-    if is_told {
+    if is_told && live {
         let (watcher, ended) = (watcher.clone(), companions.clone());
         let mirror = options.directory.clone();
-        tokio::spawn(async move { journal::keep(watcher, &mirror, live, ended).await });
+        tokio::spawn(async move { journal::keep(watcher, &mirror, ended).await });
     }
     let notifying = tokio::spawn(service::notify(watcher, live, companions.clone()));
     let stop = agent.canceller();
@@ -256,13 +256,17 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     let printed = match code == Exit::Done && logging.is_quiet() {
         true => Ok(()),
         false => {
-            let (signalled, logged, json) = (told, logging::names_failures(), logging.is_json());
-            summary::print(&outcome, summary::Run { live, signalled, logged, json })
+            let mirror = options.directory.as_path();
+            let (logged, json) = (logging::Logged::by_level(), logging.is_json());
+            let (allow_empty, signalled) = (options.allow_empty, told);
+            let run = summary::Run { mirror, live, allow_empty, signalled, logged, json };
+            summary::print(&outcome, run)
         }
     };
-    // An error of the mirror takes precedence over an error of the output.
-    if code == Exit::Done {
-        printed?;
+    match printed {
+        // An error of the mirror takes precedence over an error of the output.
+        Err(error) if code != Exit::Done => exit::say(&error.to_string()),
+        printed => printed?,
     }
     Ok(code)
 }

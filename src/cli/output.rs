@@ -10,7 +10,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -121,6 +121,18 @@ impl Stream {
         match self {
             Self::Stdout => io::stdout().is_terminal(),
             Self::Stderr => io::stderr().is_terminal(),
+        }
+    }
+
+    /// Whether it is closed or discarded, so that nobody reads it.
+    pub fn is_nowhere(self) -> bool {
+        // A closed stream is opened as this device when the process starts.
+        let null = fs::metadata("/dev/null").map(|null| null.rdev());
+        let own = self.open().and_then(|file| file.metadata());
+        match (own, null) {
+            (Ok(own), Ok(null)) => own.file_type().is_char_device() && own.rdev() == null,
+            (Err(_), _) => true,
+            (Ok(_), Err(_)) => false,
         }
     }
 
@@ -292,8 +304,6 @@ fn folder_of(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileTypeExt as _;
-
     use super::*;
 
     const TEXT: &[u8] = b"all of it\n";

@@ -13,6 +13,9 @@ use crate::agent::{CollectionStatus, Keeps, Status};
 use crate::checkpoint::Copied;
 use crate::mirror::{Deleted, JsonStyle, Ours, Remembered, SharedLock};
 
+/// The text names at most this number of failures of a collection.
+const SHOWN: usize = 100;
+
 /// What `plainfold status` takes.
 #[derive(Debug, Args)]
 pub struct Options {
@@ -229,7 +232,7 @@ fn write_collection(
         writeln!(out, "  in flight   {what}, fetched beside the feed")?;
     }
     writeln!(out, "  failures    {}", report.failures)?;
-    for failure in &collection.failed {
+    for failure in collection.failed.iter().take(SHOWN) {
         writeln!(out, "    {}: {}", failure.place, failure.reason)?;
         writeln!(
             out,
@@ -238,6 +241,10 @@ fn write_collection(
             failure.since,
             failure.at,
         )?;
+    }
+    let more = collection.failed.len().saturating_sub(SHOWN);
+    if more > 0 {
+        writeln!(out, "    … and {more} more; --format json lists all")?;
     }
     Ok(())
 }

@@ -1,44 +1,69 @@
 //! The report of a mirror run: what was done, and what is not as it should be. The last line says first
 //! what is wrong; it says "caught up" only if nothing is.
 
+use std::path::Path;
+
 use indicatif::HumanBytes;
 use serde::Serialize;
 
+use super::logging::Logged;
 use super::output::{Lines, OutputError, Stream, many};
 use crate::agent::{Absent, AgentError, Outcome};
-use crate::pipeline::{Phase, Report};
+use crate::document::plain::quoted;
+use crate::pipeline::{Awaited, Phase, Report};
 
 /// How many failures are named; `status` names more.
 const NAMED: usize = 20;
 
 /// How a run was asked to work, and how it was asked to end.
 #[derive(Clone, Copy, Debug)]
-pub struct Run {
+pub struct Run<'a> {
+    /// The mirror's directory.
+    pub mirror: &'a Path,
     /// It followed the source.
     pub live: bool,
+    /// What is absent counts as success.
+    pub allow_empty: bool,
     /// A signal ended it.
     pub signalled: bool,
-    /// The log named each failure when it occurred, so that the text does not name it again.
-    pub logged: bool,
+    /// What the log has named, so that the text does not name it again.
+    pub logged: Logged,
     /// The summary is a line of JSON.
     pub json: bool,
 }
 
-/// Prints the summary on standard output, as text or as one line of JSON.
-pub fn print(outcome: &Outcome, run: Run) -> Result<(), OutputError> {
+/// Prints the summary on standard output, as text or as one line of JSON. If something is wrong and
+/// standard output cannot be written, standard error gets it.
+pub fn print(outcome: &Outcome, run: Run<'_>) -> Result<(), OutputError> {
     let summary = Summary::of(outcome, run);
     let text = match run.json {
         true => Lines::json(&summary).unwrap_or_default(),
-        false => summary.text(run.logged),
+        false => summary.text(run),
     };
-    Stream::Stdout.report("the summary", &text)
+    let written = Stream::Stdout.write("the summary", &text);
+    if written.is_err() && !outcome.is_complete() {
+        // There is no third place.
+        let _lost = Stream::Stderr.write("the summary", &text);
+    }
+    match written {
+        Err(error) if error.is_closed_pipe() => Ok(()),
+        written => written,
+    }
 }
 
 /// What is wrong, in a few words each, most urgent first.
-fn wrong(outcome: &Outcome, run: Run) -> Vec<String> {
+fn wrong(outcome: &Outcome, run: Run<'_>) -> Vec<String> {
     let of = |phase| outcome.reports.iter().filter(|report| report.phase == phase).count();
     let absent = |is: fn(&Absent) -> bool| outcome.absent.iter().filter(|one| is(one)).count();
-    let vanished = absent(|one| matches!(one, Absent::Vanished { .. }));
+    let waits = |what| {
+        let waits = |one: &&Report| one.phase == Phase::Waiting && one.awaited == what;
+        outcome.reports.iter().filter(waits).count()
+    };
+    let (gone, silent, stuck) =
+        (waits(Awaited::Database), waits(Awaited::Source), waits(Awaited::Disk));
+    // A mirror that follows its source waits for a database that has vanished.
+    let awaited = if run.live && !run.allow_empty { of(Phase::Vanished) } else { 0 };
+    let vanished = absent(|one| matches!(one, Absent::Vanished { .. })) + gone + awaited;
     let unmatched = absent(|one| matches!(one, Absent::Pattern(_) | Absent::Database { .. }));
     let failed = outcome.errors.iter();
     let failed = failed.filter(|one| matches!(one, AgentError::Collection { .. })).count();
@@ -54,6 +79,7 @@ fn wrong(outcome: &Outcome, run: Run) -> Vec<String> {
         failed if all > 1 => parts.push(format!("{failed} of {} failed", many(all, "collection"))),
         _ => parts.push("failed".to_owned()),
     }
+    let counted = of(Phase::Failed) + gone + silent + stuck;
     let counts = [
         (vanished, "database has vanished", "databases have vanished"),
         (outcome.failures.len(), "document failed", "documents failed"),
@@ -75,8 +101,18 @@ fn wrong(outcome: &Outcome, run: Run) -> Vec<String> {
         ),
         (unmatched, "name or glob matches nothing", "names or globs match nothing"),
         (
-            // What failed is counted above, and a run that was interrupted has said so.
-            if interrupted { 0 } else { outcome.behind().saturating_sub(of(Phase::Failed)) },
+            silent,
+            "collection is behind its source, which did not answer at the end",
+            "collections are behind their sources, which did not answer at the end",
+        ),
+        (
+            stuck,
+            "collection is behind its source, because the disk could not be written at the end",
+            "collections are behind their sources, because the disk could not be written at the end",
+        ),
+        (
+            // What failed or waits is counted above, and a run that was interrupted has said so.
+            if interrupted { 0 } else { outcome.behind().saturating_sub(counted) },
             "collection is behind its source",
             "collections are behind their sources",
         ),
@@ -123,10 +159,13 @@ struct Summary {
     not_mirrored: Vec<String>,
     /// What ended collections before their time.
     stopped: Vec<String>,
+    /// What the log says with a warning, for a text after a log without warnings.
+    #[serde(skip)]
+    warnings: Vec<String>,
 }
 
 impl Summary {
-    fn of(outcome: &Outcome, run: Run) -> Self {
+    fn of(outcome: &Outcome, run: Run<'_>) -> Self {
         let sum = |count: fn(&Report) -> u64| -> u64 { outcome.reports.iter().map(count).sum() };
         let wrong = wrong(outcome, run);
         let message = match wrong.is_empty() {
@@ -141,12 +180,26 @@ impl Summary {
         let unsecured = outcome
             .unsecured()
             .map(|(collection, reason)| format!("the security object of {collection}: {reason}"));
+        let mirror = quoted(&run.mirror.to_string_lossy());
+        let warnings = outcome.reports.iter().flat_map(|report| {
+            let Report { collection, held_back, .. } = report;
+            let held = (*held_back > 0).then(|| {
+                let of = quoted(collection.as_str());
+                let held = many(*held_back, "deletion");
+                format!("held back: {collection}: {held}; `plainfold release {mirror} {of}` applies them")
+            });
+            let counts = report.count_trouble.as_ref();
+            let counts = counts.map(|why| format!("{collection}: {why}, even after a full scan"));
+            let waits = report.trouble.as_ref().filter(|_| report.phase == Phase::Waiting);
+            let waits = waits.map(|why| format!("behind: {collection}: {why}"));
+            [held, counts, waits].into_iter().flatten()
+        });
         let braked = outcome.reports.iter().filter(|report| report.held_back > 0);
         let braked = braked
             .map(|report| format!("{}: {}", report.collection, many(report.held_back, "deletion")));
         Self {
             timestamp: jiff::Timestamp::now(),
-            level: if outcome.is_complete() { "INFO" } else { "ERROR" },
+            level: if outcome.is_complete() && wrong.is_empty() { "INFO" } else { "ERROR" },
             message,
             documents: sum(|report| report.documents),
             deletions: sum(|report| report.deletions),
@@ -162,14 +215,13 @@ impl Summary {
             security_not_mirrored: unsecured.take(NAMED).collect(),
             not_mirrored: named.collect(),
             stopped: outcome.errors.iter().map(ToString::to_string).collect(),
+            warnings: warnings.collect(),
         }
     }
 
-    fn text(&self, logged: bool) -> Lines {
+    fn text(&self, run: Run<'_>) -> Lines {
         let mut text = Lines::default();
-        if !logged {
-            self.name_failures(&mut text);
-        }
+        self.name_what_is_wrong(&mut text, run);
         text.push(&format!(
             "{}: {} written, {} deleted, {} unchanged, {}, {} in {:.1} s",
             self.message,
@@ -183,20 +235,24 @@ impl Summary {
         text
     }
 
-    fn name_failures(&self, text: &mut Lines) {
-        let named = [
-            ("missing", &self.not_there),
-            ("not mirrored", &self.security_not_mirrored),
-            ("not mirrored", &self.not_mirrored),
-            ("held back", &self.braked),
-            ("failed", &self.stopped),
-        ];
-        for (word, what) in named {
+    fn name_what_is_wrong(&self, text: &mut Lines, run: Run<'_>) {
+        let mut name = |word: &str, what: &[String]| {
             what.iter().for_each(|what| text.push(&format!("{word}: {what}")));
+        };
+        if !run.logged.errors {
+            name("missing", &self.not_there);
+            name("not mirrored", &self.not_mirrored);
+            if self.failures > self.not_mirrored.len() {
+                let more = self.failures - self.not_mirrored.len();
+                let mirror = quoted(&run.mirror.to_string_lossy());
+                let more = format!("{more} more; `plainfold status {mirror}` lists them");
+                name("not mirrored", &[more]);
+            }
+            name("failed", &self.stopped);
         }
-        if self.failures > self.not_mirrored.len() {
-            let more = self.failures - self.not_mirrored.len();
-            text.push(&format!("not mirrored: {more} more; see `plainfold status`"));
+        if !run.logged.warnings {
+            name("not mirrored", &self.security_not_mirrored);
+            self.warnings.iter().for_each(|line| text.push(line));
         }
     }
 }
@@ -208,7 +264,12 @@ mod tests {
     use super::*;
     use crate::source::SourceError;
 
-    const ENDS: Run = Run { live: false, signalled: false, logged: true, json: false };
+    const ALL: Logged = Logged { errors: true, warnings: true };
+
+    fn ends() -> Run<'static> {
+        let mirror = Path::new("it's a mirror");
+        Run { mirror, live: false, allow_empty: false, signalled: false, logged: ALL, json: false }
+    }
 
     fn outcome(phases: &[Phase], caught_up: bool) -> Outcome {
         let report = |(number, phase): (usize, &Phase)| {
@@ -231,15 +292,15 @@ mod tests {
         AgentError::Collection { collection: collection.into(), error }
     }
 
-    fn message(outcome: &Outcome, run: Run) -> String {
+    fn message(outcome: &Outcome, run: Run<'_>) -> String {
         Summary::of(outcome, run).message
     }
 
     #[test]
     fn only_a_run_that_lacks_nothing_has_caught_up() {
         let done = outcome(&[Phase::CaughtUp, Phase::CaughtUp], true);
-        assert_eq!(message(&done, ENDS), "caught up");
-        let live = Run { live: true, signalled: true, ..ENDS };
+        assert_eq!(message(&done, ends()), "caught up");
+        let live = Run { live: true, signalled: true, ..ends() };
         let followed = outcome(&[Phase::Live], true);
         assert!(message(&followed, live).starts_with("caught up"));
         assert_eq!(message(&followed, Run { json: true, ..live }), "caught up");
@@ -251,17 +312,15 @@ mod tests {
         let mut held = outcome(&[Phase::CaughtUp], true);
         held.reports[0].held_back = 1;
         let cut = outcome(&[Phase::CaughtUp, Phase::Stopped], false);
-        let behind = outcome(&[Phase::Live, Phase::Waiting], true);
-        let signalled = Run { signalled: true, ..ENDS };
+        let signalled = Run { signalled: true, ..ends() };
         for (outcome, run, expected) in [
-            (&some, ENDS, "1 of 2 collections failed"),
-            (&only, ENDS, "failed"),
-            (&held, ENDS, "1 deletion is held back"),
+            (&some, ends(), "1 of 2 collections failed"),
+            (&only, ends(), "failed"),
+            (&held, ends(), "1 deletion is held back"),
             (&cut, signalled, "interrupted before all was mirrored"),
-            (&cut, ENDS, "1 collection is behind its source"),
-            (&behind, live, "1 collection is behind its source"),
+            (&cut, ends(), "1 collection is behind its source"),
             (&outcome(&[], false), signalled, "interrupted before all was mirrored"),
-            (&outcome(&[], false), ENDS, "ended before all was mirrored"),
+            (&outcome(&[], false), ends(), "ended before all was mirrored"),
         ] {
             assert_eq!(message(outcome, run), expected);
             assert!(!message(outcome, run).contains("caught up"));
@@ -272,8 +331,34 @@ mod tests {
     fn failures_that_no_log_has_named_are_in_the_text() {
         let mut only = outcome(&[Phase::Failed], false);
         only.errors.push(error("shelf-0"));
-        let summary = Summary::of(&only, ENDS);
-        assert!(!summary.text(true).as_str().contains("no answer"));
-        assert!(summary.text(false).as_str().contains("failed: shelf-0: no answer"));
+        only.reports[0].held_back = 2;
+        let summary = Summary::of(&only, ends());
+        let text = |logged| summary.text(Run { logged, ..ends() }).as_str().to_owned();
+        assert_eq!(text(ALL).lines().count(), 1);
+        let nothing = text(Logged { errors: false, warnings: false });
+        assert!(nothing.contains("failed: shelf-0: no answer"), "{nothing}");
+        let errors = text(Logged { warnings: false, ..ALL });
+        assert!(!errors.contains("no answer"), "{errors}");
+        let command = "`plainfold release 'it'\\''s a mirror' shelf-0`";
+        assert!(errors.contains(command) && nothing.contains(command), "{errors}");
+    }
+
+    #[test]
+    fn what_a_collection_waited_for_at_the_end_is_in_the_last_line() {
+        for (awaited, expected) in [
+            (Awaited::Database, "1 database has vanished"),
+            (Awaited::Source, "1 collection is behind its source, which did not answer"),
+            (Awaited::Disk, "1 collection is behind its source, because the disk"),
+        ] {
+            let mut behind = outcome(&[Phase::Live, Phase::Waiting], true);
+            behind.reports[1].awaited = awaited;
+            behind.reports[1].trouble = Some("the reason".to_owned());
+            let live = Run { live: true, signalled: true, ..ends() };
+            assert!(!message(&outcome(&[Phase::Vanished], true), live).contains("caught up"));
+            assert!(message(&behind, live).starts_with(expected), "{}", message(&behind, live));
+            let quiet = Run { logged: Logged { warnings: false, ..ALL }, ..live };
+            let text = Summary::of(&behind, quiet).text(quiet);
+            assert!(text.as_str().contains("shelf-1: the reason"), "{text:?}");
+        }
     }
 }

@@ -18,6 +18,15 @@ pub fn is_obeyed(c: char) -> bool {
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// A word for a shell, as a message quotes it in a command.
+pub fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,@%".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}
+
 /// Text as a part of one printed line. Characters that must not reach a terminal are escaped as in
 /// Rust: `\n`, `\u{1b}`. Nothing else changes.
 pub fn text(text: &str) -> Cow<'_, str> {
@@ -132,5 +141,11 @@ mod tests {
                 prop_assert_eq!(&*small, &value.to_string());
             }
         }
+    }
+
+    #[test]
+    fn words_for_a_shell_are_quoted_where_they_must_be() {
+        assert_eq!(quoted("/a/b.json"), "/a/b.json");
+        assert_eq!(quoted("it's $HOME"), "'it'\\''s $HOME'");
     }
 }

@@ -7,10 +7,11 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use super::FAILED;
 use super::prepare::Meta;
 use super::settle::Settler;
+use super::{FAILED, Pipeline};
 use crate::checkpoint::{Failure, HeldBack};
+use crate::document::plain::quoted;
 use crate::document::{Change, DocumentId, Position, Revision};
 use crate::source::Unreadable;
 
@@ -31,6 +32,8 @@ struct Logged {
     reasons: HashMap<String, u64>,
     /// The number of rows that were named or counted.
     rows: usize,
+    /// It said that deletions are held back.
+    held_back: bool,
 }
 
 /// How the log mentions a failure.
@@ -44,7 +47,8 @@ pub enum Mention {
     Nothing,
 }
 
-/// A catch-up names at most this number of unreadable rows of a collection in the log.
+/// A catch-up names at most this number of unreadable rows of a collection in the log, and of failures
+/// that it did not meet itself.
 const NAMED: usize = 20;
 
 impl Failures {
@@ -66,8 +70,27 @@ impl Failures {
     /// All of them, in the order in which they failed first.
     pub fn all(&self) -> Vec<Failure> {
         let mut all: Vec<_> = self.known().values().cloned().collect();
-        all.sort_by_key(|failure| failure.since);
+        all.sort_by(|left, right| left.turn().cmp(&right.turn()));
         all
+    }
+
+    /// The first failures that the log has not mentioned, and the number of all of them, which count as
+    /// mentioned from now on.
+    fn unmentioned(&self) -> (Vec<Failure>, usize) {
+        let mut all = self.all();
+        let mut logged = self.logged();
+        all.retain(|failure| {
+            !failure.is_in_flight()
+                && logged.reasons.insert(key(failure), hash(&failure.reason)).is_none()
+        });
+        let count = all.len();
+        all.truncate(NAMED);
+        (all, count)
+    }
+
+    /// Notes that the log says that deletions are held back; whether it is the first time.
+    pub fn mention_held_back(&self) -> bool {
+        !std::mem::replace(&mut self.logged().held_back, true)
     }
 
     /// How the log mentions a failure: once for each reason, and in a catch-up only the first rows
@@ -76,10 +99,9 @@ impl Failures {
         if failure.is_in_flight() {
             return Mention::Nothing;
         }
-        let mut hasher = DefaultHasher::new();
-        failure.reason.hash(&mut hasher);
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.reasons.insert(key(failure), hasher.finish()) == Some(hasher.finish()) {
+        let reason = hash(&failure.reason);
+        let mut logged = self.logged();
+        if logged.reasons.insert(key(failure), reason) == Some(reason) {
             return Mention::Nothing;
         }
         if following || failure.document.as_ref().is_some_and(|id| failure.place == named(id)) {
@@ -122,8 +144,7 @@ impl Failures {
 
     /// Removes a document; says whether it was among the failures.
     pub fn forget(&self, id: &DocumentId) -> bool {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        logged.reasons.remove(id.as_str());
+        self.logged().reasons.remove(id.as_str());
         self.known().remove(id.as_str()).is_some()
     }
 
@@ -139,6 +160,46 @@ impl Failures {
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Failure>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn logged(&self) -> std::sync::MutexGuard<'_, Logged> {
+        self.logged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pipeline {
+    /// Logs what is missing in the mirror and was not logged in this run: failures that an earlier run
+    /// has left and this one has not tried again, and deletions that are held back.
+    pub fn log_unmentioned(&self) {
+        // What is not logged is left to the summary.
+        if !tracing::enabled!(target: FAILED, tracing::Level::ERROR) {
+            return;
+        }
+        let (failures, count) = self.failures.unmentioned();
+        failures.iter().for_each(|failure| self.log_failure(failure));
+        if count > failures.len() {
+            let (collection, more) = (self.collection.name(), count - failures.len());
+            let command = self.status_command();
+            tracing::error!(target: FAILED, %collection, "not mirrored: {more} more; {command} lists them");
+        }
+        self.log_held_back();
+    }
+
+    fn log_failure(&self, failure: &Failure) {
+        let collection = self.collection.name();
+        let Failure { place, reason, .. } = failure;
+        tracing::error!(target: FAILED, %collection, "{place} was not mirrored: {reason}");
+    }
+
+    /// The command that lists all failures.
+    fn status_command(&self) -> String {
+        format!("`plainfold status {}`", quoted(&self.mirror.path().to_string_lossy()))
+    }
+}
+
+fn hash(reason: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    reason.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Settler {
@@ -150,18 +211,15 @@ impl Settler {
         let mut noted = Vec::new();
         for failure in failed {
             match self.pipeline.failures.mention(&failure, following) {
-                Mention::Name => tracing::error!(
-                    target: FAILED,
-                    %collection,
-                    "{} was not mirrored: {}",
-                    failure.place,
-                    failure.reason,
-                ),
-                Mention::More => tracing::error!(
-                    target: FAILED,
-                    %collection,
-                    "more rows cannot be read; `plainfold status` lists them",
-                ),
+                Mention::Name => self.pipeline.log_failure(&failure),
+                Mention::More => {
+                    let command = self.pipeline.status_command();
+                    tracing::error!(
+                        target: FAILED,
+                        %collection,
+                        "more rows cannot be read; {command} lists them",
+                    );
+                }
                 Mention::Nothing => {}
             }
             // A row whose place in the feed was not passed is read again by itself.
@@ -318,6 +376,24 @@ mod tests {
         assert_eq!(mention("d3", "gone", true), Mention::Name, "it had been mirrored since");
         let in_flight = in_flight("new".into(), None, None);
         assert_eq!(failures.mention(&in_flight, true), Mention::Nothing);
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_and_the_log_has_not_named_is_named_once_and_in_order() {
+        let at = |number| Failure {
+            place: format!("row at byte {number}"),
+            since: Timestamp::UNIX_EPOCH,
+            ..failure(None, "broken")
+        };
+        let failures = Failures::new((0..120).map(at).collect());
+        failures.mention(&at(1), false);
+        let (named, count) = failures.unmentioned();
+        assert_eq!((named.len(), count), (NAMED, 119));
+        let places: Vec<_> = named.into_iter().map(|one| one.place).collect();
+        assert_eq!((places[0].as_str(), places[1].as_str()), ("row at byte 0", "row at byte 2"));
+        assert_eq!(places[10], "row at byte 11");
+        assert_eq!(failures.unmentioned().1, 0);
+        assert!(failures.mention_held_back() && !failures.mention_held_back());
     }
 
     #[test]

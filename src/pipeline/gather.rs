@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::asker::Reading;
 use super::batch::{Batch, Seen};
 use super::failures;
-use super::report::Phase;
+use super::report::{Awaited, Phase};
 use super::{Pipeline, PipelineError, Signal, Work};
 use crate::checkpoint::Failure;
 use crate::mirror::Authority;
@@ -295,6 +295,10 @@ impl Gatherer {
         }
         self.pipeline.reporter.update(|report| {
             report.phase = Phase::Waiting;
+            report.awaited = match error {
+                SourceError::Missing { .. } => Awaited::Database,
+                _ => Awaited::Source,
+            };
             report.trouble = Some(trouble);
         });
     }

@@ -41,8 +41,8 @@ mod tally;
 
 pub use crate::document::DeletionLimit;
 pub use repair::{Asking, Fate, Repaired, Wrong};
-pub use report::{ENDED, FAILED, Phase, Report, Reporter, shown};
-pub(crate) use room::Pauses;
+pub use report::{Awaited, ENDED, FAILED, Phase, Report, Reporter, shown};
+pub(crate) use room::{Pauses, is_same};
 
 use asker::Reading;
 use batch::Seen;

@@ -13,35 +13,46 @@ use super::prepare::{Meta, blame};
 use super::settle::{Placed, Settler, Told};
 use super::{FAILED, Pipeline, PipelineError, failures};
 use crate::checkpoint::{Checkpoint, Commit, HeldBack};
+use crate::document::plain::quoted;
 use crate::document::{Position, Revision};
 use crate::mirror::{Plan, Sync};
 
 /// The number of removals that are made durable together.
 const REMOVALS: usize = 1_000;
 
-/// Logs that deletions of a collection are held back, and what to do.
-pub(super) fn log_held_back(pipeline: &Pipeline, what: &str) {
-    let (collection, mirror) = (pipeline.collection.name(), pipeline.mirror.path().display());
-    tracing::warn!(
-        target: FAILED,
-        %collection,
-        "{what}, because the source deleted more than --max-delete allows. Look at the source, then \
-         run `plainfold release {mirror} {collection}` to apply them",
-    );
-}
-
-impl Settler {
-    /// Logs at the end of a catch-up how many deletions are held back, by whichever run.
-    pub(super) fn log_all_held_back(&self) {
-        let report = self.pipeline.reporter.report();
-        match report.held_back {
-            _ if report.caught_up => {}
-            0 => {}
-            1 => log_held_back(&self.pipeline, "1 deletion is held back"),
-            held => log_held_back(&self.pipeline, &format!("{held} deletions are held back")),
+impl Pipeline {
+    /// Logs how many deletions are held back, by whichever run, and what to do; once.
+    pub(super) fn log_held_back(&self) {
+        let held = self.reporter.report().held_back;
+        if held == 0 || !self.failures.mention_held_back() {
+            return;
+        }
+        match held {
+            1 => self.say_held_back("1 deletion is held back"),
+            held => self.say_held_back(&format!("{held} deletions are held back")),
         }
     }
 
+    /// Logs that more deletions are held back.
+    pub(super) fn log_more_held_back(&self) {
+        self.failures.mention_held_back();
+        self.say_held_back("further deletions are held back");
+    }
+
+    fn say_held_back(&self, what: &str) {
+        let collection = self.collection.name();
+        let mirror = quoted(&self.mirror.path().to_string_lossy());
+        let of = quoted(collection.as_str());
+        tracing::warn!(
+            target: FAILED,
+            %collection,
+            "{what}, because the source deleted more than --max-delete allows. Look at the source, \
+             then run `plainfold release {mirror} {of}` to apply them",
+        );
+    }
+}
+
+impl Settler {
     /// Removes the documents that the complete listing did not contain, and ends the scan.
     pub(super) fn end_scan(
         &mut self,

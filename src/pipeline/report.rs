@@ -13,7 +13,8 @@ use crate::source::Progress;
 /// The target of log events that name what failed or is missing, and that a summary may name instead.
 pub const FAILED: &str = "plainfold::failed";
 
-/// The target of log events that name what ended a collection, or the run. [`FAILED`] covers it.
+/// The target of log events that name what ended the run, whose summary follows at once. [`FAILED`]
+/// covers it.
 pub const ENDED: &str = "plainfold::failed::ended";
 
 /// What a pipeline is doing.
@@ -38,6 +39,18 @@ pub enum Phase {
     Failed,
     /// The source no longer has the collection. The mirror keeps its copy.
     Vanished,
+}
+
+/// What a pipeline waits for that is [`Phase::Waiting`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Awaited {
+    /// The source, which does not answer.
+    #[default]
+    Source,
+    /// The database, which the source does not have.
+    Database,
+    /// The disk, which cannot be written to.
+    Disk,
 }
 
 /// What a pipeline has done in this run, and its present state.
@@ -88,6 +101,9 @@ pub struct Report {
     /// How many documents the source counted when it was asked last.
     #[serde(skip)]
     pub counted: Option<u64>,
+    /// What it waits for, or waited for last.
+    #[serde(skip)]
+    pub awaited: Awaited,
     /// The time since which a batch has been in flight.
     #[serde(skip)]
     pub busy_since: Option<Instant>,
@@ -116,6 +132,7 @@ impl Report {
             caught_up: false,
             held: None,
             counted: None,
+            awaited: Awaited::default(),
             busy_since: None,
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use super::report::{Phase, Report};
+use super::report::{Awaited, Phase, Report};
 use super::{Pipeline, PipelineError};
 use crate::mirror::MirrorError;
 use crate::source::Since;
@@ -54,6 +54,13 @@ impl Pauses {
         }
         self.next()
     }
+}
+
+/// Whether two reasons differ at most in their numbers, such as the bytes that are free, so that the
+/// log does not repeat them.
+pub fn is_same(left: &str, right: &str) -> bool {
+    let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+    words(left) == words(right)
 }
 
 impl PipelineError {
@@ -135,7 +142,7 @@ impl Pipeline {
         loop {
             let pause = pauses.next();
             let (seconds, why) = (pause.as_secs_f32(), error.to_string());
-            match why == logged {
+            match is_same(&why, &logged) {
                 true => {
                     tracing::debug!(%collection, "{why}; the mirror tries again in {seconds:.1} s")
                 }
@@ -147,6 +154,7 @@ impl Pipeline {
             logged = why;
             self.reporter.update(|report| {
                 report.phase = Phase::Waiting;
+                report.awaited = Awaited::Disk;
                 report.trouble = Some(error.to_string());
                 report.busy_since = None;
             });
@@ -190,6 +198,17 @@ impl Pipeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_that_has_other_bytes_free_is_the_same_reason() {
+        let reserve = |free| {
+            let path = "/mirror".into();
+            MirrorError::Reserve { path, free, reserve: 1000 }.to_string()
+        };
+        assert!(is_same(&reserve(7), &reserve(900)));
+        let other = MirrorError::Reserve { path: "/other".into(), free: 7, reserve: 1000 };
+        assert!(!is_same(&reserve(7), &other.to_string()));
+    }
 
     #[test]
     fn pauses_grow_until_something_was_done() {

@@ -166,7 +166,7 @@ impl Settler {
             Signal::CaughtUp => {
                 self.pipeline.brake.caught_up();
                 self.pipeline.mirror.sweep_trash()?;
-                self.log_all_held_back();
+                self.pipeline.log_unmentioned();
                 self.caught_up();
             }
             Signal::Told => {
@@ -383,7 +383,7 @@ impl Settler {
             report.position = position;
         });
         if braked && pipeline.reporter.report().caught_up {
-            super::removals::log_held_back(pipeline, "further deletions are held back");
+            pipeline.log_more_held_back();
         }
         Ok(())
     }

@@ -108,12 +108,62 @@ fn documents_that_fail_are_named_once_and_counted_in_the_last_line() {
             assert_last(&outcome, noun);
             assert_once(&outcome, noun);
         }
-        // JSON names them in the summary, and nowhere else.
+        // JSON names them as they occur, and in the summary.
         let json = ["--log-format", "json"];
         let outcome = mirror(&feed.source(), &place.mirror(), &json).assert_code(1);
         let summary: Value = serde_json::from_str(&outcome.stdout).unwrap();
         assert_eq!(summary["not_mirrored"].as_array().unwrap().len(), bad.min(20), "{outcome}");
-        assert!(!outcome.stderr.contains("bad:"), "{outcome}");
+        let logged = |line: &&str| line.contains("bad:") && line.contains("\"ERROR\"");
+        assert_eq!(outcome.stderr.lines().filter(logged).count(), bad.min(20), "{outcome}");
+    }
+}
+
+#[test]
+fn status_names_the_first_failures_in_their_order_and_json_all() {
+    let place = Place::new();
+    let feed = feed_with(&place, 1, 130);
+    mirror(&feed.source(), &place.mirror(), &[]).assert_code(1);
+    let status = plainfold::status(&place.mirror());
+    let failed = status["collections"][0]["failed"].as_array().unwrap();
+    assert_eq!(failed.len(), 130);
+    let text = plainfold::run(["status".as_ref(), place.mirror().as_os_str()]).assert_code(0);
+    let named: Vec<_> = text.stdout.lines().filter(|line| line.contains("bad:")).collect();
+    for (number, line) in named.iter().enumerate() {
+        assert!(line.contains(&format!("bad:{number:02}!")), "{number}: {text}");
+    }
+    assert_eq!(named.len(), 100);
+    assert!(text.stdout.contains("30 more") && text.stdout.contains("--format json"), "{text}");
+}
+
+#[test]
+fn deletions_that_are_held_back_are_named_with_the_remedy_at_every_level() {
+    let place = Place::new();
+    let mut feed = feed_with(&place, 200, 0);
+    let at = place.join("it's a mirror");
+    mirror(&feed.source(), &at, &[]).assert_code(0);
+    (0..190).for_each(|number| drop(feed.delete(&format!("good:{number}"))));
+    let command = format!("release '{}' shelf", at.to_str().unwrap().replace('\'', "'\\''"));
+    let ways = [&["--log-level", "error"][..], &["--quiet"], &["--log-level", "off"], &[]];
+    for more in ways {
+        let outcome = mirror(&feed.source(), &at, more).assert_code(1);
+        assert_once(&outcome, &command);
+    }
+}
+
+#[test]
+fn what_ended_a_run_is_printed_if_its_summary_cannot_be() {
+    let place = Place::new();
+    let url = nowhere() + "/shelf";
+    for (form, out) in [("text", "/dev/full"), ("json", "/dev/full"), ("json", "/dev/null")] {
+        let script = format!("exec \"$0\" \"$@\" >{out}");
+        let program = env!("CARGO_BIN_EXE_plainfold");
+        let mut arguments = vec!["-c", &script, program, "mirror", &url];
+        let at = place.mirror();
+        arguments.extend([at.to_str().unwrap(), "--give-up-after", "1", "--log-level", "error"]);
+        arguments.extend(["--log-format", form]);
+        let shell = plainfold::command_of(Path::new("/bin/sh"), arguments);
+        let outcome = plainfold::run_command(shell).assert_code(3);
+        assert!(outcome.stderr.contains("refused"), "{form} {out}: {outcome}");
     }
 }
 

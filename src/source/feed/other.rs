@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::packed::Packing;
+use crate::document::plain::quoted;
 
 /// A format that is not a recorded feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,15 +244,6 @@ impl fmt::Display for Given<'_> {
     }
 }
 
-/// A word for a shell.
-fn quoted(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,@%".contains(c);
-    match !text.is_empty() && text.chars().all(is_plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', "'\\''")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,11 +265,5 @@ mod tests {
         }
         let piped = Other::Indented.message(&Given { path: None, packing: None });
         assert!(piped.starts_with("standard input"), "{piped}");
-    }
-
-    #[test]
-    fn words_for_a_shell_are_quoted_where_they_must_be() {
-        assert_eq!(quoted("/a/b.json"), "/a/b.json");
-        assert_eq!(quoted("it's $HOME"), "'it'\\''s $HOME'");
     }
 }
