@@ -73,6 +73,24 @@ pub async fn list(
     Ok(taking.finish())
 }
 
+/// Whether the source holds anything but tombstones.
+pub async fn has_documents(source: Arc<dyn Source>) -> Result<bool, VerifyError> {
+    let feed = resilient(source, Since::Start, Mode::CatchUp, RetryPolicy::CATCH_UP);
+    let mut feed = std::pin::pin!(feed);
+    let mut waiting = false;
+    while let Some(fed) = feed.next().await {
+        match fed? {
+            Fed::Event(FeedEvent::Change(change)) if change.is_deletion() => {}
+            Fed::Event(FeedEvent::Change(_) | FeedEvent::Unreadable(_)) => return Ok(true),
+            Fed::Event(_) => waiting = false,
+            Fed::Waiting { error, pause } => {
+                log_wait(&error, pause, std::mem::replace(&mut waiting, true));
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// Logs that the source is tried again. The reason is left to the error that ends the comparison if
 /// it does not recover.
 pub(super) fn log_wait(error: &SourceError, pause: Duration, is_known: bool) {
