@@ -122,7 +122,9 @@ impl Supervisor {
                             let _ignored = checkpoints.note_listed(&identity, &now);
                         }
                         self.note_what_is_not_listed();
-                        self.shared.listed.store(true, Ordering::Release);
+                        if !self.shared.listed.swap(true, Ordering::AcqRel) {
+                            tracing::debug!(collections = self.known.len(), "the source is listed");
+                        }
                         self.remember_collections(false);
                         self.shared.note_progress();
                     }
