@@ -123,7 +123,8 @@ impl Supervisor {
                         }
                         self.note_what_is_not_listed();
                         if !self.shared.listed.swap(true, Ordering::AcqRel) {
-                            tracing::debug!(collections = self.known.len(), "the source is listed");
+                            let collections = self.shared.members().len();
+                            tracing::debug!(collections, "the source is listed");
                         }
                         self.remember_collections(false);
                         self.shared.note_progress();

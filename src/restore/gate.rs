@@ -144,7 +144,7 @@ impl Gate {
                 Err(TargetError::Server(error)) if error.kind() == Kind::Permanent => {
                     opened.open = false;
                     let reason = match doubtful_name(self.name.as_str()) {
-                        Some(doubt) => format!("{error}: {doubt}"),
+                        Some(doubt) => format!("{error} ({doubt})"),
                         None => error.to_string(),
                     };
                     opened.failures.push(failure(folder, reason));
