@@ -120,7 +120,10 @@ impl Supervisor {
                             let _ignored = checkpoints.note_listed(&identity, &now);
                         }
                         self.note_what_is_not_listed();
-                        self.shared.listed.store(true, Ordering::Release);
+                        if !self.shared.listed.swap(true, Ordering::AcqRel) {
+                            let collections = self.shared.members().len();
+                            tracing::debug!(collections, "the source is listed");
+                        }
                         self.remember_collections(false);
                         self.shared.note_progress();
                     }

@@ -180,6 +180,7 @@ mod tests {
     fn shown(name: &str, state: State, word: &'static str) -> Shown {
         Shown {
             name: name.to_owned(),
+            work: None,
             state,
             word,
             documents: 12_345,

@@ -10,7 +10,11 @@ use crate::verify::{Certificate, CollectionCertificate, Depth, DifferenceKind};
 pub fn write(out: &mut Lines, certificate: &Certificate, limit: usize) -> fmt::Result {
     write_differences(out, certificate, limit)?;
     writeln!(out)?;
-    writeln!(out, "{}", if certificate.equal { "EQUAL" } else { "DIFFERENT" })?;
+    match (certificate.equal, certificate.not_compared.is_empty()) {
+        (false, _) => writeln!(out, "DIFFERENT")?,
+        (true, true) => writeln!(out, "EQUAL")?,
+        (true, false) => writeln!(out, "EQUAL in {}", compared(certificate))?,
+    }
     for (side, place) in [("here", &certificate.here), ("there", &certificate.there)] {
         writeln!(out, "  {side:<9} {}", place.name)?;
         if let Some(lineage) = &place.lineage {
@@ -121,9 +125,14 @@ fn write_total(out: &mut Lines, certificate: &Certificate) -> fmt::Result {
         }
     };
     if let Some(others) = others {
-        writeln!(out, "the source holds {others}")?;
+        let there = if certificate.there.is_mirror { "other mirror" } else { "source" };
+        writeln!(out, "the {there} holds {others}")?;
     }
-    let compared = many(certificate.collections.len(), "collection");
+    let collections = many(certificate.collections.len(), "collection");
+    let not_compared = match certificate.not_compared.len() {
+        0 => String::new(),
+        count => format!("; {count} not compared"),
+    };
     let differing = certificate.collections.iter().filter(|one| !one.differ.is_empty()).count();
     let unreadable = match certificate.unreadable.len() {
         0 => String::new(),
@@ -132,15 +141,30 @@ fn write_total(out: &mut Lines, certificate: &Certificate) -> fmt::Result {
     let differences = many(certificate.differences.len(), "difference");
     match differing {
         0 if certificate.collections.is_empty() => writeln!(out, "nothing was compared"),
-        0 => writeln!(out, "{differences}{unreadable} in {compared}"),
+        0 => {
+            let compared = compared(certificate);
+            writeln!(out, "{differences}{unreadable} in {compared}{not_compared}")
+        }
         _ => {
             let mut all = BTreeMap::new();
             for (kind, count) in certificate.collections.iter().flat_map(|one| &one.differ) {
                 *all.entry(*kind).or_default() += count;
             }
             let kinds = kinds(&all);
-            writeln!(out, "{differences}{unreadable} in {differing} of {compared}: {kinds}")
+            writeln!(
+                out,
+                "{differences}{unreadable} in {differing} of {collections}: {kinds}{not_compared}"
+            )
         }
+    }
+}
+
+/// The number of collections that were compared, of those of the mirror if they were not all.
+fn compared(certificate: &Certificate) -> String {
+    let compared = certificate.collections.len();
+    match certificate.not_compared.len() {
+        0 => many(compared, "collection"),
+        others => format!("{compared} of {} collections", compared + others),
     }
 }
 

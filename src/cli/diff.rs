@@ -12,7 +12,7 @@ use super::progress::{Bars, When};
 use super::verify::{Format, read};
 use super::{access, certificate, compare, logging};
 use crate::client::couchdb::Address;
-use crate::config::{self, OpenedSource};
+use crate::config::{self, Access, OpenedSource};
 use crate::document::{Kept, Selection};
 use crate::mirror::read::{Problem, Tree};
 use crate::verify::{self, Certificate};
@@ -61,16 +61,21 @@ struct Whole<'a> {
 pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
     let bars = Bars::wanted(options.progress).filter(|_| !logging.is_quiet());
     logging.start(bars.as_ref().map(Bars::footer))?;
-    let progress = Arc::new(verify::Progress::default());
-    let drawing = bars.map(|bars| bars.of_verification(&progress));
-    let progress = drawing.is_some().then_some(progress);
     // A URL that is mistyped is not looked for as a folder: the message would repeat its password.
     let is_source = config::feed(&options.other).is_some()
         || ((Address::is_url_like(&options.other) || config::meant(&options.other).is_some())
             && !Path::new(&options.other).exists());
-    let compared = match is_source {
-        true => beside_source(&options, progress).await,
-        false => beside_mirror(&options, progress).await,
+    // Before bars are drawn, because a password may be asked for.
+    let access = match is_source {
+        true => Some(options.access.lower(&options.other, access::Side::Source)?),
+        false => None,
+    };
+    let progress = Arc::new(verify::Progress::default());
+    let drawing = bars.map(|bars| bars.of_verification(&progress));
+    let progress = drawing.is_some().then_some(progress);
+    let compared = match access {
+        Some(access) => beside_source(&options, access, progress).await,
+        None => beside_mirror(&options, progress).await,
     };
     if let Some(drawing) = drawing {
         drawing.end().await;
@@ -91,7 +96,10 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     if options.format == Format::Text {
         warn_of(&problems, options.compared.limit());
     }
-    Stream::Stdout.report("the differences", &text)?;
+    let is_silent = logging.is_quiet() && certificate.equal && options.format == Format::Text;
+    if !is_silent {
+        Stream::Stdout.report("the differences", &text)?;
+    }
     if certificate.collections.is_empty() {
         exit::say(
             "nothing was compared: the two sides have no collection in common. See \
@@ -104,9 +112,9 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
 
 async fn beside_source(
     options: &Options,
+    access: Access,
     progress: Option<Arc<verify::Progress>>,
 ) -> anyhow::Result<(Certificate, Vec<Problem>)> {
-    let access = options.access.lower(&options.other, access::Side::Source)?;
     let globs = options.compared.of_source(&options.collections);
     let source = OpenedSource::open(&options.other, &globs, access, Kept::default()).await?;
     let how = options.compared.lower(source.only)?;

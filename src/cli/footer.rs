@@ -4,7 +4,7 @@
 //! them. This module must not know what the lines say.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use console::measure_text_width;
 
@@ -19,7 +19,27 @@ struct Drawn {
     width: usize,
 }
 
+/// The footer of the process's terminal, for what ends the process whatever hangs.
+static LAST: OnceLock<Footer> = OnceLock::new();
+
+/// Clears the footer of the process's terminal, unless it hangs itself.
+pub fn clear_before_end() {
+    if let Some(mut drawn) = LAST.get().and_then(|footer| footer.0.try_lock().ok()) {
+        let start = drawn.start(drawn.width);
+        if !std::mem::take(&mut drawn.lines).is_empty() {
+            drawn.write(start + CLEAR_BELOW);
+        }
+    }
+}
+
 impl Footer {
+    /// This one, noted as the footer of the process's terminal.
+    pub fn noted(self) -> Self {
+        // A process draws on one terminal.
+        let _first = LAST.set(self.clone());
+        self
+    }
+
     /// A footer of a terminal, without lines.
     pub fn new(out: Box<dyn Write + Send>) -> Self {
         Self(Arc::new(Mutex::new(Drawn { out, lines: Vec::new(), width: 0 })))
@@ -28,6 +48,10 @@ impl Footer {
     /// Draws these lines, each narrower than the terminal, in the place of the last ones.
     pub fn draw(&self, lines: Vec<String>, width: usize) {
         let mut drawn = self.drawn();
+        // Without lines the cursor may rest behind a question.
+        if drawn.lines.is_empty() && lines.is_empty() {
+            return;
+        }
         if drawn.lines != lines || drawn.width != width {
             let start = drawn.start(width);
             drawn.lines = lines;
@@ -46,6 +70,9 @@ impl Footer {
     /// Writes above the lines.
     pub fn above<R>(&self, write: impl FnOnce() -> R) -> R {
         let mut drawn = self.drawn();
+        if drawn.lines.is_empty() {
+            return write();
+        }
         let start = drawn.start(drawn.width);
         drawn.write(start + CLEAR_BELOW);
         let written = write();
@@ -161,6 +188,17 @@ mod tests {
         assert_eq!(screen.rows(), ["logged", "one", "two"]);
         footer.clear();
         assert_eq!(screen.rows(), ["logged"]);
+    }
+
+    #[test]
+    fn without_lines_nothing_is_written() {
+        let screen = Screen::default();
+        let footer = Footer::new(Box::new(screen.clone()));
+        screen.clone().write_all(b"Password: ").unwrap();
+        footer.draw(Vec::new(), 80);
+        footer.clear();
+        footer.above(|| ());
+        assert_eq!(screen.rows(), ["Password: "]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod access;
@@ -45,6 +46,7 @@ mod verify;
 use exit::Exit;
 
 use crate::client::couchdb::Address;
+use crate::config;
 
 /// Keep live copies of document databases as plain folders.
 ///
@@ -181,12 +183,32 @@ fn parser() -> clap::Command {
 /// Reads what was typed, the name of the program first.
 fn parse(typed: impl Iterator<Item = OsString>) -> Result<Arguments, clap::Error> {
     let mut parser = parser();
-    let matches = parser.try_get_matches_from_mut(help::asked(typed, &Arguments::command()))?;
+    let matches = parser.try_get_matches_from_mut(help::asked(typed, &Arguments::command()));
+    let matches = matches.map_err(advised)?;
     Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut parser))
 }
 
-/// A message without the passwords and queries of the URLs that it repeats, if it repeats any.
-fn hidden(text: &str) -> Option<String> {
+/// With the advice for a source that was given to `verify` without its option.
+fn advised(mut error: clap::Error) -> clap::Error {
+    let text = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
+    let (given, usage) = (text(ContextKind::InvalidArg), text(ContextKind::Usage));
+    let is_source = Address::is_url_like(&given) || config::feed(&given).is_some();
+    if error.kind() == ErrorKind::UnknownArgument && is_source && usage.contains("plainfold verify")
+    {
+        let tip = "to compare with a source, write `--against SOURCE`";
+        let tips = ContextValue::StyledStrs(vec![tip.into()]);
+        error.insert(ContextKind::Suggested, tips);
+    }
+    error
+}
+
+/// A message without the passwords and queries of the URLs that it repeats, if it repeats any. Help
+/// repeats nothing that was typed.
+fn repeated(error: &clap::Error) -> Option<String> {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return None;
+    }
+    let text = error.to_string();
     let is_url =
         |word: &str| word.contains(['@', '?']) && Address::is_url_like(word.trim_matches('\''));
     let words = text.split_inclusive(char::is_whitespace);
@@ -204,7 +226,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             if error.use_stderr() {
                 // The exit code says it too.
-                let _unwritten = match hidden(&error.to_string()) {
+                let _unwritten = match repeated(&error) {
                     Some(text) => output::Stream::Stderr
                         .report("what is wrong", &output::Lines::laid_out(&text)),
                     None => output::print_usage(&error),

@@ -31,7 +31,7 @@ pub enum When {
 pub struct Bars {
     footer: Footer,
     term: Term,
-    speeds: HashMap<String, Speedometer>,
+    speeds: HashMap<(String, Option<verify::Work>), Speedometer>,
 }
 
 /// Bars that are being drawn.
@@ -44,6 +44,8 @@ pub struct Drawing {
 #[derive(Clone, Debug)]
 pub struct Shown {
     pub name: String,
+    /// Which of several kinds of work, each with a speed of its own.
+    pub work: Option<verify::Work>,
     pub state: State,
     /// What is being done, where that is not plain from the rest.
     pub word: &'static str,
@@ -105,7 +107,7 @@ impl Bars {
 
     fn new() -> Self {
         let term = Term::stderr();
-        let footer = Footer::new(Box::new(term.clone()));
+        let footer = Footer::new(Box::new(term.clone())).noted();
         Self { footer, term, speeds: HashMap::new() }
     }
 
@@ -140,10 +142,7 @@ impl Bars {
     fn show(&mut self, all: Vec<Shown>, now: Instant) {
         let speeds = &mut self.speeds;
         let measure = |shown: Shown| {
-            let speed = match speeds.get_mut(&shown.name) {
-                Some(known) => known,
-                None => speeds.entry(shown.name.clone()).or_default(),
-            };
+            let speed = speeds.entry((shown.name.clone(), shown.work)).or_default();
             let speed = speed.measure(&shown, now);
             (shown, speed)
         };
@@ -224,6 +223,7 @@ impl Shown {
         let measured = if report.phase == Phase::Scanning { read } else { held.or(read) };
         Self {
             name: report.collection.to_string(),
+            work: None,
             state,
             word,
             documents: report.held.unwrap_or(worked),
@@ -244,6 +244,7 @@ impl Shown {
         let done = documents + report.problems;
         Self {
             name: report.collection.clone(),
+            work: None,
             state: if progress.ended { State::Done } else { State::Busy },
             word: if progress.ended { "restored" } else { "" },
             documents,
@@ -271,6 +272,7 @@ impl Shown {
         };
         Self {
             name: step.collection.clone(),
+            work: Some(step.work),
             state,
             word,
             documents: step.documents,
@@ -303,6 +305,34 @@ mod tests {
         assert_eq!(later, expected);
         let much_later = meter.measure(&shown(100), at + Duration::from_secs(90));
         assert_eq!(much_later.last_minute, 0);
+    }
+
+    #[test]
+    fn reading_and_comparing_have_a_speed_each() {
+        let term = Term::stderr();
+        let footer = Footer::new(Box::new(std::io::sink()));
+        let mut bars = Bars { footer, term, speeds: HashMap::new() };
+        let at = Instant::now();
+        let step = |work, documents| {
+            let total = Some(1_000);
+            let step = verify::Step {
+                collection: "books".to_owned(),
+                work,
+                documents,
+                total,
+                bytes: 0,
+                ended: false,
+            };
+            Shown::of_verification(&step)
+        };
+        for (second, compared) in [(0, 0), (4, 100)] {
+            let both = vec![step(verify::Work::Read, 1_000), step(verify::Work::List, compared)];
+            bars.show(both, at + Duration::from_secs(second));
+        }
+        let speed = |work| bars.speeds[&("books".to_owned(), Some(work))].speed;
+        assert_eq!(speed(verify::Work::Read).per_second, Some(0));
+        assert_eq!(speed(verify::Work::List).per_second, Some(25));
+        assert_eq!(speed(verify::Work::List).seconds_left, Some(36));
     }
 
     #[test]

@@ -291,12 +291,18 @@ fn text(outcome: &Outcome, to_feed: bool) -> Lines {
         for note in notes(report, to_feed) {
             text.push(&format!("{name}: {note}"));
         }
-        let done = done(&report.counts, report.security, outcome.dry_run);
-        let failed = failed(report.problems);
-        text.push(&format!("{name}: {}{done}", failed.map_or(String::new(), |text| text + ", ")));
         total += report.counts;
+        if report.refused {
+            text.push(&format!("{name}: not restored: the whole collection"));
+            continue;
+        }
+        let done = done(&report.counts, report.security, outcome.dry_run);
+        let failed = failed(report.problems, 0);
+        text.push(&format!("{name}: {}{done}", failed.map_or(String::new(), |text| text + ", ")));
     }
-    let failed = failed(outcome.failed);
+    let refused = || outcome.collections.iter().filter(|report| report.refused);
+    let of_refused: u64 = refused().map(|report| report.problems).sum();
+    let failed = failed(outcome.failed.saturating_sub(of_refused), refused().count() as u64);
     if several || (outcome.collections.is_empty() && failed.is_some()) {
         let word = failed.unwrap_or_else(|| "total".to_owned());
         text.push(&format!("{word}: {}", done(&total, false, outcome.dry_run)));
@@ -310,9 +316,13 @@ fn text(outcome: &Outcome, to_feed: bool) -> Lines {
     text
 }
 
-/// The number of documents that were not restored, if there are any.
-fn failed(count: u64) -> Option<String> {
-    (count > 0).then(|| format!("{} failed", many(count, "document")))
+/// The number of documents that were not restored, and of whole collections, if there are any.
+fn failed(documents: u64, collections: u64) -> Option<String> {
+    let all = [(documents, "document"), (collections, "collection")];
+    let failed = all.into_iter().filter(|(count, _)| *count > 0);
+    let failed: Vec<_> =
+        failed.map(|(count, what)| format!("{} failed", many(count, what))).collect();
+    (!failed.is_empty()).then(|| failed.join(", "))
 }
 
 /// What was restored of one collection, or of all.

@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit};
+use super::footer;
 
 /// After a signal the process ends within this time, whatever hangs.
 const PATIENCE: Duration = Duration::from_millis(4500);
@@ -34,6 +35,7 @@ pub fn catch() -> anyhow::Result<CancellationToken> {
             // In a thread of its own, because the runtime may be what hangs.
             std::thread::spawn(|| {
                 std::thread::sleep(PATIENCE);
+                footer::clear_before_end();
                 exit::say(
                     "something still hangs 5 seconds after the signal, so the process ends without \
                      it; the next run resumes what was in flight",

@@ -15,7 +15,7 @@ use super::progress::{Bars, When};
 use super::repair::{self, Repairs};
 use super::{access, certificate, compare, logging};
 use crate::agent::Repairer;
-use crate::config::{OpenedSource, open_for_repair};
+use crate::config::{Access, OpenedSource, open_for_repair};
 use crate::document::Kept;
 use crate::mirror::inventory::Stamped;
 use crate::mirror::read::ProblemKind;
@@ -110,39 +110,47 @@ struct Checked {
 pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
     let bars = Bars::wanted(options.progress).filter(|_| !logging.is_quiet());
     logging.start(bars.as_ref().map(Bars::footer))?;
+    // Before bars are drawn, because a password may be asked for.
+    let access = enter(&options)?;
     let progress = Arc::new(verify::Progress::default());
     let drawing = bars.map(|bars| bars.of_verification(&progress));
-    let checked = check(&options, drawing.is_some().then_some(progress)).await;
+    let checked = check(&options, access, drawing.is_some().then_some(progress)).await;
     if let Some(drawing) = drawing {
         drawing.end().await;
     }
     report(&options, checked?, logging.is_quiet())
 }
 
-async fn check(
-    options: &Options,
-    progress: Option<Arc<verify::Progress>>,
-) -> anyhow::Result<Checked> {
+/// How the source is entered that the mirror is compared with.
+fn enter(options: &Options) -> Result<Access, Usage> {
     let compared = &options.compared;
     if options.repair && compared.renames() {
         let what = "--repair fetches from the collection that the mirror follows: leave --as out";
-        return Err(Usage(what.to_owned()).into());
+        return Err(Usage(what.to_owned()));
     }
+    match (&options.against, compared.needs_source()) {
+        (Some(source), _) => options.access.lower(source, access::Side::Source),
+        (None, Some(option)) => {
+            Err(Usage(format!("{option} is for a comparison: name the source with --against")))
+        }
+        (None, None) => Ok(Access::default()),
+    }
+}
+
+async fn check(
+    options: &Options,
+    access: Access,
+    progress: Option<Arc<verify::Progress>>,
+) -> anyhow::Result<Checked> {
+    let compared = &options.compared;
     let against = match &options.against {
         Some(source) => {
-            let access = options.access.lower(source, access::Side::Source)?;
             // What the mirror holds beside the winners may have to be fetched again.
             let kept = if options.repair { Kept::ALL } else { Kept::default() };
             let globs = compared.of_source(&options.collections);
             Some(OpenedSource::open(source, &globs, access, kept).await?)
         }
-        None => {
-            if let Some(option) = compared.needs_source() {
-                let what = format!("{option} is for a comparison: name the source with --against");
-                return Err(Usage(what).into());
-            }
-            None
-        }
+        None => None,
     };
     let only = against.as_ref().and_then(|source| source.only.clone());
     let how = compared.lower(only)?;

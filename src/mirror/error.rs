@@ -185,6 +185,12 @@ pub enum MirrorError {
         /// The directory.
         path: PathBuf,
     },
+    /// The directory that was named is something else.
+    #[error("{} is a file, not a directory", path.display())]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
     /// A link or a file is in the place of a folder of the mirror.
     #[error(
         "{} must be a folder, but it is {what} (Plainfold follows no links): move it away and run again",

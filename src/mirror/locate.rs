@@ -80,7 +80,7 @@ pub enum LocateError {
     /// The path is not a document's.
     #[error("{path} does not belong to a document: it is {what}")]
     NoDocument {
-        /// The path, relative to the mirror.
+        /// The path.
         path: String,
         /// What it is.
         what: String,
@@ -91,9 +91,21 @@ pub enum LocateError {
          inventory has the id"
     )]
     NoId {
-        /// The path, relative to the mirror.
+        /// The path.
         path: String,
     },
+}
+
+impl LocateError {
+    /// The same about the path as it was typed.
+    pub fn about(self, typed: &Path) -> Self {
+        let path = typed.display().to_string();
+        match self {
+            Self::NoDocument { what, .. } => Self::NoDocument { path, what },
+            Self::NoId { .. } => Self::NoId { path },
+            other => other,
+        }
+    }
 }
 
 impl Found {

@@ -330,6 +330,9 @@ fn enter(path: &Path, wanted: &Wanted) -> Result<Folder, MirrorError> {
             Ok(_) => Folder::open_path(path),
         };
     }
+    if path.is_file() {
+        return Err(MirrorError::NotADirectory { path: path.to_owned() });
+    }
     format::refuse_inside_another(path)?;
     if wanted.adopt {
         return Folder::open_path(path);
@@ -353,6 +356,9 @@ impl Ours {
     /// Finds the mirror in `path`; refuses a newer format, and a directory that is not a mirror.
     pub fn find(path: &Path) -> Result<Self, MirrorError> {
         let missing = || MirrorError::NoMirror { path: path.to_owned() };
+        if path.is_file() {
+            return Err(MirrorError::NotADirectory { path: path.to_owned() });
+        }
         if !path.is_dir() {
             return Err(missing());
         }

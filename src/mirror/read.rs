@@ -82,9 +82,12 @@ impl Tree {
     /// Opens the mirror in `path`, a copy of one without its `.plainfold`, or the output of RxDB's
     /// backup plugin.
     pub fn open(path: &Path) -> Result<Self, MirrorError> {
-        let missing = || MirrorError::NothingToRead { path: path.to_owned() };
         if !path.is_dir() {
-            return Err(missing());
+            let path = path.to_owned();
+            return Err(match path.is_file() {
+                true => MirrorError::NotADirectory { path },
+                false => MirrorError::NothingToRead { path },
+            });
         }
         let root = Folder::open_path(path)?;
         let ours = root.open(OURS)?;

@@ -32,19 +32,6 @@ impl Collection {
         Ok(true)
     }
 
-    /// The number of folders that the tree holds of this collection: of documents, and of tombstones
-    /// where those are kept.
-    pub fn count_folders(&self) -> Result<u64, MirrorError> {
-        if self.is_new() {
-            return Ok(0);
-        }
-        let mut count = 0;
-        for name in entries(&self.folder) {
-            count += u64::from(name? != SECURITY);
-        }
-        Ok(count)
-    }
-
     /// The ids of all documents in the tree, in no order. Folders that Plainfold could not have
     /// written are skipped.
     pub fn documents(&self) -> impl Iterator<Item = Result<DocumentId, MirrorError>> + '_ {

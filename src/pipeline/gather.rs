@@ -79,6 +79,13 @@ struct Gatherer {
 impl Gatherer {
     async fn read(&mut self, since: Since, stop: &CancellationToken) -> Result<(), PipelineError> {
         let options = self.pipeline.options;
+        let collection = self.pipeline.collection.name();
+        match &since {
+            Since::Position(_) => tracing::debug!(%collection, "resuming the feed"),
+            Since::Start | Since::Scan(_) => {
+                tracing::debug!(%collection, "reading the feed from its beginning");
+            }
+        }
         self.phase_of(&since);
         let source = self.pipeline.source.clone();
         let feed = resilient(source, since, options.mode, options.retry);

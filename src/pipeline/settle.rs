@@ -39,13 +39,8 @@ impl Pipeline {
             checkpoint.tally.get_or_insert_default();
         }
         let pipeline = Arc::new(self);
-        let (counting, known) = (Arc::clone(&pipeline), checkpoint.tally);
-        let held = spawn_blocking(move || match known {
-            Some(tally) => Ok(u64::try_from(tally.documents).unwrap_or_default()),
-            None => counting.collection.count_folders(),
-        });
-        // It is only shown.
-        let held = held.await?.ok();
+        // To count the folders would take too long for something that is only shown.
+        let held = checkpoint.tally.map(|tally| u64::try_from(tally.documents).unwrap_or_default());
         pipeline.reporter.update(|report| report.held = held);
         let doubted_since = checkpoint.open_since;
         let mut settler = Settler {
@@ -238,12 +233,17 @@ impl Settler {
             )?;
         }
         self.pipeline.brake.settled(deletions);
+        let bytes = published.iter().map(|change| change.bytes).sum::<u64>();
+        if documents + deletions > 0 {
+            let collection = self.pipeline.collection.name();
+            tracing::debug!(%collection, documents, deletions, bytes, "committed a batch");
+        }
         self.pipeline.reporter.update(|report| {
             report.documents += documents;
             report.deletions += deletions;
             report.unchanged += batch.unchanged;
             report.attachments += published.iter().map(|change| change.attachments).sum::<u64>();
-            report.bytes += published.iter().map(|change| change.bytes).sum::<u64>();
+            report.bytes += bytes;
         });
         self.pipeline.mirror.dispose(&published)?;
         Ok(reasons)
@@ -439,6 +439,7 @@ impl Settler {
     }
 
     fn caught_up(&self) {
+        tracing::debug!(collection = %self.pipeline.collection.name(), "caught up");
         let live = self.pipeline.options.mode == crate::source::Mode::Follow;
         self.pipeline.reporter.update(|report| {
             report.phase = if live { Phase::Live } else { Phase::CaughtUp };

@@ -359,6 +359,7 @@ impl<T: Target + 'static> Restore<T> {
             let opened = gate.open(&*self.target).await?;
             opened.failures.into_iter().for_each(|one| report.take(Some(one), outcome));
             if !opened.open {
+                report.refused = true;
                 return Ok(false);
             }
         }

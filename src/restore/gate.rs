@@ -13,7 +13,7 @@ use super::read;
 use super::target::{Standing, Target, TargetError};
 use super::{Failure, OnExisting, RestoreError};
 use crate::client::couchdb::Kind;
-use crate::document::{CollectionName, Properties};
+use crate::document::{CollectionName, Properties, doubtful_name};
 use crate::mirror::read::TreeCollection;
 
 /// The database of users. CouchDB protects its documents, and does not allow changing its security
@@ -143,7 +143,11 @@ impl Gate {
                 // If the server rejects this name, the other collections are still restored.
                 Err(TargetError::Server(error)) if error.kind() == Kind::Permanent => {
                     opened.open = false;
-                    opened.failures.push(failure(folder, error.to_string()));
+                    let reason = match doubtful_name(self.name.as_str()) {
+                        Some(doubt) => format!("{error} ({doubt})"),
+                        None => error.to_string(),
+                    };
+                    opened.failures.push(failure(folder, reason));
                     return Ok(opened);
                 }
                 Err(error) => return Err(error),

@@ -103,6 +103,9 @@ pub struct Report {
     pub security_kept: bool,
     /// Failed documents, and files that belong to no document.
     pub problems: u64,
+    /// Whether the target did not take the collection, so that no document was written.
+    #[serde(skip)]
+    pub refused: bool,
 }
 
 /// Documents by outcome.

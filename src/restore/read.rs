@@ -245,7 +245,9 @@ fn item(
         let stated = attachment.stub.length.filter(|_| attachment.stub.encoding.is_none());
         if let Some(stated) = stated.filter(|stated| *stated != size) {
             let caveat = document.caveat();
-            return Err(format!("the length of {path} is {size}, but the body says {stated}{caveat}"));
+            return Err(format!(
+                "the length of {path} is {size}, but the body says {stated}{caveat}"
+            ));
         }
         let unread = |error: io::Error| format!("{path} cannot be read: {error}");
         let mut file = open(document, &attachment.name).map_err(unread)?;

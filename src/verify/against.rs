@@ -68,6 +68,9 @@ pub struct Place {
     pub name: String,
     /// The lineage of a mirror; `None` for a source.
     pub lineage: Option<String>,
+    /// Whether it is a directory, and not a source.
+    #[serde(skip)]
+    pub is_mirror: bool,
 }
 
 /// The result for one collection.
@@ -142,6 +145,11 @@ impl Verified {
             return Err(VerifyError::Selection(what.to_owned()));
         }
         let pairs = how.pairs(&self.names())?;
+        if let Some((only, refusal)) = how.unheld(&pairs).filter(|_| self.nameless(how).is_none())
+            && source::has_documents(store.open(only)).await?
+        {
+            return Err(refusal);
+        }
         let named = match named(&store).await {
             // A user who may not list the databases may still read those that the mirror holds.
             Err(VerifyError::Source(SourceError::Refused { .. }))
@@ -152,7 +160,7 @@ impl Verified {
             named => named?,
         };
         let mut there = There {
-            place: Place { name: store.identity(), lineage: None },
+            place: Place { name: store.identity(), lineage: None, is_mirror: false },
             depth: if how.bytes { Depth::Bytes } else { Depth::Revision },
             collections: Vec::new(),
             not_compared: Vec::new(),
@@ -193,6 +201,7 @@ impl Verified {
             let mut here = self.report.collections.iter();
             let here = here.find(|one| one.collection == named.name.as_str());
             let total = here.map(|one| one.side.documents);
+            tracing::debug!(collection = %named.name, "reading the feed of the source");
             let watch = self.progress.as_deref();
             let step = watch.map(|on| (on, on.begin(named.name.as_str(), Work::List, total)));
             let listed = source::list(source, beside, step).await;
@@ -261,7 +270,7 @@ impl Verified {
     /// of RxDB's backup plugin, whose bodies are written differently.
     pub fn beside(&self, other: &Self, how: &Comparison) -> Result<Certificate, VerifyError> {
         let lineage = other.tree.lineage().map(str::to_owned);
-        let there = Place { name: other.report.mirror.clone(), lineage };
+        let there = Place { name: other.report.mirror.clone(), lineage, is_mirror: true };
         let both = !self.tree.is_backup() && !other.tree.is_backup();
         let depth = if both { Depth::Bytes } else { Depth::Revision };
         let mut certificate = self.certificate(there, depth);
@@ -319,8 +328,9 @@ impl Verified {
 
     fn certificate(&self, there: Place, depth: Depth) -> Certificate {
         let name = self.report.mirror.clone();
+        let lineage = self.tree.lineage().map(str::to_owned);
         Certificate {
-            here: Place { name, lineage: self.tree.lineage().map(str::to_owned) },
+            here: Place { name, lineage, is_mirror: true },
             there,
             at: Timestamp::now(),
             equal: false,

@@ -69,6 +69,21 @@ impl Comparison {
         Ok(pairs)
     }
 
+    /// The one collection that the source is, if the mirror does not hold it: all of its documents would
+    /// differ. With the error that names the option.
+    pub(super) fn unheld(&self, pairs: &[Pair]) -> Option<(&CollectionName, VerifyError)> {
+        let only = self.only.as_ref().filter(|_| !self.all && !self.renames())?;
+        if pairs.is_empty() || pairs.iter().any(|pair| pair.there == *only) {
+            return None;
+        }
+        let advice = match pairs {
+            [one] => format!("`{}` with it, add `--as {}={only}`", one.here, one.here),
+            _ => format!("one of its collections with it, add `--as COLLECTION={only}`"),
+        };
+        let what = format!("the mirror has no collection `{only}`: to compare {advice}");
+        Some((only, VerifyError::Selection(what)))
+    }
+
     /// The collections of the other side without a counterpart, except the server's own.
     pub(super) fn others(&self, pairs: &[Pair], named: &[CollectionName]) -> Vec<CollectionName> {
         let is_other = |name: &&CollectionName| {
@@ -115,6 +130,22 @@ mod tests {
         let how = Comparison { only_as: Some("x".into()), ..Comparison::default() };
         assert!(paired(&how, &["a", "b"]).unwrap_err().contains("a, b"));
         assert!(paired(&how, &[]).is_err());
+    }
+
+    #[test]
+    fn a_source_that_is_a_collection_of_another_name_is_refused() {
+        let how = Comparison { only: Some("b".into()), ..Comparison::default() };
+        let refused = |how: &Comparison, held: &[&str]| {
+            let pairs = how.pairs(&names(held)).unwrap();
+            how.unheld(&pairs).map(|(_, error)| error.to_string())
+        };
+        let one = refused(&how, &["a"]).unwrap();
+        assert!(one.contains("`b`") && one.contains("--as a=b"), "{one}");
+        let several = refused(&how, &["a", "c"]).unwrap();
+        assert!(several.contains("=b"), "{several}");
+        assert_eq!(refused(&how, &["a", "b"]), None);
+        assert_eq!(refused(&Comparison { all: true, ..how }, &["a"]), None);
+        assert_eq!(refused(&Comparison::default(), &["a"]), None);
     }
 
     #[test]

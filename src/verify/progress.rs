@@ -5,7 +5,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What is done to a collection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Work {
     /// Every stored byte of it is read.
     Read,
@@ -46,6 +46,13 @@ impl Progress {
         let mut all = self.all();
         all.push(Step { collection, work, documents: 0, total, bytes: 0, ended: false });
         all.len() - 1
+    }
+
+    /// Sets how many documents there are.
+    pub(super) fn count(&self, step: usize, total: u64) {
+        if let Some(step) = self.all().get_mut(step) {
+            step.total = Some(total);
+        }
     }
 
     /// Adds to what a step has done.

@@ -72,6 +72,24 @@ pub async fn list(
     Ok(taking.finish())
 }
 
+/// Whether the source holds anything but tombstones.
+pub async fn has_documents(source: Arc<dyn Source>) -> Result<bool, VerifyError> {
+    let feed = resilient(source, Since::Start, Mode::CatchUp, RetryPolicy::CATCH_UP);
+    let mut feed = std::pin::pin!(feed);
+    let mut waiting = None;
+    while let Some(fed) = feed.next().await {
+        match fed? {
+            Fed::Event(FeedEvent::Change(change)) if change.is_deletion() => {}
+            Fed::Event(FeedEvent::Change(_) | FeedEvent::Unreadable(_)) => return Ok(true),
+            Fed::Event(_) => waiting = None,
+            Fed::Waiting { error, pause } => {
+                log_wait(&error, pause, RetryPolicy::CATCH_UP, &mut waiting);
+            }
+        }
+    }
+    Ok(false)
+}
+
 #[derive(Default)]
 struct Taking {
     listing: Listing,

@@ -126,7 +126,7 @@ pub fn read(
         found.coverage = is_mirror.then(|| coverage(inventory.as_ref()));
         found.briefs = inventory.is_some().then(Briefs::default);
     }
-    let steps = begin(&collections, progress)?;
+    let steps = begin(&collections, progress);
     let mut found = read_all(&collections, found, &steps)?;
     steps.end();
     for (number, (collection, how)) in collections.iter().enumerate() {
@@ -166,21 +166,31 @@ pub fn read(
 /// The steps of collections, by their numbers, if somebody watches.
 struct Steps<'a>(Option<(&'a Progress, Vec<usize>)>);
 
-/// Counts what is to be read, if somebody watches: to count takes time.
-fn begin<'a>(
-    collections: &[(TreeCollection, How)],
-    progress: Option<&'a Progress>,
-) -> Result<Steps<'a>, VerifyError> {
-    let Some(progress) = progress else { return Ok(Steps(None)) };
-    let mut steps = Vec::new();
-    for (collection, _) in collections {
-        let count = collection.each_name()?.count() as u64;
-        steps.push(progress.begin(collection.name.as_str(), progress::Work::Read, Some(count)));
-    }
-    Ok(Steps(Some((progress, steps))))
+/// Begins a step for each collection, if somebody watches.
+fn begin<'a>(collections: &[(TreeCollection, How)], progress: Option<&'a Progress>) -> Steps<'a> {
+    let begin = |progress: &'a Progress| {
+        let names = collections.iter().map(|(collection, _)| collection.name.as_str());
+        let steps = names.map(|name| progress.begin(name, progress::Work::Read, None));
+        (progress, steps.collect())
+    };
+    Steps(progress.map(begin))
 }
 
 impl Steps<'_> {
+    /// Counts what is to be read, until it is `over`. Counting takes time, so nothing waits for it.
+    fn count(&self, collections: &[(TreeCollection, How)], over: &AtomicBool) {
+        let Some((progress, steps)) = &self.0 else { return };
+        for ((collection, _), step) in collections.iter().zip(steps) {
+            let Ok(names) = collection.each_name() else { return };
+            let goes_on = || !over.load(Ordering::Relaxed);
+            let count = names.take_while(|_| goes_on()).count() as u64;
+            if !goes_on() {
+                return;
+            }
+            progress.count(*step, count);
+        }
+    }
+
     fn add(&self, number: usize, read: &[(String, Reading)]) {
         let Some((progress, steps)) = &self.0 else { return };
         let checked = read.iter().filter_map(|(_, reading)| reading.checked.as_ref());
@@ -208,13 +218,17 @@ fn read_all(
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (sender, receiver) = sync_channel::<Work>(threads * WAITING);
     let (receiver, found) = (Mutex::new(receiver), Mutex::new(found));
-    let stop = AtomicBool::new(false);
+    let (stop, over) = (AtomicBool::new(false), AtomicBool::new(false));
     let listed = std::thread::scope(|scope| {
+        if steps.0.is_some() {
+            scope.spawn(|| steps.count(collections, &over));
+        }
         let workers: Vec<_> = (0..threads)
             .map(|_| scope.spawn(|| work(collections, &receiver, &found, &stop, steps)))
             .collect();
         let listed = list(collections, &found, &stop, |work| sender.send(work).is_ok());
         drop(sender);
+        over.store(true, Ordering::Relaxed);
         let mut ended = listed;
         for worker in workers {
             match worker.join() {

@@ -184,6 +184,10 @@ fn what_the_mirror_does_not_hold_is_said_and_has_a_path_all_the_same() {
     let (a, b) = (format!("{mirror}/shelf/a"), format!("{mirror}/shelf"));
     let several = run(&["id", &b, &a, &format!("{a}/document.json")]).assert_code(2);
     assert_eq!(several.stdout, "shelf\ta\nshelf\ta", "one that fails does not stop the others");
+    for path in [mirror.clone(), format!("{mirror}/shelf")] {
+        let refused = run(&["id", &path]).assert_code(2);
+        assert!(refused.stderr.contains(&format!(" {path} does not belong")), "{refused}");
+    }
     run(&["path", place.join("no").to_str().unwrap(), "shelf", "a"]).assert_code(5);
 }
 
@@ -238,6 +242,8 @@ fn quiet_prints_nothing_of_a_run_that_succeeds_and_errors_all_the_same() {
     let copy = source(&place.join("copy.ndjson"));
     let done = run(&["-q", "restore", &mirror, &copy]).assert_code(0);
     assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("", ""));
+    let done = run(&["-q", "diff", &mirror, &feed]).assert_code(0);
+    assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("", ""));
     let failed = run(&["mirror", "feed:/no/such", &mirror, "--quiet"]);
     assert!(failed.status.code() != Some(0) && failed.stderr.contains("/no/such"), "{failed}");
     let detailed = run(&["mirror", &feed, &mirror, "-v"]).assert_code(0);
@@ -246,6 +252,61 @@ fn quiet_prints_nothing_of_a_run_that_succeeds_and_errors_all_the_same() {
     for both in [["-q", "-v"], ["-q", "--log-level=info"], ["-v", "--log-level=warn"]] {
         let refused = run(&["mirror", &feed, &mirror, both[0], both[1]]).assert_code(2);
         assert!(refused.stderr.contains("--log-level"), "{refused}");
+    }
+}
+
+#[test]
+fn the_help_shows_its_examples_as_they_are_typed() {
+    let bare = run(&[]).assert_code(2);
+    assert!(bare.stderr.contains("http://admin@localhost"), "{bare}");
+    let wrong = run(&["mirror", "x", "y", "http://me:s3cret@host"]).assert_code(2);
+    assert!(!wrong.stderr.contains("s3cret"), "{wrong}");
+}
+
+#[test]
+fn a_source_without_its_option_is_advised() {
+    for source in ["http://me:s3cret@host/books", "feed:books.ndjson"] {
+        let refused = run(&["verify", "mirror", source]).assert_code(2);
+        assert!(refused.stderr.contains("--against"), "{refused}");
+        assert!(!refused.stderr.contains("s3cret"), "{refused}");
+    }
+    let other = run(&["status", "mirror", "http://host/books"]).assert_code(2);
+    assert!(!other.stderr.contains("--against"), "{other}");
+}
+
+#[test]
+fn the_details_of_a_run_are_a_few_lines_for_each_collection() {
+    let place = Place::new();
+    let mut feed = FeedFile::create(place.join("shelf.ndjson"));
+    for number in 0..50 {
+        feed.put(&format!("{number}"), json!({}), &[]);
+    }
+    let (source, mirror) = (feed.source(), place.mirror().display().to_string());
+    let detailed = run(&["mirror", &source, &mirror, "-v"]).assert_code(0).stderr;
+    for step in ["feed", "committed", "caught up"] {
+        let is_step = |line: &str| line.contains("DEBUG") && line.contains(step);
+        assert!(detailed.lines().any(is_step), "{step}: {detailed}");
+    }
+    assert!(detailed.lines().count() < 25, "{detailed}");
+}
+
+#[test]
+fn a_directory_that_is_a_file_is_said() {
+    let place = Place::new();
+    let file = place.join("password");
+    fs::write(&file, "x").unwrap();
+    let file = file.to_str().unwrap();
+    let library = source(&library());
+    let commands: [&[&str]; 5] = [
+        &["mirror", &library, file],
+        &["verify", file],
+        &["restore", file, "feed:-"],
+        &["diff", file, &library],
+        &["status", file],
+    ];
+    for arguments in commands {
+        let refused = run(arguments).assert_code(5);
+        assert!(refused.stderr.contains("is a file, not a directory"), "{arguments:?} {refused}");
     }
 }
 

@@ -100,6 +100,41 @@ fn a_drill_is_proven_under_another_name() {
 }
 
 #[test]
+fn a_database_of_another_name_is_refused_with_the_option_that_names_it() {
+    let place = Place::new();
+    let server = mirrored(&place);
+    let (mirror, url) = (place.mirror(), server.url());
+    let copy = format!("{url}/shelf-copy");
+    run("restore", &mirror, &[&copy]).assert_code(0);
+    for (command, arguments) in [("verify", vec!["--against", &copy]), ("diff", vec![&*copy])] {
+        let refused = run(command, &mirror, &arguments).assert_code(2);
+        let said = &refused.stderr;
+        assert!(said.contains("--as shelf=shelf-copy"), "{refused}");
+        assert!(!refused.stdout.contains("behind"), "{refused}");
+        run(command, &mirror, &[&arguments[..], &["--as", "shelf=shelf-copy"]].concat())
+            .assert_code(0);
+        run(command, &mirror, &[&arguments[..], &["--all"]].concat()).assert_code(1);
+    }
+}
+
+#[test]
+fn a_comparison_says_that_it_left_collections_out() {
+    let place = Place::new();
+    let server = mirrored(&place);
+    server.create_db("films");
+    let (url, shelf) = (server.url(), format!("{}/shelf", server.url()));
+    let second = place.join("second");
+    plainfold::mirror(&url, &second).assert_code(0);
+    let some = run("verify", &second, &["--against", &shelf]).assert_code(0).stdout;
+    assert!(some.contains("\nEQUAL in 1 of 2 collections\n"), "{some}");
+    assert!(some.trim_end().ends_with("in 1 of 2 collections; 1 not compared"), "{some}");
+    let all = run("verify", &second, &["--against", &url]).assert_code(0).stdout;
+    assert!(all.contains("\nEQUAL\n") && all.contains("0 differences in 2 collections"), "{all}");
+    let mirrors = run("diff", &place.mirror(), &[second.to_str().unwrap()]).assert_code(0).stdout;
+    assert!(mirrors.contains("the other mirror holds 1 other"), "{mirrors}");
+}
+
+#[test]
 fn names_that_cannot_be_meant_are_refused_before_anything_is_read() {
     let place = Place::new();
     let server = mirrored(&place);

@@ -37,6 +37,9 @@ fn a_password_is_asked_for_and_not_shown() {
         assert_eq!(shown.code, code, "{arguments:?}: {shown:#?}");
         assert!(shown.text.contains("`me`") && shown.text.contains("127.0.0.1"), "{shown:#?}");
         assert!(!shown.text.contains("s3cret"), "{shown:#?}");
+        let screen = shown.screen();
+        let asks = |line: &String| line.contains("assword of `me`") && line.contains("127.0.0.1");
+        assert!(screen.iter().any(asks), "{arguments:?}: the question is visible: {screen:#?}");
         assert!(shown.echoes && shown.silent == [true], "{shown:#?}");
     }
     assert!(place.mirror().join("books/a/document.json").is_file());

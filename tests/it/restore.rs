@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::env::door::{Door, Reply, say};
 use crate::env::feed::FeedFile;
 use crate::env::plainfold::{Outcome, Stream};
 use crate::env::pouchdb::PouchServer;
@@ -370,6 +371,26 @@ fn values(server: &PouchServer) -> BTreeMap<String, String> {
         (row["id"].as_str().unwrap().to_owned(), row["doc"]["v"].as_str().unwrap().to_owned())
     })
     .collect()
+}
+
+#[test]
+fn a_database_that_the_target_does_not_create_is_a_collection_that_failed() {
+    let place = Place::new();
+    let mirror = small_mirror(&place);
+    let name = fs::read_dir(&mirror).unwrap().map(|one| one.unwrap().file_name());
+    let mut names =
+        name.map(|name| name.into_string().unwrap()).filter(|name| !name.starts_with('.'));
+    let name = names.next().unwrap();
+    let illegal = r#"{"error":"illegal_database_name","reason":"Name: 'Copy'."}"#;
+    let server = Door::start(&[], move |asked| match asked.line.split('?').next() {
+        Some("GET /Copy") => say("404 Object Not Found", r#"{"error":"not_found","reason":"no"}"#),
+        Some("PUT /Copy") => say("400 Bad Request", illegal),
+        _ => Reply::Honest,
+    });
+    let renamed = format!("{name}=Copy");
+    let said = restore(&mirror, &server.url("", ""), &["--as", &renamed]).assert_code(1).stdout;
+    assert!(said.contains("the whole collection") && said.contains("lower case: `copy`"), "{said}");
+    assert!(!said.contains("document failed"), "{said}");
 }
 
 #[test]

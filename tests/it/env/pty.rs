@@ -48,6 +48,41 @@ pub struct Shown {
     pub echoes: bool,
 }
 
+impl Shown {
+    /// The lines that the terminal shows at the end, after all that it was told to clear.
+    pub fn screen(&self) -> Vec<String> {
+        let (mut rows, mut row, mut column) = (vec![Vec::new()], 0_usize, 0_usize);
+        let mut text = self.text.chars();
+        while let Some(c) = text.next() {
+            match c {
+                '\n' => row += 1,
+                '\r' => column = 0,
+                '\u{1b}' => {
+                    let is_code = |c: &char| !c.is_ascii_alphabetic();
+                    let rest: String = text.clone().skip(1).take_while(is_code).collect();
+                    match text.nth(rest.len() + 1) {
+                        Some('A') => row -= rest.parse::<usize>().unwrap_or(1),
+                        Some('J') => {
+                            rows.truncate(row + 1);
+                            rows[row].truncate(column);
+                        }
+                        Some('K') => rows[row].truncate(column),
+                        _ => {}
+                    }
+                }
+                c => {
+                    let line: &mut Vec<char> = &mut rows[row];
+                    line.resize(line.len().max(column + 1), ' ');
+                    line[column] = c;
+                    column += 1;
+                }
+            }
+            rows.resize(rows.len().max(row + 1), Vec::new());
+        }
+        rows.into_iter().map(String::from_iter).collect()
+    }
+}
+
 /// Runs the binary in a terminal, to its end. When the first text of a pair is shown, the second is
 /// typed.
 pub fn run(arguments: &[&str], typing: &[(&str, &str)], variables: &[(&str, &str)]) -> Shown {
