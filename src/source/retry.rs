@@ -330,7 +330,7 @@ pub fn until(pause: Duration, give_up_after: Option<Duration>) -> String {
         Some(patience) => {
             format!("trying again in {seconds:.1} s, and for up to {} s", patience.as_secs())
         }
-        None => format!("trying again in {seconds:.1} s, and until it answers"),
+        None => format!("trying again in {seconds:.1} s, and until it works"),
     }
 }
 
