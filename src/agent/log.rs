@@ -8,26 +8,18 @@ use tracing::Level;
 use super::supervisor::Supervisor;
 use crate::document::CollectionName;
 use crate::pipeline::{ENDED, FAILED, Phase, PipelineError, Report};
+use crate::source::outage::Said;
 use crate::source::{SourceError, retry};
 
-/// What the log says of the end of a wait whose reason it has named when the wait began.
-const GAVE_UP: &str = "gave up, because the source did not answer in time (see --give-up-after); the \
-                       warning above names the reason";
-
 impl Supervisor {
-    /// Logs that the collections cannot be listed, once for each reason.
+    /// Logs that the collections cannot be listed, once for each reason and hour.
     pub(super) fn wait(&mut self, error: &SourceError, pause: Duration) {
-        let why = error.to_string();
-        let before = self.waiting.take();
-        match before.as_ref().is_some_and(|(_, before)| *before == why) {
-            true => tracing::debug!("{why}; trying again in {:.1} s", pause.as_secs_f32()),
-            false => {
-                let until = retry::until(pause, self.options.retry.give_up_after);
-                tracing::warn!("{why}; {until}");
-            }
+        let until = retry::until(pause, self.options.retry.give_up_after);
+        let (_, said) = self.waiting.get_or_insert_with(|| (Instant::now(), Said::default()));
+        match said.is_due(&error.to_string()) {
+            true => tracing::warn!("{error}; {until}"),
+            false => tracing::debug!("{error}; {until}"),
         }
-        let since = before.map_or_else(Instant::now, |(since, _)| since);
-        self.waiting = Some((since, why));
     }
 
     /// Logs that the collections are listed again, if they were not.
@@ -41,8 +33,8 @@ impl Supervisor {
     /// Logs why the collections cannot be listed.
     pub(super) fn log_end_of_listing(&mut self, error: &SourceError) {
         let error = error.to_string();
-        let waited = self.waiting.take().is_some_and(|(_, why)| why == error);
-        let text = if waited && tracing::enabled!(Level::WARN) { GAVE_UP } else { &error };
+        let waited = self.waiting.take().is_some_and(|(_, said)| said.names(&error));
+        let text = if waited && tracing::enabled!(Level::WARN) { self.gave_up() } else { error };
         // The others are stopped first.
         match self.shared.members().is_empty() {
             true => tracing::error!(target: ENDED, "{text}"),
@@ -59,11 +51,20 @@ impl Supervisor {
             report.phase == Phase::Waiting && report.trouble.as_deref() == Some(&error)
         };
         let said = tracing::enabled!(Level::WARN) && report.is_some_and(|report| is_known(&report));
-        let text = if said { GAVE_UP } else { &error };
+        let text = if said { self.gave_up() } else { error };
         // While others continue, the summary is far away, and a signal may prevent it.
         match self.shared.members().len() {
             0 | 1 => tracing::error!(target: ENDED, %collection, "{text}"),
             _ => tracing::error!(target: FAILED, %collection, "{text}"),
         }
+    }
+
+    /// What the log says of the end of a wait whose reason it has named when the wait began.
+    fn gave_up(&self) -> String {
+        let after = self.options.retry.give_up_after.unwrap_or_default().as_secs();
+        format!(
+            "gave up after {after} s without progress (see --give-up-after); a warning above names the \
+             reason",
+        )
     }
 }

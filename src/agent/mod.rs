@@ -30,6 +30,7 @@ mod repair;
 mod status;
 mod subscription;
 mod supervisor;
+mod turn;
 
 pub use absent::Absent;
 pub use held::HeldDocument;

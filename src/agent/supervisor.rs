@@ -4,7 +4,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::Semaphore;
@@ -12,13 +11,15 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::turn::Run;
 use super::{Absent, AgentError, AgentOptions, Member, Outcome, Shared};
 use crate::document::CollectionName;
 use crate::mirror::MirrorError;
 use crate::pipeline::{
-    Awaited, FAILED, Pauses, Phase, Pipeline, PipelineError, PipelineOptions, Report, Reporter,
-    is_same,
+    Awaited, FAILED, Pauses, Phase, Pipeline, PipelineError, PipelineOptions, Reporter,
+    without_numbers,
 };
+use crate::source::outage::Said;
 use crate::source::retry::{self, Listed};
 use crate::source::{Mode, Pattern, SourceError, Store, StoreEvent};
 
@@ -39,14 +40,11 @@ pub(super) struct Supervisor {
     postponed: Option<(Vec<CollectionName>, Instant)>,
     /// Their pause: it grows until all of them were started.
     pauses: Pauses,
-    /// Why collections wait for a disk, and when the log said so.
-    held_up: HashMap<CollectionName, (String, Instant)>,
+    /// Why collections wait for a disk.
+    held_up: HashMap<CollectionName, Said>,
     /// Since when the list of collections has been waited for, and why, if it is.
-    pub(super) waiting: Option<(Instant, String)>,
+    pub(super) waiting: Option<(Instant, Said)>,
 }
-
-/// A disk that still holds a collection up is logged again after this time.
-const REMIND: Duration = Duration::from_secs(3600);
 
 impl Supervisor {
     /// A supervisor that has not started.
@@ -147,13 +145,14 @@ impl Supervisor {
     /// Starts the pipeline of a collection, once.
     fn begin(&mut self, name: CollectionName) {
         let before = self.shared.members().get(&name).map(|member| member.reporter.report().phase);
-        match before {
-            // The source has the collection again.
-            Some(Phase::Vanished) => {}
-            Some(_) => return,
-            None => {}
+        // If it had vanished, the source has the collection again.
+        if before.is_none_or(|phase| phase == Phase::Vanished) {
+            let reporter = Reporter::new(name.clone());
+            self.begin_with(name, reporter);
         }
-        let reporter = Reporter::new(name.clone());
+    }
+
+    fn begin_with(&mut self, name: CollectionName, reporter: Reporter) {
         let member = Member { reporter: reporter.clone(), failures: None };
         self.shared.members().insert(name.clone(), member);
         match self.pipeline(&name, reporter.clone()) {
@@ -161,12 +160,8 @@ impl Supervisor {
                 if let Some(member) = self.shared.members().get_mut(&name) {
                     member.failures = Some(pipeline.clone());
                 }
-                let run = Run {
-                    pipeline,
-                    turns: Arc::clone(&self.turns),
-                    shared: Arc::clone(&self.shared),
-                    stop: self.stop.clone(),
-                };
+                let (turns, shared) = (Arc::clone(&self.turns), Arc::clone(&self.shared));
+                let run = Run { pipeline, turns, shared, stop: self.stop.clone() };
                 self.pipelines.spawn(async move { (name, run.in_turn().await) });
             }
             Err(error) if error.is_disk() && self.options.mode == Mode::Follow => {
@@ -192,8 +187,12 @@ impl Supervisor {
     /// Tries the collections again that the disk has delayed.
     fn begin_postponed(&mut self) {
         for name in self.postponed.take().map(|(names, _)| names).unwrap_or_default() {
-            self.shared.members().remove(&name);
-            self.begin(name);
+            let before = self.shared.members().get(&name).map(|member| member.reporter.report());
+            let reporter = match before {
+                Some(before) => Reporter::continuing(&before),
+                None => Reporter::new(name.clone()),
+            };
+            self.begin_with(name, reporter);
         }
     }
 
@@ -203,21 +202,19 @@ impl Supervisor {
         let (names, again) = self.postponed.get_or_insert_with(next);
         let seconds = again.saturating_duration_since(Instant::now()).as_secs_f32();
         let why = error.to_string();
-        let known =
-            |(before, at): &(String, Instant)| is_same(before, &why) && at.elapsed() < REMIND;
-        if self.held_up.get(&name).is_some_and(known) {
-            tracing::debug!(collection = %name, "{why}; the mirror tries again in {seconds:.1} s");
-        } else {
-            tracing::warn!(
+        match self.held_up.entry(name.clone()).or_default().is_due(&without_numbers(&why)) {
+            true => tracing::warn!(
                 collection = %name,
                 "{why}; the mirror waits, and tries again in {seconds:.1} s",
-            );
-            self.held_up.insert(name.clone(), (why, Instant::now()));
+            ),
+            false => {
+                tracing::debug!(collection = %name, "{why}; the mirror tries again in {seconds:.1} s");
+            }
         }
         reporter.update(|report| {
             report.phase = Phase::Waiting;
             report.awaited = Awaited::Disk;
-            report.trouble = Some(error.to_string());
+            report.trouble = Some(why);
         });
         names.push(name);
     }
@@ -423,41 +420,5 @@ impl Supervisor {
         }
         self.shared.members().insert(name, Member { reporter, failures: None });
         self.note_absent(absent);
-    }
-}
-
-/// A pipeline that waits for its turn to catch up.
-struct Run {
-    pipeline: Pipeline,
-    turns: Arc<Semaphore>,
-    shared: Arc<Shared>,
-    stop: CancellationToken,
-}
-
-impl Run {
-    /// Runs the pipeline. A follower gives its turn back once it has reached the end of the source,
-    /// or the source does not answer.
-    async fn in_turn(self) -> Result<(), PipelineError> {
-        let turn = tokio::select! {
-            () = self.stop.cancelled() => return Ok(()),
-            // The semaphore is never closed.
-            turn = self.turns.acquire_owned() => turn.ok(),
-        };
-        let mut reports = self.pipeline.watch();
-        let progress = async {
-            let resting = |report: &Report| report.caught_up || report.phase == Phase::Waiting;
-            let _ended = reports.wait_for(resting).await.map(drop);
-            drop(turn);
-            let _ended = reports.wait_for(|report| report.caught_up).await.map(drop);
-            self.shared.note_progress();
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            ended = self.pipeline.run(&self.stop) => {
-                self.shared.note_progress();
-                ended
-            }
-            () = progress => Ok(()),
-        }
     }
 }

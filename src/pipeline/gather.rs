@@ -17,8 +17,9 @@ use super::report::{Awaited, Phase};
 use super::{Pipeline, PipelineError, Signal, Work};
 use crate::checkpoint::Failure;
 use crate::mirror::Authority;
+use crate::source::outage::{Mention, Said};
 use crate::source::retry::{self, Fed, resilient};
-use crate::source::{FeedEvent, Since, SourceError};
+use crate::source::{FeedEvent, ServerProgress, Since, SourceError};
 
 /// While catching up, a batch waits this long for more changes: one sync for many documents is
 /// cheaper.
@@ -40,6 +41,9 @@ pub async fn gather(
         seen: None,
         catching_up: true,
         waiting: None,
+        said: Said::default(),
+        server_away: false,
+        named: false,
         reading,
         deadline: Instant::now(),
         unreadable: 0,
@@ -68,6 +72,12 @@ struct Gatherer {
     catching_up: bool,
     /// The time since which the feed has been broken, if it is.
     waiting: Option<Instant>,
+    /// What the log has said of this wait.
+    said: Said,
+    /// Whether it waits for the whole server, which the log names once for all collections.
+    server_away: bool,
+    /// Whether the log has named a trouble of this collection alone.
+    named: bool,
     /// Receives the progress of reading.
     reading: watch::Sender<Reading>,
     /// The latest time to hand on the batch, if there is room.
@@ -265,14 +275,27 @@ impl Gatherer {
         self.pipeline.reporter.update(|report| report.phase = phase);
     }
 
-    fn say_working(&self, waited: Duration) {
+    fn say_working(&mut self, waited: Duration) {
         let phase = match (&self.seen, self.catching_up) {
             (Some(_), _) => Phase::Scanning,
             (None, true) => Phase::CatchingUp,
             (None, false) => Phase::Live,
         };
         let (collection, seconds) = (self.pipeline.collection.name(), waited.as_secs_f32());
-        tracing::info!(%collection, "the source answers again after {seconds:.1} s");
+        let outage = match std::mem::take(&mut self.server_away) {
+            true => self.pipeline.source.server().and_then(ServerProgress::end_outage),
+            false => None,
+        };
+        self.said = Said::default();
+        match (outage, std::mem::take(&mut self.named)) {
+            (Some(ended), _) if ended.waited > 1 => tracing::info!("{ended}"),
+            (Some(_), _) | (None, true) => {
+                tracing::info!(%collection, "the source answers again after {seconds:.1} s");
+            }
+            (None, false) => {
+                tracing::debug!(%collection, "the source answers again after {seconds:.1} s");
+            }
+        }
         if self.pipeline.removals_only {
             return;
         }
@@ -289,16 +312,26 @@ impl Gatherer {
             return;
         }
         let trouble = error.to_string();
-        let report = self.pipeline.reporter.report();
-        let is_known = self.waiting.is_some() && report.trouble.as_deref() == Some(&trouble);
         self.waiting.get_or_insert_with(Instant::now);
-        let seconds = pause.as_secs_f32();
-        match is_known {
-            true => tracing::debug!(%collection, "{error}; trying again in {seconds:.1} s"),
-            false => {
-                let until = retry::until(pause, self.pipeline.options.retry.give_up_after);
-                tracing::warn!(%collection, "{error}; {until}");
+        let until = retry::until(pause, self.pipeline.options.retry.give_up_after);
+        let server = self.pipeline.source.server();
+        let of_server =
+            server.and_then(|server| server.mention(Some(collection), error, &mut self.said));
+        self.server_away |= of_server.is_some();
+        self.named |= of_server.is_none();
+        let mention = of_server.unwrap_or_else(|| match self.said.is_due(&trouble) {
+            true => Mention::Reason(1),
+            false => Mention::Nothing,
+        });
+        match mention {
+            Mention::Reason(waiting @ 2..) => {
+                tracing::warn!(%collection, "{error}; {until}; {waiting} collections wait for the server");
             }
+            Mention::Reason(_) => tracing::warn!(%collection, "{error}; {until}"),
+            Mention::Others => tracing::warn!(
+                "more collections wait for the server for the same reason; the log does not name them",
+            ),
+            Mention::Nothing => tracing::debug!(%collection, "{error}; {until}"),
         }
         self.pipeline.reporter.update(|report| {
             report.phase = Phase::Waiting;

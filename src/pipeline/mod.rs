@@ -42,7 +42,7 @@ mod tally;
 pub use crate::document::DeletionLimit;
 pub use repair::{Asking, Fate, Repaired, Wrong};
 pub use report::{Awaited, ENDED, FAILED, Phase, Report, Reporter, shown};
-pub(crate) use room::{Pauses, is_same};
+pub(crate) use room::{Pauses, without_numbers};
 
 use asker::Reading;
 use batch::Seen;

@@ -157,6 +157,14 @@ impl Reporter {
         Self { sender: watch::Sender::new(Report::new(collection)) }
     }
 
+    /// A reporter for a pipeline that starts again in the same run: what the run has done stays counted.
+    pub fn continuing(before: &Report) -> Self {
+        let fresh = Report::new(before.collection.clone());
+        let Report { documents, deletions, unchanged, attachments, bytes, .. } = *before;
+        let report = Report { documents, deletions, unchanged, attachments, bytes, ..fresh };
+        Self { sender: watch::Sender::new(report) }
+    }
+
     /// Watches the report.
     pub fn subscribe(&self) -> watch::Receiver<Report> {
         self.sender.subscribe()
@@ -204,6 +212,22 @@ mod progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_run_has_done_stays_counted_when_a_pipeline_starts_again() {
+        let waiting = Report {
+            phase: Phase::Waiting,
+            documents: 7,
+            bytes: 70,
+            trouble: Some("the disk is full".into()),
+            caught_up: true,
+            ..Report::new("books".into())
+        };
+        let report = Reporter::continuing(&waiting).report();
+        assert_eq!((report.documents, report.bytes), (7, 70));
+        assert_eq!((report.phase, report.caught_up), (Phase::Queued, false));
+        assert_eq!(report.trouble, None);
+    }
 
     #[test]
     fn a_lag_is_counted_from_when_the_mirror_was_current() {

@@ -56,11 +56,14 @@ impl Pauses {
     }
 }
 
-/// Whether two reasons differ at most in their numbers, such as the bytes that are free, so that the
-/// log does not repeat them.
-pub fn is_same(left: &str, right: &str) -> bool {
-    let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
-    words(left) == words(right)
+/// A reason without its numbers, such as the bytes that are free: the log does not repeat a reason in
+/// which only these have changed.
+pub fn without_numbers(reason: &str) -> String {
+    reason.chars().filter(|c| !c.is_ascii_digit()).collect()
+}
+
+fn is_same(left: &str, right: &str) -> bool {
+    without_numbers(left) == without_numbers(right)
 }
 
 impl PipelineError {

@@ -14,15 +14,19 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::document::{Attachment, Branch, Change, CollectionName, DocumentId, Position};
 use crate::document::{Properties, Revision};
 
 pub mod couchdb;
 pub mod feed;
+pub mod outage;
 pub mod retry;
 #[cfg(test)]
 pub(crate) mod scripted;
+
+use outage::{Ended, Mention, Outage, Said};
 
 pub use crate::document::{BadGlob, Pattern, Selection};
 
@@ -232,18 +236,38 @@ pub struct ServerProgress {
     all: Arc<AtomicU64>,
     /// Steps of this collection.
     own: Arc<AtomicU64>,
+    outage: Arc<Outage>,
 }
 
 impl ServerProgress {
     /// The same server for another collection.
     pub fn for_another(&self) -> Self {
-        Self { all: Arc::clone(&self.all), own: Arc::default() }
+        let (all, outage) = (Arc::clone(&self.all), Arc::clone(&self.outage));
+        Self { all, own: Arc::default(), outage }
     }
 
     /// This collection has come a step further.
     pub fn note(&self) {
         self.own.fetch_add(1, Ordering::Relaxed);
         self.all.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the log is to say of an error of a collection, or of the list of them; `None` if it is not
+    /// the whole server's.
+    pub fn mention(
+        &self,
+        collection: Option<&CollectionName>,
+        error: &SourceError,
+        said: &mut Said,
+    ) -> Option<Mention> {
+        let SourceError::Transient { what, cause: Some(cause), .. } = error else { return None };
+        let steps = self.all.load(Ordering::Relaxed);
+        Some(self.outage.note(collection, (cause, what), (steps, Instant::now()), said))
+    }
+
+    /// One that waited works again; see [`Outage::end`].
+    pub fn end_outage(&self) -> Option<Ended> {
+        self.outage.end()
     }
 
     /// The steps of the other collections.
@@ -329,6 +353,8 @@ pub enum SourceError {
         what: String,
         /// How long the source asked us to wait.
         retry_after: Option<Duration>,
+        /// What happened, without the request, if it may happen to all requests to this server.
+        cause: Option<String>,
     },
     /// The position is no longer of use: scan.
     #[error("{reason}")]
@@ -366,7 +392,7 @@ pub enum SourceError {
 impl SourceError {
     /// A transient error without a time to wait.
     pub fn transient(what: impl Into<String>) -> Self {
-        Self::Transient { what: what.into(), retry_after: None }
+        Self::Transient { what: what.into(), retry_after: None, cause: None }
     }
 
     /// An error that a retry does not resolve.

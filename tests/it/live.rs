@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::env::feed::FeedFile;
-use crate::env::plainfold::{self, Running, UnreadTail};
+use crate::env::plainfold::{self, Running, Stream, UnreadTail};
 use crate::env::pouchdb::PouchServer;
 use crate::env::{Place, oracle};
 
@@ -206,4 +206,29 @@ fn a_subscriber_that_does_not_read_slows_nobody_down_and_loses_nothing() {
     assert_eq!(seen.len(), DOCUMENTS + 2);
     live.terminate();
     live.wait().assert_code(0);
+}
+
+#[test]
+fn a_server_that_is_away_is_named_once_for_all_its_databases() {
+    let place = Place::new();
+    let mut server = PouchServer::start_on_disk();
+    for db in ["a", "b", "c", "d"] {
+        server.create_db(db);
+        server.put_doc(db, "x", &json!({}));
+    }
+    let mut live = plainfold::live(&server.url(), &place.mirror());
+    let mut wait_for = |words: &str| {
+        live.wait_for_line(Stream::Stderr, |line| line.contains(words));
+    };
+    wait_for("caught up with 4 collections");
+    server.stop();
+    wait_for("refused");
+    server.start_again();
+    wait_for("answers again");
+    live.terminate();
+    let outcome = live.wait().assert_code(0);
+    let refused = outcome.stderr.lines().filter(|line| line.contains("refused"));
+    assert_eq!(refused.count(), 1, "{outcome}");
+    let again = outcome.stderr.lines().filter(|line| line.contains("answers again"));
+    assert_eq!(again.count(), 1, "{outcome}");
 }

@@ -9,12 +9,12 @@ mod feed;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod listing;
 mod lookup;
 mod origin;
 mod reader;
 mod row;
 
-use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,6 +25,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::value::RawValue;
 
 use self::feed::{Live, Stuck, Trust};
+use self::listing::Listing;
 use self::lookup::TooLarge;
 use super::{
     ByteStream, FeedEvent, Mode, Reading, Selection, ServerProgress, Since, Source, SourceError,
@@ -215,14 +216,7 @@ impl Store for CouchStore {
         mode: Mode,
         _: Option<Position>,
     ) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
-        let listing = Listing {
-            store: self.clone(),
-            mode,
-            ready: VecDeque::new(),
-            named: HashSet::new(),
-            listed: false,
-            over: false,
-        };
+        let listing = Listing::new(self.clone(), mode);
         stream::unfold(listing, |mut listing| async {
             listing.next().await.map(|event| (event, listing))
         })
@@ -251,86 +245,6 @@ impl Store for CouchStore {
             live,
         })
     }
-}
-
-/// A listing of a store's collections, under way.
-struct Listing {
-    store: CouchStore,
-    mode: Mode,
-    ready: VecDeque<StoreEvent>,
-    named: HashSet<CollectionName>,
-    listed: bool,
-    over: bool,
-}
-
-impl Listing {
-    async fn next(&mut self) -> Option<Result<StoreEvent, SourceError>> {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Some(Ok(event));
-            }
-            if self.over {
-                return None;
-            }
-            if let Err(error) = self.look().await {
-                self.over = true;
-                return Some(Err(error));
-            }
-        }
-    }
-
-    /// Finds collections that have not been named yet.
-    async fn look(&mut self) -> Result<(), SourceError> {
-        let first = !self.listed;
-        if !first && self.mode == Mode::CatchUp {
-            self.over = true;
-            return Ok(());
-        }
-        // Names without globs need no listing, for which an admin is needed.
-        let exact = match &self.store.databases {
-            Databases::One(name) => Some(vec![name.clone()]),
-            Databases::Selected(selection) => selection.exact(),
-        };
-        let found = match (exact, &self.store.databases) {
-            (Some(names), _) if first => names,
-            (None, Databases::Selected(selection)) => {
-                if !first {
-                    tokio::time::sleep(self.store.timings.poll).await;
-                }
-                let listed = match self.store.list().await {
-                    Err(error @ SourceError::Transient { .. })
-                        if !first && !asks_for_more_than(&error, self.store.timings.poll) =>
-                    {
-                        tracing::warn!(%error, "databases could not be listed; trying again");
-                        return Ok(());
-                    }
-                    listed => listed?,
-                };
-                if first {
-                    let unmatched = selection.unmatched(&listed).into_iter();
-                    self.ready.extend(unmatched.map(StoreEvent::Unmatched));
-                }
-                let selection = selection.among(&listed);
-                listed.into_iter().filter(|name| selection.wants(name)).collect()
-            }
-            _ => std::future::pending().await,
-        };
-        for name in found {
-            if self.named.insert(name.clone()) {
-                self.ready.push_back(StoreEvent::Collection(name));
-            }
-        }
-        if first {
-            self.ready.push_back(StoreEvent::Listed(None));
-            self.listed = true;
-        }
-        Ok(())
-    }
-}
-
-/// Whether the source asks for a longer pause than this.
-fn asks_for_more_than(error: &SourceError, pause: Duration) -> bool {
-    matches!(error, SourceError::Transient { retry_after: Some(asked), .. } if *asked > pause)
 }
 
 /// One database.
@@ -446,11 +360,25 @@ impl Source for CouchSource {
     }
 }
 
+/// What happened, without the request, if the connection or a gateway failed: that is not the matter of
+/// one database.
+fn cause_at_server(error: &Error) -> Option<String> {
+    if !matches!(error.status(), None | Some(502..=504)) {
+        return None;
+    }
+    let text = error.to_string();
+    let (_, request) = text.split_once(" http")?;
+    let (_, cause) = request.split_once(": ")?;
+    Some(cause.to_owned())
+}
+
 impl From<Error> for SourceError {
     fn from(error: Error) -> Self {
         let what = error.to_string();
         match error.kind() {
-            Kind::Transient { retry_after } => Self::Transient { what, retry_after },
+            Kind::Transient { retry_after } => {
+                Self::Transient { cause: cause_at_server(&error), what, retry_after }
+            }
             Kind::Expired => Self::Expired {
                 reason: format!("the server no longer understands the position ({what})"),
             },

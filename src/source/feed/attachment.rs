@@ -35,9 +35,10 @@ pub(super) async fn open(
     };
     match Locator::parse(text) {
         // However often it is asked: a recorded feed does not change.
-        Some(Locator::Stub) => Err(SourceError::permanent(format!(
-            "the feed holds only a stub of {what}: record it with attachments=true"
-        ))),
+        Some(Locator::Stub) => Err(SourceError::permanent(
+            "the feed holds only its stub: record the feed with attachments=true, or give \
+             --no-attachments",
+        )),
         Some(Locator::Range(range, gzipped)) => {
             let feed = blocking(feed).await?;
             Ok(stream_of(read_range(feed, range, gzipped), expected))

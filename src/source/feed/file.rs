@@ -87,7 +87,9 @@ impl FeedFile {
 
     /// Where a row is, for people.
     pub fn place(&self, offset: u64) -> String {
-        format!("row at byte {offset} of {}", self.name)
+        let is_packed = self.spool.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let text = if is_packed { "the text in " } else { "" };
+        format!("row at byte {offset} of {text}{}", self.name)
     }
 
     /// Refuses the file if it is not a feed, or cannot be read in this mode, before anything else is

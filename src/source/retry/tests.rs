@@ -102,6 +102,7 @@ async fn a_wait_that_is_longer_than_we_are_patient_is_not_begun() {
     let busy = |seconds| SourceError::Transient {
         what: "busy".into(),
         retry_after: Some(Duration::from_secs(seconds)),
+        cause: None,
     };
     let answer: Result<(), _> = attempts(&QUICK, || {
         *tries.lock().unwrap() += 1;
@@ -113,7 +114,7 @@ async fn a_wait_that_is_longer_than_we_are_patient_is_not_begun() {
 }
 
 fn asking(pause: Duration) -> SourceError {
-    SourceError::Transient { what: "busy".into(), retry_after: Some(pause) }
+    SourceError::Transient { what: "busy".into(), retry_after: Some(pause), cause: None }
 }
 
 #[test]

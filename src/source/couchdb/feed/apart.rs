@@ -73,10 +73,10 @@ impl Feed {
                     Ok(Found::TooLarge(reason)) => return Ok(Err(reason)),
                     Ok(Found::Nothing) => "the server says that it does not exist".to_owned(),
                     Ok(Found::Unreadable(reason)) => reason,
-                    Err(SourceError::Transient { what, retry_after }) => {
+                    Err(SourceError::Transient { what, retry_after, cause }) => {
                         let soon = retry_after.is_none_or(|wait| wait <= PATIENCE);
                         if soon && self.is_doubted(&why) {
-                            return Err(SourceError::Transient { what, retry_after });
+                            return Err(SourceError::Transient { what, retry_after, cause });
                         }
                         bounded(&what)
                     }

@@ -87,7 +87,7 @@ impl Feed {
     ) -> Result<State, SourceError> {
         let mut pause = self.source.timings.reopen;
         for _ in 0..TRIES {
-            let SourceError::Transient { what, retry_after } = error else { return Err(error) };
+            let SourceError::Transient { what, retry_after, .. } = error else { return Err(error) };
             tracing::warn!("{what}; the full scan continues where it broke off");
             tokio::time::sleep(pause.max(retry_after.unwrap_or_default()).min(LONGEST)).await;
             pause *= 2;
