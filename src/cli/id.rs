@@ -43,7 +43,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
 
 fn print(path: &Path, format: Format) -> anyhow::Result<Exit> {
     let (tree, within) = Tree::around(path).map_err(lowered)?;
-    let there = tree.identify(&within).map_err(lowered)?;
+    let there = tree.identify(&within).map_err(|error| lowered(error.of(path)))?;
     let (collection, id) = (there.collection.as_str(), there.id.as_str());
     let text = match format {
         Format::Text => {
