@@ -29,6 +29,12 @@ pub fn password(url: &str) -> Result<Option<Secret>, Usage> {
     let question = format!("Password of `{user}` at {server}: ");
     let typed = tokio::task::block_in_place(|| ask(&question, terminal));
     let typed = typed.map_err(|error| Usage(format!("the password cannot be read: {error:#}")))?;
+    // It stands for bytes that are not UTF-8, and nobody types it.
+    if typed.contains(char::REPLACEMENT_CHARACTER) {
+        let what = "the password that was typed is not valid UTF-8: set the terminal to UTF-8, or save \
+                    the password in a file as UTF-8 and name that with --password-file";
+        return Err(Usage(what.to_owned()));
+    }
     let secret = secret(typed.as_bytes(), "the password that was typed", Kind::Password);
     secret.map(|secret| Some(Secret::Fixed(secret))).map_err(|bad| Usage(bad.to_string()))
 }

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_millis(4500);
 /// a kill would: the next run resumes where this one was.
 pub fn catch() -> anyhow::Result<CancellationToken> {
     let (mut interrupt, mut terminate) = listeners()?;
-    replace_ending(None);
+    replace(&ENDING, None);
     let token = CancellationToken::new();
     let told = token.clone();
     tokio::spawn(async move {
@@ -47,28 +47,39 @@ pub fn catch() -> anyhow::Result<CancellationToken> {
     Ok(token)
 }
 
-/// What ends the process by the first signal until signals are caught.
+/// What ends the process by the first SIGINT or SIGTERM until these are caught.
 static ENDING: Mutex<Option<AbortHandle>> = Mutex::new(None);
 
-/// Ends the process by the first SIGINT or SIGTERM after `undo`, until [`catch`] or this function is
-/// called again.
-pub fn end_at_once(undo: impl Fn() + Send + 'static) -> anyhow::Result<()> {
-    let (mut interrupt, mut terminate) = listeners()?;
+/// What ends the process by a SIGHUP or SIGQUIT, once [`end_at_once`] has been called: from then on the
+/// system does not.
+static LEAVING: Mutex<Option<AbortHandle>> = Mutex::new(None);
+
+/// Ends the process by the first SIGINT, SIGTERM, SIGHUP or SIGQUIT after `undo`, until this function is
+/// called again; SIGINT and SIGTERM also until [`catch`] is.
+pub fn end_at_once(undo: impl Fn() + Clone + Send + 'static) -> anyhow::Result<()> {
+    let (interrupt, terminate) = listeners()?;
+    let hang_up = signal(SignalKind::hangup()).context("SIGHUP cannot be caught")?;
+    let quit = signal(SignalKind::quit()).context("SIGQUIT cannot be caught")?;
+    replace(&ENDING, Some(end_by(interrupt, terminate, undo.clone())));
+    replace(&LEAVING, Some(end_by(hang_up, quit, undo)));
+    Ok(())
+}
+
+fn end_by(mut one: Signal, mut other: Signal, undo: impl Fn() + Send + 'static) -> AbortHandle {
     let ending = tokio::spawn(async move {
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = one.recv() => {}
+            _ = other.recv() => {}
         }
         undo();
         std::process::exit(i32::from(Exit::Interrupted as u8));
     });
-    replace_ending(Some(ending.abort_handle()));
-    Ok(())
+    ending.abort_handle()
 }
 
-fn replace_ending(with: Option<AbortHandle>) {
-    let mut ending = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(before) = std::mem::replace(&mut *ending, with) {
+fn replace(held: &Mutex<Option<AbortHandle>>, with: Option<AbortHandle>) {
+    let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(before) = std::mem::replace(&mut *held, with) {
         before.abort();
     }
 }

@@ -4,12 +4,12 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::beneath::Folder;
 use super::error::MirrorError;
 use super::inventory::Inventory;
-use super::layout::{ATTACHMENTS, OURS, SECURITY, TRASH};
+use super::layout::{ATTACHMENTS, FORMAT, OURS, SECURITY, TRASH};
 use super::names::Decoded;
 use super::read::{Entry, META, Problem, ProblemKind, Tree, TreeCollection};
 use crate::document::{CollectionName, DocumentId};
@@ -61,9 +61,19 @@ pub enum LocateError {
         /// Why not.
         source: io::Error,
     },
+    /// The path leads through a link below the mirror.
+    #[error(
+        "{} is a symbolic link in a mirror, and is not followed: no mirror contains links, so something \
+         else put it there",
+        link.display()
+    )]
+    Link {
+        /// The link.
+        link: PathBuf,
+    },
     /// No folder above the path is a mirror.
     #[error(
-        "{} is not in a mirror: neither it nor a folder above it holds .plainfold or a backup of RxDB's \
+        "{} is not in a mirror: neither it nor a folder above it holds .plainfold/format.json or a backup of RxDB's \
          plugin",
         path.display()
     )]
@@ -80,7 +90,7 @@ pub enum LocateError {
     /// The path is not a document's.
     #[error("{path} does not belong to a document: it is {what}")]
     NoDocument {
-        /// The path.
+        /// The path, relative to the mirror or as it was given.
         path: String,
         /// What it is.
         what: String,
@@ -91,7 +101,7 @@ pub enum LocateError {
          inventory has the id"
     )]
     NoId {
-        /// The path.
+        /// The path, relative to the mirror or as it was given.
         path: String,
     },
 }
@@ -147,17 +157,24 @@ impl Tree {
         Ok(Location { path, found: Found::of(found.entry(&name)?, id) })
     }
 
-    /// The mirror that a path lies in, and the path relative to it. The path itself need not exist.
+    /// The mirror that a path lies in, and the path relative to it. The path itself need not exist. No
+    /// link below a mirror is followed.
     pub fn around(path: &Path) -> Result<(Self, PathBuf), LocateError> {
-        let real =
-            real(path).map_err(|source| LocateError::Path { path: path.to_owned(), source })?;
+        let failed = |source| LocateError::Path { path: path.to_owned(), source };
+        let there = plain(path).map_err(failed)?;
+        let is_ours = |folder: &&Path| folder.join(OURS).join(FORMAT).is_file();
         let is_backup = |folder: &&Path| {
             folder.join(META).is_file() && folder.file_name().is_none_or(|name| name != ATTACHMENTS)
         };
-        let root = real.ancestors().find(|folder| folder.join(OURS).is_dir());
-        let root = root.or_else(|| real.ancestors().find(is_backup));
+        let root = there.ancestors().find(is_ours).or_else(|| there.ancestors().find(is_backup));
         let root = root.ok_or_else(|| LocateError::NoMirror { path: path.to_owned() })?;
-        let within = real.strip_prefix(root).unwrap_or(&real).to_owned();
+        let outermost = there.ancestors().filter(is_ours).last().unwrap_or(root);
+        for below in there.ancestors().take_while(|below| *below != outermost) {
+            if below.symlink_metadata().is_ok_and(|found| found.is_symlink()) {
+                return Err(LocateError::Link { link: below.to_owned() });
+            }
+        }
+        let within = there.strip_prefix(root).unwrap_or(&there).to_owned();
         Ok((Self::open(root)?, within))
     }
 
@@ -260,22 +277,16 @@ impl TreeCollection {
     }
 }
 
-/// A path without links and dots. What does not exist is taken as it is written.
-fn real(path: &Path) -> io::Result<PathBuf> {
-    let mut there = std::path::absolute(path)?;
-    let mut missing = Vec::new();
-    loop {
-        match there.canonicalize() {
-            Ok(real) => return Ok(missing.iter().rev().fold(real, |path, name| path.join(name))),
-            Err(error) => {
-                let is_missing =
-                    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
-                let Some(name) = there.file_name().filter(|_| is_missing) else {
-                    return Err(error);
-                };
-                missing.push(name.to_owned());
-                there.pop();
+/// A path from the root, without dots. Its links stay.
+fn plain(path: &Path) -> io::Result<PathBuf> {
+    let mut plain = PathBuf::new();
+    for part in std::path::absolute(path)?.components() {
+        match part {
+            Component::ParentDir => {
+                plain.pop();
             }
+            part => plain.push(part),
         }
     }
+    Ok(plain)
 }

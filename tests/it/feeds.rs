@@ -83,7 +83,7 @@ fn binary() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
         ("feed.lz4", b"\x04\x22\x4d\x18\x64\x40".to_vec(), &["lz4"]),
         ("feed.tar", tar, &["tar"]),
         ("dump.rdb", b"REDIS0011\xfa\x09redis-ver".to_vec(), &["Redis"]),
-        ("zeros", vec![0; 200_000], &["binary"]),
+        ("picture", [&b"\x89PNG\r\n\x1a\n"[..], &[0; 99]].concat(), &["binary"]),
         ("twice.gz", gzip(&gzip(ROW.as_bytes())), &["gzip"]),
     ]
 }
@@ -295,7 +295,44 @@ fn rows_that_are_long_have_their_attachments_in_a_compressed_feed() {
 }
 
 #[test]
-fn a_compressed_feed_that_is_cut_or_damaged_has_not_been_caught_up_with() {
+fn a_compressed_feed_that_is_cut_has_not_been_caught_up_with() {
+    let text = fs::read(library()).unwrap();
+    for (name, whole) in [("library.gz", gzip(&text)), ("library.zst", zstd(&text))] {
+        let place = Place::new();
+        copy_files(&place);
+        let path = place.join(name);
+        let kind = if name.ends_with("gz") { "gzip" } else { "zstd" };
+        fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        let (feed, mirror) = (source(&path), place.mirror());
+        let outcome = plainfold::mirror(&feed, &mirror).assert_code(3);
+        for fact in [kind, "bytes", name, "--bytes"] {
+            assert!(outcome.stderr.contains(fact), "{outcome}");
+        }
+        assert!(!outcome.stderr.contains("caught up:"), "{outcome}");
+        let piped = piped(&path, &Place::new(), &[]).assert_code(3);
+        for fact in [kind, "standard input", "--bytes"] {
+            assert!(piped.stderr.contains(fact), "{piped}");
+        }
+        let against = ["verify", mirror.to_str().unwrap(), "--against", &feed];
+        plainfold::run(against).assert_code(3);
+        assert!(fs::read_dir(mirror.join("books")).unwrap().count() > 10);
+        // Nothing vouches for these rows: the complete file is compared from its beginning.
+        assert!(plainfold::status(&mirror)["collections"][0]["position"].is_null());
+        fs::write(&path, &whole).unwrap();
+        plainfold::mirror(&feed, &mirror).assert_code(0);
+        plainfold::run(["diff", mirror.to_str().unwrap(), &feed]).assert_code(0);
+    }
+    for nothing in [&b"\x1f\x8b"[..], b"\x1f\x8b\x08\0\0"] {
+        let place = Place::new();
+        fs::write(place.join("nothing.gz"), nothing).unwrap();
+        let outcome = plainfold::mirror(&source(&place.join("nothing.gz")), &place.mirror());
+        let outcome = outcome.assert_code(3);
+        assert!(outcome.stderr.contains("gzip") && outcome.stderr.contains("nothing"), "{outcome}");
+    }
+}
+
+#[test]
+fn no_row_of_a_damaged_file_is_mirrored() {
     let text = fs::read(library()).unwrap();
     for (name, whole) in [("library.gz", gzip(&text)), ("library.zst", zstd(&text))] {
         let place = Place::new();
@@ -305,40 +342,62 @@ fn a_compressed_feed_that_is_cut_or_damaged_has_not_been_caught_up_with() {
         let mut damaged = whole.clone();
         let last = damaged.len() - 6;
         damaged[last] ^= 0x55;
-        for spoilt in
-            [whole[..whole.len() / 2].to_vec(), [&whole[..], b"garbage"].concat(), damaged]
-        {
+        for spoilt in [[&whole[..], b"garbage"].concat(), damaged] {
             if kind == "zstd" && spoilt.len() == whole.len() {
                 // zstd's checksums are not in every file.
                 continue;
             }
             fs::write(&path, spoilt).unwrap();
-            let outcome = plainfold::mirror(&source(&path), &place.mirror());
-            let outcome = outcome.assert_code(3);
-            for fact in [kind, "bytes", name] {
+            let outcome = plainfold::mirror(&source(&path), &place.mirror()).assert_code(3);
+            for fact in [kind, "damaged", "nothing was read", name] {
                 assert!(outcome.stderr.contains(fact), "{outcome}");
             }
-            assert!(!outcome.stderr.contains("caught up:"), "{outcome}");
-            let piped = piped(&path, &Place::new(), &[]).assert_code(3);
-            assert!(
-                piped.stderr.contains(kind) && piped.stderr.contains("standard input"),
-                "{piped}"
-            );
-            let mirror = place.mirror();
-            let against = ["verify", mirror.to_str().unwrap(), "--against", &source(&path)];
-            plainfold::run(against).assert_code(3);
+            assert!(!place.mirror().join("books").exists());
+            piped(&path, &Place::new(), &[]).assert_code(3);
         }
-        assert!(fs::read_dir(place.mirror().join("books")).unwrap().count() > 10);
         fs::write(&path, &whole).unwrap();
         plainfold::mirror(&source(&path), &place.mirror()).assert_code(0);
-        let mirror = place.mirror();
-        plainfold::run(["diff", mirror.to_str().unwrap(), &source(&path)]).assert_code(0);
     }
-    // Nothing can be read of it.
+}
+
+#[test]
+fn a_followed_file_may_begin_with_anything_after_it_was_opened() {
+    const ROW: &str = "{\"id\":\"ID\",\"changes\":[{\"rev\":\"1-a\"}],\"doc\":{\"_id\":\"ID\",\"_rev\":\"1-a\"}}\n";
     let place = Place::new();
-    fs::write(place.join("nothing.gz"), b"\x1f\x8b\x08\0\0").unwrap();
-    let outcome = plainfold::mirror(&source(&place.join("nothing.gz")), &place.mirror());
-    assert!(outcome.assert_code(3).stderr.contains("gzip"));
+    let path = place.join("kites.ndjson");
+    fs::write(&path, ROW.replace("ID", "first")).unwrap();
+    let mirror = place.mirror();
+    let running = plainfold::live(&source(&path), &mirror);
+    let mut tail = plainfold::tail(&mirror, 0);
+    let beginnings = ["oops\n", "<p>x</p>\"}}\n", "{\"docs\":[1]}\n", "\0\0\0\0"];
+    for (number, beginning) in beginnings.into_iter().enumerate() {
+        let id = format!("kite-{number}");
+        let new = place.join("new");
+        fs::write(&new, beginning).unwrap();
+        fs::rename(&new, &path).unwrap();
+        let mut file = fs::File::options().append(true).open(&path).unwrap();
+        file.write_all(format!("\n{}", ROW.replace("ID", &id)).as_bytes()).unwrap();
+        tail.wait_for_event(|event| event["document"] == id.as_str());
+    }
+    running.terminate();
+    let outcome = running.wait();
+    assert_ne!(outcome.status.code(), Some(2), "{outcome}");
+}
+
+#[test]
+fn a_live_pipe_is_judged_by_what_has_come_before_a_pause() {
+    let place = Place::new();
+    let mirror = place.mirror();
+    let arguments = ["mirror", "feed:-", mirror.to_str().unwrap(), "--live"];
+    let command = plainfold::command_of(Path::new(PLAINFOLD), arguments);
+    let (running, mut input) = plainfold::spawn_with_input(command);
+    let row: &[u8] = b"{\"seq\":1,\"id\":\"x\",\"changes\":[{\"rev\":\"1-a\"}]}\n";
+    input.write_all(row).unwrap();
+    input.flush().unwrap();
+    let outcome = running.wait().assert_code(2);
+    assert!(outcome.stderr.contains("include_docs=true"), "{outcome}");
+    assert!(!outcome.stderr.contains("caught up"), "{outcome}");
+    drop(input);
 }
 
 #[test]

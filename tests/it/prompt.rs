@@ -68,6 +68,15 @@ fn an_interrupt_at_the_question_leaves_the_terminal_as_it_was() {
 }
 
 #[test]
+fn a_quit_at_the_question_leaves_the_terminal_as_it_was() {
+    let (place, door) = (Place::new(), guarded());
+    let (source, mirror) = (door.url("me@", "books"), place.mirror().display().to_string());
+    let shown = pty::run(&["mirror", &source, &mirror], &[("assword", "s3\u{1c}")], &[]);
+    assert_eq!(shown.code, 130, "{shown:#?}");
+    assert!(shown.echoes && shown.silent == [true] && door.asked().is_empty(), "{shown:#?}");
+}
+
+#[test]
 fn an_interrupt_after_the_question_still_ends_the_command() {
     let place = Place::new();
     let hanging = Door::start(&["books"], |_| Reply::Hang);

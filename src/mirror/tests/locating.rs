@@ -174,3 +174,28 @@ fn tombstones_and_the_trash_have_ids_too() {
     found.sort();
     assert_eq!(found, ["a-1".to_owned(), long]);
 }
+
+#[test]
+fn no_link_below_a_mirror_is_followed() {
+    let (bench, other) = (Bench::new(), Bench::new());
+    for one in [&bench, &other] {
+        one.apply(&present("a", "1-a", &[])).unwrap();
+    }
+    let link = bench.path("planted");
+    for target in [bench.path("a"), other.path("a"), other.dir.path().join("mirror")] {
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        for below in ["", "document.json", "books/a"] {
+            let told = Tree::around(&link.join(below));
+            assert!(matches!(told, Err(LocateError::Link { .. })), "{target:?} {told:?}");
+        }
+        fs::remove_file(&link).unwrap();
+    }
+    // A link that leads to the mirror is the user's own; a folder with a name like ours is no mirror.
+    let way = other.dir.path().join("way");
+    std::os::unix::fs::symlink(bench.dir.path(), &way).unwrap();
+    let (_, within) = Tree::around(&way.join("mirror/books/b/../a")).unwrap();
+    assert_eq!(within, Path::new("books/a"));
+    fs::create_dir(bench.path("a/.plainfold")).unwrap();
+    let (_, within) = Tree::around(&bench.path("a/document.json")).unwrap();
+    assert_eq!(within, Path::new("books/a/document.json"));
+}

@@ -9,8 +9,11 @@ use super::json::{Key, Scanner};
 use super::lines;
 use super::other::{Documents, Other};
 
-/// How much of a text is looked at.
+/// How much of a text is looked at, if its first line ends in that; else as much after that line.
 pub(super) const LIMIT: usize = 64 * 1024;
+
+/// The longest first line whose end is waited for.
+pub(super) const LONGEST: usize = 16 * 1024 * 1024;
 
 /// What a beginning shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,36 +28,32 @@ pub(super) enum Verdict {
 
 /// Judges the beginning of a text. `ended` says that there is no more of it.
 pub(super) fn judge(beginning: &[u8], ended: bool) -> Verdict {
-    let full = ended || beginning.len() >= LIMIT;
-    let mark = beginning.strip_prefix("\u{feff}".as_bytes());
-    let text = mark.unwrap_or(beginning);
-    let blank = text.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-    let text = &text[blank..];
-    if text.len() < 4 && !full {
-        return Verdict::Unsure;
-    }
-    if text.is_empty() {
-        return Verdict::Feed;
-    }
-    if let Some(other) = Other::of_magic(beginning).or_else(|| clear(text)) {
+    if let Some(other) = Other::of_magic(beginning) {
         return Verdict::Other(other);
     }
+    let mark = beginning.strip_prefix("\u{feff}".as_bytes());
+    let text = mark.unwrap_or(beginning).trim_ascii_start();
     let mut without_document = false;
-    let mut deletion = false;
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         match Row::of(line) {
-            Some(Row::Document) => return Verdict::Feed,
+            Some(Row::Document | Row::Deletion) => return Verdict::Feed,
             Some(Row::WithoutDocument) => without_document = true,
-            Some(Row::Deletion) => deletion = true,
             None => {}
         }
     }
-    match (without_document, deletion) {
-        (true, _) if full => Verdict::Other(Other::WithoutDocuments),
-        (true, _) => Verdict::Unsure,
-        (false, true) => Verdict::Feed,
-        (false, false) if full => unclear(text, ended).map_or(Verdict::Feed, Verdict::Other),
-        (false, false) => Verdict::Unsure,
+    let line = memchr::memchr(b'\n', text);
+    let wanted = line.map_or(LONGEST, |end| end.saturating_add(LIMIT).min(LONGEST));
+    match () {
+        () if !ended
+            && beginning.len() < wanted
+            && !(text.is_empty() && beginning.len() >= LIMIT) =>
+        {
+            Verdict::Unsure
+        }
+        () if without_document => Verdict::Other(Other::WithoutDocuments),
+        // A row may have lost its beginning, and what follows it has not been seen.
+        () if !ended && line.is_none() => Verdict::Feed,
+        () => other(text, ended).map_or(Verdict::Feed, Verdict::Other),
     }
 }
 
@@ -74,6 +73,10 @@ impl Row {
             && !(members.get("changes").is_none() && members.get("docs").is_some());
         if is_row && members.get("doc").is_some() {
             return Some(Self::Document);
+        }
+        if members.value("id").starts_with("\"_local/") {
+            // It is passed over.
+            return None;
         }
         if !is_row || members.get("changes").is_none() && members.get("deleted").is_none() {
             return None;
@@ -159,7 +162,12 @@ fn text_of(bytes: &[u8]) -> &str {
     }
 }
 
-/// What no feed begins with, whatever follows.
+/// What a text without any row is.
+fn other(text: &[u8], ended: bool) -> Option<Other> {
+    Other::likely(text).or_else(|| clear(text)).or_else(|| unclear(text, ended))
+}
+
+/// What has marks of its own.
 fn clear(bytes: &[u8]) -> Option<Other> {
     let text = text_of(bytes);
     let line = text.lines().next().unwrap_or_default();
@@ -200,8 +208,12 @@ fn clear(bytes: &[u8]) -> Option<Other> {
     (is_geographic || members.has("features", b'[')).then_some(Other::GeoJson)
 }
 
-/// What a text without any row is.
+/// What has no marks of its own.
 fn unclear(bytes: &[u8], ended: bool) -> Option<Other> {
+    if bytes.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace()) {
+        // A log that was truncated while it was written begins with a hole.
+        return None;
+    }
     if bytes.contains(&0) {
         return Some(Other::Binary);
     }
@@ -229,6 +241,7 @@ fn of_object(text: &str) -> Option<Other> {
         return match lines::row(line.as_bytes(), false) {
             // A normal feed whose rows have not come, or cannot be read.
             None => None,
+            Some(_) if first_element(members.value("results")).starts_with(']') => None,
             Some(_) if members.first_in("results").get("docs").is_some() => Some(Other::BulkGet),
             Some(_) if is_indented => Some(Other::Indented),
             Some(_) => Some(Other::OneLine),
@@ -318,9 +331,27 @@ mod tests {
         ] {
             assert_eq!(other(format!("{first}{ROW}").as_bytes()), None, "{first:?}");
         }
+        for first in [
+            "<p>x</p>\"}}\n",
+            ":5984/x\"}}\n",
+            "id: x\"}}\n",
+            "data:image/png;base64,AAAA\"}}\n",
+            "{\"docs\":[1]}}}\n",
+            "{\"rows\":[1,2]}}}\n",
+            "BZhAAAA\"}}\n",
+            "REDIS0\",\"b\":1}}\n",
+            "%PDF-\"}}\n",
+            "HTTP/1.1 200 OK\r\n\r\n",
+        ] {
+            assert_eq!(other(format!("{first}{ROW}").as_bytes()), None, "{first:?}");
+        }
+        assert_eq!(other(&[b"\xff\xfe abc\"}}\n", ROW.as_bytes()].concat()), None);
         for alone in [
             "",
             "\n",
+            "\0\0\0\0\0\0",
+            "{\"results\":[],\"last_seq\":0}\n",
+            "{\"seq\":1,\"id\":\"_local/x\",\"changes\":[{\"rev\":\"0-1\"}]}\n",
             "\"a\"}}\n",
             "{\"id\":7}\n",
             "{\"id\":\"a\"\n",
@@ -331,6 +362,7 @@ mod tests {
         }
         let deleted = "{\"id\":\"a\",\"changes\":[{\"rev\":\"2-a\"}],\"deleted\":true}\n";
         assert_eq!(judge(deleted.as_bytes(), false), Verdict::Feed);
+        assert_eq!(judge(format!("{BARE}{deleted}").as_bytes(), false), Verdict::Feed);
         let large = format!("{{\"id\":\"a\",\"changes\":[],\"x\":\"{}", "y".repeat(LIMIT));
         assert_eq!(other(large.as_bytes()), None);
     }
@@ -349,6 +381,13 @@ mod tests {
     #[test]
     fn an_answer_that_is_cut_is_still_known() {
         let long = "x".repeat(LIMIT);
+        for first in ["{\"docs\":[{\"a\":\"", "[1,", "{\"_id\":\"sub\",\"x\":\"", "\0"] {
+            let begun = format!("{first}{long}");
+            assert_eq!(judge(begun.as_bytes(), false), Verdict::Unsure, "{first:?}");
+            assert_eq!(other(format!("{begun}\"}}\n{ROW}").as_bytes()), None, "{first:?}");
+            let endless = format!("{first}{}", "x".repeat(LONGEST));
+            assert_eq!(judge(endless.as_bytes(), false), Verdict::Feed, "{first:?}");
+        }
         let cut = |text: &str| other(format!("{text}{long}").as_bytes());
         let has_revisions = true;
         let documents = Documents { has_revisions };

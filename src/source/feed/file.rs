@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -16,12 +17,13 @@ use futures_util::{FutureExt, StreamExt, stream};
 use tokio::task::JoinHandle;
 
 use super::attachment::{self, blocking};
-use super::begun::{Begun, begin};
+use super::begun::{Begun, Supply, begin};
 use super::content::Folder;
 use super::follow::{FileWatch, Growth};
 use super::loaded::{Check, Stop};
 use super::lookup::look_up;
 use super::other::Given;
+use super::packed::Packing;
 use super::queue::{Budget, Inlet, Outlet, queue};
 use super::reader::FileReader;
 use super::spool::Spool;
@@ -48,7 +50,8 @@ pub(super) struct FeedFile {
 pub(super) struct Opened {
     /// Its text.
     pub text: Arc<File>,
-    /// What is wrong with the compressed data that the text came from: the text ends there.
+    /// How the compressed data broke off that the text came from: the text ends there, and nothing
+    /// vouches for it.
     pub damage: Option<Arc<str>>,
 }
 
@@ -95,16 +98,18 @@ impl FeedFile {
     /// Refuses the file if it is not a feed, or cannot be read in this mode, before anything else is
     /// done. Other errors come when it is read.
     pub fn refuse(&self, mode: Mode) -> Result<(), SourceError> {
-        match self.open_packed().and_then(|file| self.begin(&file, mode)) {
+        match self.open_packed().and_then(|file| self.judge(&file, mode)) {
             Err(error @ SourceError::NotAFeed { .. }) => Err(error),
-            Ok(_) | Err(_) => Ok(()),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 
-    /// Opens it to be read from a place on, after it was judged by its beginning.
+    /// Opens it to be read from a place on. It is not judged again: what a followed file begins with
+    /// may be half written, or the end of a row that went away with a rotated log.
     pub fn open(&self, mode: Mode, check: Check<'_>) -> Result<Opened, Stop<SourceError>> {
         let file = self.open_packed().map_err(Stop::Failed)?;
-        let begun = self.begin(&file, mode).map_err(Stop::Failed)?;
+        let begun = Begun::unjudged(self.from_start(&file).map_err(Stop::Failed)?);
+        self.refuse_packing(begun.packing, mode).map_err(Stop::Failed)?;
         match begun.packing {
             None => Ok(Opened { text: Arc::new(file), damage: None }),
             Some(_) => self.unpack(&file, begun, check),
@@ -141,11 +146,21 @@ impl FeedFile {
     }
 
     /// Reads the beginning, and refuses what is not a feed.
-    fn begin(&self, file: &File, mode: Mode) -> Result<Begun, SourceError> {
-        let data = file.try_clone().map_err(|error| self.unreadable(&error))?;
+    fn judge(&self, file: &File, mode: Mode) -> Result<(), SourceError> {
         let given = Given { path: Some(&self.path), packing: None };
-        let begun = begin(FromStart { file: data, offset: 0 }, &given)?;
-        match begun.packing {
+        // The present end of a file that grows is not its end.
+        let supply = if mode == Mode::Follow { Supply::Growing } else { Supply::Whole };
+        let begun = begin(self.from_start(file)?, &given, supply, &AtomicBool::default())?;
+        self.refuse_packing(begun.packing, mode)
+    }
+
+    fn from_start(&self, file: &File) -> Result<FromStart, SourceError> {
+        let file = file.try_clone().map_err(|error| self.unreadable(&error))?;
+        Ok(FromStart { file, offset: 0 })
+    }
+
+    fn refuse_packing(&self, packing: Option<Packing>, mode: Mode) -> Result<(), SourceError> {
+        match packing {
             Some(packing) if mode == Mode::Follow => {
                 let (path, name) = (self.path.display(), packing.name());
                 let what = format!(
@@ -154,7 +169,7 @@ impl FeedFile {
                 );
                 Err(SourceError::NotAFeed { what })
             }
-            _ => Ok(begun),
+            _ => Ok(()),
         }
     }
 
@@ -176,15 +191,27 @@ impl FeedFile {
                 Spool::fill(file, begun, &self.path, &unreadable, check)?
             }
         };
-        let damage = |damage: &Arc<str>| {
-            format!("the feed file {} cannot be read to its end: {damage}", self.path.display())
-        };
-        let opened = Opened {
-            text: Arc::clone(&spool.text),
-            damage: spool.damage.as_ref().map(|found| damage(found).into()),
-        };
+        let Spool { text, damage, .. } = spool.clone();
         *held = Some(spool);
-        Ok(opened)
+        let path = self.path.display();
+        let damage = match damage {
+            None => None,
+            Some(damage) if damage.is_cut() => {
+                let rows = format!(
+                    "the rows before that were read, but cannot be checked; give the complete feed, and \
+                     compare the mirror with `plainfold verify DIR --against feed:{path} --bytes`"
+                );
+                let advice = damage.advice(Some(&rows));
+                Some(format!("the feed file {path} cannot be read to its end: {advice}").into())
+            }
+            // Any of its rows may be wrong, and would look like the right ones.
+            Some(damage) => {
+                let advice = damage.advice(None);
+                let what = format!("the feed file {path} cannot be read: {advice}");
+                return Err(Stop::Failed(SourceError::permanent(what)));
+            }
+        };
+        Ok(Opened { text, damage })
     }
 
     /// What a failure to read it means.

@@ -140,6 +140,7 @@ pub(super) fn row(line: &[u8], first: bool) -> Option<&[u8]> {
         Some(b'{') => {
             line.starts_with(b"{\"last_seq\"")
                 || (line.starts_with(b"{\"results\"") && line.ends_with(b"["))
+                || line.starts_with(b"{\"results\":[]")
         }
         Some(_) => false,
     };
@@ -217,6 +218,7 @@ mod tests {
             "]\n",
             "\"last_seq\":\"3-x\",\"pending\":0}\n",
             "{\"last_seq\":3,\"pending\":0}\n",
+            "{\"results\":[],\"last_seq\":0}\n",
             ",\n",
         ] {
             assert_eq!(row(line.as_bytes(), false), None, "{line:?}");

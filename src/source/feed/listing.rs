@@ -150,7 +150,10 @@ impl Lister {
             }
             self.read = Some(Place::at(lines.position(), &file)?);
             // Sent once, at the end of the first listing.
-            if self.listed { Ok(None) } else { Ok(self.position(lines.position(), &file)?) }
+            match self.listed || damage.is_some() {
+                true => Ok(None),
+                false => Ok(self.position(lines.position(), &file)?),
+            }
         };
         let position = names().map_err(|stop| match stop {
             Stop::Abandoned => Stop::Abandoned,

@@ -119,7 +119,7 @@ impl FeedStore {
         selection: Selection,
         folder: impl Into<PathBuf>,
     ) -> Self {
-        Self::input(Input::Raw(Box::new(reader)), collection, selection, Folder::new(folder))
+        Self::input(Input::of(reader), collection, selection, Folder::new(folder))
     }
 
     fn input(

@@ -74,26 +74,31 @@ pub(super) struct Documents {
     pub has_revisions: bool,
 }
 
-/// What a format begins with, and where, if not at the beginning.
+/// What a format begins with that no text does, and where, if not at the beginning.
 const MAGIC: &[(usize, &[u8], Other)] = &[
     (0, b"SQLite format 3\0", Other::Sqlite),
-    (0, b"REDIS0", Other::Redis),
     (0, b"PK\x03\x04", Other::Compressed("a zip archive", "unzip -p")),
     (0, b"PK\x05\x06", Other::Compressed("an empty zip archive", "unzip -p")),
     (0, b"\xfd7zXZ\0", Other::Compressed("xz data", "xz -dc")),
-    (0, b"BZh", Other::Compressed("bzip2 data", "bzip2 -dc")),
     (0, b"\x04\x22\x4d\x18", Other::Compressed("lz4 data", "lz4 -dc")),
     (0, b"7z\xbc\xaf\x27\x1c", Other::Compressed("a 7-Zip archive", "7z x -so")),
     (0, b"\x1f\x9d", Other::Compressed("compress data", "gzip -dc")),
     (0, b"\x1f\x8b", Other::Compressed("gzip data within compressed data", "gzip -dc")),
     (0, b"\x28\xb5\x2f\xfd", Other::Compressed("zstd data within compressed data", "zstd -dc")),
-    (257, b"ustar", Other::Tar),
-    (0, b"\xff\xfe", Other::Utf16("UTF-16LE")),
-    (0, b"\xfe\xff", Other::Utf16("UTF-16BE")),
+    (257, b"ustar\0", Other::Tar),
+    (257, b"ustar  \0", Other::Tar),
     (0, b"{\0", Other::Utf16("UTF-16LE")),
     (0, b"[\0", Other::Utf16("UTF-16LE")),
     (0, b"\0{\0", Other::Utf16("UTF-16BE")),
     (0, b"\0[\0", Other::Utf16("UTF-16BE")),
+];
+
+/// What a format begins with that the end of a torn row could be too.
+const LIKELY: &[(usize, &[u8], Other)] = &[
+    (0, b"REDIS0", Other::Redis),
+    (0, b"BZh", Other::Compressed("bzip2 data", "bzip2 -dc")),
+    (0, b"\xff\xfe", Other::Utf16("UTF-16LE")),
+    (0, b"\xfe\xff", Other::Utf16("UTF-16BE")),
     (0, b"%PDF-", Other::Binary),
     (0, b"PAR1", Other::Binary),
 ];
@@ -105,10 +110,23 @@ const RECORD: &str = "curl -sN -u USER 'http://HOST:5984/DATABASE/_changes?feed=
 impl Other {
     /// What bytes are that no text begins with.
     pub fn of_magic(bytes: &[u8]) -> Option<Self> {
+        match *bytes {
+            [0xff, 0xfe, _, 0, ..] => Some(Self::Utf16("UTF-16LE")),
+            [0xfe, 0xff, 0, ..] => Some(Self::Utf16("UTF-16BE")),
+            _ => Self::among(MAGIC, bytes),
+        }
+    }
+
+    /// What bytes are that a text without any row does not begin with.
+    pub fn likely(bytes: &[u8]) -> Option<Self> {
+        Self::among(LIKELY, bytes)
+    }
+
+    fn among(magics: &[(usize, &[u8], Self)], bytes: &[u8]) -> Option<Self> {
         let stands = |(at, magic, _): &&(usize, &[u8], Self)| {
             bytes.get(*at..).is_some_and(|bytes| bytes.starts_with(magic))
         };
-        MAGIC.iter().find(stands).map(|(.., other)| *other)
+        magics.iter().find(stands).map(|(.., other)| *other)
     }
 
     /// What it is, after "holds".

@@ -27,11 +27,11 @@ pub(super) enum Packing {
 }
 
 impl Packing {
-    /// By the first [`MAGIC`] bytes. A zstd file may begin with a frame that decoders skip.
+    /// By the first [`MAGIC`] bytes, or by all if there are fewer. A zstd file may begin with a frame that decoders skip.
     pub fn of(first: &[u8]) -> Option<Self> {
         match *first {
-            [0x1f, 0x8b, 8, ..] => Some(Self::Gzip),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
+            [0x1f, 0x8b] | [0x1f, 0x8b, 8, ..] => Some(Self::Gzip),
+            [0x28, 0xb5] | [0x28, 0xb5, 0x2f] | [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
             [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
             _ => None,
         }
@@ -76,23 +76,16 @@ impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { packing, text, error } = self;
         let name = packing.name();
-        if *packing == Packing::Zstd && error.to_string().contains(TOO_WIDE) {
+        if self.is_too_wide() {
             return write!(
                 f,
                 "its zstd data takes more than 128 MiB of memory to decompress: decompress it with \
                  `zstd -dc --long=31`, and give the result"
             );
         }
-        let what = match error.kind() {
-            io::ErrorKind::UnexpectedEof => "ends too early",
-            _ => "is damaged",
-        };
+        let what = if self.is_cut() { "ends too early" } else { "is damaged" };
         let unit = if *text == 1 { "byte" } else { "bytes" };
-        write!(
-            f,
-            "its {name} data {what}, after {text} {unit} of text ({error}): the rows before that were \
-             read; give the complete feed"
-        )
+        write!(f, "its {name} data {what}, after {text} {unit} of text ({error})")
     }
 }
 
@@ -100,6 +93,29 @@ impl Damage {
     /// The damage that an error of reading stands for, if the data is to blame.
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
+    }
+
+    /// The damage that an error of reading stands for, or else the error.
+    pub fn from(error: io::Error) -> Result<Self, io::Error> {
+        error.downcast()
+    }
+
+    /// Whether the data only breaks off: nothing in it contradicts what came before.
+    pub fn is_cut(&self) -> bool {
+        self.error.kind() == io::ErrorKind::UnexpectedEof
+    }
+
+    /// What is wrong, and what to do if the text before that was read (`rows`), or was not.
+    pub fn advice(&self, rows: Option<&str>) -> String {
+        match rows {
+            _ if self.is_too_wide() => self.to_string(),
+            Some(rows) if self.text > 0 => format!("{self}: {rows}"),
+            _ => format!("{self}: nothing was read of it; give a sound copy"),
+        }
+    }
+
+    fn is_too_wide(&self) -> bool {
+        self.packing == Packing::Zstd && self.error.to_string().contains(TOO_WIDE)
     }
 }
 
@@ -230,7 +246,7 @@ mod tests {
     fn damage_is_told_from_an_end_and_says_where() {
         let text = "one two three ".repeat(1000);
         for whole in [gzip(text.as_bytes()), zstd(text.as_bytes())] {
-            for cut in [5, whole.len() / 2, whole.len() - 1] {
+            for cut in [2, 5, whole.len() / 2, whole.len() - 1] {
                 let (got, damage) = unpack(whole[..cut].to_vec());
                 let damage = damage.unwrap();
                 assert!(text.starts_with(&got));
@@ -261,7 +277,7 @@ mod tests {
 
     #[test]
     fn text_is_not_taken_for_compressed_data() {
-        for text in [&b""[..], b"{", b"{\"id\"", b"\x1f", b"P*M", b"PK\x03\x04"] {
+        for text in [&b""[..], b"{", b"{\"id\"", b"\x1f", b"(", b"P*M", b"PK\x03\x04"] {
             assert_eq!(Packing::of(text), None);
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,10 @@ pub(super) struct Pipe {
     folder: Folder,
     positions: Positions,
     input: Mutex<Option<Input>>,
+    /// Whether anything has come.
+    came: Arc<AtomicBool>,
+    /// Whether the beginning has been judged.
+    begun: AtomicBool,
     routes: Mutex<Routes>,
     seen: watch::Sender<Seen>,
     budget: Arc<Budget>,
@@ -93,6 +97,8 @@ impl Pipe {
             selection,
             folder,
             positions: Positions::new(),
+            came: input.came(),
+            begun: AtomicBool::new(false),
             input: Mutex::new(Some(input)),
             routes: Mutex::default(),
             seen: watch::Sender::default(),
@@ -141,8 +147,12 @@ impl Pipe {
         self.seen.subscribe()
     }
 
-    /// How long the pipe has brought nothing although we wait for it.
+    /// How long the pipe has brought nothing although we wait for it. A beginning that is not clear
+    /// yet is something.
     pub fn idle(&self) -> Duration {
+        if self.came.load(Ordering::Acquire) && !self.begun.load(Ordering::Acquire) {
+            return Duration::ZERO;
+        }
         lock(&self.waiting).map_or(Duration::ZERO, |since| since.elapsed())
     }
 
@@ -173,6 +183,7 @@ impl<'a> Reading<'a> {
         *lock(&self.pipe.waiting) = Some(Instant::now());
         let begun = input.begun();
         *lock(&self.pipe.waiting) = None;
+        self.pipe.begun.store(true, Ordering::Release);
         let end =
             begun.and_then(|mut begun| self.read(&mut begun).map_err(|error| unreadable(&error)));
         let end = end.map(|()| self.pipe.positions.in_pipe(self.lines.position()));

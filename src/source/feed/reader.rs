@@ -60,7 +60,7 @@ impl FileReader {
             },
         };
         let mut reader = Self {
-            rows: Rows::new(feed, file, collection),
+            rows: Rows::new(feed, file, collection, damage.is_none()),
             mode,
             lines: Lines::new(offset, SHORT_LINE),
             scanning: announce.is_some(),
@@ -107,7 +107,7 @@ impl FileReader {
         }
         if self.damage.is_some() {
             // What is missing may be the rest of a row, or many rows: this is not the feed's end.
-            return if self.scanning { Ok(()) } else { self.report_progress(batch) };
+            return batch.push(self.progress()?);
         }
         if self.mode == Mode::CatchUp {
             self.read_rest(batch)?;
@@ -144,7 +144,7 @@ impl FileReader {
     fn report_progress(&mut self, batch: &mut Batch<'_>) -> Result<(), Stop<io::Error>> {
         let done = self.lines.position();
         self.progress_due = done + PROGRESS;
-        if !self.scanning {
+        if !self.scanning && self.damage.is_none() {
             batch.push(FeedEvent::Position(self.rows.position_at(done)?))?;
         }
         batch.push(self.progress()?)

@@ -306,7 +306,8 @@ impl<'a> Found<'a> {
 
     fn check_document(&self, id: &DocumentId) -> Result<(), Fault> {
         match (&self.doc, self.error) {
-            (None, _) if self.deleted => return Ok(()),
+            // Rows of local documents are passed over.
+            (None, _) if self.deleted || id.is_local() => return Ok(()),
             (None, Some(error)) => {
                 let error = excerpt(error);
                 return Err(wrong(format!("the row holds the error {error} and no document")));

@@ -29,14 +29,22 @@ pub(super) struct Rows {
     file: Arc<File>,
     collection: CollectionName,
     positions: Positions,
+    /// Whether a later run may resume after a row: not in a text that nothing vouches for.
+    is_checked: bool,
     /// In a scan, the place of the last row of each deleted document.
     graves: Graves,
 }
 
 impl Rows {
     /// The rows of a collection in an open feed file.
-    pub fn new(feed: Arc<FeedFile>, file: Arc<File>, collection: CollectionName) -> Self {
-        Self { feed, file, collection, positions: Positions::new(), graves: Graves::default() }
+    pub fn new(
+        feed: Arc<FeedFile>,
+        file: Arc<File>,
+        collection: CollectionName,
+        is_checked: bool,
+    ) -> Self {
+        let (positions, graves) = (Positions::new(), Graves::default());
+        Self { feed, file, collection, positions, is_checked, graves }
     }
 
     /// The feed that the rows are in.
@@ -83,8 +91,9 @@ impl Rows {
         let check = || outlet.check();
         let Some(loaded) = self.load(line, &check)? else { return Ok(()) };
         let position = || match line.text {
-            Some(text) => Ok(self.positions.after_row(line.end, text)),
-            None => self.position_at(line.end),
+            _ if !self.is_checked => Ok(None),
+            Some(text) => Ok(Some(self.positions.after_row(line.end, text))),
+            None => self.position_at(line.end).map(Some),
         };
         let made = match loaded.parse() {
             Ok(None) => return Ok(()),
@@ -95,7 +104,7 @@ impl Rows {
                 {
                     return Ok(());
                 }
-                loaded.change(row, Some(position()?), &self.file, self.feed.folder(), &check)
+                loaded.change(row, position()?, &self.file, self.feed.folder(), &check)
             }
             Err(broken) => Err(broken),
         };
@@ -108,7 +117,7 @@ impl Rows {
                     id,
                     revision,
                     place: self.feed.place(line.start),
-                    position: Some(position()?),
+                    position: position()?,
                     reason: fault.reason(),
                 }))
             }

@@ -23,7 +23,7 @@ pub(super) struct Spool {
     /// The text, up to the damage if there is any.
     pub text: Arc<File>,
     /// What is wrong with the compressed data.
-    pub damage: Option<Arc<str>>,
+    pub damage: Option<Arc<Damage>>,
     stamp: Stamp,
 }
 
@@ -80,12 +80,12 @@ impl Spool {
                 Ok(0) => break,
                 Ok(read) => text.write_all(&block[..read]).map_err(no_room)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => match Damage::of(&error) {
-                    Some(found) => {
-                        damage = Some(found.to_string().into());
+                Err(error) => match Damage::from(error) {
+                    Ok(found) => {
+                        damage = Some(Arc::new(found));
                         break;
                     }
-                    None => return Err(failed(&error)),
+                    Err(error) => return Err(failed(&error)),
                 },
             }
         }
