@@ -185,7 +185,7 @@ fn a_live_mirror_says_that_a_database_has_vanished_and_follows_it_when_it_is_the
     live.terminate();
     let ended = live.wait().assert_code(0);
     assert!(last(&ended).starts_with("1 database has vanished"), "{ended}");
-    let mut live = plainfold::live(&server.url(), &place.mirror());
+    let live = plainfold::live(&server.url(), &place.mirror());
     let mut tail = plainfold::tail(&place.mirror(), 0);
     server.create_db("loans");
     server.put_doc("loans", "two", &json!({}));
