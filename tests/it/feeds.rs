@@ -377,7 +377,7 @@ fn a_followed_file_may_begin_with_anything_after_it_was_opened() {
         fs::rename(&new, &path).unwrap();
         let mut file = fs::File::options().append(true).open(&path).unwrap();
         file.write_all(format!("\n{}", ROW.replace("ID", &id)).as_bytes()).unwrap();
-        tail.wait_for_event(|event| event["document"] == id.as_str());
+        tail.wait_for_event(|event| event["documentId"] == id.as_str());
     }
     running.terminate();
     let outcome = running.wait();

@@ -69,8 +69,11 @@ impl Row {
     fn of(line: &[u8]) -> Option<Self> {
         let row = lines::row(line, false)?;
         let members = Members::of(text_of(row));
-        let is_row = members.has("id", b'"')
-            && !(members.get("changes").is_none() && members.get("docs").is_some());
+        // Rows of views have documents too, and a key and a value in place of the changes.
+        let of_others = ["docs", "value"];
+        let is_others = members.get("changes").is_none()
+            && of_others.iter().any(|name| members.get(name).is_some());
+        let is_row = members.has("id", b'"') && !is_others;
         if is_row && members.get("doc").is_some() {
             return Some(Self::Document);
         }

@@ -108,7 +108,7 @@ impl FeedFile {
     /// may be half written, or the end of a row that went away with a rotated log.
     pub fn open(&self, mode: Mode, check: Check<'_>) -> Result<Opened, Stop<SourceError>> {
         let file = self.open_packed().map_err(Stop::Failed)?;
-        let begun = Begun::unjudged(self.from_start(&file).map_err(Stop::Failed)?);
+        let begun = Begun::unjudged(self.start_of(&file).map_err(Stop::Failed)?);
         self.refuse_packing(begun.packing, mode).map_err(Stop::Failed)?;
         match begun.packing {
             None => Ok(Opened { text: Arc::new(file), damage: None }),
@@ -150,11 +150,11 @@ impl FeedFile {
         let given = Given { path: Some(&self.path), packing: None };
         // The present end of a file that grows is not its end.
         let supply = if mode == Mode::Follow { Supply::Growing } else { Supply::Whole };
-        let begun = begin(self.from_start(file)?, &given, supply, &AtomicBool::default())?;
+        let begun = begin(self.start_of(file)?, &given, supply, &AtomicBool::default())?;
         self.refuse_packing(begun.packing, mode)
     }
 
-    fn from_start(&self, file: &File) -> Result<FromStart, SourceError> {
+    fn start_of(&self, file: &File) -> Result<FromStart, SourceError> {
         let file = file.try_clone().map_err(|error| self.unreadable(&error))?;
         Ok(FromStart { file, offset: 0 })
     }
