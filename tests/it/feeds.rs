@@ -361,30 +361,6 @@ fn no_row_of_a_damaged_file_is_mirrored() {
 }
 
 #[test]
-fn a_followed_file_may_begin_with_anything_after_it_was_opened() {
-    const ROW: &str = "{\"id\":\"ID\",\"changes\":[{\"rev\":\"1-a\"}],\"doc\":{\"_id\":\"ID\",\"_rev\":\"1-a\"}}\n";
-    let place = Place::new();
-    let path = place.join("kites.ndjson");
-    fs::write(&path, ROW.replace("ID", "first")).unwrap();
-    let mirror = place.mirror();
-    let running = plainfold::live(&source(&path), &mirror);
-    let mut tail = plainfold::tail(&mirror, 0);
-    let beginnings = ["oops\n", "<p>x</p>\"}}\n", "{\"docs\":[1]}\n", "\0\0\0\0"];
-    for (number, beginning) in beginnings.into_iter().enumerate() {
-        let id = format!("kite-{number}");
-        let new = place.join("new");
-        fs::write(&new, beginning).unwrap();
-        fs::rename(&new, &path).unwrap();
-        let mut file = fs::File::options().append(true).open(&path).unwrap();
-        file.write_all(format!("\n{}", ROW.replace("ID", &id)).as_bytes()).unwrap();
-        tail.wait_for_event(|event| event["documentId"] == id.as_str());
-    }
-    running.terminate();
-    let outcome = running.wait();
-    assert_ne!(outcome.status.code(), Some(2), "{outcome}");
-}
-
-#[test]
 fn a_live_pipe_is_judged_by_what_has_come_before_a_pause() {
     let place = Place::new();
     let mirror = place.mirror();
