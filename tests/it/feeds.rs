@@ -161,7 +161,6 @@ fn a_refused_feed_changes_no_mirror_and_compares_with_none() {
         let mirror = mirror.to_str().unwrap();
         for arguments in [
             vec!["mirror", &feed, mirror],
-            vec!["mirror", &feed, mirror, "--live"],
             vec!["mirror", &feed, mirror, "--source-moved"],
             vec!["verify", mirror, "--against", &feed],
             vec!["verify", mirror, "--against", &feed, "--repair"],
@@ -358,30 +357,6 @@ fn no_row_of_a_damaged_file_is_mirrored() {
         fs::write(&path, &whole).unwrap();
         plainfold::mirror(&source(&path), &place.mirror()).assert_code(0);
     }
-}
-
-#[test]
-fn a_followed_file_may_begin_with_anything_after_it_was_opened() {
-    const ROW: &str = "{\"id\":\"ID\",\"changes\":[{\"rev\":\"1-a\"}],\"doc\":{\"_id\":\"ID\",\"_rev\":\"1-a\"}}\n";
-    let place = Place::new();
-    let path = place.join("kites.ndjson");
-    fs::write(&path, ROW.replace("ID", "first")).unwrap();
-    let mirror = place.mirror();
-    let running = plainfold::live(&source(&path), &mirror);
-    let mut tail = plainfold::tail(&mirror, 0);
-    let beginnings = ["oops\n", "<p>x</p>\"}}\n", "{\"docs\":[1]}\n", "\0\0\0\0"];
-    for (number, beginning) in beginnings.into_iter().enumerate() {
-        let id = format!("kite-{number}");
-        let new = place.join("new");
-        fs::write(&new, beginning).unwrap();
-        fs::rename(&new, &path).unwrap();
-        let mut file = fs::File::options().append(true).open(&path).unwrap();
-        file.write_all(format!("\n{}", ROW.replace("ID", &id)).as_bytes()).unwrap();
-        tail.wait_for_event(|event| event["documentId"] == id.as_str());
-    }
-    running.terminate();
-    let outcome = running.wait();
-    assert_ne!(outcome.status.code(), Some(2), "{outcome}");
 }
 
 #[test]

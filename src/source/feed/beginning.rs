@@ -33,13 +33,17 @@ pub(super) fn judge(beginning: &[u8], ended: bool) -> Verdict {
     }
     let mark = beginning.strip_prefix("\u{feff}".as_bytes());
     let text = mark.unwrap_or(beginning).trim_ascii_start();
-    let mut without_document = false;
+    let (mut without_document, mut deletions) = (0_usize, 0_usize);
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         match Row::of(line) {
-            Some(Row::Document | Row::Deletion) => return Verdict::Feed,
-            Some(Row::WithoutDocument) => without_document = true,
+            Some(Row::Document) => return Verdict::Feed,
+            Some(Row::Deletion) => deletions += 1,
+            Some(Row::WithoutDocument) => without_document += 1,
             None => {}
         }
+    }
+    if deletions > 0 && without_document <= deletions {
+        return Verdict::Feed;
     }
     let line = memchr::memchr(b'\n', text);
     let wanted = line.map_or(LONGEST, |end| end.saturating_add(LIMIT).min(LONGEST));
@@ -50,7 +54,7 @@ pub(super) fn judge(beginning: &[u8], ended: bool) -> Verdict {
         {
             Verdict::Unsure
         }
-        () if without_document => Verdict::Other(Other::WithoutDocuments),
+        () if without_document > 0 => Verdict::Other(Other::WithoutDocuments),
         // A row may have lost its beginning, and what follows it has not been seen.
         () if !ended && line.is_none() => Verdict::Feed,
         () => other(text, ended).map_or(Verdict::Feed, Verdict::Other),
