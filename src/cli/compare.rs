@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 
 use super::exit::Usage;
-use super::help::{CHECK, OUTPUT};
+use super::help::{COPY, OUTPUT};
 use crate::document::CollectionName;
 use crate::verify::Comparison;
 
@@ -19,18 +19,18 @@ pub struct Options {
     /// Compare the mirror's collection OLD with the source's NEW.
     ///
     /// It may be given more than once. NEW alone is for the one selected collection.
-    #[arg(long = "as", value_name = "[OLD=]NEW,…", value_delimiter = ',', help_heading = CHECK)]
+    #[arg(long = "as", value_name = "[OLD=]NEW,…", value_delimiter = ',', help_heading = COPY)]
     renamed: Vec<String>,
 
     /// Also compare collections that the mirror does not hold
-    #[arg(long, help_heading = CHECK)]
+    #[arg(long, help_heading = COPY)]
     all: bool,
 
     /// Read every body and every attachment from the source, and compare the bytes.
     ///
     /// Without this option, revisions are compared, and the mirror's bytes are checked by their
     /// checksums.
-    #[arg(long, help_heading = CHECK)]
+    #[arg(long, help_heading = COPY)]
     bytes: bool,
 
     /// List at most N differences and N problems in text; 0 lists all

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::exit::{self, Exit, Usage};
-use super::help::{CHECK, OUTPUT};
+use super::help::{COPY, OUTPUT};
 use super::output::{Lines, Stream, many};
 use super::progress::{Bars, When};
 use super::verify::{Format, read};
@@ -31,7 +31,7 @@ pub struct Options {
     other: String,
 
     /// Compare only these collections, by name or glob
-    #[arg(long, value_name = "GLOB,…", value_delimiter = ',', help_heading = CHECK)]
+    #[arg(long, value_name = "GLOB,…", value_delimiter = ',', help_heading = COPY)]
     collections: Vec<String>,
 
     #[command(flatten)]

@@ -12,10 +12,8 @@ use clap::error::ErrorKind;
 use super::exit::Exit;
 use super::output;
 
-/// The heading of options that select what is copied.
+/// The heading of options that select what is copied, verified or compared.
 pub const COPY: &str = "What to copy";
-/// The heading of options that select what is verified or compared.
-pub const CHECK: &str = "What to check";
 /// The heading of options that protect data.
 pub const SAFETY: &str = "Safety";
 /// The heading of options about the way to a server.
@@ -273,7 +271,7 @@ mod tests {
         parser.build();
         for command in parser.get_subcommands() {
             assert!(command.get_long_about().or(command.get_about()).is_some(), "{command}");
-            let known = [COPY, CHECK, SAFETY, CONNECTION, OUTPUT];
+            let known = [COPY, SAFETY, CONNECTION, OUTPUT];
             let mut headings = Vec::new();
             for heading in command.get_arguments().filter_map(clap::Arg::get_help_heading) {
                 if !headings.contains(&heading) {

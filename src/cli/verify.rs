@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::exit::{self, Exit, Usage};
-use super::help::{CHECK, OUTPUT, SAFETY};
+use super::help::{COPY, OUTPUT, SAFETY};
 use super::output::{Lines, OutputError, Product, Stream, many};
 use super::progress::{Bars, When};
 use super::repair::{self, Repairs};
@@ -32,13 +32,13 @@ pub struct Options {
     pub directory: PathBuf,
 
     /// Verify only these collections, by name or glob
-    #[arg(long, value_name = "GLOB,…", value_delimiter = ',', help_heading = CHECK)]
+    #[arg(long, value_name = "GLOB,…", value_delimiter = ',', help_heading = COPY)]
     collections: Vec<String>,
 
     /// Also compare with this source, and print a certificate.
     ///
     /// SOURCE is as with `plainfold mirror`, but not feed:-.
-    #[arg(long, value_name = "SOURCE", help_heading = CHECK)]
+    #[arg(long, value_name = "SOURCE", help_heading = COPY)]
     against: Option<String>,
 
     /// Fetch documents with problems again, and verify them again.
