@@ -161,6 +161,7 @@ fn a_refused_feed_changes_no_mirror_and_compares_with_none() {
         let mirror = mirror.to_str().unwrap();
         for arguments in [
             vec!["mirror", &feed, mirror],
+            vec!["mirror", &feed, mirror, "--live"],
             vec!["mirror", &feed, mirror, "--source-moved"],
             vec!["verify", mirror, "--against", &feed],
             vec!["verify", mirror, "--against", &feed, "--repair"],

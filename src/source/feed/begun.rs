@@ -74,6 +74,12 @@ impl Begun {
     }
 }
 
+/// Whether a text is lines of JSON, the last one complete: if none of them is a row by now, nobody
+/// writes rows into it.
+fn is_whole_json(text: &[u8]) -> bool {
+    matches!(text.trim_ascii_start().first(), Some(b'{' | b'[')) && text.ends_with(b"\n")
+}
+
 /// Begins to read `data`. What is another format is refused by a message about `given`. An error of
 /// reading comes in its turn, after the text before it. `came` is set when anything has come.
 pub(super) fn begin(
@@ -99,7 +105,8 @@ pub(super) fn begin(
         }
         match read_some(&mut text, &mut beginning, LIMIT) {
             Ok(read) => {
-                let ended = read == 0 && supply != Supply::Growing;
+                let grows = supply == Supply::Growing && !is_whole_json(&beginning);
+                let ended = read == 0 && !grows;
                 let is_new = beginning.len() <= LIMIT
                     || beginning.len() / 2 >= looked
                     || memchr::memchr(b'\n', &beginning[held..]).is_some();
