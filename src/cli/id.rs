@@ -7,7 +7,8 @@ use clap::Args;
 use super::exit::{self, Exit};
 use super::help::OUTPUT;
 use super::output::{Lines, OutputError, Stream};
-use super::path::{Format, Place, judge, lowered, state};
+use super::path::{Place, judge, lowered, state};
+use super::verify::Format;
 use crate::mirror::read::Tree;
 
 /// What `plainfold id` takes.

@@ -3,12 +3,13 @@
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
 use super::exit::{self, Exit, Usage};
 use super::help::OUTPUT;
 use super::output::{Lines, Stream};
+use super::verify::Format;
 use crate::mirror::locate::{Found, LocateError};
 use crate::mirror::read::Tree;
 
@@ -30,13 +31,6 @@ pub struct Options {
     /// How the path is printed: text, the path alone; or a JSON object
     #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
     format: Format,
-}
-
-/// How a place is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    Text,
-    Json,
 }
 
 /// A document and its place, for JSON.

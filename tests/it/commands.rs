@@ -8,25 +8,16 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::docs::COMMANDS;
 use crate::env::feed::{FeedFile, source};
 use crate::env::plainfold::{self, Outcome};
 use crate::env::tree::assert_nothing_written;
 use crate::env::{Place, library, pty, root};
 
-const COMMANDS: [&str; 12] = [
-    "mirror",
-    "restore",
-    "verify",
-    "diff",
-    "tail",
-    "status",
-    "release",
-    "path",
-    "id",
-    "completions",
-    "man",
-    "help",
-];
+/// All commands, with the one that the pages need not describe.
+fn commands() -> impl Iterator<Item = &'static str> {
+    COMMANDS.into_iter().chain(["help"])
+}
 
 fn run(arguments: &[&str]) -> Outcome {
     plainfold::run(arguments)
@@ -43,7 +34,7 @@ fn every_command_says_its_version_and_the_commit() {
         let date = words[3].trim_end_matches(')');
         assert!(date.len() == 10 && date.matches('-').count() == 2, "{version}");
     }
-    for command in COMMANDS {
+    for command in commands() {
         for option in ["-V", "--version"] {
             assert_eq!(run(&[command, option]).assert_code(0).stdout, version, "{command}");
         }
@@ -57,7 +48,7 @@ fn every_way_of_asking_for_help_gives_it() {
         assert!(all.contains(product), "{product}");
     }
     assert_eq!(run(&["help"]).assert_code(0).stdout, all);
-    for command in COMMANDS {
+    for command in commands() {
         let help = run(&[command, "--help"]).assert_code(0).stdout;
         assert!(help.contains(&format!("Usage: plainfold {command}")), "{help}");
         assert_eq!(run(&["help", command]).assert_code(0).stdout, help);
@@ -97,7 +88,7 @@ fn manual_pages_hold_every_option_and_replace_older_ones() {
     run(&asked).assert_code(0);
     fs::write(folder.join("plainfold-mirror.1"), "old").unwrap();
     run(&asked).assert_code(0);
-    for command in COMMANDS {
+    for command in commands() {
         let path = folder.join(format!("plainfold-{command}.1"));
         let page = fs::read_to_string(&path).unwrap().replace('\\', "");
         let mode = fs::metadata(&path).unwrap().permissions().mode();
@@ -115,7 +106,7 @@ fn manual_pages_hold_every_option_and_replace_older_ones() {
     }
     assert!(fs::read_to_string(folder.join("plainfold.1")).unwrap().contains("CouchDB"));
     let names = fs::read_dir(&folder).unwrap().count();
-    assert_eq!(names, COMMANDS.len() + 1, "nothing else is left there");
+    assert_eq!(names, commands().count() + 1, "nothing else is left there");
     let file = place.join("file");
     fs::write(&file, "").unwrap();
     let refused = run(&["man", file.to_str().unwrap()]).assert_code(74);

@@ -8,7 +8,8 @@ use std::process::Command;
 
 use crate::env::{Place, library, plainfold, root};
 
-const COMMANDS: [&str; 11] = [
+/// The commands that the pages describe.
+pub const COMMANDS: [&str; 11] = [
     "mirror",
     "restore",
     "verify",
