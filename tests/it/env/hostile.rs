@@ -256,7 +256,8 @@ fn peek_line(client: &TcpStream) -> io::Result<Option<String>> {
         if let Some(end) = memchr::memmem::find(&bytes[..count], b"\r\n") {
             return Ok(Some(String::from_utf8_lossy(&bytes[..end]).into_owned()));
         }
-        if count == 0 || count == bytes.len() {
+        // What is not the beginning of a request, such as a TLS hello, may hold no line at all.
+        if count == 0 || count == bytes.len() || !bytes[0].is_ascii_uppercase() {
             return Ok(None);
         }
     }
