@@ -48,11 +48,10 @@ export async function mirror(url, directory, ...more) {
 }
 
 /** What `mirror` says it did: `{ written, deleted, unchanged, attachments, failures }`. */
-export function counts({ stdout, stderr }) {
-  const line = `${stdout}${stderr}`.match(
-    /(\d+) documents? written, (\d+) deleted, (\d+) unchanged, (\d+) attachments?.* (\d+) failures?/,
-  );
-  const [written, deleted, unchanged, attachments, failures] = line.slice(1).map(Number);
+export function counts({ stdout }) {
+  const line = stdout.match(/(\d+) documents? written, (\d+) deleted, (\d+) unchanged, (\d+) attachments?/);
+  const [written, deleted, unchanged, attachments] = line.slice(1).map(Number);
+  const failures = Number(stdout.match(/(\d+) documents? failed/)?.[1] ?? 0);
   return { written, deleted, unchanged, attachments, failures };
 }
 
