@@ -151,7 +151,7 @@ fn a_conflict_that_comes_and_goes_is_followed_live() {
         ["mirror", &url, &directory.display().to_string(), "--live"].into_iter().chain(KEEPING),
     );
     let conflicts = directory.join("shelf/calm/conflicts");
-    running.wait_for_line(Stream::Stderr, |line| line.contains("mirroring into"));
+    running.wait_for_line(Stream::Stderr, |line| line.contains("following "));
     let mut tail = plainfold::tail(&directory, 0);
     tail.wait_for_event(|event| event["documentId"] == "calm");
     write(&server, "shelf", &[revision("calm", &["0b"], json!({"n": "other"}))]);
