@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::env::{Place, library, plainfold, root};
+use crate::env::{Place, files, library, plainfold, root};
 
 /// The commands that the pages describe.
 pub const COMMANDS: [&str; 11] = [
@@ -116,18 +116,9 @@ fn the_documented_exit_codes_are_those_of_help() {
     assert_eq!(table, listed);
 }
 
-/// All pages in Markdown, but those of builds and of packages.
-fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let entry = entry.unwrap();
-        let (path, name) = (entry.path(), entry.file_name());
-        let skipped = ["target", "node_modules", ".git"].iter().any(|skipped| name == *skipped);
-        if entry.file_type().unwrap().is_dir() && !skipped {
-            pages(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "md") {
-            found.push(path);
-        }
-    }
+/// All pages below a folder.
+fn pages(folder: &Path) -> Vec<PathBuf> {
+    files(folder, &["md"])
 }
 
 /// A page without its blocks of code.
@@ -161,8 +152,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_relative_link_leads_to_a_file_and_a_heading() {
-    let mut found = Vec::new();
-    pages(root(), &mut found);
+    let found = pages(root());
     assert!(found.len() >= 6, "{found:?}");
     let mut checked = 0;
     for page in found {
@@ -207,9 +197,7 @@ pub const REFUSED: [&str; 16] = [
 #[test]
 fn pages_and_help_are_in_plain_words() {
     let mut texts: Vec<(String, String)> = Vec::new();
-    let mut found = Vec::new();
-    pages(root(), &mut found);
-    for page in found {
+    for page in pages(root()) {
         texts.push((page.display().to_string(), fs::read_to_string(&page).unwrap()));
     }
     texts.push(("--help".to_owned(), help(&[])));
@@ -282,9 +270,7 @@ fn every_guarantee_in_readme_names_a_test() {
 #[test]
 fn the_index_names_every_page() {
     let index = links(&read("docs/README.md"));
-    let mut found = Vec::new();
-    pages(&root().join("docs"), &mut found);
-    for page in found {
+    for page in pages(&root().join("docs")) {
         let name = page.file_name().unwrap().to_str().unwrap();
         assert!(name == "README.md" || index.iter().any(|link| link == name), "{name}");
     }
@@ -310,22 +296,14 @@ fn quoted(text: &str) -> Vec<String> {
     prose.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-fn rust_text(folder: &Path) -> String {
-    let mut all = String::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            all += &rust_text(&path);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            all += &fs::read_to_string(path).unwrap();
-        }
-    }
-    all
+fn rust_text(folder: &str) -> String {
+    let read = |file: &PathBuf| fs::read_to_string(file).unwrap();
+    files(&root().join(folder), &["rs"]).iter().map(read).collect()
 }
 
 #[test]
 fn the_files_and_tests_that_the_architecture_names_exist() {
-    let code = rust_text(&root().join("src")) + &rust_text(&root().join("tests"));
+    let code = rust_text("src") + &rust_text("tests");
     let (mut files, mut tests) = (0, 0);
     let pages = read("docs/architecture.md") + &read("docs/mechanisms.md");
     for word in quoted(&pages) {

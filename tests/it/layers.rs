@@ -1,7 +1,9 @@
 //! Imports point down only, along the layers of `docs/architecture.md`; checked by reading the
 //! source.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use crate::env::{files, root};
 
 /// Each module, and the modules that it may import.
 const MAY_IMPORT: [(&str, &[&str]); 16] = [
@@ -38,15 +40,8 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ),
 ];
 
-fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            rust_files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
+fn rust_files(folder: &str) -> Vec<PathBuf> {
+    files(&root().join(folder), &["rs"])
 }
 
 /// The modules that a line names by `crate::`.
@@ -60,11 +55,9 @@ fn named(line: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn imports_point_down_only() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    rust_files(&source, &mut files);
+    let source = root().join("src");
     let (mut checked, mut wrong) = (0, Vec::new());
-    for file in files {
+    for file in rust_files("src") {
         let below = file.strip_prefix(&source).unwrap();
         let module = below.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
         if matches!(module, "lib" | "main") {
@@ -89,12 +82,9 @@ fn imports_point_down_only() {
 
 #[test]
 fn every_file_opens_with_what_it_is_for() {
-    let mut files = Vec::new();
-    for folder in ["src", "tests"] {
-        rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut files);
-    }
-    let silent: Vec<_> = files
-        .iter()
+    let silent: Vec<_> = ["src", "tests"]
+        .into_iter()
+        .flat_map(rust_files)
         .filter(|file| !std::fs::read_to_string(file).unwrap().starts_with("//! "))
         .collect();
     assert!(silent.is_empty(), "files without a `//!` line: {silent:?}");

@@ -1,14 +1,11 @@
 //! Refuses phrases that have to be read twice, in messages, help texts, doc comments and comments.
 //! `docs.rs` checks the pages for its part of the list.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use walkdir::WalkDir;
-
 use crate::docs::REFUSED;
-use crate::env::root;
+use crate::env::{files, root};
 
 /// Further phrases that are refused in the source.
 const QUAINT: [&str; 23] = [
@@ -50,8 +47,8 @@ const PLACES: [&str; 9] = [
     "examples",
 ];
 
-/// Folders of builds, packages and test data.
-const SKIPPED: [&str; 4] = ["target", "node_modules", "corpus", "fixtures"];
+/// Folders of test data.
+const SKIPPED: [&str; 2] = ["corpus", "fixtures"];
 
 /// The extensions of files that are searched.
 const EXTENSIONS: [&str; 9] =
@@ -61,18 +58,18 @@ const EXTENSIONS: [&str; 9] =
 const LISTS: [&str; 2] = ["tests/it/words.rs", "tests/it/docs.rs"];
 
 /// The files of a place that are searched.
-fn files(place: &Path) -> Vec<PathBuf> {
-    let entries = WalkDir::new(place).into_iter();
-    let entries =
-        entries.filter_entry(|entry| !SKIPPED.iter().any(|name| entry.file_name() == *name));
-    let paths = entries.map(|entry| entry.unwrap()).filter(|entry| entry.file_type().is_file());
-    let paths = paths.map(walkdir::DirEntry::into_path);
-    let is_searched = |path: &PathBuf| {
-        let extension = path.extension().and_then(OsStr::to_str);
-        path == place || extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
+fn searched(place: &Path) -> Vec<PathBuf> {
+    if place.is_file() {
+        return vec![place.to_owned()];
+    }
+    let is_left_out = |path: &PathBuf| {
+        let below = path.strip_prefix(place).unwrap();
+        let has = |name: &&str| below.iter().any(|part| part == *name);
+        SKIPPED.iter().any(has) || LISTS.iter().any(|list| path.ends_with(list))
     };
-    let is_list = |path: &PathBuf| LISTS.iter().any(|list| path.ends_with(list));
-    paths.filter(is_searched).filter(|path| !is_list(path)).collect()
+    let mut found = files(place, &EXTENSIONS);
+    found.retain(|path| !is_left_out(path));
+    found
 }
 
 /// The words of a text with their line numbers. Comment markers and the backslash that continues a
@@ -112,7 +109,7 @@ fn places(words: &[(usize, &str)], phrase: &str) -> Vec<usize> {
 
 #[test]
 fn the_source_is_in_plain_words() {
-    let found: Vec<_> = PLACES.iter().flat_map(|place| files(&root().join(place))).collect();
+    let found: Vec<_> = PLACES.iter().flat_map(|place| searched(&root().join(place))).collect();
     assert!(found.len() > 250, "only {} files were found", found.len());
     let mut refused = Vec::new();
     for path in found {

@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use walkdir::{DirEntry, WalkDir};
+
 pub mod crashing;
 pub mod disk;
 pub mod door;
@@ -30,6 +32,18 @@ pub const DEADLINE: Duration = Duration::from_secs(90);
 /// The repository's root.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files of a folder with one of these extensions, but those of builds and of packages, in order.
+pub fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
+    const SKIPPED: [&str; 3] = ["target", "node_modules", ".git"];
+    let is_searched = |entry: &DirEntry| !SKIPPED.iter().any(|name| entry.file_name() == *name);
+    let entries = WalkDir::new(folder).sort_by_file_name().into_iter().filter_entry(is_searched);
+    let paths = entries.map(|entry| entry.unwrap()).filter(|entry| entry.file_type().is_file());
+    let ends = |path: &PathBuf| {
+        path.extension().is_some_and(|end| extensions.iter().any(|one| end == *one))
+    };
+    paths.map(DirEntry::into_path).filter(ends).collect()
 }
 
 /// The recorded feed of the invented library.

@@ -1,26 +1,20 @@
 //! The messages that `docs/operations.md` explains are those that the program prints.
 
 use std::fs;
-use std::path::Path;
 
-use crate::env::root;
+use crate::env::{files, root};
 
 /// The text of all sources, without comments, and with literals that continue over lines joined.
-fn sources(folder: &Path) -> String {
+fn sources() -> String {
     let mut all = String::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            all += &sources(&path);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(path).unwrap();
-            let mut joins = false;
-            for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
-                let line = if joins { line.trim_start() } else { line };
-                joins = line.ends_with('\\');
-                all += line.trim_end_matches('\\');
-                all += if joins { "" } else { "\n" };
-            }
+    for file in files(&root().join("src"), &["rs"]) {
+        let text = fs::read_to_string(file).unwrap();
+        let mut joins = false;
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let line = if joins { line.trim_start() } else { line };
+            joins = line.ends_with('\\');
+            all += line.trim_end_matches('\\');
+            all += if joins { "" } else { "\n" };
         }
     }
     all
@@ -66,7 +60,7 @@ fn every_message_that_the_operations_page_explains_is_one_of_the_program() {
     let page = fs::read_to_string(root().join("docs/operations.md")).unwrap();
     let (_, rest) = page.split_once("\n## What each message means\n").unwrap();
     let (section, _) = rest.split_once("\n## ").unwrap();
-    let sources = sources(&root().join("src"));
+    let sources = sources();
     let cells = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
     let messages: Vec<&str> = cells.flat_map(quoted).collect();
     assert!(messages.len() >= 30, "{messages:?}");
