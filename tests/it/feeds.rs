@@ -232,13 +232,22 @@ fn packed_library() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// The files that the library names.
-fn copy_files(place: &Place) {
+/// A place with the files that the library names, and where a feed of this name is in it.
+fn place_of(name: &str) -> (Place, PathBuf) {
+    let place = Place::new();
     fs::create_dir(place.join("files")).unwrap();
     for file in fs::read_dir(root().join("fixtures/files")).unwrap() {
         let file = file.unwrap();
         fs::copy(file.path(), place.join("files").join(file.file_name())).unwrap();
     }
+    let path = place.join(name);
+    (place, path)
+}
+
+/// The library once as gzip, once as zstd, with a file name and the name of the format.
+fn of_each_kind() -> [(&'static str, &'static str, Vec<u8>); 2] {
+    let text = fs::read(library()).unwrap();
+    [("library.gz", "gzip", gzip(&text)), ("library.zst", "zstd", zstd(&text))]
 }
 
 #[test]
@@ -247,9 +256,7 @@ fn a_compressed_feed_is_mirrored_as_the_plain_one() {
     plainfold::mirror(&source(&library()), &plain.mirror()).assert_code(0);
     let plain = plain.mirror();
     for (name, data) in packed_library() {
-        let place = Place::new();
-        copy_files(&place);
-        let path = place.join(name);
+        let (place, path) = place_of(name);
         fs::write(&path, &data).unwrap();
         let (feed, mirror) = (source(&path), place.mirror());
         plainfold::mirror(&feed, &mirror).assert_code(0);
@@ -296,12 +303,8 @@ fn rows_that_are_long_have_their_attachments_in_a_compressed_feed() {
 
 #[test]
 fn a_compressed_feed_that_is_cut_has_not_been_caught_up_with() {
-    let text = fs::read(library()).unwrap();
-    for (name, whole) in [("library.gz", gzip(&text)), ("library.zst", zstd(&text))] {
-        let place = Place::new();
-        copy_files(&place);
-        let path = place.join(name);
-        let kind = if name.ends_with("gz") { "gzip" } else { "zstd" };
+    for (name, kind, whole) in of_each_kind() {
+        let (place, path) = place_of(name);
         fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         let (feed, mirror) = (source(&path), place.mirror());
         let outcome = plainfold::mirror(&feed, &mirror).assert_code(3);
@@ -333,12 +336,8 @@ fn a_compressed_feed_that_is_cut_has_not_been_caught_up_with() {
 
 #[test]
 fn no_row_of_a_damaged_file_is_mirrored() {
-    let text = fs::read(library()).unwrap();
-    for (name, whole) in [("library.gz", gzip(&text)), ("library.zst", zstd(&text))] {
-        let place = Place::new();
-        copy_files(&place);
-        let path = place.join(name);
-        let kind = if name.ends_with("gz") { "gzip" } else { "zstd" };
+    for (name, kind, whole) in of_each_kind() {
+        let (place, path) = place_of(name);
         let mut damaged = whole.clone();
         let last = damaged.len() - 6;
         damaged[last] ^= 0x55;
