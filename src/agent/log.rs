@@ -14,12 +14,8 @@ use crate::source::{SourceError, retry};
 impl Supervisor {
     /// Logs that the collections cannot be listed, once for each reason and hour.
     pub(super) fn wait(&mut self, error: &SourceError, pause: Duration) {
-        let until = retry::until(pause, self.options.retry.give_up_after);
         let (_, said) = self.waiting.get_or_insert_with(|| (Instant::now(), Said::default()));
-        match said.is_due(&error.to_string()) {
-            true => tracing::warn!("{error}; {until}"),
-            false => tracing::debug!("{error}; {until}"),
-        }
+        retry::log_wait(error, pause, self.options.retry, said);
     }
 
     /// Logs that the collections are listed again, if they were not.

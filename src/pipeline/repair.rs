@@ -17,6 +17,7 @@ use super::rounds::Rounds;
 use super::{Pipeline, PipelineError, failures};
 use crate::document::{Change, DocumentId, DocumentState, Head, Position, Revision};
 use crate::mirror::Authority;
+use crate::source::outage::Said;
 use crate::source::retry::{self, Fed, attempts, resilient};
 use crate::source::{FeedEvent, Mode, Since};
 
@@ -207,7 +208,7 @@ impl Repair<'_> {
         let suspects: HashSet<DocumentId> = self.wrong.ids().into_iter().collect();
         let open = || resilient(Arc::clone(source), Since::Start, Mode::CatchUp, policy);
         let mut feed = std::pin::pin!(open());
-        let mut waiting = None;
+        let mut said = Said::default();
         while let Some(fed) = until(stop, feed.next()).await {
             match fed? {
                 Fed::Event(FeedEvent::Change(change)) if suspects.contains(&change.id) => {
@@ -218,9 +219,9 @@ impl Repair<'_> {
                         last.insert(id, Err(format!("{}: {}", row.place, row.reason)));
                     }
                 }
-                Fed::Event(_) => waiting = None,
+                Fed::Event(_) => said = Said::default(),
                 Fed::Waiting { error, pause } => {
-                    retry::log_wait(&error, pause, policy, &mut waiting);
+                    retry::log_wait(&error, pause, policy, &mut said);
                 }
             }
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 
+use super::outage::Said;
 use super::{FeedEvent, Mode, ServerProgress, Since, Source, SourceError, Store, StoreEvent};
 use crate::document::Position;
 
@@ -334,20 +335,12 @@ pub fn until(pause: Duration, give_up_after: Option<Duration>) -> String {
     }
 }
 
-/// Logs that a source is tried again: a warning for each new reason. `logged` is the last one.
-pub fn log_wait(
-    error: &SourceError,
-    pause: Duration,
-    policy: RetryPolicy,
-    logged: &mut Option<String>,
-) {
-    let reason = error.to_string();
+/// Logs that a source is tried again: a warning for each new reason, and again after an hour.
+pub fn log_wait(error: &SourceError, pause: Duration, policy: RetryPolicy, said: &mut Said) {
     let until = until(pause, policy.give_up_after);
-    if logged.as_deref() == Some(&reason) {
-        tracing::debug!("{reason}; {until}");
-    } else {
-        tracing::warn!("{reason}; {until}");
-        *logged = Some(reason);
+    match said.is_due(&error.to_string()) {
+        true => tracing::warn!("{error}; {until}"),
+        false => tracing::debug!("{error}; {until}"),
     }
 }
 

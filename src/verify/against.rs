@@ -19,6 +19,7 @@ use super::source::{self, SourceListing};
 use super::{CollectionReport, Verified, VerifyError};
 use crate::document::{CollectionName, DocumentId, Position, Revision};
 use crate::mirror::read::TreeCollection;
+use crate::source::outage::Said;
 use crate::source::retry::{self, RetryPolicy, listing};
 use crate::source::{Mode, Selection, Source, SourceError, Store, StoreEvent};
 
@@ -447,15 +448,15 @@ impl Certificate {
 async fn named(store: &Arc<dyn Store>) -> Result<Vec<CollectionName>, VerifyError> {
     let listing = listing(Arc::clone(store), Mode::CatchUp, None, RetryPolicy::CATCH_UP);
     let mut listing = std::pin::pin!(listing);
-    let (mut names, mut waiting) = (Vec::new(), None);
+    let (mut names, mut said) = (Vec::new(), Said::default());
     while let Some(event) = listing.next().await {
         match event? {
             retry::Listed::Event(StoreEvent::Collection(name)) if !names.contains(&name) => {
                 names.push(name);
             }
-            retry::Listed::Event(_) => waiting = None,
+            retry::Listed::Event(_) => said = Said::default(),
             retry::Listed::Waiting { error, pause } => {
-                retry::log_wait(&error, pause, RetryPolicy::CATCH_UP, &mut waiting);
+                retry::log_wait(&error, pause, RetryPolicy::CATCH_UP, &mut said);
             }
         }
     }

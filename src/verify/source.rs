@@ -12,6 +12,7 @@ use super::bytes::{Comparer, Verdict};
 use super::listing::{Listed, Listing, OTHER, UNREAD};
 use super::progress::Progress;
 use crate::document::{Change, DocumentId, DocumentState, Head, Position, Revision};
+use crate::source::outage::Said;
 use crate::source::retry::{Fed, RetryPolicy, log_wait, resilient};
 use crate::source::{FeedEvent, Mode, Since, Source};
 
@@ -52,11 +53,11 @@ pub async fn list(
         Ok::<_, VerifyError>((fed, verdict))
     });
     let mut feed = std::pin::pin!(feed.buffered(AT_ONCE));
-    let (mut taking, mut waiting) = (Taking::default(), None);
+    let (mut taking, mut said) = (Taking::default(), Said::default());
     while let Some(fed) = feed.next().await {
         match fed? {
             (Fed::Event(event), verdict) => {
-                waiting = None;
+                said = Said::default();
                 if let (Some((progress, step)), FeedEvent::Change(change)) = (step, &event)
                     && !change.is_deletion()
                 {
@@ -65,7 +66,7 @@ pub async fn list(
                 taking.take(event, verdict)?;
             }
             (Fed::Waiting { error, pause }, _) => {
-                log_wait(&error, pause, RetryPolicy::CATCH_UP, &mut waiting);
+                log_wait(&error, pause, RetryPolicy::CATCH_UP, &mut said);
             }
         }
     }
@@ -76,14 +77,14 @@ pub async fn list(
 pub async fn has_documents(source: Arc<dyn Source>) -> Result<bool, VerifyError> {
     let feed = resilient(source, Since::Start, Mode::CatchUp, RetryPolicy::CATCH_UP);
     let mut feed = std::pin::pin!(feed);
-    let mut waiting = None;
+    let mut said = Said::default();
     while let Some(fed) = feed.next().await {
         match fed? {
             Fed::Event(FeedEvent::Change(change)) if change.is_deletion() => {}
             Fed::Event(FeedEvent::Change(_) | FeedEvent::Unreadable(_)) => return Ok(true),
-            Fed::Event(_) => waiting = None,
+            Fed::Event(_) => said = Said::default(),
             Fed::Waiting { error, pause } => {
-                log_wait(&error, pause, RetryPolicy::CATCH_UP, &mut waiting);
+                log_wait(&error, pause, RetryPolicy::CATCH_UP, &mut said);
             }
         }
     }

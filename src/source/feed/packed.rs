@@ -27,7 +27,8 @@ pub(super) enum Packing {
 }
 
 impl Packing {
-    /// By the first [`MAGIC`] bytes, or by all if there are fewer. A zstd file may begin with a frame that decoders skip.
+    /// By the first [`MAGIC`] bytes, or by all if there are fewer. A zstd file may begin with a frame
+    /// that decoders skip.
     pub fn of(first: &[u8]) -> Option<Self> {
         match *first {
             [0x1f, 0x8b] | [0x1f, 0x8b, 8, ..] => Some(Self::Gzip),
