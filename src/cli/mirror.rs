@@ -228,11 +228,11 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         let watcher = watcher.clone();
         bars.start(move || watcher.reports().iter().map(Shown::of_pipeline).collect())
     });
-    if is_told && live {
+    let telling = (is_told && live).then(|| {
         let (watcher, ended) = (watcher.clone(), companions.clone());
         let mirror = options.directory.clone();
-        tokio::spawn(async move { journal::keep(watcher, &mirror, ended).await });
-    }
+        tokio::spawn(async move { journal::keep(watcher, &mirror, ended).await })
+    });
     let notifying = tokio::spawn(service::notify(watcher, live, companions.clone()));
     let stop = agent.canceller();
     let on_signal = signalled.clone();
@@ -247,6 +247,9 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     closing.cancel();
     // These only end; whatever they might have to say has been said.
     let _ended = notifying.await;
+    if let Some(telling) = telling {
+        let _ended = telling.await;
+    }
     if let Some(drawing) = drawing {
         drawing.end().await;
     }

@@ -74,7 +74,7 @@ pub(super) fn on(error: Error, said: &str, label: &str, asked: &Asked<'_>) -> Er
         return error.advising(what);
     }
     if let Some(proxy) = asked.route.proxy.as_ref().filter(|_| error.form() != Form::Couch) {
-        let around = asked.route.around(proxy);
+        let around = asked.route.around();
         match status {
             407 => return asked.route.no_proxy_login(proxy, label, asked.is_known),
             403 | 500.. => {

@@ -202,7 +202,7 @@ impl Route {
         is_known: bool,
     ) -> Error {
         let place = self.place.as_ref().map(ToString::to_string).unwrap_or_default();
-        let around = self.around(proxy);
+        let around = self.around();
         let transient = |what: String| Error::transient(format!("{label}: {what}"));
         let advice = format!("Check {}. {around}", proxy.variable);
         if proxy.is_socks {
@@ -233,13 +233,13 @@ impl Route {
     /// The error for a proxy that wants to know a user.
     pub fn no_proxy_login(&self, proxy: &Proxy, label: &str, is_known: bool) -> Error {
         let what = format!("{label}: {proxy} wants a user and a password (407)");
-        let around = self.around(proxy);
+        let around = self.around();
         Error::new(lasting(is_known), what)
             .advising(format!("Write {}=http://USER:PASSWORD@HOST:PORT. {around}", proxy.variable))
     }
 
-    /// How requests go around a proxy.
-    pub fn around(&self, _proxy: &Proxy) -> String {
+    /// How requests go around the proxy.
+    pub fn around(&self) -> String {
         let host = self.host().trim_start_matches('[').trim_end_matches(']');
         format!("To connect without a proxy, add `{host}` to NO_PROXY")
     }
