@@ -140,6 +140,27 @@ async fn a_file_that_is_replaced_or_rewritten_while_followed_expires() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_rotated_while_followed_may_begin_as_other_formats_do() {
+    let hole = "\0".repeat(70_000) + "\n";
+    for beginning in
+        ["<p>x</p>\"}}\n", "{\"docs\":[1]}}}\n", "HTTP/1.1 200 OK\n", "id: x\"}}\n", &hole]
+    {
+        let feed = Feed::of(row("a", "1-x", ""));
+        let mut stream = feed.source().changes(Since::Start, Mode::Follow);
+        catch_up(&mut stream).await;
+        fs::write(feed.path(), beginning.to_owned() + &row("b", "1-x", "")).unwrap();
+        let error = next(&mut stream).await.unwrap_err();
+        assert!(matches!(error, SourceError::Expired { .. }), "{beginning:?}: {error:?}");
+        let mut again = feed.source().changes(Since::Scan("tested".into()), Mode::Follow);
+        let events = catch_up(&mut again).await;
+        assert_eq!(unreadable(&events).len(), 1, "{beginning:?}");
+        assert_eq!(changes(events)[0].id.as_str(), "b", "{beginning:?}");
+        let named = feed.store().collections(Mode::Follow, None).next().await.unwrap().unwrap();
+        assert!(matches!(named, StoreEvent::Collection(_)), "{beginning:?}: {named:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_dropped_stream_ends_its_thread() {
     let feed =
         Feed::of(row("a", "1-x", &format!(",\"f\":\"{}\"", "x".repeat(100_000))).repeat(200));
