@@ -109,8 +109,9 @@ pub(super) struct Misread {
     pub is_other: bool,
 }
 
-/// The error for an answer that is a success, and not what was requested. The excerpt is
-/// scrubbed, and `typed` is the server's URL with its user. A first answer that is not of this protocol is a permanent error.
+/// The error for an answer that is a success, and not what was requested. The excerpt is scrubbed, and
+/// `typed` is the server's URL with its user. A first answer that is not of this protocol is a permanent
+/// error.
 pub(super) fn strange(
     label: &str,
     excerpt: &str,
@@ -148,8 +149,8 @@ pub(super) fn strange(
 }
 
 /// The error for a database that the server does not have; `missing` is its answer. The server is `asked`:
-/// its address, and the same with the user. If that is a web page,
-/// and `is_first` says that the server has given no answer of this protocol, it is another server.
+/// its address, and the same with the user. If the answer is a web page, and `is_first` says that the
+/// server has given no answer of this protocol, it is another server.
 pub(super) fn absent(
     missing: &Error,
     name: &str,
@@ -177,7 +178,7 @@ pub(super) fn absent(
             None => error,
         };
     };
-    let host = base.trim_end_matches(path).trim_end_matches('/');
+    let host = base.strip_suffix(path).unwrap_or(base).trim_end_matches('/');
     let segment = path.replace('/', "%2F");
     error.advising(format!(
         "The path `/{path}` before the name counts as that of a proxy: if the database is `{path}/{name}`, \
