@@ -9,7 +9,7 @@ use std::sync::{Arc, Once};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use secrecy::ExposeSecret as _;
 
-use super::exit::{Exit, Usage};
+use super::exit::Usage;
 use super::output::{Lines, Stream};
 use super::signals;
 use crate::client::couchdb::credentials::{Kind, secret};
@@ -54,6 +54,11 @@ fn ask(question: &str, terminal: File) -> anyhow::Result<String> {
     let before = tcgetattr(&terminal)?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
+    // The keys that end a program have to send their signals.
+    silent.local_modes.insert(LocalModes::ICANON | LocalModes::ISIG);
+    // Given as a reader, so that rpassword leaves the terminal's modes alone.
+    let typing = rpassword::ConfigBuilder::new().input_reader(terminal.try_clone()?);
+    let typing = typing.output_discard().build();
     let (terminal, undone) = (Arc::new(terminal), Arc::new(Once::new()));
     let undo = {
         let terminal = Arc::clone(&terminal);
@@ -62,20 +67,11 @@ fn ask(question: &str, terminal: File) -> anyhow::Result<String> {
     signals::end_at_once(undo.clone())?;
     // Before the question, because somebody may type at once.
     tcsetattr(&terminal, OptionalActions::Now, &silent)?;
-    let hidden = rpassword::ConfigBuilder::new().output_discard().build();
     let asked = Stream::Stderr.ask(question).map_err(io::Error::other);
-    let typed = asked.and_then(|()| rpassword::read_password_with_config(hidden));
+    let typed = asked.and_then(|()| rpassword::read_password_with_config(typing));
     undo();
-    match typed {
-        // The key sends the signal too: whichever comes first ends the process.
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-            std::process::exit(i32::from(Exit::Interrupted as u8));
-        }
-        typed => {
-            signals::end_at_once(|| {})?;
-            Ok(typed?)
-        }
-    }
+    signals::end_at_once(|| {})?;
+    Ok(typed?)
 }
 
 /// Sets the terminal as it was, and ends the line, whose end was not shown when it was typed.

@@ -10,7 +10,7 @@ use super::plainfold::command_of;
 /// Runs its arguments from the second on in a terminal of their own. The first holds pairs of what is
 /// waited for and what is then typed.
 const DRIVER: &str = r#"
-import fcntl, json, os, pty, select, sys, termios
+import fcntl, json, os, pty, select, signal, sys, termios, time
 master, slave = pty.openpty()
 child = os.fork()
 if child == 0:
@@ -20,7 +20,7 @@ if child == 0:
         os.dup2(slave, fd)
     os.execv(sys.argv[2], sys.argv[2:])
 shown, typing, status = b'', json.loads(sys.argv[1]), None
-silent = []
+silent, limit = [], time.monotonic() + 100
 while True:
     if select.select([master], [], [], 0.05)[0]:
         shown += os.read(master, 65536)
@@ -30,6 +30,8 @@ while True:
     if typing and typing[0][0].encode() in shown:
         silent.append(not termios.tcgetattr(slave)[3] & termios.ECHO)
         os.write(master, typing.pop(0)[1].encode())
+    if time.monotonic() > limit:
+        os.kill(child, signal.SIGKILL)
     ended, code = os.waitpid(child, os.WNOHANG)
     if ended:
         status = os.waitstatus_to_exitcode(code)
@@ -83,7 +85,7 @@ impl Shown {
     }
 }
 
-/// Runs the binary in a terminal, to its end. When the first text of a pair is shown, the second is
+/// Runs the binary in a terminal, to its end, or kills it after 100 seconds. When the first text of a pair is shown, the second is
 /// typed.
 pub fn run(arguments: &[&str], typing: &[(&str, &str)], variables: &[(&str, &str)]) -> Shown {
     let inner = command_of(Path::new(env!("CARGO_BIN_EXE_plainfold")), arguments);
