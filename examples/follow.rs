@@ -7,8 +7,8 @@
 // An example may speak to the terminal; the library never does.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use plainfold::agent::Notice;
 use plainfold::config::MirrorConfig;
+use plainfold::runner::Notice;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,11 +16,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (Some(source), Some(directory)) = (arguments.next(), arguments.next()) else {
         return Err("give a source and a directory".into());
     };
-    let agent = MirrorConfig::new(&source, directory)?.live(true).start().await?;
+    let session = MirrorConfig::new(&source, directory)?.live(true).start().await?;
 
     // From event 0 on: first all events in the journal, then each new one. This subscription never
-    // misses an event; `agent.events()` is a plain broadcast channel, and a slow receiver misses some.
-    let mut events = agent.watcher().subscribe(Some(0));
+    // misses an event; `session.events()` is a plain broadcast channel, and a slow receiver misses some.
+    let mut events = session.watcher().subscribe(Some(0));
     let printing = tokio::spawn(async move {
         let mut count = 0;
         while let Ok(Some(notice)) = events.next().await {
@@ -33,11 +33,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         count
     });
 
-    if !agent.caught_up().await {
+    if !session.caught_up().await {
         eprintln!("it ended before it had caught up");
     }
-    agent.cancel(); // The batch in flight is finished.
-    let outcome = agent.join().await;
+    session.cancel(); // The batch in flight is finished.
+    let outcome = session.join().await;
     let count = printing.await?;
     println!("{count} events, {} failures", outcome.failures.len());
     for error in &outcome.errors {

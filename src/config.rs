@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::agent::{Agent, AgentOptions, DeletionLimit, Repairer};
 use crate::checkpoint::{Before, Bounds, Checkpoints, StateError};
 use crate::client::couchdb::Secret;
 use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
 use crate::mirror::names::Codec;
 use crate::mirror::{Deleted, Holder, JsonStyle, Mirror, MirrorError, Wanted};
+use crate::runner::{DeletionLimit, Repairer, Session, SessionOptions};
 use crate::source::couchdb::Databases;
 use crate::source::{BadGlob, Mode, Selection, SourceError, Store};
 
@@ -286,14 +286,14 @@ impl MirrorConfig {
         self.mode == Mode::Follow
     }
 
-    /// Opens the mirror, taking its lock, and starts the agent. Needs a tokio runtime.
-    pub async fn start(self) -> Result<Agent, StartError> {
+    /// Opens the mirror, taking its lock, and starts the session. Needs a tokio runtime.
+    pub async fn start(self) -> Result<Session, StartError> {
         self.start_after(|_| {}).await
     }
 
     /// The same; when all is open, and before anything is mirrored, `begin` gets the name of the
     /// source, without credentials.
-    pub async fn start_after(mut self, begin: impl FnOnce(&str)) -> Result<Agent, StartError> {
+    pub async fn start_after(mut self, begin: impl FnOnce(&str)) -> Result<Session, StartError> {
         self.source.wait_at_most(self.give_up_after.flatten());
         self.source.resolve().await;
         let input = self.source.refuse(self.mode).await?;
@@ -312,15 +312,15 @@ impl MirrorConfig {
             Ok(opened) => opened?,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
-        let mut agent = AgentOptions::new(config.mode);
-        agent.source_moved = config.source_moved;
-        agent.allow_empty = config.allow_empty;
+        let mut session = SessionOptions::new(config.mode);
+        session.source_moved = config.source_moved;
+        session.allow_empty = config.allow_empty;
         // The documents of a server fail one by one, and never end the mirroring of the others.
         let is_feed = matches!(config.source, SourceConfig::Feed(_));
-        agent.max_failures = config.max_failures.filter(|_| is_feed);
-        agent.deletions = mirror.options().max_delete.0;
+        session.max_failures = config.max_failures.filter(|_| is_feed);
+        session.deletions = mirror.options().max_delete.0;
         if let Some(patience) = config.give_up_after {
-            agent.retry.give_up_after = patience;
+            session.retry.give_up_after = patience;
         }
         let mut source = config.source;
         source.keep(mirror.kept_anywhere()?);
@@ -340,7 +340,7 @@ impl MirrorConfig {
             remembered::say(&mirror, &*store, globs)?;
         }
         mirror.remember(options)?;
-        Ok(Agent::start(store, Arc::new(mirror), Arc::new(state), agent))
+        Ok(Session::start(store, Arc::new(mirror), Arc::new(state), session))
     }
 }
 

@@ -10,19 +10,19 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let directory = tempfile::tempdir()?;
 //! # let directory = directory.path().join("mirror");
-//! let agent = MirrorConfig::new("feed:fixtures/library.ndjson", &directory)?
+//! let session = MirrorConfig::new("feed:fixtures/library.ndjson", &directory)?
 //!     .collections(&["books"])?
 //!     .start()
 //!     .await?;
-//! // A `tokio::sync::broadcast` channel; `agent.event_stream()` is the same as a stream.
-//! let mut events = agent.events();
+//! // A `tokio::sync::broadcast` channel; `session.event_stream()` is the same as a stream.
+//! let mut events = session.events();
 //! let first = events.recv().await?;
 //! assert_eq!(first.collection.as_str(), "books");
 //! assert!(directory.join(&first.files[0]).exists());
 //!
-//! assert!(agent.caught_up().await);
-//! agent.cancel();
-//! let outcome = agent.join().await;
+//! assert!(session.caught_up().await);
+//! session.cancel();
+//! let outcome = session.join().await;
 //! assert!(outcome.errors.is_empty() && outcome.failures.is_empty());
 //! # Ok(())
 //! # }
@@ -37,11 +37,10 @@
 //! 3. [`pipeline`]: mirrors one collection, from its source to durable folders and events;
 //!    [`restore`]: writes the folders back to a server or a feed; [`verify`]: proves that a mirror is
 //!    intact and equal to its source.
-//! 4. [`agent`]: a pipeline per collection, and their status.
+//! 4. [`runner`]: a pipeline per collection, and their status.
 //! 5. [`config`]: the configuration of a mirror, lowered into the options of the layers above.
 //! 6. [`api`], [`cli`]: the HTTP interface and the command line.
 
-pub mod agent;
 pub mod api;
 pub mod checkpoint;
 pub mod cli;
@@ -54,6 +53,7 @@ pub mod mirror;
 pub mod pipeline;
 mod place;
 pub mod restore;
+pub mod runner;
 pub mod source;
 mod trial;
 pub mod verify;

@@ -15,8 +15,8 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
 
-use crate::agent::{Notice, Subscription, Watcher};
 use crate::document::CollectionName;
+use crate::runner::{Notice, Subscription, Watcher};
 
 /// The parameters of the query.
 #[derive(Debug, Deserialize)]

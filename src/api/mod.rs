@@ -13,8 +13,8 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use tokio::net::UnixListener;
 
-use crate::agent::Watcher;
 use crate::document::plain;
+use crate::runner::Watcher;
 
 mod events;
 mod held;

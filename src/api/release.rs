@@ -6,8 +6,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::{failed, json};
-use crate::agent::Watcher;
 use crate::document::CollectionName;
+use crate::runner::Watcher;
 
 /// The parameters of the query.
 #[derive(Debug, Deserialize)]

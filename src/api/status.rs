@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::json;
-use crate::agent::Watcher;
+use crate::runner::Watcher;
 
 pub async fn read(State(watcher): State<Watcher>) -> Response {
     json(&watcher.status())

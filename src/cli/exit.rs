@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use super::output::{Lines, OutputError, Stream};
 use super::process::Unanswered;
-use crate::agent::{Absent, AgentError, Outcome};
 use crate::checkpoint::StateError;
 use crate::client::couchdb::Kind;
 use crate::config::{ConfigError, OpenError, StartError};
 use crate::mirror::MirrorError;
 use crate::pipeline::PipelineError;
 use crate::restore::{RestoreError, TargetError};
+use crate::runner::{Absent, Outcome, SessionError};
 use crate::source::SourceError;
 use crate::verify::VerifyError;
 
@@ -117,10 +117,10 @@ pub fn of(error: &anyhow::Error) -> Exit {
 #[error("{0}")]
 pub struct Usage(pub String);
 
-/// The code for how an agent ended. `signalled` says that a signal asked it to stop.
+/// The code for how a session ended. `signalled` says that a signal asked it to stop.
 pub fn of_outcome(outcome: &Outcome, live: bool, signalled: bool) -> Exit {
     // The worst comes first: a mirror that cannot be used concerns everything.
-    let worst = outcome.errors.iter().map(of_agent).max_by_key(|exit| *exit as u8);
+    let worst = outcome.errors.iter().map(of_session).max_by_key(|exit| *exit as u8);
     match worst {
         Some(exit) => exit,
         None if live && signalled => Exit::Done,
@@ -131,11 +131,11 @@ pub fn of_outcome(outcome: &Outcome, live: bool, signalled: bool) -> Exit {
     }
 }
 
-fn of_agent(error: &AgentError) -> Exit {
+fn of_session(error: &SessionError) -> Exit {
     match error {
-        AgentError::Source(error) => of_source(error),
-        AgentError::Mirror(_) => Exit::MirrorUnusable,
-        AgentError::Collection { error, .. } => of_pipeline(error),
+        SessionError::Source(error) => of_source(error),
+        SessionError::Mirror(_) => Exit::MirrorUnusable,
+        SessionError::Collection { error, .. } => of_pipeline(error),
     }
 }
 

@@ -14,8 +14,8 @@ use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use super::output::many;
-use crate::agent::Watcher;
 use crate::pipeline::{Phase, Report};
+use crate::runner::Watcher;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const HOUR: Duration = Duration::from_secs(3600);

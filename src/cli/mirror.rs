@@ -11,12 +11,12 @@ use super::exit::{self, Exit, Usage};
 use super::help::{CONNECTION, COPY, OUTPUT, SAFETY};
 use super::progress::{Bars, Shown, When};
 use super::{access, journal, logging, service, signals, summary};
-use crate::agent::Agent;
 use crate::api;
 use crate::config::MirrorConfig;
 use crate::document::{FolderMode, MaxDelete};
 use crate::mirror::names::Codec;
 use crate::mirror::{JsonStyle, MirrorError};
+use crate::runner::Session;
 
 /// What `plainfold mirror` takes.
 #[derive(Debug, Args)]
@@ -220,9 +220,9 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
             journal::begin(source, &options.directory);
         }
     };
-    let agent = config.start_after(begin).await?;
-    let (server, closing) = serve(&agent, socket).await?;
-    let watcher = agent.watcher();
+    let session = config.start_after(begin).await?;
+    let (server, closing) = serve(&session, socket).await?;
+    let watcher = session.watcher();
     let companions = CancellationToken::new();
     let drawing = bars.map(|bars| {
         let watcher = watcher.clone();
@@ -234,14 +234,14 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         tokio::spawn(async move { journal::keep(watcher, &mirror, ended).await })
     });
     let notifying = tokio::spawn(service::notify(watcher, live, companions.clone()));
-    let stop = agent.canceller();
+    let stop = session.canceller();
     let on_signal = signalled.clone();
     let stopping = tokio::spawn(async move {
         on_signal.cancelled().await;
         service::stopping();
         stop.cancel();
     });
-    let outcome = agent.join().await;
+    let outcome = session.join().await;
     stopping.abort();
     companions.cancel();
     closing.cancel();
@@ -330,13 +330,13 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
 
 /// Answers `tail` and `status` until the token that comes back is cancelled.
 async fn serve(
-    agent: &Agent,
+    session: &Session,
     socket: Option<PathBuf>,
 ) -> anyhow::Result<(tokio::task::JoinHandle<()>, CancellationToken)> {
     let is_named = socket.is_some();
     let path = match socket {
         Some(path) => std::path::absolute(path)?,
-        None => agent.socket_path(),
+        None => session.socket_path(),
     };
     let listener = api::socket::bind(&path).await.map_err(|error| match is_named {
         true => {
@@ -346,10 +346,10 @@ async fn serve(
         // The mirror's own: something else stands in its place, or its disk fails.
         false => MirrorError::io("bind the socket", &path, error).into(),
     })?;
-    agent.announce(&path)?;
+    session.announce(&path)?;
     let closing = CancellationToken::new();
     let closed = closing.clone();
-    let watcher = agent.watcher();
+    let watcher = session.watcher();
     let server = tokio::spawn(async move {
         if let Err(error) = api::serve(listener, watcher, closed.cancelled_owned()).await {
             tracing::error!("`tail` and `status` are not answered any more: {error}");

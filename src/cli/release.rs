@@ -10,10 +10,10 @@ use reqwest::StatusCode;
 use super::exit::{self, Exit, Usage};
 use super::output::{Lines, Stream, many};
 use super::process::Process;
-use crate::agent::Release;
 use crate::checkpoint::{Bounds, Checkpoints};
 use crate::document::CollectionName;
 use crate::mirror::{Holder, Mirror, MirrorError, Ours};
+use crate::runner::Release;
 
 /// What `plainfold release` takes.
 #[derive(Debug, Args)]

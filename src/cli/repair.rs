@@ -11,11 +11,11 @@ use super::access;
 use super::exit::{self, Exit, Usage};
 use super::output::Lines;
 use super::signals;
-use crate::agent::Repairer;
 use crate::config::{OpenError, OpenedSource};
 use crate::document::{CollectionName, DocumentId};
 use crate::mirror::MirrorError;
 use crate::pipeline::{self, Fate, PipelineError};
+use crate::runner::Repairer;
 use crate::source::{SourceError, Store};
 use crate::verify::{Certificate, There, Verified, Word, Wrong};
 

@@ -7,8 +7,8 @@ use sd_notify::NotifyState;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{Status, Watcher};
 use crate::document::plain;
+use crate::runner::{Status, Watcher};
 
 /// How often the status line is renewed.
 const STATUS_EVERY: Duration = Duration::from_secs(5);

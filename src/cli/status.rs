@@ -9,9 +9,9 @@ use super::exit::{self, Exit};
 use super::help::OUTPUT;
 use super::output::{Lines, Stream, many};
 use super::process::{Process, Unanswered};
-use crate::agent::{CollectionStatus, Keeps, Status};
 use crate::checkpoint::Copied;
 use crate::mirror::{Deleted, JsonStyle, Ours, Remembered, SharedLock};
+use crate::runner::{CollectionStatus, Keeps, Status};
 
 /// The text names at most this number of failures of a collection.
 const SHOWN: usize = 100;

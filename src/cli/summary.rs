@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::logging::Logged;
 use super::output::{Lines, OutputError, Stream, many};
-use crate::agent::{Absent, AgentError, Outcome};
 use crate::document::plain::quoted;
 use crate::pipeline::{Awaited, Phase, Report};
+use crate::runner::{Absent, Outcome, SessionError};
 
 /// How many failures are named; `status` names more.
 const NAMED: usize = 20;
@@ -66,7 +66,7 @@ fn wrong(outcome: &Outcome, run: Run<'_>) -> Vec<String> {
     let vanished = absent(|one| matches!(one, Absent::Vanished { .. })) + gone + awaited;
     let unmatched = absent(|one| matches!(one, Absent::Pattern(_) | Absent::Database { .. }));
     let failed = outcome.errors.iter();
-    let failed = failed.filter(|one| matches!(one, AgentError::Collection { .. })).count();
+    let failed = failed.filter(|one| matches!(one, SessionError::Collection { .. })).count();
     let mut parts = Vec::new();
     let interrupted = run.signalled && !outcome.caught_up;
     if interrupted {
@@ -287,9 +287,9 @@ mod tests {
         }
     }
 
-    fn error(collection: &str) -> AgentError {
+    fn error(collection: &str) -> SessionError {
         let error = SourceError::transient("no answer").into();
-        AgentError::Collection { collection: collection.into(), error }
+        SessionError::Collection { collection: collection.into(), error }
     }
 
     fn message(outcome: &Outcome, run: Run<'_>) -> String {

@@ -13,10 +13,10 @@ use super::exit::{self, Exit, Usage};
 use super::help::OUTPUT;
 use super::output::{Lines, OutputError, Stream};
 use super::process::Process;
-use crate::agent::{Notice, Status, Subscription};
 use crate::checkpoint::Copied;
 use crate::document::{CollectionName, Pattern};
 use crate::mirror::{MirrorError, Ours, SharedLock};
+use crate::runner::{Notice, Status, Subscription};
 
 /// How long the beginning of an answer is awaited.
 const PATIENCE: Duration = Duration::from_secs(5);

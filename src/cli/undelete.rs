@@ -8,11 +8,11 @@ use jiff::civil::Date;
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::exit::Usage;
-use crate::agent::HeldDocument;
 use crate::api::socket::Reach;
 use crate::checkpoint::{Bounds, Checkpoints};
 use crate::mirror::{Holder, Mirror, MirrorError, Ours};
 use crate::restore::Undelete;
+use crate::runner::HeldDocument;
 
 /// A time that a deletion may have been mirrored at.
 #[derive(Clone, Copy, Debug)]

@@ -14,11 +14,11 @@ use super::output::{Lines, OutputError, Product, Stream, many};
 use super::progress::{Bars, When};
 use super::repair::{self, Repairs};
 use super::{access, certificate, compare, logging};
-use crate::agent::Repairer;
 use crate::config::{Access, OpenedSource, open_for_repair};
 use crate::document::Kept;
 use crate::mirror::inventory::Stamped;
 use crate::mirror::read::ProblemKind;
+use crate::runner::Repairer;
 use crate::source::Selection;
 use crate::verify::{
     self, Certificate, CollectionReport, Counts, Coverage, Report, Side, There, Verified,

@@ -19,9 +19,9 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("pipeline", &["trial", "document", "event", "source", "mirror", "checkpoint"]),
     ("verify", &["document", "source", "mirror"]),
     ("restore", &["document", "client", "mirror"]),
-    ("agent", &["document", "event", "source", "mirror", "checkpoint", "pipeline"]),
-    ("config", &["document", "client", "source", "mirror", "checkpoint", "agent"]),
-    ("api", &["document", "agent"]),
+    ("runner", &["document", "event", "source", "mirror", "checkpoint", "pipeline"]),
+    ("config", &["document", "client", "source", "mirror", "checkpoint", "runner"]),
+    ("api", &["document", "runner"]),
     (
         "cli",
         &[
@@ -33,7 +33,7 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
             "source",
             "verify",
             "restore",
-            "agent",
+            "runner",
             "config",
             "api",
         ],

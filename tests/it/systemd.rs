@@ -1,7 +1,7 @@
 //! The systemd units are valid, and the live command reports its state to systemd.
 //!
 //! No systemd runs here: `systemd-analyze` reads the units, and a socket of the test's own stands
-//! in for the one to which services report. This file must not know how the agent is built.
+//! in for the one to which services report. This file must not know how the session is built.
 
 // Helpers of tests may panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The `WatchdogSec=` of the unit: systemd kills a service that gives no sign of life for this time.
 const WATCHDOG: Duration = Duration::from_secs(2);
 
-/// By how much a sign of life may be late here, where many tests share few processors. An agent that
+/// By how much a sign of life may be late here, where many tests share few processors. A session that
 /// gives one in half the time, as it should, has as much to spare once more.
 const TOLERANCE: Duration = Duration::from_secs(1);
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::AgentOptions;
+use super::SessionOptions;
 use crate::checkpoint::{Checkpoint, Checkpoints, Commit};
 use crate::document::{CollectionName, DocumentId, Kept};
 use crate::event::Broadcast;
@@ -102,7 +102,7 @@ impl Repairer {
             let collection = name.to_string();
             return Err(MirrorError::OtherSource { collection, recorded, given }.into());
         }
-        let AgentOptions { mode, retry, revisit, .. } = AgentOptions::new(Mode::CatchUp);
+        let SessionOptions { mode, retry, revisit, .. } = SessionOptions::new(Mode::CatchUp);
         // The user has requested exactly this.
         let deletions = None;
         let options = PipelineOptions { mode, retry, revisit, deletions, max_failures: None };

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::turn::Run;
-use super::{Absent, AgentError, AgentOptions, Member, Outcome, Shared};
+use super::{Absent, Member, Outcome, SessionError, SessionOptions, Shared};
 use crate::document::CollectionName;
 use crate::mirror::MirrorError;
 use crate::pipeline::{
@@ -25,15 +25,15 @@ use crate::source::{Mode, Pattern, SourceError, Store, StoreEvent};
 
 type Ended = (CollectionName, Result<(), PipelineError>);
 
-/// Supervises the pipelines of one agent.
+/// Supervises the pipelines of one session.
 pub(super) struct Supervisor {
     store: Arc<dyn Store>,
-    pub(super) options: AgentOptions,
+    pub(super) options: SessionOptions,
     pub(super) shared: Arc<Shared>,
     stop: CancellationToken,
     turns: Arc<Semaphore>,
     pipelines: JoinSet<Ended>,
-    errors: Vec<AgentError>,
+    errors: Vec<SessionError>,
     /// Collections that the mirror followed at this source before this run.
     known: HashSet<CollectionName>,
     /// Collections that appeared while the disk failed, and the time of their next attempt.
@@ -50,7 +50,7 @@ impl Supervisor {
     /// A supervisor that has not started.
     pub fn new(
         store: Arc<dyn Store>,
-        options: AgentOptions,
+        options: SessionOptions,
         shared: Arc<Shared>,
         stop: CancellationToken,
     ) -> Self {
@@ -272,7 +272,7 @@ impl Supervisor {
                 }
             }
             Ok((name, Err(error))) => self.fail_or_postpone(name, error),
-            Err(error) => self.errors.push(AgentError::Collection {
+            Err(error) => self.errors.push(SessionError::Collection {
                 collection: "(unknown)".into(),
                 error: error.into(),
             }),
@@ -308,7 +308,7 @@ impl Supervisor {
             | PipelineError::Disagrees(_)
             | PipelineError::TooManyFailures { .. } => false,
         };
-        self.errors.push(AgentError::Collection { collection, error });
+        self.errors.push(SessionError::Collection { collection, error });
         // A service is restarted by its supervisor; it must not continue with a part of its work.
         if fatal || self.options.mode == Mode::Follow {
             self.stop.cancel();

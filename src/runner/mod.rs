@@ -40,9 +40,9 @@ pub use status::{CollectionStatus, FailureStatus, Keeps, Status};
 pub use subscription::{Notice, Subscription};
 use supervisor::Supervisor;
 
-/// The options of an agent.
+/// The options of a session.
 #[derive(Clone, Copy, Debug)]
-pub struct AgentOptions {
+pub struct SessionOptions {
     /// Whether it ends when all collections have caught up.
     pub mode: Mode,
     /// When it tries again.
@@ -62,7 +62,7 @@ pub struct AgentOptions {
     pub allow_empty: bool,
 }
 
-impl AgentOptions {
+impl SessionOptions {
     /// The default options for a mode.
     pub fn new(mode: Mode) -> Self {
         Self {
@@ -83,7 +83,7 @@ impl AgentOptions {
 
 /// A running mirror. Dropping it cancels it.
 #[derive(Debug)]
-pub struct Agent {
+pub struct Session {
     shared: Arc<Shared>,
     stop: CancellationToken,
     task: Option<JoinHandle<Outcome>>,
@@ -126,7 +126,7 @@ impl Member {
     }
 }
 
-/// The phase of the whole agent.
+/// The phase of the whole session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Progress {
     listed: bool,
@@ -134,9 +134,9 @@ struct Progress {
     ended: bool,
 }
 
-/// Why a collection, or the whole agent, ended early.
+/// Why a collection, or the whole session, ended early.
 #[derive(Debug, thiserror::Error)]
-pub enum AgentError {
+pub enum SessionError {
     /// The collections could not be listed.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -153,7 +153,7 @@ pub enum AgentError {
     },
 }
 
-/// The outcome of an agent.
+/// The outcome of a session.
 #[derive(Debug)]
 pub struct Outcome {
     /// The reports, one per collection.
@@ -164,7 +164,7 @@ pub struct Outcome {
     /// does not follow.
     pub absent: Vec<Absent>,
     /// The errors that ended collections, or everything, early.
-    pub errors: Vec<AgentError>,
+    pub errors: Vec<SessionError>,
     /// Whether everything had caught up at least once.
     pub caught_up: bool,
     /// The duration.
@@ -212,13 +212,13 @@ impl Outcome {
     }
 }
 
-impl Agent {
+impl Session {
     /// Starts to mirror `store` into `mirror`.
     pub fn start(
         store: Arc<dyn Store>,
         mirror: Arc<Mirror>,
         checkpoints: Arc<Checkpoints>,
-        options: AgentOptions,
+        options: SessionOptions,
     ) -> Self {
         let shared = Arc::new(Shared {
             mirror,
@@ -261,12 +261,12 @@ impl Agent {
         self.shared.mirror.describe_holder(&holder)
     }
 
-    /// The status, for observers of the agent.
+    /// The status, for observers of the session.
     pub fn watcher(&self) -> Watcher {
         Watcher { shared: Arc::clone(&self.shared) }
     }
 
-    /// Waits until every collection has caught up once; `false` if the agent ended before that.
+    /// Waits until every collection has caught up once; `false` if the session ended before that.
     pub async fn caught_up(&self) -> bool {
         self.watcher().caught_up().await
     }
@@ -276,8 +276,8 @@ impl Agent {
         self.stop.cancel();
     }
 
-    /// A token whose cancellation is the same as [`Agent::cancel`], for code that cannot hold the
-    /// agent.
+    /// A token whose cancellation is the same as [`Session::cancel`], for code that cannot hold the
+    /// session.
     pub fn canceller(&self) -> CancellationToken {
         self.stop.clone()
     }
@@ -295,7 +295,7 @@ impl Agent {
     }
 }
 
-impl Drop for Agent {
+impl Drop for Session {
     fn drop(&mut self) {
         self.stop.cancel();
     }
@@ -321,14 +321,14 @@ impl Watcher {
             && matches!(checkpoints.checkpoint(name), Ok(None))
     }
 
-    /// Waits until every collection has caught up once; `false` if the agent ended before that.
+    /// Waits until every collection has caught up once; `false` if the session ended before that.
     pub async fn caught_up(&self) -> bool {
         let mut progress = self.shared.progress.subscribe();
         let reached = progress.wait_for(|progress| progress.caught_up || progress.ended).await;
         reached.is_ok_and(|progress| progress.caught_up)
     }
 
-    /// Waits until the source has named all its collections; `false` if the agent ended before that.
+    /// Waits until the source has named all its collections; `false` if the session ended before that.
     pub async fn listed(&self) -> bool {
         let mut progress = self.shared.progress.subscribe();
         let reached = progress.wait_for(|progress| progress.listed || progress.ended).await;
@@ -391,7 +391,7 @@ impl Shared {
         });
     }
 
-    fn outcome(&self, errors: Vec<AgentError>) -> Outcome {
+    fn outcome(&self, errors: Vec<SessionError>) -> Outcome {
         let took = Timestamp::now().duration_since(self.started_at);
         Outcome {
             reports: self.reports(),
