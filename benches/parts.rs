@@ -9,7 +9,7 @@ use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use plainfold::client::couchdb::rows::{Frame, Rows, Shape};
 use plainfold::document::Head;
-use plainfold::mirror::names::{Codec, Decoded};
+use plainfold::tree::names::{Codec, Decoded};
 
 fn main() {
     divan::main();

@@ -16,11 +16,12 @@ use secrecy::SecretString;
 use crate::checkpoint::{Before, Bounds, Checkpoints, StateError};
 use crate::client::couchdb::Secret;
 use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
-use crate::mirror::names::Codec;
-use crate::mirror::{Deleted, Holder, JsonStyle, Mirror, MirrorError, Wanted};
+use crate::mirror::{Deleted, JsonStyle, Mirror, Wanted};
 use crate::runner::{DeletionLimit, Repairer, Session, SessionOptions};
 use crate::source::couchdb::Databases;
 use crate::source::{BadGlob, Mode, Selection, SourceError, Store};
+use crate::tree::names::Codec;
+use crate::tree::{Holder, MirrorError};
 
 use self::source::{FeedConfig, SourceConfig};
 

@@ -42,6 +42,7 @@
 //! 6. [`api`], [`cli`]: the HTTP interface and the command line.
 
 pub mod api;
+pub mod archive;
 pub mod checkpoint;
 pub mod cli;
 pub mod client;
@@ -49,11 +50,13 @@ mod clock;
 pub mod config;
 pub mod document;
 pub mod event;
+pub mod json;
 pub mod mirror;
 pub mod pipeline;
 mod place;
 pub mod restore;
 pub mod runner;
 pub mod source;
+pub mod tree;
 mod trial;
 pub mod verify;

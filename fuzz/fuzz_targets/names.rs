@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use plainfold::mirror::names::{Codec, Decoded};
+use plainfold::tree::names::{Codec, Decoded};
 
 fuzz_target!(|text: &str| {
     for codec in [Codec::Native, Codec::Portable] {

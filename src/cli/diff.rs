@@ -11,10 +11,10 @@ use super::output::{Lines, Stream, many};
 use super::progress::{Bars, When};
 use super::verify::{Format, read};
 use super::{access, certificate, compare, logging};
+use crate::archive::{Problem, Tree};
 use crate::client::couchdb::Address;
 use crate::config::{self, Access, OpenedSource};
 use crate::document::{Kept, Selection};
-use crate::mirror::read::{Problem, Tree};
 use crate::verify::{self, Certificate};
 
 /// What `plainfold diff` takes.

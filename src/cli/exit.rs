@@ -7,11 +7,11 @@ use super::process::Unanswered;
 use crate::checkpoint::StateError;
 use crate::client::couchdb::Kind;
 use crate::config::{ConfigError, OpenError, StartError};
-use crate::mirror::MirrorError;
 use crate::pipeline::PipelineError;
 use crate::restore::{RestoreError, TargetError};
 use crate::runner::{Absent, Outcome, SessionError};
 use crate::source::SourceError;
+use crate::tree::MirrorError;
 use crate::verify::VerifyError;
 
 /// How a command ended.

@@ -9,7 +9,7 @@ use super::help::OUTPUT;
 use super::output::{Lines, OutputError, Stream};
 use super::path::{Place, judge, lowered, state};
 use super::verify::Format;
-use crate::mirror::read::Tree;
+use crate::archive::Tree;
 
 /// What `plainfold id` takes.
 #[derive(Debug, Args)]

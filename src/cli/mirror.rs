@@ -14,9 +14,10 @@ use super::{access, journal, logging, service, signals, summary};
 use crate::api;
 use crate::config::MirrorConfig;
 use crate::document::{FolderMode, MaxDelete};
-use crate::mirror::names::Codec;
-use crate::mirror::{JsonStyle, MirrorError};
+use crate::mirror::JsonStyle;
 use crate::runner::Session;
+use crate::tree::MirrorError;
+use crate::tree::names::Codec;
 
 /// What `plainfold mirror` takes.
 #[derive(Debug, Args)]

@@ -10,8 +10,8 @@ use super::exit::{self, Exit, Usage};
 use super::help::OUTPUT;
 use super::output::{Lines, Stream};
 use super::verify::Format;
+use crate::archive::Tree;
 use crate::mirror::locate::{Found, LocateError};
-use crate::mirror::read::Tree;
 
 /// What `plainfold path` takes.
 #[derive(Debug, Args)]

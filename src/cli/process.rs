@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::api::socket::Reach;
-use crate::mirror::Holder;
+use crate::tree::Holder;
 
 /// The process that holds a mirror does not answer.
 #[derive(Debug, thiserror::Error)]

@@ -12,8 +12,9 @@ use super::output::{Lines, Stream, many};
 use super::process::Process;
 use crate::checkpoint::{Bounds, Checkpoints};
 use crate::document::CollectionName;
-use crate::mirror::{Holder, Mirror, MirrorError, Ours};
+use crate::mirror::{Mirror, Ours};
 use crate::runner::Release;
+use crate::tree::{Holder, MirrorError};
 
 /// What `plainfold release` takes.
 #[derive(Debug, Args)]

@@ -13,10 +13,10 @@ use super::output::Lines;
 use super::signals;
 use crate::config::{OpenError, OpenedSource};
 use crate::document::{CollectionName, DocumentId};
-use crate::mirror::MirrorError;
 use crate::pipeline::{self, Fate, PipelineError};
 use crate::runner::Repairer;
 use crate::source::{SourceError, Store};
+use crate::tree::MirrorError;
 use crate::verify::{Certificate, There, Verified, Word, Wrong};
 
 /// How a repair went.

@@ -10,10 +10,10 @@ use super::help::{COPY, OUTPUT, SAFETY};
 use super::output::{Lines, Stream, many};
 use super::progress::{Bars, Shown, When};
 use super::{access, compare, logging, signals, undelete};
+use crate::archive::Tree;
 use crate::client::couchdb::{Address, Client, ClientOptions};
 use crate::config::{self, Access, ConfigError};
 use crate::document::{CollectionName, Pattern, Selection};
-use crate::mirror::read::Tree;
 use crate::restore::{
     self, Control, CouchTarget, Counts, FeedTarget, OnExisting, Outcome, Report, Restore,
     RestoreError,

@@ -10,8 +10,9 @@ use super::help::OUTPUT;
 use super::output::{Lines, Stream, many};
 use super::process::{Process, Unanswered};
 use crate::checkpoint::Copied;
-use crate::mirror::{Deleted, JsonStyle, Ours, Remembered, SharedLock};
+use crate::mirror::{Deleted, JsonStyle, Ours, Remembered};
 use crate::runner::{CollectionStatus, Keeps, Status};
+use crate::tree::SharedLock;
 
 /// The text names at most this number of failures of a collection.
 const SHOWN: usize = 100;

@@ -15,8 +15,9 @@ use super::output::{Lines, OutputError, Stream};
 use super::process::Process;
 use crate::checkpoint::Copied;
 use crate::document::{CollectionName, Pattern};
-use crate::mirror::{MirrorError, Ours, SharedLock};
+use crate::mirror::Ours;
 use crate::runner::{Notice, Status, Subscription};
+use crate::tree::{MirrorError, SharedLock};
 
 /// How long the beginning of an answer is awaited.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -10,9 +10,10 @@ use jiff::{Timestamp, tz::TimeZone};
 use super::exit::Usage;
 use crate::api::socket::Reach;
 use crate::checkpoint::{Bounds, Checkpoints};
-use crate::mirror::{Holder, Mirror, MirrorError, Ours};
+use crate::mirror::{Mirror, Ours};
 use crate::restore::Undelete;
 use crate::runner::HeldDocument;
+use crate::tree::{Holder, MirrorError};
 
 /// A time that a deletion may have been mirrored at.
 #[derive(Clone, Copy, Debug)]

@@ -14,10 +14,10 @@ use super::output::{Lines, OutputError, Product, Stream, many};
 use super::progress::{Bars, When};
 use super::repair::{self, Repairs};
 use super::{access, certificate, compare, logging};
+use crate::archive::ProblemKind;
 use crate::config::{Access, OpenedSource, open_for_repair};
 use crate::document::Kept;
 use crate::mirror::inventory::Stamped;
-use crate::mirror::read::ProblemKind;
 use crate::runner::Repairer;
 use crate::source::Selection;
 use crate::verify::{

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::mirror::{Mirror, MirrorError};
+use crate::mirror::Mirror;
 use crate::source::{Selection, Store};
+use crate::tree::MirrorError;
 
 /// Which collections of a source are followed. An empty list is the default.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::Text;
+use crate::json::Text;
 
 /// The top-level members of a body. If a key is repeated, the last one counts.
 #[derive(Debug, Default)]

@@ -6,11 +6,11 @@
 use rustix::io::Errno;
 
 use super::Mirror;
-use super::beneath::Folder;
 use super::collection::Collection;
-use super::error::MirrorError;
 use super::lanes;
-use super::layout::{OURS, STAGING};
+use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
+use crate::tree::layout::{OURS, STAGING};
 
 impl Collection {
     /// Refuses to write into a folder that has been replaced: everything written there would be

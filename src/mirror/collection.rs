@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::beneath::Folder;
-use super::error::MirrorError;
 use super::newcomers::Newcomers;
-use super::{Mirror, blame, format, inventory, layout, names};
+use super::{Mirror, blame, format, inventory};
 use crate::document::{CollectionName, FolderIdentity, Kept, Properties};
+use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
+use crate::tree::{layout, names};
 
 /// A collection of a mirror, its folder held open.
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ pub struct Collection {
 
 /// What `.plainfold/collections/<folder>.json` says of a collection.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// Its name as the source spells it, which a shortened folder name does not show.
     pub name: String,
     /// The source that it follows, without credentials; empty until that is known.
@@ -231,6 +232,6 @@ impl Record {
     }
 }
 
-pub(super) fn record_name(encoded: &str) -> String {
+pub(crate) fn record_name(encoded: &str) -> String {
     format!("{encoded}.json")
 }

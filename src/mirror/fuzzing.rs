@@ -12,5 +12,5 @@ pub fn read_small_files(text: &[u8]) {
 
 /// Formats a body, which must be JSON, with indentation.
 pub fn pretty(json: &[u8]) -> Vec<u8> {
-    super::pretty::pretty(json)
+    crate::json::pretty::pretty(json)
 }

@@ -8,15 +8,15 @@
 use std::collections::HashMap;
 use std::sync::PoisonError;
 
-use super::beneath::Folder;
 use super::collection::Collection;
-use super::error::{MirrorError, unless_disk};
 use super::lanes;
-use super::layout::{ATTACHMENTS, CONFLICTS, body_file, file_path};
-use super::temporary::{Purpose, Temporary};
 use super::trash;
 use super::unremovable;
 use crate::document::{DocumentId, Head, Revision};
+use crate::tree::beneath::Folder;
+use crate::tree::layout::{ATTACHMENTS, CONFLICTS, body_file, file_path};
+use crate::tree::temporary::{Purpose, Temporary};
+use crate::tree::{MirrorError, unless_disk};
 
 /// What an interrupted run has left in staging, by the encoded name of the collection.
 pub(super) type Interrupted = HashMap<String, Left>;

@@ -6,8 +6,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::beneath::Folder;
-use super::error::MirrorError;
+use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
 
 /// The folders: two for a batch, two for the previous one.
 const LANES: [&str; 4] = ["0", "1", "2", "3"];

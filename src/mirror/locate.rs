@@ -6,13 +6,13 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::beneath::Folder;
-use super::error::MirrorError;
 use super::inventory::Inventory;
-use super::layout::{ATTACHMENTS, FORMAT, OURS, SECURITY, TRASH};
-use super::names::Decoded;
-use super::read::{Entry, META, Problem, ProblemKind, Tree, TreeCollection};
+use crate::archive::{Entry, META, Problem, ProblemKind, Tree, TreeCollection};
 use crate::document::{CollectionName, DocumentId};
+use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
+use crate::tree::layout::{ATTACHMENTS, FORMAT, OURS, SECURITY, TRASH};
+use crate::tree::names::Decoded;
 
 /// What a mirror holds in a document's place.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,49 +14,35 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 mod adopt;
-mod bare;
-mod beneath;
 mod blame;
-mod collection;
-mod error;
-mod format;
+pub(crate) mod collection;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod interrupted;
 pub mod inventory;
 mod lanes;
-pub mod layout;
 pub mod locate;
-mod lock;
-pub mod names;
 mod newcomers;
 mod options;
 pub mod outside;
 mod plan;
-mod pretty;
 mod publish;
-pub mod read;
 mod repair;
 mod room;
 mod scan;
 mod security;
-pub mod sorted;
 mod spare;
 mod stage;
 mod sync;
 mod tally;
-mod temporary;
 mod trash;
 mod unremovable;
 
 pub use collection::Collection;
-pub use error::MirrorError;
-pub use format::{FORMAT_NUMBER, Format};
 pub use lanes::Lane;
 #[cfg(test)]
 pub(crate) use lanes::staged;
-pub use lock::{Holder, SharedLock};
 pub use options::{Deleted, Remembered, Wanted};
 pub use plan::{Authority, Held, Plan, Write};
 pub use publish::Published;
@@ -65,13 +51,14 @@ pub use sync::Sync;
 
 use crate::clock::Clock;
 use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
+use crate::tree::Lock;
+use crate::tree::beneath::Folder;
+use crate::tree::names::{Codec, Spelling};
+use crate::tree::temporary::{Purpose, Temporary};
+use crate::tree::{Format, Holder, MirrorError, SharedLock, format, layout, names};
 use adopt::Adopted;
-use beneath::Folder;
 use interrupted::Interrupted;
 use lanes::Lanes;
-use lock::Lock;
-use names::{Codec, Spelling};
-use temporary::{Purpose, Temporary};
 
 /// The layout of documents on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -404,7 +391,7 @@ impl Ours {
 
     /// The process that works on the mirror right now, if any.
     pub fn holder(&self) -> Result<Option<Holder>, MirrorError> {
-        lock::holder(&self.path.join(layout::LOCK))
+        crate::tree::lock::holder(&self.path.join(layout::LOCK))
     }
 }
 

@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::beneath::Folder;
 use super::collection::Record;
-use super::error::{MirrorError, described};
-use super::layout::{OPTIONS, TRASH};
 use super::{JsonStyle, Mirror, format};
 use crate::document::{FolderMode, Kept, MaxDelete};
+use crate::tree::beneath::Folder;
+use crate::tree::layout::{OPTIONS, TRASH};
+use crate::tree::{MirrorError, described};
 
 /// The options of a mirror, as the last run had them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

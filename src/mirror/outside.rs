@@ -1,25 +1,25 @@
 //! The parts of a check of a mirror that go beyond its documents: checksums, documents that are just
 //! being replaced, leftovers, and unexpected files.
 //!
-//! Like [`read`](super::read), it takes no lock and writes nothing.
+//! Like [`read`](crate::archive), it takes no lock and writes nothing.
 
 use std::collections::HashSet;
 use std::fs::File;
 
 use rustix::io::Errno;
 
-use super::bare::Holdings;
-use super::beneath::Stamp;
 use super::collection::{Record, record_name};
-use super::error::MirrorError;
 use super::lanes;
-use super::layout::{DOCUMENT, LOCK, SECURITY, STAGING, TOMBSTONE};
-use super::lock;
-use super::names::Decoded;
-use super::read::{Problem, ProblemKind, Tree, TreeCollection};
 use super::stage::CHECKSUM_ATTRIBUTE;
 use super::unremovable;
+use crate::archive::{Problem, ProblemKind, Tree, TreeCollection};
 use crate::document::DocumentId;
+use crate::tree::MirrorError;
+use crate::tree::bare::Holdings;
+use crate::tree::beneath::Stamp;
+use crate::tree::layout::{DOCUMENT, LOCK, SECURITY, STAGING, TOMBSTONE};
+use crate::tree::lock;
+use crate::tree::names::Decoded;
 
 /// A BLAKE3.
 pub type Checksum = [u8; 32];

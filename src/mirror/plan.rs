@@ -4,12 +4,12 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::beneath::Folder;
 use super::collection::Collection;
-use super::error::MirrorError;
-use super::layout::{ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, body_file};
-use super::names::Name;
 use crate::document::{Attachment, Change, Document, Head, Revision, Stub, descends};
+use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
+use crate::tree::layout::{ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, body_file};
+use crate::tree::names::Name;
 
 /// Whether a change may replace a newer revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,16 +2,16 @@
 
 use rustix::io::Errno;
 
-use super::beneath::Folder;
 use super::collection::Collection;
-use super::error::MirrorError;
-use super::layout::{DOCUMENT, TOMBSTONE, file_path};
-use super::names::Name;
 use super::stage::{Staged, Step, copy_file};
 use super::sync::Sync;
-use super::temporary::is_discarded;
 use super::{Lane, Mirror};
 use crate::document::Tally;
+use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
+use crate::tree::layout::{DOCUMENT, TOMBSTONE, file_path};
+use crate::tree::names::Name;
+use crate::tree::temporary::is_discarded;
 use crate::trial;
 
 /// A change that readers of the tree can see.

@@ -7,11 +7,11 @@
 use rustix::fs::FileType;
 
 use super::collection::Collection;
-use super::error::MirrorError;
-use super::layout::{ATTACHMENTS, DOCUMENT, TOMBSTONE};
-use super::names::Name;
 use super::plan::{Plan, Shape, Write, carries};
 use crate::document::{Attachment, Change};
+use crate::tree::MirrorError;
+use crate::tree::layout::{ATTACHMENTS, DOCUMENT, TOMBSTONE};
+use crate::tree::names::Name;
 
 impl Collection {
     /// Decides what the source's answer means for a damaged document. The old files stay until the

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::sync::PoisonError;
 
 use super::collection::Collection;
-use super::error::MirrorError;
 use super::{Lane, Mirror, interrupted};
+use crate::tree::MirrorError;
 
 /// Written and removed again to test whether there is space: the least that a batch needs, including
 /// the files of the state.

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use walkdir::WalkDir;
 
-use super::beneath::Folder;
 use super::collection::Collection;
-use super::error::MirrorError;
 use super::interrupted::body_text;
-use super::layout::{DOCUMENT, SECURITY, STAGING};
-use super::names::Decoded;
 use crate::document::{DocumentId, Head};
+use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
+use crate::tree::layout::{DOCUMENT, SECURITY, STAGING};
+use crate::tree::names::Decoded;
 
 /// Whether this file system treats upper and lower case as equal.
 /// No file is created for the test: the disk may be full.

@@ -7,10 +7,10 @@ use rustix::fs::FileType;
 
 use super::Lane;
 use super::collection::Collection;
-use super::error::MirrorError;
 use super::inventory::{Entry, NewRecord, entry_of};
-use super::layout::SECURITY;
 use super::sync::Sync;
+use crate::tree::MirrorError;
+use crate::tree::layout::SECURITY;
 
 impl Collection {
     /// Whether the stored security object equals this one.

@@ -11,9 +11,9 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::Mirror;
-use super::beneath::{Folder, write_all};
-use super::error::MirrorError;
-use super::layout::SPARE;
+use crate::tree::MirrorError;
+use crate::tree::beneath::{Folder, write_all};
+use crate::tree::layout::SPARE;
 
 /// The reserved bytes: more than the state needs for a commit.
 const BYTES: u64 = 5 << 19;

@@ -11,18 +11,18 @@ use bytes::Bytes;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
-use super::beneath::{Folder, write_all};
 use super::collection::Collection;
-use super::error::MirrorError;
 use super::inventory::{Entry, FileSum, KeptFiles, NewRecord, entry_of, gone};
-use super::layout::{ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, body_file};
-use super::names::Name;
 use super::outside::Checksum;
 use super::plan::{Plan, Shape, Write};
-use super::pretty::pretty;
 use super::sync::Sync;
 use super::{JsonStyle, Lane, Mirror};
 use crate::document::{Branch, Document};
+use crate::json::pretty::pretty;
+use crate::tree::MirrorError;
+use crate::tree::beneath::{Folder, write_all};
+use crate::tree::layout::{ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, body_file};
+use crate::tree::names::Name;
 use crate::trial;
 
 /// The extended attribute for the BLAKE3 of the bytes that we wrote: 32 bytes, raw, so that it fits

@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io;
 
 use super::Mirror;
-use super::beneath::sync_file;
 use super::collection::Collection;
-use super::error::MirrorError;
 use super::publish::Published;
 use super::stage::Staged;
+use crate::tree::MirrorError;
+use crate::tree::beneath::sync_file;
 
 /// The method of making the changes of one batch durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

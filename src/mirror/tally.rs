@@ -6,11 +6,11 @@
 use rustix::fs::FileType;
 
 use super::Mirror;
-use super::beneath::Folder;
 use super::collection::Collection;
-use super::error::MirrorError;
-use super::layout::{DOCUMENT, TOMBSTONE};
 use crate::document::Tally;
+use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
+use crate::tree::layout::{DOCUMENT, TOMBSTONE};
 
 impl Collection {
     /// Counts the documents and tombstones of the tree. Opens every folder.

@@ -11,15 +11,15 @@ use jiff::civil::Date;
 use jiff::{Timestamp, tz::TimeZone};
 use rustix::io::Errno;
 
-use super::beneath::Folder;
-use super::error::{MirrorError, unless_disk};
-use super::layout::{DOCUMENT, TRASH};
-use super::names::Spelling;
 use super::publish::Published;
-use super::temporary::{Purpose, Temporary};
 use super::{Lane, Mirror};
 use crate::clock::Clock;
 use crate::document::Head;
+use crate::tree::beneath::Folder;
+use crate::tree::layout::{DOCUMENT, TRASH};
+use crate::tree::names::Spelling;
+use crate::tree::temporary::{Purpose, Temporary};
+use crate::tree::{MirrorError, unless_disk};
 
 /// The collection of an entry that belongs in the trash.
 fn discarded_from(path: &str) -> Option<&str> {

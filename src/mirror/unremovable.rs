@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use super::beneath::Folder;
-use super::error::MirrorError;
-use super::layout::UNREMOVABLE;
 use super::{Mirror, Ours};
+use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
+use crate::tree::layout::UNREMOVABLE;
 
 /// Removes an entry of staging, or sets aside what cannot be removed. Says whether staging no longer
 /// contains it.

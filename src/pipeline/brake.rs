@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::document::DeletionLimit;
-use crate::mirror::MirrorError;
+use crate::tree::MirrorError;
 
 /// While following, the count of deletions starts over after this time.
 const WINDOW: Duration = Duration::from_secs(60 * 60);

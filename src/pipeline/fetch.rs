@@ -18,8 +18,9 @@ use super::beside::Pulse;
 use super::prepare::Pending;
 use super::{Pipeline, PipelineError};
 use crate::document::{Attachment, Change, Content, DocumentId, Revision};
-use crate::mirror::{Blob, BranchFiles, MirrorError, Sync};
+use crate::mirror::{Blob, BranchFiles, Sync};
 use crate::source::{PIECES, Reading, SourceError, Wanted, pass_on};
+use crate::tree::MirrorError;
 
 /// The number of large attachments of one document that are streamed at the same time.
 const STREAMS: usize = 2;

@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 use crate::checkpoint::{Checkpoints, Failure, StateError};
 use crate::document::{DocumentId, Position, Properties, Revision, Tally};
 use crate::event::Broadcast;
-use crate::mirror::{Collection, Mirror, MirrorError};
+use crate::mirror::{Collection, Mirror};
 use crate::source::retry::RetryPolicy;
 use crate::source::{Holds, Mode, Since, Source, SourceError};
+use crate::tree::MirrorError;
 
 mod asker;
 mod batch;

@@ -13,7 +13,8 @@ use super::repair::Told;
 use super::{Doubt, Pipeline, PipelineError};
 use crate::checkpoint::{Failure, HeldBack};
 use crate::document::{Change, DocumentId, Position, Revision};
-use crate::mirror::{Collection, Lane, Material, MirrorError, Plan, Staged, Sync, Write};
+use crate::mirror::{Collection, Lane, Material, Plan, Staged, Sync, Write};
+use crate::tree::MirrorError;
 use crate::trial;
 
 /// A batch whose files are staged.

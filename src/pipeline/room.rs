@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::report::{Awaited, Phase, Report};
 use super::{Pipeline, PipelineError};
-use crate::mirror::MirrorError;
 use crate::source::Since;
 use crate::source::retry::RetryPolicy;
+use crate::tree::MirrorError;
 
 /// The pauses before the disk is tried again.
 #[derive(Debug)]

@@ -20,8 +20,9 @@ use super::repair::Told;
 use super::{Doubt, Pipeline, PipelineError, Signal, Work};
 use crate::checkpoint::Failure;
 use crate::document::{DocumentId, Position};
-use crate::mirror::{Material, MirrorError, Sync};
+use crate::mirror::{Material, Sync};
 use crate::source::{Mode, SourceError};
+use crate::tree::MirrorError;
 
 /// The time that a batch of a catch-up waits for what its documents need.
 const GRACE: Duration = Duration::from_secs(1);

@@ -19,7 +19,8 @@ use super::{Pipeline, PipelineError, Signal, Work, copied, failures};
 use crate::checkpoint::{Checkpoint, Commit, Failure, Record};
 use crate::document::{DocumentId, Position, Revision};
 use crate::event::WriteEvent;
-use crate::mirror::{MirrorError, Published, Staged, Sync};
+use crate::mirror::{Published, Staged, Sync};
+use crate::tree::MirrorError;
 use crate::trial;
 
 impl Pipeline {

@@ -10,9 +10,10 @@ use crate::checkpoint::tests::open as open_state;
 use crate::checkpoint::{Checkpoint, Commit, HeldBack};
 use crate::document::{Attachment, Change, Content, Document, DocumentState, Kept};
 use crate::event::WriteEvent;
-use crate::mirror::{Holder, MirrorOptions};
+use crate::mirror::MirrorOptions;
 use crate::source::scripted::{Said, Scripted};
 use crate::source::{FeedEvent, Unreadable};
+use crate::tree::Holder;
 
 mod beside;
 mod branches;

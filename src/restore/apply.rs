@@ -17,9 +17,9 @@ use super::plan::{Branches, Decision, Held, Ours, decide};
 use super::read::{Batch, batches};
 use super::target::{Form, Item, Standing, Target, TargetError, Writing};
 use super::{Counts, Failure, OnExisting, Options, Outcome, Report, RestoreError};
+use crate::archive::{Entry, Tree, TreeCollection};
 use crate::client::couchdb::{Error, Kind};
 use crate::document::{CollectionName, DocumentId, Pattern, Revision};
-use crate::mirror::read::{Entry, Tree, TreeCollection};
 
 /// The most branches that are ended in one request, unless a single document has more.
 const MAX_ENDS: usize = 2_000;
@@ -558,7 +558,7 @@ fn is_replicator(name: &str) -> bool {
 fn first_other(
     collection: &TreeCollection,
     page: Vec<(DocumentId, Revision)>,
-) -> Result<Option<(DocumentId, Revision)>, crate::mirror::MirrorError> {
+) -> Result<Option<(DocumentId, Revision)>, crate::tree::MirrorError> {
     for (id, revision) in page {
         let held = match collection.entry(&collection.name_of(&id))? {
             Some(Entry::Document(document)) if !document.deleted => document,

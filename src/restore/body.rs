@@ -13,7 +13,8 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::document::{self, DocumentId, Key, Members, Revision};
+use crate::document::{DocumentId, Key, Revision};
+use crate::json::Members;
 
 /// A document's text in pieces, so that no attachment has to be in memory.
 #[derive(Clone, Debug)]
@@ -304,17 +305,17 @@ fn inlined(
     at: impl Fn(&RawValue) -> Range<usize>,
     size: impl Fn(&str) -> Option<u64>,
 ) -> Result<Vec<Edit>, String> {
-    type Named<'a> = Members<document::Text<'a>, &'a RawValue>;
+    type Named<'a> = Members<crate::json::Text<'a>, &'a RawValue>;
     let entries: Option<Named<'_>> = serde_json::from_str(attachments.get())
         .map_err(|error| format!("its `_attachments` cannot be read: {error}"))?;
     let mut edits = Vec::new();
-    for (document::Text(name), entry) in entries.unwrap_or_default().0 {
+    for (crate::json::Text(name), entry) in entries.unwrap_or_default().0 {
         let members: Named<'_> = serde_json::from_str(entry.get())
             .map_err(|error| format!("the attachment `{name}` cannot be read: {error}"))?;
         let size =
             size(&name).ok_or_else(|| format!("the file of the attachment `{name}` is missing"))?;
         let mut text = "{".to_owned();
-        for (document::Text(key), value) in &members.0 {
+        for (crate::json::Text(key), value) in &members.0 {
             let keep = match stubs {
                 Stubs::Server => matches!(&**key, "content_type" | "revpos"),
                 Stubs::Feed => !matches!(&**key, "stub" | "follows" | "data"),
@@ -365,7 +366,7 @@ impl<'de> Deserialize<'de> for Anatomy<'de> {
                         }
                         "_rev" => {
                             let raw: &RawValue = map.next_value()?;
-                            let text: document::Text<'de> = serde_json::from_str(raw.get())
+                            let text: crate::json::Text<'de> = serde_json::from_str(raw.get())
                                 .map_err(serde::de::Error::custom)?;
                             found.revision = Some(text.0);
                             found.revisions.push(raw);

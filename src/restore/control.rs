@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Report;
-use crate::mirror::MirrorError;
-use crate::mirror::read::TreeCollection;
+use crate::archive::TreeCollection;
+use crate::tree::MirrorError;
 
 /// The control of a restore.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +62,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::mirror::read::Tree;
+    use crate::archive::Tree;
     use crate::restore::{FeedTarget, OnExisting, Options, Restore};
 
     #[tokio::test]

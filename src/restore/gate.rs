@@ -12,9 +12,9 @@ use super::apply::blocking;
 use super::read;
 use super::target::{Standing, Target, TargetError};
 use super::{Failure, OnExisting, RestoreError};
+use crate::archive::TreeCollection;
 use crate::client::couchdb::Kind;
 use crate::document::{CollectionName, Properties, doubtful_name};
-use crate::mirror::read::TreeCollection;
 
 /// The database of users. CouchDB protects its documents, and does not allow changing its security
 /// object.

@@ -13,7 +13,7 @@ use jiff::civil::Date;
 use serde::Serialize;
 
 use crate::document::{CollectionName, DocumentId, Pattern, Selection};
-use crate::mirror::MirrorError;
+use crate::tree::MirrorError;
 
 mod apply;
 mod body;

@@ -17,12 +17,12 @@ use super::Failure;
 use super::body::{BodyContext, Piece, Stubs, Text};
 use super::target::{Files, Item};
 use super::vouch::{ALTERED, Read, Vouching, missing};
+use crate::archive::{Entry, StoredDocument, StoredText, TreeCollection};
 use crate::document::{DocumentId, Revision};
-use crate::mirror::MirrorError;
 use crate::mirror::inventory::{FileSum, Inventory, Recorded};
-use crate::mirror::layout::SECURITY;
 use crate::mirror::outside::Checksum;
-use crate::mirror::read::{Entry, StoredDocument, StoredText, TreeCollection};
+use crate::tree::MirrorError;
+use crate::tree::layout::SECURITY;
 
 /// The most bytes of a document's attachments that are read into memory; a larger document is
 /// streamed alone.

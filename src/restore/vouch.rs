@@ -8,11 +8,11 @@ use std::io;
 use std::time::Duration;
 
 use super::Failure;
-use crate::mirror::MirrorError;
+use crate::archive::TreeCollection;
 use crate::mirror::inventory::{Contents, FileSum, Inventory, Recorded, Records};
-use crate::mirror::layout::CONFLICTS;
 use crate::mirror::outside::{Noted, Unnoted};
-use crate::mirror::read::TreeCollection;
+use crate::tree::MirrorError;
+use crate::tree::layout::CONFLICTS;
 
 /// The number of checks of a document that is being written, and the pauses between them.
 const TRIES: usize = 200;
@@ -170,7 +170,7 @@ pub(super) fn missing(
         let recorded = recorded.map_err(|error| sorting(collection, error))?;
         let name = &recorded.name;
         if !recorded.allows(None)
-            && *name != crate::mirror::layout::SECURITY
+            && *name != crate::tree::layout::SECURITY
             && names.binary_search(name).is_err()
             && wants(&recorded)
         {

@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 use crate::checkpoint::{Checkpoints, Failure};
 use crate::document::CollectionName;
 use crate::event::{Broadcast, WriteEvent};
-use crate::mirror::{Holder, Mirror, MirrorError};
+use crate::mirror::Mirror;
 pub use crate::pipeline::DeletionLimit;
 use crate::pipeline::{Phase, Pipeline, PipelineError, Report, Reporter};
 use crate::source::retry::RetryPolicy;
 use crate::source::{Mode, SourceError, Store};
+use crate::tree::{Holder, MirrorError};
 
 mod absent;
 mod held;

@@ -10,12 +10,13 @@ use super::SessionOptions;
 use crate::checkpoint::{Checkpoint, Checkpoints, Commit};
 use crate::document::{CollectionName, DocumentId, Kept};
 use crate::event::Broadcast;
+use crate::mirror::Mirror;
 use crate::mirror::inventory::Stamped;
-use crate::mirror::{Mirror, MirrorError};
 use crate::pipeline::{
     Asking, Pipeline, PipelineError, PipelineOptions, Repaired, Reporter, Wrong,
 };
 use crate::source::{Mode, Store};
+use crate::tree::MirrorError;
 
 /// A mirror that is repaired, locked for as long as this value lives.
 #[derive(Debug)]

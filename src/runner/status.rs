@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::Shared;
 use crate::checkpoint::{Checkpoint, Checkpoints, Failure, JournalRange, StateError};
 use crate::document::{CollectionName, DocumentId, Revision};
-use crate::mirror::{Holder, Remembered};
+use crate::mirror::Remembered;
 use crate::pipeline::{Phase, Report};
+use crate::tree::Holder;
 
 /// The answer to `plainfold status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

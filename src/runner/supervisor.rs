@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use super::turn::Run;
 use super::{Absent, Member, Outcome, SessionError, SessionOptions, Shared};
 use crate::document::CollectionName;
-use crate::mirror::MirrorError;
 use crate::pipeline::{
     Awaited, FAILED, Pauses, Phase, Pipeline, PipelineError, PipelineOptions, Reporter,
     without_numbers,
@@ -22,6 +21,7 @@ use crate::pipeline::{
 use crate::source::outage::Said;
 use crate::source::retry::{self, Listed};
 use crate::source::{Mode, Pattern, SourceError, Store, StoreEvent};
+use crate::tree::MirrorError;
 
 type Ended = (CollectionName, Result<(), PipelineError>);
 

@@ -8,9 +8,9 @@ use super::document::{Counts, How, What};
 use super::inventory::Comparison;
 use super::tree::{Suspect, read_security, settle};
 use super::{Certificate, CollectionReport, DifferenceKind, Verified, VerifyError};
+use crate::archive::TreeCollection;
 use crate::document::{CollectionName, DocumentId};
-use crate::mirror::layout::SECURITY;
-use crate::mirror::read::TreeCollection;
+use crate::tree::layout::SECURITY;
 
 /// The documents of a collection that are wrong.
 #[derive(Clone, Debug, Default)]

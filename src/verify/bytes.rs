@@ -16,11 +16,11 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::VerifyError;
+use crate::archive::{Entry, StoredDocument, TreeCollection};
 use crate::document::{Branch, Change, Content, Document, DocumentId, Revision};
-use crate::mirror::MirrorError;
-use crate::mirror::read::{Entry, StoredDocument, TreeCollection};
 use crate::source::retry::{RetryPolicy, attempts};
 use crate::source::{PIECES, Source, SourceError, Wanted, pass_on};
+use crate::tree::MirrorError;
 
 /// The largest attachment, in bytes, that is requested together with the document's others.
 const SMALL: u64 = 64 << 10;

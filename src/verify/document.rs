@@ -11,11 +11,11 @@ use bytes::Bytes;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::archive::{Problem, ProblemKind, StoredAttachment, StoredDocument, StoredText};
 use crate::document::{Digester, DocumentId, Revision, Stub};
-use crate::mirror::MirrorError;
 use crate::mirror::inventory::{Contents, FileSum};
 use crate::mirror::outside::{Checksum, Noted, Unnoted};
-use crate::mirror::read::{Problem, ProblemKind, StoredAttachment, StoredDocument, StoredText};
+use crate::tree::MirrorError;
 
 /// The size of the pieces in which a file is read.
 const PIECE: usize = 128 << 10;

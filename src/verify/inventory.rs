@@ -11,11 +11,11 @@ use std::io;
 use super::VerifyError;
 use super::document::{Checked, How};
 use super::tree::{PAUSE, Reading, Suspect, TRIES, read_security, settle};
+use crate::archive::{Problem, ProblemKind, TreeCollection};
 use crate::mirror::inventory::{Contents, Inventory, Recorded, State, digest};
-use crate::mirror::layout::SECURITY;
 use crate::mirror::outside::Checksum;
-use crate::mirror::read::{Problem, ProblemKind, TreeCollection};
-use crate::mirror::sorted::{Sorted, Sorter};
+use crate::tree::layout::SECURITY;
+use crate::tree::sorted::{Sorted, Sorter};
 
 /// The number of files without a checksum that are reported per collection; all are counted.
 pub const NAMED: usize = 1_000;

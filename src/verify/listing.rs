@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::document::{DocumentId, Revision};
 use crate::mirror::outside::Checksum;
-use crate::mirror::sorted::{Merge, Sorted, Sorter};
+use crate::tree::sorted::{Merge, Sorted, Sorter};
 
 /// Collects a collection's documents in any order. The last entry for an id counts.
 #[derive(Debug, Default)]

@@ -25,10 +25,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::archive::{Problem, ProblemKind, Tree};
 use crate::document::CollectionName;
-use crate::mirror::MirrorError;
-use crate::mirror::read::{Problem, ProblemKind, Tree};
 use crate::source::{Selection, SourceError};
+use crate::tree::MirrorError;
 
 mod again;
 mod against;
@@ -50,7 +50,7 @@ pub use pairs::Comparison;
 pub use progress::{Progress, Step, Work};
 pub use tree::Suspect;
 
-use crate::mirror::sorted::Sorted;
+use crate::tree::sorted::Sorted;
 use bytes::Unchecked;
 use listing::Listed;
 

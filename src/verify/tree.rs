@@ -16,13 +16,13 @@ use super::document::{Checked, Counts, How, What, check, check_security};
 use super::inventory::{Briefs, Comparison, Coverage, NAMED, coverage, unchecked};
 use super::listing::Listing;
 use super::progress::{self, Progress};
+use crate::archive::{Entry, Problem, ProblemKind, Tree, TreeCollection};
 use crate::document::{CollectionName, DocumentId};
-use crate::mirror::MirrorError;
 use crate::mirror::inventory::Inventory;
-use crate::mirror::layout::SECURITY;
-use crate::mirror::read::{Entry, Problem, ProblemKind, Tree, TreeCollection};
-use crate::mirror::sorted::Sorter;
 use crate::source::Selection;
+use crate::tree::MirrorError;
+use crate::tree::layout::SECURITY;
+use crate::tree::sorted::Sorter;
 
 /// The number of names in a job.
 const CHUNK: usize = 64;

@@ -6,27 +6,32 @@ use std::path::PathBuf;
 use crate::env::{files, root};
 
 /// Each module, and the modules that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 16] = [
+const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("trial", &[]),
     ("place", &[]),
     ("clock", &["place"]),
-    ("document", &[]),
-    ("client", &["document"]),
+    ("json", &[]),
+    ("document", &["json"]),
+    ("client", &["document", "json"]),
     ("event", &["document"]),
-    ("source", &["document", "client"]),
-    ("mirror", &["trial", "place", "clock", "document"]),
+    ("source", &["json", "document", "client"]),
+    ("tree", &["trial", "place", "json", "document", "archive"]),
+    ("archive", &["json", "document", "tree", "mirror"]),
+    ("mirror", &["trial", "place", "clock", "json", "document", "tree", "archive"]),
     ("checkpoint", &["trial", "place", "clock", "document"]),
-    ("pipeline", &["trial", "document", "event", "source", "mirror", "checkpoint"]),
-    ("verify", &["document", "source", "mirror"]),
-    ("restore", &["document", "client", "mirror"]),
-    ("runner", &["document", "event", "source", "mirror", "checkpoint", "pipeline"]),
-    ("config", &["document", "client", "source", "mirror", "checkpoint", "runner"]),
+    ("pipeline", &["trial", "document", "event", "source", "tree", "mirror", "checkpoint"]),
+    ("verify", &["document", "source", "tree", "archive", "mirror"]),
+    ("restore", &["json", "document", "client", "tree", "archive", "mirror"]),
+    ("runner", &["document", "event", "source", "tree", "mirror", "checkpoint", "pipeline"]),
+    ("config", &["document", "client", "source", "tree", "mirror", "checkpoint", "runner"]),
     ("api", &["document", "runner"]),
     (
         "cli",
         &[
             "document",
             "client",
+            "tree",
+            "archive",
             "mirror",
             "checkpoint",
             "pipeline",

@@ -11,7 +11,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::error::{Error, NOTHING_SAID, bounded};
-use crate::document::{DocumentId, Key, Members, Revision, decode_base64};
+use crate::document::{DocumentId, Key, Revision, decode_base64};
+use crate::json::Members;
 
 /// What a server says about itself.
 #[derive(Clone, Debug, Deserialize)]

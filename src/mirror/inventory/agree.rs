@@ -6,7 +6,7 @@
 use super::State;
 use super::resolve::{Trust, found_in};
 use crate::mirror::collection::Collection;
-use crate::mirror::error::MirrorError;
+use crate::tree::MirrorError;
 
 impl Collection {
     /// Whether the inventory was closed by the run that had this token, covers every document, and

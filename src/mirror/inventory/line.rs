@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Contents, FileSum, State};
-use crate::mirror::layout::{DOCUMENT, TOMBSTONE};
+use crate::tree::layout::{DOCUMENT, TOMBSTONE};
 
 /// The number of the first line's format.
 pub(super) const NUMBER: u32 = 1;

@@ -10,11 +10,11 @@ use std::os::unix::fs::{FileExt as _, MetadataExt};
 
 use super::line::{Line, Mark, NUMBER};
 use super::{Contents, State};
-use crate::mirror::beneath::Folder;
-use crate::mirror::error::MirrorError;
-use crate::mirror::layout::inventory_file;
-use crate::mirror::read::TreeCollection;
-use crate::mirror::sorted::{At, Merge, Record, Sorted, Sorter};
+use crate::archive::TreeCollection;
+use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
+use crate::tree::layout::inventory_file;
+use crate::tree::sorted::{At, Merge, Record, Sorted, Sorter};
 
 /// The longest line; a document with a hundred thousand attachments fits.
 const LONGEST: u64 = 64 << 20;

@@ -7,10 +7,10 @@ use std::io;
 use rustix::fs::FileType;
 
 use super::{Contents, FileSum};
-use crate::mirror::beneath::Folder;
-use crate::mirror::error::MirrorError;
-use crate::mirror::layout::SECURITY;
 use crate::mirror::outside::checksum;
+use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
+use crate::tree::layout::SECURITY;
 
 /// Whether the checksums beside the files are trusted, or every byte is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,12 +11,12 @@ use serde::Serialize;
 use super::read::{Recorded, Scan, records_of};
 use super::resolve::{Trust, found_in};
 use super::{Contents, State};
-use crate::mirror::beneath::Folder;
 use crate::mirror::collection::Collection;
-use crate::mirror::error::MirrorError;
-use crate::mirror::layout::{SECURITY, inventory_file};
 use crate::mirror::outside::{Unnoted, checksum};
 use crate::mirror::stage::CHECKSUM_ATTRIBUTE;
+use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
+use crate::tree::layout::{SECURITY, inventory_file};
 
 /// The result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

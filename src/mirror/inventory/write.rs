@@ -13,14 +13,14 @@ use super::line::{self, Mark};
 use super::read::{Inventory, Recorded, Scan, is_complete, records_of};
 use super::resolve::{Trust, found_in};
 use super::{State, gone, line_of};
-use crate::mirror::beneath::{Folder, sync_file, write_all};
 use crate::mirror::collection::Collection;
-use crate::mirror::error::MirrorError;
 use crate::mirror::format;
-use crate::mirror::layout::{SECURITY, inventory_file};
 use crate::mirror::outside::{Unnoted, checksum};
 use crate::mirror::stage::Staged;
 use crate::mirror::sync::Sync;
+use crate::tree::MirrorError;
+use crate::tree::beneath::{Folder, sync_file, write_all};
+use crate::tree::layout::{SECURITY, inventory_file};
 
 /// The file is rewritten when this many of its bytes, and half of it, are obsolete.
 const STALE: u64 = 256 << 10;

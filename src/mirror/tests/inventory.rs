@@ -3,8 +3,8 @@
 use std::io::Write as _;
 
 use super::*;
+use crate::archive::Tree;
 use crate::mirror::inventory::{Contents, FileSum, Inventory, NewRecord, Recorded, State, line_of};
-use crate::mirror::read::Tree;
 
 impl Bench {
     fn inventory_path(&self) -> PathBuf {

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::locate::{Found, LocateError};
-use super::read::Tree;
 use super::*;
+use crate::archive::Tree;
 
 /// Ids that a careless rule would lose, mix up or lead out of the mirror.
 fn hostile() -> Vec<String> {

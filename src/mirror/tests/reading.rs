@@ -2,8 +2,8 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use super::read::{Entry, Problem, ProblemKind, StoredDocument, Tree, TreeCollection};
 use super::*;
+use crate::archive::{Entry, Problem, ProblemKind, StoredDocument, Tree, TreeCollection};
 
 impl Bench {
     fn tree(&self) -> Tree {

@@ -14,9 +14,10 @@ use serde_json::value::RawValue;
 
 use super::origin::Origin;
 use crate::document::{
-    Anchor, Attachment, Branch, Change, Content, Document, DocumentId, DocumentState, Key, Members,
+    Anchor, Attachment, Branch, Change, Content, Document, DocumentId, DocumentState, Key,
     Position, Revision, Surface,
 };
+use crate::json::Members;
 use crate::source::Unreadable;
 
 /// What a row of a feed says.

@@ -5,9 +5,9 @@
 //! another format only if that is clear, and rows decide against it. Pure: it must not know where
 //! the text comes from.
 
-use super::json::{Key, Scanner};
 use super::lines;
 use super::other::{Documents, Other};
+use crate::json::scan::{Key, Scanner};
 
 /// How much of a text is looked at, if its first line ends in that; else as much after that line.
 pub(super) const LIMIT: usize = 64 * 1024;

@@ -10,8 +10,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::content::CHUNK;
-use super::json::{self, Nesting};
 use super::queue::Abandoned;
+use crate::json::scan::{self as json, Nesting};
 
 /// The longest data that stays in a skeleton.
 const SHORT_DATA: usize = 64 * 1024;

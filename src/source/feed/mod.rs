@@ -45,7 +45,6 @@ mod follow;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-pub(crate) mod json;
 mod large;
 mod lines;
 mod listing;

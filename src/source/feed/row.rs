@@ -10,9 +10,9 @@ use bytes::Bytes;
 use memchr::memmem::Finder;
 
 use super::content::Fault;
-use super::json::{self, Invalid, Scanner};
 use super::stubs::{Surroundings, take_out};
 use crate::document::{Change, Document, DocumentId, DocumentState, Position, Revision, Surface};
+use crate::json::scan::{self as json, Invalid, Scanner};
 
 /// A row that has been found to be whole: it names a document, its revision and its state.
 #[derive(Debug)]

@@ -13,10 +13,10 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 
 use super::content::{CHUNK, Fault, Folder, Gauge, Locator, Measure, read_range};
-use super::json::{self, Scanner};
 use super::large::Hidden;
 use super::queue::Abandoned;
 use crate::document::{Attachment, Content, Revision, decode_base64};
+use crate::json::scan::{self as json, Scanner};
 
 /// The most that gzipped inline data may unpack to in memory.
 const UNPACKED_LIMIT: u64 = 64 * 1024 * 1024;

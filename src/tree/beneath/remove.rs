@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Folder;
-use crate::mirror::error::MirrorError;
+use crate::tree::MirrorError;
 use crate::trial;
 
 /// Folders below this depth are moved up before they are removed: each level takes an open file.
@@ -107,7 +107,7 @@ impl Folder {
         }
     }
 
-    pub(super) fn unlink(&self, name: &OsStr, flags: AtFlags) -> Result<(), Errno> {
+    pub(crate) fn unlink(&self, name: &OsStr, flags: AtFlags) -> Result<(), Errno> {
         trial::attempt("io-remove", || rustix::fs::unlinkat(&self.fd, name, flags))
             .inspect(|()| trial::removed(&self.fd, &name.to_string_lossy()))
     }
@@ -141,7 +141,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::mirror::beneath::tests::folder;
+    use crate::tree::beneath::tests::folder;
 
     #[test]
     fn removing_a_folder_removes_the_links_in_it_and_not_their_targets() {

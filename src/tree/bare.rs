@@ -5,16 +5,16 @@
 
 use rustix::fs::FileType;
 
-use super::beneath::Folder;
-use super::error::MirrorError;
-use super::layout::{ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, SECURITY, TOMBSTONE};
-use super::names::{Codec, Decoded, Spelling};
-use super::read::Tree;
+use crate::archive::Tree;
 use crate::document::Kept;
+use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
+use crate::tree::layout::{ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, SECURITY, TOMBSTONE};
+use crate::tree::names::{Codec, Decoded, Spelling};
 
 /// A tree of collections without a description of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Bare {
+pub(crate) struct Bare {
     /// The codec of its names, as far as they show it.
     pub spelling: Spelling,
     /// The folders that are collections.
@@ -23,7 +23,7 @@ pub(super) struct Bare {
 
 /// What the documents of a collection show about its options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Holdings {
+pub(crate) struct Holdings {
     pub kept: Kept,
     pub attachments: bool,
 }

@@ -7,10 +7,10 @@ use std::collections::HashSet;
 use rustix::fs::FileType;
 
 use super::META;
-use crate::mirror::beneath::Folder;
-use crate::mirror::error::MirrorError;
-use crate::mirror::layout::{ATTACHMENTS, DOCUMENT};
-use crate::mirror::read::{Problem, ProblemKind, Tree};
+use crate::archive::{Problem, ProblemKind, Tree};
+use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
+use crate::tree::layout::{ATTACHMENTS, DOCUMENT};
 
 /// The deepest nesting that is read: each open folder takes two of the files that a process may have
 /// open.
@@ -20,7 +20,7 @@ type Names = Box<dyn Iterator<Item = Result<Result<String, String>, MirrorError>
 
 /// Yields the path of each document's folder, and the entries that belong to no document. A folder
 /// that leads to no document is yielded too: it may be what is left of one.
-pub(in crate::mirror) struct Walk {
+pub(crate) struct Walk {
     /// The folders from the top down to the present one.
     frames: Vec<Frame>,
     /// The plugin leaves an empty folder for each collection.

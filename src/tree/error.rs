@@ -274,7 +274,7 @@ impl MirrorError {
     }
 
     /// The error of the file system, if that is the cause.
-    pub(in crate::mirror) fn errno(&self) -> Option<Errno> {
+    pub(crate) fn errno(&self) -> Option<Errno> {
         match self {
             Self::Io { source, .. } | Self::OpenFiles { source, .. } => {
                 source.raw_os_error().map(Errno::from_raw_os_error)
@@ -312,7 +312,7 @@ impl MirrorError {
 
     /// Whether it may concern one document alone: the file system refused an operation, and the disk
     /// is not the cause. [`Collection::blame`](super::Collection::blame) finds out.
-    pub(super) fn may_be_of_document(&self) -> bool {
+    pub(crate) fn may_be_of_document(&self) -> bool {
         match self {
             Self::Io { .. } => !self.is_disk(),
             Self::InTheWay { .. } => true,
@@ -322,7 +322,7 @@ impl MirrorError {
 }
 
 /// The result, or `None` in place of an error that the disk did not cause.
-pub(super) fn unless_disk<T: Default>(result: Result<T, MirrorError>) -> Result<T, MirrorError> {
+pub(crate) fn unless_disk<T: Default>(result: Result<T, MirrorError>) -> Result<T, MirrorError> {
     match result {
         Err(error) if !error.is_disk() => Ok(T::default()),
         result => result,

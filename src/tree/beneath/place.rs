@@ -4,7 +4,7 @@ use rustix::fs::{Access, AtFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::Folder;
-use crate::mirror::error::MirrorError;
+use crate::tree::MirrorError;
 use crate::trial;
 
 /// The file system that a folder is on, and the mount by which it is reached.

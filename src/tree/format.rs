@@ -6,10 +6,10 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::bare::Bare;
-use super::beneath::{Folder, sync_file, write_all};
-use super::error::{MirrorError, described};
-use super::layout::{FORMAT, OURS};
-use super::names::{Codec, Spelling};
+use crate::tree::beneath::{Folder, sync_file, write_all};
+use crate::tree::layout::{FORMAT, OURS};
+use crate::tree::names::{Codec, Spelling};
+use crate::tree::{MirrorError, described};
 
 /// The newest on-disk format that this Plainfold writes and reads.
 pub const FORMAT_NUMBER: u64 = 2;
@@ -78,7 +78,8 @@ pub fn recognise(root: &Folder) -> Result<bool, MirrorError> {
 /// Whether a directory without a format file holds a mirror's collections. A directory that cannot
 /// be read counts as somebody else's.
 fn is_copy(root: &Folder) -> bool {
-    matches!(root.kind(super::read::META), Ok(None)) && matches!(Bare::recognise(root), Ok(Some(_)))
+    matches!(root.kind(crate::archive::META), Ok(None))
+        && matches!(Bare::recognise(root), Ok(Some(_)))
 }
 
 /// Refuses a directory that lies inside another mirror, after links are resolved: the outer mirror
@@ -163,7 +164,7 @@ pub fn read(mirror: &Path, ours: &Folder) -> Result<Option<Format>, MirrorError>
 }
 
 /// Reads the text of the `format.json` at `path`, which is that of `mirror`.
-pub(super) fn parse(mirror: &Path, path: &Path, text: &[u8]) -> Result<Format, MirrorError> {
+pub(crate) fn parse(mirror: &Path, path: &Path, text: &[u8]) -> Result<Format, MirrorError> {
     #[derive(Deserialize)]
     struct Number {
         format: u64,
@@ -213,7 +214,7 @@ pub fn write<T: Serialize>(folder: &Folder, name: &str, value: &T) -> Result<(),
 
 /// A new lineage. Its bits come from the hasher keys that the standard library draws from the
 /// system's randomness.
-pub(super) fn lineage() -> String {
+pub(crate) fn lineage() -> String {
     use std::hash::{BuildHasher, RandomState};
     let draw = || RandomState::new().hash_one(jiff::Timestamp::now().as_nanosecond());
     format!("{:016x}{:016x}", draw(), draw())
@@ -222,7 +223,7 @@ pub(super) fn lineage() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mirror::beneath::tests::folder;
+    use crate::tree::beneath::tests::folder;
 
     #[test]
     fn a_format_is_created_once_and_then_kept() {

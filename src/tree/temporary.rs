@@ -10,7 +10,7 @@ const SEPARATOR: char = '~';
 
 /// The purpose of an entry in staging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     /// It is to be published, or was replaced.
     Passing,
     /// It was removed from the tree. It stays until its event is emitted: nothing else remembers it.
@@ -21,7 +21,7 @@ pub(super) enum Purpose {
 
 /// A parsed name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Temporary<'a> {
+pub(crate) struct Temporary<'a> {
     /// A number that no other entry has.
     pub number: u64,
     /// Its purpose.
@@ -60,7 +60,7 @@ impl<'a> Temporary<'a> {
 }
 
 /// Whether the entry at a path in staging belongs in the trash.
-pub(super) fn is_discarded(path: &str) -> bool {
+pub(crate) fn is_discarded(path: &str) -> bool {
     Temporary::of(path).is_some_and(|one| one.purpose == Purpose::Discarded)
 }
 

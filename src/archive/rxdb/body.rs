@@ -10,8 +10,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::folder_of;
-use crate::document::{self, DocumentId, Revision, Stub};
-use crate::mirror::read::ProblemKind;
+use crate::archive::ProblemKind;
+use crate::document::{DocumentId, Revision, Stub};
+use crate::json;
 
 /// Hexadecimal digits of a SHA-256, RxDB's digest unless the application provides another hash
 /// function.
@@ -140,8 +141,8 @@ struct Members<'a>(Vec<(String, &'a RawValue, &'a RawValue)>);
 
 impl<'a> Members<'a> {
     fn read(text: &'a [u8]) -> serde_json::Result<Self> {
-        let document::Members(raw) =
-            serde_json::from_slice::<document::Members<&RawValue, &RawValue>>(text)?;
+        let json::Members(raw) =
+            serde_json::from_slice::<json::Members<&RawValue, &RawValue>>(text)?;
         let member =
             |(raw, value): (&'a RawValue, _)| Ok((serde_json::from_str(raw.get())?, raw, value));
         raw.into_iter().map(member).collect::<Result<_, _>>().map(Self)

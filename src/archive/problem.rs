@@ -33,7 +33,7 @@ impl Problem {
         Self { path, kind, reason: reason.into() }
     }
 
-    pub(in crate::mirror) fn extra(path: String, what: &str) -> Self {
+    pub(crate) fn extra(path: String, what: &str) -> Self {
         Self::new(ProblemKind::Extra, path, format!("it is {what}"))
     }
 }

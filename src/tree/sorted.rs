@@ -156,7 +156,7 @@ fn part(file: &mut impl Read) -> io::Result<Option<Box<[u8]>>> {
 }
 
 /// A file with a separate read position, so that several readers can share it.
-pub(super) struct At<'a> {
+pub(crate) struct At<'a> {
     file: &'a File,
     offset: u64,
 }

@@ -7,11 +7,11 @@ use rustix::fs::FileType;
 
 use super::{Problem, StoredText};
 use crate::document::{DocumentId, Head, Revision, Stub};
-use crate::mirror::beneath::Folder;
-use crate::mirror::error::MirrorError;
-use crate::mirror::layout::{ATTACHMENTS, CONFLICTS, HISTORY, body_file};
+use crate::json::pretty::pretty;
 use crate::mirror::outside::{Noted, Unnoted, checksum};
-use crate::mirror::pretty::pretty;
+use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
+use crate::tree::layout::{ATTACHMENTS, CONFLICTS, HISTORY, body_file};
 
 /// A document in the tree.
 #[derive(Debug)]

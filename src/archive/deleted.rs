@@ -9,8 +9,8 @@ use jiff::civil::Date;
 
 use super::{Tree, TreeCollection};
 use crate::document::DocumentId;
-use crate::mirror::error::MirrorError;
-use crate::mirror::layout::{DOCUMENT, OURS, TRASH};
+use crate::tree::MirrorError;
+use crate::tree::layout::{DOCUMENT, OURS, TRASH};
 
 /// The name in the trash of a document without a known id.
 pub(super) const NAMELESS: &str = "without an id";

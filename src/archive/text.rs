@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 use super::{Problem, ProblemKind};
-use crate::mirror::beneath::Folder;
-use crate::mirror::error::MirrorError;
+use crate::json::pretty::pretty;
 use crate::mirror::outside::{self, Noted};
-use crate::mirror::pretty::pretty;
+use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
 
 /// JSON text in the tree.
 #[derive(Clone, Debug)]

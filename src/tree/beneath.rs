@@ -433,7 +433,7 @@ pub fn write_all(file: &mut File, parts: [&[u8]; 2]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A temporary folder, removed with its guard.

@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use rustix::fs::FileType;
 
-use super::bare::Bare;
-use super::beneath::Folder;
-use super::collection::Record;
-use super::error::MirrorError;
-use super::format;
-use super::layout::{
+use crate::document::{CollectionName, DocumentId, Head, Properties, Revision};
+use crate::mirror::collection::Record;
+use crate::tree::MirrorError;
+use crate::tree::bare::Bare;
+use crate::tree::beneath::Folder;
+use crate::tree::format;
+use crate::tree::layout::{
     COLLECTIONS, CONFLICTS, DOCUMENT, HISTORY, INVENTORY, OURS, SECURITY, body_file,
 };
-use super::names::{Decoded, Spelling};
-use crate::document::{CollectionName, DocumentId, Head, Properties, Revision};
+use crate::tree::names::{Decoded, Spelling};
 
 mod deleted;
 mod document;
@@ -32,18 +32,18 @@ pub use text::StoredText;
 use deleted::NAMELESS;
 use document::attachments;
 use rxdb::Backup;
-pub(super) use rxdb::META;
+pub(crate) use rxdb::META;
 use text::{Unchecked, read};
 
 /// A mirror, or the output of RxDB's backup plugin, opened for reading.
 #[derive(Debug)]
 pub struct Tree {
-    pub(super) root: Folder,
+    pub(crate) root: Folder,
     /// `.plainfold`, which only a mirror has.
-    pub(super) ours: Option<Folder>,
-    pub(super) records: Option<Folder>,
+    pub(crate) ours: Option<Folder>,
+    pub(crate) records: Option<Folder>,
     lineage: Option<String>,
-    pub(super) spelling: Spelling,
+    pub(crate) spelling: Spelling,
     /// Set for a folder of RxDB's backup plugin.
     backup: Option<Backup>,
     /// The folders that are collections, of a tree without `.plainfold`.
@@ -55,12 +55,12 @@ pub struct Tree {
 pub struct TreeCollection {
     /// Its name, as the source spells it.
     pub name: CollectionName,
-    pub(super) folder: Folder,
-    pub(super) encoded: String,
-    pub(super) spelling: Spelling,
-    pub(super) backup: Option<Backup>,
+    pub(crate) folder: Folder,
+    pub(crate) encoded: String,
+    pub(crate) spelling: Spelling,
+    pub(crate) backup: Option<Backup>,
     /// The folder of all inventories.
-    pub(super) inventories: Option<Arc<Folder>>,
+    pub(crate) inventories: Option<Arc<Folder>>,
     /// How it was created at its source, if a run has recorded that.
     properties: Option<Properties>,
     /// The only names that belong to it, if it is a part of a collection.
@@ -200,7 +200,7 @@ impl Tree {
 
     /// A folder of this mirror, relative to it, as a collection: one in the trash has numbered documents,
     /// and no inventory.
-    pub(super) fn collection_in(
+    pub(crate) fn collection_in(
         &self,
         folder: Folder,
         name: CollectionName,
@@ -215,7 +215,7 @@ impl Tree {
         Ok(TreeCollection { inventories, numbered, ..collection })
     }
 
-    pub(super) fn name_of(&self, encoded: &str) -> Result<Option<CollectionName>, MirrorError> {
+    pub(crate) fn name_of(&self, encoded: &str) -> Result<Option<CollectionName>, MirrorError> {
         match self.spelling.decode(encoded) {
             Decoded::Exact(name) => Ok(Some(name.into())),
             Decoded::Foreign => Ok(None),
@@ -428,7 +428,7 @@ impl TreeCollection {
 
     /// What the name of a document's folder says of its id. In the trash, a document without an id has
     /// a name that says nothing.
-    pub(super) fn decoded(&self, name: &str) -> Decoded {
+    pub(crate) fn decoded(&self, name: &str) -> Decoded {
         match self.spelling.decode(self.unnumbered(name)) {
             Decoded::Exact(id) if self.numbered && id == NAMELESS => Decoded::Hashed,
             decoded => decoded,

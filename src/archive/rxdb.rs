@@ -13,23 +13,23 @@ use serde_json::value::RawValue;
 
 use super::document::attachments;
 use super::{Entry, Problem, ProblemKind, StoredDocument};
-use crate::mirror::beneath::Folder;
-use crate::mirror::error::MirrorError;
-use crate::mirror::layout::DOCUMENT;
-use crate::mirror::names::Codec;
 use crate::mirror::outside::Unnoted;
+use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
+use crate::tree::layout::DOCUMENT;
+use crate::tree::names::Codec;
 
 mod body;
 mod walk;
 
-pub(in crate::mirror) use walk::Walk;
+pub(crate) use walk::Walk;
 
 /// The plugin's metadata file, which identifies its directory.
-pub(in crate::mirror) const META: &str = "backup_meta.json";
+pub(crate) const META: &str = "backup_meta.json";
 
 /// A directory that the plugin wrote.
 #[derive(Clone, Debug)]
-pub(in crate::mirror) struct Backup {
+pub(crate) struct Backup {
     /// The name of its only collection.
     pub(super) name: String,
     /// The collections that the plugin wrote here. Documents do not record which one they belong to.
@@ -73,7 +73,7 @@ impl Backup {
     }
 
     /// The folder of every document beneath `root`, and the entries that belong to no document.
-    pub(in crate::mirror) fn walk(&self, root: &Folder) -> Result<Walk, MirrorError> {
+    pub(crate) fn walk(&self, root: &Folder) -> Result<Walk, MirrorError> {
         Walk::new(root, self.collections.clone())
     }
 }

@@ -1,0 +1,18 @@
+//! The ground that writers and readers of a mirror share: names and layout (pure), operations on what
+//! lies beneath a folder that is held open, the lock, and the errors of a mirror on disk.
+
+pub(crate) mod bare;
+pub(crate) mod beneath;
+mod error;
+pub(crate) mod format;
+pub mod layout;
+pub(crate) mod lock;
+pub mod names;
+pub mod sorted;
+pub(crate) mod temporary;
+
+pub use error::MirrorError;
+pub(crate) use error::{described, unless_disk};
+pub use format::{FORMAT_NUMBER, Format};
+pub(crate) use lock::Lock;
+pub use lock::{Holder, SharedLock};
