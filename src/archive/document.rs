@@ -8,9 +8,9 @@ use rustix::fs::FileType;
 use super::{Problem, StoredText};
 use crate::document::{DocumentId, Head, Revision, Stub};
 use crate::json::pretty::pretty;
-use crate::mirror::outside::{Noted, Unnoted, checksum};
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
+use crate::tree::checksum::{Noted, Unnoted, checksum};
 use crate::tree::layout::{ATTACHMENTS, CONFLICTS, HISTORY, body_file};
 
 /// A document in the tree.

@@ -3,24 +3,28 @@
 //!
 //! A mirror may be written to while it is read. A document that changes meanwhile is read again.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::FileType;
 
 use crate::document::{CollectionName, DocumentId, Head, Properties, Revision};
-use crate::mirror::collection::Record;
 use crate::tree::MirrorError;
 use crate::tree::bare::Bare;
 use crate::tree::beneath::Folder;
 use crate::tree::format;
+use crate::tree::inventory::{Inventory, Recorded, Snapshot, unknown};
 use crate::tree::layout::{
     COLLECTIONS, CONFLICTS, DOCUMENT, HISTORY, INVENTORY, OURS, SECURITY, body_file,
 };
 use crate::tree::names::{Decoded, Spelling};
+use crate::tree::record::Record;
 
 mod deleted;
 mod document;
+pub mod locate;
+pub mod outside;
 mod problem;
 mod rxdb;
 mod text;
@@ -32,7 +36,6 @@ pub use text::StoredText;
 use deleted::NAMELESS;
 use document::attachments;
 use rxdb::Backup;
-pub(crate) use rxdb::META;
 use text::{Unchecked, read};
 
 /// A mirror, or the output of RxDB's backup plugin, opened for reading.
@@ -362,6 +365,33 @@ impl TreeCollection {
     /// The path of the security object, relative to the mirror.
     pub fn security_path(&self) -> String {
         format!("{}/{SECURITY}", self.encoded)
+    }
+
+    /// Its inventory; `None` if it has none.
+    pub fn inventory(&self) -> Result<Option<Inventory>, MirrorError> {
+        match &self.inventories {
+            Some(folder) => Inventory::read(folder, &self.encoded),
+            None => Ok(None),
+        }
+    }
+
+    /// What the inventory says of some folders, and the file that was read.
+    pub fn recorded(
+        &self,
+        names: HashSet<String>,
+    ) -> Result<(Vec<Recorded>, Option<Snapshot>), MirrorError> {
+        match &self.inventories {
+            Some(folder) => Inventory::of(folder, &self.encoded, names),
+            None => Ok((unknown(names), None)),
+        }
+    }
+
+    /// The inventory's file as it is now.
+    pub fn snapshot(&self) -> Result<Option<Snapshot>, MirrorError> {
+        match &self.inventories {
+            Some(folder) => Inventory::snapshot(folder, &self.encoded),
+            None => Ok(None),
+        }
     }
 
     /// Reads the history and the branches of a document.

@@ -13,19 +13,16 @@ use serde_json::value::RawValue;
 
 use super::document::attachments;
 use super::{Entry, Problem, ProblemKind, StoredDocument};
-use crate::mirror::outside::Unnoted;
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
-use crate::tree::layout::DOCUMENT;
+use crate::tree::checksum::Unnoted;
+use crate::tree::layout::{DOCUMENT, RXDB_META as META};
 use crate::tree::names::Codec;
 
 mod body;
 mod walk;
 
 pub(crate) use walk::Walk;
-
-/// The plugin's metadata file, which identifies its directory.
-pub(crate) const META: &str = "backup_meta.json";
 
 /// A directory that the plugin wrote.
 #[derive(Clone, Debug)]

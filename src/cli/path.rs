@@ -11,7 +11,7 @@ use super::help::OUTPUT;
 use super::output::{Lines, Stream};
 use super::verify::Format;
 use crate::archive::Tree;
-use crate::mirror::locate::{Found, LocateError};
+use crate::archive::locate::{Found, LocateError};
 
 /// What `plainfold path` takes.
 #[derive(Debug, Args)]

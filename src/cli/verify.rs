@@ -17,7 +17,7 @@ use super::{access, certificate, compare, logging};
 use crate::archive::ProblemKind;
 use crate::config::{Access, OpenedSource, open_for_repair};
 use crate::document::Kept;
-use crate::mirror::inventory::Stamped;
+use crate::mirror::Stamped;
 use crate::runner::Repairer;
 use crate::source::Selection;
 use crate::verify::{

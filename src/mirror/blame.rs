@@ -7,10 +7,9 @@ use rustix::io::Errno;
 
 use super::Mirror;
 use super::collection::Collection;
-use super::lanes;
-use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{OURS, STAGING};
+use crate::tree::{MirrorError, lanes};
 
 impl Collection {
     /// Refuses to write into a folder that has been replaced: everything written there would be

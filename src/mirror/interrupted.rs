@@ -9,14 +9,12 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 
 use super::collection::Collection;
-use super::lanes;
 use super::trash;
-use super::unremovable;
 use crate::document::{DocumentId, Head, Revision};
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{ATTACHMENTS, CONFLICTS, body_file, file_path};
 use crate::tree::temporary::{Purpose, Temporary};
-use crate::tree::{MirrorError, unless_disk};
+use crate::tree::{MirrorError, lanes, unless_disk, unremovable};
 
 /// What an interrupted run has left in staging, by the encoded name of the collection.
 pub(super) type Interrupted = HashMap<String, Left>;

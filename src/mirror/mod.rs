@@ -15,17 +15,14 @@ use serde::{Deserialize, Serialize};
 
 mod adopt;
 mod blame;
-pub(crate) mod collection;
+mod collection;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod interrupted;
-pub mod inventory;
-mod lanes;
-pub mod locate;
+mod inventory;
 mod newcomers;
 mod options;
-pub mod outside;
 mod plan;
 mod publish;
 mod repair;
@@ -37,12 +34,12 @@ mod stage;
 mod sync;
 mod tally;
 mod trash;
-mod unremovable;
 
-pub use collection::Collection;
-pub use lanes::Lane;
+pub use crate::tree::lanes::Lane;
 #[cfg(test)]
-pub(crate) use lanes::staged;
+pub(crate) use crate::tree::lanes::staged;
+pub use collection::Collection;
+pub use inventory::Stamped;
 pub use options::{Deleted, Remembered, Wanted};
 pub use plan::{Authority, Held, Plan, Write};
 pub use publish::Published;
@@ -53,12 +50,13 @@ use crate::clock::Clock;
 use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
 use crate::tree::Lock;
 use crate::tree::beneath::Folder;
+use crate::tree::lanes::{self, Lanes};
 use crate::tree::names::{Codec, Spelling};
+use crate::tree::record::Record;
 use crate::tree::temporary::{Purpose, Temporary};
-use crate::tree::{Format, Holder, MirrorError, SharedLock, format, layout, names};
+use crate::tree::{Format, Holder, MirrorError, SharedLock, format, layout, names, unremovable};
 use adopt::Adopted;
 use interrupted::Interrupted;
-use lanes::Lanes;
 
 /// The layout of documents on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -277,6 +275,16 @@ impl Mirror {
         lock.describe(holder)
     }
 
+    /// The number of files and folders that could not be removed, and are in `.plainfold/unremovable/`.
+    pub fn unremovable(&self) -> u64 {
+        unremovable::count(&self.ours)
+    }
+
+    /// Removes an entry of staging, or sets it aside.
+    fn clear_away(&self, path: &str) -> Result<(), MirrorError> {
+        unremovable::clear_away(&self.ours, &self.staging, path).map(drop)
+    }
+
     /// Opens the folder of a collection, and creates it if needed.
     pub fn collection(self: &Arc<Self>, name: &CollectionName) -> Result<Collection, MirrorError> {
         Collection::open(self, name)
@@ -368,6 +376,11 @@ impl Ours {
         }
     }
 
+    /// The number of files and folders that could not be removed, and are in `.plainfold/unremovable/`.
+    pub fn unremovable(&self) -> u64 {
+        Folder::open_path(&self.path).map_or(0, |ours| unremovable::count(&ours))
+    }
+
     /// The options of the mirror.
     pub fn options(&self) -> Result<Remembered, MirrorError> {
         options::recalled(&Folder::open_path(&self.path)?, || self.records())
@@ -378,9 +391,9 @@ impl Ours {
         Ok(self.records()?.into_iter().map(|record| record.name.into()).collect())
     }
 
-    fn records(&self) -> Result<Vec<collection::Record>, MirrorError> {
+    fn records(&self) -> Result<Vec<Record>, MirrorError> {
         let folder = Folder::open_path(&self.path)?.open_folder(layout::COLLECTIONS)?;
-        folder.map_or_else(|| Ok(Vec::new()), |folder| collection::Record::all(&folder))
+        folder.map_or_else(|| Ok(Vec::new()), |folder| Record::all(&folder))
     }
 
     /// Keeps others from working on the mirror while its state is read; the inner error is the

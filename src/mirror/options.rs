@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::collection::Record;
 use super::{JsonStyle, Mirror, format};
 use crate::document::{FolderMode, Kept, MaxDelete};
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{OPTIONS, TRASH};
+use crate::tree::record::Record;
 use crate::tree::{MirrorError, described};
 
 /// The options of a mirror, as the last run had them.

@@ -7,9 +7,10 @@ use rustix::fs::FileType;
 
 use super::Lane;
 use super::collection::Collection;
-use super::inventory::{Entry, NewRecord, entry_of};
+use super::inventory::NewRecord;
 use super::sync::Sync;
 use crate::tree::MirrorError;
+use crate::tree::inventory::{Entry, entry_of};
 use crate::tree::layout::SECURITY;
 
 impl Collection {

@@ -11,7 +11,7 @@ use crate::checkpoint::{Checkpoint, Checkpoints, Commit};
 use crate::document::{CollectionName, DocumentId, Kept};
 use crate::event::Broadcast;
 use crate::mirror::Mirror;
-use crate::mirror::inventory::Stamped;
+use crate::mirror::Stamped;
 use crate::pipeline::{
     Asking, Pipeline, PipelineError, PipelineOptions, Repaired, Reporter, Wrong,
 };

@@ -3,13 +3,18 @@
 
 pub(crate) mod bare;
 pub(crate) mod beneath;
+pub mod checksum;
 mod error;
 pub(crate) mod format;
+pub mod inventory;
+pub mod lanes;
 pub mod layout;
 pub(crate) mod lock;
 pub mod names;
+pub(crate) mod record;
 pub mod sorted;
 pub(crate) mod temporary;
+pub(crate) mod unremovable;
 
 pub use error::MirrorError;
 pub(crate) use error::{described, unless_disk};

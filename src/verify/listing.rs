@@ -9,7 +9,7 @@ use std::iter::Peekable;
 use serde::Serialize;
 
 use crate::document::{DocumentId, Revision};
-use crate::mirror::outside::Checksum;
+use crate::tree::checksum::Checksum;
 use crate::tree::sorted::{Merge, Sorted, Sorter};
 
 /// Collects a collection's documents in any order. The last entry for an id counts.

@@ -18,10 +18,9 @@ use super::listing::Listing;
 use super::progress::{self, Progress};
 use crate::archive::{Entry, Problem, ProblemKind, Tree, TreeCollection};
 use crate::document::{CollectionName, DocumentId};
-use crate::mirror::inventory::Inventory;
 use crate::source::Selection;
 use crate::tree::MirrorError;
-use crate::tree::layout::SECURITY;
+use crate::tree::layout::{SECURITY, is_neighbour};
 use crate::tree::sorted::Sorter;
 
 /// The number of names in a job.
@@ -97,7 +96,7 @@ pub fn read(
     if !missing.is_empty() && !settled(&|| Ok(tree.missing_collections(&all)?.is_empty()))? {
         found.problems.extend(tree.missing_collections(&all)?);
     }
-    found.problems.extend(strays.into_iter().filter(|stray| !Tree::is_neighbour(&stray.path)));
+    found.problems.extend(strays.into_iter().filter(|stray| !is_neighbour(&stray.path)));
     let mut collections = Vec::new();
     for collection in all {
         if settled(&|| tree.is_recorded(&collection))? {
@@ -115,7 +114,7 @@ pub fn read(
     let is_mirror = tree.lineage().is_some();
     let mut inventories = Vec::new();
     for (collection, _) in &collections {
-        inventories.push(Inventory::read(collection)?);
+        inventories.push(collection.inventory()?);
     }
     let named = |(collection, _): &(TreeCollection, How)| FoundCollection {
         name: collection.name.to_string(),

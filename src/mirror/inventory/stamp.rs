@@ -8,14 +8,14 @@ use std::collections::HashSet;
 use rustix::fs::XattrFlags;
 use serde::Serialize;
 
-use super::read::{Recorded, Scan, records_of};
-use super::resolve::{Trust, found_in};
-use super::{Contents, State};
 use crate::mirror::collection::Collection;
-use crate::mirror::outside::{Unnoted, checksum};
-use crate::mirror::stage::CHECKSUM_ATTRIBUTE;
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
+use crate::tree::checksum::CHECKSUM_ATTRIBUTE;
+use crate::tree::checksum::{Unnoted, checksum};
+use crate::tree::inventory::read::{Scan, records_of};
+use crate::tree::inventory::resolve::{Trust, found_in};
+use crate::tree::inventory::{Contents, Recorded, State};
 use crate::tree::layout::{SECURITY, inventory_file};
 
 /// The result.

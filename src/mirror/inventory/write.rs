@@ -9,17 +9,16 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::line::{self, Mark};
-use super::read::{Inventory, Recorded, Scan, is_complete, records_of};
-use super::resolve::{Trust, found_in};
-use super::{State, gone, line_of};
 use crate::mirror::collection::Collection;
-use crate::mirror::format;
-use crate::mirror::outside::{Unnoted, checksum};
 use crate::mirror::stage::Staged;
 use crate::mirror::sync::Sync;
 use crate::tree::MirrorError;
 use crate::tree::beneath::{Folder, sync_file, write_all};
+use crate::tree::checksum::{Unnoted, checksum};
+use crate::tree::inventory::line::{self, Mark};
+use crate::tree::inventory::read::{Scan, is_complete, records_of};
+use crate::tree::inventory::resolve::{Trust, found_in};
+use crate::tree::inventory::{Inventory, Recorded, State, gone, line_of};
 use crate::tree::layout::{SECURITY, inventory_file};
 
 /// The file is rewritten when this many of its bytes, and half of it, are obsolete.
@@ -218,7 +217,7 @@ impl Collection {
             if log.is_stale(STALE) {
                 self.compact(log)?;
             }
-            let token = format::lineage();
+            let token = crate::tree::format::lineage();
             self.write(log, &line::closed(&token, log.stale), Sync::Each)?;
             log.closed = Some(token.clone());
             Ok(Some(token))
@@ -262,7 +261,7 @@ impl Collection {
 
     /// The present inventory; `None` if it does not exist.
     pub(in crate::mirror) fn inventory(&self) -> Result<Option<Inventory>, MirrorError> {
-        Inventory::read_in(&self.mirror.inventories, &self.encoded)
+        Inventory::read(&self.mirror.inventories, &self.encoded)
     }
 
     /// Whether a file has a checksum: beside it, or in an inventory that lists every document.

@@ -18,7 +18,7 @@ pub struct Lane(usize);
 
 /// The folder whose turn it is.
 #[derive(Debug, Default)]
-pub(super) struct Lanes(AtomicUsize);
+pub(crate) struct Lanes(AtomicUsize);
 
 impl Lanes {
     /// The next folder.
@@ -29,13 +29,13 @@ impl Lanes {
 
 impl Lane {
     /// A name as a path in staging.
-    pub(super) fn path(self, name: &str) -> String {
+    pub(crate) fn path(self, name: &str) -> String {
         format!("{}/{name}", LANES[self.0 % LANES.len()])
     }
 }
 
 /// Creates the missing folders.
-pub(super) fn lay(staging: &Folder) -> Result<(), MirrorError> {
+pub(crate) fn lay(staging: &Folder) -> Result<(), MirrorError> {
     for lane in LANES {
         staging.open_or_create(lane)?;
     }
@@ -43,7 +43,7 @@ pub(super) fn lay(staging: &Folder) -> Result<(), MirrorError> {
 }
 
 /// Whether all of the folders exist.
-pub(super) fn are_laid(staging: &Folder) -> Result<bool, MirrorError> {
+pub(crate) fn are_laid(staging: &Folder) -> Result<bool, MirrorError> {
     for lane in LANES {
         if staging.open_folder(lane)?.is_none() {
             return Ok(false);
@@ -53,7 +53,7 @@ pub(super) fn are_laid(staging: &Folder) -> Result<bool, MirrorError> {
 }
 
 /// The entries of staging, as paths in it.
-pub(super) fn contents(staging: &Folder) -> Result<Vec<String>, MirrorError> {
+pub(crate) fn contents(staging: &Folder) -> Result<Vec<String>, MirrorError> {
     let mut paths = Vec::new();
     for name in staging.names()? {
         match LANES.contains(&name.as_str()).then(|| staging.open(&name).ok()).flatten().flatten() {
