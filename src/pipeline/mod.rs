@@ -20,9 +20,10 @@ use crate::document::{DocumentId, Position, Properties, Revision, Tally};
 use crate::event::Broadcast;
 use crate::mirror::{Collection, Mirror};
 use crate::source::retry::RetryPolicy;
-use crate::source::{Holds, Mode, Since, Source, SourceError};
+use crate::source::{Feed, Holds, Mode, Since, SourceError};
 use crate::tree::MirrorError;
 
+mod acknowledge;
 mod asker;
 mod batch;
 mod beside;
@@ -69,7 +70,7 @@ pub struct PipelineOptions {
 /// Everything that one collection's pipeline works with.
 #[derive(Clone)]
 pub struct Pipeline {
-    source: Arc<dyn Source>,
+    source: Arc<dyn Feed>,
     mirror: Arc<Mirror>,
     collection: Collection,
     checkpoints: Arc<Checkpoints>,
@@ -172,7 +173,7 @@ impl std::fmt::Debug for Pipeline {
 impl Pipeline {
     /// A pipeline that has not started.
     pub fn new(
-        source: Arc<dyn Source>,
+        source: Arc<dyn Feed>,
         mirror: &Arc<Mirror>,
         collection: Collection,
         checkpoints: &Arc<Checkpoints>,
@@ -274,7 +275,10 @@ impl Pipeline {
         let moved = doubt.as_ref().map(|doubt| doubt.moved.clone()).unwrap_or_default();
         let rounds = Rounds::new(self.clone(), doubt, settled_count, halt.clone());
         tasks.spawn(rounds.make_all(batches, prepared));
-        tasks.spawn(self.clone().settle_all(moved, settling, settled));
+        let (committed, durable) = watch::channel(None);
+        let name = self.collection.name().clone();
+        tasks.spawn(acknowledge::acknowledge(Arc::clone(&self.source), name, durable));
+        tasks.spawn(self.clone().settle_all(moved, settling, settled, committed));
         let mut outcome = Ok(());
         while let Some(ended) = tasks.join_next().await {
             let ended = ended.unwrap_or_else(|error| Err(error.into()));

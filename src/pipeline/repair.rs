@@ -135,7 +135,7 @@ impl Pipeline {
     /// source has none.
     pub async fn repair_security(&self) -> Result<bool, PipelineError> {
         let policy = &self.options.retry;
-        let Some(security) = attempts(policy, || self.source.security()).await? else {
+        let Some(security) = attempts(policy, || self.source.security_object()).await? else {
             return Ok(false);
         };
         self.settle_security_apart(security).await.map(|()| true)

@@ -24,12 +24,14 @@ use crate::tree::MirrorError;
 use crate::trial;
 
 impl Pipeline {
-    /// Settles batch after batch, in order, and counts them in `settled`.
+    /// Settles batch after batch, in order, counts them in `settled`, and passes on each new position
+    /// that is `committed`.
     pub(super) async fn settle_all(
         self,
         moved: HashMap<DocumentId, Revision>,
         mut prepared: mpsc::Receiver<Work<Prepared>>,
         settled: watch::Sender<u64>,
+        committed: watch::Sender<Option<Position>>,
     ) -> Result<(), PipelineError> {
         let mut checkpoint =
             self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
@@ -63,6 +65,10 @@ impl Pipeline {
             reporter.update(|report| report.busy_since = Some(Instant::now()));
             settler = spawn_blocking(move || settler.settle(work)).await??;
             reporter.update(|report| report.busy_since = None);
+            let position = &settler.checkpoint.position;
+            if position.is_some() && *committed.borrow() != *position {
+                committed.send_replace(position.clone());
+            }
             if counts {
                 settled.send_modify(|count| *count += 1);
             }

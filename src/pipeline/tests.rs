@@ -15,6 +15,7 @@ use crate::source::scripted::{Said, Scripted};
 use crate::source::{FeedEvent, Unreadable};
 use crate::tree::Holder;
 
+mod acknowledging;
 mod beside;
 mod branches;
 mod counting;
@@ -128,7 +129,7 @@ fn pipeline(
 
 fn pipeline_with(
     dir: &Path,
-    source: Arc<dyn Source>,
+    source: Arc<dyn Feed>,
     mode: Mode,
     options: &MirrorOptions,
 ) -> (Pipeline, broadcast::Receiver<Arc<WriteEvent>>) {
@@ -143,7 +144,7 @@ fn in_mode(mode: Mode) -> PipelineOptions {
 
 fn pipeline_as(
     dir: &Path,
-    source: Arc<dyn Source>,
+    source: Arc<dyn Feed>,
     options: &MirrorOptions,
     how: PipelineOptions,
 ) -> (Pipeline, broadcast::Receiver<Arc<WriteEvent>>) {

@@ -55,7 +55,8 @@ impl Repairer {
         wrong: Wrong,
         stop: &CancellationToken,
     ) -> Repaired {
-        let asking = if store.lists_everything() { Asking::Singly } else { Asking::ByFeed };
+        let asking =
+            if store.capabilities().single_reads { Asking::Singly } else { Asking::ByFeed };
         match self.pipeline(store, name) {
             Ok(pipeline) => pipeline.repair(wrong, asking, stop).await,
             Err(error) => Repaired { fates: Vec::new(), error: Some(error) },

@@ -54,7 +54,8 @@ impl Supervisor {
         shared: Arc<Shared>,
         stop: CancellationToken,
     ) -> Self {
-        let turns = if store.is_mixed() { Semaphore::MAX_PERMITS } else { options.catch_ups };
+        let turns =
+            if store.capabilities().mixed { Semaphore::MAX_PERMITS } else { options.catch_ups };
         Self {
             store,
             options,
@@ -234,8 +235,7 @@ impl Supervisor {
         if let Some(recorded) = recorded
             && recorded != origin
         {
-            // A scan of the wrong source would remove everything that it does not hold.
-            if self.store.lists_everything() && !self.options.source_moved {
+            if self.store.capabilities().refuses_other_origin && !self.options.source_moved {
                 return Err(MirrorError::OtherSource {
                     collection: name.to_string(),
                     recorded,
@@ -282,8 +282,8 @@ impl Supervisor {
     fn fail(&mut self, collection: CollectionName, error: PipelineError) {
         if let PipelineError::Source(SourceError::Missing { .. }) = &error
             && self.options.mode == Mode::CatchUp
-            && self.store.lists_everything()
-            && !self.store.is_single()
+            && self.store.capabilities().exhaustive_scan
+            && !self.store.capabilities().single
         {
             return self.note_missing(collection);
         }
@@ -355,7 +355,7 @@ impl Supervisor {
         let followed = self.shared.mirror.followed().unwrap_or_default();
         let origin = self.store.origin(&name);
         let vanished = |(one, source): &(CollectionName, String)| *one == name && *source == origin;
-        if !(self.store.lists_everything() && followed.iter().any(vanished)) {
+        if !(self.store.capabilities().exhaustive_scan && followed.iter().any(vanished)) {
             self.note_absent(Absent::Pattern(pattern));
         }
     }
@@ -387,7 +387,7 @@ impl Supervisor {
     /// A collection that has vanished from the source stays in the mirror: it may be the last copy.
     fn note_what_is_not_listed(&self) {
         let shared = &self.shared;
-        if self.store.lists_everything() {
+        if self.store.capabilities().exhaustive_scan {
             for (name, source) in shared.mirror.followed().unwrap_or_default() {
                 if shared.members().contains_key(&name) {
                     continue;

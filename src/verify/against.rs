@@ -21,7 +21,7 @@ use crate::archive::TreeCollection;
 use crate::document::{CollectionName, DocumentId, Position, Revision};
 use crate::source::outage::Said;
 use crate::source::retry::{self, RetryPolicy, listing};
-use crate::source::{Mode, Selection, Source, SourceError, Store, StoreEvent};
+use crate::source::{Feed, Mode, Selection, SourceError, Store, StoreEvent};
 
 /// The result of a comparison.
 #[derive(Clone, Debug, Serialize)]
@@ -154,7 +154,7 @@ impl Verified {
         let named = match named(&store).await {
             // A user who may not list the databases may still read those that the mirror holds.
             Err(VerifyError::Source(SourceError::Refused { .. }))
-                if store.lists_everything() && how.only.is_none() && !how.all =>
+                if store.capabilities().exhaustive_scan && how.only.is_none() && !how.all =>
             {
                 Vec::new()
             }
@@ -176,7 +176,9 @@ impl Verified {
             _ => {
                 for pair in &pairs {
                     let is_wanted = how.only.as_ref().is_none_or(|only| *only == pair.there);
-                    match is_wanted && (named.contains(&pair.there) || store.lists_everything()) {
+                    match is_wanted
+                        && (named.contains(&pair.there) || store.capabilities().exhaustive_scan)
+                    {
                         true => wanted.push(Named::of(pair)),
                         false if pair.here != pair.there => {
                             let named = &pair.there;
@@ -228,7 +230,7 @@ impl Verified {
         &self,
         folder: TreeCollection,
         store: &Arc<dyn Store>,
-        source: &Arc<dyn Source>,
+        source: &Arc<dyn Feed>,
         how: &Comparison,
     ) -> Option<Comparer<'_>> {
         if self.tree.is_backup() {
@@ -240,8 +242,8 @@ impl Verified {
             false => CompareScope::Unchecked(unchecked?),
         };
         let (collection, source) = (Arc::new(folder), Arc::clone(source));
-        // A recorded feed holds winners only.
-        Some(Comparer { collection, source, which, branches: store.lists_everything() })
+        let branches = store.capabilities().branches;
+        Some(Comparer { collection, source, which, branches })
     }
 
     /// Compares with the content of a source.

@@ -62,5 +62,6 @@ mod tls;
 mod trash;
 mod undelete;
 mod unremovable;
+mod upgrade;
 mod verify;
 mod words;

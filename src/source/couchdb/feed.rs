@@ -10,7 +10,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::CouchSource;
+use super::CouchFeed;
 use super::bound::Bound;
 use super::origin::{Origin, RECREATED, Recent, is_number};
 use super::reader::{Heard, Reader};
@@ -44,7 +44,7 @@ pub(super) use live::Live;
 
 /// Opens the feed of a database.
 pub(super) fn events(
-    source: CouchSource,
+    source: CouchFeed,
     since: Since,
     mode: Mode,
 ) -> BoxStream<'static, Result<FeedEvent, SourceError>> {
@@ -98,7 +98,7 @@ struct CatchUp {
 }
 
 struct Feed {
-    source: CouchSource,
+    source: CouchFeed,
     mode: Mode,
     origin: Origin,
     /// Whether the feed is read as a full listing.

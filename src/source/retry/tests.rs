@@ -31,7 +31,7 @@ async fn run(
     mode: Mode,
 ) -> (Vec<Result<Fed, SourceError>>, Vec<Since>) {
     let source = Arc::new(Scripted::new(scripts));
-    let feed = resilient(Arc::clone(&source) as Arc<dyn Source>, since, mode, QUICK);
+    let feed = resilient(Arc::clone(&source) as Arc<dyn Feed>, since, mode, QUICK);
     let said = feed.take(200).collect().await;
     let opened = source.opened.lock().unwrap().clone();
     (said, opened)
