@@ -83,6 +83,34 @@ where
 mod tests {
     use super::*;
 
+    /// How a request that fails each time with this error ends: after how long, and how many tries.
+    async fn failed(tries: usize, kind: Kind) -> (Duration, usize) {
+        let (begun, mut asked) = (Instant::now(), 0);
+        let answer = patiently(tries, || {
+            asked += 1;
+            async { Err::<(), _>(Error::new(kind, "it fails")) }
+        });
+        assert_eq!(answer.await.unwrap_err().kind(), kind);
+        (begun.elapsed(), asked)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_repeated_for_half_a_minute_and_only_while_its_error_is_transient() {
+        let (waited, asked) = failed(TRIES, Kind::Transient { retry_after: None }).await;
+        assert_eq!(asked, TRIES);
+        assert!((15..=40).contains(&waited.as_secs()), "{waited:?}");
+        for kind in [Kind::Refused, Kind::Missing, Kind::TooLarge, Kind::Permanent] {
+            assert_eq!(failed(TRIES, kind).await, (Duration::ZERO, 1), "{kind:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_the_server_asks_for_is_kept_and_a_second_long_one_is_not() {
+        let hour = Some(Duration::from_secs(3600));
+        let (waited, asked) = failed(TRIES, Kind::Transient { retry_after: hour }).await;
+        assert_eq!((waited.as_secs(), asked), (LONGEST_ASKED.as_secs(), 2));
+    }
+
     #[test]
     fn a_server_that_asks_for_longer_and_longer_pauses_gets_one_of_them() {
         let (mut failing_for, mut obeyed) = (Duration::ZERO, false);
