@@ -5,10 +5,9 @@ use std::process::ExitCode;
 use super::output::{Lines, OutputError, Stream};
 use super::process::Unanswered;
 use crate::checkpoint::StateError;
-use crate::client::couchdb::Kind;
 use crate::config::{ConfigError, OpenError, StartError};
 use crate::pipeline::PipelineError;
-use crate::restore::{RestoreError, TargetError};
+use crate::restore::{Cause, RestoreError, TargetError};
 use crate::runner::{Absent, Outcome, SessionError};
 use crate::source::SourceError;
 use crate::tree::MirrorError;
@@ -155,11 +154,12 @@ fn of_pipeline(error: &PipelineError) -> Exit {
 fn of_restore(error: &RestoreError) -> Exit {
     match error {
         RestoreError::Mirror(_) => Exit::MirrorUnusable,
-        RestoreError::Target(TargetError::Server(error)) if error.kind() == Kind::Refused => {
-            Exit::Refused
-        }
-        RestoreError::Target(TargetError::Io { .. }) => Exit::OutputFailed,
-        RestoreError::Target(_) => Exit::SourceUnreachable,
+        RestoreError::Target(TargetError::Transient(_)) => Exit::SourceUnreachable,
+        RestoreError::Target(TargetError::Permanent { cause, .. }) => match cause {
+            Cause::Credentials => Exit::Refused,
+            Cause::File => Exit::OutputFailed,
+            Cause::Rejected | Cause::Unusable => Exit::SourceUnreachable,
+        },
         RestoreError::NotEmpty { .. }
         | RestoreError::OtherSecurity { .. }
         | RestoreError::FileExists { .. }

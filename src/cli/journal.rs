@@ -246,10 +246,9 @@ mod tests {
         Report { phase, documents, trouble, caught_up, ..Report::new(name.into()) }
     }
 
-    #[test]
-    fn each_day_has_a_line_with_what_was_written_since_the_last() {
-        let mut said = Vec::new();
-        let days = stream::iter([(), ()]);
+    #[tokio::test(start_paused = true)]
+    async fn each_day_has_a_line_with_what_was_written_since_the_last() {
+        let (mut said, begun) = (Vec::new(), Instant::now());
         let written = Cell::new(5);
         let look = || {
             written.set(written.get() + 3);
@@ -258,10 +257,11 @@ mod tests {
             vec![Report { failures: 1, current_at, ..books }]
         };
         let before = vec![report("books", Phase::CatchingUp, 5)];
-        let telling = report_each("24 hours", days, before, look, |line| said.push(line));
-        telling.now_or_never().unwrap();
-        assert_eq!(said.len(), 2, "{said:?}");
-        for line in &said {
+        let say = |line| said.push((begun.elapsed().as_secs(), line));
+        let telling = report_each("24 hours", ticks(DAY), before, look, say);
+        tokio::time::timeout(DAY * 3 - HOUR, telling).await.unwrap_err();
+        assert_eq!(said.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [86_400, 172_800]);
+        for (_, line) in &said {
             assert!(line.contains("3 documents written"), "{line}");
             assert!(line.contains("lag 0.0 s") && line.contains("1 document failed"), "{line}");
             assert!(!line.contains("wait"), "{line}");
@@ -282,19 +282,19 @@ mod tests {
 
     /// What is said at these looks before all have caught up.
     async fn said_at(looks: Vec<Vec<Report>>) -> Vec<String> {
-        let ticks = stream::iter(vec![(); looks.len()]).chain(stream::pending());
+        let all = SETTLED * looks.len() as u32 + Duration::from_secs(1);
         let looks = RefCell::new(VecDeque::from(looks));
         let look = || looks.borrow_mut().pop_front().unwrap();
         let mut said = Vec::new();
         let done = async {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(all).await;
             true
         };
-        assert!(say_stuck_until(done, ticks, look, |line| said.push(line)).await);
+        assert!(say_stuck_until(done, ticks(SETTLED), look, |line| said.push(line)).await);
         said
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_collection_that_waits_does_not_hide_that_the_others_have_caught_up() {
         let at = |loans| {
             let (books, gone) =
@@ -308,7 +308,7 @@ mod tests {
         assert!(line.contains("1 waits: `gone`: it does not exist"), "{line}");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_mirror_that_catches_up_says_nothing_of_waiting() {
         assert!(said_at(vec![vec![report("books", Phase::Live, 2)]; 5]).await.is_empty());
     }

@@ -1,11 +1,10 @@
 //! The progress report of a pipeline: one value that others can watch.
 
-use std::time::Instant;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::document::{CollectionName, Position};
 use crate::source::Progress;

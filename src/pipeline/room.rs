@@ -2,9 +2,10 @@
 //! the feed is opened again at the checkpoint. It must not know which files are written.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::report::{Awaited, Phase, Report};
@@ -231,5 +232,18 @@ mod tests {
         };
         assert_eq!([0, 0, 0, 0].map(&mut next), [1, 2, 4, 5]);
         assert_eq!([7, 7, 7].map(&mut next), [1, 2, 4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_are_short_again_after_a_rest_that_is_longer_than_the_longest() {
+        let mut pauses = Pauses::new(RetryPolicy::FOLLOW);
+        let mut longest = Duration::ZERO;
+        for _ in 0..10 {
+            longest = pauses.next_after_rest();
+            tokio::time::advance(longest + RetryPolicy::FOLLOW.longest).await;
+        }
+        assert_eq!(longest, RetryPolicy::FOLLOW.longest);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(pauses.next_after_rest(), RetryPolicy::FOLLOW.first);
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 
 use super::body::{Stubs, quoted};
 use super::plan::Held;
-use super::target::{Item, Standing, Target, TargetError, Writing, streamed};
+use super::target::{Cause, Item, Refused, Standing, Target, TargetError, Writing, streamed};
 use super::{OnExisting, RestoreError};
 use crate::document::{CollectionName, DocumentId, Properties, Revision, plain};
 
@@ -70,7 +70,7 @@ impl FeedTarget {
         &self,
         collection: &CollectionName,
         batch: &[Writing],
-    ) -> io::Result<Vec<(usize, String)>> {
+    ) -> io::Result<Vec<Refused>> {
         let mut open = self.open.lock().await;
         if open.is_none() {
             *open = Some(self.begin()?);
@@ -100,7 +100,7 @@ impl FeedTarget {
                     Err(error) => {
                         // Written text cannot be taken back: a reader will find half a row on a
                         // separate line.
-                        refused.push((index, error.to_string()));
+                        refused.push(Refused { index, reason: error.to_string() });
                         end = "\n";
                         break;
                     }
@@ -129,9 +129,12 @@ impl FeedTarget {
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
     }
 
-    fn failed(&self, source: io::Error) -> TargetError {
-        let path = self.path.clone().unwrap_or_else(|| "standard output".into());
-        TargetError::Io { path, source }
+    fn failed(&self, error: io::Error) -> TargetError {
+        let path = self.path.as_deref().unwrap_or(Path::new("standard output"));
+        TargetError::permanent(
+            Cause::File,
+            format!("{} cannot be written: {error}", path.display()),
+        )
     }
 }
 
@@ -199,7 +202,7 @@ impl Target for FeedTarget {
         &'a self,
         collection: &'a CollectionName,
         batch: &'a [Writing],
-    ) -> BoxFuture<'a, Result<Vec<(usize, String)>, TargetError>> {
+    ) -> BoxFuture<'a, Result<Vec<Refused>, TargetError>> {
         async move { self.append(collection, batch).await.map_err(|e| self.failed(e)) }.boxed()
     }
 

@@ -16,6 +16,7 @@ use crate::document::{CollectionName, DocumentId, Pattern, Selection};
 use crate::tree::MirrorError;
 
 mod apply;
+mod blocking;
 mod body;
 mod control;
 mod couchdb;
@@ -33,7 +34,7 @@ pub use apply::Restore;
 pub use control::{Control, Progress};
 pub use couchdb::CouchTarget;
 pub use feed::FeedTarget;
-pub use target::{Item, Standing, Target, TargetError, Writing};
+pub use target::{Cause, Item, Refused, Standing, Target, TargetError, Writing};
 
 /// The number of failures that are kept with their reasons; the others are only counted.
 const MAX_NAMED: usize = 1_000;

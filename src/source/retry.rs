@@ -4,10 +4,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
+use tokio::time::Instant;
 
 use super::outage::Said;
 use super::{Feed, FeedEvent, Mode, ServerProgress, Since, SourceError, Store, StoreEvent};

@@ -21,9 +21,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::archive::{Problem, ProblemKind, Tree};
 use crate::document::CollectionName;

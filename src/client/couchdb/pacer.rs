@@ -394,6 +394,24 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn requests_wait_for_a_limited_servers_pause_and_then_go_one_by_one() {
+        let (pacer, begun) = (Pacer::default(), Instant::now());
+        assert_eq!(pacer.refused(pacer.admit().await, "/a"), Verdict::Probe);
+        let probed = pacer.probed(Probed::Refused(Some(seconds(7))), None, MOST);
+        assert_eq!(probed, Verdict::Limited);
+        let first = pacer.admit().await;
+        assert_eq!(begun.elapsed().as_secs(), 7);
+        let (_second, since) = (pacer.admit().await, Instant::now());
+        assert!(since >= first.began + FIRST_INTERVAL);
+        // Neither is answered: the next one waits until the first is taken to hang.
+        let mut held = vec![first];
+        while held.len() < ROOM.1 && begun.elapsed() < seconds(7) + STALLED {
+            held.push(pacer.admit().await);
+        }
+        assert!(held.len() < ROOM.1 && begun.elapsed() >= seconds(7) + STALLED, "{held:?}");
+    }
+
     #[test]
     fn one_that_hangs_gives_its_room_back() {
         let now = Instant::now();

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{TRIES, patiently};
+use super::patience::{TRIES, patiently};
 use crate::client::couchdb::{Database, Error, Kind, all_docs_rows, changes_rows};
 use crate::document::{DocumentId, Key, Revision};
 use crate::json::Members;

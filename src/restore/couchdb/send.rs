@@ -10,7 +10,7 @@ use futures_util::stream::StreamExt;
 use tokio::sync::OnceCell;
 
 use super::multipart::Parts;
-use super::{TRIES, patiently};
+use super::patience::{TRIES, patiently};
 use crate::client::couchdb::{Client, Database, Error, Unwritten, Upload, can_address, is_plain};
 use crate::restore::body::{self, Piece};
 use crate::restore::target::{Form, Writing, streamed};

@@ -6,7 +6,9 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::file::{FeedFile, Opened};
 use super::lines::Lines;

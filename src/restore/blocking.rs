@@ -1,0 +1,12 @@
+//! Runs what reads the tree where that holds nothing else up.
+//!
+//! It must not know what is read.
+
+use super::RestoreError;
+
+/// Runs blocking work on a separate thread.
+pub(super) async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, RestoreError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| RestoreError::Task(error.to_string()))
+}
