@@ -29,7 +29,6 @@ mod output;
 mod panics;
 mod path;
 mod privacy;
-mod process;
 mod progress;
 mod prompt;
 mod release;

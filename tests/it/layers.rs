@@ -24,7 +24,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("restore", &["json", "document", "client", "tree", "archive", "mirror"]),
     ("runner", &["document", "event", "source", "tree", "mirror", "checkpoint", "pipeline"]),
     ("config", &["document", "client", "source", "tree", "mirror", "checkpoint", "runner"]),
-    ("api", &["document", "runner"]),
+    ("api", &["document", "tree", "mirror", "checkpoint", "runner"]),
     (
         "cli",
         &[
