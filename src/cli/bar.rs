@@ -6,7 +6,7 @@ use console::{measure_text_width, truncate_str};
 use indicatif::{HumanBytes, HumanCount};
 
 use super::output::many;
-use super::progress::{Shown, Speed, State};
+use super::shown::{Shown, Speed, State};
 use crate::document::plain;
 
 /// The most lines that are drawn, however high the terminal is.

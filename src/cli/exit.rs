@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use super::output::{Lines, OutputError, Stream};
-use super::process::Unanswered;
+use crate::api::client::DoorError;
 use crate::checkpoint::StateError;
 use crate::config::{ConfigError, OpenError, StartError};
+use crate::document::plain;
 use crate::pipeline::PipelineError;
 use crate::restore::{Cause, RestoreError, TargetError};
 use crate::runner::{Absent, Outcome, SessionError};
@@ -49,19 +50,7 @@ impl From<Exit> for ExitCode {
 /// Writes what ended a command to standard error: the error, and those causes that its text does not
 /// contain.
 pub fn say_error(error: &anyhow::Error) {
-    say(&text(error));
-}
-
-/// An error, and those causes that its text does not contain.
-pub fn text(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-    }
-    text
+    say(&plain::with_causes(error.as_ref()));
 }
 
 /// Writes a line to standard error that ends a command.
@@ -102,7 +91,15 @@ pub fn of(error: &anyhow::Error) -> Exit {
     if error.is::<OutputError>() {
         return Exit::OutputFailed;
     }
-    if error.is::<MirrorError>() || error.is::<StateError>() || error.is::<Unanswered>() {
+    if let Some(error) = error.downcast_ref::<DoorError>() {
+        return match error {
+            DoorError::Mirror(_) | DoorError::State(_) | DoorError::Unanswered(_) => {
+                Exit::MirrorUnusable
+            }
+            DoorError::NoCollection(_) => Exit::Usage,
+        };
+    }
+    if error.is::<MirrorError>() || error.is::<StateError>() {
         return Exit::MirrorUnusable;
     }
     if error.is::<ConfigError>() || error.is::<Usage>() {

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit, Usage};
 use super::help::{CONNECTION, COPY, OUTPUT, SAFETY};
-use super::progress::{Bars, Shown, When};
+use super::progress::{Bars, When};
+use super::shown::Shown;
 use super::{access, journal, logging, service, signals, summary};
 use crate::api;
 use crate::config::MirrorConfig;

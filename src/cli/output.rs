@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
-use super::logging::wants_colour;
+use super::variables::wants_colour;
 use crate::document::plain;
 
 /// A standard stream.

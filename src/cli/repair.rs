@@ -12,7 +12,7 @@ use super::exit::{self, Exit, Usage};
 use super::output::Lines;
 use super::signals;
 use crate::config::{OpenError, OpenedSource};
-use crate::document::{CollectionName, DocumentId};
+use crate::document::{CollectionName, DocumentId, plain};
 use crate::pipeline::{self, Fate, PipelineError};
 use crate::runner::Repairer;
 use crate::source::{SourceError, Store};
@@ -262,7 +262,7 @@ impl Repairs {
         if self.exit.as_ref().is_none_or(worse) {
             self.exit = Some(exit);
         }
-        self.stopped.push(format!("{name}: {}", exit::text(&error)));
+        self.stopped.push(format!("{name}: {}", plain::with_causes(error.as_ref())));
     }
 
     /// Writes what was done, a line a document.

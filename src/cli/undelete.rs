@@ -1,19 +1,14 @@
-//! What `restore --undelete` brings back: asked of the process that works on the mirror, or of its
-//! state.
+//! What `restore --undelete` brings back.
 
 use std::path::Path;
 
-use anyhow::Context;
 use jiff::civil::Date;
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::exit::Usage;
-use crate::api::socket::Reach;
-use crate::checkpoint::{Bounds, Checkpoints};
-use crate::mirror::{Mirror, Ours};
+use crate::api::client::Door;
 use crate::restore::Undelete;
 use crate::runner::HeldDocument;
-use crate::tree::{Holder, MirrorError};
 
 /// A time that a deletion may have been mirrored at.
 #[derive(Clone, Copy, Debug)]
@@ -36,13 +31,7 @@ pub fn since(text: &str) -> Result<Since, Usage> {
 
 /// What is to be brought back of this mirror.
 pub async fn find(directory: &Path, since: Option<Since>) -> anyhow::Result<Undelete> {
-    let held = match Ours::find(directory)?.holder()? {
-        None => at_rest(directory)?,
-        Some(Holder { socket: Some(socket), .. }) => ask(&socket).await?,
-        Some(holder) => {
-            return Err(MirrorError::Locked { path: directory.to_owned(), holder }.into());
-        }
-    };
+    let held = Door::find(directory)?.held("restore").await?;
     let mut undelete = Undelete::default();
     let wanted = |one: &HeldDocument| since.is_none_or(|Since(since)| one.since >= since);
     for one in held.into_iter().filter(wanted) {
@@ -50,27 +39,6 @@ pub async fn find(directory: &Path, since: Option<Since>) -> anyhow::Result<Unde
     }
     undelete.since = since.map(|Since(since)| since.to_zoned(TimeZone::UTC).date());
     Ok(undelete)
-}
-
-fn at_rest(directory: &Path) -> anyhow::Result<Vec<HeldDocument>> {
-    let mirror = Mirror::open_existing(directory, &Holder::this_process("restore"))?;
-    let state = Checkpoints::open(&mirror.state_path(), Bounds::DEFAULT)?.state;
-    Ok(HeldDocument::all(&state)?)
-}
-
-async fn ask(socket: &Path) -> anyhow::Result<Vec<HeldDocument>> {
-    let reach = Reach::to(socket)?;
-    let client = reqwest::Client::builder().unix_socket(reach.path()).build()?;
-    let silent = || {
-        format!(
-            "the mirror's process at {} does not say which deletions it holds back: restart it with \
-             this version, or stop it",
-            socket.display()
-        )
-    };
-    let answer = client.get("http://mirror/held").send().await;
-    let answer = answer.and_then(reqwest::Response::error_for_status).with_context(silent)?;
-    answer.json().await.with_context(silent)
 }
 
 #[cfg(test)]

@@ -1,44 +1,63 @@
-//! Imports point down only, along the layers of `docs/architecture.md`; checked by reading the
-//! source.
+//! The layers of `docs/architecture.md` as data, checked by reading the source: what a module
+//! imports, which words it does not know, circles between files, and names of types.
 
-use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 
+use self::house::House;
 use crate::env::{files, root};
 
-/// Each module, and the modules that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 19] = [
-    ("trial", &[]),
-    ("place", &[]),
-    ("clock", &["place"]),
-    ("json", &[]),
-    ("document", &["json"]),
-    ("client", &["document", "json"]),
-    ("event", &["document"]),
-    ("source", &["json", "document", "client"]),
-    ("tree", &["trial", "place", "json", "document"]),
-    ("archive", &["json", "document", "tree"]),
-    ("mirror", &["trial", "place", "clock", "json", "document", "tree"]),
-    ("checkpoint", &["trial", "place", "clock", "document"]),
-    ("pipeline", &["trial", "document", "event", "source", "tree", "mirror", "checkpoint"]),
-    ("verify", &["document", "source", "tree", "archive"]),
-    ("restore", &["json", "document", "client", "tree", "archive"]),
-    ("runner", &["document", "event", "source", "tree", "mirror", "checkpoint", "pipeline"]),
-    ("config", &["document", "client", "source", "tree", "mirror", "checkpoint", "runner"]),
-    ("api", &["document", "runner"]),
+mod house;
+mod tokens;
+
+/// Each module with its level, and the modules that it may import. It may import only modules above
+/// it in this list.
+const MODULES: [(u8, &str, &[&str]); 19] = [
+    (0, "trial", &[]),
+    (0, "place", &[]),
+    (0, "clock", &["place"]),
+    (1, "json", &[]),
+    (1, "document", &["json"]),
+    (1, "client", &["json", "document"]),
+    (2, "event", &["json", "document"]),
+    (2, "source", &["json", "document", "client"]),
+    (2, "tree", &["trial", "place", "clock", "json", "document"]),
+    (2, "checkpoint", &["trial", "place", "clock", "document", "event"]),
+    (3, "archive", &["place", "json", "document", "tree"]),
+    (3, "mirror", &["trial", "place", "clock", "json", "document", "tree", "archive"]),
+    (4, "pipeline", &["trial", "document", "event", "source", "tree", "checkpoint", "mirror"]),
+    (4, "restore", &["json", "document", "client", "tree", "archive", "mirror"]),
+    (4, "verify", &["document", "source", "tree", "archive", "mirror"]),
+    (5, "runner", &["document", "event", "source", "tree", "checkpoint", "mirror", "pipeline"]),
     (
+        6,
+        "config",
+        &[
+            "document",
+            "client",
+            "source",
+            "tree",
+            "checkpoint",
+            "archive",
+            "mirror",
+            "restore",
+            "runner",
+        ],
+    ),
+    (7, "api", &["document", "tree", "checkpoint", "mirror", "runner"]),
+    (
+        8,
         "cli",
         &[
             "document",
             "client",
+            "source",
             "tree",
+            "checkpoint",
             "archive",
             "mirror",
-            "checkpoint",
             "pipeline",
-            "source",
-            "verify",
             "restore",
+            "verify",
             "runner",
             "config",
             "api",
@@ -46,53 +65,191 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ),
 ];
 
-fn rust_files(folder: &str) -> Vec<PathBuf> {
-    files(&root().join(folder), &["rs"])
+/// Imports that the list above does not allow, and that are still there.
+const UPWARDS: &[(&str, &str)] = &[("archive", "mirror"), ("tree", "archive")];
+
+/// Words of code that only these modules may contain, or only this file of a module.
+const WORDS: [(&str, &[&str]); 19] = [
+    // The libraries of one layer each.
+    ("sled", &["checkpoint"]),
+    ("reqwest", &["client", "api::process"]),
+    ("axum", &["api"]),
+    ("clap", &["cli"]),
+    ("anyhow", &["cli"]),
+    ("ExitCode", &["cli"]),
+    ("indicatif", &["cli"]),
+    ("console", &["cli"]),
+    ("rpassword", &["cli"]),
+    ("tracing_subscriber", &["cli"]),
+    ("zstd", &["source"]),
+    // No I/O among values, and none that waits in a tree.
+    (
+        "tokio",
+        &[
+            "api", "cli", "client", "config", "event", "pipeline", "restore", "runner", "source",
+            "verify",
+        ],
+    ),
+    (
+        "fs",
+        &[
+            "api",
+            "archive",
+            "checkpoint",
+            "cli",
+            "client",
+            "clock",
+            "mirror",
+            "place",
+            "restore",
+            "source",
+            "tree",
+            "trial",
+            "verify",
+        ],
+    ),
+    // Which store it is.
+    ("couchdb", &["client", "source", "restore", "config", "cli"]),
+    ("CouchStore", &["source", "config"]),
+    ("FeedStore", &["source", "config"]),
+    // Names on disk.
+    ("layout", &["tree", "archive", "mirror", "restore", "verify"]),
+    // Where a feed has come to.
+    ("Position", &["document", "source", "checkpoint", "pipeline", "verify"]),
+    ("Subscription", &["runner", "api"]),
+];
+
+/// Modules with files that import each other in a circle, still.
+const CIRCLES: &[&str] = &[
+    "archive",
+    "checkpoint",
+    "config",
+    "mirror",
+    "pipeline",
+    "restore",
+    "runner",
+    "source",
+    "tree",
+    "verify",
+];
+
+/// Public types that have a namesake and are named elsewhere without their module, still.
+const NAMESAKES: &[&str] = &[
+    "Comparison",
+    "Counts",
+    "Entry",
+    "Failure",
+    "Format",
+    "Found",
+    "Kind",
+    "Listed",
+    "Mention",
+    "Noted",
+    "Ours",
+    "Outcome",
+    "Place",
+    "Progress",
+    "Reach",
+    "Reading",
+    "Record",
+    "Report",
+    "Side",
+    "Since",
+    "State",
+    "Store",
+    "Text",
+    "Wanted",
+    "Wrong",
+];
+
+fn layer(module: &str) -> &str {
+    module.split("::").next().unwrap()
 }
 
-/// The modules that a line names by `crate::`.
-fn named(line: &str) -> impl Iterator<Item = &str> {
-    let code = line.split("//").next().unwrap_or_default();
-    code.split("crate::").skip(1).map(|rest| {
-        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-        &rest[..end]
-    })
+#[test]
+fn the_list_of_modules_is_in_the_order_of_levels() {
+    for (at, (level, module, imports)) in MODULES.iter().enumerate() {
+        for import in *imports {
+            let below = MODULES[..at].iter().find(|(_, name, _)| name == import);
+            let (other, ..) = below.unwrap_or_else(|| panic!("`{module}` imports `{import}`"));
+            assert!(other <= level, "`{module}` of level {level} imports `{import}` of {other}");
+        }
+    }
 }
 
 #[test]
 fn imports_point_down_only() {
-    let source = root().join("src");
-    let (mut checked, mut wrong) = (0, Vec::new());
-    for file in rust_files("src") {
-        let below = file.strip_prefix(&source).unwrap();
-        let module = below.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
-        // The tests of a module may use another of the same level.
-        let is_test = |part: &OsStr| part == "tests" || part == "tests.rs";
-        if matches!(module, "lib" | "main") || below.iter().any(is_test) {
-            continue;
-        }
-        let (_, allowed) = MAY_IMPORT
+    let house = House::read();
+    let (mut checked, mut upwards) = (0, BTreeSet::new());
+    for (name, _) in house.modules() {
+        let module = layer(name);
+        let (.., allowed) = MODULES
             .iter()
-            .find(|(name, _)| *name == module)
+            .find(|(_, one, _)| *one == module)
             .unwrap_or_else(|| panic!("`{module}` has no place among the layers"));
-        for (number, line) in std::fs::read_to_string(&file).unwrap().lines().enumerate() {
-            for import in named(line) {
-                checked += 1;
-                if import != module && !allowed.contains(&import) {
-                    wrong.push(format!("{}:{}: {import}", below.display(), number + 1));
-                }
+        for import in house.imports(name) {
+            let import = layer(&import);
+            checked += 1;
+            if !import.is_empty() && import != module && !allowed.contains(&import) {
+                upwards.insert((module.to_owned(), import.to_owned()));
             }
         }
     }
-    assert!(checked > 100, "only {checked} imports were found");
-    assert!(wrong.is_empty(), "imports that point up:\n{}", wrong.join("\n"));
+    assert!(checked > 300, "only {checked} imports were found");
+    let expected = UPWARDS.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned()));
+    assert_eq!(upwards, expected.collect(), "imports that point up; a mended one leaves UPWARDS");
+}
+
+#[test]
+fn no_module_says_a_word_of_another_layer() {
+    let house = House::read();
+    let mut wrong = Vec::new();
+    for (word, places) in WORDS {
+        let mut said = false;
+        for (name, module) in house.modules().filter(|(_, module)| module.words.contains(word)) {
+            said = true;
+            let is_in = |place: &&str| name == *place || name.starts_with(&format!("{place}::"));
+            if !places.iter().any(|place| is_in(&place)) {
+                wrong.push(format!("{}: {word}", module.file));
+            }
+        }
+        assert!(said, "nothing says `{word}`");
+    }
+    assert!(wrong.is_empty(), "words of other layers:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let house = House::read();
+    let circles = house.circles();
+    let found: BTreeSet<&str> = circles.iter().flatten().map(|name| layer(name)).collect();
+    let expected = CIRCLES.iter().copied().collect();
+    assert_eq!(found, expected, "a module without circles leaves CIRCLES: {circles:#?}");
+}
+
+#[test]
+fn a_public_type_has_a_name_of_its_own_or_is_written_with_its_module() {
+    let house = House::read();
+    let types = house.types();
+    let (mut found, mut uses) = (BTreeSet::new(), Vec::new());
+    for (module, _) in house.modules() {
+        for (name, at) in house.taken(module) {
+            let has_namesake = types.get(name.as_str()).is_some_and(|places| places.len() > 1);
+            if has_namesake && layer(module) != layer(&at) {
+                uses.push(format!("{module} takes {at}::{name}"));
+                found.insert(name);
+            }
+        }
+    }
+    let expected = NAMESAKES.iter().map(|one| (*one).to_owned()).collect();
+    assert_eq!(found, expected, "a mended one leaves NAMESAKES:\n{}", uses.join("\n"));
 }
 
 #[test]
 fn every_file_opens_with_what_it_is_for() {
     let silent: Vec<_> = ["src", "tests"]
         .into_iter()
-        .flat_map(rust_files)
+        .flat_map(|folder| files(&root().join(folder), &["rs"]))
         .filter(|file| !std::fs::read_to_string(file).unwrap().starts_with("//! "))
         .collect();
     assert!(silent.is_empty(), "files without a `//!` line: {silent:?}");

@@ -1,6 +1,4 @@
 //! The requests that a database answers.
-//!
-//! It must not know what is done with the answers.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +9,13 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::address::{document_path, encode, segment};
+use super::advice;
 use super::answer::{DatabaseInfo, MissingRevisions, Props, Unwritten, Written};
-use super::{Accepts, Body, Client, Error, Kind, Request, Upload, advice};
+use super::body::Body;
+use super::client::Client;
+use super::error::{Error, Kind};
+use super::request::{Accepts, Part, Request};
+use super::upload::Upload;
 use crate::document::{CollectionName, DocumentId, Revision};
 
 /// A database of a server. Cheap to clone.
@@ -87,15 +90,6 @@ pub struct AttachmentAnswer {
     pub gzipped: bool,
 }
 
-/// The requested part of an attachment.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// From this byte to its end.
-    pub from: u64,
-    /// The `ETag` of the file whose beginning has been read.
-    pub tag: Option<String>,
-}
-
 /// Whether a URL can carry this document's id and this attachment's name. Those that none can carry
 /// are read with [`Database::bulk_get`].
 pub fn can_address(id: &DocumentId, attachment: &str) -> bool {
@@ -109,6 +103,13 @@ const DECODED: [char; 7] = ['/', '%', '?', '#', '\\', ';', '+'];
 pub fn is_plain(id: &DocumentId, attachment: &str) -> bool {
     let id = id.as_str().strip_prefix("_design/").unwrap_or(id.as_str());
     !id.contains(DECODED) && !attachment.contains(DECODED)
+}
+
+impl Client {
+    /// One of its databases. Does no I/O.
+    pub fn database(&self, name: &CollectionName) -> Database {
+        Database::new(self.clone(), name.clone())
+    }
 }
 
 impl Database {
