@@ -131,17 +131,16 @@ impl Journal {
         Ok(self.tree.last()?.map(|(_, value)| committed(&value)))
     }
 
-    /// Removes chunks outside the limits at the present time. The newest chunk always stays, because
-    /// it holds the last number.
-    pub fn trim(&self, now: i64) -> Result<(), sled::Error> {
-        let Some(range) = self.range()? else { return Ok(()) };
+    /// Removes chunks outside the limits at the present time, after the event `last` was added. The
+    /// newest chunk always stays, because it holds the last number.
+    pub fn trim(&self, last: u64, now: i64) -> Result<(), sled::Error> {
         let age = i64::try_from(self.bounds.age.as_millis()).unwrap_or(i64::MAX);
         let oldest = now.saturating_sub(age);
         let mut chunks = self.tree.iter();
         let mut current = chunks.next().transpose()?;
         while let Some((key, value)) = current {
             let Some((next, following)) = chunks.next().transpose()? else { break };
-            let enough = range.last + 1 - number(&next) >= self.bounds.events;
+            let enough = last + 1 - number(&next) >= self.bounds.events;
             if !enough && committed(&value) >= oldest {
                 break;
             }
@@ -161,12 +160,20 @@ fn committed(value: &[u8]) -> i64 {
     value.first_chunk().map_or(0, |time| i64::from_be_bytes(*time))
 }
 
+#[cfg(test)]
+thread_local! {
+    /// The number of chunks that this thread has inflated.
+    pub static INFLATED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// The records of a chunk.
 fn text(value: &[u8]) -> Result<Cow<'_, [u8]>, io::Error> {
     let text = value.get(8..).unwrap_or_default();
     if text.first() != Some(&PACKED) {
         return Ok(text.into());
     }
+    #[cfg(test)]
+    INFLATED.set(INFLATED.get() + 1);
     let mut unpacked = Vec::with_capacity(CHUNK_BYTES);
     ZlibDecoder::new(text).read_to_end(&mut unpacked)?;
     Ok(unpacked.into())
@@ -215,6 +222,7 @@ mod tests {
             assert!(expected.next().is_none());
         }
     }
+
     #[test]
     fn records_that_hold_line_feeds_are_one_each_however_they_were_stored() {
         let texts = ["{\"a\":[\n{\"event\":2}\n]}", "{\"b\":1}", "{\"c\":\r\n2}"];

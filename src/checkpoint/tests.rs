@@ -99,6 +99,27 @@ fn the_journal_is_bounded_by_count() {
 }
 
 #[test]
+fn a_commit_inflates_no_chunk_of_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let bounds = Bounds { events: 1_000, ..Bounds::DEFAULT };
+    let state = Checkpoints::open(&dir.path().join("state"), bounds).unwrap().state;
+    // The state's own thread writes; this one reads.
+    let inflated = |state: &Checkpoints| {
+        let of_writes = state.write(|_| Ok(journal::INFLATED.get())).unwrap();
+        of_writes + journal::INFLATED.get()
+    };
+    let before = inflated(&state);
+    for _ in 0..20 {
+        commit_events(&state, 500);
+        state.turn().commit(&"maps".into(), &checkpoint("1"), &[]).unwrap();
+    }
+    assert_eq!(inflated(&state), before);
+    let last = state.journal_range().unwrap();
+    assert_eq!(last, Some(JournalRange { first: 9_001, last: 10_000 }));
+    assert!(inflated(&state) > before, "the chunks are packed, and inflating one is counted");
+}
+
+#[test]
 fn the_journal_is_bounded_by_age_and_keeps_its_last_number() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");

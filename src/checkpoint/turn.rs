@@ -35,6 +35,7 @@ impl Turn<'_> {
         state.check_room(&*state.store()?)?;
         let now = state.clock.stamp();
         let chunks = journal::chunks(records, now);
+        let last = records.last().map(|record| record.number);
         let forgotten = self.forgotten(name, commit)?;
         let checkpoint = encode(&commit.checkpoint).map_err(|error| state.failed(error))?;
         let mut failed = Vec::with_capacity(commit.failed.len());
@@ -78,7 +79,9 @@ impl Turn<'_> {
                     sled::Error::ReportableBug("a commit was aborted".to_owned())
                 }
             })?;
-            trees.journal.trim(now)?;
+            if let Some(last) = last {
+                trees.journal.trim(last, now)?;
+            }
             Ok(more)
         })?;
         trial::pass("flush");
