@@ -196,7 +196,7 @@ async fn replay(options: &Options, ours: &Ours, lock: SharedLock) -> anyhow::Res
             Notice::Lagged(_) | Notice::Expired(..) => true,
         };
         if options.collection.as_ref().is_none_or(wanted) {
-            print(options.format, notice.line().as_bytes())?;
+            print(options.format, &notice.line())?;
         }
     }
     tracing::info!("no process mirrors into this directory, so no more events will come");
