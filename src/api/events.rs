@@ -58,6 +58,6 @@ async fn next_line(
         {
             continue;
         }
-        return Some(Bytes::from(notice.line()));
+        return Some(notice.line());
     }
 }

@@ -6,10 +6,11 @@
 //! mirror's paths, the order of positions, or the content of an event.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +37,8 @@ pub use journal::{Bounds, JournalRange};
 pub(crate) use numbers::Before;
 use numbers::HighWater;
 use store::{Store, Trees};
-pub use turn::Turn;
+use turn::Queue;
+pub use turn::{Events, Numbered};
 
 /// The checkpoint of one collection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,8 +166,12 @@ pub struct Checkpoints {
     store: RwLock<Option<Arc<Store>>>,
     /// Set when sled has failed; it does not recover.
     broken: AtomicBool,
-    /// Held from assigning numbers to broadcasting them, so that both happen in the same order.
-    turn: Mutex<HighWater>,
+    /// Held from assigning numbers to emitting the events, so that both happen in the same order.
+    numbers: Mutex<HighWater>,
+    /// The commits that wait.
+    queue: Queue,
+    /// The highest number of a durable event, or that an event of an earlier run can have.
+    last: AtomicU64,
 }
 
 /// The result of opening the state.
@@ -211,14 +217,16 @@ impl Checkpoints {
         if let Some(newest) = newest {
             clock.begin_at(newest);
         }
-        let turn = HighWater::open(path, last, damaged.is_some(), before)?;
+        let numbers = HighWater::open(path, last, damaged.is_some(), before)?;
         let state = Self {
             path: path.to_owned(),
             bounds,
             clock,
             store: RwLock::new(Some(Arc::new(store))),
             broken: AtomicBool::new(false),
-            turn: Mutex::new(turn),
+            last: AtomicU64::new(numbers.last()),
+            numbers: Mutex::new(numbers),
+            queue: Queue::default(),
         };
         Ok(Opened { state, damaged })
     }
@@ -238,7 +246,7 @@ impl Checkpoints {
     pub fn start_over(&self, name: &CollectionName, reason: &str) -> Result<(), StateError> {
         let scanning = Some(reason.to_owned());
         let checkpoint = Checkpoint { scanning, ..Checkpoint::default() };
-        self.turn().commit(name, &Commit::new(checkpoint), &[]).map(drop)
+        self.commit(name, &Commit::new(checkpoint)).map(drop)
     }
 
     /// Records durably that the source no longer has a collection, or that it has it again. Returns
@@ -252,7 +260,7 @@ impl Checkpoints {
         let since = vanished.then(|| before.vanished.unwrap_or_else(Timestamp::now));
         if before.vanished != since {
             let checkpoint = Checkpoint { vanished: since, ..before };
-            self.turn().commit(name, &Commit::new(checkpoint), &[])?;
+            self.commit(name, &Commit::new(checkpoint))?;
         }
         Ok(since)
     }
@@ -299,16 +307,15 @@ impl Checkpoints {
         self.read(|trees| trees.journal.after(since, limit))
     }
 
-    /// The highest number that an event of this mirror can have, whether or not the journal still
-    /// holds it.
+    /// The highest number that a durable event of this mirror can have, whether or not the journal
+    /// still holds it.
     pub fn last_number(&self) -> u64 {
-        self.turn().numbers.last()
+        self.last.load(Ordering::Acquire)
     }
 
-    /// Waits for the turn to commit.
-    pub fn turn(&self) -> Turn<'_> {
-        let numbers = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        Turn { state: self, numbers }
+    /// Waits until nobody commits; nobody does while it is held.
+    fn numbers(&self) -> MutexGuard<'_, HighWater> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a reading call.
@@ -343,12 +350,13 @@ impl Checkpoints {
 
     /// Makes all commits survive a power loss.
     fn flush(&self) -> Result<(), StateError> {
-        self.write(|trees| trees.db.flush())?;
-        self.store()?.file.sync_data().map_err(|source| StateError::Io {
-            action: "sync",
-            path: self.path.join("db"),
-            source,
-        })
+        self.write(|trees| {
+            #[cfg(test)]
+            tests::FLUSHES.set(tests::FLUSHES.get() + 1);
+            trees.db.flush()
+        })?;
+        let synced = self.store()?.file.sync_data();
+        synced.map_err(|source| StateError::io("sync", &self.path.join("db"), source))
     }
 }
 
@@ -358,7 +366,7 @@ pub struct Record {
     /// Its number.
     pub number: u64,
     /// Its content: a line of JSON, without a newline.
-    pub text: String,
+    pub text: Bytes,
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, sled::Error> {

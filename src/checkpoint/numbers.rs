@@ -50,7 +50,7 @@ impl HighWater {
     /// Reads the marks of the state at `state`. `last` is the highest number in the journal; `lost`
     /// says that the journal does not contain all assigned numbers.
     pub fn open(state: &Path, last: u64, lost: bool, before: Before) -> Result<Self, StateError> {
-        let failed = |source| StateError::Io { action: "read", path: state.to_owned(), source };
+        let failed = |source| StateError::io("read", state, source);
         let (place, name) = Place::of(state).map_err(failed)?;
         let names = marks(&name);
         let (mark, copy) = (read(&place, &names[0])?, read(&place, &names[1])?);
@@ -114,7 +114,7 @@ impl HighWater {
 
     /// The content of the state at `state` at the end of the last run that ended normally.
     pub fn noted(state: &Path) -> Result<Option<Noted>, StateError> {
-        let failed = |source| StateError::Io { action: "read", path: state.to_owned(), source };
+        let failed = |source| StateError::io("read", state, source);
         let (place, _) = Place::of(state).map_err(failed)?;
         let mark = read(&place, COPY)?;
         Ok(mark.ended.zip(mark.digest).map(|(last, digest)| Noted { last, digest }))
@@ -125,11 +125,8 @@ impl HighWater {
         if let (COPY, Some(digest)) = (name, &self.digest) {
             text.push_str(&format!("{}\n{digest}\n", self.ended));
         }
-        write(&self.place, name, &text).map_err(|source| StateError::Io {
-            action: "write",
-            path: self.place.at(name),
-            source,
-        })
+        let written = write(&self.place, name, &text);
+        written.map_err(|source| StateError::io("write", &self.place.at(name), source))
     }
 }
 
@@ -156,7 +153,7 @@ struct Mark {
 
 /// Reads a mark. A link is not followed; anything that is not a file with a number counts as lost.
 fn read(place: &Place, name: &str) -> Result<Mark, StateError> {
-    let failed = |source| StateError::Io { action: "read", path: place.at(name), source };
+    let failed = |source| StateError::io("read", &place.at(name), source);
     let text = place.read(name, LONGEST).map_err(failed)?;
     let text = text.unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

@@ -81,7 +81,7 @@ impl Store {
         bounds: Bounds,
         noted: Option<&Noted>,
     ) -> Result<(Self, Option<SetAside>), StateError> {
-        let failed = |source| StateError::Io { action: "open", path: path.to_owned(), source };
+        let failed = |source| StateError::io("open", path, source);
         let (place, name) = Place::of(path).map_err(failed)?;
         let mut damaged = None;
         if let Some(reason) = in_the_way(&place, &name).map_err(failed)? {
@@ -115,7 +115,7 @@ impl Store {
         noted: Option<&Noted>,
         worker: &Arc<Worker>,
     ) -> Result<Result<Self, Damaged>, StateError> {
-        let failed = |source| StateError::Io { action: "copy", path: place.at(name), source };
+        let failed = |source| StateError::io("copy", &place.at(name), source);
         let copy = format!("{name}.before");
         let kept = recovery::keep(place, name, &copy).map_err(failed)?;
         let mut tries = if kept { TRIES } else { 1 };
@@ -173,7 +173,7 @@ impl Store {
         worker: &Arc<Worker>,
     ) -> Result<Result<Self, Damaged>, StateError> {
         let path = place.at(name);
-        let failed = |source| StateError::Io { action: "open", path: path.clone(), source };
+        let failed = |source| StateError::io("open", &path, source);
         let folder = match place.look(name).map_err(failed)? {
             Some(_) => place.open(name),
             None => place.create(name),
@@ -330,10 +330,7 @@ fn is_shared(place: &Place, name: &str) -> io::Result<bool> {
 /// Sets a damaged state aside, so that it can be examined.
 fn set_aside(place: &Place, name: &str) -> Result<PathBuf, StateError> {
     let aside = format!("{name}.damaged-{}", Timestamp::now().as_millisecond());
-    place.rename(name, &aside).map_err(|source| StateError::Io {
-        action: "move aside",
-        path: place.at(name),
-        source,
-    })?;
+    let renamed = place.rename(name, &aside);
+    renamed.map_err(|source| StateError::io("move aside", &place.at(name), source))?;
     Ok(place.at(&aside))
 }

@@ -41,7 +41,7 @@ impl Pipeline {
             let scanning = checkpoint.scanning.clone().or_else(|| Some(REASON.to_owned()));
             Checkpoint { folder, position, inventory, scanning, ..checkpoint }
         };
-        self.checkpoints.turn().commit(collection, &Commit::new(now.clone()), &[])?;
+        self.checkpoints.commit(collection, &Commit::new(now.clone()))?;
         Ok(now)
     }
 

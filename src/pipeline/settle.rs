@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use super::prepare::{Meta, Prepared, blame};
 use super::report::{Phase, shown};
 use super::{Pipeline, PipelineError, Signal, Work, copied, failures};
-use crate::checkpoint::{Checkpoint, Commit, Failure, Record};
+use crate::checkpoint::{Checkpoint, Commit, Events, Failure, Numbered, Record};
 use crate::document::{DocumentId, Position, Revision};
-use crate::event::WriteEvent;
+use crate::event::{Emitted, WriteEvent};
 use crate::mirror::{Published, Staged, Sync};
 use crate::tree::MirrorError;
 use crate::trial;
@@ -343,35 +343,31 @@ impl Settler {
         let pipeline = &self.pipeline;
         let name = pipeline.collection.name();
         let at = Timestamp::now();
-        let mut turn = pipeline.checkpoints.turn();
-        let first = turn.draw(told.len())?;
-        let event = |(told, event): (Told, u64)| {
-            let Told { meta, files } = told;
-            Arc::new(WriteEvent {
-                event,
-                collection: name.clone(),
-                document: meta.id,
-                files,
-                deleted: meta.deleted,
-                revision: meta.revision,
-                position: meta.position.as_ref().and_then(raw),
-                at,
-            })
-        };
-        let events: Vec<Arc<WriteEvent>> = told.into_iter().zip(first..).map(event).collect();
-        let record = |event: &Arc<WriteEvent>| Record {
-            number: event.event,
-            // An event consists of strings, numbers and raw JSON, which can always be written.
-            text: serde_json::to_string(event).unwrap_or_default(),
-        };
-        let records: Vec<Record> = events.iter().map(record).collect();
+        let (collection, channel) = (name.clone(), pipeline.events.clone());
+        let events = Events::new(told.len(), move |first| {
+            let event = |(Told { meta, files }, event): (Told, u64)| {
+                Arc::new(Emitted::new(WriteEvent {
+                    event,
+                    collection: collection.clone(),
+                    document: meta.id,
+                    files,
+                    deleted: meta.deleted,
+                    revision: meta.revision,
+                    position: meta.position.as_ref().and_then(raw),
+                    at,
+                }))
+            };
+            let events: Vec<Arc<Emitted>> = told.into_iter().zip(first..).map(event).collect();
+            let record = |one: &Arc<Emitted>| Record { number: one.event, text: one.text() };
+            let records = events.iter().map(record).collect();
+            let emit = move || {
+                trial::pass("committed");
+                events.into_iter().for_each(|event| channel.send(event));
+            };
+            Numbered { records, emit: Box::new(emit) }
+        });
         trial::pass("commit");
-        let more = turn.commit(name, &commit, &records)?;
-        trial::pass("committed");
-        for event in events {
-            pipeline.events.send(event);
-        }
-        drop(turn);
+        let more = pipeline.checkpoints.commit_with(name, &commit, events)?;
         pipeline.collection.note_committed()?;
         trial::pass("told");
         self.checkpoint = commit.checkpoint;

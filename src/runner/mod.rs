@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{Checkpoints, Failure};
 use crate::document::CollectionName;
-use crate::event::{Broadcast, WriteEvent};
+use crate::event::{Broadcast, Emitted};
 use crate::mirror::Mirror;
 pub use crate::pipeline::DeletionLimit;
 use crate::pipeline::{Phase, Pipeline, PipelineError, Report, Reporter};
@@ -38,6 +38,7 @@ pub use held::HeldDocument;
 pub use release::Release;
 pub use repair::Repairer;
 pub use status::{CollectionStatus, FailureStatus, Keeps, Status};
+use subscription::Pages;
 pub use subscription::{Notice, Subscription};
 use supervisor::Supervisor;
 
@@ -101,6 +102,7 @@ struct Shared {
     mirror: Arc<Mirror>,
     checkpoints: Arc<Checkpoints>,
     events: Broadcast,
+    pages: Arc<Pages>,
     source: String,
     started_at: Timestamp,
     collections: Mutex<BTreeMap<CollectionName, Member>>,
@@ -225,6 +227,7 @@ impl Session {
             mirror,
             checkpoints,
             events: Broadcast::new(),
+            pages: Arc::default(),
             source: store.identity(),
             started_at: Timestamp::now(),
             collections: Mutex::default(),
@@ -240,12 +243,12 @@ impl Session {
     }
 
     /// The write events from now on, as a channel.
-    pub fn events(&self) -> broadcast::Receiver<Arc<WriteEvent>> {
+    pub fn events(&self) -> broadcast::Receiver<Arc<Emitted>> {
         self.shared.events.subscribe()
     }
 
     /// The write events from now on, as a stream.
-    pub fn event_stream(&self) -> BroadcastStream<Arc<WriteEvent>> {
+    pub fn event_stream(&self) -> BroadcastStream<Arc<Emitted>> {
         BroadcastStream::new(self.events())
     }
 
@@ -310,8 +313,8 @@ impl Watcher {
 
     /// The write events after number `since`, or from now on: first those in the journal.
     pub fn subscribe(&self, since: Option<u64>) -> Subscription {
-        let shared = &self.shared;
-        Subscription::new(&shared.checkpoints, &shared.events, since, shared.ended.clone())
+        let Shared { checkpoints, events, pages, ended, .. } = &*self.shared;
+        Subscription::new(checkpoints, events, pages, since, ended.clone())
     }
 
     /// Whether a mirror that has caught up holds no collection of this name.

@@ -76,7 +76,7 @@ impl Repairer {
         if let Some(checkpoint) = checkpoint.filter(|one| one.open_since.is_none()) {
             let inventory = collection.close_inventory()?;
             let commit = Commit::new(Checkpoint { inventory, ..checkpoint });
-            self.checkpoints.turn().commit(name, &commit, &[])?;
+            self.checkpoints.commit(name, &commit)?;
         }
         Ok(stamped)
     }

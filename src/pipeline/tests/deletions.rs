@@ -141,7 +141,7 @@ async fn what_has_come_back_since_is_not_removed_by_a_release() {
         held("d3", "2-x", true),
         held("never-seen", "2-x", false),
     ];
-    state.turn().commit(&"books".into(), &Commit { held, ..Commit::new(checkpoint) }, &[]).unwrap();
+    state.commit(&"books".into(), &Commit { held, ..Commit::new(checkpoint) }).unwrap();
     state.release(&"books".into()).unwrap();
     drop(state);
     let run = home.run(vec![end("2")]).await;

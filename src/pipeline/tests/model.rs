@@ -246,7 +246,7 @@ impl Model {
     }
 
     /// One process that works on the mirror: whatever ends it ends all of its tasks.
-    fn process(&self, end: End) -> Vec<Arc<WriteEvent>> {
+    fn process(&self, end: End) -> Vec<Arc<Emitted>> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -290,7 +290,7 @@ impl Model {
         events
     }
 
-    fn hear(&mut self, events: &[Arc<WriteEvent>]) {
+    fn hear(&mut self, events: &[Arc<Emitted>]) {
         for event in events {
             assert!(event.event > self.last, "{} after {}", event.event, self.last);
             self.last = event.event;
