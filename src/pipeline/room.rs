@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use super::report::{Awaited, Phase, Report};
+use super::report::{Awaited, Report};
 use super::{Pipeline, PipelineError};
 use crate::source::Since;
 use crate::source::retry::RetryPolicy;
@@ -156,9 +156,7 @@ impl Pipeline {
             }
             logged = why;
             self.reporter.update(|report| {
-                report.phase = Phase::Waiting;
-                report.awaited = Awaited::Disk;
-                report.trouble = Some(error.to_string());
+                report.wait(Awaited::Disk, error.to_string(), pause);
                 report.busy_since = None;
             });
             tokio::select! {

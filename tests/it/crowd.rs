@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::env::door::{Asked, Door, Reply, say};
@@ -76,6 +77,7 @@ fn a_database_that_fails_does_not_stop_the_others() {
             "403 Forbidden",
             r#"{"error":"forbidden","reason":"You are not allowed"}"#,
         ),
+        refusing(&names[11], "405 Method Not Allowed", "{}"),
     ];
     let server = serve(&names, move |asked| {
         let mut replies = keepers.iter().map(|keeper| keeper(asked));
@@ -85,12 +87,15 @@ fn a_database_that_fails_does_not_stop_the_others() {
     let source = server.url("", "");
     let running = plainfold::spawn(["mirror", &source, mirror.to_str().unwrap(), "--live"]);
     wait_for_file(&mirror.join(&names[0]).join("first/document.json"));
-    let others = |number: &usize| ![3, 5].contains(number);
+    let others = |number: &usize| ![3, 5, 11].contains(number);
     for number in (0..names.len()).filter(others) {
         wait_for_status(&mirror, &names[number], |one| one["phase"] == "live");
     }
     wait_for_status(&mirror, &names[3], waits_for("500"));
     wait_for_status(&mirror, &names[5], waits_for("403"));
+    let failing = wait_for_status(&mirror, &names[11], waits_for("405"));
+    let next: Timestamp = failing["retry_at"].as_str().unwrap().parse().unwrap();
+    assert!(next > Timestamp::now(), "{failing:#}");
     server.delete(&names[7]);
     wait_for_status(&mirror, &names[7], waits_for("exist"));
     server.put(&names[9], "later");
@@ -107,4 +112,17 @@ fn wait_for_file(path: &Path) {
         assert!(Instant::now() < deadline, "{} does not exist", path.display());
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn a_live_mirror_ends_if_every_database_fails_for_good() {
+    let (place, names) = (Place::new(), names(3));
+    let server = serve(&names, |asked| match asked.line.contains("db-") {
+        true => say("405 Method Not Allowed", "{}"),
+        false => Reply::Honest,
+    });
+    let (source, mirror) = (server.url("", ""), place.mirror());
+    let outcome = plainfold::run(["mirror", &source, mirror.to_str().unwrap(), "--live"]);
+    let outcome = outcome.assert_code(3);
+    assert!(names.iter().all(|name| outcome.stderr.contains(name)), "{outcome}");
 }
