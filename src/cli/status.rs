@@ -137,6 +137,9 @@ fn write_collection(
     if let Some(trouble) = &report.trouble {
         writeln!(out, "  trouble     {}", trouble)?;
     }
+    if let Some(at) = &report.retry_at {
+        writeln!(out, "  next try    {at:.0}")?;
+    }
     if let Some(trouble) = &report.count_trouble {
         writeln!(out, "  counts      {}", trouble)?;
     }

@@ -333,14 +333,11 @@ impl Gatherer {
             ),
             Mention::Nothing => tracing::debug!(%collection, "{error}; {until}"),
         }
-        self.pipeline.reporter.update(|report| {
-            report.phase = Phase::Waiting;
-            report.awaited = match error {
-                SourceError::Missing { .. } => Awaited::Database,
-                _ => Awaited::Source,
-            };
-            report.trouble = Some(trouble);
-        });
+        let awaited = match error {
+            SourceError::Missing { .. } => Awaited::Database,
+            _ => Awaited::Source,
+        };
+        self.pipeline.reporter.update(|report| report.wait(awaited, trouble, pause));
     }
 }
 

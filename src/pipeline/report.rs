@@ -1,5 +1,7 @@
 //! The progress report of a pipeline: one value that others can watch.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -86,6 +88,9 @@ pub struct Report {
     pub current_at: Option<Timestamp>,
     /// Why it waits, or why it ended.
     pub trouble: Option<String>,
+    /// The time of the next try, while it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
     /// Why the security object could not be mirrored at the last attempt.
     #[serde(default)]
     pub security_trouble: Option<String>,
@@ -126,6 +131,7 @@ impl Report {
             progress: None,
             current_at: None,
             trouble: None,
+            retry_at: None,
             security_trouble: None,
             count_trouble: None,
             caught_up: false,
@@ -134,6 +140,14 @@ impl Report {
             awaited: Awaited::default(),
             busy_since: None,
         }
+    }
+
+    /// It waits for `awaited`, and tries again after a pause.
+    pub fn wait(&mut self, awaited: Awaited, trouble: String, pause: Duration) {
+        self.phase = Phase::Waiting;
+        self.awaited = awaited;
+        self.trouble = Some(trouble);
+        self.retry_at = Timestamp::now().checked_add(pause).ok();
     }
 
     /// The number of seconds for which the mirror may have been behind: since it was last known to

@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::report::{Awaited, Phase, Report};
+use super::report::{Awaited, Report};
 use super::{Pipeline, PipelineError};
 use crate::source::Since;
 use crate::source::retry::RetryPolicy;
@@ -157,9 +157,7 @@ impl Pipeline {
             }
             logged = why;
             self.reporter.update(|report| {
-                report.phase = Phase::Waiting;
-                report.awaited = Awaited::Disk;
-                report.trouble = Some(error.to_string());
+                report.wait(Awaited::Disk, error.to_string(), pause);
                 report.busy_since = None;
             });
             tokio::select! {

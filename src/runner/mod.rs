@@ -26,12 +26,14 @@ use crate::tree::{Holder, MirrorError};
 mod absent;
 mod held;
 mod log;
+mod policy;
 mod release;
 mod repair;
 mod status;
 mod subscription;
 mod supervisor;
 mod turn;
+mod wait;
 
 pub use absent::Absent;
 pub use held::HeldDocument;
@@ -366,6 +368,10 @@ impl Shared {
         self.absent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Acquire)
+    }
+
     fn reports(&self) -> Vec<Report> {
         self.members().values().map(|member| member.reporter.report()).collect()
     }
@@ -385,7 +391,7 @@ impl Shared {
 
     /// Notices when the last collection has caught up.
     fn note_progress(&self) {
-        let listed = self.listed.load(Ordering::Acquire);
+        let listed = self.is_listed();
         let done = listed && self.members().values().all(|member| member.is_done());
         self.progress.send_if_modified(|progress| {
             let before = *progress;

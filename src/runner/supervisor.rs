@@ -12,12 +12,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::turn::Run;
+use super::wait::Trouble;
 use super::{Absent, Member, Outcome, SessionError, SessionOptions, Shared};
 use crate::document::CollectionName;
-use crate::pipeline::{
-    Awaited, FAILED, Pauses, Phase, Pipeline, PipelineError, PipelineOptions, Reporter,
-    without_numbers,
-};
+use crate::pipeline::{FAILED, Phase, Pipeline, PipelineError, PipelineOptions, Reporter};
 use crate::source::outage::Said;
 use crate::source::retry::{self, Listed};
 use crate::source::{Mode, Pattern, SourceError, Store, StoreEvent};
@@ -27,21 +25,17 @@ type Ended = (CollectionName, Result<(), PipelineError>);
 
 /// Supervises the pipelines of one session.
 pub(super) struct Supervisor {
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     pub(super) options: SessionOptions,
     pub(super) shared: Arc<Shared>,
     stop: CancellationToken,
     turns: Arc<Semaphore>,
     pipelines: JoinSet<Ended>,
-    errors: Vec<SessionError>,
+    pub(super) errors: Vec<SessionError>,
     /// Collections that the mirror followed at this source before this run.
     known: HashSet<CollectionName>,
-    /// Collections that appeared while the disk failed, and the time of their next attempt.
-    postponed: Option<(Vec<CollectionName>, Instant)>,
-    /// Their pause: it grows until all of them were started.
-    pauses: Pauses,
-    /// Why collections wait for a disk.
-    held_up: HashMap<CollectionName, Said>,
+    /// The collections whose runs have failed.
+    pub(super) troubled: HashMap<CollectionName, Trouble>,
     /// Since when the list of collections has been waited for, and why, if it is.
     pub(super) waiting: Option<(Instant, Said)>,
 }
@@ -65,9 +59,7 @@ impl Supervisor {
             pipelines: JoinSet::new(),
             errors: Vec::new(),
             known: HashSet::new(),
-            postponed: None,
-            pauses: Pauses::new(options.retry),
-            held_up: HashMap::new(),
+            troubled: HashMap::new(),
             waiting: None,
         }
     }
@@ -79,6 +71,7 @@ impl Supervisor {
         while let Some(ended) = self.pipelines.join_next().await {
             self.note_end(ended);
         }
+        self.note_parked();
         self.remember_collections(true);
         let pipelines = self.shared.pipelines();
         pipelines.iter().for_each(Pipeline::log_unmentioned);
@@ -97,10 +90,10 @@ impl Supervisor {
         tokio::pin!(listing);
         let mut listing_ended = false;
         loop {
-            if listing_ended && self.pipelines.is_empty() && self.postponed.is_none() {
+            if listing_ended && self.pipelines.is_empty() && self.next_try().is_none() {
                 return;
             }
-            let again = self.postponed.as_ref().map(|(_, again)| *again);
+            let again = self.next_try();
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
@@ -125,6 +118,7 @@ impl Supervisor {
                         }
                         self.remember_collections(false);
                         self.shared.note_progress();
+                        self.end_if_hopeless();
                     }
                     Some(Err(error)) => {
                         self.log_end_of_listing(&error);
@@ -134,7 +128,7 @@ impl Supervisor {
                     None => listing_ended = true,
                 },
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
-                    self.begin_postponed();
+                    self.try_again();
                 }
                 Some(ended) = self.pipelines.join_next(), if !self.pipelines.is_empty() => {
                     self.note_end(ended);
@@ -153,7 +147,7 @@ impl Supervisor {
         }
     }
 
-    fn begin_with(&mut self, name: CollectionName, reporter: Reporter) {
+    pub(super) fn begin_with(&mut self, name: CollectionName, reporter: Reporter) {
         let member = Member { reporter: reporter.clone(), failures: None };
         self.shared.members().insert(name.clone(), member);
         match self.pipeline(&name, reporter.clone()) {
@@ -165,59 +159,8 @@ impl Supervisor {
                 let run = Run { pipeline, turns, shared, stop: self.stop.clone() };
                 self.pipelines.spawn(async move { (name, run.in_turn().await) });
             }
-            Err(error) if error.is_disk() && self.options.mode == Mode::Follow => {
-                self.postpone(name, &reporter, &error);
-            }
-            Err(error) => self.fail_or_postpone(name, error),
+            Err(error) => self.wait_or_fail(name, error),
         }
-    }
-
-    /// A collection whose folder cannot be used is waited for while following; the others continue.
-    fn fail_or_postpone(&mut self, name: CollectionName, error: PipelineError) {
-        let waits = error.is_of_collection() && self.options.mode == Mode::Follow;
-        let reporter = match waits {
-            true => self.shared.members().get(&name).map(|member| member.reporter.clone()),
-            false => None,
-        };
-        match reporter {
-            Some(reporter) => self.postpone(name, &reporter, &error),
-            None => self.fail(name, error),
-        }
-    }
-
-    /// Tries the collections again that the disk has delayed.
-    fn begin_postponed(&mut self) {
-        for name in self.postponed.take().map(|(names, _)| names).unwrap_or_default() {
-            let before = self.shared.members().get(&name).map(|member| member.reporter.report());
-            let reporter = match before {
-                Some(before) => Reporter::continuing(&before),
-                None => Reporter::new(name.clone()),
-            };
-            self.begin_with(name, reporter);
-        }
-    }
-
-    /// Schedules another attempt for a collection, when its disk may work.
-    fn postpone(&mut self, name: CollectionName, reporter: &Reporter, error: &PipelineError) {
-        let next = || (Vec::new(), Instant::now() + self.pauses.next_after_rest());
-        let (names, again) = self.postponed.get_or_insert_with(next);
-        let seconds = again.saturating_duration_since(Instant::now()).as_secs_f32();
-        let why = error.to_string();
-        match self.held_up.entry(name.clone()).or_default().is_due(&without_numbers(&why)) {
-            true => tracing::warn!(
-                collection = %name,
-                "{why}; the mirror waits, and tries again in {seconds:.1} s",
-            ),
-            false => {
-                tracing::debug!(collection = %name, "{why}; the mirror tries again in {seconds:.1} s");
-            }
-        }
-        reporter.update(|report| {
-            report.phase = Phase::Waiting;
-            report.awaited = Awaited::Disk;
-            report.trouble = Some(why);
-        });
-        names.push(name);
     }
 
     fn pipeline(
@@ -271,7 +214,7 @@ impl Supervisor {
                     });
                 }
             }
-            Ok((name, Err(error))) => self.fail_or_postpone(name, error),
+            Ok((name, Err(error))) => self.wait_or_fail(name, error),
             Err(error) => self.errors.push(SessionError::Collection {
                 collection: "(unknown)".into(),
                 error: error.into(),
@@ -279,7 +222,7 @@ impl Supervisor {
         }
     }
 
-    fn fail(&mut self, collection: CollectionName, error: PipelineError) {
+    pub(super) fn fail(&mut self, collection: CollectionName, error: PipelineError) {
         if let PipelineError::Source(SourceError::Missing { .. }) = &error
             && self.options.mode == Mode::CatchUp
             && self.store.capabilities().exhaustive_scan

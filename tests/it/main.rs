@@ -16,6 +16,7 @@ mod commands;
 mod compare;
 mod copied;
 mod crash;
+mod crowd;
 mod damaged;
 mod docs;
 mod empty;
