@@ -21,7 +21,7 @@ struct Kind {
     forms: &'static [&'static str],
     /// How it is typed, in sentences.
     help: &'static str,
-    /// Reads what was typed with one of its schemes; `None` if that is not a source all the same.
+    /// Reads what was typed with one of its schemes; `None` if it is not a source.
     read: fn(&str) -> Result<Option<SourceConfig>, ConfigError>,
 }
 
