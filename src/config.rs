@@ -26,7 +26,7 @@ use crate::tree::{Holder, MirrorError};
 use self::source::{FeedConfig, SourceConfig};
 
 pub use self::access::{Access, AccessError};
-pub use self::source::{feed, meant};
+pub use self::source::{feed, kinds, meant};
 
 /// The number of unreadable rows after which a catch-up ends, unless told otherwise.
 const MAX_FAILURES: u64 = 1000;
@@ -53,9 +53,9 @@ pub struct MirrorConfig {
 pub enum ConfigError {
     /// The source is neither a URL nor a feed.
     #[error(
-        "`{given}` is not a source{}: a source is http(s)://host:port/database, \
-         http+unix://%2Fpath%2Fsocket/database, feed:FILE, or feed:- for standard input",
-        meant.as_ref().map(|meant| format!(" ({meant})")).unwrap_or_default()
+        "`{given}` is not a source{}: a source is {}",
+        meant.as_ref().map(|meant| format!(" ({meant})")).unwrap_or_default(),
+        source::forms()
     )]
     UnknownSource {
         /// What was given, without credentials.

@@ -13,22 +13,23 @@ use super::progress::{Bars, When};
 use super::shown::Shown;
 use super::{access, journal, logging, service, signals, summary};
 use crate::api;
-use crate::config::MirrorConfig;
+use crate::config::{self, MirrorConfig};
 use crate::document::{FolderMode, MaxDelete};
 use crate::mirror::JsonStyle;
 use crate::runner::Session;
 use crate::tree::MirrorError;
 use crate::tree::names::Codec;
 
+/// What a source may be.
+fn sources() -> String {
+    format!("A server, one of its databases, or a recorded feed. {}", config::kinds())
+}
+
 /// What `plainfold mirror` takes.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// A server, one of its databases, or a recorded feed.
-    ///
-    /// http(s)://user@host:port/database is one database. Without /database, or with a path that
-    /// ends in a slash, it is every database of the server.
-    /// http+unix://user@%2Fpath%2Fsocket/database is the same on a Unix socket. feed:FILE is a
-    /// recorded feed; feed:- is one on standard input.
+    /// A server, one of its databases, or a recorded feed
+    #[arg(long_help = sources())]
     source: String,
 
     /// The mirror's directory: a mirror, an empty directory, or one that will be created

@@ -155,10 +155,10 @@ pub trait Feed: Send + Sync + 'static {
         mode: Mode,
     ) -> BoxStream<'static, Result<FeedEvent, SourceError>>;
 
-    /// Everything up to this position is durable in the mirror: the feed is never opened before it
-    /// again. Called after each commit that has a new position, in order. A store that keeps its history
-    /// until it is told ([`Capabilities::acknowledges`]) discards it here. The call may fail, or be
-    /// left out by a crash; a later one counts for it.
+    /// Everything up to this position is durable in the mirror, which opens the feed before it only for
+    /// a scan. Called after a commit with a new position; of several commits, perhaps only for the last.
+    /// A store that keeps its history until it is told ([`Capabilities::acknowledges`]) discards it
+    /// here. The call may fail, or be left out by a crash; a later one counts for it.
     fn acknowledge<'a>(
         &'a self,
         _position: &'a Position,

@@ -18,9 +18,6 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 /// The scheme of a server on a Unix socket.
 const UNIX: &str = "http+unix";
 
-/// The schemes of servers.
-const SCHEMES: [&str; 3] = ["http", "https", UNIX];
-
 /// A server's address. It never holds credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
@@ -45,6 +42,9 @@ pub struct Given {
 }
 
 impl Address {
+    /// The schemes of servers.
+    pub const SCHEMES: [&str; 3] = ["http", "https", UNIX];
+
     /// Whether this begins as the URL of a server does.
     pub fn is_meant(text: &str) -> bool {
         after_scheme(text).is_some()
@@ -197,7 +197,7 @@ fn scheme(text: &str) -> Option<&str> {
 /// What follows `http://`, where a text begins so or with the scheme of another server.
 fn after_scheme(text: &str) -> Option<&str> {
     let (scheme, rest) = text.trim_start().split_once("://")?;
-    SCHEMES.iter().any(|one| one.eq_ignore_ascii_case(scheme)).then_some(rest)
+    Address::SCHEMES.iter().any(|one| one.eq_ignore_ascii_case(scheme)).then_some(rest)
 }
 
 fn read(url: &str) -> Result<Url, BadAddress> {
@@ -210,7 +210,7 @@ fn read(url: &str) -> Result<Url, BadAddress> {
         return Err(mistake);
     }
     let url = Url::parse(url)?;
-    if !SCHEMES.contains(&url.scheme()) {
+    if !Address::SCHEMES.contains(&url.scheme()) {
         return Err(BadAddress::Scheme(url.scheme().to_owned()));
     }
     Ok(url)
