@@ -18,6 +18,8 @@ use crate::tree::MirrorError;
 mod apply;
 mod blocking;
 mod body;
+#[cfg(test)]
+mod conformance;
 mod control;
 mod couchdb;
 mod feed;

@@ -59,6 +59,7 @@ mod rxdb_client;
 mod session;
 mod systemd;
 mod terminal;
+mod time;
 mod tls;
 mod trash;
 mod undelete;
