@@ -186,7 +186,7 @@ impl Tree {
             |what: &str| LocateError::NoDocument { path: shown.clone(), what: what.to_owned() };
         let parts: Option<Vec<&str>> = path.iter().map(|part| part.to_str()).collect();
         let parts = parts.ok_or_else(|| foreign("something whose name is not even text"))?;
-        if self.is_backup() {
+        if self.backup.is_some() {
             return self
                 .identify_in_backup(&parts)
                 .ok_or_else(|| foreign("not in the folder of a document"))?;

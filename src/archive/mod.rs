@@ -21,6 +21,8 @@ use crate::tree::layout::{
 use crate::tree::names::{Decoded, Spelling};
 use crate::tree::record::Record;
 
+#[cfg(test)]
+pub(crate) mod conformance;
 mod deleted;
 mod document;
 pub mod locate;
@@ -34,7 +36,7 @@ pub use problem::{Problem, ProblemKind};
 pub use text::StoredText;
 
 use deleted::NAMELESS;
-use document::attachments;
+use document::{Ways, attachments};
 use rxdb::Backup;
 use text::{Unchecked, read};
 
@@ -129,9 +131,14 @@ impl Tree {
         self.bare.is_some()
     }
 
-    /// Whether this is the output of RxDB's backup plugin.
-    pub fn is_backup(&self) -> bool {
-        self.backup.is_some()
+    /// Why bodies are not those that the source sent, byte for byte; `None` if they are.
+    pub fn rewritten(&self) -> Option<&'static str> {
+        self.backup.as_ref().map(|_| rxdb::REWRITTEN)
+    }
+
+    /// Whether the collections have the names that their source gave them.
+    pub fn has_names(&self) -> bool {
+        self.backup.is_none()
     }
 
     /// The lineage, which identifies this mirror and its copies. `None` if there is no `.plainfold`.
@@ -519,6 +526,7 @@ impl TreeCollection {
             folder,
             entries,
             written: None,
+            ways: Ways::MIRROR,
         })))
     }
 }

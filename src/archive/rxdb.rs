@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::document::attachments;
+use super::document::{Ways, attachments};
 use super::{Entry, Problem, ProblemKind, StoredDocument};
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
@@ -21,6 +21,16 @@ use crate::tree::names::Codec;
 
 mod body;
 mod walk;
+
+/// Why its bodies are not those of the source.
+pub(super) const REWRITTEN: &str = "RxDB's backup plugin changes bodies";
+
+/// A document's folder also is a part of the path to documents with longer ids.
+const WAYS: Ways = Ways {
+    notes: false,
+    nests: true,
+    caveat: " (RxDB's backup plugin writes all attachments as text, which damages binary ones)",
+};
 
 pub(crate) use walk::Walk;
 
@@ -126,6 +136,7 @@ pub(super) fn entry(root: &Folder, name: &str) -> Result<Option<Entry>, MirrorEr
         folder,
         entries,
         written: Some(Bytes::from(text)),
+        ways: WAYS,
         deleted: false,
         history: None,
         conflicts: Vec::new(),

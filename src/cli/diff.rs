@@ -131,10 +131,10 @@ async fn beside_mirror(
     let how = options.compared.lower(None)?;
     let other = Path::new(&options.other);
     // A folder that is not a mirror is refused before the other one is read.
-    let is_mirror = !Tree::open(other)?.is_backup();
+    let has_names = Tree::open(other)?.has_names();
     let wanted = verify::Options { progress, ..wanted(&options.collections)? };
     let here = read(options.directory.clone(), wanted).await?;
-    let collections = if is_mirror { here.wanted_of(&how)? } else { None };
+    let collections = if has_names { here.wanted_of(&how)? } else { None };
     let read_there = verify::Options { collections, allow_empty: true, ..Default::default() };
     let there = read(other.to_owned(), read_there).await?;
     let mut problems = here.report.problems.clone();

@@ -188,3 +188,34 @@ impl Collection {
         Record::read(&self.mirror.collections, &self.encoded)
     }
 }
+
+impl Collection {
+    /// Refuses to write into a folder that has been replaced: everything written there would be
+    /// lost.
+    pub fn check_place(&self) -> Result<(), MirrorError> {
+        let mirror = &self.mirror;
+        match self.folder.is_at(&mirror.root, &self.encoded) {
+            true => Ok(()),
+            false => blame::check(mirror, &self.folder, &self.encoded),
+        }
+    }
+
+    /// The same error, marked if it concerns this collection alone.
+    pub fn blame_end(&self, error: MirrorError) -> MirrorError {
+        match self.blame(error) {
+            Ok(error) if error.is_of_collection() => error,
+            Ok(error) => MirrorError::OneCollection(Box::new(error)),
+            Err(error) => error,
+        }
+    }
+
+    /// The error, if it concerns one document alone. Otherwise fails with the error that ends the
+    /// work on the collection, or all work.
+    pub fn blame(&self, error: MirrorError) -> Result<MirrorError, MirrorError> {
+        if !error.may_be_of_document() || !blame::is_usable(&self.mirror)? {
+            return Err(error);
+        }
+        blame::check(&self.mirror, &self.folder, &self.encoded)?;
+        Ok(error)
+    }
+}

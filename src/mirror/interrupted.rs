@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 
 use super::collection::Collection;
-use super::trash;
 use crate::document::{DocumentId, Head, Revision};
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{ATTACHMENTS, CONFLICTS, body_file, file_path};
@@ -100,12 +99,7 @@ impl Collection {
         let mirror = &*self.mirror;
         let mut known = mirror.interrupted.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(left) = known.get_mut(&*self.encoded) else { return Ok(()) };
-        let (ours, staging, clock) = (&mirror.ours, &mirror.staging, &mirror.clock);
-        trash::rescue(ours, staging, clock, mirror.spelling, &left.removed)?;
-        for path in left.removed.drain(..) {
-            mirror.clear_away(&path)?;
-        }
-        Ok(())
+        mirror.dispose_interrupted(&mut left.removed)
     }
 
     /// The files of a document, relative to the mirror; `None` if the tree does not hold it.

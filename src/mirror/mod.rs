@@ -16,11 +16,13 @@ use serde::{Deserialize, Serialize};
 mod adopt;
 mod blame;
 mod collection;
+mod durable;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod interrupted;
 mod inventory;
+mod kept;
 mod newcomers;
 mod options;
 mod plan;

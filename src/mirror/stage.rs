@@ -131,9 +131,10 @@ impl Collection {
         lane: Lane,
     ) -> Result<Staged, MirrorError> {
         let mirror = &*self.mirror;
+        // What it replaces leaves the tree under this name.
         let temporary = match write.buries {
-            true => mirror.deletion_name(&self.encoded, lane),
-            false => mirror.temporary_name(&self.encoded, lane),
+            true => mirror.aside_deleted(&self.encoded, lane),
+            false => mirror.aside_replaced(&self.encoded, lane),
         };
         let blobs = material.staged();
         let staged = self.stage_as(temporary.clone(), document, write, material, sync);

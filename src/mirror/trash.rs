@@ -11,13 +11,12 @@ use jiff::civil::Date;
 use jiff::{Timestamp, tz::TimeZone};
 use rustix::io::Errno;
 
+use super::Mirror;
 use super::publish::Published;
-use super::{Lane, Mirror};
 use crate::clock::Clock;
 use crate::document::Head;
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{DOCUMENT, TRASH};
-use crate::tree::names::Spelling;
 use crate::tree::temporary::{Purpose, Temporary};
 use crate::tree::{MirrorError, unless_disk};
 
@@ -27,39 +26,24 @@ fn discarded_from(path: &str) -> Option<&str> {
     named.map(|one| one.collection)
 }
 
-/// Moves entries that an interrupted run left in staging to the trash, if they belong there.
-pub(super) fn rescue(
-    ours: &Folder,
-    staging: &Folder,
-    clock: &Clock,
-    spelling: Spelling,
-    names: &[String],
-) -> Result<(), MirrorError> {
-    for name in names {
-        let Some(collection) = discarded_from(name) else { continue };
-        let Some(folder) = unless_disk(staging.open_folder(name))? else { continue };
-        // Without a body it is a tombstone that was not published.
-        let Some(text) = unless_disk(folder.read_file(DOCUMENT))? else { continue };
-        let head = Head::read(&text).unwrap_or_default();
-        let document = match &head.id {
-            Some(id) => spelling.encode(id).as_str().to_owned(),
-            None => "without an id".to_owned(),
-        };
-        let place = place(ours, clock, collection)?;
-        put(staging, name, &place, &document)?;
-        place.sync()?;
-    }
-    Ok(())
-}
-
 impl Mirror {
-    /// A name in staging for an entry that a deletion takes out of the tree.
-    pub(super) fn deletion_name(&self, collection: &str, lane: Lane) -> String {
-        let purpose = match self.options.trash {
-            0 => Purpose::Removed,
-            _ => Purpose::Discarded,
-        };
-        self.name_for(purpose, collection, lane)
+    /// Moves entries that an interrupted run left in staging to the trash, if they belong there.
+    pub(super) fn rescue(&self, names: &[String]) -> Result<(), MirrorError> {
+        for name in names {
+            let Some(collection) = discarded_from(name) else { continue };
+            let Some(folder) = unless_disk(self.staging.open_folder(name))? else { continue };
+            // Without a body it is a tombstone that was not published.
+            let Some(text) = unless_disk(folder.read_file(DOCUMENT))? else { continue };
+            let head = Head::read(&text).unwrap_or_default();
+            let document = match &head.id {
+                Some(id) => self.encode(id).as_str().to_owned(),
+                None => "without an id".to_owned(),
+            };
+            let place = place(&self.ours, &self.clock, collection)?;
+            put(&self.staging, name, &place, &document)?;
+            place.sync()?;
+        }
+        Ok(())
     }
 
     /// Moves the entries that published deletions took out of the tree to the trash.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::document::{Counts, How, What};
 use super::inventory::Comparison;
-use super::tree::{Suspect, read_security, settle};
+use super::reading::{Suspect, read_security, settle};
 use super::{Certificate, CollectionReport, DifferenceKind, Verified, VerifyError};
 use crate::archive::TreeCollection;
 use crate::document::{CollectionName, DocumentId};

@@ -140,10 +140,9 @@ impl Verified {
         store: Arc<dyn Store>,
         how: &Comparison,
     ) -> Result<There, VerifyError> {
-        if how.bytes && self.tree.is_backup() {
-            let what = "RxDB's backup plugin changes bodies, so they cannot be compared byte by \
-                        byte: leave --bytes out";
-            return Err(VerifyError::Selection(what.to_owned()));
+        if let Some(why) = self.tree.rewritten().filter(|_| how.bytes) {
+            let what = format!("{why}, so they cannot be compared byte by byte: leave --bytes out");
+            return Err(VerifyError::Selection(what));
         }
         let pairs = how.pairs(&self.names())?;
         if let Some((only, refusal)) = how.unheld(&pairs).filter(|_| self.nameless(how).is_none())
@@ -233,7 +232,7 @@ impl Verified {
         source: &Arc<dyn Feed>,
         how: &Comparison,
     ) -> Option<Comparer<'_>> {
-        if self.tree.is_backup() {
+        if self.tree.rewritten().is_some() {
             return None;
         }
         let unchecked = self.unchecked.get(&folder.name).filter(|those| !those.is_empty());
@@ -269,12 +268,12 @@ impl Verified {
         Ok(certificate)
     }
 
-    /// Compares with another mirror, byte for byte; by revisions only, if one of them is the output
-    /// of RxDB's backup plugin, whose bodies are written differently.
+    /// Compares with another mirror, byte for byte; by revisions only, if the bodies of one
+    /// of them were rewritten.
     pub fn beside(&self, other: &Self, how: &Comparison) -> Result<Certificate, VerifyError> {
         let lineage = other.tree.lineage().map(str::to_owned);
         let there = Place { name: other.report.mirror.clone(), lineage, is_mirror: true };
-        let both = !self.tree.is_backup() && !other.tree.is_backup();
+        let both = self.tree.rewritten().is_none() && other.tree.rewritten().is_none();
         let depth = if both { Depth::Bytes } else { Depth::Revision };
         let mut certificate = self.certificate(there, depth);
         let pairs = how.pairs(&self.names())?;
@@ -282,7 +281,7 @@ impl Verified {
         match (&self.listings[..], &other.listings[..]) {
             ([(mine, _)], [(its, listed)]) if !both && !how.renames() => {
                 let (mine, its) = (CollectionName::from(&**mine), CollectionName::from(&**its));
-                let name = if self.tree.is_backup() { its.clone() } else { mine.clone() };
+                let name = if self.tree.has_names() { mine.clone() } else { its.clone() };
                 let named = Named { name, here: Some(mine), there: its };
                 self.compare(&mut certificate, &named, listed, None)?;
             }
@@ -311,17 +310,17 @@ impl Verified {
     /// The collections of another mirror that have to be read for a comparison; `None` is all.
     pub fn wanted_of(&self, how: &Comparison) -> Result<Option<Selection>, VerifyError> {
         let pairs = how.pairs(&self.names())?;
-        if how.all || pairs.is_empty() || self.tree.is_backup() {
+        if how.all || pairs.is_empty() || !self.tree.has_names() {
             return Ok(None);
         }
         let names: Vec<_> = pairs.iter().map(|pair| globset::escape(pair.there.as_str())).collect();
         Selection::new(&names).map(Some).map_err(|bad| VerifyError::Selection(bad.to_string()))
     }
 
-    /// The one collection that is compared whatever its name: the output of RxDB's backup plugin has
-    /// no name that could be compared with the source's.
+    /// The one collection that is compared whatever its name, if it has none that could be compared
+    /// with the source's.
     fn nameless(&self, how: &Comparison) -> Option<CollectionName> {
-        let is_meant = self.tree.is_backup() && !how.renames();
+        let is_meant = !self.tree.has_names() && !how.renames();
         self.names().into_iter().next().filter(|_| is_meant)
     }
 

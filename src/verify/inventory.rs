@@ -10,7 +10,7 @@ use std::io;
 
 use super::VerifyError;
 use super::document::{Checked, How};
-use super::tree::{PAUSE, Reading, Suspect, TRIES, read_security, settle};
+use super::reading::{PAUSE, Reading, Suspect, TRIES, read_security, settle};
 use crate::archive::{Problem, ProblemKind, TreeCollection};
 use crate::tree::checksum::Checksum;
 use crate::tree::inventory::{Contents, Inventory, Recorded, State, digest};

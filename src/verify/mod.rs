@@ -38,6 +38,7 @@ mod inventory;
 mod listing;
 mod pairs;
 mod progress;
+mod reading;
 mod source;
 mod tree;
 
@@ -48,7 +49,7 @@ pub use inventory::Coverage;
 pub use listing::{Difference, DifferenceKind, Side};
 pub use pairs::Comparison;
 pub use progress::{Progress, Step, Work};
-pub use tree::Suspect;
+pub use reading::Suspect;
 
 use crate::tree::sorted::Sorted;
 use bytes::Unchecked;

@@ -53,7 +53,7 @@ fn without_being_asked_for_there_is_no_trash() {
     bench.apply(&deleted("a", "2-x")).unwrap();
     assert!(!bench.path("../.plainfold/trash").exists());
     // Nor does a crash move it there.
-    let name = bench.collection.mirror.deletion_name("books", Lane::default());
+    let name = bench.collection.mirror.aside_deleted("books", Lane::default());
     assert!(name.contains("-removed~"), "{name}");
 }
 
