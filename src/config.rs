@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use crate::checkpoint::{Before, Bounds, Checkpoints, StateError};
 use crate::client::couchdb::Secret;
 use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
-use crate::mirror::{Deleted, JsonStyle, Mirror, Wanted};
+use crate::mirror::{self, Deleted, JsonStyle, Mirror};
 use crate::runner::{DeletionLimit, Repairer, Session, SessionOptions};
 use crate::source::couchdb::Databases;
 use crate::source::{BadGlob, Mode, Selection, SourceError, Store};
@@ -38,7 +38,7 @@ pub struct MirrorConfig {
     directory: PathBuf,
     mode: Mode,
     names: Option<Codec>,
-    wanted: Wanted,
+    wanted: mirror::Wanted,
     /// The globs that were named; an empty list means the default.
     collections: Option<Vec<String>>,
     bounds: Bounds,
@@ -116,7 +116,7 @@ impl MirrorConfig {
             directory: directory.as_ref().to_owned(),
             mode: Mode::CatchUp,
             names: None,
-            wanted: Wanted::default(),
+            wanted: mirror::Wanted::default(),
             collections: None,
             bounds: Bounds::DEFAULT,
             give_up_after: None,

@@ -13,7 +13,7 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
-use super::socket::Reach;
+use super::socket::SocketPath;
 use crate::document::plain;
 use crate::tree::Holder;
 
@@ -109,7 +109,7 @@ impl Answering {
         request: impl FnOnce(&reqwest::Client) -> RequestBuilder,
     ) -> Result<Response, Unanswered> {
         let asked = async {
-            let reach = Reach::to(&self.socket)?;
+            let reach = SocketPath::to(&self.socket)?;
             let client = reqwest::Client::builder().unix_socket(reach.path()).build()?;
             Ok::<_, Box<dyn Error + Send + Sync>>(request(&client).send().await?)
         };

@@ -15,10 +15,7 @@ use crate::archive::Tree;
 use crate::client::couchdb::{Address, Client, ClientOptions};
 use crate::config::{self, Access, ConfigError};
 use crate::document::{CollectionName, Pattern, Selection};
-use crate::restore::{
-    self, Control, CouchTarget, Counts, FeedTarget, OnExisting, Outcome, Report, Restore,
-    RestoreError,
-};
+use crate::restore::{self, Control, CouchTarget, FeedTarget, OnExisting, Restore, RestoreError};
 
 /// The number of failures that text names; JSON names more.
 const NAMED: usize = 20;
@@ -131,7 +128,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         }
         lowered.undelete = Some(undelete::find(&options.directory, since).await?);
     }
-    let access = options.access.lower(&options.target, access::Side::Target)?;
+    let access = options.access.lower(&options.target, access::ServerRole::Target)?;
     let control = Control { stop: signals::catch()?, ..Control::default() };
     let drawing = bars.map(|bars| {
         let progress = control.progress.subscribe();
@@ -185,7 +182,7 @@ async fn put_back(
     mut lowered: restore::Options,
     access: Access,
     control: Control,
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<restore::Outcome> {
     let path = config::feed(&options.target).filter(|path| !path.is_empty());
     Ok(match path.filter(|path| !Address::is_url_like(path)) {
         Some(path) => {
@@ -212,7 +209,7 @@ async fn run_with<T: restore::Target + 'static>(
     target: T,
     options: restore::Options,
     control: Control,
-) -> Result<Outcome, RestoreError> {
+) -> Result<restore::Outcome, RestoreError> {
     let tree = Tree::open(directory)?;
     Restore::new(target, options).controlled(control).run(tree).await
 }
@@ -272,7 +269,7 @@ async fn server(target: &str, access: Access) -> anyhow::Result<(Client, Option<
     Ok((client(given.address)?, given.database))
 }
 
-fn text(outcome: &Outcome, to_feed: bool) -> Lines {
+fn text(outcome: &restore::Outcome, to_feed: bool) -> Lines {
     let mut text = Lines::default();
     for failure in outcome.failures.iter().take(NAMED) {
         text.push(&format!("not restored: {}: {}", failure.path, failure.reason));
@@ -283,7 +280,7 @@ fn text(outcome: &Outcome, to_feed: bool) -> Lines {
         text.push(&format!("not restored: {more} more; --format json names them"));
     }
     let several = outcome.collections.len() > 1;
-    let mut total = Counts::default();
+    let mut total = restore::Counts::default();
     for report in &outcome.collections {
         let name = match report.collection == report.renamed {
             true => report.collection.clone(),
@@ -327,7 +324,7 @@ fn failed(documents: u64, collections: u64) -> Option<String> {
 }
 
 /// What was restored of one collection, or of all.
-fn done(counts: &Counts, security: bool, dry_run: bool) -> String {
+fn done(counts: &restore::Counts, security: bool, dry_run: bool) -> String {
     let verb = if dry_run { "would be " } else { "" };
     let mut text = format!(
         "{} {verb}created, {} replaced, {} skipped, ",
@@ -346,7 +343,7 @@ fn done(counts: &Counts, security: bool, dry_run: bool) -> String {
 }
 
 /// What was left out on purpose, and how to restore it.
-fn notes(report: &Report, to_feed: bool) -> Vec<String> {
+fn notes(report: &restore::Report, to_feed: bool) -> Vec<String> {
     let counts = report.counts;
     let plural = |count, what: &str| {
         let (end, verb) = if count == 1 { ("", "was") } else { ("s", "were") };

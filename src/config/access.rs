@@ -3,7 +3,7 @@
 
 use secrecy::ExposeSecret;
 
-use crate::client::couchdb::{Credentials, Secret, Side, Tls};
+use crate::client::couchdb::{Credentials, Secret, ServerRole, Tls};
 
 /// Credentials and certificates for a server.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +18,7 @@ pub struct Access {
     /// How encrypted connections are made.
     pub tls: Tls,
     /// What the server is, which decides the variables that messages name.
-    pub side: Side,
+    pub side: ServerRole,
 }
 
 /// Credentials that are incomplete, or that exclude each other.
@@ -93,7 +93,7 @@ mod tests {
         let user = |name: &str, password: &str| Some(Credentials::new(name, password.into()));
         let error = Access::default().credentials(user("me", "")).unwrap_err().to_string();
         assert!(error.contains("`me`") && error.contains("PLAINFOLD_SOURCE_PASSWORD"), "{error}");
-        let target = Access { side: Side::Target, ..Access::default() };
+        let target = Access { side: ServerRole::Target, ..Access::default() };
         let error = target.credentials(user("me", "")).unwrap_err().to_string();
         assert!(error.contains("PLAINFOLD_TARGET_PASSWORD"), "{error}");
         let error = Access::default().credentials(user("", "hunter2")).unwrap_err();

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::client::couchdb::{
     Address, BadAddress, Client, ClientOptions, Credentials, Database, Error, Kind, Patience,
-    Refusal, Side, Tls,
+    Refusal, ServerRole, Tls,
 };
 use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position};
 use crate::document::{Properties, Revision};
@@ -172,7 +172,7 @@ impl CouchStore {
             is_known,
             ..
         } = options;
-        let (patience, side) = (timings.patience, Side::Source);
+        let (patience, side) = (timings.patience, ServerRole::Source);
         let options = ClientOptions { credentials, refusal, tls, patience, side, is_known };
         let client = Client::new(address, options)?;
         Ok(Self { client, databases, kept, timings, progress: Arc::default() })
