@@ -12,9 +12,8 @@ use super::progress::{Bars, When};
 use super::shown::Shown;
 use super::{access, compare, logging, signals, undelete};
 use crate::archive::Tree;
-use crate::client::couchdb::{Address, Client, ClientOptions};
-use crate::config::{self, Access, ConfigError};
-use crate::document::{CollectionName, Pattern, Selection};
+use crate::config::{self, Access, Endpoint};
+use crate::document::{Pattern, Selection};
 use crate::restore::{self, Control, CouchTarget, FeedTarget, OnExisting, Restore, RestoreError};
 
 /// The number of failures that text names; JSON names more.
@@ -183,15 +182,12 @@ async fn put_back(
     access: Access,
     control: Control,
 ) -> anyhow::Result<restore::Outcome> {
-    let path = config::feed(&options.target).filter(|path| !path.is_empty());
-    Ok(match path.filter(|path| !Address::is_url_like(path)) {
-        Some(path) => {
-            let path = (path != "-").then(|| PathBuf::from(path));
+    Ok(match Endpoint::of_target(&options.target, access).await? {
+        Endpoint::Feed(path) => {
             let target = FeedTarget::new(path, lowered.on_existing)?;
             run_with(&options.directory, target, lowered, control).await?
         }
-        None => {
-            let (client, database) = server(&options.target, access).await?;
+        Endpoint::Server(client, database) => {
             if let Some(database) = database {
                 if !options.renamed.is_empty() {
                     let what = "--as and a database in TARGET both name one: give one of them";
@@ -237,36 +233,6 @@ fn lower(options: &Options) -> anyhow::Result<restore::Options> {
         dry_run: options.dry_run,
         accept_unchecked: options.accept_unchecked,
     })
-}
-
-async fn server(target: &str, access: Access) -> anyhow::Result<(Client, Option<CollectionName>)> {
-    if !Address::is_meant(target) {
-        let given = Address::hidden(target);
-        let meant = config::meant(target).map(|meant| format!(" ({meant})")).unwrap_or_default();
-        return Err(Usage(format!(
-            "`{given}` is not a target{meant}: a target is http(s)://host:port or \
-             http+unix://%2Fpath%2Fsocket, the same with /database, feed:FILE, or feed:- for standard \
-             output"
-        ))
-        .into());
-    }
-    let given = Address::parse(target)
-        .map_err(|error| Usage(format!("the target's URL cannot be used: {error}")))?;
-    let credentials = access.credentials(given.credentials).map_err(ConfigError::from)?;
-    let client = |address| {
-        let (credentials, tls) = (credentials.clone(), access.tls.clone());
-        let options =
-            ClientOptions { credentials, tls, side: access.side, ..ClientOptions::default() };
-        Client::new(address, options).map_err(|error| Usage(error.to_string()))
-    };
-    // Only the server can tell whether a path that ends in a slash is a proxy's.
-    if let Some(below) = given.below {
-        let below = client(below)?;
-        if below.is_server().await {
-            return Ok((below, None));
-        }
-    }
-    Ok((client(given.address)?, given.database))
 }
 
 fn text(outcome: &restore::Outcome, to_feed: bool) -> Lines {

@@ -123,7 +123,6 @@ const WORDS: [(&str, &[&str]); 19] = [
 const CIRCLES: &[&str] = &[
     "archive",
     "checkpoint",
-    "config",
     "mirror",
     "pipeline",
     "restore",
