@@ -1,6 +1,4 @@
 //! The lines that show how far a command is, laid out for the width and height that there is.
-//!
-//! It must not know how lines get onto a terminal, nor what time it is.
 
 use console::{measure_text_width, truncate_str};
 use indicatif::{HumanBytes, HumanCount};

@@ -1,7 +1,5 @@
 //! What a run tells those who read its log later: what it mirrors, that it has caught up, and from then
 //! on a line a day.
-//!
-//! It must not know where log lines go.
 
 use std::path::Path;
 use std::pin::pin;

@@ -1,6 +1,6 @@
 //! What to do about an answer that is an error, or that is not CouchDB's.
 //!
-//! Pure. It must not know how requests are sent.
+//! Pure.
 
 use reqwest::Method;
 

@@ -1,6 +1,6 @@
 //! Users, passwords and tokens, and where these come from.
 //!
-//! Secrets are never printed. It must not know how they are sent.
+//! Secrets are never printed.
 
 use std::fmt;
 use std::io::Read as _;

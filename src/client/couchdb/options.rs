@@ -1,6 +1,4 @@
 //! How a server is spoken to.
-//!
-//! It must not know what is requested.
 
 use std::time::Duration;
 

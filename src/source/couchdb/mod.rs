@@ -1,6 +1,4 @@
 //! A server speaking the CouchDB protocol as a store, and each of its databases as a source.
-//!
-//! It must not know HTTP, which is the client's, nor what happens to a change.
 
 mod attachments;
 mod bound;
