@@ -1,7 +1,8 @@
 //! Reads JSON text in place: checks it, finds the byte ranges of members, decodes a string.
 //!
 //! Nothing is built and nothing recurses, so that a body keeps its exact bytes and a document
-//! nested ten thousand deep costs a bit per level instead of the stack. Pure.
+//! nested ten thousand deep costs a bit per level instead of the stack. Pure: it must not know
+//! feeds, documents or I/O, and any source may use it.
 
 use std::borrow::Cow;
 

@@ -2,7 +2,8 @@
 //!
 //! A [`Store`] holds collections and opens a [`Source`] for each. A source turns one collection's
 //! feed into a stream of [`FeedEvent`]s. Errors stay in the stream and are classified here; waiting
-//! and trying again is done in one place, [`retry`].
+//! and trying again is done in one place, [`retry`]. Sources must not know paths of the mirror,
+//! sled, or when to retry.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -4,8 +4,9 @@
 //! The file is a log. Before documents are published, their records are appended and become durable
 //! with the staged files; after the commit a mark is appended. So a reader knows which content a
 //! folder may have: that of its last record before the last mark, or that of a later record. The
-//! first half of the module (`Writer`) belongs to the process that works on the mirror, the second
-//! ([`Inventory`]) to those that only read.
+//! first half of the module (`Writer`) belongs to the process that works on the mirror, the
+//! second ([`Inventory`]) to those that only read. It must not know sources, checkpoints, or why a
+//! document changes.
 
 use std::collections::BTreeMap;
 
