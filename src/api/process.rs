@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Unanswered {
     mirror: PathBuf,
     /// Who that is.
-    pub holder: Holder,
+    pub holder: Box<Holder>,
     /// What is known of it, as a clause, and what to do.
     pub trouble: String,
 }
@@ -183,7 +183,7 @@ impl Process {
     }
 
     fn troubled(&self, trouble: String) -> Unanswered {
-        Unanswered { mirror: self.mirror.clone(), holder: self.holder.clone(), trouble }
+        Unanswered { mirror: self.mirror.clone(), holder: self.holder.clone().into(), trouble }
     }
 
     /// The trouble of a process that is stopped, without asking it; `None` if it runs.

@@ -189,7 +189,7 @@ fn no_module_says_a_word_of_another_layer() {
         for (name, module) in HOUSE.modules().filter(|(_, module)| module.words.contains(word)) {
             said = true;
             let is_in = |place: &&str| name == *place || name.starts_with(&format!("{place}::"));
-            if !places.iter().any(|place| is_in(&place)) {
+            if !places.iter().any(is_in) {
                 wrong.push(format!("{}: {word}", module.file));
             }
         }
