@@ -1,7 +1,6 @@
 //! Write events, which are emitted after a change is durable, and the bounded channel for them.
 //!
-//! Delivery is at least once and in the order of commits. This module must not know how events are
-//! stored.
+//! Delivery is at least once and in the order of commits.
 
 use std::ops::Deref;
 use std::sync::Arc;

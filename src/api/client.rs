@@ -13,7 +13,7 @@ pub use super::process::Unanswered;
 use super::process::{Answering, Process};
 use crate::checkpoint::{Bounds, Checkpoints, Copied, StateError};
 use crate::document::{CollectionName, Pattern, plain};
-use crate::mirror::{Mirror, Ours};
+use crate::mirror::{self, Mirror};
 use crate::runner::{HeldDocument, Notice, Release, Status, Subscription};
 use crate::tree::{Holder, MirrorError, SharedLock};
 
@@ -21,7 +21,7 @@ use crate::tree::{Holder, MirrorError, SharedLock};
 #[derive(Debug)]
 pub struct Door {
     directory: PathBuf,
-    ours: Ours,
+    ours: mirror::Ours,
 }
 
 /// Why a mirror did not answer.
@@ -54,7 +54,7 @@ enum Answerer {
 impl Door {
     /// The door to the mirror in `directory`.
     pub fn find(directory: &Path) -> Result<Self, MirrorError> {
-        Ok(Self { directory: directory.to_owned(), ours: Ours::find(directory)? })
+        Ok(Self { directory: directory.to_owned(), ours: mirror::Ours::find(directory)? })
     }
 
     /// The status, and whether the mirror can be used. If its process or its state is not

@@ -20,14 +20,14 @@ use crate::runner::{Notice, Subscription, Watcher};
 
 /// The parameters of the query.
 #[derive(Debug, Deserialize)]
-pub struct Wanted {
+pub struct EventsQuery {
     /// Begin after the event with this number; without it, with the next event.
     since: Option<u64>,
     /// Only events of this collection.
     collection: Option<CollectionName>,
 }
 
-pub async fn follow(State(watcher): State<Watcher>, Query(wanted): Query<Wanted>) -> Response {
+pub async fn follow(State(watcher): State<Watcher>, Query(wanted): Query<EventsQuery>) -> Response {
     if wanted.collection.as_ref().is_some_and(|name| watcher.lacks(name)) {
         return StatusCode::NOT_FOUND.into_response();
     }

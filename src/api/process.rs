@@ -13,7 +13,7 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
-use super::socket::Reach;
+use super::socket::SocketPath;
 use crate::document::plain;
 use crate::tree::Holder;
 
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Unanswered {
     mirror: PathBuf,
     /// Who that is.
-    pub holder: Holder,
+    pub holder: Box<Holder>,
     /// What is known of it, as a clause, and what to do.
     pub trouble: String,
 }
@@ -109,7 +109,7 @@ impl Answering {
         request: impl FnOnce(&reqwest::Client) -> RequestBuilder,
     ) -> Result<Response, Unanswered> {
         let asked = async {
-            let reach = Reach::to(&self.socket)?;
+            let reach = SocketPath::to(&self.socket)?;
             let client = reqwest::Client::builder().unix_socket(reach.path()).build()?;
             Ok::<_, Box<dyn Error + Send + Sync>>(request(&client).send().await?)
         };
@@ -183,7 +183,7 @@ impl Process {
     }
 
     fn troubled(&self, trouble: String) -> Unanswered {
-        Unanswered { mirror: self.mirror.clone(), holder: self.holder.clone(), trouble }
+        Unanswered { mirror: self.mirror.clone(), holder: self.holder.clone().into(), trouble }
     }
 
     /// The trouble of a process that is stopped, without asking it; `None` if it runs.

@@ -1,6 +1,6 @@
 //! Where a document lies in a mirror, and which document a path of a mirror belongs to.
 //!
-//! It only reads, and takes no lock. It must not know why it is asked.
+//! It only reads, and takes no lock.
 
 use std::collections::HashSet;
 use std::io;

@@ -2,7 +2,7 @@
 //!
 //! The plugin writes documents directly under the directory, each in a folder named after the
 //! document, without escapes: the id `a/b` is two folders deep. `docs/operations.md` describes how
-//! such a tree is read. This module must not know why a document is read.
+//! such a tree is read.
 
 use std::collections::HashSet;
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! A copy of the state, for commands that must not write: sled writes even when it only opens a
-//! state. It must not know whose state it is, nor who else may be writing.
+//! state.
 
 use std::io;
 use std::path::Path;

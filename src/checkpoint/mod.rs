@@ -2,8 +2,7 @@
 //! documents that could not be mirrored, and the deletions that are held back.
 //!
 //! There is no record per document: the tree is the index. A lost or damaged state is set aside and
-//! rebuilt by a catch-up that writes only differences. This module must not know bodies, the
-//! mirror's paths, the order of positions, or the content of an event.
+//! rebuilt by a catch-up that writes only differences.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Handles a state whose disk was full or failed. It must not know when to try again.
+//! Handles a state whose disk was full or failed.
 //!
 //! sled does not recover from a failed write: it may wait forever, even when it is closed. So it
 //! never writes to a full disk. If it fails nevertheless, it is abandoned, and a copy of its files

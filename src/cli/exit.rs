@@ -9,7 +9,7 @@ use crate::config::{ConfigError, OpenError, StartError};
 use crate::document::plain;
 use crate::pipeline::PipelineError;
 use crate::restore::{Cause, RestoreError, TargetError};
-use crate::runner::{Absent, Outcome, SessionError};
+use crate::runner::{self, Absent, SessionError};
 use crate::source::SourceError;
 use crate::tree::MirrorError;
 use crate::verify::VerifyError;
@@ -114,7 +114,7 @@ pub fn of(error: &anyhow::Error) -> Exit {
 pub struct Usage(pub String);
 
 /// The code for how a session ended. `signalled` says that a signal asked it to stop.
-pub fn of_outcome(outcome: &Outcome, live: bool, signalled: bool) -> Exit {
+pub fn of_outcome(outcome: &runner::Outcome, live: bool, signalled: bool) -> Exit {
     // The worst comes first: a mirror that cannot be used concerns everything.
     let worst = outcome.errors.iter().map(of_session).max_by_key(|exit| *exit as u8);
     match worst {

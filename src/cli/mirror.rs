@@ -327,7 +327,7 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
     if let Some(seconds) = options.give_up_after {
         config = config.give_up_after((seconds > 0).then(|| Duration::from_secs(seconds)));
     }
-    let access = options.access.lower(&options.source, access::Side::Source)?;
+    let access = options.access.lower(&options.source, access::ServerRole::Source)?;
     Ok(config.access(access)?)
 }
 

@@ -1,7 +1,7 @@
 //! The commands: what the user typed, lowered to what it means. One file per command.
 //!
 //! This is the only place that reads arguments, the environment and signals, and that writes to the
-//! terminal. It must not know sled or the names on disk.
+//! terminal.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

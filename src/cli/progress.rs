@@ -155,7 +155,7 @@ impl Speedometer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::Report;
+    use crate::pipeline;
 
     #[test]
     fn a_speed_is_what_this_run_has_done() {
@@ -163,7 +163,7 @@ mod tests {
         let shown = |worked: u64| Shown {
             measured: Some((9_000 + worked, 10_000)),
             worked,
-            ..Shown::of_pipeline(&Report::new("books".into()))
+            ..Shown::of_pipeline(&pipeline::Report::new("books".into()))
         };
         let mut meter = Speedometer::default();
         assert_eq!(meter.measure(&shown(0), at), Speed::default(), "9,000 were there before");

@@ -2,9 +2,8 @@
 
 use jiff::Timestamp;
 
-use crate::pipeline::{Phase, Report};
-use crate::restore::{Counts, Progress};
-use crate::verify;
+use crate::pipeline::{self, Phase};
+use crate::{restore, verify};
 
 /// What a line shows of a collection.
 #[derive(Clone, Debug)]
@@ -12,7 +11,7 @@ pub struct Shown {
     pub name: String,
     /// Which of several kinds of work, each with a speed of its own.
     pub work: Option<verify::Work>,
-    pub state: State,
+    pub state: Activity,
     /// What is being done, where that is not plain from the rest.
     pub word: &'static str,
     /// Documents that the destination holds by now.
@@ -33,7 +32,7 @@ pub struct Shown {
 
 /// What a collection is doing, as far as its line differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum Activity {
     Queued,
     Busy,
     Live,
@@ -55,19 +54,19 @@ pub struct Speed {
 
 impl Shown {
     /// What a pipeline reports.
-    pub fn of_pipeline(report: &Report) -> Self {
+    pub fn of_pipeline(report: &pipeline::Report) -> Self {
         let lacks = report.failures + report.in_flight + report.held_back > 0;
         let (state, word) = match report.phase {
-            Phase::Queued => (State::Queued, "queued"),
-            Phase::CatchingUp => (State::Busy, ""),
-            Phase::Scanning => (State::Busy, "full scan"),
-            Phase::Live => (State::Live, "live"),
-            Phase::Waiting => (State::Waiting, "waiting"),
-            Phase::CaughtUp if lacks => (State::Done, "ended"),
-            Phase::CaughtUp => (State::Done, "caught up"),
-            Phase::Stopped => (State::Queued, "stopped"),
-            Phase::Failed => (State::Failed, "failed"),
-            Phase::Vanished => (State::Failed, "vanished"),
+            Phase::Queued => (Activity::Queued, "queued"),
+            Phase::CatchingUp => (Activity::Busy, ""),
+            Phase::Scanning => (Activity::Busy, "full scan"),
+            Phase::Live => (Activity::Live, "live"),
+            Phase::Waiting => (Activity::Waiting, "waiting"),
+            Phase::CaughtUp if lacks => (Activity::Done, "ended"),
+            Phase::CaughtUp => (Activity::Done, "caught up"),
+            Phase::Stopped => (Activity::Queued, "stopped"),
+            Phase::Failed => (Activity::Failed, "failed"),
+            Phase::Vanished => (Activity::Failed, "vanished"),
         };
         let worked = report.documents + report.deletions + report.unchanged;
         let held = report.held.zip(report.counted);
@@ -90,15 +89,15 @@ impl Shown {
     }
 
     /// How far a collection is restored.
-    pub fn of_restore(progress: &Progress) -> Self {
+    pub fn of_restore(progress: &restore::Progress) -> Self {
         let report = &progress.report;
-        let Counts { create, replace, skip, deleted_there, bytes, .. } = report.counts;
+        let restore::Counts { create, replace, skip, deleted_there, bytes, .. } = report.counts;
         let documents = create + replace + skip + deleted_there;
         let done = documents + report.problems;
         Self {
             name: report.collection.clone(),
             work: None,
-            state: if progress.ended { State::Done } else { State::Busy },
+            state: if progress.ended { Activity::Done } else { Activity::Busy },
             word: if progress.ended { "restored" } else { "" },
             documents,
             total: progress.total,
@@ -118,10 +117,10 @@ impl Shown {
         };
         let is_read = step.total.is_some_and(|total| step.documents >= total);
         let (state, word) = match step.work {
-            _ if step.ended => (State::Done, done),
-            verify::Work::Read if is_read => (State::Done, done),
-            verify::Work::Read if step.documents == 0 => (State::Queued, "queued"),
-            _ => (State::Busy, busy),
+            _ if step.ended => (Activity::Done, done),
+            verify::Work::Read if is_read => (Activity::Done, done),
+            verify::Work::Read if step.documents == 0 => (Activity::Queued, "queued"),
+            _ => (Activity::Busy, busy),
         };
         Self {
             name: step.collection.clone(),
@@ -145,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_resumed_copy_begins_with_what_the_mirror_holds() {
-        let mut report = Report::new("books".into());
+        let mut report = pipeline::Report::new("books".into());
         (report.phase, report.held, report.counted) = (Phase::CatchingUp, Some(500), Some(1_000));
         let shown = Shown::of_pipeline(&report);
         assert_eq!((shown.measured, shown.documents), (Some((500, 1_000)), 500));

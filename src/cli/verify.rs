@@ -20,9 +20,7 @@ use crate::document::Kept;
 use crate::mirror::Stamped;
 use crate::runner::Repairer;
 use crate::source::Selection;
-use crate::verify::{
-    self, Certificate, CollectionReport, Counts, Coverage, Report, Side, There, Verified,
-};
+use crate::verify::{self, Certificate, CollectionReport, Coverage, There, Verified};
 
 /// What `plainfold verify` takes.
 #[derive(Debug, Args)]
@@ -75,12 +73,12 @@ pub struct Options {
 
     /// How the report is printed: text, or one JSON object
     #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
-    format: Format,
+    format: ReportFormat,
 }
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum ReportFormat {
     Text,
     Json,
 }
@@ -88,7 +86,7 @@ pub enum Format {
 #[derive(Serialize)]
 struct Whole<'a> {
     #[serde(flatten)]
-    report: &'a Report,
+    report: &'a verify::Report,
     certificate: Option<&'a Certificate>,
     #[serde(flatten)]
     repairs: Option<&'a Repairs>,
@@ -129,7 +127,7 @@ fn enter(options: &Options) -> Result<Access, Usage> {
         return Err(Usage(what.to_owned()));
     }
     match (&options.against, compared.needs_source()) {
-        (Some(source), _) => options.access.lower(source, access::Side::Source),
+        (Some(source), _) => options.access.lower(source, access::ServerRole::Source),
         (None, Some(option)) => {
             Err(Usage(format!("{option} is for a comparison: name the source with --against")))
         }
@@ -207,13 +205,13 @@ fn report(options: &Options, checked: Checked, quiet: bool) -> anyhow::Result<Ex
     let (compared, allow_empty) = (&options.compared, options.allow_empty);
     let report = &verified.report;
     let text = match options.format {
-        Format::Json => {
+        ReportFormat::Json => {
             let (certificate, repairs) = (certificate.as_ref(), repairs.as_ref());
             let stamped = options.stamp.then_some(&stamped);
             let whole = Whole { report, certificate, repairs, stamped };
             Lines::pretty(&whole)?
         }
-        Format::Text => {
+        ReportFormat::Text => {
             let mut out = Lines::default();
             if let Some(repairs) = &repairs {
                 repairs.write(&mut out)?;
@@ -249,7 +247,7 @@ fn report(options: &Options, checked: Checked, quiet: bool) -> anyhow::Result<Ex
         None if equal && report.problems.is_empty() && !empty => Exit::Done,
         None => Exit::DocumentsFailed,
     };
-    let printed = match quiet && exit == Exit::Done && options.format == Format::Text {
+    let printed = match quiet && exit == Exit::Done && options.format == ReportFormat::Text {
         true => Ok(()),
         false => stream.report("the report", &text),
     };
@@ -288,13 +286,13 @@ fn stamp(
     Ok(stamped)
 }
 
-fn write_report(out: &mut Lines, report: &Report, limit: usize) -> fmt::Result {
+fn write_report(out: &mut Lines, report: &verify::Report, limit: usize) -> fmt::Result {
     for problem in report.problems.iter().take(limit) {
         let kind = kebab(problem.kind);
         writeln!(out, "{kind:<12} {}: {}", problem.path, problem.reason)?;
     }
     certificate::write_more(out, report.problems.len(), limit, "problem")?;
-    let (mut documents, mut all) = (0, Counts::default());
+    let (mut documents, mut all) = (0, verify::Counts::default());
     for collection in &report.collections {
         documents += collection.side.documents;
         all += collection.counts;
@@ -303,13 +301,13 @@ fn write_report(out: &mut Lines, report: &Report, limit: usize) -> fmt::Result {
             0 => String::new(),
             count => format!("  {}", many(count, "tombstone")),
         };
-        let Side { documents, digest } = &collection.side;
+        let verify::Side { documents, digest } = &collection.side;
         writeln!(out, "{name}  {}  {digest}{tombstones}", many(*documents, "document"))?;
     }
     if let Some(unknown) = &report.unknown {
         writeln!(out, "{unknown}")?;
     }
-    let Counts { attachments, bytes, unchecked, .. } = all;
+    let verify::Counts { attachments, bytes, unchecked, .. } = all;
     if unchecked > 0 {
         writeln!(
             out,

@@ -1,13 +1,12 @@
 //! What a person typed as a source, and the store that it becomes.
-//!
-//! It must not know the mirror.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Access, AccessError, ConfigError};
-use crate::client::couchdb::{Address, Patience, Refusal, typed};
+use super::endpoint::{Access, feed, meant};
+use super::error::{AccessError, ConfigError};
+use crate::client::couchdb::{Address, Patience, Refusal};
 use crate::document::{CollectionName, Kept};
 use crate::source::couchdb::{CouchOptions, CouchStore, Databases};
 use crate::source::feed::{FeedStore, Input};
@@ -44,7 +43,7 @@ const KINDS: [Kind; 2] = [
 ];
 
 /// The forms of all sources: `a, b, or c`.
-pub(super) fn forms() -> String {
+fn forms() -> String {
     let mut forms: Vec<_> = KINDS.iter().flat_map(|kind| kind.forms).copied().collect();
     match forms.pop() {
         Some(last) if !forms.is_empty() => format!("{}, or {last}", forms.join(", ")),
@@ -69,30 +68,6 @@ pub(super) struct FeedConfig {
     /// `None` is standard input.
     pub path: Option<PathBuf>,
     pub selection: Selection,
-}
-
-/// What follows `feed:`, if a source or a target begins so.
-pub fn feed(text: &str) -> Option<&str> {
-    let (scheme, path) = text.trim_start().split_once(':')?;
-    scheme.eq_ignore_ascii_case("feed").then_some(path)
-}
-
-/// What to type for a source or a target that is neither a URL nor a feed, if it can be guessed.
-pub fn meant(text: &str) -> Option<String> {
-    let path = Path::new(text);
-    let is_feed = ["ndjson", "jsonl", "json", "gz", "zst"]
-        .iter()
-        .any(|kind| path.extension().is_some_and(|extension| extension == *kind));
-    if path.is_dir() {
-        return Some(
-            "it is a directory, and a source or a target is a server or a file".to_owned(),
-        );
-    }
-    let has_scheme = text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("file:"));
-    if !Address::is_url_like(text) && (path.is_file() || is_feed && !has_scheme) {
-        return Some(format!("for a recorded feed, write feed:{text}"));
-    }
-    typed::meant(text)
 }
 
 impl SourceConfig {
@@ -173,7 +148,7 @@ impl SourceConfig {
         let kind = KINDS.iter().find(|kind| kind.schemes.iter().any(is_of));
         let read = kind.map_or(Ok(None), |kind| (kind.read)(source))?;
         let (given, meant) = (Address::hidden(source), meant(source));
-        read.ok_or(ConfigError::UnknownSource { given, meant })
+        read.ok_or(ConfigError::UnknownSource { given, forms: forms(), meant })
     }
 
     fn server(url: &str) -> Result<Option<Self>, ConfigError> {

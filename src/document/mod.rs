@@ -1,6 +1,6 @@
 //! The values that all layers use: ids, revisions, positions, changes, attachments.
 //!
-//! Pure data. It must not know I/O, tokio, or any store.
+//! Pure data.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;

@@ -1,8 +1,8 @@
 //! A mirror's tree without its `.plainfold`, adopted as a mirror.
 //!
 //! Each collection gets a record of the options that its files show, so that a run without options
-//! discards nothing. The source is unknown and there is no checkpoint, so the first run makes a full
-//! scan. This module must not know sources.
+//! discards nothing. The source is unknown and there is no checkpoint, so the first run makes a
+//! full scan.
 
 use crate::tree::MirrorError;
 use crate::tree::bare::{Bare, Holdings};

@@ -3,8 +3,7 @@
 //!
 //! A change goes through [`Collection::plan`] (decides by what the tree holds),
 //! [`Collection::stage`] (new files under temporary names), [`Mirror::sync_staged`],
-//! [`Collection::publish`] (renames) and [`Mirror::sync_published`]. All calls block. The mirror
-//! must not know sources, the meaning of a position, checkpoints or subscribers.
+//! [`Collection::publish`] (renames) and [`Mirror::sync_published`]. All calls block.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};

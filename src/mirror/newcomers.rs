@@ -3,8 +3,7 @@
 //! Looking for a missing folder costs more than creating it: the directory is locked against the
 //! renames of another thread. In the first catch-up nearly every document is new, so a Bloom filter
 //! remembers the names that were seen. It errs on one side only: a name that it wrongly reports as
-//! seen is looked up in the tree, as in every other collection. It must not know the file system,
-//! nor what is planned for a name.
+//! seen is looked up in the tree, as in every other collection.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};

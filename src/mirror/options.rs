@@ -1,8 +1,7 @@
 //! The options that a mirror remembers: a run that omits an option does not change it.
 //!
 //! They are stored in `.plainfold/options.json`. For a mirror without that file they are derived
-//! from the records of its collections. This module must not know clap, sources, or the meaning of a
-//! glob.
+//! from the records of its collections.
 
 use std::collections::{BTreeMap, BTreeSet};
 

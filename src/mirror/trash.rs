@@ -1,8 +1,7 @@
 //! Deleted documents that are kept for a time, in `.plainfold/trash/<date>/<collection>/`.
 //!
 //! While a folder is moved there, its name in staging has a mark, so that after a crash the next
-//! start moves it to the trash instead of removing it. This module must not know why a document is
-//! deleted.
+//! start moves it to the trash instead of removing it.
 
 use std::sync::PoisonError;
 use std::time::Duration;

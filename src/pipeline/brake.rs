@@ -1,5 +1,5 @@
 //! The brake on mass deletion: it counts the deletions in a period, and says when there are too
-//! many. It must not know why documents are deleted, nor delete or keep anything.
+//! many.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,8 +1,7 @@
 //! The requests for the parts that planned writes need from the source: revisions with their
 //! histories, small attachments in groups, large ones streamed into staging.
 //!
-//! Each function makes one attempt. It must not know when to try again, nor which other documents
-//! are fetched.
+//! Each function makes one attempt.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -3,8 +3,7 @@
 //! Three tasks overlap: `gather` reads the feed into batches; `rounds` plans them and stages files;
 //! `settle` makes them durable, publishes, commits and emits events. Two batches may be in flight,
 //! and they commit in order. The parts that documents need from the source are fetched `beside` the
-//! feed, and so is what no feed reports (`asker`). The pipeline must not know which store it
-//! follows, HTTP, or signals.
+//! feed, and so is what no feed reports (`asker`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};

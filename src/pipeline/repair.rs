@@ -1,7 +1,7 @@
 //! Fetches single documents again, apart from the feed, through the same durable steps.
 //!
 //! The checkpoint stays where it is: the source's present answers are written, and the feed brings
-//! the same again. This module must not know how a document was found to be wrong.
+//! the same again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! Waits for a disk that is full, read-only or failing, while following. Nothing is lost, because
-//! the feed is opened again at the checkpoint. It must not know which files are written.
+//! the feed is opened again at the checkpoint.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,4 @@
 //! Carries out the plan: collection by collection, several batches at the same time.
-//!
-//! It must not know which target it writes to.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;

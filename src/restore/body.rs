@@ -1,7 +1,7 @@
 //! The text of a document for a target: the stored body with its attachments inserted.
 //!
 //! Nothing is re-encoded: everything except attachment stubs and the revision is copied byte for
-//! byte. This module must not know targets, nor read files.
+//! byte.
 
 use std::borrow::Cow;
 use std::fmt;

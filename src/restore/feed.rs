@@ -1,8 +1,5 @@
 //! A recorded feed as a target: one row per document, attachments inline, in a file or on standard
 //! output.
-//!
-//! It must not know the tree, nor who reads the feed, except for one case: if that is a terminal,
-//! text from documents must not control it.
 
 use std::borrow::Cow;
 use std::ffi::OsString;

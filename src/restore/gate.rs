@@ -1,7 +1,5 @@
 //! Creates the database and sets its security object before the first document is written, so that
 //! it is never more open than the mirror's, however the restore ends.
-//!
-//! It must not know documents, nor the kind of target.
 
 use std::sync::Arc;
 

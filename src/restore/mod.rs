@@ -2,8 +2,7 @@
 //!
 //! [`plan`] decides what to do with a document, [`apply`](Restore) does it, batch by batch, so that
 //! memory use stays constant. A target is any implementation of [`Target`]: a server
-//! ([`CouchTarget`]) or a feed in a file ([`FeedTarget`]). This module must not know sources or
-//! checkpoints: everything that it restores is in the tree.
+//! ([`CouchTarget`]) or a feed in a file ([`FeedTarget`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::AddAssign;

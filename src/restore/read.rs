@@ -1,6 +1,6 @@
 //! Reads a collection of the tree into batches of documents that are ready to be written.
 //!
-//! All functions block. This module must not know targets, except how they want attachments.
+//! All functions block.
 
 use std::collections::HashSet;
 use std::fs::File;

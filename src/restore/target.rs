@@ -1,7 +1,6 @@
 //! The trait for targets of a restore, and its errors.
 //!
-//! A target reports what it holds and writes what it is given. It must not know the tree, nor decide
-//! what is written.
+//! A target reports what it holds and writes what it is given.
 
 use std::fs::File;
 use std::io;

@@ -1,7 +1,5 @@
 //! Checks that a file is intact before it is restored, by the checksum beside it and by the
 //! inventory. Unchecked files are not restored unless the caller accepts them.
-//!
-//! It must not know targets.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;

@@ -1,5 +1,5 @@
 //! Supervises one pipeline per collection: starts them as collections appear, stops them together,
-//! and reports their status. It must not know clap, HTTP or any wire protocol.
+//! and reports their status.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
 //! Fetches single documents of a mirror at rest again: the mirror is locked, with a pipeline for
-//! each collection, and no feed is followed. It must not know how a document was found to be wrong.
+//! each collection, and no feed is followed.
 
 use std::collections::HashSet;
 use std::sync::Arc;

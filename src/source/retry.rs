@@ -1,6 +1,6 @@
 //! The one place that waits and tries again: an adaptor over a feed, and one over a single request.
 //!
-//! Sources say what kind of error it is; this decides what follows from it. It must not know any store.
+//! Sources say what kind of error it is; this decides what follows from it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! A mirror's tree without its `.plainfold` (a copy, or a repository that leaves it out), and what
 //! its names and files show.
 //!
-//! It writes nothing, and must not know why a tree is inspected.
+//! It writes nothing.
 
 use rustix::fs::FileType;
 

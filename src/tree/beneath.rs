@@ -1,7 +1,7 @@
 //! A directory held open, and every operation on what lies directly in it.
 //!
 //! All paths of a mirror are opened one component at a time beneath a handle, and no link is ever
-//! followed. It must not know what the folders mean.
+//! followed.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Write};

@@ -1,6 +1,4 @@
 //! The documents that are wrong, and the correction of the report after their repair.
-//!
-//! It must not know how they are repaired.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 

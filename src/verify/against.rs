@@ -1,7 +1,5 @@
 //! Compares a mirror with its source, or with another mirror: the documents that differ, and a
 //! certificate.
-//!
-//! It must not know which store a source is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

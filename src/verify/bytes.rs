@@ -1,7 +1,5 @@
 //! Compares a document of the mirror with the bytes that its source sends: body, attachments,
 //! history, branches, tombstone.
-//!
-//! It must not know which store a source is, nor the consequences of a difference.
 
 use std::collections::HashSet;
 use std::fs::File;

@@ -1,6 +1,4 @@
 //! Reads one document completely, and finds everything that is wrong with it.
-//!
-//! It must not know threads, nor how the results are used.
 
 use std::fs::File;
 use std::io::Read;

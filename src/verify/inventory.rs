@@ -1,8 +1,7 @@
 //! Compares a collection with its inventory. It finds missing, foreign, old and swapped folders, and
 //! checks files that have lost their checksum.
 //!
-//! A process may be writing to the mirror: differences are checked again as long as it writes. This
-//! module must not know how documents are read in parallel.
+//! A process may be writing to the mirror: differences are checked again as long as it writes.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;

@@ -1,7 +1,5 @@
 //! The content of a collection, as sorted (id, revision) pairs: its digest, and its differences from
 //! another. `docs/format.md` defines the digest, so that anyone can compute it.
-//!
-//! It must not know where a listing comes from.
 
 use std::io;
 use std::iter::Peekable;

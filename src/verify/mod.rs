@@ -1,8 +1,7 @@
 //! Proves that a mirror is intact and equal to its source: reads every stored byte, and compares the
 //! (id, revision) pairs with those of a source or of another mirror.
 //!
-//! It writes nothing and takes no lock, and another process may write to the mirror meanwhile. It
-//! must not know checkpoints, pipelines, or which store a source is.
+//! It writes nothing and takes no lock, and another process may write to the mirror meanwhile.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,7 +1,5 @@
 //! Reads the present content of a source's collection: lists it, and compares it byte by byte if
 //! requested.
-//!
-//! It must not know which store a source is.
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use self::house::House;
+use self::house::HOUSE;
 use crate::env::{files, root};
 
 mod house;
@@ -23,10 +23,10 @@ const MODULES: [(u8, &str, &[&str]); 19] = [
     (2, "tree", &["trial", "place", "clock", "json", "document"]),
     (2, "checkpoint", &["trial", "place", "clock", "document", "event"]),
     (3, "archive", &["place", "json", "document", "tree"]),
-    (3, "mirror", &["trial", "place", "clock", "json", "document", "tree", "archive"]),
+    (3, "mirror", &["trial", "place", "clock", "json", "document", "tree"]),
     (4, "pipeline", &["trial", "document", "event", "source", "tree", "checkpoint", "mirror"]),
-    (4, "restore", &["json", "document", "client", "tree", "archive", "mirror"]),
-    (4, "verify", &["document", "source", "tree", "archive", "mirror"]),
+    (4, "restore", &["json", "document", "client", "tree", "archive"]),
+    (4, "verify", &["document", "source", "tree", "archive"]),
     (5, "runner", &["document", "event", "source", "tree", "checkpoint", "mirror", "pipeline"]),
     (
         6,
@@ -66,7 +66,13 @@ const MODULES: [(u8, &str, &[&str]); 19] = [
 ];
 
 /// Imports that the list above does not allow, and that are still there.
-const UPWARDS: &[(&str, &str)] = &[("archive", "mirror"), ("tree", "archive")];
+const UPWARDS: &[(&str, &str)] = &[
+    ("archive", "mirror"),
+    ("mirror", "archive"),
+    ("restore", "mirror"),
+    ("tree", "archive"),
+    ("verify", "mirror"),
+];
 
 /// Words of code that only these modules may contain, or only this file of a module.
 const WORDS: [(&str, &[&str]); 19] = [
@@ -123,7 +129,6 @@ const WORDS: [(&str, &[&str]); 19] = [
 const CIRCLES: &[&str] = &[
     "archive",
     "checkpoint",
-    "config",
     "mirror",
     "pipeline",
     "restore",
@@ -135,31 +140,8 @@ const CIRCLES: &[&str] = &[
 
 /// Public types that have a namesake and are named elsewhere without their module, still.
 const NAMESAKES: &[&str] = &[
-    "Comparison",
-    "Counts",
-    "Entry",
-    "Failure",
-    "Format",
-    "Found",
-    "Kind",
-    "Listed",
-    "Mention",
-    "Noted",
-    "Ours",
-    "Outcome",
-    "Place",
-    "Progress",
-    "Reach",
-    "Reading",
-    "Record",
-    "Report",
-    "Side",
-    "Since",
-    "State",
-    "Store",
-    "Text",
-    "Wanted",
-    "Wrong",
+    "Entry", "Failure", "Found", "Listed", "Mention", "Noted", "Place", "Progress", "Reading",
+    "Record", "Report", "Store", "Text", "Wanted", "Wrong",
 ];
 
 fn layer(module: &str) -> &str {
@@ -179,15 +161,14 @@ fn the_list_of_modules_is_in_the_order_of_levels() {
 
 #[test]
 fn imports_point_down_only() {
-    let house = House::read();
     let (mut checked, mut upwards) = (0, BTreeSet::new());
-    for (name, _) in house.modules() {
+    for (name, _) in HOUSE.modules() {
         let module = layer(name);
         let (.., allowed) = MODULES
             .iter()
             .find(|(_, one, _)| *one == module)
             .unwrap_or_else(|| panic!("`{module}` has no place among the layers"));
-        for import in house.imports(name) {
+        for import in HOUSE.imports(name) {
             let import = layer(&import);
             checked += 1;
             if !import.is_empty() && import != module && !allowed.contains(&import) {
@@ -202,14 +183,13 @@ fn imports_point_down_only() {
 
 #[test]
 fn no_module_says_a_word_of_another_layer() {
-    let house = House::read();
     let mut wrong = Vec::new();
     for (word, places) in WORDS {
         let mut said = false;
-        for (name, module) in house.modules().filter(|(_, module)| module.words.contains(word)) {
+        for (name, module) in HOUSE.modules().filter(|(_, module)| module.words.contains(word)) {
             said = true;
             let is_in = |place: &&str| name == *place || name.starts_with(&format!("{place}::"));
-            if !places.iter().any(|place| is_in(&place)) {
+            if !places.iter().any(is_in) {
                 wrong.push(format!("{}: {word}", module.file));
             }
         }
@@ -220,8 +200,7 @@ fn no_module_says_a_word_of_another_layer() {
 
 #[test]
 fn no_files_import_each_other_in_a_circle() {
-    let house = House::read();
-    let circles = house.circles();
+    let circles = HOUSE.circles();
     let found: BTreeSet<&str> = circles.iter().flatten().map(|name| layer(name)).collect();
     let expected = CIRCLES.iter().copied().collect();
     assert_eq!(found, expected, "a module without circles leaves CIRCLES: {circles:#?}");
@@ -229,11 +208,10 @@ fn no_files_import_each_other_in_a_circle() {
 
 #[test]
 fn a_public_type_has_a_name_of_its_own_or_is_written_with_its_module() {
-    let house = House::read();
-    let types = house.types();
+    let types = HOUSE.types();
     let (mut found, mut uses) = (BTreeSet::new(), Vec::new());
-    for (module, _) in house.modules() {
-        for (name, at) in house.taken(module) {
+    for (module, _) in HOUSE.modules() {
+        for (name, at) in HOUSE.taken(module) {
             let has_namesake = types.get(name.as_str()).is_some_and(|places| places.len() > 1);
             if has_namesake && layer(module) != layer(&at) {
                 uses.push(format!("{module} takes {at}::{name}"));

@@ -1,6 +1,4 @@
 //! The answers of a server as types, with the fields that are read.
-//!
-//! It must not know how an answer arrived.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -43,7 +43,7 @@ pub enum BadAddress {
     Socket,
     /// It names something else than a database or a server.
     #[error("{0}")]
-    Endpoint(Endpoint),
+    Endpoint(NotADatabase),
     /// It has a query or a fragment.
     #[error("it must not have a `?` or `#` part: leave out the `?` or `#` and what follows")]
     Query,
@@ -125,7 +125,7 @@ const OF_DATABASE: [&str; 30] = [
 
 /// What a URL names that is not a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct NotADatabase {
     /// The segment of the path by which it was recognised.
     segment: String,
     /// The server, and the database that was probably meant, percent-encoded.
@@ -133,7 +133,7 @@ pub struct Endpoint {
     database: Option<String>,
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for NotADatabase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { segment, server, database } = self;
         match (segment.as_str(), database) {
@@ -166,7 +166,7 @@ pub(super) fn endpoint(
     url: &Url,
     segments: &[&str],
     server: impl Fn(usize) -> Option<String>,
-) -> Option<Endpoint> {
+) -> Option<NotADatabase> {
     for (at, segment) in segments.iter().enumerate() {
         let (until, database) = if OF_SERVER.contains(segment) {
             (at, (*segment == "_utils").then(|| shown(url)).flatten())
@@ -176,7 +176,7 @@ pub(super) fn endpoint(
             continue;
         };
         let segment = (*segment).to_owned();
-        return Some(Endpoint { segment, server: server(until)?, database });
+        return Some(NotADatabase { segment, server: server(until)?, database });
     }
     None
 }

@@ -1,6 +1,4 @@
 //! The body of an answer: pieces as they come in, or the whole, within limits of time and size.
-//!
-//! It must not know what the bytes mean.
 
 use std::time::Duration;
 

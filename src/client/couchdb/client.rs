@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::access::{Access, Next, Pass};
 use super::address::Address;
-use super::advice::{self, Asked, Side};
+use super::advice::{self, Asked, ServerRole};
 use super::answer::ServerInfo;
 use super::body::Body;
 use super::contact::Contact;
@@ -57,7 +57,7 @@ struct Inner {
     access: Access,
     patience: Patience,
     pacer: Pacer,
-    side: Side,
+    side: ServerRole,
     contact: Contact,
     /// The path of the database that answered last.
     answered: Mutex<Option<String>>,

@@ -29,7 +29,7 @@ mod upload;
 
 pub use access::Refusal;
 pub use address::{Address, Given};
-pub use advice::Side;
+pub use advice::ServerRole;
 pub use answer::{AllDocsRow, BulkAttachment, BulkDocument, BulkItem, BulkResult};
 pub use answer::{DatabaseInfo, MissingRevisions, Props, ServerInfo, Unwritten};
 pub use answer::{all_docs_rows, bulk_get_results, changes_rows};

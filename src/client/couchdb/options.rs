@@ -1,11 +1,9 @@
 //! How a server is spoken to.
-//!
-//! It must not know what is requested.
 
 use std::time::Duration;
 
 use super::access::Refusal;
-use super::advice::Side;
+use super::advice::ServerRole;
 use super::credentials::Credentials;
 use super::pacer;
 use super::tls::Tls;
@@ -44,7 +42,7 @@ pub struct ClientOptions {
     /// How long the server may take.
     pub patience: Patience,
     /// Whether it is read or written.
-    pub side: Side,
+    pub side: ServerRole,
     /// Whether a server of this protocol is known to be there. If not, a first answer that is not of this
     /// protocol is a permanent error, and so is a wrong scheme and a proxy that refuses.
     pub is_known: bool,

@@ -1,9 +1,8 @@
 //! The pace of requests to one server: as fast as possible until it refuses, then as fast as it allows.
 //!
-//! A server that limits requests answers 429 or 503, perhaps with `Retry-After`. So does one that fails for a
-//! single document. The difference shows in another request. So a refusal is followed by a probe, and only
-//! a refused probe slows down the server's other requests. It must not know what
-//! requests are for, nor send any.
+//! A server that limits requests answers 429 or 503, perhaps with `Retry-After`. So does one that
+//! fails for a single document. The difference shows in another request. So a refusal is followed
+//! by a probe, and only a refused probe slows down the server's other requests.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};

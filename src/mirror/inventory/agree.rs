@@ -1,7 +1,5 @@
 //! Compares a tree with its inventory byte for byte, which shows that a copy of a mirror at rest is
 //! intact.
-//!
-//! It must not know why the comparison is made.
 
 use crate::mirror::collection::Collection;
 use crate::tree::MirrorError;

@@ -1,7 +1,5 @@
 //! Builds an inventory from the present content of a collection's folder, for mirrors of older
 //! versions and for copies without an inventory.
-//!
-//! It must not know how the doubtful names were found.
 
 use std::collections::HashSet;
 

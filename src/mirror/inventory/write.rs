@@ -1,7 +1,5 @@
 //! Maintains the inventory of a collection for the process that works on it: records before
 //! publishing, a mark after the commit, another at the end of a run.
-//!
-//! It must not know the meaning of a record for its document.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;

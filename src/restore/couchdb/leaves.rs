@@ -1,6 +1,4 @@
 //! Requests all leaves of documents in a database, which the mirror's revision must win over.
-//!
-//! It must not know what is done with them.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

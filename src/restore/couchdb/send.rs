@@ -1,6 +1,4 @@
 //! Sends documents: small ones together in `_bulk_docs`, a large one alone in parts.
-//!
-//! It must not know what is done with documents that a server rejects.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

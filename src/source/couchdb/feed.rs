@@ -1,6 +1,4 @@
 //! The change feed of one database as a state machine: read to the end, then followed.
-//!
-//! It must not know how bytes become rows, nor when to try again after an error.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,6 +1,4 @@
 //! A server speaking the CouchDB protocol as a store, and each of its databases as a source.
-//!
-//! It must not know HTTP, which is the client's, nor what happens to a change.
 
 mod attachments;
 mod bound;
@@ -34,7 +32,7 @@ use super::{
 };
 use crate::client::couchdb::{
     Address, BadAddress, Client, ClientOptions, Credentials, Database, Error, Kind, Patience,
-    Refusal, Side, Tls,
+    Refusal, ServerRole, Tls,
 };
 use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position};
 use crate::document::{Properties, Revision};
@@ -173,7 +171,7 @@ impl CouchStore {
             is_known,
             ..
         } = options;
-        let (patience, side) = (timings.patience, Side::Source);
+        let (patience, side) = (timings.patience, ServerRole::Source);
         let options = ClientOptions { credentials, refusal, tls, patience, side, is_known };
         let client = Client::new(address, options)?;
         Ok(Self { client, databases, kept, timings, progress: Arc::default() })

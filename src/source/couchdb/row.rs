@@ -1,6 +1,4 @@
 //! From the bytes of a row to a change. Bodies stay slices of the row, byte for byte.
-//!
-//! It must not know where rows come from, nor ask the server for anything.
 
 use std::borrow::Cow;
 use std::fmt;

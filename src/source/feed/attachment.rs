@@ -1,6 +1,4 @@
 //! Opens an attachment of a row that has been read, wherever its bytes are.
-//!
-//! It must not know rows.
 
 use std::fs::File;
 use std::sync::Arc;

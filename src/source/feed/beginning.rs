@@ -2,8 +2,7 @@
 //! one.
 //!
 //! A feed may begin with a bad row: a rotated log begins in the middle of one. So a text counts as
-//! another format only if that is clear, and rows decide against it. Pure: it must not know where
-//! the text comes from.
+//! another format only if that is clear, and rows decide against it. Pure.
 
 use super::lines;
 use super::other::{Documents, Other};

@@ -1,6 +1,4 @@
 //! A feed file and the source of one of its collections.
-//!
-//! It must not know how a row is read.
 
 use std::ffi::OsStr;
 use std::fs::File;

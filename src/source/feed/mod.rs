@@ -18,8 +18,6 @@
 //!    reading begins.
 //! 4. `file`: the source of a feed file; `pipe`, `piped`: that of standard input; this file: the
 //!    stores.
-//!
-//! It must not know mirrors, checkpoints, or which of its collections anybody wants.
 
 use std::fmt;
 use std::io::Read;

@@ -1,8 +1,7 @@
 //! A feed that is piped in: one thread reads it and routes its rows to their collections.
 //!
 //! Nothing can be read twice, so a collection has one stream, and a collection that nobody reads
-//! holds up all others once the queues are full. It must not know files, except those that hold
-//! attachments.
+//! holds up all others once the queues are full.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};

@@ -1,6 +1,4 @@
 //! The source of one collection of a piped feed, and the naming of its collections.
-//!
-//! It must not know how the pipe is read.
 
 use std::future;
 use std::sync::Arc;

@@ -1,6 +1,4 @@
 //! One row of a feed: its text made into a change.
-//!
-//! It must not know where rows come from, nor in what order.
 
 use std::borrow::Cow;
 use std::ops::Range;

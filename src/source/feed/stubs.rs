@@ -1,7 +1,5 @@
 //! Takes attachments out of a document's text: a stub takes the place of the data, and every other
 //! byte stays as it was.
-//!
-//! It must not know what surrounds a document in its row.
 
 use std::borrow::Cow;
 use std::fs::File;

@@ -1,7 +1,7 @@
 //! Reads an inventory: the recorded content of each folder, in the order of their names, in constant
 //! memory.
 //!
-//! Another process may be appending meanwhile. It must not know what the tree holds.
+//! Another process may be appending meanwhile.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;

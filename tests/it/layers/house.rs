@@ -2,6 +2,7 @@
 //! the source count for nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use super::tokens::{Tree, read};
 use crate::env::{files, root};
@@ -34,8 +35,11 @@ struct Use {
 /// A module, and the item of it that is meant, if it is not the module itself.
 type Meant = (String, Option<String>);
 
+/// The house as it stands.
+pub static HOUSE: LazyLock<House> = LazyLock::new(House::read);
+
 impl House {
-    pub fn read() -> Self {
+    fn read() -> Self {
         let source = root().join("src");
         let mut modules = BTreeMap::new();
         let mut tests = BTreeSet::new();

@@ -1,6 +1,4 @@
 //! The download of one attachment, resumed where it broke off.
-//!
-//! It must not know what happens to the bytes.
 
 use std::io::Write;
 use std::sync::Arc;

@@ -1,7 +1,5 @@
 //! A live feed behind a proxy that holds it back, or that has less patience than the server's heartbeats
 //! need: it is recognised by its silence, and read in another way.
-//!
-//! It must not know what a row says.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,6 +1,4 @@
 //! Opening a feed: from its beginning, or after a position if the database is still the one it was.
-//!
-//! It must not know what follows from a row.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,9 +1,9 @@
 //! The options of a mirror, validated and lowered into the options of the layers below.
 //!
-//! The library begins here, with [`MirrorConfig::new`] and [`MirrorConfig::start`]. It must not know clap,
-//! nor read the environment.
+//! The library begins here, with [`MirrorConfig::new`] and [`MirrorConfig::start`].
 
-mod access;
+mod endpoint;
+mod error;
 mod remembered;
 mod source;
 
@@ -13,20 +13,21 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::checkpoint::{Before, Bounds, Checkpoints, StateError};
+use crate::checkpoint::{Before, Bounds, Checkpoints};
 use crate::client::couchdb::Secret;
 use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
-use crate::mirror::{Deleted, JsonStyle, Mirror, Wanted};
+use crate::mirror::{self, Deleted, JsonStyle, Mirror};
 use crate::runner::{DeletionLimit, Repairer, Session, SessionOptions};
 use crate::source::couchdb::Databases;
-use crate::source::{BadGlob, Mode, Selection, SourceError, Store};
+use crate::source::{Mode, Selection, Store};
 use crate::tree::names::Codec;
 use crate::tree::{Holder, MirrorError};
 
 use self::source::{FeedConfig, SourceConfig};
 
-pub use self::access::{Access, AccessError};
-pub use self::source::{feed, kinds, meant};
+pub use self::endpoint::{Access, Endpoint, feed, meant};
+pub use self::error::{AccessError, ConfigError, OpenError, StartError};
+pub use self::source::kinds;
 
 /// The number of unreadable rows after which a catch-up ends, unless told otherwise.
 const MAX_FAILURES: u64 = 1000;
@@ -38,7 +39,7 @@ pub struct MirrorConfig {
     directory: PathBuf,
     mode: Mode,
     names: Option<Codec>,
-    wanted: Wanted,
+    wanted: mirror::Wanted,
     /// The globs that were named; an empty list means the default.
     collections: Option<Vec<String>>,
     bounds: Bounds,
@@ -46,65 +47,6 @@ pub struct MirrorConfig {
     source_moved: bool,
     allow_empty: bool,
     max_failures: Option<u64>,
-}
-
-/// What is wrong with the options.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The source is neither a URL nor a feed.
-    #[error(
-        "`{given}` is not a source{}: a source is {}",
-        meant.as_ref().map(|meant| format!(" ({meant})")).unwrap_or_default(),
-        source::forms()
-    )]
-    UnknownSource {
-        /// What was given, without credentials.
-        given: String,
-        /// What to type instead, if that can be guessed.
-        meant: Option<String>,
-    },
-    /// The URL cannot be used.
-    #[error("the source's URL cannot be used: {0}")]
-    Url(#[from] crate::client::couchdb::BadAddress),
-    /// A glob cannot be read.
-    #[error(transparent)]
-    Glob(#[from] BadGlob),
-    /// The URL names a database, and collections are selected too.
-    #[error(
-        "the source's URL names the database `{}`, and --collections selects databases of a server: \
-         leave one of them out, or end the URL in a slash if it is the path of a server behind a proxy",
-        database
-    )]
-    CollectionsBesideDatabase {
-        /// The database in the URL.
-        database: String,
-    },
-    /// The credentials are incomplete, or exclude each other.
-    #[error(transparent)]
-    Access(#[from] AccessError),
-    /// Revisions were asked for of a source that has none.
-    #[error("a recorded feed holds winning revisions only: --revisions needs a server")]
-    RevisionsOfFeed,
-    /// Standard input cannot be compared with.
-    #[error("a feed on standard input cannot be compared with a mirror: save it as a file first")]
-    StandardInput,
-}
-
-/// Why a mirror could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The mirror on disk.
-    #[error(transparent)]
-    Mirror(#[from] MirrorError),
-    /// Its state.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The source.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// A glob that the mirror remembers.
-    #[error("the mirror remembers a glob that cannot be read: {0}; give --collections again")]
-    Glob(#[source] BadGlob),
 }
 
 impl MirrorConfig {
@@ -116,7 +58,7 @@ impl MirrorConfig {
             directory: directory.as_ref().to_owned(),
             mode: Mode::CatchUp,
             names: None,
-            wanted: Wanted::default(),
+            wanted: mirror::Wanted::default(),
             collections: None,
             bounds: Bounds::DEFAULT,
             give_up_after: None,
@@ -415,15 +357,4 @@ impl OpenedSource {
         let input = config.refuse(Mode::CatchUp).await?;
         Ok(Self { store: config.open(input)?, only })
     }
-}
-
-/// Why a source could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The options.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The source.
-    #[error(transparent)]
-    Source(#[from] SourceError),
 }
