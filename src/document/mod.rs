@@ -26,7 +26,7 @@ pub use branch::{Branch, descends};
 pub use digest::{Digester, decode_base64};
 pub use doubtful::doubtful_name;
 pub use folder::FolderIdentity;
-pub use head::{Head, Key, Stub};
+pub use head::{Head, Stub};
 pub use limit::{BadLimit, DeletionLimit, MaxDelete};
 pub use mode::{BadMode, FolderMode};
 pub use selection::{BadGlob, Pattern, Selection};

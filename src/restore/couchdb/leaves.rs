@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use super::patience::{TRIES, patiently};
 use crate::client::couchdb::{Database, Error, Kind, all_docs_rows, changes_rows};
-use crate::document::{DocumentId, Key, Revision};
-use crate::json::Members;
+use crate::document::{DocumentId, Revision};
+use crate::json::{Key, Members};
 use crate::restore::plan::Leaves;
 
 /// The number of documents in one request: for more, CouchDB reads its whole feed.

@@ -60,7 +60,7 @@ async fn a_row_that_cannot_be_read_is_told_and_passed() {
     let deep = format!(",\"d\":{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let bad: Vec<(&[u8], &str, Option<&str>)> = vec![
         (b"nonsense", "the row is not JSON: expected an object at byte 0", None),
-        (b"{\"id\":\"x\",\"doc\":{\"a\":[}", "the row is not JSON: expected a value at byte 22", Some("x")),
+        (b"{\"id\":\"x\",\"doc\":{\"a\":[}", "the row is not JSON: expected value at byte 22", Some("x")),
         (b"{\"id\":\"x\",\"doc\":\"\xff\"}", "the row is not UTF-8 text at its byte 17", Some("x")),
         (b"{\"id\":\"x\xff\",\"doc\":1}", "the row is not UTF-8 text at its byte 8", None),
         (b"{}", "the row has no id", None),
