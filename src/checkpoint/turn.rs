@@ -177,6 +177,9 @@ impl Checkpoints {
             emits.push(numbered.emit);
             encoded.push((name, one));
         }
+        if encoded.len() > 1 {
+            tracing::debug!("{} commits are made together", encoded.len());
+        }
         let now = self.clock.stamp();
         let chunks = journal::chunks(&records, now);
         let last = records.last().map(|record| record.number);
