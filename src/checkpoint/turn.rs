@@ -100,7 +100,7 @@ impl Queue {
     }
 }
 
-/// Whoever holds it commits. Dropping it lets the next one commit, even after a panic.
+/// Held while somebody commits. Dropping it lets the next one commit, even after a panic.
 struct Busy<'a>(&'a Queue);
 
 impl Drop for Busy<'_> {

@@ -126,9 +126,9 @@ impl Subscription {
         since: Option<u64>,
         ended: CancellationToken,
     ) -> Self {
-        // The position first, then the channel: events in between are in both, and delivered once.
-        let newest = checkpoints.last_number();
+        // The channel first, then the position: every event after it is in the channel.
         let receiver = events.subscribe();
+        let newest = checkpoints.last_number();
         Self {
             checkpoints: Arc::clone(checkpoints),
             receiver,
