@@ -12,11 +12,14 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 
 use crate::document::CollectionName;
 use crate::runner::{Notice, Subscription, Watcher};
+
+/// The most lines that are sent at a time.
+const LINES: usize = 100;
 
 /// The parameters of the query.
 #[derive(Debug, Deserialize)]
@@ -36,8 +39,10 @@ pub async fn follow(State(watcher): State<Watcher>, Query(wanted): Query<EventsQ
     let lines = stream::unfold(start, |state| async move {
         let (mut subscription, wanted) = state?;
         let line = next_line(&mut subscription, wanted.as_ref()).await?;
-        Some((Ok::<_, Infallible>(line), Some((subscription, wanted))))
+        Some((line, Some((subscription, wanted))))
     });
+    // One write for all lines of a commit, instead of one for each.
+    let lines = lines.ready_chunks(LINES).map(|lines| Ok::<_, Infallible>(lines.concat()));
     ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 

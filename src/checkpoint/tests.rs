@@ -370,6 +370,16 @@ fn two_commits_of_one_collection_are_made_one_after_the_other() {
 }
 
 #[test]
+fn large_commits_are_made_one_after_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = open(&dir.path().join("state"));
+    let before = flushes(&state);
+    let (emitted, _) = commit_at_once(&state, &names(3), &checkpoint("1"), 1_500);
+    assert!(emitted.into_iter().eq(1..=4_500));
+    assert_eq!(flushes(&state) - before, 3);
+}
+
+#[test]
 fn commits_that_fail_together_all_fail_and_no_event_of_them_is_emitted() {
     let dir = tempfile::tempdir().unwrap();
     let state = open(&dir.path().join("state"));

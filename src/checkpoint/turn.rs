@@ -41,6 +41,10 @@ impl Events {
     }
 }
 
+/// The most events, failures and held-back deletions of commits that are made together: not more
+/// than a full batch has, because the disk must have room for them.
+const TOGETHER: usize = 2_000;
+
 /// The commits that wait for their turn.
 #[derive(Debug, Default)]
 pub struct Queue {
@@ -74,12 +78,19 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the commits that wait, at most one of each collection: a commit may remove what the one
-    /// before it has added.
+    /// Takes commits that wait, the first one always. Of each collection it takes one: a commit may
+    /// remove what the one before it has added.
     fn take(&self) -> Vec<Waiting> {
-        let mut names = HashSet::new();
+        let (mut names, mut values) = (HashSet::new(), 0);
         let mut state = self.state();
-        state.waiting.extract_if(.., |one| names.insert(one.name.clone())).collect()
+        let fits = |one: &mut Waiting| {
+            let more = one.events.count + one.encoded.failed.len() + one.encoded.held.len();
+            let fits =
+                names.insert(one.name.clone()) && (names.len() == 1 || values + more <= TOGETHER);
+            values += if fits { more } else { 0 };
+            fits
+        };
+        state.waiting.extract_if(.., fits).collect()
     }
 
     /// The number of commits that wait.
@@ -89,7 +100,7 @@ impl Queue {
     }
 }
 
-/// Whoever holds it commits. Dropping it lets the next one commit, even after a panic.
+/// Held while somebody commits. Dropping it lets the next one commit, even after a panic.
 struct Busy<'a>(&'a Queue);
 
 impl Drop for Busy<'_> {
@@ -176,6 +187,9 @@ impl Checkpoints {
             records.extend(numbered.records);
             emits.push(numbered.emit);
             encoded.push((name, one));
+        }
+        if encoded.len() > 1 {
+            tracing::debug!("{} commits are made together", encoded.len());
         }
         let now = self.clock.stamp();
         let chunks = journal::chunks(&records, now);

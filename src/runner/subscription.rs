@@ -126,9 +126,9 @@ impl Subscription {
         since: Option<u64>,
         ended: CancellationToken,
     ) -> Self {
-        // The position first, then the channel: events in between are in both, and delivered once.
-        let newest = checkpoints.last_number();
+        // The channel first, then the position: every event after it is in the channel.
         let receiver = events.subscribe();
+        let newest = checkpoints.last_number();
         Self {
             checkpoints: Arc::clone(checkpoints),
             receiver,
@@ -162,6 +162,8 @@ impl Subscription {
             };
             match received {
                 Ok(event) if event.event <= self.last => {}
+                // A commit was made whose events could not be emitted, because the disk failed.
+                Ok(event) if event.event > self.last + 1 => self.behind = true,
                 Ok(event) => {
                     self.last = event.event;
                     return Ok(Some(Notice::Event(event)));
@@ -295,6 +297,40 @@ mod tests {
         let (numbers, notices) = told(subscription).await;
         assert_eq!(numbers, (5..=15).collect::<Vec<_>>());
         assert!(notices.is_empty(), "{notices:?}");
+    }
+
+    #[tokio::test]
+    async fn events_that_were_not_emitted_come_from_the_journal() {
+        let journal = Journal::new(Bounds::DEFAULT);
+        let subscription = journal.subscribe(None);
+        journal.write(2);
+        commit(&journal.checkpoints, 3, drop);
+        journal.write(2);
+        journal.ended.cancel();
+        let (numbers, notices) = told(subscription).await;
+        assert_eq!((numbers, notices.len()), (vec![1, 2, 3, 4, 5, 6, 7], 0));
+    }
+
+    #[tokio::test]
+    async fn a_stuck_subscriber_is_told_what_it_missed_and_those_that_follow_share_a_page() {
+        let journal = Journal::new(Bounds::DEFAULT);
+        let stuck = journal.subscribe(None);
+        let mut slow: Vec<_> = (0..100).map(|_| journal.subscribe(Some(0))).collect();
+        let count = 3 * Broadcast::CAPACITY;
+        journal.write(count);
+        // Each turns its first page.
+        for one in &mut slow {
+            assert!(matches!(one.next().await, Ok(Some(Notice::Event(event))) if event.event == 1));
+        }
+        assert!(slow.iter().all(|one| Arc::ptr_eq(&one.page, &slow[0].page)));
+        journal.ended.cancel();
+        for one in slow {
+            let (numbers, notices) = told(one).await;
+            assert!(numbers.into_iter().eq(2..=count as u64) && notices.is_empty());
+        }
+        let (numbers, notices) = told(stuck).await;
+        assert_eq!(notices, [format!("{{\"lagged\":{}}}\n", 2 * Broadcast::CAPACITY)]);
+        assert!(numbers.into_iter().eq(1..=count as u64));
     }
 
     #[tokio::test]
