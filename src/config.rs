@@ -28,6 +28,9 @@ use self::source::{FeedConfig, SourceConfig};
 pub use self::access::{Access, AccessError};
 pub use self::source::{feed, meant};
 
+/// The connections that a server serves, if nothing else was said.
+const MAX_RUNS: usize = 100;
+
 /// The number of unreadable rows after which a catch-up ends, unless told otherwise.
 const MAX_FAILURES: u64 = 1000;
 
@@ -46,6 +49,7 @@ pub struct MirrorConfig {
     source_moved: bool,
     allow_empty: bool,
     max_failures: Option<u64>,
+    max_runs: usize,
 }
 
 /// What is wrong with the options.
@@ -123,7 +127,15 @@ impl MirrorConfig {
             source_moved: false,
             allow_empty: false,
             max_failures: Some(MAX_FAILURES),
+            max_runs: MAX_RUNS,
         })
+    }
+
+    /// While a whole server is followed, it serves at most this number of connections, and at least 4.
+    /// If it has more databases, the others sleep until they change.
+    pub fn max_runs(mut self, limit: usize) -> Self {
+        self.max_runs = limit;
+        self
     }
 
     /// Whether the run follows the source after it has caught up.
@@ -320,10 +332,11 @@ impl MirrorConfig {
         let is_feed = matches!(config.source, SourceConfig::Feed(_));
         session.max_failures = config.max_failures.filter(|_| is_feed);
         session.deletions = mirror.options().max_delete.0;
+        let mut source = config.source;
+        session.max_runs = source.limit(config.max_runs, config.mode);
         if let Some(patience) = config.give_up_after {
             session.retry.give_up_after = patience;
         }
-        let mut source = config.source;
         source.keep(mirror.kept_anywhere()?);
         source.wait_at_most(config.give_up_after.flatten());
         source.know(&mirror.followed()?, config.mode);

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
 use super::prepare::{Meta, Prepared, blame};
-use super::report::{Phase, shown};
+use super::report::{Phase, Standing, shown};
 use super::{Pipeline, PipelineError, Signal, Work, copied, failures};
 use crate::checkpoint::{Checkpoint, Commit, Failure, Record};
 use crate::document::{DocumentId, Position, Revision};
@@ -448,6 +448,7 @@ impl Settler {
             report.current_at = Some(Timestamp::now());
             report.trouble = None;
         });
+        self.pipeline.standing.send_replace(Standing::AtEnd);
     }
 
     /// A checkpoint with the present time, without a position.

@@ -11,6 +11,7 @@ mod feed;
 pub mod fuzzing;
 mod listing;
 mod lookup;
+mod news;
 mod origin;
 mod reader;
 mod row;
@@ -29,7 +30,7 @@ use self::listing::Listing;
 use self::lookup::TooLarge;
 use super::{
     ByteStream, FeedEvent, Mode, Reading, Selection, ServerProgress, Since, Source, SourceError,
-    Store, StoreEvent, Wanted,
+    Store, StoreEvent, Update, Wanted,
 };
 use crate::client::couchdb::{
     Address, BadAddress, Client, ClientOptions, Credentials, Database, Error, Kind, Patience,
@@ -59,6 +60,8 @@ pub struct CouchOptions {
     pub timings: Timings,
     /// Whether a mirror has read this server before.
     pub is_known: bool,
+    /// How many requests may be under way at the same time beside the change feeds; `None` is no limit.
+    pub beside: Option<usize>,
 }
 
 /// Which databases of a server are the store's collections.
@@ -85,6 +88,7 @@ impl CouchOptions {
             kept: Kept::default(),
             timings: Timings::default(),
             is_known: false,
+            beside: None,
         })
     }
 
@@ -170,10 +174,11 @@ impl CouchStore {
             kept,
             timings,
             is_known,
+            beside,
             ..
         } = options;
         let (patience, side) = (timings.patience, Side::Source);
-        let options = ClientOptions { credentials, refusal, tls, patience, side, is_known };
+        let options = ClientOptions { credentials, refusal, tls, patience, side, is_known, beside };
         let client = Client::new(address, options)?;
         Ok(Self { client, databases, kept, timings, progress: Arc::default() })
     }
@@ -225,6 +230,17 @@ impl Store for CouchStore {
 
     fn recovers(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.client.recovers())
+    }
+
+    fn updates(&self) -> Option<BoxStream<'static, Result<Update, SourceError>>> {
+        Some(news::updates(self.client.clone(), self.timings.heartbeat))
+    }
+
+    fn marks<'a>(
+        &'a self,
+        collections: &'a [CollectionName],
+    ) -> BoxFuture<'a, Result<Vec<Option<String>>, SourceError>> {
+        Box::pin(news::marks(&self.client, collections))
     }
 
     fn open(&self, collection: &CollectionName) -> Arc<dyn Source> {
