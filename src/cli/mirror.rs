@@ -160,6 +160,13 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", help_heading = CONNECTION)]
     give_up_after: Option<u64>,
 
+    /// With --live, open at most this number of connections to a server.
+    ///
+    /// If the server has more databases than fit, those that change are followed, and the others sleep
+    /// until they change. At least 4 connections are used.
+    #[arg(long, value_name = "N", default_value_t = 100, help_heading = CONNECTION)]
+    max_runs: u16,
+
     /// When progress bars are shown; `auto` means on a terminal
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", help_heading = OUTPUT)]
     progress: When,
@@ -285,6 +292,7 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
         .discard(options.discard)
         .adopt(options.adopt)
         .existing(options.existing)
+        .max_runs(options.max_runs.into())
         .max_failures((options.max_failures > 0).then_some(options.max_failures));
     if let Some(globs) = &options.collections {
         // An empty glob selects nothing by itself: alone, it asks for the default.

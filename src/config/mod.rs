@@ -29,6 +29,9 @@ pub use self::endpoint::{Access, Endpoint, feed, meant};
 pub use self::error::{AccessError, ConfigError, OpenError, StartError};
 pub use self::source::kinds;
 
+/// The connections that a server serves, if nothing else was said.
+const MAX_RUNS: usize = 100;
+
 /// The number of unreadable rows after which a catch-up ends, unless told otherwise.
 const MAX_FAILURES: u64 = 1000;
 
@@ -47,6 +50,7 @@ pub struct MirrorConfig {
     source_moved: bool,
     allow_empty: bool,
     max_failures: Option<u64>,
+    max_runs: usize,
 }
 
 impl MirrorConfig {
@@ -65,7 +69,15 @@ impl MirrorConfig {
             source_moved: false,
             allow_empty: false,
             max_failures: Some(MAX_FAILURES),
+            max_runs: MAX_RUNS,
         })
+    }
+
+    /// While a whole server is followed, it serves at most this number of connections, and at least 4.
+    /// If it has more databases, the others sleep until they change.
+    pub fn max_runs(mut self, limit: usize) -> Self {
+        self.max_runs = limit;
+        self
     }
 
     /// Whether the run follows the source after it has caught up.
@@ -262,10 +274,11 @@ impl MirrorConfig {
         let is_feed = matches!(config.source, SourceConfig::Feed(_));
         session.max_failures = config.max_failures.filter(|_| is_feed);
         session.deletions = mirror.options().max_delete.0;
+        let mut source = config.source;
+        session.max_runs = source.limit(config.max_runs, config.mode);
         if let Some(patience) = config.give_up_after {
             session.retry.give_up_after = patience;
         }
-        let mut source = config.source;
         source.keep(mirror.kept_anywhere()?);
         source.wait_at_most(config.give_up_after.flatten());
         source.know(&mirror.followed()?, config.mode);

@@ -134,6 +134,21 @@ impl SourceConfig {
         }
     }
 
+    /// Divides the connections of a server among the runs, the requests beside their feeds, the idle
+    /// connections, and the feed of changed databases. Returns the number of runs, if it is limited.
+    pub fn limit(&mut self, connections: usize, mode: Mode) -> Option<usize> {
+        match self {
+            Self::Couch(couch)
+                if mode == Mode::Follow && matches!(couch.databases, Databases::Selected(_)) =>
+            {
+                let beside = (connections / 10).max(1);
+                couch.beside = Some(beside);
+                Some(connections.saturating_sub(2 * beside + 1).max(1))
+            }
+            _ => None,
+        }
+    }
+
     pub fn enter(&mut self, access: Access) -> Result<(), AccessError> {
         if let Self::Couch(couch) = self {
             couch.credentials = access.credentials(couch.credentials.take())?;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::asker::Reading;
 use super::batch::{Batch, Seen};
 use super::failures;
-use super::report::{Awaited, Phase};
+use super::report::{Awaited, Phase, Standing};
 use super::{Pipeline, PipelineError, Signal, Work};
 use crate::checkpoint::Failure;
 use crate::mirror::Authority;
@@ -197,6 +197,8 @@ impl Gatherer {
                 self.catching_up = true;
                 self.unreadable = 0;
                 self.seen = Some(Seen::default());
+                // It keeps its place until the scan is complete.
+                self.pipeline.standing.send_replace(Standing::Works);
                 self.signal(Signal::BeginScan(reason)).await;
             }
             FeedEvent::ScanFinished { position, exhaustive } => {
@@ -303,6 +305,8 @@ impl Gatherer {
             report.phase = phase;
             report.trouble = None;
         });
+        let standing = if phase == Phase::Live { Standing::AtEnd } else { Standing::Works };
+        self.pipeline.standing.send_replace(standing);
     }
 
     fn say_waiting(&mut self, error: &SourceError, pause: Duration) {
@@ -338,6 +342,7 @@ impl Gatherer {
             _ => Awaited::Source,
         };
         self.pipeline.reporter.update(|report| report.wait(awaited, trouble, pause));
+        self.pipeline.standing.send_replace(Standing::Waits);
     }
 }
 

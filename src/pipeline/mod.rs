@@ -41,13 +41,13 @@ mod settle;
 mod tally;
 
 pub use crate::document::DeletionLimit;
+pub use brake::Brake;
 pub use repair::{Asking, Fate, Repaired, Wrong};
-pub use report::{Awaited, ENDED, FAILED, Phase, Report, Reporter, shown};
+pub use report::{Awaited, ENDED, FAILED, Phase, Report, Reporter, Standing, shown};
 pub(crate) use room::{Pauses, without_numbers};
 
 use asker::Reading;
 use batch::Seen;
-use brake::Brake;
 use failures::Failures;
 use rounds::Rounds;
 
@@ -79,6 +79,8 @@ pub struct Pipeline {
     brake: Arc<Brake>,
     /// Receives a message when held-back deletions were released.
     released: Arc<Notify>,
+    /// What it does, for its owner.
+    standing: Arc<watch::Sender<Standing>>,
     /// Whether only removals are applied: the disk has no space for more.
     removals_only: bool,
     /// The difference of the counts that remained after the last full scan.
@@ -203,6 +205,7 @@ impl Pipeline {
             failures: Arc::new(failures),
             brake,
             released: Arc::default(),
+            standing: Arc::default(),
             removals_only: false,
             scanned_for: Arc::default(),
             options,
@@ -239,6 +242,21 @@ impl Pipeline {
     /// The report of this pipeline.
     pub fn watch(&self) -> watch::Receiver<Report> {
         self.reporter.subscribe()
+    }
+
+    /// The brake on deletions, which outlives this pipeline: its hour continues in the next run.
+    pub fn brake(&self) -> Arc<Brake> {
+        Arc::clone(&self.brake)
+    }
+
+    /// The same with the brake of an earlier run in this process.
+    pub fn with_brake(self, brake: Arc<Brake>) -> Self {
+        Self { brake, ..self }
+    }
+
+    /// What this pipeline does.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
     }
 
     /// Deletes what the brake holds back, after the batches in flight. The release is already

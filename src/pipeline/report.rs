@@ -54,6 +54,18 @@ pub enum Awaited {
     Disk,
 }
 
+/// What a pipeline does, as an event for its owner. The report is only for display.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It works through the feed.
+    #[default]
+    Works,
+    /// The source does not answer, or the disk cannot be written to.
+    Waits,
+    /// It has been at the end of the source.
+    AtEnd,
+}
+
 /// What a pipeline has done in this run, and its present state.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {

@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::report::{Awaited, Report};
+use super::report::{Awaited, Report, Standing};
 use super::{Pipeline, PipelineError};
 use crate::source::Since;
 use crate::source::retry::RetryPolicy;
@@ -160,6 +160,7 @@ impl Pipeline {
                 report.wait(Awaited::Disk, error.to_string(), pause);
                 report.busy_since = None;
             });
+            self.standing.send_replace(Standing::Waits);
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(pause) => {}

@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::prepare::{Meta, Prepared, blame};
-use super::report::{Phase, shown};
+use super::report::{Phase, Standing, shown};
 use super::{Pipeline, PipelineError, Signal, Work, copied, failures};
 use crate::checkpoint::{Checkpoint, Commit, Events, Failure, Numbered, Record};
 use crate::document::{DocumentId, Position, Revision};
@@ -450,6 +450,7 @@ impl Settler {
             report.current_at = Some(Timestamp::now());
             report.trouble = None;
         });
+        self.pipeline.standing.send_replace(Standing::AtEnd);
     }
 
     /// A checkpoint with the present time, without a position.

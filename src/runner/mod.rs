@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use crate::document::CollectionName;
 use crate::event::{Broadcast, Emitted};
 use crate::mirror::Mirror;
 pub use crate::pipeline::DeletionLimit;
-use crate::pipeline::{Phase, Pipeline, PipelineError, Report, Reporter};
+use crate::pipeline::{Brake, Phase, Pipeline, PipelineError, Report, Reporter};
 use crate::source::retry::RetryPolicy;
 use crate::source::{Mode, SourceError, Store};
 use crate::tree::{Holder, MirrorError};
@@ -26,9 +26,12 @@ use crate::tree::{Holder, MirrorError};
 mod absent;
 mod held;
 mod log;
+mod news;
+mod order;
 mod policy;
 mod release;
 mod repair;
+mod scheduler;
 mod status;
 mod subscription;
 mod supervisor;
@@ -37,6 +40,7 @@ mod wait;
 
 pub use absent::Absent;
 pub use held::HeldDocument;
+use order::Order;
 pub use release::Release;
 pub use repair::Repairer;
 pub use status::{CollectionStatus, FailureStatus, Keeps, Status};
@@ -55,6 +59,9 @@ pub struct SessionOptions {
     pub revisit: Duration,
     /// The number of collections that catch up at the same time; each holds a few batches in memory.
     pub catch_ups: usize,
+    /// The number of collections of a server that run at the same time, at most; the others sleep until
+    /// they change. `None` is no limit.
+    pub max_runs: Option<usize>,
     /// Accept that the source has moved: follow it although the mirror followed another one.
     pub source_moved: bool,
     /// The limit on deletions in a collection; `None` is no limit.
@@ -77,6 +84,7 @@ impl SessionOptions {
             },
             revisit: Duration::from_secs(60),
             catch_ups: 3,
+            max_runs: None,
             source_moved: false,
             deletions: Some(DeletionLimit::DEFAULT),
             max_failures: None,
@@ -113,6 +121,8 @@ struct Shared {
     /// Whether the source has listed all its collections.
     listed: AtomicBool,
     progress: watch::Sender<Progress>,
+    /// Receives what the supervisor is to do.
+    orders: mpsc::UnboundedSender<Order>,
     /// Cancelled when no more events will be emitted.
     ended: CancellationToken,
 }
@@ -120,7 +130,10 @@ struct Shared {
 #[derive(Clone, Debug)]
 struct Member {
     reporter: Reporter,
-    failures: Option<Pipeline>,
+    /// Its pipeline, while it runs.
+    pipeline: Option<Pipeline>,
+    /// The brake of its runs.
+    brake: Option<Arc<Brake>>,
 }
 
 impl Member {
@@ -225,6 +238,7 @@ impl Session {
         checkpoints: Arc<Checkpoints>,
         options: SessionOptions,
     ) -> Self {
+        let (orders, received) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             mirror,
             checkpoints,
@@ -236,10 +250,12 @@ impl Session {
             absent: Mutex::default(),
             listed: AtomicBool::new(false),
             progress: watch::Sender::default(),
+            orders,
             ended: CancellationToken::new(),
         });
         let stop = CancellationToken::new();
-        let supervisor = Supervisor::new(store, options, Arc::clone(&shared), stop.clone());
+        let supervisor =
+            Supervisor::new(store, options, Arc::clone(&shared), received, stop.clone());
         let task = Some(tokio::spawn(supervisor.run()));
         Self { shared, stop, task }
     }
@@ -377,16 +393,26 @@ impl Shared {
     }
 
     fn pipelines(&self) -> Vec<Pipeline> {
-        self.members().values().filter_map(|member| member.failures.clone()).collect()
+        self.members().values().filter_map(|member| member.pipeline.clone()).collect()
     }
 
     fn failures(&self) -> Vec<(CollectionName, Failure)> {
         let members = self.members();
         let with_name = members.iter().flat_map(|(name, member)| {
-            let failures = member.failures.as_ref().map(Pipeline::failures).unwrap_or_default();
-            failures.into_iter().map(|failure| (name.clone(), failure))
+            self.failures_of(name, member).into_iter().map(|failure| (name.clone(), failure))
         });
         with_name.collect()
+    }
+
+    /// The documents of a collection that could not be mirrored: as its run knows them, or as the state
+    /// remembers them.
+    fn failures_of(&self, name: &CollectionName, member: &Member) -> Vec<Failure> {
+        if let Some(pipeline) = &member.pipeline {
+            return pipeline.failures();
+        }
+        let mut failures = self.checkpoints.failures(name).unwrap_or_default();
+        failures.retain(|failure| !failure.is_in_flight());
+        failures
     }
 
     /// Notices when the last collection has caught up.

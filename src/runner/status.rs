@@ -124,7 +124,7 @@ impl Shared {
     pub(super) fn status(&self) -> Status {
         let members = self.members().clone();
         let collections = members.into_iter().map(|(name, member)| {
-            let failures = member.failures.map(|pipeline| pipeline.failures()).unwrap_or_default();
+            let failures = self.failures_of(&name, &member);
             let checkpoint = self.checkpoints.checkpoint(&name).ok().flatten();
             CollectionStatus::new(member.reporter.report(), failures, checkpoint.as_ref())
         });

@@ -6,22 +6,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::StreamExt;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::turn::Run;
+use super::news::News;
+use super::order::Order;
+use super::scheduler::{Move, Scheduler};
+use super::turn::{Ended, Run};
 use super::wait::Trouble;
 use super::{Absent, Member, Outcome, SessionError, SessionOptions, Shared};
 use crate::document::CollectionName;
-use crate::pipeline::{FAILED, Phase, Pipeline, PipelineError, PipelineOptions, Reporter};
+use crate::pipeline::{
+    FAILED, Phase, Pipeline, PipelineError, PipelineOptions, Reporter, Standing,
+};
 use crate::source::outage::Said;
 use crate::source::retry::{self, Listed};
 use crate::source::{Mode, Pattern, SourceError, Store, StoreEvent};
 use crate::tree::MirrorError;
-
-type Ended = (CollectionName, Result<(), PipelineError>);
 
 /// Supervises the pipelines of one session.
 pub(super) struct Supervisor {
@@ -29,6 +32,11 @@ pub(super) struct Supervisor {
     pub(super) options: SessionOptions,
     pub(super) shared: Arc<Shared>,
     stop: CancellationToken,
+    /// Which collections run.
+    pub(super) scheduler: Scheduler,
+    orders: mpsc::UnboundedReceiver<Order>,
+    /// Ends single runs.
+    stops: HashMap<CollectionName, CancellationToken>,
     turns: Arc<Semaphore>,
     pipelines: JoinSet<Ended>,
     pub(super) errors: Vec<SessionError>,
@@ -46,15 +54,20 @@ impl Supervisor {
         store: Arc<dyn Store>,
         options: SessionOptions,
         shared: Arc<Shared>,
+        orders: mpsc::UnboundedReceiver<Order>,
         stop: CancellationToken,
     ) -> Self {
-        let turns =
-            if store.capabilities().mixed { Semaphore::MAX_PERMITS } else { options.catch_ups };
+        let mixed = store.capabilities().mixed;
+        let room = if mixed { None } else { options.max_runs };
+        let turns = if mixed { Semaphore::MAX_PERMITS } else { options.catch_ups };
         Self {
             store,
             options,
             shared,
             stop,
+            scheduler: Scheduler::new(room.unwrap_or(usize::MAX)),
+            orders,
+            stops: HashMap::new(),
             turns: Arc::new(Semaphore::new(turns)),
             pipelines: JoinSet::new(),
             errors: Vec::new(),
@@ -89,11 +102,16 @@ impl Supervisor {
         let listing = retry::listing(Arc::clone(&self.store), mode, before.clone(), policy);
         tokio::pin!(listing);
         let mut listing_ended = false;
+        let mut news: Option<News> = None;
         loop {
+            self.make_moves();
+            if news.is_none() && mode == Mode::Follow && self.scheduler.is_crowded() {
+                news = Some(News::start(Arc::clone(&self.store), Arc::clone(&self.shared)));
+            }
             if listing_ended && self.pipelines.is_empty() && self.next_try().is_none() {
                 return;
             }
-            let again = self.next_try();
+            let again = self.next_try().into_iter().chain(self.scheduler.next_visit()).min();
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
@@ -130,6 +148,7 @@ impl Supervisor {
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
                     self.try_again();
                 }
+                Some(order) = self.orders.recv() => self.obey(order),
                 Some(ended) = self.pipelines.join_next(), if !self.pipelines.is_empty() => {
                     self.note_end(ended);
                 }
@@ -143,21 +162,67 @@ impl Supervisor {
         // If it had vanished, the source has the collection again.
         if before.is_none_or(|phase| phase == Phase::Vanished) {
             let reporter = Reporter::new(name.clone());
-            self.begin_with(name, reporter);
+            let member = Member { reporter, pipeline: None, brake: None };
+            self.shared.members().insert(name.clone(), member);
+            self.scheduler.want(&name);
         }
     }
 
-    pub(super) fn begin_with(&mut self, name: CollectionName, reporter: Reporter) {
-        let member = Member { reporter: reporter.clone(), failures: None };
-        self.shared.members().insert(name.clone(), member);
-        match self.pipeline(&name, reporter.clone()) {
+    /// Starts the runs that have a place, and ends those whose place others want.
+    fn make_moves(&mut self) {
+        loop {
+            let moves = self.scheduler.moves(Instant::now());
+            if moves.is_empty() {
+                return;
+            }
+            for one in moves {
+                match one {
+                    Move::Start(name) => self.start(name),
+                    Move::Stop(name) => {
+                        if let Some(stop) = self.stops.get(&name) {
+                            stop.cancel();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Idle(name) => self.scheduler.idle(&name),
+            Order::Busy(name) => self.scheduler.busy(&name),
+            Order::Visit(name) => self.scheduler.news(&name),
+            Order::InStep(at) => {
+                for (name, member) in &*self.shared.members() {
+                    if self.scheduler.sleeps(name) {
+                        member.reporter.update(|report| report.current_at = Some(at));
+                    }
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, name: CollectionName) {
+        let member = self.shared.members().get(&name).cloned();
+        let Some(Member { reporter, brake, .. }) = member else {
+            return self.scheduler.remove(&name);
+        };
+        match self.pipeline(&name, reporter) {
             Ok(pipeline) => {
+                let pipeline = match brake {
+                    Some(brake) => pipeline.with_brake(brake),
+                    None => pipeline,
+                };
                 if let Some(member) = self.shared.members().get_mut(&name) {
-                    member.failures = Some(pipeline.clone());
+                    member.brake = Some(pipeline.brake());
+                    member.pipeline = Some(pipeline.clone());
                 }
                 let (turns, shared) = (Arc::clone(&self.turns), Arc::clone(&self.shared));
-                let run = Run { pipeline, turns, shared, stop: self.stop.clone() };
-                self.pipelines.spawn(async move { (name, run.in_turn().await) });
+                let (orders, stop) = (shared.orders.clone(), self.stop.child_token());
+                self.stops.insert(name.clone(), stop.clone());
+                let run = Run { pipeline, turns, shared, orders, stop };
+                self.pipelines.spawn(run.in_turn(name));
             }
             Err(error) => self.wait_or_fail(name, error),
         }
@@ -205,20 +270,39 @@ impl Supervisor {
 
     fn note_end(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         match ended {
-            Ok((name, Ok(()))) => {
-                if let Some(member) = self.shared.members().get(&name) {
-                    member.reporter.update(|report| {
-                        if !report.caught_up {
-                            report.phase = Phase::Stopped;
-                        }
-                    });
+            Ok(Ended { name, standing, result: Ok(()) }) => {
+                self.stops.remove(&name);
+                let follows = self.options.mode == Mode::Follow && !self.stop.is_cancelled();
+                match standing {
+                    // It waited for its source, and others wanted its place.
+                    Standing::Waits if follows => self.wait_without_run(name),
+                    _ => self.note_rest(&name, follows),
                 }
             }
-            Ok((name, Err(error))) => self.wait_or_fail(name, error),
+            Ok(Ended { name, result: Err(error), .. }) => {
+                self.stops.remove(&name);
+                self.wait_or_fail(name, error);
+            }
             Err(error) => self.errors.push(SessionError::Collection {
                 collection: "(unknown)".into(),
                 error: error.into(),
             }),
+        }
+    }
+
+    /// A run has ended, and nothing is wrong. While following, the collection sleeps, and holds nothing
+    /// open.
+    fn note_rest(&mut self, name: &CollectionName, follows: bool) {
+        self.scheduler.sleep(name, Instant::now());
+        if let Some(member) = self.shared.members().get_mut(name) {
+            if follows {
+                member.pipeline = None;
+            }
+            member.reporter.update(|report| {
+                if !report.caught_up {
+                    report.phase = Phase::Stopped;
+                }
+            });
         }
     }
 
@@ -230,6 +314,7 @@ impl Supervisor {
         {
             return self.note_missing(collection);
         }
+        self.scheduler.rest(&collection);
         self.log_end(&collection, &error);
         if let PipelineError::Source(_) = &error {
             self.forget_unless_followed(&collection);
@@ -316,8 +401,9 @@ impl Supervisor {
     }
 
     /// A database that was requested by its name does not exist.
-    fn note_missing(&self, collection: CollectionName) {
+    fn note_missing(&mut self, collection: CollectionName) {
         self.shared.members().remove(&collection);
+        self.scheduler.remove(&collection);
         let origin = self.store.origin(&collection);
         self.forget_unless_followed(&collection);
         match self.known.contains(&collection) {
@@ -361,7 +447,7 @@ impl Supervisor {
         if let Err(error) = self.shared.checkpoints.note_vanished(&name, true) {
             tracing::warn!(collection = %name, "{error}");
         }
-        self.shared.members().insert(name, Member { reporter, failures: None });
+        self.shared.members().insert(name, Member { reporter, pipeline: None, brake: None });
         self.note_absent(absent);
     }
 }

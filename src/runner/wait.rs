@@ -3,9 +3,9 @@
 
 use tokio::time::Instant;
 
-use super::SessionError;
 use super::policy::Remedy;
 use super::supervisor::Supervisor;
+use super::{Member, SessionError};
 use crate::document::CollectionName;
 use crate::pipeline::{Awaited, Pauses, Phase, PipelineError, Reporter, without_numbers};
 use crate::source::Mode;
@@ -34,6 +34,7 @@ impl Trouble {
 impl Supervisor {
     /// A run ended with an error. The policy says whether the collection waits, or the mirror ends.
     pub(super) fn wait_or_fail(&mut self, name: CollectionName, error: PipelineError) {
+        self.scheduler.rest(&name);
         let mut remedy = match self.options.mode {
             Mode::Follow => Remedy::of(&error),
             Mode::CatchUp => Remedy::End,
@@ -101,12 +102,34 @@ impl Supervisor {
             }
         }
         for name in due {
-            let before = self.shared.members().get(&name).map(|member| member.reporter.report());
-            let reporter = match before {
-                Some(before) => Reporter::continuing(&before),
-                None => Reporter::new(name.clone()),
-            };
-            self.begin_with(name, reporter);
+            if let Some(member) = self.shared.members().get_mut(&name) {
+                let reporter = Reporter::continuing(&member.reporter.report());
+                *member = Member { reporter, pipeline: None, brake: member.brake.take() };
+            }
+            self.scheduler.want(&name);
+        }
+    }
+
+    /// The run of a collection has waited for its source, and others have got its place: it tries again
+    /// later. The log has named the reason.
+    pub(super) fn wait_without_run(&mut self, name: CollectionName) {
+        self.scheduler.rest(&name);
+        let mut trouble = self.troubled.remove(&name).unwrap_or_else(|| Trouble {
+            remedy: Remedy::Soon,
+            pauses: Remedy::Later.pauses(self.options.retry).map(Pauses::new),
+            again: None,
+            error: None,
+            said: Said::default(),
+        });
+        let pause = trouble.pauses.as_mut().map(Pauses::next_after_rest).unwrap_or_default();
+        trouble.again = Some(Instant::now() + pause);
+        self.troubled.insert(name.clone(), trouble);
+        if let Some(member) = self.shared.members().get_mut(&name) {
+            member.pipeline = None;
+            member.reporter.update(|report| {
+                let why = report.trouble.take().unwrap_or_default();
+                report.wait(report.awaited, why, pause);
+            });
         }
     }
 

@@ -430,6 +430,17 @@ pub struct Capabilities {
     pub mixed: bool,
 }
 
+/// What a store announces about its collections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// It announces what changes from now on.
+    Begun,
+    /// This collection has changed, or was created or deleted.
+    Changed(CollectionName),
+    /// Nothing else has changed until now.
+    Silence,
+}
+
 /// A document store: a server, or a recorded feed.
 pub trait Store: Send + Sync + 'static {
     /// The store's address, without credentials, for people.
@@ -453,6 +464,22 @@ pub trait Store: Send + Sync + 'static {
         mode: Mode,
         since: Option<Position>,
     ) -> BoxStream<'static, Result<StoreEvent, SourceError>>;
+
+    /// Announces which collections change, where the store can do so. The stream ends with an error, and
+    /// may be opened again.
+    fn updates(&self) -> Option<BoxStream<'static, Result<Update, SourceError>>> {
+        None
+    }
+
+    /// A mark for each of these collections, which is another one if the collection has changed; `None`
+    /// where it is not known. At most 100 at once.
+    fn marks<'a>(
+        &'a self,
+        collections: &'a [CollectionName],
+    ) -> BoxFuture<'a, Result<Vec<Option<String>>, SourceError>> {
+        let marks = vec![None; collections.len()];
+        Box::pin(async { Ok(marks) })
+    }
 
     /// Resolves when a pause that the store asked for may be cut short.
     fn recovers(&self) -> BoxFuture<'_, ()> {

@@ -2,6 +2,7 @@
 //! fails does not stop the others.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -125,4 +126,33 @@ fn a_live_mirror_ends_if_every_database_fails_for_good() {
     let outcome = plainfold::run(["mirror", &source, mirror.to_str().unwrap(), "--live"]);
     let outcome = outcome.assert_code(3);
     assert!(names.iter().all(|name| outcome.stderr.contains(name)), "{outcome}");
+}
+
+/// A live mirror with few connections.
+fn limited(source: &str, mirror: &Path) -> Command {
+    let program = Path::new(env!("CARGO_BIN_EXE_plainfold"));
+    let mirror = mirror.to_str().unwrap();
+    plainfold::command_of(program, ["mirror", source, mirror, "--live", "--max-runs", "10"])
+}
+
+#[test]
+fn a_live_mirror_of_many_databases_keeps_to_its_connections() {
+    let (place, names) = (Place::new(), names(60));
+    let server = serve(&names, |_| Reply::Honest);
+    let (source, mirror) = (server.url("", ""), place.mirror());
+    let running = plainfold::live_command(limited(&source, &mirror));
+    server.wait_for(1, |asked| asked.line.starts_with("GET /_db_updates"));
+    for name in &names {
+        server.put(name, "later");
+    }
+    for name in &names {
+        wait_for_file(&mirror.join(name).join("later/document.json"));
+    }
+    for name in names.iter().rev().take(20) {
+        wait_for_status(&mirror, name, |one| one["phase"] == "live" && one["caught_up"] == true);
+    }
+    assert!(server.most_open() <= 10, "{} connections", server.most_open());
+    running.terminate();
+    running.wait().assert_code(0);
+    plainfold::run(["verify", mirror.to_str().unwrap()]).assert_code(0);
 }

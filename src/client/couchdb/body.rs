@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_RANGE, ETAG};
 use reqwest::{Response, StatusCode};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::error::{Error, Kind};
@@ -44,6 +44,8 @@ pub struct Body {
     /// How long the last few bytes have taken, and how many they are.
     waited: Duration,
     heard: usize,
+    /// The place of its request, if their number is limited.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// A body that brings fewer bytes than this within the whole patience counts as silent. Otherwise a byte
@@ -52,7 +54,12 @@ const LEAST: usize = 4 << 10;
 
 impl Body {
     pub(super) fn new(response: Response, label: String, patience: Duration, beats: bool) -> Self {
-        Self { response, label, patience, beats, waited: Duration::ZERO, heard: 0 }
+        Self { response, label, patience, beats, waited: Duration::ZERO, heard: 0, _place: None }
+    }
+
+    /// Keeps the place of its request until it has been read or dropped.
+    pub(super) fn holding(self, place: Option<OwnedSemaphorePermit>) -> Self {
+        Self { _place: place, ..self }
     }
 
     /// The request that this answers, for messages.

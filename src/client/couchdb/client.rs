@@ -11,6 +11,7 @@ use reqwest::header::{
 use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use secrecy::ExposeSecret;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::access::{Access, Next, Pass};
@@ -61,12 +62,14 @@ struct Inner {
     contact: Contact,
     /// The path of the database that answered last.
     answered: Mutex<Option<String>>,
+    /// The places of requests beside the change feeds, if their number is limited.
+    beside: Option<Arc<Semaphore>>,
 }
 
 impl Client {
     /// A client for this server. Does no I/O.
     pub fn new(address: Address, options: ClientOptions) -> Result<Self, Error> {
-        let ClientOptions { credentials, refusal, tls, patience, side, is_known } = options;
+        let ClientOptions { credentials, refusal, tls, patience, side, is_known, beside } = options;
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("plainfold/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(patience.connect)
@@ -82,6 +85,10 @@ impl Client {
             // A machine without certificates, such as a bare container, needs none here.
             http.tls_certs_only([])
         };
+        if let Some(most) = beside {
+            http = http.pool_max_idle_per_host(most);
+        }
+        let beside = beside.map(|most| Arc::new(Semaphore::new(most)));
         if let Some(socket) = address.socket() {
             http = http.unix_socket(socket);
         }
@@ -91,7 +98,8 @@ impl Client {
         let access = Access::new(credentials, refusal);
         let (pacer, answered) = (Pacer::default(), Mutex::default());
         let contact = Contact::new(route, address.is_encrypted(), is_known);
-        let inner = Inner { http, address, access, patience, pacer, side, contact, answered };
+        let inner =
+            Inner { http, address, access, patience, pacer, side, contact, answered, beside };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -121,6 +129,14 @@ impl Client {
             Kind::Missing => error.advising(advice::NO_COUCH),
             _ => error,
         })
+    }
+
+    /// The place of a request, if their number is limited. A change feed has that of its run.
+    async fn place(&self, request: &Request) -> Option<OwnedSemaphorePermit> {
+        let is_feed = request.method == Method::GET && request.path.ends_with("/_changes");
+        let places = self.inner.beside.as_ref().filter(|_| !is_feed && !request.beats)?;
+        // It is never closed.
+        Arc::clone(places).acquire_owned().await.ok()
     }
 
     /// Sends a request and reads its answer, which must be JSON, as a whole.
@@ -170,6 +186,7 @@ impl Client {
         let (json, beats) = (matches!(request.accepts, Accepts::Json), request.beats);
         let (method, path) = (request.method.clone(), request.path.clone());
         let (access, mut renewed) = (&self.inner.access, false);
+        let place = self.place(&request).await;
         let builder = self.prepare(request);
         // A stream can be sent only once.
         let (mut again, mut next) = (builder.try_clone(), builder);
@@ -188,7 +205,7 @@ impl Client {
                     let what = format!("{}, which was not requested", self.scrub(&bounded(&what)));
                     return Err(Error::new(Kind::Permanent, what));
                 }
-                return Ok(body);
+                return Ok(body.holding(place));
             }
             let error = self.failure(&method, &path, status, &headers, &mut body).await;
             let error = access.classified(error);

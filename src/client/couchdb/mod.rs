@@ -14,6 +14,7 @@ mod contact;
 pub mod credentials;
 mod database;
 mod error;
+mod many;
 mod options;
 mod pacer;
 mod probe;

@@ -46,4 +46,7 @@ pub struct ClientOptions {
     /// Whether a server of this protocol is known to be there. If not, a first answer that is not of this
     /// protocol is a permanent error, and so is a wrong scheme and a proxy that refuses.
     pub is_known: bool,
+    /// How many requests may be under way at the same time beside the change feeds, and how many idle
+    /// connections are kept. `None` is no limit.
+    pub beside: Option<usize>,
 }

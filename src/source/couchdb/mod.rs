@@ -9,6 +9,7 @@ mod feed;
 pub mod fuzzing;
 mod listing;
 mod lookup;
+mod news;
 mod origin;
 mod reader;
 mod row;
@@ -28,7 +29,7 @@ use self::lookup::TooLarge;
 use super::{
     Answers, Attachments, Branches, ByteStream, Capabilities, Feed, FeedEvent, Mode, Origins,
     Reading, Reads, Security, Selection, ServerProgress, Since, SourceError, Store, StoreEvent,
-    Wanted,
+    Update, Wanted,
 };
 use crate::client::couchdb::{
     Address, BadAddress, Client, ClientOptions, Credentials, Database, Error, Kind, Patience,
@@ -58,6 +59,8 @@ pub struct CouchOptions {
     pub timings: Timings,
     /// Whether a mirror has read this server before.
     pub is_known: bool,
+    /// How many requests may be under way at the same time beside the change feeds; `None` is no limit.
+    pub beside: Option<usize>,
 }
 
 /// Which databases of a server are the store's collections.
@@ -84,6 +87,7 @@ impl CouchOptions {
             kept: Kept::default(),
             timings: Timings::default(),
             is_known: false,
+            beside: None,
         })
     }
 
@@ -169,10 +173,11 @@ impl CouchStore {
             kept,
             timings,
             is_known,
+            beside,
             ..
         } = options;
         let (patience, side) = (timings.patience, ServerRole::Source);
-        let options = ClientOptions { credentials, refusal, tls, patience, side, is_known };
+        let options = ClientOptions { credentials, refusal, tls, patience, side, is_known, beside };
         let client = Client::new(address, options)?;
         Ok(Self { client, databases, kept, timings, progress: Arc::default() })
     }
@@ -230,6 +235,17 @@ impl Store for CouchStore {
 
     fn recovers(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.client.recovers())
+    }
+
+    fn updates(&self) -> Option<BoxStream<'static, Result<Update, SourceError>>> {
+        Some(news::updates(self.client.clone(), self.timings.heartbeat))
+    }
+
+    fn marks<'a>(
+        &'a self,
+        collections: &'a [CollectionName],
+    ) -> BoxFuture<'a, Result<Vec<Option<String>>, SourceError>> {
+        Box::pin(news::marks(&self.client, collections))
     }
 
     fn open(&self, collection: &CollectionName) -> Arc<dyn Feed> {

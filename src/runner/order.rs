@@ -1,0 +1,17 @@
+//! What the supervisor is told while it works. It must not know who says it.
+
+use crate::document::CollectionName;
+
+/// A message to the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// A run has nothing to do: others may have its place.
+    Idle(CollectionName),
+    /// A run has something to do again.
+    Busy(CollectionName),
+    /// A collection has changed at its source, or has something to do.
+    Visit(CollectionName),
+    /// Nothing has changed since this moment in the collections that sleep, but in those that were named
+    /// before.
+    InStep(jiff::Timestamp),
+}
