@@ -283,7 +283,7 @@ impl Events {
                         _ => true,
                     };
                     if is_wanted {
-                        return Ok(Some(notice.line().into()));
+                        return Ok(Some(notice.line()));
                     }
                 }
                 Ok(None)

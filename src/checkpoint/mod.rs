@@ -35,9 +35,9 @@ pub use held::HeldBack;
 pub use journal::{Bounds, JournalRange};
 pub(crate) use numbers::Before;
 use numbers::HighWater;
-use store::{Store, Trees};
+use store::{StateStore, Trees};
 use turn::Queue;
-pub use turn::{Events, Numbered};
+pub use turn::{NewEvents, Numbered};
 
 /// The checkpoint of one collection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,7 +162,7 @@ pub struct Checkpoints {
     /// The clock that determines the age of events.
     clock: Arc<Clock>,
     /// `None` after a failure, until it is reopened.
-    store: RwLock<Option<Arc<Store>>>,
+    store: RwLock<Option<Arc<StateStore>>>,
     /// Set when sled has failed; it does not recover.
     broken: AtomicBool,
     /// Held from assigning numbers to emitting the events, so that both happen in the same order.
@@ -207,7 +207,7 @@ impl Checkpoints {
         before: Before,
     ) -> Result<Opened, StateError> {
         let noted = HighWater::noted(path)?;
-        let (store, damaged) = Store::open(path, bounds, noted.as_ref())?;
+        let (store, damaged) = StateStore::open(path, bounds, noted.as_ref())?;
         let (range, newest) = store
             .read(|trees| Ok((trees.journal.range()?, trees.journal.newest()?)))
             .map_err(|what| StateError::Escaped { path: path.to_owned(), what })?
@@ -230,7 +230,7 @@ impl Checkpoints {
         Ok(Opened { state, damaged })
     }
 
-    fn store(&self) -> Result<Arc<Store>, StateError> {
+    fn store(&self) -> Result<Arc<StateStore>, StateError> {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
         store.clone().ok_or_else(|| StateError::Closed { path: self.path.clone() })
     }

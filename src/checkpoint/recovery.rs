@@ -8,7 +8,7 @@ use std::io;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use super::{Checkpoints, SetAside, StateError, Store};
+use super::{Checkpoints, SetAside, StateError, StateStore};
 use crate::place::Place;
 
 /// The space for a commit, including what sled writes in the background.
@@ -16,7 +16,7 @@ const ROOM: u64 = 2 * 1024 * 1024;
 
 impl Checkpoints {
     /// Whether there is space for a commit.
-    pub(super) fn check_room(&self, store: &Store) -> Result<(), StateError> {
+    pub(super) fn check_room(&self, store: &StateStore) -> Result<(), StateError> {
         let failed = |source: rustix::io::Errno| {
             StateError::io("look at the file system of", &self.path, source.into())
         };
@@ -52,7 +52,7 @@ impl Checkpoints {
         if above.look(&name).map_err(failed)?.is_some() {
             copy(&above, &name, &name)?;
         }
-        let (store, damaged) = Store::open(&self.path, self.bounds, None)?;
+        let (store, damaged) = StateStore::open(&self.path, self.bounds, None)?;
         *place = Some(store.into());
         self.broken.store(false, Ordering::Release);
         Ok(damaged)

@@ -36,7 +36,7 @@ pub struct Trees {
 
 /// sled, opened.
 #[derive(Debug)]
-pub struct Store {
+pub struct StateStore {
     /// Taken when it is closed.
     trees: Option<Trees>,
     worker: Arc<Worker>,
@@ -52,7 +52,7 @@ pub struct Store {
 pub struct Noted {
     /// The number of the last event.
     pub last: u64,
-    /// The store's [`digest`](Store::digest).
+    /// The store's [`digest`](StateStore::digest).
     pub digest: String,
 }
 
@@ -72,7 +72,7 @@ const TRIES: u32 = 12;
 /// Why opening failed, if setting the store aside may help.
 struct Damaged(String);
 
-impl Store {
+impl StateStore {
     /// Opens or creates the store in the folder `path`; a damaged one is set aside first.
     ///
     /// `noted` is how the last run that ended normally left it.
@@ -251,7 +251,7 @@ impl Store {
     }
 }
 
-impl Drop for Store {
+impl Drop for StateStore {
     fn drop(&mut self) {
         // sled syncs its file once more, and panics if that fails. Every commit has been synced
         // already.

@@ -38,13 +38,13 @@ fn checkpoint(token: &str) -> Commit {
 }
 
 /// Events that consist of their numbers, and do nothing when they are emitted.
-fn events(count: usize) -> Events {
+fn events(count: usize) -> NewEvents {
     events_to(count, |_| ())
 }
 
 /// The same, whose numbers go to `emit`.
-fn events_to(count: usize, emit: impl Fn(u64) + Send + 'static) -> Events {
-    Events::new(count, move |first| {
+fn events_to(count: usize, emit: impl Fn(u64) + Send + 'static) -> NewEvents {
+    NewEvents::new(count, move |first| {
         let numbers = first..first + count as u64;
         let record = |number| Record { number, text: format!("{{\"event\":{number}}}").into() };
         let records = numbers.clone().map(record).collect();
@@ -397,7 +397,7 @@ fn commits_that_fail_together_all_fail_and_no_event_of_them_is_emitted() {
 fn a_panic_in_a_commit_fails_those_beside_it_and_not_those_after_it() {
     let dir = tempfile::tempdir().unwrap();
     let state = open(&dir.path().join("state"));
-    let faulty = Events::new(1, |_| panic!("a fault"));
+    let faulty = NewEvents::new(1, |_| panic!("a fault"));
     let panicked = || state.commit_with(&"books".into(), &checkpoint("1"), faulty);
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(panicked)).unwrap_err();
     state.commit(&"books".into(), &checkpoint("1")).unwrap();

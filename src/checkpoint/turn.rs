@@ -21,7 +21,7 @@ use crate::document::CollectionName;
 use crate::trial;
 
 /// The events of a commit. They get their numbers when the commit's turn comes.
-pub struct Events {
+pub struct NewEvents {
     count: usize,
     number: Box<dyn FnOnce(u64) -> Numbered + Send>,
 }
@@ -34,7 +34,7 @@ pub struct Numbered {
     pub emit: Box<dyn FnOnce() + Send>,
 }
 
-impl Events {
+impl NewEvents {
     /// `count` events, to which `number` gives consecutive numbers from the given one on.
     pub fn new(count: usize, number: impl FnOnce(u64) -> Numbered + Send + 'static) -> Self {
         Self { count, number: Box::new(number) }
@@ -63,7 +63,7 @@ struct State {
 struct Waiting {
     name: CollectionName,
     encoded: Encoded,
-    events: Events,
+    events: NewEvents,
     done: Sender<Result<i64, StateError>>,
 }
 
@@ -114,7 +114,7 @@ impl Checkpoints {
     /// Makes a commit durable. Returns the change in the number of held-back deletions.
     pub fn commit(&self, name: &CollectionName, commit: &Commit) -> Result<i64, StateError> {
         let number = |_| Numbered { records: Vec::new(), emit: Box::new(|| ()) };
-        self.commit_with(name, commit, Events::new(0, number))
+        self.commit_with(name, commit, NewEvents::new(0, number))
     }
 
     /// Makes a commit and its events durable, and then emits the events. Numbers, commits and events
@@ -123,7 +123,7 @@ impl Checkpoints {
         &self,
         name: &CollectionName,
         commit: &Commit,
-        events: Events,
+        events: NewEvents,
     ) -> Result<i64, StateError> {
         let encoded = Encoded::new(name, commit).map_err(|error| self.failed(error))?;
         let (done, told) = channel();
@@ -171,7 +171,7 @@ impl Checkpoints {
     fn commit_together(
         &self,
         numbers: &mut HighWater,
-        commits: Vec<(CollectionName, Encoded, Events)>,
+        commits: Vec<(CollectionName, Encoded, NewEvents)>,
     ) -> Result<Vec<i64>, StateError> {
         self.check_room(&*self.store()?)?;
         let count = commits.iter().map(|(_, _, events)| events.count as u64).sum();

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::asker::Reading;
 use super::batch::{Batch, Seen};
 use super::failures;
-use super::report::{Awaited, Phase, Standing};
+use super::report::{Awaited, Phase, RunState};
 use super::{Pipeline, PipelineError, Signal, Work};
 use crate::checkpoint::Failure;
 use crate::mirror::Authority;
@@ -198,7 +198,7 @@ impl Gatherer {
                 self.unreadable = 0;
                 self.seen = Some(Seen::default());
                 // It keeps its place until the scan is complete.
-                self.pipeline.standing.send_replace(Standing::Works);
+                self.pipeline.run_state.send_replace(RunState::Works);
                 self.signal(Signal::BeginScan(reason)).await;
             }
             FeedEvent::ScanFinished { position, exhaustive } => {
@@ -305,8 +305,8 @@ impl Gatherer {
             report.phase = phase;
             report.trouble = None;
         });
-        let standing = if phase == Phase::Live { Standing::AtEnd } else { Standing::Works };
-        self.pipeline.standing.send_replace(standing);
+        let run_state = if phase == Phase::Live { RunState::AtEnd } else { RunState::Works };
+        self.pipeline.run_state.send_replace(run_state);
     }
 
     fn say_waiting(&mut self, error: &SourceError, pause: Duration) {
@@ -342,7 +342,7 @@ impl Gatherer {
             _ => Awaited::Source,
         };
         self.pipeline.reporter.update(|report| report.wait(awaited, trouble, pause));
-        self.pipeline.standing.send_replace(Standing::Waits);
+        self.pipeline.run_state.send_replace(RunState::Waits);
     }
 }
 

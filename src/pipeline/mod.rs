@@ -43,7 +43,7 @@ mod tally;
 pub use crate::document::DeletionLimit;
 pub use brake::Brake;
 pub use repair::{Asking, Fate, Repaired, Wrong};
-pub use report::{Awaited, ENDED, FAILED, Phase, Report, Reporter, Standing, shown};
+pub use report::{Awaited, ENDED, FAILED, Phase, Report, Reporter, RunState, shown};
 pub(crate) use room::{Pauses, without_numbers};
 
 use asker::Reading;
@@ -80,7 +80,7 @@ pub struct Pipeline {
     /// Receives a message when held-back deletions were released.
     released: Arc<Notify>,
     /// What it does, for its owner.
-    standing: Arc<watch::Sender<Standing>>,
+    run_state: Arc<watch::Sender<RunState>>,
     /// Whether only removals are applied: the disk has no space for more.
     removals_only: bool,
     /// The difference of the counts that remained after the last full scan.
@@ -205,7 +205,7 @@ impl Pipeline {
             failures: Arc::new(failures),
             brake,
             released: Arc::default(),
-            standing: Arc::default(),
+            run_state: Arc::default(),
             removals_only: false,
             scanned_for: Arc::default(),
             options,
@@ -255,8 +255,8 @@ impl Pipeline {
     }
 
     /// What this pipeline does.
-    pub fn standing(&self) -> watch::Receiver<Standing> {
-        self.standing.subscribe()
+    pub fn run_state(&self) -> watch::Receiver<RunState> {
+        self.run_state.subscribe()
     }
 
     /// Deletes what the brake holds back, after the batches in flight. The release is already

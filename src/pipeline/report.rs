@@ -56,7 +56,7 @@ pub enum Awaited {
 
 /// What a pipeline does, as an event for its owner. The report is only for display.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum RunState {
     /// It works through the feed.
     #[default]
     Works,

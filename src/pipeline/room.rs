@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::report::{Awaited, Report, Standing};
+use super::report::{Awaited, Report, RunState};
 use super::{Pipeline, PipelineError};
 use crate::source::Since;
 use crate::source::retry::RetryPolicy;
@@ -160,7 +160,7 @@ impl Pipeline {
                 report.wait(Awaited::Disk, error.to_string(), pause);
                 report.busy_since = None;
             });
-            self.standing.send_replace(Standing::Waits);
+            self.run_state.send_replace(RunState::Waits);
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(pause) => {}

@@ -14,9 +14,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::prepare::{Meta, Prepared, blame};
-use super::report::{Phase, Standing, shown};
+use super::report::{Phase, RunState, shown};
 use super::{Pipeline, PipelineError, Signal, Work, copied, failures};
-use crate::checkpoint::{Checkpoint, Commit, Events, Failure, Numbered, Record};
+use crate::checkpoint::{Checkpoint, Commit, Failure, NewEvents, Numbered, Record};
 use crate::document::{DocumentId, Position, Revision};
 use crate::event::{Emitted, WriteEvent};
 use crate::mirror::{Published, Staged, Sync};
@@ -344,7 +344,7 @@ impl Settler {
         let name = pipeline.collection.name();
         let at = Timestamp::now();
         let (collection, channel) = (name.clone(), pipeline.events.clone());
-        let events = Events::new(told.len(), move |first| {
+        let events = NewEvents::new(told.len(), move |first| {
             let event = |(Told { meta, files }, event): (Told, u64)| {
                 Arc::new(Emitted::new(WriteEvent {
                     event,
@@ -450,7 +450,7 @@ impl Settler {
             report.current_at = Some(Timestamp::now());
             report.trouble = None;
         });
-        self.pipeline.standing.send_replace(Standing::AtEnd);
+        self.pipeline.run_state.send_replace(RunState::AtEnd);
     }
 
     /// A checkpoint with the present time, without a position.

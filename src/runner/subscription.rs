@@ -198,7 +198,7 @@ impl Subscription {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{Bounds, Checkpoint, Commit, Events, Numbered};
+    use crate::checkpoint::{Bounds, Checkpoint, Commit, NewEvents, Numbered};
     use crate::event::WriteEvent;
 
     struct Journal {
@@ -239,7 +239,7 @@ mod tests {
         count: usize,
         emit: impl Fn(Arc<Emitted>) + Send + 'static,
     ) {
-        let events = Events::new(count, move |first| {
+        let events = NewEvents::new(count, move |first| {
             let events = (first..first + count as u64).map(|number| Arc::new(event(number)));
             let events: Vec<Arc<Emitted>> = events.collect();
             let record = |one: &Arc<Emitted>| Record { number: one.event, text: one.text() };

@@ -19,7 +19,7 @@ use super::wait::Trouble;
 use super::{Absent, Member, Outcome, SessionError, SessionOptions, Shared};
 use crate::document::CollectionName;
 use crate::pipeline::{
-    FAILED, Phase, Pipeline, PipelineError, PipelineOptions, Reporter, Standing,
+    FAILED, Phase, Pipeline, PipelineError, PipelineOptions, Reporter, RunState,
 };
 use crate::source::outage::Said;
 use crate::source::retry::{self, Listed};
@@ -270,12 +270,12 @@ impl Supervisor {
 
     fn note_end(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         match ended {
-            Ok(Ended { name, standing, result: Ok(()) }) => {
+            Ok(Ended { name, run_state, result: Ok(()) }) => {
                 self.stops.remove(&name);
                 let follows = self.options.mode == Mode::Follow && !self.stop.is_cancelled();
-                match standing {
+                match run_state {
                     // It waited for its source, and others wanted its place.
-                    Standing::Waits if follows => self.wait_without_run(name),
+                    RunState::Waits if follows => self.wait_without_run(name),
                     _ => self.note_rest(&name, follows),
                 }
             }

@@ -9,13 +9,13 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::order::Order;
 use crate::document::CollectionName;
-use crate::pipeline::{Pipeline, PipelineError, Standing};
+use crate::pipeline::{Pipeline, PipelineError, RunState};
 
 /// How a run ended.
 pub(super) struct Ended {
     pub name: CollectionName,
     /// What it did when it ended.
-    pub standing: Standing,
+    pub run_state: RunState,
     pub result: Result<(), PipelineError>,
 }
 
@@ -32,9 +32,9 @@ impl Run {
     /// Runs the pipeline. A follower gives its turn back once it has reached the end of the source,
     /// or the source does not answer.
     pub async fn in_turn(self, name: CollectionName) -> Ended {
-        let mut standing = self.pipeline.standing();
-        let last = standing.clone();
-        let ended = |result| Ended { name: name.clone(), standing: *last.borrow(), result };
+        let mut run_state = self.pipeline.run_state();
+        let last = run_state.clone();
+        let ended = |result| Ended { name: name.clone(), run_state: *last.borrow(), result };
         let turn = tokio::select! {
             () = self.stop.cancelled() => return ended(Ok(())),
             // The semaphore is never closed.
@@ -43,18 +43,18 @@ impl Run {
         let progress = async {
             let mut turn = Some(turn);
             loop {
-                let now = *standing.borrow_and_update();
+                let now = *run_state.borrow_and_update();
                 let order = match now {
-                    Standing::Works => Order::Busy(name.clone()),
-                    Standing::Waits | Standing::AtEnd => Order::Idle(name.clone()),
+                    RunState::Works => Order::Busy(name.clone()),
+                    RunState::Waits | RunState::AtEnd => Order::Idle(name.clone()),
                 };
-                if now != Standing::Works {
+                if now != RunState::Works {
                     drop(turn.take());
                     self.shared.note_progress();
                 }
                 // Without a supervisor, nobody wants the place.
                 let _ended = self.orders.send(order);
-                if standing.changed().await.is_err() {
+                if run_state.changed().await.is_err() {
                     return std::future::pending().await;
                 }
             }

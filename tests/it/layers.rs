@@ -65,15 +65,6 @@ const MODULES: [(u8, &str, &[&str]); 19] = [
     ),
 ];
 
-/// Imports that the list above does not allow, and that are still there.
-const UPWARDS: &[(&str, &str)] = &[
-    ("archive", "mirror"),
-    ("mirror", "archive"),
-    ("restore", "mirror"),
-    ("tree", "archive"),
-    ("verify", "mirror"),
-];
-
 /// Words of code that only these modules may contain, or only this file of a module.
 const WORDS: [(&str, &[&str]); 19] = [
     // The libraries of one layer each.
@@ -126,22 +117,13 @@ const WORDS: [(&str, &[&str]); 19] = [
 ];
 
 /// Modules with files that import each other in a circle, still.
-const CIRCLES: &[&str] = &[
-    "archive",
-    "checkpoint",
-    "mirror",
-    "pipeline",
-    "restore",
-    "runner",
-    "source",
-    "tree",
-    "verify",
-];
+const CIRCLES: &[&str] =
+    &["archive", "checkpoint", "mirror", "pipeline", "runner", "source", "verify"];
 
 /// Public types that have a namesake and are named elsewhere without their module, still.
 const NAMESAKES: &[&str] = &[
     "Entry", "Failure", "Found", "Listed", "Mention", "Noted", "Place", "Progress", "Reading",
-    "Record", "Report", "Store", "Text", "Wanted", "Wrong",
+    "Record", "Report", "Text", "Wanted", "Wrong",
 ];
 
 fn layer(module: &str) -> &str {
@@ -177,8 +159,7 @@ fn imports_point_down_only() {
         }
     }
     assert!(checked > 300, "only {checked} imports were found");
-    let expected = UPWARDS.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned()));
-    assert_eq!(upwards, expected.collect(), "imports that point up; a mended one leaves UPWARDS");
+    assert!(upwards.is_empty(), "imports that point up: {upwards:?}");
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub struct Changes<'a> {
     /// After which position, as the JSON text of a `seq`; without one from the beginning.
     pub since: Option<&'a str>,
     /// The shape of the feed.
-    pub feed: Feed,
+    pub feed: FeedShape,
     /// Whether they come with the documents' bodies.
     pub bodies: bool,
     /// Whether every leaf of a document's revisions is named, or the winner alone.
@@ -44,7 +44,7 @@ pub struct Changes<'a> {
 
 /// The shape of a change feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feed {
+pub enum FeedShape {
     /// All changes up to now.
     Normal {
         /// Only one row in this many has a position, which makes CouchDB 1.5 times as fast.
@@ -177,14 +177,16 @@ impl Database {
         }
         let mut patience = None;
         match changes.feed {
-            Feed::Normal { seq_interval: None } => {}
-            Feed::Normal { seq_interval: Some(rows) } => query.push(format!("seq_interval={rows}")),
-            Feed::Continuous { heartbeat } => {
+            FeedShape::Normal { seq_interval: None } => {}
+            FeedShape::Normal { seq_interval: Some(rows) } => {
+                query.push(format!("seq_interval={rows}"))
+            }
+            FeedShape::Continuous { heartbeat } => {
                 query.push(format!("feed=continuous&heartbeat={}", heartbeat.as_millis()));
                 // pouchdb-server sends even the headers only with its first row or heartbeat.
                 patience = Some(heartbeat * 3);
             }
-            Feed::Long { timeout } => {
+            FeedShape::Long { timeout } => {
                 query.push(format!("feed=longpoll&timeout={}", timeout.as_millis()));
                 patience = Some(timeout * 3);
             }
@@ -196,7 +198,7 @@ impl Database {
         let mut request = Request::get(self.path("/_changes")?);
         request.query = query.join("&");
         request.patience = patience;
-        request.beats = matches!(changes.feed, Feed::Continuous { .. });
+        request.beats = matches!(changes.feed, FeedShape::Continuous { .. });
         self.client.send(request).await.map_err(|error| self.absent(error))
     }
 

@@ -38,7 +38,7 @@ pub use bad_address::BadAddress;
 pub use body::{Body, MAX_ALONE};
 pub use client::Client;
 pub use credentials::{BadSecret, Credentials, Secret};
-pub use database::{AttachmentAnswer, Changes, Database, Feed, With, can_address, is_plain};
+pub use database::{AttachmentAnswer, Changes, Database, FeedShape, With, can_address, is_plain};
 pub use error::{Error, Kind, bounded};
 pub use options::{ClientOptions, Patience};
 pub use pacer::LONGEST_ASKED;

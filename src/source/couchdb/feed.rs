@@ -14,7 +14,7 @@ use super::origin::{Origin, RECREATED, Recent, is_number};
 use super::reader::{Heard, Reader};
 use super::row::{self, Apart, Row};
 use crate::client::couchdb::rows::{Frame, Oversized, Shape};
-use crate::client::couchdb::{DatabaseInfo, Feed as FeedShape, bounded};
+use crate::client::couchdb::{DatabaseInfo, FeedShape, bounded};
 use crate::document::{Anchor, Position, Surface};
 use crate::source::{FeedEvent, Holds, Mode, Progress, Since, SourceError, Unreadable};
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Bound, CatchUp, Feed, State};
-use crate::client::couchdb::Feed as FeedShape;
+use crate::client::couchdb::FeedShape;
 use crate::client::couchdb::rows::Shape;
 use crate::source::SourceError;
 use crate::source::couchdb::reader::Reader;

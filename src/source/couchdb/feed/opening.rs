@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{CatchUp, Feed, MOST_UNPLACED_ROWS, State, broken};
 use crate::client::couchdb::rows::Shape;
-use crate::client::couchdb::{Body, Changes, DatabaseInfo, Feed as FeedShape};
+use crate::client::couchdb::{Body, Changes, DatabaseInfo, FeedShape};
 use crate::document::Position;
 use crate::source::couchdb::bound::Bound;
 use crate::source::couchdb::lookup;
