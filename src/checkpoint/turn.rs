@@ -84,7 +84,9 @@ impl Queue {
         let (mut names, mut values) = (HashSet::new(), 0);
         let mut state = self.state();
         let fits = |one: &mut Waiting| {
-            let more = one.events.count + one.encoded.failed.len() + one.encoded.held.len();
+            let Encoded { failed, mended, held, unheld, .. } = &one.encoded;
+            let changes = failed.len() + mended.len() + held.len() + unheld.len();
+            let more = 1 + one.events.count + changes;
             let fits =
                 names.insert(one.name.clone()) && (names.len() == 1 || values + more <= TOGETHER);
             values += if fits { more } else { 0 };

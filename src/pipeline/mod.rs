@@ -294,7 +294,12 @@ impl Pipeline {
         tasks.spawn(rounds.make_all(batches, prepared));
         let (committed, durable) = watch::channel(None);
         let name = self.collection.name().clone();
-        tasks.spawn(acknowledge::acknowledge(Arc::clone(&self.source), name, durable));
+        tasks.spawn(acknowledge::acknowledge(
+            Arc::clone(&self.source),
+            name,
+            durable,
+            halt.clone(),
+        ));
         tasks.spawn(self.clone().settle_all(moved, settling, settled, committed));
         let mut outcome = Ok(());
         while let Some(ended) = tasks.join_next().await {

@@ -48,8 +48,9 @@ struct Page {
 }
 
 impl Page {
-    /// Reads events after number `since`. A record that cannot be read, or that contains another
-    /// number, is not an event.
+    /// Reads events after number `since`, up to the last one that is durable: the journal shows those
+    /// of a commit before their flush. A record that cannot be read, or that contains another number,
+    /// is not an event.
     async fn read(checkpoints: &Arc<Checkpoints>, since: u64) -> Result<Self, StateError> {
         let checkpoints = Arc::clone(checkpoints);
         let read = move || -> Result<_, StateError> {
@@ -57,7 +58,9 @@ impl Page {
                 Ok(event) if event.event == number => (number, Notice::Event(Arc::new(event))),
                 _ => (number, Notice::Expired(number, number)),
             };
-            let records = checkpoints.journal_after(since, PAGE)?;
+            let durable = checkpoints.last_number();
+            let mut records = checkpoints.journal_after(since, PAGE)?;
+            records.retain(|record| record.number <= durable);
             Ok(Self { since, notices: records.into_iter().map(notice).collect() })
         };
         match tokio::task::spawn_blocking(read).await {
