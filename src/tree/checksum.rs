@@ -1,4 +1,4 @@
-//! The checksum that stands beside each file of a mirror, in an extended attribute.
+//! The checksum of each file of a mirror, in an extended attribute of the file.
 
 use std::fs::File;
 

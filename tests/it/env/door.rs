@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 
 use super::DEADLINE;
 
@@ -49,32 +52,33 @@ type Keeper = Box<dyn FnMut(&Asked) -> Reply + Send>;
 /// The connections that clients have open.
 #[derive(Default)]
 struct Connections {
-    open: AtomicUsize,
-    most: AtomicUsize,
+    open: Vec<Weak<TcpStream>>,
+    most: usize,
 }
 
-/// One of them, until it is closed.
-struct Connected(Arc<Shared>);
-
-impl Connected {
-    fn count(shared: &Arc<Shared>) -> Self {
-        let Connections { open, most } = &shared.connections;
-        most.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        Self(Arc::clone(shared))
+impl Connections {
+    /// Counts one more, and forgets those that either side has closed.
+    fn count(&mut self, one: &Arc<TcpStream>) {
+        self.open.retain(|other| other.upgrade().is_some_and(|other| !has_hung_up(&other)));
+        self.open.push(Arc::downgrade(one));
+        self.most = self.most.max(self.open.len());
     }
 }
 
-impl Drop for Connected {
-    fn drop(&mut self) {
-        self.0.connections.open.fetch_sub(1, Ordering::SeqCst);
-    }
+/// Whether the client has closed its side.
+fn has_hung_up(stream: &TcpStream) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    matches!(
+        rustix::net::recv(stream, &mut [0_u8; 1][..], flags),
+        Ok((_, 0)) | Err(Errno::CONNRESET)
+    )
 }
 
 struct Shared {
     databases: Mutex<BTreeMap<String, Vec<String>>>,
     /// The databases that were written to or deleted, in order.
     updates: Mutex<Vec<String>>,
-    connections: Connections,
+    connections: Mutex<Connections>,
     keeper: Mutex<Keeper>,
     asked: Mutex<Vec<Asked>>,
     changed: Condvar,
@@ -99,7 +103,7 @@ impl Door {
         let shared = Arc::new(Shared {
             databases: Mutex::new(databases.collect()),
             updates: Mutex::default(),
-            connections: Connections::default(),
+            connections: Mutex::default(),
             keeper: Mutex::new(Box::new(keeper)),
             asked: Mutex::default(),
             changed: Condvar::new(),
@@ -113,11 +117,11 @@ impl Door {
                     return;
                 }
                 let (Ok(client), shared) = (client, Arc::clone(&accepting)) else { continue };
-                let connected = Connected::count(&shared);
+                let client = Arc::new(client);
+                shared.connections.lock().unwrap().count(&client);
                 std::thread::spawn(move || {
                     // A client that disconnects does not matter for the test.
                     drop(shared.serve(&client));
-                    drop(connected);
                 });
             }
         });
@@ -149,7 +153,7 @@ impl Door {
 
     /// The most connections that were open at the same time.
     pub fn most_open(&self) -> usize {
-        self.shared.connections.most.load(Ordering::SeqCst)
+        self.shared.connections.lock().unwrap().most
     }
 
     /// Closes all feeds that are followed.
