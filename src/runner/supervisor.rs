@@ -290,10 +290,13 @@ impl Supervisor {
         }
     }
 
-    /// A run has ended, and nothing is wrong. While following, the collection sleeps, and holds nothing
-    /// open.
+    /// A run has ended, and nothing is wrong. A catch-up is done. While following, the collection sleeps,
+    /// and holds nothing open.
     fn note_rest(&mut self, name: &CollectionName, follows: bool) {
-        self.scheduler.sleep(name, Instant::now());
+        match self.options.mode {
+            Mode::CatchUp => self.scheduler.rest(name),
+            Mode::Follow => self.scheduler.sleep(name, Instant::now()),
+        }
         if let Some(member) = self.shared.members().get_mut(name) {
             if follows {
                 member.pipeline = None;
