@@ -195,8 +195,10 @@ impl Supervisor {
             Order::Visit(name) => self.scheduler.news(&name),
             Order::InStep(at) => {
                 for (name, member) in &*self.shared.members() {
-                    if self.scheduler.sleeps(name) {
-                        member.reporter.update(|report| report.current_at = Some(at));
+                    if self.scheduler.sleeps(name) && member.reporter.report().caught_up {
+                        member.reporter.update(|report| {
+                            report.current_at = report.current_at.max(Some(at));
+                        });
                     }
                 }
             }
@@ -271,8 +273,12 @@ impl Supervisor {
     fn note_end(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         match ended {
             Ok(Ended { name, run_state, result: Ok(()) }) => {
-                self.stops.remove(&name);
+                let was_told = self.stops.remove(&name).is_some_and(|stop| stop.is_cancelled());
                 let follows = self.options.mode == Mode::Follow && !self.stop.is_cancelled();
+                // It was told to end while it had something to do: it is not done.
+                if was_told && run_state == RunState::Works {
+                    self.scheduler.news(&name);
+                }
                 match run_state {
                     // It waited for its source, and others wanted its place.
                     RunState::Waits if follows => self.wait_without_run(name),
