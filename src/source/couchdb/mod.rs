@@ -32,8 +32,8 @@ use super::{
     Update, Wanted,
 };
 use crate::client::couchdb::{
-    Address, BadAddress, Client, ClientOptions, Credentials, Database, Error, Kind, Patience,
-    Refusal, ServerRole, Tls,
+    Address, BadAddress, Beside, Client, ClientOptions, Credentials, Database, Error, Kind,
+    Patience, Refusal, ServerRole, Tls,
 };
 use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position};
 use crate::document::{Properties, Revision};
@@ -60,7 +60,7 @@ pub struct CouchOptions {
     /// Whether a mirror has read this server before.
     pub is_known: bool,
     /// How many requests may be under way at the same time beside the change feeds; `None` is no limit.
-    pub beside: Option<usize>,
+    pub beside: Option<Beside>,
 }
 
 /// Which databases of a server are the store's collections.
