@@ -190,9 +190,16 @@ impl Supervisor {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Idle(name) => self.scheduler.idle(&name),
+            Order::AtEnd(name) => {
+                self.troubled.remove(&name);
+                self.scheduler.idle(&name);
+            }
+            Order::Waits(name) => self.scheduler.idle(&name),
             Order::Busy(name) => self.scheduler.busy(&name),
-            Order::Visit(name) => self.scheduler.news(&name),
+            Order::Visit(name) => {
+                self.wake(&name);
+                self.scheduler.news(&name);
+            }
             Order::InStep(at) => {
                 for (name, member) in &*self.shared.members() {
                     if self.scheduler.sleeps(name) && member.reporter.report().caught_up {

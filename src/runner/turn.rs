@@ -46,7 +46,8 @@ impl Run {
                 let now = *run_state.borrow_and_update();
                 let order = match now {
                     RunState::Works => Order::Busy(name.clone()),
-                    RunState::Waits | RunState::AtEnd => Order::Idle(name.clone()),
+                    RunState::Waits => Order::Waits(name.clone()),
+                    RunState::AtEnd => Order::AtEnd(name.clone()),
                 };
                 if now != RunState::Works {
                     drop(turn.take());
