@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::{Semaphore, mpsc};
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::news::News;
 use super::order::Order;
-use super::scheduler::{Move, Scheduler};
+use super::scheduler::{LINGER, Move, Scheduler, VISIT};
 use super::turn::{Ended, Run};
 use super::wait::Trouble;
 use super::{Absent, Member, Outcome, SessionError, SessionOptions, Shared};
@@ -192,9 +193,9 @@ impl Supervisor {
         match order {
             Order::AtEnd(name) => {
                 self.troubled.remove(&name);
-                self.scheduler.idle(&name);
+                self.note_idle(&name);
             }
-            Order::Waits(name) => self.scheduler.idle(&name),
+            Order::Waits(name) => self.note_idle(&name),
             Order::Busy(name) => self.scheduler.busy(&name),
             Order::Visit(name) => {
                 self.wake(&name);
@@ -210,6 +211,17 @@ impl Supervisor {
                 }
             }
         }
+    }
+
+    /// A run has nothing to do. Another may have its place after a while, which is longer if documents
+    /// are still to come.
+    fn note_idle(&mut self, name: &CollectionName) {
+        let report = self.shared.members().get(name).map(|member| member.reporter.report());
+        let keeps = match report {
+            Some(report) if report.in_flight > 0 => self.options.revisit,
+            _ => LINGER,
+        };
+        self.scheduler.idle(name, Instant::now() + keeps.max(LINGER));
     }
 
     fn start(&mut self, name: CollectionName) {
@@ -308,7 +320,7 @@ impl Supervisor {
     fn note_rest(&mut self, name: &CollectionName, follows: bool) {
         match self.options.mode {
             Mode::CatchUp => self.scheduler.rest(name),
-            Mode::Follow => self.scheduler.sleep(name, Instant::now()),
+            Mode::Follow => self.scheduler.sleep(name, Instant::now() + self.pause_of(name)),
         }
         if let Some(member) = self.shared.members().get_mut(name) {
             if follows {
@@ -319,6 +331,15 @@ impl Supervisor {
                     report.phase = Phase::Stopped;
                 }
             });
+        }
+    }
+
+    /// How long a collection sleeps at most: less if it has documents that are to be tried again.
+    fn pause_of(&self, name: &CollectionName) -> Duration {
+        let report = self.shared.members().get(name).map(|member| member.reporter.report());
+        match report {
+            Some(report) if report.failures > 0 || report.in_flight > 0 => self.options.revisit,
+            _ => VISIT,
         }
     }
 
