@@ -229,6 +229,7 @@ impl Supervisor {
         let Some(Member { reporter, brake, .. }) = member else {
             return self.scheduler.remove(&name);
         };
+        let has_caught_up = reporter.report().caught_up;
         match self.pipeline(&name, reporter) {
             Ok(pipeline) => {
                 let pipeline = match brake {
@@ -239,7 +240,9 @@ impl Supervisor {
                     member.brake = Some(pipeline.brake());
                     member.pipeline = Some(pipeline.clone());
                 }
-                let (turns, shared) = (Arc::clone(&self.turns), Arc::clone(&self.shared));
+                // It has little to do if it has caught up in this process.
+                let turns = (!has_caught_up).then(|| Arc::clone(&self.turns));
+                let shared = Arc::clone(&self.shared);
                 let (orders, stop) = (shared.orders.clone(), self.stop.child_token());
                 self.stops.insert(name.clone(), stop.clone());
                 let run = Run { pipeline, turns, shared, orders, stop };
