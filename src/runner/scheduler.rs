@@ -161,6 +161,10 @@ impl Scheduler {
                 *seat = Seat::Wants { news: false, since: self.clock };
             }
         }
+        if !self.seats.values().any(|seat| matches!(seat, Seat::Wants { .. })) {
+            self.next_stop = None;
+            return Vec::new();
+        }
         let mut wishes: Vec<(bool, u64, CollectionName)> = Vec::new();
         let mut idle: Vec<(u64, CollectionName)> = Vec::new();
         let mut lingering: Option<Instant> = None;

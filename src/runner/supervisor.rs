@@ -27,6 +27,9 @@ use crate::source::retry::{self, Listed};
 use crate::source::{Mode, Pattern, SourceError, Store, StoreEvent};
 use crate::tree::MirrorError;
 
+/// How many orders are taken at once.
+const MOST_ORDERS: usize = 1000;
+
 /// Supervises the pipelines of one session.
 pub(super) struct Supervisor {
     pub(super) store: Arc<dyn Store>,
@@ -102,7 +105,7 @@ impl Supervisor {
         let before = checkpoints.listed(&identity).unwrap_or_default();
         let listing = retry::listing(Arc::clone(&self.store), mode, before.clone(), policy);
         tokio::pin!(listing);
-        let mut listing_ended = false;
+        let (mut listing_ended, mut orders) = (false, Vec::new());
         let mut news: Option<News> = None;
         loop {
             self.make_moves();
@@ -149,7 +152,12 @@ impl Supervisor {
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
                     self.try_again();
                 }
-                Some(order) = self.orders.recv() => self.obey(order),
+                // Moves are made once for all of them.
+                _ = self.orders.recv_many(&mut orders, MOST_ORDERS) => {
+                    for order in orders.drain(..) {
+                        self.obey(order);
+                    }
+                }
                 Some(ended) = self.pipelines.join_next(), if !self.pipelines.is_empty() => {
                     self.note_end(ended);
                 }
