@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::Shared;
 use super::order::Order;
 use crate::document::CollectionName;
-use crate::source::{SourceError, Store, Update};
+use crate::source::{ChangeMark, SourceError, Store, Update};
 
 /// The pause between two sweeps where the source announces nothing.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -46,7 +46,7 @@ struct Look {
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
     /// The marks at the last sweep.
-    marks: HashMap<CollectionName, Option<String>>,
+    marks: HashMap<CollectionName, ChangeMark>,
 }
 
 impl Look {
@@ -102,7 +102,7 @@ impl Look {
                 }
             };
             for (name, mark) in some.iter().zip(marks) {
-                if self.marks.get(name) != Some(&mark) {
+                if mark == ChangeMark::Unknown || self.marks.get(name) != Some(&mark) {
                     self.marks.insert(name.clone(), mark);
                     self.say(Order::Visit(name.clone()));
                 }

@@ -153,7 +153,7 @@ impl Supervisor {
                     self.try_again();
                 }
                 // Moves are made once for all of them.
-                _ = self.orders.recv_many(&mut orders, MOST_ORDERS) => {
+                1.. = self.orders.recv_many(&mut orders, MOST_ORDERS) => {
                     for order in orders.drain(..) {
                         self.obey(order);
                     }

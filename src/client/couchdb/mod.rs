@@ -40,6 +40,7 @@ pub use client::Client;
 pub use credentials::{BadSecret, Credentials, Secret};
 pub use database::{AttachmentAnswer, Changes, Database, FeedShape, With, can_address, is_plain};
 pub use error::{Error, Kind, bounded};
+pub use many::Reported;
 pub use options::{Beside, ClientOptions, Patience};
 pub use pacer::LONGEST_ASKED;
 pub use request::{MAX_ANSWER, Part};

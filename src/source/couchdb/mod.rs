@@ -27,9 +27,9 @@ use self::feed::{Live, Stuck, Trust};
 use self::listing::Listing;
 use self::lookup::TooLarge;
 use super::{
-    Answers, Attachments, Branches, ByteStream, Capabilities, Feed, FeedEvent, Mode, Origins,
-    Reading, Reads, Security, Selection, ServerProgress, Since, SourceError, Store, StoreEvent,
-    Update, Wanted,
+    Answers, Attachments, Branches, ByteStream, Capabilities, ChangeMark, Feed, FeedEvent, Mode,
+    Origins, Reading, Reads, Security, Selection, ServerProgress, Since, SourceError, Store,
+    StoreEvent, Update, Wanted,
 };
 use crate::client::couchdb::{
     Address, BadAddress, Beside, Client, ClientOptions, Credentials, Database, Error, Kind,
@@ -244,7 +244,7 @@ impl Store for CouchStore {
     fn marks<'a>(
         &'a self,
         collections: &'a [CollectionName],
-    ) -> BoxFuture<'a, Result<Vec<Option<String>>, SourceError>> {
+    ) -> BoxFuture<'a, Result<Vec<ChangeMark>, SourceError>> {
         Box::pin(news::marks(&self.client, collections))
     }
 
