@@ -171,7 +171,7 @@ impl Supervisor {
         // If it had vanished, the source has the collection again.
         if before.is_none_or(|phase| phase == Phase::Vanished) {
             let reporter = Reporter::new(name.clone());
-            let member = Member { reporter, pipeline: None, brake: None };
+            let member = Member::new(reporter);
             self.shared.members().insert(name.clone(), member);
             self.scheduler.want(&name);
         }
@@ -495,7 +495,7 @@ impl Supervisor {
         if let Err(error) = self.shared.checkpoints.note_vanished(&name, true) {
             tracing::warn!(collection = %name, "{error}");
         }
-        self.shared.members().insert(name, Member { reporter, pipeline: None, brake: None });
+        self.shared.members().insert(name, Member::new(reporter));
         self.note_absent(absent);
     }
 }

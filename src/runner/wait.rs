@@ -78,12 +78,14 @@ impl Supervisor {
             Some(PipelineError::Source(_)) => Awaited::Source,
             _ => Awaited::Disk,
         };
-        if let Some(member) = self.shared.members().get(&name) {
+        if let Some(member) = self.shared.members().get_mut(&name) {
+            member.is_hopeless = remedy.is_hopeless();
             member.reporter.update(|report| match pause {
                 Some(pause) => report.wait(awaited, why, pause),
                 None => (report.phase, report.trouble) = (Phase::Failed, Some(why)),
             });
         }
+        self.shared.note_progress();
     }
 
     /// When the next collection is to be tried again.
@@ -104,7 +106,7 @@ impl Supervisor {
         for name in due {
             if let Some(member) = self.shared.members().get_mut(&name) {
                 let reporter = Reporter::continuing(&member.reporter.report());
-                *member = Member { reporter, pipeline: None, brake: member.brake.take() };
+                *member = Member { brake: member.brake.take(), ..Member::new(reporter) };
             }
             self.scheduler.want(&name);
         }
