@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::endpoint::{Access, feed, meant};
 use super::error::{AccessError, ConfigError};
-use crate::client::couchdb::{Address, Patience, Refusal};
+use crate::client::couchdb::{Address, Beside, Patience, Refusal};
 use crate::document::{CollectionName, Kept};
 use crate::source::couchdb::{CouchOptions, CouchStore, Databases};
 use crate::source::feed::{FeedStore, Input};
@@ -141,9 +141,9 @@ impl SourceConfig {
             Self::Couch(couch)
                 if mode == Mode::Follow && matches!(couch.databases, Databases::Selected(_)) =>
             {
-                let beside = (connections / 10).max(1);
+                let (beside, runs) = Beside::of(connections);
                 couch.beside = Some(beside);
-                Some(connections.saturating_sub(2 * beside + 1).max(1))
+                Some(runs)
             }
             _ => None,
         }

@@ -182,11 +182,14 @@ impl Reporter {
         Self { sender: watch::Sender::new(Report::new(collection)) }
     }
 
-    /// A reporter for a pipeline that starts again in the same run: what the run has done stays counted.
+    /// A reporter for a pipeline that starts again in the same run: what the run has done stays counted, and
+    /// how old the copy is stays known.
     pub fn continuing(before: &Report) -> Self {
         let fresh = Report::new(before.collection.clone());
-        let Report { documents, deletions, unchanged, attachments, bytes, .. } = *before;
-        let report = Report { documents, deletions, unchanged, attachments, bytes, ..fresh };
+        let Report { documents, deletions, unchanged, attachments, bytes, current_at, .. } =
+            *before;
+        let report =
+            Report { documents, deletions, unchanged, attachments, bytes, current_at, ..fresh };
         Self { sender: watch::Sender::new(report) }
     }
 
@@ -237,6 +240,14 @@ mod progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipeline_that_starts_again_is_as_far_behind_as_before() {
+        let mut before = Report::new("a".into());
+        before.current_at = Some(Timestamp::UNIX_EPOCH);
+        let after = Reporter::continuing(&before).report();
+        assert_eq!((after.current_at, after.caught_up), (before.current_at, false));
+    }
 
     #[test]
     fn what_a_run_has_done_stays_counted_when_a_pipeline_starts_again() {

@@ -134,13 +134,25 @@ struct Member {
     pipeline: Option<Pipeline>,
     /// The brake of its runs.
     brake: Option<Arc<Brake>>,
+    /// Whether it waits, and nothing that this process does helps it.
+    is_hopeless: bool,
 }
 
 impl Member {
+    /// A collection that has not run.
+    fn new(reporter: Reporter) -> Self {
+        Self { reporter, pipeline: None, brake: None, is_hopeless: false }
+    }
+
     /// Whether the collection is caught up with its source, or its source has vanished.
-    fn is_done(&self) -> bool {
+    fn has_caught_up(&self) -> bool {
         let report = self.reporter.report();
         report.caught_up || report.phase == Phase::Vanished
+    }
+
+    /// Whether a service does not have to wait for the collection before it is ready.
+    fn is_done(&self) -> bool {
+        self.is_hopeless || self.has_caught_up()
     }
 }
 
@@ -148,6 +160,8 @@ impl Member {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Progress {
     listed: bool,
+    /// Whether everything has caught up that can.
+    ready: bool,
     caught_up: bool,
     ended: bool,
 }
@@ -350,6 +364,14 @@ impl Watcher {
         reached.is_ok_and(|progress| progress.caught_up)
     }
 
+    /// Waits until every collection has caught up once, but those that only somebody else can help; `false`
+    /// if the session ended before that.
+    pub async fn ready(&self) -> bool {
+        let mut progress = self.shared.progress.subscribe();
+        let reached = progress.wait_for(|progress| progress.ready || progress.ended).await;
+        reached.is_ok_and(|progress| progress.ready)
+    }
+
     /// Waits until the source has named all its collections; `false` if the session ended before that.
     pub async fn listed(&self) -> bool {
         let mut progress = self.shared.progress.subscribe();
@@ -418,11 +440,13 @@ impl Shared {
     /// Notices when the last collection has caught up.
     fn note_progress(&self) {
         let listed = self.is_listed();
-        let done = listed && self.members().values().all(|member| member.is_done());
+        let ready = listed && self.members().values().all(Member::is_done);
+        let caught_up = ready && self.members().values().all(Member::has_caught_up);
         self.progress.send_if_modified(|progress| {
             let before = *progress;
             progress.listed |= listed;
-            progress.caught_up |= done;
+            progress.ready |= ready;
+            progress.caught_up |= caught_up;
             *progress != before
         });
     }
@@ -437,5 +461,18 @@ impl Shared {
             caught_up: self.progress.borrow().caught_up,
             took: took.try_into().unwrap_or_default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_ready_without_a_collection_that_waits_hopelessly() {
+        let mut member = Member::new(Reporter::new("a".into()));
+        assert!(!member.is_done());
+        member.is_hopeless = true;
+        assert!(member.is_done() && !member.has_caught_up());
     }
 }

@@ -5,8 +5,10 @@ use crate::document::CollectionName;
 /// A message to the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Order {
-    /// A run has nothing to do: others may have its place.
-    Idle(CollectionName),
+    /// A run has reached the end of its source: others may have its place.
+    AtEnd(CollectionName),
+    /// A run waits for its source, or for the disk: others may have its place.
+    Waits(CollectionName),
     /// A run has something to do again.
     Busy(CollectionName),
     /// A collection has changed at its source, or has something to do.

@@ -15,6 +15,10 @@ use crate::document::CollectionName;
 /// security object, nor a change that the server has not announced.
 pub(super) const VISIT: Duration = Duration::from_secs(3600);
 
+/// A run keeps its place for at least this time after it has nothing to do: what it fetches beside its
+/// feed may still come.
+pub(super) const LINGER: Duration = Duration::from_secs(5);
+
 /// Gives places to seats.
 #[derive(Debug)]
 pub(super) struct Scheduler {
@@ -24,6 +28,8 @@ pub(super) struct Scheduler {
     running: usize,
     /// Rises with each wish and each rest, so that they have an order.
     clock: u64,
+    /// When the next run may be stopped for those that want a place.
+    next_stop: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,11 +51,18 @@ enum Seat {
 #[derive(Clone, Copy, Debug, Default)]
 struct Run {
     /// Since when it has had nothing to do.
-    idle: Option<u64>,
+    idle: Option<Idle>,
     /// Whether it was told to end.
     stopping: bool,
     /// Whether there were news since it began.
     news: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Idle {
+    since: u64,
+    /// It keeps its place until then.
+    until: Instant,
 }
 
 /// What the caller is to do.
@@ -64,7 +77,7 @@ pub(super) enum Move {
 impl Scheduler {
     /// A scheduler for at most this many runs.
     pub fn new(room: usize) -> Self {
-        Self { room: room.max(1), seats: BTreeMap::new(), running: 0, clock: 0 }
+        Self { room: room.max(1), seats: BTreeMap::new(), running: 0, clock: 0, next_stop: None }
     }
 
     /// A collection that has no seat, or that rests, wants a run.
@@ -81,7 +94,7 @@ impl Scheduler {
         match self.seats.get_mut(name) {
             Some(Seat::Runs(run)) => {
                 run.news = true;
-                run.idle = run.idle.map(|_| now);
+                run.idle = run.idle.map(|idle| Idle { since: now, ..idle });
             }
             Some(Seat::Wants { news, .. }) => *news = true,
             Some(seat @ Seat::Sleeps { .. }) => *seat = Seat::Wants { news: true, since: now },
@@ -89,11 +102,13 @@ impl Scheduler {
         }
     }
 
-    /// A run has nothing to do: it has reached the end of its feed, or waits for its source.
-    pub fn idle(&mut self, name: &CollectionName) {
-        let now = self.tick();
+    /// A run has nothing to do: it has reached the end of its feed, or waits for its source. It keeps its
+    /// place until then, or until a moment that was named before while it was idle.
+    pub fn idle(&mut self, name: &CollectionName, until: Instant) {
+        let since = self.tick();
         if let Some(Seat::Runs(run)) = self.seats.get_mut(name) {
-            run.idle = Some(now);
+            let until = run.idle.map_or(until, |idle| idle.until.min(until));
+            run.idle = Some(Idle { since, until });
         }
     }
 
@@ -104,12 +119,12 @@ impl Scheduler {
         }
     }
 
-    /// A run ended by itself or was stopped, and nothing is wrong.
-    pub fn sleep(&mut self, name: &CollectionName, now: Instant) {
+    /// A run ended by itself or was stopped, and nothing is wrong. It is visited then.
+    pub fn sleep(&mut self, name: &CollectionName, visit: Instant) {
         let since = self.tick();
         let next = match self.end(name) {
             Some(Run { news: true, .. }) => Seat::Wants { news: true, since },
-            _ => Seat::Sleeps { visit: now + VISIT },
+            _ => Seat::Sleeps { visit },
         };
         self.seats.insert(name.clone(), next);
     }
@@ -146,14 +161,24 @@ impl Scheduler {
                 *seat = Seat::Wants { news: false, since: self.clock };
             }
         }
+        if !self.seats.values().any(|seat| matches!(seat, Seat::Wants { .. })) {
+            self.next_stop = None;
+            return Vec::new();
+        }
         let mut wishes: Vec<(bool, u64, CollectionName)> = Vec::new();
         let mut idle: Vec<(u64, CollectionName)> = Vec::new();
+        let mut lingering: Option<Instant> = None;
         let mut stopping = 0;
         for (name, seat) in &self.seats {
             match seat {
                 Seat::Wants { news, since } => wishes.push((!news, *since, name.clone())),
                 Seat::Runs(Run { stopping: true, .. }) => stopping += 1,
-                Seat::Runs(Run { idle: Some(since), .. }) => idle.push((*since, name.clone())),
+                Seat::Runs(Run { idle: Some(Idle { since, until }), .. }) if *until <= now => {
+                    idle.push((*since, name.clone()));
+                }
+                Seat::Runs(Run { idle: Some(Idle { until, .. }), .. }) => {
+                    lingering = Some(lingering.map_or(*until, |one| one.min(*until)));
+                }
                 Seat::Runs(_) | Seat::Sleeps { .. } | Seat::Rests => {}
             }
         }
@@ -161,6 +186,7 @@ impl Scheduler {
         idle.sort();
         let free = self.room.saturating_sub(self.running);
         let left = wishes.len().saturating_sub(free + stopping);
+        self.next_stop = lingering.filter(|_| left > idle.len());
         let mut moves = Vec::new();
         for (.., name) in wishes.into_iter().take(free) {
             self.running += 1;
@@ -182,7 +208,7 @@ impl Scheduler {
             Seat::Sleeps { visit } => Some(*visit),
             _ => None,
         });
-        visits.min()
+        visits.chain(self.next_stop).min()
     }
 
     fn end(&mut self, name: &CollectionName) -> Option<Run> {
@@ -230,7 +256,7 @@ mod tests {
     fn everybody_runs_for_good_where_there_is_room() {
         let (mut seats, now) = (seated(3, &["a", "b", "c"]), Instant::now());
         assert_eq!(started(&seats.moves(now)), ["a", "b", "c"]);
-        ["a", "b", "c"].iter().for_each(|one| seats.idle(&name(one)));
+        ["a", "b", "c"].iter().for_each(|one| seats.idle(&name(one), now));
         assert!(seats.moves(now + VISIT * 2).is_empty() && !seats.is_crowded());
     }
 
@@ -239,24 +265,41 @@ mod tests {
         let (mut seats, now) = (seated(2, &["a", "b", "c", "d"]), Instant::now());
         assert_eq!(started(&seats.moves(now)), ["a", "b"]);
         assert!(seats.moves(now).is_empty(), "nobody is stopped before its end");
-        seats.idle(&name("a"));
+        seats.idle(&name("a"), now);
         seats.busy(&name("a"));
-        seats.idle(&name("b"));
+        seats.idle(&name("b"), now);
         assert_eq!(seats.moves(now), [Move::Stop(name("b"))]);
         assert!(seats.moves(now).is_empty(), "once");
-        seats.sleep(&name("b"), now);
+        seats.sleep(&name("b"), now + VISIT);
         assert_eq!(started(&seats.moves(now)), ["c"]);
         assert!(seats.sleeps(&name("b")) && !seats.sleeps(&name("c")));
+    }
+
+    #[test]
+    fn a_run_keeps_its_place_for_a_while_when_it_is_idle() {
+        let (mut seats, now) = (seated(2, &["a", "b", "c"]), Instant::now());
+        seats.moves(now);
+        seats.idle(&name("b"), now + LINGER * 2);
+        seats.idle(&name("a"), now + LINGER);
+        seats.idle(&name("a"), now + LINGER * 3);
+        assert!(seats.moves(now).is_empty());
+        let next = seats.next_visit().unwrap();
+        assert_eq!(next, now + LINGER);
+        assert_eq!(seats.moves(next), [Move::Stop(name("a"))]);
+        assert!(seats.moves(next).is_empty() && seats.next_visit().is_none(), "one is enough");
+        seats.sleep(&name("a"), now + VISIT);
+        assert_eq!(started(&seats.moves(next)), ["c"]);
+        assert_eq!(seats.next_visit(), Some(now + VISIT));
     }
 
     #[test]
     fn those_with_news_come_first() {
         let (mut seats, now) = (seated(1, &["a", "b", "c"]), Instant::now());
         assert_eq!(started(&seats.moves(now)), ["a"]);
-        seats.sleep(&name("a"), now);
+        seats.sleep(&name("a"), now + VISIT);
         seats.news(&name("a"));
         assert_eq!(started(&seats.moves(now)), ["a"], "before those that have waited longer");
-        seats.sleep(&name("a"), now);
+        seats.sleep(&name("a"), now + VISIT);
         assert_eq!(started(&seats.moves(now)), ["b"]);
     }
 
@@ -264,10 +307,10 @@ mod tests {
     fn news_during_a_run_are_not_lost_with_its_place() {
         let (mut seats, now) = (seated(1, &["a", "b"]), Instant::now());
         seats.moves(now);
-        seats.idle(&name("a"));
+        seats.idle(&name("a"), now);
         assert_eq!(seats.moves(now), [Move::Stop(name("a"))]);
         seats.news(&name("a"));
-        seats.sleep(&name("a"), now);
+        seats.sleep(&name("a"), now + VISIT);
         assert_eq!(started(&seats.moves(now)), ["a"]);
     }
 
@@ -287,7 +330,7 @@ mod tests {
     fn whoever_sleeps_is_visited_in_time() {
         let (mut seats, now) = (seated(1, &["a"]), Instant::now());
         seats.moves(now);
-        seats.sleep(&name("a"), now);
+        seats.sleep(&name("a"), now + VISIT);
         assert!(seats.moves(now).is_empty());
         let visit = seats.next_visit().unwrap();
         assert_eq!(started(&seats.moves(visit)), ["a"]);
@@ -308,14 +351,14 @@ mod tests {
                     }
                     Move::Stop(name) => {
                         running.retain(|one| *one != name);
-                        seats.sleep(&name, now);
+                        seats.sleep(&name, now + VISIT);
                     }
                 }
             }
             assert!(running.len() <= 7);
             match step % 3 {
                 0 => seats.news(&name(&names[step * 31 % 50])),
-                _ => seats.idle(&running[step % running.len()].clone()),
+                _ => seats.idle(&running[step % running.len()].clone(), now),
             }
         }
         ran.sort();

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::{Semaphore, mpsc};
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::news::News;
 use super::order::Order;
-use super::scheduler::{Move, Scheduler};
+use super::scheduler::{LINGER, Move, Scheduler, VISIT};
 use super::turn::{Ended, Run};
 use super::wait::Trouble;
 use super::{Absent, Member, Outcome, SessionError, SessionOptions, Shared};
@@ -25,6 +26,9 @@ use crate::source::outage::Said;
 use crate::source::retry::{self, Listed};
 use crate::source::{Mode, Pattern, SourceError, Store, StoreEvent};
 use crate::tree::MirrorError;
+
+/// How many orders are taken at once.
+const MOST_ORDERS: usize = 1000;
 
 /// Supervises the pipelines of one session.
 pub(super) struct Supervisor {
@@ -101,7 +105,7 @@ impl Supervisor {
         let before = checkpoints.listed(&identity).unwrap_or_default();
         let listing = retry::listing(Arc::clone(&self.store), mode, before.clone(), policy);
         tokio::pin!(listing);
-        let mut listing_ended = false;
+        let (mut listing_ended, mut orders) = (false, Vec::new());
         let mut news: Option<News> = None;
         loop {
             self.make_moves();
@@ -148,7 +152,12 @@ impl Supervisor {
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
                     self.try_again();
                 }
-                Some(order) = self.orders.recv() => self.obey(order),
+                // Moves are made once for all of them.
+                1.. = self.orders.recv_many(&mut orders, MOST_ORDERS) => {
+                    for order in orders.drain(..) {
+                        self.obey(order);
+                    }
+                }
                 Some(ended) = self.pipelines.join_next(), if !self.pipelines.is_empty() => {
                     self.note_end(ended);
                 }
@@ -162,7 +171,7 @@ impl Supervisor {
         // If it had vanished, the source has the collection again.
         if before.is_none_or(|phase| phase == Phase::Vanished) {
             let reporter = Reporter::new(name.clone());
-            let member = Member { reporter, pipeline: None, brake: None };
+            let member = Member::new(reporter);
             self.shared.members().insert(name.clone(), member);
             self.scheduler.want(&name);
         }
@@ -190,17 +199,37 @@ impl Supervisor {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Idle(name) => self.scheduler.idle(&name),
+            Order::AtEnd(name) => {
+                self.troubled.remove(&name);
+                self.note_idle(&name);
+            }
+            Order::Waits(name) => self.note_idle(&name),
             Order::Busy(name) => self.scheduler.busy(&name),
-            Order::Visit(name) => self.scheduler.news(&name),
+            Order::Visit(name) => {
+                self.wake(&name);
+                self.scheduler.news(&name);
+            }
             Order::InStep(at) => {
                 for (name, member) in &*self.shared.members() {
-                    if self.scheduler.sleeps(name) {
-                        member.reporter.update(|report| report.current_at = Some(at));
+                    if self.scheduler.sleeps(name) && member.reporter.report().caught_up {
+                        member.reporter.update(|report| {
+                            report.current_at = report.current_at.max(Some(at));
+                        });
                     }
                 }
             }
         }
+    }
+
+    /// A run has nothing to do. Another may have its place after a while, which is longer if documents
+    /// are still to come.
+    fn note_idle(&mut self, name: &CollectionName) {
+        let report = self.shared.members().get(name).map(|member| member.reporter.report());
+        let keeps = match report {
+            Some(report) if report.in_flight > 0 => self.options.revisit,
+            _ => LINGER,
+        };
+        self.scheduler.idle(name, Instant::now() + keeps.max(LINGER));
     }
 
     fn start(&mut self, name: CollectionName) {
@@ -208,6 +237,7 @@ impl Supervisor {
         let Some(Member { reporter, brake, .. }) = member else {
             return self.scheduler.remove(&name);
         };
+        let has_caught_up = reporter.report().caught_up;
         match self.pipeline(&name, reporter) {
             Ok(pipeline) => {
                 let pipeline = match brake {
@@ -218,7 +248,9 @@ impl Supervisor {
                     member.brake = Some(pipeline.brake());
                     member.pipeline = Some(pipeline.clone());
                 }
-                let (turns, shared) = (Arc::clone(&self.turns), Arc::clone(&self.shared));
+                // It has little to do if it has caught up in this process.
+                let turns = (!has_caught_up).then(|| Arc::clone(&self.turns));
+                let shared = Arc::clone(&self.shared);
                 let (orders, stop) = (shared.orders.clone(), self.stop.child_token());
                 self.stops.insert(name.clone(), stop.clone());
                 let run = Run { pipeline, turns, shared, orders, stop };
@@ -271,8 +303,12 @@ impl Supervisor {
     fn note_end(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         match ended {
             Ok(Ended { name, run_state, result: Ok(()) }) => {
-                self.stops.remove(&name);
+                let was_told = self.stops.remove(&name).is_some_and(|stop| stop.is_cancelled());
                 let follows = self.options.mode == Mode::Follow && !self.stop.is_cancelled();
+                // It was told to end while it had something to do: it is not done.
+                if was_told && run_state == RunState::Works {
+                    self.scheduler.news(&name);
+                }
                 match run_state {
                     // It waited for its source, and others wanted its place.
                     RunState::Waits if follows => self.wait_without_run(name),
@@ -290,10 +326,13 @@ impl Supervisor {
         }
     }
 
-    /// A run has ended, and nothing is wrong. While following, the collection sleeps, and holds nothing
-    /// open.
+    /// A run has ended, and nothing is wrong. A catch-up is done. While following, the collection sleeps,
+    /// and holds nothing open.
     fn note_rest(&mut self, name: &CollectionName, follows: bool) {
-        self.scheduler.sleep(name, Instant::now());
+        match self.options.mode {
+            Mode::CatchUp => self.scheduler.rest(name),
+            Mode::Follow => self.scheduler.sleep(name, Instant::now() + self.pause_of(name)),
+        }
         if let Some(member) = self.shared.members().get_mut(name) {
             if follows {
                 member.pipeline = None;
@@ -303,6 +342,15 @@ impl Supervisor {
                     report.phase = Phase::Stopped;
                 }
             });
+        }
+    }
+
+    /// How long a collection sleeps at most: less if it has documents that are to be tried again.
+    fn pause_of(&self, name: &CollectionName) -> Duration {
+        let report = self.shared.members().get(name).map(|member| member.reporter.report());
+        match report {
+            Some(report) if report.failures > 0 || report.in_flight > 0 => self.options.revisit,
+            _ => VISIT,
         }
     }
 
@@ -447,7 +495,7 @@ impl Supervisor {
         if let Err(error) = self.shared.checkpoints.note_vanished(&name, true) {
             tracing::warn!(collection = %name, "{error}");
         }
-        self.shared.members().insert(name, Member { reporter, pipeline: None, brake: None });
+        self.shared.members().insert(name, Member::new(reporter));
         self.note_absent(absent);
     }
 }

@@ -22,7 +22,8 @@ pub(super) struct Ended {
 /// A pipeline that waits for its turn to catch up.
 pub(super) struct Run {
     pub pipeline: Pipeline,
-    pub turns: Arc<Semaphore>,
+    /// `None` if it needs no turn.
+    pub turns: Option<Arc<Semaphore>>,
     pub shared: Arc<Shared>,
     pub orders: mpsc::UnboundedSender<Order>,
     pub stop: CancellationToken,
@@ -35,10 +36,13 @@ impl Run {
         let mut run_state = self.pipeline.run_state();
         let last = run_state.clone();
         let ended = |result| Ended { name: name.clone(), run_state: *last.borrow(), result };
-        let turn = tokio::select! {
-            () = self.stop.cancelled() => return ended(Ok(())),
-            // The semaphore is never closed.
-            turn = self.turns.acquire_owned() => turn.ok(),
+        let turn = match self.turns {
+            None => None,
+            Some(turns) => tokio::select! {
+                () = self.stop.cancelled() => return ended(Ok(())),
+                // The semaphore is never closed.
+                turn = turns.acquire_owned() => turn.ok(),
+            },
         };
         let progress = async {
             let mut turn = Some(turn);
@@ -46,7 +50,8 @@ impl Run {
                 let now = *run_state.borrow_and_update();
                 let order = match now {
                     RunState::Works => Order::Busy(name.clone()),
-                    RunState::Waits | RunState::AtEnd => Order::Idle(name.clone()),
+                    RunState::Waits => Order::Waits(name.clone()),
+                    RunState::AtEnd => Order::AtEnd(name.clone()),
                 };
                 if now != RunState::Works {
                     drop(turn.take());

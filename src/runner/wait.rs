@@ -78,12 +78,14 @@ impl Supervisor {
             Some(PipelineError::Source(_)) => Awaited::Source,
             _ => Awaited::Disk,
         };
-        if let Some(member) = self.shared.members().get(&name) {
+        if let Some(member) = self.shared.members().get_mut(&name) {
+            member.is_hopeless = remedy.is_hopeless();
             member.reporter.update(|report| match pause {
                 Some(pause) => report.wait(awaited, why, pause),
                 None => (report.phase, report.trouble) = (Phase::Failed, Some(why)),
             });
         }
+        self.shared.note_progress();
     }
 
     /// When the next collection is to be tried again.
@@ -104,19 +106,31 @@ impl Supervisor {
         for name in due {
             if let Some(member) = self.shared.members().get_mut(&name) {
                 let reporter = Reporter::continuing(&member.reporter.report());
-                *member = Member { reporter, pipeline: None, brake: member.brake.take() };
+                *member = Member { brake: member.brake.take(), ..Member::new(reporter) };
             }
             self.scheduler.want(&name);
         }
     }
 
+    /// News of a collection whose run had to wait, and had no fault of its own, end its pause.
+    pub(super) fn wake(&mut self, name: &CollectionName) {
+        if let Some(trouble) = self.troubled.get_mut(name)
+            && trouble.again.is_some()
+            && trouble.error.is_none()
+        {
+            trouble.again = Some(Instant::now());
+            self.try_again();
+        }
+    }
+
     /// The run of a collection has waited for its source, and others have got its place: it tries again
-    /// later. The log has named the reason.
+    /// after short pauses. The log has named the reason.
     pub(super) fn wait_without_run(&mut self, name: CollectionName) {
         self.scheduler.rest(&name);
-        let mut trouble = self.troubled.remove(&name).unwrap_or_else(|| Trouble {
+        let trouble = self.troubled.remove(&name).filter(|one| one.remedy == Remedy::Soon);
+        let mut trouble = trouble.unwrap_or_else(|| Trouble {
             remedy: Remedy::Soon,
-            pauses: Remedy::Later.pauses(self.options.retry).map(Pauses::new),
+            pauses: Remedy::Soon.pauses(self.options.retry).map(Pauses::new),
             again: None,
             error: None,
             said: Said::default(),

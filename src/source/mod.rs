@@ -441,6 +441,17 @@ pub enum Update {
     Silence,
 }
 
+/// What tells whether a collection has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeMark {
+    /// It is another one if the collection has changed.
+    At(String),
+    /// The store does not have the collection.
+    Missing,
+    /// The store does not say it: the collection may have changed.
+    Unknown,
+}
+
 /// A document store: a server, or a recorded feed.
 pub trait Store: Send + Sync + 'static {
     /// The store's address, without credentials, for people.
@@ -471,13 +482,12 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
-    /// A mark for each of these collections, which is another one if the collection has changed; `None`
-    /// where it is not known. At most 100 at once.
+    /// A mark for each of these collections. At most 100 at once.
     fn marks<'a>(
         &'a self,
         collections: &'a [CollectionName],
-    ) -> BoxFuture<'a, Result<Vec<Option<String>>, SourceError>> {
-        let marks = vec![None; collections.len()];
+    ) -> BoxFuture<'a, Result<Vec<ChangeMark>, SourceError>> {
+        let marks = vec![ChangeMark::Unknown; collections.len()];
         Box::pin(async { Ok(marks) })
     }
 

@@ -137,7 +137,7 @@ fn limited(source: &str, mirror: &Path) -> Command {
 
 #[test]
 fn a_live_mirror_of_many_databases_keeps_to_its_connections() {
-    let (place, names) = (Place::new(), names(60));
+    let (place, names) = (Place::new(), names(24));
     let server = serve(&names, |_| Reply::Honest);
     let (source, mirror) = (server.url("", ""), place.mirror());
     let running = plainfold::live_command(limited(&source, &mirror));

@@ -63,7 +63,15 @@ struct Inner {
     /// The path of the database that answered last.
     answered: Mutex<Option<String>>,
     /// The places of requests beside the change feeds, if their number is limited.
-    beside: Option<Arc<Semaphore>>,
+    beside: Option<Places>,
+}
+
+/// The places of requests beside the change feeds. Those that may take long have their own: stalled
+/// attachments of one database must not hold up the openings and heartbeats of the others.
+#[derive(Debug)]
+struct Places {
+    short: Arc<Semaphore>,
+    long: Arc<Semaphore>,
 }
 
 impl Client {
@@ -86,9 +94,12 @@ impl Client {
             http.tls_certs_only([])
         };
         if let Some(most) = beside {
-            http = http.pool_max_idle_per_host(most);
+            http = http.pool_max_idle_per_host(most.idle);
         }
-        let beside = beside.map(|most| Arc::new(Semaphore::new(most)));
+        let beside = beside.map(|most| Places {
+            short: Arc::new(Semaphore::new(most.short)),
+            long: Arc::new(Semaphore::new(most.long)),
+        });
         if let Some(socket) = address.socket() {
             http = http.unix_socket(socket);
         }
@@ -135,8 +146,9 @@ impl Client {
     async fn place(&self, request: &Request) -> Option<OwnedSemaphorePermit> {
         let is_feed = request.method == Method::GET && request.path.ends_with("/_changes");
         let places = self.inner.beside.as_ref().filter(|_| !is_feed && !request.beats)?;
+        let of_its_kind = if request.may_take_long() { &places.long } else { &places.short };
         // It is never closed.
-        Arc::clone(places).acquire_owned().await.ok()
+        Arc::clone(of_its_kind).acquire_owned().await.ok()
     }
 
     /// Sends a request and reads its answer, which must be JSON, as a whole.

@@ -65,4 +65,9 @@ impl Request {
     pub fn put(path: String) -> Self {
         Self { method: Method::PUT, ..Self::get(path) }
     }
+
+    /// Whether its answer may be large.
+    pub fn may_take_long(&self) -> bool {
+        !matches!(self.accepts, Accepts::Json) || self.path.ends_with("/_bulk_get")
+    }
 }

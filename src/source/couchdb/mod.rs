@@ -27,13 +27,13 @@ use self::feed::{Live, Stuck, Trust};
 use self::listing::Listing;
 use self::lookup::TooLarge;
 use super::{
-    Answers, Attachments, Branches, ByteStream, Capabilities, Feed, FeedEvent, Mode, Origins,
-    Reading, Reads, Security, Selection, ServerProgress, Since, SourceError, Store, StoreEvent,
-    Update, Wanted,
+    Answers, Attachments, Branches, ByteStream, Capabilities, ChangeMark, Feed, FeedEvent, Mode,
+    Origins, Reading, Reads, Security, Selection, ServerProgress, Since, SourceError, Store,
+    StoreEvent, Update, Wanted,
 };
 use crate::client::couchdb::{
-    Address, BadAddress, Client, ClientOptions, Credentials, Database, Error, Kind, Patience,
-    Refusal, ServerRole, Tls,
+    Address, BadAddress, Beside, Client, ClientOptions, Credentials, Database, Error, Kind,
+    Patience, Refusal, ServerRole, Tls,
 };
 use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position};
 use crate::document::{Properties, Revision};
@@ -60,7 +60,7 @@ pub struct CouchOptions {
     /// Whether a mirror has read this server before.
     pub is_known: bool,
     /// How many requests may be under way at the same time beside the change feeds; `None` is no limit.
-    pub beside: Option<usize>,
+    pub beside: Option<Beside>,
 }
 
 /// Which databases of a server are the store's collections.
@@ -244,7 +244,7 @@ impl Store for CouchStore {
     fn marks<'a>(
         &'a self,
         collections: &'a [CollectionName],
-    ) -> BoxFuture<'a, Result<Vec<Option<String>>, SourceError>> {
+    ) -> BoxFuture<'a, Result<Vec<ChangeMark>, SourceError>> {
         Box::pin(news::marks(&self.client, collections))
     }
 

@@ -9,9 +9,9 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use serde::Deserialize;
 
 use crate::client::couchdb::rows::{Frame, Rows, Shape};
-use crate::client::couchdb::{Body, Client, DatabaseInfo};
+use crate::client::couchdb::{Body, Client, DatabaseInfo, Reported};
 use crate::document::CollectionName;
-use crate::source::{SourceError, Update};
+use crate::source::{ChangeMark, SourceError, Update};
 
 /// A row of `_db_updates`.
 #[derive(Deserialize)]
@@ -66,17 +66,30 @@ async fn next(state: State, heartbeat: Duration) -> Result<Option<(Update, State
 pub(super) async fn marks(
     client: &Client,
     names: &[CollectionName],
-) -> Result<Vec<Option<String>>, SourceError> {
+) -> Result<Vec<ChangeMark>, SourceError> {
     if let Ok(infos) = client.infos(names).await {
-        return Ok(infos.into_iter().map(|info| info.as_ref().map(mark)).collect());
+        let marks = infos.into_iter().map(|info| match info {
+            Reported::Info(info) => ChangeMark::At(mark(&info)),
+            Reported::Missing => ChangeMark::Missing,
+            Reported::Unknown => ChangeMark::Unknown,
+        });
+        return Ok(marks.collect());
     }
     let mut marks = Vec::with_capacity(names.len());
     for name in names {
-        match client.database(name).info().await {
-            Ok(info) => marks.push(Some(mark(&info))),
-            // The server does not answer.
-            Err(error) if error.status().is_none() => return Err(error.into()),
-            Err(_) => marks.push(None),
+        let error = match client.database(name).info().await {
+            Ok(info) => {
+                marks.push(ChangeMark::At(mark(&info)));
+                continue;
+            }
+            Err(error) => error,
+        };
+        match error.status() {
+            Some(404) => marks.push(ChangeMark::Missing),
+            // The server does not answer, or none of the requests.
+            None | Some(401 | 429 | 503) => return Err(error.into()),
+            // A run finds out what is wrong with the database.
+            Some(_) => marks.push(ChangeMark::Unknown),
         }
     }
     Ok(marks)
