@@ -1,5 +1,5 @@
 //! Which of the sleeping collections have changed: the source announces it, or their marks are
-//! compared again and again. It must not know which collections sleep, nor what follows.
+//! compared again and again.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

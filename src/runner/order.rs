@@ -1,4 +1,4 @@
-//! What the supervisor is told while it works. It must not know who says it.
+//! What the supervisor is told while it works.
 
 use crate::document::CollectionName;
 

@@ -1,5 +1,4 @@
-//! What an error means for a collection whose mirror follows its source. It must not know clocks,
-//! channels, or how a run is started.
+//! What an error means for a collection whose mirror follows its source.
 
 use std::time::Duration;
 

@@ -1,8 +1,6 @@
 //! Which collections run. A seat is cheap and permanent: each collection has one. A run is dear, so
 //! there is room for a limited number: first those with news, then the others in turn, and those
 //! that have caught up as long as no other collection wants their place.
-//!
-//! It must not know channels, tasks, or what a run does; the caller says what time it is.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

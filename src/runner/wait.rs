@@ -1,5 +1,5 @@
 //! Collections whose run has ended with an error while the mirror follows its source: they wait, and
-//! the others continue. It must not know which error has which remedy.
+//! the others continue.
 
 use tokio::time::Instant;
 

@@ -3,7 +3,6 @@
 //! A [`Store`] holds collections and opens a [`Feed`] for each. A feed is a stream of [`FeedEvent`]s,
 //! with an optional interface for each kind of request that a store may answer beside it. Errors stay
 //! in the stream and are classified here; waiting and trying again is done in one place, [`retry`].
-//! Feeds must not know paths of the mirror, sled, or when to retry.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

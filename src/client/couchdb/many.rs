@@ -1,6 +1,4 @@
 //! Requests about many databases at once.
-//!
-//! It must not know what their answers are for.
 
 use std::collections::HashMap;
 use std::time::Duration;

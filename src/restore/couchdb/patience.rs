@@ -1,6 +1,4 @@
 //! Waits for a server whose errors are transient, and asks it again.
-//!
-//! It must not know what a request is about.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

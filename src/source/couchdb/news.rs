@@ -1,6 +1,4 @@
 //! Which databases of a server have changed: `_db_updates`, and update sequences.
-//!
-//! It must not know who wants to know.
 
 use std::time::Duration;
 
