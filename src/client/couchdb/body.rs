@@ -95,7 +95,7 @@ impl Body {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         let chunk = self.next_chunk().await;
         if !matches!(chunk, Ok(Some(_))) {
-            // Whoever holds this may ask for another place.
+            // The holder of this body may ask for another place.
             self.place = None;
         }
         chunk
