@@ -3,8 +3,7 @@
 //!
 //! Publishing destroys no folder. It moves the folder to staging under a name that this module gives,
 //! and hands it over after the commit. This module alone decides what becomes of it: today a deleted
-//! document goes to the trash, if there is one, and everything else is removed. It must not know why a
-//! change is made.
+//! document goes to the trash, if there is one, and everything else is removed.
 
 use super::publish::Published;
 use super::{Lane, Mirror};

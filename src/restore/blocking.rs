@@ -1,6 +1,4 @@
 //! Runs what reads the tree where that holds nothing else up.
-//!
-//! It must not know what is read.
 
 use super::RestoreError;
 

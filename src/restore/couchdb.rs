@@ -1,7 +1,6 @@
 //! A server as a target: one database per collection, documents with their revisions.
 //!
 //! Only this part of a restore waits and tries again, and only it knows the errors of the protocol.
-//! It must not know the tree.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -31,8 +31,7 @@ impl Remedy {
             PipelineError::Mirror(
                 MirrorError::OtherSource { .. } | MirrorError::Discards { .. },
             ) => Self::End,
-            PipelineError::Mirror(error) if error.is_of_collection() => Self::Soon,
-            error if error.is_disk() => Self::Soon,
+            error if error.is_disk() || !is_shared(error) => Self::Soon,
             PipelineError::Mirror(_) | PipelineError::State(_) | PipelineError::Task(_) => {
                 Self::End
             }
@@ -63,6 +62,20 @@ impl Remedy {
     /// Whether nothing that this process does mends it.
     pub fn is_hopeless(self) -> bool {
         self != Self::Soon
+    }
+}
+
+/// Whether all collections share the cause of an error: the disk, the state, or a fault of ours.
+pub(super) fn is_shared(error: &PipelineError) -> bool {
+    match error {
+        PipelineError::Mirror(MirrorError::OtherSource { .. } | MirrorError::Discards { .. }) => {
+            false
+        }
+        PipelineError::Mirror(error) => !error.is_of_collection(),
+        PipelineError::State(_) | PipelineError::Task(_) => true,
+        PipelineError::Source(_)
+        | PipelineError::Disagrees(_)
+        | PipelineError::TooManyFailures { .. } => false,
     }
 }
 
@@ -103,6 +116,16 @@ mod tests {
         for (error, remedy) in table {
             assert_eq!(Remedy::of(&error), remedy, "{error}");
         }
+    }
+
+    #[test]
+    fn a_fault_of_the_disk_is_shared_and_one_of_a_source_is_not() {
+        assert!(is_shared(&io(std::io::ErrorKind::StorageFull).into()));
+        assert!(!is_shared(&SourceError::permanent("400").into()));
+        let text = || "why".to_owned();
+        let other =
+            MirrorError::OtherSource { collection: text(), recorded: text(), given: text() };
+        assert!(!is_shared(&other.into()));
     }
 
     #[test]

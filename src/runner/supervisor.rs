@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::news::News;
 use super::order::Order;
+use super::policy;
 use super::scheduler::{LINGER, Move, Scheduler, VISIT};
 use super::turn::{Ended, Run};
 use super::wait::Trouble;
@@ -373,20 +374,10 @@ impl Supervisor {
                 report.trouble = Some(error.to_string());
             });
         }
-        let fatal = match &error {
-            // All collections use the same disk, and the same credentials.
-            PipelineError::Mirror(
-                MirrorError::OtherSource { .. } | MirrorError::Discards { .. },
-            ) => false,
-            PipelineError::Mirror(error) if error.is_of_collection() => false,
-            PipelineError::Mirror(_) | PipelineError::State(_) | PipelineError::Task(_) => true,
-            PipelineError::Source(_)
-            | PipelineError::Disagrees(_)
-            | PipelineError::TooManyFailures { .. } => false,
-        };
+        let is_shared = policy::is_shared(&error);
         self.errors.push(SessionError::Collection { collection, error });
         // A service is restarted by its supervisor; it must not continue with a part of its work.
-        if fatal || self.options.mode == Mode::Follow {
+        if is_shared || self.options.mode == Mode::Follow {
             self.stop.cancel();
         }
     }

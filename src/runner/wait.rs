@@ -1,6 +1,8 @@
 //! Collections whose run has ended with an error while the mirror follows its source: they wait, and
 //! the others continue.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::policy::Remedy;
@@ -46,17 +48,7 @@ impl Supervisor {
         if remedy == Remedy::End {
             return self.fail(name, error);
         }
-        let trouble = self.troubled.remove(&name).filter(|trouble| trouble.remedy == remedy);
-        let pauses = || remedy.pauses(self.options.retry).map(Pauses::new);
-        let mut trouble = trouble.unwrap_or_else(|| Trouble {
-            remedy,
-            pauses: pauses(),
-            again: None,
-            error: None,
-            said: Said::default(),
-        });
-        let pause = trouble.pauses.as_mut().map(Pauses::next_after_rest);
-        trouble.again = pause.map(|pause| Instant::now() + pause);
+        let (mut trouble, pause) = self.trouble(&name, remedy);
         let why = error.to_string();
         trouble.error = Some(error);
         let is_due = trouble.said.is_due(&without_numbers(&why));
@@ -86,6 +78,22 @@ impl Supervisor {
             });
         }
         self.shared.note_progress();
+    }
+
+    /// Takes the trouble of a collection, which is a new one if its remedy was another, with the time of
+    /// the next try. Returns the pause before it, if there is one.
+    fn trouble(&mut self, name: &CollectionName, remedy: Remedy) -> (Trouble, Option<Duration>) {
+        let trouble = self.troubled.remove(name).filter(|trouble| trouble.remedy == remedy);
+        let mut trouble = trouble.unwrap_or_else(|| Trouble {
+            remedy,
+            pauses: remedy.pauses(self.options.retry).map(Pauses::new),
+            again: None,
+            error: None,
+            said: Said::default(),
+        });
+        let pause = trouble.pauses.as_mut().map(Pauses::next_after_rest);
+        trouble.again = pause.map(|pause| Instant::now() + pause);
+        (trouble, pause)
     }
 
     /// When the next collection is to be tried again.
@@ -127,16 +135,8 @@ impl Supervisor {
     /// after short pauses. The log has named the reason.
     pub(super) fn wait_without_run(&mut self, name: CollectionName) {
         self.scheduler.rest(&name);
-        let trouble = self.troubled.remove(&name).filter(|one| one.remedy == Remedy::Soon);
-        let mut trouble = trouble.unwrap_or_else(|| Trouble {
-            remedy: Remedy::Soon,
-            pauses: Remedy::Soon.pauses(self.options.retry).map(Pauses::new),
-            again: None,
-            error: None,
-            said: Said::default(),
-        });
-        let pause = trouble.pauses.as_mut().map(Pauses::next_after_rest).unwrap_or_default();
-        trouble.again = Some(Instant::now() + pause);
+        let (trouble, pause) = self.trouble(&name, Remedy::Soon);
+        let pause = pause.unwrap_or_default();
         self.troubled.insert(name.clone(), trouble);
         if let Some(member) = self.shared.members().get_mut(&name) {
             member.pipeline = None;
