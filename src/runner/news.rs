@@ -154,8 +154,11 @@ impl Look {
                 Some(Err(error)) => return Err(error),
                 Some(Ok(Update::Begun)) => complete = self.sweep().await,
                 Some(Ok(Update::Changed(name))) => {
-                    self.announced.note(&name);
-                    self.say(Order::Visit(name));
+                    // A server may have more databases than the mirror follows.
+                    if self.shared.members().contains_key(&name) {
+                        self.announced.note(&name);
+                        self.say(Order::Visit(name));
+                    }
                     if complete && self.announced.is_trusted() {
                         self.in_step = Timestamp::now();
                     }
