@@ -65,7 +65,7 @@ impl Remedy {
     }
 }
 
-/// Whether all collections share the cause of an error: the disk, the state, or a fault of ours.
+/// Whether all collections share the cause of an error: the disk, the state, or an internal error.
 pub(super) fn is_shared(error: &PipelineError) -> bool {
     match error {
         PipelineError::Mirror(MirrorError::OtherSource { .. } | MirrorError::Discards { .. }) => {
