@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use tokio::sync::Mutex;
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{Checkpoints, Record, StateError};
@@ -84,17 +85,27 @@ pub struct Pages(Mutex<Weak<Page>>);
 impl Pages {
     /// Some events after number `last`, or an empty page.
     async fn after(
-        &self,
+        self: &Arc<Self>,
         checkpoints: &Arc<Checkpoints>,
         last: u64,
     ) -> Result<Arc<Page>, StateError> {
-        let mut newest = self.0.lock().await;
-        if let Some(page) = newest.upgrade().filter(|page| page.continues(last)) {
-            return Ok(page);
+        let (pages, checkpoints) = (Arc::clone(self), Arc::clone(checkpoints));
+        // In a task of its own: a subscriber whose reader is slow is not polled, and would keep the lock.
+        let turned = tokio::spawn(async move {
+            let mut newest = pages.0.lock().await;
+            if let Some(page) = newest.upgrade().filter(|page| page.continues(last)) {
+                return Ok(page);
+            }
+            let page = Arc::new(Page::read(&checkpoints, last).await?);
+            *newest = Arc::downgrade(&page);
+            Ok(page)
+        });
+        match turned.await.map_err(JoinError::try_into_panic) {
+            Ok(page) => page,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The runtime ends, and all its tasks.
+            Err(Err(_)) => std::future::pending().await,
         }
-        let page = Arc::new(Page::read(checkpoints, last).await?);
-        *newest = Arc::downgrade(&page);
-        Ok(page)
     }
 }
 
@@ -200,6 +211,8 @@ impl Subscription {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::checkpoint::{Bounds, Checkpoint, Commit, NewEvents, Numbered};
     use crate::event::WriteEvent;
@@ -334,6 +347,21 @@ mod tests {
         let (numbers, notices) = told(stuck).await;
         assert_eq!(notices, [format!("{{\"lagged\":{}}}\n", 2 * Broadcast::CAPACITY)]);
         assert!(numbers.into_iter().eq(1..=count as u64));
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_that_is_not_polled_any_more_holds_up_no_other() {
+        let journal = Journal::new(Bounds::DEFAULT);
+        journal.write(10);
+        let [mut reading, mut waiting, mut other] =
+            [0, 3, 0].map(|last| journal.subscribe(Some(last)));
+        let mut stuck = [Box::pin(reading.next()), Box::pin(waiting.next())];
+        for one in &mut stuck {
+            assert!(futures_util::poll!(one).is_pending(), "it is stuck in the middle of a page");
+        }
+        let next = tokio::time::timeout(Duration::from_secs(10), other.next());
+        let next = next.await.expect("the others do not wait for it");
+        assert!(matches!(next, Ok(Some(Notice::Event(event))) if event.event == 1));
     }
 
     #[tokio::test]
