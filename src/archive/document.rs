@@ -1,9 +1,11 @@
-//! A document in the tree, with its attachments and its branches.
+//! A document at rest, with its attachments and its branches.
 
+use std::fmt::Debug;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::io::{self, Read, Seek, SeekFrom};
 
 use bytes::Bytes;
-use rustix::fs::FileType;
 
 use super::{Problem, StoredText};
 use crate::document::{DocumentId, Head, Revision, Stub};
@@ -11,9 +13,18 @@ use crate::json::pretty::pretty;
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
 use crate::tree::checksum::{Noted, Unnoted, checksum};
-use crate::tree::layout::{ATTACHMENTS, CONFLICTS, HISTORY, body_file};
+use crate::tree::layout::{ATTACHMENTS, DOCUMENT, TOMBSTONE, body_file};
 
-/// A document in the tree.
+/// An entry of a collection.
+#[derive(Debug)]
+pub enum Entry {
+    /// An intact document.
+    Document(Box<StoredDocument>),
+    /// An entry that is not an intact document.
+    Problem(Problem),
+}
+
+/// A document at rest.
 #[derive(Debug)]
 pub struct StoredDocument {
     /// Its id.
@@ -32,35 +43,18 @@ pub struct StoredDocument {
     pub problems: Vec<Problem>,
     /// Its attachments, by name. In a mirror without attachments they have no files.
     pub attachments: Vec<StoredAttachment>,
-    /// The path of its folder, relative to the mirror.
+    /// Its path, relative to the archive.
     pub path: String,
     /// The BLAKE3 noted beside the file from which the body was read.
     pub checksum: Noted,
-    pub(super) folder: Folder,
-    /// The entries of the folder when the body was read.
-    pub(super) entries: Vec<(String, Option<FileType>)>,
     /// The whole file of the body. `None` if it is the body and a newline.
     pub written: Option<Bytes>,
-    pub(super) ways: Ways,
-}
-
-/// The ways of an archive with the folder of a document.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ways {
-    /// Whether checksums are noted beside files.
-    pub notes: bool,
-    /// Whether the folder may hold folders of other documents.
-    pub nests: bool,
-    /// A known reason why an attachment may differ from its stub.
+    /// A known reason why an attachment may differ from its stub; empty without one.
     pub caveat: &'static str,
+    pub(super) files: Box<dyn DocumentFiles>,
 }
 
-impl Ways {
-    /// Those of a mirror.
-    pub const MIRROR: Self = Self { notes: true, nests: false, caveat: "" };
-}
-
-/// An attachment in the tree.
+/// An attachment at rest.
 #[derive(Debug)]
 pub struct StoredAttachment {
     /// Its name, as the source spells it.
@@ -72,16 +66,81 @@ pub struct StoredAttachment {
     pub(super) encoded: String,
 }
 
+/// The files of one document of an archive.
+pub(super) trait DocumentFiles: Debug + Send + Sync {
+    /// Opens the file of an attachment; `None` if there is no regular file.
+    fn open(
+        &self,
+        attachment: &StoredAttachment,
+    ) -> Result<Option<Box<dyn StoredFile>>, MirrorError>;
+
+    /// The entries that belong neither to the document nor to another one.
+    fn extras(&self, document: &StoredDocument) -> Result<Vec<Problem>, MirrorError>;
+}
+
+/// An open file of an archive.
+pub trait StoredFile: Read + Seek + Send {
+    /// The checksum that was noted beside it.
+    fn noted(&self) -> Noted;
+}
+
+impl StoredFile for File {
+    fn noted(&self) -> Noted {
+        checksum(self)
+    }
+}
+
+/// A file of an archive that notes no checksums.
+pub(super) struct Plain<T>(pub T);
+
+impl<T: Read + Seek + Send> StoredFile for Plain<T> {
+    fn noted(&self) -> Noted {
+        Err(Unnoted::Unsupported)
+    }
+}
+
+impl<T: Read> Read for Plain<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl<T: Seek> Seek for Plain<T> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+/// The identity of an entry, which shows whether it was replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing(u64);
+
+impl Standing {
+    /// The identity of what these bytes, times or inodes describe.
+    pub(super) fn of(what: impl Hash) -> Self {
+        let mut hasher = DefaultHasher::new();
+        what.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+
+    /// The identity of a document's folder.
+    pub(super) fn of_folder(above: &Folder, name: &str) -> Result<Self, MirrorError> {
+        let folder = above.stamp(name)?;
+        let body = match above.stamp(&format!("{name}/{DOCUMENT}"))? {
+            None => above.stamp(&format!("{name}/{TOMBSTONE}"))?,
+            body => body,
+        };
+        Ok(Self::of((folder, body)))
+    }
+}
+
 impl StoredDocument {
     /// Opens the file of an attachment; `None` if there is no regular file.
     pub fn open_attachment(
         &self,
         attachment: &StoredAttachment,
-    ) -> Result<Option<File>, MirrorError> {
-        match self.folder.open_folder(ATTACHMENTS)? {
-            Some(folder) => folder.open_file(&attachment.encoded),
-            None => Ok(None),
-        }
+    ) -> Result<Option<Box<dyn StoredFile>>, MirrorError> {
+        self.files.open(attachment)
     }
 
     /// Whether the body is this text, in either layout.
@@ -108,7 +167,7 @@ impl StoredDocument {
         }
         for attachment in &self.attachments {
             if let Some(file) = self.open_attachment(attachment)?
-                && self.noted(&file).is_err()
+                && file.noted().is_err()
             {
                 return Ok(true);
             }
@@ -121,19 +180,9 @@ impl StoredDocument {
         Ok(false)
     }
 
-    /// The note beside the file of an attachment.
-    pub fn noted(&self, file: &File) -> Noted {
-        if self.ways.notes { checksum(file) } else { Err(Unnoted::Unsupported) }
-    }
-
     /// The path of the body's file, relative to the mirror.
     pub fn body_path(&self) -> String {
         format!("{}/{}", self.path, body_file(self.deleted))
-    }
-
-    /// A known reason why an attachment may differ from its stub.
-    pub fn caveat(&self) -> &'static str {
-        self.ways.caveat
     }
 
     /// The path of an attachment's file, relative to the mirror.
@@ -141,76 +190,12 @@ impl StoredDocument {
         format!("{}/{ATTACHMENTS}/{}", self.path, attachment.encoded)
     }
 
-    /// The entries of the document's folder that are neither its body nor one of its attachments.
+    /// The entries beside it that are neither its body nor one of its attachments.
     pub fn extras(&self) -> Result<Vec<Problem>, MirrorError> {
-        let mut extras = Vec::new();
-        for (name, kind) in &self.entries {
-            match (name.as_str(), *kind) {
-                (body, _) if body == body_file(self.deleted) => {}
-                (HISTORY, Some(kind)) if kind.is_file() => {}
-                (CONFLICTS, Some(kind)) if kind.is_dir() && !self.is_branch() => {}
-                // A name that is not valid UTF-8 was changed on reading, so it is not found again.
-                (other, None) if !other.contains(char::REPLACEMENT_CHARACTER) => {}
-                (ATTACHMENTS, Some(FileType::Directory)) => self.extra_attachments(&mut extras)?,
-                (_, Some(FileType::Directory)) if self.ways.nests => {}
-                _ => {
-                    let path = format!("{}/{name}", self.path);
-                    extras.push(Problem::extra(path, "a file that does not belong to a document"));
-                }
-            }
-        }
+        let mut extras = self.files.extras(self)?;
         for branch in &self.conflicts {
-            extras.extend(branch.extras()?);
+            extras.extend(branch.files.extras(branch)?);
         }
         Ok(extras)
     }
-
-    /// Whether its folder has an entry of this name.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.entries.iter().any(|(own, _)| own == name)
-    }
-
-    /// Whether it is a branch of another document.
-    fn is_branch(&self) -> bool {
-        let folder = self.path.rsplit('/').nth(1);
-        folder == Some(CONFLICTS) && self.path.matches('/').count() > 1
-    }
-
-    fn extra_attachments(&self, extras: &mut Vec<Problem>) -> Result<(), MirrorError> {
-        let Some(folder) = self.folder.open(ATTACHMENTS)? else { return Ok(()) };
-        for name in folder.names()? {
-            if !self.attachments.iter().any(|attachment| attachment.encoded == name) {
-                let path = format!("{}/{ATTACHMENTS}/{name}", self.path);
-                extras.push(Problem::extra(path, "a file that the body does not name"));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The attachments in a body, with their files in the document's folder.
-pub(super) fn attachments(
-    folder: &Folder,
-    stubs: impl IntoIterator<Item = (String, Stub)>,
-    encode: impl Fn(&str) -> String,
-) -> Result<Vec<StoredAttachment>, MirrorError> {
-    let mut stubs = stubs.into_iter().peekable();
-    let stored = match stubs.peek() {
-        Some(_) => folder.open_folder(ATTACHMENTS)?,
-        None => None,
-    };
-    let mut attachments = Vec::new();
-    for (name, stub) in stubs {
-        let encoded = encode(&name);
-        let mut size = None;
-        if let Some(stored) = &stored
-            && let Some(file) = stored.open_file(&encoded)?
-        {
-            let looked = file.metadata();
-            let failed = |error| MirrorError::io("look at", stored.path().join(&encoded), error);
-            size = Some(looked.map_err(failed)?.len());
-        }
-        attachments.push(StoredAttachment { name, stub, size, encoded });
-    }
-    Ok(attachments)
 }

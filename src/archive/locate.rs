@@ -1,17 +1,13 @@
-//! Where a document lies in a mirror, and which document a path of a mirror belongs to.
-//!
-//! It only reads, and takes no lock.
+//! Where a document lies in an archive, and which document a path of one belongs to.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
-use super::{Entry, Problem, ProblemKind, Tree, TreeCollection};
+use super::{Archive, Entry, Problem, ProblemKind, open};
 use crate::document::{CollectionName, DocumentId};
 use crate::tree::MirrorError;
-use crate::tree::beneath::Folder;
-use crate::tree::layout::{ATTACHMENTS, FORMAT, OURS, RXDB_META, SECURITY, TRASH};
-use crate::tree::names::Decoded;
+use crate::tree::layout::{ATTACHMENTS, FORMAT, OURS, RXDB_META};
 
 /// What a mirror holds in a document's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +102,11 @@ pub enum LocateError {
 }
 
 impl LocateError {
+    /// The path is not a document's, but this.
+    pub(super) fn no_document(path: &Path, what: &str) -> Self {
+        Self::NoDocument { path: path.display().to_string(), what: what.to_owned() }
+    }
+
     /// The same about the path as it was typed.
     pub fn about(self, typed: &Path) -> Self {
         let path = typed.display().to_string();
@@ -119,7 +120,7 @@ impl LocateError {
 
 impl Found {
     /// What an entry is, for a document with this id.
-    fn of(entry: Option<Entry>, id: &DocumentId) -> Self {
+    pub(super) fn of(entry: Option<Entry>, id: &DocumentId) -> Self {
         match entry {
             None => Self::Nothing,
             // RxDB's plugin gives some ids the same folder.
@@ -130,7 +131,7 @@ impl Found {
         }
     }
 
-    fn of_problem(problem: Problem) -> Self {
+    pub(super) fn of_problem(problem: Problem) -> Self {
         match problem.kind {
             ProblemKind::Missing => Self::Nothing,
             _ => Self::Damaged(problem),
@@ -138,143 +139,50 @@ impl Found {
     }
 }
 
-impl Tree {
-    /// Where the document with this id is or would be.
-    pub fn locate(
-        &self,
-        collection: &CollectionName,
-        id: &DocumentId,
-    ) -> Result<Location, LocateError> {
-        let (collections, _) = self.collections()?;
-        let found = collections.into_iter().find(|one| one.name == *collection);
-        let found = found.ok_or_else(|| LocateError::NoCollection(collection.clone()))?;
-        let name = found.name_of(id);
-        if name.is_empty() {
-            return Err(LocateError::NoFolder(id.clone()));
-        }
-        let path = found.path_of(&name);
-        Ok(Location { path, found: Found::of(found.entry(&name)?, id) })
+/// Where the document with this id is or would be.
+pub fn locate(
+    archive: &dyn Archive,
+    collection: &CollectionName,
+    id: &DocumentId,
+) -> Result<Location, LocateError> {
+    let (collections, _) = archive.collections()?;
+    let found = collections.into_iter().find(|one| one.name() == collection);
+    let found = found.ok_or_else(|| LocateError::NoCollection(collection.clone()))?;
+    let name = found.name_of(id);
+    if name.is_empty() {
+        return Err(LocateError::NoFolder(id.clone()));
     }
-
-    /// The mirror that a path lies in, and the path relative to it. The path itself need not exist. No
-    /// link below a mirror is followed.
-    pub fn around(path: &Path) -> Result<(Self, PathBuf), LocateError> {
-        let failed = |source| LocateError::Path { path: path.to_owned(), source };
-        let there = plain(path).map_err(failed)?;
-        let is_ours = |folder: &&Path| folder.join(OURS).join(FORMAT).is_file();
-        let is_backup = |folder: &&Path| {
-            folder.join(RXDB_META).is_file()
-                && folder.file_name().is_none_or(|name| name != ATTACHMENTS)
-        };
-        let root = there.ancestors().find(is_ours).or_else(|| there.ancestors().find(is_backup));
-        let root = root.ok_or_else(|| LocateError::NoMirror { path: path.to_owned() })?;
-        let outermost = there.ancestors().filter(is_ours).last().unwrap_or(root);
-        for below in there.ancestors().take_while(|below| *below != outermost) {
-            if below.symlink_metadata().is_ok_and(|found| found.is_symlink()) {
-                return Err(LocateError::Link { link: below.to_owned() });
-            }
-        }
-        let within = there.strip_prefix(root).unwrap_or(&there).to_owned();
-        Ok((Self::open(root)?, within))
-    }
-
-    /// The document that a path belongs to: the path of its folder, or of anything in that folder,
-    /// relative to the mirror.
-    pub fn identify(&self, path: &Path) -> Result<Identity, LocateError> {
-        let shown = path.display().to_string();
-        let foreign =
-            |what: &str| LocateError::NoDocument { path: shown.clone(), what: what.to_owned() };
-        let parts: Option<Vec<&str>> = path.iter().map(|part| part.to_str()).collect();
-        let parts = parts.ok_or_else(|| foreign("something whose name is not even text"))?;
-        if self.backup.is_some() {
-            return self
-                .identify_in_backup(&parts)
-                .ok_or_else(|| foreign("not in the folder of a document"))?;
-        }
-        let (above, collection, document, is_trash) = match parts[..] {
-            [] => return Err(foreign("the mirror itself")),
-            [OURS, TRASH, day, collection, document, ..] => {
-                (format!("{OURS}/{TRASH}/{day}/"), collection, document, true)
-            }
-            [OURS, ..] => return Err(foreign("Plainfold's own")),
-            [_] => return Err(foreign("not in the folder of a document")),
-            [_, SECURITY, ..] => return Err(foreign("the security object of a collection")),
-            [collection, document, ..] => (String::new(), collection, document, false),
-        };
-        let name = self.name_of(collection)?;
-        let name = name.ok_or_else(|| foreign("in a folder that is not a collection's"))?;
-        let encoded = above + collection;
-        let mut folder = Some(Folder::open_path(self.root.path())?);
-        for part in encoded.split('/') {
-            folder = folder.map(|above| above.open(part)).transpose()?.flatten();
-        }
-        let Some(folder) = folder else {
-            return match self.spelling.decode(document) {
-                Decoded::Exact(id) if !is_trash => {
-                    Ok(Identity { collection: name, id: id.into(), found: Found::Nothing })
-                }
-                _ => Err(foreign("in a folder that does not exist")),
-            };
-        };
-        let place = self.collection_in(folder, name, encoded, is_trash)?;
-        place.identify(document).unwrap_or_else(|| Err(foreign("something that no document has")))
-    }
-
-    /// The document whose folder is the path or, else, nearest above it: folders may lie in one another.
-    fn identify_in_backup(&self, parts: &[&str]) -> Option<Result<Identity, LocateError>> {
-        let collection = self.collections().ok()?.0.pop()?;
-        (1..=parts.len()).rev().find_map(|length| {
-            let name = parts.get(..length)?.join("/");
-            match collection.entry(&name) {
-                Ok(Some(Entry::Document(document))) => Some(Ok(Identity {
-                    collection: collection.name.clone(),
-                    id: document.id,
-                    found: Found::Document,
-                })),
-                Ok(_) => None,
-                Err(error) => Some(Err(error.into())),
-            }
-        })
-    }
+    let path = found.path_of(&name);
+    Ok(Location { path, found: Found::of(found.entry(&name)?, id) })
 }
 
-impl TreeCollection {
-    /// The document under a name; `None` if the name is not a document's.
-    fn identify(&self, name: &str) -> Option<Result<Identity, LocateError>> {
-        let entry = match self.entry(name) {
-            Ok(entry) => entry,
-            Err(error) => return Some(Err(error.into())),
-        };
-        let identity = |id: DocumentId, found: Found| {
-            Some(Ok(Identity { collection: self.name.clone(), id, found }))
-        };
-        let found = match entry {
-            Some(Entry::Document(document)) => {
-                let id = document.id.clone();
-                return identity(id.clone(), Found::of(Some(Entry::Document(document)), &id));
-            }
-            Some(Entry::Problem(problem)) if problem.kind == ProblemKind::Extra => return None,
-            Some(Entry::Problem(problem)) => Found::of_problem(problem),
-            None => Found::Nothing,
-        };
-        let id = match self.decoded(name) {
-            Decoded::Exact(id) => Ok(Some(id.into())),
-            Decoded::Hashed => self.recorded_id(name),
-            Decoded::Foreign => return None,
-        };
-        match id {
-            Ok(Some(id)) => identity(id, found),
-            Ok(None) => Some(Err(LocateError::NoId { path: self.path_of(name) })),
-            Err(error) => Some(Err(error.into())),
+/// The archive that a path lies in, and the path relative to it. The path itself need not exist. No
+/// link below the archive is followed.
+pub fn around(path: &Path) -> Result<(Arc<dyn Archive>, PathBuf), LocateError> {
+    let failed = |source| LocateError::Path { path: path.to_owned(), source };
+    let there = plain(path).map_err(failed)?;
+    let is_ours = |folder: &&Path| folder.join(OURS).join(FORMAT).is_file();
+    let is_backup = |folder: &&Path| {
+        folder.join(RXDB_META).is_file()
+            && folder.file_name().is_none_or(|name| name != ATTACHMENTS)
+    };
+    let root = there.ancestors().find(is_ours).or_else(|| there.ancestors().find(is_backup));
+    let root = root.ok_or_else(|| LocateError::NoMirror { path: path.to_owned() })?;
+    let outermost = there.ancestors().filter(is_ours).last().unwrap_or(root);
+    for below in there.ancestors().take_while(|below| *below != outermost) {
+        if below.symlink_metadata().is_ok_and(|found| found.is_symlink()) {
+            return Err(LocateError::Link { link: below.to_owned() });
         }
     }
+    let within = there.strip_prefix(root).unwrap_or(&there).to_owned();
+    Ok((open(root)?, within))
+}
 
-    /// The id that the inventory has for a shortened name.
-    fn recorded_id(&self, name: &str) -> Result<Option<DocumentId>, MirrorError> {
-        let (recorded, _) = self.recorded(HashSet::from([name.to_owned()]))?;
-        let ids = recorded.into_iter().filter_map(|recorded| recorded.id).map(DocumentId::from);
-        Ok(ids.into_iter().find(|id| self.name_of(id) == name))
-    }
+/// The parts of a path in an archive.
+pub(super) fn parts(path: &Path) -> Result<Vec<&str>, LocateError> {
+    let parts: Option<Vec<&str>> = path.iter().map(|part| part.to_str()).collect();
+    let what = "something whose name is not even text";
+    parts.ok_or_else(|| LocateError::no_document(path, what))
 }
 
 /// A path from the root, without dots. Its links stay.

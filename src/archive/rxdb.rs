@@ -1,4 +1,4 @@
-//! Folders that RxDB's backup plugin wrote, read as a mirror of one collection.
+//! Folders that RxDB's backup plugin wrote, read as one collection.
 //!
 //! The plugin writes documents directly under the directory, each in a folder named after the
 //! document, without escapes: the id `a/b` is two folders deep. `docs/operations.md` describes how
@@ -6,43 +6,43 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::document::{Ways, attachments};
-use super::{Entry, Problem, ProblemKind, StoredDocument};
+use super::document::{DocumentFiles, Plain, StoredFile};
+use super::folder::DocumentFolder;
+use super::locate::{Found, Identity, LocateError, parts};
+use super::{
+    Archive, Collections, EachName, Entry, Problem, ProblemKind, Standing, StoredAttachment,
+    StoredCollection, StoredDocument,
+};
+use crate::document::{CollectionName, DocumentId};
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
 use crate::tree::checksum::Unnoted;
-use crate::tree::layout::{DOCUMENT, RXDB_META as META};
+use crate::tree::layout::{ATTACHMENTS, DOCUMENT, RXDB_META as META};
 use crate::tree::names::Codec;
 
 mod body;
+mod path;
 mod walk;
 
-/// Why its bodies are not those of the source.
-pub(super) const REWRITTEN: &str = "RxDB's backup plugin changes bodies";
-
-/// A document's folder also is a part of the path to documents with longer ids.
-const WAYS: Ways = Ways {
-    notes: false,
-    nests: true,
-    caveat: " (RxDB's backup plugin writes all attachments as text, which damages binary ones)",
-};
-
-pub(crate) use walk::Walk;
+use path::{beneath, folder_of};
+use walk::Walk;
 
 /// A directory that the plugin wrote.
 #[derive(Clone, Debug)]
-pub(crate) struct Backup {
+struct Backup {
+    folder: Arc<Folder>,
     /// The name of its only collection.
-    pub(super) name: String,
+    name: CollectionName,
     /// The collections that the plugin wrote here. Documents do not record which one they belong to.
     collections: HashSet<String>,
     /// What is wrong with the plugin's metadata file.
-    pub(super) problem: Option<Problem>,
+    problem: Option<Problem>,
 }
 
 /// The content of `backup_meta.json`.
@@ -52,96 +52,153 @@ struct Meta<'a> {
     states: std::collections::BTreeMap<String, &'a RawValue>,
 }
 
-impl Backup {
-    /// The metadata of the directory; `None` if the plugin wrote nothing here.
-    pub(super) fn recognise(path: &Path, root: &Folder) -> Result<Option<Self>, MirrorError> {
-        let Some(text) = root.read_file(META)? else { return Ok(None) };
-        let (collections, problem) = match serde_json::from_slice::<Meta<'_>>(&text) {
-            Ok(meta) => (meta.states.into_keys().collect::<Vec<_>>(), None),
-            Err(error) => {
-                let reason = format!("it is not what RxDB's backup plugin writes: {error}");
-                let problem = Problem::new(ProblemKind::Altered, META.to_owned(), reason);
-                (Vec::new(), Some(problem))
+/// The plugin's directory; `None` if it wrote nothing here.
+pub(super) fn recognise(root: &Folder) -> Result<Option<Arc<dyn Archive>>, MirrorError> {
+    let Some(text) = root.read_file(META)? else { return Ok(None) };
+    let (collections, problem) = match serde_json::from_slice::<Meta<'_>>(&text) {
+        Ok(meta) => (meta.states.into_keys().collect::<Vec<_>>(), None),
+        Err(error) => {
+            let reason = format!("it is not what RxDB's backup plugin writes: {error}");
+            let problem = Problem::new(ProblemKind::Altered, META.to_owned(), reason);
+            (Vec::new(), Some(problem))
+        }
+    };
+    let name = match &collections[..] {
+        [only] => only.clone(),
+        _ => name_of_directory(root.path()),
+    };
+    if collections.len() > 1 {
+        tracing::warn!(
+            "{} holds the documents of {}, and RxDB's backup plugin does not record which \
+             collection a document belongs to: they are read as one collection, `{name}`",
+            root.path().display(),
+            collections.join(" and ")
+        );
+    }
+    let folder = Arc::new(Folder::open_path(root.path())?);
+    let (name, collections) = (name.into(), collections.into_iter().collect());
+    Ok(Some(Arc::new(Backup { folder, name, collections, problem })))
+}
+
+impl Archive for Backup {
+    fn collections(&self) -> Result<Collections, MirrorError> {
+        Ok((vec![Arc::new(self.clone())], self.problem.iter().cloned().collect()))
+    }
+
+    /// The document whose folder is the path or, else, nearest above it: folders may lie in one
+    /// another.
+    fn identify(&self, path: &Path) -> Result<Identity, LocateError> {
+        let parts = parts(path)?;
+        for length in (1..=parts.len()).rev() {
+            let name = parts[..length].join("/");
+            if let Some(Entry::Document(document)) = self.entry(&name)? {
+                let (collection, id) = (self.name.clone(), document.id);
+                return Ok(Identity { collection, id, found: Found::Document });
             }
-        };
-        let name = match &collections[..] {
-            [only] => only.clone(),
-            _ => name_of_directory(path),
-        };
-        if collections.len() > 1 {
-            tracing::warn!(
-                "{} holds the documents of {}, and RxDB's backup plugin does not record which \
-                 collection a document belongs to: they are read as one collection, `{name}`",
-                path.display(),
-                collections.join(" and ")
-            );
         }
-        Ok(Some(Self { name, collections: collections.into_iter().collect(), problem }))
+        Err(LocateError::no_document(path, "not in the folder of a document"))
     }
 
-    /// The folder of every document beneath `root`, and the entries that belong to no document.
-    pub(crate) fn walk(&self, root: &Folder) -> Result<Walk, MirrorError> {
-        Walk::new(root, self.collections.clone())
+    fn rewritten(&self) -> Option<&'static str> {
+        Some("RxDB's backup plugin changes bodies")
+    }
+
+    fn has_names(&self) -> bool {
+        false
     }
 }
 
-/// The folder of an id, relative to the plugin's directory; `None` if the plugin would write outside
-/// its directory.
-pub(super) fn folder_of(id: &str) -> Option<String> {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in id.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => _ = parts.pop()?,
-            part => parts.push(part),
-        }
+impl StoredCollection for Backup {
+    fn name(&self) -> &CollectionName {
+        &self.name
     }
-    (!parts.is_empty()).then(|| parts.join("/"))
+
+    fn path(&self) -> &str {
+        "."
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        name.to_owned()
+    }
+
+    fn name_of(&self, id: &DocumentId) -> String {
+        folder_of(id.as_str()).unwrap_or_default()
+    }
+
+    /// The plugin gives several ids the same folder.
+    fn id_of(&self, _name: &str) -> Option<DocumentId> {
+        None
+    }
+
+    fn each_name(&self) -> Result<EachName<'_>, MirrorError> {
+        Ok(Box::new(Walk::new(&self.folder, self.collections.clone())?))
+    }
+
+    /// The name may be several folders deep.
+    fn entry(&self, name: &str) -> Result<Option<Entry>, MirrorError> {
+        let problem = |problem| Ok(Some(Entry::Problem(problem)));
+        let folder = match beneath(&self.folder, name) {
+            Ok(Some(folder)) => folder,
+            Ok(None) => return Ok(None),
+            Err(MirrorError::InTheWay { what, .. }) => {
+                return problem(Problem::extra(name.to_owned(), what));
+            }
+            Err(error) => return Err(error),
+        };
+        let path = format!("{name}/{DOCUMENT}");
+        let Some(text) = folder.read_file(DOCUMENT)? else {
+            let (kind, reason) = match folder.kind(DOCUMENT)? {
+                Some(_) => (ProblemKind::Altered, "it is not a regular file"),
+                None if beneath(&self.folder, name)?.is_none() => return Ok(None),
+                None => (ProblemKind::Missing, "it is missing"),
+            };
+            return problem(Problem::new(kind, path, reason));
+        };
+        let folder = DocumentFolder::of(folder)?;
+        let read = match body::read(&text, name) {
+            Ok(read) => read,
+            Err((kind, reason)) => return problem(Problem::new(kind, path, reason)),
+        };
+        Ok(Some(Entry::Document(Box::new(StoredDocument {
+            id: read.id,
+            revision: read.revision,
+            body: read.body,
+            attachments: folder.attachments(read.stubs, file_of)?,
+            path: name.to_owned(),
+            checksum: Err(Unnoted::Unsupported),
+            written: Some(Bytes::from(text)),
+            deleted: false,
+            history: None,
+            conflicts: Vec::new(),
+            problems: Vec::new(),
+            caveat: " (RxDB's backup plugin writes all attachments as text, which damages binary ones)",
+            files: Box::new(Files(folder)),
+        }))))
+    }
+
+    fn standing(&self, name: &str) -> Result<Standing, MirrorError> {
+        Standing::of_folder(&self.folder, name)
+    }
 }
 
-/// Reads the document in the folder `name`, which may be several folders deep; `None` if it has been
-/// removed meanwhile.
-pub(super) fn entry(root: &Folder, name: &str) -> Result<Option<Entry>, MirrorError> {
-    let problem = |problem| Ok(Some(Entry::Problem(problem)));
-    let folder = match beneath(root, name) {
-        Ok(Some(folder)) => folder,
-        Ok(None) => return Ok(None),
-        Err(MirrorError::InTheWay { what, .. }) => {
-            return problem(Problem::extra(name.to_owned(), what));
-        }
-        Err(error) => return Err(error),
-    };
-    let path = format!("{name}/{DOCUMENT}");
-    let Some(text) = folder.read_file(DOCUMENT)? else {
-        let (kind, reason) = match folder.kind(DOCUMENT)? {
-            Some(_) => (ProblemKind::Altered, "it is not a regular file"),
-            None if beneath(root, name)?.is_none() => return Ok(None),
-            None => (ProblemKind::Missing, "it is missing"),
-        };
-        return problem(Problem::new(kind, path, reason));
-    };
-    let entries = folder.entries()?;
-    let read = match body::read(&text, name) {
-        Ok(read) => read,
-        Err((kind, reason)) => return problem(Problem::new(kind, path, reason)),
-    };
-    let attachments = attachments(&folder, read.stubs, file_of)?;
-    Ok(Some(Entry::Document(Box::new(StoredDocument {
-        id: read.id,
-        revision: read.revision,
-        body: read.body,
-        attachments,
-        path: name.to_owned(),
-        checksum: Err(Unnoted::Unsupported),
-        folder,
-        entries,
-        written: Some(Bytes::from(text)),
-        ways: WAYS,
-        deleted: false,
-        history: None,
-        conflicts: Vec::new(),
-        problems: Vec::new(),
-    }))))
+/// The folder of a document.
+#[derive(Debug)]
+struct Files(DocumentFolder);
+
+impl DocumentFiles for Files {
+    fn open(
+        &self,
+        attachment: &StoredAttachment,
+    ) -> Result<Option<Box<dyn StoredFile>>, MirrorError> {
+        Ok(self.0.open(attachment)?.map(|file| Box::new(Plain(file)) as Box<dyn StoredFile>))
+    }
+
+    /// A document's folder also is a part of the path to documents with longer ids.
+    fn extras(&self, document: &StoredDocument) -> Result<Vec<Problem>, MirrorError> {
+        self.0.extras(document, |name, kind| {
+            name == DOCUMENT || (kind.is_dir() && name != ATTACHMENTS)
+        })
+    }
 }
 
 /// The file of an attachment, which has the same name. The plugin fails for a name with a slash, or
@@ -154,59 +211,8 @@ fn file_of(name: &str) -> String {
     }
 }
 
-/// Opens a folder that is several folders deep, one after the other, so that no link is followed.
-fn beneath(root: &Folder, path: &str) -> Result<Option<Folder>, MirrorError> {
-    let mut folder: Option<Folder> = None;
-    for part in path.split('/') {
-        if matches!(part, "" | "." | "..") {
-            return Ok(None);
-        }
-        folder = match folder.as_ref().unwrap_or(root).open(part)? {
-            Some(next) => Some(next),
-            None => return Ok(None),
-        };
-    }
-    Ok(folder)
-}
-
 fn name_of_directory(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
     name.unwrap_or_else(|| "backup".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_is_a_path_as_it_is_for_the_plugin() {
-        for (id, folder) in [
-            ("a", Some("a")),
-            ("a/b", Some("a/b")),
-            ("a//./b/", Some("a/b")),
-            ("a/../b", Some("b")),
-            ("%41 ", Some("%41 ")),
-            (".", None),
-            ("", None),
-            ("a/..", None),
-            ("../a", None),
-            ("a/../../a", None),
-        ] {
-            assert_eq!(folder_of(id).as_deref(), folder, "{id}");
-        }
-    }
-
-    #[test]
-    fn no_path_leads_out_of_the_directory() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("root/a/b")).unwrap();
-        std::os::unix::fs::symlink("a", dir.path().join("root/link")).unwrap();
-        let root = Folder::open_path(&dir.path().join("root")).unwrap();
-        assert!(beneath(&root, "a/b").unwrap().is_some());
-        for path in ["../root", "a/../a", "/a", "a/./b", "", "none/b"] {
-            assert!(beneath(&root, path).unwrap().is_none(), "{path}");
-        }
-        assert!(beneath(&root, "link/b").is_err());
-    }
 }

@@ -47,6 +47,12 @@ pub(super) fn read(
 }
 
 impl Unchecked {
+    /// The text of a file without a checksum.
+    #[cfg(test)]
+    pub fn new(text: Vec<u8>, path: String) -> Self {
+        Self { text, path, checksum: Err(checksum::Unnoted::Unsupported) }
+    }
+
     /// The text, if the file is complete.
     pub fn whole(mut self) -> Result<StoredText, Problem> {
         let Self { path, checksum, .. } = self;

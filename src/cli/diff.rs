@@ -11,7 +11,7 @@ use super::output::{Lines, Stream, many};
 use super::progress::{Bars, When};
 use super::verify::{ReportFormat, read};
 use super::{access, certificate, compare, logging};
-use crate::archive::{Problem, Tree};
+use crate::archive::{self, Problem};
 use crate::client::couchdb::Address;
 use crate::config::{self, Access, OpenedSource};
 use crate::document::{Kept, Selection};
@@ -131,7 +131,7 @@ async fn beside_mirror(
     let how = options.compared.lower(None)?;
     let other = Path::new(&options.other);
     // A folder that is not a mirror is refused before the other one is read.
-    let has_names = Tree::open(other)?.has_names();
+    let has_names = archive::open(other)?.has_names();
     let wanted = verify::Options { progress, ..wanted(&options.collections)? };
     let here = read(options.directory.clone(), wanted).await?;
     let collections = if has_names { here.wanted_of(&how)? } else { None };

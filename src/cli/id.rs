@@ -9,7 +9,7 @@ use super::help::OUTPUT;
 use super::output::{Lines, OutputError, Stream};
 use super::path::{Place, judge, lowered, state};
 use super::verify::ReportFormat;
-use crate::archive::Tree;
+use crate::archive::locate;
 
 /// What `plainfold id` takes.
 #[derive(Debug, Args)]
@@ -43,8 +43,8 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
 }
 
 fn print(path: &Path, format: ReportFormat) -> anyhow::Result<Exit> {
-    let (tree, within) = Tree::around(path).map_err(lowered)?;
-    let there = tree.identify(&within).map_err(|error| lowered(error.about(path)))?;
+    let (archive, within) = locate::around(path).map_err(lowered)?;
+    let there = archive.identify(&within).map_err(|error| lowered(error.about(path)))?;
     let (collection, id) = (there.collection.as_str(), there.id.as_str());
     let text = match format {
         ReportFormat::Text => {

@@ -10,8 +10,8 @@ use super::exit::{self, Exit, Usage};
 use super::help::OUTPUT;
 use super::output::{Lines, Stream};
 use super::verify::ReportFormat;
-use crate::archive::Tree;
-use crate::archive::locate::{Found, LocateError};
+use crate::archive;
+use crate::archive::locate::{Found, LocateError, locate};
 
 /// What `plainfold path` takes.
 #[derive(Debug, Args)]
@@ -50,8 +50,8 @@ pub struct Place<'a> {
 /// Prints the path.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let (collection, id) = (options.collection.as_str(), options.id.as_str());
-    let there = Tree::open(&options.directory)?.locate(&collection.into(), &id.into());
-    let there = there.map_err(lowered)?;
+    let archive = archive::open(&options.directory)?;
+    let there = locate(&*archive, &collection.into(), &id.into()).map_err(lowered)?;
     let path = options.directory.join(&there.path);
     match options.format {
         ReportFormat::Text => {

@@ -11,7 +11,7 @@ use super::output::{Lines, Stream, many};
 use super::progress::{Bars, When};
 use super::shown::Shown;
 use super::{access, compare, logging, signals, undelete};
-use crate::archive::Tree;
+use crate::archive;
 use crate::config::{self, Access, Endpoint};
 use crate::document::{Pattern, Selection};
 use crate::restore::{self, Control, CouchTarget, FeedTarget, OnExisting, Restore, RestoreError};
@@ -206,8 +206,8 @@ async fn run_with<T: restore::Target + 'static>(
     options: restore::Options,
     control: Control,
 ) -> Result<restore::Outcome, RestoreError> {
-    let tree = Tree::open(directory)?;
-    Restore::new(target, options).controlled(control).run(tree).await
+    let archive = archive::open(directory)?;
+    Restore::new(target, options).controlled(control).run(archive).await
 }
 
 fn lower(options: &Options) -> anyhow::Result<restore::Options> {

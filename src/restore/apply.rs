@@ -16,7 +16,7 @@ use super::plan::{Branches, Decision, Held, Ours, decide};
 use super::read::{Batch, batches};
 use super::target::{Cause, Form, Item, Refused, Standing, Target, TargetError, Writing};
 use super::{Counts, Failure, OnExisting, Options, Outcome, Report, RestoreError};
-use crate::archive::{Entry, Tree, TreeCollection};
+use crate::archive::{Archive, Entry, StoredCollection};
 use crate::document::{CollectionName, DocumentId, Pattern, Revision};
 
 /// The most branches that are ended in one request, unless a single document has more.
@@ -34,9 +34,9 @@ pub struct Restore<T> {
 
 /// One collection being restored.
 struct Course {
-    collection: Arc<TreeCollection>,
+    collection: Arc<dyn StoredCollection>,
     /// The source of its documents: the collection, or its deleted documents.
-    parts: Vec<Arc<TreeCollection>>,
+    parts: Vec<Arc<dyn StoredCollection>>,
     name: CollectionName,
     standing: Standing,
     gate: Gate,
@@ -69,11 +69,9 @@ impl<T: Target + 'static> Restore<T> {
         Self { control, ..self }
     }
 
-    /// Restores the mirror. It writes nothing before it has checked all targets.
-    pub async fn run(mut self, tree: Tree) -> Result<Outcome, RestoreError> {
-        let tree = Arc::new(tree);
-        let all = Arc::clone(&tree);
-        let (collections, problems) = blocking(move || all.collections()).await??;
+    /// Restores the archive. It writes nothing before it has checked all targets.
+    pub async fn run(mut self, archive: Arc<dyn Archive>) -> Result<Outcome, RestoreError> {
+        let (collections, problems) = blocking(move || archive.collections()).await??;
         let mut outcome = Outcome { dry_run: self.options.dry_run, ..Outcome::default() };
         for problem in problems {
             outcome.fail(Failure { path: problem.path, reason: problem.reason });
@@ -81,7 +79,7 @@ impl<T: Target + 'static> Restore<T> {
         let stop = self.control.stop.clone();
         let looked = tokio::select! {
             () = stop.cancelled() => None,
-            courses = self.look(&tree, collections) => Some(courses?),
+            courses = self.look(collections) => Some(courses?),
         };
         outcome.interrupted = looked.is_none();
         if let (Some(ids), Some(courses)) = (self.options.ids.take(), &looked) {
@@ -110,8 +108,7 @@ impl<T: Target + 'static> Restore<T> {
     /// Checks whether the target allows the restore.
     async fn look(
         &self,
-        tree: &Arc<Tree>,
-        collections: Vec<TreeCollection>,
+        collections: Vec<Arc<dyn StoredCollection>>,
     ) -> Result<Vec<Course>, RestoreError> {
         let mut courses = Vec::new();
         for (collection, name) in self.named(collections)? {
@@ -122,7 +119,7 @@ impl<T: Target + 'static> Restore<T> {
             let accept = self.options.accept_unchecked;
             let gate = Gate::look(&*self.target, &collection, &name, standing, self.mode(), accept)
                 .await?;
-            let parts = self.parts(tree, &collection).await?;
+            let parts = self.parts(&collection).await?;
             courses.push(Course { collection, parts, name, standing, gate });
         }
         Ok(courses)
@@ -138,17 +135,15 @@ impl<T: Target + 'static> Restore<T> {
     /// The source of a collection's documents.
     async fn parts(
         &self,
-        tree: &Arc<Tree>,
-        collection: &Arc<TreeCollection>,
-    ) -> Result<Vec<Arc<TreeCollection>>, RestoreError> {
-        let (tree, collection) = (Arc::clone(tree), Arc::clone(collection));
+        collection: &Arc<dyn StoredCollection>,
+    ) -> Result<Vec<Arc<dyn StoredCollection>>, RestoreError> {
+        let collection = Arc::clone(collection);
         let undelete = self.options.undelete.clone();
         blocking(move || match undelete {
             None => Ok(vec![collection]),
             Some(undelete) => {
-                let held = undelete.held.get(&collection.name).cloned().unwrap_or_default();
-                let parts = tree.deleted(&collection, &held, undelete.since)?;
-                Ok(parts.into_iter().map(Arc::new).collect())
+                let held = undelete.held.get(collection.name()).cloned().unwrap_or_default();
+                Ok(collection.deleted(&held, undelete.since)?)
             }
         })
         .await?
@@ -157,10 +152,11 @@ impl<T: Target + 'static> Restore<T> {
     /// The selected collections with their names at the target.
     fn named(
         &self,
-        collections: Vec<TreeCollection>,
-    ) -> Result<Vec<(Arc<TreeCollection>, CollectionName)>, RestoreError> {
+        collections: Vec<Arc<dyn StoredCollection>>,
+    ) -> Result<Vec<(Arc<dyn StoredCollection>, CollectionName)>, RestoreError> {
         let wrong = |what: String| Err(RestoreError::Selection(what));
-        let names: Vec<_> = collections.iter().map(|collection| collection.name.clone()).collect();
+        let names: Vec<_> =
+            collections.iter().map(|collection| collection.name().clone()).collect();
         let selection = &self.options.collections;
         if let (Some(pattern), false) =
             (selection.unmatched(&names).first(), self.options.allow_empty)
@@ -170,20 +166,19 @@ impl<T: Target + 'static> Restore<T> {
         let selection = selection.among(&names);
         let wanted: Vec<_> = collections
             .into_iter()
-            .filter(|collection| selection.wants(&collection.name))
-            .map(Arc::new)
+            .filter(|collection| selection.wants(collection.name()))
             .collect();
         if wanted.is_empty() {
             return wrong("no collection of the mirror is selected: see --collections".to_owned());
         }
         for old in self.options.renamed.keys() {
-            if !wanted.iter().any(|collection| collection.name == *old) {
+            if !wanted.iter().any(|collection| collection.name() == old) {
                 return wrong(format!("no selected collection is named `{old}`: see --as"));
             }
         }
         if let Some(only) = &self.options.only_as {
             let [one] = &wanted[..] else {
-                let names: Vec<_> = wanted.iter().map(|one| one.name.as_str()).collect();
+                let names: Vec<_> = wanted.iter().map(|one| one.name().as_str()).collect();
                 return wrong(format!(
                     "the target has one name, `{only}`, but several collections are selected: {}; \
                      select one with --collections, or give no name",
@@ -195,7 +190,7 @@ impl<T: Target + 'static> Restore<T> {
         let mut taken = BTreeSet::new();
         let mut named = Vec::new();
         for collection in wanted {
-            let name = self.options.renamed.get(&collection.name).unwrap_or(&collection.name);
+            let name = self.options.renamed.get(collection.name()).unwrap_or(collection.name());
             let name = name.clone();
             if !taken.insert(name.clone()) {
                 return wrong(format!("two collections would be named `{name}`: see --as"));
@@ -209,7 +204,7 @@ impl<T: Target + 'static> Restore<T> {
     /// interrupted restore wrote there are no obstacle.
     async fn look_for_others(
         &self,
-        collection: &Arc<TreeCollection>,
+        collection: &Arc<dyn StoredCollection>,
         name: &CollectionName,
     ) -> Result<(), RestoreError> {
         let mut after: Option<DocumentId> = None;
@@ -224,7 +219,7 @@ impl<T: Target + 'static> Restore<T> {
             }
             after = Some(last.clone());
             let tree = Arc::clone(collection);
-            let other = blocking(move || first_other(&tree, page)).await??;
+            let other = blocking(move || first_other(&*tree, page)).await??;
             if let Some((id, revision)) = other {
                 let what = format!("`{id}` in revision {revision}");
                 return Err(RestoreError::NotEmpty { target: self.target.place(name), what });
@@ -245,7 +240,7 @@ impl<T: Target + 'static> Restore<T> {
         }
         let Course { collection, parts, name, standing, gate } = course;
         let mut report = Report {
-            collection: collection.name.to_string(),
+            collection: collection.name().to_string(),
             renamed: name.to_string(),
             security_kept: gate.keeps_theirs,
             ..Report::default()
@@ -255,7 +250,7 @@ impl<T: Target + 'static> Restore<T> {
         let total = match self.control.is_watched() && all {
             true => {
                 let counted = Arc::clone(&collection);
-                Some(blocking(move || count(&counted)).await??)
+                Some(blocking(move || count(&*counted)).await??)
             }
             false => None,
         };
@@ -286,7 +281,7 @@ impl<T: Target + 'static> Restore<T> {
     }
 
     /// Starts reading a collection.
-    fn read(&self, parts: Vec<Arc<TreeCollection>>, name: &CollectionName) -> Reading {
+    fn read(&self, parts: Vec<Arc<dyn StoredCollection>>, name: &CollectionName) -> Reading {
         let (sender, batches_read) = mpsc::channel::<Batch>(1);
         let (ids, stubs) = (self.options.ids.clone(), self.target.stubs());
         let accept = self.options.accept_unchecked;
@@ -554,7 +549,7 @@ fn is_replicator(name: &str) -> bool {
 
 /// The first of these that differs from the tree.
 fn first_other(
-    collection: &TreeCollection,
+    collection: &dyn StoredCollection,
     page: Vec<(DocumentId, Revision)>,
 ) -> Result<Option<(DocumentId, Revision)>, crate::tree::MirrorError> {
     for (id, revision) in page {

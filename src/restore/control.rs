@@ -1,12 +1,10 @@
 //! Controls a restore from outside, and reports its progress.
 
-use std::sync::Arc;
-
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Report;
-use crate::archive::TreeCollection;
+use crate::archive::StoredCollection;
 use crate::tree::MirrorError;
 
 /// The control of a restore.
@@ -51,28 +49,21 @@ impl Control {
 }
 
 /// The number of entries in a collection's folder. Blocks.
-pub(super) fn count(collection: &Arc<TreeCollection>) -> Result<u64, MirrorError> {
+pub(super) fn count(collection: &dyn StoredCollection) -> Result<u64, MirrorError> {
     Ok(collection.each_name()?.count() as u64)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::sync::Arc;
 
     use super::*;
-    use crate::archive::Tree;
+    use crate::archive::conformance::in_memory;
     use crate::restore::{FeedTarget, OnExisting, Options, Restore};
 
     #[tokio::test]
     async fn told_to_stop_it_ends_and_an_unfinished_feed_does_not_appear() {
         let place = tempfile::tempdir().unwrap();
-        let mirror = place.path().join("mirror");
-        fs::create_dir_all(mirror.join(".plainfold")).unwrap();
-        fs::create_dir_all(mirror.join("shelf/a")).unwrap();
-        fs::write(mirror.join("shelf/a/document.json"), "{\"_id\":\"a\"}\n").unwrap();
-        let format =
-            r#"{"format":1,"lineage":"","names":"native","created_by":"","created_at":""}"#;
-        fs::write(mirror.join(".plainfold/format.json"), format).unwrap();
         let feed = place.path().join("back.ndjson");
         let options = Options {
             undelete: None,
@@ -92,16 +83,18 @@ mod tests {
         };
         let control = Control::default();
         control.stop.cancel();
-        let tree = || Tree::open(&mirror).unwrap();
-        let outcome = restore().controlled(control.clone()).run(tree()).await.unwrap();
+        let archive = || Arc::new(in_memory());
+        let outcome = restore().controlled(control.clone()).run(archive()).await.unwrap();
         assert!(outcome.interrupted && !feed.exists());
 
         let control = Control::default();
         let progress = control.progress.subscribe();
-        let outcome = restore().controlled(control).run(tree()).await.unwrap();
+        let outcome = restore().controlled(control).run(archive()).await.unwrap();
         assert!(!outcome.interrupted && feed.exists());
         let progress = progress.borrow();
-        assert_eq!((progress[0].report.counts.create, progress[0].total), (1, Some(1)));
+        assert_eq!((progress[0].report.counts.create, progress[0].total), (2, Some(2)));
         assert!(progress[0].ended);
+        let text = std::fs::read_to_string(&feed).unwrap();
+        assert!(text.contains(r#""data":"b25l""#) && text.contains(r#""_id":"b/c""#), "{text}");
     }
 }

@@ -10,7 +10,7 @@ use super::blocking::blocking;
 use super::read;
 use super::target::{Cause, Standing, Target, TargetError};
 use super::{Failure, OnExisting, RestoreError};
-use crate::archive::TreeCollection;
+use crate::archive::StoredCollection;
 use crate::document::{CollectionName, Properties, doubtful_name};
 
 /// The database of users. CouchDB protects its documents, and does not allow changing its security
@@ -52,15 +52,15 @@ impl Gate {
     /// Compares the security objects. Writes nothing.
     pub async fn look<T: Target>(
         target: &T,
-        collection: &Arc<TreeCollection>,
+        collection: &Arc<dyn StoredCollection>,
         name: &CollectionName,
         standing: Standing,
         on_existing: OnExisting,
         accept_unchecked: bool,
     ) -> Result<Self, RestoreError> {
         let tree = Arc::clone(collection);
-        let stored = blocking(move || read::security(&tree, accept_unchecked)).await??;
-        let properties = collection.properties();
+        let stored = blocking(move || read::security(&*tree, accept_unchecked)).await??;
+        let properties = collection.properties().unwrap_or_default();
         let mut gate = Self {
             name: name.clone(),
             standing,
@@ -74,7 +74,7 @@ impl Gate {
             None => {
                 // Every database of a CouchDB has a security object, so a run failed to read it.
                 if standing == Standing::Absent
-                    && collection.has_properties()
+                    && collection.properties().is_some()
                     && target.takes_branches()
                 {
                     gate.security = Some(CLOSED.into());

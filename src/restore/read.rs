@@ -3,8 +3,7 @@
 //! All functions block.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, Read as _, Seek};
+use std::io::{self, Read as _};
 use std::iter;
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use super::Failure;
 use super::body::{BodyContext, Piece, Stubs, Text};
 use super::target::{Files, Item};
 use super::vouch::{ALTERED, Read, Vouching, missing};
-use crate::archive::{Entry, StoredDocument, StoredText, TreeCollection};
+use crate::archive::{Entry, StoredCollection, StoredDocument, StoredFile, StoredText};
 use crate::document::{DocumentId, Revision};
 use crate::tree::MirrorError;
 use crate::tree::checksum::Checksum;
@@ -47,7 +46,7 @@ pub(super) struct Batch {
 /// Reads a whole collection, design documents last, and passes batches on as long as they are
 /// accepted.
 pub(super) fn batches(
-    collection: &Arc<TreeCollection>,
+    collection: &Arc<dyn StoredCollection>,
     stubs: Stubs,
     wants: &dyn Fn(&DocumentId) -> bool,
     accept_unchecked: bool,
@@ -59,7 +58,7 @@ pub(super) fn batches(
     let mut batch = Batch::default();
     // A server builds a view's index from its documents: better once than after every batch.
     for designs in [false, true] {
-        let mut vouching = Vouching::new(collection, inventory.as_ref(), accept_unchecked)?;
+        let mut vouching = Vouching::new(&**collection, inventory.as_ref(), accept_unchecked)?;
         for name in names.iter().filter(|name| name.starts_with("_design%2F") == designs) {
             let document = match collection.entry(name) {
                 Ok(Some(Entry::Document(document))) => document,
@@ -98,7 +97,7 @@ pub(super) fn batches(
             let id = recorded.id.as_deref().map(DocumentId::from);
             id.or_else(|| collection.id_of(&recorded.name)).is_none_or(|id| wants(&id))
         };
-        batch.failures.extend(missing(collection, inventory, &names, wanted)?);
+        batch.failures.extend(missing(&**collection, inventory, &names, wanted)?);
     }
     hand_on(batch);
     Ok(())
@@ -106,7 +105,7 @@ pub(super) fn batches(
 
 /// The security object of a collection, or what is wrong with it; `None` if it does not exist.
 pub(super) fn security(
-    collection: &TreeCollection,
+    collection: &dyn StoredCollection,
     accept_unchecked: bool,
 ) -> Result<Option<Result<Bytes, Failure>>, MirrorError> {
     let inventory = collection.inventory()?;
@@ -159,7 +158,7 @@ impl Batch {
     /// What to write for a document and its branches. Problems are added to the failures.
     fn check(
         &mut self,
-        collection: &Arc<TreeCollection>,
+        collection: &Arc<dyn StoredCollection>,
         name: &str,
         document: &StoredDocument,
         stubs: Stubs,
@@ -186,7 +185,7 @@ impl Batch {
             }
         }
         failed.extend(document.problems.iter().filter_map(|one| folder_of(&one.path)));
-        match vouching.judge(name, read, || reread(collection, name)) {
+        match vouching.judge(name, read, || reread(&**collection, name)) {
             Ok(failures) => {
                 for failure in failures {
                     items.retain(|item| item.path != failure.path);
@@ -210,7 +209,7 @@ impl Batch {
 }
 
 fn item(
-    collection: &Arc<TreeCollection>,
+    collection: &Arc<dyn StoredCollection>,
     name: &str,
     document: &StoredDocument,
     branch_of: Option<&Revision>,
@@ -244,20 +243,20 @@ fn item(
         // If the source kept it gzipped, the length may be that of the gzipped bytes.
         let stated = attachment.stub.length.filter(|_| attachment.stub.encoding.is_none());
         if let Some(stated) = stated.filter(|stated| *stated != size) {
-            let caveat = document.caveat();
+            let caveat = document.caveat;
             return Err(format!(
                 "the length of {path} is {size}, but the body says {stated}{caveat}"
             ));
         }
         let unread = |error: io::Error| format!("{path} cannot be read: {error}");
         let mut file = open(document, &attachment.name).map_err(unread)?;
-        if !fits_digest(&file, attachment.stub.digest.as_deref()).map_err(unread)? {
-            let caveat = document.caveat();
+        if !fits_digest(&mut *file, attachment.stub.digest.as_deref()).map_err(unread)? {
+            let caveat = document.caveat;
             return Err(format!("{path} does not match the digest in the body{caveat}"));
         }
-        let noted = document.noted(&file);
+        let noted = file.noted();
         let sum = match vouching.hashes(noted) {
-            true => Some(file.rewind().and_then(|()| hash(&file)).map_err(unread)?),
+            true => Some(file.rewind().and_then(|()| hash(&mut *file)).map_err(unread)?),
             false => None,
         };
         if noted.is_ok_and(|noted| Some(noted) != sum) {
@@ -291,7 +290,7 @@ fn item(
 }
 
 /// The files of a document and its branches, read again; `None` if it is gone.
-fn reread(collection: &TreeCollection, name: &str) -> Result<Option<Read>, MirrorError> {
+fn reread(collection: &dyn StoredCollection, name: &str) -> Result<Option<Read>, MirrorError> {
     let Some(Entry::Document(document)) = collection.entry(name)? else { return Ok(None) };
     let mut read = Read::default();
     for document in iter::once(&*document).chain(&document.conflicts) {
@@ -301,10 +300,10 @@ fn reread(collection: &TreeCollection, name: &str) -> Result<Option<Read>, Mirro
         document.history.iter().for_each(|history| read.push_text(history));
         for attachment in &document.attachments {
             let path = document.attachment_path(attachment);
-            let Some(file) = document.open_attachment(attachment)? else { continue };
-            let sum = hash(&file).map_err(|error| MirrorError::io("read", &path, error))?;
+            let Some(mut file) = document.open_attachment(attachment)? else { continue };
+            let sum = hash(&mut *file).map_err(|error| MirrorError::io("read", &path, error))?;
             let sum = FileSum { length: attachment.size.unwrap_or_default(), sum: Some(sum) };
-            read.push(path, sum, document.noted(&file));
+            read.push(path, sum, file.noted());
         }
     }
     Ok(Some(read))
@@ -315,18 +314,18 @@ fn folder_of(path: &str) -> Option<String> {
     path.rsplit_once('/').map(|(folder, _)| folder.to_owned())
 }
 
-fn hash(file: &File) -> io::Result<Checksum> {
+fn hash(file: &mut dyn StoredFile) -> io::Result<Checksum> {
     Ok(*blake3::Hasher::new().update_reader(file)?.finalize().as_bytes())
 }
 
 /// Whether a file matches its digest, if that is a SHA-256: nothing else is known of RxDB's
 /// attachments.
-fn fits_digest(mut file: &File, digest: Option<&str>) -> io::Result<bool> {
+fn fits_digest(file: &mut dyn StoredFile, digest: Option<&str>) -> io::Result<bool> {
     let Some(stated) = digest.and_then(|digest| digest.strip_prefix("sha256-")) else {
         return Ok(true);
     };
     let mut hasher = Sha256::new();
-    io::copy(&mut file, &mut hasher)?;
+    io::copy(file, &mut hasher)?;
     Ok(format!("{:x}", hasher.finalize()) == stated)
 }
 
@@ -345,7 +344,7 @@ fn held(document: &StoredDocument, name: &str, size: u64) -> io::Result<Vec<u8>>
     Ok(bytes)
 }
 
-fn open(document: &StoredDocument, name: &str) -> io::Result<File> {
+fn open(document: &StoredDocument, name: &str) -> io::Result<Box<dyn StoredFile>> {
     let attachment = document.attachments.iter().find(|attachment| attachment.name == name);
     let attachment = attachment.ok_or(io::ErrorKind::NotFound)?;
     let file = document.open_attachment(attachment).map_err(io::Error::other)?;
@@ -355,13 +354,13 @@ fn open(document: &StoredDocument, name: &str) -> io::Result<File> {
 /// A document's attachments, opened again by its folder. No folder is held open meanwhile: more
 /// documents may be in flight than a process may have open files.
 struct StoredFiles {
-    collection: Arc<TreeCollection>,
+    collection: Arc<dyn StoredCollection>,
     name: String,
     revision: Option<String>,
 }
 
 impl Files for StoredFiles {
-    fn open(&self, name: &str) -> io::Result<File> {
+    fn open(&self, name: &str) -> io::Result<Box<dyn io::Read + Send>> {
         let changed = || io::Error::other("the document changed while it was restored");
         let entry = self.collection.entry(&self.name).map_err(io::Error::other)?;
         let Some(Entry::Document(document)) = entry else { return Err(changed()) };
@@ -369,6 +368,6 @@ impl Files for StoredFiles {
         let is_ours = |one: &&StoredDocument| {
             one.revision.as_ref().map(|revision| revision.as_str()) == self.revision.as_deref()
         };
-        open(all.find(is_ours).ok_or_else(changed)?, name)
+        Ok(open(all.find(is_ours).ok_or_else(changed)?, name)?)
     }
 }

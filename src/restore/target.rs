@@ -2,7 +2,6 @@
 //!
 //! A target reports what it holds and writes what it is given.
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -191,7 +190,7 @@ impl Writing {
 /// The files of a document's large attachments.
 pub(super) trait Files: Send + Sync {
     /// Opens one. Blocks.
-    fn open(&self, name: &str) -> io::Result<File>;
+    fn open(&self, name: &str) -> io::Result<Box<dyn io::Read + Send>>;
 }
 
 /// A document that a target refuses. The others of its batch are written.
@@ -274,7 +273,7 @@ pub(super) fn raw(
     struct State {
         name: String,
         files: Arc<dyn Files>,
-        open: Option<File>,
+        open: Option<Box<dyn io::Read + Send>>,
         left: u64,
     }
     let read = |mut state: State| -> io::Result<(Bytes, State)> {

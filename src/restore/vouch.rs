@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use super::Failure;
-use crate::archive::TreeCollection;
+use crate::archive::StoredCollection;
 use crate::tree::MirrorError;
 use crate::tree::checksum::{Noted, Unnoted};
 use crate::tree::inventory::{Contents, FileSum, Inventory, Recorded, Records};
@@ -22,7 +22,7 @@ pub(super) const ALTERED: &str = "was altered (its checksum differs): fetch it a
 
 /// The inventory of a collection, read in step with the documents in the order of their names.
 pub(super) struct Vouching<'a> {
-    collection: &'a TreeCollection,
+    collection: &'a dyn StoredCollection,
     inventory: Option<&'a Inventory>,
     records: Option<Records<'a>>,
     next: Option<Recorded>,
@@ -58,7 +58,7 @@ impl Read {
 impl<'a> Vouching<'a> {
     /// A check with the inventory of this collection, if there is one.
     pub fn new(
-        collection: &'a TreeCollection,
+        collection: &'a dyn StoredCollection,
         inventory: Option<&'a Inventory>,
         accept: bool,
     ) -> Result<Self, MirrorError> {
@@ -158,7 +158,7 @@ impl<'a> Vouching<'a> {
 /// The documents that the inventory lists and the tree does not hold; `names` are those that it
 /// holds, in order.
 pub(super) fn missing(
-    collection: &TreeCollection,
+    collection: &dyn StoredCollection,
     inventory: &Inventory,
     names: &[String],
     wants: impl Fn(&Recorded) -> bool,
@@ -237,6 +237,6 @@ fn part_of(path: &str) -> String {
     parts.iter().take(depth).copied().collect::<Vec<_>>().join("/")
 }
 
-fn sorting(collection: &TreeCollection, error: io::Error) -> MirrorError {
+fn sorting(collection: &dyn StoredCollection, error: io::Error) -> MirrorError {
     MirrorError::io("sort the inventory of", collection.path(), error)
 }

@@ -39,7 +39,7 @@ pub struct Folder {
 }
 
 /// Changes when a file or folder is replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stamp {
     inode: u64,
     /// Seconds and nanoseconds.

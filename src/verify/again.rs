@@ -1,12 +1,13 @@
 //! The documents that are wrong, and the correction of the report after their repair.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use super::document::{Counts, How, What};
 use super::inventory::Comparison;
 use super::reading::{Suspect, read_security, settle};
 use super::{Certificate, CollectionReport, DifferenceKind, Verified, VerifyError};
-use crate::archive::TreeCollection;
+use crate::archive::StoredCollection;
 use crate::document::{CollectionName, DocumentId};
 use crate::tree::layout::SECURITY;
 
@@ -44,7 +45,7 @@ pub struct Again {
 /// The documents of one collection.
 #[derive(Debug)]
 struct Set {
-    collection: TreeCollection,
+    collection: Arc<dyn StoredCollection>,
     how: How,
     ids: Vec<DocumentId>,
     security: bool,
@@ -71,10 +72,10 @@ impl Verified {
             }
         }
         let differences = certificate.map(|found| &found.differences[..]).unwrap_or_default();
-        let folders = self.tree.collections()?.0;
+        let folders = self.archive.collections()?.0;
         let mut by_name = BTreeMap::new();
         for folder in &folders {
-            by_name.insert(folder.name.as_str(), folder);
+            by_name.insert(folder.name().as_str(), folder);
         }
         for difference in differences {
             let collection = difference.collection.as_str();
@@ -97,9 +98,9 @@ impl Verified {
         wanted: &BTreeMap<CollectionName, Wrong>,
     ) -> Result<Again, VerifyError> {
         let mut again = Again { collections: Vec::new() };
-        for collection in self.tree.collections()?.0 {
-            let Some(wrong) = wanted.get(&collection.name) else { continue };
-            let how = How { attachments: self.tree.holds_attachments(&collection)?, sums: false };
+        for collection in self.archive.collections()?.0 {
+            let Some(wrong) = wanted.get(collection.name()) else { continue };
+            let how = How { attachments: collection.holds_attachments()?, sums: false };
             let (ids, security) = (wrong.all(), wrong.security);
             again.collections.push(Set { collection, how, ids, security });
         }
@@ -110,8 +111,8 @@ impl Verified {
             }
             for id in ids {
                 let name = collection.name_of(id);
-                let before = settle(collection, &name, *how).checked;
-                if let (Some(report), Some(before)) = (self.report_of(collection), before) {
+                let before = settle(&**collection, &name, *how).checked;
+                if let (Some(report), Some(before)) = (self.report_of(&**collection), before) {
                     report.counts -= before.counts;
                 }
                 paths.insert(format!("{}/{name}", collection.path()));
@@ -125,12 +126,12 @@ impl Verified {
     pub fn take_back(&mut self, again: &Again) -> Result<(), VerifyError> {
         for Set { collection, how, ids, security } in &again.collections {
             let mut listings = self.listings.iter_mut();
-            let named = listings.find(|(name, _)| name == collection.name.as_str());
+            let named = listings.find(|(name, _)| name == collection.name().as_str());
             let Some((_, listed)) = named else { continue };
             let mut listing = listed.reopen().map_err(VerifyError::Temporary)?;
             let mut counts = Counts::default();
             for id in ids {
-                let reading = settle(collection, &collection.name_of(id), *how);
+                let reading = settle(&**collection, &collection.name_of(id), *how);
                 let now = reading.take(&mut self.report.problems);
                 let pushed = match &now {
                     Some(now) if now.what == What::Document => {
@@ -143,16 +144,16 @@ impl Verified {
             }
             let mut names: HashSet<_> = ids.iter().map(|id| collection.name_of(id)).collect();
             if *security {
-                read_security(collection, *how)?.take(&mut self.report.problems);
+                read_security(&**collection, *how)?.take(&mut self.report.problems);
                 names.insert(SECURITY.to_owned());
             }
-            let comparison = Comparison { collection, how: *how };
+            let comparison = Comparison { collection: &**collection, how: *how };
             let compared = comparison.of(names)?;
             self.report.problems.extend(compared.problems);
             counts.unchecked = counts.unchecked.saturating_sub(compared.vouched + compared.denied);
             *listed = listing.finish();
             let side = listed.side().map_err(VerifyError::Temporary)?;
-            if let Some(report) = self.report_of(collection) {
+            if let Some(report) = self.report_of(&**collection) {
                 report.side = side;
                 report.counts += counts;
             }
@@ -161,9 +162,9 @@ impl Verified {
         Ok(())
     }
 
-    fn report_of(&mut self, collection: &TreeCollection) -> Option<&mut CollectionReport> {
+    fn report_of(&mut self, collection: &dyn StoredCollection) -> Option<&mut CollectionReport> {
         let mut reports = self.report.collections.iter_mut();
-        reports.find(|report| report.collection == collection.name.as_str())
+        reports.find(|report| report.collection == collection.name().as_str())
     }
 }
 

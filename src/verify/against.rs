@@ -15,7 +15,7 @@ use super::pairs::{Comparison, Pair};
 use super::progress::Work;
 use super::source::{self, SourceListing};
 use super::{CollectionReport, Verified, VerifyError};
-use crate::archive::TreeCollection;
+use crate::archive::StoredCollection;
 use crate::document::{CollectionName, DocumentId, Position, Revision};
 use crate::source::outage::Said;
 use crate::source::retry::{self, RetryPolicy, listing};
@@ -138,7 +138,7 @@ impl Verified {
         store: Arc<dyn Store>,
         how: &Comparison,
     ) -> Result<There, VerifyError> {
-        if let Some(why) = self.tree.rewritten().filter(|_| how.bytes) {
+        if let Some(why) = self.archive.rewritten().filter(|_| how.bytes) {
             let what = format!("{why}, so they cannot be compared byte by byte: leave --bytes out");
             return Err(VerifyError::Selection(what));
         }
@@ -191,9 +191,9 @@ impl Verified {
             }
         }
         wanted.sort_by(|left, right| left.name.cmp(&right.name));
-        let folders = self.tree.collections()?.0;
+        let folders = self.archive.collections()?.0;
         let mut folders: BTreeMap<_, _> =
-            folders.into_iter().map(|folder| (folder.name.clone(), folder)).collect();
+            folders.into_iter().map(|folder| (folder.name().clone(), folder)).collect();
         for named in wanted {
             let folder = named.here.as_ref().and_then(|here| folders.remove(here));
             let source = store.open(&named.there);
@@ -225,20 +225,20 @@ impl Verified {
     /// The documents of a collection that are compared byte by byte, if any.
     fn beside_source(
         &self,
-        folder: TreeCollection,
+        collection: Arc<dyn StoredCollection>,
         store: &Arc<dyn Store>,
         source: &Arc<dyn Feed>,
         how: &Comparison,
     ) -> Option<Comparer<'_>> {
-        if self.tree.rewritten().is_some() {
+        if self.archive.rewritten().is_some() {
             return None;
         }
-        let unchecked = self.unchecked.get(&folder.name).filter(|those| !those.is_empty());
+        let unchecked = self.unchecked.get(collection.name()).filter(|those| !those.is_empty());
         let which = match how.bytes {
             true => CompareScope::Every,
             false => CompareScope::Unchecked(unchecked?),
         };
-        let (collection, source) = (Arc::new(folder), Arc::clone(source));
+        let source = Arc::clone(source);
         let branches = store.capabilities().branches;
         Some(Comparer { collection, source, which, branches })
     }
@@ -269,9 +269,9 @@ impl Verified {
     /// Compares with another mirror, byte for byte; by revisions only, if the bodies of one
     /// of them were rewritten.
     pub fn beside(&self, other: &Self, how: &Comparison) -> Result<Certificate, VerifyError> {
-        let lineage = other.tree.lineage().map(str::to_owned);
+        let lineage = other.archive.lineage().map(str::to_owned);
         let there = Place { name: other.report.mirror.clone(), lineage, is_mirror: true };
-        let both = self.tree.rewritten().is_none() && other.tree.rewritten().is_none();
+        let both = self.archive.rewritten().is_none() && other.archive.rewritten().is_none();
         let depth = if both { Depth::Bytes } else { Depth::Revision };
         let mut certificate = self.certificate(there, depth);
         let pairs = how.pairs(&self.names())?;
@@ -279,12 +279,13 @@ impl Verified {
         match (&self.listings[..], &other.listings[..]) {
             ([(mine, _)], [(its, listed)]) if !both && !how.renames() => {
                 let (mine, its) = (CollectionName::from(&**mine), CollectionName::from(&**its));
-                let name = if self.tree.has_names() { mine.clone() } else { its.clone() };
+                let name = if self.archive.has_names() { mine.clone() } else { its.clone() };
                 let named = Named { name, here: Some(mine), there: its };
                 self.compare(&mut certificate, &named, listed, None)?;
             }
             _ => {
-                let held = other.tree.collections()?.0.into_iter().map(|folder| folder.name);
+                let held =
+                    other.archive.collections()?.0.into_iter().map(|folder| folder.name().clone());
                 let (compared, left_out) = others(how, &pairs, &held.collect::<Vec<_>>());
                 certificate.left_out = left_out;
                 let mut wanted: Vec<_> = pairs.iter().map(Named::of).chain(compared).collect();
@@ -308,7 +309,7 @@ impl Verified {
     /// The collections of another mirror that have to be read for a comparison; `None` is all.
     pub fn wanted_of(&self, how: &Comparison) -> Result<Option<Selection>, VerifyError> {
         let pairs = how.pairs(&self.names())?;
-        if how.all || pairs.is_empty() || !self.tree.has_names() {
+        if how.all || pairs.is_empty() || !self.archive.has_names() {
             return Ok(None);
         }
         let names: Vec<_> = pairs.iter().map(|pair| globset::escape(pair.there.as_str())).collect();
@@ -318,7 +319,7 @@ impl Verified {
     /// The one collection that is compared whatever its name, if it has none that could be compared
     /// with the source's.
     fn nameless(&self, how: &Comparison) -> Option<CollectionName> {
-        let is_meant = !self.tree.has_names() && !how.renames();
+        let is_meant = !self.archive.has_names() && !how.renames();
         self.names().into_iter().next().filter(|_| is_meant)
     }
 
@@ -328,7 +329,7 @@ impl Verified {
 
     fn certificate(&self, there: Place, depth: Depth) -> Certificate {
         let name = self.report.mirror.clone();
-        let lineage = self.tree.lineage().map(str::to_owned);
+        let lineage = self.archive.lineage().map(str::to_owned);
         Certificate {
             here: Place { name, lineage, is_mirror: true },
             there,

@@ -2,7 +2,6 @@
 //! history, branches, tombstone.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::hash::{Hash as _, Hasher as _};
 use std::io::Read as _;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::VerifyError;
-use crate::archive::{Entry, StoredDocument, TreeCollection};
+use crate::archive::{Entry, StoredCollection, StoredDocument, StoredFile};
 use crate::document::{Branch, Change, Content, Document, DocumentId, Revision};
 use crate::source::retry::{RetryPolicy, attempts};
 use crate::source::{Feed, PIECES, SourceError, Wanted, pass_on};
@@ -93,12 +92,15 @@ pub enum Verdict {
 /// A collection of a mirror together with the source's.
 #[derive(Clone)]
 pub struct Comparer<'a> {
-    pub collection: Arc<TreeCollection>,
+    pub collection: Arc<dyn StoredCollection>,
     pub source: Arc<dyn Feed>,
     pub which: CompareScope<'a>,
     /// Whether the source knows histories and branches.
     pub branches: bool,
 }
+
+/// An open file of the mirror.
+type Opened = Box<dyn StoredFile>;
 
 /// Why nothing could be compared.
 #[derive(Debug, thiserror::Error)]
@@ -243,7 +245,7 @@ impl Comparer<'_> {
     }
 
     /// Compares an attachment with its file while it is received.
-    async fn is_same_stream(&self, file: File, wanted: &Wanted) -> Result<bool, Failed> {
+    async fn is_same_stream(&self, file: Opened, wanted: &Wanted) -> Result<bool, Failed> {
         let Wanted { id, revision, attachment } = wanted;
         let length = attachment.length.unwrap_or_default();
         let open = || patiently(length, self.source.attachment(id, revision, attachment));
@@ -319,18 +321,18 @@ impl Part {
     }
 
     /// The file of an attachment. A missing one is reported elsewhere, or was excluded.
-    fn open(&self, name: &str) -> Result<Option<File>, MirrorError> {
+    fn open(&self, name: &str) -> Result<Option<Opened>, MirrorError> {
         let document = self.document();
         let attachment = document.attachments.iter().find(|one| one.name == name);
         attachment.map_or(Ok(None), |attachment| document.open_attachment(attachment))
     }
 }
 
-fn is_same(mut file: File, sent: &[u8]) -> bool {
+fn is_same(mut file: Opened, sent: &[u8]) -> bool {
     same_piece(&mut file, sent) && is_at_end(&mut file)
 }
 
-fn is_same_pieces(mut file: File, mut pieces: mpsc::Receiver<Bytes>) -> bool {
+fn is_same_pieces(mut file: Opened, mut pieces: mpsc::Receiver<Bytes>) -> bool {
     while let Some(piece) = pieces.blocking_recv() {
         if !same_piece(&mut file, &piece) {
             return false;
@@ -340,7 +342,7 @@ fn is_same_pieces(mut file: File, mut pieces: mpsc::Receiver<Bytes>) -> bool {
 }
 
 /// Whether the next bytes of a file are these. An unreadable file counts as different.
-fn same_piece(file: &mut File, sent: &[u8]) -> bool {
+fn same_piece(file: &mut Opened, sent: &[u8]) -> bool {
     const PIECE: usize = 64 << 10;
     let mut held = [0; PIECE];
     for sent in sent.chunks(PIECE) {
@@ -352,7 +354,7 @@ fn same_piece(file: &mut File, sent: &[u8]) -> bool {
     true
 }
 
-fn is_at_end(file: &mut File) -> bool {
+fn is_at_end(file: &mut Opened) -> bool {
     matches!(file.read(&mut [0]), Ok(0))
 }
 
@@ -362,12 +364,12 @@ mod tests {
 
     use super::*;
 
-    fn file(bytes: &[u8]) -> File {
+    fn file(bytes: &[u8]) -> Opened {
         use std::io::Seek as _;
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         file.rewind().unwrap();
-        file
+        Box::new(file)
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Reads one document completely, and finds everything that is wrong with it.
 
-use std::fs::File;
-use std::io::Read;
 use std::iter;
 use std::ops::{AddAssign, SubAssign};
 
@@ -9,7 +7,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::archive::{Problem, ProblemKind, StoredAttachment, StoredDocument, StoredText};
+use crate::archive::{
+    Problem, ProblemKind, StoredAttachment, StoredDocument, StoredFile, StoredText,
+};
 use crate::document::{Digester, DocumentId, Revision, Stub};
 use crate::tree::MirrorError;
 use crate::tree::checksum::{Checksum, Noted, Unnoted};
@@ -92,8 +92,7 @@ pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError
         let path = document.attachment_path(attachment);
         match document.open_attachment(attachment)? {
             Some(file) => {
-                let noted = document.noted(&file);
-                let read = read(file, attachment, how, noted)
+                let read = read(file, attachment, how)
                     .map_err(|error| MirrorError::io("read", &path, error))?;
                 content.update(&(attachment.name.len() as u64).to_le_bytes());
                 content.update(attachment.name.as_bytes()).update(&read.hash);
@@ -102,7 +101,7 @@ pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError
                 checked.note(&path, read.length, read.hash, read.noted);
                 match read.verdict(&attachment.stub) {
                     Some((kind, reason)) => {
-                        let reason = reason + document.caveat();
+                        let reason = reason + document.caveat;
                         checked.problems.push(Problem::new(kind, path, reason));
                     }
                     None if how.sums => checked.sums.extend(read.sha256.map(|sum| (path, sum))),
@@ -220,10 +219,9 @@ struct Seen {
 }
 
 fn read(
-    mut file: File,
+    mut file: Box<dyn StoredFile>,
     attachment: &StoredAttachment,
     how: How,
-    noted: Noted,
 ) -> std::io::Result<Seen> {
     let stub = &attachment.stub;
     // The digest is that of gzipped bytes, which are not here.
@@ -258,7 +256,7 @@ fn read(
         hash: *hasher.finalize().as_bytes(),
         sha256: sum.map(|sum| format!("{:x}", sum.finalize())).or_else(known),
         digest,
-        noted,
+        noted: file.noted(),
     })
 }
 

@@ -10,7 +10,7 @@ use std::io;
 use super::VerifyError;
 use super::document::{Checked, How};
 use super::reading::{PAUSE, Reading, Suspect, TRIES, read_security, settle};
-use crate::archive::{Problem, ProblemKind, TreeCollection};
+use crate::archive::{Problem, ProblemKind, StoredCollection};
 use crate::tree::checksum::Checksum;
 use crate::tree::inventory::{Contents, Inventory, Recorded, State, digest};
 use crate::tree::layout::SECURITY;
@@ -65,7 +65,7 @@ impl Briefs {
     /// Records the result for a name.
     pub fn push(
         &mut self,
-        collection: &TreeCollection,
+        collection: &dyn StoredCollection,
         name: &str,
         reading: &Reading,
     ) -> io::Result<()> {
@@ -94,7 +94,7 @@ impl Brief {
 }
 
 /// The files of a document by their paths within its folder.
-pub fn within(collection: &TreeCollection, name: &str, checked: &Checked) -> Contents {
+pub fn within(collection: &dyn StoredCollection, name: &str, checked: &Checked) -> Contents {
     let folder = collection.path_of(name);
     let file = |(path, sum): (&String, &_)| {
         let within = path.strip_prefix(&*folder).unwrap_or(path);
@@ -105,7 +105,7 @@ pub fn within(collection: &TreeCollection, name: &str, checked: &Checked) -> Con
 
 /// A folder and its record.
 pub struct Comparison<'a> {
-    pub collection: &'a TreeCollection,
+    pub collection: &'a dyn StoredCollection,
     pub how: How,
 }
 
@@ -333,11 +333,11 @@ impl Comparison<'_> {
 }
 
 impl Compared {
-    fn blame(&mut self, collection: &TreeCollection, left: Vec<(Recorded, Vec<Problem>)>) {
+    fn blame(&mut self, collection: &dyn StoredCollection, left: Vec<(Recorded, Vec<Problem>)>) {
         for (Recorded { name, id, .. }, problems) in left {
             let id = id.as_deref().map(Into::into).or_else(|| collection.id_of(&name));
             let id = id.filter(|_| name != SECURITY);
-            self.suspects.push(Suspect { collection: collection.name.clone(), name, id });
+            self.suspects.push(Suspect { collection: collection.name().clone(), name, id });
             let named = self.problems.len();
             let many = |problem: &Problem| problem.kind == ProblemKind::Unchecked && named >= NAMED;
             self.problems.extend(problems.into_iter().filter(|problem| !many(problem)));

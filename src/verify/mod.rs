@@ -24,7 +24,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::archive::{Problem, ProblemKind, Tree};
+use crate::archive::{self, Archive, Problem, ProblemKind};
 use crate::document::CollectionName;
 use crate::source::{Selection, SourceError};
 use crate::tree::MirrorError;
@@ -91,7 +91,7 @@ pub enum VerifyError {
 pub struct Verified {
     /// The results.
     pub report: Report,
-    tree: Tree,
+    archive: Arc<dyn Archive>,
     listings: Vec<(String, Listed)>,
     suspects: Vec<Suspect>,
     unchecked: BTreeMap<CollectionName, Unchecked>,
@@ -120,10 +120,6 @@ pub struct Report {
     pub seconds: f64,
 }
 
-/// What cannot be determined without `.plainfold`.
-const UNKNOWN: &str = "without .plainfold, verify cannot tell whether documents are missing, \
-                       whether files without a checksum were altered, whether all attachments were mirrored, and which source the mirror follows";
-
 /// The content of a collection.
 #[derive(Clone, Debug, Serialize)]
 pub struct CollectionReport {
@@ -140,16 +136,24 @@ pub struct CollectionReport {
     pub inventory: Option<Coverage>,
 }
 
-/// Reads every stored byte of the mirror in `directory`. Blocks, and uses all processors.
+/// Reads every stored byte of the archive in `directory`. Blocks, and uses all processors.
 pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyError> {
+    verify_archive(archive::open(directory)?, &directory.display().to_string(), options)
+}
+
+/// The same of any archive. Reports call it by this name.
+pub fn verify_archive(
+    archive: Arc<dyn Archive>,
+    name: &str,
+    options: &Options,
+) -> Result<Verified, VerifyError> {
     let started = Instant::now();
-    let tree = Tree::open(directory)?;
     let selection = match &options.collections {
-        Some(selection) => Some(select(&tree, selection, options.allow_empty)?),
+        Some(selection) => Some(select(&*archive, selection, options.allow_empty)?),
         None => None,
     };
     let found =
-        tree::read(&tree, selection.as_ref(), options.manifest, options.progress.as_deref())?;
+        tree::read(&*archive, selection.as_ref(), options.manifest, options.progress.as_deref())?;
     let (mut collections, mut listings) = (Vec::new(), Vec::new());
     let mut unchecked = BTreeMap::new();
     for found in found.collections {
@@ -168,23 +172,27 @@ pub fn verify(directory: &Path, options: &Options) -> Result<Verified, VerifyErr
         listings.push((found.name, listed));
     }
     let report = Report {
-        mirror: directory.display().to_string(),
+        mirror: name.to_owned(),
         collections,
         problems: found.problems,
-        unknown: tree.is_bare().then(|| UNKNOWN.to_owned()),
+        unknown: archive.unknown().map(str::to_owned),
         leftovers: found.leftovers,
-        unremovable: tree.unremovable(),
+        unremovable: archive.unremovable(),
         seconds: started.elapsed().as_secs_f64(),
     };
     let (suspects, sums) = (found.suspects, found.sums.finish());
     let progress = options.progress.clone();
-    Ok(Verified { report, tree, listings, suspects, unchecked, sums, progress })
+    Ok(Verified { report, archive, listings, suspects, unchecked, sums, progress })
 }
 
 /// The collections of the mirror that a selection matches.
-fn select(tree: &Tree, selection: &Selection, allow_empty: bool) -> Result<Selection, VerifyError> {
-    let (collections, _) = tree.collections()?;
-    let names: Vec<_> = collections.into_iter().map(|collection| collection.name).collect();
+fn select(
+    archive: &dyn Archive,
+    selection: &Selection,
+    allow_empty: bool,
+) -> Result<Selection, VerifyError> {
+    let (collections, _) = archive.collections()?;
+    let names: Vec<_> = collections.iter().map(|collection| collection.name().clone()).collect();
     match selection.unmatched(&names).first() {
         Some(pattern) if !allow_empty => Err(VerifyError::Selection(pattern.no_match(&names))),
         _ => Ok(selection.among(&names)),
@@ -195,8 +203,8 @@ impl Verified {
     /// The names in a collection's folder with a problem, except files that have only lost their
     /// checksums.
     pub fn doubtful(&self, collection: &str) -> Result<HashSet<String>, VerifyError> {
-        let folders = self.tree.collections()?.0;
-        let folder = folders.iter().find(|folder| folder.name.as_str() == collection);
+        let folders = self.archive.collections()?.0;
+        let folder = folders.iter().find(|folder| folder.name().as_str() == collection);
         let Some(folder) = folder else { return Ok(HashSet::new()) };
         let of_it = |problem: &Problem| {
             let within = problem.path.strip_prefix(folder.path())?.strip_prefix('/')?;
@@ -240,3 +248,6 @@ impl Verified {
         out.flush()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::VerifyError;
 use super::document::{Checked, How, check, check_security};
-use crate::archive::{Entry, Problem, ProblemKind, TreeCollection};
+use crate::archive::{Entry, Problem, ProblemKind, StoredCollection};
 use crate::document::{CollectionName, DocumentId};
 use crate::tree::MirrorError;
 
@@ -25,7 +25,7 @@ pub struct Suspect {
 }
 
 /// Reads the security object of a collection.
-pub fn read_security(collection: &TreeCollection, how: How) -> Result<Reading, VerifyError> {
+pub fn read_security(collection: &dyn StoredCollection, how: How) -> Result<Reading, VerifyError> {
     Ok(match collection.security()? {
         None => Reading::default(),
         Some(Ok(text)) => {
@@ -46,10 +46,10 @@ pub struct Reading {
 
 impl Reading {
     /// The document, for the case that something is wrong.
-    pub fn suspect(&self, collection: &TreeCollection, name: &str) -> Suspect {
+    pub fn suspect(&self, collection: &dyn StoredCollection, name: &str) -> Suspect {
         let id = self.checked.as_ref().map(|checked| checked.id.clone());
         let id = id.or_else(|| collection.id_of(name));
-        Suspect { collection: collection.name.clone(), name: name.to_owned(), id }
+        Suspect { collection: collection.name().clone(), name: name.to_owned(), id }
     }
 
     /// The files that were read, if any. All problems go to `problems`.
@@ -68,7 +68,7 @@ impl Reading {
 }
 
 /// Reads a name until nothing is wrong, or nobody was replacing it while it was read.
-pub fn settle(collection: &TreeCollection, name: &str, how: How) -> Reading {
+pub fn settle(collection: &dyn StoredCollection, name: &str, how: How) -> Reading {
     let mut reading = read_once(collection, name, how);
     for _ in 0..TRIES {
         if reading.is_well() {
@@ -84,7 +84,7 @@ pub fn settle(collection: &TreeCollection, name: &str, how: How) -> Reading {
     reading
 }
 
-fn read_once(collection: &TreeCollection, name: &str, how: How) -> Reading {
+fn read_once(collection: &dyn StoredCollection, name: &str, how: How) -> Reading {
     let read = || match collection.entry(name)? {
         None => Ok(Reading::default()),
         Some(Entry::Problem(problem)) => Ok(Reading { checked: None, problems: vec![problem] }),

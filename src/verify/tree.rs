@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::VerifyError;
 use super::bytes::Unchecked;
@@ -16,7 +16,7 @@ use super::inventory::{Briefs, Comparison, Coverage, NAMED, coverage, unchecked}
 use super::listing::Listing;
 use super::progress::{self, Progress};
 use super::reading::{PAUSE, Reading, Suspect, TRIES, read_security, settle};
-use crate::archive::{Problem, ProblemKind, Tree, TreeCollection};
+use crate::archive::{Archive, Problem, ProblemKind, StoredCollection};
 use crate::document::CollectionName;
 use crate::source::Selection;
 use crate::tree::MirrorError;
@@ -27,6 +27,10 @@ use crate::tree::sorted::Sorter;
 const CHUNK: usize = 64;
 /// The number of jobs that wait for each thread.
 const WAITING: usize = 2;
+
+/// A collection, and how it is read.
+type ToRead = (Arc<dyn StoredCollection>, How);
+
 /// The results for a mirror.
 #[derive(Debug, Default)]
 pub struct Found {
@@ -58,13 +62,13 @@ pub struct FoundCollection {
 
 /// Reads the selected collections, or all.
 pub fn read(
-    tree: &Tree,
+    archive: &dyn Archive,
     wanted: Option<&Selection>,
     sums: bool,
     progress: Option<&Progress>,
 ) -> Result<Found, VerifyError> {
     let is_wanted = |name: &CollectionName| wanted.is_none_or(|wanted| wanted.wants(name));
-    let (all, strays) = tree.collections()?;
+    let (all, strays) = archive.collections()?;
     let mut found = Found::default();
     // A folder may have just been created or removed, before its record is.
     let settled = |look: &dyn Fn() -> Result<bool, MirrorError>| -> Result<bool, MirrorError> {
@@ -76,16 +80,16 @@ pub fn read(
         }
         Ok(false)
     };
-    let missing = tree.missing_collections(&all)?;
-    if !missing.is_empty() && !settled(&|| Ok(tree.missing_collections(&all)?.is_empty()))? {
-        found.problems.extend(tree.missing_collections(&all)?);
+    let missing = archive.missing(&all)?;
+    if !missing.is_empty() && !settled(&|| Ok(archive.missing(&all)?.is_empty()))? {
+        found.problems.extend(archive.missing(&all)?);
     }
     found.problems.extend(strays.into_iter().filter(|stray| !is_neighbour(&stray.path)));
     let mut collections = Vec::new();
     for collection in all {
-        if settled(&|| tree.is_recorded(&collection))? {
-            if is_wanted(&collection.name) {
-                let attachments = tree.holds_attachments(&collection)?;
+        if settled(&|| collection.is_recorded())? {
+            if is_wanted(collection.name()) {
+                let attachments = collection.holds_attachments()?;
                 collections.push((collection, How { attachments, sums }));
             }
         } else {
@@ -94,14 +98,14 @@ pub fn read(
             found.problems.push(Problem::new(ProblemKind::Extra, path, reason));
         }
     }
-    found.leftovers = tree.leftovers()?;
-    let is_mirror = tree.lineage().is_some();
+    found.leftovers = archive.leftovers()?;
+    let is_mirror = archive.lineage().is_some();
     let mut inventories = Vec::new();
     for (collection, _) in &collections {
         inventories.push(collection.inventory()?);
     }
-    let named = |(collection, _): &(TreeCollection, How)| FoundCollection {
-        name: collection.name.to_string(),
+    let named = |(collection, _): &ToRead| FoundCollection {
+        name: collection.name().to_string(),
         ..FoundCollection::default()
     };
     found.collections = collections.iter().map(named).collect();
@@ -113,11 +117,11 @@ pub fn read(
     let mut found = read_all(&collections, found, &steps)?;
     steps.end();
     for (number, (collection, how)) in collections.iter().enumerate() {
-        let security = (SECURITY.to_owned(), read_security(collection, *how)?);
+        let security = (SECURITY.to_owned(), read_security(&**collection, *how)?);
         let unwell = !security.1.is_well();
-        keep(&mut found, collection, number, [security]).map_err(VerifyError::Temporary)?;
+        keep(&mut found, &**collection, number, [security]).map_err(VerifyError::Temporary)?;
         if unwell {
-            let (collection, name) = (collection.name.clone(), SECURITY.to_owned());
+            let (collection, name) = (collection.name().clone(), SECURITY.to_owned());
             found.suspects.push(Suspect { collection, name, id: None });
         }
     }
@@ -128,7 +132,7 @@ pub fn read(
         else {
             continue;
         };
-        let comparison = Comparison { collection, how: *how };
+        let comparison = Comparison { collection: &**collection, how: *how };
         let compared = comparison.run(&inventory, &briefs.finish())?;
         if let Some(found) = found.collections.get_mut(number) {
             let checked = compared.vouched + compared.denied;
@@ -150,9 +154,9 @@ pub fn read(
 struct Steps<'a>(Option<(&'a Progress, Vec<usize>)>);
 
 /// Begins a step for each collection, if somebody watches.
-fn begin<'a>(collections: &[(TreeCollection, How)], progress: Option<&'a Progress>) -> Steps<'a> {
+fn begin<'a>(collections: &[ToRead], progress: Option<&'a Progress>) -> Steps<'a> {
     let begin = |progress: &'a Progress| {
-        let names = collections.iter().map(|(collection, _)| collection.name.as_str());
+        let names = collections.iter().map(|(collection, _)| collection.name().as_str());
         let steps = names.map(|name| progress.begin(name, progress::Work::Read, None));
         (progress, steps.collect())
     };
@@ -161,7 +165,7 @@ fn begin<'a>(collections: &[(TreeCollection, How)], progress: Option<&'a Progres
 
 impl Steps<'_> {
     /// Counts what is to be read, until it is `over`. Counting takes time, so nothing waits for it.
-    fn count(&self, collections: &[(TreeCollection, How)], over: &AtomicBool) {
+    fn count(&self, collections: &[ToRead], over: &AtomicBool) {
         let Some((progress, steps)) = &self.0 else { return };
         for ((collection, _), step) in collections.iter().zip(steps) {
             let Ok(names) = collection.each_name() else { return };
@@ -193,11 +197,7 @@ impl Steps<'_> {
 /// A job: a collection by its number, and names in it.
 type Work = (usize, Vec<String>);
 
-fn read_all(
-    collections: &[(TreeCollection, How)],
-    found: Found,
-    steps: &Steps<'_>,
-) -> Result<Found, VerifyError> {
+fn read_all(collections: &[ToRead], found: Found, steps: &Steps<'_>) -> Result<Found, VerifyError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (sender, receiver) = sync_channel::<Work>(threads * WAITING);
     let (receiver, found) = (Mutex::new(receiver), Mutex::new(found));
@@ -226,7 +226,7 @@ fn read_all(
 }
 
 fn list(
-    collections: &[(TreeCollection, How)],
+    collections: &[ToRead],
     found: &Mutex<Found>,
     stop: &AtomicBool,
     send: impl Fn(Work) -> bool,
@@ -253,7 +253,7 @@ fn list(
 }
 
 fn work(
-    collections: &[(TreeCollection, How)],
+    collections: &[ToRead],
     queue: &Mutex<Receiver<Work>>,
     found: &Mutex<Found>,
     stop: &AtomicBool,
@@ -268,16 +268,16 @@ fn work(
         }
         let Some((collection, how)) = collections.get(number) else { continue };
         let read = |name: String| {
-            let reading = settle(collection, &name, *how);
+            let reading = settle(&**collection, &name, *how);
             (name, reading)
         };
         let read: Vec<_> = names.into_iter().map(read).collect();
         steps.add(number, &read);
         let unwell = read.iter().filter(|(_, reading)| !reading.is_well());
         let suspects: Vec<_> =
-            unwell.map(|(name, reading)| reading.suspect(collection, name)).collect();
+            unwell.map(|(name, reading)| reading.suspect(&**collection, name)).collect();
         lock(found).suspects.extend(suspects);
-        if let Err(error) = keep(&mut lock(found), collection, number, read) {
+        if let Err(error) = keep(&mut lock(found), &**collection, number, read) {
             stop.store(true, Ordering::Relaxed);
             while lock(queue).recv().is_ok() {}
             return Err(VerifyError::Temporary(error));
@@ -287,7 +287,7 @@ fn work(
 
 fn keep(
     found: &mut Found,
-    folder: &TreeCollection,
+    folder: &dyn StoredCollection,
     number: usize,
     read: impl IntoIterator<Item = (String, Reading)>,
 ) -> io::Result<()> {
@@ -307,7 +307,7 @@ fn keep(
             let before = found.problems.len();
             found.problems.extend(unchecked(&checked).into_iter().take(room));
             collection.named += found.problems.len() - before;
-            let (collection, id) = (folder.name.clone(), Some(checked.id.clone()));
+            let (collection, id) = (folder.name().clone(), Some(checked.id.clone()));
             let id = id.filter(|_| name != SECURITY);
             found.suspects.push(Suspect { collection, name, id });
         }

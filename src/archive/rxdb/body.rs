@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::folder_of;
+use super::path::folder_of;
 use crate::archive::ProblemKind;
 use crate::document::{DocumentId, Revision, Stub};
 use crate::json;

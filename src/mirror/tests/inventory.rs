@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use super::*;
-use crate::archive::Tree;
+use crate::archive;
 use crate::mirror::inventory::NewRecord;
 use crate::tree::inventory::{Contents, FileSum, Inventory, Recorded, State, line_of};
 
@@ -13,7 +13,7 @@ impl Bench {
     }
 
     fn inventory(&self) -> Inventory {
-        let tree = Tree::open(&self.dir.path().join("mirror")).unwrap();
+        let tree = archive::open(&self.dir.path().join("mirror")).unwrap();
         let (collections, _) = tree.collections().unwrap();
         collections[0].inventory().unwrap().unwrap()
     }

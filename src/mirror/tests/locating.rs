@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::archive::Tree;
-use crate::archive::locate::{Found, LocateError};
+use crate::archive;
+use crate::archive::locate::{Found, LocateError, around, locate};
 
 /// Ids that a careless rule would lose, mix up or lead out of the mirror.
 fn hostile() -> Vec<String> {
@@ -47,14 +47,14 @@ fn hostile() -> Vec<String> {
 
 fn both(bench: &Bench, id: &str) -> (String, Found) {
     let mirror = bench.dir.path().join("mirror");
-    let tree = Tree::open(&mirror).unwrap();
-    let there = tree.locate(&"books".into(), &id.into()).unwrap();
-    let (around, within) = Tree::around(&mirror.join(&there.path)).unwrap();
+    let tree = archive::open(&mirror).unwrap();
+    let there = locate(&*tree, &"books".into(), &id.into()).unwrap();
+    let (nearest, within) = around(&mirror.join(&there.path)).unwrap();
     assert_eq!(within, Path::new(&there.path), "{id:?}");
     if !matches!(there.found, Found::Nothing) {
         for file in ["", "document.json", "attachments/f", "attachments", "not/there"] {
-            let (_, within) = Tree::around(&mirror.join(&there.path).join(file)).unwrap();
-            let back = around.identify(&within).unwrap();
+            let (_, within) = around(&mirror.join(&there.path).join(file)).unwrap();
+            let back = nearest.identify(&within).unwrap();
             assert_eq!((back.id.as_str(), back.collection.as_str()), (id, "books"));
             assert_eq!(back.found, there.found);
         }
@@ -105,7 +105,7 @@ fn a_shortened_name_without_its_document_is_told_by_the_inventory_and_never_gues
     bench.apply(&present(&id, "1-a", &[])).unwrap();
     let path = both(&bench, &id).0;
     let mirror = bench.dir.path().join("mirror");
-    let tree = Tree::open(&mirror).unwrap();
+    let tree = archive::open(&mirror).unwrap();
     fs::write(mirror.join(&path).join("document.json"), "{\"_id\":\"other\"}\n").unwrap();
     let told = tree.identify(Path::new(&path)).unwrap();
     assert_eq!(told.id.as_str(), id);
@@ -127,7 +127,7 @@ fn what_is_not_a_documents_has_no_id() {
     bench.collection.write_security(b"{}").unwrap();
     fs::write(bench.path("note.txt"), "").unwrap();
     let mirror = bench.dir.path().join("mirror");
-    let tree = Tree::open(&mirror).unwrap();
+    let tree = archive::open(&mirror).unwrap();
     for path in [
         "",
         "books",
@@ -142,9 +142,9 @@ fn what_is_not_a_documents_has_no_id() {
         let told = tree.identify(Path::new(path));
         assert!(matches!(told, Err(LocateError::NoDocument { .. })), "{path}: {told:?}");
     }
-    let other = tree.locate(&"loans".into(), &"a".into());
+    let other = locate(&*tree, &"loans".into(), &"a".into());
     assert!(matches!(other, Err(LocateError::NoCollection(_))), "{other:?}");
-    let outside = Tree::around(bench.dir.path());
+    let outside = around(bench.dir.path());
     assert!(matches!(outside, Err(LocateError::NoMirror { .. })), "{outside:?}");
 }
 
@@ -161,12 +161,12 @@ fn tombstones_and_the_trash_have_ids_too() {
         bench.apply(&deleted(id, "2-x")).unwrap();
         assert_eq!(both(&bench, id).1, Found::Nothing);
     }
-    let (tree, _) = Tree::around(&bench.path("..")).unwrap();
+    let (tree, _) = around(&bench.path("..")).unwrap();
     let top = bench.path("../.plainfold/trash").canonicalize().unwrap();
     let walk = walkdir::WalkDir::new(&top).min_depth(3).max_depth(3);
     let mut found: Vec<String> = Vec::new();
     for entry in walk {
-        let (_, within) = Tree::around(entry.unwrap().path()).unwrap();
+        let (_, within) = around(entry.unwrap().path()).unwrap();
         let told = tree.identify(&within).unwrap();
         assert_eq!(told.found, Found::Document);
         found.push(told.id.to_string());
@@ -185,7 +185,7 @@ fn no_link_below_a_mirror_is_followed() {
     for target in [bench.path("a"), other.path("a"), other.dir.path().join("mirror")] {
         std::os::unix::fs::symlink(&target, &link).unwrap();
         for below in ["", "document.json", "books/a"] {
-            let told = Tree::around(&link.join(below));
+            let told = around(&link.join(below));
             assert!(matches!(told, Err(LocateError::Link { .. })), "{target:?} {told:?}");
         }
         fs::remove_file(&link).unwrap();
@@ -193,9 +193,9 @@ fn no_link_below_a_mirror_is_followed() {
     // A link that leads to the mirror is the user's own; a folder with a name like ours is no mirror.
     let way = other.dir.path().join("way");
     std::os::unix::fs::symlink(bench.dir.path(), &way).unwrap();
-    let (_, within) = Tree::around(&way.join("mirror/books/b/../a")).unwrap();
+    let (_, within) = around(&way.join("mirror/books/b/../a")).unwrap();
     assert_eq!(within, Path::new("books/a"));
     fs::create_dir(bench.path("a/.plainfold")).unwrap();
-    let (_, within) = Tree::around(&bench.path("a/document.json")).unwrap();
+    let (_, within) = around(&bench.path("a/document.json")).unwrap();
     assert_eq!(within, Path::new("books/a/document.json"));
 }

@@ -2,39 +2,34 @@
 //! in the tree if a deletion is held back.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use jiff::civil::Date;
 
-use super::{Tree, TreeCollection};
+use super::collection::{TreeCollection, numbered};
+use crate::archive::StoredCollection;
 use crate::document::DocumentId;
 use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
 use crate::tree::layout::{DOCUMENT, OURS, TRASH};
 
-/// The name in the trash of a document without a known id.
-pub(super) const NAMELESS: &str = "without an id";
-
-impl Tree {
-    /// The newest version that the mirror has of each deleted document of a collection. For the
-    /// documents in `held` that is the version in the tree. For all others that the tree does not
-    /// hold, it is the one that was moved to the trash last, on the day `since` or later. They are
-    /// returned as separate collections; each document is in one of them.
-    pub fn deleted(
+impl TreeCollection {
+    /// The documents in `held`, and those in the trash that the tree does not hold.
+    pub fn held_or_in_trash(
         &self,
-        collection: &TreeCollection,
         held: &BTreeSet<DocumentId>,
         since: Option<Date>,
-    ) -> Result<Vec<TreeCollection>, MirrorError> {
-        let names: Vec<String> = held.iter().map(|id| collection.name_of(id)).collect();
+    ) -> Result<Vec<Arc<dyn StoredCollection>>, MirrorError> {
+        let names: Vec<String> = held.iter().map(|id| self.name_of(id)).collect();
         let mut met: HashSet<String> = names.iter().cloned().collect();
         let mut parts = Vec::new();
         if !names.is_empty()
-            && let Some(folder) = self.root.open(&collection.encoded)?
+            && let Some(folder) = self.tree.root.open(&self.encoded)?
         {
-            let encoded = collection.encoded.clone();
-            parts.push(collection.part(folder, encoded, names, false));
+            parts.push(self.part(folder, self.encoded.clone(), names, false));
         }
-        let trash = match &self.ours {
-            Some(ours) => ours.open(TRASH)?,
+        let trash = match &self.tree.ours {
+            Some(ours) => ours.folder.open(TRASH)?,
             None => None,
         };
         let Some(trash) = trash else { return Ok(parts) };
@@ -48,7 +43,7 @@ impl Tree {
         days.sort_unstable_by(|left, right| right.cmp(left));
         for (_, day) in days {
             let Some(of_day) = trash.open(&day)? else { continue };
-            let Some(folder) = of_day.open(&collection.encoded)? else { continue };
+            let Some(folder) = of_day.open(&self.encoded)? else { continue };
             let mut newest: HashMap<String, (u64, String)> = HashMap::new();
             for name in folder.names()? {
                 let Some((document, number)) = numbered(&name) else { continue };
@@ -63,23 +58,32 @@ impl Tree {
             let mut names = Vec::new();
             for (document, (_, name)) in newest {
                 // A document in the tree was created again since then.
-                if collection.folder.stamp(&format!("{document}/{DOCUMENT}"))?.is_none() {
+                if self.folder.stamp(&format!("{document}/{DOCUMENT}"))?.is_none() {
                     names.push(name);
                 }
                 met.insert(document);
             }
             if !names.is_empty() {
                 names.sort_unstable();
-                let encoded = format!("{OURS}/{TRASH}/{day}/{}", collection.encoded);
-                parts.push(collection.part(folder, encoded, names, true));
+                let encoded = format!("{OURS}/{TRASH}/{day}/{}", self.encoded);
+                parts.push(self.part(folder, encoded, names, true));
             }
         }
         Ok(parts)
     }
-}
 
-/// The name of the document, and the number that is appended to it in the trash.
-pub(super) fn numbered(name: &str) -> Option<(&str, u64)> {
-    let (document, number) = name.rsplit_once('-')?;
-    Some((document, number.parse().ok()?))
+    /// Some of its documents as a collection in a separate folder.
+    fn part(
+        &self,
+        folder: Folder,
+        encoded: String,
+        only: Vec<String>,
+        numbered: bool,
+    ) -> Arc<dyn StoredCollection> {
+        // The inventory no longer lists what is in the trash.
+        let inventories = self.inventories.clone().filter(|_| !numbered);
+        let (properties, only) = (self.properties, Some(only));
+        let part = Self::new(Arc::clone(&self.tree), self.name.clone(), folder, encoded);
+        Arc::new(Self { inventories, properties, only, numbered, ..part })
+    }
 }
