@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
+use super::copy::copy_folder;
 use super::numbers::{LONGEST, marks};
 use super::store::in_the_way;
 use super::{Bounds, Checkpoints, Opened, SetAside, StateError};
@@ -38,7 +39,7 @@ impl Copied {
         let (to, new) = Place::of(&copy).map_err(failed)?;
         let in_the_way = in_the_way(&above, &name).map_err(failed)?;
         if in_the_way.is_none() && above.look(&name).map_err(failed)?.is_some() {
-            copy_all(&above.open(&name).map_err(failed)?, &to, &new).map_err(failed)?;
+            copy_folder(&above.open(&name).map_err(failed)?, &to, &new, false).map_err(failed)?;
         }
         for (mark, new) in marks(&name).iter().zip(marks(&new)) {
             // A mark that is not a file counts as lost.
@@ -53,28 +54,6 @@ impl Copied {
         };
         Ok(Self { state: state.into(), damaged, _folder: folder })
     }
-}
-
-/// The remedy for a copy that failed.
-pub(super) fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => "run this command as the user of the mirror",
-        _ => "free some space there, or set TMPDIR to another directory",
-    }
-}
-
-/// Copies the bytes without the modes: the mirror may be read-only. A file that is removed meanwhile
-/// is left out.
-fn copy_all(from: &Place, above: &Place, name: &str) -> io::Result<()> {
-    let to = above.create(name)?;
-    for name in from.names()? {
-        if from.look(&name)?.is_some_and(|found| found.is_folder()) {
-            copy_all(&from.open(&name)?, &to, &name)?;
-        } else if let Some(mut file) = from.open_file(&name)? {
-            io::copy(&mut file, &mut to.create_file(&name)?)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

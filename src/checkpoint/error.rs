@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::contained::Escaped;
-use super::copied;
 
 /// An error of the state. Commits that are made together share it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -46,7 +45,7 @@ pub enum StateError {
         "the state in {} cannot be copied into {} to be read ({source}): {}",
         path.display(),
         to.display(),
-        copied::advice(source)
+        advice(source)
     )]
     Copy {
         /// The state's folder.
@@ -103,5 +102,13 @@ impl StateError {
             Self::Store { source: sled::Error::Io(error), .. } => full(error),
             _ => false,
         }
+    }
+}
+
+/// The remedy for a copy that failed.
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => "run this command as the user of the mirror",
+        _ => "free some space there, or set TMPDIR to another directory",
     }
 }

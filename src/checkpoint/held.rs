@@ -1,27 +1,9 @@
 //! Deletions that the brake holds back, and collections whose deletions were released: the tree
 //! cannot record these.
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-
-use super::{Checkpoints, StateError, prefix};
-use crate::document::{CollectionName, DocumentId, Position, Revision};
-
-/// A document that the source no longer holds, and the mirror still does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldBack {
-    /// The document.
-    pub document: DocumentId,
-    /// The revision that deleted it; if it was only missing from a listing, the revision in the
-    /// mirror.
-    pub revision: Revision,
-    /// The position of the deletion in the feed, if the feed gave one.
-    pub position: Option<Position>,
-    /// Whether it was missing from a listing, so that there is no tombstone.
-    pub unlisted: bool,
-    /// The time since which it is held back.
-    pub since: Timestamp,
-}
+use super::commit::prefix;
+use super::{Checkpoints, HeldBack, StateError};
+use crate::document::CollectionName;
 
 impl Checkpoints {
     /// The first `limit` held-back deletions of a collection.

@@ -17,8 +17,6 @@ use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 use serde_json::value::RawValue;
 
-use super::Record;
-
 /// The size at which a chunk of records is closed. Compressed or not, it is well below the size from
 /// which sled stores a value in a separate file.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -45,6 +43,20 @@ pub struct JournalRange {
     pub first: u64,
     /// The newest.
     pub last: u64,
+}
+
+impl Bounds {
+    /// The default limits of the journal.
+    pub const DEFAULT: Self = Self { events: 100_000, age: Duration::from_secs(7 * 24 * 60 * 60) };
+}
+
+/// One event of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its number.
+    pub number: u64,
+    /// Its content: a line of JSON, without a newline.
+    pub text: Bytes,
 }
 
 #[derive(Clone, Debug)]

@@ -7,152 +7,38 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
 
-use bytes::Bytes;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::document::{
-    CollectionName, DocumentId, FolderIdentity, Kept, Position, Revision, Tally,
-};
+use crate::document::{CollectionName, Position};
 
+mod commit;
 mod contained;
 mod copied;
+mod copy;
 mod error;
 mod held;
 mod journal;
 mod numbers;
+mod queue;
 mod recovery;
 mod store;
 mod turn;
 
+pub use commit::{Checkpoint, Commit, Failure, HeldBack};
 pub use contained::Escaped;
 pub use copied::Copied;
 pub use error::StateError;
-pub use held::HeldBack;
-pub use journal::{Bounds, JournalRange};
+pub use journal::{Bounds, JournalRange, Record};
 pub(crate) use numbers::Before;
+pub use queue::{NewEvents, Numbered};
+pub use store::SetAside;
+
+use commit::{encode, prefix};
 use numbers::HighWater;
+use queue::Queue;
 use store::{StateStore, Trees};
-use turn::Queue;
-pub use turn::{NewEvents, Numbered};
-
-/// The checkpoint of one collection.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkpoint {
-    /// The last position whose effects are durable in the mirror; `None` before the first, and until
-    /// a scan has finished.
-    pub position: Option<Position>,
-    /// The reason for the full listing in progress, if any. An interrupted listing starts again.
-    pub scanning: Option<String>,
-    /// Whether attachments were mirrored up to this point.
-    pub attachments: bool,
-    /// Which revisions were kept up to this point in addition to the winners.
-    #[serde(default)]
-    pub kept: Kept,
-    /// The time of the commit.
-    pub at: Option<Timestamp>,
-    /// The time when the last committed batch began to be written, set while a run may have
-    /// published more than it has committed. A run that ends normally clears it.
-    #[serde(default)]
-    pub open_since: Option<Timestamp>,
-    /// The token with which the last run that ended normally closed the inventory.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub inventory: Option<String>,
-    /// The number of documents and tombstones in the mirror; `None` if unknown. After a run that did
-    /// not end normally it is unreliable.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tally: Option<Tally>,
-    /// The time since which the source no longer has the collection, if so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vanished: Option<Timestamp>,
-    /// The folder that this was committed for; `None` in a state of an older version. A copy of the
-    /// mirror has another folder.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub folder: Option<FolderIdentity>,
-}
-
-impl Checkpoint {
-    /// Whether a run has read anything from the source.
-    pub fn was_followed(&self) -> bool {
-        self.position.is_some() || self.scanning.is_some()
-    }
-}
-
-/// A document, or a row of a feed, that could not be mirrored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// The document, if its id is known.
-    pub document: Option<DocumentId>,
-    /// The revision that could not be mirrored, if known.
-    pub revision: Option<Revision>,
-    /// The place in the feed, in words.
-    pub place: String,
-    /// The problem, and the remedy.
-    pub reason: String,
-    /// The position in the feed after it, if the source gave one.
-    pub position: Option<Position>,
-    /// The number of attempts; 0 while it is fetched for the first time.
-    pub attempts: u32,
-    /// The time of the first failure.
-    pub since: Timestamp,
-    /// The time of the last failure.
-    pub at: Timestamp,
-}
-
-impl Failure {
-    /// Whether it has not failed yet: it is being fetched, or was when the last run ended.
-    pub fn is_in_flight(&self) -> bool {
-        self.attempts == 0
-    }
-
-    /// What sorts failures as they came: rows that failed at the same moment by their places.
-    pub fn turn(&self) -> (Timestamp, usize, &str) {
-        // The number at the end of a place has no leading zeros.
-        (self.since, self.place.len(), &self.place)
-    }
-
-    /// The key that distinguishes it from the other failures of its collection.
-    fn key(&self) -> Vec<u8> {
-        match &self.document {
-            Some(id) => [b"d", id.as_str().as_bytes()].concat(),
-            None => [b"p", self.place.as_bytes()].concat(),
-        }
-    }
-}
-
-/// Everything that becomes durable in one commit.
-#[derive(Debug)]
-pub struct Commit {
-    /// The collection's checkpoint after the commit.
-    pub checkpoint: Checkpoint,
-    /// Documents that failed.
-    pub failed: Vec<Failure>,
-    /// Documents that are now mirrored or gone, and may have failed before.
-    pub mended: Vec<DocumentId>,
-    /// Removes all earlier failures of the collection: everything is being read again.
-    pub forget_failures: bool,
-    /// Deletions that are held back.
-    pub held: Vec<HeldBack>,
-    /// Documents whose deletion is no longer held back, if it was.
-    pub unheld: Vec<DocumentId>,
-}
-
-impl Commit {
-    /// A commit of a checkpoint alone.
-    pub fn new(checkpoint: Checkpoint) -> Self {
-        Self {
-            checkpoint,
-            failed: Vec::new(),
-            mended: Vec::new(),
-            forget_failures: false,
-            held: Vec::new(),
-            unheld: Vec::new(),
-        }
-    }
-}
 
 /// The state of a mirror. The mirror's lock ensures that only one process uses it.
 #[derive(Debug)]
@@ -180,16 +66,6 @@ pub struct Opened {
     pub state: Checkpoints,
     /// The damaged state that was set aside, if any.
     pub damaged: Option<SetAside>,
-}
-
-/// A damaged state that was set aside. Its text is for people.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the state could not be read ({reason}); it was set aside as {} and is rebuilt", path.display())]
-pub struct SetAside {
-    /// Its new path.
-    pub path: PathBuf,
-    /// The damage.
-    pub reason: String,
 }
 
 impl Checkpoints {
@@ -357,37 +233,6 @@ impl Checkpoints {
         let synced = self.store()?.file.sync_data();
         synced.map_err(|source| StateError::io("sync", &self.path.join("db"), source))
     }
-}
-
-/// One event of the journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Its number.
-    pub number: u64,
-    /// Its content: a line of JSON, without a newline.
-    pub text: Bytes,
-}
-
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, sled::Error> {
-    serde_json::to_vec(value).map_err(|error| sled::Error::Unsupported(error.to_string()))
-}
-
-/// Collection names contain any character, so each key starts with the length of the name.
-fn prefix(name: &CollectionName) -> Vec<u8> {
-    let mut prefix = (name.as_str().len() as u64).to_be_bytes().to_vec();
-    prefix.extend_from_slice(name.as_str().as_bytes());
-    prefix
-}
-
-fn failure_key(name: &CollectionName, key: &[u8]) -> Vec<u8> {
-    let mut whole = prefix(name);
-    whole.extend_from_slice(key);
-    whole
-}
-
-impl Bounds {
-    /// The default limits of the journal.
-    pub const DEFAULT: Self = Self { events: 100_000, age: Duration::from_secs(7 * 24 * 60 * 60) };
 }
 
 #[cfg(test)]

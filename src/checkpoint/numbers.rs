@@ -8,7 +8,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::StateError;
+use super::error::StateError;
 use super::store::Noted;
 use crate::place::Place;
 

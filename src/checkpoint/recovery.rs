@@ -4,11 +4,11 @@
 //! never writes to a full disk. If it fails nevertheless, it is abandoned, and a copy of its files
 //! is opened, because the lock on the old files cannot be taken any more.
 
-use std::io;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use super::{Checkpoints, SetAside, StateError, StateStore};
+use super::store::StateStore;
+use super::{Checkpoints, SetAside, StateError, copy};
 use crate::place::Place;
 
 /// The space for a commit, including what sled writes in the background.
@@ -50,7 +50,7 @@ impl Checkpoints {
         let failed = |source| StateError::io("open", &self.path, source);
         let (above, name) = Place::of(&self.path).map_err(failed)?;
         if above.look(&name).map_err(failed)?.is_some() {
-            copy(&above, &name, &name)?;
+            copy::replace(&above, &name, &name)?;
         }
         let (store, damaged) = StateStore::open(&self.path, self.bounds, None)?;
         *place = Some(store.into());
@@ -79,51 +79,6 @@ impl Drop for Checkpoints {
             tracing::debug!("how the state ended could not be noted: {error}");
         }
     }
-}
-
-/// Replaces the state's folder with a copy of the folder `from`, which may be the same.
-pub(super) fn copy(above: &Place, from: &str, name: &str) -> Result<(), StateError> {
-    let new = format!("{name}.copy");
-    let copied = || {
-        above.remove(&new)?;
-        copy_folder(&above.open(from)?, above, &new, true)?;
-        above.exchange(&new, name)?;
-        above.sync()?;
-        above.remove(&new)
-    };
-    copied().map_err(|source| StateError::io("copy", &above.at(name), source))
-}
-
-/// Copies the state's files into the folder `new` temporarily; says whether it did. If there is no
-/// space, or no state, no copy is made.
-pub(super) fn keep(above: &Place, name: &str, new: &str) -> io::Result<bool> {
-    above.remove(new)?;
-    if above.look(name)?.is_none() {
-        return Ok(false);
-    }
-    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-    match copy_folder(&above.open(name)?, above, new, false) {
-        Ok(()) => Ok(true),
-        Err(error) if full.contains(&error.kind()) => above.remove(new).map(|()| false),
-        Err(error) => Err(error),
-    }
-}
-
-/// An entry that is neither a file nor a folder is left out.
-fn copy_folder(from: &Place, above: &Place, name: &str, durably: bool) -> io::Result<()> {
-    let to = above.create(name)?;
-    for name in from.names()? {
-        if from.look(&name)?.is_some_and(|found| found.is_folder()) {
-            copy_folder(&from.open(&name)?, &to, &name, durably)?;
-        } else if let Some(mut file) = from.open_file(&name)? {
-            let mut copy = to.create_file(&name)?;
-            io::copy(&mut file, &mut copy)?;
-            if durably {
-                copy.sync_all()?;
-            }
-        }
-    }
-    if durably { to.sync() } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::contained::{Escaped, Worker, contain};
-use super::journal::Journal;
-use super::recovery;
-use super::{Bounds, SetAside, StateError};
+use super::copy;
+use super::error::StateError;
+use super::journal::{Bounds, Journal};
 use crate::place::Place;
 
 /// sled's own default is 1 GiB.
@@ -21,6 +21,16 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The only folder inside the state's folder.
 const BLOBS: &str = "blobs";
+
+/// A damaged state that was set aside. Its text is for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the state could not be read ({reason}); it was set aside as {} and is rebuilt", path.display())]
+pub struct SetAside {
+    /// Its new path.
+    pub path: PathBuf,
+    /// The damage.
+    pub reason: String,
+}
 
 /// The data by kind. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -88,7 +98,7 @@ impl StateStore {
             damaged = Some(SetAside { path: set_aside(&place, &name)?, reason });
         }
         if is_shared(&place, &name).map_err(failed)? {
-            recovery::copy(&place, &name, &name)?;
+            copy::replace(&place, &name, &name)?;
         }
         let worker = Arc::new(Worker::start().map_err(failed)?);
         match Self::open_checked(&place, &name, bounds, noted, &worker)? {
@@ -117,7 +127,7 @@ impl StateStore {
     ) -> Result<Result<Self, Damaged>, StateError> {
         let failed = |source| StateError::io("copy", &place.at(name), source);
         let copy = format!("{name}.before");
-        let kept = recovery::keep(place, name, &copy).map_err(failed)?;
+        let kept = copy::keep(place, name, &copy).map_err(failed)?;
         let mut tries = if kept { TRIES } else { 1 };
         let opened = loop {
             let mut opened = Self::open_in(place, name, bounds, worker);
@@ -142,7 +152,7 @@ impl StateStore {
             // Closed before its files are replaced.
             let unusable = opened.map(|store| store.err());
             if kept {
-                recovery::copy(place, &copy, name)?;
+                copy::replace(place, &copy, name)?;
             }
             match unusable {
                 Err(failure) => break Err(failure),

@@ -26,13 +26,13 @@ use tokio::time::Instant;
 
 use crate::archive::{self, Archive, Problem, ProblemKind};
 use crate::document::CollectionName;
-use crate::source::{Selection, SourceError};
-use crate::tree::MirrorError;
+use crate::source::Selection;
 
 mod again;
 mod against;
 mod bytes;
 mod document;
+mod error;
 mod inventory;
 mod listing;
 mod pairs;
@@ -44,6 +44,7 @@ mod tree;
 pub use again::{Again, Wrong};
 pub use against::{Certificate, CollectionCertificate, Depth, Place, There, Word};
 pub use document::Counts;
+pub use error::VerifyError;
 pub use inventory::Coverage;
 pub use listing::{Difference, DifferenceKind, Side};
 pub use pairs::Comparison;
@@ -65,25 +66,6 @@ pub struct Options {
     pub allow_empty: bool,
     /// Where it is noted how far the verification is, if somebody watches it.
     pub progress: Option<Arc<Progress>>,
-}
-
-/// Why a verification could not be completed.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// The mirror cannot be read at all.
-    #[error(transparent)]
-    Mirror(#[from] MirrorError),
-    /// The source.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The selection is empty or cannot be compared.
-    #[error("{0}")]
-    Selection(String),
-    /// A temporary file failed: listings that are too large for memory go to temporary files.
-    #[error(
-        "a temporary file could not be used: {0}; free some space there, or set TMPDIR to another directory"
-    )]
-    Temporary(#[source] io::Error),
 }
 
 /// A mirror of which every byte has been read.
