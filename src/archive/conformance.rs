@@ -49,7 +49,7 @@ impl Sample for Directory {
     }
 
     fn rewrite(&self, document: &StoredDocument, change: &dyn Fn(Bytes) -> Option<Bytes>) {
-        let path = self.path.join(document.body_path());
+        let path = self.path.join(&document.body.path);
         match change(fs::read(&path).unwrap().into()) {
             Some(bytes) => fs::write(&path, bytes).unwrap(),
             None => fs::remove_file(&path).unwrap(),
@@ -174,7 +174,7 @@ pub(crate) fn a_document_is_whole(sample: &dyn Sample) {
     for id in IDS {
         let document = document(collection, id);
         assert_eq!(document.revision.as_ref().unwrap().as_str(), "1-x");
-        let head = Head::read(&document.body).unwrap();
+        let head = Head::read(&document.body.text).unwrap();
         assert_eq!(head.revision.as_deref(), Some("1-x"));
         assert_eq!(document.path, collection.path_of(&collection.name_of(&id.into())));
         assert!(document.extras().unwrap().is_empty() && document.problems.is_empty());
@@ -211,9 +211,9 @@ pub(crate) fn what_is_not_there_is_nothing(sample: &dyn Sample) {
 pub(crate) fn a_damaged_document_is_a_problem_and_hides_no_other(sample: &dyn Sample) {
     let collection = &*only(sample);
     let whole = document(collection, "a");
-    let path = whole.body_path();
+    let path = whole.body.path.clone();
     // To the half, to one byte, to nothing.
-    for share in [2, whole.body.len() / 2, 2] {
+    for share in [2, whole.body.text.len() / 2, 2] {
         sample.rewrite(&whole, &|bytes| Some(bytes.slice(..bytes.len() / share)));
         let problem = problem(collection, "a");
         assert_eq!(problem.path, path, "a part of one in {share} is left");
@@ -240,7 +240,7 @@ pub(crate) fn no_link_is_followed(sample: &Directory) {
     assert_eq!(found.kind, ProblemKind::Extra, "{found:?}");
     fs::remove_file(&folder).unwrap();
     fs::rename(&away, &folder).unwrap();
-    let file = sample.path.join(whole.body_path());
+    let file = sample.path.join(&whole.body.path);
     fs::rename(&file, &away).unwrap();
     symlink(&away, &file).unwrap();
     assert_ne!(problem(collection, "a").kind, ProblemKind::Unchecked);

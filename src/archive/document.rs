@@ -5,15 +5,12 @@ use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::io::{self, Read, Seek, SeekFrom};
 
-use bytes::Bytes;
-
 use super::{Problem, StoredText};
 use crate::document::{DocumentId, Head, Revision, Stub};
-use crate::json::pretty::pretty;
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
 use crate::tree::checksum::{Noted, Unnoted, checksum};
-use crate::tree::layout::{ATTACHMENTS, DOCUMENT, TOMBSTONE, body_file};
+use crate::tree::layout::{ATTACHMENTS, DOCUMENT, TOMBSTONE};
 
 /// An entry of a collection.
 #[derive(Debug)]
@@ -33,8 +30,8 @@ pub struct StoredDocument {
     pub revision: Option<Revision>,
     /// Whether it is deleted: then the body is its tombstone.
     pub deleted: bool,
-    /// Its body, without the newline that ends the file.
-    pub body: Bytes,
+    /// Its body.
+    pub body: StoredText,
     /// The revisions that led to this one, as JSON text; only kept on request.
     pub history: Option<StoredText>,
     /// The branches that lost a conflict; only kept on request.
@@ -45,10 +42,6 @@ pub struct StoredDocument {
     pub attachments: Vec<StoredAttachment>,
     /// Its path, relative to the archive.
     pub path: String,
-    /// The BLAKE3 noted beside the file from which the body was read.
-    pub checksum: Noted,
-    /// The whole file of the body. `None` if it is the body and a newline.
-    pub written: Option<Bytes>,
     /// A known reason why an attachment may differ from its stub; empty without one.
     pub caveat: &'static str,
     pub(super) files: Box<dyn DocumentFiles>,
@@ -143,11 +136,6 @@ impl StoredDocument {
         self.files.open(attachment)
     }
 
-    /// Whether the body is this text, in either layout.
-    pub fn holds(&self, sent: &[u8]) -> bool {
-        self.body == sent || *self.body == *pretty(sent)
-    }
-
     /// Whether the body has the same revision as another body.
     pub fn is_at_revision_of(&self, body: &[u8]) -> bool {
         let head = Head::read(body).unwrap_or_default();
@@ -162,7 +150,7 @@ impl StoredDocument {
     /// Whether one of its files has no checksum beside it.
     pub fn lacks_checksums(&self) -> Result<bool, MirrorError> {
         let lacks = |text: &StoredText| text.checksum.is_err();
-        if self.checksum.is_err() || self.history.as_ref().is_some_and(lacks) {
+        if lacks(&self.body) || self.history.as_ref().is_some_and(lacks) {
             return Ok(true);
         }
         for attachment in &self.attachments {
@@ -178,11 +166,6 @@ impl StoredDocument {
             }
         }
         Ok(false)
-    }
-
-    /// The path of the body's file, relative to the mirror.
-    pub fn body_path(&self) -> String {
-        format!("{}/{}", self.path, body_file(self.deleted))
     }
 
     /// The path of an attachment's file, relative to the mirror.

@@ -204,5 +204,5 @@ pub fn open(path: &Path) -> Result<Arc<dyn Archive>, MirrorError> {
     if let Some(backup) = rxdb::recognise(&root)? {
         return Ok(backup);
     }
-    Ok(bare::recognise(&root)?.ok_or_else(nothing)?)
+    bare::recognise(&root)?.ok_or_else(nothing)
 }

@@ -17,7 +17,7 @@ use super::folder::DocumentFolder;
 use super::locate::{Found, Identity, LocateError, parts};
 use super::{
     Archive, Collections, EachName, Entry, Problem, ProblemKind, Standing, StoredAttachment,
-    StoredCollection, StoredDocument,
+    StoredCollection, StoredDocument, StoredText,
 };
 use crate::document::{CollectionName, DocumentId};
 use crate::tree::MirrorError;
@@ -162,11 +162,14 @@ impl StoredCollection for Backup {
         Ok(Some(Entry::Document(Box::new(StoredDocument {
             id: read.id,
             revision: read.revision,
-            body: read.body,
+            body: StoredText {
+                text: read.body,
+                path,
+                checksum: Err(Unnoted::Unsupported),
+                written: Some(Bytes::from(text)),
+            },
             attachments: folder.attachments(read.stubs, file_of)?,
             path: name.to_owned(),
-            checksum: Err(Unnoted::Unsupported),
-            written: Some(Bytes::from(text)),
             deleted: false,
             history: None,
             conflicts: Vec::new(),

@@ -7,6 +7,7 @@ use crate::json::pretty::pretty;
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
 use crate::tree::checksum::{self, Noted};
+use crate::tree::inventory::FileSum;
 
 /// JSON text in the tree.
 #[derive(Clone, Debug)]
@@ -22,6 +23,13 @@ pub struct StoredText {
 }
 
 impl StoredText {
+    /// The length of its file, and the BLAKE3 of the text and a newline.
+    pub fn sum(&self) -> FileSum {
+        let length = self.written.as_ref().map_or(self.text.len() + 1, Bytes::len) as u64;
+        let hash = blake3::Hasher::new().update(&self.text).update(b"\n").finalize();
+        FileSum { length, sum: Some(*hash.as_bytes()) }
+    }
+
     /// Whether it is this text, in either layout.
     pub fn holds(&self, sent: &[u8]) -> bool {
         self.text == sent || *self.text == *pretty(sent)

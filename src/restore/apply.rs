@@ -25,7 +25,10 @@ const MAX_ENDS: usize = 2_000;
 /// The database whose documents start replications, and the suffix of other such databases.
 const REPLICATOR: &str = "_replicator";
 
-/// A restore of a mirror to a target.
+/// A collection, and its name at the target.
+type Named = (Arc<dyn StoredCollection>, CollectionName);
+
+/// A restore of an archive to a target.
 pub struct Restore<T> {
     target: Arc<T>,
     options: Options,
@@ -153,7 +156,7 @@ impl<T: Target + 'static> Restore<T> {
     fn named(
         &self,
         collections: Vec<Arc<dyn StoredCollection>>,
-    ) -> Result<Vec<(Arc<dyn StoredCollection>, CollectionName)>, RestoreError> {
+    ) -> Result<Vec<Named>, RestoreError> {
         let wrong = |what: String| Err(RestoreError::Selection(what));
         let names: Vec<_> =
             collections.iter().map(|collection| collection.name().clone()).collect();
@@ -557,7 +560,7 @@ fn first_other(
             Some(Entry::Document(document)) if !document.deleted => document,
             _ => return Ok(Some((id, revision))),
         };
-        let ours = held.revision.unwrap_or_else(|| super::body::made_revision(&held.body));
+        let ours = held.revision.unwrap_or_else(|| super::body::made_revision(&held.body.text));
         if ours != revision && !super::body::is_on_top(&id, &ours, &revision) {
             return Ok(Some((id, revision)));
         }

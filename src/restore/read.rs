@@ -127,17 +127,15 @@ pub(super) fn security(
         Some(Err(problem)) => return Ok(Some(Err(failure(problem.path, problem.reason)))),
         Some(Ok(stored)) => stored,
     };
-    if stored.checksum.is_ok_and(|noted| noted != of_text(&stored.text)) {
-        let reason = format!("{} {ALTERED}", stored.path);
-        return Ok(Some(Err(failure(stored.path, reason))));
-    }
     let mut vouching = Vouching::new(collection, inventory.as_ref(), accept_unchecked)?;
     let mut read = Read::default();
-    read.push_text(&stored);
+    if let Err(reason) = read.push_text(&stored) {
+        return Ok(Some(Err(failure(stored.path, reason))));
+    }
     let again = || {
         let mut read = Read::default();
         let Some(Ok(stored)) = collection.security()? else { return Ok(None) };
-        read.push_text(&stored);
+        let _altered = read.push_text(&stored);
         Ok(Some(read))
     };
     Ok(Some(match vouching.judge(SECURITY, read, again)?.pop() {
@@ -147,10 +145,14 @@ pub(super) fn security(
 }
 
 impl Read {
-    fn push_text(&mut self, text: &StoredText) {
-        let length = text.text.len() as u64 + 1;
-        let sum = FileSum { length, sum: Some(of_text(&text.text)) };
+    /// Records a text, and fails if it was altered.
+    fn push_text(&mut self, text: &StoredText) -> Result<(), String> {
+        let sum = text.sum();
         self.push(text.path.clone(), sum, text.checksum);
+        match text.checksum.is_ok_and(|noted| Some(noted) != sum.sum) {
+            true => Err(format!("{} {ALTERED}", text.path)),
+            false => Ok(()),
+        }
     }
 }
 
@@ -217,18 +219,10 @@ fn item(
     vouching: &Vouching<'_>,
     read: &mut Read,
 ) -> Result<Item, String> {
-    let length = document.written.as_ref().map_or(document.body.len() + 1, Bytes::len) as u64;
-    let sum = FileSum { length, sum: Some(of_text(&document.body)) };
-    read.push(document.body_path(), sum, document.checksum);
-    if document.checksum.is_ok_and(|noted| noted != of_text(&document.body)) {
-        return Err(format!("{} {ALTERED}", document.body_path()));
-    }
+    read.push_text(&document.body)?;
     let mut beside = BodyContext { history: None, deleted: document.deleted };
     if let Some(history) = &document.history {
-        if history.checksum.is_ok_and(|noted| noted != of_text(&history.text)) {
-            return Err(format!("{} {ALTERED}", history.path));
-        }
-        read.push_text(history);
+        read.push_text(history)?;
         // A feed has no place for it.
         beside.history = match stubs {
             Stubs::Server => std::str::from_utf8(&history.text).ok(),
@@ -265,7 +259,7 @@ fn item(
         read.push(path, FileSum { length: size, sum }, noted);
     }
     let size = |name: &str| document.attachments.iter().find(|one| one.name == name)?.size;
-    let mut text = Text::new(&document.id, &document.body, beside, stubs, size)?;
+    let mut text = Text::new(&document.id, &document.body.text, beside, stubs, size)?;
     let attached = text.attached();
     let revision = document.revision.as_ref().map(|revision| revision.as_str().to_owned());
     let files = StoredFiles { collection: Arc::clone(collection), name: name.to_owned(), revision };
@@ -278,7 +272,7 @@ fn item(
             }
         }
     }
-    let bytes = document.body.len() as u64 + attached;
+    let bytes = document.body.text.len() as u64 + attached;
     let (id, path) = (document.id.clone(), document.path.clone());
     let (deleted, branch_of) = (document.deleted, branch_of.cloned());
     let branches: Vec<_> =
@@ -294,10 +288,9 @@ fn reread(collection: &dyn StoredCollection, name: &str) -> Result<Option<Read>,
     let Some(Entry::Document(document)) = collection.entry(name)? else { return Ok(None) };
     let mut read = Read::default();
     for document in iter::once(&*document).chain(&document.conflicts) {
-        let length = document.body.len() as u64 + 1;
-        let sum = FileSum { length, sum: Some(of_text(&document.body)) };
-        read.push(document.body_path(), sum, document.checksum);
-        document.history.iter().for_each(|history| read.push_text(history));
+        for text in iter::once(&document.body).chain(&document.history) {
+            let _altered = read.push_text(text);
+        }
         for attachment in &document.attachments {
             let path = document.attachment_path(attachment);
             let Some(mut file) = document.open_attachment(attachment)? else { continue };
@@ -327,12 +320,6 @@ fn fits_digest(file: &mut dyn StoredFile, digest: Option<&str>) -> io::Result<bo
     let mut hasher = Sha256::new();
     io::copy(file, &mut hasher)?;
     Ok(format!("{:x}", hasher.finalize()) == stated)
-}
-
-fn of_text(text: &[u8]) -> Checksum {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(text).update(b"\n");
-    *hasher.finalize().as_bytes()
 }
 
 fn held(document: &StoredDocument, name: &str, size: u64) -> io::Result<Vec<u8>> {

@@ -9,7 +9,9 @@ use super::Failure;
 use crate::archive::StoredCollection;
 use crate::tree::MirrorError;
 use crate::tree::checksum::{Noted, Unnoted};
-use crate::tree::inventory::{Contents, FileSum, Inventory, Recorded, Records};
+use crate::tree::inventory::{
+    Contents, Deviation, FileSum, Inventory, Recorded, Records, file_in, path_in,
+};
 use crate::tree::layout::CONFLICTS;
 
 /// The number of checks of a document that is being written, and the pauses between them.
@@ -42,8 +44,7 @@ impl Read {
 
     fn within(&self, folder: &str) -> Contents {
         let file = |(path, (sum, _)): (&String, &(FileSum, Noted))| {
-            let within = path.strip_prefix(folder).unwrap_or(path);
-            (within.strip_prefix('/').unwrap_or(within).to_owned(), *sum)
+            (path_in(folder, path).to_owned(), *sum)
         };
         self.0.iter().map(file).collect()
     }
@@ -196,32 +197,19 @@ pub(super) fn missing(
 /// The parts of a document that differ from the records, each with the first difference.
 fn differs(folder: &str, recorded: &Recorded, found: &Contents) -> Vec<Failure> {
     const REMEDY: &str = "fetch it again with `plainfold verify --repair`";
-    let Some(listed) = recorded.present() else {
-        let reason =
-            format!("the inventory does not list it, so no run of Plainfold wrote it; {REMEDY}");
-        return vec![Failure { path: folder.to_owned(), reason }];
-    };
-    let whole = |within: &str| match within {
-        "" => folder.to_owned(),
-        within => format!("{folder}/{within}"),
-    };
     let mut parts = BTreeMap::new();
-    for (within, sum) in listed {
-        let path = whole(within);
-        let reason = match found.get(within) {
-            None => format!("{path} is missing (the inventory lists it); {REMEDY}"),
-            Some(found) if !found.is(sum) => {
-                format!("{path} differs from the inventory; {REMEDY}")
+    for (within, deviation) in recorded.differences(found) {
+        let path = file_in(folder, &within);
+        let reason = match deviation {
+            Deviation::Missing => format!("{path} is missing (the inventory lists it); {REMEDY}"),
+            Deviation::Altered => format!("{path} differs from the inventory; {REMEDY}"),
+            Deviation::Unlisted => {
+                let what = if within.is_empty() { "it" } else { &path };
+                format!(
+                    "the inventory does not list {what}, so no run of Plainfold wrote it; {REMEDY}"
+                )
             }
-            Some(_) => continue,
         };
-        parts.entry(part_of(&path)).or_insert(reason);
-    }
-    for within in found.keys().filter(|within| !listed.contains_key(*within)) {
-        let path = whole(within);
-        let reason = format!(
-            "the inventory does not list {path}, so no run of Plainfold wrote it; {REMEDY}"
-        );
         parts.entry(part_of(&path)).or_insert(reason);
     }
     parts.into_iter().map(|(path, reason)| Failure { path, reason }).collect()

@@ -183,7 +183,7 @@ impl Comparer<'_> {
         sent: &Document,
     ) -> Result<bool, Failed> {
         let part = Part { stored: Arc::clone(stored), branch };
-        if !part.document().holds(&sent.body) {
+        if !part.document().body.holds(&sent.body) {
             return Ok(false);
         }
         let (mut group, mut bytes) = (Vec::new(), 0);

@@ -3,7 +3,6 @@
 use std::iter;
 use std::ops::{AddAssign, SubAssign};
 
-use bytes::Bytes;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -13,7 +12,7 @@ use crate::archive::{
 use crate::document::{Digester, DocumentId, Revision, Stub};
 use crate::tree::MirrorError;
 use crate::tree::checksum::{Checksum, Noted, Unnoted};
-use crate::tree::inventory::{Contents, FileSum};
+use crate::tree::inventory::{Contents, FileSum, path_in};
 
 /// The size of the pieces in which a file is read.
 const PIECE: usize = 128 << 10;
@@ -79,13 +78,7 @@ pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError
     checked.problems = document.extras()?;
     checked.problems.extend(document.problems.iter().cloned());
     let mut content = blake3::Hasher::new();
-    let body = StoredText {
-        text: document.body.clone(),
-        path: document.body_path(),
-        checksum: document.checksum,
-        written: document.written.clone(),
-    };
-    for text in iter::once(&body).chain(&document.history) {
+    for text in iter::once(&document.body).chain(&document.history) {
         content.update(&checked.text(text, how));
     }
     for attachment in &document.attachments {
@@ -152,6 +145,12 @@ impl Checked {
         }
     }
 
+    /// Its files by their paths within its folder.
+    pub fn within(&self, folder: &str) -> Contents {
+        let file = |(path, sum): (&String, &FileSum)| (path_in(folder, path).to_owned(), *sum);
+        self.files.iter().map(file).collect()
+    }
+
     fn note(&mut self, path: &str, length: u64, hash: Checksum, noted: Noted) {
         self.files.insert(path.to_owned(), FileSum { length, sum: Some(hash) });
         self.counts.unchecked += u64::from(noted.is_err());
@@ -162,9 +161,9 @@ impl Checked {
 
     /// Compares JSON text with the checksum beside its file; returns the hash of its bytes.
     fn text(&mut self, text: &StoredText, how: How) -> Checksum {
-        let length = text.written.as_ref().map_or(text.text.len() + 1, Bytes::len) as u64;
+        let FileSum { length, sum } = text.sum();
+        let hash = sum.unwrap_or_default();
         self.counts.bytes += length;
-        let hash = *blake3::Hasher::new().update(&text.text).update(b"\n").finalize().as_bytes();
         self.note(&text.path, length, hash, text.checksum);
         match text.checksum {
             Ok(noted) if noted != hash => {

@@ -12,12 +12,14 @@ use super::document::{Checked, How};
 use super::reading::{PAUSE, Reading, Suspect, TRIES, read_security, settle};
 use crate::archive::{Problem, ProblemKind, StoredCollection};
 use crate::tree::checksum::Checksum;
-use crate::tree::inventory::{Contents, Inventory, Recorded, State, digest};
+use crate::tree::inventory::{Deviation, Inventory, Recorded, State, digest, file_in, path_in};
 use crate::tree::layout::SECURITY;
 use crate::tree::sorted::{Sorted, Sorter};
 
 /// The number of files without a checksum that are reported per collection; all are counted.
 pub const NAMED: usize = 1_000;
+
+const MISSING: &str = "it is missing (the inventory lists it)";
 
 /// The number of documents that are read again together.
 const TOGETHER: usize = 1_000;
@@ -71,7 +73,7 @@ impl Briefs {
     ) -> io::Result<()> {
         let brief = match &reading.checked {
             Some(checked) => Brief {
-                digest: digest(&within(collection, name, checked)).unwrap_or_default(),
+                digest: digest(&checked.within(&collection.path_of(name))).unwrap_or_default(),
                 unchecked: u32::try_from(checked.counts.unchecked).unwrap_or(u32::MAX),
             },
             None if reading.problems.is_empty() => return Ok(()),
@@ -91,16 +93,6 @@ impl Brief {
         let (unchecked, digest) = value.split_first_chunk()?;
         Some(Self { digest: digest.try_into().ok()?, unchecked: u32::from_le_bytes(*unchecked) })
     }
-}
-
-/// The files of a document by their paths within its folder.
-pub fn within(collection: &dyn StoredCollection, name: &str, checked: &Checked) -> Contents {
-    let folder = collection.path_of(name);
-    let file = |(path, sum): (&String, &_)| {
-        let within = path.strip_prefix(&*folder).unwrap_or(path);
-        (within.strip_prefix('/').unwrap_or(within).to_owned(), *sum)
-    };
-    checked.files.iter().map(file).collect()
 }
 
 /// A folder and its record.
@@ -256,11 +248,8 @@ impl Comparison<'_> {
             compared.vouched += checked.counts.unchecked;
         }
         let path = self.collection.path_of(&recorded.name);
-        let listed = |lost: &str| {
-            let within = lost.strip_prefix(&*path).unwrap_or(lost);
-            let within = within.strip_prefix('/').unwrap_or(within);
-            recorded.present().and_then(|listed| listed.get(within))
-        };
+        let listed =
+            |lost: &str| recorded.present().and_then(|listed| listed.get(path_in(&path, lost)));
         let found = |lost: &str| {
             let listed = listed(lost).zip(checked.files.get(lost));
             listed.is_some_and(|(listed, found)| found.is(listed))
@@ -285,42 +274,35 @@ impl Comparison<'_> {
             if recorded.allows(None) || !reading.problems.is_empty() {
                 return None;
             }
-            let reason = "it is missing (the inventory lists it)";
-            return Some(vec![Problem::new(ProblemKind::Missing, path, reason)]);
+            return Some(vec![Problem::new(ProblemKind::Missing, path, MISSING)]);
         };
-        let found = within(self.collection, &recorded.name, checked);
+        let found = checked.within(&path);
         if recorded.is_unknown() {
             return Some(unchecked(checked)).filter(|problems| !problems.is_empty());
         }
         if recorded.allows(Some(&found)) {
             return None;
         }
-        let Some(listed) = recorded.present() else {
-            let reason = "the inventory does not list it, so no run of Plainfold wrote it";
-            return Some(vec![Problem::new(ProblemKind::Extra, path, reason)]);
-        };
-        let file = |within: &str| match within {
-            "" => path.clone(),
-            within => format!("{path}/{within}"),
-        };
-        let mut problems = Vec::new();
-        for (within, sum) in listed {
-            let (kind, reason) = match found.get(within) {
-                None => (ProblemKind::Missing, "it is missing (the inventory lists it)"),
-                Some(found) if !found.is(sum) => {
+        let problem = |(within, deviation): (String, Deviation)| {
+            let (kind, reason) = match deviation {
+                Deviation::Missing => (ProblemKind::Missing, MISSING),
+                Deviation::Altered => {
                     (ProblemKind::Altered, "its checksum is not the one in the inventory")
                 }
-                Some(_) => continue,
+                Deviation::Unlisted => (
+                    ProblemKind::Extra,
+                    "the inventory does not list it, so no run of Plainfold wrote it",
+                ),
             };
-            problems.push(Problem::new(kind, file(within), reason));
-        }
-        for within in found.keys().filter(|within| !listed.contains_key(*within)) {
-            let reason = "the inventory does not list it, so no run of Plainfold wrote it";
-            problems.push(Problem::new(ProblemKind::Extra, file(within), reason));
-        }
-        let known: HashSet<_> = checked.problems.iter().map(|problem| &problem.path).collect();
-        problems.retain(|problem| !known.contains(&problem.path));
-        Some(problems)
+            Problem::new(kind, file_in(&path, &within), reason)
+        };
+        // A folder without any record is reported whatever else is wrong with it.
+        let known: HashSet<_> = match recorded.present() {
+            Some(_) => checked.problems.iter().map(|problem| &problem.path).collect(),
+            None => HashSet::new(),
+        };
+        let problems = recorded.differences(&found).into_iter().map(problem);
+        Some(problems.filter(|problem| !known.contains(&problem.path)).collect())
     }
 
     /// The problems of some documents, by the present inventory, and the number of files that it

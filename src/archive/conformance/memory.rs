@@ -16,7 +16,6 @@ use crate::archive::{
 };
 use crate::document::{CollectionName, DocumentId, Head};
 use crate::tree::MirrorError;
-use crate::tree::checksum::Unnoted;
 use crate::tree::layout::{ATTACHMENTS, DOCUMENT, SECURITY};
 use crate::tree::names::{Codec, Decoded};
 
@@ -111,10 +110,10 @@ impl StoredCollection for MemoryCollection {
             return problem(Problem::new(ProblemKind::Missing, path, "it is missing"));
         };
         let body = match Unchecked::new(text.to_vec(), path.clone()).json() {
-            Ok(text) => text.text,
+            Ok(body) => body,
             Err(wrong) => return problem(wrong),
         };
-        let Ok(head) = Head::read(&body) else {
+        let Ok(head) = Head::read(&body.text) else {
             return problem(Problem::new(ProblemKind::Altered, path, "it is not an object"));
         };
         let attachment = |(name, stub): (String, _)| StoredAttachment {
@@ -135,8 +134,6 @@ impl StoredCollection for MemoryCollection {
             problems: Vec::new(),
             attachments,
             path: self.path_of(name),
-            checksum: Err(Unnoted::Unsupported),
-            written: None,
             caveat: "",
             files: Box::new(held.clone()),
         }))))

@@ -84,13 +84,14 @@ impl TreeCollection {
         text: Unchecked,
         deleted: bool,
     ) -> Result<Entry, MirrorError> {
-        let StoredText { text: body, path: file, checksum, .. } = match text.whole() {
-            Ok(text) => text,
+        let body = match text.whole() {
+            Ok(body) => body,
             Err(problem) => return Ok(Entry::Problem(problem)),
         };
-        let problem =
-            |reason| Ok(Entry::Problem(Problem::new(ProblemKind::Altered, file.clone(), reason)));
-        let head = match Head::read(&body) {
+        let problem = |reason| {
+            Ok(Entry::Problem(Problem::new(ProblemKind::Altered, body.path.clone(), reason)))
+        };
+        let head = match Head::read(&body.text) {
             Ok(head) => head,
             Err(error) => return problem(format!("it is not JSON: {error}")),
         };
@@ -115,9 +116,10 @@ impl TreeCollection {
             true => Others::default(),
             false => self.others(&files.folder, &path, &id)?,
         };
+        let revision = head.revision.as_deref().map(Revision::from);
         Ok(Entry::Document(Box::new(StoredDocument {
             id,
-            revision: head.revision.as_deref().map(Revision::from),
+            revision,
             deleted,
             body,
             history,
@@ -125,8 +127,6 @@ impl TreeCollection {
             problems,
             attachments,
             path,
-            checksum,
-            written: None,
             caveat: "",
             files: Box::new(files),
         })))

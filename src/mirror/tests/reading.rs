@@ -101,10 +101,10 @@ fn all_of_a_document_is_found() {
     let bench = shelf();
     let a = bench.stored("a");
     assert_eq!((a.id.as_str(), a.revision.as_ref().unwrap().as_str()), ("a", "3-w"));
-    assert_eq!((a.body_path().as_str(), a.deleted), ("books/a/document.json", false));
+    assert_eq!((a.body.path.as_str(), a.deleted), ("books/a/document.json", false));
     let body = fs::read(bench.path("a/document.json")).unwrap();
-    assert_eq!([&a.body[..], b"\n"].concat(), body);
-    assert_eq!(a.checksum, Ok(*blake3::hash(&body).as_bytes()));
+    assert_eq!([&a.body.text[..], b"\n"].concat(), body);
+    assert_eq!(a.body.checksum, Ok(*blake3::hash(&body).as_bytes()));
     let [f] = &a.attachments[..] else { panic!("{:?}", a.attachments) };
     assert_eq!((a.attachment_path(f).as_str(), a.caveat), ("books/a/attachments/f", ""));
     let history = a.history.as_ref().unwrap();
@@ -112,9 +112,9 @@ fn all_of_a_document_is_found() {
     assert_eq!(history.path, "books/a/history.json");
     let [branch] = &a.conflicts[..] else { panic!("{:?}", a.conflicts) };
     assert_eq!(branch.revision.as_ref().unwrap().as_str(), "3-l");
-    assert_eq!(branch.body_path(), "books/a/conflicts/3-l/document.json");
+    assert_eq!(branch.body.path, "books/a/conflicts/3-l/document.json");
     let gone = bench.stored("gone");
-    assert_eq!((gone.body_path().as_str(), gone.deleted), ("books/gone/deleted.json", true));
+    assert_eq!((gone.body.path.as_str(), gone.deleted), ("books/gone/deleted.json", true));
     assert!(bench.problems().is_empty(), "{:?}", bench.problems());
 }
 

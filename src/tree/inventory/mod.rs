@@ -18,7 +18,7 @@ pub(crate) mod resolve;
 pub use line::Entry;
 pub(crate) use line::{KeptFiles, entry_of, gone, line_of};
 pub(crate) use read::unknown;
-pub use read::{Inventory, Recorded, Records, Snapshot};
+pub use read::{Deviation, Inventory, Recorded, Records, Snapshot};
 
 /// A file as it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,20 @@ pub enum State {
     Absent,
     /// The inventory does not cover it.
     Unknown,
+}
+
+/// The path of a file within the folder at `folder`.
+pub fn path_in<'a>(folder: &str, path: &'a str) -> &'a str {
+    let within = path.strip_prefix(folder).unwrap_or(path);
+    within.strip_prefix('/').unwrap_or(within)
+}
+
+/// The path of a file that is at `within` in the folder at `folder`.
+pub fn file_in(folder: &str, within: &str) -> String {
+    match within {
+        "" => folder.to_owned(),
+        within => format!("{folder}/{within}"),
+    }
 }
 
 /// A hash of all files of a folder; `None` if the checksum of a file is unknown.

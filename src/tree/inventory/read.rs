@@ -50,6 +50,17 @@ pub struct Recorded {
     pub states: Vec<State>,
 }
 
+/// How a file differs from its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deviation {
+    /// It is recorded, and missing.
+    Missing,
+    /// It is not the recorded one.
+    Altered,
+    /// It is not recorded.
+    Unlisted,
+}
+
 impl Recorded {
     /// Whether the inventory does not cover it.
     pub fn is_unknown(&self) -> bool {
@@ -59,6 +70,22 @@ impl Recorded {
     /// Whether a folder with exactly these files, or a missing folder, can be the recorded one.
     pub fn allows(&self, found: Option<&Contents>) -> bool {
         self.states.iter().any(|state| state.allows(found))
+    }
+
+    /// What differs from the newest recorded content, by paths within the folder. The empty path is
+    /// the folder itself, if it is not recorded at all.
+    pub fn differences(&self, found: &Contents) -> Vec<(String, Deviation)> {
+        let Some(listed) = self.present() else {
+            return vec![(String::new(), Deviation::Unlisted)];
+        };
+        let of_listed = listed.iter().filter_map(|(within, sum)| match found.get(within) {
+            None => Some((within.clone(), Deviation::Missing)),
+            Some(found) if !found.is(sum) => Some((within.clone(), Deviation::Altered)),
+            Some(_) => None,
+        });
+        let unlisted = found.keys().filter(|within| !listed.contains_key(*within));
+        let unlisted = unlisted.map(|within| (within.clone(), Deviation::Unlisted));
+        of_listed.chain(unlisted).collect()
     }
 
     /// The newest recorded content.
