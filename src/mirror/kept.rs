@@ -1,19 +1,61 @@
 //! What publishing takes out of the tree: the version that a change replaces, and the document that
 //! it deletes.
 //!
-//! Publishing destroys no folder. It moves the folder to staging under a name that this module gives,
-//! and hands it over after the commit. This module alone decides what becomes of it: today a deleted
-//! document goes to the trash, if there is one, and everything else is removed.
+//! Publishing destroys no version. It moves the folder to staging under a name that this module
+//! gives, and hands it over after the commit. This module alone decides what becomes of it: today a
+//! deleted document goes to the trash, if there is one, and everything else is removed. A body that
+//! is replaced alone leaves the tree in the same way if somebody wants it. Nobody does yet, so it is
+//! overwritten, which costs nothing.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::Errno;
 
 use super::publish::Published;
 use super::{Lane, Mirror};
 use crate::tree::MirrorError;
+use crate::tree::beneath::Folder;
 use crate::tree::temporary::{Purpose, Temporary};
 use crate::trial;
 
+/// Which versions are wanted after they have left the tree.
+#[derive(Debug, Default)]
+pub(super) struct Policy {
+    /// Whether a body is wanted that a newer one replaces in its folder. Asked before each.
+    pub bodies: AtomicBool,
+}
+
 impl Mirror {
-    /// A name in staging for a folder that leaves the tree because a newer version takes its place.
-    /// The name says what becomes of the folder, also to the next run.
+    /// Moves a body from staging into the place of the old one. Returns the name in staging of the
+    /// old one, if it is wanted.
+    pub(super) fn replace_body(
+        &self,
+        temporary: &str,
+        folder: &Folder,
+        file: &str,
+    ) -> Result<Option<String>, MirrorError> {
+        let is_wanted = self.policy.bodies.load(Ordering::Acquire);
+        let taken = match is_wanted.then(|| self.staging.exchange(temporary, folder, file)) {
+            Some(Ok(())) => return Ok(Some(temporary.to_owned())),
+            None | Some(Err(Errno::NOENT)) => None,
+            // This file system cannot swap two files: the old one gets a second name.
+            Some(Err(Errno::INVAL | Errno::NOSYS)) => {
+                let collection = Temporary::of(temporary).map_or("", |one| one.collection);
+                let aside = self.aside_like(temporary, collection);
+                folder
+                    .link(file, &self.staging, &aside)
+                    .map_err(|e| folder.error("link", file, e))?;
+                Some(aside)
+            }
+            Some(Err(error)) => return Err(folder.error("exchange", file, error)),
+        };
+        let renamed = self.staging.rename(temporary, folder, file);
+        renamed.map_err(|error| folder.error("rename to", file, error))?;
+        Ok(taken)
+    }
+
+    /// A name in staging for what leaves the tree because a newer version takes its place. The name
+    /// says what becomes of it, also to the next run.
     pub(super) fn aside_replaced(&self, collection: &str, lane: Lane) -> String {
         self.name_for(Purpose::Passing, collection, lane)
     }

@@ -136,6 +136,7 @@ pub struct Mirror {
     /// The next temporary name.
     next_name: AtomicU64,
     lanes: Lanes,
+    policy: kept::Policy,
     /// The documents that an interrupted run was replacing or removing.
     interrupted: std::sync::Mutex<Interrupted>,
     /// Whether this file system keeps extended attributes, as far as known.
@@ -236,6 +237,7 @@ impl Mirror {
             trash_swept: std::sync::Mutex::default(),
             next_name: AtomicU64::new(next_name),
             lanes: Lanes::default(),
+            policy: kept::Policy::default(),
             interrupted: std::sync::Mutex::new(interrupted),
             keeps_attributes: AtomicBool::new(true),
             saves: AtomicBool::new(false),

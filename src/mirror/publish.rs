@@ -49,11 +49,14 @@ impl Collection {
             Step::Add { temporary } => self.add(temporary, name)?,
             Step::ReplaceFolder { temporary } => self.replace_folder(temporary, name)?,
             Step::ReplaceBody { temporary, file } => {
-                let folder = self.replace_body(temporary, name, file)?;
+                let folder = self.folder.open(name.as_str())?;
+                let missing = || self.folder.error("open", name.as_str(), Errno::NOENT);
+                let folder = folder.ok_or_else(missing)?;
+                let replaced = self.mirror.replace_body(temporary, &folder, file)?;
                 if sync == Sync::Each {
                     folder.sync()?;
                 }
-                None
+                replaced
             }
             Step::Remove => {
                 self.remove(name, self.mirror.aside_deleted(&self.encoded, Lane::default()))?
@@ -126,22 +129,6 @@ impl Collection {
             return Err(self.folder.error("rename to", name.as_str(), error));
         }
         Ok(replaced)
-    }
-
-    fn replace_body(
-        &self,
-        temporary: &str,
-        name: &Name,
-        file: &str,
-    ) -> Result<Folder, MirrorError> {
-        let folder = self.folder.open(name.as_str())?;
-        let folder =
-            folder.ok_or_else(|| self.folder.error("open", name.as_str(), Errno::NOENT))?;
-        self.mirror
-            .staging
-            .rename(temporary, &folder, file)
-            .map_err(|error| folder.error("rename to", file, error))?;
-        Ok(folder)
     }
 
     fn remove(&self, name: &Name, aside: String) -> Result<Option<String>, MirrorError> {

@@ -14,6 +14,7 @@ use crate::document::{Attachment, Branch, Change, Content, Document, DocumentSta
 mod branches;
 mod guarding;
 mod inventory;
+mod kept;
 mod listing;
 mod locating;
 mod planning;

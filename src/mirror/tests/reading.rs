@@ -260,12 +260,12 @@ fn it_is_seen_that_a_document_was_replaced() {
         ("a", with_others(present("a", "4-w", &[("f", "one")]), &["3-l"])),
         ("gone", with_others(deleted("gone", "3-x"), &[])),
     ] {
-        let before = books.standing(id).unwrap();
-        assert_eq!(books.standing(id).unwrap(), before);
+        let before = books.version(id).unwrap();
+        assert_eq!(books.version(id).unwrap(), before);
         bench.apply(&change).unwrap();
-        assert_ne!(books.standing(id).unwrap(), before, "{id}");
+        assert_ne!(books.version(id).unwrap(), before, "{id}");
     }
-    assert_ne!(books.standing("a").unwrap(), books.standing("never").unwrap());
+    assert_ne!(books.version("a").unwrap(), books.version("never").unwrap());
 }
 
 #[test]
