@@ -199,12 +199,12 @@ pub(crate) fn a_document_is_whole(sample: &dyn Sample) {
 pub(crate) fn what_is_not_there_is_nothing(sample: &dyn Sample) {
     let collection = &*only(sample);
     assert!(entry(collection, "never").is_none());
-    let before = collection.standing("a").unwrap();
-    assert_eq!(collection.standing("a").unwrap(), before);
+    let before = collection.version("a").unwrap();
+    assert_eq!(collection.version("a").unwrap(), before);
     let a = collection.name_of(&"a".into());
     sample.remove(&collection.path_of(&a), "a");
     assert!(entry(collection, "a").is_none(), "it is gone by now");
-    assert_ne!(collection.standing("a").unwrap(), before);
+    assert_ne!(collection.version("a").unwrap(), before);
     assert!(!collection.entry_names().unwrap().contains(&a));
 }
 

@@ -106,9 +106,9 @@ impl<T: Seek> Seek for Plain<T> {
 
 /// The identity of an entry, which shows whether it was replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing(u64);
+pub struct EntryVersion(u64);
 
-impl Standing {
+impl EntryVersion {
     /// The identity of what these bytes, times or inodes describe.
     pub(super) fn of(what: impl Hash) -> Self {
         let mut hasher = DefaultHasher::new();

@@ -30,7 +30,7 @@ mod rxdb;
 mod text;
 mod tree;
 
-pub use document::{Entry, Standing, StoredAttachment, StoredDocument, StoredFile};
+pub use document::{Entry, EntryVersion, StoredAttachment, StoredDocument, StoredFile};
 pub use problem::{Problem, ProblemKind};
 pub use text::StoredText;
 
@@ -123,7 +123,7 @@ pub trait StoredCollection: Debug + Send + Sync {
     fn entry(&self, name: &str) -> Result<Option<Entry>, MirrorError>;
 
     /// The present identity of an entry.
-    fn standing(&self, name: &str) -> Result<Standing, MirrorError>;
+    fn version(&self, name: &str) -> Result<EntryVersion, MirrorError>;
 
     /// Whether it holds only some documents of a collection.
     fn is_part(&self) -> bool {

@@ -16,7 +16,7 @@ use super::document::{DocumentFiles, Plain, StoredFile};
 use super::folder::DocumentFolder;
 use super::locate::{Found, Identity, LocateError, parts};
 use super::{
-    Archive, Collections, EachName, Entry, Problem, ProblemKind, Standing, StoredAttachment,
+    Archive, Collections, EachName, Entry, EntryVersion, Problem, ProblemKind, StoredAttachment,
     StoredCollection, StoredDocument, StoredText,
 };
 use crate::document::{CollectionName, DocumentId};
@@ -179,8 +179,8 @@ impl StoredCollection for Backup {
         }))))
     }
 
-    fn standing(&self, name: &str) -> Result<Standing, MirrorError> {
-        Standing::of_folder(&self.folder, name)
+    fn version(&self, name: &str) -> Result<EntryVersion, MirrorError> {
+        EntryVersion::of_folder(&self.folder, name)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::pipeline::{self, Fate, PipelineError};
 use crate::runner::Repairer;
 use crate::source::{SourceError, Store};
 use crate::tree::MirrorError;
-use crate::verify::{self, Certificate, There, Verified, Word};
+use crate::verify::{self, Certificate, SourceAnswer, SourceContent, Verified};
 
 /// How a repair went.
 #[derive(Debug, Default, Serialize)]
@@ -56,7 +56,7 @@ enum Outcome {
 /// Where documents are fetched from.
 pub enum Sources<'a> {
     /// The source that was named, and what it holds.
-    Given(&'a OpenedSource, &'a mut There),
+    Given(&'a OpenedSource, &'a mut SourceContent),
     /// The sources that the mirror remembers, and how they are entered.
     Recorded(&'a access::Options),
 }
@@ -208,10 +208,10 @@ fn hinted(error: PipelineError, sources: &Sources<'_>) -> anyhow::Error {
 }
 
 /// What the source said of a document.
-fn word((id, fate): &(DocumentId, Fate)) -> Option<(DocumentId, Word)> {
+fn word((id, fate): &(DocumentId, Fate)) -> Option<(DocumentId, SourceAnswer)> {
     let word = match fate {
-        Fate::Present { revision, .. } => Word::Present(revision.clone()),
-        Fate::Buried { .. } | Fate::Deleted { .. } => Word::Deleted,
+        Fate::Present { revision, .. } => SourceAnswer::Present(revision.clone()),
+        Fate::Buried { .. } | Fate::Deleted { .. } => SourceAnswer::Deleted,
         Fate::Unknown | Fate::Failed(_) => return None,
     };
     Some((id.clone(), word))

@@ -20,7 +20,7 @@ use crate::document::Kept;
 use crate::mirror::Stamped;
 use crate::runner::Repairer;
 use crate::source::Selection;
-use crate::verify::{self, Certificate, CollectionReport, Coverage, There, Verified};
+use crate::verify::{self, Certificate, CollectionReport, Coverage, SourceContent, Verified};
 
 /// What `plainfold verify` takes.
 #[derive(Debug, Args)]
@@ -178,7 +178,7 @@ async fn check(
         Some(source) => Some(verified.list(source.store.clone(), &how).await?),
         None => None,
     };
-    let compare = |verified: &Verified, there: Option<&There>| {
+    let compare = |verified: &Verified, there: Option<&SourceContent>| {
         there.map(|there| verified.compare_with(there)).transpose()
     };
     let mut certificate = compare(&verified, there.as_ref())?;

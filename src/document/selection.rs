@@ -144,6 +144,15 @@ impl Selection {
         let matches = |pattern: &&Pattern| !names.iter().any(|name| pattern.matches(name.as_str()));
         self.patterns.iter().filter(matches).cloned().collect()
     }
+
+    /// The selection among these names. Fails with a message if a pattern matches none of them,
+    /// unless that is allowed.
+    pub fn resolved(&self, names: &[CollectionName], allow_empty: bool) -> Result<Self, String> {
+        match self.unmatched(names).first() {
+            Some(pattern) if !allow_empty => Err(pattern.no_match(names)),
+            _ => Ok(self.among(names)),
+        }
+    }
 }
 
 /// The patterns. Parts that were split at a comma within braces are joined again: `{a` and `b}` are

@@ -1,6 +1,6 @@
 //! Carries out the plan: collection by collection, several batches at the same time.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,19 +14,14 @@ use super::control::{Control, count};
 use super::gate::Gate;
 use super::plan::{Branches, Decision, Held, Ours, decide};
 use super::read::{Batch, batches};
+use super::selection::{ids_among, is_replicator, named};
 use super::target::{Cause, Form, Item, Refused, Standing, Target, TargetError, Writing};
 use super::{Counts, Failure, OnExisting, Options, Outcome, Report, RestoreError};
 use crate::archive::{Archive, Entry, StoredCollection};
-use crate::document::{CollectionName, DocumentId, Pattern, Revision};
+use crate::document::{CollectionName, DocumentId, Revision};
 
 /// The most branches that are ended in one request, unless a single document has more.
 const MAX_ENDS: usize = 2_000;
-
-/// The database whose documents start replications, and the suffix of other such databases.
-const REPLICATOR: &str = "_replicator";
-
-/// A collection, and its name at the target.
-type Named = (Arc<dyn StoredCollection>, CollectionName);
 
 /// A restore of an archive to a target.
 pub struct Restore<T> {
@@ -36,7 +31,7 @@ pub struct Restore<T> {
 }
 
 /// One collection being restored.
-struct Course {
+struct CollectionRestore {
     collection: Arc<dyn StoredCollection>,
     /// The source of its documents: the collection, or its deleted documents.
     parts: Vec<Arc<dyn StoredCollection>>,
@@ -56,7 +51,7 @@ struct Reading {
 
 /// The outcome of a batch.
 #[derive(Default)]
-struct Done {
+struct BatchOutcome {
     counts: Counts,
     failures: Vec<Failure>,
 }
@@ -86,7 +81,8 @@ impl<T: Target + 'static> Restore<T> {
         };
         outcome.interrupted = looked.is_none();
         if let (Some(ids), Some(courses)) = (self.options.ids.take(), &looked) {
-            self.options.ids = Some(ids_among(ids, courses).await?);
+            self.options.ids =
+                Some(ids_among(ids, courses.iter().map(|one| &one.collection)).await?);
         }
         let mut hollow = Vec::new();
         for course in looked.unwrap_or_default() {
@@ -112,9 +108,9 @@ impl<T: Target + 'static> Restore<T> {
     async fn look(
         &self,
         collections: Vec<Arc<dyn StoredCollection>>,
-    ) -> Result<Vec<Course>, RestoreError> {
+    ) -> Result<Vec<CollectionRestore>, RestoreError> {
         let mut courses = Vec::new();
-        for (collection, name) in self.named(collections)? {
+        for (collection, name) in named(&self.options, collections)? {
             let standing = self.target.standing(&name).await?;
             if standing == Standing::Present && self.mode() == OnExisting::Refuse {
                 self.look_for_others(&collection, &name).await?;
@@ -123,7 +119,7 @@ impl<T: Target + 'static> Restore<T> {
             let gate = Gate::look(&*self.target, &collection, &name, standing, self.mode(), accept)
                 .await?;
             let parts = self.parts(&collection).await?;
-            courses.push(Course { collection, parts, name, standing, gate });
+            courses.push(CollectionRestore { collection, parts, name, standing, gate });
         }
         Ok(courses)
     }
@@ -150,57 +146,6 @@ impl<T: Target + 'static> Restore<T> {
             }
         })
         .await?
-    }
-
-    /// The selected collections with their names at the target.
-    fn named(
-        &self,
-        collections: Vec<Arc<dyn StoredCollection>>,
-    ) -> Result<Vec<Named>, RestoreError> {
-        let wrong = |what: String| Err(RestoreError::Selection(what));
-        let names: Vec<_> =
-            collections.iter().map(|collection| collection.name().clone()).collect();
-        let selection = &self.options.collections;
-        if let (Some(pattern), false) =
-            (selection.unmatched(&names).first(), self.options.allow_empty)
-        {
-            return wrong(pattern.no_match(&names));
-        }
-        let selection = selection.among(&names);
-        let wanted: Vec<_> = collections
-            .into_iter()
-            .filter(|collection| selection.wants(collection.name()))
-            .collect();
-        if wanted.is_empty() {
-            return wrong("no collection of the mirror is selected: see --collections".to_owned());
-        }
-        for old in self.options.renamed.keys() {
-            if !wanted.iter().any(|collection| collection.name() == old) {
-                return wrong(format!("no selected collection is named `{old}`: see --as"));
-            }
-        }
-        if let Some(only) = &self.options.only_as {
-            let [one] = &wanted[..] else {
-                let names: Vec<_> = wanted.iter().map(|one| one.name().as_str()).collect();
-                return wrong(format!(
-                    "the target has one name, `{only}`, but several collections are selected: {}; \
-                     select one with --collections, or give no name",
-                    names.join(", ")
-                ));
-            };
-            return Ok(vec![(Arc::clone(one), only.clone())]);
-        }
-        let mut taken = BTreeSet::new();
-        let mut named = Vec::new();
-        for collection in wanted {
-            let name = self.options.renamed.get(collection.name()).unwrap_or(collection.name());
-            let name = name.clone();
-            if !taken.insert(name.clone()) {
-                return wrong(format!("two collections would be named `{name}`: see --as"));
-            }
-            named.push((collection, name));
-        }
-        Ok(named)
     }
 
     /// Refuses a target that holds documents that differ from the mirror. Documents that an
@@ -234,14 +179,14 @@ impl<T: Target + 'static> Restore<T> {
     /// write is noted as `hollow`, by its index in the outcome.
     async fn restore(
         &self,
-        course: Course,
+        course: CollectionRestore,
         outcome: &mut Outcome,
         hollow: &mut Vec<(usize, Gate)>,
     ) -> Result<bool, RestoreError> {
         if self.control.stop.is_cancelled() {
             return Ok(true);
         }
-        let Course { collection, parts, name, standing, gate } = course;
+        let CollectionRestore { collection, parts, name, standing, gate } = course;
         let mut report = Report {
             collection: collection.name().to_string(),
             renamed: name.to_string(),
@@ -413,8 +358,8 @@ impl<T: Target + 'static> Restore<T> {
         name: &CollectionName,
         standing: Standing,
         batch: Batch,
-    ) -> Result<Done, TargetError> {
-        let mut done = Done { failures: batch.failures, ..Done::default() };
+    ) -> Result<BatchOutcome, TargetError> {
+        let mut done = BatchOutcome { failures: batch.failures, ..BatchOutcome::default() };
         let mut items = batch.items;
         if !self.target.takes_branches() || self.mode() == OnExisting::Undelete {
             let all = items.len();
@@ -496,7 +441,7 @@ impl Report {
     }
 }
 
-impl Done {
+impl BatchOutcome {
     /// The counter for a document that is written.
     fn count_of(&mut self, writing: &Writing) -> &mut u64 {
         let counts = &mut self.counts;
@@ -529,25 +474,6 @@ impl Done {
         };
         writings.push(Writing { item, form, ends });
     }
-}
-
-/// The documents that a pattern for ids selects in these collections: an id that one of them holds
-/// is not a glob.
-async fn ids_among(ids: Pattern, courses: &[Course]) -> Result<Pattern, RestoreError> {
-    let id = DocumentId::from(ids.text());
-    for Course { collection, .. } in courses {
-        let (collection, id) = (Arc::clone(collection), id.clone());
-        let held = blocking(move || collection.entry(&collection.name_of(&id))).await??;
-        if held.is_some() {
-            return Ok(ids.as_name());
-        }
-    }
-    Ok(ids)
-}
-
-/// Whether the documents of a database with this name start replications.
-fn is_replicator(name: &str) -> bool {
-    name.strip_suffix(REPLICATOR).is_some_and(|before| before.is_empty() || before.ends_with('/'))
 }
 
 /// The first of these that differs from the tree.

@@ -28,6 +28,7 @@ pub mod fuzzing;
 mod gate;
 pub mod plan;
 mod read;
+mod selection;
 mod target;
 mod vouch;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::document::{Counts, How, What};
+use super::document::{Counts, ReadOptions, TextKind};
 use super::inventory::Comparison;
 use super::reading::{Suspect, read_security, settle};
 use super::{Certificate, CollectionReport, DifferenceKind, Verified, VerifyError};
@@ -38,7 +38,7 @@ impl Wrong {
 
 /// Documents that are about to change, and that are left out of the report meanwhile.
 #[derive(Debug)]
-pub struct Again {
+pub struct UnderRepair {
     collections: Vec<Set>,
 }
 
@@ -46,7 +46,7 @@ pub struct Again {
 #[derive(Debug)]
 struct Set {
     collection: Arc<dyn StoredCollection>,
-    how: How,
+    how: ReadOptions,
     ids: Vec<DocumentId>,
     security: bool,
 }
@@ -96,11 +96,11 @@ impl Verified {
     pub fn set_aside(
         &mut self,
         wanted: &BTreeMap<CollectionName, Wrong>,
-    ) -> Result<Again, VerifyError> {
-        let mut again = Again { collections: Vec::new() };
+    ) -> Result<UnderRepair, VerifyError> {
+        let mut again = UnderRepair { collections: Vec::new() };
         for collection in self.archive.collections()?.0 {
             let Some(wrong) = wanted.get(collection.name()) else { continue };
-            let how = How { attachments: collection.holds_attachments()?, sums: false };
+            let how = ReadOptions { attachments: collection.holds_attachments()?, sums: false };
             let (ids, security) = (wrong.all(), wrong.security);
             again.collections.push(Set { collection, how, ids, security });
         }
@@ -123,7 +123,7 @@ impl Verified {
     }
 
     /// Adds the present version of the documents that were set aside to the report.
-    pub fn take_back(&mut self, again: &Again) -> Result<(), VerifyError> {
+    pub fn take_back(&mut self, again: &UnderRepair) -> Result<(), VerifyError> {
         for Set { collection, how, ids, security } in &again.collections {
             let mut listings = self.listings.iter_mut();
             let named = listings.find(|(name, _)| name == collection.name().as_str());
@@ -134,7 +134,7 @@ impl Verified {
                 let reading = settle(&**collection, &collection.name_of(id), *how);
                 let now = reading.take(&mut self.report.problems);
                 let pushed = match &now {
-                    Some(now) if now.what == What::Document => {
+                    Some(now) if now.kind == TextKind::Document => {
                         listing.push(&now.id, now.revision.as_ref(), &now.content)
                     }
                     _ => listing.push_deleted(id),

@@ -92,7 +92,7 @@ pub struct CollectionCertificate {
 
 /// The content of a source, for comparisons.
 #[derive(Debug)]
-pub struct There {
+pub struct SourceContent {
     place: Place,
     depth: Depth,
     collections: Vec<(Named, SourceListing)>,
@@ -113,7 +113,7 @@ struct Named {
 
 /// A later answer of the source about one document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum SourceAnswer {
     /// It exists, with the revision in its body.
     Present(Option<Revision>),
     /// It is gone.
@@ -137,7 +137,7 @@ impl Verified {
         &self,
         store: Arc<dyn Store>,
         how: &Comparison,
-    ) -> Result<There, VerifyError> {
+    ) -> Result<SourceContent, VerifyError> {
         if let Some(why) = self.archive.rewritten().filter(|_| how.bytes) {
             let what = format!("{why}, so they cannot be compared byte by byte: leave --bytes out");
             return Err(VerifyError::Selection(what));
@@ -157,7 +157,7 @@ impl Verified {
             }
             named => named?,
         };
-        let mut there = There {
+        let mut there = SourceContent {
             place: Place { name: store.identity(), lineage: None, is_mirror: false },
             depth: if how.bytes { Depth::Bytes } else { Depth::Revision },
             collections: Vec::new(),
@@ -244,7 +244,7 @@ impl Verified {
     }
 
     /// Compares with the content of a source.
-    pub fn compare_with(&self, there: &There) -> Result<Certificate, VerifyError> {
+    pub fn compare_with(&self, there: &SourceContent) -> Result<Certificate, VerifyError> {
         let mut certificate = self.certificate(there.place.clone(), there.depth);
         certificate.not_compared.clone_from(&there.not_compared);
         certificate.left_out.clone_from(&there.left_out);
@@ -399,12 +399,12 @@ fn others(how: &Comparison, pairs: &[Pair], named: &[CollectionName]) -> (Vec<Na
     (compared, left_out)
 }
 
-impl There {
+impl SourceContent {
     /// Applies later answers of the source about documents of a collection.
     pub fn learn(
         &mut self,
         collection: &CollectionName,
-        words: &[(DocumentId, Word)],
+        words: &[(DocumentId, SourceAnswer)],
     ) -> Result<(), VerifyError> {
         let mut all = self.collections.iter_mut();
         let named = all.find(|(named, _)| named.here.as_ref() == Some(collection));
@@ -412,8 +412,8 @@ impl There {
         let mut listing = source.listed.reopen().map_err(VerifyError::Temporary)?;
         for (id, word) in words {
             let pushed = match word {
-                Word::Present(revision) => listing.push(id, revision.as_ref(), &UNREAD),
-                Word::Deleted => listing.push_deleted(id),
+                SourceAnswer::Present(revision) => listing.push(id, revision.as_ref(), &UNREAD),
+                SourceAnswer::Deleted => listing.push_deleted(id),
             };
             pushed.map_err(VerifyError::Temporary)?;
         }

@@ -124,7 +124,7 @@ impl Comparer<'_> {
         }
         let mut verdict = Verdict::Same;
         for _ in 0..TRIES {
-            let before = self.collection.standing(&self.collection.name_of(&change.id)).ok();
+            let before = self.collection.version(&self.collection.name_of(&change.id)).ok();
             verdict = match self.look(change).await {
                 Ok(true) => return Ok(Verdict::Same),
                 Ok(false) => Verdict::Differs,
@@ -133,7 +133,7 @@ impl Comparer<'_> {
                 }
                 Err(error) => Verdict::Unread(error.to_string()),
             };
-            let after = self.collection.standing(&self.collection.name_of(&change.id)).ok();
+            let after = self.collection.version(&self.collection.name_of(&change.id)).ok();
             if before == after {
                 break;
             }

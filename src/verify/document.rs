@@ -24,7 +24,7 @@ const OTHER_BYTES: &str = "its bytes differ from those that were written (checks
 pub struct Checked {
     pub id: DocumentId,
     pub revision: Option<Revision>,
-    pub what: What,
+    pub kind: TextKind,
     /// A hash of the body and of every attachment with its name.
     pub content: Checksum,
     pub counts: Counts,
@@ -52,7 +52,7 @@ pub struct Counts {
 
 /// The kind of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum TextKind {
     Document,
     /// A tombstone, which does not count as a document.
     Tombstone,
@@ -62,7 +62,7 @@ pub enum What {
 
 /// How to read documents.
 #[derive(Clone, Copy, Debug)]
-pub struct How {
+pub struct ReadOptions {
     /// Whether attachments without a file count as missing.
     pub attachments: bool,
     /// Whether the SHA-256 of every file is requested.
@@ -70,9 +70,9 @@ pub struct How {
 }
 
 /// Reads a whole document.
-pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError> {
-    let what = if document.deleted { What::Tombstone } else { What::Document };
-    let mut checked = Checked::nothing_of(document.id.clone(), what);
+pub fn check(document: &StoredDocument, how: ReadOptions) -> Result<Checked, MirrorError> {
+    let kind = if document.deleted { TextKind::Tombstone } else { TextKind::Document };
+    let mut checked = Checked::nothing_of(document.id.clone(), kind);
     checked.counts.tombstones = u64::from(document.deleted);
     checked.revision = document.revision.clone();
     checked.problems = document.extras()?;
@@ -124,18 +124,18 @@ pub fn check(document: &StoredDocument, how: How) -> Result<Checked, MirrorError
 }
 
 /// Compares the security object of a collection with the checksum beside it.
-pub fn check_security(text: &StoredText, how: How) -> Checked {
-    let mut checked = Checked::nothing_of("_security".into(), What::Security);
+pub fn check_security(text: &StoredText, how: ReadOptions) -> Checked {
+    let mut checked = Checked::nothing_of("_security".into(), TextKind::Security);
     checked.content = checked.text(text, how);
     checked
 }
 
 impl Checked {
-    fn nothing_of(id: DocumentId, what: What) -> Self {
+    fn nothing_of(id: DocumentId, kind: TextKind) -> Self {
         Self {
             id,
             revision: None,
-            what,
+            kind,
             content: [0; 32],
             counts: Counts::default(),
             problems: Vec::new(),
@@ -160,7 +160,7 @@ impl Checked {
     }
 
     /// Compares JSON text with the checksum beside its file; returns the hash of its bytes.
-    fn text(&mut self, text: &StoredText, how: How) -> Checksum {
+    fn text(&mut self, text: &StoredText, how: ReadOptions) -> Checksum {
         let FileSum { length, sum } = text.sum();
         let hash = sum.unwrap_or_default();
         self.counts.bytes += length;
@@ -220,7 +220,7 @@ struct Seen {
 fn read(
     mut file: Box<dyn StoredFile>,
     attachment: &StoredAttachment,
-    how: How,
+    how: ReadOptions,
 ) -> std::io::Result<Seen> {
     let stub = &attachment.stub;
     // The digest is that of gzipped bytes, which are not here.

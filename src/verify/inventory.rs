@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::io;
 
 use super::VerifyError;
-use super::document::{Checked, How};
+use super::document::{Checked, ReadOptions};
 use super::reading::{PAUSE, Reading, Suspect, TRIES, read_security, settle};
 use crate::archive::{Problem, ProblemKind, StoredCollection};
 use crate::tree::checksum::Checksum;
@@ -98,7 +98,7 @@ impl Brief {
 /// A folder and its record.
 pub struct Comparison<'a> {
     pub collection: &'a dyn StoredCollection,
-    pub how: How,
+    pub how: ReadOptions,
 }
 
 impl Comparison<'_> {

@@ -41,8 +41,8 @@ mod reading;
 mod source;
 mod tree;
 
-pub use again::{Again, Wrong};
-pub use against::{Certificate, CollectionCertificate, Depth, Place, There, Word};
+pub use again::{UnderRepair, Wrong};
+pub use against::{Certificate, CollectionCertificate, Depth, Place, SourceAnswer, SourceContent};
 pub use document::Counts;
 pub use error::VerifyError;
 pub use inventory::Coverage;
@@ -131,7 +131,12 @@ pub fn verify_archive(
 ) -> Result<Verified, VerifyError> {
     let started = Instant::now();
     let selection = match &options.collections {
-        Some(selection) => Some(select(&*archive, selection, options.allow_empty)?),
+        Some(selection) => {
+            let (collections, _) = archive.collections()?;
+            let names: Vec<_> = collections.iter().map(|one| one.name().clone()).collect();
+            let selection = selection.resolved(&names, options.allow_empty);
+            Some(selection.map_err(VerifyError::Selection)?)
+        }
         None => None,
     };
     let found =
@@ -165,20 +170,6 @@ pub fn verify_archive(
     let (suspects, sums) = (found.suspects, found.sums.finish());
     let progress = options.progress.clone();
     Ok(Verified { report, archive, listings, suspects, unchecked, sums, progress })
-}
-
-/// The collections of the mirror that a selection matches.
-fn select(
-    archive: &dyn Archive,
-    selection: &Selection,
-    allow_empty: bool,
-) -> Result<Selection, VerifyError> {
-    let (collections, _) = archive.collections()?;
-    let names: Vec<_> = collections.iter().map(|collection| collection.name().clone()).collect();
-    match selection.unmatched(&names).first() {
-        Some(pattern) if !allow_empty => Err(VerifyError::Selection(pattern.no_match(&names))),
-        _ => Ok(selection.among(&names)),
-    }
 }
 
 impl Verified {

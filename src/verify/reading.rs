@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::VerifyError;
-use super::document::{Checked, How, check, check_security};
+use super::document::{Checked, ReadOptions, check, check_security};
 use crate::archive::{Entry, Problem, ProblemKind, StoredCollection};
 use crate::document::{CollectionName, DocumentId};
 use crate::tree::MirrorError;
@@ -25,7 +25,10 @@ pub struct Suspect {
 }
 
 /// Reads the security object of a collection.
-pub fn read_security(collection: &dyn StoredCollection, how: How) -> Result<Reading, VerifyError> {
+pub fn read_security(
+    collection: &dyn StoredCollection,
+    how: ReadOptions,
+) -> Result<Reading, VerifyError> {
     Ok(match collection.security()? {
         None => Reading::default(),
         Some(Ok(text)) => {
@@ -68,15 +71,15 @@ impl Reading {
 }
 
 /// Reads a name until nothing is wrong, or nobody was replacing it while it was read.
-pub fn settle(collection: &dyn StoredCollection, name: &str, how: How) -> Reading {
+pub fn settle(collection: &dyn StoredCollection, name: &str, how: ReadOptions) -> Reading {
     let mut reading = read_once(collection, name, how);
     for _ in 0..TRIES {
         if reading.is_well() {
             break;
         }
-        let before = collection.standing(name).ok();
+        let before = collection.version(name).ok();
         reading = read_once(collection, name, how);
-        if !reading.is_well() && before == collection.standing(name).ok() {
+        if !reading.is_well() && before == collection.version(name).ok() {
             break;
         }
         std::thread::sleep(PAUSE);
@@ -84,7 +87,7 @@ pub fn settle(collection: &dyn StoredCollection, name: &str, how: How) -> Readin
     reading
 }
 
-fn read_once(collection: &dyn StoredCollection, name: &str, how: How) -> Reading {
+fn read_once(collection: &dyn StoredCollection, name: &str, how: ReadOptions) -> Reading {
     let read = || match collection.entry(name)? {
         None => Ok(Reading::default()),
         Some(Entry::Problem(problem)) => Ok(Reading { checked: None, problems: vec![problem] }),

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::VerifyError;
 use super::bytes::Unchecked;
-use super::document::{Counts, How, What};
+use super::document::{Counts, ReadOptions, TextKind};
 use super::inventory::{Briefs, Comparison, Coverage, NAMED, coverage, unchecked};
 use super::listing::Listing;
 use super::progress::{self, Progress};
@@ -29,7 +29,7 @@ const CHUNK: usize = 64;
 const WAITING: usize = 2;
 
 /// A collection, and how it is read.
-type ToRead = (Arc<dyn StoredCollection>, How);
+type ToRead = (Arc<dyn StoredCollection>, ReadOptions);
 
 /// The results for a mirror.
 #[derive(Debug, Default)]
@@ -90,7 +90,7 @@ pub fn read(
         if settled(&|| collection.is_recorded())? {
             if is_wanted(collection.name()) {
                 let attachments = collection.holds_attachments()?;
-                collections.push((collection, How { attachments, sums }));
+                collections.push((collection, ReadOptions { attachments, sums }));
             }
         } else {
             let reason = "it is a folder that no run of Plainfold created";
@@ -315,7 +315,7 @@ fn keep(
         if checked.counts.unchecked > 0 {
             collection.unchecked.note(&checked.id);
         }
-        if checked.what == What::Document {
+        if checked.kind == TextKind::Document {
             let (id, revision) = (&checked.id, checked.revision.as_ref());
             collection.listing.push(id, revision, &checked.content)?;
         }

@@ -11,7 +11,7 @@ use crate::archive::document::{DocumentFiles, Plain, StoredFile};
 use crate::archive::locate::{Found, Identity, LocateError, parts};
 use crate::archive::text::Unchecked;
 use crate::archive::{
-    Archive, Collections, EachName, Entry, Problem, ProblemKind, Standing, StoredAttachment,
+    Archive, Collections, EachName, Entry, EntryVersion, Problem, ProblemKind, StoredAttachment,
     StoredCollection, StoredDocument, StoredText,
 };
 use crate::document::{CollectionName, DocumentId, Head};
@@ -139,9 +139,9 @@ impl StoredCollection for MemoryCollection {
         }))))
     }
 
-    fn standing(&self, name: &str) -> Result<Standing, MirrorError> {
+    fn version(&self, name: &str) -> Result<EntryVersion, MirrorError> {
         let documents = self.documents.lock().unwrap();
-        Ok(Standing::of(self.id_of(name).and_then(|id| documents.get(&id).cloned())))
+        Ok(EntryVersion::of(self.id_of(name).and_then(|id| documents.get(&id).cloned())))
     }
 
     fn security(&self) -> Result<Option<Result<StoredText, Problem>>, MirrorError> {

@@ -8,7 +8,7 @@ use jiff::civil::Date;
 use super::Tree;
 use crate::archive::text::{Unchecked, read};
 use crate::archive::{
-    EachName, Entry, Problem, ProblemKind, Standing, StoredCollection, StoredText,
+    EachName, Entry, EntryVersion, Problem, ProblemKind, StoredCollection, StoredText,
 };
 use crate::document::{CollectionName, DocumentId, Properties};
 use crate::tree::MirrorError;
@@ -116,8 +116,8 @@ impl StoredCollection for TreeCollection {
         self.read(name)
     }
 
-    fn standing(&self, name: &str) -> Result<Standing, MirrorError> {
-        Standing::of_folder(&self.folder, name)
+    fn version(&self, name: &str) -> Result<EntryVersion, MirrorError> {
+        EntryVersion::of_folder(&self.folder, name)
     }
 
     fn is_part(&self) -> bool {
@@ -155,10 +155,8 @@ impl StoredCollection for TreeCollection {
     }
 
     fn inventory(&self) -> Result<Option<Inventory>, MirrorError> {
-        match &self.inventories {
-            Some(folder) => Inventory::read(folder, &self.encoded),
-            None => Ok(None),
-        }
+        let read = |folder: &Arc<Folder>| Inventory::read(folder, &self.encoded);
+        self.inventories.as_ref().map_or(Ok(None), read)
     }
 
     fn recorded(
@@ -172,10 +170,8 @@ impl StoredCollection for TreeCollection {
     }
 
     fn snapshot(&self) -> Result<Option<Snapshot>, MirrorError> {
-        match &self.inventories {
-            Some(folder) => Inventory::snapshot(folder, &self.encoded),
-            None => Ok(None),
-        }
+        let read = |folder: &Arc<Folder>| Inventory::snapshot(folder, &self.encoded);
+        self.inventories.as_ref().map_or(Ok(None), read)
     }
 
     fn deleted(
