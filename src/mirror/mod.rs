@@ -133,10 +133,10 @@ pub struct Mirror {
     clock: Arc<Clock>,
     /// The time of the last trash sweep, by the mirror's clock.
     trash_swept: std::sync::Mutex<Option<i64>>,
+    policy: kept::Policy,
     /// The next temporary name.
     next_name: AtomicU64,
     lanes: Lanes,
-    policy: kept::Policy,
     /// The documents that an interrupted run was replacing or removing.
     interrupted: std::sync::Mutex<Interrupted>,
     /// Whether this file system keeps extended attributes, as far as known.
@@ -235,9 +235,9 @@ impl Mirror {
             wanted,
             clock,
             trash_swept: std::sync::Mutex::default(),
+            policy: kept::Policy::default(),
             next_name: AtomicU64::new(next_name),
             lanes: Lanes::default(),
-            policy: kept::Policy::default(),
             interrupted: std::sync::Mutex::new(interrupted),
             keeps_attributes: AtomicBool::new(true),
             saves: AtomicBool::new(false),

@@ -4,7 +4,7 @@
 //! A contract looks at a target from outside, as a [`Subject`] shows it, and must not know its kind.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -60,13 +60,16 @@ fn seen(bodies: Vec<Value>) -> Seen {
     named.collect()
 }
 
-/// The files of attachments, by name.
+/// The files of attachments, by name. They are read from temporary files.
 struct InMemory(BTreeMap<String, Vec<u8>>);
 
 impl Files for InMemory {
     fn open(&self, name: &str) -> io::Result<Box<dyn io::Read + Send>> {
         let bytes = self.0.get(name).ok_or_else(|| io::Error::other("the file is gone"))?;
-        Ok(Box::new(io::Cursor::new(bytes.clone())))
+        let mut file = tempfile::tempfile()?;
+        file.write_all(bytes)?;
+        io::Seek::rewind(&mut file)?;
+        Ok(Box::new(file))
     }
 }
 
