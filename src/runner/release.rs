@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Watcher;
 use super::order::Order;
+use super::session::Watcher;
 use crate::checkpoint::{Checkpoints, StateError};
 use crate::document::CollectionName;
 use crate::pipeline::Pipeline;

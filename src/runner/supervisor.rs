@@ -12,13 +12,16 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::absent::Absent;
 use super::news::News;
+use super::options::SessionOptions;
 use super::order::Order;
+use super::outcome::{Outcome, SessionError};
 use super::policy;
 use super::scheduler::{LINGER, Move, Scheduler, VISIT};
+use super::shared::{Member, Shared};
+use super::trouble::Trouble;
 use super::turn::{Ended, Run};
-use super::wait::Trouble;
-use super::{Absent, Member, Outcome, SessionError, SessionOptions, Shared};
 use crate::document::CollectionName;
 use crate::pipeline::{
     FAILED, Phase, Pipeline, PipelineError, PipelineOptions, Reporter, RunState,

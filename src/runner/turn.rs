@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
 use super::order::Order;
+use super::shared::Shared;
 use crate::document::CollectionName;
 use crate::pipeline::{Pipeline, PipelineError, RunState};
 

@@ -5,33 +5,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::outcome::SessionError;
 use super::policy::Remedy;
+use super::shared::Member;
 use super::supervisor::Supervisor;
-use super::{Member, SessionError};
+use super::trouble::Trouble;
 use crate::document::CollectionName;
 use crate::pipeline::{Awaited, Pauses, Phase, PipelineError, Reporter, without_numbers};
 use crate::source::Mode;
 use crate::source::outage::Said;
-
-/// How the runs of a collection have failed.
-pub(super) struct Trouble {
-    remedy: Remedy,
-    /// The pauses before the next tries, if there is one.
-    pauses: Option<Pauses>,
-    /// The time of the next try, if it is known.
-    again: Option<Instant>,
-    /// The last error, until the next run begins.
-    error: Option<PipelineError>,
-    /// What the log has said of it.
-    said: Said,
-}
-
-impl Trouble {
-    /// Whether the collection waits, and nothing that this process does helps it.
-    fn is_hopeless(&self) -> bool {
-        self.error.is_some() && self.remedy.is_hopeless()
-    }
-}
 
 impl Supervisor {
     /// A run ended with an error. The policy says whether the collection waits, or the mirror ends.
