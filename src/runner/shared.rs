@@ -16,7 +16,7 @@ use crate::checkpoint::{Checkpoints, Failure};
 use crate::document::CollectionName;
 use crate::event::Broadcast;
 use crate::mirror::Mirror;
-use crate::pipeline::{Brake, Phase, Pipeline, Report, Reporter};
+use crate::pipeline::{Brake, Pipeline, Report, Reporter, RunState};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -38,6 +38,9 @@ pub(super) struct Shared {
     pub(super) ended: CancellationToken,
 }
 
+/// A service that is otherwise ready does not wait for a collection that was tried this number of times.
+const TRIES: u32 = 3;
+
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub(super) reporter: Reporter,
@@ -47,23 +50,41 @@ pub(super) struct Member {
     pub(super) brake: Option<Arc<Brake>>,
     /// Whether it waits, and nothing that this process does helps it.
     pub(super) is_hopeless: bool,
+    /// Whether it has been at the end of its source.
+    pub(super) has_caught_up: bool,
+    /// Whether the source no longer has it.
+    pub(super) has_vanished: bool,
+    /// Whether it was ordered to pause.
+    pub(super) is_paused: bool,
+    /// How often its source did not answer, or its run failed, since it was at the end of its source.
+    pub(super) in_vain: u32,
 }
 
 impl Member {
     /// A collection that has not run.
     pub(super) fn new(reporter: Reporter) -> Self {
-        Self { reporter, pipeline: None, brake: None, is_hopeless: false }
+        Self {
+            reporter,
+            pipeline: None,
+            brake: None,
+            is_hopeless: false,
+            has_caught_up: false,
+            has_vanished: false,
+            is_paused: false,
+            in_vain: 0,
+        }
     }
 
     /// Whether the collection is caught up with its source, or its source has vanished.
-    pub(super) fn has_caught_up(&self) -> bool {
-        let report = self.reporter.report();
-        report.caught_up || report.phase == Phase::Vanished
+    pub(super) fn is_current(&self) -> bool {
+        self.has_caught_up || self.has_vanished
     }
 
-    /// Whether a service does not have to wait for the collection before it is ready.
-    pub(super) fn is_done(&self) -> bool {
-        self.is_hopeless || self.has_caught_up()
+    /// Whether a service does not have to wait for the collection before it is ready, if others have caught
+    /// up: this one has been tried often enough.
+    fn is_done(&self, others: bool) -> bool {
+        let is_left = self.is_hopeless || self.is_paused || (others && self.in_vain >= TRIES);
+        is_left || self.is_current()
     }
 }
 
@@ -117,11 +138,27 @@ impl Shared {
         failures
     }
 
+    /// Notes what a run does.
+    pub(super) fn note_state(&self, name: &CollectionName, state: RunState) {
+        if let Some(member) = self.members().get_mut(name) {
+            match state {
+                RunState::AtEnd => (member.has_caught_up, member.in_vain) = (true, 0),
+                RunState::Waits => member.in_vain += 1,
+                RunState::Works => return,
+            }
+        }
+        self.note_progress();
+    }
+
     /// Notices when the last collection has caught up.
     pub(super) fn note_progress(&self) {
         let listed = self.is_listed();
-        let ready = listed && self.members().values().all(Member::is_done);
-        let caught_up = ready && self.members().values().all(Member::has_caught_up);
+        let (ready, caught_up) = {
+            let members = self.members();
+            let others = members.values().any(|one| one.has_caught_up);
+            let ready = listed && members.values().all(|one| one.is_done(others));
+            (ready, ready && members.values().all(Member::is_current))
+        };
         self.progress.send_if_modified(|progress| {
             let before = *progress;
             progress.listed |= listed;
@@ -149,10 +186,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_is_ready_without_a_collection_that_waits_hopelessly() {
+    fn a_service_is_ready_without_a_collection_that_waits_hopelessly_or_is_paused() {
         let mut member = Member::new(Reporter::new("a".into()));
-        assert!(!member.is_done());
+        assert!(!member.is_done(true));
         member.is_hopeless = true;
-        assert!(member.is_done() && !member.has_caught_up());
+        assert!(member.is_done(false) && !member.is_current());
+        (member.is_hopeless, member.is_paused) = (false, true);
+        assert!(member.is_done(false) && !member.is_current());
+    }
+
+    #[test]
+    fn a_service_is_ready_without_a_collection_that_was_tried_in_vain_where_others_have_caught_up()
+    {
+        let mut member = Member::new(Reporter::new("a".into()));
+        member.in_vain = TRIES - 1;
+        assert!(!member.is_done(true));
+        member.in_vain = TRIES;
+        assert!(member.is_done(true) && !member.is_done(false), "the whole server may be away");
     }
 }

@@ -54,6 +54,7 @@ impl Supervisor {
         };
         if let Some(member) = self.shared.members().get_mut(&name) {
             member.is_hopeless = remedy.is_hopeless();
+            member.in_vain += 1;
             member.reporter.update(|report| match pause {
                 Some(pause) => report.wait(awaited, why, pause),
                 None => (report.phase, report.trouble) = (Phase::Failed, Some(why)),
@@ -96,7 +97,8 @@ impl Supervisor {
         for name in due {
             if let Some(member) = self.shared.members().get_mut(&name) {
                 let reporter = Reporter::continuing(&member.reporter.report());
-                *member = Member { brake: member.brake.take(), ..Member::new(reporter) };
+                let (brake, in_vain) = (member.brake.take(), member.in_vain);
+                *member = Member { brake, in_vain, ..Member::new(reporter) };
             }
             self.scheduler.want(&name);
         }
@@ -134,9 +136,8 @@ impl Supervisor {
     pub(super) fn end_if_hopeless(&mut self) -> bool {
         let is_hopeless = |name| self.troubled.get(name).is_some_and(Trouble::is_hopeless);
         let members = self.shared.members();
-        let mut left = members.iter().filter(|(name, member)| {
-            !is_hopeless(name) && member.reporter.report().phase != Phase::Vanished
-        });
+        let mut left =
+            members.iter().filter(|(name, member)| !is_hopeless(name) && !member.has_vanished);
         if !self.shared.is_listed() || left.next().is_some() {
             return false;
         }
