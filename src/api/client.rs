@@ -8,13 +8,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use serde::de::DeserializeOwned;
 
 pub use super::process::Unanswered;
 use super::process::{Answering, Process};
 use crate::checkpoint::{Bounds, Checkpoints, Copied, StateError};
 use crate::document::{CollectionName, Pattern, plain};
 use crate::mirror::{self, Mirror};
-use crate::runner::{HeldDocument, Notice, Release, Status, Subscription};
+use crate::runner::{Action, HeldDocument, Notice, Ordered, Release, Status, Subscription};
 use crate::tree::{Holder, MirrorError, SharedLock};
 
 /// The door to a mirror.
@@ -39,6 +40,9 @@ pub enum DoorError {
     /// The mirror has no such collection.
     #[error("{0}")]
     NoCollection(String),
+    /// No process works on the mirror, so that it obeys no order.
+    #[error("no `plainfold mirror` works on {}: start it, and it catches up at once", _0.display())]
+    AtRest(PathBuf),
 }
 
 /// Who answers.
@@ -60,19 +64,22 @@ impl Door {
     /// The status, and whether the mirror can be used. If its process or its state is not
     /// available, everything else is reported.
     pub async fn status(&self) -> Result<(Status, bool), DoorError> {
-        let (status, is_usable) = match self.look()? {
-            Answerer::AtRest(lock) => self.status_at_rest(lock)?,
-            Answerer::Busy(process) => {
-                let trouble = process.stopped();
-                let is_usable = trouble.is_none();
-                (Status::silent(&self.directory, process.holder(), trouble), is_usable)
-            }
-            Answerer::Running(process) => match ask_status(&process).await {
-                Ok(status) => (status, true),
-                Err(Unanswered { holder, trouble, .. }) => {
-                    (Status::silent(&self.directory, &holder, Some(trouble)), false)
+        let asked = self.twice(async || {
+            Ok(match self.look()? {
+                Answerer::AtRest(lock) => self.status_at_rest(lock)?,
+                Answerer::Busy(process) => {
+                    let trouble = process.stopped();
+                    let is_usable = trouble.is_none();
+                    (Status::silent(&self.directory, process.holder(), trouble), is_usable)
                 }
-            },
+                Answerer::Running(process) => (ask_status(&process).await?, true),
+            })
+        });
+        let (status, is_usable) = match asked.await {
+            Err(DoorError::Unanswered(Unanswered { holder, trouble, .. })) => {
+                (Status::silent(&self.directory, &holder, Some(trouble)), false)
+            }
+            asked => asked?,
         };
         Ok((Status { unremovable: self.ours.unremovable(), ..status }, is_usable))
     }
@@ -103,28 +110,52 @@ impl Door {
         collection: &CollectionName,
         command: &str,
     ) -> Result<Option<Release>, DoorError> {
-        match self.answering().await? {
-            Ok(process) => {
-                let parameters = [("collection", collection.as_str())];
-                Ok(process.post("/release", &parameters).await?)
-            }
+        self.twice(async || match self.answering().await? {
+            Ok(process) => ask_about(&process, "/release", Some(collection)).await,
             Err(lock) => {
                 let (_mirror, state) = self.open(lock, command)?;
                 Ok(Release::at_rest(&state, collection)?)
             }
-        }
+        })
+        .await
+    }
+
+    /// Gives an order for a collection, or for all. `None` if the mirror has no such collection. At rest,
+    /// only a full scan can be ordered, for the next run; `command` takes the lock.
+    pub async fn order(
+        &self,
+        action: Action,
+        collection: Option<&CollectionName>,
+        command: &str,
+    ) -> Result<Option<Vec<Ordered>>, DoorError> {
+        let path = match action {
+            Action::Pause => "/pause",
+            Action::Resume => "/resume",
+            Action::CatchUp => "/catch-up",
+            Action::Rescan => "/rescan",
+        };
+        self.twice(async || match self.answering().await? {
+            Ok(process) => ask_about(&process, path, collection).await,
+            Err(lock) if action == Action::Rescan => {
+                let (_mirror, state) = self.open(lock, command)?;
+                Ok(Ordered::rescan_at_rest(&state, collection)?)
+            }
+            Err(_) => Err(DoorError::AtRest(self.directory.clone())),
+        })
+        .await
     }
 
     /// The documents whose deletion is held back. At rest, `command` takes the lock.
     pub async fn held(&self, command: &str) -> Result<Vec<HeldDocument>, DoorError> {
         const PATH: &str = "/held";
-        match self.answering().await? {
+        self.twice(async || match self.answering().await? {
             Ok(process) => Ok(process.get(PATH).await?.ok_or_else(|| process.lacks(PATH))?),
             Err(lock) => {
                 let (_mirror, state) = self.open(lock, command)?;
                 Ok(HeldDocument::all(&state)?)
             }
-        }
+        })
+        .await
     }
 
     /// The write events after number `since`, those of one `collection` only if it is named.
@@ -180,6 +211,37 @@ impl Door {
         Ok((mirror, state))
     }
 
+    /// Asks, and asks once more if somebody else is to be asked by then: a process may end, or begin, at
+    /// the moment at which it is looked for.
+    async fn twice<T>(&self, ask: impl AsyncFn() -> Result<T, DoorError>) -> Result<T, DoorError> {
+        let asked = ask().await;
+        match &asked {
+            Err(error) if self.has_changed(error) => ask().await,
+            _ => asked,
+        }
+    }
+
+    /// Whether the mirror is in other hands than those that this error names.
+    fn has_changed(&self, error: &DoorError) -> bool {
+        let now = match self.look() {
+            Ok(Answerer::Running(process)) => Some(process.holder().clone()),
+            Ok(Answerer::Busy(process)) => Some(process.holder().clone()),
+            Ok(Answerer::AtRest(_)) => None,
+            Err(_) => return false,
+        };
+        let is_other = |holder: &Holder| {
+            now.as_ref().is_none_or(|now| (now.pid, &now.since) != (holder.pid, &holder.since))
+        };
+        match error {
+            DoorError::Unanswered(Unanswered { holder, .. }) => is_other(holder),
+            // It was at rest a moment before.
+            DoorError::Mirror(MirrorError::Locked { holder, .. }) => {
+                is_other(holder) || will_answer(holder)
+            }
+            _ => false,
+        }
+    }
+
     /// The process that answers, or the lock of a mirror at rest. A process that has just begun to
     /// mirror says where it answers a moment after it has taken the lock.
     async fn answering(&self) -> Result<Result<Answering, SharedLock>, DoorError> {
@@ -212,6 +274,26 @@ impl Door {
                 Err(process) => Answerer::Busy(process),
             },
         })
+    }
+}
+
+/// Posts a request about a collection, or all. `None` if the mirror has no such collection.
+async fn ask_about<T: DeserializeOwned>(
+    process: &Answering,
+    path: &str,
+    collection: Option<&CollectionName>,
+) -> Result<Option<T>, DoorError> {
+    let parameters: Vec<_> =
+        collection.map(|name| ("collection", name.as_str())).into_iter().collect();
+    let answer = process.post(path, &parameters).await?;
+    let Some(wanted) = collection.filter(|_| answer.is_none()) else {
+        return answer.map(Some).ok_or_else(|| process.lacks(path).into());
+    };
+    // A process of another version may not know the path.
+    let status = ask_status(process).await?;
+    match status.collections.iter().any(|one| one.report.collection == *wanted) {
+        true => Err(process.lacks(path).into()),
+        false => Ok(None),
     }
 }
 

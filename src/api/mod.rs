@@ -18,6 +18,7 @@ use crate::runner::Watcher;
 pub mod client;
 mod events;
 mod held;
+mod order;
 mod process;
 mod release;
 pub mod socket;
@@ -34,6 +35,10 @@ pub async fn serve(
         .route("/events", get(events::follow))
         .route("/held", get(held::read))
         .route("/release", post(release::release))
+        .route("/pause", post(order::pause))
+        .route("/resume", post(order::resume))
+        .route("/catch-up", post(order::catch_up))
+        .route("/rescan", post(order::rescan))
         .with_state(watcher);
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
 }

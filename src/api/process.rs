@@ -90,6 +90,11 @@ impl Answering {
         tokio::time::timeout(2 * patience, asked).await.unwrap_or_else(|_| Err(late()))
     }
 
+    /// The process.
+    pub fn holder(&self) -> &Holder {
+        &self.process.holder
+    }
+
     /// What is said of a process of another version, which does not know a path of the interface.
     pub fn lacks(&self, path: &str) -> Unanswered {
         let at = self.socket.display();

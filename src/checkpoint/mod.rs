@@ -124,6 +124,14 @@ impl Checkpoints {
         self.commit(name, &Commit::new(checkpoint)).map(drop)
     }
 
+    /// The next opening of a collection's feed is a scan, for this reason. What an interrupted run left
+    /// stays known.
+    pub fn rescan(&self, name: &CollectionName, reason: &str) -> Result<(), StateError> {
+        let before = self.checkpoint(name)?.unwrap_or_default();
+        let checkpoint = Checkpoint { scanning: Some(reason.to_owned()), position: None, ..before };
+        self.commit(name, &Commit::new(checkpoint)).map(drop)
+    }
+
     /// Records durably that the source no longer has a collection, or that it has it again. Returns
     /// the time since which it is gone.
     pub fn note_vanished(

@@ -96,7 +96,7 @@ pub fn of(error: &anyhow::Error) -> Exit {
             DoorError::Mirror(_) | DoorError::State(_) | DoorError::Unanswered(_) => {
                 Exit::MirrorUnusable
             }
-            DoorError::NoCollection(_) => Exit::Usage,
+            DoorError::NoCollection(_) | DoorError::AtRest(_) => Exit::Usage,
         };
     }
     if error.is::<MirrorError>() || error.is::<StateError>() {

@@ -128,6 +128,41 @@ Examples:
 Read more: docs/operations.md";
 
 /// See [`MIRROR`].
+pub const PAUSE: &str = "\
+Examples:
+  Pause one collection, and resume it:
+    plainfold pause backup --collection books
+    plainfold resume backup --collection books
+  Pause all collections:
+    plainfold pause backup
+
+Read more: docs/operations.md";
+
+/// See [`MIRROR`].
+pub const RESUME: &str = "\
+Examples:
+  Resume all collections that are paused:
+    plainfold resume backup
+
+Read more: docs/operations.md";
+
+/// See [`MIRROR`].
+pub const CATCH_UP: &str = "\
+Examples:
+  Do not wait for the next try after the source was repaired:
+    plainfold catch-up backup --collection books
+
+Read more: docs/operations.md";
+
+/// See [`MIRROR`].
+pub const RESCAN: &str = "\
+Examples:
+  Compare a collection with its whole source:
+    plainfold rescan backup --collection books
+
+Read more: docs/operations.md";
+
+/// See [`MIRROR`].
 pub const PATH: &str = "\
 Examples:
   Print the document `loan/2024-0117` of the collection `loans`:

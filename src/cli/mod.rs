@@ -25,6 +25,7 @@ mod journal;
 mod logging;
 mod man;
 mod mirror;
+mod order;
 mod output;
 mod panics;
 mod path;
@@ -48,6 +49,7 @@ use exit::Exit;
 
 use crate::client::couchdb::Address;
 use crate::config;
+use crate::runner::Action;
 
 /// Keep live copies of document databases as plain folders.
 ///
@@ -114,6 +116,28 @@ enum Command {
     /// running `plainfold mirror` applies them at once; otherwise the next run does.
     #[command(after_help = help::RELEASE)]
     Release(release::Options),
+    /// Pause a collection, or all.
+    ///
+    /// The running `plainfold mirror` finishes the batches in flight, and then leaves the source
+    /// alone until `plainfold resume`. A pause ends with the process: the next `plainfold mirror`
+    /// does not know it.
+    #[command(after_help = help::PAUSE)]
+    Pause(order::Options),
+    /// Resume a collection that is paused, or all.
+    #[command(after_help = help::RESUME)]
+    Resume(order::Options),
+    /// Catch up with a collection now, or with all.
+    ///
+    /// The running `plainfold mirror` asks the source at once, without the rest of a pause after an
+    /// error.
+    #[command(after_help = help::CATCH_UP)]
+    CatchUp(order::Options),
+    /// Compare a collection, or all, with the whole source.
+    ///
+    /// Makes a full scan, which reads the source from its beginning and writes what differs. A
+    /// running `plainfold mirror` begins it at once; otherwise the next run makes it.
+    #[command(after_help = help::RESCAN)]
+    Rescan(order::Options),
     /// Print the path of a document.
     ///
     /// Prints the path of the document's folder, whether or not it exists. Exits with 1 if the
@@ -150,6 +174,10 @@ impl Command {
             Self::Tail(options) => &options.directory,
             Self::Status(options) => &options.directory,
             Self::Release(options) => &options.directory,
+            Self::Pause(options)
+            | Self::Resume(options)
+            | Self::CatchUp(options)
+            | Self::Rescan(options) => &options.directory,
             Self::Path(options) => &options.directory,
             Self::Id(options) => return options.paths.first().map(PathBuf::as_path),
             Self::Man(options) => &options.directory,
@@ -167,6 +195,10 @@ impl Command {
             Self::Tail(_) => "tail DIR",
             Self::Status(_) => "status DIR",
             Self::Release(_) => "release DIR COLLECTION",
+            Self::Pause(_) => "pause DIR",
+            Self::Resume(_) => "resume DIR",
+            Self::CatchUp(_) => "catch-up DIR",
+            Self::Rescan(_) => "rescan DIR",
             Self::Path(_) => "path DIR COLLECTION ID",
             Self::Id(_) => "id PATH",
             Self::Completions(_) => "completions SHELL",
@@ -246,7 +278,8 @@ pub fn main() -> ExitCode {
     match &arguments.command {
         Command::Mirror(options) => privacy::apply(Some(&options.directory), options.mode()),
         Command::Verify(verify::Options { directory, .. })
-        | Command::Release(release::Options { directory, .. }) => {
+        | Command::Release(release::Options { directory, .. })
+        | Command::Rescan(order::Options { directory, .. }) => {
             privacy::apply(Some(directory), None);
         }
         // These write nothing into the mirror.
@@ -254,6 +287,9 @@ pub fn main() -> ExitCode {
         | Command::Diff(_)
         | Command::Tail(_)
         | Command::Status(_)
+        | Command::Pause(_)
+        | Command::Resume(_)
+        | Command::CatchUp(_)
         | Command::Path(_)
         | Command::Id(_) => privacy::apply(None, None),
         // Everybody may read what these write.
@@ -304,6 +340,22 @@ fn run(arguments: Arguments) -> Exit {
             Command::Release(options) => {
                 logging.start(None)?;
                 release::run(options).await
+            }
+            Command::Pause(options) => {
+                logging.start(None)?;
+                order::run(Action::Pause, options).await
+            }
+            Command::Resume(options) => {
+                logging.start(None)?;
+                order::run(Action::Resume, options).await
+            }
+            Command::CatchUp(options) => {
+                logging.start(None)?;
+                order::run(Action::CatchUp, options).await
+            }
+            Command::Rescan(options) => {
+                logging.start(None)?;
+                order::run(Action::Rescan, options).await
             }
             Command::Path(options) => {
                 logging.start(None)?;

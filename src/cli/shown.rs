@@ -65,6 +65,7 @@ impl Shown {
             Phase::CaughtUp if lacks => (Activity::Done, "ended"),
             Phase::CaughtUp => (Activity::Done, "caught up"),
             Phase::Stopped => (Activity::Queued, "stopped"),
+            Phase::Paused => (Activity::Queued, "paused"),
             Phase::Failed => (Activity::Failed, "failed"),
             Phase::Vanished => (Activity::Failed, "vanished"),
         };

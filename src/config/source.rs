@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::endpoint::{Access, feed, meant};
 use super::error::{AccessError, ConfigError};
-use crate::client::couchdb::{Address, Beside, Patience, Refusal};
+use crate::client::couchdb::{Address, Connections, Patience, Refusal};
 use crate::document::{CollectionName, Kept};
 use crate::source::couchdb::{CouchOptions, CouchStore, Databases};
 use crate::source::feed::{FeedStore, Input};
@@ -141,9 +141,9 @@ impl SourceConfig {
             Self::Couch(couch)
                 if mode == Mode::Follow && matches!(couch.databases, Databases::Selected(_)) =>
             {
-                let (beside, runs) = Beside::of(connections);
-                couch.beside = Some(beside);
-                Some(runs)
+                let connections = Connections::of(connections);
+                couch.connections = Some(connections);
+                Some(connections.feeds)
             }
             _ => None,
         }

@@ -4,6 +4,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::document::DeletionLimit;
@@ -17,14 +18,14 @@ const WINDOW: Duration = Duration::from_secs(60 * 60);
 pub struct Brake {
     limit: Option<DeletionLimit>,
     state: Mutex<State>,
+    /// The number of deletions held back, as the state records it.
+    held: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
 struct State {
     /// Whether everything is held back until it is released.
     engaged: bool,
-    /// The number of deletions held back, as the state records it.
-    held: u64,
     /// Whether this is the first catch-up, which deletes only what it brought.
     first: bool,
     caught_up: bool,
@@ -44,7 +45,6 @@ impl Brake {
     pub fn new(limit: Option<DeletionLimit>, held: u64, first: bool) -> Self {
         let state = State {
             engaged: held > 0,
-            held,
             first,
             caught_up: false,
             since: Instant::now(),
@@ -53,7 +53,7 @@ impl Brake {
             added: 0,
             documents: None,
         };
-        Self { limit, state: Mutex::new(state) }
+        Self { limit, state: Mutex::new(state), held: watch::Sender::new(held) }
     }
 
     /// Whether `more` deletions are to be held back. `documents` counts the documents in the tree,
@@ -104,19 +104,26 @@ impl Brake {
     /// and whether these are the first.
     pub fn note_held(&self, more: i64) -> (u64, bool) {
         let mut state = self.state();
-        let before = state.held;
-        state.held = before.saturating_add_signed(more);
-        state.engaged |= state.held > 0;
-        if state.held == 0 && before > 0 {
+        let before = self.held();
+        let held = before.saturating_add_signed(more);
+        state.engaged |= held > 0;
+        if held == 0 && before > 0 {
             state.engaged = false;
             state.count_anew();
         }
-        (state.held, before == 0 && state.held > 0)
+        self.held.send_replace(held);
+        (held, before == 0 && held > 0)
     }
 
     /// The number of deletions held back.
     pub fn held(&self) -> u64 {
-        self.state().held
+        *self.held.borrow()
+    }
+
+    /// Waits until no deletion is held back.
+    pub async fn is_free(&self) {
+        // The sender is part of this brake.
+        let _free = self.held.subscribe().wait_for(|held| *held == 0).await.map(drop);
     }
 
     /// Whether deletions are held back although the brake is switched off.

@@ -258,11 +258,10 @@ impl Gatherer {
     async fn release(&mut self, stop: &CancellationToken) {
         self.hand_on().await;
         self.signal(Signal::Release).await;
-        let mut reports = self.pipeline.watch();
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.out.closed() => {}
-            _released = reports.wait_for(|report| report.held_back == 0) => {}
+            () = self.pipeline.brake.is_free() => {}
         }
     }
 

@@ -36,6 +36,8 @@ pub enum Phase {
     CaughtUp,
     /// It was told to stop before it had caught up.
     Stopped,
+    /// Its run was ended by an order, and another one is to resume it.
+    Paused,
     /// It ended with an error.
     Failed,
     /// The source no longer has the collection. The mirror keeps its copy.

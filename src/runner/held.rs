@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Watcher;
+use super::session::Watcher;
 use crate::checkpoint::{Checkpoints, StateError};
 use crate::document::{CollectionName, DocumentId};
 

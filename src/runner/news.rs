@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::Shared;
 use super::order::Order;
+use super::shared::Shared;
 use crate::document::CollectionName;
 use crate::source::{ChangeMark, SourceError, Store, Update};
 

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Watcher;
 use super::order::Order;
+use super::session::Watcher;
 use crate::checkpoint::{Checkpoints, StateError};
 use crate::document::CollectionName;
-use crate::pipeline::Pipeline;
 
 /// The result of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,22 +40,16 @@ impl Watcher {
     pub async fn release(&self, name: &CollectionName) -> Result<Option<Release>, StateError> {
         /// Deletions that are not applied by then are applied later.
         const PATIENCE: Duration = Duration::from_secs(5);
-        let member = self.shared.members().get(name).cloned();
-        let pipeline = member.and_then(|member| member.pipeline);
+        let brake = self.shared.members().get(name).and_then(|member| member.brake.clone());
         let Some(released) = Release::at_rest(&self.shared.checkpoints, name)? else {
             return Ok(None);
         };
-        let Some(pipeline) = pipeline.filter(|_| released.held_back > 0) else {
-            // If it sleeps, it wakes up and applies them.
-            let _ended = self.shared.orders.send(Order::Visit(name.clone()));
+        let told = self.shared.orders.send(Order::Release(name.clone()));
+        let Some(brake) = brake.filter(|_| told.is_ok() && released.held_back > 0) else {
             return Ok(Some(released));
         };
-        Pipeline::release(&pipeline);
-        let mut reports = pipeline.watch();
-        let done = reports.wait_for(|report| report.held_back == 0);
-        // Too late, or the pipeline has ended: the state remembers the release.
-        let _late = tokio::time::timeout(PATIENCE, done).await.map(drop);
-        let left = pipeline.watch().borrow().held_back;
-        Ok(Some(Release { left, ..released }))
+        // Too late, or no run comes: the state remembers the release.
+        let _late = tokio::time::timeout(PATIENCE, brake.is_free()).await;
+        Ok(Some(Release { left: brake.held(), ..released }))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::SessionOptions;
+use super::options::SessionOptions;
 use crate::checkpoint::{Checkpoint, Checkpoints, Commit};
 use crate::document::{CollectionName, DocumentId, Kept};
 use crate::event::Broadcast;

@@ -144,6 +144,11 @@ impl Scheduler {
         matches!(self.seats.get(name), Some(Seat::Sleeps { .. }))
     }
 
+    /// Whether a collection rests.
+    pub fn rests(&self, name: &CollectionName) -> bool {
+        matches!(self.seats.get(name), Some(Seat::Rests))
+    }
+
     /// Whether any collection has no run although nothing is wrong with it.
     pub fn is_crowded(&self) -> bool {
         self.seats.len() > self.room

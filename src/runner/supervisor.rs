@@ -12,13 +12,16 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::absent::Absent;
 use super::news::News;
-use super::order::Order;
+use super::options::SessionOptions;
+use super::order::{Order, Orders};
+use super::outcome::{Outcome, SessionError};
 use super::policy;
 use super::scheduler::{LINGER, Move, Scheduler, VISIT};
+use super::shared::{Member, Shared};
+use super::trouble::Trouble;
 use super::turn::{Ended, Run};
-use super::wait::Trouble;
-use super::{Absent, Member, Outcome, SessionError, SessionOptions, Shared};
 use crate::document::CollectionName;
 use crate::pipeline::{
     FAILED, Phase, Pipeline, PipelineError, PipelineOptions, Reporter, RunState,
@@ -41,7 +44,7 @@ pub(super) struct Supervisor {
     pub(super) scheduler: Scheduler,
     orders: mpsc::UnboundedReceiver<Order>,
     /// Ends single runs.
-    stops: HashMap<CollectionName, CancellationToken>,
+    pub(super) stops: HashMap<CollectionName, CancellationToken>,
     turns: Arc<Semaphore>,
     pipelines: JoinSet<Ended>,
     pub(super) errors: Vec<SessionError>,
@@ -49,6 +52,8 @@ pub(super) struct Supervisor {
     known: HashSet<CollectionName>,
     /// The collections whose runs have failed.
     pub(super) troubled: HashMap<CollectionName, Trouble>,
+    /// What was ordered.
+    pub(super) ordered: Orders,
     /// Since when the list of collections has been waited for, and why, if it is.
     pub(super) waiting: Option<(Instant, Said)>,
 }
@@ -78,6 +83,7 @@ impl Supervisor {
             errors: Vec::new(),
             known: HashSet::new(),
             troubled: HashMap::new(),
+            ordered: Orders::default(),
             waiting: None,
         }
     }
@@ -113,7 +119,8 @@ impl Supervisor {
             if news.is_none() && mode == Mode::Follow && self.scheduler.is_crowded() {
                 news = Some(News::start(Arc::clone(&self.store), Arc::clone(&self.shared)));
             }
-            if listing_ended && self.pipelines.is_empty() && self.next_try().is_none() {
+            let is_over = listing_ended && self.pipelines.is_empty() && !self.ordered.pause_any();
+            if is_over && self.next_try().is_none() {
                 return;
             }
             let again = self.next_try().into_iter().chain(self.scheduler.next_visit()).min();
@@ -168,13 +175,16 @@ impl Supervisor {
 
     /// Starts the pipeline of a collection, once.
     fn begin(&mut self, name: CollectionName) {
-        let before = self.shared.members().get(&name).map(|member| member.reporter.report().phase);
         // If it had vanished, the source has the collection again.
-        if before.is_none_or(|phase| phase == Phase::Vanished) {
+        let has_vanished = |member: &Member| member.has_vanished;
+        let is_new = self.shared.members().get(&name).is_none_or(has_vanished);
+        if is_new {
             let reporter = Reporter::new(name.clone());
             let member = Member::new(reporter);
             self.shared.members().insert(name.clone(), member);
-            self.scheduler.want(&name);
+            if !self.pauses_new(&name) {
+                self.scheduler.want(&name);
+            }
         }
     }
 
@@ -210,9 +220,20 @@ impl Supervisor {
                 self.wake(&name);
                 self.scheduler.news(&name);
             }
+            Order::Release(name) => {
+                let member = self.shared.members().get(&name).cloned();
+                match member.and_then(|member| member.pipeline) {
+                    Some(pipeline) if self.stops.contains_key(&name) => pipeline.release(),
+                    _ => {
+                        self.wake(&name);
+                        self.scheduler.news(&name);
+                    }
+                }
+            }
+            Order::Given(given) => self.take_order(given),
             Order::InStep(at) => {
                 for (name, member) in &*self.shared.members() {
-                    if self.scheduler.sleeps(name) && member.reporter.report().caught_up {
+                    if self.scheduler.sleeps(name) && member.has_caught_up {
                         member.reporter.update(|report| {
                             report.current_at = report.current_at.max(Some(at));
                         });
@@ -305,6 +326,11 @@ impl Supervisor {
         match ended {
             Ok(Ended { name, run_state, result: Ok(()) }) => {
                 let was_told = self.stops.remove(&name).is_some_and(|stop| stop.is_cancelled());
+                match self.follow_order(&name) {
+                    Ok(true) => return,
+                    Ok(false) => {}
+                    Err(error) => return self.wait_or_fail(name, error),
+                }
                 let follows = self.options.mode == Mode::Follow && !self.stop.is_cancelled();
                 // It was told to end while it had something to do: it is not done.
                 if was_told && run_state == RunState::Works {
@@ -318,7 +344,7 @@ impl Supervisor {
             }
             Ok(Ended { name, result: Err(error), .. }) => {
                 self.stops.remove(&name);
-                self.wait_or_fail(name, error);
+                self.fail_unless_ordered(name, error);
             }
             Err(error) => self.errors.push(SessionError::Collection {
                 collection: "(unknown)".into(),
@@ -486,7 +512,8 @@ impl Supervisor {
         if let Err(error) = self.shared.checkpoints.note_vanished(&name, true) {
             tracing::warn!(collection = %name, "{error}");
         }
-        self.shared.members().insert(name, Member::new(reporter));
+        let member = Member { has_vanished: true, ..Member::new(reporter) };
+        self.shared.members().insert(name, member);
         self.note_absent(absent);
     }
 }

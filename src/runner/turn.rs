@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::Shared;
 use super::order::Order;
+use super::shared::Shared;
 use crate::document::CollectionName;
 use crate::pipeline::{Pipeline, PipelineError, RunState};
 
@@ -55,8 +56,8 @@ impl Run {
                 };
                 if now != RunState::Works {
                     drop(turn.take());
-                    self.shared.note_progress();
                 }
+                self.shared.note_state(&name, now);
                 // Without a supervisor, nobody wants the place.
                 let _ended = self.orders.send(order);
                 if run_state.changed().await.is_err() {
@@ -64,11 +65,33 @@ impl Run {
                 }
             }
         };
+        let (pipeline, stop) = (self.pipeline.clone(), self.stop.clone());
         let result = tokio::select! {
-            result = self.pipeline.run(&self.stop) => result,
+            result = guarded(async move { pipeline.run(&stop).await }) => result,
             () = progress => Ok(()),
         };
-        self.shared.note_progress();
+        if *last.borrow() == RunState::AtEnd {
+            self.shared.note_state(&name, RunState::AtEnd);
+        }
         ended(result)
+    }
+}
+
+/// A run in a task of its own, so that one that panics is one that has failed.
+async fn guarded(
+    run: impl Future<Output = Result<(), PipelineError>> + Send + 'static,
+) -> Result<(), PipelineError> {
+    AbortOnDropHandle::new(tokio::spawn(run)).await.unwrap_or_else(|error| Err(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_run_that_panics_has_failed() {
+        let ended = guarded(async { panic!("a test's own") }).await;
+        assert!(matches!(ended, Err(PipelineError::Task(error)) if error.is_panic()));
+        guarded(async { Ok(()) }).await.unwrap();
     }
 }

@@ -5,33 +5,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::outcome::SessionError;
 use super::policy::Remedy;
+use super::shared::Member;
 use super::supervisor::Supervisor;
-use super::{Member, SessionError};
+use super::trouble::Trouble;
 use crate::document::CollectionName;
 use crate::pipeline::{Awaited, Pauses, Phase, PipelineError, Reporter, without_numbers};
 use crate::source::Mode;
 use crate::source::outage::Said;
-
-/// How the runs of a collection have failed.
-pub(super) struct Trouble {
-    remedy: Remedy,
-    /// The pauses before the next tries, if there is one.
-    pauses: Option<Pauses>,
-    /// The time of the next try, if it is known.
-    again: Option<Instant>,
-    /// The last error, until the next run begins.
-    error: Option<PipelineError>,
-    /// What the log has said of it.
-    said: Said,
-}
-
-impl Trouble {
-    /// Whether the collection waits, and nothing that this process does helps it.
-    fn is_hopeless(&self) -> bool {
-        self.error.is_some() && self.remedy.is_hopeless()
-    }
-}
 
 impl Supervisor {
     /// A run ended with an error. The policy says whether the collection waits, or the mirror ends.
@@ -72,6 +54,7 @@ impl Supervisor {
         };
         if let Some(member) = self.shared.members().get_mut(&name) {
             member.is_hopeless = remedy.is_hopeless();
+            member.in_vain += 1;
             member.reporter.update(|report| match pause {
                 Some(pause) => report.wait(awaited, why, pause),
                 None => (report.phase, report.trouble) = (Phase::Failed, Some(why)),
@@ -114,7 +97,8 @@ impl Supervisor {
         for name in due {
             if let Some(member) = self.shared.members().get_mut(&name) {
                 let reporter = Reporter::continuing(&member.reporter.report());
-                *member = Member { brake: member.brake.take(), ..Member::new(reporter) };
+                let (brake, in_vain) = (member.brake.take(), member.in_vain);
+                *member = Member { brake, in_vain, ..Member::new(reporter) };
             }
             self.scheduler.want(&name);
         }
@@ -152,9 +136,8 @@ impl Supervisor {
     pub(super) fn end_if_hopeless(&mut self) -> bool {
         let is_hopeless = |name| self.troubled.get(name).is_some_and(Trouble::is_hopeless);
         let members = self.shared.members();
-        let mut left = members.iter().filter(|(name, member)| {
-            !is_hopeless(name) && member.reporter.report().phase != Phase::Vanished
-        });
+        let mut left =
+            members.iter().filter(|(name, member)| !is_hopeless(name) && !member.has_vanished);
         if !self.shared.is_listed() || left.next().is_some() {
             return false;
         }

@@ -3,10 +3,15 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use serde_json::Value;
+use md5::{Digest as _, Md5};
+use serde_json::{Value, json};
 
 use crate::env::door::{Asked, Door, Reply, say};
 use crate::env::{DEADLINE, Place, plainfold};
@@ -133,6 +138,112 @@ fn limited(source: &str, mirror: &Path) -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_plainfold"));
     let mirror = mirror.to_str().unwrap();
     plainfold::command_of(program, ["mirror", source, mirror, "--live", "--max-runs", "10"])
+}
+
+/// The attachments of one database.
+const FILES: usize = 12;
+
+/// Answers requests for a database of documents with an attachment each.
+fn with_files(name: &str) -> impl Fn(&Asked) -> Option<Reply> + use<> {
+    let (whole, below) = (format!("GET /{name}"), format!("GET /{name}/"));
+    let file = "f".repeat(100_000);
+    let digest = format!("md5-{}", STANDARD.encode(Md5::digest(&file)));
+    let stub = json!({ "stub": true, "content_type": "text/plain", "revpos": 1, "length": file.len(), "digest": digest });
+    move |asked: &Asked| {
+        let (path, query) = asked.line.split_once('?').unwrap_or((&asked.line, ""));
+        let info = json!({
+            "db_name": "files", "update_seq": format!("{FILES}-a"), "purge_seq": "0",
+            "doc_count": FILES, "doc_del_count": 0, "instance_start_time": "1",
+            "disk_format_version": 8, "props": {},
+        });
+        if path == whole {
+            return Some(say("200 OK", &info.to_string()));
+        }
+        let rest = path.strip_prefix(&below)?;
+        if rest == "_changes" && !query.contains("feed=continuous") {
+            let row = |at| {
+                let doc = json!({ "_id": format!("d{at}"), "_rev": "1-a", "_attachments": { "f": stub } });
+                json!({ "seq": format!("{at}-a"), "id": format!("d{at}"), "changes": [{ "rev": "1-a" }], "doc": doc })
+            };
+            let rows: Vec<_> = (1..=FILES).map(|at| row(at).to_string()).collect();
+            let end = format!(
+                "{{\"results\":[\n{}\n],\n\"last_seq\":\"{FILES}-a\",\"pending\":0}}\n",
+                rows.join(",\n")
+            );
+            return Some(say("200 OK", &end));
+        }
+        rest.ends_with("/f").then(|| say("200 OK", &file))
+    }
+}
+
+/// How often a server refused something: sessions, requests, and a part of a database.
+#[derive(Default)]
+struct Refusals([AtomicUsize; 3]);
+
+/// A server that lets its sessions expire, refuses a part of a database, and now and then a request.
+fn moody(
+    files: &str,
+    refused: &str,
+    refusals: &Arc<Refusals>,
+) -> impl FnMut(&Asked) -> Reply + Send + use<> {
+    let (with_files, refusals) = (with_files(files), Arc::clone(refusals));
+    let refused = format!(" /{refused}/_security");
+    let mut count = 0;
+    move |asked| {
+        count += 1;
+        let refuse = |kind: usize, status, body| {
+            refusals.0[kind].fetch_add(1, Ordering::Relaxed);
+            say(status, body)
+        };
+        if asked.line == "POST /_session" {
+            let status = format!("200 OK\r\nSet-Cookie: AuthSession=s{count}");
+            return Reply::Say(status, r#"{"ok":true}"#.to_owned());
+        }
+        if asked.line.contains(&refused) {
+            let why = r#"{"error":"forbidden","reason":"You are not allowed"}"#;
+            return refuse(2, "403 Forbidden", why);
+        }
+        match count {
+            _ if count % 25 == 0 => {
+                refuse(0, "401 Unauthorized", r#"{"error":"unauthorized","reason":"expired"}"#)
+            }
+            _ if count % 20 == 0 => refuse(1, "429 Too Many Requests", "{}"),
+            _ => with_files(asked).unwrap_or(Reply::Honest),
+        }
+    }
+}
+
+/// Follows this number of databases with at most this number of connections.
+fn follow_a_moody_server(most: usize, count: usize) {
+    let (place, names, refusals) = (Place::new(), names(count), Arc::default());
+    let server = serve(&names, moody(&names[3], &names[2], &refusals));
+    let (source, mirror, limit) = (server.url("me:secret@", ""), place.mirror(), most.to_string());
+    let options = ["--live", "--auth", "session", "--max-runs", &limit];
+    let command = ["mirror", &source, mirror.to_str().unwrap()];
+    let running = plainfold::spawn(command.iter().chain(&options));
+    for at in 1..=FILES {
+        wait_for_file(&mirror.join(&names[3]).join(format!("d{at}/attachments/f")));
+    }
+    let others = || names.iter().filter(|name| **name != names[3]);
+    server.wait_for(1, |asked| asked.line.starts_with("GET /_db_updates"));
+    others().for_each(|name| wait_for_file(&mirror.join(name).join("first/document.json")));
+    others().for_each(|name| server.put(name, "later"));
+    others().for_each(|name| wait_for_file(&mirror.join(name).join("later/document.json")));
+    server.wait_for(2, |asked| asked.line == "POST /_session");
+    assert!(refusals.0.iter().all(|count| count.load(Ordering::Relaxed) > 0), "none was refused");
+    assert!(server.most_open() <= most, "{} connections of {most}", server.most_open());
+    running.terminate();
+    running.wait().assert_code(0);
+}
+
+#[test]
+fn whatever_a_server_refuses_a_live_mirror_keeps_to_its_connections() {
+    follow_a_moody_server(12, 12);
+}
+
+#[test]
+fn four_connections_are_enough_to_follow_a_server_and_no_more_are_opened() {
+    follow_a_moody_server(4, 4);
 }
 
 #[test]

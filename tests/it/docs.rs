@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::env::{Place, files, library, plainfold, root};
 
 /// The commands that the pages describe.
-pub const COMMANDS: [&str; 11] = [
+pub const COMMANDS: [&str; 15] = [
     "mirror",
     "restore",
     "verify",
@@ -17,6 +17,10 @@ pub const COMMANDS: [&str; 11] = [
     "tail",
     "status",
     "release",
+    "pause",
+    "resume",
+    "catch-up",
+    "rescan",
     "path",
     "id",
     "completions",

@@ -39,6 +39,7 @@ mod live;
 mod messages;
 mod once;
 mod options;
+mod orders;
 mod output;
 mod pages;
 mod planted;

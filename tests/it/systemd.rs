@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::env::door::{Door, Reply, say};
+
 /// How long anything may take before it counts as missing. A loaded machine is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -152,6 +154,22 @@ fn a_live_mirror_whose_source_is_silent_is_not_ready_but_lives_and_stops_when_to
     service.wait_for("STOPPING=1", |told| told == "STOPPING=1");
     service.wait();
     assert_eq!(service.times("READY=1"), 0, "{}", service.story());
+}
+
+#[test]
+fn a_live_mirror_is_ready_without_a_database_that_always_fails() {
+    let server = Door::start(&["broken", "books"], |asked| match asked.line.contains("/broken") {
+        true => say("500 Internal Server Error", "{}"),
+        false => Reply::Honest,
+    });
+    let folder = TempDir::new().unwrap();
+    let mut service = Service::start(folder.path(), &server.url("", ""));
+    service.wait_for("READY=1", |told| told == "READY=1");
+    assert!(folder.path().join("mirror/books/first/document.json").is_file());
+    server.wait_for(3, |asked| asked.line.contains("/broken"));
+    service.terminate();
+    service.wait();
+    assert_eq!(service.times("READY=1"), 1, "{}", service.story());
 }
 
 /// `plainfold mirror … --live` as systemd would run it, and all notifications that it sent.

@@ -5,38 +5,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE,
-};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderName, HeaderValue, IF_RANGE, RANGE};
 use reqwest::redirect::Policy;
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use secrecy::ExposeSecret;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::access::{Access, Next, Pass};
 use super::address::Address;
 use super::advice::{self, Asked, ServerRole};
 use super::answer::ServerInfo;
+use super::answered::{Answered, Failed, MAX_FAILURE, PROBING, beginning, probe};
 use super::body::Body;
 use super::contact::Contact;
 use super::credentials::Credentials;
 use super::error::{self, Error, Kind, bounded};
 use super::options::{ClientOptions, Patience};
 use super::pacer::{Pacer, Probed, Verdict};
+use super::places::Places;
 use super::request::{Accepts, Part, Request};
 use super::route::Route;
 use super::standing;
+use super::waited::Waited;
 use crate::document::CollectionName;
-
-/// The most that is read of a failure's body, in bytes.
-const MAX_FAILURE: usize = 16 << 10;
-
-/// How long to wait for a failure's body: its status has already said most.
-const FAILURE_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long to wait for a probe: one that hangs says nothing about a limit.
-const PROBING: Duration = Duration::from_secs(2);
 
 /// How long a request is repeated in its turn while the server limits requests. After that, the caller
 /// decides.
@@ -62,22 +54,15 @@ struct Inner {
     contact: Contact,
     /// The path of the database that answered last.
     answered: Mutex<Option<String>>,
-    /// The places of requests beside the change feeds, if their number is limited.
-    beside: Option<Places>,
-}
-
-/// The places of requests beside the change feeds. Those that may take long have their own: stalled
-/// attachments of one database must not hold up the openings and heartbeats of the others.
-#[derive(Debug)]
-struct Places {
-    short: Arc<Semaphore>,
-    long: Arc<Semaphore>,
+    /// The places of requests, if their number is limited.
+    places: Option<Places>,
 }
 
 impl Client {
     /// A client for this server. Does no I/O.
     pub fn new(address: Address, options: ClientOptions) -> Result<Self, Error> {
-        let ClientOptions { credentials, refusal, tls, patience, side, is_known, beside } = options;
+        let ClientOptions { credentials, refusal, tls, patience, side, is_known, connections } =
+            options;
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("plainfold/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(patience.connect)
@@ -93,13 +78,10 @@ impl Client {
             // A machine without certificates, such as a bare container, needs none here.
             http.tls_certs_only([])
         };
-        if let Some(most) = beside {
-            http = http.pool_max_idle_per_host(most.idle);
+        if let Some(connections) = connections {
+            http = http.pool_max_idle_per_host(connections.idle).connector_layer(Waited);
         }
-        let beside = beside.map(|most| Places {
-            short: Arc::new(Semaphore::new(most.short)),
-            long: Arc::new(Semaphore::new(most.long)),
-        });
+        let places = connections.map(Places::new);
         if let Some(socket) = address.socket() {
             http = http.unix_socket(socket);
         }
@@ -110,7 +92,7 @@ impl Client {
         let (pacer, answered) = (Pacer::default(), Mutex::default());
         let contact = Contact::new(route, address.is_encrypted(), is_known);
         let inner =
-            Inner { http, address, access, patience, pacer, side, contact, answered, beside };
+            Inner { http, address, access, patience, pacer, side, contact, answered, places };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -140,15 +122,6 @@ impl Client {
             Kind::Missing => error.advising(advice::NO_COUCH),
             _ => error,
         })
-    }
-
-    /// The place of a request, if their number is limited. A change feed has that of its run.
-    async fn place(&self, request: &Request) -> Option<OwnedSemaphorePermit> {
-        let is_feed = request.method == Method::GET && request.path.ends_with("/_changes");
-        let places = self.inner.beside.as_ref().filter(|_| !is_feed && !request.beats)?;
-        let of_its_kind = if request.may_take_long() { &places.long } else { &places.short };
-        // It is never closed.
-        Arc::clone(of_its_kind).acquire_owned().await.ok()
     }
 
     /// Sends a request and reads its answer, which must be JSON, as a whole.
@@ -187,44 +160,64 @@ impl Client {
 
     /// Sends a request and reads its answer as a whole.
     pub(super) async fn read(&self, request: Request) -> Result<Bytes, Error> {
-        let most = request.most;
-        self.send(request).await?.collect(most).await
+        let (client, most) = (self.clone(), request.most);
+        apart(async move { client.exchange(request).await?.collect(most).await }).await
+    }
+
+    /// Sends a request and reads its answer, which holds a single document and may be large.
+    pub(super) async fn read_alone(&self, request: Request) -> Result<Bytes, Error> {
+        let client = self.clone();
+        apart(async move { client.exchange(request).await?.collect_alone().await }).await
     }
 
     /// Sends a request. The answer is a success, whose body has not been read yet.
     pub(super) async fn send(&self, request: Request) -> Result<Body, Error> {
+        let client = self.clone();
+        apart(async move { client.exchange(request).await }).await
+    }
+
+    /// Sends a request in its place. What has to be found out or renewed for it takes the same place, before
+    /// or after it.
+    async fn exchange(&self, request: Request) -> Result<Body, Error> {
+        let place = match &self.inner.places {
+            Some(places) => places.take(request.kind).await,
+            None => None,
+        };
         let label = self.label(&request);
         let patience = request.patience.unwrap_or(self.inner.patience.answer);
         let (json, beats) = (matches!(request.accepts, Accepts::Json), request.beats);
         let (method, path) = (request.method.clone(), request.path.clone());
         let (access, mut renewed) = (&self.inner.access, false);
-        let place = self.place(&request).await;
         let builder = self.prepare(request);
         // A stream can be sent only once.
         let (mut again, mut next) = (builder.try_clone(), builder);
         loop {
             let mut pass = self.pass(&path).await?;
-            let response = self.answer(&path, &label, patience, next, &pass).await?;
-            let (status, headers) = (response.status(), response.headers().clone());
-            access.take_cookies(&headers);
-            if status.is_success() || status == StatusCode::NOT_FOUND {
+            let failed = match self.answer(&path, &label, patience, next, &pass).await? {
+                Answered::Success(response) => {
+                    access.take_cookies(response.headers());
+                    access.accepted(&mut pass, &path);
+                    let body = Body::new(response, label.clone(), patience, beats);
+                    if json && let Some(encoding) = body.encoding().filter(|it| it != "identity") {
+                        let what = format!("{label}: the answer has the encoding `{encoding}`");
+                        let what = self.scrub(&bounded(&what));
+                        let what = format!("{what}, which was not requested");
+                        return Err(Error::new(Kind::Permanent, what));
+                    }
+                    return Ok(body.holding(place));
+                }
+                Answered::Failure(failed) => failed,
+            };
+            access.take_cookies(&failed.headers);
+            if failed.status == StatusCode::NOT_FOUND {
                 access.accepted(&mut pass, &path);
             }
-            let mut body = Body::new(response, label.clone(), patience, beats);
-            if status.is_success() {
-                if json && let Some(encoding) = body.encoding().filter(|it| it != "identity") {
-                    let what = format!("{label}: the answer has the encoding `{encoding}`");
-                    let what = format!("{}, which was not requested", self.scrub(&bounded(&what)));
-                    return Err(Error::new(Kind::Permanent, what));
-                }
-                return Ok(body.holding(place));
-            }
-            let error = self.failure(&method, &path, status, &headers, &mut body).await;
-            let error = access.classified(error);
+            let error = access.classified(self.failure(&method, &path, &label, &failed));
             if error.kind() != Kind::Refused {
                 return Err(error);
             }
-            let is_expired = status == StatusCode::UNAUTHORIZED && access.expires() && !renewed;
+            let is_expired =
+                failed.status == StatusCode::UNAUTHORIZED && access.expires() && !renewed;
             if standing::is_about_rights(&error) && !is_expired {
                 let header = pass.header.take();
                 access.known(&mut pass, &path);
@@ -246,18 +239,11 @@ impl Client {
     }
 
     /// An answer whose status is not a success, as an error that says what to do.
-    async fn failure(
-        &self,
-        method: &Method,
-        path: &str,
-        status: StatusCode,
-        headers: &HeaderMap,
-        body: &mut Body,
-    ) -> Error {
-        let said = body.beginning(MAX_FAILURE, FAILURE_PATIENCE).await;
-        let said = String::from_utf8_lossy(&said);
+    fn failure(&self, method: &Method, path: &str, label: &str, failed: &Failed) -> Error {
+        let Failed { status, headers, said } = failed;
+        let said = String::from_utf8_lossy(said);
         let (scrub, now) = (|text: &str| self.scrub(text), jiff::Timestamp::now());
-        let error = Error::answered(body.label(), status, headers, &said, scrub, now);
+        let error = Error::answered(label, *status, headers, &said, scrub, now);
         if error.form() == error::Form::Couch {
             self.inner.contact.understand();
         }
@@ -265,7 +251,7 @@ impl Client {
         let (route, credentials, side) = (&contact.route, access.credentials(), *side);
         let is_known = contact.is_understood();
         let asked = Asked { method, path, address, route, credentials, side, is_known };
-        advice::on(error, &said, body.label(), &asked)
+        advice::on(error, &said, label, &asked)
     }
 
     /// The right to send a request, with a session if the credentials need one.
@@ -279,20 +265,22 @@ impl Client {
             let request = Request::post("/_session".to_owned(), login.to_string().into_bytes());
             let label = self.label(&request);
             let (patience, builder) = (self.inner.patience.answer, self.prepare(request));
-            let response = self.answer("/_session", &label, patience, builder, &pass).await?;
-            let (status, headers) = (response.status(), response.headers().clone());
-            let mut body = Body::new(response, label.clone(), patience, false);
-            if !status.is_success() {
-                let asked = (&Method::POST, "/_session");
-                let error = self.failure(asked.0, asked.1, status, &headers, &mut body).await;
-                return match error.kind() {
-                    Kind::Refused => match access.refused(&mut pass, "", error, true).await {
-                        Next::Failed(error) => Err(error),
-                        Next::Again => Err(Error::transient(label)),
-                    },
-                    _ => Err(error),
-                };
-            }
+            let response = match self.answer("/_session", &label, patience, builder, &pass).await? {
+                Answered::Success(response) => response,
+                Answered::Failure(failed) => {
+                    let error = self.failure(&Method::POST, "/_session", &label, &failed);
+                    return match error.kind() {
+                        Kind::Refused => match access.refused(&mut pass, "", error, true).await {
+                            Next::Failed(error) => Err(error),
+                            Next::Again => Err(Error::transient(label)),
+                        },
+                        _ => Err(error),
+                    };
+                }
+            };
+            let headers = response.headers().clone();
+            // Its connection is free for the request.
+            beginning(response, PROBING).await;
             if !access.take_cookies(&headers) {
                 let what = format!(
                     "{label}: the server sets no cookie, so it has no sessions: leave out --auth session"
@@ -320,10 +308,9 @@ impl Client {
         let mut is_whole = matches!(path.split('/').nth(2), None | Some("_changes"));
         if !is_whole {
             let request = self.prepare(Request::get(format!("/{database}")));
-            let answer = shown(request, header).send();
-            let answer = tokio::time::timeout(PROBING, answer).await;
+            let answer = probe(shown(request, header)).await;
             let refused = [StatusCode::FORBIDDEN, StatusCode::UNAUTHORIZED];
-            is_whole = matches!(answer, Ok(Ok(answer)) if refused.contains(&answer.status()));
+            is_whole = answer.is_some_and(|(status, _)| refused.contains(&status));
         }
         if is_whole { access.denied(path, error) } else { error }
     }
@@ -337,7 +324,7 @@ impl Client {
         patience: Duration,
         builder: RequestBuilder,
         pass: &Pass<'_>,
-    ) -> Result<Response, Error> {
+    ) -> Result<Answered, Error> {
         let (pacer, most) = (&self.inner.pacer, self.inner.patience.asked);
         let begun = Instant::now();
         let builder = shown(builder, pass.header.clone());
@@ -354,13 +341,20 @@ impl Client {
                         *answered = Some(path.to_owned());
                     }
                 }
-                return Ok(response);
+                return Ok(match response.status().is_success() {
+                    true => Answered::Success(response),
+                    false => Answered::Failure(Failed::read(response).await),
+                });
             }
-            let asked = error::retry_after(response.headers(), jiff::Timestamp::now());
-            let is_limit = response.status() == StatusCode::TOO_MANY_REQUESTS;
             let mut verdict = pacer.refused(ticket, path);
-            if verdict == Verdict::Probe {
+            let probing = (verdict == Verdict::Probe).then(|| pacer.probing());
+            // The probe takes its connection.
+            let failed = Failed::read(response).await;
+            let asked = error::retry_after(&failed.headers, jiff::Timestamp::now());
+            let is_limit = failed.status == StatusCode::TOO_MANY_REQUESTS;
+            if let Some(probing) = probing {
                 let probed = self.probe(path, pass).await;
+                drop(probing);
                 verdict = pacer.probed(probed, asked, most);
             }
             let pause = match verdict {
@@ -371,7 +365,9 @@ impl Client {
                 }
                 Verdict::Own | Verdict::Probe => None,
             };
-            let Some((pause, builder)) = pause.zip(again.take()) else { return Ok(response) };
+            let Some((pause, builder)) = pause.zip(again.take()) else {
+                return Ok(Answered::Failure(failed));
+            };
             tokio::time::sleep(pause).await;
             (again, next) = (builder.try_clone(), builder);
         }
@@ -382,12 +378,12 @@ impl Client {
         let other = self.answered().clone().filter(|last| last != path);
         let request = self.prepare(Request::get(other.unwrap_or_else(|| "/".to_owned())));
         let request = shown(request, pass.header.clone());
-        match tokio::time::timeout(PROBING, request.send()).await {
-            Ok(Ok(response)) if error::is_refusal(response.status()) => {
-                Probed::Refused(error::retry_after(response.headers(), jiff::Timestamp::now()))
+        match probe(request).await {
+            Some((status, headers)) if error::is_refusal(status) => {
+                Probed::Refused(error::retry_after(&headers, jiff::Timestamp::now()))
             }
-            Ok(Ok(_)) => Probed::Answered,
-            Ok(Err(_)) | Err(_) => Probed::Silent,
+            Some(_) => Probed::Answered,
+            None => Probed::Silent,
         }
     }
 
@@ -453,4 +449,55 @@ fn shown(builder: RequestBuilder, header: Option<(HeaderName, HeaderValue)>) -> 
 fn is_database(path: &str) -> bool {
     path.strip_prefix('/')
         .is_some_and(|name| !name.is_empty() && !name.contains('/') && !name.starts_with('_'))
+}
+
+/// Runs a request in a task of its own: its place and the locks that it holds do not depend on whether its
+/// caller is polled, who may be waiting for another request. The task ends if the caller is dropped.
+async fn apart<T: Send + 'static>(
+    request: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    match AbortOnDropHandle::new(tokio::spawn(request)).await {
+        Ok(answer) => answer,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(Error::transient(format!("a request has ended: {error}"))),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::poll_immediate;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::places::Connections;
+    use super::*;
+
+    /// The URL of a server that answers every request in the same way.
+    async fn serve() -> String {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _came = stream.read(&mut [0; 4096]).await.unwrap();
+                let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn a_request_whose_caller_is_not_polled_gives_its_place_to_the_next() {
+        let connections = Some(Connections { short: 1, long: 1, feeds: 1, idle: 0 });
+        let options = ClientOptions { connections, ..ClientOptions::default() };
+        let address = Address::parse(&serve().await).unwrap().address;
+        let client = Client::new(address, options).unwrap();
+        let mut waiting = Box::pin(client.server_info());
+        assert!(poll_immediate(&mut waiting).await.is_none());
+        client.server_info().await.unwrap();
+        waiting.await.unwrap();
+    }
 }

@@ -7,6 +7,7 @@ use reqwest::{RequestBuilder, Response};
 
 use super::error::Error;
 use super::route::{self, Route};
+use super::waited;
 
 /// How long a first answer over TLS may take until the port is probed. The answer itself may be slow, so
 /// only what the port speaks decides.
@@ -51,7 +52,7 @@ impl Contact {
         builder: RequestBuilder,
     ) -> Result<Response, Error> {
         let route = &self.route;
-        let sending = tokio::time::timeout(patience, builder.send());
+        let sending = tokio::time::timeout(patience, waited::send(builder));
         let heard = self.heard.load(Ordering::Relaxed);
         let is_known = self.is_understood();
         let sent = if heard || is_known || !self.is_encrypted {

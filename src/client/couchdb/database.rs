@@ -14,6 +14,7 @@ use super::answer::{DatabaseInfo, MissingRevisions, Props, Unwritten, Written};
 use super::body::Body;
 use super::client::Client;
 use super::error::{Error, Kind};
+use super::places;
 use super::request::{Accepts, Part, Request};
 use super::upload::Upload;
 use crate::document::{CollectionName, DocumentId, Revision};
@@ -198,6 +199,7 @@ impl Database {
         let mut request = Request::get(self.path("/_changes")?);
         request.query = query.join("&");
         request.patience = patience;
+        request.kind = places::Kind::Feed;
         request.beats = matches!(changes.feed, FeedShape::Continuous { .. });
         self.client.send(request).await.map_err(|error| self.absent(error))
     }
@@ -234,8 +236,7 @@ impl Database {
 
     /// Reads an answer that holds a single document, which may be large.
     async fn read_alone(&self, request: Request) -> Result<Bytes, Error> {
-        let body = self.client.send(request).await.map_err(|error| self.absent(error))?;
-        body.collect_alone().await
+        self.client.read_alone(request).await.map_err(|error| self.absent(error))
     }
 
     /// `POST /db/_all_docs` with keys: the newest revisions of these ids, in their order.
@@ -353,6 +354,7 @@ impl Database {
         }
         let docs = wanted.iter().map(|(id, rev)| One { id, rev }).collect();
         let mut request = Request::post(self.path("/_bulk_get")?, json(&Docs { docs })?);
+        request.kind = places::Kind::Long;
         request.query = match with {
             With::Attachments => "attachments=true".to_owned(),
             With::History => "revs=true&att_encoding_info=true".to_owned(),
@@ -404,6 +406,7 @@ impl Database {
         let mut request = Request::get(self.path(&format!("/{document}/{attachment}"))?);
         request.query = format!("rev={}", encode(revision.as_str()));
         request.part = part;
+        request.kind = places::Kind::Long;
         request.accepts = if gzip { Accepts::GzippedFile } else { Accepts::File };
         let body = self.client.send(request).await?;
         match body.encoding().as_deref() {

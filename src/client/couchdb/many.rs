@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::places::Kind;
 use super::request::Request;
 use super::{Body, Client, DatabaseInfo, Error};
 use crate::document::CollectionName;
@@ -59,6 +60,7 @@ impl Client {
         request.query = format!("feed=continuous&since=now&heartbeat={}", heartbeat.as_millis());
         request.patience = Some(heartbeat * 3);
         request.beats = true;
+        request.kind = Kind::Updates;
         self.send(request).await
     }
 }

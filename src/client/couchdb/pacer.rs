@@ -133,6 +133,15 @@ impl Drop for Ticket {
     }
 }
 
+/// A probe that is to be sent.
+pub(super) struct Probing<'a>(&'a Mutex<State>);
+
+impl Drop for Probing<'_> {
+    fn drop(&mut self) {
+        lock(self.0).probing = false;
+    }
+}
+
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -191,6 +200,11 @@ impl Pacer {
         let served = self.served.load(Ordering::Relaxed);
         self.watching.store(true, Ordering::Relaxed);
         lock(&self.state).refused(hash(path), began, served)
+    }
+
+    /// The right to send the probe that [`Pacer::refused`] wants. If it is never sent, another one may be.
+    pub fn probing(&self) -> Probing<'_> {
+        Probing(&self.state)
     }
 
     /// A probe that [`Pacer::refused`] wanted has ended. `asked` is the pause that the first refusal
@@ -368,6 +382,16 @@ mod tests {
         assert_eq!(state.refused(2, now, 0), Verdict::Own);
         assert_eq!(state.probed(Probed::Silent, None, MOST, now), Verdict::Own);
         assert_eq!(state.enter(now), Ok(None), "silence is not a limit");
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_is_given_up_is_followed_by_another_one() {
+        let pacer = Pacer::default();
+        assert_eq!(pacer.refused(pacer.admit().await, "/a"), Verdict::Probe);
+        let probing = pacer.probing();
+        assert_eq!(pacer.refused(pacer.admit().await, "/b"), Verdict::Own);
+        drop(probing);
+        assert_eq!(pacer.refused(pacer.admit().await, "/c"), Verdict::Probe);
     }
 
     #[test]

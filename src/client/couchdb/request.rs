@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 
+use super::places::Kind;
 use super::upload::Upload;
 
 /// The largest answer that is held in memory, in bytes. A stream has no such limit.
@@ -29,6 +30,8 @@ pub(super) struct Request {
     /// The requested part of a file, if not all of it.
     pub part: Option<Part>,
     pub accepts: Accepts,
+    /// The kind of its place.
+    pub kind: Kind,
     pub patience: Option<Duration>,
     /// Whether the answer never ends, and comes a few bytes at a time.
     pub beats: bool,
@@ -52,6 +55,7 @@ impl Request {
             upload: None,
             part: None,
             accepts: Accepts::Json,
+            kind: Kind::Short,
             patience: None,
             beats: false,
             most: MAX_ANSWER,
@@ -64,10 +68,5 @@ impl Request {
 
     pub fn put(path: String) -> Self {
         Self { method: Method::PUT, ..Self::get(path) }
-    }
-
-    /// Whether its answer may be large.
-    pub fn may_take_long(&self) -> bool {
-        !matches!(self.accepts, Accepts::Json) || self.path.ends_with("/_bulk_get")
     }
 }

@@ -245,6 +245,8 @@ impl Feed {
         self.deliver(&open.reader, row).await?;
         self.note(NOTED_CATCHING_UP);
         if self.is_past_bare() {
+            // A run has one feed at a time.
+            drop(open);
             return self.clothe().await;
         }
         Ok(State::CatchingUp(open))

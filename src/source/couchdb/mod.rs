@@ -32,7 +32,7 @@ use super::{
     StoreEvent, Update, Wanted,
 };
 use crate::client::couchdb::{
-    Address, BadAddress, Beside, Client, ClientOptions, Credentials, Database, Error, Kind,
+    Address, BadAddress, Client, ClientOptions, Connections, Credentials, Database, Error, Kind,
     Patience, Refusal, ServerRole, Tls,
 };
 use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position};
@@ -59,8 +59,8 @@ pub struct CouchOptions {
     pub timings: Timings,
     /// Whether a mirror has read this server before.
     pub is_known: bool,
-    /// How many requests may be under way at the same time beside the change feeds; `None` is no limit.
-    pub beside: Option<Beside>,
+    /// How many connections are open at the same time; `None` is no limit.
+    pub connections: Option<Connections>,
 }
 
 /// Which databases of a server are the store's collections.
@@ -87,7 +87,7 @@ impl CouchOptions {
             kept: Kept::default(),
             timings: Timings::default(),
             is_known: false,
-            beside: None,
+            connections: None,
         })
     }
 
@@ -173,11 +173,12 @@ impl CouchStore {
             kept,
             timings,
             is_known,
-            beside,
+            connections,
             ..
         } = options;
         let (patience, side) = (timings.patience, ServerRole::Source);
-        let options = ClientOptions { credentials, refusal, tls, patience, side, is_known, beside };
+        let options =
+            ClientOptions { credentials, refusal, tls, patience, side, is_known, connections };
         let client = Client::new(address, options)?;
         Ok(Self { client, databases, kept, timings, progress: Arc::default() })
     }

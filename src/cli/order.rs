@@ -1,0 +1,89 @@
+//! `plainfold pause`, `resume`, `catch-up` and `rescan`: orders to the process that works on a mirror.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::exit::{Exit, Usage};
+use super::help::OUTPUT;
+use super::output::{Lines, Stream};
+use crate::api::client::Door;
+use crate::document::CollectionName;
+use crate::runner::{Action, Effect, Ordered};
+
+/// What an order takes.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The mirror's directory
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+
+    /// The name of a collection
+    ///
+    /// Without it, the order is for all collections.
+    #[arg(long, value_name = "NAME")]
+    collection: Option<String>,
+
+    /// How the effect is printed
+    #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Gives an order.
+pub async fn run(action: Action, options: Options) -> anyhow::Result<Exit> {
+    let Options { directory, collection, format } = options;
+    let name = collection.as_deref().map(CollectionName::from);
+    let command = match action {
+        Action::Pause => "pause",
+        Action::Resume => "resume",
+        Action::CatchUp => "catch-up",
+        Action::Rescan => "rescan",
+    };
+    let ordered = Door::find(&directory)?.order(action, name.as_ref(), command).await?;
+    let ordered = ordered.ok_or_else(|| {
+        Usage(format!("the mirror has no collection `{}`", collection.unwrap_or_default()))
+    })?;
+    let text = match format {
+        Format::Json => Lines::pretty(&ordered)?,
+        Format::Text => {
+            let lines = ordered.iter().map(|Ordered { collection, effect }| {
+                format!("{collection}: {}", words(action, *effect))
+            });
+            match lines.collect::<Vec<_>>() {
+                none if none.is_empty() => Lines::of("the mirror has no collections"),
+                lines => Lines::of(&lines.join("\n")),
+            }
+        }
+    };
+    Stream::Stdout.report("the effect of the order", &text)?;
+    let refused = |one: &Ordered| matches!(one.effect, Effect::Paused | Effect::Mixed);
+    Ok(if ordered.iter().any(refused) { Exit::DocumentsFailed } else { Exit::Done })
+}
+
+/// The effect of an order, for people.
+fn words(action: Action, effect: Effect) -> &'static str {
+    match (action, effect) {
+        (Action::Pause, Effect::Done) => {
+            "paused until `plainfold resume`, or until the process ends"
+        }
+        (Action::Pause, Effect::Already) => "is paused already",
+        (Action::Resume, Effect::Done) => "resumed",
+        (Action::Resume, Effect::Already) => "is not paused",
+        (Action::CatchUp, Effect::Done) => "catches up now",
+        (Action::CatchUp, Effect::Already) => "reads its source already",
+        (Action::Rescan, Effect::Done) => "makes a full scan now",
+        (_, Effect::Already) => "nothing to do",
+        (_, Effect::Later) => "the next run makes a full scan",
+        (_, Effect::Paused) => "is paused: `plainfold resume` resumes it",
+        (_, Effect::Ended) => "nothing more is done for it in this process",
+        (_, Effect::Mixed) => {
+            "comes in one stream with other collections, which cannot be paused or read again"
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The options of a session.
+
+use std::time::Duration;
+
+use crate::document::DeletionLimit;
+use crate::source::Mode;
+use crate::source::retry::RetryPolicy;
+
+/// The options of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionOptions {
+    /// Whether it ends when all collections have caught up.
+    pub mode: Mode,
+    /// When it tries again.
+    pub retry: RetryPolicy,
+    /// The interval at which failed documents are tried again while following.
+    pub revisit: Duration,
+    /// The number of collections that catch up at the same time; each holds a few batches in memory.
+    pub catch_ups: usize,
+    /// The number of collections of a server that run at the same time, at most; the others sleep until
+    /// they change. `None` is no limit.
+    pub max_runs: Option<usize>,
+    /// Accept that the source has moved: follow it although the mirror followed another one.
+    pub source_moved: bool,
+    /// The limit on deletions in a collection; `None` is no limit.
+    pub deletions: Option<DeletionLimit>,
+    /// After this number of rows of a collection that cannot be read, its catch-up ends; `None` is no
+    /// limit.
+    pub max_failures: Option<u64>,
+    /// Treat it as success if something is [`Absent`](super::Absent).
+    pub allow_empty: bool,
+}
+
+impl SessionOptions {
+    /// The default options for a mode.
+    pub fn new(mode: Mode) -> Self {
+        Self {
+            mode,
+            retry: match mode {
+                Mode::CatchUp => RetryPolicy::CATCH_UP,
+                Mode::Follow => RetryPolicy::FOLLOW,
+            },
+            revisit: Duration::from_secs(60),
+            catch_ups: 3,
+            max_runs: None,
+            source_moved: false,
+            deletions: Some(DeletionLimit::DEFAULT),
+            max_failures: None,
+            allow_empty: false,
+        }
+    }
+}

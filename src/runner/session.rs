@@ -1,0 +1,193 @@
+//! A running mirror, for its owner and for its observers.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_util::sync::CancellationToken;
+
+use super::options::SessionOptions;
+use super::outcome::Outcome;
+use super::shared::Shared;
+use super::status::Status;
+use super::subscription::Subscription;
+use super::supervisor::Supervisor;
+use crate::checkpoint::Checkpoints;
+use crate::document::CollectionName;
+use crate::event::{Broadcast, Emitted};
+use crate::mirror::Mirror;
+use crate::pipeline::Report;
+use crate::source::Store;
+use crate::tree::{Holder, MirrorError};
+
+/// A running mirror. Dropping it cancels it.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) shared: Arc<Shared>,
+    stop: CancellationToken,
+    task: Option<JoinHandle<Outcome>>,
+}
+
+/// The shared status of a running mirror.
+#[derive(Clone, Debug)]
+pub struct Watcher {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Session {
+    /// Starts to mirror `store` into `mirror`.
+    pub fn start(
+        store: Arc<dyn Store>,
+        mirror: Arc<Mirror>,
+        checkpoints: Arc<Checkpoints>,
+        options: SessionOptions,
+    ) -> Self {
+        let (orders, received) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            mirror,
+            checkpoints,
+            events: Broadcast::new(),
+            pages: Arc::default(),
+            source: store.identity(),
+            started_at: Timestamp::now(),
+            collections: Mutex::default(),
+            absent: Mutex::default(),
+            listed: AtomicBool::new(false),
+            progress: watch::Sender::default(),
+            orders,
+            ended: CancellationToken::new(),
+        });
+        let stop = CancellationToken::new();
+        let supervisor =
+            Supervisor::new(store, options, Arc::clone(&shared), received, stop.clone());
+        let task = Some(tokio::spawn(supervisor.run()));
+        Self { shared, stop, task }
+    }
+
+    /// The write events from now on, as a channel.
+    pub fn events(&self) -> broadcast::Receiver<Arc<Emitted>> {
+        self.shared.events.subscribe()
+    }
+
+    /// The write events from now on, as a stream.
+    pub fn event_stream(&self) -> BroadcastStream<Arc<Emitted>> {
+        BroadcastStream::new(self.events())
+    }
+
+    /// The default path of the socket where this mirror's process answers requests.
+    pub fn socket_path(&self) -> PathBuf {
+        self.shared.mirror.socket_path()
+    }
+
+    /// Records the path of the socket where this process answers requests, so that other commands
+    /// find it.
+    pub fn announce(&self, socket: &Path) -> Result<(), MirrorError> {
+        let socket = Some(std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned()));
+        let holder = Holder { socket, ..Holder::this_process("mirror") };
+        self.shared.mirror.describe_holder(&holder)
+    }
+
+    /// The status, for observers of the session.
+    pub fn watcher(&self) -> Watcher {
+        Watcher { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Waits until every collection has caught up once; `false` if the session ended before that.
+    pub async fn caught_up(&self) -> bool {
+        self.watcher().caught_up().await
+    }
+
+    /// Asks it to stop: the batches in flight are finished.
+    pub fn cancel(&self) {
+        self.stop.cancel();
+    }
+
+    /// A token whose cancellation is the same as [`Session::cancel`], for code that cannot hold the
+    /// session.
+    pub fn canceller(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Waits until it has ended.
+    pub async fn join(mut self) -> Outcome {
+        match self.task.take() {
+            Some(task) => match task.await {
+                Ok(outcome) => outcome,
+                // The supervisor does nothing that panics; if it did, the panic is passed on here.
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            },
+            None => self.shared.outcome(Vec::new()),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Watcher {
+    /// The present status.
+    pub fn status(&self) -> Status {
+        self.shared.status()
+    }
+
+    /// The write events after number `since`, or from now on: first those in the journal.
+    pub fn subscribe(&self, since: Option<u64>) -> Subscription {
+        let Shared { checkpoints, events, pages, ended, .. } = &*self.shared;
+        Subscription::new(checkpoints, events, pages, since, ended.clone())
+    }
+
+    /// Whether a mirror that has caught up holds no collection of this name.
+    pub fn lacks(&self, name: &CollectionName) -> bool {
+        let Shared { progress, checkpoints, .. } = &*self.shared;
+        progress.borrow().caught_up
+            && !self.shared.members().contains_key(name)
+            && matches!(checkpoints.checkpoint(name), Ok(None))
+    }
+
+    /// Waits until every collection has caught up once; `false` if the session ended before that.
+    pub async fn caught_up(&self) -> bool {
+        let mut progress = self.shared.progress.subscribe();
+        let reached = progress.wait_for(|progress| progress.caught_up || progress.ended).await;
+        reached.is_ok_and(|progress| progress.caught_up)
+    }
+
+    /// Waits until every collection has caught up once, but those that only somebody else can help; `false`
+    /// if the session ended before that.
+    pub async fn ready(&self) -> bool {
+        let mut progress = self.shared.progress.subscribe();
+        let reached = progress.wait_for(|progress| progress.ready || progress.ended).await;
+        reached.is_ok_and(|progress| progress.ready)
+    }
+
+    /// Waits until the source has named all its collections; `false` if the session ended before that.
+    pub async fn listed(&self) -> bool {
+        let mut progress = self.shared.progress.subscribe();
+        let reached = progress.wait_for(|progress| progress.listed || progress.ended).await;
+        reached.is_ok_and(|progress| progress.listed)
+    }
+
+    /// What each collection reports.
+    pub fn reports(&self) -> Vec<Report> {
+        self.shared.reports()
+    }
+
+    /// The source, without credentials.
+    pub fn source(&self) -> &str {
+        &self.shared.source
+    }
+
+    /// The age of the batch that has been in flight longest, if there is one.
+    pub fn longest_busy(&self) -> Option<Duration> {
+        let members = self.shared.members();
+        let busy = members.values().filter_map(|member| member.reporter.report().busy_since);
+        busy.map(|since| since.elapsed()).max()
+    }
+}
