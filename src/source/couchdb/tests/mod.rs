@@ -46,7 +46,7 @@ fn timings() -> Timings {
 
 fn store(replay: &Replay, path: &str, timings: Timings) -> CouchStore {
     let url = replay.url("me:hunter2@", path);
-    let options = CouchOptions::from_url(&url, Selection::default()).unwrap();
+    let options = CouchOptions::of(Address::parse(&url).unwrap());
     CouchStore::new(CouchOptions { timings, ..options }).unwrap()
 }
 
