@@ -57,6 +57,7 @@ mod rows;
 mod rxdb;
 mod rxdb_client;
 mod session;
+mod sources;
 mod systemd;
 mod terminal;
 mod time;

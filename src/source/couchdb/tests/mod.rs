@@ -17,7 +17,6 @@ use super::replay::{Answer, Replay, recording};
 use super::*;
 use crate::document::{Anchor, Change, DocumentState};
 use crate::source::Holds;
-use crate::source::conformance::assert_has_what_it_says;
 
 /// The requests of a catch-up.
 const CATCH_UP: &str =

@@ -140,12 +140,6 @@ async fn a_server_without_security_objects_is_not_an_error() {
 }
 
 #[tokio::test]
-async fn a_server_has_what_it_says() {
-    let replay = Replay::new(vec![]).await;
-    assert_has_what_it_says(&store(&replay, "/shelf", timings()), &"shelf".into());
-}
-
-#[tokio::test]
 async fn a_path_that_ends_in_a_slash_is_a_servers_if_a_server_answers_there() {
     for (answer, is_server) in [
         (Answer::json("GET /couch/", r#"{"couchdb":"Welcome","version":"3.5.0"}"#), true),
