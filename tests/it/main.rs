@@ -59,6 +59,7 @@ mod rxdb_client;
 mod session;
 mod sources;
 mod systemd;
+mod targets;
 mod terminal;
 mod time;
 mod tls;
