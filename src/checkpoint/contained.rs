@@ -66,6 +66,8 @@ type Call = Box<dyn FnOnce() + Send>;
 #[derive(Debug)]
 pub struct Worker {
     calls: Sender<Call>,
+    /// The interval at which a long call is checked.
+    look_every: Duration,
 }
 
 /// The interval at which a long call is checked.
@@ -77,10 +79,14 @@ const LOOKS: u32 = 4;
 impl Worker {
     /// Starts the thread.
     pub fn start() -> std::io::Result<Self> {
+        Self::looking_every(LOOK_EVERY)
+    }
+
+    fn looking_every(look_every: Duration) -> std::io::Result<Self> {
         let (calls, waiting): (Sender<Call>, Receiver<Call>) = channel();
         let work = move || waiting.into_iter().for_each(|call| call());
         std::thread::Builder::new().name("plainfold-state".to_owned()).spawn(work)?;
-        Ok(Self { calls })
+        Ok(Self { calls, look_every })
     }
 
     /// Runs `call` on the thread, and waits for its end unless the sled of `config` has failed.
@@ -101,7 +107,7 @@ impl Worker {
         }
         let mut looks = 0;
         loop {
-            match ended.recv_timeout(LOOK_EVERY) {
+            match ended.recv_timeout(self.look_every) {
                 Ok(called) => return called,
                 Err(RecvTimeoutError::Disconnected) => return stuck("its thread has ended"),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -141,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_call_that_waits_for_a_thread_of_sleds_that_has_panicked_is_left_behind() {
-        let worker = Worker::start().unwrap();
+        let worker = Worker::looking_every(Duration::from_millis(1)).unwrap();
         let (never, wait) = channel::<()>();
         let said = worker.run(&sled::Config::new(), move || {
             let thread = std::thread::Builder::new().name("sled-io-test".to_owned());

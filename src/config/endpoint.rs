@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use secrecy::ExposeSecret;
 
 use super::error::{AccessError, ConfigError};
-use crate::client::couchdb::{Address, Client, ClientOptions, typed};
+use crate::client::couchdb::{Address, BadAddress, Client, ClientOptions, Given, typed};
 use crate::client::couchdb::{Credentials, Secret, ServerRole, Tls};
 use crate::document::CollectionName;
 
@@ -35,11 +35,15 @@ pub struct Access {
 }
 
 impl Access {
+    /// Enters a server with this. `client` has the credentials in its URL.
+    pub(super) fn enter(self, client: &mut ClientOptions) -> Result<(), AccessError> {
+        client.credentials = self.credentials(client.credentials.take())?;
+        (client.tls, client.side) = (self.tls, self.side);
+        Ok(())
+    }
+
     /// The credentials of requests, if the URL names this user.
-    pub fn credentials(
-        &self,
-        named: Option<Credentials>,
-    ) -> Result<Option<Credentials>, AccessError> {
+    fn credentials(&self, named: Option<Credentials>) -> Result<Option<Credentials>, AccessError> {
         if let Some(token) = &self.token {
             return match (&named, &self.password, self.session) {
                 (None, None, false) => Ok(Some(Credentials::Token(token.clone()))),
@@ -80,6 +84,17 @@ pub fn feed(text: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("feed").then_some(path)
 }
 
+/// The file of a source or a target that is a recorded feed. Without a file it is standard input or output.
+pub(super) fn recording(text: &str) -> Option<Option<PathBuf>> {
+    let path = feed(text).filter(|path| !path.is_empty() && !Address::is_url_like(path))?;
+    Some((path != "-").then(|| PathBuf::from(path)))
+}
+
+/// Where a source or a target is, if it is a server.
+pub(super) fn server(text: &str) -> Result<Option<Given>, BadAddress> {
+    Address::is_meant(text).then(|| Address::parse(text)).transpose()
+}
+
 /// What to type for a source or a target that is neither a URL nor a feed, if it can be guessed.
 pub fn meant(text: &str) -> Option<String> {
     let path = Path::new(text);
@@ -102,29 +117,22 @@ impl Endpoint {
     /// Reads what was typed as a target. If a URL ends in a slash, the server is asked whether its
     /// path is that of a database.
     pub async fn of_target(text: &str, access: Access) -> Result<Self, ConfigError> {
-        let path = feed(text).filter(|path| !path.is_empty() && !Address::is_url_like(path));
-        if let Some(path) = path {
-            return Ok(Self::Feed((path != "-").then(|| PathBuf::from(path))));
+        if let Some(path) = recording(text) {
+            return Ok(Self::Feed(path));
         }
-        if !Address::is_meant(text) {
+        let Some(given) = server(text).map_err(ConfigError::TargetUrl)? else {
             let (given, meant) = (Address::hidden(text), meant(text));
             return Err(ConfigError::UnknownTarget { given, meant });
-        }
-        let given = Address::parse(text).map_err(ConfigError::TargetUrl)?;
-        let options = ClientOptions {
-            credentials: access.credentials(given.credentials)?,
-            tls: access.tls,
-            side: access.side,
-            ..ClientOptions::default()
         };
-        let client = |address| Client::new(address, options.clone()).map_err(ConfigError::Client);
-        if let Some(below) = given.below {
-            let below = client(below)?;
-            if below.is_server().await {
-                return Ok(Self::Server(below, None));
-            }
-        }
-        Ok(Self::Server(client(given.address)?, given.database))
+        let credentials = given.credentials;
+        let mut options = ClientOptions { credentials, ..ClientOptions::default() };
+        access.enter(&mut options)?;
+        let (address, database) = match given.below {
+            Some(below) if Client::is_server(&below, &options).await => (below, None),
+            _ => (given.address, given.database),
+        };
+        let client = Client::new(address, options).map_err(ConfigError::Client)?;
+        Ok(Self::Server(client, database))
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::endpoint::{Access, feed, meant};
+use super::endpoint::{Access, meant, recording, server};
 use super::error::{AccessError, ConfigError};
 use crate::client::couchdb::{Address, Connections, Patience, Refusal};
 use crate::document::{CollectionName, Kept};
@@ -109,12 +109,10 @@ impl SourceConfig {
     /// A run that gives up after this time does not wait longer for an answer, or for a piece of one.
     pub fn wait_at_most(&mut self, patience: Option<Duration>) {
         if let (Self::Couch(couch), Some(most)) = (self, patience) {
-            let Patience { connect, answer, asked } = couch.timings.patience;
-            couch.timings.patience = Patience {
-                connect: connect.min(most),
-                answer: answer.min(most),
-                asked: asked.min(most),
-            };
+            let Patience { connect, answer, asked, .. } = &mut couch.client.patience;
+            for longest in [connect, answer, asked] {
+                *longest = (*longest).min(most);
+            }
         }
     }
 
@@ -124,10 +122,10 @@ impl SourceConfig {
         if let Self::Couch(couch) = self {
             let before =
                 |(name, origin): &(CollectionName, String)| couch.address.database(name) == *origin;
-            couch.is_known = followed.iter().any(before);
+            couch.client.is_known = followed.iter().any(before);
             if mode == Mode::Follow {
-                couch.refusal = Refusal::Wait {
-                    accepted_before: couch.is_known,
+                couch.client.refusal = Refusal::Wait {
+                    accepted_before: couch.client.is_known,
                     several: matches!(couch.databases, Databases::Selected(_)),
                 };
             }
@@ -142,7 +140,7 @@ impl SourceConfig {
                 if mode == Mode::Follow && matches!(couch.databases, Databases::Selected(_)) =>
             {
                 let connections = Connections::of(connections);
-                couch.connections = Some(connections);
+                couch.client.connections = Some(connections);
                 Some(connections.feeds)
             }
             _ => None,
@@ -151,8 +149,7 @@ impl SourceConfig {
 
     pub fn enter(&mut self, access: Access) -> Result<(), AccessError> {
         if let Self::Couch(couch) = self {
-            couch.credentials = access.credentials(couch.credentials.take())?;
-            couch.tls = access.tls;
+            access.enter(&mut couch.client)?;
         }
         Ok(())
     }
@@ -167,18 +164,13 @@ impl SourceConfig {
     }
 
     fn server(url: &str) -> Result<Option<Self>, ConfigError> {
-        if !Address::is_meant(url) {
-            return Ok(None);
-        }
-        let options = CouchOptions::from_url(url, Selection::default())?;
-        Ok(Some(Self::Couch(Box::new(options))))
+        let given = server(url)?;
+        Ok(given.map(|given| Self::Couch(Box::new(CouchOptions::of(given)))))
     }
 
     fn recording(text: &str) -> Result<Option<Self>, ConfigError> {
-        let path = feed(text).filter(|path| !path.is_empty() && !Address::is_url_like(path));
         let selection = Selection::default();
-        let path = path.map(|path| (path != "-").then(|| PathBuf::from(path)));
-        Ok(path.map(|path| Self::Feed(FeedConfig { path, selection })))
+        Ok(recording(text).map(|path| Self::Feed(FeedConfig { path, selection })))
     }
 
     /// Refuses a file that is not a feed, before a mirror is opened. Returns standard input if it is

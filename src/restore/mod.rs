@@ -16,7 +16,7 @@ use crate::tree::MirrorError;
 
 mod apply;
 mod blocking;
-mod body;
+pub mod body;
 #[cfg(test)]
 mod conformance;
 mod control;
@@ -36,7 +36,7 @@ pub use apply::Restore;
 pub use control::{Control, Progress};
 pub use couchdb::CouchTarget;
 pub use feed::FeedTarget;
-pub use target::{Cause, Item, Refused, Standing, Target, TargetError, Writing};
+pub use target::{Cause, Files, Form, Item, Refused, Standing, Target, TargetError, Writing};
 
 /// The number of failures that are kept with their reasons; the others are only counted.
 const MAX_NAMED: usize = 1_000;

@@ -111,11 +111,11 @@ pub struct Item {
     /// Whether these are all branches that the source had; a mirror of winners only cannot know.
     pub has_all_branches: bool,
     /// Its text.
-    pub(super) text: Text,
+    pub text: Text,
     /// Bytes of its body and attachments.
     pub bytes: u64,
     /// Opens the files of attachments that are too large for memory.
-    pub(super) files: Arc<dyn Files>,
+    pub files: Arc<dyn Files>,
 }
 
 impl Item {
@@ -138,14 +138,14 @@ pub struct Writing {
     /// The document.
     pub item: Item,
     /// The part of it that is written.
-    pub(super) form: Form,
+    pub form: Form,
     /// Branches at the target that this write ends.
     pub ends: Vec<Revision>,
 }
 
 /// The part of a document that is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub enum Form {
     /// The document under its revision.
     AsItIs,
     /// The document under a revision on top of another.
@@ -188,7 +188,7 @@ impl Writing {
 }
 
 /// The files of a document's large attachments.
-pub(super) trait Files: Send + Sync {
+pub trait Files: Send + Sync {
     /// Opens one. Blocks.
     fn open(&self, name: &str) -> io::Result<Box<dyn io::Read + Send>>;
 }

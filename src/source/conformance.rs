@@ -1,13 +1,19 @@
-//! What every store keeps, whatever it is: run by the tests of each.
+//! The contract of sources, kept by a scripted fake, a recorded feed in a file and in a pipe, and a fake of
+//! CouchDB. `tests/it/sources.rs` runs the same suite against pouchdb-server.
 
-use super::Store;
-use crate::document::CollectionName;
+use crate::{document, source};
 
-/// The interfaces of a feed are those that its store says it has.
-pub fn assert_has_what_it_says(store: &dyn Store, collection: &CollectionName) {
-    let (can, feed) = (store.capabilities(), store.open(collection));
-    assert_eq!(feed.attachments().is_some(), can.attachments, "attachments");
-    assert_eq!(feed.branches().is_some(), can.branches, "branches");
-    assert_eq!(feed.security().is_some(), can.security, "security");
-    assert!(feed.reads().is_some() || !can.single_reads, "single reads without reads");
+mod couchdb;
+mod feed;
+mod scripted;
+#[macro_use]
+mod suite;
+
+pub(crate) use suite::assert_has_what_it_says;
+
+suite! {
+    told: super::scripted::Told;
+    feed_in_a_file: super::feed::InFile;
+    feed_in_a_pipe: super::feed::InPipe;
+    a_server: super::couchdb::Couch;
 }

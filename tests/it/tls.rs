@@ -4,12 +4,15 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::mpsc::channel;
 use std::time::Duration;
+
+use ::plainfold::client::couchdb::{Address, Client, ClientOptions, Patience, Tls};
 
 use crate::env::door::{Door, Reply};
 use crate::env::plainfold::{self, Outcome};
 use crate::env::tls::{before, before_polite, openssl, self_signed, signed};
-use crate::env::{Place, tls};
+use crate::env::{DEADLINE, Place, tls};
 
 /// Names both ways to this machine.
 const HERE: &str = "subjectAltName=DNS:localhost,IP:127.0.0.1";
@@ -168,32 +171,23 @@ fn a_server_that_wants_to_see_a_certificate_sees_it() {
     setup.mirror(port, &apart).assert_code(0);
 }
 
-#[test]
-fn a_slow_first_answer_over_tls_is_waited_for_though_the_port_answers_plain_requests_too() {
+#[tokio::test]
+async fn a_slow_first_answer_over_tls_is_waited_for_though_the_port_answers_plain_requests_too() {
     let place = Place::new();
-    // Longer than TLS may take until the port is probed.
-    let door = Door::start(&["a"], |asked| {
-        if asked.line == "GET /a" {
-            std::thread::sleep(Duration::from_millis(1500));
-        }
+    let (ended, ends) = channel();
+    // The answer comes when the port has been probed.
+    let door = Door::start(&["a"], move |_| {
+        ends.recv_timeout(DEADLINE).expect("the port is probed");
         Reply::Honest
     });
     self_signed(place.path(), "server", "-addext subjectAltName=DNS:localhost");
-    let port = before_polite(door.address(), place.path(), "server").port();
-    let (source, ca, to) =
-        (format!("https://localhost:{port}/a"), place.join("server.pem"), place.mirror());
-    let (ca, to) = (ca.to_str().unwrap(), to.to_str().unwrap());
-    for arguments in [
-        ["mirror", &source, to].as_slice(),
-        &["verify", to, "--against", &source],
-        &["diff", to, &source],
-    ] {
-        let outcome = plainfold::run(arguments.iter().chain(&["--ca-file", ca])).assert_code(0);
-        assert!(!outcome.stderr.contains("speak TLS"), "{outcome}");
-    }
-    let live = place.join("live");
-    let arguments = ["mirror", &source, live.to_str().unwrap(), "--live", "--ca-file", ca];
-    let program = Path::new(env!("CARGO_BIN_EXE_plainfold"));
-    // It returns when the mirror has caught up.
-    plainfold::live_command(plainfold::command_of(program, arguments)).kill();
+    let port = before_polite(door.address(), place.path(), "server", ended).port();
+    let given = Address::parse(&format!("https://localhost:{port}/a")).unwrap();
+    let options = ClientOptions {
+        tls: Tls { ca_file: Some(place.join("server.pem")), ..Tls::default() },
+        patience: Patience { unprobed: Duration::ZERO, ..Patience::default() },
+        ..ClientOptions::default()
+    };
+    let client = Client::new(given.address, options).unwrap();
+    client.database(&"a".into()).info().await.unwrap();
 }

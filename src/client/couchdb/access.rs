@@ -497,3 +497,6 @@ enum Look {
     /// Another request is trying them again.
     Tried(Error),
 }
+
+#[cfg(test)]
+mod tests;

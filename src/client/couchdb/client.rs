@@ -90,7 +90,8 @@ impl Client {
         let route = Route::new(&address, user, patience.connect);
         let access = Access::new(credentials, refusal);
         let (pacer, answered) = (Pacer::default(), Mutex::default());
-        let contact = Contact::new(route, address.is_encrypted(), is_known);
+        let unprobed = address.is_encrypted().then_some(patience.unprobed);
+        let contact = Contact::new(route, unprobed, is_known);
         let inner =
             Inner { http, address, access, patience, pacer, side, contact, answered, places };
         Ok(Self { inner: Arc::new(inner) })
@@ -107,12 +108,11 @@ impl Client {
     }
 
     /// Whether a server answers here, and not a database or something else. A failed request counts as no.
-    pub async fn is_server(&self) -> bool {
-        match self.server_info().await {
-            // A database has no version.
-            Ok(info) => info.couchdb.is_some() || info.version.is_some(),
-            Err(_) => false,
-        }
+    pub async fn is_server(address: &Address, options: &ClientOptions) -> bool {
+        let Ok(client) = Self::new(address.clone(), options.clone()) else { return false };
+        // A database has no version.
+        let answer = client.server_info().await;
+        answer.is_ok_and(|info| info.couchdb.is_some() || info.version.is_some())
     }
 
     /// `GET /_all_dbs`: the names of all databases. CouchDB gives them to admins only.

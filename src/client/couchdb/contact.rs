@@ -9,15 +9,12 @@ use super::error::Error;
 use super::route::{self, Route};
 use super::waited;
 
-/// How long a first answer over TLS may take until the port is probed. The answer itself may be slow, so
-/// only what the port speaks decides.
-const TLS_PATIENCE: Duration = Duration::from_secs(1);
-
 /// What has come from a server so far.
 #[derive(Debug)]
 pub(super) struct Contact {
     pub route: Route,
-    is_encrypted: bool,
+    /// How long a first answer may take until the port is probed, if the connection is encrypted.
+    unprobed: Option<Duration>,
     /// Whether it has answered in HTTP.
     heard: AtomicBool,
     /// Whether an answer was one of this protocol.
@@ -28,9 +25,9 @@ pub(super) struct Contact {
 
 impl Contact {
     /// No contact yet. `is_known` says that the server has answered in this protocol before.
-    pub fn new(route: Route, is_encrypted: bool, is_known: bool) -> Self {
+    pub fn new(route: Route, unprobed: Option<Duration>, is_known: bool) -> Self {
         let (heard, understood, probed) = (false.into(), is_known.into(), false.into());
-        Self { route, is_encrypted, heard, understood, probed }
+        Self { route, unprobed, heard, understood, probed }
     }
 
     /// Notes an answer of this protocol.
@@ -55,14 +52,13 @@ impl Contact {
         let sending = tokio::time::timeout(patience, waited::send(builder));
         let heard = self.heard.load(Ordering::Relaxed);
         let is_known = self.is_understood();
-        let sent = if heard || is_known || !self.is_encrypted {
-            sending.await
-        } else {
+        let sent = match self.unprobed.filter(|_| !heard && !is_known) {
+            None => sending.await,
             // CouchDB waits for the rest of what it takes for a plain request.
-            tokio::select! {
+            Some(unprobed) => tokio::select! {
                 sent = sending => sent,
-                () = self.wait_for_tls() => return Err(route.wrong_scheme(label, is_known)),
-            }
+                () = self.wait_for_tls(unprobed) => return Err(route.wrong_scheme(label, is_known)),
+            },
         };
         let answer =
             sent.map_err(|_| Error::transient(format!("{label}: no answer within {patience:?}")))?;
@@ -83,8 +79,8 @@ impl Contact {
     }
 
     /// Resolves if the answer takes long because the port speaks plain HTTP.
-    async fn wait_for_tls(&self) {
-        tokio::time::sleep(TLS_PATIENCE).await;
+    async fn wait_for_tls(&self, unprobed: Duration) {
+        tokio::time::sleep(unprobed).await;
         if !(self.probe_once() && self.route.has_wrong_scheme().await) {
             std::future::pending().await
         }

@@ -18,6 +18,9 @@ pub struct Patience {
     pub answer: Duration,
     /// The longest pause of all requests that the server may ask for.
     pub asked: Duration,
+    /// To begin the first answer over TLS, until the port is probed. The answer itself may be slow, so only
+    /// what the port speaks decides.
+    pub unprobed: Duration,
 }
 
 impl Default for Patience {
@@ -27,6 +30,7 @@ impl Default for Patience {
             connect: Duration::from_secs(10),
             answer: Duration::from_secs(120),
             asked: pacer::LONGEST_ASKED,
+            unprobed: Duration::from_secs(1),
         }
     }
 }

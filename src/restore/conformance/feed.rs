@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::{Value, json};
 
-use super::{Seen, Subject, document, seen, shelf, writing};
+use super::suite::{Seen, Subject, document, seen, shelf, writing};
 use crate::document::CollectionName;
 use crate::restore::{Cause, FeedTarget, OnExisting, Target as _};
 

@@ -10,7 +10,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::Value;
 
 use super::store::{Database, REFUSED, Winner};
-use super::{Seen, Subject};
+use super::suite::{Seen, Subject, seen};
 use crate::document::{CollectionName, DocumentId, Properties, Revision};
 use crate::restore::body::{Stubs, tombstone};
 use crate::restore::plan::{Held, Leaves};
@@ -211,6 +211,6 @@ impl Subject for Memory {
             let winners = database.documents.values().map(super::store::Document::winner);
             winners.filter(|winner| !winner.deleted).map(|winner| winner.body).collect()
         });
-        super::seen(winners.unwrap())
+        seen(winners.unwrap())
     }
 }

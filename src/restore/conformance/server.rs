@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::store::{Database, Document, REFUSED};
-use super::{Seen, Subject, seen};
+use super::suite::{Seen, Subject, seen};
 use crate::client::couchdb::{Address, Client, ClientOptions};
 use crate::document::CollectionName;
 use crate::restore::{Cause, CouchTarget};

@@ -31,10 +31,7 @@ use super::{
     Origins, Reading, Reads, Security, Selection, ServerProgress, Since, SourceError, Store,
     StoreEvent, Update, Wanted,
 };
-use crate::client::couchdb::{
-    Address, BadAddress, Client, ClientOptions, Connections, Credentials, Database, Error, Kind,
-    Patience, Refusal, ServerRole, Tls,
-};
+use crate::client::couchdb::{Address, Client, ClientOptions, Database, Error, Given, Kind};
 use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position};
 use crate::document::{Properties, Revision};
 
@@ -43,12 +40,8 @@ use crate::document::{Properties, Revision};
 pub struct CouchOptions {
     /// Where the server is.
     pub address: Address,
-    /// The user, or the token.
-    pub credentials: Option<Credentials>,
-    /// What follows when the server refuses the credentials.
-    pub refusal: Refusal,
-    /// How encrypted connections are made.
-    pub tls: Tls,
+    /// How it is entered and asked.
+    pub client: ClientOptions,
     /// Which databases.
     pub databases: Databases,
     /// The server's address, if the path of the URL turns out to be a proxy's.
@@ -57,10 +50,6 @@ pub struct CouchOptions {
     pub kept: Kept,
     /// How long things may take, and how often they are done.
     pub timings: Timings,
-    /// Whether a mirror has read this server before.
-    pub is_known: bool,
-    /// How many connections are open at the same time; `None` is no limit.
-    pub connections: Option<Connections>,
 }
 
 /// Which databases of a server are the store's collections.
@@ -73,37 +62,25 @@ pub enum Databases {
 }
 
 impl CouchOptions {
-    /// What a URL says: the one database in its path, or else all that `selection` wants. See
+    /// What a URL says: the one database in its path, or else all of them. See
     /// [`resolve`](Self::resolve) for a path that ends in a slash.
-    pub fn from_url(url: &str, selection: Selection) -> Result<Self, BadAddress> {
-        let given = Address::parse(url)?;
-        Ok(Self {
+    pub fn of(given: Given) -> Self {
+        let all = || Databases::Selected(Selection::default());
+        Self {
             address: given.address,
-            credentials: given.credentials,
-            refusal: Refusal::default(),
-            tls: Tls::default(),
-            databases: given.database.map_or(Databases::Selected(selection), Databases::One),
+            client: ClientOptions { credentials: given.credentials, ..ClientOptions::default() },
+            databases: given.database.map_or_else(all, Databases::One),
             below: given.below,
             kept: Kept::default(),
             timings: Timings::default(),
-            is_known: false,
-            connections: None,
-        })
+        }
     }
 
     /// Finds out whether a path that ends in a slash is that of a whole server behind a proxy; if not, it is
     /// a database. If the request fails, the database's own requests fail too.
     pub async fn resolve(&mut self) {
-        let Some(below) = self.below.take() else { return };
-        let options = ClientOptions {
-            credentials: self.credentials.clone(),
-            refusal: self.refusal,
-            tls: self.tls.clone(),
-            patience: self.timings.patience,
-            ..ClientOptions::default()
-        };
-        if let Ok(client) = Client::new(below.clone(), options)
-            && client.is_server().await
+        if let Some(below) = self.below.take()
+            && Client::is_server(&below, &self.client).await
         {
             self.be_server(below);
         }
@@ -119,8 +96,6 @@ impl CouchOptions {
 /// How long things may take, and how often they are done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timings {
-    /// How long the server may take to connect and to answer.
-    pub patience: Patience,
     /// The heartbeat of a continuous feed. After three of them in silence, the feed counts as lost.
     pub heartbeat: Duration,
     /// After this silence behind a row of a continuous feed, the source counts as caught up.
@@ -140,7 +115,6 @@ pub struct Timings {
 impl Default for Timings {
     fn default() -> Self {
         Self {
-            patience: Patience::default(),
             heartbeat: Duration::from_secs(10),
             quiet: Duration::from_millis(100),
             check: Duration::from_secs(60),
@@ -164,22 +138,8 @@ pub struct CouchStore {
 impl CouchStore {
     /// The store at a server. Does no I/O.
     pub fn new(options: CouchOptions) -> Result<Self, SourceError> {
-        let CouchOptions {
-            address,
-            credentials,
-            refusal,
-            tls,
-            databases,
-            kept,
-            timings,
-            is_known,
-            connections,
-            ..
-        } = options;
-        let (patience, side) = (timings.patience, ServerRole::Source);
-        let options =
-            ClientOptions { credentials, refusal, tls, patience, side, is_known, connections };
-        let client = Client::new(address, options)?;
+        let CouchOptions { address, client, databases, kept, timings, .. } = options;
+        let client = Client::new(address, client)?;
         Ok(Self { client, databases, kept, timings, progress: Arc::default() })
     }
 

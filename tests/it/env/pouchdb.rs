@@ -185,6 +185,15 @@ impl PouchServer {
         rows[0]["rev"].as_str().unwrap_or_else(|| panic!("{id:?}: {rows}")).to_owned()
     }
 
+    /// Puts a body under its own revision: `1-a`, behind it `2-b`, then `3-c`.
+    pub fn put_revision(&self, db: &str, body: &str, revision: &str) {
+        let ids: Vec<_> =
+            ["c", "b", "a"].into_iter().skip_while(|it| !revision.ends_with(it)).collect();
+        let history = json!({"start": ids.len(), "ids": ids});
+        let docs = format!("[{},\"_revisions\":{history}}}]", body.strip_suffix('}').unwrap());
+        self.bulk_docs(db, &format!("{{\"new_edits\":false,\"docs\":{docs}}}"));
+    }
+
     /// Deletes a document, whatever its id.
     pub fn delete_doc(&self, db: &str, id: &str) -> String {
         self.put_doc(db, id, &json!({"_deleted": true}))

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -53,12 +54,18 @@ pub fn before(
     name: &str,
     clients: Option<&str>,
 ) -> SocketAddr {
-    listen(upstream, config(folder, name, clients), false)
+    listen(upstream, config(folder, name, clients), None)
 }
 
-/// The same, of a web server that answers a plain request with 400, as nginx, Apache and Go do.
-pub fn before_polite(upstream: SocketAddr, folder: &Path, name: &str) -> SocketAddr {
-    listen(upstream, config(folder, name, None), true)
+/// The same, of a web server that answers a plain request with 400, as nginx, Apache and Go do. It reports
+/// each connection that has ended.
+pub fn before_polite(
+    upstream: SocketAddr,
+    folder: &Path,
+    name: &str,
+    ended: Sender<()>,
+) -> SocketAddr {
+    listen(upstream, config(folder, name, None), Some(ended))
 }
 
 fn config(folder: &Path, name: &str, clients: Option<&str>) -> Arc<ServerConfig> {
@@ -80,23 +87,29 @@ fn config(folder: &Path, name: &str, clients: Option<&str>) -> Arc<ServerConfig>
     Arc::new(config.with_single_cert(chain, key).unwrap())
 }
 
-fn listen(upstream: SocketAddr, config: Arc<ServerConfig>, is_polite: bool) -> SocketAddr {
+fn listen(
+    upstream: SocketAddr,
+    config: Arc<ServerConfig>,
+    polite: Option<Sender<()>>,
+) -> SocketAddr {
     /// The first byte of a handshake.
     const HANDSHAKE: u8 = 22;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for mut client in listener.incoming().flatten() {
-            let config = Arc::clone(&config);
+            let (config, polite) = (Arc::clone(&config), polite.clone());
             std::thread::spawn(move || {
                 let mut first = [0];
-                if is_polite && client.peek(&mut first).is_ok() && first != [HANDSHAKE] {
-                    let _ =
-                        client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
-                    return;
+                let is_plain = client.peek(&mut first).is_ok() && first != [HANDSHAKE];
+                if polite.is_some() && is_plain {
+                    let refusal = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+                    let _ = client.write_all(refusal);
+                } else {
+                    // A client that does not trust the server goes away.
+                    drop(pass_on(client, config, upstream));
                 }
-                // A client that does not trust the server goes away.
-                drop(pass_on(client, config, upstream));
+                polite.map(|ended| ended.send(()));
             });
         }
     });

@@ -17,7 +17,6 @@ use super::replay::{Answer, Replay, recording};
 use super::*;
 use crate::document::{Anchor, Change, DocumentState};
 use crate::source::Holds;
-use crate::source::conformance::assert_has_what_it_says;
 
 /// The requests of a catch-up.
 const CATCH_UP: &str =
@@ -46,7 +45,7 @@ fn timings() -> Timings {
 
 fn store(replay: &Replay, path: &str, timings: Timings) -> CouchStore {
     let url = replay.url("me:hunter2@", path);
-    let options = CouchOptions::from_url(&url, Selection::default()).unwrap();
+    let options = CouchOptions::of(Address::parse(&url).unwrap());
     CouchStore::new(CouchOptions { timings, ..options }).unwrap()
 }
 

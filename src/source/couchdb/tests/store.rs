@@ -115,8 +115,7 @@ async fn no_error_and_no_value_shows_the_user_or_the_password() {
     texts.push(format!("{cut} {cut:?}"));
     let json = refusal(Answer::json("GET /shelf", "hunter2")).await;
     texts.push(format!("{json} {json:?}"));
-    let nobody = CouchOptions::from_url("http://me:hunter2@127.0.0.1:1/db", Selection::default());
-    let nobody = nobody.unwrap();
+    let nobody = CouchOptions::of(Address::parse("http://me:hunter2@127.0.0.1:1/db").unwrap());
     texts.push(format!("{nobody:?}"));
     let store = CouchStore::new(nobody).unwrap();
     texts.push(format!("{store:?} {}", store.identity()));
@@ -141,12 +140,6 @@ async fn a_server_without_security_objects_is_not_an_error() {
 }
 
 #[tokio::test]
-async fn a_server_has_what_it_says() {
-    let replay = Replay::new(vec![]).await;
-    assert_has_what_it_says(&store(&replay, "/shelf", timings()), &"shelf".into());
-}
-
-#[tokio::test]
 async fn a_path_that_ends_in_a_slash_is_a_servers_if_a_server_answers_there() {
     for (answer, is_server) in [
         (Answer::json("GET /couch/", r#"{"couchdb":"Welcome","version":"3.5.0"}"#), true),
@@ -156,7 +149,7 @@ async fn a_path_that_ends_in_a_slash_is_a_servers_if_a_server_answers_there() {
     ] {
         let replay = Replay::new(vec![answer]).await;
         let url = replay.url("me:hunter2@", "/couch/");
-        let mut options = CouchOptions::from_url(&url, Selection::default()).unwrap();
+        let mut options = CouchOptions::of(Address::parse(&url).unwrap());
         options.resolve().await;
         assert_eq!(matches!(options.databases, Databases::Selected(_)), is_server);
         let store = CouchStore::new(options).unwrap();
@@ -173,7 +166,7 @@ async fn a_path_that_ends_in_a_slash_is_a_servers_if_a_server_answers_there() {
 async fn a_path_without_a_slash_at_its_end_is_never_asked_about() {
     let replay = Replay::new(vec![]).await;
     let url = replay.url("", "/couch/shelf");
-    let mut options = CouchOptions::from_url(&url, Selection::default()).unwrap();
+    let mut options = CouchOptions::of(Address::parse(&url).unwrap());
     options.resolve().await;
     assert!(matches!(options.databases, Databases::One(ref name) if name.as_str() == "shelf"));
     assert!(replay.lines().is_empty());

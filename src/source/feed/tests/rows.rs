@@ -6,15 +6,6 @@ use super::*;
 use crate::source::Reading;
 
 #[tokio::test]
-async fn bodies_come_out_byte_for_byte() {
-    let odd =
-        r#","n":123456789012345678901234567890, "f":1.0,"e":1e400,"a":1,"a":2,"u":"\u0041\ud83d""#;
-    let feed = Recording::of(row("a", "1-x", odd));
-    let changes = feed.changes(Since::Start).await;
-    assert_eq!(body(&changes[0]), format!("{{\"_id\":\"a\",\"_rev\":\"1-x\"{odd}}}"));
-}
-
-#[tokio::test]
 async fn a_feed_ends_with_its_position_and_caught_up() {
     let feed = Recording::of(row("a", "1-x", "") + "\n" + &deletion("b", "2-y"));
     let events = feed.events(Since::Start).await;
