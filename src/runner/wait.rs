@@ -10,8 +10,8 @@ use super::supervisor::Supervisor;
 use super::{Member, SessionError};
 use crate::document::CollectionName;
 use crate::pipeline::{Awaited, Pauses, Phase, PipelineError, Reporter, without_numbers};
-use crate::source::Mode;
 use crate::source::outage::Said;
+use crate::source::{Mode, Streams};
 
 /// How the runs of a collection have failed.
 pub(super) struct Trouble {
@@ -41,8 +41,8 @@ impl Supervisor {
             Mode::Follow => Remedy::of(&error),
             Mode::CatchUp => Remedy::End,
         };
-        if remedy.is_hopeless() && self.store.capabilities().mixed {
-            // Its collections come in one stream.
+        if remedy.is_hopeless() && self.store.streams() == Streams::Once {
+            // It cannot be read later.
             remedy = Remedy::End;
         }
         if remedy == Remedy::End {

@@ -61,6 +61,7 @@ mod systemd;
 mod terminal;
 mod time;
 mod tls;
+mod together;
 mod trash;
 mod undelete;
 mod unremovable;
