@@ -20,7 +20,7 @@ use crate::source::{FeedEvent, Mode, Progress, Since, SourceError};
 
 /// How long a collection may take nothing while the others wait for room, and how long the
 /// collections that are known are waited for before the feed is read.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 5_000 });
 
 /// How long there is no room until it counts as waiting.
 const MOMENT: Duration = Duration::from_millis(200);
