@@ -27,8 +27,8 @@ use crate::pipeline::{
     FAILED, Phase, Pipeline, PipelineError, PipelineOptions, Reporter, RunState,
 };
 use crate::source::outage::Said;
-use crate::source::retry::{self, Listed};
-use crate::source::{Mode, Pattern, SourceError, Store, StoreEvent};
+use crate::source::retry::{self, Listed, Purpose};
+use crate::source::{Mode, Pattern, SourceError, Store, StoreEvent, Streams};
 use crate::tree::MirrorError;
 
 /// How many orders are taken at once.
@@ -67,9 +67,9 @@ impl Supervisor {
         orders: mpsc::UnboundedReceiver<Order>,
         stop: CancellationToken,
     ) -> Self {
-        let mixed = store.capabilities().mixed;
-        let room = if mixed { None } else { options.max_runs };
-        let turns = if mixed { Semaphore::MAX_PERMITS } else { options.catch_ups };
+        let together = store.streams() != Streams::Each;
+        let room = if together { None } else { options.max_runs };
+        let turns = if together { Semaphore::MAX_PERMITS } else { options.catch_ups };
         Self {
             store,
             options,
@@ -110,7 +110,8 @@ impl Supervisor {
         let (checkpoints, identity) = (Arc::clone(&self.shared.checkpoints), self.store.identity());
         // If this is unknown, everything is checked again.
         let before = checkpoints.listed(&identity).unwrap_or_default();
-        let listing = retry::listing(Arc::clone(&self.store), mode, before.clone(), policy);
+        let (store, reading) = (Arc::clone(&self.store), Purpose::Reading);
+        let listing = retry::listing(store, reading, mode, before.clone(), policy);
         tokio::pin!(listing);
         let (mut listing_ended, mut orders) = (false, Vec::new());
         let mut news: Option<News> = None;
@@ -390,6 +391,7 @@ impl Supervisor {
             return self.note_missing(collection);
         }
         self.scheduler.rest(&collection);
+        self.store.let_go(&collection);
         self.log_end(&collection, &error);
         if let PipelineError::Source(_) = &error {
             self.forget_unless_followed(&collection);

@@ -12,8 +12,8 @@ use super::supervisor::Supervisor;
 use super::trouble::Trouble;
 use crate::document::CollectionName;
 use crate::pipeline::{Awaited, Pauses, Phase, PipelineError, Reporter, without_numbers};
-use crate::source::Mode;
 use crate::source::outage::Said;
+use crate::source::{Mode, Streams};
 
 impl Supervisor {
     /// A run ended with an error. The policy says whether the collection waits, or the mirror ends.
@@ -23,8 +23,8 @@ impl Supervisor {
             Mode::Follow => Remedy::of(&error),
             Mode::CatchUp => Remedy::End,
         };
-        if remedy.is_hopeless() && self.store.capabilities().mixed {
-            // Its collections come in one stream.
+        if remedy.is_hopeless() && self.store.streams() == Streams::Once {
+            // It cannot be read later.
             remedy = Remedy::End;
         }
         if remedy == Remedy::End {

@@ -424,9 +424,6 @@ pub struct Capabilities {
     pub acknowledges: bool,
     /// It is one collection, named in its address.
     pub single: bool,
-    /// Its collections come mixed in one stream, which cannot be read twice: all are read at once, or all
-    /// stop.
-    pub mixed: bool,
 }
 
 /// What a store announces about its collections.
@@ -449,6 +446,17 @@ pub enum ChangeMark {
     Missing,
     /// The store does not say it: the collection may have changed.
     Unknown,
+}
+
+/// How the collections of a store come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streams {
+    /// Each has a stream of its own.
+    Each,
+    /// All come in one stream, and are read at the same time. One that is left behind is read again.
+    Shared,
+    /// All come in one stream that cannot be read twice.
+    Once,
 }
 
 /// A document store: a server, or a recorded feed.
@@ -474,6 +482,24 @@ pub trait Store: Send + Sync + 'static {
         mode: Mode,
         since: Option<Position>,
     ) -> BoxStream<'static, Result<StoreEvent, SourceError>>;
+
+    /// The same to a caller that reads each collection once it has been named, or [lets it
+    /// go](Self::let_go). A store whose collections come mixed in one stream reads it once for all of them.
+    fn collections_to_read(
+        &self,
+        mode: Mode,
+        since: Option<Position>,
+    ) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
+        self.collections(mode, since)
+    }
+
+    /// How its collections come.
+    fn streams(&self) -> Streams {
+        Streams::Each
+    }
+
+    /// A collection that was named will not be read.
+    fn let_go(&self, _collection: &CollectionName) {}
 
     /// Announces which collections change, where the store can do so. The stream ends with an error, and
     /// may be opened again.

@@ -345,10 +345,20 @@ pub fn log_wait(error: &SourceError, pause: Duration, policy: RetryPolicy, said:
     }
 }
 
+/// What a list of collections is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Their names.
+    Names,
+    /// Each is read once it has been named.
+    Reading,
+}
+
 /// A store's list of collections that survives transient errors. It may name a collection again after
 /// a break.
 pub fn listing(
     store: Arc<dyn Store>,
+    purpose: Purpose,
     mode: Mode,
     since: Option<Position>,
     policy: RetryPolicy,
@@ -364,7 +374,10 @@ pub fn listing(
                     () = store.recovers() => {}
                 }
             }
-            let listing = open.get_or_insert_with(|| store.collections(mode, since));
+            let listing = open.get_or_insert_with(|| match purpose {
+                Purpose::Names => store.collections(mode, since),
+                Purpose::Reading => store.collections_to_read(mode, since),
+            });
             match listing.next().await? {
                 Ok(event) => {
                     patience.renew();

@@ -446,7 +446,8 @@ impl Certificate {
 }
 
 async fn named(store: &Arc<dyn Store>) -> Result<Vec<CollectionName>, VerifyError> {
-    let listing = listing(Arc::clone(store), Mode::CatchUp, None, RetryPolicy::CATCH_UP);
+    let (names, policy) = (retry::Purpose::Names, RetryPolicy::CATCH_UP);
+    let listing = listing(Arc::clone(store), names, Mode::CatchUp, None, policy);
     let mut listing = std::pin::pin!(listing);
     let (mut names, mut said) = (Vec::new(), Said::default());
     while let Some(event) = listing.next().await {

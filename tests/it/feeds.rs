@@ -467,3 +467,32 @@ fn one_spoilt_collection_of_a_pipe_does_not_end_the_others() -> io::Result<()> {
     assert_eq!(fs::read_dir(mirror.join("good"))?.count(), 40, "{outcome}");
     Ok(())
 }
+
+/// How many bytes a process has read, from wherever.
+fn bytes_read(process: u32) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{process}/io")).unwrap();
+    let read = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+    read.unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_file_of_many_collections_is_read_once() {
+    let place = Place::new();
+    let feed = place.join("many.ndjson");
+    let row = |number: u64| {
+        let (collection, text) = (number % 50, "x".repeat(2_000));
+        format!(
+            "{{\"seq\":{number},\"collection\":\"c{collection}\",\"id\":\"d{number}\",\
+             \"changes\":[{{\"rev\":\"1-a\"}}],\
+             \"doc\":{{\"_id\":\"d{number}\",\"_rev\":\"1-a\",\"text\":\"{text}\"}}}}\n"
+        )
+    };
+    fs::write(&feed, (0..5_000).map(row).collect::<String>()).unwrap();
+    let length = fs::metadata(&feed).unwrap().len();
+    let live = plainfold::live(&source(&feed), &place.mirror());
+    let read = bytes_read(live.id());
+    live.terminate();
+    live.wait().assert_code(0);
+    // Once, its beginning to judge it, and what the state and the tree need.
+    assert!(read < 2 * length, "{read} bytes were read of {length}: {} times", read / length);
+}

@@ -64,6 +64,7 @@ mod targets;
 mod terminal;
 mod time;
 mod tls;
+mod together;
 mod trash;
 mod undelete;
 mod unremovable;

@@ -171,7 +171,6 @@ impl Store for CouchStore {
             security: true,
             acknowledges: false,
             single: matches!(self.databases, Databases::One(_)),
-            mixed: false,
         }
     }
 

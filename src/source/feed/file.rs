@@ -1,4 +1,4 @@
-//! A feed file and the source of one of its collections.
+//! A feed file: how it is opened, and what its errors mean.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -8,31 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
-use futures_util::{FutureExt, StreamExt, stream};
-use tokio::task::JoinHandle;
-
-use super::attachment::{self, blocking};
 use super::begun::{Begun, Supply, begin};
 use super::content::Folder;
 use super::follow::{FileWatch, Growth};
 use super::loaded::{Check, Stop};
-use super::lookup::look_up;
 use super::other::Given;
 use super::packed::Packing;
-use super::queue::{Budget, Inlet, Outlet, queue};
-use super::reader::FileReader;
+use super::routes::Routes;
 use super::spool::Spool;
-use crate::document::{Attachment, CollectionName, DocumentId, Position, Revision};
-use crate::source::{
-    Answers, Attachments, ByteStream, Feed, FeedEvent, Mode, Reading, Reads, Since, SourceError,
-    Wanted,
-};
-
-/// The bytes of events that wait in the queue of a feed's stream.
-const FEED_BUDGET: usize = 2 * 1024 * 1024;
+use crate::document::CollectionName;
+use crate::source::{Mode, SourceError};
 
 /// A file that holds a recorded feed.
 #[derive(Debug)]
@@ -44,6 +29,8 @@ pub(super) struct FeedFile {
     watch: Mutex<Weak<FileWatch>>,
     /// The text of a compressed file, for all who read it.
     spool: Mutex<Option<Spool>>,
+    /// The reading of all its collections.
+    together: Mutex<Option<Arc<Routes>>>,
 }
 
 /// A feed file that has been opened.
@@ -70,6 +57,7 @@ impl FeedFile {
             folder: Folder::new(path.parent().unwrap_or(Path::new("/"))),
             watch: Mutex::default(),
             spool: Mutex::default(),
+            together: Mutex::default(),
             path,
         }
     }
@@ -232,6 +220,17 @@ impl FeedFile {
         }
     }
 
+    /// The reading of all its collections, if there is one.
+    pub fn together(&self) -> Option<Arc<Routes>> {
+        self.together.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on, all its collections are read together by this reading.
+    pub fn read_together(&self, routes: &Arc<Routes>) {
+        let mut together = self.together.lock().unwrap_or_else(PoisonError::into_inner);
+        *together = Some(Arc::clone(routes));
+    }
+
     /// Reports when the file grows, from now on.
     pub fn growth(&self) -> Growth {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
@@ -263,142 +262,6 @@ impl Read for FromStart {
         let read = self.file.read_at(into, self.offset)?;
         self.offset += read as u64;
         Ok(read)
-    }
-}
-
-/// One collection of a feed file.
-#[derive(Debug)]
-pub(super) struct FileCollection {
-    feed: Arc<FeedFile>,
-    collection: CollectionName,
-}
-
-impl FileCollection {
-    /// The source of a collection. Does no I/O.
-    pub fn new(feed: Arc<FeedFile>, collection: CollectionName) -> Self {
-        Self { feed, collection }
-    }
-}
-
-impl Feed for FileCollection {
-    fn changes(
-        &self,
-        since: Since,
-        mode: Mode,
-    ) -> BoxStream<'static, Result<FeedEvent, SourceError>> {
-        let (feed, collection) = (self.feed.clone(), self.collection.clone());
-        let follower =
-            Follower { stage: Stage::Opening(feed, collection, since), mode, growth: None };
-        stream::unfold(follower, Follower::step).flat_map(stream::iter).boxed()
-    }
-
-    fn reads(&self) -> Option<&dyn Reads> {
-        Some(self)
-    }
-
-    fn attachments(&self) -> Option<&dyn Attachments> {
-        Some(self)
-    }
-}
-
-impl Reads for FileCollection {
-    fn document<'a>(
-        &'a self,
-        id: &'a DocumentId,
-        position: Option<&'a Position>,
-    ) -> BoxFuture<'a, Result<Reading, SourceError>> {
-        let Some(position) = position.cloned() else {
-            return async { Ok(Reading::Unknown) }.boxed();
-        };
-        let (feed, collection, id) = (self.feed.clone(), self.collection.clone(), id.clone());
-        blocking(move || look_up(&feed, &collection, &id, &position)).boxed()
-    }
-}
-
-impl Attachments for FileCollection {
-    fn stream<'a>(
-        &'a self,
-        id: &'a DocumentId,
-        _revision: &'a Revision,
-        attachment: &'a Attachment,
-    ) -> BoxFuture<'a, Result<ByteStream, SourceError>> {
-        let feed = self.feed.clone();
-        let folder = feed.folder().clone();
-        attachment::open(id, attachment, folder, move || Ok(feed.open_again()?.text)).boxed()
-    }
-
-    fn many<'a>(&'a self, wanted: &'a [Wanted]) -> Answers<'a, Bytes> {
-        attachment::collect_all(self, wanted).boxed()
-    }
-}
-
-/// A feed's stream: bursts of reading on a thread of their own, and waiting between them.
-struct Follower {
-    stage: Stage,
-    mode: Mode,
-    growth: Option<Growth>,
-}
-
-enum Stage {
-    Opening(Arc<FeedFile>, CollectionName, Since),
-    Reading(Inlet<Vec<FeedEvent>>, JoinHandle<Result<FileReader, Stop<SourceError>>>),
-    Waiting(FileReader),
-    Over,
-}
-
-impl Stage {
-    fn reading(
-        job: impl FnOnce(&Outlet<Vec<FeedEvent>>) -> Result<FileReader, Stop<SourceError>>
-        + Send
-        + 'static,
-    ) -> Self {
-        let (outlet, inlet) = queue(&Budget::new(FEED_BUDGET));
-        Self::Reading(inlet, tokio::task::spawn_blocking(move || job(&outlet)))
-    }
-}
-
-impl Follower {
-    async fn step(mut self) -> Option<(Vec<Result<FeedEvent, SourceError>>, Self)> {
-        loop {
-            self.stage = match std::mem::replace(&mut self.stage, Stage::Over) {
-                Stage::Opening(feed, collection, since) => {
-                    let mode = self.mode;
-                    self.growth = (mode == Mode::Follow).then(|| feed.growth());
-                    Stage::reading(move |outlet| {
-                        let check = || outlet.check();
-                        let mut reader = FileReader::open(feed, collection, since, mode, &check)?;
-                        reader.drain(outlet).map(|()| reader)
-                    })
-                }
-                Stage::Reading(mut inlet, task) => match inlet.next().await {
-                    Some(events) => {
-                        self.stage = Stage::Reading(inlet, task);
-                        return Some((events.into_iter().map(Ok).collect(), self));
-                    }
-                    None => match task.await {
-                        Ok(Ok(reader)) if self.mode == Mode::Follow => Stage::Waiting(reader),
-                        Ok(Ok(_) | Err(Stop::Abandoned)) => Stage::Over,
-                        Ok(Err(Stop::Failed(error))) => return Some(self.end_with(error)),
-                        Err(error) => {
-                            let what = format!("reading the feed broke off: {error}");
-                            return Some(self.end_with(SourceError::permanent(what)));
-                        }
-                    },
-                },
-                Stage::Waiting(mut reader) => {
-                    if let Some(growth) = &mut self.growth {
-                        growth.wait().await;
-                    }
-                    Stage::reading(move |outlet| reader.drain(outlet).map(|()| reader))
-                }
-                Stage::Over => return None,
-            };
-        }
-    }
-
-    /// The stage has been taken out and is over.
-    fn end_with(self, error: SourceError) -> (Vec<Result<FeedEvent, SourceError>>, Self) {
-        (vec![Err(error)], self)
     }
 }
 

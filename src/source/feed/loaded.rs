@@ -60,17 +60,17 @@ enum Text<'a> {
 }
 
 impl<'a> Loaded<'a> {
+    /// A line that is in memory.
+    pub fn held(text: &'a [u8], first: bool) -> Self {
+        let (text, hidden) = (Text::Whole(text), Vec::new());
+        Self { text, hidden, too_large: false, surface: None, first }
+    }
+
     /// Brings a line of this file into memory.
     pub fn load(file: &File, line: Line<'a>, check: Check<'_>) -> Result<Self, Stop<io::Error>> {
         let first = line.start == 0;
         if let Some(text) = line.text {
-            return Ok(Self {
-                text: Text::Whole(text),
-                hidden: Vec::new(),
-                too_large: false,
-                surface: None,
-                first,
-            });
+            return Ok(Self::held(text, first));
         }
         let (skeleton, too_large) = match skeleton(file, line.start..line.end, check) {
             Ok(skeleton) => (skeleton, false),
@@ -112,7 +112,7 @@ impl<'a> Loaded<'a> {
         &self,
         row: Row<'_>,
         position: Option<Position>,
-        file: &Arc<File>,
+        file: Option<&Arc<File>>,
         folder: &Folder,
         check: Check<'_>,
     ) -> Result<Change, Broken> {
@@ -120,7 +120,7 @@ impl<'a> Loaded<'a> {
             Text::Whole(_) => (None, Vec::new()),
             Text::Skeleton(text) => (Some(text), self.hidden_in_row()),
         };
-        let around = Surroundings { folder, feed: Some(file), hidden: &hidden, check };
+        let around = Surroundings { folder, feed: file, hidden: &hidden, check };
         row.into_change(position, owner, &around)
     }
 

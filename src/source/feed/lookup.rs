@@ -66,9 +66,9 @@ fn read_row(feed: &FeedFile, file: &Arc<File>, start: u64) -> Result<Reading, So
         let position = Positions::new().at(line.end, file)?;
         reading = Some(match loaded.parse() {
             Ok(None) => Ok(Reading::Unknown),
-            Ok(Some(row)) => {
-                loaded.change(row, Some(position), file, feed.folder(), &check).map(Reading::Found)
-            }
+            Ok(Some(row)) => loaded
+                .change(row, Some(position), Some(file), feed.folder(), &check)
+                .map(Reading::Found),
             Err(broken) => Err(broken),
         });
         // One row is all that is wanted.

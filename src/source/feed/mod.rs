@@ -12,31 +12,33 @@
 //!
 //! 1. `json`: JSON text in place; `lines`: a feed cut into lines; `row`: one row; `stubs`:
 //!    attachments taken out of a document; `content`: their bytes; `large`: rows too long for memory.
-//! 2. `place`: positions; `loaded`, `rows`, `reader`: a file's lines made into events; `lookup`: one
-//!    document; `listing`: collections; `follow`: growth; `queue`: from threads to streams.
+//! 2. `place`: positions; `loaded`, `rows`: lines made into events; `lookup`: one document; `names`:
+//!    those of the collections; `queue`: from threads to streams; `routes`, `router`: from one reading
+//!    to all collections.
 //! 3. `packed`: gzip and zstd; `beginning`, `other`: what is not a feed; `begun`, `spool`: how each
 //!    reading begins.
-//! 4. `file`: the source of a feed file; `pipe`, `piped`: that of standard input; this file: the
-//!    stores.
+//! 4. `file`: a feed file; `follow`: its growth; `reader`: the readings of a file; `pipe`: that of
+//!    standard input; `collection`: one of those that they bring; this file: the stores.
 
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream, StreamExt};
 
 pub use self::begun::Input;
+use self::collection::{FeedCollection, Origin};
 use self::content::Folder;
-use self::file::{FeedFile, FileCollection};
+use self::file::FeedFile;
 use self::pipe::Pipe;
-use self::piped::PipeCollection;
-use super::{Capabilities, Feed, Mode, Selection, SourceError, Store, StoreEvent};
+use super::{Capabilities, Feed, Mode, Selection, SourceError, Store, StoreEvent, Streams};
 use crate::document::{CollectionName, Position};
 
 mod attachment;
 mod beginning;
 mod begun;
+mod collection;
 mod content;
 mod file;
 mod follow;
@@ -45,16 +47,17 @@ mod follow;
 pub mod fuzzing;
 mod large;
 mod lines;
-mod listing;
 mod loaded;
 mod lookup;
+mod names;
 mod other;
 mod packed;
 mod pipe;
-mod piped;
 mod place;
 mod queue;
 mod reader;
+mod router;
+mod routes;
 mod row;
 mod rows;
 mod spool;
@@ -66,11 +69,6 @@ mod tests;
 pub struct FeedStore {
     origin: Origin,
     selection: Selection,
-}
-
-enum Origin {
-    File(Arc<FeedFile>),
-    Pipe(Arc<Pipe>),
 }
 
 impl FeedStore {
@@ -150,8 +148,7 @@ impl Store for FeedStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let mixed = matches!(self.origin, Origin::Pipe(_));
-        Capabilities { attachments: true, mixed, ..Capabilities::default() }
+        Capabilities { attachments: true, ..Capabilities::default() }
     }
 
     fn wants(&self, collection: &CollectionName) -> bool {
@@ -163,19 +160,59 @@ impl Store for FeedStore {
         mode: Mode,
         since: Option<Position>,
     ) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
+        self.list(mode, since, false)
+    }
+
+    fn collections_to_read(
+        &self,
+        mode: Mode,
+        since: Option<Position>,
+    ) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
+        self.list(mode, since, true)
+    }
+
+    fn streams(&self) -> Streams {
+        match &self.origin {
+            Origin::File(_) => Streams::Shared,
+            Origin::Pipe(_) => Streams::Once,
+        }
+    }
+
+    fn let_go(&self, collection: &CollectionName) {
         match &self.origin {
             Origin::File(feed) => {
-                listing::collections(feed.clone(), self.selection.clone(), mode, since)
+                if let Some(routes) = feed.together() {
+                    routes.let_go(collection);
+                }
             }
-            Origin::Pipe(pipe) => piped::collections(pipe.clone(), mode),
+            Origin::Pipe(pipe) => pipe.let_go(collection),
         }
     }
 
     fn open(&self, collection: &CollectionName) -> Arc<dyn Feed> {
-        let collection = collection.clone();
-        match &self.origin {
-            Origin::File(feed) => Arc::new(FileCollection::new(feed.clone(), collection)),
-            Origin::Pipe(pipe) => Arc::new(PipeCollection::new(pipe.clone(), collection)),
+        Arc::new(FeedCollection::new(self.origin.clone(), collection.clone()))
+    }
+}
+
+impl FeedStore {
+    fn list(
+        &self,
+        mode: Mode,
+        since: Option<Position>,
+        reads: bool,
+    ) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
+        let names = match &self.origin {
+            Origin::File(feed) => {
+                reader::list(Arc::clone(feed), self.selection.clone(), mode, since, reads)
+            }
+            Origin::Pipe(pipe) => pipe.names(mode),
+        };
+        match names {
+            Ok(names) => {
+                stream::unfold(names, |mut names| async move { Some((names.next().await?, names)) })
+                    .boxed()
+            }
+            Err(error) => stream::once(async { Err(error) }).boxed(),
         }
     }
 }

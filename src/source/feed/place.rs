@@ -32,11 +32,6 @@ impl Place {
         Some(Self { offset: offset.parse().ok()?, fingerprint: fingerprint.to_owned() })
     }
 
-    /// The place at `offset` of a file.
-    pub fn at(offset: u64, file: &File) -> io::Result<Self> {
-        Ok(Self { offset, fingerprint: fingerprint(&before(file, offset)?) })
-    }
-
     /// Whether the file still holds the bytes before this place.
     pub fn stands_in(&self, file: &File) -> io::Result<bool> {
         if file.metadata()?.len() < self.offset {

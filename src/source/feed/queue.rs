@@ -3,7 +3,9 @@
 //! One budget may be shared by many queues. Something larger than the whole budget passes when
 //! nothing else is in it; what weighs nothing always passes.
 
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -21,28 +23,44 @@ impl Budget {
         Arc::new(Self { limit, used: Mutex::new(0), freed: Condvar::new() })
     }
 
-    fn take(self: &Arc<Self>, weight: usize) -> Share {
+    /// Takes a part as soon as there is room; `None` after that time without room.
+    fn take(&self, weight: usize, patience: Duration) -> Option<()> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let over =
             |used: &mut usize| weight > 0 && *used > 0 && used.saturating_add(weight) > self.limit;
-        let mut used = self.freed.wait_while(used, over).unwrap_or_else(PoisonError::into_inner);
+        let waited = self.freed.wait_timeout_while(used, patience, over);
+        let (mut used, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            return None;
+        }
         *used = used.saturating_add(weight);
-        Share { budget: self.clone(), weight }
+        Some(())
     }
+}
+
+/// What is known of a queue at both ends.
+#[derive(Debug)]
+struct Load {
+    budget: Arc<Budget>,
+    /// The bytes in it.
+    held: AtomicUsize,
+    /// How often something was taken out of it.
+    taken: AtomicU64,
 }
 
 /// A part of a budget, given back when dropped.
 #[derive(Debug)]
 struct Share {
-    budget: Arc<Budget>,
+    load: Arc<Load>,
     weight: usize,
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut used = self.budget.used.lock().unwrap_or_else(PoisonError::into_inner);
+        self.load.held.fetch_sub(self.weight, Ordering::AcqRel);
+        let mut used = self.load.budget.used.lock().unwrap_or_else(PoisonError::into_inner);
         *used = used.saturating_sub(self.weight);
-        self.budget.freed.notify_all();
+        self.load.budget.freed.notify_all();
     }
 }
 
@@ -50,48 +68,99 @@ impl Drop for Share {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Abandoned;
 
+/// Why something was not sent.
+#[derive(Debug)]
+pub(super) enum Unsent<T> {
+    /// Nobody receives any more.
+    Abandoned,
+    /// In that time, there was no room.
+    Late(T),
+}
+
 /// The end into which a blocking thread sends.
 #[derive(Debug)]
 pub(super) struct Outlet<T> {
     sender: mpsc::UnboundedSender<(T, Share)>,
-    budget: Arc<Budget>,
+    load: Arc<Load>,
 }
 
 /// The end from which a stream receives.
 #[derive(Debug)]
 pub(super) struct Inlet<T> {
+    /// What comes before the rest.
+    first: Option<T>,
     receiver: mpsc::UnboundedReceiver<(T, Share)>,
+    load: Arc<Load>,
 }
 
 impl<T> Clone for Outlet<T> {
     fn clone(&self) -> Self {
-        Self { sender: self.sender.clone(), budget: self.budget.clone() }
+        Self { sender: self.sender.clone(), load: self.load.clone() }
     }
 }
 
 /// A queue within a budget.
 pub(super) fn queue<T>(budget: &Arc<Budget>) -> (Outlet<T>, Inlet<T>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    (Outlet { sender, budget: budget.clone() }, Inlet { receiver })
+    let (budget, held, taken) = (Arc::clone(budget), AtomicUsize::new(0), AtomicU64::new(0));
+    let load = Arc::new(Load { budget, held, taken });
+    (Outlet { sender, load: Arc::clone(&load) }, Inlet { first: None, receiver, load })
 }
 
 impl<T> Outlet<T> {
     /// Sends, waiting while the budget is used up. Blocks: not for asynchronous code.
     pub fn send(&self, item: T, weight: usize) -> Result<(), Abandoned> {
-        self.check()?;
-        self.sender.send((item, self.budget.take(weight))).map_err(|_| Abandoned)
+        let mut item = item;
+        loop {
+            match self.send_within(item, weight, Duration::from_secs(1)) {
+                Ok(()) => return Ok(()),
+                Err(Unsent::Abandoned) => return Err(Abandoned),
+                Err(Unsent::Late(late)) => item = late,
+            }
+        }
+    }
+
+    /// The same for a limited time.
+    pub fn send_within(&self, item: T, weight: usize, patience: Duration) -> Result<(), Unsent<T>> {
+        self.check().map_err(|Abandoned| Unsent::Abandoned)?;
+        if self.load.budget.take(weight, patience).is_none() {
+            return Err(Unsent::Late(item));
+        }
+        self.load.held.fetch_add(weight, Ordering::AcqRel);
+        let share = Share { load: Arc::clone(&self.load), weight };
+        self.sender.send((item, share)).map_err(|_| Unsent::Abandoned)
     }
 
     /// Whether anybody still receives.
     pub fn check(&self) -> Result<(), Abandoned> {
         if self.sender.is_closed() { Err(Abandoned) } else { Ok(()) }
     }
+
+    /// The bytes that wait in it.
+    pub fn held(&self) -> usize {
+        self.load.held.load(Ordering::Acquire)
+    }
+
+    /// How often something was taken out of it.
+    pub fn taken(&self) -> u64 {
+        self.load.taken.load(Ordering::Acquire)
+    }
 }
 
 impl<T> Inlet<T> {
+    /// The same queue after this item.
+    pub fn after(self, first: T) -> Self {
+        Self { first: Some(first), ..self }
+    }
+
     /// The next item; `None` when the sender is gone. Its share of the budget is free again.
     pub async fn next(&mut self) -> Option<T> {
-        self.receiver.recv().await.map(|(item, _share)| item)
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        let (item, _share) = self.receiver.recv().await?;
+        self.load.taken.fetch_add(1, Ordering::AcqRel);
+        Some(item)
     }
 }
 

@@ -1,31 +1,30 @@
-//! The lines of a feed file made into the events of one collection.
+//! The lines of a feed made into the events of its collections.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use super::file::FeedFile;
+use super::content::Folder;
 use super::lines::{self, Line, Lines};
 use super::loaded::{Check, Loaded, SHORT_LINE, Stop, each_line};
 use super::place::Positions;
-use super::queue::{Abandoned, Outlet};
 use super::row::{Broken, Glance, Row, glance};
 use crate::document::{CollectionName, DocumentId, Position};
 use crate::source::{FeedEvent, Mode, Unreadable};
 
-/// The most events, and about the most bytes, that go to the stream at once.
-const BATCH_EVENTS: usize = 64;
-const BATCH_BYTES: usize = 256 * 1024;
+/// The longest row that is taken from a pipe, where it cannot be read a second time.
+pub(super) const ROW_LIMIT: usize = 16 * 1024 * 1024;
 
-/// The weight of an event that is not a change, in the bounds of queues.
-const SMALL_EVENT: usize = 256;
-
-/// Makes lines into the events of one collection.
+/// Makes lines into events.
 pub(super) struct Rows {
-    feed: Arc<FeedFile>,
-    file: Arc<File>,
-    collection: CollectionName,
+    /// What is read, if it can be read again.
+    file: Option<Arc<File>>,
+    /// The collection of the rows that name none.
+    unnamed: CollectionName,
+    folder: Folder,
+    /// What names the place of a row.
+    place: Box<dyn Fn(u64) -> String + Send>,
     positions: Positions,
     /// Whether a later run may resume after a row: not in a text that nothing vouches for.
     is_checked: bool,
@@ -33,111 +32,184 @@ pub(super) struct Rows {
     graves: Graves,
 }
 
+/// What a line says.
+pub(super) struct Found {
+    pub collection: CollectionName,
+    /// `None` if it is wanted for its collection's name alone.
+    pub event: Option<FeedEvent>,
+}
+
+/// What is wanted of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    Nothing,
+    /// The name of its collection.
+    Name,
+    Row,
+}
+
 impl Rows {
-    /// The rows of a collection in an open feed file.
+    /// The rows of a text. `place` names where a row is, for people.
     pub fn new(
-        feed: Arc<FeedFile>,
-        file: Arc<File>,
-        collection: CollectionName,
+        file: Option<Arc<File>>,
+        unnamed: CollectionName,
+        folder: Folder,
+        place: impl Fn(u64) -> String + Send + 'static,
         is_checked: bool,
     ) -> Self {
-        let (positions, graves) = (Positions::new(), Graves::default());
-        Self { feed, file, collection, positions, is_checked, graves }
-    }
-
-    /// The feed that the rows are in.
-    pub fn feed(&self) -> &FeedFile {
-        &self.feed
-    }
-
-    /// The file as it was opened.
-    pub fn file(&self) -> &File {
-        &self.file
+        let (positions, graves, place) = (Positions::new(), Graves::default(), Box::new(place));
+        Self { file, unnamed, folder, place, positions, is_checked, graves }
     }
 
     /// The position at this offset, where a line ends.
     pub fn position_at(&self, offset: u64) -> io::Result<Position> {
-        self.positions.at(offset, &self.file)
+        match &self.file {
+            Some(file) => self.positions.at(offset, file),
+            None => Ok(self.positions.in_pipe(offset)),
+        }
     }
 
-    /// Whether rows that name this collection, or none, are ours.
-    pub fn are_of(&self, named: Option<&str>) -> bool {
-        named.unwrap_or(self.feed.collection().as_str()) == self.collection.as_str()
-    }
-
-    /// Loads a line unless it is quickly seen to be another collection's.
+    /// Brings a line into memory, if it can be.
     fn load<'l>(
         &self,
         line: Line<'l>,
         check: Check<'_>,
-    ) -> Result<Option<Loaded<'l>>, Stop<io::Error>> {
+    ) -> Result<Result<Loaded<'l>, Broken>, Stop<io::Error>> {
+        match (&self.file, line.text) {
+            (Some(file), _) => Loaded::load(file, line, check).map(Ok),
+            (None, Some(text)) => Ok(Ok(Loaded::held(text, line.start == 0))),
+            (None, None) => {
+                let limit = ROW_LIMIT >> 20;
+                let reason = format!(
+                    "the row is longer than {limit} MiB: save the feed to a file, and mirror that"
+                );
+                Ok(Err(Broken::unknown(reason).named_by(line.surface)))
+            }
+        }
+    }
+
+    /// What this line says, if that is wanted: the answer is asked for again when the collection is
+    /// known for sure.
+    pub fn line(
+        &self,
+        line: Line<'_>,
+        want: &dyn Fn(&str, u64) -> Want,
+        check: Check<'_>,
+    ) -> Result<Option<Found>, Stop<io::Error>> {
+        let want = |named: Option<&str>| want(named.unwrap_or(self.unnamed.as_str()), line.end);
         let row = line.text.and_then(|text| lines::row(text, line.start == 0));
-        let ours = row.is_none_or(|row| match glance(row) {
-            Glance::Unnamed => self.are_of(None),
-            Glance::Named(name) => self.are_of(Some(name)),
-            Glance::Unclear => true,
+        let glanced = row.map_or(Want::Row, |row| match glance(row) {
+            Glance::Unnamed => want(None),
+            Glance::Named(name) => want(Some(name)),
+            Glance::Unclear => Want::Row,
         });
-        if !ours {
+        if glanced == Want::Nothing {
             return Ok(None);
         }
-        Loaded::load(&self.file, line, check).map(Some)
+        let loaded = match self.load(line, check)? {
+            Ok(loaded) => loaded,
+            Err(broken) => return self.broken(line, broken).map(Some),
+        };
+        let broken = match loaded.parse() {
+            Ok(None) => return Ok(None),
+            Ok(Some(row)) => {
+                let named = row.collection.as_deref();
+                let collection = named.map_or_else(|| self.unnamed.clone(), CollectionName::from);
+                let is_row = want(named) == Want::Row
+                    && !row.id.is_local()
+                    && !self.graves.outdate(&collection, &row.id, line.start);
+                if !is_row {
+                    return Ok(Some(Found { collection, event: None }));
+                }
+                let position = self.position(line)?;
+                match loaded.change(row, position, self.file.as_ref(), &self.folder, check) {
+                    Ok(change) => {
+                        let event = Some(FeedEvent::Change(change));
+                        return Ok(Some(Found { collection, event }));
+                    }
+                    Err(broken) => broken,
+                }
+            }
+            Err(broken) => broken,
+        };
+        check()?;
+        if want(broken.collection.as_deref()) == Want::Nothing {
+            return Ok(None);
+        }
+        self.broken(line, broken).map(Some)
     }
 
-    /// Adds what this line says to a batch, if it is ours.
-    pub fn line(&self, line: Line<'_>, batch: &mut Batch<'_>) -> Result<(), Stop<io::Error>> {
-        let outlet = batch.outlet();
-        let check = || outlet.check();
-        let Some(loaded) = self.load(line, &check)? else { return Ok(()) };
-        let position = || match line.text {
+    /// What the rest of a feed says that ends without a newline. `None` in its place if the row is not
+    /// whole.
+    pub fn is_whole(
+        &self,
+        rest: Line<'_>,
+        check: Check<'_>,
+    ) -> Result<Option<bool>, Stop<io::Error>> {
+        let loaded = self.load(rest, check)?;
+        let loaded = loaded.ok().filter(|loaded| loaded.row().is_some());
+        Ok(loaded.map(|loaded| loaded.is_whole()))
+    }
+
+    /// A row that breaks off at the end of the feed. Nobody knows whose it is.
+    pub fn cut(&self, rest: Line<'_>) -> Found {
+        let Line { start, .. } = rest;
+        self.unreadable(start, None, Broken::unknown(rest.is_cut()))
+    }
+
+    fn broken(&self, line: Line<'_>, broken: Broken) -> Result<Found, Stop<io::Error>> {
+        Ok(self.unreadable(line.start, self.position(line)?, broken))
+    }
+
+    fn unreadable(&self, start: u64, position: Option<Position>, broken: Broken) -> Found {
+        let Broken { id, revision, collection, fault } = broken;
+        let (place, reason) = ((self.place)(start), fault.reason());
+        let collection = collection.map_or_else(|| self.unnamed.clone(), CollectionName::from);
+        let row = Unreadable { id, revision, place, position, reason };
+        Found { collection, event: Some(FeedEvent::Unreadable(row)) }
+    }
+
+    fn position(&self, line: Line<'_>) -> io::Result<Option<Position>> {
+        match (line.text, &self.file) {
             _ if !self.is_checked => Ok(None),
-            Some(text) => Ok(Some(self.positions.after_row(line.end, text))),
-            None => self.position_at(line.end).map(Some),
-        };
-        let made = match loaded.parse() {
-            Ok(None) => return Ok(()),
-            Ok(Some(row)) => {
-                if row.id.is_local()
-                    || !self.are_of(row.collection.as_deref())
-                    || self.graves.outdate(&row.id, line.start)
-                {
-                    return Ok(());
-                }
-                loaded.change(row, position()?, &self.file, self.feed.folder(), &check)
-            }
-            Err(broken) => Err(broken),
-        };
-        outlet.check()?;
-        match made {
-            Ok(change) => batch.push(FeedEvent::Change(change)),
-            Err(broken) if !self.are_of(broken.collection.as_deref()) => Ok(()),
-            Err(Broken { id, revision, fault, .. }) => {
-                batch.push(FeedEvent::Unreadable(Unreadable {
-                    id,
-                    revision,
-                    place: self.feed.place(line.start),
-                    position: position()?,
-                    reason: fault.reason(),
-                }))
-            }
+            (Some(text), Some(_)) => Ok(Some(self.positions.after_row(line.end, text))),
+            _ => self.position_at(line.end).map(Some),
         }
     }
 
-    /// Looks through the whole file for documents whose last row is a deletion. A scan goes over a
-    /// mirror that may hold the end already: an old row would bring a deleted document back for a
-    /// moment.
-    pub fn find_graves(&mut self, mode: Mode, check: Check<'_>) -> Result<(), Stop<io::Error>> {
+    /// Looks through a whole file for documents of these collections whose last row is a deletion. A
+    /// scan goes over a mirror that may hold the end already: an old row would bring a deleted
+    /// document back for a moment.
+    pub fn find_graves(
+        &mut self,
+        scans: &dyn Fn(&str) -> bool,
+        mode: Mode,
+        check: Check<'_>,
+    ) -> Result<(), Stop<io::Error>> {
+        let Some(file) = self.file.clone() else { return Ok(()) };
         let mut graves = Graves::default();
+        let scans = |named: Option<&str>| scans(named.unwrap_or(self.unnamed.as_str()));
         let mut see = |line: Line<'_>| {
-            if let Some(loaded) = self.load(line, check)?
-                && let Ok(Some(row)) = loaded.parse()
-                && self.are_of(row.collection.as_deref())
+            let row = line.text.and_then(|text| lines::row(text, line.start == 0));
+            let is_others = row.is_some_and(|row| match glance(row) {
+                Glance::Unnamed => !scans(None),
+                Glance::Named(name) => !scans(Some(name)),
+                Glance::Unclear => false,
+            });
+            if !is_others
+                && let Ok(Some(row)) = Loaded::load(&file, line, check)?.parse()
+                && scans(row.collection.as_deref())
             {
-                graves.see(&row, line.start);
+                graves.see(
+                    row.collection.as_deref().unwrap_or(self.unnamed.as_str()),
+                    &row,
+                    line.start,
+                );
             }
             Ok(())
         };
         let mut lines = Lines::new(0, SHORT_LINE);
-        each_line(&self.file, &mut lines, check, &mut see)?;
+        each_line(&file, &mut lines, check, &mut see)?;
         match lines.rest() {
             Some(rest) if mode == Mode::CatchUp => see(rest)?,
             _ => {}
@@ -152,68 +224,32 @@ impl Rows {
     }
 }
 
-/// The place of the last row of each deleted document, by a hash of its id.
+/// The place of the last row of each deleted document, by a hash of its collection and id.
 #[derive(Clone, Debug, Default)]
 struct Graves(HashMap<[u8; 16], u64>);
 
 impl Graves {
-    fn see(&mut self, row: &Row<'_>, start: u64) {
+    fn see(&mut self, collection: &str, row: &Row<'_>, start: u64) {
         if row.deleted {
-            self.0.insert(Self::key(&row.id), start);
+            self.0.insert(Self::key(collection, &row.id), start);
         } else if !self.0.is_empty() {
-            self.0.remove(&Self::key(&row.id));
+            self.0.remove(&Self::key(collection, &row.id));
         }
     }
 
     /// Whether this row of a document comes before its last row, which is a deletion.
-    fn outdate(&self, id: &DocumentId, start: u64) -> bool {
-        !self.0.is_empty() && self.0.get(&Self::key(id)).is_some_and(|last| start < *last)
+    fn outdate(&self, collection: &CollectionName, id: &DocumentId, start: u64) -> bool {
+        let last = || self.0.get(&Self::key(collection.as_str(), id));
+        !self.0.is_empty() && last().is_some_and(|last| start < *last)
     }
 
-    fn key(id: &DocumentId) -> [u8; 16] {
+    fn key(collection: &str, id: &DocumentId) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new();
+        // A name may hold any character: its length separates it from the id.
+        hasher.update(&(collection.len() as u64).to_le_bytes());
+        hasher.update(collection.as_bytes()).update(id.as_str().as_bytes());
         let mut key = [0; 16];
-        key.copy_from_slice(&blake3::hash(id.as_str().as_bytes()).as_bytes()[..16]);
+        hasher.finalize_xof().fill(&mut key);
         key
-    }
-}
-
-/// Events on their way to the stream.
-pub(super) struct Batch<'a> {
-    outlet: &'a Outlet<Vec<FeedEvent>>,
-    events: Vec<FeedEvent>,
-    weight: usize,
-}
-
-impl<'a> Batch<'a> {
-    /// An empty one, to be sent into this queue.
-    pub fn new(outlet: &'a Outlet<Vec<FeedEvent>>) -> Self {
-        Self { outlet, events: Vec::new(), weight: 0 }
-    }
-
-    /// The queue that it goes into.
-    pub fn outlet(&self) -> &'a Outlet<Vec<FeedEvent>> {
-        self.outlet
-    }
-
-    /// Adds an event, and sends all when they are many.
-    pub fn push<E>(&mut self, event: FeedEvent) -> Result<(), Stop<E>> {
-        self.weight += match &event {
-            FeedEvent::Change(change) => change.weight(),
-            _ => SMALL_EVENT,
-        };
-        self.events.push(event);
-        if self.events.len() >= BATCH_EVENTS || self.weight >= BATCH_BYTES {
-            self.flush()?;
-        }
-        Ok(())
-    }
-
-    /// Sends what has been added.
-    pub fn flush(&mut self) -> Result<(), Abandoned> {
-        let weight = std::mem::take(&mut self.weight);
-        match std::mem::take(&mut self.events) {
-            events if events.is_empty() => Ok(()),
-            events => self.outlet.send(events, weight),
-        }
     }
 }

@@ -29,6 +29,7 @@ mod attachments;
 mod following;
 mod pipe;
 mod rows;
+mod together;
 
 /// A feed file in a folder of its own.
 struct Recording {
