@@ -13,7 +13,7 @@ use super::supervisor::Supervisor;
 use crate::checkpoint::{Checkpoints, StateError};
 use crate::document::CollectionName;
 use crate::pipeline::{Phase, PipelineError, Reporter, RunState};
-use crate::source::Mode;
+use crate::source::{Mode, Streams};
 
 /// Why a full scan is made that was ordered.
 const REASON: &str = "it was requested with `plainfold rescan`";
@@ -101,7 +101,7 @@ impl Supervisor {
         let (is_paused, runs) = (self.ordered.pause(name), self.stops.contains_key(name));
         let has_ended = !is_paused && !runs && !tells && self.scheduler.rests(name);
         Some(match action {
-            _ if self.store.capabilities().mixed => Effect::Mixed,
+            _ if self.store.streams() == Streams::Once => Effect::Mixed,
             _ if member.has_vanished => Effect::Ended,
             Action::Resume if !is_paused => Effect::Already,
             Action::Pause if is_paused => Effect::Already,
