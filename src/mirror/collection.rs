@@ -30,6 +30,11 @@ pub struct Collection {
 }
 
 impl Mirror {
+    /// Opens the folder of a collection, and creates it if needed.
+    pub fn collection(self: &Arc<Self>, name: &CollectionName) -> Result<Collection, MirrorError> {
+        Collection::open(self, name)
+    }
+
     /// Removes what opening a new collection created, if it is still empty: the name of its source
     /// may be mistyped.
     pub fn forget_empty(&self, name: &CollectionName) -> Result<(), MirrorError> {

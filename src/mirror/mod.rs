@@ -10,12 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use serde::{Deserialize, Serialize};
-
 mod adopt;
 mod blame;
 mod collection;
 mod durable;
+mod files;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -26,6 +25,7 @@ mod newcomers;
 mod options;
 mod plan;
 mod publish;
+mod remember;
 mod repair;
 mod room;
 mod scan;
@@ -41,7 +41,7 @@ pub use crate::tree::lanes::Lane;
 pub(crate) use crate::tree::lanes::staged;
 pub use collection::Collection;
 pub use inventory::Stamped;
-pub use options::{Deleted, Remembered, Wanted};
+pub use options::{Deleted, JsonStyle, Remembered, Wanted};
 pub use plan::{Authority, Held, Plan, Write};
 pub use publish::Published;
 pub use stage::{Blob, BlobWriter, BranchFiles, Material, Staged};
@@ -58,16 +58,6 @@ use crate::tree::temporary::{Purpose, Temporary};
 use crate::tree::{Format, Holder, MirrorError, SharedLock, format, layout, names, unremovable};
 use adopt::Adopted;
 use interrupted::Interrupted;
-
-/// The layout of documents on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum JsonStyle {
-    /// Byte for byte as the source sent them.
-    AsSent,
-    /// Indented for people; numbers, keys and their order unchanged.
-    Pretty,
-}
 
 /// How a mirror is opened.
 #[derive(Clone, Debug)]
@@ -286,11 +276,6 @@ impl Mirror {
     /// Removes an entry of staging, or sets it aside.
     fn clear_away(&self, path: &str) -> Result<(), MirrorError> {
         unremovable::clear_away(&self.ours, &self.staging, path).map(drop)
-    }
-
-    /// Opens the folder of a collection, and creates it if needed.
-    pub fn collection(self: &Arc<Self>, name: &CollectionName) -> Result<Collection, MirrorError> {
-        Collection::open(self, name)
     }
 
     fn encode(&self, text: &str) -> names::Name {

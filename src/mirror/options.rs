@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{JsonStyle, Mirror, format};
 use crate::document::{FolderMode, Kept, MaxDelete};
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{OPTIONS, TRASH};
@@ -38,6 +37,16 @@ pub struct Remembered {
     pub mode: Option<FolderMode>,
     /// The globs that select collections, by source.
     pub collections: BTreeMap<String, Vec<String>>,
+}
+
+/// The layout of documents on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JsonStyle {
+    /// Byte for byte as the source sent them.
+    AsSent,
+    /// Indented for people; numbers, keys and their order unchanged.
+    Pretty,
 }
 
 /// The treatment of documents that the source deletes.
@@ -131,7 +140,7 @@ impl Remembered {
         }
     }
 
-    fn read(ours: &Folder) -> Result<Option<Self>, MirrorError> {
+    pub(super) fn read(ours: &Folder) -> Result<Option<Self>, MirrorError> {
         let bad = |reason| Err(MirrorError::BadOptions { path: ours.path().join(OPTIONS), reason });
         let text = match (ours.read_file(OPTIONS)?, ours.kind(OPTIONS)?) {
             (Some(text), _) => text,
@@ -274,57 +283,6 @@ fn lost(
     let unit = if days == 1 { "day" } else { "days" };
     let what = format!("documents that were deleted more than {days} {unit} ago");
     sooner.then(|| (format!("--trash {days}"), what))
-}
-
-impl Mirror {
-    /// The options of this mirror.
-    pub fn options(&self) -> &Remembered {
-        &self.options
-    }
-
-    /// Saves the options of the mirror durably if they have changed, except the selected
-    /// collections: [`remember_collections`](Self::remember_collections) saves those, because a name
-    /// or the server may be mistyped.
-    pub fn remember(&mut self, options: Remembered) -> Result<(), MirrorError> {
-        let written = Remembered::read(&self.ours)?;
-        let collections = written.as_ref().map(|written| written.collections.clone());
-        let now = Remembered { collections: collections.unwrap_or_default(), ..options.clone() };
-        if written.as_ref() != Some(&now) {
-            format::write(&self.ours, OPTIONS, &now)?;
-        }
-        self.options = options;
-        Ok(())
-    }
-
-    /// Saves durably which collections are selected, if that has changed.
-    pub fn remember_collections(&self) -> Result<(), MirrorError> {
-        if Remembered::read(&self.ours)?.as_ref() != Some(&self.options) {
-            format::write(&self.ours, OPTIONS, &self.options)?;
-        }
-        Ok(())
-    }
-
-    /// Which revisions are kept of any collection in addition to the winners.
-    pub fn kept_anywhere(&self) -> Result<Kept, MirrorError> {
-        let mut kept = self.options.kept();
-        for record in Record::all(&self.collections)? {
-            let one = self.wanted.kept_of(&self.options, Some(&record)).kept;
-            kept.revisions |= one.revisions;
-            kept.deleted |= one.deleted;
-        }
-        Ok(kept)
-    }
-
-    /// Whether an earlier run has recorded any collection.
-    pub fn has_past(&self) -> Result<bool, MirrorError> {
-        Ok(!self.collections.names()?.is_empty())
-    }
-
-    /// The recorded collections, and the source that each follows.
-    pub fn recorded(&self) -> Result<Vec<(crate::document::CollectionName, String)>, MirrorError> {
-        let records = Record::all(&self.collections)?;
-        Ok(records.into_iter().map(|record| (record.name.into(), record.source)).collect())
-    }
 }
 
 /// Which revisions are kept of one collection.

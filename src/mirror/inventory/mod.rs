@@ -2,8 +2,9 @@
 //! describes and reads it.
 
 mod agree;
+mod log;
 mod stamp;
 mod write;
 
+pub(super) use log::{NewRecord, Writer};
 pub use stamp::Stamped;
-pub(super) use write::{NewRecord, Writer};

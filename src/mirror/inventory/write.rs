@@ -2,11 +2,11 @@
 //! publishing, a mark after the commit, another at the end of a run.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::PoisonError;
 
+use super::log::{Log, NewRecord};
 use crate::mirror::collection::Collection;
 use crate::mirror::stage::Staged;
 use crate::mirror::sync::Sync;
@@ -28,52 +28,8 @@ const STALE_AT_WORK: u64 = 16 << 20;
 /// Means every folder. No folder has this name: such a character is escaped.
 const ANY: &str = "*";
 
-/// The inventory of one collection, opened when it is first needed.
-#[derive(Debug, Default)]
-pub(in crate::mirror) struct Writer {
-    log: Mutex<Option<Log>>,
-    /// Whether it lists every document of the tree, once that is known.
-    complete: OnceLock<bool>,
-}
-
-#[derive(Debug)]
-struct Log {
-    file: File,
-    size: u64,
-    /// Roughly how many of its bytes are obsolete.
-    stale: u64,
-    /// The folders of records that no mark has settled.
-    pending: HashSet<String>,
-    /// The folders that an interrupted run may have published without emitting their events.
-    silent: HashSet<String>,
-    /// The token of its last line, if that closes a run.
-    closed: Option<String>,
-    /// Whether the file is new.
-    created: bool,
-    /// Whether it lists every document of the tree.
-    complete: bool,
-}
-
-/// A record that is about to be written.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::mirror) struct NewRecord<'a> {
-    /// The name of the folder.
-    pub name: &'a str,
-    /// The line.
-    pub line: &'a str,
-    /// Whether it makes an earlier record of the folder obsolete.
-    pub replaces: bool,
-}
-
 fn replacing((name, line): &(String, String)) -> NewRecord<'_> {
     NewRecord { name, line, replaces: true }
-}
-
-impl Log {
-    /// Whether more than this many of its bytes, and half of it, are obsolete.
-    fn is_stale(&self, limit: u64) -> bool {
-        self.stale > limit && self.stale > self.size / 2
-    }
 }
 
 impl Collection {
