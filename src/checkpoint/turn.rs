@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, TryRecvError, channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,6 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use sled::Transactional as _;
 use sled::transaction::{TransactionError, TransactionalTree, UnabortableTransactionError};
 
-use super::contained::Escaped;
 use super::numbers::HighWater;
 use super::store::Trees;
 use super::{Checkpoints, Commit, Record, StateError, encode, failure_key, journal, prefix};
@@ -64,8 +64,11 @@ struct Waiting {
     name: CollectionName,
     encoded: Encoded,
     events: NewEvents,
-    done: Sender<Result<i64, StateError>>,
+    done: Done,
 }
+
+/// Receives the change in the number of held-back deletions.
+type Done = Sender<Result<i64, StateError>>;
 
 impl fmt::Debug for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,10 +137,7 @@ impl Checkpoints {
         loop {
             match told.try_recv() {
                 Ok(result) => return result,
-                Err(TryRecvError::Disconnected) => {
-                    let what = Escaped::Stuck("a commit was abandoned".to_owned());
-                    return Err(self.escaped(what));
-                }
+                Err(TryRecvError::Disconnected) => return Err(StateError::Abandoned),
                 Err(TryRecvError::Empty) => {}
             }
             if queue.is_busy {
@@ -160,20 +160,24 @@ impl Checkpoints {
         let mut done = Vec::with_capacity(group.len());
         let mut commits = Vec::with_capacity(group.len());
         for one in group {
-            done.push(one.done);
+            done.push(Some(one.done));
             commits.push((one.name, one.encoded, one.events));
         }
+        let made = self.commit_together(&mut numbers, commits, &mut done);
+        let done = done.into_iter().flatten();
         // Somebody who has been abandoned is not told.
-        match self.commit_together(&mut numbers, commits) {
-            Ok(more) => done.iter().zip(more).for_each(|(done, more)| drop(done.send(Ok(more)))),
-            Err(error) => done.iter().for_each(|done| drop(done.send(Err(error.clone())))),
+        match made {
+            Ok(more) => done.zip(more).for_each(|(done, more)| drop(done.send(Ok(more)))),
+            Err(error) => done.for_each(|done| drop(done.send(Err(error.clone())))),
         }
     }
 
+    /// Makes these commits, but those whose events panic when they get their numbers, which leave `done`.
     fn commit_together(
         &self,
         numbers: &mut HighWater,
         commits: Vec<(CollectionName, Encoded, NewEvents)>,
+        done: &mut [Option<Done>],
     ) -> Result<Vec<i64>, StateError> {
         self.check_room(&*self.store()?)?;
         let count = commits.iter().map(|(_, _, events)| events.count as u64).sum();
@@ -183,9 +187,14 @@ impl Checkpoints {
         };
         let (mut records, mut emits) = (Vec::new(), Vec::with_capacity(commits.len()));
         let mut encoded = Vec::with_capacity(commits.len());
-        for (name, one, events) in commits {
-            let numbered = (events.number)(first);
+        for ((name, one, events), done) in commits.into_iter().zip(done) {
+            let numbering = AssertUnwindSafe(move || (events.number)(first));
             first += events.count as u64;
+            let Ok(numbered) = catch_unwind(numbering) else {
+                // The others are committed.
+                *done = None;
+                continue;
+            };
             records.extend(numbered.records);
             emits.push(numbered.emit);
             encoded.push((name, one));
@@ -209,7 +218,10 @@ impl Checkpoints {
         if let Some(last) = last {
             self.last.store(last, Ordering::Release);
         }
-        emits.into_iter().for_each(|emit| emit());
+        for emit in emits {
+            // The commit is durable, and its events are in the journal.
+            let _panicked = catch_unwind(AssertUnwindSafe(emit));
+        }
         Ok(more)
     }
 }
