@@ -63,6 +63,11 @@ pub enum StateError {
         /// Bytes that are left.
         free: u64,
     },
+    /// An internal error.
+    #[error(
+        "a commit was abandoned because of an internal error (a bug in Plainfold); please report this"
+    )]
+    Abandoned,
     /// It failed, and has not been reopened yet.
     #[error("the state in {} is closed until its disk can be written again", path.display())]
     Closed {
@@ -84,7 +89,7 @@ impl StateError {
             // It panics where it does not expect a failure of the file system.
             Self::Escaped { .. } => true,
             Self::Io { .. } | Self::NoRoom { .. } | Self::Closed { .. } => true,
-            Self::Copy { .. } => false,
+            Self::Copy { .. } | Self::Abandoned => false,
         }
     }
 

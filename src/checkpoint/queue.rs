@@ -56,8 +56,11 @@ pub(super) struct Waiting {
     pub name: CollectionName,
     pub encoded: Encoded,
     pub events: NewEvents,
-    pub done: Sender<Result<i64, StateError>>,
+    pub done: Done,
 }
+
+/// Receives the change in the number of held-back deletions.
+pub(super) type Done = Sender<Result<i64, StateError>>;
 
 impl fmt::Debug for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

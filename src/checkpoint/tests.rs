@@ -395,13 +395,28 @@ fn commits_that_fail_together_all_fail_and_no_event_of_them_is_emitted() {
 }
 
 #[test]
-fn a_panic_in_a_commit_fails_those_beside_it_and_not_those_after_it() {
+fn a_panic_in_a_commit_fails_that_one_alone() {
     let dir = tempfile::tempdir().unwrap();
     let state = open(&dir.path().join("state"));
-    let faulty = NewEvents::new(1, |_| panic!("a fault"));
-    let panicked = || state.commit_with(&"books".into(), &checkpoint("1"), faulty);
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(panicked)).unwrap_err();
-    state.commit(&"books".into(), &checkpoint("1")).unwrap();
+    let faulty = || NewEvents::new(1, |_| panic!("a fault"));
+    let (books, loans) = ("books".into(), "loans".into());
+    let panicked = state.commit_with(&books, &checkpoint("1"), faulty());
+    assert!(matches!(panicked, Err(StateError::Abandoned)));
+    let (faulty_one, other) = std::thread::scope(|scope| {
+        let nobody_commits = state.numbers();
+        let faulty_one = scope.spawn(|| state.commit_with(&books, &checkpoint("2"), faulty()));
+        let other = scope.spawn(|| state.commit_with(&loans, &checkpoint("2"), events(1)));
+        while state.queue.waiting() < 2 {
+            std::thread::yield_now();
+        }
+        drop(nobody_commits);
+        (faulty_one.join().unwrap(), other.join().unwrap())
+    });
+    assert!(matches!(&faulty_one, Err(error @ StateError::Abandoned) if !error.is_disk()));
+    assert_eq!(other.unwrap(), 0);
+    assert!(state.checkpoint(&books).unwrap().is_none());
+    assert_eq!(state.checkpoint(&loans).unwrap().unwrap().position, Some(position("2")));
+    state.commit(&books, &checkpoint("1")).unwrap();
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! one of them commits all that wait: one transaction, one flush. Then it emits their events, in the
 //! order of their numbers.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{TryRecvError, channel};
@@ -12,9 +13,8 @@ use sled::Transactional as _;
 use sled::transaction::TransactionError;
 
 use super::commit::{Commit, prefix};
-use super::contained::Escaped;
 use super::numbers::HighWater;
-use super::queue::{Busy, Encoded, NewEvents, Numbered, Waiting};
+use super::queue::{Busy, Done, Encoded, NewEvents, Numbered, Waiting};
 use super::store::Trees;
 use super::{Checkpoints, StateError, journal};
 use crate::document::CollectionName;
@@ -42,10 +42,7 @@ impl Checkpoints {
         loop {
             match told.try_recv() {
                 Ok(result) => return result,
-                Err(TryRecvError::Disconnected) => {
-                    let what = Escaped::Stuck("a commit was abandoned".to_owned());
-                    return Err(self.escaped(what));
-                }
+                Err(TryRecvError::Disconnected) => return Err(StateError::Abandoned),
                 Err(TryRecvError::Empty) => {}
             }
             if queue.is_busy {
@@ -68,20 +65,24 @@ impl Checkpoints {
         let mut done = Vec::with_capacity(group.len());
         let mut commits = Vec::with_capacity(group.len());
         for one in group {
-            done.push(one.done);
+            done.push(Some(one.done));
             commits.push((one.name, one.encoded, one.events));
         }
+        let made = self.commit_together(&mut numbers, commits, &mut done);
+        let done = done.into_iter().flatten();
         // Somebody who has been abandoned is not told.
-        match self.commit_together(&mut numbers, commits) {
-            Ok(more) => done.iter().zip(more).for_each(|(done, more)| drop(done.send(Ok(more)))),
-            Err(error) => done.iter().for_each(|done| drop(done.send(Err(error.clone())))),
+        match made {
+            Ok(more) => done.zip(more).for_each(|(done, more)| drop(done.send(Ok(more)))),
+            Err(error) => done.for_each(|done| drop(done.send(Err(error.clone())))),
         }
     }
 
+    /// Makes these commits, but those whose events panic when they get their numbers, which leave `done`.
     fn commit_together(
         &self,
         numbers: &mut HighWater,
         commits: Vec<(CollectionName, Encoded, NewEvents)>,
+        done: &mut [Option<Done>],
     ) -> Result<Vec<i64>, StateError> {
         self.check_room(&*self.store()?)?;
         let count = commits.iter().map(|(_, _, events)| events.count as u64).sum();
@@ -91,9 +92,14 @@ impl Checkpoints {
         };
         let (mut records, mut emits) = (Vec::new(), Vec::with_capacity(commits.len()));
         let mut encoded = Vec::with_capacity(commits.len());
-        for (name, one, events) in commits {
-            let numbered = (events.number)(first);
+        for ((name, one, events), done) in commits.into_iter().zip(done) {
+            let numbering = AssertUnwindSafe(move || (events.number)(first));
             first += events.count as u64;
+            let Ok(numbered) = catch_unwind(numbering) else {
+                // The others are committed.
+                *done = None;
+                continue;
+            };
             records.extend(numbered.records);
             emits.push(numbered.emit);
             encoded.push((name, one));
@@ -117,7 +123,10 @@ impl Checkpoints {
         if let Some(last) = last {
             self.last.store(last, Ordering::Release);
         }
-        emits.into_iter().for_each(|emit| emit());
+        for emit in emits {
+            // The commit is durable, and its events are in the journal.
+            let _panicked = catch_unwind(AssertUnwindSafe(emit));
+        }
         Ok(more)
     }
 }

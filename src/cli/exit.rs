@@ -142,6 +142,7 @@ fn of_pipeline(error: &PipelineError) -> Exit {
         PipelineError::Mirror(MirrorError::OtherSource { .. } | MirrorError::Discards { .. }) => {
             Exit::Usage
         }
+        PipelineError::State(StateError::Abandoned) => Exit::Failure,
         PipelineError::Mirror(_) | PipelineError::State(_) => Exit::MirrorUnusable,
         PipelineError::TooManyFailures { .. } => Exit::DocumentsFailed,
         PipelineError::Task(_) => Exit::Failure,

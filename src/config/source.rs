@@ -70,6 +70,10 @@ pub(super) struct FeedConfig {
     pub selection: Selection,
 }
 
+/// The number of databases of a server that a catch-up has open at the same time. Few of them work; the
+/// others have reached the end, or wait for their source.
+const OPEN_IN_CATCH_UP: usize = 32;
+
 impl SourceConfig {
     /// Finds out what the path of a URL that ends in a slash is.
     pub async fn resolve(&mut self) {
@@ -132,8 +136,8 @@ impl SourceConfig {
         }
     }
 
-    /// Divides the connections of a server among the runs, the requests beside their feeds, the idle
-    /// connections, and the feed of changed databases. Returns the number of runs, if it is limited.
+    /// Divides the connections of a followed server among the runs, the requests beside their feeds, the
+    /// idle connections, and the feed of changed databases. Returns the number of runs, if it is limited.
     pub fn limit(&mut self, connections: usize, mode: Mode) -> Option<usize> {
         match self {
             Self::Couch(couch)
@@ -142,6 +146,9 @@ impl SourceConfig {
                 let connections = Connections::of(connections);
                 couch.client.connections = Some(connections);
                 Some(connections.feeds)
+            }
+            Self::Couch(couch) if matches!(couch.databases, Databases::Selected(_)) => {
+                Some(OPEN_IN_CATCH_UP)
             }
             _ => None,
         }
@@ -219,6 +226,15 @@ mod tests {
             };
             assert!(!kind.schemes.iter().any(shared), "a scheme of two kinds");
         }
+    }
+
+    #[test]
+    fn the_runs_of_a_server_are_limited_and_that_of_a_single_database_is_not() {
+        let limit = |source, mode| SourceConfig::parse(source).unwrap().limit(100, mode);
+        assert_eq!(limit("http://h:1", Mode::Follow), Some(79));
+        assert_eq!(limit("http://h:1", Mode::CatchUp), Some(OPEN_IN_CATCH_UP));
+        assert_eq!(limit("http://h:1/db", Mode::Follow), None);
+        assert_eq!(limit("http://h:1/db", Mode::CatchUp), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod absent;
 mod held;
+mod lacking;
 mod log;
 mod news;
 mod obey;

@@ -209,7 +209,115 @@ impl Look {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use futures_util::future::{BoxFuture, FutureExt};
+    use futures_util::stream::{self, BoxStream};
+    use tokio::sync::mpsc::UnboundedReceiver;
+
     use super::*;
+    use crate::checkpoint::tests::open;
+    use crate::document::Position;
+    use crate::mirror::{Mirror, MirrorOptions};
+    use crate::pipeline::Reporter;
+    use crate::runner::shared::Member;
+    use crate::source::{Capabilities, Feed, Mode, StoreEvent};
+    use crate::tree::Holder;
+
+    /// A server that announces nothing, with the marks of its databases.
+    #[derive(Default)]
+    struct Mute {
+        marks: Mutex<HashMap<CollectionName, u32>>,
+        /// How often the whole comparison fails.
+        failing: Mutex<u32>,
+    }
+
+    impl Store for Mute {
+        fn identity(&self) -> String {
+            "mute".to_owned()
+        }
+
+        fn origin(&self, collection: &CollectionName) -> String {
+            collection.to_string()
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::default()
+        }
+
+        fn wants(&self, _: &CollectionName) -> bool {
+            true
+        }
+
+        fn collections(
+            &self,
+            _: Mode,
+            _: Option<Position>,
+        ) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
+            stream::empty().boxed()
+        }
+
+        fn updates(&self) -> Option<BoxStream<'static, Result<Update, SourceError>>> {
+            let refused = Err(SourceError::Refused { what: "no admin".to_owned() });
+            Some(stream::iter([refused]).boxed())
+        }
+
+        fn marks<'a>(
+            &'a self,
+            collections: &'a [CollectionName],
+        ) -> BoxFuture<'a, Result<Vec<ChangeMark>, SourceError>> {
+            let mut failing = self.failing.lock().unwrap();
+            if *failing > 0 {
+                *failing -= 1;
+                return async { Err(SourceError::transient("500")) }.boxed();
+            }
+            let marks = self.marks.lock().unwrap();
+            let mark = |name| ChangeMark::At(marks.get(name).copied().unwrap_or(0).to_string());
+            let marks = collections.iter().map(mark).collect();
+            async { Ok(marks) }.boxed()
+        }
+
+        fn open(&self, _: &CollectionName) -> Arc<dyn Feed> {
+            unreachable!("nothing runs here")
+        }
+    }
+
+    /// What the next complete comparison says has changed.
+    async fn next_sweep(orders: &mut UnboundedReceiver<Order>) -> Vec<String> {
+        let mut visits = Vec::new();
+        loop {
+            match orders.recv().await.unwrap() {
+                Order::Visit(name) => visits.push(name.to_string()),
+                Order::InStep(_) => return visits,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nothing_is_announced_the_marks_are_compared_again_and_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let holder = Holder::this_process("mirror");
+        let mirror = Mirror::open(dir.path(), &MirrorOptions::default(), &holder).unwrap();
+        let state = Arc::new(open(&mirror.state_path()));
+        let (shared, mut orders) = Shared::new(Arc::new(mirror), state, "mute".to_owned());
+        for name in ["a", "b"] {
+            let member = Member::new(Reporter::new(name.into()));
+            shared.members().insert(name.into(), member);
+        }
+        let store = Arc::new(Mute::default());
+        let _news = News::start(Arc::clone(&store) as Arc<dyn Store>, Arc::new(shared));
+        assert_eq!(next_sweep(&mut orders).await, ["a", "b"], "nothing is known of them");
+        let mut begun = Instant::now();
+        assert!(next_sweep(&mut orders).await.is_empty());
+        assert_eq!(begun.elapsed(), SWEEP);
+        store.marks.lock().unwrap().insert("b".into(), 1);
+        assert_eq!(next_sweep(&mut orders).await, ["b"]);
+        (*store.failing.lock().unwrap(), begun) = (1, Instant::now());
+        store.marks.lock().unwrap().insert("a".into(), 1);
+        assert_eq!(next_sweep(&mut orders).await, ["a"], "it is still new after a failure");
+        assert_eq!(begun.elapsed(), SWEEP * 2);
+    }
 
     #[test]
     fn a_source_that_leaves_out_a_change_is_found_out_once() {

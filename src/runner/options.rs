@@ -17,8 +17,8 @@ pub struct SessionOptions {
     pub revisit: Duration,
     /// The number of collections that catch up at the same time; each holds a few batches in memory.
     pub catch_ups: usize,
-    /// The number of collections of a server that run at the same time, at most; the others sleep until
-    /// they change. `None` is no limit.
+    /// The number of collections of a server that run at the same time, at most; the others are queued, or
+    /// sleep until they change. `None` is no limit.
     pub max_runs: Option<usize>,
     /// Accept that the source has moved: follow it although the mirror followed another one.
     pub source_moved: bool,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::checkpoint::StateError;
 use crate::pipeline::PipelineError;
 use crate::source::SourceError;
 use crate::source::retry::RetryPolicy;
@@ -13,7 +14,7 @@ use crate::tree::MirrorError;
 pub(super) enum Remedy {
     /// Time may mend it: the collection tries again after short pauses.
     Soon,
-    /// Somebody has to mend it at the source: the collection tries again after long pauses.
+    /// Somebody has to mend it, at the source or in Plainfold: the collection tries again after long pauses.
     Later,
     /// The collection does not try again in this process: the same would happen again.
     Park,
@@ -31,10 +32,10 @@ impl Remedy {
             PipelineError::Mirror(
                 MirrorError::OtherSource { .. } | MirrorError::Discards { .. },
             ) => Self::End,
+            // Another collection may have no such document.
+            PipelineError::Task(_) | PipelineError::State(StateError::Abandoned) => Self::Later,
             error if error.is_disk() || !is_shared(error) => Self::Soon,
-            PipelineError::Mirror(_) | PipelineError::State(_) | PipelineError::Task(_) => {
-                Self::End
-            }
+            PipelineError::Mirror(_) | PipelineError::State(_) => Self::End,
         }
     }
 
@@ -65,15 +66,16 @@ impl Remedy {
     }
 }
 
-/// Whether all collections share the cause of an error: the disk, the state, or an internal error.
+/// Whether all collections share the cause of an error: the disk, or the state.
 pub(super) fn is_shared(error: &PipelineError) -> bool {
     match error {
         PipelineError::Mirror(MirrorError::OtherSource { .. } | MirrorError::Discards { .. }) => {
             false
         }
         PipelineError::Mirror(error) => !error.is_of_collection(),
-        PipelineError::State(_) | PipelineError::Task(_) => true,
-        PipelineError::Source(_)
+        PipelineError::State(error) => !matches!(error, StateError::Abandoned),
+        PipelineError::Task(_)
+        | PipelineError::Source(_)
         | PipelineError::Disagrees(_)
         | PipelineError::TooManyFailures { .. } => false,
     }
@@ -105,6 +107,7 @@ mod tests {
             (SourceError::Refused { what: text() }.into(), Remedy::Later),
             (SourceError::NotAFeed { what: text() }.into(), Remedy::Park),
             (PipelineError::TooManyFailures { limit: 1, place: text() }, Remedy::Park),
+            (StateError::Abandoned.into(), Remedy::Later),
             (io(std::io::ErrorKind::StorageFull).into(), Remedy::Soon),
             (io(std::io::ErrorKind::PermissionDenied).into(), Remedy::End),
             (
@@ -122,6 +125,7 @@ mod tests {
     fn a_fault_of_the_disk_is_shared_and_one_of_a_source_is_not() {
         assert!(is_shared(&io(std::io::ErrorKind::StorageFull).into()));
         assert!(!is_shared(&SourceError::permanent("400").into()));
+        assert!(!is_shared(&StateError::Abandoned.into()));
         let text = || "why".to_owned();
         let other =
             MirrorError::OtherSource { collection: text(), recorded: text(), given: text() };

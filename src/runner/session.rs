@@ -1,12 +1,10 @@
 //! A running mirror, for its owner and for its observers.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +17,7 @@ use super::subscription::Subscription;
 use super::supervisor::Supervisor;
 use crate::checkpoint::Checkpoints;
 use crate::document::CollectionName;
-use crate::event::{Broadcast, Emitted};
+use crate::event::Emitted;
 use crate::mirror::Mirror;
 use crate::pipeline::Report;
 use crate::source::Store;
@@ -47,21 +45,8 @@ impl Session {
         checkpoints: Arc<Checkpoints>,
         options: SessionOptions,
     ) -> Self {
-        let (orders, received) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared {
-            mirror,
-            checkpoints,
-            events: Broadcast::new(),
-            pages: Arc::default(),
-            source: store.identity(),
-            started_at: Timestamp::now(),
-            collections: Mutex::default(),
-            absent: Mutex::default(),
-            listed: AtomicBool::new(false),
-            progress: watch::Sender::default(),
-            orders,
-            ended: CancellationToken::new(),
-        });
+        let (shared, received) = Shared::new(mirror, checkpoints, store.identity());
+        let shared = Arc::new(shared);
         let stop = CancellationToken::new();
         let supervisor =
             Supervisor::new(store, options, Arc::clone(&shared), received, stop.clone());

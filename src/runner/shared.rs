@@ -99,6 +99,30 @@ pub(super) struct Progress {
 }
 
 impl Shared {
+    /// What a session that has not started shares, and where its orders are received.
+    pub(super) fn new(
+        mirror: Arc<Mirror>,
+        checkpoints: Arc<Checkpoints>,
+        source: String,
+    ) -> (Self, mpsc::UnboundedReceiver<Order>) {
+        let (orders, received) = mpsc::unbounded_channel();
+        let shared = Self {
+            mirror,
+            checkpoints,
+            events: Broadcast::new(),
+            pages: Arc::default(),
+            source,
+            started_at: Timestamp::now(),
+            collections: Mutex::default(),
+            absent: Mutex::default(),
+            listed: AtomicBool::new(false),
+            progress: watch::Sender::default(),
+            orders,
+            ended: CancellationToken::new(),
+        };
+        (shared, received)
+    }
+
     pub(super) fn members(&self) -> MutexGuard<'_, BTreeMap<CollectionName, Member>> {
         self.collections.lock().unwrap_or_else(PoisonError::into_inner)
     }

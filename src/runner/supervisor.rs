@@ -23,12 +23,10 @@ use super::shared::{Member, Shared};
 use super::trouble::Trouble;
 use super::turn::{Ended, Run};
 use crate::document::CollectionName;
-use crate::pipeline::{
-    FAILED, Phase, Pipeline, PipelineError, PipelineOptions, Reporter, RunState,
-};
+use crate::pipeline::{Phase, Pipeline, PipelineError, PipelineOptions, Reporter, RunState};
 use crate::source::outage::Said;
 use crate::source::retry::{self, Listed, Purpose};
-use crate::source::{Mode, Pattern, SourceError, Store, StoreEvent, Streams};
+use crate::source::{Mode, SourceError, Store, StoreEvent, Streams};
 use crate::tree::MirrorError;
 
 /// How many orders are taken at once.
@@ -49,7 +47,7 @@ pub(super) struct Supervisor {
     pipelines: JoinSet<Ended>,
     pub(super) errors: Vec<SessionError>,
     /// Collections that the mirror followed at this source before this run.
-    known: HashSet<CollectionName>,
+    pub(super) known: HashSet<CollectionName>,
     /// The collections whose runs have failed.
     pub(super) troubled: HashMap<CollectionName, Trouble>,
     /// What was ordered.
@@ -247,6 +245,10 @@ impl Supervisor {
     /// A run has nothing to do. Another may have its place after a while, which is longer if documents
     /// are still to come.
     fn note_idle(&mut self, name: &CollectionName) {
+        // A catch-up ends by itself, or gives up.
+        if self.options.mode == Mode::CatchUp {
+            return;
+        }
         let report = self.shared.members().get(name).map(|member| member.reporter.report());
         let keeps = match report {
             Some(report) if report.in_flight > 0 => self.options.revisit,
@@ -425,97 +427,5 @@ impl Supervisor {
         {
             tracing::warn!("--collections is not remembered: {error}");
         }
-    }
-
-    /// Logs what the source does not have, and records it for the end of a catch-up. A mirror that
-    /// follows waits for it.
-    fn note_absent(&self, absent: Absent) {
-        if self.options.allow_empty {
-            tracing::info!("{absent}");
-            return;
-        }
-        match self.options.mode {
-            Mode::Follow => tracing::warn!("{absent}; the mirror waits for it"),
-            Mode::CatchUp => {
-                tracing::error!(target: FAILED, "{absent}");
-                self.shared.absent().push(absent);
-            }
-        }
-    }
-
-    /// No collection of the source matches a pattern. A name that the mirror has followed there has
-    /// vanished, which is recorded once all collections are listed.
-    fn note_unmatched(&self, pattern: Pattern) {
-        let name = CollectionName::from(pattern.text());
-        let followed = self.shared.mirror.followed().unwrap_or_default();
-        let origin = self.store.origin(&name);
-        let vanished = |(one, source): &(CollectionName, String)| *one == name && *source == origin;
-        if !(self.store.capabilities().exhaustive_scan && followed.iter().any(vanished)) {
-            self.note_absent(Absent::Pattern(pattern));
-        }
-    }
-
-    /// Removes what opening a collection created, if no run has ever read its source. Evidence that
-    /// the folder of another collection is gone stays.
-    fn forget_unless_followed(&self, collection: &CollectionName) {
-        let followed = match self.shared.checkpoints.checkpoint(collection) {
-            Ok(checkpoint) => checkpoint.is_some_and(|one| one.was_followed()),
-            Err(_) => true,
-        };
-        if !followed && let Err(error) = self.shared.mirror.forget_empty(collection) {
-            tracing::warn!(%collection, "{error}");
-        }
-    }
-
-    /// A database that was requested by its name does not exist.
-    fn note_missing(&mut self, collection: CollectionName) {
-        self.shared.members().remove(&collection);
-        self.scheduler.remove(&collection);
-        let origin = self.store.origin(&collection);
-        self.forget_unless_followed(&collection);
-        match self.known.contains(&collection) {
-            true => self.note_vanished(collection, origin),
-            false => self.note_absent(Absent::Database { collection, origin }),
-        }
-        self.shared.note_progress();
-    }
-
-    /// A collection that has vanished from the source stays in the mirror: it may be the last copy.
-    fn note_what_is_not_listed(&self) {
-        let shared = &self.shared;
-        if self.store.capabilities().exhaustive_scan {
-            for (name, source) in shared.mirror.followed().unwrap_or_default() {
-                if shared.members().contains_key(&name) {
-                    continue;
-                }
-                if self.store.wants(&name) && self.store.origin(&name) == source {
-                    self.note_vanished(name, source);
-                } else {
-                    tracing::info!(
-                        collection = %name,
-                        "a collection of the mirror was not followed in this run; it is kept as it is",
-                    );
-                }
-            }
-        }
-        if shared.members().is_empty() && shared.absent().is_empty() {
-            self.note_absent(Absent::Everything { source: self.store.identity() });
-        }
-    }
-
-    /// The mirror followed this collection, and the source no longer has it.
-    fn note_vanished(&self, name: CollectionName, origin: String) {
-        let reporter = Reporter::new(name.clone());
-        let absent = Absent::Vanished { collection: name.clone(), origin };
-        reporter.update(|report| {
-            report.phase = Phase::Vanished;
-            report.trouble = Some(absent.to_string());
-        });
-        if let Err(error) = self.shared.checkpoints.note_vanished(&name, true) {
-            tracing::warn!(collection = %name, "{error}");
-        }
-        let member = Member { has_vanished: true, ..Member::new(reporter) };
-        self.shared.members().insert(name, member);
-        self.note_absent(absent);
     }
 }

@@ -36,6 +36,30 @@ fn a_catch_up_of_many_databases_needs_few_connections() {
     assert!((1..=30).contains(&server.most_open()), "{}", server.most_open());
 }
 
+/// How many folders of a mirror's collections a process has open.
+fn open_folders(process: u32, mirror: &Path) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let targets = open.filter_map(|one| std::fs::read_link(one.ok()?.path()).ok());
+    targets.filter(|target| target.starts_with(mirror) && target.is_dir()).count()
+}
+
+#[test]
+fn a_catch_up_of_many_databases_opens_few_of_them_at_the_same_time() {
+    let (place, names) = (Place::new(), names(200));
+    let server = serve(&names, |asked| match asked.line.contains("/_changes") {
+        true => Reply::Hang,
+        false => Reply::Honest,
+    });
+    let (source, mirror) = (server.url("", ""), place.mirror());
+    let mut running = plainfold::spawn(["mirror", &source, mirror.to_str().unwrap()]);
+    server.wait_for(3, |asked| asked.line.contains("/_changes"));
+    let last = wait_for_status(&mirror, names.last().unwrap(), |one| one["phase"] == "queued");
+    assert_eq!(last["documents"], 0);
+    let open = open_folders(running.id(), &mirror.canonicalize().unwrap());
+    assert!((1..150).contains(&open), "{open} folders are open");
+    running.kill();
+}
+
 /// Waits until `status` says something of a collection.
 #[track_caller]
 fn wait_for_status(mirror: &Path, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {

@@ -6,17 +6,49 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::env::pouchdb::PouchServer;
 use crate::env::proxy::{Fault, Proxy};
 use crate::env::tree::{Tree, assert_nothing_written};
-use crate::env::{Place, library, oracle, plainfold};
+use crate::env::{DEADLINE, Place, library, oracle, plainfold};
 
 /// What CouchDB 3.4.3 says to a position that it does not understand.
 const MALFORMED: &str =
     r#"{"error":"bad_request","reason":"Malformed sequence supplied in 'since' parameter."}"#;
+
+#[test]
+fn a_live_mirror_of_more_databases_than_it_has_places_for_finds_their_changes() {
+    let (server, place) = (PouchServer::start(), Place::new());
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        server.create_db(name);
+        server.put_doc(name, "first", &json!({}));
+    }
+    let databases = || server.request("GET", "/_all_dbs", b"").body;
+    let before = databases();
+    let (url, mirror) = (server.url(), place.mirror());
+    let arguments = ["mirror", &url, mirror.to_str().unwrap(), "--live", "--max-runs", "4"];
+    let running = plainfold::spawn(arguments);
+    let has = |name: &str, id: &str| mirror.join(name).join(id).join("document.json").exists();
+    let wait_for = |id: &str| {
+        let deadline = Instant::now() + DEADLINE;
+        while !names.iter().all(|name| has(name, id)) {
+            assert!(Instant::now() < deadline, "{id} is missing somewhere");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    wait_for("first");
+    for name in names {
+        server.put_doc(name, "later", &json!({}));
+    }
+    wait_for("later");
+    running.terminate();
+    running.wait().assert_code(0);
+    assert_eq!(databases(), before, "nothing was written to the server");
+}
 
 /// A server that holds a small shelf: ordinary books, odd ids, attachments of odd names.
 fn server_with_a_shelf() -> PouchServer {

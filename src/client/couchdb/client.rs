@@ -10,7 +10,6 @@ use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::access::{Access, Next, Pass};
 use super::address::Address;
@@ -23,7 +22,7 @@ use super::credentials::Credentials;
 use super::error::{self, Error, Kind, bounded};
 use super::options::{ClientOptions, Patience};
 use super::pacer::{Pacer, Probed, Verdict};
-use super::places::Places;
+use super::places::{Places, apart};
 use super::request::{Accepts, Part, Request};
 use super::route::Route;
 use super::standing;
@@ -449,20 +448,6 @@ fn shown(builder: RequestBuilder, header: Option<(HeaderName, HeaderValue)>) -> 
 fn is_database(path: &str) -> bool {
     path.strip_prefix('/')
         .is_some_and(|name| !name.is_empty() && !name.contains('/') && !name.starts_with('_'))
-}
-
-/// Runs a request in a task of its own: its place and the locks that it holds do not depend on whether its
-/// caller is polled, who may be waiting for another request. The task ends if the caller is dropped.
-async fn apart<T: Send + 'static>(
-    request: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Result<T, Error> {
-    match AbortOnDropHandle::new(tokio::spawn(request)).await {
-        Ok(answer) => answer,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => Err(Error::transient(format!("a request has ended: {error}"))),
-        },
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,9 @@
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::error::Error;
 
 /// The kind of place that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +79,20 @@ impl Places {
         };
         // It is never closed.
         Arc::clone(places).acquire_owned().await.ok()
+    }
+}
+
+/// Runs a request in a task of its own: its place and the locks that it holds do not depend on whether its
+/// caller is polled, who may be waiting for another request. The task ends if the caller is dropped.
+pub(super) async fn apart<T: Send + 'static>(
+    request: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    match AbortOnDropHandle::new(tokio::spawn(request)).await {
+        Ok(answer) => answer,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(Error::transient(format!("a request has ended: {error}"))),
+        },
     }
 }
 

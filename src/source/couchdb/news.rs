@@ -7,9 +7,12 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use serde::Deserialize;
 
 use crate::client::couchdb::rows::{Frame, Rows, Shape};
-use crate::client::couchdb::{Body, Client, DatabaseInfo, Reported};
+use crate::client::couchdb::{Body, Client, DatabaseInfo, Kind, Reported};
 use crate::document::CollectionName;
 use crate::source::{ChangeMark, SourceError, Update};
+
+/// After this number of databases in a row whose requests are refused for now, the server refuses all.
+const REFUSALS: usize = 3;
 
 /// A row of `_db_updates`.
 #[derive(Deserialize)]
@@ -73,17 +76,22 @@ pub(super) async fn marks(
         });
         return Ok(marks.collect());
     }
-    let mut marks = Vec::with_capacity(names.len());
+    let (mut marks, mut refusals) = (Vec::with_capacity(names.len()), 0);
     for name in names {
         let error = match client.database(name).info().await {
             Ok(info) => {
                 marks.push(ChangeMark::At(mark(&info)));
+                refusals = 0;
                 continue;
             }
             Err(error) => error,
         };
         match error.status() {
-            Some(404) => marks.push(ChangeMark::Missing),
+            _ if error.kind() == Kind::Missing => marks.push(ChangeMark::Missing),
+            Some(401 | 429 | 503) if refusals < REFUSALS => {
+                refusals += 1;
+                marks.push(ChangeMark::Unknown);
+            }
             // The server does not answer, or none of the requests.
             None | Some(401 | 429 | 503) => return Err(error.into()),
             // A run finds out what is wrong with the database.

@@ -1,8 +1,8 @@
 //! A server of any number of small databases, controlled by the test: it sees each request first,
 //! and may answer it itself.
 //!
-//! Connections are kept for further requests, and the server counts those that are open. Requests
-//! that the test does not answer are answered as CouchDB does.
+//! Each request has a separate connection, and the server counts those that are open. Requests that
+//! the test does not answer are answered as CouchDB does.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -187,32 +187,25 @@ impl Drop for Door {
 }
 
 impl Shared {
-    /// Answers the requests of a connection until its client closes it.
     fn serve(&self, stream: &TcpStream) -> std::io::Result<()> {
-        loop {
-            let asked = match read(stream) {
-                Ok(Some(asked)) => asked,
-                Ok(None) => return Ok(()),
-                // This is not HTTP.
-                Err(_) => return answer(stream, "400 Bad Request", ""),
-            };
-            let reply = self.keeper.lock().unwrap()(&asked);
-            self.asked.lock().unwrap().push(asked.clone());
-            self.changed.notify_all();
-            match reply {
-                Reply::Say(status, body) => answer(stream, &status, &body)?,
-                Reply::Hang => {
-                    while !self.ended.load(Ordering::Relaxed) {
-                        std::thread::sleep(Duration::from_millis(50));
-                    }
-                    return Ok(());
+        let asked = match read(stream) {
+            Ok(Some(asked)) => asked,
+            Ok(None) => return Ok(()),
+            // This is not HTTP.
+            Err(_) => return answer(stream, "400 Bad Request", ""),
+        };
+        let reply = self.keeper.lock().unwrap()(&asked);
+        self.asked.lock().unwrap().push(asked.clone());
+        self.changed.notify_all();
+        match reply {
+            Reply::Say(status, body) => answer(stream, &status, &body),
+            Reply::Hang => {
+                while !self.ended.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(50));
                 }
-                Reply::Honest => self.honest(stream, &asked)?,
+                Ok(())
             }
-            // Its answer ends with the connection.
-            if asked.line.contains("feed=continuous") {
-                return Ok(());
-            }
+            Reply::Honest => self.honest(stream, &asked),
         }
     }
 
@@ -362,5 +355,5 @@ fn read(stream: &TcpStream) -> std::io::Result<Option<Asked>> {
 
 fn answer(mut stream: &TcpStream, status: &str, body: &str) -> std::io::Result<()> {
     let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n", body.len());
-    stream.write_all((head + "\r\n" + body).as_bytes())
+    stream.write_all((head + "Connection: close\r\n\r\n" + body).as_bytes())
 }

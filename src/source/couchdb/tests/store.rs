@@ -171,3 +171,34 @@ async fn a_path_without_a_slash_at_its_end_is_never_asked_about() {
     assert!(matches!(options.databases, Databases::One(ref name) if name.as_str() == "shelf"));
     assert!(replay.lines().is_empty());
 }
+
+/// The marks of databases of a server that does not report many at once, by the answer for each.
+async fn marks_singly(answers: &[(&str, &str)]) -> Result<Vec<ChangeMark>, SourceError> {
+    let each = answers.iter().map(|(name, status)| {
+        let body = r#"{"db_name":"a","update_seq":"1-a","instance_start_time":"1"}"#;
+        Answer::made(&format!("GET /{name}"), status, body)
+    });
+    let many = Answer::made("POST /_dbs_info", "405 Method Not Allowed", "{}");
+    let replay = Replay::new([many].into_iter().chain(each).collect()).await;
+    let names: Vec<CollectionName> = answers.iter().map(|(name, _)| (*name).into()).collect();
+    store(&replay, "", timings()).marks(&names).await
+}
+
+#[tokio::test]
+async fn a_database_that_is_refused_for_now_does_not_hide_the_marks_of_the_others() {
+    let refused = ["401 Unauthorized", "503 Service Unavailable"];
+    for status in refused {
+        let answers = [("a", "200 OK"), ("b", status), ("c", "404 Not Found"), ("d", "200 OK")];
+        let marks = marks_singly(&answers).await.unwrap();
+        let at = ChangeMark::At(r#""1-a" "1""#.to_owned());
+        assert_eq!(marks, [at.clone(), ChangeMark::Unknown, ChangeMark::Missing, at], "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_every_database_is_not_asked_for_all_of_them() {
+    let answers = ["a", "b", "c", "d"].map(|name| (name, "403 Forbidden"));
+    assert_eq!(marks_singly(&answers).await.unwrap(), vec![ChangeMark::Unknown; 4]);
+    let answers = ["a", "b", "c", "d"].map(|name| (name, "503 Service Unavailable"));
+    marks_singly(&answers).await.unwrap_err();
+}
