@@ -32,7 +32,7 @@ fn waits(access: &Access, path: &str) -> bool {
 
 /// The pause of a request that is not sent.
 async fn pause(access: &Access, path: &str) -> Option<Duration> {
-    match access.enter(path).await.err().expect("a request that is not sent").kind() {
+    match access.enter(path).await.expect_err("a request that is not sent").kind() {
         Kind::Transient { retry_after } => retry_after,
         other => panic!("{other:?}"),
     }
