@@ -261,6 +261,13 @@ impl MirrorConfig {
         self
     }
 
+    /// Whether to take the mirror over although another process holds its lock. That process can
+    /// change nothing in the mirror any more, even if it was only paused.
+    pub fn take_over(mut self, take_over: bool) -> Self {
+        self.wanted.take_over = take_over;
+        self
+    }
+
     /// How much of a collection one catch-up, or one hour of following, may delete. Further deletions are
     /// held back until they are released. `None` means all.
     pub fn max_delete(mut self, limit: Option<DeletionLimit>) -> Self {
@@ -361,10 +368,19 @@ fn refuse_to_release(mirror: &Mirror, state: &Checkpoints) -> Result<(), StartEr
     Ok(())
 }
 
-fn open_state(mirror: &Mirror, bounds: Bounds) -> Result<Checkpoints, StartError> {
+/// Opens the state of a mirror that this process works on.
+pub(crate) fn open_state(mirror: &Mirror, bounds: Bounds) -> Result<Checkpoints, StartError> {
+    open_own_state(mirror, bounds).map_err(|error| match mirror.check_epoch() {
+        Err(taken_over) => taken_over.into(),
+        Ok(()) => error,
+    })
+}
+
+fn open_own_state(mirror: &Mirror, bounds: Bounds) -> Result<Checkpoints, StartError> {
     let before = if mirror.has_past()? { Before::Something } else { Before::Nothing };
     let clock = Arc::clone(mirror.clock());
-    let opened = Checkpoints::open_with(&mirror.state_path(), bounds, clock, before)?;
+    let opened =
+        Checkpoints::open_with(&mirror.state_path(), bounds, clock, before, mirror.desk())?;
     if let Some(damaged) = opened.damaged {
         tracing::warn!("{damaged}");
     }

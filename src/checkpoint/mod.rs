@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::document::{
     CollectionName, DocumentId, FolderIdentity, Kept, Position, Revision, Tally,
 };
+use crate::place::Desk;
 
 mod contained;
 mod copied;
@@ -157,6 +158,8 @@ impl Commit {
 #[derive(Debug)]
 pub struct Checkpoints {
     path: PathBuf,
+    /// Where files are prepared before they are renamed into place.
+    desk: Desk,
     bounds: Bounds,
     /// The clock that determines the age of events.
     clock: Arc<Clock>,
@@ -190,19 +193,22 @@ pub struct SetAside {
 impl Checkpoints {
     /// Opens or creates the state in the folder `path`, with a journal within `bounds`.
     pub fn open(path: &Path, bounds: Bounds) -> Result<Opened, StateError> {
-        Self::open_with(path, bounds, Arc::new(Clock::unwritten()), Before::Unknown)
+        let clock = Arc::new(Clock::unwritten());
+        Self::open_with(path, bounds, clock, Before::Unknown, Desk::default())
     }
 
-    /// The same with the clock that determines the age of events, and with what is known about
-    /// earlier runs.
+    /// The same with the clock that determines the age of events, with what is known about earlier
+    /// runs, and with the desk in the folder that holds the state. If an earlier process may be
+    /// alive, it keeps the old files, and this state is a copy of them with higher event numbers.
     pub(crate) fn open_with(
         path: &Path,
         bounds: Bounds,
         clock: Arc<Clock>,
         before: Before,
+        desk: Desk,
     ) -> Result<Opened, StateError> {
         let noted = HighWater::noted(path)?;
-        let (store, damaged) = Store::open(path, bounds, noted.as_ref())?;
+        let (store, damaged) = Store::open(path, &desk, bounds, noted.as_ref())?;
         let (range, newest) = store
             .read(|trees| Ok((trees.journal.range()?, trees.journal.newest()?)))
             .map_err(|what| StateError::Escaped { path: path.to_owned(), what })?
@@ -211,9 +217,11 @@ impl Checkpoints {
         if let Some(newest) = newest {
             clock.begin_at(newest);
         }
-        let turn = HighWater::open(path, last, damaged.is_some(), before)?;
+        let turn = HighWater::open(path, &desk, last, damaged.is_some(), before)?;
+        desk.settle();
         let state = Self {
             path: path.to_owned(),
+            desk,
             bounds,
             clock,
             store: RwLock::new(Some(Arc::new(store))),

@@ -50,11 +50,11 @@ impl Checkpoints {
         }
         std::mem::forget(place.take());
         let failed = |source| StateError::Io { action: "open", path: self.path.clone(), source };
-        let (above, name) = Place::of(&self.path).map_err(failed)?;
+        let (above, name) = Place::with_desk(&self.path, &self.desk).map_err(failed)?;
         if above.look(&name).map_err(failed)?.is_some() {
             copy(&above, &name, &name)?;
         }
-        let (store, damaged) = Store::open(&self.path, self.bounds, None)?;
+        let (store, damaged) = Store::open(&self.path, &self.desk, self.bounds, None)?;
         *place = Some(store.into());
         self.broken.store(false, Ordering::Release);
         Ok(damaged)
@@ -85,7 +85,7 @@ impl Drop for Checkpoints {
 
 /// Replaces the state's folder with a copy of the folder `from`, which may be the same.
 pub(super) fn copy(above: &Place, from: &str, name: &str) -> Result<(), StateError> {
-    let new = format!("{name}.copy");
+    let new = above.temporary(&format!("{name}.copy"));
     let copied = || {
         above.remove(&new)?;
         copy_folder(&above.open(from)?, above, &new, true)?;

@@ -14,7 +14,7 @@ use super::contained::{Escaped, Worker, contain};
 use super::journal::Journal;
 use super::recovery;
 use super::{Bounds, SetAside, StateError};
-use crate::place::Place;
+use crate::place::{Desk, Place};
 
 /// sled's own default is 1 GiB.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
@@ -78,16 +78,18 @@ impl Store {
     /// `noted` is how the last run that ended normally left it.
     pub fn open(
         path: &Path,
+        desk: &Desk,
         bounds: Bounds,
         noted: Option<&Noted>,
     ) -> Result<(Self, Option<SetAside>), StateError> {
         let failed = |source| StateError::Io { action: "open", path: path.to_owned(), source };
-        let (place, name) = Place::of(path).map_err(failed)?;
+        let (place, name) = Place::with_desk(path, desk).map_err(failed)?;
         let mut damaged = None;
         if let Some(reason) = in_the_way(&place, &name).map_err(failed)? {
             damaged = Some(SetAside { path: set_aside(&place, &name)?, reason });
         }
-        if is_shared(&place, &name).map_err(failed)? {
+        let is_there = place.look(&name).map_err(failed)?.is_some();
+        if is_there && (desk.displaces() || is_shared(&place, &name).map_err(failed)?) {
             recovery::copy(&place, &name, &name)?;
         }
         let worker = Arc::new(Worker::start().map_err(failed)?);
@@ -116,7 +118,7 @@ impl Store {
         worker: &Arc<Worker>,
     ) -> Result<Result<Self, Damaged>, StateError> {
         let failed = |source| StateError::Io { action: "copy", path: place.at(name), source };
-        let copy = format!("{name}.before");
+        let copy = place.temporary(&format!("{name}.before"));
         let kept = recovery::keep(place, name, &copy).map_err(failed)?;
         let mut tries = if kept { TRIES } else { 1 };
         let opened = loop {
@@ -176,9 +178,10 @@ impl Store {
         let failed = |source| StateError::Io { action: "open", path: path.clone(), source };
         let folder = match place.look(name).map_err(failed)? {
             Some(_) => place.open(name),
-            None => place.create(name),
+            None => create(place, name),
         };
         let folder = folder.map_err(failed)?;
+        place.check_desk().map_err(failed)?;
         let config = sled::Config::new()
             .path(folder.reach())
             .cache_capacity(CACHE_BYTES)
@@ -327,10 +330,22 @@ fn is_shared(place: &Place, name: &str) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Creates the state's folder.
+fn create(place: &Place, name: &str) -> io::Result<Place> {
+    let new = place.temporary(name);
+    let folder = place.create(&new)?;
+    if new != name {
+        place.rename(&new, name)?;
+    }
+    Ok(folder)
+}
+
 /// Sets a damaged state aside, so that it can be examined.
 fn set_aside(place: &Place, name: &str) -> Result<PathBuf, StateError> {
     let aside = format!("{name}.damaged-{}", Timestamp::now().as_millisecond());
-    place.rename(name, &aside).map_err(|source| StateError::Io {
+    let by_way_of = place.temporary(&aside);
+    let moved = place.rename(name, &by_way_of).and_then(|()| place.rename(&by_way_of, &aside));
+    moved.map_err(|source| StateError::Io {
         action: "move aside",
         path: place.at(name),
         source,

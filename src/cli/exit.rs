@@ -33,6 +33,8 @@ pub enum Exit {
     /// The mirror cannot be used: locked, of a newer format, other people's files, a failing disk; or
     /// the process that holds it does not answer.
     MirrorUnusable = 5,
+    /// Another process has taken the mirror over.
+    TakenOver = 6,
     /// An internal error: a bug in Plainfold.
     Failure = 70,
     /// The command's output, a manifest or the file of a feed cannot be written.
@@ -76,7 +78,8 @@ pub fn of(error: &anyhow::Error) -> Exit {
     if let Some(error) = error.downcast_ref::<StartError>() {
         return match error {
             StartError::Mirror(MirrorError::Discards { .. }) | StartError::Glob(_) => Exit::Usage,
-            StartError::Mirror(_) | StartError::State(_) => Exit::MirrorUnusable,
+            StartError::Mirror(error) => of_mirror(error),
+            StartError::State(_) => Exit::MirrorUnusable,
             StartError::Source(error) => of_source(error),
         };
     }
@@ -88,7 +91,7 @@ pub fn of(error: &anyhow::Error) -> Exit {
     }
     if let Some(error) = error.downcast_ref::<VerifyError>() {
         return match error {
-            VerifyError::Mirror(_) => Exit::MirrorUnusable,
+            VerifyError::Mirror(error) => of_mirror(error),
             VerifyError::Source(error) => of_source(error),
             VerifyError::Selection(_) => Exit::Usage,
             VerifyError::Temporary(_) => Exit::Failure,
@@ -103,7 +106,10 @@ pub fn of(error: &anyhow::Error) -> Exit {
     if error.is::<OutputError>() {
         return Exit::OutputFailed;
     }
-    if error.is::<MirrorError>() || error.is::<StateError>() || error.is::<Unanswered>() {
+    if let Some(error) = error.downcast_ref::<MirrorError>() {
+        return of_mirror(error);
+    }
+    if error.is::<StateError>() || error.is::<Unanswered>() {
         return Exit::MirrorUnusable;
     }
     if error.is::<ConfigError>() || error.is::<Usage>() {
@@ -134,7 +140,7 @@ pub fn of_outcome(outcome: &Outcome, live: bool, signalled: bool) -> Exit {
 fn of_session(error: &SessionError) -> Exit {
     match error {
         SessionError::Source(error) => of_source(error),
-        SessionError::Mirror(_) => Exit::MirrorUnusable,
+        SessionError::Mirror(error) => of_mirror(error),
         SessionError::Collection { error, .. } => of_pipeline(error),
     }
 }
@@ -146,15 +152,23 @@ fn of_pipeline(error: &PipelineError) -> Exit {
         PipelineError::Mirror(MirrorError::OtherSource { .. } | MirrorError::Discards { .. }) => {
             Exit::Usage
         }
-        PipelineError::Mirror(_) | PipelineError::State(_) => Exit::MirrorUnusable,
+        PipelineError::Mirror(error) => of_mirror(error),
+        PipelineError::State(_) => Exit::MirrorUnusable,
         PipelineError::TooManyFailures { .. } => Exit::DocumentsFailed,
         PipelineError::Task(_) => Exit::Failure,
     }
 }
 
+fn of_mirror(error: &MirrorError) -> Exit {
+    match error {
+        MirrorError::TakenOver { .. } => Exit::TakenOver,
+        _ => Exit::MirrorUnusable,
+    }
+}
+
 fn of_restore(error: &RestoreError) -> Exit {
     match error {
-        RestoreError::Mirror(_) => Exit::MirrorUnusable,
+        RestoreError::Mirror(error) => of_mirror(error),
         RestoreError::Target(TargetError::Server(error)) if error.kind() == Kind::Refused => {
             Exit::Refused
         }

@@ -10,7 +10,8 @@ use reqwest::StatusCode;
 use super::exit::{self, Exit, Usage};
 use super::output::{Lines, Stream, many};
 use super::process::Process;
-use crate::checkpoint::{Bounds, Checkpoints};
+use crate::checkpoint::Bounds;
+use crate::config::open_state;
 use crate::document::CollectionName;
 use crate::mirror::{Mirror, Ours};
 use crate::runner::Release;
@@ -66,7 +67,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
 
 fn at_rest(directory: &Path, name: &CollectionName) -> anyhow::Result<Option<Release>> {
     let mirror = Mirror::open_existing(directory, &Holder::this_process("release"))?;
-    let state = Checkpoints::open(&mirror.state_path(), Bounds::DEFAULT)?.state;
+    let state = open_state(&mirror, Bounds::DEFAULT)?;
     Ok(Release::at_rest(&state, name)?)
 }
 

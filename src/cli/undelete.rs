@@ -9,7 +9,8 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::exit::Usage;
 use crate::api::socket::Reach;
-use crate::checkpoint::{Bounds, Checkpoints};
+use crate::checkpoint::Bounds;
+use crate::config::open_state;
 use crate::mirror::{Mirror, Ours};
 use crate::restore::Undelete;
 use crate::runner::HeldDocument;
@@ -54,7 +55,7 @@ pub async fn find(directory: &Path, since: Option<Since>) -> anyhow::Result<Unde
 
 fn at_rest(directory: &Path) -> anyhow::Result<Vec<HeldDocument>> {
     let mirror = Mirror::open_existing(directory, &Holder::this_process("restore"))?;
-    let state = Checkpoints::open(&mirror.state_path(), Bounds::DEFAULT)?.state;
+    let state = open_state(&mirror, Bounds::DEFAULT)?;
     Ok(HeldDocument::all(&state)?)
 }
 

@@ -5,13 +5,12 @@
 //! scan. This module must not know sources.
 
 use super::collection::{Record, record_name};
-use super::format;
 use crate::archive;
-use crate::tree::MirrorError;
 use crate::tree::bare::{Bare, Holdings};
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{FORMAT, OURS, STATE};
 use crate::tree::names::{Codec, Decoded, Spelling};
+use crate::tree::{Epoch, MirrorError};
 
 /// A tree that is about to become a mirror.
 #[derive(Debug)]
@@ -49,10 +48,12 @@ impl Adopted {
     /// aside.
     pub fn record(
         &self,
+        epoch: &Epoch,
         root: &Folder,
         ours: &Folder,
         records: &Folder,
     ) -> Result<(), MirrorError> {
+        epoch.check_lanes()?;
         ours.set_aside(STATE, "may belong to another tree")?;
         for encoded in &self.0.collections {
             // The run that follows the collection records a shortened name.
@@ -62,7 +63,7 @@ impl Adopted {
             // A tree without attachments does not show whether attachments are switched off.
             let (source, attachments) = (String::new(), Some(true));
             let record = Record { name, source, attachments, kept, properties: None };
-            format::write(records, &record_name(encoded), &record)?;
+            epoch.write(records, &record_name(encoded), &record)?;
             tracing::info!(
                 "adopted `{}`: revisions {}, tombstones {}",
                 encoded,

@@ -7,7 +7,6 @@ use rustix::io::Errno;
 
 use super::Mirror;
 use super::collection::Collection;
-use super::lanes;
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{OURS, STAGING};
@@ -35,7 +34,11 @@ impl Collection {
     /// The error, if it concerns one document alone. Otherwise fails with the error that ends the
     /// work on the collection, or all work.
     pub fn blame(&self, error: MirrorError) -> Result<MirrorError, MirrorError> {
-        if !error.may_be_of_document() || !is_usable(&self.mirror)? {
+        if !error.may_be_of_document() {
+            return Err(error);
+        }
+        self.mirror.epoch.check()?;
+        if !is_usable(&self.mirror)? {
             return Err(error);
         }
         check(&self.mirror, &self.folder, &self.encoded)?;
@@ -62,7 +65,7 @@ fn is_usable(mirror: &Mirror) -> Result<bool, MirrorError> {
         return Ok(false);
     };
     let same = |one: &Folder, other: &Folder| Ok(one.identity()? == other.identity()?);
-    Ok(same(&ours_now, ours)? && same(&now, staging)? && lanes::are_laid(staging)?)
+    Ok(same(&ours_now, ours)? && same(&now, staging)? && mirror.epoch.check_lanes().is_ok())
 }
 
 /// Refuses a collection's folder that was replaced, that cannot be written to, or that nothing can

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::newcomers::Newcomers;
-use super::{Mirror, blame, format, inventory};
+use super::{Mirror, blame, inventory};
 use crate::document::{CollectionName, FolderIdentity, Kept, Properties};
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
@@ -54,10 +54,11 @@ impl Mirror {
     /// may be mistyped.
     pub fn forget_empty(&self, name: &CollectionName) -> Result<(), MirrorError> {
         let encoded = self.encode(name.as_str());
+        self.epoch.check_lanes()?;
         match self.root.remove_empty(encoded.as_str())? {
             true => {
-                self.inventories.remove(&layout::inventory_file(encoded.as_str()))?;
-                self.collections.remove(&record_name(encoded.as_str()))
+                self.epoch.remove(&self.inventories, &layout::inventory_file(encoded.as_str()))?;
+                self.epoch.remove(&self.collections, &record_name(encoded.as_str()))
             }
             false => Ok(()),
         }
@@ -96,7 +97,7 @@ impl Collection {
                 what: format!("the losing revisions and the histories of `{}`", name),
             });
         }
-        let (folder, created) = mirror.root.open_or_create(&encoded)?;
+        let (folder, created) = mirror.epoch.open_or_create(&mirror.root, &encoded)?;
         blame::check(mirror, &folder, &encoded)?;
         if created {
             mirror.root.sync()?;
@@ -191,7 +192,7 @@ impl Collection {
             .filter(|record| record.source == source || record.source.is_empty())
             .and_then(|record| record.properties);
         let record = Record { name, source, attachments, kept, properties };
-        format::write(&self.mirror.collections, &record_name(&self.encoded), &record)
+        self.mirror.epoch.write(&self.mirror.collections, &record_name(&self.encoded), &record)
     }
 
     /// Records durably how the collection was created at its source, if that has changed.
@@ -201,7 +202,7 @@ impl Collection {
             return Ok(());
         }
         let record = Record { properties: Some(properties), ..record };
-        format::write(&self.mirror.collections, &record_name(&self.encoded), &record)
+        self.mirror.epoch.write(&self.mirror.collections, &record_name(&self.encoded), &record)
     }
 
     fn record(&self) -> Result<Option<Record>, MirrorError> {

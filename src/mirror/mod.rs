@@ -51,11 +51,12 @@ pub use sync::Sync;
 
 use crate::clock::Clock;
 use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
+use crate::place::Desk;
 use crate::tree::Lock;
 use crate::tree::beneath::Folder;
 use crate::tree::names::{Codec, Spelling};
 use crate::tree::temporary::{Purpose, Temporary};
-use crate::tree::{Format, Holder, MirrorError, SharedLock, format, layout, names};
+use crate::tree::{Epoch, Format, Holder, MirrorError, SharedLock, format, layout, names};
 use adopt::Adopted;
 use interrupted::Interrupted;
 use lanes::Lanes;
@@ -137,6 +138,9 @@ pub struct Mirror {
     /// The next temporary name.
     next_name: AtomicU64,
     lanes: Lanes,
+    epoch: Arc<Epoch>,
+    /// The process from which the lock was taken, if any.
+    displaced: Option<Holder>,
     /// The documents that an interrupted run was replacing or removing.
     interrupted: std::sync::Mutex<Interrupted>,
     /// Whether this file system keeps extended attributes, as far as known.
@@ -202,25 +206,47 @@ impl Mirror {
         let (ours, _) = root.open_or_create(layout::OURS)?;
         // A mirror of an unknown format is refused before anything in it is touched.
         format::read(root.path(), &ours)?;
-        let lock = Lock::take(&ours.path().join(layout::LOCK), root.path(), holder)?;
+        let path = ours.path().join(layout::LOCK);
+        let (lock, displaced) = Lock::take(&path, root.path(), holder, wanted.take_over)?;
+        lock.check(root.path())?;
+        let epoch = Arc::new(Epoch::begin(&ours, holder, displaced.is_some())?);
+        // Of two processes that take over, one has the lock, and another the epoch.
+        lock.check(root.path())?;
+        let begun = Arc::clone(&epoch);
+        let opened =
+            Self::open_epoch(root, ours, names, adopted, wanted, (lock, displaced, epoch), options);
+        opened.map_err(|error| begun.check().err().unwrap_or(error))
+    }
+
+    fn open_epoch(
+        root: Folder,
+        ours: Folder,
+        names: Option<Codec>,
+        adopted: Option<Adopted>,
+        wanted: Wanted,
+        (lock, displaced, epoch): (Lock, Option<Holder>, Arc<Epoch>),
+        options: impl FnOnce(&Folder, &Folder) -> Result<Remembered, MirrorError>,
+    ) -> Result<Self, MirrorError> {
         let (collections, _) = ours.open_or_rebuild(layout::COLLECTIONS)?;
         let shown = adopted.as_ref().map(Adopted::spelling);
         if let Some(adopted) = adopted {
             // Without a format file: an adoption that was begun and not finished is repeated.
-            adopted.record(&root, &ours, &collections)?;
+            adopted.record(&epoch, &root, &ours, &collections)?;
         }
-        let format = format::read_or_create(root.path(), &ours, names, shown)?;
+        let format = format::read_or_create(root.path(), &epoch, &ours, names, shown)?;
         let (staging, _) = ours.open_or_rebuild(layout::STAGING)?;
         let (inventories, _) = ours.open_or_rebuild(layout::INVENTORY)?;
         let options = options(&ours, &collections)?;
-        let (interrupted, next_name) = interrupted::sweep(&ours, &staging, None)?;
-        unremovable::sweep(&ours)?;
-        lanes::lay(&staging)?;
+        let (interrupted, next_name) = interrupted::sweep(&epoch, &ours, &staging, None)?;
+        unremovable::sweep(&epoch, &ours)?;
+        if epoch.displaces() {
+            inventory::displace(&epoch, &inventories)?;
+        }
         if format.names == Codec::Native && scan::folds_case(&ours)? {
             return Err(MirrorError::FoldsCase { path: root.path().to_owned() });
         }
         root.sync()?;
-        let clock = Arc::new(Clock::open(&ours.path().join(layout::CLOCK)));
+        let clock = Arc::new(Clock::open(&ours.path().join(layout::CLOCK), epoch.desk()));
         let in_memory = root.is_in_memory();
         let mirror = Self {
             root,
@@ -237,6 +263,8 @@ impl Mirror {
             trash_swept: std::sync::Mutex::default(),
             next_name: AtomicU64::new(next_name),
             lanes: Lanes::default(),
+            epoch,
+            displaced,
             interrupted: std::sync::Mutex::new(interrupted),
             keeps_attributes: AtomicBool::new(true),
             saves: AtomicBool::new(false),
@@ -259,6 +287,21 @@ impl Mirror {
     /// The default path of the socket where a running mirror answers requests.
     pub fn socket_path(&self) -> PathBuf {
         self.ours.path().join(layout::SOCKET)
+    }
+
+    /// Fails if another process has taken over, so that this one can change nothing any more.
+    pub fn check_epoch(&self) -> Result<(), MirrorError> {
+        self.epoch.check()
+    }
+
+    /// The process from which the lock was taken, if it was taken from one.
+    pub fn displaced(&self) -> Option<&Holder> {
+        self.displaced.as_ref()
+    }
+
+    /// Where files of the state are prepared.
+    pub(crate) fn desk(&self) -> Desk {
+        self.epoch.desk()
     }
 
     /// The clock that measures the age of everything that is kept for a time.
@@ -304,7 +347,8 @@ impl Mirror {
 
     fn name_for(&self, purpose: Purpose, collection: &str, lane: Lane) -> String {
         let number = self.next_name.fetch_add(1, Ordering::Relaxed);
-        lane.path(&Temporary { number, purpose, collection }.name())
+        let name = Temporary { number, purpose, collection }.name();
+        format!("{}/{name}", self.epoch.lane(lane.0))
     }
 }
 

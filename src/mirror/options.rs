@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::collection::Record;
-use super::{JsonStyle, Mirror, format};
+use super::{JsonStyle, Mirror};
 use crate::document::{FolderMode, Kept, MaxDelete};
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{OPTIONS, TRASH};
@@ -95,6 +95,8 @@ pub struct Wanted {
     pub discard: bool,
     /// A tree without `.plainfold` is to be adopted as a mirror.
     pub adopt: bool,
+    /// The mirror is taken over although another process holds its lock.
+    pub take_over: bool,
 }
 
 impl Remembered {
@@ -291,7 +293,7 @@ impl Mirror {
         let collections = written.as_ref().map(|written| written.collections.clone());
         let now = Remembered { collections: collections.unwrap_or_default(), ..options.clone() };
         if written.as_ref() != Some(&now) {
-            format::write(&self.ours, OPTIONS, &now)?;
+            self.epoch.write(&self.ours, OPTIONS, &now)?;
         }
         self.options = options;
         Ok(())
@@ -300,7 +302,7 @@ impl Mirror {
     /// Saves durably which collections are selected, if that has changed.
     pub fn remember_collections(&self) -> Result<(), MirrorError> {
         if Remembered::read(&self.ours)?.as_ref() != Some(&self.options) {
-            format::write(&self.ours, OPTIONS, &self.options)?;
+            self.epoch.write(&self.ours, OPTIONS, &self.options)?;
         }
         Ok(())
     }

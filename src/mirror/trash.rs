@@ -13,11 +13,9 @@ use rustix::io::Errno;
 
 use super::publish::Published;
 use super::{Lane, Mirror};
-use crate::clock::Clock;
 use crate::document::Head;
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{DOCUMENT, TRASH};
-use crate::tree::names::Spelling;
 use crate::tree::temporary::{Purpose, Temporary};
 use crate::tree::{MirrorError, unless_disk};
 
@@ -28,13 +26,8 @@ fn discarded_from(path: &str) -> Option<&str> {
 }
 
 /// Moves entries that an interrupted run left in staging to the trash, if they belong there.
-pub(super) fn rescue(
-    ours: &Folder,
-    staging: &Folder,
-    clock: &Clock,
-    spelling: Spelling,
-    names: &[String],
-) -> Result<(), MirrorError> {
+pub(super) fn rescue(mirror: &Mirror, names: &[String]) -> Result<(), MirrorError> {
+    let staging = &mirror.staging;
     for name in names {
         let Some(collection) = discarded_from(name) else { continue };
         let Some(folder) = unless_disk(staging.open_folder(name))? else { continue };
@@ -42,10 +35,10 @@ pub(super) fn rescue(
         let Some(text) = unless_disk(folder.read_file(DOCUMENT))? else { continue };
         let head = Head::read(&text).unwrap_or_default();
         let document = match &head.id {
-            Some(id) => spelling.encode(id).as_str().to_owned(),
+            Some(id) => mirror.encode(id).as_str().to_owned(),
             None => "without an id".to_owned(),
         };
-        let place = place(ours, clock, collection)?;
+        let place = place(mirror, collection)?;
         put(staging, name, &place, &document)?;
         place.sync()?;
     }
@@ -74,7 +67,7 @@ impl Mirror {
             let folder = match &open {
                 Some((name, folder)) if name == collection => folder,
                 _ => {
-                    let folder = place(&self.ours, &self.clock, collection)?;
+                    let folder = place(self, collection)?;
                     &open.insert((collection.to_owned(), folder)).1
                 }
             };
@@ -105,7 +98,7 @@ impl Mirror {
             let most = DAY.saturating_mul(self.options.trash);
             for (name, _) in days.iter().zip(self.clock.ages(&days)).filter(|(_, age)| *age > most)
             {
-                match trash.remove(name) {
+                match self.epoch.remove(&trash, name) {
                     Err(error) if !error.is_disk() => tracing::warn!(
                         "{error}; other expired documents in the trash are still removed"
                     ),
@@ -123,13 +116,14 @@ fn today() -> Date {
 }
 
 /// The folder of a collection in today's trash.
-fn place(ours: &Folder, clock: &Clock, collection: &str) -> Result<Folder, MirrorError> {
+fn place(mirror: &Mirror, collection: &str) -> Result<Folder, MirrorError> {
+    let Mirror { ours, clock, epoch, .. } = mirror;
     let mut folder = None;
     let today = today().to_string();
     clock.mark(&today);
     for name in [TRASH, &today, collection] {
         let above = folder.as_ref().unwrap_or(ours);
-        let (below, created) = above.open_or_rebuild(name)?;
+        let (below, created) = epoch.open_or_rebuild(above, name)?;
         if created {
             above.sync()?;
         }

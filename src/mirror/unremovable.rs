@@ -4,20 +4,28 @@
 use std::path::Path;
 
 use super::{Mirror, Ours};
-use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
 use crate::tree::layout::UNREMOVABLE;
+use crate::tree::{Epoch, MirrorError};
 
 /// Removes an entry of staging, or sets aside what cannot be removed. Says whether staging no longer
 /// contains it.
-pub(super) fn clear_away(ours: &Folder, staging: &Folder, path: &str) -> Result<bool, MirrorError> {
+pub(super) fn clear_away(
+    epoch: &Epoch,
+    ours: &Folder,
+    staging: &Folder,
+    path: &str,
+) -> Result<bool, MirrorError> {
     let refused = match staging.remove(path) {
         Ok(()) => return Ok(true),
         Err(error) if error.is_disk() => return Err(error),
-        Err(error) => error,
+        Err(error) => {
+            epoch.check()?;
+            error
+        }
     };
     let remedy = "every start tries to remove it again; remove it by hand, or fix its permissions";
-    match set_aside(ours, staging, path) {
+    match set_aside(epoch, ours, staging, path) {
         Ok(to) => {
             let to = ours.path().join(UNREMOVABLE).join(to);
             tracing::warn!("{refused}; what remains was set aside as {}: {remedy}", to.display());
@@ -31,8 +39,13 @@ pub(super) fn clear_away(ours: &Folder, staging: &Folder, path: &str) -> Result<
     }
 }
 
-fn set_aside(ours: &Folder, staging: &Folder, path: &str) -> Result<String, MirrorError> {
-    let (aside, _) = ours.open_or_rebuild(UNREMOVABLE)?;
+fn set_aside(
+    epoch: &Epoch,
+    ours: &Folder,
+    staging: &Folder,
+    path: &str,
+) -> Result<String, MirrorError> {
+    let (aside, _) = epoch.open_or_rebuild(ours, UNREMOVABLE)?;
     let inner = path.rsplit('/').next().unwrap_or(path);
     let number = inner.split('~').next().unwrap_or(inner);
     let name = format!("{}-{number}", jiff::Timestamp::now().as_millisecond());
@@ -44,10 +57,12 @@ fn set_aside(ours: &Folder, staging: &Folder, path: &str) -> Result<String, Mirr
 
 /// Tries to remove the entries that earlier runs could not remove. If some remain, that is reported
 /// once.
-pub(super) fn sweep(ours: &Folder) -> Result<(), MirrorError> {
+pub(super) fn sweep(epoch: &Epoch, ours: &Folder) -> Result<(), MirrorError> {
     let Some(aside) = ours.open_folder(UNREMOVABLE)? else { return Ok(()) };
     let (mut left, mut example) = (0_u64, None);
     for name in aside.names()? {
+        // A part of it may stay, so it is not moved to a lane first.
+        epoch.check_lanes()?;
         match aside.remove(&name) {
             Ok(()) => {}
             Err(error) if error.is_disk() => return Err(error),
@@ -78,7 +93,7 @@ fn said(left: u64, ours: &Path, example: &str) -> String {
 impl Mirror {
     /// Removes an entry of staging, or sets it aside.
     pub(super) fn clear_away(&self, path: &str) -> Result<(), MirrorError> {
-        clear_away(&self.ours, &self.staging, path).map(drop)
+        clear_away(&self.epoch, &self.ours, &self.staging, path).map(drop)
     }
 
     /// The number of files and folders that could not be removed, and are in `.plainfold/unremovable/`.

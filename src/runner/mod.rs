@@ -262,6 +262,14 @@ impl Session {
         self.shared.mirror.describe_holder(&holder)
     }
 
+    /// Whether a process from which this one has taken the mirror over may answer at this path.
+    pub fn displaces(&self, socket: &Path) -> bool {
+        let own = self.socket_path();
+        self.shared.mirror.displaced().is_some_and(|holder| {
+            socket == own || holder.socket.as_deref().is_some_and(|path| path == socket)
+        })
+    }
+
     /// The status, for observers of the session.
     pub fn watcher(&self) -> Watcher {
         Watcher { shared: Arc::clone(&self.shared) }

@@ -56,9 +56,13 @@ impl Repairer {
         stop: &CancellationToken,
     ) -> Repaired {
         let asking = if store.lists_everything() { Asking::Singly } else { Asking::ByFeed };
-        match self.pipeline(store, name) {
+        let repaired = match self.pipeline(store, name) {
             Ok(pipeline) => pipeline.repair(wrong, asking, stop).await,
             Err(error) => Repaired { fates: Vec::new(), error: Some(error) },
+        };
+        match self.mirror.check_epoch() {
+            Ok(()) => repaired,
+            Err(error) => Repaired { error: Some(error.into()), ..repaired },
         }
     }
 

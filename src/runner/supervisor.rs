@@ -4,18 +4,19 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::turn::Run;
 use super::{Absent, Member, Outcome, SessionError, SessionOptions, Shared};
 use crate::document::CollectionName;
 use crate::pipeline::{
-    Awaited, FAILED, Pauses, Phase, Pipeline, PipelineError, PipelineOptions, Reporter,
+    Awaited, ENDED, FAILED, Pauses, Phase, Pipeline, PipelineError, PipelineOptions, Reporter,
     without_numbers,
 };
 use crate::source::outage::Said;
@@ -79,6 +80,10 @@ impl Supervisor {
             self.note_end(ended);
         }
         self.remember_collections(true);
+        // A run that was displaced may have noticed nothing, or errors that are none of the mirror.
+        if let Err(error) = self.shared.mirror.check_epoch() {
+            self.note_displaced(error);
+        }
         let pipelines = self.shared.pipelines();
         pipelines.iter().for_each(Pipeline::log_unmentioned);
         let shared = Arc::clone(&self.shared);
@@ -87,7 +92,18 @@ impl Supervisor {
         Outcome { took: begun.elapsed(), ..shared.outcome(self.errors) }
     }
 
+    /// Another process has taken over: nothing else matters.
+    fn note_displaced(&mut self, error: MirrorError) {
+        if !matches!(&self.errors[..], [SessionError::Mirror(MirrorError::TakenOver { .. })]) {
+            tracing::error!(target: ENDED, "{error}");
+            self.errors = vec![error.into()];
+        }
+        self.stop.cancel();
+    }
+
     async fn supervise(&mut self) {
+        /// The interval at which a run that has nothing to do notices that it was displaced.
+        const LOOK: Duration = Duration::from_secs(2);
         let (mode, policy) = (self.options.mode, self.options.retry);
         let (checkpoints, identity) = (Arc::clone(&self.shared.checkpoints), self.store.identity());
         // If this is unknown, everything is checked again.
@@ -95,6 +111,8 @@ impl Supervisor {
         let listing = retry::listing(Arc::clone(&self.store), mode, before.clone(), policy);
         tokio::pin!(listing);
         let mut listing_ended = false;
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if listing_ended && self.pipelines.is_empty() && self.postponed.is_none() {
                 return;
@@ -103,6 +121,9 @@ impl Supervisor {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
+                _ = look.tick() => if let Err(error) = self.shared.mirror.check_epoch() {
+                    return self.note_displaced(error);
+                },
                 listed = listing.next(), if !listing_ended => match listed {
                     Some(Ok(Listed::Waiting { error, pause })) => self.wait(&error, pause),
                     Some(Ok(Listed::Event(StoreEvent::Collection(name)))) => {
@@ -280,6 +301,9 @@ impl Supervisor {
     }
 
     fn fail(&mut self, collection: CollectionName, error: PipelineError) {
+        if let Err(error) = self.shared.mirror.check_epoch() {
+            return self.note_displaced(error);
+        }
         if let PipelineError::Source(SourceError::Missing { .. }) = &error
             && self.options.mode == Mode::CatchUp
             && self.store.lists_everything()

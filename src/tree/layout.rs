@@ -3,7 +3,7 @@
 //! ```text
 //! <mirror>/
 //!   .plainfold/            format.json, lock, socket, collections/, inventory/, state/, staging/,
-//!                          trash/, unremovable/, spare/
+//!                          epoch/, trash/, unremovable/, spare/
 //!   <collection>/
 //!     _security.json
 //!     <document>/
@@ -29,6 +29,8 @@ pub const INVENTORY: &str = "inventory";
 pub const STATE: &str = "state";
 /// Files and folders that are about to be published, or were replaced or removed.
 pub const STAGING: &str = "staging";
+/// One file, named by the number of the process that wrote to the mirror last.
+pub const EPOCH: &str = "epoch";
 /// Deleted documents that are kept for a time.
 pub const TRASH: &str = "trash";
 /// Space that is reserved for deletions.

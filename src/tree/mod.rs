@@ -3,6 +3,7 @@
 
 pub(crate) mod bare;
 pub(crate) mod beneath;
+pub(crate) mod epoch;
 mod error;
 pub(crate) mod format;
 pub mod layout;
@@ -11,6 +12,7 @@ pub mod names;
 pub mod sorted;
 pub(crate) mod temporary;
 
+pub(crate) use epoch::Epoch;
 pub use error::MirrorError;
 pub(crate) use error::{described, unless_disk};
 pub use format::{FORMAT_NUMBER, Format};

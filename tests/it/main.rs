@@ -57,6 +57,7 @@ mod rxdb;
 mod rxdb_client;
 mod session;
 mod systemd;
+mod taken_over;
 mod terminal;
 mod tls;
 mod trash;

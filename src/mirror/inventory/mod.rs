@@ -24,7 +24,7 @@ pub(super) use line::{KeptFiles, entry_of, gone, line_of};
 pub use read::{Inventory, Recorded, Records, Snapshot};
 pub use stamp::Stamped;
 pub(super) use write::NewRecord;
-pub(super) use write::Writer;
+pub(super) use write::{Writer, displace};
 
 /// A file as it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

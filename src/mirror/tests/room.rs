@@ -18,7 +18,7 @@ fn a_disk_is_at_fault_where_waiting_may_mend_it() {
 #[test]
 fn after_a_failure_a_collection_clears_up_behind_itself_alone() {
     let bench = Bench::new();
-    let staged = |name: &str| bench.path("../.plainfold/staging/2").join(name);
+    let staged = |name: &str| bench.path("../.plainfold/staging/1-2").join(name);
     for (name, id) in [("7~books", "a"), ("8-removed~books", "b"), ("9~maps", "c")] {
         fs::create_dir(staged(name)).unwrap();
         let body = format!(r#"{{"_id":"{id}","_rev":"1-x"}}"#);
