@@ -1,8 +1,8 @@
 //! Measures the time that has passed while Plainfold could see it, whatever the wall clock says.
 //!
-//! Everything that is kept for a time is removed by this clock alone: a jump of the wall clock makes
-//! nothing older. Within one boot of the machine the kernel's count of seconds decides; across a
-//! restart at most one day is counted. This module must not know what is kept, nor for how long.
+//! Everything that is kept for a time is removed by this clock alone: a jump of the wall clock
+//! makes nothing older. Within one boot of the machine the kernel's count of seconds decides;
+//! across a restart at most one day is counted.
 
 use std::collections::BTreeMap;
 use std::fs;

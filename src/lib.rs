@@ -30,16 +30,18 @@
 //!
 //! The modules in reading order. Imports point down only, and a test checks this:
 //!
-//! 1. [`document`]: the values that all layers use, no I/O; [`client`]: wire protocols.
-//! 2. [`event`], [`source`], [`mirror`], [`checkpoint`]: the events for subscribers, the origin of
-//!    changes, the tree on disk, the state between runs. They know the first layer and never each
-//!    other.
-//! 3. [`pipeline`]: mirrors one collection, from its source to durable folders and events;
+//! 1. [`json`], [`document`]: looking into JSON, and the values that all layers use, no I/O;
+//!    [`client`]: wire protocols.
+//! 2. [`event`], [`source`], [`tree`], [`checkpoint`]: the events for subscribers, the origin of
+//!    changes, what writer and readers of a tree share, the state between runs.
+//! 3. [`archive`], [`mirror`]: documents at rest are read, and written.
+//! 4. [`pipeline`]: mirrors one collection, from its source to durable folders and events;
 //!    [`restore`]: writes the folders back to a server or a feed; [`verify`]: proves that a mirror is
 //!    intact and equal to its source.
-//! 4. [`runner`]: a pipeline per collection, and their status.
-//! 5. [`config`]: the configuration of a mirror, lowered into the options of the layers above.
-//! 6. [`api`], [`cli`]: the HTTP interface and the command line.
+//! 5. [`runner`]: a pipeline per collection, and their status.
+//! 6. [`config`]: the configuration of a mirror, lowered into the options of the layers below.
+//! 7. [`api`]: the HTTP interface, and the door to a mirror.
+//! 8. [`cli`]: the command line.
 
 pub mod api;
 pub mod archive;

@@ -2,8 +2,7 @@
 //! never through a link.
 //!
 //! The files of a mirror may have come from somebody else. So none of them is opened by its path, a
-//! link is never followed, and a pipe is never waited for. This module must not know the content of
-//! the files.
+//! link is never followed, and a pipe is never waited for.
 
 use std::ffi::OsStr;
 use std::fs::File;

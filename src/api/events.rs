@@ -12,22 +12,25 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 
 use crate::document::CollectionName;
 use crate::runner::{Notice, Subscription, Watcher};
 
+/// The most lines that are sent at a time.
+const LINES: usize = 100;
+
 /// The parameters of the query.
 #[derive(Debug, Deserialize)]
-pub struct Wanted {
+pub struct EventsQuery {
     /// Begin after the event with this number; without it, with the next event.
     since: Option<u64>,
     /// Only events of this collection.
     collection: Option<CollectionName>,
 }
 
-pub async fn follow(State(watcher): State<Watcher>, Query(wanted): Query<Wanted>) -> Response {
+pub async fn follow(State(watcher): State<Watcher>, Query(wanted): Query<EventsQuery>) -> Response {
     if wanted.collection.as_ref().is_some_and(|name| watcher.lacks(name)) {
         return StatusCode::NOT_FOUND.into_response();
     }
@@ -36,8 +39,10 @@ pub async fn follow(State(watcher): State<Watcher>, Query(wanted): Query<Wanted>
     let lines = stream::unfold(start, |state| async move {
         let (mut subscription, wanted) = state?;
         let line = next_line(&mut subscription, wanted.as_ref()).await?;
-        Some((Ok::<_, Infallible>(line), Some((subscription, wanted))))
+        Some((line, Some((subscription, wanted))))
     });
+    // One write for all lines of a commit, instead of one for each.
+    let lines = lines.ready_chunks(LINES).map(|lines| Ok::<_, Infallible>(lines.concat()));
     ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 
@@ -58,6 +63,6 @@ async fn next_line(
         {
             continue;
         }
-        return Some(Bytes::from(notice.line()));
+        return Some(notice.line());
     }
 }

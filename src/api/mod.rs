@@ -1,7 +1,6 @@
-//! HTTP on a Unix socket: a running mirror answers `status`, `tail` and `curl` there.
+//! HTTP on a Unix socket: a running mirror answers there, and [`client`] asks.
 //!
-//! One file per resource. A server takes a bound listener and a shutdown future. It must not know
-//! sled or the names on disk.
+//! One file per resource. A server takes a bound listener and a shutdown future.
 
 use std::future::Future;
 
@@ -16,8 +15,10 @@ use tokio::net::UnixListener;
 use crate::document::plain;
 use crate::runner::Watcher;
 
+pub mod client;
 mod events;
 mod held;
+mod process;
 mod release;
 pub mod socket;
 mod status;

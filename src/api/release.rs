@@ -11,11 +11,14 @@ use crate::runner::Watcher;
 
 /// The parameters of the query.
 #[derive(Debug, Deserialize)]
-pub struct Wanted {
+pub struct ReleaseQuery {
     collection: CollectionName,
 }
 
-pub async fn release(State(watcher): State<Watcher>, Query(wanted): Query<Wanted>) -> Response {
+pub async fn release(
+    State(watcher): State<Watcher>,
+    Query(wanted): Query<ReleaseQuery>,
+) -> Response {
     match watcher.release(&wanted.collection).await {
         Ok(Some(released)) => json(&released),
         Ok(None) => StatusCode::NOT_FOUND.into_response(),

@@ -17,13 +17,13 @@ const LONGEST: usize = 107;
 
 /// A path by which the kernel reaches a socket, valid while this value lives.
 #[derive(Debug)]
-pub struct Reach {
+pub struct SocketPath {
     path: PathBuf,
     /// Open if the path leads through it.
     _folder: Option<File>,
 }
 
-impl Reach {
+impl SocketPath {
     /// A path to the socket at `path`.
     pub fn to(path: &Path) -> io::Result<Self> {
         if path.as_os_str().len() <= LONGEST {
@@ -47,7 +47,7 @@ impl Reach {
 /// socket that a killed process left there is replaced, with `displaces` also one that answers;
 /// anything else is not.
 pub async fn bind(path: &Path, displaces: bool) -> io::Result<UnixListener> {
-    let reach = Reach::to(path)?;
+    let reach = SocketPath::to(path)?;
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is not a socket"));
@@ -111,7 +111,7 @@ mod tests {
         std::fs::create_dir_all(&deep).unwrap();
         let path = deep.join("socket");
         let _listener = bind(&path, false).await.unwrap();
-        let reach = Reach::to(&path).unwrap();
+        let reach = SocketPath::to(&path).unwrap();
         tokio::net::UnixStream::connect(reach.path()).await.unwrap();
     }
 

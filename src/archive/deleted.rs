@@ -1,7 +1,5 @@
 //! The documents that were deleted at the source and that the mirror still holds: in the trash, and
 //! in the tree if a deletion is held back.
-//!
-//! It must not know why a deletion is held back, nor what is done with the documents.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

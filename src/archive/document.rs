@@ -8,9 +8,9 @@ use rustix::fs::FileType;
 use super::{Problem, StoredText};
 use crate::document::{DocumentId, Head, Revision, Stub};
 use crate::json::pretty::pretty;
-use crate::mirror::outside::{Noted, Unnoted, checksum};
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
+use crate::tree::checksum::{Noted, Unnoted, checksum};
 use crate::tree::layout::{ATTACHMENTS, CONFLICTS, HISTORY, body_file};
 
 /// A document in the tree.
@@ -39,8 +39,25 @@ pub struct StoredDocument {
     pub(super) folder: Folder,
     /// The entries of the folder when the body was read.
     pub(super) entries: Vec<(String, Option<FileType>)>,
-    /// The body as RxDB's backup plugin wrote it. `None` if the file is the body and a newline.
+    /// The whole file of the body. `None` if it is the body and a newline.
     pub written: Option<Bytes>,
+    pub(super) ways: Ways,
+}
+
+/// The ways of an archive with the folder of a document.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ways {
+    /// Whether checksums are noted beside files.
+    pub notes: bool,
+    /// Whether the folder may hold folders of other documents.
+    pub nests: bool,
+    /// A known reason why an attachment may differ from its stub.
+    pub caveat: &'static str,
+}
+
+impl Ways {
+    /// Those of a mirror.
+    pub const MIRROR: Self = Self { notes: true, nests: false, caveat: "" };
 }
 
 /// An attachment in the tree.
@@ -104,12 +121,9 @@ impl StoredDocument {
         Ok(false)
     }
 
-    /// The note beside the file of an attachment. RxDB's backup plugin writes none.
+    /// The note beside the file of an attachment.
     pub fn noted(&self, file: &File) -> Noted {
-        match self.written {
-            Some(_) => Err(Unnoted::Unsupported),
-            None => checksum(file),
-        }
+        if self.ways.notes { checksum(file) } else { Err(Unnoted::Unsupported) }
     }
 
     /// The path of the body's file, relative to the mirror.
@@ -119,12 +133,7 @@ impl StoredDocument {
 
     /// A known reason why an attachment may differ from its stub.
     pub fn caveat(&self) -> &'static str {
-        match self.written {
-            Some(_) => {
-                " (RxDB's backup plugin writes all attachments as text, which damages binary ones)"
-            }
-            None => "",
-        }
+        self.ways.caveat
     }
 
     /// The path of an attachment's file, relative to the mirror.
@@ -143,8 +152,7 @@ impl StoredDocument {
                 // A name that is not valid UTF-8 was changed on reading, so it is not found again.
                 (other, None) if !other.contains(char::REPLACEMENT_CHARACTER) => {}
                 (ATTACHMENTS, Some(FileType::Directory)) => self.extra_attachments(&mut extras)?,
-                // With RxDB's backup plugin it is a part of the path to a document with a longer id.
-                (_, Some(FileType::Directory)) if self.written.is_some() => {}
+                (_, Some(FileType::Directory)) if self.ways.nests => {}
                 _ => {
                     let path = format!("{}/{name}", self.path);
                     extras.push(Problem::extra(path, "a file that does not belong to a document"));

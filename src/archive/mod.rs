@@ -3,24 +3,30 @@
 //!
 //! A mirror may be written to while it is read. A document that changes meanwhile is read again.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::FileType;
 
 use crate::document::{CollectionName, DocumentId, Head, Properties, Revision};
-use crate::mirror::collection::Record;
 use crate::tree::MirrorError;
 use crate::tree::bare::Bare;
 use crate::tree::beneath::Folder;
 use crate::tree::format;
+use crate::tree::inventory::{Inventory, Recorded, Snapshot, unknown};
 use crate::tree::layout::{
     COLLECTIONS, CONFLICTS, DOCUMENT, HISTORY, INVENTORY, OURS, SECURITY, body_file,
 };
 use crate::tree::names::{Decoded, Spelling};
+use crate::tree::record::Record;
 
+#[cfg(test)]
+pub(crate) mod conformance;
 mod deleted;
 mod document;
+pub mod locate;
+pub mod outside;
 mod problem;
 mod rxdb;
 mod text;
@@ -30,9 +36,8 @@ pub use problem::{Problem, ProblemKind};
 pub use text::StoredText;
 
 use deleted::NAMELESS;
-use document::attachments;
+use document::{Ways, attachments};
 use rxdb::Backup;
-pub(crate) use rxdb::META;
 use text::{Unchecked, read};
 
 /// A mirror, or the output of RxDB's backup plugin, opened for reading.
@@ -126,9 +131,14 @@ impl Tree {
         self.bare.is_some()
     }
 
-    /// Whether this is the output of RxDB's backup plugin.
-    pub fn is_backup(&self) -> bool {
-        self.backup.is_some()
+    /// Why bodies are not those that the source sent, byte for byte; `None` if they are.
+    pub fn rewritten(&self) -> Option<&'static str> {
+        self.backup.as_ref().map(|_| rxdb::REWRITTEN)
+    }
+
+    /// Whether the collections have the names that their source gave them.
+    pub fn has_names(&self) -> bool {
+        self.backup.is_none()
     }
 
     /// The lineage, which identifies this mirror and its copies. `None` if there is no `.plainfold`.
@@ -364,6 +374,33 @@ impl TreeCollection {
         format!("{}/{SECURITY}", self.encoded)
     }
 
+    /// Its inventory; `None` if it has none.
+    pub fn inventory(&self) -> Result<Option<Inventory>, MirrorError> {
+        match &self.inventories {
+            Some(folder) => Inventory::read(folder, &self.encoded),
+            None => Ok(None),
+        }
+    }
+
+    /// What the inventory says of some folders, and the file that was read.
+    pub fn recorded(
+        &self,
+        names: HashSet<String>,
+    ) -> Result<(Vec<Recorded>, Option<Snapshot>), MirrorError> {
+        match &self.inventories {
+            Some(folder) => Inventory::of(folder, &self.encoded, names),
+            None => Ok((unknown(names), None)),
+        }
+    }
+
+    /// The inventory's file as it is now.
+    pub fn snapshot(&self) -> Result<Option<Snapshot>, MirrorError> {
+        match &self.inventories {
+            Some(folder) => Inventory::snapshot(folder, &self.encoded),
+            None => Ok(None),
+        }
+    }
+
     /// Reads the history and the branches of a document.
     fn add_branches(&self, document: &mut StoredDocument) -> Result<(), MirrorError> {
         if document.has(HISTORY) {
@@ -489,6 +526,7 @@ impl TreeCollection {
             folder,
             entries,
             written: None,
+            ways: Ways::MIRROR,
         })))
     }
 }

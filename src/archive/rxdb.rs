@@ -2,7 +2,7 @@
 //!
 //! The plugin writes documents directly under the directory, each in a folder named after the
 //! document, without escapes: the id `a/b` is two folders deep. `docs/operations.md` describes how
-//! such a tree is read. This module must not know why a document is read.
+//! such a tree is read.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -11,21 +11,28 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::document::attachments;
+use super::document::{Ways, attachments};
 use super::{Entry, Problem, ProblemKind, StoredDocument};
-use crate::mirror::outside::Unnoted;
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
-use crate::tree::layout::DOCUMENT;
+use crate::tree::checksum::Unnoted;
+use crate::tree::layout::{DOCUMENT, RXDB_META as META};
 use crate::tree::names::Codec;
 
 mod body;
 mod walk;
 
-pub(crate) use walk::Walk;
+/// Why its bodies are not those of the source.
+pub(super) const REWRITTEN: &str = "RxDB's backup plugin changes bodies";
 
-/// The plugin's metadata file, which identifies its directory.
-pub(crate) const META: &str = "backup_meta.json";
+/// A document's folder also is a part of the path to documents with longer ids.
+const WAYS: Ways = Ways {
+    notes: false,
+    nests: true,
+    caveat: " (RxDB's backup plugin writes all attachments as text, which damages binary ones)",
+};
+
+pub(crate) use walk::Walk;
 
 /// A directory that the plugin wrote.
 #[derive(Clone, Debug)]
@@ -129,6 +136,7 @@ pub(super) fn entry(root: &Folder, name: &str) -> Result<Option<Entry>, MirrorEr
         folder,
         entries,
         written: Some(Bytes::from(text)),
+        ways: WAYS,
         deleted: false,
         history: None,
         conflicts: Vec::new(),

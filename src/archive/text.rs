@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use super::{Problem, ProblemKind};
 use crate::json::pretty::pretty;
-use crate::mirror::outside::{self, Noted};
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
+use crate::tree::checksum::{self, Noted};
 
 /// JSON text in the tree.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ pub(super) fn read(
     name: &str,
 ) -> Result<Option<Unchecked>, MirrorError> {
     let Some((text, file)) = folder.read_open_file(name)? else { return Ok(None) };
-    let checksum = outside::checksum(&file);
+    let checksum = checksum::checksum(&file);
     Ok(Some(Unchecked { text, path: format!("{path}/{name}"), checksum }))
 }
 

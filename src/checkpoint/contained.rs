@@ -1,8 +1,8 @@
 //! Contains sled: its panics become errors, and a call that never returns is abandoned.
 //!
 //! sled unwraps some failures of the file system, and after others it may wait forever for one of
-//! its threads. So writes run on a thread that belongs to the store, and the caller regularly checks
-//! whether sled has failed. This module must not know which call it runs.
+//! its threads. So writes run on a thread that belongs to the store, and the caller regularly
+//! checks whether sled has failed.
 
 use std::any::Any;
 use std::cell::Cell;

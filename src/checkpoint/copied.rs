@@ -1,5 +1,5 @@
 //! A copy of the state, for commands that must not write: sled writes even when it only opens a
-//! state. It must not know whose state it is, nor who else may be writing.
+//! state.
 
 use std::io;
 use std::path::Path;
@@ -27,8 +27,11 @@ impl Copied {
     /// Copies and opens the state in the folder `path`. Nobody may be writing to it. If there is no
     /// state, the copy is empty.
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        let failed =
-            |source| StateError::Copy { path: path.to_owned(), to: std::env::temp_dir(), source };
+        let failed = |source: io::Error| StateError::Copy {
+            path: path.to_owned(),
+            to: std::env::temp_dir(),
+            source: source.into(),
+        };
         let folder = tempfile::Builder::new().prefix("plainfold-").tempdir().map_err(failed)?;
         let copy = folder.path().join("state");
         let (above, name) = Place::of(path).map_err(failed)?;
@@ -79,8 +82,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::super::tests::open;
-    use super::super::{Checkpoint, Commit, Record};
+    use super::super::tests::{commit_events, open};
     use super::*;
 
     #[test]
@@ -89,10 +91,7 @@ mod tests {
         let path = dir.path().join("state");
         {
             let state = open(&path);
-            let mut turn = state.turn();
-            let number = turn.draw(1).unwrap();
-            let records = [Record { number, text: "{}".to_owned() }];
-            turn.commit(&"books".into(), &Commit::new(Checkpoint::default()), &records).unwrap();
+            commit_events(&state, 1);
         }
         fs::set_permissions(path.join("db"), fs::Permissions::from_mode(0o400)).unwrap();
         let files = || -> Vec<_> {

@@ -1,12 +1,13 @@
 //! Errors of the state, with the path and the remedy.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::contained::Escaped;
 use super::copied;
 
-/// An error of the state.
-#[derive(Debug, thiserror::Error)]
+/// An error of the state. Commits that are made together share it.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StateError {
     /// sled, or the file system below it.
     #[error("the state in {}: {source}", path.display())]
@@ -38,7 +39,7 @@ pub enum StateError {
         /// The file.
         path: PathBuf,
         /// The error of the file system.
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
     /// The state could not be copied for reading.
     #[error(
@@ -53,7 +54,7 @@ pub enum StateError {
         /// The folder of temporary files.
         to: PathBuf,
         /// The error of the file system.
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
     /// The disk is full: sled must not write now, because it may wait forever.
     #[error("the state in {} has no room: {free} bytes are left on its file system", path.display())]
@@ -72,6 +73,10 @@ pub enum StateError {
 }
 
 impl StateError {
+    pub(super) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::Io { action, path: path.to_owned(), source: source.into() }
+    }
+
     /// Whether the disk is the cause, so that waiting may help.
     pub fn is_disk(&self) -> bool {
         match self {

@@ -1,5 +1,5 @@
 //! Deletions that the brake holds back, and collections whose deletions were released: the tree
-//! cannot record these. It must not know why a deletion is held back.
+//! cannot record these.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -2,14 +2,14 @@
 //! documents that could not be mirrored, and the deletions that are held back.
 //!
 //! There is no record per document: the tree is the index. A lost or damaged state is set aside and
-//! rebuilt by a catch-up that writes only differences. This module must not know bodies, the
-//! mirror's paths, the order of positions, or the content of an event.
+//! rebuilt by a catch-up that writes only differences.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +36,9 @@ pub use held::HeldBack;
 pub use journal::{Bounds, JournalRange};
 pub(crate) use numbers::Before;
 use numbers::HighWater;
-use store::{Store, Trees};
-pub use turn::Turn;
+use store::{StateStore, Trees};
+use turn::Queue;
+pub use turn::{NewEvents, Numbered};
 
 /// The checkpoint of one collection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,11 +165,15 @@ pub struct Checkpoints {
     /// The clock that determines the age of events.
     clock: Arc<Clock>,
     /// `None` after a failure, until it is reopened.
-    store: RwLock<Option<Arc<Store>>>,
+    store: RwLock<Option<Arc<StateStore>>>,
     /// Set when sled has failed; it does not recover.
     broken: AtomicBool,
-    /// Held from assigning numbers to broadcasting them, so that both happen in the same order.
-    turn: Mutex<HighWater>,
+    /// Held from assigning numbers to emitting the events, so that both happen in the same order.
+    numbers: Mutex<HighWater>,
+    /// The commits that wait.
+    queue: Queue,
+    /// The highest number of a durable event, or that an event of an earlier run can have.
+    last: AtomicU64,
 }
 
 /// The result of opening the state.
@@ -208,7 +213,7 @@ impl Checkpoints {
         desk: Desk,
     ) -> Result<Opened, StateError> {
         let noted = HighWater::noted(path)?;
-        let (store, damaged) = Store::open(path, &desk, bounds, noted.as_ref())?;
+        let (store, damaged) = StateStore::open(path, &desk, bounds, noted.as_ref())?;
         let (range, newest) = store
             .read(|trees| Ok((trees.journal.range()?, trees.journal.newest()?)))
             .map_err(|what| StateError::Escaped { path: path.to_owned(), what })?
@@ -217,7 +222,7 @@ impl Checkpoints {
         if let Some(newest) = newest {
             clock.begin_at(newest);
         }
-        let turn = HighWater::open(path, &desk, last, damaged.is_some(), before)?;
+        let numbers = HighWater::open(path, &desk, last, damaged.is_some(), before)?;
         desk.settle();
         let state = Self {
             path: path.to_owned(),
@@ -226,12 +231,14 @@ impl Checkpoints {
             clock,
             store: RwLock::new(Some(Arc::new(store))),
             broken: AtomicBool::new(false),
-            turn: Mutex::new(turn),
+            last: AtomicU64::new(numbers.last()),
+            numbers: Mutex::new(numbers),
+            queue: Queue::default(),
         };
         Ok(Opened { state, damaged })
     }
 
-    fn store(&self) -> Result<Arc<Store>, StateError> {
+    fn store(&self) -> Result<Arc<StateStore>, StateError> {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
         store.clone().ok_or_else(|| StateError::Closed { path: self.path.clone() })
     }
@@ -246,7 +253,7 @@ impl Checkpoints {
     pub fn start_over(&self, name: &CollectionName, reason: &str) -> Result<(), StateError> {
         let scanning = Some(reason.to_owned());
         let checkpoint = Checkpoint { scanning, ..Checkpoint::default() };
-        self.turn().commit(name, &Commit::new(checkpoint), &[]).map(drop)
+        self.commit(name, &Commit::new(checkpoint)).map(drop)
     }
 
     /// Records durably that the source no longer has a collection, or that it has it again. Returns
@@ -260,7 +267,7 @@ impl Checkpoints {
         let since = vanished.then(|| before.vanished.unwrap_or_else(Timestamp::now));
         if before.vanished != since {
             let checkpoint = Checkpoint { vanished: since, ..before };
-            self.turn().commit(name, &Commit::new(checkpoint), &[])?;
+            self.commit(name, &Commit::new(checkpoint))?;
         }
         Ok(since)
     }
@@ -307,16 +314,15 @@ impl Checkpoints {
         self.read(|trees| trees.journal.after(since, limit))
     }
 
-    /// The highest number that an event of this mirror can have, whether or not the journal still
-    /// holds it.
+    /// The highest number that a durable event of this mirror can have, whether or not the journal
+    /// still holds it.
     pub fn last_number(&self) -> u64 {
-        self.turn().numbers.last()
+        self.last.load(Ordering::Acquire)
     }
 
-    /// Waits for the turn to commit.
-    pub fn turn(&self) -> Turn<'_> {
-        let numbers = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        Turn { state: self, numbers }
+    /// Waits until nobody commits; nobody does while it is held.
+    fn numbers(&self) -> MutexGuard<'_, HighWater> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a reading call.
@@ -351,12 +357,13 @@ impl Checkpoints {
 
     /// Makes all commits survive a power loss.
     fn flush(&self) -> Result<(), StateError> {
-        self.write(|trees| trees.db.flush())?;
-        self.store()?.file.sync_data().map_err(|source| StateError::Io {
-            action: "sync",
-            path: self.path.join("db"),
-            source,
-        })
+        self.write(|trees| {
+            #[cfg(test)]
+            tests::FLUSHES.set(tests::FLUSHES.get() + 1);
+            trees.db.flush()
+        })?;
+        let synced = self.store()?.file.sync_data();
+        synced.map_err(|source| StateError::io("sync", &self.path.join("db"), source))
     }
 }
 
@@ -366,7 +373,7 @@ pub struct Record {
     /// Its number.
     pub number: u64,
     /// Its content: a line of JSON, without a newline.
-    pub text: String,
+    pub text: Bytes,
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, sled::Error> {

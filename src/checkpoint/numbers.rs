@@ -58,7 +58,7 @@ impl HighWater {
         lost: bool,
         before: Before,
     ) -> Result<Self, StateError> {
-        let failed = |source| StateError::Io { action: "read", path: state.to_owned(), source };
+        let failed = |source| StateError::io("read", state, source);
         let (place, name) = Place::with_desk(state, desk).map_err(failed)?;
         let names = marks(&name);
         let (mark, copy) = (read(&place, &names[0])?, read(&place, &names[1])?);
@@ -130,7 +130,7 @@ impl HighWater {
 
     /// The content of the state at `state` at the end of the last run that ended normally.
     pub fn noted(state: &Path) -> Result<Option<Noted>, StateError> {
-        let failed = |source| StateError::Io { action: "read", path: state.to_owned(), source };
+        let failed = |source| StateError::io("read", state, source);
         let (place, _) = Place::of(state).map_err(failed)?;
         let mark = read(&place, COPY)?;
         Ok(mark.ended.zip(mark.digest).map(|(last, digest)| Noted { last, digest }))
@@ -144,11 +144,8 @@ impl HighWater {
             _ if self.floor > 0 => text.push_str(&format!("{}\n", self.floor)),
             _ => {}
         }
-        write(&self.place, name, &text).map_err(|source| StateError::Io {
-            action: "write",
-            path: self.place.at(name),
-            source,
-        })
+        let written = write(&self.place, name, &text);
+        written.map_err(|source| StateError::io("write", &self.place.at(name), source))
     }
 }
 
@@ -175,7 +172,7 @@ struct Mark {
 
 /// Reads a mark. A link is not followed; anything that is not a file with a number counts as lost.
 fn read(place: &Place, name: &str) -> Result<Mark, StateError> {
-    let failed = |source| StateError::Io { action: "read", path: place.at(name), source };
+    let failed = |source| StateError::io("read", &place.at(name), source);
     let text = place.read(name, LONGEST).map_err(failed)?;
     let text = text.unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

@@ -1,4 +1,4 @@
-//! Handles a state whose disk was full or failed. It must not know when to try again.
+//! Handles a state whose disk was full or failed.
 //!
 //! sled does not recover from a failed write: it may wait forever, even when it is closed. So it
 //! never writes to a full disk. If it fails nevertheless, it is abandoned, and a copy of its files
@@ -8,7 +8,7 @@ use std::io;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use super::{Checkpoints, SetAside, StateError, Store};
+use super::{Checkpoints, SetAside, StateError, StateStore};
 use crate::place::Place;
 
 /// The space for a commit, including what sled writes in the background.
@@ -16,11 +16,9 @@ const ROOM: u64 = 2 * 1024 * 1024;
 
 impl Checkpoints {
     /// Whether there is space for a commit.
-    pub(super) fn check_room(&self, store: &Store) -> Result<(), StateError> {
-        let failed = |source: rustix::io::Errno| StateError::Io {
-            action: "look at the file system of",
-            path: self.path.clone(),
-            source: source.into(),
+    pub(super) fn check_room(&self, store: &StateStore) -> Result<(), StateError> {
+        let failed = |source: rustix::io::Errno| {
+            StateError::io("look at the file system of", &self.path, source.into())
         };
         let stat = rustix::fs::fstatvfs(&store.file).map_err(failed)?;
         if stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
@@ -40,7 +38,7 @@ impl Checkpoints {
     /// Reopens the state if sled has failed. Returns where a damaged state was set aside.
     pub fn recover(&self) -> Result<Option<SetAside>, StateError> {
         // Nobody commits meanwhile.
-        let _turn = self.turn();
+        let _numbers = self.numbers();
         let mut place = self.store.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(store) = &*place
             && !self.broken.load(Ordering::Acquire)
@@ -49,12 +47,12 @@ impl Checkpoints {
             return Ok(None);
         }
         std::mem::forget(place.take());
-        let failed = |source| StateError::Io { action: "open", path: self.path.clone(), source };
+        let failed = |source| StateError::io("open", &self.path, source);
         let (above, name) = Place::with_desk(&self.path, &self.desk).map_err(failed)?;
         if above.look(&name).map_err(failed)?.is_some() {
             copy(&above, &name, &name)?;
         }
-        let (store, damaged) = Store::open(&self.path, &self.desk, self.bounds, None)?;
+        let (store, damaged) = StateStore::open(&self.path, &self.desk, self.bounds, None)?;
         *place = Some(store.into());
         self.broken.store(false, Ordering::Release);
         Ok(damaged)
@@ -74,7 +72,7 @@ impl Drop for Checkpoints {
             let place = self.store.get_mut().unwrap_or_else(PoisonError::into_inner);
             std::mem::forget(place.take());
         }
-        let numbers = self.turn.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let numbers = self.numbers.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some((last, digest)) = end
             && let Err(error) = numbers.end(last, digest)
         {
@@ -93,7 +91,7 @@ pub(super) fn copy(above: &Place, from: &str, name: &str) -> Result<(), StateErr
         above.sync()?;
         above.remove(&new)
     };
-    copied().map_err(|source| StateError::Io { action: "copy", path: above.at(name), source })
+    copied().map_err(|source| StateError::io("copy", &above.at(name), source))
 }
 
 /// Copies the state's files into the folder `new` temporarily; says whether it did. If there is no
@@ -143,11 +141,11 @@ mod tests {
         let commit = Commit::new(Checkpoint { attachments: true, ..Checkpoint::default() });
         {
             let state = open(&path);
-            state.turn().commit(&books, &commit, &[]).unwrap();
+            state.commit(&books, &commit).unwrap();
             assert_eq!(state.recover().unwrap(), None);
             drop(state.failed(sled::Error::Unsupported("a fault".into())));
             assert_eq!(state.recover().unwrap(), None);
-            state.turn().commit(&loans, &commit, &[]).unwrap();
+            state.commit(&loans, &commit).unwrap();
         }
         let state = open(&path);
         assert_eq!(state.collections().unwrap(), vec![books, loans]);

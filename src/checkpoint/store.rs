@@ -36,7 +36,7 @@ pub struct Trees {
 
 /// sled, opened.
 #[derive(Debug)]
-pub struct Store {
+pub struct StateStore {
     /// Taken when it is closed.
     trees: Option<Trees>,
     worker: Arc<Worker>,
@@ -52,7 +52,7 @@ pub struct Store {
 pub struct Noted {
     /// The number of the last event.
     pub last: u64,
-    /// The store's [`digest`](Store::digest).
+    /// The store's [`digest`](StateStore::digest).
     pub digest: String,
 }
 
@@ -72,7 +72,7 @@ const TRIES: u32 = 12;
 /// Why opening failed, if setting the store aside may help.
 struct Damaged(String);
 
-impl Store {
+impl StateStore {
     /// Opens or creates the store in the folder `path`; a damaged one is set aside first.
     ///
     /// `noted` is how the last run that ended normally left it.
@@ -82,7 +82,7 @@ impl Store {
         bounds: Bounds,
         noted: Option<&Noted>,
     ) -> Result<(Self, Option<SetAside>), StateError> {
-        let failed = |source| StateError::Io { action: "open", path: path.to_owned(), source };
+        let failed = |source| StateError::io("open", path, source);
         let (place, name) = Place::with_desk(path, desk).map_err(failed)?;
         let mut damaged = None;
         if let Some(reason) = in_the_way(&place, &name).map_err(failed)? {
@@ -117,7 +117,7 @@ impl Store {
         noted: Option<&Noted>,
         worker: &Arc<Worker>,
     ) -> Result<Result<Self, Damaged>, StateError> {
-        let failed = |source| StateError::Io { action: "copy", path: place.at(name), source };
+        let failed = |source| StateError::io("copy", &place.at(name), source);
         let copy = place.temporary(&format!("{name}.before"));
         let kept = recovery::keep(place, name, &copy).map_err(failed)?;
         let mut tries = if kept { TRIES } else { 1 };
@@ -175,7 +175,7 @@ impl Store {
         worker: &Arc<Worker>,
     ) -> Result<Result<Self, Damaged>, StateError> {
         let path = place.at(name);
-        let failed = |source| StateError::Io { action: "open", path: path.clone(), source };
+        let failed = |source| StateError::io("open", &path, source);
         let folder = match place.look(name).map_err(failed)? {
             Some(_) => place.open(name),
             None => create(place, name),
@@ -254,7 +254,7 @@ impl Store {
     }
 }
 
-impl Drop for Store {
+impl Drop for StateStore {
     fn drop(&mut self) {
         // sled syncs its file once more, and panics if that fails. Every commit has been synced
         // already.
@@ -345,10 +345,6 @@ fn set_aside(place: &Place, name: &str) -> Result<PathBuf, StateError> {
     let aside = format!("{name}.damaged-{}", Timestamp::now().as_millisecond());
     let by_way_of = place.temporary(&aside);
     let moved = place.rename(name, &by_way_of).and_then(|()| place.rename(&by_way_of, &aside));
-    moved.map_err(|source| StateError::Io {
-        action: "move aside",
-        path: place.at(name),
-        source,
-    })?;
+    moved.map_err(|source| StateError::io("move aside", &place.at(name), source))?;
     Ok(place.at(&aside))
 }

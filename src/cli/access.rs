@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use super::exit::Usage;
 use super::help::CONNECTION;
 use super::prompt;
-pub use crate::client::couchdb::Side;
-use crate::client::couchdb::credentials::{Kind, secret};
+pub use crate::client::couchdb::ServerRole;
+use crate::client::couchdb::credentials::{SecretKind, secret};
 use crate::client::couchdb::{Secret, Tls};
 use crate::config::{self, Access};
 
@@ -83,21 +83,22 @@ enum Auth {
 
 impl Options {
     /// What they say of a server. `url` is where it is; a feed is entered without any of this.
-    pub fn lower(&self, url: &str, side: Side) -> Result<Access, Usage> {
+    pub fn lower(&self, url: &str, side: ServerRole) -> Result<Access, Usage> {
         let mut access = Access { side, ..Access::default() };
         if config::feed(url).is_some() {
             return Ok(access);
         }
         access.session = self.auth == Auth::Session;
-        access.password = self.password_file.clone().map(|path| Secret::File(path, Kind::Password));
+        access.password =
+            self.password_file.clone().map(|path| Secret::File(path, SecretKind::Password));
         access.token = match (&self.token_file, &self.token_command) {
-            (Some(path), _) => Some(Secret::File(path.clone(), Kind::Token)),
+            (Some(path), _) => Some(Secret::File(path.clone(), SecretKind::Token)),
             (None, Some(command)) => Some(Secret::Command(command.clone())),
             (None, None) => None,
         };
         if access.password.is_none() && access.token.is_none() {
-            access.password = variable(side, Kind::Password)?;
-            access.token = variable(side, Kind::Token)?;
+            access.password = variable(side, SecretKind::Password)?;
+            access.token = variable(side, SecretKind::Token)?;
         }
         if access.password.is_none() && access.token.is_none() {
             access.password = prompt::password(url)?;
@@ -119,10 +120,10 @@ impl Options {
 }
 
 /// The secret in an environment variable.
-fn variable(side: Side, kind: Kind) -> Result<Option<Secret>, Usage> {
+fn variable(side: ServerRole, kind: SecretKind) -> Result<Option<Secret>, Usage> {
     let name = match kind {
-        Kind::Password => side.password_variable(),
-        Kind::Token => side.token_variable(),
+        SecretKind::Password => side.password_variable(),
+        SecretKind::Token => side.token_variable(),
     };
     let text = match std::env::var(name) {
         Ok(text) => text,

@@ -1,12 +1,10 @@
 //! The lines that show how far a command is, laid out for the width and height that there is.
-//!
-//! It must not know how lines get onto a terminal, nor what time it is.
 
 use console::{measure_text_width, truncate_str};
 use indicatif::{HumanBytes, HumanCount};
 
 use super::output::many;
-use super::progress::{Shown, Speed, State};
+use super::shown::{Activity, Shown, Speed};
 use crate::document::plain;
 
 /// The most lines that are drawn, however high the terminal is.
@@ -51,12 +49,12 @@ pub fn lines(all: &[(Shown, Speed)], width: usize, height: usize) -> Vec<String>
 /// Where a collection comes in the order of who is drawn: the smallest first.
 fn urgency((shown, speed): &(Shown, Speed)) -> (u8, u64) {
     let rank = match shown.state {
-        State::Failed => 0,
-        State::Busy => 1,
-        State::Waiting => 2,
-        State::Live => 3,
-        State::Queued => 4,
-        State::Done => 5,
+        Activity::Failed => 0,
+        Activity::Busy => 1,
+        Activity::Waiting => 2,
+        Activity::Live => 3,
+        Activity::Queued => 4,
+        Activity::Done => 5,
     };
     (rank, u64::MAX - speed.last_minute)
 }
@@ -78,7 +76,7 @@ fn counted(others: &[&(Shown, Speed)]) -> String {
 fn line(shown: &Shown, speed: Speed, name: &str, widest: usize, width: usize) -> String {
     let pad = " ".repeat(widest.saturating_sub(measure_text_width(name)));
     let left = width.saturating_sub(widest + 2);
-    let fraction = shown.measured.filter(|(_, total)| *total > 0 && shown.state == State::Busy);
+    let fraction = shown.measured.filter(|(_, total)| *total > 0 && shown.state == Activity::Busy);
     let mut text = String::new();
     // What there is no room for is left out, the least important part first.
     for parts in (0..=LEAST).map(|less| parts(shown, speed, less)) {
@@ -103,30 +101,30 @@ const LEAST: u8 = 4;
 fn parts(shown: &Shown, speed: Speed, less: u8) -> Vec<String> {
     let mut parts = Vec::new();
     match shown.state {
-        State::Live => {
+        Activity::Live => {
             let mut live = vec![shown.word.to_owned()];
             live.extend(shown.lag.map(|lag| format!("lag {lag:.1} s")));
             live.push(format!("{}/min", HumanCount(speed.last_minute)));
             parts.push(live.join(", "));
         }
-        State::Busy if shown.word.is_empty() => {}
+        Activity::Busy if shown.word.is_empty() => {}
         _ => parts.push(shown.word.to_owned()),
     }
     match (shown.documents, shown.total) {
-        _ if less >= 4 || shown.state == State::Queued => {}
-        (done, Some(total)) if shown.state == State::Busy => {
+        _ if less >= 4 || shown.state == Activity::Queued => {}
+        (done, Some(total)) if shown.state == Activity::Busy => {
             let word = if less >= 1 { "" } else { plural(total) };
             parts.push(format!("{} of {}{word}", HumanCount(done), HumanCount(total)));
         }
         (done, _) => {
-            let word = if less >= 1 && shown.state == State::Busy { "" } else { plural(done) };
+            let word = if less >= 1 && shown.state == Activity::Busy { "" } else { plural(done) };
             parts.push(format!("{}{word}", HumanCount(done)));
         }
     }
     if less == 0 && shown.bytes > 0 {
         parts.push(HumanBytes(shown.bytes).to_string());
     }
-    if shown.state == State::Busy {
+    if shown.state == Activity::Busy {
         if let Some((done, total)) = shown.measured.filter(|(_, total)| *total > 0) {
             // The source may have grown, or lost documents, since it was asked.
             let percent = (u128::from(done) * 100 / u128::from(total)).min(100);
@@ -177,7 +175,7 @@ fn duration(seconds: u64) -> String {
 mod tests {
     use super::*;
 
-    fn shown(name: &str, state: State, word: &'static str) -> Shown {
+    fn shown(name: &str, state: Activity, word: &'static str) -> Shown {
         Shown {
             name: name.to_owned(),
             work: None,
@@ -197,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_busy_collection_counts_its_documents_against_those_of_the_source() {
-        let all = [(shown("books", State::Busy, ""), FAST)];
+        let all = [(shown("books", Activity::Busy, ""), FAST)];
         let line = lines(&all, 81, 24).remove(0);
         for part in ["books", "12,345 of 40,000 documents", "30 %", "812/s", "34 s left"] {
             assert!(line.contains(part), "{line}");
@@ -214,12 +212,12 @@ mod tests {
         let mut all = Vec::new();
         for name in names {
             for (state, word) in [
-                (State::Busy, ""),
-                (State::Busy, "full scan"),
-                (State::Live, "live"),
-                (State::Waiting, "waiting"),
-                (State::Done, "caught up"),
-                (State::Queued, "queued"),
+                (Activity::Busy, ""),
+                (Activity::Busy, "full scan"),
+                (Activity::Live, "live"),
+                (Activity::Waiting, "waiting"),
+                (Activity::Done, "caught up"),
+                (Activity::Queued, "queued"),
             ] {
                 let one = Shown { lag: Some(0.21), failures: 1_234, ..shown(name, state, word) };
                 all.push((one, FAST));
@@ -239,9 +237,9 @@ mod tests {
 
     #[test]
     fn of_many_collections_the_busy_ones_are_drawn_and_the_others_counted() {
-        let mut all = vec![(shown("done", State::Done, "caught up"), Speed::default()); 180];
-        all.extend(vec![(shown("next", State::Queued, "queued"), Speed::default()); 17]);
-        all.extend(vec![(shown("books", State::Busy, ""), FAST); 3]);
+        let mut all = vec![(shown("done", Activity::Done, "caught up"), Speed::default()); 180];
+        all.extend(vec![(shown("next", Activity::Queued, "queued"), Speed::default()); 17]);
+        all.extend(vec![(shown("books", Activity::Busy, ""), FAST); 3]);
         let lines = lines(&all, 80, 24);
         assert_eq!(lines.len(), MOST);
         assert_eq!(lines.iter().filter(|line| line.starts_with("books")).count(), 3, "{lines:#?}");
@@ -251,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_follows_shows_its_lag_and_the_last_minute() {
-        let live = Shown { lag: Some(0.2), ..shown("books", State::Live, "live") };
+        let live = Shown { lag: Some(0.2), ..shown("books", Activity::Live, "live") };
         let line = lines(&[(live, FAST)], 80, 24).remove(0);
         assert!(line.contains("live, lag 0.2 s, 14/min"), "{line}");
     }
@@ -259,7 +257,7 @@ mod tests {
     #[test]
     fn one_is_a_singular_and_times_have_one_unit() {
         let one =
-            Shown { documents: 1, total: Some(1), ..shown("books", State::Done, "caught up") };
+            Shown { documents: 1, total: Some(1), ..shown("books", Activity::Done, "caught up") };
         assert!(lines(&[(one, Speed::default())], 80, 24).remove(0).ends_with("1 document"));
         let texts: Vec<_> = [5, 240, 7_000, 90_000, 200_000].map(duration).into();
         assert_eq!(texts, ["5 s", "4 min", "2 h", "25 h", "2 days"]);

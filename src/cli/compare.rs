@@ -7,7 +7,7 @@ use clap::Args;
 use super::exit::Usage;
 use super::help::{COPY, OUTPUT};
 use crate::document::CollectionName;
-use crate::verify::Comparison;
+use crate::verify;
 
 /// How many differences, and how many problems, text lists unless more are asked for.
 const LISTED: usize = 100;
@@ -65,9 +65,9 @@ pub fn renames(given: &[String]) -> Result<Renames, Usage> {
 
 impl Options {
     /// What is compared, with a source that was asked for `only` this collection.
-    pub fn lower(&self, only: Option<CollectionName>) -> Result<Comparison, Usage> {
+    pub fn lower(&self, only: Option<CollectionName>) -> Result<verify::Comparison, Usage> {
         let (renamed, only_as) = renames(&self.renamed)?;
-        Ok(Comparison { only, renamed, only_as, all: self.all, bytes: self.bytes })
+        Ok(verify::Comparison { only, renamed, only_as, all: self.all, bytes: self.bytes })
     }
 
     /// Whether collections have other names in the other place.

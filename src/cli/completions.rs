@@ -14,10 +14,10 @@ pub struct Options {
     shell: Shell,
 }
 
-/// Prints the script.
-pub fn run(options: &Options) -> anyhow::Result<Exit> {
+/// Prints the script for this parser.
+pub fn run(options: &Options, parser: &mut clap::Command) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
-    clap_complete::generate(options.shell, &mut super::parser(), "plainfold", &mut script);
+    clap_complete::generate(options.shell, parser, "plainfold", &mut script);
     Stream::Stdout.report_bytes("the script", &script)?;
     Ok(Exit::Done)
 }

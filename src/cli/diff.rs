@@ -9,7 +9,7 @@ use super::exit::{self, Exit, Usage};
 use super::help::{COPY, OUTPUT};
 use super::output::{Lines, Stream, many};
 use super::progress::{Bars, When};
-use super::verify::{Format, read};
+use super::verify::{ReportFormat, read};
 use super::{access, certificate, compare, logging};
 use crate::archive::{Problem, Tree};
 use crate::client::couchdb::Address;
@@ -47,7 +47,7 @@ pub struct Options {
 
     /// How differences are printed: text, one per line and a summary; or one JSON object
     #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
-    format: Format,
+    format: ReportFormat,
 }
 
 #[derive(serde::Serialize)]
@@ -67,7 +67,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
             && !Path::new(&options.other).exists());
     // Before bars are drawn, because a password may be asked for.
     let access = match is_source {
-        true => Some(options.access.lower(&options.other, access::Side::Source)?),
+        true => Some(options.access.lower(&options.other, access::ServerRole::Source)?),
         false => None,
     };
     let progress = Arc::new(verify::Progress::default());
@@ -82,21 +82,21 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     }
     let (certificate, problems) = compared?;
     let text = match options.format {
-        Format::Json => {
+        ReportFormat::Json => {
             let whole = Whole { certificate: &certificate, problems: &problems };
             Lines::pretty(&whole)?
         }
-        Format::Text => {
+        ReportFormat::Text => {
             let mut text = Lines::default();
             certificate::write_differences(&mut text, &certificate, options.compared.limit())?;
             certificate::write_summary(&mut text, &certificate)?;
             text
         }
     };
-    if options.format == Format::Text {
+    if options.format == ReportFormat::Text {
         warn_of(&problems, options.compared.limit());
     }
-    let is_silent = logging.is_quiet() && certificate.equal && options.format == Format::Text;
+    let is_silent = logging.is_quiet() && certificate.equal && options.format == ReportFormat::Text;
     if !is_silent {
         Stream::Stdout.report("the differences", &text)?;
     }
@@ -131,10 +131,10 @@ async fn beside_mirror(
     let how = options.compared.lower(None)?;
     let other = Path::new(&options.other);
     // A folder that is not a mirror is refused before the other one is read.
-    let is_mirror = !Tree::open(other)?.is_backup();
+    let has_names = Tree::open(other)?.has_names();
     let wanted = verify::Options { progress, ..wanted(&options.collections)? };
     let here = read(options.directory.clone(), wanted).await?;
-    let collections = if is_mirror { here.wanted_of(&how)? } else { None };
+    let collections = if has_names { here.wanted_of(&how)? } else { None };
     let read_there = verify::Options { collections, allow_empty: true, ..Default::default() };
     let there = read(other.to_owned(), read_there).await?;
     let mut problems = here.report.problems.clone();

@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use super::output::{Lines, OutputError, Stream};
-use super::process::Unanswered;
+use crate::api::client::DoorError;
 use crate::checkpoint::StateError;
-use crate::client::couchdb::Kind;
 use crate::config::{ConfigError, OpenError, StartError};
+use crate::document::plain;
 use crate::pipeline::PipelineError;
-use crate::restore::{RestoreError, TargetError};
-use crate::runner::{Absent, Outcome, SessionError};
+use crate::restore::{Cause, RestoreError, TargetError};
+use crate::runner::{self, Absent, SessionError};
 use crate::source::SourceError;
 use crate::tree::MirrorError;
 use crate::verify::VerifyError;
@@ -52,19 +52,7 @@ impl From<Exit> for ExitCode {
 /// Writes what ended a command to standard error: the error, and those causes that its text does not
 /// contain.
 pub fn say_error(error: &anyhow::Error) {
-    say(&text(error));
-}
-
-/// An error, and those causes that its text does not contain.
-pub fn text(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-    }
-    text
+    say(&plain::with_causes(error.as_ref()));
 }
 
 /// Writes a line to standard error that ends a command.
@@ -106,10 +94,17 @@ pub fn of(error: &anyhow::Error) -> Exit {
     if error.is::<OutputError>() {
         return Exit::OutputFailed;
     }
+    if let Some(error) = error.downcast_ref::<DoorError>() {
+        return match error {
+            DoorError::Mirror(error) => of_mirror(error),
+            DoorError::State(_) | DoorError::Unanswered(_) => Exit::MirrorUnusable,
+            DoorError::NoCollection(_) => Exit::Usage,
+        };
+    }
     if let Some(error) = error.downcast_ref::<MirrorError>() {
         return of_mirror(error);
     }
-    if error.is::<StateError>() || error.is::<Unanswered>() {
+    if error.is::<StateError>() {
         return Exit::MirrorUnusable;
     }
     if error.is::<ConfigError>() || error.is::<Usage>() {
@@ -124,7 +119,7 @@ pub fn of(error: &anyhow::Error) -> Exit {
 pub struct Usage(pub String);
 
 /// The code for how a session ended. `signalled` says that a signal asked it to stop.
-pub fn of_outcome(outcome: &Outcome, live: bool, signalled: bool) -> Exit {
+pub fn of_outcome(outcome: &runner::Outcome, live: bool, signalled: bool) -> Exit {
     // The worst comes first: a mirror that cannot be used concerns everything.
     let worst = outcome.errors.iter().map(of_session).max_by_key(|exit| *exit as u8);
     match worst {
@@ -169,11 +164,12 @@ fn of_mirror(error: &MirrorError) -> Exit {
 fn of_restore(error: &RestoreError) -> Exit {
     match error {
         RestoreError::Mirror(error) => of_mirror(error),
-        RestoreError::Target(TargetError::Server(error)) if error.kind() == Kind::Refused => {
-            Exit::Refused
-        }
-        RestoreError::Target(TargetError::Io { .. }) => Exit::OutputFailed,
-        RestoreError::Target(_) => Exit::SourceUnreachable,
+        RestoreError::Target(TargetError::Transient(_)) => Exit::SourceUnreachable,
+        RestoreError::Target(TargetError::Permanent { cause, .. }) => match cause {
+            Cause::Credentials => Exit::Refused,
+            Cause::File => Exit::OutputFailed,
+            Cause::Rejected | Cause::Unusable => Exit::SourceUnreachable,
+        },
         RestoreError::NotEmpty { .. }
         | RestoreError::OtherSecurity { .. }
         | RestoreError::FileExists { .. }

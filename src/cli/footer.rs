@@ -1,7 +1,7 @@
 //! Lines at the bottom of a terminal that are drawn again and again, below everything that is logged.
 //!
-//! The cursor rests below the lines, so that what the terminal itself echoes, such as ^C, tears none of
-//! them. This module must not know what the lines say.
+//! The cursor rests below the lines, so that what the terminal itself echoes, such as ^C, tears
+//! none of them.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

@@ -177,12 +177,11 @@ pub struct Options {
     command: Option<String>,
 }
 
-/// Prints the help of a command.
-pub fn run(options: &Options) -> anyhow::Result<Exit> {
-    let mut typed = vec![OsString::from("plainfold")];
-    typed.extend(options.command.iter().map(OsString::from));
-    typed.push("--help".into());
-    match super::parse(typed.into_iter()) {
+/// Prints the help of a command of this parser.
+pub fn run(options: &Options, mut parser: clap::Command) -> anyhow::Result<Exit> {
+    let command = options.command.as_deref();
+    let typed = ["plainfold"].into_iter().chain(command).chain(["--help"]);
+    match parser.try_get_matches_from_mut(typed) {
         Err(error) if error.kind() == ErrorKind::DisplayHelp => output::print_usage(&error)?,
         Err(error) => {
             output::print_usage(&error)?;

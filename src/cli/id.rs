@@ -8,7 +8,7 @@ use super::exit::{self, Exit};
 use super::help::OUTPUT;
 use super::output::{Lines, OutputError, Stream};
 use super::path::{Place, judge, lowered, state};
-use super::verify::Format;
+use super::verify::ReportFormat;
 use crate::archive::Tree;
 
 /// What `plainfold id` takes.
@@ -22,7 +22,7 @@ pub struct Options {
 
     /// How the id is printed: text, COLLECTION, a tab and ID; or a JSON object
     #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
-    format: Format,
+    format: ReportFormat,
 }
 
 /// Prints the collection and the id for each path. A path that fails does not stop the others.
@@ -42,17 +42,17 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     Ok(worst)
 }
 
-fn print(path: &Path, format: Format) -> anyhow::Result<Exit> {
+fn print(path: &Path, format: ReportFormat) -> anyhow::Result<Exit> {
     let (tree, within) = Tree::around(path).map_err(lowered)?;
     let there = tree.identify(&within).map_err(|error| lowered(error.about(path)))?;
     let (collection, id) = (there.collection.as_str(), there.id.as_str());
     let text = match format {
-        Format::Text => {
+        ReportFormat::Text => {
             let mut text = Lines::default();
             text.push_fields(&[collection, id]);
             text
         }
-        Format::Json => {
+        ReportFormat::Json => {
             let place = Place { collection, id, path: None, state: state(&there.found) };
             Lines::json(&place)?
         }

@@ -1,7 +1,5 @@
 //! What a run tells those who read its log later: what it mirrors, that it has caught up, and from then
 //! on a line a day.
-//!
-//! It must not know where log lines go.
 
 use std::path::Path;
 use std::pin::pin;
@@ -14,7 +12,7 @@ use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use super::output::many;
-use crate::pipeline::{Phase, Report};
+use crate::pipeline::{self, Phase};
 use crate::runner::Watcher;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -80,7 +78,7 @@ async fn say_caught_up(watcher: &Watcher) {
 async fn say_stuck_until(
     done: impl Future<Output = bool>,
     looks: impl Stream<Item = ()>,
-    look: impl Fn() -> Vec<Report>,
+    look: impl Fn() -> Vec<pipeline::Report>,
     say: impl FnOnce(String),
 ) -> bool {
     let stuck = async {
@@ -100,7 +98,7 @@ async fn say_stuck_until(
 }
 
 /// The line for a mirror of which some collections wait and all others have caught up.
-fn stuck(reports: &[Report]) -> Option<String> {
+fn stuck(reports: &[pipeline::Report]) -> Option<String> {
     let (waiting, others): (Vec<_>, Vec<_>) = reports.iter().partition(|report| waits(report));
     if waiting.is_empty() || !others.iter().all(|report| is_done(report)) {
         return None;
@@ -112,7 +110,7 @@ fn stuck(reports: &[Report]) -> Option<String> {
 }
 
 /// Which collections wait, and why the first one does.
-fn names(waiting: &[&Report]) -> String {
+fn names(waiting: &[&pipeline::Report]) -> String {
     let verb = if waiting.len() == 1 { "waits" } else { "wait" };
     let Some(first) = waiting.first() else { return String::new() };
     let why = first.trouble.as_deref().unwrap_or("unknown");
@@ -121,11 +119,11 @@ fn names(waiting: &[&Report]) -> String {
     format!("{} {verb}: `{name}`{and}: {why}", waiting.len())
 }
 
-fn waits(report: &Report) -> bool {
+fn waits(report: &pipeline::Report) -> bool {
     report.phase == Phase::Waiting
 }
 
-fn is_done(report: &Report) -> bool {
+fn is_done(report: &pipeline::Report) -> bool {
     report.caught_up || report.phase == Phase::Vanished
 }
 
@@ -137,7 +135,7 @@ fn ticks(every: Duration) -> impl Stream<Item = ()> {
 }
 
 /// The line for a mirror that has caught up with all its collections, but for what failed.
-fn caught_up(reports: &[Report], total: &Total) -> String {
+fn caught_up(reports: &[pipeline::Report], total: &Total) -> String {
     let collections = many(reports.len(), "collection");
     format!("caught up with {collections}: {}, {}", total.written(), total.failed())
 }
@@ -146,8 +144,8 @@ fn caught_up(reports: &[Report], total: &Total) -> String {
 async fn report_each(
     period: &str,
     ticks: impl Stream<Item = ()>,
-    before: Vec<Report>,
-    look: impl Fn() -> Vec<Report>,
+    before: Vec<pipeline::Report>,
+    look: impl Fn() -> Vec<pipeline::Report>,
     mut say: impl FnMut(String),
 ) {
     let mut ticks = pin!(ticks);
@@ -182,7 +180,7 @@ struct Total {
 }
 
 impl Total {
-    fn of<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Self {
+    fn of<'a>(reports: impl IntoIterator<Item = &'a pipeline::Report>) -> Self {
         let (mut total, now) = (Self::default(), Timestamp::now());
         for report in reports {
             total.documents += report.documents;
@@ -240,28 +238,34 @@ mod tests {
 
     use super::*;
 
-    fn report(name: &str, phase: Phase, documents: u64) -> Report {
+    fn report(name: &str, phase: Phase, documents: u64) -> pipeline::Report {
         let trouble = (phase == Phase::Waiting).then(|| "it does not exist".to_owned());
         let caught_up = phase == Phase::Live;
-        Report { phase, documents, trouble, caught_up, ..Report::new(name.into()) }
+        pipeline::Report {
+            phase,
+            documents,
+            trouble,
+            caught_up,
+            ..pipeline::Report::new(name.into())
+        }
     }
 
-    #[test]
-    fn each_day_has_a_line_with_what_was_written_since_the_last() {
-        let mut said = Vec::new();
-        let days = stream::iter([(), ()]);
+    #[tokio::test(start_paused = true)]
+    async fn each_day_has_a_line_with_what_was_written_since_the_last() {
+        let (mut said, begun) = (Vec::new(), Instant::now());
         let written = Cell::new(5);
         let look = || {
             written.set(written.get() + 3);
             let current_at = Some(Timestamp::now());
             let books = report("books", Phase::Live, written.get());
-            vec![Report { failures: 1, current_at, ..books }]
+            vec![pipeline::Report { failures: 1, current_at, ..books }]
         };
         let before = vec![report("books", Phase::CatchingUp, 5)];
-        let telling = report_each("24 hours", days, before, look, |line| said.push(line));
-        telling.now_or_never().unwrap();
-        assert_eq!(said.len(), 2, "{said:?}");
-        for line in &said {
+        let say = |line| said.push((begun.elapsed().as_secs(), line));
+        let telling = report_each("24 hours", ticks(DAY), before, look, say);
+        tokio::time::timeout(DAY * 3 - HOUR, telling).await.unwrap_err();
+        assert_eq!(said.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [86_400, 172_800]);
+        for (_, line) in &said {
             assert!(line.contains("3 documents written"), "{line}");
             assert!(line.contains("lag 0.0 s") && line.contains("1 document failed"), "{line}");
             assert!(!line.contains("wait"), "{line}");
@@ -281,20 +285,20 @@ mod tests {
     }
 
     /// What is said at these looks before all have caught up.
-    async fn said_at(looks: Vec<Vec<Report>>) -> Vec<String> {
-        let ticks = stream::iter(vec![(); looks.len()]).chain(stream::pending());
+    async fn said_at(looks: Vec<Vec<pipeline::Report>>) -> Vec<String> {
+        let all = SETTLED * looks.len() as u32 + Duration::from_secs(1);
         let looks = RefCell::new(VecDeque::from(looks));
         let look = || looks.borrow_mut().pop_front().unwrap();
         let mut said = Vec::new();
         let done = async {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(all).await;
             true
         };
-        assert!(say_stuck_until(done, ticks, look, |line| said.push(line)).await);
+        assert!(say_stuck_until(done, ticks(SETTLED), look, |line| said.push(line)).await);
         said
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_collection_that_waits_does_not_hide_that_the_others_have_caught_up() {
         let at = |loans| {
             let (books, gone) =
@@ -308,7 +312,7 @@ mod tests {
         assert!(line.contains("1 waits: `gone`: it does not exist"), "{line}");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_mirror_that_catches_up_says_nothing_of_waiting() {
         assert!(said_at(vec![vec![report("books", Phase::Live, 2)]; 5]).await.is_empty());
     }

@@ -1,7 +1,6 @@
 //! Log lines on standard error, plain or JSON, that step aside for progress bars. What they quote
 //! may be foreign, so all fields of an event are escaped here.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
@@ -20,6 +19,7 @@ use super::exit::Usage;
 use super::footer::Footer;
 use super::help::OUTPUT;
 use super::output::Stream;
+use super::variables::{set, wants_colour};
 use crate::document::plain;
 use crate::pipeline::{ENDED, FAILED};
 
@@ -215,18 +215,6 @@ impl Logged {
             warnings: tracing::enabled!(target: FAILED, Level::WARN),
         }
     }
-}
-
-/// Whether the user and the terminal allow colours, by the usual variables.
-pub fn wants_colour() -> bool {
-    set("NO_COLOR").is_none()
-        && set("CLICOLOR").is_none_or(|value| value != "0")
-        && set("TERM").is_some_and(|value| value != "dumb")
-}
-
-/// The value of a variable. An empty one counts as not set.
-fn set(variable: &str) -> Option<OsString> {
-    std::env::var_os(variable).filter(|value| !value.is_empty())
 }
 
 /// Writes a field of an event as a part of its line.

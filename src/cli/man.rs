@@ -16,9 +16,8 @@ pub struct Options {
     pub directory: PathBuf,
 }
 
-/// Writes all pages.
-pub fn run(options: &Options) -> anyhow::Result<Exit> {
-    let mut parser = super::parser();
+/// Writes all pages of this parser.
+pub fn run(options: &Options, mut parser: clap::Command) -> anyhow::Result<Exit> {
     parser.build();
     create_folder("the manual", &options.directory)?;
     let of_command = |command: &clap::Command| {

@@ -9,25 +9,27 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit, Usage};
 use super::help::{CONNECTION, COPY, OUTPUT, SAFETY};
-use super::progress::{Bars, Shown, When};
+use super::progress::{Bars, When};
+use super::shown::Shown;
 use super::{access, journal, logging, service, signals, summary};
 use crate::api;
-use crate::config::MirrorConfig;
+use crate::config::{self, MirrorConfig};
 use crate::document::{FolderMode, MaxDelete};
 use crate::mirror::JsonStyle;
 use crate::runner::Session;
 use crate::tree::MirrorError;
 use crate::tree::names::Codec;
 
+/// What a source may be.
+fn sources() -> String {
+    format!("A server, one of its databases, or a recorded feed. {}", config::kinds())
+}
+
 /// What `plainfold mirror` takes.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// A server, one of its databases, or a recorded feed.
-    ///
-    /// http(s)://user@host:port/database is one database. Without /database, or with a path that
-    /// ends in a slash, it is every database of the server.
-    /// http+unix://user@%2Fpath%2Fsocket/database is the same on a Unix socket. feed:FILE is a
-    /// recorded feed; feed:- is one on standard input.
+    /// A server, one of its databases, or a recorded feed
+    #[arg(long_help = sources())]
     source: String,
 
     /// The mirror's directory: a mirror, an empty directory, or one that will be created
@@ -165,6 +167,13 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", help_heading = CONNECTION)]
     give_up_after: Option<u64>,
 
+    /// With --live, open at most this number of connections to a server.
+    ///
+    /// If the server has more databases than fit, those that change are followed, and the others sleep
+    /// until they change. At least 4 connections are used.
+    #[arg(long, value_name = "N", default_value_t = 100, help_heading = CONNECTION)]
+    max_runs: u16,
+
     /// When progress bars are shown; `auto` means on a terminal
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", help_heading = OUTPUT)]
     progress: When,
@@ -291,6 +300,7 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
         .adopt(options.adopt)
         .existing(options.existing)
         .take_over(options.take_over)
+        .max_runs(options.max_runs.into())
         .max_failures((options.max_failures > 0).then_some(options.max_failures));
     if let Some(globs) = &options.collections {
         // An empty glob selects nothing by itself: alone, it asks for the default.
@@ -333,7 +343,7 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
     if let Some(seconds) = options.give_up_after {
         config = config.give_up_after((seconds > 0).then(|| Duration::from_secs(seconds)));
     }
-    let access = options.access.lower(&options.source, access::Side::Source)?;
+    let access = options.access.lower(&options.source, access::ServerRole::Source)?;
     Ok(config.access(access)?)
 }
 

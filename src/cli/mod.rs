@@ -1,7 +1,7 @@
 //! The commands: what the user typed, lowered to what it means. One file per command.
 //!
 //! This is the only place that reads arguments, the environment and signals, and that writes to the
-//! terminal. It must not know sled or the names on disk.
+//! terminal.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -29,18 +29,19 @@ mod output;
 mod panics;
 mod path;
 mod privacy;
-mod process;
 mod progress;
 mod prompt;
 mod release;
 mod repair;
 mod restore;
 mod service;
+mod shown;
 mod signals;
 mod status;
 mod summary;
 mod tail;
 mod undelete;
+mod variables;
 mod verify;
 
 use exit::Exit;
@@ -312,9 +313,9 @@ fn run(arguments: Arguments) -> Exit {
                 logging.start(None)?;
                 id::run(&options)
             }
-            Command::Completions(options) => completions::run(&options),
-            Command::Man(options) => man::run(&options),
-            Command::Help(options) => help::run(&options),
+            Command::Completions(options) => completions::run(&options, &mut parser()),
+            Command::Man(options) => man::run(&options, parser()),
+            Command::Help(options) => help::run(&options, parser()),
         }
     });
     // A read of standard input cannot be interrupted; the process does not wait for it.

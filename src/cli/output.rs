@@ -2,8 +2,7 @@
 //!
 //! If a reader closes its pipe during a report, nothing is reported. If the output is the result of
 //! the command, a closed pipe is an error. Streams take [`Lines`] only, in which everything is
-//! escaped that a terminal would obey, because ids, names and error texts are foreign. This module
-//! must not know what is written.
+//! escaped that a terminal would obey, because ids, names and error texts are foreign.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -16,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
-use super::logging::wants_colour;
+use super::variables::wants_colour;
 use crate::document::plain;
 
 /// A standard stream.

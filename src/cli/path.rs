@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::exit::{self, Exit, Usage};
 use super::help::OUTPUT;
 use super::output::{Lines, Stream};
-use super::verify::Format;
+use super::verify::ReportFormat;
 use crate::archive::Tree;
-use crate::mirror::locate::{Found, LocateError};
+use crate::archive::locate::{Found, LocateError};
 
 /// What `plainfold path` takes.
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ pub struct Options {
 
     /// How the path is printed: text, the path alone; or a JSON object
     #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
-    format: Format,
+    format: ReportFormat,
 }
 
 /// A document and its place, for JSON.
@@ -54,11 +54,11 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let there = there.map_err(lowered)?;
     let path = options.directory.join(&there.path);
     match options.format {
-        Format::Text => {
+        ReportFormat::Text => {
             let line = [path.as_os_str().as_bytes(), b"\n"].concat();
             Stream::Stdout.report_bytes("the path", &line)?;
         }
-        Format::Json => {
+        ReportFormat::Json => {
             let path = path.to_str().ok_or_else(|| {
                 Usage("the path is not valid UTF-8, so JSON cannot hold it".to_owned())
             })?;

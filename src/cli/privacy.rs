@@ -5,13 +5,13 @@
 use std::path::Path;
 
 use crate::document::FolderMode;
-use crate::mirror::Ours;
+use crate::mirror;
 
 /// Lets others read nothing of what this process creates, but what the mirror in `mirror` lets them;
 /// `wanted` is the mode that was named for it.
 pub fn apply(mirror: Option<&Path>, wanted: Option<FolderMode>) {
     // A mirror that cannot be looked at is reported when it is opened.
-    let remembered = || Ours::find(mirror?).and_then(|ours| ours.mode()).ok();
+    let remembered = || mirror::Ours::find(mirror?).and_then(|ours| ours.mode()).ok();
     let mode = wanted.or_else(remembered).unwrap_or_default();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(mode.umask()));
 }

@@ -12,7 +12,7 @@ use secrecy::ExposeSecret as _;
 use super::exit::Usage;
 use super::output::{Lines, Stream};
 use super::signals;
-use crate::client::couchdb::credentials::{Kind, secret};
+use crate::client::couchdb::credentials::{SecretKind, secret};
 use crate::client::couchdb::{Address, Secret};
 
 /// Where the password is typed, whatever standard input is.
@@ -35,7 +35,7 @@ pub fn password(url: &str) -> Result<Option<Secret>, Usage> {
                     the password in a file as UTF-8 and name that with --password-file";
         return Err(Usage(what.to_owned()));
     }
-    let secret = secret(typed.as_bytes(), "the password that was typed", Kind::Password);
+    let secret = secret(typed.as_bytes(), "the password that was typed", SecretKind::Password);
     secret.map(|secret| Some(Secret::Fixed(secret))).map_err(|bad| Usage(bad.to_string()))
 }
 

@@ -1,21 +1,15 @@
-//! `plainfold release`: deletes what the brake on mass deletion holds back, by the process that works
-//! on the mirror, or, where none does, by the next one.
+//! `plainfold release`: applies deletions that the protection against mass deletion holds back.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use clap::Args;
-use reqwest::StatusCode;
 
-use super::exit::{self, Exit, Usage};
+use super::exit::{Exit, Usage};
+use super::help::SAFETY;
 use super::output::{Lines, Stream, many};
-use super::process::Process;
-use crate::checkpoint::Bounds;
-use crate::config::open_state;
+use crate::api::client::Door;
 use crate::document::CollectionName;
-use crate::mirror::{Mirror, Ours};
 use crate::runner::Release;
-use crate::tree::{Holder, MirrorError};
 
 /// What `plainfold release` takes.
 #[derive(Debug, Args)]
@@ -27,25 +21,20 @@ pub struct Options {
     /// The name of the collection whose deletions are held back
     #[arg(value_name = "COLLECTION")]
     collection: String,
+
+    /// Take the mirror over although another process holds its lock, and do not ask that process
+    #[arg(long, help_heading = SAFETY)]
+    take_over: bool,
 }
 
 /// Releases.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
-    let Options { directory, collection } = options;
+    let Options { directory, collection, take_over } = options;
     let name = CollectionName::from(&*collection);
-    let released = match Ours::find(&directory)?.holder()? {
-        None => at_rest(&directory, &name)?,
-        Some(holder) => {
-            let process = Process::new(&directory, holder);
-            match process.holder().socket.clone() {
-                Some(socket) => ask(&process, &socket, &collection).await?,
-                None if process.stopped().is_some() => return Err(process.unanswered("").into()),
-                None => {
-                    let holder = process.holder().clone();
-                    return Err(MirrorError::Locked { path: directory, holder }.into());
-                }
-            }
-        }
+    let door = Door::find(&directory)?;
+    let released = match take_over {
+        true => door.release_by_force(&name, "release")?,
+        false => door.release(&name, "release").await?,
     };
     let released =
         released.ok_or_else(|| Usage(format!("the mirror has no collection `{collection}`")))?;
@@ -63,31 +52,4 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     };
     Stream::Stdout.report("what was released", &Lines::of(&text))?;
     Ok(Exit::Done)
-}
-
-fn at_rest(directory: &Path, name: &CollectionName) -> anyhow::Result<Option<Release>> {
-    let mirror = Mirror::open_existing(directory, &Holder::this_process("release"))?;
-    let state = open_state(&mirror, Bounds::DEFAULT)?;
-    Ok(Release::at_rest(&state, name)?)
-}
-
-async fn ask(
-    process: &Process,
-    socket: &Path,
-    collection: &str,
-) -> anyhow::Result<Option<Release>> {
-    /// The process answers when the deletions are made, or after 5 s.
-    const PATIENCE: Duration = Duration::from_secs(15);
-    let mut url = url::Url::parse("http://mirror/release")?;
-    url.query_pairs_mut().append_pair("collection", collection);
-    let garbled = |error: reqwest::Error| {
-        let error = exit::text(&error.into());
-        process.unanswered(&format!("at {} as it should ({error})", socket.display()))
-    };
-    let answer = process.ask(socket, PATIENCE, |to| to.post(url)).await?;
-    if answer.status() == StatusCode::NOT_FOUND {
-        return Ok(None);
-    }
-    let answer = answer.error_for_status().map_err(garbled)?;
-    Ok(Some(answer.json().await.map_err(garbled)?))
 }

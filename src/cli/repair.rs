@@ -12,12 +12,12 @@ use super::exit::{self, Exit, Usage};
 use super::output::Lines;
 use super::signals;
 use crate::config::{OpenError, OpenedSource};
-use crate::document::{CollectionName, DocumentId};
+use crate::document::{CollectionName, DocumentId, plain};
 use crate::pipeline::{self, Fate, PipelineError};
 use crate::runner::Repairer;
 use crate::source::{SourceError, Store};
 use crate::tree::MirrorError;
-use crate::verify::{Certificate, There, Verified, Word, Wrong};
+use crate::verify::{self, Certificate, There, Verified, Word};
 
 /// How a repair went.
 #[derive(Debug, Default, Serialize)]
@@ -126,7 +126,7 @@ pub async fn run(
 
 /// What no document can be fetched for, said once.
 fn say_what_is_left_alone(
-    wrong: &BTreeMap<CollectionName, Wrong>,
+    wrong: &BTreeMap<CollectionName, verify::Wrong>,
     certificate: Option<&Certificate>,
 ) {
     for (name, wrong) in wrong {
@@ -175,7 +175,7 @@ async fn recorded(
         let what = "the mirror does not remember its source: name it with --against SOURCE";
         return Err(Usage(what.to_owned()).into());
     };
-    let access = access.lower(&source, access::Side::Source)?;
+    let access = access.lower(&source, access::ServerRole::Source)?;
     if access.password.is_some() || access.session {
         let what = "the mirror remembers its source without the user, so the password is of no use: \
                     name the source with its user, as in --against http://user@host/database";
@@ -262,7 +262,7 @@ impl Repairs {
         if self.exit.as_ref().is_none_or(worse) {
             self.exit = Some(exit);
         }
-        self.stopped.push(format!("{name}: {}", exit::text(&error)));
+        self.stopped.push(format!("{name}: {}", plain::with_causes(error.as_ref())));
     }
 
     /// Writes what was done, a line a document.

@@ -8,16 +8,13 @@ use indicatif::HumanBytes;
 use super::exit::{self, Exit, Usage};
 use super::help::{COPY, OUTPUT, SAFETY};
 use super::output::{Lines, Stream, many};
-use super::progress::{Bars, Shown, When};
+use super::progress::{Bars, When};
+use super::shown::Shown;
 use super::{access, compare, logging, signals, undelete};
 use crate::archive::Tree;
-use crate::client::couchdb::{Address, Client, ClientOptions};
-use crate::config::{self, Access, ConfigError};
-use crate::document::{CollectionName, Pattern, Selection};
-use crate::restore::{
-    self, Control, CouchTarget, Counts, FeedTarget, OnExisting, Outcome, Report, Restore,
-    RestoreError,
-};
+use crate::config::{self, Access, Endpoint};
+use crate::document::{Pattern, Selection};
+use crate::restore::{self, Control, CouchTarget, FeedTarget, OnExisting, Restore, RestoreError};
 
 /// The number of failures that text names; JSON names more.
 const NAMED: usize = 20;
@@ -130,7 +127,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         }
         lowered.undelete = Some(undelete::find(&options.directory, since).await?);
     }
-    let access = options.access.lower(&options.target, access::Side::Target)?;
+    let access = options.access.lower(&options.target, access::ServerRole::Target)?;
     let control = Control { stop: signals::catch()?, ..Control::default() };
     let drawing = bars.map(|bars| {
         let progress = control.progress.subscribe();
@@ -184,16 +181,13 @@ async fn put_back(
     mut lowered: restore::Options,
     access: Access,
     control: Control,
-) -> anyhow::Result<Outcome> {
-    let path = config::feed(&options.target).filter(|path| !path.is_empty());
-    Ok(match path.filter(|path| !Address::is_url_like(path)) {
-        Some(path) => {
-            let path = (path != "-").then(|| PathBuf::from(path));
+) -> anyhow::Result<restore::Outcome> {
+    Ok(match Endpoint::of_target(&options.target, access).await? {
+        Endpoint::Feed(path) => {
             let target = FeedTarget::new(path, lowered.on_existing)?;
             run_with(&options.directory, target, lowered, control).await?
         }
-        None => {
-            let (client, database) = server(&options.target, access).await?;
+        Endpoint::Server(client, database) => {
             if let Some(database) = database {
                 if !options.renamed.is_empty() {
                     let what = "--as and a database in TARGET both name one: give one of them";
@@ -211,7 +205,7 @@ async fn run_with<T: restore::Target + 'static>(
     target: T,
     options: restore::Options,
     control: Control,
-) -> Result<Outcome, RestoreError> {
+) -> Result<restore::Outcome, RestoreError> {
     let tree = Tree::open(directory)?;
     Restore::new(target, options).controlled(control).run(tree).await
 }
@@ -241,37 +235,7 @@ fn lower(options: &Options) -> anyhow::Result<restore::Options> {
     })
 }
 
-async fn server(target: &str, access: Access) -> anyhow::Result<(Client, Option<CollectionName>)> {
-    if !Address::is_meant(target) {
-        let given = Address::hidden(target);
-        let meant = config::meant(target).map(|meant| format!(" ({meant})")).unwrap_or_default();
-        return Err(Usage(format!(
-            "`{given}` is not a target{meant}: a target is http(s)://host:port or \
-             http+unix://%2Fpath%2Fsocket, the same with /database, feed:FILE, or feed:- for standard \
-             output"
-        ))
-        .into());
-    }
-    let given = Address::parse(target)
-        .map_err(|error| Usage(format!("the target's URL cannot be used: {error}")))?;
-    let credentials = access.credentials(given.credentials).map_err(ConfigError::from)?;
-    let client = |address| {
-        let (credentials, tls) = (credentials.clone(), access.tls.clone());
-        let options =
-            ClientOptions { credentials, tls, side: access.side, ..ClientOptions::default() };
-        Client::new(address, options).map_err(|error| Usage(error.to_string()))
-    };
-    // Only the server can tell whether a path that ends in a slash is a proxy's.
-    if let Some(below) = given.below {
-        let below = client(below)?;
-        if below.is_server().await {
-            return Ok((below, None));
-        }
-    }
-    Ok((client(given.address)?, given.database))
-}
-
-fn text(outcome: &Outcome, to_feed: bool) -> Lines {
+fn text(outcome: &restore::Outcome, to_feed: bool) -> Lines {
     let mut text = Lines::default();
     for failure in outcome.failures.iter().take(NAMED) {
         text.push(&format!("not restored: {}: {}", failure.path, failure.reason));
@@ -282,7 +246,7 @@ fn text(outcome: &Outcome, to_feed: bool) -> Lines {
         text.push(&format!("not restored: {more} more; --format json names them"));
     }
     let several = outcome.collections.len() > 1;
-    let mut total = Counts::default();
+    let mut total = restore::Counts::default();
     for report in &outcome.collections {
         let name = match report.collection == report.renamed {
             true => report.collection.clone(),
@@ -326,7 +290,7 @@ fn failed(documents: u64, collections: u64) -> Option<String> {
 }
 
 /// What was restored of one collection, or of all.
-fn done(counts: &Counts, security: bool, dry_run: bool) -> String {
+fn done(counts: &restore::Counts, security: bool, dry_run: bool) -> String {
     let verb = if dry_run { "would be " } else { "" };
     let mut text = format!(
         "{} {verb}created, {} replaced, {} skipped, ",
@@ -345,7 +309,7 @@ fn done(counts: &Counts, security: bool, dry_run: bool) -> String {
 }
 
 /// What was left out on purpose, and how to restore it.
-fn notes(report: &Report, to_feed: bool) -> Vec<String> {
+fn notes(report: &restore::Report, to_feed: bool) -> Vec<String> {
     let counts = report.counts;
     let plural = |count, what: &str| {
         let (end, verb) = if count == 1 { ("", "was") } else { ("s", "were") };

@@ -14,7 +14,7 @@ use crate::runner::{Status, Watcher};
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 
 /// Reports the status of the mirror to the service manager until `ended`. A service is ready when it
-/// has caught up.
+/// has caught up with all databases that can be read.
 pub async fn notify(watcher: Watcher, live: bool, ended: CancellationToken) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
@@ -24,7 +24,7 @@ pub async fn notify(watcher: Watcher, live: bool, ended: CancellationToken) {
     let alive_every = watchdog.map_or(STATUS_EVERY, |timeout| (timeout / 2).min(STATUS_EVERY));
     let mut ticks = tokio::time::interval(alive_every);
     let ready = async {
-        if watcher.caught_up().await && live {
+        if watcher.ready().await && live {
             send(&[NotifyState::Ready, NotifyState::Status(&line(&watcher.status()))]);
         }
     };

@@ -1,18 +1,15 @@
-//! `plainfold status`: how a mirror stands, asked of the process that works on it or of its state.
+//! `plainfold status`: the state of a mirror, for people or as JSON.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::exit::{self, Exit};
+use super::exit::Exit;
 use super::help::OUTPUT;
 use super::output::{Lines, Stream, many};
-use super::process::{Process, Unanswered};
-use crate::checkpoint::Copied;
-use crate::mirror::{Deleted, JsonStyle, Ours, Remembered};
+use crate::api::client::Door;
+use crate::mirror::{Deleted, JsonStyle, Remembered};
 use crate::runner::{CollectionStatus, Keeps, Status};
-use crate::tree::SharedLock;
 
 /// The text names at most this number of failures of a collection.
 const SHOWN: usize = 100;
@@ -37,80 +34,13 @@ enum Format {
 
 /// Prints the status.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
-    let (status, code) = find(&options.directory).await?;
+    let (status, is_usable) = Door::find(&options.directory)?.status().await?;
     let text = match options.format {
         Format::Json => Lines::pretty(&status)?,
         Format::Text => text(&status)?,
     };
     Stream::Stdout.report("the status", &text)?;
-    Ok(code)
-}
-
-/// The status of the mirror. If the process or the state is not available, everything else is
-/// reported.
-async fn find(directory: &Path) -> anyhow::Result<(Status, Exit)> {
-    let (status, code) = ask_or_read(directory).await?;
-    Ok((Status { unremovable: Ours::find(directory)?.unremovable(), ..status }, code))
-}
-
-async fn ask_or_read(directory: &Path) -> anyhow::Result<(Status, Exit)> {
-    let ours = Ours::find(directory)?;
-    let holder = match ours.share()? {
-        Ok(lock) => return at_rest(directory, &ours, lock),
-        Err(holder) => holder,
-    };
-    let process = Process::new(directory, holder);
-    let silent = |trouble| Status::silent(directory, process.holder(), trouble);
-    let Some(socket) = process.holder().socket.clone() else {
-        let trouble = process.stopped();
-        let code = if trouble.is_some() { Exit::MirrorUnusable } else { Exit::Done };
-        return Ok((silent(trouble), code));
-    };
-    match ask(&process, &socket).await {
-        Ok(status) => Ok((status, Exit::Done)),
-        Err(error) => match error.downcast_ref::<Unanswered>() {
-            Some(unanswered) => {
-                Ok((silent(Some(unanswered.trouble.clone())), Exit::MirrorUnusable))
-            }
-            None => Err(error),
-        },
-    }
-}
-
-async fn ask(process: &Process, socket: &Path) -> anyhow::Result<Status> {
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let garbled = |error: reqwest::Error| {
-        let error = exit::text(&error.into());
-        process.unanswered(&format!("at {} as it should ({error})", socket.display()))
-    };
-    let asked = async {
-        let answer = process.ask(socket, PATIENCE, |to| to.get("http://mirror/status")).await?;
-        let answer = answer.error_for_status().map_err(garbled)?;
-        anyhow::Ok(answer.json().await.map_err(garbled)?)
-    };
-    // The wait for the end of the answer is bounded too.
-    let late = || process.unanswered(&format!("at {} to its end", socket.display()));
-    tokio::time::timeout(2 * PATIENCE, asked).await.unwrap_or_else(|_| Err(late().into()))
-}
-
-fn at_rest(directory: &Path, ours: &Ours, lock: SharedLock) -> anyhow::Result<(Status, Exit)> {
-    let copied = match Copied::open(&ours.state_path()) {
-        Err(error) => {
-            let error = anyhow::Error::from(error);
-            return Ok((Status::closed(directory, exit::text(&error)), exit::of(&error)));
-        }
-        copied => copied?,
-    };
-    drop(lock);
-    if let Some(damaged) = &copied.damaged {
-        let trouble = format!(
-            "the state cannot be read ({}): the next `plainfold mirror` sets it aside and makes a \
-             full scan",
-            damaged.reason
-        );
-        return Ok((Status::closed(directory, trouble), Exit::Done));
-    }
-    Ok((Status::at_rest(directory, &copied.state, ours.options()?)?, Exit::Done))
+    Ok(if is_usable { Exit::Done } else { Exit::MirrorUnusable })
 }
 
 fn text(status: &Status) -> Result<Lines, std::fmt::Error> {
@@ -206,6 +136,9 @@ fn write_collection(
     }
     if let Some(trouble) = &report.trouble {
         writeln!(out, "  trouble     {}", trouble)?;
+    }
+    if let Some(at) = &report.retry_at {
+        writeln!(out, "  next try    {at:.0}")?;
     }
     if let Some(trouble) = &report.count_trouble {
         writeln!(out, "  counts      {}", trouble)?;

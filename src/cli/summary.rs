@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::logging::Logged;
 use super::output::{Lines, OutputError, Stream, many};
 use crate::document::plain::quoted;
-use crate::pipeline::{Awaited, Phase, Report};
-use crate::runner::{Absent, Outcome, SessionError};
+use crate::pipeline::{self, Awaited, Phase};
+use crate::runner::{self, Absent, SessionError};
 
 /// How many failures are named; `status` names more.
 const NAMED: usize = 20;
@@ -34,7 +34,7 @@ pub struct Run<'a> {
 
 /// Prints the summary on standard output, as text or as one line of JSON. If something is wrong and
 /// standard output cannot be written, standard error gets it.
-pub fn print(outcome: &Outcome, run: Run<'_>) -> Result<(), OutputError> {
+pub fn print(outcome: &runner::Outcome, run: Run<'_>) -> Result<(), OutputError> {
     let summary = Summary::of(outcome, run);
     let text = match run.json {
         true => Lines::json(&summary).unwrap_or_default(),
@@ -52,11 +52,11 @@ pub fn print(outcome: &Outcome, run: Run<'_>) -> Result<(), OutputError> {
 }
 
 /// What is wrong, in a few words each, most urgent first.
-fn wrong(outcome: &Outcome, run: Run<'_>) -> Vec<String> {
+fn wrong(outcome: &runner::Outcome, run: Run<'_>) -> Vec<String> {
     let of = |phase| outcome.reports.iter().filter(|report| report.phase == phase).count();
     let absent = |is: fn(&Absent) -> bool| outcome.absent.iter().filter(|one| is(one)).count();
     let waits = |what| {
-        let waits = |one: &&Report| one.phase == Phase::Waiting && one.awaited == what;
+        let waits = |one: &&pipeline::Report| one.phase == Phase::Waiting && one.awaited == what;
         outcome.reports.iter().filter(waits).count()
     };
     let (gone, silent, stuck) =
@@ -165,8 +165,10 @@ struct Summary {
 }
 
 impl Summary {
-    fn of(outcome: &Outcome, run: Run<'_>) -> Self {
-        let sum = |count: fn(&Report) -> u64| -> u64 { outcome.reports.iter().map(count).sum() };
+    fn of(outcome: &runner::Outcome, run: Run<'_>) -> Self {
+        let sum = |count: fn(&pipeline::Report) -> u64| -> u64 {
+            outcome.reports.iter().map(count).sum()
+        };
         let wrong = wrong(outcome, run);
         let message = match wrong.is_empty() {
             true if run.live && !run.json => "caught up, then stopped by a signal".to_owned(),
@@ -182,7 +184,7 @@ impl Summary {
             .map(|(collection, reason)| format!("the security object of {collection}: {reason}"));
         let mirror = quoted(&run.mirror.to_string_lossy());
         let warnings = outcome.reports.iter().flat_map(|report| {
-            let Report { collection, held_back, .. } = report;
+            let pipeline::Report { collection, held_back, .. } = report;
             let held = (*held_back > 0).then(|| {
                 let of = quoted(collection.as_str());
                 let held = many(*held_back, "deletion");
@@ -271,13 +273,13 @@ mod tests {
         Run { mirror, live: false, allow_empty: false, signalled: false, logged: ALL, json: false }
     }
 
-    fn outcome(phases: &[Phase], caught_up: bool) -> Outcome {
+    fn outcome(phases: &[Phase], caught_up: bool) -> runner::Outcome {
         let report = |(number, phase): (usize, &Phase)| {
-            let mut report = Report::new(format!("shelf-{number}").as_str().into());
+            let mut report = pipeline::Report::new(format!("shelf-{number}").as_str().into());
             report.phase = *phase;
             report
         };
-        Outcome {
+        runner::Outcome {
             reports: phases.iter().enumerate().map(report).collect(),
             failures: Vec::new(),
             absent: Vec::new(),
@@ -292,7 +294,7 @@ mod tests {
         SessionError::Collection { collection: collection.into(), error }
     }
 
-    fn message(outcome: &Outcome, run: Run<'_>) -> String {
+    fn message(outcome: &runner::Outcome, run: Run<'_>) -> String {
         Summary::of(outcome, run).message
     }
 

@@ -17,12 +17,10 @@ use super::{access, certificate, compare, logging};
 use crate::archive::ProblemKind;
 use crate::config::{Access, OpenedSource, open_for_repair};
 use crate::document::Kept;
-use crate::mirror::inventory::Stamped;
+use crate::mirror::Stamped;
 use crate::runner::Repairer;
 use crate::source::Selection;
-use crate::verify::{
-    self, Certificate, CollectionReport, Counts, Coverage, Report, Side, There, Verified,
-};
+use crate::verify::{self, Certificate, CollectionReport, Coverage, There, Verified};
 
 /// What `plainfold verify` takes.
 #[derive(Debug, Args)]
@@ -54,6 +52,10 @@ pub struct Options {
     #[arg(long, conflicts_with_all = ["repair", "manifest"], help_heading = SAFETY)]
     stamp: bool,
 
+    /// With --repair or --stamp: take the mirror over although another process holds its lock
+    #[arg(long, help_heading = SAFETY)]
+    take_over: bool,
+
     /// Exit with 0 even if there is nothing to verify, or a name or a glob matches nothing
     #[arg(long, help_heading = SAFETY)]
     allow_empty: bool,
@@ -75,12 +77,12 @@ pub struct Options {
 
     /// How the report is printed: text, or one JSON object
     #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
-    format: Format,
+    format: ReportFormat,
 }
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum ReportFormat {
     Text,
     Json,
 }
@@ -88,7 +90,7 @@ pub enum Format {
 #[derive(Serialize)]
 struct Whole<'a> {
     #[serde(flatten)]
-    report: &'a Report,
+    report: &'a verify::Report,
     certificate: Option<&'a Certificate>,
     #[serde(flatten)]
     repairs: Option<&'a Repairs>,
@@ -124,12 +126,16 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
 /// How the source is entered that the mirror is compared with.
 fn enter(options: &Options) -> Result<Access, Usage> {
     let compared = &options.compared;
+    if options.take_over && !options.repair && !options.stamp {
+        let what = "--take-over is for a command that changes the mirror: add --repair or --stamp";
+        return Err(Usage(what.to_owned()));
+    }
     if options.repair && compared.renames() {
         let what = "--repair fetches from the collection that the mirror follows: leave --as out";
         return Err(Usage(what.to_owned()));
     }
     match (&options.against, compared.needs_source()) {
-        (Some(source), _) => options.access.lower(source, access::Side::Source),
+        (Some(source), _) => options.access.lower(source, access::ServerRole::Source),
         (None, Some(option)) => {
             Err(Usage(format!("{option} is for a comparison: name the source with --against")))
         }
@@ -166,7 +172,7 @@ async fn check(
     let repairer = match options.repair || options.stamp {
         true => {
             let command = if options.stamp { "verify --stamp" } else { "verify --repair" };
-            Some(lock(options.directory.clone(), command).await?)
+            Some(lock(options.directory.clone(), command, options.take_over).await?)
         }
         false => None,
     };
@@ -207,13 +213,13 @@ fn report(options: &Options, checked: Checked, quiet: bool) -> anyhow::Result<Ex
     let (compared, allow_empty) = (&options.compared, options.allow_empty);
     let report = &verified.report;
     let text = match options.format {
-        Format::Json => {
+        ReportFormat::Json => {
             let (certificate, repairs) = (certificate.as_ref(), repairs.as_ref());
             let stamped = options.stamp.then_some(&stamped);
             let whole = Whole { report, certificate, repairs, stamped };
             Lines::pretty(&whole)?
         }
-        Format::Text => {
+        ReportFormat::Text => {
             let mut out = Lines::default();
             if let Some(repairs) = &repairs {
                 repairs.write(&mut out)?;
@@ -249,7 +255,7 @@ fn report(options: &Options, checked: Checked, quiet: bool) -> anyhow::Result<Ex
         None if equal && report.problems.is_empty() && !empty => Exit::Done,
         None => Exit::DocumentsFailed,
     };
-    let printed = match quiet && exit == Exit::Done && options.format == Format::Text {
+    let printed = match quiet && exit == Exit::Done && options.format == ReportFormat::Text {
         true => Ok(()),
         false => stream.report("the report", &text),
     };
@@ -268,8 +274,13 @@ pub async fn read(directory: PathBuf, options: verify::Options) -> anyhow::Resul
 }
 
 /// Opens a mirror to repair it, on a thread that may block.
-async fn lock(directory: PathBuf, command: &'static str) -> anyhow::Result<Repairer> {
-    let opening = tokio::task::spawn_blocking(move || open_for_repair(&directory, command));
+async fn lock(
+    directory: PathBuf,
+    command: &'static str,
+    take_over: bool,
+) -> anyhow::Result<Repairer> {
+    let opening =
+        tokio::task::spawn_blocking(move || open_for_repair(&directory, command, take_over));
     Ok(opening.await??)
 }
 
@@ -288,13 +299,13 @@ fn stamp(
     Ok(stamped)
 }
 
-fn write_report(out: &mut Lines, report: &Report, limit: usize) -> fmt::Result {
+fn write_report(out: &mut Lines, report: &verify::Report, limit: usize) -> fmt::Result {
     for problem in report.problems.iter().take(limit) {
         let kind = kebab(problem.kind);
         writeln!(out, "{kind:<12} {}: {}", problem.path, problem.reason)?;
     }
     certificate::write_more(out, report.problems.len(), limit, "problem")?;
-    let (mut documents, mut all) = (0, Counts::default());
+    let (mut documents, mut all) = (0, verify::Counts::default());
     for collection in &report.collections {
         documents += collection.side.documents;
         all += collection.counts;
@@ -303,13 +314,13 @@ fn write_report(out: &mut Lines, report: &Report, limit: usize) -> fmt::Result {
             0 => String::new(),
             count => format!("  {}", many(count, "tombstone")),
         };
-        let Side { documents, digest } = &collection.side;
+        let verify::Side { documents, digest } = &collection.side;
         writeln!(out, "{name}  {}  {digest}{tombstones}", many(*documents, "document"))?;
     }
     if let Some(unknown) = &report.unknown {
         writeln!(out, "{unknown}")?;
     }
-    let Counts { attachments, bytes, unchecked, .. } = all;
+    let verify::Counts { attachments, bytes, unchecked, .. } = all;
     if unchecked > 0 {
         writeln!(
             out,

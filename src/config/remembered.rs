@@ -1,7 +1,6 @@
 //! The globs that select a source's collections, as they were and as they are from now on.
 //!
-//! Globs are remembered for each source, because one mirror may follow several. It must not know
-//! where they are kept.
+//! Globs are remembered for each source, because one mirror may follow several.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,4 @@
 //! Names of collections that no CouchDB has, and what was probably meant.
-//!
-//! It must not know where names are typed.
 
 /// What may be wrong with the name of a database that a server does not have.
 pub fn doubtful_name(name: &str) -> Option<String> {

@@ -1,6 +1,6 @@
 //! The identity of a folder on its file system, which a copy does not share.
 //!
-//! Pure. It must not know how the identity is determined.
+//! Pure.
 
 use serde::{Deserialize, Serialize};
 

@@ -3,13 +3,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::de::{IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
-use crate::json::Text;
+use crate::json::{self, Key, Object, Text};
 
 /// The top-level members of a body. If a key is repeated, the last one counts.
 #[derive(Debug, Default)]
@@ -27,7 +26,7 @@ pub struct Head<'a> {
 impl<'a> Head<'a> {
     /// Reads the head of a body.
     pub fn read(body: &'a [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(body)
+        json::read(body)
     }
 
     /// The stubs by attachment name; empty if the body has no attachments, or its `_attachments` is
@@ -52,67 +51,18 @@ pub struct Stub {
     pub encoding: Option<String>,
 }
 
-impl<'de> Deserialize<'de> for Head<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
+impl<'de> Object<'de> for Head<'de> {
+    type Key = Key<'de>;
 
-        impl<'de> Visitor<'de> for Members {
-            type Value = Head<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut head = Head::default();
-                while let Some(Key(key)) = map.next_key()? {
-                    match &*key {
-                        "_id" => head.id = Some(map.next_value::<Text<'de>>()?.0),
-                        "_rev" => head.revision = Some(map.next_value::<Text<'de>>()?.0),
-                        "_attachments" => head.attachments = Some(map.next_value()?),
-                        "_revisions" => head.history = Some(map.next_value()?),
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(head)
-            }
+    fn member<A: MapAccess<'de>>(&mut self, key: Key<'de>, map: &mut A) -> Result<(), A::Error> {
+        match &*key.0 {
+            "_id" => self.id = Some(map.next_value::<Text<'de>>()?.0),
+            "_rev" => self.revision = Some(map.next_value::<Text<'de>>()?.0),
+            "_attachments" => self.attachments = Some(map.next_value()?),
+            "_revisions" => self.history = Some(map.next_value()?),
+            _ => _ = map.next_value::<IgnoredAny>()?,
         }
-
-        deserializer.deserialize_map(Members)
-    }
-}
-
-/// A member's key, borrowed if it has no escapes.
-///
-/// JSON allows keys that are not valid Unicode: half a surrogate pair, `"\ud800"`. The invalid part
-/// is replaced, so that such a key neither matches one of ours nor causes an error.
-#[derive(Debug)]
-pub struct Key<'a>(pub Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Bytes;
-
-        impl<'de> Visitor<'de> for Bytes {
-            type Value = Key<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
-
-            fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
-                Ok(Key(String::from_utf8_lossy(bytes)))
-            }
-
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
-                Ok(Key(String::from_utf8_lossy(bytes).into_owned().into()))
-            }
-        }
-
-        // serde_json refuses half a pair in a string, but not in bytes.
-        deserializer.deserialize_bytes(Bytes)
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The limit on deletions in a collection, as a value and as text.
 //!
-//! Pure. It must not know how deletions are counted.
+//! Pure.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,6 +1,6 @@
 //! The values that all layers use: ids, revisions, positions, changes, attachments.
 //!
-//! Pure data. It must not know I/O, tokio, or any store.
+//! Pure data.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -26,7 +26,7 @@ pub use branch::{Branch, descends};
 pub use digest::{Digester, decode_base64};
 pub use doubtful::doubtful_name;
 pub use folder::FolderIdentity;
-pub use head::{Head, Key, Stub};
+pub use head::{Head, Stub};
 pub use limit::{BadLimit, DeletionLimit, MaxDelete};
 pub use mode::{BadMode, FolderMode};
 pub use selection::{BadGlob, Pattern, Selection};

@@ -1,6 +1,6 @@
 //! The permission bits of a mirror's folders, as a value and as text.
 //!
-//! Pure. It must not know how a mode is applied.
+//! Pure.
 
 use std::fmt;
 use std::str::FromStr;

@@ -5,6 +5,7 @@
 //! other text, or look like another line.
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt::Write as _;
 
 /// Whether a character must not reach a terminal: it is a control character, ends a line, reorders
@@ -25,6 +26,19 @@ pub fn quoted(text: &str) -> String {
         true => text.to_owned(),
         false => format!("'{}'", text.replace('\'', "'\\''")),
     }
+}
+
+/// The text of an error, and of those causes that it does not contain.
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |error| (*error).source()) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 /// Text as a part of one printed line. Characters that must not reach a terminal are escaped as in

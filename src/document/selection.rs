@@ -1,6 +1,6 @@
 //! Selects names by patterns.
 //!
-//! Pure. It must not know any store.
+//! Pure.
 
 use std::collections::VecDeque;
 

@@ -1,6 +1,6 @@
 //! Numbers of documents and tombstones, or differences of such numbers.
 //!
-//! Pure. It must not know who counted.
+//! Pure.
 
 use std::ops::{AddAssign, Sub};
 

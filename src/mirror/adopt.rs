@@ -1,15 +1,14 @@
 //! A mirror's tree without its `.plainfold`, adopted as a mirror.
 //!
 //! Each collection gets a record of the options that its files show, so that a run without options
-//! discards nothing. The source is unknown and there is no checkpoint, so the first run makes a full
-//! scan. This module must not know sources.
+//! discards nothing. The source is unknown and there is no checkpoint, so the first run makes a
+//! full scan.
 
-use super::collection::{Record, record_name};
-use crate::archive;
 use crate::tree::bare::{Bare, Holdings};
 use crate::tree::beneath::Folder;
-use crate::tree::layout::{FORMAT, OURS, STATE};
+use crate::tree::layout::{FORMAT, OURS, RXDB_META, STATE};
 use crate::tree::names::{Codec, Decoded, Spelling};
+use crate::tree::record::{Record, record_name};
 use crate::tree::{Epoch, MirrorError};
 
 /// A tree that is about to become a mirror.
@@ -26,7 +25,7 @@ impl Adopted {
             return Ok(None);
         }
         let nothing = || MirrorError::NothingToAdopt { path: root.path().to_owned() };
-        if root.kind(archive::META)?.is_some() {
+        if root.kind(RXDB_META)?.is_some() {
             return Err(nothing());
         }
         let found = Bare::recognise(root)?.ok_or_else(nothing)?;

@@ -6,45 +6,9 @@
 use rustix::io::Errno;
 
 use super::Mirror;
-use super::collection::Collection;
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{OURS, STAGING};
-
-impl Collection {
-    /// Refuses to write into a folder that has been replaced: everything written there would be
-    /// lost.
-    pub fn check_place(&self) -> Result<(), MirrorError> {
-        let mirror = &self.mirror;
-        match self.folder.is_at(&mirror.root, &self.encoded) {
-            true => Ok(()),
-            false => check(mirror, &self.folder, &self.encoded),
-        }
-    }
-
-    /// The same error, marked if it concerns this collection alone.
-    pub fn blame_end(&self, error: MirrorError) -> MirrorError {
-        match self.blame(error) {
-            Ok(error) if error.is_of_collection() => error,
-            Ok(error) => MirrorError::OneCollection(Box::new(error)),
-            Err(error) => error,
-        }
-    }
-
-    /// The error, if it concerns one document alone. Otherwise fails with the error that ends the
-    /// work on the collection, or all work.
-    pub fn blame(&self, error: MirrorError) -> Result<MirrorError, MirrorError> {
-        if !error.may_be_of_document() {
-            return Err(error);
-        }
-        self.mirror.epoch.check()?;
-        if !is_usable(&self.mirror)? {
-            return Err(error);
-        }
-        check(&self.mirror, &self.folder, &self.encoded)?;
-        Ok(error)
-    }
-}
 
 /// The error that ends the work on a collection, marked if it concerns that collection alone.
 pub(super) fn of_collection(mirror: &Mirror, error: MirrorError) -> MirrorError {
@@ -56,7 +20,7 @@ pub(super) fn of_collection(mirror: &Mirror, error: MirrorError) -> MirrorError 
 }
 
 /// Whether the parts of the mirror that all collections need exist and can be written to.
-fn is_usable(mirror: &Mirror) -> Result<bool, MirrorError> {
+pub(super) fn is_usable(mirror: &Mirror) -> Result<bool, MirrorError> {
     let Mirror { root, ours, staging, .. } = mirror;
     if root.refusal().or(staging.refusal()).is_some() {
         return Ok(false);

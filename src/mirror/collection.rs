@@ -1,14 +1,13 @@
-//! One collection's folder, and the record of the source that it follows.
+//! One collection's folder.
 
 use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
 
 use super::newcomers::Newcomers;
 use super::{Mirror, blame, inventory};
 use crate::document::{CollectionName, FolderIdentity, Kept, Properties};
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
+use crate::tree::record::{Record, record_name};
 use crate::tree::{layout, names};
 
 /// A collection of a mirror, its folder held open.
@@ -28,25 +27,6 @@ pub struct Collection {
     /// Set if the folder was empty when it was opened.
     pub(super) newcomers: Option<Arc<Newcomers>>,
     pub(super) inventory: Arc<inventory::Writer>,
-}
-
-/// What `.plainfold/collections/<folder>.json` says of a collection.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Record {
-    /// Its name as the source spells it, which a shortened folder name does not show.
-    pub name: String,
-    /// The source that it follows, without credentials; empty until that is known.
-    #[serde(default)]
-    pub source: String,
-    /// Whether its attachments are mirrored; `None` in a mirror of an older version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attachments: Option<bool>,
-    /// Which revisions are kept in addition to the winners.
-    #[serde(default)]
-    pub kept: Kept,
-    /// How it was created at its source, if the source says so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub properties: Option<Properties>,
 }
 
 impl Mirror {
@@ -210,29 +190,37 @@ impl Collection {
     }
 }
 
-impl Record {
-    /// Reads the record of the collection with this folder. An unreadable record counts as missing:
-    /// the next run writes it again.
-    pub fn read(records: &Folder, encoded: &str) -> Result<Option<Self>, MirrorError> {
-        let name = record_name(encoded);
-        let Some(text) = records.read_file(&name)? else { return Ok(None) };
-        Ok(serde_json::from_slice(&text).ok())
+impl Collection {
+    /// Refuses to write into a folder that has been replaced: everything written there would be
+    /// lost.
+    pub fn check_place(&self) -> Result<(), MirrorError> {
+        let mirror = &self.mirror;
+        match self.folder.is_at(&mirror.root, &self.encoded) {
+            true => Ok(()),
+            false => blame::check(mirror, &self.folder, &self.encoded),
+        }
     }
 
-    /// All readable records, by the names of their files.
-    pub fn all(records: &Folder) -> Result<Vec<Self>, MirrorError> {
-        let mut names = records.names()?;
-        names.sort_unstable();
-        let folders = names.iter().filter_map(|name| name.strip_suffix(".json"));
-        folders.filter_map(|encoded| Self::read(records, encoded).transpose()).collect()
+    /// The same error, marked if it concerns this collection alone.
+    pub fn blame_end(&self, error: MirrorError) -> MirrorError {
+        match self.blame(error) {
+            Ok(error) if error.is_of_collection() => error,
+            Ok(error) => MirrorError::OneCollection(Box::new(error)),
+            Err(error) => error,
+        }
     }
 
-    /// Whether its attachments are mirrored.
-    pub fn holds_attachments(&self) -> bool {
-        self.attachments.unwrap_or(true)
+    /// The error, if it concerns one document alone. Otherwise fails with the error that ends the
+    /// work on the collection, or all work.
+    pub fn blame(&self, error: MirrorError) -> Result<MirrorError, MirrorError> {
+        if !error.may_be_of_document() {
+            return Err(error);
+        }
+        self.mirror.epoch.check()?;
+        if !blame::is_usable(&self.mirror)? {
+            return Err(error);
+        }
+        blame::check(&self.mirror, &self.folder, &self.encoded)?;
+        Ok(error)
     }
-}
-
-pub(crate) fn record_name(encoded: &str) -> String {
-    format!("{encoded}.json")
 }

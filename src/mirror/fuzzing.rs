@@ -1,7 +1,7 @@
 //! Access for the fuzz targets to the readers of our own files. Not part of the library's interface.
 
-use super::collection::Record;
-use super::format;
+use crate::tree::format;
+use crate::tree::record::Record;
 
 /// Reads a text as each of the small files of `.plainfold`.
 pub fn read_small_files(text: &[u8]) {

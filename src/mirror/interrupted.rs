@@ -9,14 +9,11 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 
 use super::collection::Collection;
-use super::lanes;
-use super::trash;
-use super::unremovable;
 use crate::document::{DocumentId, Head, Revision};
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{ATTACHMENTS, CONFLICTS, body_file, file_path};
 use crate::tree::temporary::{Purpose, Temporary};
-use crate::tree::{Epoch, MirrorError, unless_disk};
+use crate::tree::{Epoch, MirrorError, lanes, unless_disk, unremovable};
 
 /// What an interrupted run has left in staging, by the encoded name of the collection.
 pub(super) type Interrupted = HashMap<String, Left>;
@@ -44,6 +41,8 @@ pub(super) fn sweep(
         Some(_) => lanes::own(staging, epoch)?,
         None => lanes::contents(staging)?,
     };
+    // Otherwise the list may name what another process has staged.
+    epoch.check_lanes()?;
     if only.is_some() {
         paths.retain(|path| Temporary::of(path).map(|one| one.collection) == only);
     }
@@ -107,11 +106,7 @@ impl Collection {
         let mirror = &*self.mirror;
         let mut known = mirror.interrupted.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(left) = known.get_mut(&*self.encoded) else { return Ok(()) };
-        trash::rescue(mirror, &left.removed)?;
-        for path in left.removed.drain(..) {
-            mirror.clear_away(&path)?;
-        }
-        Ok(())
+        mirror.dispose_interrupted(&mut left.removed)
     }
 
     /// The files of a document, relative to the mirror; `None` if the tree does not hold it.
@@ -172,7 +167,7 @@ mod tests {
     fn of_one_collection_what_nobody_needs_goes_and_what_was_not_told_of_stays() {
         let home = tempfile::tempdir().unwrap();
         let ours = Folder::open_path(home.path()).unwrap();
-        let epoch = Epoch::begin(&ours, &Holder::default(), false).unwrap();
+        let epoch = Epoch::begin(&ours, &Holder::default(), false, || Ok(())).unwrap();
         let dir = home.path().join("staging/1-2");
         let names = ["1~books", "2-removed~books", "3-~books", "4-removed~maps", "5~maps"];
         for name in names {

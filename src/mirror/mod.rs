@@ -3,8 +3,7 @@
 //!
 //! A change goes through [`Collection::plan`] (decides by what the tree holds),
 //! [`Collection::stage`] (new files under temporary names), [`Mirror::sync_staged`],
-//! [`Collection::publish`] (renames) and [`Mirror::sync_published`]. All calls block. The mirror
-//! must not know sources, the meaning of a position, checkpoints or subscribers.
+//! [`Collection::publish`] (renames) and [`Mirror::sync_published`]. All calls block.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -15,17 +14,16 @@ use serde::{Deserialize, Serialize};
 
 mod adopt;
 mod blame;
-pub(crate) mod collection;
+mod collection;
+mod durable;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod interrupted;
-pub mod inventory;
-mod lanes;
-pub mod locate;
+mod inventory;
+mod kept;
 mod newcomers;
 mod options;
-pub mod outside;
 mod plan;
 mod publish;
 mod repair;
@@ -37,12 +35,12 @@ mod stage;
 mod sync;
 mod tally;
 mod trash;
-mod unremovable;
 
-pub use collection::Collection;
-pub use lanes::Lane;
+pub use crate::tree::lanes::Lane;
 #[cfg(test)]
-pub(crate) use lanes::staged;
+pub(crate) use crate::tree::lanes::staged;
+pub use collection::Collection;
+pub use inventory::Stamped;
 pub use options::{Deleted, Remembered, Wanted};
 pub use plan::{Authority, Held, Plan, Write};
 pub use publish::Published;
@@ -54,12 +52,15 @@ use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
 use crate::place::Desk;
 use crate::tree::Lock;
 use crate::tree::beneath::Folder;
+use crate::tree::lanes::Lanes;
 use crate::tree::names::{Codec, Spelling};
+use crate::tree::record::Record;
 use crate::tree::temporary::{Purpose, Temporary};
-use crate::tree::{Epoch, Format, Holder, MirrorError, SharedLock, format, layout, names};
+use crate::tree::{
+    Epoch, Format, Holder, MirrorError, SharedLock, format, layout, names, unremovable,
+};
 use adopt::Adopted;
 use interrupted::Interrupted;
-use lanes::Lanes;
 
 /// The layout of documents on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,11 +189,17 @@ impl Mirror {
         Ok(mirror)
     }
 
-    /// Opens an existing mirror, for a command that changes its state or its documents.
-    pub fn open_existing(path: &Path, holder: &Holder) -> Result<Self, MirrorError> {
+    /// Opens an existing mirror, for a command that changes its state or its documents. With
+    /// `take_over`, also if another process holds its lock.
+    pub fn open_existing(
+        path: &Path,
+        holder: &Holder,
+        take_over: bool,
+    ) -> Result<Self, MirrorError> {
         Ours::find(path)?;
         let root = Folder::open_path(path)?;
-        Self::open_ours(root, None, None, Wanted::default(), holder, options::recall)
+        let wanted = Wanted { take_over, ..Wanted::default() };
+        Self::open_ours(root, None, None, wanted, holder, options::recall)
     }
 
     fn open_ours(
@@ -208,10 +215,14 @@ impl Mirror {
         format::read(root.path(), &ours)?;
         let path = ours.path().join(layout::LOCK);
         let (lock, displaced) = Lock::take(&path, root.path(), holder, wanted.take_over)?;
-        lock.check(root.path())?;
-        let epoch = Arc::new(Epoch::begin(&ours, holder, displaced.is_some())?);
-        // Of two processes that take over, one has the lock, and another the epoch.
-        lock.check(root.path())?;
+        let check = || lock.check(root.path());
+        let epoch = Epoch::begin(&ours, holder, displaced.is_some(), check);
+        let epoch = Arc::new(epoch.map_err(|error| check().err().unwrap_or(error))?);
+        if let Some(other) = &displaced {
+            tracing::warn!(
+                "the mirror was taken over from {other}, which can change nothing in it any more"
+            );
+        }
         let begun = Arc::clone(&epoch);
         let opened =
             Self::open_epoch(root, ours, names, adopted, wanted, (lock, displaced, epoch), options);
@@ -320,6 +331,16 @@ impl Mirror {
         lock.describe(holder)
     }
 
+    /// The number of files and folders that could not be removed, and are in `.plainfold/unremovable/`.
+    pub fn unremovable(&self) -> u64 {
+        unremovable::count(&self.ours)
+    }
+
+    /// Removes an entry of staging, or sets it aside.
+    fn clear_away(&self, path: &str) -> Result<(), MirrorError> {
+        unremovable::clear_away(&self.epoch, &self.ours, &self.staging, path).map(drop)
+    }
+
     /// Opens the folder of a collection, and creates it if needed.
     pub fn collection(self: &Arc<Self>, name: &CollectionName) -> Result<Collection, MirrorError> {
         Collection::open(self, name)
@@ -412,6 +433,11 @@ impl Ours {
         }
     }
 
+    /// The number of files and folders that could not be removed, and are in `.plainfold/unremovable/`.
+    pub fn unremovable(&self) -> u64 {
+        Folder::open_path(&self.path).map_or(0, |ours| unremovable::count(&ours))
+    }
+
     /// The options of the mirror.
     pub fn options(&self) -> Result<Remembered, MirrorError> {
         options::recalled(&Folder::open_path(&self.path)?, || self.records())
@@ -422,9 +448,9 @@ impl Ours {
         Ok(self.records()?.into_iter().map(|record| record.name.into()).collect())
     }
 
-    fn records(&self) -> Result<Vec<collection::Record>, MirrorError> {
+    fn records(&self) -> Result<Vec<Record>, MirrorError> {
         let folder = Folder::open_path(&self.path)?.open_folder(layout::COLLECTIONS)?;
-        folder.map_or_else(|| Ok(Vec::new()), |folder| collection::Record::all(&folder))
+        folder.map_or_else(|| Ok(Vec::new()), |folder| Record::all(&folder))
     }
 
     /// Keeps others from working on the mirror while its state is read; the inner error is the

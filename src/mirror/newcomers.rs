@@ -3,15 +3,20 @@
 //! Looking for a missing folder costs more than creating it: the directory is locked against the
 //! renames of another thread. In the first catch-up nearly every document is new, so a Bloom filter
 //! remembers the names that were seen. It errs on one side only: a name that it wrongly reports as
-//! seen is looked up in the tree, as in every other collection. It must not know the file system,
-//! nor what is planned for a name.
+//! seen is looked up in the tree, as in every other collection.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 
-/// 2 MiB; the system allocates only what is touched. With a million names in it, it wrongly reports
-/// two in a thousand new names as seen; with ten million it helps little, and does no harm.
+/// 2 MiB, of which only the pages are allocated that a name has touched: a server may have thousands of
+/// small databases. With a million names in it, it wrongly reports two in a thousand new names as seen;
+/// with ten million it helps little, and does no harm.
 const WORDS: usize = 256 * 1024;
+
+/// The words of a page.
+const PAGE: usize = 256;
+
+type Page = Box<[u64; PAGE]>;
 
 /// Bits per name.
 const BITS: u64 = 4;
@@ -19,25 +24,27 @@ const BITS: u64 = 4;
 /// The names that a collection has seen since it was opened empty.
 #[derive(Debug)]
 pub(super) struct Newcomers {
-    words: Mutex<Vec<u64>>,
+    pages: Mutex<Vec<Option<Page>>>,
     hasher: RandomState,
 }
 
 impl Newcomers {
     /// A filter for an empty collection.
     pub fn new() -> Self {
-        Self { words: Mutex::new(vec![0; WORDS]), hasher: RandomState::new() }
+        Self { pages: Mutex::new(vec![None; WORDS / PAGE]), hasher: RandomState::new() }
     }
 
     /// Whether this name is certainly seen for the first time. Marks it as seen.
     pub fn welcome(&self, name: &str) -> bool {
         let hash = self.hasher.hash_one(name);
         let (start, stride) = (hash >> 32, hash | 1);
-        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         let mut known = true;
         for step in 0..BITS {
             let bit = start.wrapping_add(stride.wrapping_mul(step)) % (WORDS as u64 * 64);
-            let word = &mut words[(bit / 64) as usize];
+            let at = (bit / 64) as usize;
+            let page = pages[at / PAGE].get_or_insert_with(|| Box::new([0; PAGE]));
+            let word = &mut page[at % PAGE];
             known &= *word >> (bit % 64) & 1 == 1;
             *word |= 1 << (bit % 64);
         }

@@ -1,19 +1,18 @@
 //! The options that a mirror remembers: a run that omits an option does not change it.
 //!
 //! They are stored in `.plainfold/options.json`. For a mirror without that file they are derived
-//! from the records of its collections. This module must not know clap, sources, or the meaning of a
-//! glob.
+//! from the records of its collections.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::collection::Record;
 use super::{JsonStyle, Mirror};
 use crate::document::{FolderMode, Kept, MaxDelete};
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{OPTIONS, TRASH};
+use crate::tree::record::Record;
 use crate::tree::{MirrorError, described};
 
 /// The options of a mirror, as the last run had them.

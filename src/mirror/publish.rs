@@ -2,17 +2,15 @@
 
 use rustix::io::Errno;
 
+use super::Lane;
 use super::collection::Collection;
 use super::stage::{Staged, Step, copy_file};
 use super::sync::Sync;
-use super::{Lane, Mirror};
 use crate::document::Tally;
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{DOCUMENT, TOMBSTONE, file_path};
 use crate::tree::names::Name;
-use crate::tree::temporary::is_discarded;
-use crate::trial;
 
 /// A change that readers of the tree can see.
 #[derive(Debug)]
@@ -58,7 +56,7 @@ impl Collection {
                 None
             }
             Step::Remove => {
-                self.remove(name, self.mirror.deletion_name(&self.encoded, Lane::default()))?
+                self.remove(name, self.mirror.aside_deleted(&self.encoded, Lane::default()))?
             }
         };
         let brought = match staged.step {
@@ -115,10 +113,7 @@ impl Collection {
         temporary: &str,
         name: &Name,
     ) -> Result<Option<String>, MirrorError> {
-        let aside = match is_discarded(temporary) {
-            true => self.mirror.deletion_name(&self.encoded, Lane::default()),
-            false => self.mirror.temporary_name(&self.encoded, Lane::default()),
-        };
+        let aside = self.mirror.aside_like(temporary, &self.encoded);
         let replaced = self.remove(name, aside)?;
         if let Err(error) = self.mirror.staging.rename(temporary, &self.folder, name.as_str()) {
             if let Some(aside) = &replaced {
@@ -208,22 +203,4 @@ fn copy_folder(from: &Folder, staging: &Folder, path: &str) -> Result<(), Mirror
         }
     }
     Ok(())
-}
-
-impl Mirror {
-    /// Removes replaced files and folders from staging, or moves them to the trash.
-    pub fn dispose<'a>(
-        &self,
-        published: impl IntoIterator<Item = &'a Published> + Clone,
-    ) -> Result<(), MirrorError> {
-        if self.options.trash > 0 {
-            self.discard(published.clone())?;
-        }
-        for name in published.into_iter().filter_map(|published| published.replaced.as_deref()) {
-            trial::pass("dispose");
-            // What went to the trash is no longer there.
-            self.clear_away(name)?;
-        }
-        Ok(())
-    }
 }

@@ -1,8 +1,5 @@
 //! Decides what a change means for a document that was found damaged: all of its files are
 //! rewritten.
-//!
-//! It must not know how the damage was found, nor read damaged files: a disk may not be able to read
-//! them.
 
 use rustix::fs::FileType;
 

@@ -1,5 +1,5 @@
 //! Handles a disk that is full, read-only or failing: the space that stays free, and how a mirror
-//! recovers. It must not know when to try again.
+//! recovers.
 
 use std::io::Write;
 use std::sync::PoisonError;

@@ -7,9 +7,10 @@ use rustix::fs::FileType;
 
 use super::Lane;
 use super::collection::Collection;
-use super::inventory::{Entry, NewRecord, entry_of};
+use super::inventory::NewRecord;
 use super::sync::Sync;
 use crate::tree::MirrorError;
+use crate::tree::inventory::{Entry, entry_of};
 use crate::tree::layout::SECURITY;
 
 impl Collection {
@@ -40,7 +41,7 @@ impl Collection {
     fn put_security(&self, temporary: &str) -> Result<(), MirrorError> {
         let mirror = &*self.mirror;
         if self.folder.kind(SECURITY)?.is_some_and(FileType::is_dir) {
-            let removed = mirror.temporary_name(&self.encoded, Lane::default());
+            let removed = mirror.aside_replaced(&self.encoded, Lane::default());
             self.folder
                 .rename(SECURITY, &mirror.staging, &removed)
                 .map_err(|error| self.folder.error("rename", SECURITY, error))?;

@@ -1,8 +1,7 @@
 //! Space that is reserved for deletions: on a full disk, a deletion still needs some bytes for the
 //! state and the inventory, and sometimes a file, before it frees space.
 //!
-//! `.plainfold/spare/` holds one large file and some empty files. This module must not know when
-//! they are needed.
+//! `.plainfold/spare/` holds one large file and some empty files.
 
 use std::fs::File;
 use std::sync::atomic::Ordering;

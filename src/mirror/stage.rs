@@ -12,8 +12,7 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::collection::Collection;
-use super::inventory::{Entry, FileSum, KeptFiles, NewRecord, entry_of, gone};
-use super::outside::Checksum;
+use super::inventory::NewRecord;
 use super::plan::{Plan, Shape, Write};
 use super::sync::Sync;
 use super::{JsonStyle, Lane, Mirror};
@@ -21,13 +20,11 @@ use crate::document::{Branch, Document};
 use crate::json::pretty::pretty;
 use crate::tree::MirrorError;
 use crate::tree::beneath::{Folder, write_all};
+use crate::tree::checksum::{CHECKSUM_ATTRIBUTE, Checksum};
+use crate::tree::inventory::{Entry, FileSum, KeptFiles, entry_of, gone};
 use crate::tree::layout::{ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, body_file};
 use crate::tree::names::Name;
 use crate::trial;
-
-/// The extended attribute for the BLAKE3 of the bytes that we wrote: 32 bytes, raw, so that it fits
-/// into an ext4 inode.
-pub(super) const CHECKSUM_ATTRIBUTE: &str = "user.plainfold.b3";
 
 /// The bytes of an attachment before they are published.
 #[derive(Debug)]
@@ -134,9 +131,10 @@ impl Collection {
         lane: Lane,
     ) -> Result<Staged, MirrorError> {
         let mirror = &*self.mirror;
+        // What it replaces leaves the tree under this name.
         let temporary = match write.buries {
-            true => mirror.deletion_name(&self.encoded, lane),
-            false => mirror.temporary_name(&self.encoded, lane),
+            true => mirror.aside_deleted(&self.encoded, lane),
+            false => mirror.aside_replaced(&self.encoded, lane),
         };
         let blobs = material.staged();
         let staged = self.stage_as(temporary.clone(), document, write, material, sync);

@@ -1,7 +1,5 @@
 //! Counts the documents in the tree: once by reading it, then by the effect of each published
 //! change.
-//!
-//! It must not know what the source counts.
 
 use rustix::fs::FileType;
 

@@ -1,8 +1,7 @@
 //! Deleted documents that are kept for a time, in `.plainfold/trash/<date>/<collection>/`.
 //!
 //! While a folder is moved there, its name in staging has a mark, so that after a crash the next
-//! start moves it to the trash instead of removing it. This module must not know why a document is
-//! deleted.
+//! start moves it to the trash instead of removing it.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -11,8 +10,8 @@ use jiff::civil::Date;
 use jiff::{Timestamp, tz::TimeZone};
 use rustix::io::Errno;
 
+use super::Mirror;
 use super::publish::Published;
-use super::{Lane, Mirror};
 use crate::document::Head;
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{DOCUMENT, TRASH};
@@ -25,34 +24,24 @@ fn discarded_from(path: &str) -> Option<&str> {
     named.map(|one| one.collection)
 }
 
-/// Moves entries that an interrupted run left in staging to the trash, if they belong there.
-pub(super) fn rescue(mirror: &Mirror, names: &[String]) -> Result<(), MirrorError> {
-    let staging = &mirror.staging;
-    for name in names {
-        let Some(collection) = discarded_from(name) else { continue };
-        let Some(folder) = unless_disk(staging.open_folder(name))? else { continue };
-        // Without a body it is a tombstone that was not published.
-        let Some(text) = unless_disk(folder.read_file(DOCUMENT))? else { continue };
-        let head = Head::read(&text).unwrap_or_default();
-        let document = match &head.id {
-            Some(id) => mirror.encode(id).as_str().to_owned(),
-            None => "without an id".to_owned(),
-        };
-        let place = place(mirror, collection)?;
-        put(staging, name, &place, &document)?;
-        place.sync()?;
-    }
-    Ok(())
-}
-
 impl Mirror {
-    /// A name in staging for an entry that a deletion takes out of the tree.
-    pub(super) fn deletion_name(&self, collection: &str, lane: Lane) -> String {
-        let purpose = match self.options.trash {
-            0 => Purpose::Removed,
-            _ => Purpose::Discarded,
-        };
-        self.name_for(purpose, collection, lane)
+    /// Moves entries that an interrupted run left in staging to the trash, if they belong there.
+    pub(super) fn rescue(&self, names: &[String]) -> Result<(), MirrorError> {
+        for name in names {
+            let Some(collection) = discarded_from(name) else { continue };
+            let Some(folder) = unless_disk(self.staging.open_folder(name))? else { continue };
+            // Without a body it is a tombstone that was not published.
+            let Some(text) = unless_disk(folder.read_file(DOCUMENT))? else { continue };
+            let head = Head::read(&text).unwrap_or_default();
+            let document = match &head.id {
+                Some(id) => self.encode(id).as_str().to_owned(),
+                None => "without an id".to_owned(),
+            };
+            let place = place(self, collection)?;
+            put(&self.staging, name, &place, &document)?;
+            place.sync()?;
+        }
+        Ok(())
     }
 
     /// Moves the entries that published deletions took out of the tree to the trash.

@@ -99,7 +99,7 @@ struct Asker {
 impl Asker {
     async fn security(&self) -> Answered {
         let (policy, source) = (&self.pipeline.options.retry, &self.pipeline.source);
-        let asking = attempts(policy, || source.security());
+        let asking = attempts(policy, || source.security_object());
         let answer = self.patiently(asking).await;
         let trouble = answer.as_ref().err().map(ToString::to_string);
         let before = self.pipeline.reporter.report().security_trouble;

@@ -1,8 +1,10 @@
 //! The brake on mass deletion: it counts the deletions in a period, and says when there are too
-//! many. It must not know why documents are deleted, nor delete or keep anything.
+//! many.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::document::DeletionLimit;
 use crate::tree::MirrorError;
@@ -180,6 +182,21 @@ mod tests {
         brake.caught_up();
         assert!((0..5).all(|_| !brake.holds(1, || Ok(10)).unwrap()));
         assert!(brake.holds(1, || Ok(10)).unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_an_hour_of_following_the_count_starts_over_and_a_catch_up_counts_on() {
+        let brake = brake(0, false);
+        assert!(!brake.holds(4, || Ok(10)).unwrap());
+        tokio::time::advance(WINDOW * 2).await;
+        assert!(!brake.holds(1, || Ok(10)).unwrap());
+        brake.caught_up();
+        tokio::time::advance(WINDOW).await;
+        assert!(!brake.holds(5, || Ok(10)).unwrap(), "the hours of the catch-up are over");
+        tokio::time::advance(WINDOW - Duration::from_millis(1)).await;
+        assert!(brake.holds(1, || Ok(10)).unwrap(), "6 of 10 within an hour");
+        tokio::time::advance(WINDOW * 24).await;
+        assert!(brake.holds(1, || Ok(1_000)).unwrap(), "time alone releases nothing");
     }
 
     #[test]

@@ -1,8 +1,5 @@
 //! Handles a mirror that was copied, restored, or had a folder replaced: the checkpoint was
 //! committed for another folder, so it may be ahead of this one.
-//!
-//! It must not know how a folder is distinguished from its copy, nor how the inventory is
-//! maintained.
 
 use super::{Pipeline, PipelineError};
 use crate::checkpoint::{Checkpoint, Commit};
@@ -41,7 +38,7 @@ impl Pipeline {
             let scanning = checkpoint.scanning.clone().or_else(|| Some(REASON.to_owned()));
             Checkpoint { folder, position, inventory, scanning, ..checkpoint }
         };
-        self.checkpoints.turn().commit(collection, &Commit::new(now.clone()), &[])?;
+        self.checkpoints.commit(collection, &Commit::new(now.clone()))?;
         Ok(now)
     }
 

@@ -1,8 +1,7 @@
 //! The requests for the parts that planned writes need from the source: revisions with their
 //! histories, small attachments in groups, large ones streamed into staging.
 //!
-//! Each function makes one attempt. It must not know when to try again, nor which other documents
-//! are fetched.
+//! Each function makes one attempt.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -134,7 +133,7 @@ impl Pipeline {
         let limits = (BRANCHES.0, BRANCHES.1 as u64);
         for part in parts(branches, limits, |(owner, _)| sizes(*owner)) {
             let (owners, wanted): (Vec<_>, Vec<_>) = part.into_iter().unzip();
-            let answers = within(patience, self.source.branches(&wanted)).await;
+            let answers = within(patience, self.source.many_branches(&wanted)).await;
             let answers = spread(answers, wanted.len());
             for ((owner, answer), (_, revision)) in owners.into_iter().zip(answers).zip(wanted) {
                 match answer {
@@ -159,7 +158,7 @@ impl Pipeline {
         let length = |(_, task): &(usize, Task)| task.wanted.attachment.length.unwrap_or_default();
         for part in parts(tasks, GROUP, length) {
             let wanted: Vec<Wanted> = part.iter().map(|(_, task)| task.wanted.clone()).collect();
-            let answers = within(patience, self.source.attachments(&wanted)).await;
+            let answers = within(patience, self.source.many_attachments(&wanted)).await;
             for ((owner, task), answer) in part.into_iter().zip(spread(answers, wanted.len())) {
                 let name = task.wanted.attachment.name;
                 match answer {

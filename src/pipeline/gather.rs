@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::asker::Reading;
 use super::batch::{Batch, Seen};
 use super::failures;
-use super::report::{Awaited, Phase};
+use super::report::{Awaited, Phase, RunState};
 use super::{Pipeline, PipelineError, Signal, Work};
 use crate::checkpoint::Failure;
 use crate::mirror::Authority;
@@ -197,6 +197,8 @@ impl Gatherer {
                 self.catching_up = true;
                 self.unreadable = 0;
                 self.seen = Some(Seen::default());
+                // It keeps its place until the scan is complete.
+                self.pipeline.run_state.send_replace(RunState::Works);
                 self.signal(Signal::BeginScan(reason)).await;
             }
             FeedEvent::ScanFinished { position, exhaustive } => {
@@ -303,6 +305,8 @@ impl Gatherer {
             report.phase = phase;
             report.trouble = None;
         });
+        let run_state = if phase == Phase::Live { RunState::AtEnd } else { RunState::Works };
+        self.pipeline.run_state.send_replace(run_state);
     }
 
     fn say_waiting(&mut self, error: &SourceError, pause: Duration) {
@@ -333,14 +337,12 @@ impl Gatherer {
             ),
             Mention::Nothing => tracing::debug!(%collection, "{error}; {until}"),
         }
-        self.pipeline.reporter.update(|report| {
-            report.phase = Phase::Waiting;
-            report.awaited = match error {
-                SourceError::Missing { .. } => Awaited::Database,
-                _ => Awaited::Source,
-            };
-            report.trouble = Some(trouble);
-        });
+        let awaited = match error {
+            SourceError::Missing { .. } => Awaited::Database,
+            _ => Awaited::Source,
+        };
+        self.pipeline.reporter.update(|report| report.wait(awaited, trouble, pause));
+        self.pipeline.run_state.send_replace(RunState::Waits);
     }
 }
 

@@ -3,8 +3,7 @@
 //! Three tasks overlap: `gather` reads the feed into batches; `rounds` plans them and stages files;
 //! `settle` makes them durable, publishes, commits and emits events. Two batches may be in flight,
 //! and they commit in order. The parts that documents need from the source are fetched `beside` the
-//! feed, and so is what no feed reports (`asker`). The pipeline must not know which store it
-//! follows, HTTP, or signals.
+//! feed, and so is what no feed reports (`asker`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -20,9 +19,10 @@ use crate::document::{DocumentId, Position, Properties, Revision, Tally};
 use crate::event::Broadcast;
 use crate::mirror::{Collection, Mirror};
 use crate::source::retry::RetryPolicy;
-use crate::source::{Holds, Mode, Since, Source, SourceError};
+use crate::source::{Feed, Holds, Mode, Since, SourceError};
 use crate::tree::MirrorError;
 
+mod acknowledge;
 mod asker;
 mod batch;
 mod beside;
@@ -41,13 +41,13 @@ mod settle;
 mod tally;
 
 pub use crate::document::DeletionLimit;
+pub use brake::Brake;
 pub use repair::{Asking, Fate, Repaired, Wrong};
-pub use report::{Awaited, ENDED, FAILED, Phase, Report, Reporter, shown};
+pub use report::{Awaited, ENDED, FAILED, Phase, Report, Reporter, RunState, shown};
 pub(crate) use room::{Pauses, without_numbers};
 
 use asker::Reading;
 use batch::Seen;
-use brake::Brake;
 use failures::Failures;
 use rounds::Rounds;
 
@@ -69,7 +69,7 @@ pub struct PipelineOptions {
 /// Everything that one collection's pipeline works with.
 #[derive(Clone)]
 pub struct Pipeline {
-    source: Arc<dyn Source>,
+    source: Arc<dyn Feed>,
     mirror: Arc<Mirror>,
     collection: Collection,
     checkpoints: Arc<Checkpoints>,
@@ -79,6 +79,8 @@ pub struct Pipeline {
     brake: Arc<Brake>,
     /// Receives a message when held-back deletions were released.
     released: Arc<Notify>,
+    /// What it does, for its owner.
+    run_state: Arc<watch::Sender<RunState>>,
     /// Whether only removals are applied: the disk has no space for more.
     removals_only: bool,
     /// The difference of the counts that remained after the last full scan.
@@ -172,7 +174,7 @@ impl std::fmt::Debug for Pipeline {
 impl Pipeline {
     /// A pipeline that has not started.
     pub fn new(
-        source: Arc<dyn Source>,
+        source: Arc<dyn Feed>,
         mirror: &Arc<Mirror>,
         collection: Collection,
         checkpoints: &Arc<Checkpoints>,
@@ -203,6 +205,7 @@ impl Pipeline {
             failures: Arc::new(failures),
             brake,
             released: Arc::default(),
+            run_state: Arc::default(),
             removals_only: false,
             scanned_for: Arc::default(),
             options,
@@ -241,6 +244,21 @@ impl Pipeline {
         self.reporter.subscribe()
     }
 
+    /// The brake on deletions, which outlives this pipeline: its hour continues in the next run.
+    pub fn brake(&self) -> Arc<Brake> {
+        Arc::clone(&self.brake)
+    }
+
+    /// The same with the brake of an earlier run in this process.
+    pub fn with_brake(self, brake: Arc<Brake>) -> Self {
+        Self { brake, ..self }
+    }
+
+    /// What this pipeline does.
+    pub fn run_state(&self) -> watch::Receiver<RunState> {
+        self.run_state.subscribe()
+    }
+
     /// Deletes what the brake holds back, after the batches in flight. The release is already
     /// durable.
     pub fn release(&self) {
@@ -274,7 +292,15 @@ impl Pipeline {
         let moved = doubt.as_ref().map(|doubt| doubt.moved.clone()).unwrap_or_default();
         let rounds = Rounds::new(self.clone(), doubt, settled_count, halt.clone());
         tasks.spawn(rounds.make_all(batches, prepared));
-        tasks.spawn(self.clone().settle_all(moved, settling, settled));
+        let (committed, durable) = watch::channel(None);
+        let name = self.collection.name().clone();
+        tasks.spawn(acknowledge::acknowledge(
+            Arc::clone(&self.source),
+            name,
+            durable,
+            halt.clone(),
+        ));
+        tasks.spawn(self.clone().settle_all(moved, settling, settled, committed));
         let mut outcome = Ok(());
         while let Some(ended) = tasks.join_next().await {
             let ended = ended.unwrap_or_else(|error| Err(error.into()));

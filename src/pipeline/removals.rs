@@ -1,7 +1,7 @@
 //! Removes documents without a row of the feed: those that are missing from a full listing, and
 //! those whose deletion was held back and released.
 //!
-//! They go through the same durable steps as a batch. It must not know how the feed is read.
+//! They go through the same durable steps as a batch.
 
 use std::cmp::Ordering;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Fetches single documents again, apart from the feed, through the same durable steps.
 //!
 //! The checkpoint stays where it is: the source's present answers are written, and the feed brings
-//! the same again. This module must not know how a document was found to be wrong.
+//! the same again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -135,7 +135,7 @@ impl Pipeline {
     /// source has none.
     pub async fn repair_security(&self) -> Result<bool, PipelineError> {
         let policy = &self.options.retry;
-        let Some(security) = attempts(policy, || self.source.security()).await? else {
+        let Some(security) = attempts(policy, || self.source.security_object()).await? else {
             return Ok(false);
         };
         self.settle_security_apart(security).await.map(|()| true)

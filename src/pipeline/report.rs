@@ -1,11 +1,12 @@
 //! The progress report of a pipeline: one value that others can watch.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::document::{CollectionName, Position};
 use crate::source::Progress;
@@ -53,6 +54,18 @@ pub enum Awaited {
     Disk,
 }
 
+/// What a pipeline does, as an event for its owner. The report is only for display.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RunState {
+    /// It works through the feed.
+    #[default]
+    Works,
+    /// The source does not answer, or the disk cannot be written to.
+    Waits,
+    /// It has been at the end of the source.
+    AtEnd,
+}
+
 /// What a pipeline has done in this run, and its present state.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
@@ -87,6 +100,9 @@ pub struct Report {
     pub current_at: Option<Timestamp>,
     /// Why it waits, or why it ended.
     pub trouble: Option<String>,
+    /// The time of the next try, while it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
     /// Why the security object could not be mirrored at the last attempt.
     #[serde(default)]
     pub security_trouble: Option<String>,
@@ -127,6 +143,7 @@ impl Report {
             progress: None,
             current_at: None,
             trouble: None,
+            retry_at: None,
             security_trouble: None,
             count_trouble: None,
             caught_up: false,
@@ -135,6 +152,14 @@ impl Report {
             awaited: Awaited::default(),
             busy_since: None,
         }
+    }
+
+    /// It waits for `awaited`, and tries again after a pause.
+    pub fn wait(&mut self, awaited: Awaited, trouble: String, pause: Duration) {
+        self.phase = Phase::Waiting;
+        self.awaited = awaited;
+        self.trouble = Some(trouble);
+        self.retry_at = Timestamp::now().checked_add(pause).ok();
     }
 
     /// The number of seconds for which the mirror may have been behind: since it was last known to
@@ -157,11 +182,14 @@ impl Reporter {
         Self { sender: watch::Sender::new(Report::new(collection)) }
     }
 
-    /// A reporter for a pipeline that starts again in the same run: what the run has done stays counted.
+    /// A reporter for a pipeline that starts again in the same run: what the run has done stays counted, and
+    /// how old the copy is stays known.
     pub fn continuing(before: &Report) -> Self {
         let fresh = Report::new(before.collection.clone());
-        let Report { documents, deletions, unchanged, attachments, bytes, .. } = *before;
-        let report = Report { documents, deletions, unchanged, attachments, bytes, ..fresh };
+        let Report { documents, deletions, unchanged, attachments, bytes, current_at, .. } =
+            *before;
+        let report =
+            Report { documents, deletions, unchanged, attachments, bytes, current_at, ..fresh };
         Self { sender: watch::Sender::new(report) }
     }
 
@@ -212,6 +240,14 @@ mod progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipeline_that_starts_again_is_as_far_behind_as_before() {
+        let mut before = Report::new("a".into());
+        before.current_at = Some(Timestamp::UNIX_EPOCH);
+        let after = Reporter::continuing(&before).report();
+        assert_eq!((after.current_at, after.caught_up), (before.current_at, false));
+    }
 
     #[test]
     fn what_a_run_has_done_stays_counted_when_a_pipeline_starts_again() {

@@ -1,13 +1,14 @@
 //! Waits for a disk that is full, read-only or failing, while following. Nothing is lost, because
-//! the feed is opened again at the checkpoint. It must not know which files are written.
+//! the feed is opened again at the checkpoint.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::report::{Awaited, Phase, Report};
+use super::report::{Awaited, Report, RunState};
 use super::{Pipeline, PipelineError};
 use crate::source::Since;
 use crate::source::retry::RetryPolicy;
@@ -156,11 +157,10 @@ impl Pipeline {
             }
             logged = why;
             self.reporter.update(|report| {
-                report.phase = Phase::Waiting;
-                report.awaited = Awaited::Disk;
-                report.trouble = Some(error.to_string());
+                report.wait(Awaited::Disk, error.to_string(), pause);
                 report.busy_since = None;
             });
+            self.run_state.send_replace(RunState::Waits);
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(pause) => {}
@@ -231,5 +231,18 @@ mod tests {
         };
         assert_eq!([0, 0, 0, 0].map(&mut next), [1, 2, 4, 5]);
         assert_eq!([7, 7, 7].map(&mut next), [1, 2, 4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_are_short_again_after_a_rest_that_is_longer_than_the_longest() {
+        let mut pauses = Pauses::new(RetryPolicy::FOLLOW);
+        let mut longest = Duration::ZERO;
+        for _ in 0..10 {
+            longest = pauses.next_after_rest();
+            tokio::time::advance(longest + RetryPolicy::FOLLOW.longest).await;
+        }
+        assert_eq!(longest, RetryPolicy::FOLLOW.longest);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(pauses.next_after_rest(), RetryPolicy::FOLLOW.first);
     }
 }

@@ -5,31 +5,33 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
 use super::prepare::{Meta, Prepared, blame};
-use super::report::{Phase, shown};
+use super::report::{Phase, RunState, shown};
 use super::{Pipeline, PipelineError, Signal, Work, copied, failures};
-use crate::checkpoint::{Checkpoint, Commit, Failure, Record};
+use crate::checkpoint::{Checkpoint, Commit, Failure, NewEvents, Numbered, Record};
 use crate::document::{DocumentId, Position, Revision};
-use crate::event::WriteEvent;
+use crate::event::{Emitted, WriteEvent};
 use crate::mirror::{Published, Staged, Sync};
 use crate::tree::MirrorError;
 use crate::trial;
 
 impl Pipeline {
-    /// Settles batch after batch, in order, and counts them in `settled`.
+    /// Settles batch after batch, in order, counts them in `settled`, and passes on each new position
+    /// that is `committed`.
     pub(super) async fn settle_all(
         self,
         moved: HashMap<DocumentId, Revision>,
         mut prepared: mpsc::Receiver<Work<Prepared>>,
         settled: watch::Sender<u64>,
+        committed: watch::Sender<Option<Position>>,
     ) -> Result<(), PipelineError> {
         let mut checkpoint =
             self.checkpoints.checkpoint(self.collection.name())?.unwrap_or_default();
@@ -63,6 +65,10 @@ impl Pipeline {
             reporter.update(|report| report.busy_since = Some(Instant::now()));
             settler = spawn_blocking(move || settler.settle(work)).await??;
             reporter.update(|report| report.busy_since = None);
+            let position = &settler.checkpoint.position;
+            if position.is_some() && *committed.borrow() != *position {
+                committed.send_replace(position.clone());
+            }
             if counts {
                 settled.send_modify(|count| *count += 1);
             }
@@ -337,35 +343,31 @@ impl Settler {
         let pipeline = &self.pipeline;
         let name = pipeline.collection.name();
         let at = Timestamp::now();
-        let mut turn = pipeline.checkpoints.turn();
-        let first = turn.draw(told.len())?;
-        let event = |(told, event): (Told, u64)| {
-            let Told { meta, files } = told;
-            Arc::new(WriteEvent {
-                event,
-                collection: name.clone(),
-                document: meta.id,
-                files,
-                deleted: meta.deleted,
-                revision: meta.revision,
-                position: meta.position.as_ref().and_then(raw),
-                at,
-            })
-        };
-        let events: Vec<Arc<WriteEvent>> = told.into_iter().zip(first..).map(event).collect();
-        let record = |event: &Arc<WriteEvent>| Record {
-            number: event.event,
-            // An event consists of strings, numbers and raw JSON, which can always be written.
-            text: serde_json::to_string(event).unwrap_or_default(),
-        };
-        let records: Vec<Record> = events.iter().map(record).collect();
+        let (collection, channel) = (name.clone(), pipeline.events.clone());
+        let events = NewEvents::new(told.len(), move |first| {
+            let event = |(Told { meta, files }, event): (Told, u64)| {
+                Arc::new(Emitted::new(WriteEvent {
+                    event,
+                    collection: collection.clone(),
+                    document: meta.id,
+                    files,
+                    deleted: meta.deleted,
+                    revision: meta.revision,
+                    position: meta.position.as_ref().and_then(raw),
+                    at,
+                }))
+            };
+            let events: Vec<Arc<Emitted>> = told.into_iter().zip(first..).map(event).collect();
+            let record = |one: &Arc<Emitted>| Record { number: one.event, text: one.text() };
+            let records = events.iter().map(record).collect();
+            let emit = move || {
+                trial::pass("committed");
+                events.into_iter().for_each(|event| channel.send(event));
+            };
+            Numbered { records, emit: Box::new(emit) }
+        });
         trial::pass("commit");
-        let more = turn.commit(name, &commit, &records)?;
-        trial::pass("committed");
-        for event in events {
-            pipeline.events.send(event);
-        }
-        drop(turn);
+        let more = pipeline.checkpoints.commit_with(name, &commit, events)?;
         pipeline.collection.note_committed()?;
         trial::pass("told");
         self.checkpoint = commit.checkpoint;
@@ -448,6 +450,7 @@ impl Settler {
             report.current_at = Some(Timestamp::now());
             report.trouble = None;
         });
+        self.pipeline.run_state.send_replace(RunState::AtEnd);
     }
 
     /// A checkpoint with the present time, without a position.

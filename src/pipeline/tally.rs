@@ -1,7 +1,5 @@
 //! Compares the source's counts with the mirror's, as a cheap check for documents or deletions that
 //! the feed does not report.
-//!
-//! It must not know how either side counts, nor which documents differ: a full scan finds that out.
 
 use std::sync::{MutexGuard, PoisonError};
 

@@ -9,12 +9,13 @@ use super::*;
 use crate::checkpoint::tests::open as open_state;
 use crate::checkpoint::{Checkpoint, Commit, HeldBack};
 use crate::document::{Attachment, Change, Content, Document, DocumentState, Kept};
-use crate::event::WriteEvent;
+use crate::event::Emitted;
 use crate::mirror::MirrorOptions;
 use crate::source::scripted::{Said, Scripted};
 use crate::source::{FeedEvent, Unreadable};
 use crate::tree::Holder;
 
+mod acknowledging;
 mod beside;
 mod branches;
 mod counting;
@@ -47,7 +48,7 @@ struct Home {
 /// One run of a pipeline on it.
 struct Run {
     outcome: Result<(), PipelineError>,
-    events: Vec<Arc<WriteEvent>>,
+    events: Vec<Arc<Emitted>>,
     report: Report,
     failures: Vec<Failure>,
     opened: Vec<Since>,
@@ -122,16 +123,16 @@ fn pipeline(
     dir: &Path,
     source: Arc<Scripted>,
     mode: Mode,
-) -> (Pipeline, broadcast::Receiver<Arc<WriteEvent>>) {
+) -> (Pipeline, broadcast::Receiver<Arc<Emitted>>) {
     pipeline_with(dir, source, mode, &MirrorOptions::default())
 }
 
 fn pipeline_with(
     dir: &Path,
-    source: Arc<dyn Source>,
+    source: Arc<dyn Feed>,
     mode: Mode,
     options: &MirrorOptions,
-) -> (Pipeline, broadcast::Receiver<Arc<WriteEvent>>) {
+) -> (Pipeline, broadcast::Receiver<Arc<Emitted>>) {
     pipeline_as(dir, source, options, in_mode(mode))
 }
 
@@ -143,10 +144,10 @@ fn in_mode(mode: Mode) -> PipelineOptions {
 
 fn pipeline_as(
     dir: &Path,
-    source: Arc<dyn Source>,
+    source: Arc<dyn Feed>,
     options: &MirrorOptions,
     how: PipelineOptions,
-) -> (Pipeline, broadcast::Receiver<Arc<WriteEvent>>) {
+) -> (Pipeline, broadcast::Receiver<Arc<Emitted>>) {
     let holder = Holder::this_process("mirror");
     let mirror = Arc::new(Mirror::open(dir, options, &holder).unwrap());
     let state = open_state(&mirror.state_path());
@@ -361,7 +362,7 @@ async fn a_batch_waits_for_an_earlier_change_of_the_same_document() {
 /// when the run began to write.
 fn forget_commits(home: &Home, open: &Checkpoint) {
     home.forget_marks();
-    home.state().turn().commit(&"books".into(), &Commit::new(open.clone()), &[]).unwrap();
+    home.state().commit(&"books".into(), &Commit::new(open.clone())).unwrap();
 }
 
 #[tokio::test]

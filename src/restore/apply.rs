@@ -1,6 +1,4 @@
 //! Carries out the plan: collection by collection, several batches at the same time.
-//!
-//! It must not know which target it writes to.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
@@ -11,14 +9,14 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::blocking::blocking;
 use super::control::{Control, count};
 use super::gate::Gate;
 use super::plan::{Branches, Decision, Held, Ours, decide};
 use super::read::{Batch, batches};
-use super::target::{Form, Item, Standing, Target, TargetError, Writing};
+use super::target::{Cause, Form, Item, Refused, Standing, Target, TargetError, Writing};
 use super::{Counts, Failure, OnExisting, Options, Outcome, Report, RestoreError};
 use crate::archive::{Entry, Tree, TreeCollection};
-use crate::client::couchdb::{Error, Kind};
 use crate::document::{CollectionName, DocumentId, Pattern, Revision};
 
 /// The most branches that are ended in one request, unless a single document has more.
@@ -222,7 +220,7 @@ impl<T: Target + 'static> Restore<T> {
             if !ends.insert(last.clone()) {
                 let place = self.target.place(name);
                 let what = format!("{place} repeats its list of documents: `{last}` came twice");
-                return Err(TargetError::Server(Error::new(Kind::Permanent, what)).into());
+                return Err(TargetError::permanent(Cause::Unusable, what).into());
             }
             after = Some(last.clone());
             let tree = Arc::clone(collection);
@@ -455,7 +453,7 @@ impl<T: Target + 'static> Restore<T> {
             *done.count_of(writing) += 1;
             done.counts.bytes += writing.bytes();
         }
-        for (index, reason) in refused {
+        for Refused { index, reason } in refused {
             let Some(writing) = writings.get(index) else { continue };
             *done.count_of(writing) -= 1;
             done.counts.bytes -= writing.bytes();
@@ -472,7 +470,7 @@ impl<T: Target + 'static> Restore<T> {
         &self,
         name: &CollectionName,
         writings: &[Writing],
-    ) -> Result<Vec<(usize, String)>, TargetError> {
+    ) -> Result<Vec<Refused>, TargetError> {
         let mut refused = Vec::new();
         let mut from = 0;
         while from < writings.len() {
@@ -483,7 +481,7 @@ impl<T: Target + 'static> Restore<T> {
             };
             let count = writings[from..].iter().map(fits).take_while(|fits| *fits).count().max(1);
             let part = self.target.write(name, &writings[from..from + count]).await?;
-            refused.extend(part.into_iter().map(|(index, reason)| (from + index, reason)));
+            refused.extend(part.into_iter().map(|one| Refused { index: from + one.index, ..one }));
             from += count;
         }
         Ok(refused)
@@ -570,11 +568,4 @@ fn first_other(
         }
     }
     Ok(None)
-}
-
-/// Runs blocking work on a separate thread.
-pub(super) async fn blocking<R: Send + 'static>(
-    work: impl FnOnce() -> R + Send + 'static,
-) -> Result<R, RestoreError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| RestoreError::Task(error.to_string()))
 }

@@ -1,20 +1,18 @@
 //! The text of a document for a target: the stored body with its attachments inserted.
 //!
 //! Nothing is re-encoded: everything except attachment stubs and the revision is copied byte for
-//! byte. This module must not know targets, nor read files.
+//! byte.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
 use md5::{Digest, Md5};
-use serde::de::{IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
-use crate::document::{DocumentId, Key, Revision};
-use crate::json::Members;
+use crate::document::{DocumentId, Revision};
+use crate::json::{self, Key, Members, Object};
 
 /// A document's text in pieces, so that no attachment has to be in memory.
 #[derive(Clone, Debug)]
@@ -113,7 +111,7 @@ impl Text {
         // validated first.
         let whole: &RawValue =
             serde_json::from_slice(body).map_err(|error| format!("it is not JSON: {error}"))?;
-        let anatomy: Anatomy<'_> = serde_json::from_str(whole.get())
+        let anatomy: Anatomy<'_> = json::read(whole.get().as_bytes())
             .map_err(|error| format!("it cannot be restored: {error}"))?;
         let mut lacking = Vec::new();
         if !anatomy.has_id {
@@ -305,17 +303,17 @@ fn inlined(
     at: impl Fn(&RawValue) -> Range<usize>,
     size: impl Fn(&str) -> Option<u64>,
 ) -> Result<Vec<Edit>, String> {
-    type Named<'a> = Members<crate::json::Text<'a>, &'a RawValue>;
+    type Named<'a> = Members<json::Text<'a>, &'a RawValue>;
     let entries: Option<Named<'_>> = serde_json::from_str(attachments.get())
         .map_err(|error| format!("its `_attachments` cannot be read: {error}"))?;
     let mut edits = Vec::new();
-    for (crate::json::Text(name), entry) in entries.unwrap_or_default().0 {
+    for (json::Text(name), entry) in entries.unwrap_or_default().0 {
         let members: Named<'_> = serde_json::from_str(entry.get())
             .map_err(|error| format!("the attachment `{name}` cannot be read: {error}"))?;
         let size =
             size(&name).ok_or_else(|| format!("the file of the attachment `{name}` is missing"))?;
         let mut text = "{".to_owned();
-        for (crate::json::Text(key), value) in &members.0 {
+        for (json::Text(key), value) in &members.0 {
             let keep = match stubs {
                 Stubs::Server => matches!(&**key, "content_type" | "revpos"),
                 Stubs::Feed => !matches!(&**key, "stub" | "follows" | "data"),
@@ -345,48 +343,33 @@ struct Anatomy<'a> {
     metas: Vec<&'a RawValue>,
 }
 
-impl<'de> Deserialize<'de> for Anatomy<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Parts;
-        impl<'de> Visitor<'de> for Parts {
-            type Value = Anatomy<'de>;
+impl<'de> Object<'de> for Anatomy<'de> {
+    type Key = Key<'de>;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
+    fn member<A: MapAccess<'de>>(&mut self, key: Key<'de>, map: &mut A) -> Result<(), A::Error> {
+        self.members += 1;
+        match &*key.0 {
+            "_id" => {
+                map.next_value::<IgnoredAny>()?;
+                self.has_id = true;
             }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut found = Anatomy::default();
-                while let Some(Key(key)) = map.next_key()? {
-                    found.members += 1;
-                    match &*key {
-                        "_id" => {
-                            map.next_value::<IgnoredAny>()?;
-                            found.has_id = true;
-                        }
-                        "_rev" => {
-                            let raw: &RawValue = map.next_value()?;
-                            let text: crate::json::Text<'de> = serde_json::from_str(raw.get())
-                                .map_err(serde::de::Error::custom)?;
-                            found.revision = Some(text.0);
-                            found.revisions.push(raw);
-                        }
-                        "_attachments" => found.attachments.push(map.next_value()?),
-                        "_meta" => found.metas.push(map.next_value()?),
-                        "_revisions" => {
-                            map.next_value::<IgnoredAny>()?;
-                            found.has_history = true;
-                        }
-                        "_deleted" => {
-                            found.is_deleted = map.next_value::<&RawValue>()?.get() == "true";
-                        }
-                        _ => _ = map.next_value::<IgnoredAny>()?,
-                    }
-                }
-                Ok(found)
+            "_rev" => {
+                let raw: &RawValue = map.next_value()?;
+                let text: json::Text<'de> =
+                    serde_json::from_str(raw.get()).map_err(serde::de::Error::custom)?;
+                self.revision = Some(text.0);
+                self.revisions.push(raw);
             }
+            "_attachments" => self.attachments.push(map.next_value()?),
+            "_meta" => self.metas.push(map.next_value()?),
+            "_revisions" => {
+                map.next_value::<IgnoredAny>()?;
+                self.has_history = true;
+            }
+            "_deleted" => self.is_deleted = map.next_value::<&RawValue>()?.get() == "true",
+            _ => _ = map.next_value::<IgnoredAny>()?,
         }
-        deserializer.deserialize_map(Parts)
+        Ok(())
     }
 }
 

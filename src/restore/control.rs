@@ -1,6 +1,4 @@
 //! Controls a restore from outside, and reports its progress.
-//!
-//! It must not know signals, nor how progress is shown.
 
 use std::sync::Arc;
 

@@ -1,26 +1,24 @@
 //! A server as a target: one database per collection, documents with their revisions.
 //!
-//! Only this part of a restore waits and tries again. It must not know the tree.
+//! Only this part of a restore waits and tries again, and only it knows the errors of the protocol.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 
+use self::patience::{TRIES, patiently};
 use self::send::{Fault, Sender};
 use super::body::Stubs;
 use super::plan::{Held, Leaves};
-use super::target::{Item, Standing, Target, TargetError, Writing};
-use crate::client::couchdb::{
-    Client, Database, Error, Kind, LONGEST_ASKED, Unwritten, all_docs_rows,
-};
+use super::target::{Cause, Item, Refused, Standing, Target, TargetError, Writing};
+use crate::client::couchdb::{Client, Database, Error, Kind, Unwritten, all_docs_rows};
 use crate::document::{CollectionName, DocumentId, Properties, Revision};
 
 mod leaves;
 mod multipart;
+mod patience;
 mod send;
 
 /// The number of batches that are written at the same time.
@@ -28,9 +26,6 @@ const PARALLEL: usize = 3;
 
 /// The number of documents per page of a listing.
 const PAGE: usize = 5_000;
-
-/// The number of attempts for a request with a transient error: about half a minute.
-const TRIES: usize = 7;
 
 /// The number of attempts for parts of a batch that failed as a whole.
 const TRIES_OF_PARTS: usize = 2;
@@ -112,11 +107,7 @@ impl CouchTarget {
 
     /// Writes a batch. If the server rejects it as a whole, it is halved until only the documents
     /// that cause the error fail.
-    async fn put(
-        &self,
-        database: &Database,
-        batch: &[Writing],
-    ) -> Result<Vec<(usize, String)>, Error> {
+    async fn put(&self, database: &Database, batch: &[Writing]) -> Result<Vec<Refused>, Error> {
         let mut refused = Vec::new();
         let mut to_do = vec![(0..batch.len(), TRIES)];
         to_do.retain(|(range, _)| !range.is_empty());
@@ -130,22 +121,25 @@ impl CouchTarget {
             match self.sender.send(database, &self.client, part, tries).await {
                 Ok(results) => match assigned(part, &results) {
                     Some(failed) => {
-                        let failed = failed.into_iter();
-                        let scrubbed = |why: String| database.scrub(&why);
-                        refused.extend(
-                            failed.map(|(index, why)| (range.start + index, scrubbed(why))),
-                        );
+                        refused.extend(failed.into_iter().map(|Refused { index, reason }| {
+                            let reason = database.scrub(&reason);
+                            Refused { index: range.start + index, reason }
+                        }));
                     }
                     None if single => {
-                        let why = "the server answered for another document".to_owned();
-                        refused.push((range.start, why));
+                        let reason = "the server answered for another document".to_owned();
+                        refused.push(Refused { index: range.start, reason });
                     }
                     None => halve(tries),
                 },
-                Err(Fault::Document(reason)) => refused.push((range.start, reason)),
+                Err(Fault::Document(reason)) => {
+                    refused.push(Refused { index: range.start, reason })
+                }
                 Err(Fault::Request(error)) => match weigh(database, &error).await {
                     Weight::All => return Err(error),
-                    _ if single => refused.push((range.start, explained(&error))),
+                    _ if single => {
+                        refused.push(Refused { index: range.start, reason: explained(&error) });
+                    }
                     Weight::Some => halve(tries),
                     Weight::Uncertain => halve(TRIES_OF_PARTS),
                 },
@@ -208,8 +202,8 @@ async fn weigh(database: &Database, error: &Error) -> Weight {
 
 /// The rejected documents by their index in the batch. `None` if the server does not say which they
 /// are.
-fn assigned(batch: &[Writing], results: &[Unwritten]) -> Option<Vec<(usize, String)>> {
-    let mut refused: Vec<(usize, String)> = Vec::new();
+fn assigned(batch: &[Writing], results: &[Unwritten]) -> Option<Vec<Refused>> {
+    let mut refused: Vec<Refused> = Vec::new();
     for result in results {
         let index = match &result.id {
             Some(id) => {
@@ -223,8 +217,9 @@ fn assigned(batch: &[Writing], results: &[Unwritten]) -> Option<Vec<(usize, Stri
             None if batch.len() == 1 => 0,
             None => return None,
         };
-        if refused.iter().all(|(known, _)| *known != index) {
-            refused.push((index, format!("the server rejected it: {}", result.why())));
+        if refused.iter().all(|known| known.index != index) {
+            let reason = format!("the server rejected it: {}", result.why());
+            refused.push(Refused { index, reason });
         }
     }
     Some(refused)
@@ -254,67 +249,16 @@ async fn limit_revisions(database: &Database, limit: u64) -> Result<Result<(), E
     }
 }
 
-/// How long a request is repeated. The server may ask for a longer pause once.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Whether a pause for which the server asks is too long for a request that has failed for this time.
-/// `obeyed` says whether a long one was granted.
-fn is_too_long(asked: Duration, failing_for: Duration, obeyed: &mut bool) -> bool {
-    asked > PATIENCE.saturating_sub(failing_for) && std::mem::replace(obeyed, true)
-}
-
-/// Why requests wait, as it was logged last. Several of them wait for the same reason, and a process
-/// restores into one server.
-static LOGGED: Mutex<Option<String>> = Mutex::new(None);
-
-/// Logs that a request is repeated: a warning for each new reason.
-fn log_wait(error: &Error, pause: Duration) {
-    let text = error.to_string();
-    // The request comes first, up to the first colon before a space.
-    let reason = text.split_once(": ").map_or(&*text, |(_, reason)| reason);
-    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
-    let seconds = pause.as_secs_f32();
-    if logged.as_deref() == Some(reason) {
-        tracing::debug!("the target failed: {text}; trying again in {seconds:.1} s");
-    } else {
-        tracing::warn!("the target failed: {text}; trying again in {seconds:.1} s");
-        *logged = Some(reason.to_owned());
-    }
-}
-
-/// Repeats a request while its error may be transient.
-async fn patiently<R, F>(tries: usize, mut request: impl FnMut() -> F) -> Result<R, Error>
-where
-    F: Future<Output = Result<R, Error>>,
-{
-    let pauses = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(250))
-        .with_max_delay(Duration::from_secs(10))
-        .with_jitter()
-        .with_max_times(tries.saturating_sub(1))
-        .build();
-    let (mut failing, mut obeyed) = (None, false);
-    for pause in pauses {
-        let error = match request().await {
-            Ok(answer) => {
-                if failing.is_some() {
-                    *LOGGED.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                }
-                return Ok(answer);
-            }
-            Err(error) => error,
+impl From<Error> for TargetError {
+    fn from(error: Error) -> Self {
+        let cause = match error.kind() {
+            Kind::Transient { .. } => return Self::Transient(error.to_string()),
+            Kind::Refused => Cause::Credentials,
+            Kind::Permanent => Cause::Rejected,
+            Kind::Missing | Kind::Expired | Kind::TooLarge => Cause::Unusable,
         };
-        let Kind::Transient { retry_after } = error.kind() else { return Err(error) };
-        let asked = retry_after.unwrap_or_default().min(LONGEST_ASKED);
-        let since = *failing.get_or_insert_with(Instant::now);
-        if is_too_long(asked, since.elapsed(), &mut obeyed) {
-            return Err(error);
-        }
-        let pause = pause.max(asked);
-        log_wait(&error, pause);
-        tokio::time::sleep(pause).await;
+        Self::permanent(cause, error.to_string())
     }
-    request().await
 }
 
 impl Target for CouchTarget {
@@ -412,7 +356,7 @@ impl Target for CouchTarget {
         &'a self,
         collection: &'a CollectionName,
         batch: &'a [Writing],
-    ) -> BoxFuture<'a, Result<Vec<(usize, String)>, TargetError>> {
+    ) -> BoxFuture<'a, Result<Vec<Refused>, TargetError>> {
         async move { Ok(self.put(&self.client.database(collection), batch).await?) }.boxed()
     }
 
@@ -452,18 +396,6 @@ impl Target for CouchTarget {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_server_that_asks_for_longer_and_longer_pauses_gets_one_of_them() {
-        let (mut failing_for, mut obeyed) = (Duration::ZERO, false);
-        let waited = [5, 10, 20, 40].map(|asked| {
-            let asked = Duration::from_secs(asked);
-            let waits = !is_too_long(asked, failing_for, &mut obeyed);
-            failing_for += asked;
-            waits
-        });
-        assert_eq!(waited, [true, true, true, false]);
-    }
 
     #[test]
     fn ids_of_partitioned_databases_name_a_partition_or_a_design() {

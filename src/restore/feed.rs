@@ -1,8 +1,5 @@
 //! A recorded feed as a target: one row per document, attachments inline, in a file or on standard
 //! output.
-//!
-//! It must not know the tree, nor who reads the feed, except for one case: if that is a terminal,
-//! text from documents must not control it.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -19,7 +16,7 @@ use tokio::sync::Mutex;
 
 use super::body::{Stubs, quoted};
 use super::plan::Held;
-use super::target::{Item, Standing, Target, TargetError, Writing, streamed};
+use super::target::{Cause, Item, Refused, Standing, Target, TargetError, Writing, streamed};
 use super::{OnExisting, RestoreError};
 use crate::document::{CollectionName, DocumentId, Properties, Revision, plain};
 
@@ -70,7 +67,7 @@ impl FeedTarget {
         &self,
         collection: &CollectionName,
         batch: &[Writing],
-    ) -> io::Result<Vec<(usize, String)>> {
+    ) -> io::Result<Vec<Refused>> {
         let mut open = self.open.lock().await;
         if open.is_none() {
             *open = Some(self.begin()?);
@@ -100,7 +97,7 @@ impl FeedTarget {
                     Err(error) => {
                         // Written text cannot be taken back: a reader will find half a row on a
                         // separate line.
-                        refused.push((index, error.to_string()));
+                        refused.push(Refused { index, reason: error.to_string() });
                         end = "\n";
                         break;
                     }
@@ -129,9 +126,12 @@ impl FeedTarget {
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
     }
 
-    fn failed(&self, source: io::Error) -> TargetError {
-        let path = self.path.clone().unwrap_or_else(|| "standard output".into());
-        TargetError::Io { path, source }
+    fn failed(&self, error: io::Error) -> TargetError {
+        let path = self.path.as_deref().unwrap_or(Path::new("standard output"));
+        TargetError::permanent(
+            Cause::File,
+            format!("{} cannot be written: {error}", path.display()),
+        )
     }
 }
 
@@ -199,7 +199,7 @@ impl Target for FeedTarget {
         &'a self,
         collection: &'a CollectionName,
         batch: &'a [Writing],
-    ) -> BoxFuture<'a, Result<Vec<(usize, String)>, TargetError>> {
+    ) -> BoxFuture<'a, Result<Vec<Refused>, TargetError>> {
         async move { self.append(collection, batch).await.map_err(|e| self.failed(e)) }.boxed()
     }
 

@@ -1,19 +1,16 @@
 //! Creates the database and sets its security object before the first document is written, so that
 //! it is never more open than the mirror's, however the restore ends.
-//!
-//! It must not know documents, nor the kind of target.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::apply::blocking;
+use super::blocking::blocking;
 use super::read;
-use super::target::{Standing, Target, TargetError};
+use super::target::{Cause, Standing, Target, TargetError};
 use super::{Failure, OnExisting, RestoreError};
 use crate::archive::TreeCollection;
-use crate::client::couchdb::Kind;
 use crate::document::{CollectionName, Properties, doubtful_name};
 
 /// The database of users. CouchDB protects its documents, and does not allow changing its security
@@ -140,12 +137,12 @@ impl Gate {
                 Ok(not_taken) => {
                     opened.failures.extend(not_taken.into_iter().map(|why| failure(folder, why)));
                 }
-                // If the server rejects this name, the other collections are still restored.
-                Err(TargetError::Server(error)) if error.kind() == Kind::Permanent => {
+                // If the target rejects this name, the other collections are still restored.
+                Err(TargetError::Permanent { cause: Cause::Rejected, what }) => {
                     opened.open = false;
                     let reason = match doubtful_name(self.name.as_str()) {
-                        Some(doubt) => format!("{error} ({doubt})"),
-                        None => error.to_string(),
+                        Some(doubt) => format!("{what} ({doubt})"),
+                        None => what,
                     };
                     opened.failures.push(failure(folder, reason));
                     return Ok(opened);
@@ -156,12 +153,10 @@ impl Gate {
         let Some(security) = &self.security else { return Ok(opened) };
         let error = match target.secure(&self.name, security.clone()).await {
             Ok(()) => return Ok(opened),
-            Err(TargetError::Server(error)) if !matches!(error.kind(), Kind::Transient { .. }) => {
-                error
-            }
+            Err(TargetError::Permanent { what, .. }) => what,
             Err(error) => return Err(error),
         };
-        // The server may have set exactly this object by default.
+        // The target may have set exactly this object by default.
         let theirs = target.security(&self.name).await;
         if matches!(&theirs, Ok(Some(theirs)) if is_same(security, theirs)) {
             return Ok(opened);

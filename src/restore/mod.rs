@@ -2,8 +2,7 @@
 //!
 //! [`plan`] decides what to do with a document, [`apply`](Restore) does it, batch by batch, so that
 //! memory use stays constant. A target is any implementation of [`Target`]: a server
-//! ([`CouchTarget`]) or a feed in a file ([`FeedTarget`]). This module must not know sources or
-//! checkpoints: everything that it restores is in the tree.
+//! ([`CouchTarget`]) or a feed in a file ([`FeedTarget`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::AddAssign;
@@ -16,7 +15,10 @@ use crate::document::{CollectionName, DocumentId, Pattern, Selection};
 use crate::tree::MirrorError;
 
 mod apply;
+mod blocking;
 mod body;
+#[cfg(test)]
+mod conformance;
 mod control;
 mod couchdb;
 mod feed;
@@ -33,7 +35,7 @@ pub use apply::Restore;
 pub use control::{Control, Progress};
 pub use couchdb::CouchTarget;
 pub use feed::FeedTarget;
-pub use target::{Item, Standing, Target, TargetError, Writing};
+pub use target::{Cause, Item, Refused, Standing, Target, TargetError, Writing};
 
 /// The number of failures that are kept with their reasons; the others are only counted.
 const MAX_NAMED: usize = 1_000;

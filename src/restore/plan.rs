@@ -1,6 +1,6 @@
 //! Decides what to do with one document, by the target's version of it.
 //!
-//! Pure. It must not know how a target is queried, nor how it is written to.
+//! Pure.
 
 use std::cmp::Ordering;
 

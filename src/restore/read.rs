@@ -1,6 +1,6 @@
 //! Reads a collection of the tree into batches of documents that are ready to be written.
 //!
-//! All functions block. This module must not know targets, except how they want attachments.
+//! All functions block.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -19,9 +19,9 @@ use super::target::{Files, Item};
 use super::vouch::{ALTERED, Read, Vouching, missing};
 use crate::archive::{Entry, StoredDocument, StoredText, TreeCollection};
 use crate::document::{DocumentId, Revision};
-use crate::mirror::inventory::{FileSum, Inventory, Recorded};
-use crate::mirror::outside::Checksum;
 use crate::tree::MirrorError;
+use crate::tree::checksum::Checksum;
+use crate::tree::inventory::{FileSum, Inventory, Recorded};
 use crate::tree::layout::SECURITY;
 
 /// The most bytes of a document's attachments that are read into memory; a larger document is
@@ -54,7 +54,7 @@ pub(super) fn batches(
     hand_on: &mut dyn FnMut(Batch) -> bool,
 ) -> Result<(), MirrorError> {
     // Opened first, so that documents that are written meanwhile are newer than its records.
-    let inventory = Inventory::read(collection)?;
+    let inventory = collection.inventory()?;
     let names = collection.entry_names()?;
     let mut batch = Batch::default();
     // A server builds a view's index from its documents: better once than after every batch.
@@ -109,13 +109,13 @@ pub(super) fn security(
     collection: &TreeCollection,
     accept_unchecked: bool,
 ) -> Result<Option<Result<Bytes, Failure>>, MirrorError> {
-    let inventory = Inventory::read(collection)?;
+    let inventory = collection.inventory()?;
     let failure = |path, reason| Failure { path, reason };
     let stored = match collection.security()? {
         None => {
             let lost = |inventory: &Inventory| {
                 let of = HashSet::from([SECURITY.to_owned()]);
-                let recorded = Inventory::of(collection, of)?.0;
+                let recorded = collection.recorded(of)?.0;
                 Ok::<_, MirrorError>(
                     inventory.damage.is_none() && recorded.iter().any(|one| !one.allows(None)),
                 )

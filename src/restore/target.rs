@@ -1,11 +1,9 @@
 //! The trait for targets of a restore, and its errors.
 //!
-//! A target reports what it holds and writes what it is given. It must not know the tree, nor decide
-//! what is written.
+//! A target reports what it holds and writes what it is given.
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +12,6 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 
 use super::body::{Piece, Stubs, Successor, Text};
 use super::plan::Held;
-use crate::client::couchdb;
 use crate::document::{CollectionName, DocumentId, Properties, Revision};
 
 /// A place that documents are restored to.
@@ -63,12 +60,13 @@ pub trait Target: Send + Sync {
         leaves: bool,
     ) -> BoxFuture<'a, Result<Vec<Held>, TargetError>>;
 
-    /// Writes documents. Returns those that were rejected, by index, with the reason.
+    /// Writes documents, and returns those that the target refuses. Every other document of the
+    /// batch is written. After an error, some of them may be.
     fn write<'a>(
         &'a self,
         collection: &'a CollectionName,
         batch: &'a [Writing],
-    ) -> BoxFuture<'a, Result<Vec<(usize, String)>, TargetError>>;
+    ) -> BoxFuture<'a, Result<Vec<Refused>, TargetError>>;
 
     /// The security object of an existing collection; `None` if the target has no security objects.
     fn security<'a>(
@@ -196,20 +194,51 @@ pub(super) trait Files: Send + Sync {
     fn open(&self, name: &str) -> io::Result<File>;
 }
 
-/// An error of a target that concerns all documents.
-#[derive(Debug, thiserror::Error)]
+/// A document that a target refuses. The others of its batch are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its index in the batch.
+    pub index: usize,
+    /// The reason, and the remedy if there is one.
+    pub reason: String,
+}
+
+/// An error of a target that concerns more than one document. One that concerns a single document
+/// is a [`Refused`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// A server.
+    /// The target does not answer now, and has been asked again for as long as it is worth waiting.
+    /// A later restore may succeed.
     #[error("{0}")]
-    Server(#[from] couchdb::Error),
-    /// A file.
-    #[error("{} cannot be written: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The error of the file system.
-        source: io::Error,
+    Transient(String),
+    /// The same call fails every time.
+    #[error("{what}")]
+    Permanent {
+        /// What the user has to change.
+        cause: Cause,
+        /// What happened, to what.
+        what: String,
     },
+}
+
+/// Why a target fails every time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It refuses the credentials.
+    Credentials,
+    /// It understands the call and refuses it, for this collection.
+    Rejected,
+    /// It does not have what was asked for, or its answers cannot be used.
+    Unusable,
+    /// A file cannot be written.
+    File,
+}
+
+impl TargetError {
+    /// A permanent error.
+    pub fn permanent(cause: Cause, what: impl Into<String>) -> Self {
+        Self::Permanent { cause, what: what.into() }
+    }
 }
 
 /// The size of the pieces in which an attachment is read, in bytes. A multiple of three, so that

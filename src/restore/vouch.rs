@@ -1,7 +1,5 @@
 //! Checks that a file is intact before it is restored, by the checksum beside it and by the
 //! inventory. Unchecked files are not restored unless the caller accepts them.
-//!
-//! It must not know targets.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -9,9 +7,9 @@ use std::time::Duration;
 
 use super::Failure;
 use crate::archive::TreeCollection;
-use crate::mirror::inventory::{Contents, FileSum, Inventory, Recorded, Records};
-use crate::mirror::outside::{Noted, Unnoted};
 use crate::tree::MirrorError;
+use crate::tree::checksum::{Noted, Unnoted};
+use crate::tree::inventory::{Contents, FileSum, Inventory, Recorded, Records};
 use crate::tree::layout::CONFLICTS;
 
 /// The number of checks of a document that is being written, and the pauses between them.
@@ -95,9 +93,9 @@ impl<'a> Vouching<'a> {
                 return Ok(Vec::new());
             }
             let of = HashSet::from([name.to_owned()]);
-            let (mut now, before) = Inventory::of(self.collection, of)?;
+            let (mut now, before) = self.collection.recorded(of)?;
             let found = again()?;
-            let settled = Inventory::snapshot(self.collection)? == before;
+            let settled = self.collection.snapshot()? == before;
             let Some(found) = found else { return Ok(Vec::new()) };
             let is_other = read.within(&folder) != found.within(&folder);
             if let Some(now) = now.pop() {
@@ -181,7 +179,7 @@ pub(super) fn missing(
         return Ok(Vec::new());
     }
     // They may have been removed meanwhile.
-    let (records, _) = Inventory::of(collection, gone)?;
+    let (records, _) = collection.recorded(gone)?;
     let mut failures = Vec::new();
     for recorded in records.iter().filter(|recorded| !recorded.allows(None)) {
         if collection.entry(&recorded.name)?.is_none() {

@@ -1,7 +1,5 @@
 //! Patterns, databases and collections that were requested or followed before, and that the source
 //! does not have.
-//!
-//! It must not know exit codes, nor how they are printed.
 
 use std::fmt;
 

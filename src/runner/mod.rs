@@ -1,5 +1,5 @@
 //! Supervises one pipeline per collection: starts them as collections appear, stops them together,
-//! and reports their status. It must not know clap, HTTP or any wire protocol.
+//! and reports their status.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{Checkpoints, Failure};
 use crate::document::CollectionName;
-use crate::event::{Broadcast, WriteEvent};
+use crate::event::{Broadcast, Emitted};
 use crate::mirror::Mirror;
 pub use crate::pipeline::DeletionLimit;
-use crate::pipeline::{Phase, Pipeline, PipelineError, Report, Reporter};
+use crate::pipeline::{Brake, Phase, Pipeline, PipelineError, Report, Reporter};
 use crate::source::retry::RetryPolicy;
 use crate::source::{Mode, SourceError, Store};
 use crate::tree::{Holder, MirrorError};
@@ -26,18 +26,27 @@ use crate::tree::{Holder, MirrorError};
 mod absent;
 mod held;
 mod log;
+mod news;
+mod order;
+mod policy;
 mod release;
 mod repair;
+mod scheduler;
+mod state;
 mod status;
 mod subscription;
 mod supervisor;
 mod turn;
+mod wait;
 
 pub use absent::Absent;
 pub use held::HeldDocument;
+use order::Order;
 pub use release::Release;
 pub use repair::Repairer;
+pub(crate) use state::open_state;
 pub use status::{CollectionStatus, FailureStatus, Keeps, Status};
+use subscription::Pages;
 pub use subscription::{Notice, Subscription};
 use supervisor::Supervisor;
 
@@ -52,6 +61,9 @@ pub struct SessionOptions {
     pub revisit: Duration,
     /// The number of collections that catch up at the same time; each holds a few batches in memory.
     pub catch_ups: usize,
+    /// The number of collections of a server that run at the same time, at most; the others sleep until
+    /// they change. `None` is no limit.
+    pub max_runs: Option<usize>,
     /// Accept that the source has moved: follow it although the mirror followed another one.
     pub source_moved: bool,
     /// The limit on deletions in a collection; `None` is no limit.
@@ -74,6 +86,7 @@ impl SessionOptions {
             },
             revisit: Duration::from_secs(60),
             catch_ups: 3,
+            max_runs: None,
             source_moved: false,
             deletions: Some(DeletionLimit::DEFAULT),
             max_failures: None,
@@ -101,6 +114,7 @@ struct Shared {
     mirror: Arc<Mirror>,
     checkpoints: Arc<Checkpoints>,
     events: Broadcast,
+    pages: Arc<Pages>,
     source: String,
     started_at: Timestamp,
     collections: Mutex<BTreeMap<CollectionName, Member>>,
@@ -109,6 +123,8 @@ struct Shared {
     /// Whether the source has listed all its collections.
     listed: AtomicBool,
     progress: watch::Sender<Progress>,
+    /// Receives what the supervisor is to do.
+    orders: mpsc::UnboundedSender<Order>,
     /// Cancelled when no more events will be emitted.
     ended: CancellationToken,
 }
@@ -116,14 +132,29 @@ struct Shared {
 #[derive(Clone, Debug)]
 struct Member {
     reporter: Reporter,
-    failures: Option<Pipeline>,
+    /// Its pipeline, while it runs.
+    pipeline: Option<Pipeline>,
+    /// The brake of its runs.
+    brake: Option<Arc<Brake>>,
+    /// Whether it waits, and nothing that this process does helps it.
+    is_hopeless: bool,
 }
 
 impl Member {
+    /// A collection that has not run.
+    fn new(reporter: Reporter) -> Self {
+        Self { reporter, pipeline: None, brake: None, is_hopeless: false }
+    }
+
     /// Whether the collection is caught up with its source, or its source has vanished.
-    fn is_done(&self) -> bool {
+    fn has_caught_up(&self) -> bool {
         let report = self.reporter.report();
         report.caught_up || report.phase == Phase::Vanished
+    }
+
+    /// Whether a service does not have to wait for the collection before it is ready.
+    fn is_done(&self) -> bool {
+        self.is_hopeless || self.has_caught_up()
     }
 }
 
@@ -131,6 +162,8 @@ impl Member {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Progress {
     listed: bool,
+    /// Whether everything has caught up that can.
+    ready: bool,
     caught_up: bool,
     ended: bool,
 }
@@ -221,31 +254,35 @@ impl Session {
         checkpoints: Arc<Checkpoints>,
         options: SessionOptions,
     ) -> Self {
+        let (orders, received) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             mirror,
             checkpoints,
             events: Broadcast::new(),
+            pages: Arc::default(),
             source: store.identity(),
             started_at: Timestamp::now(),
             collections: Mutex::default(),
             absent: Mutex::default(),
             listed: AtomicBool::new(false),
             progress: watch::Sender::default(),
+            orders,
             ended: CancellationToken::new(),
         });
         let stop = CancellationToken::new();
-        let supervisor = Supervisor::new(store, options, Arc::clone(&shared), stop.clone());
+        let supervisor =
+            Supervisor::new(store, options, Arc::clone(&shared), received, stop.clone());
         let task = Some(tokio::spawn(supervisor.run()));
         Self { shared, stop, task }
     }
 
     /// The write events from now on, as a channel.
-    pub fn events(&self) -> broadcast::Receiver<Arc<WriteEvent>> {
+    pub fn events(&self) -> broadcast::Receiver<Arc<Emitted>> {
         self.shared.events.subscribe()
     }
 
     /// The write events from now on, as a stream.
-    pub fn event_stream(&self) -> BroadcastStream<Arc<WriteEvent>> {
+    pub fn event_stream(&self) -> BroadcastStream<Arc<Emitted>> {
         BroadcastStream::new(self.events())
     }
 
@@ -318,8 +355,8 @@ impl Watcher {
 
     /// The write events after number `since`, or from now on: first those in the journal.
     pub fn subscribe(&self, since: Option<u64>) -> Subscription {
-        let shared = &self.shared;
-        Subscription::new(&shared.checkpoints, &shared.events, since, shared.ended.clone())
+        let Shared { checkpoints, events, pages, ended, .. } = &*self.shared;
+        Subscription::new(checkpoints, events, pages, since, ended.clone())
     }
 
     /// Whether a mirror that has caught up holds no collection of this name.
@@ -335,6 +372,14 @@ impl Watcher {
         let mut progress = self.shared.progress.subscribe();
         let reached = progress.wait_for(|progress| progress.caught_up || progress.ended).await;
         reached.is_ok_and(|progress| progress.caught_up)
+    }
+
+    /// Waits until every collection has caught up once, but those that only somebody else can help; `false`
+    /// if the session ended before that.
+    pub async fn ready(&self) -> bool {
+        let mut progress = self.shared.progress.subscribe();
+        let reached = progress.wait_for(|progress| progress.ready || progress.ended).await;
+        reached.is_ok_and(|progress| progress.ready)
     }
 
     /// Waits until the source has named all its collections; `false` if the session ended before that.
@@ -371,31 +416,47 @@ impl Shared {
         self.absent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Acquire)
+    }
+
     fn reports(&self) -> Vec<Report> {
         self.members().values().map(|member| member.reporter.report()).collect()
     }
 
     fn pipelines(&self) -> Vec<Pipeline> {
-        self.members().values().filter_map(|member| member.failures.clone()).collect()
+        self.members().values().filter_map(|member| member.pipeline.clone()).collect()
     }
 
     fn failures(&self) -> Vec<(CollectionName, Failure)> {
         let members = self.members();
         let with_name = members.iter().flat_map(|(name, member)| {
-            let failures = member.failures.as_ref().map(Pipeline::failures).unwrap_or_default();
-            failures.into_iter().map(|failure| (name.clone(), failure))
+            self.failures_of(name, member).into_iter().map(|failure| (name.clone(), failure))
         });
         with_name.collect()
     }
 
+    /// The documents of a collection that could not be mirrored: as its run knows them, or as the state
+    /// remembers them.
+    fn failures_of(&self, name: &CollectionName, member: &Member) -> Vec<Failure> {
+        if let Some(pipeline) = &member.pipeline {
+            return pipeline.failures();
+        }
+        let mut failures = self.checkpoints.failures(name).unwrap_or_default();
+        failures.retain(|failure| !failure.is_in_flight());
+        failures
+    }
+
     /// Notices when the last collection has caught up.
     fn note_progress(&self) {
-        let listed = self.listed.load(Ordering::Acquire);
-        let done = listed && self.members().values().all(|member| member.is_done());
+        let listed = self.is_listed();
+        let ready = listed && self.members().values().all(Member::is_done);
+        let caught_up = ready && self.members().values().all(Member::has_caught_up);
         self.progress.send_if_modified(|progress| {
             let before = *progress;
             progress.listed |= listed;
-            progress.caught_up |= done;
+            progress.ready |= ready;
+            progress.caught_up |= caught_up;
             *progress != before
         });
     }
@@ -410,5 +471,18 @@ impl Shared {
             caught_up: self.progress.borrow().caught_up,
             took: took.try_into().unwrap_or_default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_ready_without_a_collection_that_waits_hopelessly() {
+        let mut member = Member::new(Reporter::new("a".into()));
+        assert!(!member.is_done());
+        member.is_hopeless = true;
+        assert!(member.is_done() && !member.has_caught_up());
     }
 }

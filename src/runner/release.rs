@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Watcher;
+use super::order::Order;
 use crate::checkpoint::{Checkpoints, StateError};
 use crate::document::CollectionName;
 use crate::pipeline::Pipeline;
@@ -41,11 +42,13 @@ impl Watcher {
         /// Deletions that are not applied by then are applied later.
         const PATIENCE: Duration = Duration::from_secs(5);
         let member = self.shared.members().get(name).cloned();
-        let pipeline = member.and_then(|member| member.failures);
+        let pipeline = member.and_then(|member| member.pipeline);
         let Some(released) = Release::at_rest(&self.shared.checkpoints, name)? else {
             return Ok(None);
         };
         let Some(pipeline) = pipeline.filter(|_| released.held_back > 0) else {
+            // If it sleeps, it wakes up and applies them.
+            let _ended = self.shared.orders.send(Order::Visit(name.clone()));
             return Ok(Some(released));
         };
         Pipeline::release(&pipeline);

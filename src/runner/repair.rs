@@ -1,5 +1,5 @@
 //! Fetches single documents of a mirror at rest again: the mirror is locked, with a pipeline for
-//! each collection, and no feed is followed. It must not know how a document was found to be wrong.
+//! each collection, and no feed is followed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::checkpoint::{Checkpoint, Checkpoints, Commit};
 use crate::document::{CollectionName, DocumentId, Kept};
 use crate::event::Broadcast;
 use crate::mirror::Mirror;
-use crate::mirror::inventory::Stamped;
+use crate::mirror::Stamped;
 use crate::pipeline::{
     Asking, Pipeline, PipelineError, PipelineOptions, Repaired, Reporter, Wrong,
 };
@@ -55,7 +55,8 @@ impl Repairer {
         wrong: Wrong,
         stop: &CancellationToken,
     ) -> Repaired {
-        let asking = if store.lists_everything() { Asking::Singly } else { Asking::ByFeed };
+        let asking =
+            if store.capabilities().single_reads { Asking::Singly } else { Asking::ByFeed };
         let repaired = match self.pipeline(store, name) {
             Ok(pipeline) => pipeline.repair(wrong, asking, stop).await,
             Err(error) => Repaired { fates: Vec::new(), error: Some(error) },
@@ -79,8 +80,9 @@ impl Repairer {
         if let Some(checkpoint) = checkpoint.filter(|one| one.open_since.is_none()) {
             let inventory = collection.close_inventory()?;
             let commit = Commit::new(Checkpoint { inventory, ..checkpoint });
-            self.checkpoints.turn().commit(name, &commit, &[])?;
+            self.checkpoints.commit(name, &commit)?;
         }
+        self.mirror.check_epoch()?;
         Ok(stamped)
     }
 

@@ -93,7 +93,11 @@ pub struct FailureStatus {
 }
 
 impl CollectionStatus {
-    fn new(report: Report, mut failures: Vec<Failure>, checkpoint: Option<&Checkpoint>) -> Self {
+    fn new(
+        mut report: Report,
+        mut failures: Vec<Failure>,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Self {
         let checkpoint_at = checkpoint.and_then(|checkpoint| checkpoint.at);
         let keeps = checkpoint.map(|Checkpoint { attachments, kept, .. }| Keeps {
             attachments: *attachments,
@@ -101,6 +105,7 @@ impl CollectionStatus {
             deleted: kept.deleted,
         });
         let lag_seconds = report.lag_seconds(Timestamp::now());
+        report.retry_at = report.retry_at.filter(|_| report.phase == Phase::Waiting);
         failures.retain(|failure| !failure.is_in_flight());
         failures.sort_by(|left, right| left.turn().cmp(&right.turn()));
         let failed = failures.into_iter().map(FailureStatus::from).collect();
@@ -119,7 +124,7 @@ impl Shared {
     pub(super) fn status(&self) -> Status {
         let members = self.members().clone();
         let collections = members.into_iter().map(|(name, member)| {
-            let failures = member.failures.map(|pipeline| pipeline.failures()).unwrap_or_default();
+            let failures = self.failures_of(&name, &member);
             let checkpoint = self.checkpoints.checkpoint(&name).ok().flatten();
             CollectionStatus::new(member.reporter.report(), failures, checkpoint.as_ref())
         });

@@ -1,15 +1,16 @@
 //! Write events without a gap: first those in the journal, then the live ones, and the journal again
 //! whenever the subscriber was too slow.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
+use tokio::sync::Mutex;
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{Checkpoints, Record, StateError};
-use crate::document::plain;
-use crate::event::{Broadcast, WriteEvent};
+use crate::event::{Broadcast, Emitted};
 
 /// The number of events that are read from the journal at a time.
 const PAGE: usize = 500;
@@ -18,7 +19,7 @@ const PAGE: usize = 500;
 #[derive(Clone, Debug)]
 pub enum Notice {
     /// A document was written or removed.
-    Event(Arc<WriteEvent>),
+    Event(Arc<Emitted>),
     /// The subscriber was so slow that it missed this many events; they follow from the journal.
     Lagged(u64),
     /// The journal no longer holds these events (first and last number).
@@ -28,20 +29,83 @@ pub enum Notice {
 impl Notice {
     /// The notice as one line of JSON, with its newline, and without characters that control a
     /// terminal.
-    pub fn line(&self) -> String {
-        let mut line = match self {
-            Self::Event(event) => {
-                // Strings, numbers and raw JSON can always be written.
-                let text = serde_json::to_string(event).unwrap_or_default();
-                plain::json_line(&text).into_owned()
-            }
-            Self::Lagged(count) => format!(r#"{{"lagged":{count}}}"#),
+    pub fn line(&self) -> Bytes {
+        match self {
+            Self::Event(event) => event.line().clone(),
+            Self::Lagged(count) => format!("{{\"lagged\":{count}}}\n").into(),
             Self::Expired(first, last) => {
-                format!(r#"{{"expired":{{"first":{first},"last":{last}}}}}"#)
+                format!("{{\"expired\":{{\"first\":{first},\"last\":{last}}}}}\n").into()
             }
+        }
+    }
+}
+
+/// Events that follow on one another in the journal, with their numbers.
+#[derive(Debug, Default)]
+struct Page {
+    /// The number after which it was read: it lacks nothing between this and its end.
+    since: u64,
+    notices: Vec<(u64, Notice)>,
+}
+
+impl Page {
+    /// Reads events after number `since`, up to the last one that is durable: the journal shows those
+    /// of a commit before their flush. A record that cannot be read, or that contains another number,
+    /// is not an event.
+    async fn read(checkpoints: &Arc<Checkpoints>, since: u64) -> Result<Self, StateError> {
+        let checkpoints = Arc::clone(checkpoints);
+        let read = move || -> Result<_, StateError> {
+            let notice = |Record { number, text }| match Emitted::read(&text) {
+                Ok(event) if event.event == number => (number, Notice::Event(Arc::new(event))),
+                _ => (number, Notice::Expired(number, number)),
+            };
+            let durable = checkpoints.last_number();
+            let mut records = checkpoints.journal_after(since, PAGE)?;
+            records.retain(|record| record.number <= durable);
+            Ok(Self { since, notices: records.into_iter().map(notice).collect() })
         };
-        line.push('\n');
-        line
+        match tokio::task::spawn_blocking(read).await {
+            Ok(page) => page,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// Whether it holds what follows number `last`.
+    fn continues(&self, last: u64) -> bool {
+        self.since <= last && self.notices.last().is_some_and(|(end, _)| *end > last)
+    }
+}
+
+/// The page that was read last, which subscribers share as long as one of them needs it. Only one
+/// page is read at a time: many slow subscribers must not take the threads and the processors from
+/// the mirror.
+#[derive(Debug, Default)]
+pub struct Pages(Mutex<Weak<Page>>);
+
+impl Pages {
+    /// Some events after number `last`, or an empty page.
+    async fn after(
+        self: &Arc<Self>,
+        checkpoints: &Arc<Checkpoints>,
+        last: u64,
+    ) -> Result<Arc<Page>, StateError> {
+        let (pages, checkpoints) = (Arc::clone(self), Arc::clone(checkpoints));
+        // In a task of its own: a subscriber whose reader is slow is not polled, and would keep the lock.
+        let turned = tokio::spawn(async move {
+            let mut newest = pages.0.lock().await;
+            if let Some(page) = newest.upgrade().filter(|page| page.continues(last)) {
+                return Ok(page);
+            }
+            let page = Arc::new(Page::read(&checkpoints, last).await?);
+            *newest = Arc::downgrade(&page);
+            Ok(page)
+        });
+        match turned.await.map_err(JoinError::try_into_panic) {
+            Ok(page) => page,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The runtime ends, and all its tasks.
+            Err(Err(_)) => std::future::pending().await,
+        }
     }
 }
 
@@ -49,10 +113,13 @@ impl Notice {
 #[derive(Debug)]
 pub struct Subscription {
     checkpoints: Arc<Checkpoints>,
-    receiver: broadcast::Receiver<Arc<WriteEvent>>,
+    receiver: broadcast::Receiver<Arc<Emitted>>,
     /// The number of the last event that was delivered, or that is not wanted.
     last: u64,
-    page: VecDeque<Notice>,
+    /// The page of the journal that is being delivered, from this notice on.
+    page: Arc<Page>,
+    turned: usize,
+    pages: Arc<Pages>,
     /// Whether the journal may hold events that were not delivered.
     behind: bool,
     ended: CancellationToken,
@@ -63,23 +130,26 @@ impl Subscription {
     pub fn of_journal(checkpoints: &Arc<Checkpoints>, since: u64) -> Self {
         let ended = CancellationToken::new();
         ended.cancel();
-        Self::new(checkpoints, &Broadcast::new(), Some(since), ended)
+        Self::new(checkpoints, &Broadcast::new(), &Arc::default(), Some(since), ended)
     }
 
     pub(super) fn new(
         checkpoints: &Arc<Checkpoints>,
         events: &Broadcast,
+        pages: &Arc<Pages>,
         since: Option<u64>,
         ended: CancellationToken,
     ) -> Self {
-        // The position first, then the channel: events in between are in both, and delivered once.
-        let newest = checkpoints.journal_range().ok().flatten().map_or(0, |range| range.last);
+        // The channel first, then the position: every event after it is in the channel.
         let receiver = events.subscribe();
+        let newest = checkpoints.last_number();
         Self {
             checkpoints: Arc::clone(checkpoints),
             receiver,
             last: since.unwrap_or(newest),
-            page: VecDeque::new(),
+            page: Arc::default(),
+            turned: 0,
+            pages: Arc::clone(pages),
             behind: since.is_some(),
             ended,
         }
@@ -88,13 +158,10 @@ impl Subscription {
     /// The next notice; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Notice>, StateError> {
         loop {
-            if let Some(notice) = self.page.pop_front() {
-                match &notice {
-                    Notice::Event(event) => self.last = event.event,
-                    Notice::Expired(_, last) => self.last = *last,
-                    Notice::Lagged(_) => {}
-                }
-                return Ok(Some(notice));
+            if let Some((number, notice)) = self.page.notices.get(self.turned) {
+                self.turned += 1;
+                self.last = *number;
+                return Ok(Some(notice.clone()));
             }
             if self.behind {
                 if let Some(gap) = self.turn_page().await? {
@@ -109,6 +176,8 @@ impl Subscription {
             };
             match received {
                 Ok(event) if event.event <= self.last => {}
+                // A commit was made whose events could not be emitted, because the disk failed.
+                Ok(event) if event.event > self.last + 1 => self.behind = true,
                 Ok(event) => {
                     self.last = event.event;
                     return Ok(Some(Notice::Event(event)));
@@ -125,8 +194,13 @@ impl Subscription {
     /// Reads further events from the journal. Returns a gap if the next events are no longer there.
     async fn turn_page(&mut self) -> Result<Option<Notice>, StateError> {
         let newest = self.checkpoints.last_number();
-        let (page, first) = read_page(&self.checkpoints, self.last).await?;
-        self.behind = !page.is_empty();
+        // Everything before this is in the journal.
+        self.receiver = self.receiver.resubscribe();
+        self.page = Arc::default();
+        let page = self.pages.after(&self.checkpoints, self.last).await?;
+        self.turned = page.notices.partition_point(|(number, _)| *number <= self.last);
+        let first = page.notices.get(self.turned).map(|(number, _)| *number);
+        self.behind = first.is_some();
         self.page = page;
         let expected = self.last + 1;
         // Without a page, all delivered events have left the journal, or were lost with it.
@@ -135,35 +209,19 @@ impl Subscription {
     }
 }
 
-/// Reads some events after number `last` from the journal, with the number of the first. A record
-/// that cannot be read, or that contains another number, is not an event.
-async fn read_page(
-    checkpoints: &Arc<Checkpoints>,
-    last: u64,
-) -> Result<(VecDeque<Notice>, Option<u64>), StateError> {
-    let checkpoints = Arc::clone(checkpoints);
-    let read = move || checkpoints.journal_after(last, PAGE);
-    let records = match tokio::task::spawn_blocking(read).await {
-        Ok(records) => records?,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    };
-    let first = records.first().map(|record| record.number);
-    let notice = |Record { number, text }: &Record| match serde_json::from_str::<WriteEvent>(text) {
-        Ok(event) if event.event == *number => Notice::Event(Arc::new(event)),
-        _ => Notice::Expired(*number, *number),
-    };
-    Ok((records.iter().map(notice).collect(), first))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::checkpoint::{Bounds, Checkpoint, Commit};
+    use crate::checkpoint::{Bounds, Checkpoint, Commit, NewEvents, Numbered};
+    use crate::event::WriteEvent;
 
     struct Journal {
         _dir: tempfile::TempDir,
         checkpoints: Arc<Checkpoints>,
         channel: Broadcast,
+        pages: Arc<Pages>,
         ended: CancellationToken,
     }
 
@@ -175,31 +233,41 @@ mod tests {
                 _dir: dir,
                 checkpoints: Arc::new(state),
                 channel: Broadcast::new(),
+                pages: Arc::default(),
                 ended: CancellationToken::new(),
             }
         }
 
         fn subscribe(&self, since: Option<u64>) -> Subscription {
-            Subscription::new(&self.checkpoints, &self.channel, since, self.ended.clone())
+            let ended = self.ended.clone();
+            Subscription::new(&self.checkpoints, &self.channel, &self.pages, since, ended)
         }
 
         /// Commits and broadcasts events as a pipeline does.
         fn write(&self, count: usize) {
-            let mut turn = self.checkpoints.turn();
-            let first = turn.draw(count).unwrap();
-            let events: Vec<_> = (first..first + count as u64).map(event).collect();
-            let text = |event: &WriteEvent| serde_json::to_string(event).unwrap();
-            let records: Vec<_> = events
-                .iter()
-                .map(|event| Record { number: event.event, text: text(event) })
-                .collect();
-            turn.commit(&"books".into(), &Commit::new(Checkpoint::default()), &records).unwrap();
-            events.into_iter().for_each(|event| self.channel.send(Arc::new(event)));
+            let channel = self.channel.clone();
+            commit(&self.checkpoints, count, move |event| channel.send(event));
         }
     }
 
-    fn event(number: u64) -> WriteEvent {
-        WriteEvent {
+    fn commit(
+        checkpoints: &Checkpoints,
+        count: usize,
+        emit: impl Fn(Arc<Emitted>) + Send + 'static,
+    ) {
+        let events = NewEvents::new(count, move |first| {
+            let events = (first..first + count as u64).map(|number| Arc::new(event(number)));
+            let events: Vec<Arc<Emitted>> = events.collect();
+            let record = |one: &Arc<Emitted>| Record { number: one.event, text: one.text() };
+            let records = events.iter().map(record).collect();
+            Numbered { records, emit: Box::new(move || events.into_iter().for_each(emit)) }
+        });
+        let nothing = Commit::new(Checkpoint::default());
+        checkpoints.commit_with(&"books".into(), &nothing, events).unwrap();
+    }
+
+    fn event(number: u64) -> Emitted {
+        Emitted::new(WriteEvent {
             event: number,
             collection: "books".into(),
             document: format!("d{number}").as_str().into(),
@@ -208,7 +276,7 @@ mod tests {
             revision: "1-x".into(),
             position: None,
             at: jiff::Timestamp::UNIX_EPOCH,
-        }
+        })
     }
 
     /// The notices of a subscription until its end, shortened: numbers of events, and notices.
@@ -217,7 +285,7 @@ mod tests {
         while let Some(notice) = subscription.next().await.unwrap() {
             match &notice {
                 Notice::Event(event) => numbers.push(event.event),
-                other => notices.push(other.line()),
+                other => notices.push(String::from_utf8(other.line().to_vec()).unwrap()),
             }
         }
         (numbers, notices)
@@ -248,6 +316,55 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn events_that_were_not_emitted_come_from_the_journal() {
+        let journal = Journal::new(Bounds::DEFAULT);
+        let subscription = journal.subscribe(None);
+        journal.write(2);
+        commit(&journal.checkpoints, 3, drop);
+        journal.write(2);
+        journal.ended.cancel();
+        let (numbers, notices) = told(subscription).await;
+        assert_eq!((numbers, notices.len()), (vec![1, 2, 3, 4, 5, 6, 7], 0));
+    }
+
+    #[tokio::test]
+    async fn a_stuck_subscriber_is_told_what_it_missed_and_those_that_follow_share_a_page() {
+        let journal = Journal::new(Bounds::DEFAULT);
+        let stuck = journal.subscribe(None);
+        let mut slow: Vec<_> = (0..100).map(|_| journal.subscribe(Some(0))).collect();
+        let count = 3 * Broadcast::CAPACITY;
+        journal.write(count);
+        // Each turns its first page.
+        for one in &mut slow {
+            assert!(matches!(one.next().await, Ok(Some(Notice::Event(event))) if event.event == 1));
+        }
+        assert!(slow.iter().all(|one| Arc::ptr_eq(&one.page, &slow[0].page)));
+        journal.ended.cancel();
+        for one in slow {
+            let (numbers, notices) = told(one).await;
+            assert!(numbers.into_iter().eq(2..=count as u64) && notices.is_empty());
+        }
+        let (numbers, notices) = told(stuck).await;
+        assert_eq!(notices, [format!("{{\"lagged\":{}}}\n", 2 * Broadcast::CAPACITY)]);
+        assert!(numbers.into_iter().eq(1..=count as u64));
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_that_is_not_polled_any_more_holds_up_no_other() {
+        let journal = Journal::new(Bounds::DEFAULT);
+        journal.write(10);
+        let [mut reading, mut waiting, mut other] =
+            [0, 3, 0].map(|last| journal.subscribe(Some(last)));
+        let mut stuck = [Box::pin(reading.next()), Box::pin(waiting.next())];
+        for one in &mut stuck {
+            assert!(futures_util::poll!(one).is_pending(), "it is stuck in the middle of a page");
+        }
+        let next = tokio::time::timeout(Duration::from_secs(10), other.next());
+        let next = next.await.expect("the others do not wait for it");
+        assert!(matches!(next, Ok(Some(Notice::Event(event))) if event.event == 1));
+    }
+
+    #[tokio::test]
     async fn what_has_left_the_journal_is_said_to_have_expired() {
         let journal = Journal::new(Bounds { events: 5, ..Bounds::DEFAULT });
         (0..10).for_each(|_| journal.write(1));
@@ -263,7 +380,8 @@ mod tests {
         let path = dir.path().join("state");
         let given = {
             let state = Checkpoints::open(&path, Bounds::DEFAULT).unwrap().state;
-            state.turn().draw(7).unwrap() + 6
+            commit(&state, 7, drop);
+            state.last_number()
         };
         std::fs::remove_dir_all(&path).unwrap();
         let state = Arc::new(Checkpoints::open(&path, Bounds::DEFAULT).unwrap().state);

@@ -7,42 +7,48 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::turn::Run;
+use super::news::News;
+use super::order::Order;
+use super::policy;
+use super::scheduler::{LINGER, Move, Scheduler, VISIT};
+use super::turn::{Ended, Run};
+use super::wait::Trouble;
 use super::{Absent, Member, Outcome, SessionError, SessionOptions, Shared};
 use crate::document::CollectionName;
 use crate::pipeline::{
-    Awaited, ENDED, FAILED, Pauses, Phase, Pipeline, PipelineError, PipelineOptions, Reporter,
-    without_numbers,
+    ENDED, FAILED, Phase, Pipeline, PipelineError, PipelineOptions, Reporter, RunState,
 };
 use crate::source::outage::Said;
 use crate::source::retry::{self, Listed};
 use crate::source::{Mode, Pattern, SourceError, Store, StoreEvent};
 use crate::tree::MirrorError;
 
-type Ended = (CollectionName, Result<(), PipelineError>);
+/// How many orders are taken at once.
+const MOST_ORDERS: usize = 1000;
 
 /// Supervises the pipelines of one session.
 pub(super) struct Supervisor {
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     pub(super) options: SessionOptions,
     pub(super) shared: Arc<Shared>,
     stop: CancellationToken,
+    /// Which collections run.
+    pub(super) scheduler: Scheduler,
+    orders: mpsc::UnboundedReceiver<Order>,
+    /// Ends single runs.
+    stops: HashMap<CollectionName, CancellationToken>,
     turns: Arc<Semaphore>,
     pipelines: JoinSet<Ended>,
-    errors: Vec<SessionError>,
+    pub(super) errors: Vec<SessionError>,
     /// Collections that the mirror followed at this source before this run.
     known: HashSet<CollectionName>,
-    /// Collections that appeared while the disk failed, and the time of their next attempt.
-    postponed: Option<(Vec<CollectionName>, Instant)>,
-    /// Their pause: it grows until all of them were started.
-    pauses: Pauses,
-    /// Why collections wait for a disk.
-    held_up: HashMap<CollectionName, Said>,
+    /// The collections whose runs have failed.
+    pub(super) troubled: HashMap<CollectionName, Trouble>,
     /// Since when the list of collections has been waited for, and why, if it is.
     pub(super) waiting: Option<(Instant, Said)>,
 }
@@ -53,21 +59,25 @@ impl Supervisor {
         store: Arc<dyn Store>,
         options: SessionOptions,
         shared: Arc<Shared>,
+        orders: mpsc::UnboundedReceiver<Order>,
         stop: CancellationToken,
     ) -> Self {
-        let turns = if store.is_mixed() { Semaphore::MAX_PERMITS } else { options.catch_ups };
+        let mixed = store.capabilities().mixed;
+        let room = if mixed { None } else { options.max_runs };
+        let turns = if mixed { Semaphore::MAX_PERMITS } else { options.catch_ups };
         Self {
             store,
             options,
             shared,
             stop,
+            scheduler: Scheduler::new(room.unwrap_or(usize::MAX)),
+            orders,
+            stops: HashMap::new(),
             turns: Arc::new(Semaphore::new(turns)),
             pipelines: JoinSet::new(),
             errors: Vec::new(),
             known: HashSet::new(),
-            postponed: None,
-            pauses: Pauses::new(options.retry),
-            held_up: HashMap::new(),
+            troubled: HashMap::new(),
             waiting: None,
         }
     }
@@ -79,8 +89,9 @@ impl Supervisor {
         while let Some(ended) = self.pipelines.join_next().await {
             self.note_end(ended);
         }
+        self.note_parked();
         self.remember_collections(true);
-        // A run that was displaced may have noticed nothing, or errors that are none of the mirror.
+        // A run that was displaced may have noticed nothing, or have reported another error.
         if let Err(error) = self.shared.mirror.check_epoch() {
             self.note_displaced(error);
         }
@@ -110,14 +121,19 @@ impl Supervisor {
         let before = checkpoints.listed(&identity).unwrap_or_default();
         let listing = retry::listing(Arc::clone(&self.store), mode, before.clone(), policy);
         tokio::pin!(listing);
-        let mut listing_ended = false;
+        let (mut listing_ended, mut orders) = (false, Vec::new());
+        let mut news: Option<News> = None;
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if listing_ended && self.pipelines.is_empty() && self.postponed.is_none() {
+            self.make_moves();
+            if news.is_none() && mode == Mode::Follow && self.scheduler.is_crowded() {
+                news = Some(News::start(Arc::clone(&self.store), Arc::clone(&self.shared)));
+            }
+            if listing_ended && self.pipelines.is_empty() && self.next_try().is_none() {
                 return;
             }
-            let again = self.postponed.as_ref().map(|(_, again)| *again);
+            let again = self.next_try().into_iter().chain(self.scheduler.next_visit()).min();
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
@@ -145,6 +161,7 @@ impl Supervisor {
                         }
                         self.remember_collections(false);
                         self.shared.note_progress();
+                        self.end_if_hopeless();
                     }
                     Some(Err(error)) => {
                         self.log_end_of_listing(&error);
@@ -154,7 +171,13 @@ impl Supervisor {
                     None => listing_ended = true,
                 },
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
-                    self.begin_postponed();
+                    self.try_again();
+                }
+                // Moves are made once for all of them.
+                1.. = self.orders.recv_many(&mut orders, MOST_ORDERS) => {
+                    for order in orders.drain(..) {
+                        self.obey(order);
+                    }
                 }
                 Some(ended) = self.pipelines.join_next(), if !self.pipelines.is_empty() => {
                     self.note_end(ended);
@@ -169,75 +192,93 @@ impl Supervisor {
         // If it had vanished, the source has the collection again.
         if before.is_none_or(|phase| phase == Phase::Vanished) {
             let reporter = Reporter::new(name.clone());
-            self.begin_with(name, reporter);
+            let member = Member::new(reporter);
+            self.shared.members().insert(name.clone(), member);
+            self.scheduler.want(&name);
         }
     }
 
-    fn begin_with(&mut self, name: CollectionName, reporter: Reporter) {
-        let member = Member { reporter: reporter.clone(), failures: None };
-        self.shared.members().insert(name.clone(), member);
-        match self.pipeline(&name, reporter.clone()) {
-            Ok(pipeline) => {
-                if let Some(member) = self.shared.members().get_mut(&name) {
-                    member.failures = Some(pipeline.clone());
+    /// Starts the runs that have a place, and ends those whose place others want.
+    fn make_moves(&mut self) {
+        loop {
+            let moves = self.scheduler.moves(Instant::now());
+            if moves.is_empty() {
+                return;
+            }
+            for one in moves {
+                match one {
+                    Move::Start(name) => self.start(name),
+                    Move::Stop(name) => {
+                        if let Some(stop) = self.stops.get(&name) {
+                            stop.cancel();
+                        }
+                    }
                 }
-                let (turns, shared) = (Arc::clone(&self.turns), Arc::clone(&self.shared));
-                let run = Run { pipeline, turns, shared, stop: self.stop.clone() };
-                self.pipelines.spawn(async move { (name, run.in_turn().await) });
             }
-            Err(error) if error.is_disk() && self.options.mode == Mode::Follow => {
-                self.postpone(name, &reporter, &error);
-            }
-            Err(error) => self.fail_or_postpone(name, error),
         }
     }
 
-    /// A collection whose folder cannot be used is waited for while following; the others continue.
-    fn fail_or_postpone(&mut self, name: CollectionName, error: PipelineError) {
-        let waits = error.is_of_collection() && self.options.mode == Mode::Follow;
-        let reporter = match waits {
-            true => self.shared.members().get(&name).map(|member| member.reporter.clone()),
-            false => None,
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::AtEnd(name) => {
+                self.troubled.remove(&name);
+                self.note_idle(&name);
+            }
+            Order::Waits(name) => self.note_idle(&name),
+            Order::Busy(name) => self.scheduler.busy(&name),
+            Order::Visit(name) => {
+                self.wake(&name);
+                self.scheduler.news(&name);
+            }
+            Order::InStep(at) => {
+                for (name, member) in &*self.shared.members() {
+                    if self.scheduler.sleeps(name) && member.reporter.report().caught_up {
+                        member.reporter.update(|report| {
+                            report.current_at = report.current_at.max(Some(at));
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// A run has nothing to do. Another may have its place after a while, which is longer if documents
+    /// are still to come.
+    fn note_idle(&mut self, name: &CollectionName) {
+        let report = self.shared.members().get(name).map(|member| member.reporter.report());
+        let keeps = match report {
+            Some(report) if report.in_flight > 0 => self.options.revisit,
+            _ => LINGER,
         };
-        match reporter {
-            Some(reporter) => self.postpone(name, &reporter, &error),
-            None => self.fail(name, error),
-        }
+        self.scheduler.idle(name, Instant::now() + keeps.max(LINGER));
     }
 
-    /// Tries the collections again that the disk has delayed.
-    fn begin_postponed(&mut self) {
-        for name in self.postponed.take().map(|(names, _)| names).unwrap_or_default() {
-            let before = self.shared.members().get(&name).map(|member| member.reporter.report());
-            let reporter = match before {
-                Some(before) => Reporter::continuing(&before),
-                None => Reporter::new(name.clone()),
-            };
-            self.begin_with(name, reporter);
-        }
-    }
-
-    /// Schedules another attempt for a collection, when its disk may work.
-    fn postpone(&mut self, name: CollectionName, reporter: &Reporter, error: &PipelineError) {
-        let next = || (Vec::new(), Instant::now() + self.pauses.next_after_rest());
-        let (names, again) = self.postponed.get_or_insert_with(next);
-        let seconds = again.saturating_duration_since(Instant::now()).as_secs_f32();
-        let why = error.to_string();
-        match self.held_up.entry(name.clone()).or_default().is_due(&without_numbers(&why)) {
-            true => tracing::warn!(
-                collection = %name,
-                "{why}; the mirror waits, and tries again in {seconds:.1} s",
-            ),
-            false => {
-                tracing::debug!(collection = %name, "{why}; the mirror tries again in {seconds:.1} s");
+    fn start(&mut self, name: CollectionName) {
+        let member = self.shared.members().get(&name).cloned();
+        let Some(Member { reporter, brake, .. }) = member else {
+            return self.scheduler.remove(&name);
+        };
+        let has_caught_up = reporter.report().caught_up;
+        match self.pipeline(&name, reporter) {
+            Ok(pipeline) => {
+                let pipeline = match brake {
+                    Some(brake) => pipeline.with_brake(brake),
+                    None => pipeline,
+                };
+                if let Some(member) = self.shared.members().get_mut(&name) {
+                    member.brake = Some(pipeline.brake());
+                    member.pipeline = Some(pipeline.clone());
+                }
+                // It has little to do if it has caught up in this process.
+                let turns = (!has_caught_up).then(|| Arc::clone(&self.turns));
+                let shared = Arc::clone(&self.shared);
+                let (orders, stop) = (shared.orders.clone(), self.stop.child_token());
+                self.stops.insert(name.clone(), stop.clone());
+                let run = Run { pipeline, turns, shared, orders, stop };
+                self.pipelines.spawn(run.in_turn(name));
             }
+            Err(error) => self.wait_or_fail(name, error),
         }
-        reporter.update(|report| {
-            report.phase = Phase::Waiting;
-            report.awaited = Awaited::Disk;
-            report.trouble = Some(why);
-        });
-        names.push(name);
     }
 
     fn pipeline(
@@ -255,8 +296,7 @@ impl Supervisor {
         if let Some(recorded) = recorded
             && recorded != origin
         {
-            // A scan of the wrong source would remove everything that it does not hold.
-            if self.store.lists_everything() && !self.options.source_moved {
+            if self.store.capabilities().refuses_other_origin && !self.options.source_moved {
                 return Err(MirrorError::OtherSource {
                     collection: name.to_string(),
                     recorded,
@@ -283,16 +323,23 @@ impl Supervisor {
 
     fn note_end(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         match ended {
-            Ok((name, Ok(()))) => {
-                if let Some(member) = self.shared.members().get(&name) {
-                    member.reporter.update(|report| {
-                        if !report.caught_up {
-                            report.phase = Phase::Stopped;
-                        }
-                    });
+            Ok(Ended { name, run_state, result: Ok(()) }) => {
+                let was_told = self.stops.remove(&name).is_some_and(|stop| stop.is_cancelled());
+                let follows = self.options.mode == Mode::Follow && !self.stop.is_cancelled();
+                // It was told to end while it had something to do: it is not done.
+                if was_told && run_state == RunState::Works {
+                    self.scheduler.news(&name);
+                }
+                match run_state {
+                    // It waited for its source, and others wanted its place.
+                    RunState::Waits if follows => self.wait_without_run(name),
+                    _ => self.note_rest(&name, follows),
                 }
             }
-            Ok((name, Err(error))) => self.fail_or_postpone(name, error),
+            Ok(Ended { name, result: Err(error), .. }) => {
+                self.stops.remove(&name);
+                self.wait_or_fail(name, error);
+            }
             Err(error) => self.errors.push(SessionError::Collection {
                 collection: "(unknown)".into(),
                 error: error.into(),
@@ -300,17 +347,46 @@ impl Supervisor {
         }
     }
 
-    fn fail(&mut self, collection: CollectionName, error: PipelineError) {
+    /// A run has ended, and nothing is wrong. A catch-up is done. While following, the collection sleeps,
+    /// and holds nothing open.
+    fn note_rest(&mut self, name: &CollectionName, follows: bool) {
+        match self.options.mode {
+            Mode::CatchUp => self.scheduler.rest(name),
+            Mode::Follow => self.scheduler.sleep(name, Instant::now() + self.pause_of(name)),
+        }
+        if let Some(member) = self.shared.members().get_mut(name) {
+            if follows {
+                member.pipeline = None;
+            }
+            member.reporter.update(|report| {
+                if !report.caught_up {
+                    report.phase = Phase::Stopped;
+                }
+            });
+        }
+    }
+
+    /// How long a collection sleeps at most: less if it has documents that are to be tried again.
+    fn pause_of(&self, name: &CollectionName) -> Duration {
+        let report = self.shared.members().get(name).map(|member| member.reporter.report());
+        match report {
+            Some(report) if report.failures > 0 || report.in_flight > 0 => self.options.revisit,
+            _ => VISIT,
+        }
+    }
+
+    pub(super) fn fail(&mut self, collection: CollectionName, error: PipelineError) {
         if let Err(error) = self.shared.mirror.check_epoch() {
             return self.note_displaced(error);
         }
         if let PipelineError::Source(SourceError::Missing { .. }) = &error
             && self.options.mode == Mode::CatchUp
-            && self.store.lists_everything()
-            && !self.store.is_single()
+            && self.store.capabilities().exhaustive_scan
+            && !self.store.capabilities().single
         {
             return self.note_missing(collection);
         }
+        self.scheduler.rest(&collection);
         self.log_end(&collection, &error);
         if let PipelineError::Source(_) = &error {
             self.forget_unless_followed(&collection);
@@ -321,20 +397,10 @@ impl Supervisor {
                 report.trouble = Some(error.to_string());
             });
         }
-        let fatal = match &error {
-            // All collections use the same disk, and the same credentials.
-            PipelineError::Mirror(
-                MirrorError::OtherSource { .. } | MirrorError::Discards { .. },
-            ) => false,
-            PipelineError::Mirror(error) if error.is_of_collection() => false,
-            PipelineError::Mirror(_) | PipelineError::State(_) | PipelineError::Task(_) => true,
-            PipelineError::Source(_)
-            | PipelineError::Disagrees(_)
-            | PipelineError::TooManyFailures { .. } => false,
-        };
+        let is_shared = policy::is_shared(&error);
         self.errors.push(SessionError::Collection { collection, error });
         // A service is restarted by its supervisor; it must not continue with a part of its work.
-        if fatal || self.options.mode == Mode::Follow {
+        if is_shared || self.options.mode == Mode::Follow {
             self.stop.cancel();
         }
     }
@@ -379,7 +445,7 @@ impl Supervisor {
         let followed = self.shared.mirror.followed().unwrap_or_default();
         let origin = self.store.origin(&name);
         let vanished = |(one, source): &(CollectionName, String)| *one == name && *source == origin;
-        if !(self.store.lists_everything() && followed.iter().any(vanished)) {
+        if !(self.store.capabilities().exhaustive_scan && followed.iter().any(vanished)) {
             self.note_absent(Absent::Pattern(pattern));
         }
     }
@@ -397,8 +463,9 @@ impl Supervisor {
     }
 
     /// A database that was requested by its name does not exist.
-    fn note_missing(&self, collection: CollectionName) {
+    fn note_missing(&mut self, collection: CollectionName) {
         self.shared.members().remove(&collection);
+        self.scheduler.remove(&collection);
         let origin = self.store.origin(&collection);
         self.forget_unless_followed(&collection);
         match self.known.contains(&collection) {
@@ -411,7 +478,7 @@ impl Supervisor {
     /// A collection that has vanished from the source stays in the mirror: it may be the last copy.
     fn note_what_is_not_listed(&self) {
         let shared = &self.shared;
-        if self.store.lists_everything() {
+        if self.store.capabilities().exhaustive_scan {
             for (name, source) in shared.mirror.followed().unwrap_or_default() {
                 if shared.members().contains_key(&name) {
                     continue;
@@ -442,7 +509,7 @@ impl Supervisor {
         if let Err(error) = self.shared.checkpoints.note_vanished(&name, true) {
             tracing::warn!(collection = %name, "{error}");
         }
-        self.shared.members().insert(name, Member { reporter, failures: None });
+        self.shared.members().insert(name, Member::new(reporter));
         self.note_absent(absent);
     }
 }

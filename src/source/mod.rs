@@ -1,13 +1,11 @@
 //! Where changes come from: the traits that every source keeps, and their errors.
 //!
-//! A [`Store`] holds collections and opens a [`Source`] for each. A source turns one collection's
-//! feed into a stream of [`FeedEvent`]s. Errors stay in the stream and are classified here; waiting
-//! and trying again is done in one place, [`retry`]. Sources must not know paths of the mirror,
-//! sled, or when to retry.
+//! A [`Store`] holds collections and opens a [`Feed`] for each. A feed is a stream of [`FeedEvent`]s,
+//! with an optional interface for each kind of request that a store may answer beside it. Errors stay
+//! in the stream and are classified here; waiting and trying again is done in one place, [`retry`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -19,7 +17,10 @@ use tokio::time::Instant;
 use crate::document::{Attachment, Branch, Change, CollectionName, DocumentId, Position};
 use crate::document::{Properties, Revision};
 
+#[cfg(test)]
+pub(crate) mod conformance;
 pub mod couchdb;
+mod error;
 pub mod feed;
 pub mod outage;
 pub mod retry;
@@ -28,6 +29,7 @@ pub(crate) mod scripted;
 
 use outage::{Ended, Mention, Outage, Said};
 
+pub use self::error::SourceError;
 pub use crate::document::{BadGlob, Pattern, Selection};
 
 /// What a feed says, in the order in which it says it.
@@ -135,10 +137,10 @@ pub enum Reading {
     Unknown,
 }
 
-/// One collection of a store.
+/// The changes of one collection of a store, and the requests that the store answers beside them.
 ///
-/// Any number of streams may be open on one source, and a stream may be dropped at any await.
-pub trait Source: Send + Sync + 'static {
+/// Any number of streams may be open on one feed, and a stream may be dropped at any await.
+pub trait Feed: Send + Sync + 'static {
     /// Opens the feed after `since`, or from the beginning.
     ///
     /// Yields [`FeedEvent`]s; a change with a position promises that all before it were yielded.
@@ -151,6 +153,17 @@ pub trait Source: Send + Sync + 'static {
         since: Since,
         mode: Mode,
     ) -> BoxStream<'static, Result<FeedEvent, SourceError>>;
+
+    /// Everything up to this position is durable in the mirror, which opens the feed before it only for
+    /// a scan. Called after a commit with a new position; of several commits, perhaps only for the last.
+    /// A store that keeps its history until it is told ([`Capabilities::acknowledges`]) discards it
+    /// here. The call may fail, or be left out by a crash; a later one counts for it.
+    fn acknowledge<'a>(
+        &'a self,
+        _position: &'a Position,
+    ) -> BoxFuture<'a, Result<(), SourceError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// The number of documents that the source counted when it was asked last, where it counts them.
     fn counted(&self) -> Option<u64> {
@@ -167,16 +180,47 @@ pub trait Source: Send + Sync + 'static {
         None
     }
 
-    /// Reads the newest state of a document apart from the feed. `position` is where the feed
-    /// named it, for sources that can only look there.
+    /// Reads documents apart from the feed.
+    fn reads(&self) -> Option<&dyn Reads> {
+        None
+    }
+
+    /// Reads attachments that the feed names without their bytes.
+    fn attachments(&self) -> Option<&dyn Attachments> {
+        None
+    }
+
+    /// Reads histories and losing revisions.
+    fn branches(&self) -> Option<&dyn Branches> {
+        None
+    }
+
+    /// Reads the collection's security object.
+    fn security(&self) -> Option<&dyn Security> {
+        None
+    }
+
+    /// Reads how the collection was created.
+    fn origins(&self) -> Option<&dyn Origins> {
+        None
+    }
+}
+
+/// Documents, one at a time.
+pub trait Reads: Send + Sync {
+    /// Reads the newest state of a document. `position` is where the feed named it: without
+    /// [`Capabilities::single_reads`], a document is only found from there on.
     fn document<'a>(
         &'a self,
         id: &'a DocumentId,
         position: Option<&'a Position>,
     ) -> BoxFuture<'a, Result<Reading, SourceError>>;
+}
 
+/// The bytes of attachments.
+pub trait Attachments: Send + Sync {
     /// Opens one attachment of a revision of a document, for large ones.
-    fn attachment<'a>(
+    fn stream<'a>(
         &'a self,
         id: &'a DocumentId,
         revision: &'a Revision,
@@ -186,33 +230,93 @@ pub trait Source: Send + Sync + 'static {
     /// Reads many small attachments at once, in the order of `wanted`; one answer each. The caller
     /// bounds the sum of their lengths. One that turns out longer than its stub says may be refused
     /// as [`SourceError::Permanent`], and still be readable as a stream.
-    fn attachments<'a>(
-        &'a self,
-        wanted: &'a [Wanted],
-    ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>>;
+    fn many<'a>(&'a self, wanted: &'a [Wanted]) -> Answers<'a, Bytes>;
+}
 
-    /// Reads revisions with the histories that lead to them, in the order of `wanted`; one answer
-    /// each. Never called for a source that knows winners only.
-    fn branches<'a>(
-        &'a self,
-        wanted: &'a [(DocumentId, Revision)],
-    ) -> BoxFuture<'a, Result<Vec<Result<Branch, SourceError>>, SourceError>> {
-        let unknown = |(id, revision): &(DocumentId, Revision)| {
-            let what = format!("this source has no history of `{id}` at {revision}");
-            Err(SourceError::permanent(what))
-        };
-        let answers = wanted.iter().map(unknown).collect();
-        Box::pin(async { Ok(answers) })
+/// Revisions with the histories that lead to them.
+pub trait Branches: Send + Sync {
+    /// Reads revisions in the order of `wanted`; one answer each.
+    fn many<'a>(&'a self, wanted: &'a [(DocumentId, Revision)]) -> Answers<'a, Branch>;
+}
+
+/// The security object of a collection.
+pub trait Security: Send + Sync {
+    /// The object as JSON; `None` if this collection has none.
+    fn object(&self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>>;
+}
+
+/// How a collection was created.
+pub trait Origins: Send + Sync {
+    /// Its properties; `None` where the source does not say.
+    fn properties(&self) -> BoxFuture<'_, Result<Option<Properties>, SourceError>>;
+}
+
+/// The answers to a request for many things: an error for all, or an answer for each.
+pub type Answers<'a, T> = BoxFuture<'a, Result<Vec<Result<T, SourceError>>, SourceError>>;
+
+/// What a request is answered with, where the store has no interface for it.
+impl dyn Feed {
+    /// See [`Reads::document`]. Without reads, no document is known.
+    pub async fn document(
+        &self,
+        id: &DocumentId,
+        position: Option<&Position>,
+    ) -> Result<Reading, SourceError> {
+        match self.reads() {
+            Some(reads) => reads.document(id, position).await,
+            None => Ok(Reading::Unknown),
+        }
     }
 
-    /// How the collection was created; `None` where the source does not say.
-    fn properties(&self) -> BoxFuture<'_, Result<Option<Properties>, SourceError>> {
-        Box::pin(async { Ok(None) })
+    /// See [`Attachments::stream`].
+    pub async fn attachment(
+        &self,
+        id: &DocumentId,
+        revision: &Revision,
+        attachment: &Attachment,
+    ) -> Result<ByteStream, SourceError> {
+        match self.attachments() {
+            Some(attachments) => attachments.stream(id, revision, attachment).await,
+            None => Err(SourceError::missing("this source has no attachments")),
+        }
     }
 
-    /// The collection's security object, as JSON; `None` if the source has none.
-    fn security(&self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>> {
-        Box::pin(async { Ok(None) })
+    /// See [`Attachments::many`].
+    pub async fn many_attachments(
+        &self,
+        wanted: &[Wanted],
+    ) -> Result<Vec<Result<Bytes, SourceError>>, SourceError> {
+        match self.attachments() {
+            Some(attachments) => attachments.many(wanted).await,
+            None => Err(SourceError::missing("this source has no attachments")),
+        }
+    }
+
+    /// See [`Branches::many`].
+    pub async fn many_branches(
+        &self,
+        wanted: &[(DocumentId, Revision)],
+    ) -> Result<Vec<Result<Branch, SourceError>>, SourceError> {
+        match self.branches() {
+            Some(branches) => branches.many(wanted).await,
+            None => Err(SourceError::permanent("this source has winning revisions only")),
+        }
+    }
+
+    /// See [`Security::object`]. Without security, a collection has none.
+    pub async fn security_object(&self) -> Result<Option<Bytes>, SourceError> {
+        match self.security() {
+            Some(security) => security.object().await,
+            None => Ok(None),
+        }
+    }
+
+    /// See [`Origins::properties`]. Without origins, none is known.
+    pub async fn properties(&self) -> Result<Option<Properties>, SourceError> {
+        match self.origins() {
+            Some(origins) => origins.properties().await,
+            None => Ok(None),
+        }
     }
 }
 
@@ -299,6 +403,54 @@ pub enum StoreEvent {
     Listed(Option<Position>),
 }
 
+/// What a store can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Its listings are complete: it no longer holds what they do not name, neither a collection nor,
+    /// after a scan, a document.
+    pub exhaustive_scan: bool,
+    /// A document can be read by its id alone.
+    pub single_reads: bool,
+    /// A mirror of one origin never follows another one unless the user says that it has moved: a scan of
+    /// the wrong one would remove everything that it does not hold.
+    pub refuses_other_origin: bool,
+    /// Attachments can be read ([`Feed::attachments`]).
+    pub attachments: bool,
+    /// It knows histories and losing revisions ([`Feed::branches`]).
+    pub branches: bool,
+    /// Its collections have security objects ([`Feed::security`]).
+    pub security: bool,
+    /// It keeps its history until it is told that it is durable elsewhere ([`Feed::acknowledge`]).
+    pub acknowledges: bool,
+    /// It is one collection, named in its address.
+    pub single: bool,
+    /// Its collections come mixed in one stream, which cannot be read twice: all are read at once, or all
+    /// stop.
+    pub mixed: bool,
+}
+
+/// What a store announces about its collections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// It announces what changes from now on.
+    Begun,
+    /// This collection has changed, or was created or deleted.
+    Changed(CollectionName),
+    /// Nothing else has changed until now.
+    Silence,
+}
+
+/// What tells whether a collection has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeMark {
+    /// It is another one if the collection has changed.
+    At(String),
+    /// The store does not have the collection.
+    Missing,
+    /// The store does not say it: the collection may have changed.
+    Unknown,
+}
+
 /// A document store: a server, or a recorded feed.
 pub trait Store: Send + Sync + 'static {
     /// The store's address, without credentials, for people.
@@ -308,22 +460,11 @@ pub trait Store: Send + Sync + 'static {
     /// not follow another one by mistake.
     fn origin(&self, collection: &CollectionName) -> String;
 
-    /// Whether the store can list all that a collection holds, so that a scan may remove what is
-    /// not in it. A recorded feed cannot.
-    fn lists_everything(&self) -> bool;
+    /// What it can do. The same for its whole life.
+    fn capabilities(&self) -> Capabilities;
 
     /// Whether a collection of this name would be named if the store held it.
     fn wants(&self, collection: &CollectionName) -> bool;
-
-    /// Whether the store is one collection, named in its address.
-    fn is_single(&self) -> bool {
-        false
-    }
-
-    /// Whether the collections come mixed in one stream. Then all have to be read at once, or all stop.
-    fn is_mixed(&self) -> bool {
-        false
-    }
 
     /// Names the store's collections. With [`Mode::CatchUp`] it ends after `Listed`; with
     /// [`Mode::Follow`] it continues with collections that appear later. The [`Selection`] has been applied.
@@ -334,74 +475,26 @@ pub trait Store: Send + Sync + 'static {
         since: Option<Position>,
     ) -> BoxStream<'static, Result<StoreEvent, SourceError>>;
 
+    /// Announces which collections change, where the store can do so. The stream ends with an error, and
+    /// may be opened again.
+    fn updates(&self) -> Option<BoxStream<'static, Result<Update, SourceError>>> {
+        None
+    }
+
+    /// A mark for each of these collections. At most 100 at once.
+    fn marks<'a>(
+        &'a self,
+        collections: &'a [CollectionName],
+    ) -> BoxFuture<'a, Result<Vec<ChangeMark>, SourceError>> {
+        let marks = vec![ChangeMark::Unknown; collections.len()];
+        Box::pin(async { Ok(marks) })
+    }
+
     /// Resolves when a pause that the store asked for may be cut short.
     fn recovers(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
     }
 
-    /// The source of one collection. Does no I/O.
-    fn open(&self, collection: &CollectionName) -> Arc<dyn Source>;
-}
-
-/// What went wrong at a source, by what can be done about it.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum SourceError {
-    /// It may work later: a lost connection, an overloaded server, a broken feed.
-    #[error("{what}")]
-    Transient {
-        /// What happened, to what.
-        what: String,
-        /// How long the source asked us to wait.
-        retry_after: Option<Duration>,
-        /// What happened, without the request, if it may happen to all requests to this server.
-        cause: Option<String>,
-    },
-    /// The position is no longer of use: scan.
-    #[error("{reason}")]
-    Expired {
-        /// Why, as a clause: "the database was created again".
-        reason: String,
-    },
-    /// The credentials were refused. It is not tried again at once, because servers lock users out.
-    #[error("{what}")]
-    Refused {
-        /// What was refused, and what to do.
-        what: String,
-    },
-    /// The collection, document or attachment is not there.
-    #[error("{what}")]
-    Missing {
-        /// What is not there.
-        what: String,
-    },
-    /// What was given as a recorded feed is another format, or is not read in this mode. Nothing was
-    /// read of it but its beginning.
-    #[error("{what}")]
-    NotAFeed {
-        /// What it is, and what to do.
-        what: String,
-    },
-    /// It fails however often it is tried.
-    #[error("{what}")]
-    Permanent {
-        /// What happened, to what, and what to do.
-        what: String,
-    },
-}
-
-impl SourceError {
-    /// A transient error without a time to wait.
-    pub fn transient(what: impl Into<String>) -> Self {
-        Self::Transient { what: what.into(), retry_after: None, cause: None }
-    }
-
-    /// An error that a retry does not resolve.
-    pub fn permanent(what: impl Into<String>) -> Self {
-        Self::Permanent { what: what.into() }
-    }
-
-    /// Something is not there.
-    pub fn missing(what: impl Into<String>) -> Self {
-        Self::Missing { what: what.into() }
-    }
+    /// The feed of one collection. Does no I/O.
+    fn open(&self, collection: &CollectionName) -> Arc<dyn Feed>;
 }

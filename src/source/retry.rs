@@ -1,16 +1,17 @@
 //! The one place that waits and tries again: an adaptor over a feed, and one over a single request.
 //!
-//! Sources say what kind of error it is; this decides what follows from it. It must not know any store.
+//! Sources say what kind of error it is; this decides what follows from it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
+use tokio::time::Instant;
 
 use super::outage::Said;
-use super::{FeedEvent, Mode, ServerProgress, Since, Source, SourceError, Store, StoreEvent};
+use super::{Feed, FeedEvent, Mode, ServerProgress, Since, SourceError, Store, StoreEvent};
 use crate::document::Position;
 
 /// How long to wait between tries, and when to give up.
@@ -77,12 +78,12 @@ pub enum Fed {
 /// It opens the feed again after the last position that was yielded, so that nothing is lost and
 /// rows may be repeated.
 pub fn resilient(
-    source: Arc<dyn Source>,
+    source: Arc<dyn Feed>,
     since: Since,
     mode: Mode,
     policy: RetryPolicy,
 ) -> impl Stream<Item = Result<Fed, SourceError>> + Send {
-    let feed = Feed {
+    let feed = Resilient {
         mode,
         since,
         state: State::Closed,
@@ -96,8 +97,8 @@ pub fn resilient(
     stream::unfold(feed, |mut feed| async move { Some((feed.step().await?, feed)) })
 }
 
-struct Feed {
-    source: Arc<dyn Source>,
+struct Resilient {
+    source: Arc<dyn Feed>,
     mode: Mode,
     /// From where it would be opened now.
     since: Since,
@@ -135,7 +136,7 @@ enum State {
     Over,
 }
 
-impl Feed {
+impl Resilient {
     async fn step(&mut self) -> Option<Result<Fed, SourceError>> {
         loop {
             match &mut self.state {

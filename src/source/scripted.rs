@@ -9,13 +9,19 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
 
-use super::{ByteStream, FeedEvent, Mode, Reading, Since, Source, SourceError, Wanted};
+use super::{
+    Answers, Attachments, Branches, ByteStream, Feed, FeedEvent, Mode, Reading, Reads, Security,
+    Since, SourceError, Wanted,
+};
 use crate::document::{Attachment, Branch, Change, DocumentId, Position, Revision};
 
 pub type Said = Result<FeedEvent, SourceError>;
 
 /// An attachment's bytes, and the errors that come before them.
 pub type Blob = (Bytes, Vec<SourceError>);
+
+/// What happens when a position is acknowledged.
+pub type Hears = Box<dyn Fn(&Position) -> Result<(), SourceError> + Send>;
 
 /// A source with a script.
 #[derive(Default)]
@@ -42,6 +48,8 @@ pub struct Scripted {
     pub silent: Mutex<usize>,
     /// The security objects that it sends, the last one first; then none.
     pub securities: Mutex<Vec<Result<Option<Bytes>, SourceError>>>,
+    /// What it does with an acknowledged position.
+    pub hears: Mutex<Option<Hears>>,
     /// Whether the feed stays open after its script.
     pub stays_open: bool,
 }
@@ -70,13 +78,36 @@ impl Scripted {
     }
 }
 
-impl Source for Scripted {
+impl Feed for Scripted {
     fn changes(&self, since: Since, _mode: Mode) -> BoxStream<'static, Said> {
         self.opened.lock().unwrap().push(since);
         let script = stream::iter(self.scripts.lock().unwrap().pop().unwrap_or_default());
         if self.stays_open { script.chain(stream::pending()).boxed() } else { script.boxed() }
     }
 
+    fn acknowledge<'a>(&'a self, position: &'a Position) -> BoxFuture<'a, Result<(), SourceError>> {
+        let answer = self.hears.lock().unwrap().as_ref().map_or(Ok(()), |hears| hears(position));
+        async { answer }.boxed()
+    }
+
+    fn reads(&self) -> Option<&dyn Reads> {
+        Some(self)
+    }
+
+    fn attachments(&self) -> Option<&dyn Attachments> {
+        Some(self)
+    }
+
+    fn branches(&self) -> Option<&dyn Branches> {
+        Some(self)
+    }
+
+    fn security(&self) -> Option<&dyn Security> {
+        Some(self)
+    }
+}
+
+impl Reads for Scripted {
     fn document<'a>(
         &'a self,
         id: &'a DocumentId,
@@ -92,8 +123,10 @@ impl Source for Scripted {
         let away = self.away.lock().unwrap().clone();
         async { away.map_or(Ok(reading), Err) }.boxed()
     }
+}
 
-    fn attachment<'a>(
+impl Attachments for Scripted {
+    fn stream<'a>(
         &'a self,
         _id: &'a DocumentId,
         _revision: &'a Revision,
@@ -110,10 +143,7 @@ impl Source for Scripted {
         async { Ok(stream::iter(pieces).boxed()) }.boxed()
     }
 
-    fn attachments<'a>(
-        &'a self,
-        wanted: &'a [Wanted],
-    ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>> {
+    fn many<'a>(&'a self, wanted: &'a [Wanted]) -> Answers<'a, Bytes> {
         self.asked.lock().unwrap().push(wanted.len());
         let answers = match self.is_silent() {
             true => Vec::new(),
@@ -121,11 +151,10 @@ impl Source for Scripted {
         };
         async { Ok(answers) }.boxed()
     }
+}
 
-    fn branches<'a>(
-        &'a self,
-        wanted: &'a [(DocumentId, Revision)],
-    ) -> BoxFuture<'a, Result<Vec<Result<Branch, SourceError>>, SourceError>> {
+impl Branches for Scripted {
+    fn many<'a>(&'a self, wanted: &'a [(DocumentId, Revision)]) -> Answers<'a, Branch> {
         self.asked.lock().unwrap().push(wanted.len());
         let branches = self.branches.lock().unwrap();
         let branch = |one| branches.get(one).cloned();
@@ -136,8 +165,10 @@ impl Source for Scripted {
         };
         async { Ok(answers) }.boxed()
     }
+}
 
-    fn security(&self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>> {
+impl Security for Scripted {
+    fn object(&self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>> {
         let answer = self.securities.lock().unwrap().pop().unwrap_or(Ok(None));
         async { answer }.boxed()
     }

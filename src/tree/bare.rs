@@ -1,15 +1,16 @@
 //! A mirror's tree without its `.plainfold` (a copy, or a repository that leaves it out), and what
 //! its names and files show.
 //!
-//! It writes nothing, and must not know why a tree is inspected.
+//! It writes nothing.
 
 use rustix::fs::FileType;
 
-use crate::archive::Tree;
 use crate::document::Kept;
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
-use crate::tree::layout::{ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, SECURITY, TOMBSTONE};
+use crate::tree::layout::{
+    ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, SECURITY, TOMBSTONE, is_neighbour,
+};
 use crate::tree::names::{Codec, Decoded, Spelling};
 
 /// A tree of collections without a description of itself.
@@ -33,7 +34,7 @@ impl Bare {
     pub fn recognise(root: &Folder) -> Result<Option<Self>, MirrorError> {
         let mut names = root.names()?;
         // Only root may open a folder such as `lost+found`.
-        names.retain(|name| !name.starts_with('.') && !Tree::is_neighbour(name));
+        names.retain(|name| !name.starts_with('.') && !is_neighbour(name));
         names.sort_unstable();
         let (mut collections, mut evidence) = (Vec::new(), Evidence::default());
         for name in names {

@@ -1,8 +1,9 @@
 //! A directory held open, and every operation on what lies directly in it.
 //!
 //! All paths of a mirror are opened one component at a time beneath a handle, and no link is ever
-//! followed. It must not know what the folders mean.
+//! followed.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
@@ -68,13 +69,18 @@ impl Folder {
         MirrorError::io(action, self.path.join(name), source)
     }
 
+    /// Opens what has this name if it is a folder, and no link.
+    fn enter(&self, name: &OsStr) -> Result<Self, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(&self.fd, name, flags, Mode::empty());
+        let fd = trial::attempt("io-open", open)?;
+        Ok(Self { fd, path: self.path.join(name) })
+    }
+
     /// Opens the folder `name` in this one; `None` if that name does not exist.
     pub fn open(&self, name: &str) -> Result<Option<Self>, MirrorError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened =
-            trial::attempt("io-open", || rustix::fs::openat(&self.fd, name, flags, Mode::empty()));
-        match opened {
-            Ok(fd) => Ok(Some(Self { fd, path: self.path.join(name) })),
+        match self.enter(name.as_ref()) {
+            Ok(folder) => Ok(Some(folder)),
             Err(Errno::NOENT) => Ok(None),
             Err(error @ (Errno::NOTDIR | Errno::LOOP)) => {
                 Err(match self.kind(name).ok().flatten() {

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::beneath::{Folder, sync_file, write_all};
 use super::error::MirrorError;
+use super::holder::Holder;
 use super::layout::{EPOCH, SPARE, STAGING};
-use super::lock::Holder;
 use crate::place::Desk;
 
 /// The number of lanes: two for a batch, two for the previous one.
@@ -52,8 +52,13 @@ pub struct Epoch {
 impl Epoch {
     /// Begins the next epoch of the mirror whose folder is `ours`, and takes the lanes of all
     /// earlier ones with all that they contain. `forced` says that the lock was taken from a process
-    /// that held it.
-    pub fn begin(ours: &Folder, holder: &Holder, forced: bool) -> Result<Self, MirrorError> {
+    /// that held it; `check` fails if the lock was taken from this process.
+    pub fn begin(
+        ours: &Folder,
+        holder: &Holder,
+        forced: bool,
+        check: impl Fn() -> Result<(), MirrorError>,
+    ) -> Result<Self, MirrorError> {
         let (staging, _) = ours.open_or_rebuild(STAGING)?;
         let (markers, _) = ours.open_or_rebuild(EPOCH)?;
         let mut names = staging.names()?;
@@ -65,7 +70,8 @@ impl Epoch {
         let left_open = names.iter().any(open);
         let displaced = before.is_some_and(|number| read(&markers, number).displaces);
         let displaces = forced || left_open && (displaced || staging.is_on_network());
-        let number = claim(ours, &markers, before, &Marker { holder: holder.clone(), displaces })?;
+        let marker = Marker { holder: holder.clone(), displaces };
+        let number = claim(ours, &markers, before, &marker, check)?;
         let mut epoch = Self {
             number,
             staging,
@@ -93,10 +99,10 @@ impl Epoch {
         format!("{}-{}", self.number, lane % LANES)
     }
 
-    /// A temporary name in a lane, as a path in staging.
+    /// A temporary name in a lane, as a path in staging. No earlier epoch has left it there.
     fn temporary(&self, name: &str) -> String {
         let number = self.next_name.fetch_add(1, Ordering::Relaxed);
-        format!("{}/{number}.{name}", self.lane(0))
+        format!("{}/{}-{number}.{name}", self.lane(0), self.number)
     }
 
     /// Whether an earlier process may be alive, and may have files of the mirror open.
@@ -371,17 +377,22 @@ fn read(markers: &Folder, number: u64) -> Marker {
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
-/// Claims the number that follows the newest.
+/// Claims the number that follows the newest. `check` fails if this process has lost the lock.
+///
+/// The lock is checked after the number is known: a process that takes the lock later claims the same
+/// number or a higher one. So the process with the lock is always the one with the newest epoch.
 fn claim(
     ours: &Folder,
     markers: &Folder,
     mut before: Option<u64>,
     marker: &Marker,
+    check: impl Fn() -> Result<(), MirrorError>,
 ) -> Result<u64, MirrorError> {
     let text = serde_json::to_vec(marker).unwrap_or_default();
     loop {
         let number = before.map_or(1, |number| number.saturating_add(1));
         let name = number.to_string();
+        check()?;
         let made = match (markers.create_file(&name), before) {
             // A mirror opens on a full disk too, and renaming needs no space. The text is then an
             // older one.
@@ -420,7 +431,7 @@ mod tests {
     use crate::tree::beneath::tests::folder;
 
     fn begin(ours: &Folder, forced: bool) -> Epoch {
-        Epoch::begin(ours, &Holder::this_process("mirror"), forced).unwrap()
+        Epoch::begin(ours, &Holder::this_process("mirror"), forced, || Ok(())).unwrap()
     }
 
     fn staging(dir: &tempfile::TempDir) -> Vec<String> {
@@ -446,7 +457,17 @@ mod tests {
     }
 
     #[test]
-    fn whoever_was_displaced_changes_nothing_any_more() {
+    fn what_a_killed_process_left_in_a_lane_is_in_no_way() {
+        let (dir, ours) = folder();
+        std::mem::forget(begin(&ours, false));
+        fs::write(dir.path().join("staging/1-0/1-0.format.json"), "torn").unwrap();
+        let epoch = begin(&ours, false);
+        assert!(dir.path().join("staging/2-0/1-0.format.json").exists());
+        epoch.write(&ours, "format.json", &1).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_was_displaced_changes_nothing_any_more() {
         let (dir, ours) = folder();
         let first = begin(&ours, false);
         fs::write(dir.path().join("staging/1-2/7~books"), "left").unwrap();
@@ -473,6 +494,25 @@ mod tests {
         drop(third);
         assert_eq!(staging(&dir), ["0", "1", "2", "3"]);
         assert!(!begin(&ours, false).displaces());
+    }
+
+    #[test]
+    fn a_process_that_lost_the_lock_claims_no_number_after_the_one_that_has_it() {
+        let (_dir, ours) = folder();
+        let (holder, second) = (Holder::this_process("mirror"), std::cell::RefCell::new(None));
+        let lost = || MirrorError::NoMirror { path: "lost".into() };
+        // The lock is taken over between the check and the claim.
+        let check = || match second.borrow().is_some() {
+            true => Err(lost()),
+            false => {
+                second.replace(Some(begin(&ours, true)));
+                Ok(())
+            }
+        };
+        Epoch::begin(&ours, &holder, false, check).unwrap_err();
+        let second = second.take().unwrap();
+        assert_eq!(second.number, 1);
+        second.check_lanes().unwrap();
     }
 
     #[test]

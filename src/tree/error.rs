@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::lock::Holder;
+use super::holder::Holder;
 
 /// A mirror that cannot be used, or not with these options.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bare::Bare;
 use crate::tree::beneath::Folder;
-use crate::tree::layout::{FORMAT, OURS};
+use crate::tree::layout::{FORMAT, OURS, RXDB_META};
 use crate::tree::names::{Codec, Spelling};
 use crate::tree::{Epoch, MirrorError, described};
 
@@ -78,8 +78,7 @@ pub fn recognise(root: &Folder) -> Result<bool, MirrorError> {
 /// Whether a directory without a format file holds a mirror's collections. A directory that cannot
 /// be read counts as somebody else's.
 fn is_copy(root: &Folder) -> bool {
-    matches!(root.kind(crate::archive::META), Ok(None))
-        && matches!(Bare::recognise(root), Ok(Some(_)))
+    matches!(root.kind(RXDB_META), Ok(None)) && matches!(Bare::recognise(root), Ok(Some(_)))
 }
 
 /// Refuses a directory that lies inside another mirror, after links are resolved: the outer mirror
@@ -213,7 +212,7 @@ mod tests {
     /// An epoch of another folder.
     fn epoch() -> (tempfile::TempDir, Epoch) {
         let (dir, ours) = folder();
-        let epoch = Epoch::begin(&ours, &crate::tree::Holder::default(), false).unwrap();
+        let epoch = Epoch::begin(&ours, &crate::tree::Holder::default(), false, || Ok(())).unwrap();
         (dir, epoch)
     }
 

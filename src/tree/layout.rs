@@ -53,6 +53,17 @@ pub const CLOCK: &str = "clock.json";
 pub const OPTIONS: &str = "options.json";
 /// The security object of a collection. No document's folder has this name.
 pub const SECURITY: &str = "_security.json";
+/// The metadata file of RxDB's backup plugin, which identifies its directory.
+pub const RXDB_META: &str = "backup_meta.json";
+
+/// Entries beside the collections that may belong to the user, such as a repository, or to the file
+/// system.
+const NEIGHBOURS: [&str; 2] = [".git", "lost+found"];
+
+/// Whether an entry at the top of a mirror is known to belong to the user.
+pub fn is_neighbour(name: &str) -> bool {
+    NEIGHBOURS.contains(&name)
+}
 
 /// The inventory's file of the collection with this encoded name.
 pub fn inventory_file(collection: &str) -> String {
@@ -68,4 +79,15 @@ pub const fn body_file(deleted: bool) -> &'static str {
 /// within the document's folder.
 pub fn file_path(collection: &str, document: &str, file: &str) -> String {
     format!("{collection}/{document}/{file}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_neighbour;
+
+    #[test]
+    fn what_may_stand_beside_collections_is_known() {
+        assert!(is_neighbour(".git") && is_neighbour("lost+found"));
+        assert!(!is_neighbour("books"));
+    }
 }

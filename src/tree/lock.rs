@@ -3,60 +3,15 @@
 //! The lock itself is the kernel's and vanishes with its process. The text in the file only tells
 //! people and other commands who the holder is.
 
-use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::beneath::aside;
 use super::error::MirrorError;
+use super::holder::Holder;
 use crate::place::{Found, Place};
-
-/// Who holds a mirror.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Holder {
-    /// Its process id; 0 if it could not be read.
-    pub pid: u32,
-    /// Its command: "mirror", "status", …
-    pub command: String,
-    /// The time when it took the lock, in RFC 3339.
-    pub since: String,
-    /// The path of the Unix socket where it answers requests, if it does.
-    pub socket: Option<PathBuf>,
-}
-
-impl Holder {
-    /// A holder for this process, from now on.
-    pub fn this_process(command: &str) -> Self {
-        Self {
-            pid: std::process::id(),
-            command: command.to_owned(),
-            since: jiff::Timestamp::now().to_string(),
-            socket: None,
-        }
-    }
-
-    /// The number of attempts to get the lock. A command that is finished in a moment, or that has
-    /// not identified itself yet, is waited for longer than others. A process that only reads the
-    /// holder takes the lock for a moment too.
-    fn patience(&self) -> u32 {
-        let passing = matches!(self.command.as_str(), "status" | "tail" | "release");
-        if passing || self.pid == 0 { 60 } else { 4 }
-    }
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.pid == 0 {
-            return f.write_str("another process, which has not identified itself yet");
-        }
-        write!(f, "`plainfold {}` (process {}, since {})", self.command, self.pid, self.since)
-    }
-}
 
 /// The lock of a mirror, held until dropped.
 #[derive(Debug)]
@@ -121,7 +76,9 @@ impl Lock {
         match is_named(&place, &name, &self.file).map_err(failed)? {
             true => Ok(()),
             false => {
-                let holder = holder(&self.path)?.unwrap_or_default();
+                // It may have ended already.
+                let text = place.open_file(&name).map_err(failed)?;
+                let holder = text.map(|mut text| read(&mut text)).unwrap_or_default();
                 Err(MirrorError::TakenOver { path: mirror.to_owned(), holder })
             }
         }

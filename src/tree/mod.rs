@@ -3,18 +3,25 @@
 
 pub(crate) mod bare;
 pub(crate) mod beneath;
+pub mod checksum;
 pub(crate) mod epoch;
 mod error;
 pub(crate) mod format;
+mod holder;
+pub mod inventory;
+pub mod lanes;
 pub mod layout;
 pub(crate) mod lock;
 pub mod names;
+pub(crate) mod record;
 pub mod sorted;
 pub(crate) mod temporary;
+pub(crate) mod unremovable;
 
 pub(crate) use epoch::Epoch;
 pub use error::MirrorError;
 pub(crate) use error::{described, unless_disk};
 pub use format::{FORMAT_NUMBER, Format};
+pub use holder::Holder;
 pub(crate) use lock::Lock;
-pub use lock::{Holder, SharedLock};
+pub use lock::SharedLock;

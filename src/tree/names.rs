@@ -1,8 +1,7 @@
 //! Encodes an id as the name of a folder or file, and decodes that name.
 //!
-//! Pure functions, the same for collections, documents and attachments. They must not know the
-//! file system, nor what a name is used for. `docs/format.md` publishes the rules and a table of
-//! examples, which a test here checks.
+//! Pure functions, the same for collections, documents and attachments. `docs/format.md` publishes
+//! the rules and a table of examples, which a test here checks.
 
 use std::fmt;
 

@@ -1,7 +1,5 @@
 //! Sorts any number of records by their keys in bounded memory: records that do not fit go to
 //! temporary files, which are merged when they are read.
-//!
-//! It must not know the meaning of the records.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

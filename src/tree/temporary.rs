@@ -59,11 +59,6 @@ impl<'a> Temporary<'a> {
     }
 }
 
-/// Whether the entry at a path in staging belongs in the trash.
-pub(crate) fn is_discarded(path: &str) -> bool {
-    Temporary::of(path).is_some_and(|one| one.purpose == Purpose::Discarded)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

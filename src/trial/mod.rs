@@ -1,7 +1,6 @@
 //! Hooks for tests of crashes, power losses and failing disks: named points at which the process
 //! aborts, failures of the file system, and a record of all its operations. Without the feature
-//! `failpoints`, which no release has, everything here is empty. It must not know the meaning of the
-//! points and the folders.
+//! `failpoints`, which no release has, everything here is empty.
 
 #[cfg(not(feature = "failpoints"))]
 mod absent;

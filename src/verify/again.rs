@@ -1,12 +1,10 @@
 //! The documents that are wrong, and the correction of the report after their repair.
-//!
-//! It must not know how they are repaired.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::document::{Counts, How, What};
 use super::inventory::Comparison;
-use super::tree::{Suspect, read_security, settle};
+use super::reading::{Suspect, read_security, settle};
 use super::{Certificate, CollectionReport, DifferenceKind, Verified, VerifyError};
 use crate::archive::TreeCollection;
 use crate::document::{CollectionName, DocumentId};

@@ -1,7 +1,5 @@
 //! Compares a mirror with its source, or with another mirror: the documents that differ, and a
 //! certificate.
-//!
-//! It must not know which store a source is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +19,7 @@ use crate::archive::TreeCollection;
 use crate::document::{CollectionName, DocumentId, Position, Revision};
 use crate::source::outage::Said;
 use crate::source::retry::{self, RetryPolicy, listing};
-use crate::source::{Mode, Selection, Source, SourceError, Store, StoreEvent};
+use crate::source::{Feed, Mode, Selection, SourceError, Store, StoreEvent};
 
 /// The result of a comparison.
 #[derive(Clone, Debug, Serialize)]
@@ -140,10 +138,9 @@ impl Verified {
         store: Arc<dyn Store>,
         how: &Comparison,
     ) -> Result<There, VerifyError> {
-        if how.bytes && self.tree.is_backup() {
-            let what = "RxDB's backup plugin changes bodies, so they cannot be compared byte by \
-                        byte: leave --bytes out";
-            return Err(VerifyError::Selection(what.to_owned()));
+        if let Some(why) = self.tree.rewritten().filter(|_| how.bytes) {
+            let what = format!("{why}, so they cannot be compared byte by byte: leave --bytes out");
+            return Err(VerifyError::Selection(what));
         }
         let pairs = how.pairs(&self.names())?;
         if let Some((only, refusal)) = how.unheld(&pairs).filter(|_| self.nameless(how).is_none())
@@ -154,7 +151,7 @@ impl Verified {
         let named = match named(&store).await {
             // A user who may not list the databases may still read those that the mirror holds.
             Err(VerifyError::Source(SourceError::Refused { .. }))
-                if store.lists_everything() && how.only.is_none() && !how.all =>
+                if store.capabilities().exhaustive_scan && how.only.is_none() && !how.all =>
             {
                 Vec::new()
             }
@@ -176,7 +173,9 @@ impl Verified {
             _ => {
                 for pair in &pairs {
                     let is_wanted = how.only.as_ref().is_none_or(|only| *only == pair.there);
-                    match is_wanted && (named.contains(&pair.there) || store.lists_everything()) {
+                    match is_wanted
+                        && (named.contains(&pair.there) || store.capabilities().exhaustive_scan)
+                    {
                         true => wanted.push(Named::of(pair)),
                         false if pair.here != pair.there => {
                             let named = &pair.there;
@@ -228,10 +227,10 @@ impl Verified {
         &self,
         folder: TreeCollection,
         store: &Arc<dyn Store>,
-        source: &Arc<dyn Source>,
+        source: &Arc<dyn Feed>,
         how: &Comparison,
     ) -> Option<Comparer<'_>> {
-        if self.tree.is_backup() {
+        if self.tree.rewritten().is_some() {
             return None;
         }
         let unchecked = self.unchecked.get(&folder.name).filter(|those| !those.is_empty());
@@ -240,8 +239,8 @@ impl Verified {
             false => CompareScope::Unchecked(unchecked?),
         };
         let (collection, source) = (Arc::new(folder), Arc::clone(source));
-        // A recorded feed holds winners only.
-        Some(Comparer { collection, source, which, branches: store.lists_everything() })
+        let branches = store.capabilities().branches;
+        Some(Comparer { collection, source, which, branches })
     }
 
     /// Compares with the content of a source.
@@ -267,12 +266,12 @@ impl Verified {
         Ok(certificate)
     }
 
-    /// Compares with another mirror, byte for byte; by revisions only, if one of them is the output
-    /// of RxDB's backup plugin, whose bodies are written differently.
+    /// Compares with another mirror, byte for byte; by revisions only, if the bodies of one
+    /// of them were rewritten.
     pub fn beside(&self, other: &Self, how: &Comparison) -> Result<Certificate, VerifyError> {
         let lineage = other.tree.lineage().map(str::to_owned);
         let there = Place { name: other.report.mirror.clone(), lineage, is_mirror: true };
-        let both = !self.tree.is_backup() && !other.tree.is_backup();
+        let both = self.tree.rewritten().is_none() && other.tree.rewritten().is_none();
         let depth = if both { Depth::Bytes } else { Depth::Revision };
         let mut certificate = self.certificate(there, depth);
         let pairs = how.pairs(&self.names())?;
@@ -280,7 +279,7 @@ impl Verified {
         match (&self.listings[..], &other.listings[..]) {
             ([(mine, _)], [(its, listed)]) if !both && !how.renames() => {
                 let (mine, its) = (CollectionName::from(&**mine), CollectionName::from(&**its));
-                let name = if self.tree.is_backup() { its.clone() } else { mine.clone() };
+                let name = if self.tree.has_names() { mine.clone() } else { its.clone() };
                 let named = Named { name, here: Some(mine), there: its };
                 self.compare(&mut certificate, &named, listed, None)?;
             }
@@ -309,17 +308,17 @@ impl Verified {
     /// The collections of another mirror that have to be read for a comparison; `None` is all.
     pub fn wanted_of(&self, how: &Comparison) -> Result<Option<Selection>, VerifyError> {
         let pairs = how.pairs(&self.names())?;
-        if how.all || pairs.is_empty() || self.tree.is_backup() {
+        if how.all || pairs.is_empty() || !self.tree.has_names() {
             return Ok(None);
         }
         let names: Vec<_> = pairs.iter().map(|pair| globset::escape(pair.there.as_str())).collect();
         Selection::new(&names).map(Some).map_err(|bad| VerifyError::Selection(bad.to_string()))
     }
 
-    /// The one collection that is compared whatever its name: the output of RxDB's backup plugin has
-    /// no name that could be compared with the source's.
+    /// The one collection that is compared whatever its name, if it has none that could be compared
+    /// with the source's.
     fn nameless(&self, how: &Comparison) -> Option<CollectionName> {
-        let is_meant = self.tree.is_backup() && !how.renames();
+        let is_meant = !self.tree.has_names() && !how.renames();
         self.names().into_iter().next().filter(|_| is_meant)
     }
 

@@ -1,7 +1,5 @@
 //! Compares a document of the mirror with the bytes that its source sends: body, attachments,
 //! history, branches, tombstone.
-//!
-//! It must not know which store a source is, nor the consequences of a difference.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -19,7 +17,7 @@ use super::VerifyError;
 use crate::archive::{Entry, StoredDocument, TreeCollection};
 use crate::document::{Branch, Change, Content, Document, DocumentId, Revision};
 use crate::source::retry::{RetryPolicy, attempts};
-use crate::source::{PIECES, Source, SourceError, Wanted, pass_on};
+use crate::source::{Feed, PIECES, SourceError, Wanted, pass_on};
 use crate::tree::MirrorError;
 
 /// The largest attachment, in bytes, that is requested together with the document's others.
@@ -96,7 +94,7 @@ pub enum Verdict {
 #[derive(Clone)]
 pub struct Comparer<'a> {
     pub collection: Arc<TreeCollection>,
-    pub source: Arc<dyn Source>,
+    pub source: Arc<dyn Feed>,
     pub which: CompareScope<'a>,
     /// Whether the source knows histories and branches.
     pub branches: bool,
@@ -226,7 +224,7 @@ impl Comparer<'_> {
             return Ok(true);
         }
         let policy = RetryPolicy::CATCH_UP;
-        let asking = || patiently(GROUP.1, self.source.attachments(&wanted));
+        let asking = || patiently(GROUP.1, self.source.many_attachments(&wanted));
         let mut answers = attempts(&policy, asking).await?;
         let lost = || Err(SourceError::transient("the source answered nothing"));
         answers.resize_with(wanted.len(), lost);
@@ -273,7 +271,7 @@ impl Comparer<'_> {
         if wanted.is_empty() || !self.branches {
             return Ok(true);
         }
-        let asking = || patiently(GROUP.1, self.source.branches(&wanted));
+        let asking = || patiently(GROUP.1, self.source.many_branches(&wanted));
         let answers = attempts(&RetryPolicy::CATCH_UP, asking).await?;
         for answer in answers {
             let Branch { revision, history, document } = match answer {

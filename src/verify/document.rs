@@ -1,6 +1,4 @@
 //! Reads one document completely, and finds everything that is wrong with it.
-//!
-//! It must not know threads, nor how the results are used.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,9 +11,9 @@ use sha2::{Digest, Sha256};
 
 use crate::archive::{Problem, ProblemKind, StoredAttachment, StoredDocument, StoredText};
 use crate::document::{Digester, DocumentId, Revision, Stub};
-use crate::mirror::inventory::{Contents, FileSum};
-use crate::mirror::outside::{Checksum, Noted, Unnoted};
 use crate::tree::MirrorError;
+use crate::tree::checksum::{Checksum, Noted, Unnoted};
+use crate::tree::inventory::{Contents, FileSum};
 
 /// The size of the pieces in which a file is read.
 const PIECE: usize = 128 << 10;

@@ -1,8 +1,7 @@
 //! Compares a collection with its inventory. It finds missing, foreign, old and swapped folders, and
 //! checks files that have lost their checksum.
 //!
-//! A process may be writing to the mirror: differences are checked again as long as it writes. This
-//! module must not know how documents are read in parallel.
+//! A process may be writing to the mirror: differences are checked again as long as it writes.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -10,10 +9,10 @@ use std::io;
 
 use super::VerifyError;
 use super::document::{Checked, How};
-use super::tree::{PAUSE, Reading, Suspect, TRIES, read_security, settle};
+use super::reading::{PAUSE, Reading, Suspect, TRIES, read_security, settle};
 use crate::archive::{Problem, ProblemKind, TreeCollection};
-use crate::mirror::inventory::{Contents, Inventory, Recorded, State, digest};
-use crate::mirror::outside::Checksum;
+use crate::tree::checksum::Checksum;
+use crate::tree::inventory::{Contents, Inventory, Recorded, State, digest};
 use crate::tree::layout::SECURITY;
 use crate::tree::sorted::{Sorted, Sorter};
 
@@ -193,7 +192,7 @@ impl Comparison<'_> {
         if left.is_empty() {
             return Ok(());
         }
-        if Inventory::snapshot(self.collection)? == Some(inventory.snapshot) {
+        if self.collection.snapshot()? == Some(inventory.snapshot) {
             compared.blame(self.collection, left);
             return Ok(());
         }
@@ -208,13 +207,13 @@ impl Comparison<'_> {
         compared: &mut Compared,
     ) -> Result<(), VerifyError> {
         for round in 0..=TRIES {
-            let (records, before) = Inventory::of(self.collection, names)?;
+            let (records, before) = self.collection.recorded(names)?;
             let mut left = Vec::new();
             for mut recorded in records {
                 let looked = self.look(&mut recorded, compared)?;
                 left.extend(looked.map(|problems| (recorded, problems)));
             }
-            let after = Inventory::snapshot(self.collection)?;
+            let after = self.collection.snapshot()?;
             if left.is_empty() || before == after || round == TRIES {
                 compared.blame(self.collection, left);
                 return Ok(());

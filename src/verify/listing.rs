@@ -1,7 +1,5 @@
 //! The content of a collection, as sorted (id, revision) pairs: its digest, and its differences from
 //! another. `docs/format.md` defines the digest, so that anyone can compute it.
-//!
-//! It must not know where a listing comes from.
 
 use std::io;
 use std::iter::Peekable;
@@ -9,7 +7,7 @@ use std::iter::Peekable;
 use serde::Serialize;
 
 use crate::document::{DocumentId, Revision};
-use crate::mirror::outside::Checksum;
+use crate::tree::checksum::Checksum;
 use crate::tree::sorted::{Merge, Sorted, Sorter};
 
 /// Collects a collection's documents in any order. The last entry for an id counts.

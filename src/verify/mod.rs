@@ -1,8 +1,7 @@
 //! Proves that a mirror is intact and equal to its source: reads every stored byte, and compares the
 //! (id, revision) pairs with those of a source or of another mirror.
 //!
-//! It writes nothing and takes no lock, and another process may write to the mirror meanwhile. It
-//! must not know checkpoints, pipelines, or which store a source is.
+//! It writes nothing and takes no lock, and another process may write to the mirror meanwhile.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,9 +20,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::archive::{Problem, ProblemKind, Tree};
 use crate::document::CollectionName;
@@ -38,6 +37,7 @@ mod inventory;
 mod listing;
 mod pairs;
 mod progress;
+mod reading;
 mod source;
 mod tree;
 
@@ -48,7 +48,7 @@ pub use inventory::Coverage;
 pub use listing::{Difference, DifferenceKind, Side};
 pub use pairs::Comparison;
 pub use progress::{Progress, Step, Work};
-pub use tree::Suspect;
+pub use reading::Suspect;
 
 use crate::tree::sorted::Sorted;
 use bytes::Unchecked;

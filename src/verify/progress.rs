@@ -1,6 +1,4 @@
 //! How far a verification is, for somebody who watches it.
-//!
-//! It must not know how that is shown.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,7 +1,5 @@
 //! Reads the present content of a source's collection: lists it, and compares it byte by byte if
 //! requested.
-//!
-//! It must not know which store a source is.
 
 use std::sync::Arc;
 
@@ -14,7 +12,7 @@ use super::progress::Progress;
 use crate::document::{Change, DocumentId, DocumentState, Head, Position, Revision};
 use crate::source::outage::Said;
 use crate::source::retry::{Fed, RetryPolicy, log_wait, resilient};
-use crate::source::{FeedEvent, Mode, Since, Source};
+use crate::source::{Feed, FeedEvent, Mode, Since};
 
 /// The number of documents that are compared byte by byte at the same time.
 const AT_ONCE: usize = 4;
@@ -38,7 +36,7 @@ impl Default for SourceListing {
 /// Lists the present content of a source. If a document is listed more than once, the last entry
 /// counts.
 pub async fn list(
-    source: Arc<dyn Source>,
+    source: Arc<dyn Feed>,
     beside: Option<Comparer<'_>>,
     step: Option<(&Progress, usize)>,
 ) -> Result<SourceListing, VerifyError> {
@@ -74,7 +72,7 @@ pub async fn list(
 }
 
 /// Whether the source holds anything but tombstones.
-pub async fn has_documents(source: Arc<dyn Source>) -> Result<bool, VerifyError> {
+pub async fn has_documents(source: Arc<dyn Feed>) -> Result<bool, VerifyError> {
     let feed = resilient(source, Since::Start, Mode::CatchUp, RetryPolicy::CATCH_UP);
     let mut feed = std::pin::pin!(feed);
     let mut said = Said::default();

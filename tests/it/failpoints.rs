@@ -238,3 +238,57 @@ fn an_abort_among_conflicts_and_tombstones_leaves_each_document_as_a_whole_old_o
     }
     assert_eq!(tree::staged(&mirror), 0);
 }
+
+#[test]
+fn an_abort_among_commits_that_are_made_together_loses_nothing_and_hides_nothing() {
+    const COLLECTIONS: u64 = 9;
+    let place = Place::new();
+    let mirror = place.mirror();
+    let path = place.join("shelves.ndjson");
+    let source = format!("feed:{}", path.display());
+    let mut text = String::new();
+    let mut seq = 0;
+    let mut append = |generation: u64| {
+        for number in 0..COLLECTIONS * 5 {
+            seq += 1;
+            let (collection, id) = (number % COLLECTIONS, number / COLLECTIONS);
+            let row = json!({
+                "collection": format!("shelf-{collection}"),
+                "seq": seq,
+                "id": format!("book-{id}"),
+                "changes": [{"rev": format!("{generation}-a")}],
+                "doc": {"_id": format!("book-{id}"), "_rev": format!("{generation}-a")},
+            });
+            text += &format!("{row}\n");
+        }
+        std::fs::write(&path, &text).unwrap();
+    };
+    append(1);
+    plainfold::mirror(&source, &mirror).assert_code(0);
+    let arguments = ["mirror", &source, mirror.to_str().unwrap()];
+    let together = |line: &&str| line.contains("commits are made together");
+    let (mut generation, mut grouped) = (1, 0);
+    for point in ["commit", "flush", "committed", "told"] {
+        for passings in [1, 2, 4, 6] {
+            generation += 1;
+            append(generation);
+            let since = plainfold::journal(&mirror, 0).iter().map(number).max().unwrap();
+            let outcome = crashing::run_slowly_to(point, passings, arguments);
+            grouped += outcome.stderr.lines().filter(together).count();
+            assert!(crashing::aborted_at(point, outcome), "{point} was not passed");
+            plainfold::mirror(&source, &mirror).assert_code(0);
+            let events = plainfold::journal(&mirror, since);
+            let numbers: Vec<u64> = events.iter().map(number).collect();
+            assert!(numbers.is_sorted_by(|one, other| one < other), "{numbers:?}");
+            let revision = format!("{generation}-a");
+            let mut told = BTreeSet::new();
+            for event in events.iter().filter(|event| event["revision"] == *revision) {
+                let [collection, id] = ["collectionName", "documentId"].map(|key| &event[key]);
+                told.insert((collection.to_string(), id.to_string()));
+            }
+            assert_eq!(told.len() as u64, COLLECTIONS * 5, "after `{point}`, {passings}");
+            oracle::assert_clean(&mirror);
+        }
+    }
+    assert!(grouped > 0, "no commits were made together");
+}

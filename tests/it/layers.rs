@@ -1,43 +1,63 @@
-//! Imports point down only, along the layers of `docs/architecture.md`; checked by reading the
-//! source.
+//! The layers of `docs/architecture.md` as data, checked by reading the source: what a module
+//! imports, which words it does not know, circles between files, and names of types.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 
+use self::house::HOUSE;
 use crate::env::{files, root};
 
-/// Each module, and the modules that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 19] = [
-    ("trial", &[]),
-    ("place", &[]),
-    ("clock", &["place"]),
-    ("json", &[]),
-    ("document", &["json"]),
-    ("client", &["document", "json"]),
-    ("event", &["document"]),
-    ("source", &["json", "document", "client"]),
-    ("tree", &["trial", "place", "json", "document", "archive"]),
-    ("archive", &["json", "document", "tree", "mirror"]),
-    ("mirror", &["trial", "place", "clock", "json", "document", "tree", "archive"]),
-    ("checkpoint", &["trial", "place", "clock", "document"]),
-    ("pipeline", &["trial", "document", "event", "source", "tree", "mirror", "checkpoint"]),
-    ("verify", &["document", "source", "tree", "archive", "mirror"]),
-    ("restore", &["json", "document", "client", "tree", "archive", "mirror"]),
-    ("runner", &["document", "event", "source", "tree", "mirror", "checkpoint", "pipeline"]),
-    ("config", &["document", "client", "source", "tree", "mirror", "checkpoint", "runner"]),
-    ("api", &["document", "runner"]),
+mod house;
+mod tokens;
+
+/// Each module with its level, and the modules that it may import. It may import only modules above
+/// it in this list.
+const MODULES: [(u8, &str, &[&str]); 19] = [
+    (0, "trial", &[]),
+    (0, "place", &[]),
+    (0, "clock", &["place"]),
+    (1, "json", &[]),
+    (1, "document", &["json"]),
+    (1, "client", &["json", "document"]),
+    (2, "event", &["json", "document"]),
+    (2, "source", &["json", "document", "client"]),
+    (2, "tree", &["trial", "place", "clock", "json", "document"]),
+    (2, "checkpoint", &["trial", "place", "clock", "document", "event"]),
+    (3, "archive", &["place", "json", "document", "tree"]),
+    (3, "mirror", &["trial", "place", "clock", "json", "document", "tree"]),
+    (4, "pipeline", &["trial", "document", "event", "source", "tree", "checkpoint", "mirror"]),
+    (4, "restore", &["json", "document", "client", "tree", "archive"]),
+    (4, "verify", &["document", "source", "tree", "archive"]),
+    (5, "runner", &["document", "event", "source", "tree", "checkpoint", "mirror", "pipeline"]),
     (
+        6,
+        "config",
+        &[
+            "document",
+            "client",
+            "source",
+            "tree",
+            "checkpoint",
+            "archive",
+            "mirror",
+            "restore",
+            "runner",
+        ],
+    ),
+    (7, "api", &["document", "tree", "checkpoint", "mirror", "runner"]),
+    (
+        8,
         "cli",
         &[
             "document",
             "client",
+            "source",
             "tree",
+            "checkpoint",
             "archive",
             "mirror",
-            "checkpoint",
             "pipeline",
-            "source",
-            "verify",
             "restore",
+            "verify",
             "runner",
             "config",
             "api",
@@ -45,51 +65,150 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ),
 ];
 
-fn rust_files(folder: &str) -> Vec<PathBuf> {
-    files(&root().join(folder), &["rs"])
+/// Words of code that only these modules may contain, or only this file of a module.
+const WORDS: [(&str, &[&str]); 19] = [
+    // The libraries of one layer each.
+    ("sled", &["checkpoint"]),
+    ("reqwest", &["client", "api::process"]),
+    ("axum", &["api"]),
+    ("clap", &["cli"]),
+    ("anyhow", &["cli"]),
+    ("ExitCode", &["cli"]),
+    ("indicatif", &["cli"]),
+    ("console", &["cli"]),
+    ("rpassword", &["cli"]),
+    ("tracing_subscriber", &["cli"]),
+    ("zstd", &["source"]),
+    // No I/O among values, and none that waits in a tree.
+    (
+        "tokio",
+        &[
+            "api", "cli", "client", "config", "event", "pipeline", "restore", "runner", "source",
+            "verify",
+        ],
+    ),
+    (
+        "fs",
+        &[
+            "api",
+            "archive",
+            "checkpoint",
+            "cli",
+            "client",
+            "clock",
+            "mirror",
+            "place",
+            "restore",
+            "source",
+            "tree",
+            "trial",
+            "verify",
+        ],
+    ),
+    // Which store it is.
+    ("couchdb", &["client", "source", "restore", "config", "cli"]),
+    ("CouchStore", &["source", "config"]),
+    ("FeedStore", &["source", "config"]),
+    // Names on disk.
+    ("layout", &["tree", "archive", "mirror", "restore", "verify"]),
+    // Where a feed has come to.
+    ("Position", &["document", "source", "checkpoint", "pipeline", "verify"]),
+    ("Subscription", &["runner", "api"]),
+];
+
+/// Modules with files that import each other in a circle, still.
+const CIRCLES: &[&str] =
+    &["archive", "checkpoint", "mirror", "pipeline", "runner", "source", "verify"];
+
+/// Public types that have a namesake and are named elsewhere without their module, still.
+const NAMESAKES: &[&str] = &[
+    "Entry", "Failure", "Found", "Listed", "Mention", "Noted", "Place", "Progress", "Reading",
+    "Record", "Report", "Text", "Wanted", "Wrong",
+];
+
+fn layer(module: &str) -> &str {
+    module.split("::").next().unwrap()
 }
 
-/// The modules that a line names by `crate::`.
-fn named(line: &str) -> impl Iterator<Item = &str> {
-    let code = line.split("//").next().unwrap_or_default();
-    code.split("crate::").skip(1).map(|rest| {
-        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-        &rest[..end]
-    })
+#[test]
+fn the_list_of_modules_is_in_the_order_of_levels() {
+    for (at, (level, module, imports)) in MODULES.iter().enumerate() {
+        for import in *imports {
+            let below = MODULES[..at].iter().find(|(_, name, _)| name == import);
+            let (other, ..) = below.unwrap_or_else(|| panic!("`{module}` imports `{import}`"));
+            assert!(other <= level, "`{module}` of level {level} imports `{import}` of {other}");
+        }
+    }
 }
 
 #[test]
 fn imports_point_down_only() {
-    let source = root().join("src");
-    let (mut checked, mut wrong) = (0, Vec::new());
-    for file in rust_files("src") {
-        let below = file.strip_prefix(&source).unwrap();
-        let module = below.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
-        if matches!(module, "lib" | "main") {
-            continue;
-        }
-        let (_, allowed) = MAY_IMPORT
+    let (mut checked, mut upwards) = (0, BTreeSet::new());
+    for (name, _) in HOUSE.modules() {
+        let module = layer(name);
+        let (.., allowed) = MODULES
             .iter()
-            .find(|(name, _)| *name == module)
+            .find(|(_, one, _)| *one == module)
             .unwrap_or_else(|| panic!("`{module}` has no place among the layers"));
-        for (number, line) in std::fs::read_to_string(&file).unwrap().lines().enumerate() {
-            for import in named(line) {
-                checked += 1;
-                if import != module && !allowed.contains(&import) {
-                    wrong.push(format!("{}:{}: {import}", below.display(), number + 1));
-                }
+        for import in HOUSE.imports(name) {
+            let import = layer(&import);
+            checked += 1;
+            if !import.is_empty() && import != module && !allowed.contains(&import) {
+                upwards.insert((module.to_owned(), import.to_owned()));
             }
         }
     }
-    assert!(checked > 100, "only {checked} imports were found");
-    assert!(wrong.is_empty(), "imports that point up:\n{}", wrong.join("\n"));
+    assert!(checked > 300, "only {checked} imports were found");
+    assert!(upwards.is_empty(), "imports that point up: {upwards:?}");
+}
+
+#[test]
+fn no_module_says_a_word_of_another_layer() {
+    let mut wrong = Vec::new();
+    for (word, places) in WORDS {
+        let mut said = false;
+        for (name, module) in HOUSE.modules().filter(|(_, module)| module.words.contains(word)) {
+            said = true;
+            let is_in = |place: &&str| name == *place || name.starts_with(&format!("{place}::"));
+            if !places.iter().any(is_in) {
+                wrong.push(format!("{}: {word}", module.file));
+            }
+        }
+        assert!(said, "nothing says `{word}`");
+    }
+    assert!(wrong.is_empty(), "words of other layers:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let circles = HOUSE.circles();
+    let found: BTreeSet<&str> = circles.iter().flatten().map(|name| layer(name)).collect();
+    let expected = CIRCLES.iter().copied().collect();
+    assert_eq!(found, expected, "a module without circles leaves CIRCLES: {circles:#?}");
+}
+
+#[test]
+fn a_public_type_has_a_name_of_its_own_or_is_written_with_its_module() {
+    let types = HOUSE.types();
+    let (mut found, mut uses) = (BTreeSet::new(), Vec::new());
+    for (module, _) in HOUSE.modules() {
+        for (name, at) in HOUSE.taken(module) {
+            let has_namesake = types.get(name.as_str()).is_some_and(|places| places.len() > 1);
+            if has_namesake && layer(module) != layer(&at) {
+                uses.push(format!("{module} takes {at}::{name}"));
+                found.insert(name);
+            }
+        }
+    }
+    let expected = NAMESAKES.iter().map(|one| (*one).to_owned()).collect();
+    assert_eq!(found, expected, "a mended one leaves NAMESAKES:\n{}", uses.join("\n"));
 }
 
 #[test]
 fn every_file_opens_with_what_it_is_for() {
     let silent: Vec<_> = ["src", "tests"]
         .into_iter()
-        .flat_map(rust_files)
+        .flat_map(|folder| files(&root().join(folder), &["rs"]))
         .filter(|file| !std::fs::read_to_string(file).unwrap().starts_with("//! "))
         .collect();
     assert!(silent.is_empty(), "files without a `//!` line: {silent:?}");

@@ -160,7 +160,8 @@ fn a_process_that_is_stopped_is_named_by_every_command_that_asks_it() {
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["running"], &json["pid"]), (&true.into(), &live.id().into()), "{json:#}");
     assert!(json["trouble"].as_str().unwrap().contains(&stopped), "{json:#}");
-    for outcome in [run("tail", &mirror, &[]), run("release", &mirror, &["books"])] {
+    let undelete = run("restore", &mirror, &["http://127.0.0.1:1", "--undelete"]);
+    for outcome in [run("tail", &mirror, &[]), run("release", &mirror, &["books"]), undelete] {
         let outcome = outcome.assert_code(5);
         assert!(outcome.stderr.contains(&stopped), "{outcome}");
     }
@@ -183,6 +184,8 @@ fn a_process_whose_socket_is_gone_is_named_too() {
     assert!(status.stdout.contains(&silent), "{status}");
     let tail = run("tail", &mirror, &[]).assert_code(5);
     assert!(tail.stderr.contains(&silent), "{tail}");
+    let undelete = run("restore", &mirror, &["http://127.0.0.1:1", "--undelete"]).assert_code(5);
+    assert!(undelete.stderr.contains(&silent), "{undelete}");
     live.terminate();
     live.wait().assert_code(0);
 }

@@ -1,7 +1,7 @@
 //! The systemd units are valid, and the live command reports its state to systemd.
 //!
 //! No systemd runs here: `systemd-analyze` reads the units, and a socket of the test's own stands
-//! in for the one to which services report. This file must not know how the session is built.
+//! in for the one to which services report.
 
 // Helpers of tests may panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -1,12 +1,12 @@
 //! A process that was paused at any step, and whose mirror another process has taken over meanwhile:
 //! nothing that it does afterwards changes the mirror, and it says so by its exit code.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::env::feed::FeedFile;
-use crate::env::plainfold::{self, Stream};
+use crate::env::plainfold::{self, Running, Stream};
 use crate::env::random::Random;
 use crate::env::tree::{Tree, Written};
 use crate::env::{Place, crashing, oracle};
@@ -47,8 +47,9 @@ struct Growing {
 }
 
 impl Growing {
-    /// Appends new documents, other bodies, other attachments and deletions.
-    fn grow(&mut self, rows: usize) {
+    /// Appends new documents, other bodies, other attachments and deletions. Returns the revision of
+    /// the last one.
+    fn grow(&mut self, rows: usize) -> String {
         for _ in 0..rows {
             let id = format!("book:{}", self.chance.below(30));
             let body = json!({"n": self.chance.next()});
@@ -64,11 +65,11 @@ impl Growing {
         self.file.put("always", json!({}), &[("scan.bin", &bytes)]);
         let n = self.chance.next();
         self.file.put("here and gone", json!({"n": n}), &[]);
-        self.file.put("last", json!({"n": n}), &[]);
         match self.chance.below(2) {
             0 => drop(self.file.delete("now and then")),
             _ => drop(self.file.put("now and then", json!({"n": n}), &[])),
         }
+        self.file.put("last", json!({"n": n}), &[])
     }
 }
 
@@ -88,65 +89,139 @@ fn numbers(lines: &[Value]) -> Vec<u64> {
     lines.iter().filter_map(|line| line["event"].as_u64()).collect()
 }
 
+/// A process that waits at a failpoint while it works on the mirror, stopped by a signal.
+struct Paused {
+    process: Running,
+    /// The file that ends its wait.
+    until: PathBuf,
+}
+
+/// A mirror, and a feed that it follows.
+struct Scene {
+    place: Place,
+    feed: Growing,
+    mirror: PathBuf,
+    source: String,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let place = Place::new();
+        let file = FeedFile::create(place.join("shelf.ndjson"));
+        let mut feed = Growing { file, chance: Random::from_environment() };
+        feed.grow(30);
+        let (mirror, source) = (place.mirror(), feed.file.source());
+        let scene = Self { place, feed, mirror, source };
+        plainfold::run(["mirror", &scene.source, scene.directory(), "--trash", "30"])
+            .assert_code(0);
+        scene
+    }
+
+    fn directory(&self) -> &str {
+        self.mirror.to_str().unwrap()
+    }
+
+    /// A run that is paused at a failpoint; `None` if it passes it less often, or is there
+    /// before it has opened the mirror.
+    fn pause_at(&mut self, point: &str, passings: u64) -> Option<Paused> {
+        self.feed.grow(8);
+        let until = self.place.join(&format!("wake-{point}-{passings}"));
+        let _gone = std::fs::remove_file(&until);
+        let arguments = ["mirror", &self.source, self.directory()];
+        let mut process = crashing::start_held(point, passings, &until, arguments);
+        if !process.says_before_its_end(&format!("held at the failpoint `{point}`")) {
+            process.wait().assert_code(0);
+            return None;
+        }
+        process.pause();
+        if has_lock(&self.mirror, process.id()) {
+            return Some(Paused { process, until });
+        }
+        // It opens the mirror later.
+        std::fs::write(&until, "").unwrap();
+        process.wake();
+        process.wait().assert_code(0);
+        None
+    }
+
+    /// Another process takes the mirror over by force, and has caught up. With `live` it follows.
+    fn take_over(&mut self, live: bool) -> Option<Running> {
+        self.feed.grow(4);
+        let mut arguments = vec!["mirror", &self.source, self.directory(), "--take-over"];
+        let second = match live {
+            false => {
+                plainfold::run(arguments).assert_code(0);
+                None
+            }
+            true => {
+                arguments.extend(["--live", "-v"]);
+                let mut second = plainfold::spawn(arguments);
+                second.wait_for_line(Stream::Stderr, |line| line.contains("caught up"));
+                Some(second)
+            }
+        };
+        oracle::assert_equals_feed(self.feed.file.path(), &self.mirror);
+        second
+    }
+
+    /// Wakes a process that was displaced, and waits for its end. Nothing changes, and it says so.
+    fn wake(&self, first: Paused, at: &str) {
+        let before = everything(&self.mirror);
+        std::fs::write(&first.until, "").unwrap();
+        first.process.wake();
+        let said = first.process.wait();
+        let [tree, ours] = everything(&self.mirror);
+        let mut written = [before[0].until(&tree), before[1].until(&ours)].concat();
+        // A process that was about to take the lanes gives them back when it sees the other.
+        written.retain(|one| *one != Written::Touched("staging".into()));
+        let written: Vec<_> = written.iter().map(ToString::to_string).collect();
+        assert!(written.is_empty(), "{at}: {written:#?}\n{said}");
+        assert_eq!(said.status.code(), Some(6), "{at}: {said}");
+        assert!(said.stderr.contains("another process has taken over"), "{at}: {said}");
+    }
+}
+
 #[test]
 fn a_process_that_was_displaced_at_any_step_changes_nothing_when_it_wakes() {
-    let place = Place::new();
-    let mirror = place.mirror();
-    let file = FeedFile::create(place.join("shelf.ndjson"));
-    let mut feed = Growing { file, chance: Random::from_environment() };
-    feed.grow(30);
-    let source = feed.file.source();
-    let directory = mirror.to_str().unwrap();
-    plainfold::run(["mirror", &source, directory, "--trash", "30"]).assert_code(0);
-    let mut passed = 0;
+    const MOST: u64 = 200;
+    let mut scene = Scene::new();
     for point in POINTS {
-        for passings in [feed.chance.below(40), feed.chance.below(12), 0] {
-            feed.grow(8);
-            let until = place.join(&format!("wake-{point}-{passings}"));
-            let arguments = ["mirror", &source, directory];
-            let mut first = crashing::start_held(point, passings, &until, arguments);
-            if !first.says_before_its_end(&format!("held at the failpoint `{point}`")) {
-                first.wait().assert_code(0);
-                assert!(passings > 0, "{point} was not passed");
-                continue;
+        let chance = &mut scene.feed.chance;
+        // Some points are passed before the mirror is open, others only once in a run.
+        let passings = [chance.below(40), chance.below(12)].into_iter().chain(0..MOST);
+        let mut done = 0;
+        for (turn, passings) in passings.enumerate() {
+            let Some(first) = scene.pause_at(point, passings) else { continue };
+            let at = format!("{point} after {passings}");
+            match scene.take_over(done == 0) {
+                None => {
+                    let events = plainfold::journal(&scene.mirror, 0);
+                    scene.wake(first, &at);
+                    assert_eq!(plainfold::journal(&scene.mirror, 0), events, "{at}");
+                }
+                Some(second) => {
+                    scene.wake(first, &at);
+                    let last = scene.feed.grow(2);
+                    let is_last = |event: &Value| event["revision"] == *last;
+                    plainfold::tail(&scene.mirror, 0).wait_for_event(is_last);
+                    second.terminate();
+                    second.wait().assert_code(0);
+                    oracle::assert_equals_feed(scene.feed.file.path(), &scene.mirror);
+                }
             }
-            first.pause();
-            if !has_lock(&mirror, first.id()) {
-                // It has not opened the mirror yet, so it does so later.
-                std::fs::write(&until, "").unwrap();
-                first.wake();
-                first.wait().assert_code(0);
-                assert!(point.starts_with("io-"), "{point}");
-                continue;
+            let numbers = numbers(&plainfold::journal(&scene.mirror, 0));
+            assert!(numbers.is_sorted_by(|one, other| one < other), "{at}: {numbers:?}");
+            done += 1;
+            if turn >= 2 {
+                break;
             }
-            feed.grow(4);
-            let second = plainfold::run(["mirror", &source, directory, "--take-over"]);
-            second.assert_code(0);
-            oracle::assert_equals_feed(feed.file.path(), &mirror);
-            let before = everything(&mirror);
-            let events = plainfold::journal(&mirror, 0);
-            std::fs::write(&until, "").unwrap();
-            first.wake();
-            let said = first.wait();
-            let [tree, ours] = everything(&mirror);
-            let mut written = [before[0].until(&tree), before[1].until(&ours)].concat();
-            // A process that was about to take the lanes gives them back when it sees the other.
-            written.retain(|one| *one != Written::Touched("staging".into()));
-            let written: Vec<_> = written.iter().map(ToString::to_string).collect();
-            assert!(written.is_empty(), "{point} after {passings}: {written:#?}\n{said}");
-            assert_eq!(said.status.code(), Some(6), "{point} after {passings}: {said}");
-            assert!(said.stderr.contains("another process has taken over"), "{said}");
-            assert_eq!(plainfold::journal(&mirror, 0), events, "{point} after {passings}");
-            let numbers = numbers(&events);
-            assert!(numbers.is_sorted_by(|one, other| one < other), "{numbers:?}");
-            passed += 1;
         }
+        assert!(done > 0, "{point} was not reached");
     }
-    assert!(passed > POINTS.len(), "only {passed} times");
-    plainfold::run(["verify", directory, "--against", &source]).assert_code(0);
-    plainfold::mirror(&source, &mirror).assert_code(0);
-    oracle::assert_equals_feed(feed.file.path(), &mirror);
-    oracle::assert_clean(&mirror);
+    plainfold::run(["verify", scene.directory(), "--against", &scene.source]).assert_code(0);
+    plainfold::mirror(&scene.source, &scene.mirror).assert_code(0);
+    oracle::assert_equals_feed(scene.feed.file.path(), &scene.mirror);
+    oracle::assert_clean(&scene.mirror);
 }
 
 #[test]

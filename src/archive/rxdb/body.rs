@@ -1,7 +1,6 @@
 //! Converts a `document.json` of RxDB's backup plugin into a document of CouchDB.
 //!
 //! Pure. Members are left out, added or, for attachments, rewritten; no other value is re-encoded.
-//! It must not know files.
 
 use std::collections::HashSet;
 

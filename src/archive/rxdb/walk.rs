@@ -6,11 +6,10 @@ use std::collections::HashSet;
 
 use rustix::fs::FileType;
 
-use super::META;
-use crate::archive::{Problem, ProblemKind, Tree};
+use crate::archive::{Problem, ProblemKind};
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
-use crate::tree::layout::{ATTACHMENTS, DOCUMENT};
+use crate::tree::layout::{ATTACHMENTS, DOCUMENT, RXDB_META, is_neighbour};
 
 /// The deepest nesting that is read: each open folder takes two of the files that a process may have
 /// open.
@@ -47,7 +46,7 @@ impl Walk {
     fn look(&mut self, name: &str) -> Result<Option<Result<String, Problem>>, MirrorError> {
         let depth = self.frames.len();
         let Some(frame) = self.frames.last_mut() else { return Ok(None) };
-        if depth == 1 && (name == META || Tree::is_neighbour(name)) {
+        if depth == 1 && (name == RXDB_META || is_neighbour(name)) {
             return Ok(None);
         }
         let path = frame.path_of(name);

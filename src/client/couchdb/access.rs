@@ -1,9 +1,9 @@
 //! The credentials of requests, and what follows when the server refuses them.
 //!
-//! A server may count each request with wrong credentials as an attack, and lock out everybody behind the
-//! same proxy. So, until it has accepted the credentials, one request is sent at a time, and none after a
-//! refusal. If wanted, credentials that were accepted before are tried again: one request a pause for all
-//! databases together. It must not know how requests are sent.
+//! A server may count each request with wrong credentials as an attack, and lock out everybody
+//! behind the same proxy. So, until it has accepted the credentials, one request is sent at a time,
+//! and none after a refusal. If wanted, credentials that were accepted before are tried again: one
+//! request a pause for all databases together.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

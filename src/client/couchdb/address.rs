@@ -1,6 +1,6 @@
 //! URLs of CouchDB-protocol servers: where the server is, and which user and database they name.
 //!
-//! Pure. It must not know HTTP, nor what is asked of the server.
+//! Pure.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use url::Url;
 
+use super::bad_address::{self, BadAddress};
 use super::credentials::Credentials;
-use super::typed::{self, Endpoint};
 use crate::document::CollectionName;
 
 /// Everything but RFC 3986's unreserved characters, so that a segment stays one segment.
@@ -17,9 +17,6 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 
 /// The scheme of a server on a Unix socket.
 const UNIX: &str = "http+unix";
-
-/// The schemes of servers.
-const SCHEMES: [&str; 3] = ["http", "https", UNIX];
 
 /// A server's address. It never holds credentials.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,6 +42,9 @@ pub struct Given {
 }
 
 impl Address {
+    /// The schemes of servers.
+    pub const SCHEMES: [&str; 3] = ["http", "https", UNIX];
+
     /// Whether this begins as the URL of a server does.
     pub fn is_meant(text: &str) -> bool {
         after_scheme(text).is_some()
@@ -99,7 +99,7 @@ impl Address {
             let server = Self::below(&url, segments.get(..until)?).ok()?;
             Some(server.with_user(&percent_decode_str(url.username()).decode_utf8_lossy()))
         };
-        if let Some(endpoint) = typed::endpoint(&url, &segments, server) {
+        if let Some(endpoint) = bad_address::endpoint(&url, &segments, server) {
             return Err(BadAddress::Endpoint(endpoint));
         }
         if url.query().is_some() || url.fragment().is_some() {
@@ -185,65 +185,6 @@ impl fmt::Debug for Address {
     }
 }
 
-/// A URL that does not name a server. It never repeats the URL, which may hold a password.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadAddress {
-    /// It is not a URL.
-    #[error("it is not a valid URL ({0}): write it as http://host:port/database")]
-    Url(#[from] url::ParseError),
-    /// It is the URL of something else.
-    #[error("it must begin with http://, https:// or http+unix://, not `{0}:`")]
-    Scheme(String),
-    /// It has no host.
-    #[error("it has no host: write http://host:port/database")]
-    NoHost,
-    /// Its port is not a port.
-    #[error("its port must be a number from 1 to 65535, as in http://user@host:5984/database")]
-    Port,
-    /// Its port is not a port, or it is a password.
-    #[error(
-        "the port after the host must be a number from 1 to 65535, as in http://host:5984/database; to \
-         name a user, write http://user@host:5984/database"
-    )]
-    PortOrUser,
-    /// It holds an IPv6 address without brackets.
-    #[error("an IPv6 address stands in brackets in a URL, as in http://[::1]:5984/database")]
-    Brackets,
-    /// One of the brackets around its IPv6 address is missing.
-    #[error(
-        "a bracket around the IPv6 address is missing: write both, as in http://[::1]:5984/database"
-    )]
-    Bracket,
-    /// It names no socket.
-    #[error(
-        "the URL of a Unix socket must hold the socket's absolute path in the host's place, \
-         percent-encoded, as in http+unix://%2Frun%2Fapp%2Ffeed.sock/database"
-    )]
-    Socket,
-    /// It names something else than a database or a server.
-    #[error("{0}")]
-    Endpoint(Endpoint),
-    /// It has a query or a fragment.
-    #[error("it must not have a `?` or `#` part: leave out the `?` or `#` and what follows")]
-    Query,
-    /// The database's name is not UTF-8.
-    #[error("the database's name in it is not UTF-8 when percent-decoded")]
-    Name,
-    /// What stands before an `@` may be a password that holds a character with a meaning in URLs.
-    #[error(
-        "it has an `@` after a `/`, `?`, `#` or `\\`. If these belong to the password, give the password \
-         with --password-file, or percent-encode it in the URL: # as %23, / as %2F, ? as %3F, \\ as %5C, \
-         @ as %40, : as %3A, % as %25. In a database's name, write the `@` as %40"
-    )]
-    At,
-    /// The user part is not UTF-8.
-    #[error(
-        "its user part is not UTF-8 when percent-decoded: write each % of the password as %25, or give \
-         the password with --password-file"
-    )]
-    User,
-}
-
 /// What follows a URL's scheme, and slashes after it.
 fn scheme(text: &str) -> Option<&str> {
     let (scheme, rest) = text.trim_start().split_once(':')?;
@@ -256,20 +197,20 @@ fn scheme(text: &str) -> Option<&str> {
 /// What follows `http://`, where a text begins so or with the scheme of another server.
 fn after_scheme(text: &str) -> Option<&str> {
     let (scheme, rest) = text.trim_start().split_once("://")?;
-    SCHEMES.iter().any(|one| one.eq_ignore_ascii_case(scheme)).then_some(rest)
+    Address::SCHEMES.iter().any(|one| one.eq_ignore_ascii_case(scheme)).then_some(rest)
 }
 
 fn read(url: &str) -> Result<Url, BadAddress> {
     let url = url.trim();
     let is_unix = url.get(..UNIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(UNIX));
     if let Some(rest) = after_scheme(url)
-        && let Some(mistake) = typed::mistake(rest)
+        && let Some(mistake) = bad_address::mistake(rest)
         && (!is_unix || mistake == BadAddress::At)
     {
         return Err(mistake);
     }
     let url = Url::parse(url)?;
-    if !SCHEMES.contains(&url.scheme()) {
+    if !Address::SCHEMES.contains(&url.scheme()) {
         return Err(BadAddress::Scheme(url.scheme().to_owned()));
     }
     Ok(url)

@@ -1,6 +1,6 @@
 //! What to do about an answer that is an error, or that is not CouchDB's.
 //!
-//! Pure. It must not know how requests are sent.
+//! Pure.
 
 use reqwest::Method;
 
@@ -13,7 +13,7 @@ use crate::document::doubtful_name;
 
 /// What the server is to the user, which decides the variables that messages name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Side {
+pub enum ServerRole {
     /// It is read.
     #[default]
     Source,
@@ -21,7 +21,7 @@ pub enum Side {
     Target,
 }
 
-impl Side {
+impl ServerRole {
     /// The variable that may hold the password.
     pub fn password_variable(self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ pub(super) struct Asked<'a> {
     pub address: &'a Address,
     pub route: &'a Route,
     pub credentials: Option<&'a Credentials>,
-    pub side: Side,
+    pub side: ServerRole,
     /// Whether the server has answered in this protocol before.
     pub is_known: bool,
 }
@@ -275,12 +275,18 @@ mod tests {
 
     use super::*;
 
-    fn advised(status: u16, said: &str, path: &str, user: Option<&str>, side: Side) -> String {
+    fn advised(
+        status: u16,
+        said: &str,
+        path: &str,
+        user: Option<&str>,
+        side: ServerRole,
+    ) -> String {
         let address = Address::parse("http://couch.example:5984/").unwrap().address;
         let route = Route::new(&address, user, Duration::from_secs(1));
         let credentials = user.map(|user| Credentials::new(user, "hunter2".into()));
         let asked = Asked {
-            method: if side == Side::Target { &Method::PUT } else { &Method::GET },
+            method: if side == ServerRole::Target { &Method::PUT } else { &Method::GET },
             path,
             address: &address,
             route: &route,
@@ -304,18 +310,21 @@ mod tests {
 
     #[test]
     fn refused_credentials_say_what_is_lacking_and_how_to_give_it() {
-        let source = Side::Source;
+        let source = ServerRole::Source;
         for (text, facts) in [
             (
                 advised(401, NO_ACCESS, "/books", None, source),
                 &["http://USER@couch.example:5984/books", "--password-file", "_SOURCE_PASSWORD"][..],
             ),
-            (advised(401, NO_ACCESS, "/b", None, Side::Target), &["_TARGET_PASSWORD", "admin"][..]),
+            (
+                advised(401, NO_ACCESS, "/b", None, ServerRole::Target),
+                &["_TARGET_PASSWORD", "admin"][..],
+            ),
             (advised(401, NO_ADMIN, "/_all_dbs", None, source), &["admin", "USER@", "--coll"][..]),
             (advised(401, NO_ADMIN, "/_all_dbs", Some("bob"), source), &["admin", "`bob`"][..]),
             (advised(403, NO_MEMBER, "/books", Some("bob"), source), &["`bob`", "member"][..]),
             (advised(401, WRONG, "/books", Some("bob"), source), &["`bob`", "password"][..]),
-            (advised(401, NO_ADMIN, "/books", Some("bob"), Side::Target), &["Creating"][..]),
+            (advised(401, NO_ADMIN, "/books", Some("bob"), ServerRole::Target), &["Creating"][..]),
             (advised(403, "<html>no", "/books", Some("bob"), source), &["not an answer of"][..]),
         ] {
             assert!(facts.iter().all(|fact| text.contains(fact)), "{text}");
@@ -326,7 +335,7 @@ mod tests {
     #[test]
     fn a_plain_request_to_a_port_of_tls_names_the_other_scheme() {
         let page = "<html><title>400 The plain HTTP request was sent to HTTPS port</title></html>";
-        let text = advised(400, page, "/books", None, Side::Source);
+        let text = advised(400, page, "/books", None, ServerRole::Source);
         assert!(text.contains("https://couch.example:5984"), "{text}");
     }
 }

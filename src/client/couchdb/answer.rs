@@ -1,18 +1,15 @@
 //! The answers of a server as types, with the fields that are read.
-//!
-//! It must not know how an answer arrived.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::error::{Error, NOTHING_SAID, bounded};
-use crate::document::{DocumentId, Key, Revision, decode_base64};
-use crate::json::Members;
+use crate::document::{DocumentId, Revision, decode_base64};
+use crate::json::{self, Key, Members, Object};
 
 /// What a server says about itself.
 #[derive(Clone, Debug, Deserialize)]
@@ -243,28 +240,29 @@ impl BulkAttachment<'_> {
 impl<'de: 'a, 'a> Deserialize<'de> for BulkDocument<'a> {
     /// By hand, because the keys of a body need not be text, which what serde derives refuses.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = BulkDocument<'de>;
+        #[derive(Default)]
+        struct Found<'a>(Option<Revision>, BulkAttachments<'a>);
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a document")
-            }
+        impl<'de> Object<'de> for Found<'de> {
+            type Key = Key<'de>;
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let (mut revision, mut attachments) = (None, BulkAttachments::default());
-                while let Some(Key(key)) = map.next_key()? {
-                    match &*key {
-                        "_rev" => revision = Some(map.next_value()?),
-                        "_attachments" => attachments = map.next_value()?,
-                        _ => _ = map.next_value::<IgnoredAny>()?,
-                    }
+            fn member<A: MapAccess<'de>>(
+                &mut self,
+                key: Key<'de>,
+                map: &mut A,
+            ) -> Result<(), A::Error> {
+                match &*key.0 {
+                    "_rev" => self.0 = Some(map.next_value()?),
+                    "_attachments" => self.1 = map.next_value()?,
+                    _ => _ = map.next_value::<IgnoredAny>()?,
                 }
-                let revision = revision.ok_or_else(|| A::Error::missing_field("_rev"))?;
-                Ok(BulkDocument { revision, attachments })
+                Ok(())
             }
         }
-        deserializer.deserialize_map(Members)
+
+        let Found(revision, attachments) = json::object(deserializer)?;
+        let revision = revision.ok_or_else(|| D::Error::missing_field("_rev"))?;
+        Ok(BulkDocument { revision, attachments })
     }
 }
 

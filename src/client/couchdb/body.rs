@@ -1,13 +1,11 @@
 //! The body of an answer: pieces as they come in, or the whole, within limits of time and size.
-//!
-//! It must not know what the bytes mean.
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_RANGE, ETAG};
 use reqwest::{Response, StatusCode};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::error::{Error, Kind};
@@ -46,6 +44,8 @@ pub struct Body {
     /// How long the last few bytes have taken, and how many they are.
     waited: Duration,
     heard: usize,
+    /// The place of its request, if their number is limited, until its end.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 /// A body that brings fewer bytes than this within the whole patience counts as silent. Otherwise a byte
@@ -54,7 +54,12 @@ const LEAST: usize = 4 << 10;
 
 impl Body {
     pub(super) fn new(response: Response, label: String, patience: Duration, beats: bool) -> Self {
-        Self { response, label, patience, beats, waited: Duration::ZERO, heard: 0 }
+        Self { response, label, patience, beats, waited: Duration::ZERO, heard: 0, place: None }
+    }
+
+    /// Keeps the place of its request until it has ended, failed, or was dropped.
+    pub(super) fn holding(self, place: Option<OwnedSemaphorePermit>) -> Self {
+        Self { place, ..self }
     }
 
     /// The request that this answers, for messages.
@@ -88,6 +93,15 @@ impl Body {
 
     /// The next piece; `None` at the end. May be dropped at any await without losing bytes.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        let chunk = self.next_chunk().await;
+        if !matches!(chunk, Ok(Some(_))) {
+            // The holder of this body may ask for another place.
+            self.place = None;
+        }
+        chunk
+    }
+
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>, Error> {
         let (patience, label, heard) = (self.patience, &self.label, self.heard);
         let began = Instant::now();
         let left = patience.saturating_sub(self.waited);
@@ -168,5 +182,43 @@ impl Body {
         // What came in time is enough for a message.
         let _ = tokio::time::timeout(patience, reading).await;
         beginning
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::stream::{self, StreamExt};
+
+    use super::*;
+
+    /// A body of these pieces that holds the only place.
+    async fn holding(
+        pieces: Vec<Result<&'static str, &'static str>>,
+        ends: bool,
+    ) -> (Body, Arc<Semaphore>) {
+        let places = Arc::new(Semaphore::new(1));
+        let pieces = stream::iter(pieces).map(|piece| piece.map_err(std::io::Error::other));
+        let pieces = match ends {
+            true => pieces.boxed(),
+            false => pieces.chain(stream::pending()).boxed(),
+        };
+        let response = axum::http::Response::new(reqwest::Body::wrap_stream(pieces));
+        let place = Arc::clone(&places).acquire_owned().await.unwrap();
+        let body = Body::new(response.into(), "GET".to_owned(), Duration::from_millis(20), false);
+        (body.holding(Some(place)), places)
+    }
+
+    #[tokio::test]
+    async fn a_body_gives_its_place_back_once_it_has_ended_or_failed() {
+        for (last, ends) in [(None, true), (Some(Err("broken")), true), (None, false)] {
+            let pieces = [Some(Ok("piece")), last].into_iter().flatten().collect();
+            let (mut body, places) = holding(pieces, ends).await;
+            assert!(body.chunk().await.unwrap().is_some());
+            assert_eq!(places.available_permits(), 0, "it is not at its end");
+            assert!(!matches!(body.chunk().await, Ok(Some(_))));
+            assert_eq!(places.available_permits(), 1, "{last:?} {ends}");
+        }
     }
 }

@@ -1,6 +1,4 @@
 //! The first contact with a server: whether it has answered, and whether the URL has the wrong scheme.
-//!
-//! It must not know what is requested.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

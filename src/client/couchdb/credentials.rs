@@ -1,6 +1,6 @@
 //! Users, passwords and tokens, and where these come from.
 //!
-//! Secrets are never printed. It must not know how they are sent.
+//! Secrets are never printed.
 
 use std::fmt;
 use std::io::Read as _;
@@ -43,21 +43,21 @@ pub enum Secret {
     /// The secret itself.
     Fixed(SecretString),
     /// A file that holds it, which is read again when the server refuses what it held.
-    File(PathBuf, Kind),
+    File(PathBuf, SecretKind),
     /// A shell command that prints it, which is run again when the server refuses what it printed.
     Command(String),
 }
 
 /// What a secret is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SecretKind {
     /// A password.
     Password,
     /// A token.
     Token,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for SecretKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Password => "password",
@@ -104,7 +104,7 @@ impl Secret {
                 secret(&file(path, &place)?, &place, *kind)
             }
             Self::Command(command) => {
-                secret(&printed(command)?, "the token command's output", Kind::Token)
+                secret(&printed(command)?, "the token command's output", SecretKind::Token)
             }
         }
     }
@@ -172,7 +172,7 @@ fn printed(command: &str) -> Result<Vec<u8>, BadSecret> {
 }
 
 /// The secret that a file or a command holds: its one line.
-pub fn secret(bytes: &[u8], place: &str, kind: Kind) -> Result<SecretString, BadSecret> {
+pub fn secret(bytes: &[u8], place: &str, kind: SecretKind) -> Result<SecretString, BadSecret> {
     let bad = |why: &str| Err(BadSecret(format!("{place} {why}")));
     if bytes.len() as u64 > LARGEST {
         return bad(&format!(
@@ -196,8 +196,8 @@ pub fn secret(bytes: &[u8], place: &str, kind: Kind) -> Result<SecretString, Bad
         return bad(&format!("holds control characters, which a {kind} must not have"));
     }
     match kind {
-        Kind::Password => Ok(text.into()),
-        Kind::Token => {
+        SecretKind::Password => Ok(text.into()),
+        SecretKind::Token => {
             let token = text.trim();
             if token.split_whitespace().count() > 1 {
                 return bad(
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_one_line() {
-        let password = |bytes: &[u8]| secret(bytes, "the password file x", Kind::Password);
+        let password = |bytes: &[u8]| secret(bytes, "the password file x", SecretKind::Password);
         for (bytes, expected) in [
             (&b"hunter2"[..], "hunter2"),
             (b"hunter2\n", "hunter2"),
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_token_is_one_word() {
-        let token = |text: &str| secret(text.as_bytes(), "the token file x", Kind::Token);
+        let token = |text: &str| secret(text.as_bytes(), "the token file x", SecretKind::Token);
         assert_eq!(token(" a.b.c \n").unwrap().expose_secret(), "a.b.c");
         for bad in ["Bearer a.b.c", "a.ü.c", "", "a\nb"] {
             assert!(token(bad).is_err(), "{bad}");

@@ -1,6 +1,4 @@
 //! The requests that a database answers.
-//!
-//! It must not know what is done with the answers.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +9,13 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::address::{document_path, encode, segment};
+use super::advice;
 use super::answer::{DatabaseInfo, MissingRevisions, Props, Unwritten, Written};
-use super::{Accepts, Body, Client, Error, Kind, Request, Upload, advice};
+use super::body::Body;
+use super::client::Client;
+use super::error::{Error, Kind};
+use super::request::{Accepts, Part, Request};
+use super::upload::Upload;
 use crate::document::{CollectionName, DocumentId, Revision};
 
 /// A database of a server. Cheap to clone.
@@ -32,7 +35,7 @@ pub struct Changes<'a> {
     /// After which position, as the JSON text of a `seq`; without one from the beginning.
     pub since: Option<&'a str>,
     /// The shape of the feed.
-    pub feed: Feed,
+    pub feed: FeedShape,
     /// Whether they come with the documents' bodies.
     pub bodies: bool,
     /// Whether every leaf of a document's revisions is named, or the winner alone.
@@ -41,7 +44,7 @@ pub struct Changes<'a> {
 
 /// The shape of a change feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feed {
+pub enum FeedShape {
     /// All changes up to now.
     Normal {
         /// Only one row in this many has a position, which makes CouchDB 1.5 times as fast.
@@ -87,15 +90,6 @@ pub struct AttachmentAnswer {
     pub gzipped: bool,
 }
 
-/// The requested part of an attachment.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// From this byte to its end.
-    pub from: u64,
-    /// The `ETag` of the file whose beginning has been read.
-    pub tag: Option<String>,
-}
-
 /// Whether a URL can carry this document's id and this attachment's name. Those that none can carry
 /// are read with [`Database::bulk_get`].
 pub fn can_address(id: &DocumentId, attachment: &str) -> bool {
@@ -109,6 +103,13 @@ const DECODED: [char; 7] = ['/', '%', '?', '#', '\\', ';', '+'];
 pub fn is_plain(id: &DocumentId, attachment: &str) -> bool {
     let id = id.as_str().strip_prefix("_design/").unwrap_or(id.as_str());
     !id.contains(DECODED) && !attachment.contains(DECODED)
+}
+
+impl Client {
+    /// One of its databases. Does no I/O.
+    pub fn database(&self, name: &CollectionName) -> Database {
+        Database::new(self.clone(), name.clone())
+    }
 }
 
 impl Database {
@@ -176,14 +177,16 @@ impl Database {
         }
         let mut patience = None;
         match changes.feed {
-            Feed::Normal { seq_interval: None } => {}
-            Feed::Normal { seq_interval: Some(rows) } => query.push(format!("seq_interval={rows}")),
-            Feed::Continuous { heartbeat } => {
+            FeedShape::Normal { seq_interval: None } => {}
+            FeedShape::Normal { seq_interval: Some(rows) } => {
+                query.push(format!("seq_interval={rows}"))
+            }
+            FeedShape::Continuous { heartbeat } => {
                 query.push(format!("feed=continuous&heartbeat={}", heartbeat.as_millis()));
                 // pouchdb-server sends even the headers only with its first row or heartbeat.
                 patience = Some(heartbeat * 3);
             }
-            Feed::Long { timeout } => {
+            FeedShape::Long { timeout } => {
                 query.push(format!("feed=longpoll&timeout={}", timeout.as_millis()));
                 patience = Some(timeout * 3);
             }
@@ -195,7 +198,7 @@ impl Database {
         let mut request = Request::get(self.path("/_changes")?);
         request.query = query.join("&");
         request.patience = patience;
-        request.beats = matches!(changes.feed, Feed::Continuous { .. });
+        request.beats = matches!(changes.feed, FeedShape::Continuous { .. });
         self.client.send(request).await.map_err(|error| self.absent(error))
     }
 

@@ -1,6 +1,4 @@
 //! What can go wrong between us and a server, and what an answer's status means.
-//!
-//! It must not know what the caller does about an error.
 
 use std::error::Error as _;
 use std::io::ErrorKind;

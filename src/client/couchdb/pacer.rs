@@ -1,9 +1,8 @@
 //! The pace of requests to one server: as fast as possible until it refuses, then as fast as it allows.
 //!
-//! A server that limits requests answers 429 or 503, perhaps with `Retry-After`. So does one that fails for a
-//! single document. The difference shows in another request. So a refusal is followed by a probe, and only
-//! a refused probe slows down the server's other requests. It must not know what
-//! requests are for, nor send any.
+//! A server that limits requests answers 429 or 503, perhaps with `Retry-After`. So does one that
+//! fails for a single document. The difference shows in another request. So a refusal is followed
+//! by a probe, and only a refused probe slows down the server's other requests.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -392,6 +391,24 @@ mod tests {
             }
             assert!(state.enter(now + pause + FIRST_INTERVAL).is_ok(), "{asked:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_wait_for_a_limited_servers_pause_and_then_go_one_by_one() {
+        let (pacer, begun) = (Pacer::default(), Instant::now());
+        assert_eq!(pacer.refused(pacer.admit().await, "/a"), Verdict::Probe);
+        let probed = pacer.probed(Probed::Refused(Some(seconds(7))), None, MOST);
+        assert_eq!(probed, Verdict::Limited);
+        let first = pacer.admit().await;
+        assert_eq!(begun.elapsed().as_secs(), 7);
+        let (_second, since) = (pacer.admit().await, Instant::now());
+        assert!(since >= first.began + FIRST_INTERVAL);
+        // Neither is answered: the next one waits until the first is taken to hang.
+        let mut held = vec![first];
+        while held.len() < ROOM.1 && begun.elapsed() < seconds(7) + STALLED {
+            held.push(pacer.admit().await);
+        }
+        assert!(held.len() < ROOM.1 && begun.elapsed() >= seconds(7) + STALLED, "{held:?}");
     }
 
     #[test]

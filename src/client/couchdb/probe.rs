@@ -1,6 +1,6 @@
 //! Finds out, after a request failed, whether a port speaks TLS or plain HTTP, and which certificate it shows.
 //!
-//! Nothing secret is sent. It must not know why a request failed.
+//! Nothing secret is sent.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! Which proxy of the environment requests go through, for messages.
 //!
-//! The HTTP client reads these variables by itself, so this reads the same ones by the same rules. It
-//! must not know how requests are sent.
+//! The HTTP client reads these variables by itself, so this reads the same ones by the same rules.
 
 use std::fmt;
 

@@ -1,14 +1,22 @@
 //! One request, before it is sent.
-//!
-//! It must not know how it is sent.
 
 use std::time::Duration;
 
 use reqwest::Method;
 
-use super::MAX_ANSWER;
-use super::database::Part;
 use super::upload::Upload;
+
+/// The largest answer that is held in memory, in bytes. A stream has no such limit.
+pub const MAX_ANSWER: usize = 128 << 20;
+
+/// The requested part of an attachment.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// From this byte to its end.
+    pub from: u64,
+    /// The `ETag` of the file whose beginning has been read.
+    pub tag: Option<String>,
+}
 
 /// One request, before it is sent.
 pub(super) struct Request {
@@ -56,5 +64,10 @@ impl Request {
 
     pub fn put(path: String) -> Self {
         Self { method: Method::PUT, ..Self::get(path) }
+    }
+
+    /// Whether its answer may be large.
+    pub fn may_take_long(&self) -> bool {
+        !matches!(self.accepts, Accepts::Json) || self.path.ends_with("/_bulk_get")
     }
 }

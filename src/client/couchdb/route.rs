@@ -1,7 +1,5 @@
 //! The way to a server, and in words what is wrong when a connection fails on it: the host, the port, a
 //! socket, TLS, or a proxy of the environment.
-//!
-//! It must not know what is requested.
 
 use std::error::Error as _;
 use std::io::ErrorKind;

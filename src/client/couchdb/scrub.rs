@@ -1,7 +1,7 @@
 //! Texts of a server without our secrets, if it repeats them.
 //!
-//! A secret is recognised as it is, and in the forms in which software repeats text: escaped as in JSON,
-//! in a URL or in HTML, and in the header that carries it. It must not know where secrets come from.
+//! A secret is recognised as it is, and in the forms in which software repeats text: escaped as in
+//! JSON, in a URL or in HTML, and in the header that carries it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};

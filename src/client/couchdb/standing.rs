@@ -1,6 +1,6 @@
 //! Whether a server accepts the credentials of requests, and what its words say about them.
 //!
-//! Pure, except that it reads the clock. It must not know how requests are sent, nor in which order.
+//! Pure, except that it reads the clock.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,6 +1,4 @@
 //! Which certificates are trusted, which one is sent, and in words what is wrong with one.
-//!
-//! It must not know what a connection is used for.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

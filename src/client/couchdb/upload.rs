@@ -1,6 +1,4 @@
 //! What a request sends: JSON held in memory, or a stream of a known length.
-//!
-//! It must not know what the bytes mean.
 
 use std::fmt;
 use std::io;

@@ -1,12 +1,10 @@
 //! Compares a tree with its inventory byte for byte, which shows that a copy of a mirror at rest is
 //! intact.
-//!
-//! It must not know why the comparison is made.
 
-use super::State;
-use super::resolve::{Trust, found_in};
 use crate::mirror::collection::Collection;
 use crate::tree::MirrorError;
+use crate::tree::inventory::State;
+use crate::tree::inventory::resolve::{Trust, found_in};
 
 impl Collection {
     /// Whether the inventory was closed by the run that had this token, covers every document, and

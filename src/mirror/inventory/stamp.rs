@@ -1,21 +1,19 @@
 //! Builds an inventory from the present content of a collection's folder, for mirrors of older
 //! versions and for copies without an inventory.
-//!
-//! It must not know how the doubtful names were found.
 
 use std::collections::HashSet;
 
 use rustix::fs::XattrFlags;
 use serde::Serialize;
 
-use super::read::{Recorded, Scan, records_of};
-use super::resolve::{Trust, found_in};
-use super::{Contents, State};
 use crate::mirror::collection::Collection;
-use crate::mirror::outside::{Unnoted, checksum};
-use crate::mirror::stage::CHECKSUM_ATTRIBUTE;
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
+use crate::tree::checksum::CHECKSUM_ATTRIBUTE;
+use crate::tree::checksum::{Unnoted, checksum};
+use crate::tree::inventory::read::{Scan, records_of};
+use crate::tree::inventory::resolve::{Trust, found_in};
+use crate::tree::inventory::{Contents, Recorded, State};
 use crate::tree::layout::{SECURITY, inventory_file};
 
 /// The result.

@@ -1,7 +1,5 @@
 //! Maintains the inventory of a collection for the process that works on it: records before
 //! publishing, a mark after the commit, another at the end of a run.
-//!
-//! It must not know the meaning of a record for its document.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -9,16 +7,15 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::line::{self, Mark};
-use super::read::{Inventory, Recorded, Scan, is_complete, records_of};
-use super::resolve::{Trust, found_in};
-use super::{State, gone, line_of};
 use crate::mirror::collection::Collection;
-use crate::mirror::format;
-use crate::mirror::outside::{Unnoted, checksum};
 use crate::mirror::stage::Staged;
 use crate::mirror::sync::Sync;
 use crate::tree::beneath::{Folder, sync_file, write_all};
+use crate::tree::checksum::{Unnoted, checksum};
+use crate::tree::inventory::line::{self, Mark};
+use crate::tree::inventory::read::{Scan, is_complete, records_of};
+use crate::tree::inventory::resolve::{Trust, found_in};
+use crate::tree::inventory::{Inventory, Recorded, State, gone, line_of};
 use crate::tree::layout::{SECURITY, inventory_file};
 use crate::tree::{Epoch, MirrorError};
 
@@ -218,7 +215,7 @@ impl Collection {
             if log.is_stale(STALE) {
                 self.compact(log)?;
             }
-            let token = format::lineage();
+            let token = crate::tree::format::lineage();
             self.write(log, &line::closed(&token, log.stale), Sync::Each)?;
             log.closed = Some(token.clone());
             Ok(Some(token))
@@ -262,7 +259,7 @@ impl Collection {
 
     /// The present inventory; `None` if it does not exist.
     pub(in crate::mirror) fn inventory(&self) -> Result<Option<Inventory>, MirrorError> {
-        Inventory::read_in(&self.mirror.inventories, &self.encoded)
+        Inventory::read(&self.mirror.inventories, &self.encoded)
     }
 
     /// Whether a file has a checksum: beside it, or in an inventory that lists every document.

@@ -4,7 +4,8 @@ use std::io::Write as _;
 
 use super::*;
 use crate::archive::Tree;
-use crate::mirror::inventory::{Contents, FileSum, Inventory, NewRecord, Recorded, State, line_of};
+use crate::mirror::inventory::NewRecord;
+use crate::tree::inventory::{Contents, FileSum, Inventory, Recorded, State, line_of};
 
 impl Bench {
     fn inventory_path(&self) -> PathBuf {
@@ -14,7 +15,7 @@ impl Bench {
     fn inventory(&self) -> Inventory {
         let tree = Tree::open(&self.dir.path().join("mirror")).unwrap();
         let (collections, _) = tree.collections().unwrap();
-        Inventory::read(&collections[0]).unwrap().unwrap()
+        collections[0].inventory().unwrap().unwrap()
     }
 
     fn recorded(&self, name: &str) -> Recorded {

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::locate::{Found, LocateError};
 use super::*;
 use crate::archive::Tree;
+use crate::archive::locate::{Found, LocateError};
 
 /// Ids that a careless rule would lose, mix up or lead out of the mirror.
 fn hostile() -> Vec<String> {

@@ -3,6 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::*;
+use crate::archive::conformance::{Sample, suite};
 use crate::archive::{Entry, Problem, ProblemKind, StoredDocument, Tree, TreeCollection};
 
 impl Bench {
@@ -44,6 +45,41 @@ impl Bench {
     }
 }
 
+/// A mirror at rest for the suite.
+fn sample() -> Sample {
+    let bench = Bench::new();
+    bench.apply(&present("a", "1-x", &[("f", "one")])).unwrap();
+    bench.apply(&present("b/c", "1-x", &[])).unwrap();
+    let Bench { dir, collection } = bench;
+    drop(collection);
+    Sample { path: dir.path().join("mirror"), dir }
+}
+
+/// The same without its `.plainfold`.
+fn bare() -> Sample {
+    let sample = sample();
+    fs::remove_dir_all(sample.path.join(".plainfold")).unwrap();
+    sample
+}
+
+/// What RxDB's backup plugin leaves of the same documents.
+fn of_rxdb() -> Sample {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("backup");
+    for (id, attachments) in [("a", r#"{"f":{}}"#), ("b/c", "{}")] {
+        fs::create_dir_all(path.join(id).join("attachments")).unwrap();
+        let body = format!(r#"{{"name":"{id}","_rev":"1-x","_attachments":{attachments}}}"#);
+        fs::write(path.join(id).join("document.json"), body).unwrap();
+    }
+    fs::write(path.join("a/attachments/f"), "one").unwrap();
+    fs::write(path.join("backup_meta.json"), r#"{"collectionStates":{"heroes":{}}}"#).unwrap();
+    Sample { dir, path }
+}
+
+suite!(mirror, sample);
+suite!(bare_mirror, bare);
+suite!(rxdb, of_rxdb);
+
 /// Two documents: `a` with an attachment and a branch that has one too, and a tombstone.
 fn shelf() -> Bench {
     let bench = keeping();
@@ -63,11 +99,7 @@ fn all_of_a_document_is_found() {
     assert_eq!([&a.body[..], b"\n"].concat(), body);
     assert_eq!(a.checksum, Ok(*blake3::hash(&body).as_bytes()));
     let [f] = &a.attachments[..] else { panic!("{:?}", a.attachments) };
-    assert_eq!((f.name.as_str(), f.size), ("f", Some(3)));
-    assert_eq!(a.attachment_path(f), "books/a/attachments/f");
-    let mut text = String::new();
-    std::io::Read::read_to_string(&mut a.open_attachment(f).unwrap().unwrap(), &mut text).unwrap();
-    assert_eq!((text.as_str(), a.caveat()), ("one", ""));
+    assert_eq!((a.attachment_path(f).as_str(), a.caveat()), ("books/a/attachments/f", ""));
     let history = a.history.as_ref().unwrap();
     assert_eq!(&history.text[..], br#"{"start":9,"ids":["3-w"]}"#);
     assert_eq!(history.path, "books/a/history.json");
@@ -76,7 +108,6 @@ fn all_of_a_document_is_found() {
     assert_eq!(branch.body_path(), "books/a/conflicts/3-l/document.json");
     let gone = bench.stored("gone");
     assert_eq!((gone.body_path().as_str(), gone.deleted), ("books/gone/deleted.json", true));
-    assert!(bench.books().entry("never").unwrap().is_none());
     assert!(bench.problems().is_empty(), "{:?}", bench.problems());
 }
 
@@ -133,8 +164,6 @@ fn whatever_does_not_belong_is_named() {
         fs::create_dir(bench.path("..").join(neighbour)).unwrap();
     }
     assert_eq!(bench.problems(), []);
-    assert!(Tree::is_neighbour(".git") && Tree::is_neighbour("lost+found"));
-    assert!(!Tree::is_neighbour("books"));
 }
 
 #[test]
@@ -263,7 +292,7 @@ fn backup(states: &str) -> (tempfile::TempDir, Tree) {
 
 #[test]
 fn what_rxdbs_plugin_wrote_is_read_as_one_collection() {
-    let (dir, tree) = backup(r#"{"heroes":{}}"#);
+    let (_dir, tree) = backup(r#"{"heroes":{}}"#);
     let (collections, problems) = tree.collections().unwrap();
     assert_eq!((collections.len(), problems, tree.lineage()), (1, Vec::new(), None));
     let heroes = &collections[0];
@@ -276,12 +305,6 @@ fn what_rxdbs_plugin_wrote_is_read_as_one_collection() {
     assert_eq!(sizes, [("f", Some(3)), ("g/h", None), ("..", None)]);
     assert_eq!(a.attachment_path(&a.attachments[0]), "a/attachments/f");
     assert!(a.caveat().contains("RxDB"));
-
-    fs::remove_file(dir.path().join("b/document.json")).unwrap();
-    let Some(Entry::Problem(problem)) = heroes.entry("b").unwrap() else { panic!("it is not") };
-    assert_eq!((problem.path.as_str(), problem.kind), ("b/document.json", ProblemKind::Missing));
-    fs::remove_dir_all(dir.path().join("b")).unwrap();
-    assert!(heroes.entry("b").unwrap().is_none(), "it is gone by now");
 }
 
 #[test]

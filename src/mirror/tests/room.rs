@@ -41,7 +41,7 @@ fn a_probe_tells_whether_the_disk_can_be_written_and_leaves_nothing() {
     };
     let mirror = reserving(1);
     mirror.probe().unwrap();
-    assert_eq!(lanes::staged(dir.path()), [""; 0]);
+    assert_eq!(staged(dir.path()), [""; 0]);
     fs::remove_dir_all(dir.path().join(".plainfold/staging")).unwrap();
     mirror.probe().unwrap_err();
     drop(mirror);

@@ -53,7 +53,7 @@ fn without_being_asked_for_there_is_no_trash() {
     bench.apply(&deleted("a", "2-x")).unwrap();
     assert!(!bench.path("../.plainfold/trash").exists());
     // Nor does a crash move it there.
-    let name = bench.collection.mirror.deletion_name("books", Lane::default());
+    let name = bench.collection.mirror.aside_deleted("books", Lane::default());
     assert!(name.contains("-removed~"), "{name}");
 }
 
@@ -135,5 +135,5 @@ fn what_a_crash_left_on_its_way_to_the_trash_comes_there() {
     let today = today();
     let expected = [format!("{today}/books/a-1"), format!("{today}/books/without an id-1")];
     assert_eq!(trash(&bench), expected);
-    assert_eq!(lanes::staged(&bench.dir.path().join("mirror")), [""; 0]);
+    assert_eq!(crate::tree::lanes::staged(&bench.dir.path().join("mirror")), [""; 0]);
 }

@@ -4,8 +4,6 @@
 //! is fetched separately, a few at a time, the newest first, while the feed is read on. A stalled
 //! fetch gives its place to another; a failed one is tried again later. Each document has at most
 //! one fetch: a newer state that arrives meanwhile waits for its end, or replaces it.
-//!
-//! It must not know how a document is planned, staged or made durable.
 
 mod came;
 mod job;

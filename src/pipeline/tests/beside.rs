@@ -39,7 +39,7 @@ async fn found(beside: &mut Fetches) -> Vec<String> {
     found
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_older_state_that_comes_later_is_not_dropped() {
     let home = Home::new();
     let (mut beside, _pipeline) = pool(&home, "5-a");
@@ -49,7 +49,7 @@ async fn an_older_state_that_comes_later_is_not_dropped() {
     assert_eq!(found(&mut beside).await, ["5-a", "4-b"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_newest_of_several_states_is_planned_and_older_ones_that_came_later_after_it() {
     let home = Home::new();
     let (mut beside, _pipeline) = pool(&home, "1-x");
@@ -61,7 +61,7 @@ async fn the_newest_of_several_states_is_planned_and_older_ones_that_came_later_
     assert_eq!(found(&mut beside).await, ["5-x", "4-y"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_was_fetched_for_one_state_is_not_given_to_another() {
     let home = Home::new();
     let (mut beside, pipeline) = pool(&home, "1-x");
@@ -76,7 +76,7 @@ async fn what_was_fetched_for_one_state_is_not_given_to_another() {
     assert!(beside.is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_row_that_cannot_be_read_is_looked_up_after_the_state_before_it() {
     let home = Home::new();
     let (mut beside, _pipeline) = pool(&home, "5-x");
@@ -89,7 +89,7 @@ async fn a_row_that_cannot_be_read_is_looked_up_after_the_state_before_it() {
     assert_eq!(found(&mut beside).await, ["5-x"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_state_that_is_put_back_comes_before_those_that_are_newer() {
     let home = Home::new();
     let (mut beside, _pipeline) = pool(&home, "1-x");
@@ -105,7 +105,7 @@ async fn a_state_that_is_put_back_comes_before_those_that_are_newer() {
     assert_eq!(found(&mut beside).await, ["3-x", "2-x"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_full_listing_does_not_name_is_looked_up() {
     let home = Home::new();
     let (mut beside, _pipeline) = pool(&home, "7-x");
@@ -117,7 +117,7 @@ async fn what_a_full_listing_does_not_name_is_looked_up() {
     assert_eq!(found(&mut beside).await, ["7-x"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_row_that_cannot_be_read_outlives_what_is_fetched_and_put_back_before_it() {
     let home = Home::new();
     let (mut beside, pipeline) = pool(&home, "5-x");

@@ -49,7 +49,7 @@ async fn asked(source: Scripted) -> Vec<usize> {
     std::mem::take(&mut source.asked.lock().unwrap())
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_asks_for_at_most_so_many_revisions_and_so_many_bytes() {
     assert_eq!(asked(branched(3, 10)).await, [6]);
     assert_eq!(asked(branched(125, 10)).await, [100, 100, 50]);
@@ -57,14 +57,14 @@ async fn a_request_asks_for_at_most_so_many_revisions_and_so_many_bytes() {
     assert_eq!(asked(branched(3, 700_000)).await, [2, 2, 2]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_source_says_nothing_of_is_asked_for_again() {
     let source = branched(2, 10);
     *source.silent.lock().unwrap() = 2;
     assert_eq!(asked(source).await, [4, 2, 2, 2], "both, and then each");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_document_of_which_a_revision_cannot_be_had_fails_alone() {
     let home = Home::new();
     let source = branched(3, 10);
@@ -77,7 +77,7 @@ async fn a_document_of_which_a_revision_cannot_be_had_fails_alone() {
     assert!(run.failures[0].reason.contains("revision 1-l"), "{}", run.failures[0].reason);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_attachments_of_a_revision_are_fetched_for_it() {
     let home = Home::new();
     let source = branched(1, 10);

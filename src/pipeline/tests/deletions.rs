@@ -14,7 +14,7 @@ async fn home_with(names: &[String]) -> Home {
     home
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_comes_back_right_after_a_scan_removed_it_is_written() {
     let names = names(300);
     let home = home_with(&names).await;
@@ -29,7 +29,7 @@ async fn what_comes_back_right_after_a_scan_removed_it_is_written() {
     assert!(documents.contains(&"d0".to_owned()));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_on_its_way_to_the_tree_is_waited_for_however_many_batches_ago_it_came() {
     let home = Home::new();
     let mut rows: Vec<_> = names(1_999).iter().map(|name| row(name, "1-x", "1")).collect();
@@ -51,7 +51,7 @@ fn ten_gone() -> Vec<Said> {
     script(names(10).iter().map(|name| deleted(name, "2-x", "2")).collect(), "2")
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_held_back_is_deleted_once_it_is_released() {
     let home = home_with(&names(20)).await;
     let mut following = Following::new(&home, Scripted::new(vec![ten_gone()]));
@@ -66,7 +66,7 @@ async fn what_is_held_back_is_deleted_once_it_is_released() {
     assert!(told.len() == 10 && told.iter().all(|event| event.deleted));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_was_released_while_nobody_ran_is_deleted_by_the_next_run() {
     let home = home_with(&names(20)).await;
     assert_eq!(home.run(vec![ten_gone()]).await.report.held_back, 4);
@@ -77,7 +77,7 @@ async fn what_was_released_while_nobody_ran_is_deleted_by_the_next_run() {
     assert_eq!(home.documents().len(), 10);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_held_back_is_deleted_when_there_is_no_limit_any_more() {
     let home = home_with(&names(20)).await;
     home.run(vec![ten_gone()]).await.outcome.unwrap();
@@ -99,7 +99,7 @@ fn scan_of(names: &[String], position: &str) -> Vec<Vec<Said>> {
     vec![expired, scan]
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_listing_lacks_is_held_back_where_it_is_much() {
     let names = names(20);
     let home = home_with(&names).await;
@@ -109,7 +109,7 @@ async fn what_a_listing_lacks_is_held_back_where_it_is_much() {
     assert_eq!(home.run(vec![end("3")]).await.report.held_back, 18, "it is remembered");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_listing_lacks_is_removed_however_much_it_is_where_nothing_brakes() {
     let names = names(1_200);
     let home = home_with(&names).await;
@@ -122,7 +122,7 @@ async fn what_a_listing_lacks_is_removed_however_much_it_is_where_nothing_brakes
     assert_eq!(home.documents().len(), 100);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_has_come_back_since_is_not_removed_by_a_release() {
     let home = home_with(&names(5)).await;
     let held = |document: &str, revision: &str, unlisted| HeldBack {
@@ -141,7 +141,7 @@ async fn what_has_come_back_since_is_not_removed_by_a_release() {
         held("d3", "2-x", true),
         held("never-seen", "2-x", false),
     ];
-    state.turn().commit(&"books".into(), &Commit { held, ..Commit::new(checkpoint) }, &[]).unwrap();
+    state.commit(&"books".into(), &Commit { held, ..Commit::new(checkpoint) }).unwrap();
     state.release(&"books".into()).unwrap();
     drop(state);
     let run = home.run(vec![end("2")]).await;
@@ -154,7 +154,7 @@ async fn what_has_come_back_since_is_not_removed_by_a_release() {
     assert_eq!(told, ["d0", "d2", "never-seen"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_released_deletion_brings_the_tombstone_where_those_are_kept() {
     let home = Home::new();
     let keeping = keeping(false, true);
@@ -178,7 +178,7 @@ async fn a_released_deletion_brings_the_tombstone_where_those_are_kept() {
     assert_eq!(home.run_with(Scripted::new(vec![end("4")]), &keeping).await.report.held_back, 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_an_interrupted_run_removed_is_told_of_by_a_scan_too() {
     let home = home_with(&names(3)).await;
     let aside = home.dir.path().join(".plainfold/staging/2/7-removed~books");

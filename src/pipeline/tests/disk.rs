@@ -2,7 +2,7 @@
 
 use super::*;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_follower_waits_for_a_disk_and_says_so_and_a_catch_up_ends() {
     let home = Home::new();
     let full = MirrorOptions { reserve: u64::MAX, ..MirrorOptions::default() };
@@ -30,7 +30,7 @@ async fn a_follower_waits_for_a_disk_and_says_so_and_a_catch_up_ends() {
     assert_eq!(home.documents(), ["a"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn room_is_asked_for_before_an_attachment_is_fetched_and_none_for_a_deletion() {
     let home = Home::new();
     home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();

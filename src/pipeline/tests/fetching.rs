@@ -2,7 +2,7 @@
 
 use super::*;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn attachments_survive_a_source_that_breaks_in_their_middle() {
     for length in [5, 200_000] {
         let home = Home::new();
@@ -19,7 +19,7 @@ async fn attachments_survive_a_source_that_breaks_in_their_middle() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_asks_for_at_most_so_many_attachments_and_so_many_bytes() {
     for (count, length, requests) in [(250, 5, [100, 100, 50]), (40, 60_000, [17, 17, 6])] {
         let home = Home::new();
@@ -35,7 +35,7 @@ async fn a_request_asks_for_at_most_so_many_attachments_and_so_many_bytes() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_source_says_nothing_of_is_asked_for_again_and_fails_at_last() {
     for (silent, failures) in [(1, 0), (2, 0), (100, 1)] {
         let home = Home::new();
@@ -61,7 +61,7 @@ fn name(n: usize) -> String {
     format!("f{n:02}")
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_source_that_fails_for_many_documents_is_waited_for() {
     for length in [5, 200_000] {
         let home = Home::new();
@@ -89,7 +89,7 @@ async fn a_source_that_fails_for_many_documents_is_waited_for() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_reason_of_a_failure_is_about_its_own_document() {
     let home = Home::new();
     let source = Scripted::new(vec![script(with_attachments(20, 5), "1")]);
@@ -109,7 +109,7 @@ async fn the_reason_of_a_failure_is_about_its_own_document() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn documents_that_fail_keep_no_other_out() {
     for (spoilt, length) in [(8, 200_000), (30, 200_000), (30, 5)] {
         let home = Home::new();
@@ -131,7 +131,7 @@ async fn documents_that_fail_keep_no_other_out() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_attachment_is_tried_as_often_as_the_policy_says_and_not_once_more() {
     for (failures, failed) in [(QUICK.attempts - 1, 0), (QUICK.attempts, 1)] {
         let home = Home::new();
@@ -146,7 +146,7 @@ async fn an_attachment_is_tried_as_often_as_the_policy_says_and_not_once_more() 
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_revision_that_has_gone_while_it_was_read_is_followed_to_the_newest() {
     for length in [5, 200_000] {
         let home = Home::new();
@@ -175,7 +175,7 @@ async fn a_revision_that_has_gone_while_it_was_read_is_followed_to_the_newest() 
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn of_a_document_that_fails_nothing_stays_in_staging() {
     let home = Home::new();
     let mut both = row_with("a", "1-x", "1", "large", 200_000);

@@ -5,7 +5,7 @@ use super::*;
 /// A run in the background, until it is stopped.
 pub struct Following {
     pub pipeline: Pipeline,
-    received: broadcast::Receiver<Arc<WriteEvent>>,
+    received: broadcast::Receiver<Arc<Emitted>>,
     reports: watch::Receiver<Report>,
     stop: CancellationToken,
     running: tokio::task::JoinHandle<Result<(), PipelineError>>,
@@ -34,7 +34,7 @@ impl Following {
     }
 
     /// The next event.
-    pub async fn event(&mut self) -> Arc<WriteEvent> {
+    pub async fn event(&mut self) -> Arc<Emitted> {
         tokio::select! {
             event = self.received.recv() => event.unwrap(),
             ended = &mut self.running => panic!("it has ended: {ended:?}"),
@@ -59,7 +59,7 @@ impl Following {
     }
 
     /// Stops it, and returns the events that were not looked at.
-    pub async fn stop(mut self) -> Vec<Arc<WriteEvent>> {
+    pub async fn stop(mut self) -> Vec<Arc<Emitted>> {
         self.stop.cancel();
         self.running.await.unwrap().unwrap();
         std::iter::from_fn(|| self.received.try_recv().ok()).collect()

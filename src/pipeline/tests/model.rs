@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::document::{DocumentId, Revision};
-use crate::source::{ByteStream, Holds, Reading, Wanted};
+use crate::source::{Answers, Attachments, ByteStream, Holds, Reading, Reads, Wanted};
 
 /// The possible steps.
 #[derive(Clone, Debug)]
@@ -161,7 +161,7 @@ impl Modelled {
     }
 }
 
-impl Source for Modelled {
+impl Feed for Modelled {
     fn changes(&self, since: Since, _mode: Mode) -> BoxStream<'static, Said> {
         let mut world = self.world.lock().unwrap();
         let mut rows = world.rows(&since);
@@ -175,6 +175,16 @@ impl Source for Modelled {
         }
     }
 
+    fn reads(&self) -> Option<&dyn Reads> {
+        Some(self)
+    }
+
+    fn attachments(&self) -> Option<&dyn Attachments> {
+        Some(self)
+    }
+}
+
+impl Reads for Modelled {
     fn document<'a>(
         &'a self,
         id: &'a DocumentId,
@@ -184,8 +194,10 @@ impl Source for Modelled {
         let found = doc.map(|doc| Reading::Found(doc.change(id.as_str(), None)));
         async { Ok(found.unwrap_or(Reading::Unknown)) }.boxed()
     }
+}
 
-    fn attachment<'a>(
+impl Attachments for Modelled {
+    fn stream<'a>(
         &'a self,
         _id: &'a DocumentId,
         _revision: &'a Revision,
@@ -195,10 +207,7 @@ impl Source for Modelled {
         async { Ok(stream::iter([Ok(whole)]).boxed()) }.boxed()
     }
 
-    fn attachments<'a>(
-        &'a self,
-        wanted: &'a [Wanted],
-    ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>> {
+    fn many<'a>(&'a self, wanted: &'a [Wanted]) -> Answers<'a, Bytes> {
         let answers = wanted.iter().map(|wanted| Ok(Self::blob(&wanted.attachment))).collect();
         async { Ok(answers) }.boxed()
     }
@@ -237,7 +246,7 @@ impl Model {
     }
 
     /// One process that works on the mirror: whatever ends it ends all of its tasks.
-    fn process(&self, end: End) -> Vec<Arc<WriteEvent>> {
+    fn process(&self, end: End) -> Vec<Arc<Emitted>> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -246,7 +255,7 @@ impl Model {
         let source = Arc::clone(&self.source);
         let options = MirrorOptions { attachments: self.attachments, ..MirrorOptions::default() };
         let mut received = runtime.block_on(async {
-            let source: Arc<dyn Source> = source.clone();
+            let source: Arc<dyn Feed> = source.clone();
             let (pipeline, received) =
                 pipeline_with(self.home.dir.path(), source, Mode::CatchUp, &options);
             let stop = CancellationToken::new();
@@ -281,7 +290,7 @@ impl Model {
         events
     }
 
-    fn hear(&mut self, events: &[Arc<WriteEvent>]) {
+    fn hear(&mut self, events: &[Arc<Emitted>]) {
         for event in events {
             assert!(event.event > self.last, "{} after {}", event.event, self.last);
             self.last = event.event;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_was_emptied_from_outside_is_read_in_a_full_scan() {
     let home = Home::new();
     let rows = || vec![script(vec![row("a", "1-x", "1")], "1")];
@@ -14,7 +14,7 @@ async fn what_was_emptied_from_outside_is_read_in_a_full_scan() {
     assert_eq!(home.documents(), ["a"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_the_source_emptied_goes_on_from_its_checkpoint() {
     let home = Home::new();
     home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();
@@ -23,7 +23,7 @@ async fn what_the_source_emptied_goes_on_from_its_checkpoint() {
     assert_eq!(home.run(vec![end("2")]).await.opened, [Since::Position(at("2"))]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn when_more_is_to_be_kept_everything_is_compared_anew_once() {
     let before = MirrorOptions { attachments: false, ..MirrorOptions::default() };
     let kept =

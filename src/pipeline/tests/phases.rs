@@ -12,7 +12,7 @@ fn in_phase(phase: Phase) -> impl Fn(&Report) -> bool {
     move |report| report.phase == phase
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn it_says_whether_it_catches_up_or_compares_everything() {
     let home = Home::new();
     let mut catching_up = following(&home, Vec::new(), QUICK);
@@ -26,7 +26,7 @@ async fn it_says_whether_it_catches_up_or_compares_everything() {
     scanning.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn it_says_that_it_waits_for_its_source_and_why() {
     let home = Home::new();
     let hour = Duration::from_secs(3600);
@@ -39,7 +39,7 @@ async fn it_says_that_it_waits_for_its_source_and_why() {
     assert_eq!(home.documents(), ["a"], "what was read is kept");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn it_says_that_its_source_answers_again() {
     let home = Home::new();
     let breaks = vec![row("a", "1-x", "1"), Ok(FeedEvent::CaughtUp), Err(transient())];

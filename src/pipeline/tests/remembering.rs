@@ -24,7 +24,7 @@ fn gone(id: &str) -> Change {
     Change { state: DocumentState::Deleted(None), ..change(id, "2-x", None) }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_failure_is_remembered_until_it_is_mended_or_gone() {
     let home = Home::new();
     let bad = || row_with("bad", "1-x", "1", "f", 5);
@@ -43,7 +43,7 @@ async fn a_failure_is_remembered_until_it_is_mended_or_gone() {
     assert_eq!(home.failed(), [""; 0], "the source does not know it any more");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_deletion_that_is_held_back_is_remembered_until_its_document_is_back() {
     let home = Home::new();
     let names: Vec<_> = (0..20).map(|n| format!("d{n}")).collect();
@@ -61,7 +61,7 @@ async fn a_deletion_that_is_held_back_is_remembered_until_its_document_is_back()
     assert_eq!(home.held_back(), 4);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn while_more_may_be_written_than_is_told_that_is_noted() {
     let home = Home::new();
     let rows = script(vec![row("a", "1-x", "1")], "1");
@@ -76,7 +76,7 @@ async fn while_more_may_be_written_than_is_told_that_is_noted() {
     assert_eq!(pipeline.reporter.report().bytes, written);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn failures_are_forgotten_when_everything_is_read_again() {
     let home = Home::new();
     home.run_source(nowhere(vec![row_with("bad", "1-x", "1", "f", 5)])).await.outcome.unwrap();
@@ -91,7 +91,7 @@ async fn failures_are_forgotten_when_everything_is_read_again() {
     assert_eq!(home.failed(), [""; 0]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_tried_again_leaves_the_checkpoint_where_it_is() {
     let home = Home::new();
     let bad = row_with("bad", "1-x", "1", "f", 5);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_repair_writes_what_is_wrong_and_leaves_the_checkpoint_and_what_is_untold_alone() {
     let home = Home::new();
     let rows = || vec![row("old", "1-x", "1"), row("new", "1-x", "2")];
@@ -37,7 +37,7 @@ async fn a_repair_writes_what_is_wrong_and_leaves_the_checkpoint_and_what_is_unt
     assert!(pipeline.checkpoints.failures(&"books".into()).unwrap().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_repair_that_was_interrupted_is_told_of_by_the_next_run() {
     let home = Home::new();
     home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();
@@ -66,7 +66,7 @@ async fn a_repair_that_was_interrupted_is_told_of_by_the_next_run() {
     assert!(run.events.is_empty() && run.failures.is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_was_repaired_without_a_checkpoint_is_compared_anew() {
     let home = Home::new();
     home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();
@@ -81,7 +81,7 @@ async fn what_was_repaired_without_a_checkpoint_is_compared_anew() {
     assert!(matches!(&run.opened[..], [Since::Scan(_)]), "{:?}", run.opened);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_repair_by_a_feed_takes_its_last_word_on_each_document() {
     let home = Home::new();
     home.run(vec![script(vec![row("a", "2-x", "1"), row("b", "1-x", "2")], "2")])
@@ -112,7 +112,7 @@ async fn a_repair_by_a_feed_takes_its_last_word_on_each_document() {
     assert!(received.try_recv().unwrap().position.is_none(), "the feed is not at its place");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_repair_writes_a_tombstone_where_those_are_kept() {
     let home = Home::new();
     home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();
@@ -131,7 +131,7 @@ async fn a_repair_writes_a_tombstone_where_those_are_kept() {
     assert!(home.path("a/deleted.json").exists());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_document_that_changes_while_it_is_repaired_is_replaced_as_a_whole_all_the_same() {
     let home = Home::new();
     let source = || {
@@ -168,7 +168,7 @@ async fn a_document_that_changes_while_it_is_repaired_is_replaced_as_a_whole_all
     assert_eq!(home.documents(), ["a"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_row_that_has_gone_from_the_feed_meanwhile_is_said_to_have() {
     let home = Home::new();
     home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();

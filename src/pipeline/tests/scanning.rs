@@ -2,7 +2,7 @@
 
 use super::*;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_scan_removes_what_was_not_listed_and_only_when_the_listing_is_complete() {
     let home = Home::new();
     let rows = vec![row("a", "5-x", "1"), row("b", "5-x", "2"), row("c", "5-x", "3")];
@@ -33,7 +33,7 @@ async fn a_scan_removes_what_was_not_listed_and_only_when_the_listing_is_complet
     assert_eq!(home.documents(), ["b"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_scan_that_was_interrupted_over_an_empty_tree_comes_to_its_end() {
     let home = Home::new();
     let started = || Ok(FeedEvent::ScanStarted { reason: "x".into() });
@@ -47,7 +47,7 @@ async fn a_scan_that_was_interrupted_over_an_empty_tree_comes_to_its_end() {
     assert_eq!(home.run(vec![end("1")]).await.opened, [Since::Position(at("1"))]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_scan_with_a_row_that_names_nobody_removes_nothing() {
     let home = Home::new();
     home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();
@@ -70,7 +70,7 @@ async fn a_scan_with_a_row_that_names_nobody_removes_nothing() {
     assert_eq!(run.failures.len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_state_is_rebuilt_by_writing_only_what_differs() {
     let home = Home::new();
     let rows = || vec![row("a", "1-x", "1"), row("b", "2-x", "2")];

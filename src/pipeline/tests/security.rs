@@ -13,7 +13,7 @@ fn source(securities: Vec<Result<Option<Bytes>, SourceError>>) -> Scripted {
     source
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn it_is_asked_for_once_a_run_and_told_of_where_it_has_changed() {
     let home = Home::new();
     let said = |text: &'static [u8]| Ok(Some(Bytes::from_static(text)));
@@ -29,7 +29,7 @@ async fn it_is_asked_for_once_a_run_and_told_of_where_it_has_changed() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_source_that_could_not_tell_is_asked_again_in_its_time() {
     let home = Home::new();
     let mut securities = vec![Err(transient()); QUICK.attempts];
@@ -41,7 +41,7 @@ async fn a_source_that_could_not_tell_is_asked_again_in_its_time() {
     following.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_source_that_has_no_such_thing_is_asked_once() {
     for (answer, trouble) in
         [(Ok(None), None), (Err(SourceError::permanent("not told")), Some("not told"))]

@@ -1,6 +1,4 @@
 //! Requests all leaves of documents in a database, which the mirror's revision must win over.
-//!
-//! It must not know what is done with them.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -8,10 +6,10 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{TRIES, patiently};
+use super::patience::{TRIES, patiently};
 use crate::client::couchdb::{Database, Error, Kind, all_docs_rows, changes_rows};
-use crate::document::{DocumentId, Key, Revision};
-use crate::json::Members;
+use crate::document::{DocumentId, Revision};
+use crate::json::{Key, Members};
 use crate::restore::plan::Leaves;
 
 /// The number of documents in one request: for more, CouchDB reads its whole feed.

@@ -1,7 +1,6 @@
 //! Sends a document followed by its large attachments unencoded: `multipart/related`.
 //!
 //! In `_bulk_docs` attachments are base64 within JSON, which CouchDB holds in memory several times.
-//! This module must not know when that matters, nor how a server handles it.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

@@ -1,6 +1,4 @@
 //! Sends documents: small ones together in `_bulk_docs`, a large one alone in parts.
-//!
-//! It must not know what is done with documents that a server rejects.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,8 +8,10 @@ use futures_util::stream::StreamExt;
 use tokio::sync::OnceCell;
 
 use super::multipart::Parts;
-use super::{TRIES, patiently};
-use crate::client::couchdb::{Client, Database, Error, Unwritten, Upload, can_address, is_plain};
+use super::patience::{TRIES, patiently};
+use crate::client::couchdb::{
+    Client, Database, Error, Kind, Unwritten, Upload, can_address, is_plain,
+};
 use crate::restore::body::{self, Piece};
 use crate::restore::target::{Form, Writing, streamed};
 
@@ -104,7 +104,7 @@ impl Sender {
         let tries = if is_plain { tries } else { tries.min(TRIES_ODD) };
         let sent = patiently(tries, || {
             let upload = parts.upload(&item.files, broken.watch());
-            database.put(&item.id, writing.revision(), upload)
+            broken.final_if_known(database.put(&item.id, writing.revision(), upload))
         });
         let sent = sent.await;
         match broken.judge(sent) {
@@ -148,6 +148,20 @@ impl Broken {
             if let (Err(error), Ok(mut reason)) = (piece, reason.lock()) {
                 *reason = Some(error.to_string());
             }
+        }
+    }
+
+    /// A request that is not repeated if the file is why it failed: the file stays as it is.
+    async fn final_if_known<R>(
+        &self,
+        request: impl Future<Output = Result<R, Error>>,
+    ) -> Result<R, Error> {
+        let sent = request.await;
+        match (sent, self.0.lock()) {
+            (Err(error), Ok(reason)) if reason.is_some() => {
+                Err(Error::new(Kind::Permanent, error.to_string()))
+            }
+            (sent, _) => sent,
         }
     }
 
@@ -201,7 +215,8 @@ async fn send_together(
     let sent = patiently(tries, || {
         let stream = streamed(pieces.clone(), Arc::clone(&writing.item.files));
         let stream = stream.inspect(broken.watch());
-        database.bulk_docs(Upload::streamed(length, "application/json", stream.boxed()))
+        let upload = Upload::streamed(length, "application/json", stream.boxed());
+        broken.final_if_known(database.bulk_docs(upload))
     });
     let sent = sent.await;
     broken.judge(sent)

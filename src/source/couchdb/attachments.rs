@@ -1,6 +1,4 @@
 //! Attachments' own bytes: streamed for large ones, many at once for small ones, always checked.
-//!
-//! It must not know where the bytes go.
 
 use std::collections::HashMap;
 
@@ -9,7 +7,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::Semaphore;
 
 use self::check::Check;
-use self::download::{Download, File};
+use self::download::{Download, File, missing};
 use crate::client::couchdb::{BulkDocument, BulkItem, Database, With};
 use crate::client::couchdb::{bounded, bulk_get_results, can_address, is_plain};
 use crate::document::{Attachment, Content, DocumentId, Revision};
@@ -284,8 +282,4 @@ fn subject(
     attachment: &Attachment,
 ) -> String {
     format!("attachment `{}` of `{id}` at {revision} in {}", attachment.name, database.url())
-}
-
-fn missing(subject: &str) -> SourceError {
-    SourceError::missing(format!("{subject} does not exist on the server"))
 }

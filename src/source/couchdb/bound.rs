@@ -1,7 +1,7 @@
 //! The number of rows after which a normal feed counts as endless.
 //!
-//! A normal feed brings each document once. A catch-up with a feed that repeats itself without end would
-//! never end. It must not know what is in a row except its position.
+//! A normal feed brings each document once. A catch-up with a feed that repeats itself without end
+//! would never end.
 
 use super::origin::Origin;
 use super::row::Row;

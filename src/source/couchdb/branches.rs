@@ -1,6 +1,4 @@
 //! Revisions with their histories, many at once: a feed of winners does not have them.
-//!
-//! It must not know what happens to them.
 
 use std::collections::HashMap;
 

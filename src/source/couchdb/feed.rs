@@ -1,6 +1,4 @@
 //! The change feed of one database as a state machine: read to the end, then followed.
-//!
-//! It must not know how bytes become rows, nor when to try again after an error.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,13 +8,13 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::CouchSource;
+use super::CouchFeed;
 use super::bound::Bound;
 use super::origin::{Origin, RECREATED, Recent, is_number};
 use super::reader::{Heard, Reader};
 use super::row::{self, Apart, Row};
 use crate::client::couchdb::rows::{Frame, Oversized, Shape};
-use crate::client::couchdb::{DatabaseInfo, Feed as FeedShape, bounded};
+use crate::client::couchdb::{DatabaseInfo, FeedShape, bounded};
 use crate::document::{Anchor, Position, Surface};
 use crate::source::{FeedEvent, Holds, Mode, Progress, Since, SourceError, Unreadable};
 
@@ -44,7 +42,7 @@ pub(super) use live::Live;
 
 /// Opens the feed of a database.
 pub(super) fn events(
-    source: CouchSource,
+    source: CouchFeed,
     since: Since,
     mode: Mode,
 ) -> BoxStream<'static, Result<FeedEvent, SourceError>> {
@@ -98,7 +96,7 @@ struct CatchUp {
 }
 
 struct Feed {
-    source: CouchSource,
+    source: CouchFeed,
     mode: Mode,
     origin: Origin,
     /// Whether the feed is read as a full listing.

@@ -1,6 +1,4 @@
 //! Reads documents apart from the feed, and asks whether a revision is known.
-//!
-//! It must not know why a document is asked for.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};

@@ -1,6 +1,4 @@
 //! A server speaking the CouchDB protocol as a store, and each of its databases as a source.
-//!
-//! It must not know HTTP, which is the client's, nor what happens to a change.
 
 mod attachments;
 mod bound;
@@ -11,6 +9,7 @@ mod feed;
 pub mod fuzzing;
 mod listing;
 mod lookup;
+mod news;
 mod origin;
 mod reader;
 mod row;
@@ -28,12 +27,13 @@ use self::feed::{Live, Stuck, Trust};
 use self::listing::Listing;
 use self::lookup::TooLarge;
 use super::{
-    ByteStream, FeedEvent, Mode, Reading, Selection, ServerProgress, Since, Source, SourceError,
-    Store, StoreEvent, Wanted,
+    Answers, Attachments, Branches, ByteStream, Capabilities, ChangeMark, Feed, FeedEvent, Mode,
+    Origins, Reading, Reads, Security, Selection, ServerProgress, Since, SourceError, Store,
+    StoreEvent, Update, Wanted,
 };
 use crate::client::couchdb::{
-    Address, BadAddress, Client, ClientOptions, Credentials, Database, Error, Kind, Patience,
-    Refusal, Side, Tls,
+    Address, BadAddress, Beside, Client, ClientOptions, Credentials, Database, Error, Kind,
+    Patience, Refusal, ServerRole, Tls,
 };
 use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position};
 use crate::document::{Properties, Revision};
@@ -59,6 +59,8 @@ pub struct CouchOptions {
     pub timings: Timings,
     /// Whether a mirror has read this server before.
     pub is_known: bool,
+    /// How many requests may be under way at the same time beside the change feeds; `None` is no limit.
+    pub beside: Option<Beside>,
 }
 
 /// Which databases of a server are the store's collections.
@@ -85,6 +87,7 @@ impl CouchOptions {
             kept: Kept::default(),
             timings: Timings::default(),
             is_known: false,
+            beside: None,
         })
     }
 
@@ -170,10 +173,11 @@ impl CouchStore {
             kept,
             timings,
             is_known,
+            beside,
             ..
         } = options;
-        let (patience, side) = (timings.patience, Side::Source);
-        let options = ClientOptions { credentials, refusal, tls, patience, side, is_known };
+        let (patience, side) = (timings.patience, ServerRole::Source);
+        let options = ClientOptions { credentials, refusal, tls, patience, side, is_known, beside };
         let client = Client::new(address, options)?;
         Ok(Self { client, databases, kept, timings, progress: Arc::default() })
     }
@@ -196,8 +200,18 @@ impl Store for CouchStore {
         self.client.address().database(collection)
     }
 
-    fn lists_everything(&self) -> bool {
-        true
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            exhaustive_scan: true,
+            single_reads: true,
+            refuses_other_origin: true,
+            attachments: true,
+            branches: true,
+            security: true,
+            acknowledges: false,
+            single: matches!(self.databases, Databases::One(_)),
+            mixed: false,
+        }
     }
 
     fn wants(&self, collection: &CollectionName) -> bool {
@@ -205,10 +219,6 @@ impl Store for CouchStore {
             Databases::One(name) => name == collection,
             Databases::Selected(selection) => selection.wants(collection),
         }
-    }
-
-    fn is_single(&self) -> bool {
-        matches!(self.databases, Databases::One(_))
     }
 
     fn collections(
@@ -227,12 +237,23 @@ impl Store for CouchStore {
         Box::pin(self.client.recovers())
     }
 
-    fn open(&self, collection: &CollectionName) -> Arc<dyn Source> {
+    fn updates(&self) -> Option<BoxStream<'static, Result<Update, SourceError>>> {
+        Some(news::updates(self.client.clone(), self.timings.heartbeat))
+    }
+
+    fn marks<'a>(
+        &'a self,
+        collections: &'a [CollectionName],
+    ) -> BoxFuture<'a, Result<Vec<ChangeMark>, SourceError>> {
+        Box::pin(news::marks(&self.client, collections))
+    }
+
+    fn open(&self, collection: &CollectionName) -> Arc<dyn Feed> {
         let database = self.client.database(collection);
         let progress = self.progress.for_another();
         let (client, kept, timings) = (self.client.clone(), self.kept, self.timings);
         let (large, trust, stuck, live) = Default::default();
-        Arc::new(CouchSource {
+        Arc::new(CouchFeed {
             client,
             database,
             kept,
@@ -249,7 +270,7 @@ impl Store for CouchStore {
 
 /// One database.
 #[derive(Clone, Debug)]
-struct CouchSource {
+struct CouchFeed {
     client: Client,
     database: Database,
     kept: Kept,
@@ -267,7 +288,7 @@ struct CouchSource {
     counted: Arc<AtomicU64>,
 }
 
-impl Source for CouchSource {
+impl Feed for CouchFeed {
     fn counted(&self) -> Option<u64> {
         Some(self.counted.load(Ordering::Relaxed)).filter(|count| *count != u64::MAX)
     }
@@ -288,6 +309,28 @@ impl Source for CouchSource {
         Box::pin(self.client.recovers())
     }
 
+    fn reads(&self) -> Option<&dyn Reads> {
+        Some(self)
+    }
+
+    fn attachments(&self) -> Option<&dyn Attachments> {
+        Some(self)
+    }
+
+    fn branches(&self) -> Option<&dyn Branches> {
+        Some(self)
+    }
+
+    fn security(&self) -> Option<&dyn Security> {
+        Some(self)
+    }
+
+    fn origins(&self) -> Option<&dyn Origins> {
+        Some(self)
+    }
+}
+
+impl Reads for CouchFeed {
     fn document<'a>(
         &'a self,
         id: &'a DocumentId,
@@ -295,8 +338,10 @@ impl Source for CouchSource {
     ) -> BoxFuture<'a, Result<Reading, SourceError>> {
         Box::pin(lookup::document(&self.database, id, self.kept, &self.large))
     }
+}
 
-    fn attachment<'a>(
+impl Attachments for CouchFeed {
+    fn stream<'a>(
         &'a self,
         id: &'a DocumentId,
         revision: &'a Revision,
@@ -305,10 +350,7 @@ impl Source for CouchSource {
         Box::pin(attachments::stream(&self.database, id, revision, attachment))
     }
 
-    fn attachments<'a>(
-        &'a self,
-        wanted: &'a [Wanted],
-    ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>> {
+    fn many<'a>(&'a self, wanted: &'a [Wanted]) -> Answers<'a, Bytes> {
         Box::pin(async {
             let answers = attachments::many(&self.database, wanted).await?;
             if answers.iter().any(Result::is_ok) {
@@ -317,14 +359,15 @@ impl Source for CouchSource {
             Ok(answers)
         })
     }
+}
 
-    fn branches<'a>(
-        &'a self,
-        wanted: &'a [(DocumentId, Revision)],
-    ) -> BoxFuture<'a, Result<Vec<Result<Branch, SourceError>>, SourceError>> {
+impl Branches for CouchFeed {
+    fn many<'a>(&'a self, wanted: &'a [(DocumentId, Revision)]) -> Answers<'a, Branch> {
         Box::pin(branches::many(&self.database, wanted))
     }
+}
 
+impl Origins for CouchFeed {
     fn properties(&self) -> BoxFuture<'_, Result<Option<Properties>, SourceError>> {
         Box::pin(async {
             let revs_limit = match self.database.revs_limit().await {
@@ -338,8 +381,10 @@ impl Source for CouchSource {
             Ok(props.map(|props| Properties { partitioned: props.partitioned, revs_limit }))
         })
     }
+}
 
-    fn security(&self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>> {
+impl Security for CouchFeed {
+    fn object(&self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>> {
         Box::pin(async {
             let answer = match self.database.security().await {
                 // An exposed RxDB has no security object.

@@ -1,7 +1,5 @@
 //! Which database a position came from: what is noted beside it, and how a position is found to be no
 //! longer of use.
-//!
-//! It must not know how a feed is read.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

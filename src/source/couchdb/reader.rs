@@ -1,6 +1,4 @@
 //! An open feed: frames from a body, and silence as an item of its own.
-//!
-//! It must not know what a row says, nor what follows from the end of a feed.
 
 use std::time::Duration;
 

@@ -1,6 +1,4 @@
 //! A server for tests that answers each request with bytes given beforehand.
-//!
-//! It must not know what the answers mean: recorded ones go over the socket as they came.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

@@ -1,6 +1,4 @@
 //! From the bytes of a row to a change. Bodies stay slices of the row, byte for byte.
-//!
-//! It must not know where rows come from, nor ask the server for anything.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,15 +7,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memchr::memmem;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
 use super::origin::Origin;
 use crate::document::{
-    Anchor, Attachment, Branch, Change, Content, Document, DocumentId, DocumentState, Key,
-    Position, Revision, Surface,
+    Anchor, Attachment, Branch, Change, Content, Document, DocumentId, DocumentState, Position,
+    Revision, Surface,
 };
-use crate::json::Members;
+use crate::json::{self, Key, Members, Object, Text};
 use crate::source::Unreadable;
 
 /// What a row of a feed says.
@@ -126,7 +124,7 @@ pub(super) fn read(
     origin: &Origin,
     place: impl Fn() -> String,
 ) -> Result<Row, serde_json::Error> {
-    let fields: Fields<'_> = serde_json::from_slice(row)?;
+    let fields: Fields<'_> = json::read(row)?;
     let id = fields.id.and_then(text::<DocumentId>);
     if id.is_none() {
         if let Some(error) = fields.error {
@@ -239,38 +237,25 @@ struct Fields<'a> {
     ends: bool,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Fields<'de>;
+impl<'de> Object<'de> for Fields<'de> {
+    type Key = Key<'de>;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a row of a change feed")
+    fn member<A: MapAccess<'de>>(&mut self, key: Key<'de>, map: &mut A) -> Result<(), A::Error> {
+        match &*key.0 {
+            "seq" => self.seq = map.next_value()?,
+            "id" => self.id = map.next_value()?,
+            "changes" => self.changes = map.next_value()?,
+            "deleted" => self.deleted = map.next_value()?,
+            "doc" => self.doc = map.next_value()?,
+            "error" => self.error = map.next_value()?,
+            "reason" => self.reason = map.next_value()?,
+            "last_seq" => {
+                self.last_seq = map.next_value()?;
+                self.ends = true;
             }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Fields::default();
-                while let Some(key) = map.next_key::<Key<'de>>()? {
-                    match key.0.as_ref() {
-                        "seq" => fields.seq = map.next_value()?,
-                        "id" => fields.id = map.next_value()?,
-                        "changes" => fields.changes = map.next_value()?,
-                        "deleted" => fields.deleted = map.next_value()?,
-                        "doc" => fields.doc = map.next_value()?,
-                        "error" => fields.error = map.next_value()?,
-                        "reason" => fields.reason = map.next_value()?,
-                        "last_seq" => {
-                            fields.last_seq = map.next_value()?;
-                            fields.ends = true;
-                        }
-                        _ => drop(map.next_value::<IgnoredAny>()?),
-                    }
-                }
-                Ok(fields)
-            }
+            _ => _ = map.next_value::<IgnoredAny>()?,
         }
-        deserializer.deserialize_map(Entries)
+        Ok(())
     }
 }
 
@@ -281,54 +266,38 @@ struct Head<'a> {
     revision: Option<Cow<'a, str>>,
     deleted: bool,
     attachments: Option<Stubs>,
+    /// Whether all of it has to be read.
+    whole: bool,
 }
 
 impl<'a> Head<'a> {
     /// Reads a body that is known to be JSON. A field of the wrong type counts as absent; `_attachments` of
     /// the wrong type count as unusable.
     fn read(body: &'a [u8]) -> Self {
-        let mut head = Self::default();
         // Without this word in it the rest of a body need not be read: CouchDB sends id and
         // revision first. (The word may also stand deeper; then reading shows that.)
         let whole = memmem::find(body, b"\"_attachments\"").is_some()
             || memmem::find(body, b"\"_deleted\"").is_some();
-        let mut json = serde_json::Deserializer::from_slice(body);
-        // To stop early is an error to serde; what was read by then is in `head`.
-        let _ = json.deserialize_map(HeadVisitor { head: &mut head, whole });
-        head
+        json::begin(Self { whole, ..Self::default() }, body)
     }
 }
 
-struct HeadVisitor<'h, 'a> {
-    head: &'h mut Head<'a>,
-    whole: bool,
-}
+impl<'de> Object<'de> for Head<'de> {
+    type Key = Key<'de>;
 
-impl<'a> Visitor<'a> for HeadVisitor<'_, 'a> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a document")
-    }
-
-    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
-        let head = self.head;
-        while let Some(key) = map.next_key::<Key<'a>>()? {
-            match key.0.as_ref() {
-                "_id" => head.id = map.next_value::<&RawValue>().map(borrowed)?,
-                "_rev" => head.revision = map.next_value::<&RawValue>().map(borrowed)?,
-                "_deleted" => head.deleted = map.next_value::<&RawValue>()?.get() == "true",
-                "_attachments" => {
-                    let stubs = map.next_value::<&RawValue>()?;
-                    head.attachments = Some(Stubs::read(stubs));
-                }
-                _ => drop(map.next_value::<IgnoredAny>()?),
-            }
-            if !self.whole && head.id.is_some() && head.revision.is_some() {
-                break;
-            }
+    fn member<A: MapAccess<'de>>(&mut self, key: Key<'de>, map: &mut A) -> Result<(), A::Error> {
+        match &*key.0 {
+            "_id" => self.id = borrowed(map.next_value()?),
+            "_rev" => self.revision = borrowed(map.next_value()?),
+            "_deleted" => self.deleted = map.next_value::<&RawValue>()?.get() == "true",
+            "_attachments" => self.attachments = Some(Stubs::read(map.next_value()?)),
+            _ => _ = map.next_value::<IgnoredAny>()?,
         }
         Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        !self.whole && self.id.is_some() && self.revision.is_some()
     }
 }
 
@@ -396,8 +365,5 @@ fn text<T: serde::de::DeserializeOwned>(raw: &RawValue) -> Option<T> {
 
 /// A JSON string, borrowed where it has no escapes.
 fn borrowed(raw: &RawValue) -> Option<Cow<'_, str>> {
-    #[derive(Deserialize)]
-    #[serde(transparent)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
     serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|text| text.0)
 }

@@ -1,6 +1,4 @@
 //! Opens an attachment of a row that has been read, wherever its bytes are.
-//!
-//! It must not know rows.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -10,7 +8,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::content::{Expected, Fault, Folder, Locator, read_range, stream as stream_of};
 use crate::document::{Attachment, Content, DocumentId};
-use crate::source::{ByteStream, Source, SourceError, Wanted};
+use crate::source::{Attachments, ByteStream, SourceError, Wanted};
 
 /// Opens an attachment; `feed` opens the feed file that the row was in.
 pub(super) async fn open(
@@ -57,13 +55,13 @@ pub(super) async fn open(
 }
 
 /// Reads attachments into memory, one after another.
-pub(super) async fn collect_all<S: Source>(
+pub(super) async fn collect_all<S: Attachments>(
     source: &S,
     wanted: &[Wanted],
 ) -> Result<Vec<Result<Bytes, SourceError>>, SourceError> {
     let mut answers = Vec::with_capacity(wanted.len());
     for Wanted { id, revision, attachment } in wanted {
-        answers.push(match source.attachment(id, revision, attachment).await {
+        answers.push(match source.stream(id, revision, attachment).await {
             Ok(stream) => collect(stream).await,
             Err(error) => Err(error),
         });

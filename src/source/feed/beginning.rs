@@ -2,12 +2,11 @@
 //! one.
 //!
 //! A feed may begin with a bad row: a rotated log begins in the middle of one. So a text counts as
-//! another format only if that is clear, and rows decide against it. Pure: it must not know where
-//! the text comes from.
+//! another format only if that is clear, and rows decide against it. Pure.
 
 use super::lines;
 use super::other::{Documents, Other};
-use crate::json::scan::{Key, Scanner};
+use crate::json::cursor::{Cursor, RawKey};
 
 /// How much of a text is looked at, if its first line ends in that; else as much after that line.
 pub(super) const LIMIT: usize = 64 * 1024;
@@ -103,7 +102,7 @@ impl Row {
 /// value.
 #[derive(Debug, Default)]
 struct Members<'a> {
-    members: Vec<(Key<'a>, u8, usize)>,
+    members: Vec<(RawKey<'a>, u8, usize)>,
     /// Whether the object's end was seen.
     complete: bool,
     text: &'a str,
@@ -112,10 +111,10 @@ struct Members<'a> {
 impl<'a> Members<'a> {
     fn of(text: &'a str) -> Self {
         let mut found = Self { text, ..Self::default() };
-        let mut scanner = Scanner::new(text);
-        let Some(mut object) = scanner.object() else { return found };
+        let mut cursor = Cursor::new(text);
+        let Some(mut object) = cursor.object() else { return found };
         loop {
-            let key = match scanner.member(&mut object) {
+            let key = match cursor.member(&mut object) {
                 Ok(Some(key)) => key,
                 Ok(None) => {
                     found.complete = true;
@@ -123,9 +122,9 @@ impl<'a> Members<'a> {
                 }
                 Err(_) => return found,
             };
-            let Some(kind) = scanner.peek() else { return found };
-            found.members.push((key, kind, scanner.offset()));
-            if scanner.skip().is_err() {
+            let Some(kind) = cursor.peek() else { return found };
+            found.members.push((key, kind, cursor.offset()));
+            if cursor.skip().is_err() {
                 return found;
             }
         }

@@ -1,7 +1,7 @@
 //! A feed as it is begun to be read: decompressed, and refused if its beginning is of another
 //! format.
 //!
-//! Blocking, but for the wait for standard input. It must not know what a row says.
+//! Blocking, but for the wait for standard input.
 
 use std::fmt;
 use std::io::{self, Cursor, Read};

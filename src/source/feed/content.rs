@@ -1,7 +1,5 @@
 //! The bytes of attachments that a feed does not carry inline in memory: where they are, how they
 //! are read, measured and streamed.
-//!
-//! It must not know rows or JSON objects.
 
 use std::fmt;
 use std::fs::File;

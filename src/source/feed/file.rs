@@ -1,6 +1,4 @@
 //! A feed file and the source of one of its collections.
-//!
-//! It must not know how a row is read.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -28,7 +26,10 @@ use super::queue::{Budget, Inlet, Outlet, queue};
 use super::reader::FileReader;
 use super::spool::Spool;
 use crate::document::{Attachment, CollectionName, DocumentId, Position, Revision};
-use crate::source::{ByteStream, FeedEvent, Mode, Reading, Since, Source, SourceError, Wanted};
+use crate::source::{
+    Answers, Attachments, ByteStream, Feed, FeedEvent, Mode, Reading, Reads, Since, SourceError,
+    Wanted,
+};
 
 /// The bytes of events that wait in the queue of a feed's stream.
 const FEED_BUDGET: usize = 2 * 1024 * 1024;
@@ -267,19 +268,19 @@ impl Read for FromStart {
 
 /// One collection of a feed file.
 #[derive(Debug)]
-pub(super) struct FileSource {
+pub(super) struct FileCollection {
     feed: Arc<FeedFile>,
     collection: CollectionName,
 }
 
-impl FileSource {
+impl FileCollection {
     /// The source of a collection. Does no I/O.
     pub fn new(feed: Arc<FeedFile>, collection: CollectionName) -> Self {
         Self { feed, collection }
     }
 }
 
-impl Source for FileSource {
+impl Feed for FileCollection {
     fn changes(
         &self,
         since: Since,
@@ -291,6 +292,16 @@ impl Source for FileSource {
         stream::unfold(follower, Follower::step).flat_map(stream::iter).boxed()
     }
 
+    fn reads(&self) -> Option<&dyn Reads> {
+        Some(self)
+    }
+
+    fn attachments(&self) -> Option<&dyn Attachments> {
+        Some(self)
+    }
+}
+
+impl Reads for FileCollection {
     fn document<'a>(
         &'a self,
         id: &'a DocumentId,
@@ -302,8 +313,10 @@ impl Source for FileSource {
         let (feed, collection, id) = (self.feed.clone(), self.collection.clone(), id.clone());
         blocking(move || look_up(&feed, &collection, &id, &position)).boxed()
     }
+}
 
-    fn attachment<'a>(
+impl Attachments for FileCollection {
+    fn stream<'a>(
         &'a self,
         id: &'a DocumentId,
         _revision: &'a Revision,
@@ -314,10 +327,7 @@ impl Source for FileSource {
         attachment::open(id, attachment, folder, move || Ok(feed.open_again()?.text)).boxed()
     }
 
-    fn attachments<'a>(
-        &'a self,
-        wanted: &'a [Wanted],
-    ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>> {
+    fn many<'a>(&'a self, wanted: &'a [Wanted]) -> Answers<'a, Bytes> {
         attachment::collect_all(self, wanted).boxed()
     }
 }

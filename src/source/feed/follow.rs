@@ -1,7 +1,5 @@
 //! Wakes the readers that follow a growing file: by events of the file system, and every few seconds
 //! where a file system sends none.
-//!
-//! It must not know what the file holds.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 
 use super::content::CHUNK;
 use super::queue::Abandoned;
-use crate::json::scan::{self as json, Nesting};
+use crate::json::cursor as json;
 
 /// The longest data that stays in a skeleton.
 const SHORT_DATA: usize = 64 * 1024;
@@ -94,7 +94,8 @@ enum Within {
 struct Outline {
     skeleton: Skeleton,
     within: Within,
-    nesting: Nesting,
+    /// The open containers: whether each is an object.
+    nesting: Vec<bool>,
     /// How many of the open containers lie on the way to an attachment's object: the row, its
     /// document, the attachments, one attachment.
     on_path: usize,
@@ -128,7 +129,7 @@ impl Outline {
         match byte {
             b'"' => self.begin_string(offset + 1),
             b'{' | b'[' => {
-                let depth = self.nesting.depth();
+                let depth = self.nesting.len();
                 if self.on_path == depth && byte == b'{' && self.leads_on(depth) {
                     self.on_path += 1;
                 }
@@ -136,11 +137,11 @@ impl Outline {
                 self.key_due = byte == b'{';
             }
             b'}' | b']' => {
-                self.on_path = self.on_path.min(self.nesting.depth().saturating_sub(1));
+                self.on_path = self.on_path.min(self.nesting.len().saturating_sub(1));
                 self.nesting.pop();
                 self.key_due = false;
             }
-            b',' => self.key_due = self.nesting.last() == Some(true),
+            b',' => self.key_due = self.nesting.last() == Some(&true),
             _ => {}
         }
     }
@@ -164,12 +165,12 @@ impl Outline {
         self.within = Within::Text { escaped: false };
         if self.key_due {
             self.key_due = false;
-            self.in_key = self.on_path == self.nesting.depth();
+            self.in_key = self.on_path == self.nesting.len();
             self.key.clear();
             if self.in_key {
                 self.key.push(b'"');
             }
-        } else if self.on_path == 4 && self.nesting.depth() == 4 && self.key_is("data") {
+        } else if self.on_path == 4 && self.nesting.len() == 4 && self.key_is("data") {
             self.data = Some((self.skeleton.text.len(), offset));
         }
     }

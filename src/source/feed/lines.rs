@@ -1,6 +1,4 @@
 //! Cuts a feed into lines, however its bytes arrive, and tells rows from the lines around them.
-//!
-//! It must not know what a row says, nor where the bytes come from.
 
 use std::io;
 

@@ -1,8 +1,7 @@
 //! Names the collections of a feed file, each when it is first seen.
 //!
-//! What has been named, and up to where the file was read for it, is a position too, so that a later
-//! listing reads only what is new.
-//! It must not know what a row contains except its collection.
+//! What has been named, and up to where the file was read for it, is a position too, so that a
+//! later listing reads only what is new.
 
 use std::collections::HashSet;
 use std::fs::File;

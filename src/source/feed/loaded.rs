@@ -1,6 +1,4 @@
 //! Lines of a feed file brought into memory, long ones as their skeletons, and made into events.
-//!
-//! It must not know in which order lines are read, nor who needs them.
 
 use std::fs::File;
 use std::io;

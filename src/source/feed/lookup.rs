@@ -1,6 +1,6 @@
 //! Reads one document out of a feed file again, from the row that a position names.
 //!
-//! Blocking. It must not know why the row is wanted again.
+//! Blocking.
 
 use std::fs::File;
 use std::io;

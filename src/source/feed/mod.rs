@@ -18,8 +18,6 @@
 //!    reading begins.
 //! 4. `file`: the source of a feed file; `pipe`, `piped`: that of standard input; this file: the
 //!    stores.
-//!
-//! It must not know mirrors, checkpoints, or which of its collections anybody wants.
 
 use std::fmt;
 use std::io::Read;
@@ -30,10 +28,10 @@ use futures_util::stream::BoxStream;
 
 pub use self::begun::Input;
 use self::content::Folder;
-use self::file::{FeedFile, FileSource};
+use self::file::{FeedFile, FileCollection};
 use self::pipe::Pipe;
-use self::piped::PipeSource;
-use super::{Mode, Selection, Source, SourceError, Store, StoreEvent};
+use self::piped::PipeCollection;
+use super::{Capabilities, Feed, Mode, Selection, SourceError, Store, StoreEvent};
 use crate::document::{CollectionName, Position};
 
 mod attachment;
@@ -151,16 +149,13 @@ impl Store for FeedStore {
         self.identity()
     }
 
-    fn lists_everything(&self) -> bool {
-        false
+    fn capabilities(&self) -> Capabilities {
+        let mixed = matches!(self.origin, Origin::Pipe(_));
+        Capabilities { attachments: true, mixed, ..Capabilities::default() }
     }
 
     fn wants(&self, collection: &CollectionName) -> bool {
         self.selection.wants(collection)
-    }
-
-    fn is_mixed(&self) -> bool {
-        matches!(self.origin, Origin::Pipe(_))
     }
 
     fn collections(
@@ -176,11 +171,11 @@ impl Store for FeedStore {
         }
     }
 
-    fn open(&self, collection: &CollectionName) -> Arc<dyn Source> {
+    fn open(&self, collection: &CollectionName) -> Arc<dyn Feed> {
         let collection = collection.clone();
         match &self.origin {
-            Origin::File(feed) => Arc::new(FileSource::new(feed.clone(), collection)),
-            Origin::Pipe(pipe) => Arc::new(PipeSource::new(pipe.clone(), collection)),
+            Origin::File(feed) => Arc::new(FileCollection::new(feed.clone(), collection)),
+            Origin::Pipe(pipe) => Arc::new(PipeCollection::new(pipe.clone(), collection)),
         }
     }
 }

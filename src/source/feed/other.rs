@@ -1,6 +1,6 @@
 //! The formats that people give as a feed, and what to do about each.
 //!
-//! Pure: it must not know how a text is read.
+//! Pure.
 
 use std::fmt;
 use std::path::Path;

@@ -1,7 +1,6 @@
 //! Compressed feeds: how they are compressed, by their first bytes, and the text within them.
 //!
-//! Memory is bounded by the decoders: 128 MiB for zstd's largest window, 64 KiB otherwise. It must
-//! not know rows.
+//! Memory is bounded by the decoders: 128 MiB for zstd's largest window, 64 KiB otherwise.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};

@@ -1,16 +1,16 @@
 //! A feed that is piped in: one thread reads it and routes its rows to their collections.
 //!
 //! Nothing can be read twice, so a collection has one stream, and a collection that nobody reads
-//! holds up all others once the queues are full. It must not know files, except those that hold
-//! attachments.
+//! holds up all others once the queues are full.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::begun::{Input, no_thread, unreadable};
 use super::content::Folder;

@@ -1,6 +1,4 @@
 //! The source of one collection of a piped feed, and the naming of its collections.
-//!
-//! It must not know how the pipe is read.
 
 use std::future;
 use std::sync::Arc;
@@ -17,23 +15,23 @@ use super::pipe::{IDLE, Pipe, Piped, Seen};
 use super::queue::Inlet;
 use crate::document::{Attachment, CollectionName, DocumentId, Position, Revision};
 use crate::source::{
-    ByteStream, FeedEvent, Mode, Reading, Since, Source, SourceError, StoreEvent, Wanted,
+    Answers, Attachments, ByteStream, Feed, FeedEvent, Mode, Since, SourceError, StoreEvent, Wanted,
 };
 
 /// One collection of a piped feed.
-pub(super) struct PipeSource {
+pub(super) struct PipeCollection {
     pipe: Arc<Pipe>,
     collection: CollectionName,
 }
 
-impl PipeSource {
+impl PipeCollection {
     /// The source of a collection. Does no I/O.
     pub fn new(pipe: Arc<Pipe>, collection: CollectionName) -> Self {
         Self { pipe, collection }
     }
 }
 
-impl Source for PipeSource {
+impl Feed for PipeCollection {
     fn changes(
         &self,
         since: Since,
@@ -45,16 +43,13 @@ impl Source for PipeSource {
         stream::unfold(receiver, Receiver::step).flat_map(stream::iter).boxed()
     }
 
-    /// A piped row is gone once it has been read.
-    fn document<'a>(
-        &'a self,
-        _id: &'a DocumentId,
-        _position: Option<&'a Position>,
-    ) -> BoxFuture<'a, Result<Reading, SourceError>> {
-        future::ready(Ok(Reading::Unknown)).boxed()
+    fn attachments(&self) -> Option<&dyn Attachments> {
+        Some(self)
     }
+}
 
-    fn attachment<'a>(
+impl Attachments for PipeCollection {
+    fn stream<'a>(
         &'a self,
         id: &'a DocumentId,
         _revision: &'a Revision,
@@ -64,10 +59,7 @@ impl Source for PipeSource {
         attachment::open(id, attachment, self.pipe.folder().clone(), again).boxed()
     }
 
-    fn attachments<'a>(
-        &'a self,
-        wanted: &'a [Wanted],
-    ) -> BoxFuture<'a, Result<Vec<Result<Bytes, SourceError>>, SourceError>> {
+    fn many<'a>(&'a self, wanted: &'a [Wanted]) -> Answers<'a, Bytes> {
         attachment::collect_all(self, wanted).boxed()
     }
 }

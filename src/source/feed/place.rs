@@ -3,7 +3,7 @@
 //! A token is the JSON string `"<offset>-<fingerprint>"`: the byte after the last row, and the
 //! first 16 hexadecimal digits of BLAKE3 over that row's last 4,096 bytes, newline and blank lines
 //! after it included. A file that was truncated, replaced or rewritten does not hold the same bytes
-//! there. This file must not know what a row says.
+//! there.
 
 use std::fmt::Write;
 use std::fs::File;

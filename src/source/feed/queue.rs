@@ -1,7 +1,7 @@
 //! Hands what a blocking thread reads to an asynchronous stream, bounded by bytes.
 //!
 //! One budget may be shared by many queues. Something larger than the whole budget passes when
-//! nothing else is in it; what weighs nothing always passes. This file must not know what it carries.
+//! nothing else is in it; what weighs nothing always passes.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 

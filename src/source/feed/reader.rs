@@ -1,12 +1,14 @@
 //! Reads one collection out of a feed file, from a place to the file's present end, again and
 //! again as the file grows.
 //!
-//! Blocking. It must not know who receives the events, nor when there is more to read.
+//! Blocking.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::file::{FeedFile, Opened};
 use super::lines::Lines;

@@ -1,6 +1,4 @@
 //! One row of a feed: its text made into a change.
-//!
-//! It must not know where rows come from, nor in what order.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,7 +10,7 @@ use memchr::memmem::Finder;
 use super::content::Fault;
 use super::stubs::{Surroundings, take_out};
 use crate::document::{Change, Document, DocumentId, DocumentState, Position, Revision, Surface};
-use crate::json::scan::{self as json, Invalid, Scanner};
+use crate::json::cursor::{self as json, Cursor, Invalid};
 
 /// A row that has been found to be whole: it names a document, its revision and its state.
 #[derive(Debug)]
@@ -201,41 +199,41 @@ struct Found<'a> {
 
 impl<'a> Found<'a> {
     fn read(&mut self, text: &'a str) -> Result<(), Invalid> {
-        let mut scanner = Scanner::new(text);
-        let Some(mut row) = scanner.object() else {
-            return Err(Invalid { at: scanner.offset(), expected: "an object" });
+        let mut cursor = Cursor::new(text);
+        let Some(mut row) = cursor.object() else {
+            return Err(cursor.expected("an object"));
         };
-        while let Some(key) = scanner.member(&mut row)? {
+        while let Some(key) = cursor.member(&mut row)? {
             // The collection's key must be spelled plainly, as `glance` expects it.
             match key.plain() {
-                "collection" => self.collection = Some(scanner.skip()?),
-                "seq" => _ = scanner.skip()?,
-                _ if key.is("id") => self.id = Some(scanner.skip()?),
-                _ if key.is("changes") => self.read_changes(&mut scanner)?,
-                _ if key.is("deleted") => self.deleted = scanner.skip()? == "true",
-                _ if key.is("doc") => self.read_doc(&mut scanner)?,
-                _ if key.is("error") => self.error = Some(scanner.skip()?),
+                "collection" => self.collection = Some(cursor.skip()?),
+                "seq" => _ = cursor.skip()?,
+                _ if key.is("id") => self.id = Some(cursor.skip()?),
+                _ if key.is("changes") => self.read_changes(&mut cursor)?,
+                _ if key.is("deleted") => self.deleted = cursor.skip()? == "true",
+                _ if key.is("doc") => self.read_doc(&mut cursor)?,
+                _ if key.is("error") => self.error = Some(cursor.skip()?),
                 other => {
                     self.is_closing |= other == "last_seq";
                     self.holds_results |= other == "results";
-                    scanner.skip()?;
+                    cursor.skip()?;
                 }
             }
         }
-        scanner.finish()
+        cursor.finish()
     }
 
     /// The first revision named is the winner's.
-    fn read_changes(&mut self, scanner: &mut Scanner<'a>) -> Result<(), Invalid> {
+    fn read_changes(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Invalid> {
         self.revision = None;
-        let Some(mut changes) = scanner.array() else { return scanner.skip().map(drop) };
-        while scanner.element(&mut changes)? {
-            let Some(mut change) = scanner.object() else {
-                scanner.skip()?;
+        let Some(mut changes) = cursor.array() else { return cursor.skip().map(drop) };
+        while cursor.element(&mut changes)? {
+            let Some(mut change) = cursor.object() else {
+                cursor.skip()?;
                 continue;
             };
-            while let Some(key) = scanner.member(&mut change)? {
-                let value = scanner.skip()?;
+            while let Some(key) = cursor.member(&mut change)? {
+                let value = cursor.skip()?;
                 if key.is("rev") && self.revision.is_none() {
                     self.revision = Some(value);
                 }
@@ -244,19 +242,19 @@ impl<'a> Found<'a> {
         Ok(())
     }
 
-    fn read_doc(&mut self, scanner: &mut Scanner<'a>) -> Result<(), Invalid> {
+    fn read_doc(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Invalid> {
         (self.doc_id, self.doc_revision, self.doc_deleted) = (None, None, false);
         self.attachments.clear();
-        let start = scanner.offset();
-        let Some(mut doc) = scanner.object() else {
-            let value = scanner.skip()?;
+        let start = cursor.offset();
+        let Some(mut doc) = cursor.object() else {
+            let value = cursor.skip()?;
             self.doc = (value != "null").then_some(start..start + value.len());
             self.doc_is_object = false;
             return Ok(());
         };
-        while let Some(key) = scanner.member(&mut doc)? {
-            let start = scanner.offset();
-            let value = scanner.skip()?;
+        while let Some(key) = cursor.member(&mut doc)? {
+            let start = cursor.offset();
+            let value = cursor.skip()?;
             match key {
                 _ if !key.plain().starts_with(['_', '\\']) => {}
                 _ if key.is("_id") => self.doc_id = Some(value),
@@ -266,7 +264,7 @@ impl<'a> Found<'a> {
                 _ => {}
             }
         }
-        self.doc = Some(start..scanner.passed());
+        self.doc = Some(start..cursor.passed());
         self.doc_is_object = true;
         Ok(())
     }

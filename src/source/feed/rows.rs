@@ -1,6 +1,4 @@
 //! The lines of a feed file made into the events of one collection.
-//!
-//! It must not know which lines are read, nor when.
 
 use std::collections::HashMap;
 use std::fs::File;

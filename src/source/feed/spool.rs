@@ -1,7 +1,7 @@
 //! The text of a compressed feed file, in a temporary file without a name: rows, positions and
 //! attachments are read from there as from a plain feed.
 //!
-//! The file belongs to the process and vanishes with it. It must not know rows.
+//! The file belongs to the process and vanishes with it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -1,7 +1,5 @@
 //! Takes attachments out of a document's text: a stub takes the place of the data, and every other
 //! byte stays as it was.
-//!
-//! It must not know what surrounds a document in its row.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -16,7 +14,7 @@ use super::content::{CHUNK, Fault, Folder, Gauge, Locator, Measure, read_range};
 use super::large::Hidden;
 use super::queue::Abandoned;
 use crate::document::{Attachment, Content, Revision, decode_base64};
-use crate::json::scan::{self as json, Scanner};
+use crate::json::cursor::{self as json, Cursor};
 
 /// The most that gzipped inline data may unpack to in memory.
 const UNPACKED_LIMIT: u64 = 64 * 1024 * 1024;
@@ -95,23 +93,23 @@ struct Entry<'a> {
 
 fn entries(text: &str, at: usize) -> Result<Vec<Entry<'_>>, Fault> {
     let damaged = |error: json::Invalid| Fault::Wrong(format!("the row is not JSON: {error}"));
-    let mut scanner = Scanner::starting_at(text, at);
-    if scanner.peek() == Some(b'n') {
+    let mut cursor = Cursor::starting_at(text, at);
+    if cursor.peek() == Some(b'n') {
         return Ok(Vec::new());
     }
-    let Some(mut object) = scanner.object() else {
+    let Some(mut object) = cursor.object() else {
         return Err(Fault::Wrong("`_attachments` is not an object".to_owned()));
     };
     let mut entries = Vec::new();
-    while let Some(name) = scanner.member(&mut object).map_err(damaged)? {
-        let mut entry = Entry { name: name.raw(), ..Entry::default() };
-        let start = scanner.offset();
-        let Some(mut members) = scanner.object() else {
-            return Err(Fault::Wrong(format!("the attachment {} is not an object", name.raw())));
+    while let Some(name) = cursor.member(&mut object).map_err(damaged)? {
+        let mut entry = Entry { name: name.0, ..Entry::default() };
+        let start = cursor.offset();
+        let Some(mut members) = cursor.object() else {
+            return Err(Fault::Wrong(format!("the attachment {} is not an object", name.0)));
         };
-        while let Some(key) = scanner.member(&mut members).map_err(damaged)? {
-            let offset = scanner.offset();
-            let value = scanner.skip().map_err(damaged)?;
+        while let Some(key) = cursor.member(&mut members).map_err(damaged)? {
+            let offset = cursor.offset();
+            let value = cursor.skip().map_err(damaged)?;
             let slot = match key {
                 _ if key.is("content_type") => &mut entry.content_type,
                 _ if key.is("revpos") => &mut entry.revpos,
@@ -128,7 +126,7 @@ fn entries(text: &str, at: usize) -> Result<Vec<Entry<'_>>, Fault> {
             };
             *slot = Some(value);
         }
-        entry.range = start..scanner.passed();
+        entry.range = start..cursor.passed();
         entries.push(entry);
     }
     Ok(entries)

@@ -18,26 +18,19 @@ fn cut() -> Said {
     Err(SourceError::transient("the connection was cut"))
 }
 
-const QUICK: RetryPolicy = RetryPolicy {
-    first: Duration::from_millis(1),
-    longest: Duration::from_millis(2),
-    give_up_after: Some(Duration::from_millis(40)),
-    attempts: 3,
-};
-
 async fn run(
     scripts: Vec<Vec<Said>>,
     since: Since,
     mode: Mode,
 ) -> (Vec<Result<Fed, SourceError>>, Vec<Since>) {
     let source = Arc::new(Scripted::new(scripts));
-    let feed = resilient(Arc::clone(&source) as Arc<dyn Source>, since, mode, QUICK);
+    let feed = resilient(Arc::clone(&source) as Arc<dyn Feed>, since, mode, RetryPolicy::CATCH_UP);
     let said = feed.take(200).collect().await;
     let opened = source.opened.lock().unwrap().clone();
     (said, opened)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_broken_feed_goes_on_after_the_last_position() {
     let scripts = vec![
         vec![position("1"), position("2"), cut()],
@@ -49,15 +42,17 @@ async fn a_broken_feed_goes_on_after_the_last_position() {
     assert!(matches!(said.last(), Some(Ok(Fed::Event(FeedEvent::CaughtUp)))));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_feed_that_makes_no_progress_is_given_up() {
+    let begun = Instant::now();
     let scripts = (0..100).map(|_| vec![position("1"), cut()]).collect();
     let (said, opened) = run(scripts, Since::Start, Mode::CatchUp).await;
     assert!(opened.len() > 2, "it was tried again");
     assert!(matches!(said.last(), Some(Err(SourceError::Transient { .. }))));
+    assert_eq!(begun.elapsed().as_secs(), 30, "as long as it is patient");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_feed_that_goes_round_in_circles_is_given_up() {
     let round = |n: usize| vec![position(["1", "2"][n % 2]), cut()];
     let (said, opened) = run((0..200).map(round).collect(), Since::Start, Mode::CatchUp).await;
@@ -65,7 +60,7 @@ async fn a_feed_that_goes_round_in_circles_is_given_up() {
     assert!(matches!(said.last(), Some(Err(SourceError::Transient { .. }))));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_follower_that_is_sent_away_at_the_end_waits_longer_each_time() {
     let end = || vec![position("1"), Ok(FeedEvent::CaughtUp), cut()];
     let (said, opened) =
@@ -74,7 +69,7 @@ async fn a_follower_that_is_sent_away_at_the_end_waits_longer_each_time() {
     assert!(matches!(said.last(), Some(Err(SourceError::Transient { .. }))));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_source_that_is_another_each_time_is_scanned_with_a_rest_between() {
     let scan = || {
         let reason = "it was created again".to_owned();
@@ -93,10 +88,13 @@ async fn a_source_that_is_another_each_time_is_scanned_with_a_rest_between() {
             _ => None,
         })
         .collect();
-    assert_eq!(pauses, [Duration::ZERO, QUICK.longest, QUICK.longest]);
+    assert_eq!(
+        pauses,
+        [Duration::ZERO, RetryPolicy::CATCH_UP.longest, RetryPolicy::CATCH_UP.longest]
+    );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_wait_that_is_longer_than_we_are_patient_is_not_begun() {
     let tries = Mutex::new(0);
     let busy = |seconds| SourceError::Transient {
@@ -104,7 +102,7 @@ async fn a_wait_that_is_longer_than_we_are_patient_is_not_begun() {
         retry_after: Some(Duration::from_secs(seconds)),
         cause: None,
     };
-    let answer: Result<(), _> = attempts(&QUICK, || {
+    let answer: Result<(), _> = attempts(&RetryPolicy::CATCH_UP, || {
         *tries.lock().unwrap() += 1;
         async { Err(busy(3600)) }
     })
@@ -119,37 +117,47 @@ fn asking(pause: Duration) -> SourceError {
 
 #[test]
 fn a_pause_that_the_source_asks_for_is_kept_to_once_even_if_we_are_less_patient() {
-    let ms = Duration::from_millis;
-    let mut patience = Patience::new(QUICK);
+    let seconds = Duration::from_secs;
+    let mut patience = Patience::new(RetryPolicy::CATCH_UP);
     let pause = |patience: &mut Patience, asked| {
         patience.pause(asking(asked), Mode::CatchUp, None).map(|(_, pause)| pause)
     };
-    assert_eq!(pause(&mut patience, ms(300)).unwrap(), ms(300));
-    assert!(pause(&mut patience, ms(300)).unwrap() <= ms(40), "not a second time");
+    assert_eq!(pause(&mut patience, seconds(200)).unwrap(), seconds(200));
+    assert!(pause(&mut patience, seconds(200)).unwrap() <= seconds(30), "not a second time");
     patience.renew();
     let hour = Duration::from_secs(3600);
-    assert!(pause(&mut patience, hour).unwrap() <= ms(40), "and not forever");
-    let mut follower = Patience::new(RetryPolicy { give_up_after: None, ..QUICK });
+    assert!(pause(&mut patience, hour).unwrap() <= seconds(30), "and not forever");
+    let mut follower = Patience::new(RetryPolicy { give_up_after: None, ..RetryPolicy::CATCH_UP });
     assert_eq!(pause(&mut follower, hour).unwrap(), LONGEST_ASKED);
     assert_eq!(pause(&mut follower, LONGEST_REFUSED).unwrap(), LONGEST_REFUSED);
 }
 
-#[test]
-fn patience_is_renewed_by_the_servers_other_collections_alone() {
+#[tokio::test(start_paused = true)]
+async fn patience_is_renewed_by_the_servers_other_collections_alone() {
     let own = ServerProgress::default();
     let other = own.for_another();
     other.note();
     own.note();
     assert_eq!((own.of_others(), other.of_others()), (1, 1));
-    let patient = RetryPolicy { give_up_after: Some(Duration::from_secs(3600)), ..QUICK };
-    let mut patience = Patience::new(patient);
-    patience.stuck_since = Instant::now().checked_sub(Duration::from_secs(7200));
-    assert!(patience.pause(cut().unwrap_err(), Mode::CatchUp, Some(&own)).is_ok());
-    patience.stuck_since = Instant::now().checked_sub(Duration::from_secs(7200));
-    assert!(patience.pause(cut().unwrap_err(), Mode::CatchUp, Some(&own)).is_err());
+    let mut patience = Patience::new(RetryPolicy::CATCH_UP);
+    let pause = |patience: &mut Patience| {
+        patience.pause(cut().unwrap_err(), Mode::CatchUp, Some(&own)).map(|(_, pause)| pause)
+    };
+    other.note();
+    assert!(pause(&mut patience).is_ok());
+    for _ in 0..3 {
+        tokio::time::advance(Duration::from_secs(7200)).await;
+        other.note();
+        assert!(pause(&mut patience).is_ok());
+    }
+    tokio::time::advance(Duration::from_secs(29)).await;
+    assert!(pause(&mut patience).unwrap() <= Duration::from_secs(1), "one last try at the end");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    own.note();
+    assert!(pause(&mut patience).is_err());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_expired_position_leads_to_a_scan_which_an_interruption_starts_over() {
     let expired = || Err(SourceError::Expired { reason: "it was created again".into() });
     let scan = || Ok(FeedEvent::ScanStarted { reason: "it was created again".into() });
@@ -166,7 +174,7 @@ async fn an_expired_position_leads_to_a_scan_which_an_interruption_starts_over()
     assert_eq!(opened, expected);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn refused_credentials_are_never_tried_twice() {
     for mode in [Mode::CatchUp, Mode::Follow] {
         let refused = SourceError::Refused { what: "wrong password".into() };
@@ -176,14 +184,14 @@ async fn refused_credentials_are_never_tried_twice() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_single_request_is_tried_so_often_and_no_oftener() {
     let tries = Mutex::new(0);
-    let answer: Result<(), _> = attempts(&QUICK, || {
+    let answer: Result<(), _> = attempts(&RetryPolicy::CATCH_UP, || {
         *tries.lock().unwrap() += 1;
         async { Err(SourceError::transient("busy")) }
     })
     .await;
     assert!(answer.is_err());
-    assert_eq!(*tries.lock().unwrap(), 3);
+    assert_eq!(*tries.lock().unwrap(), RetryPolicy::CATCH_UP.attempts);
 }

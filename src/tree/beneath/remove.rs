@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir};
 use rustix::io::Errno;
 
 use super::Folder;
@@ -86,11 +86,8 @@ impl Folder {
             Err(error @ (Errno::ISDIR | Errno::PERM)) => error,
             Err(error) => return Err(self.raw_error("remove", name, error)),
         };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened =
-            trial::attempt("io-open", || rustix::fs::openat(&self.fd, name, flags, Mode::empty()));
-        match opened {
-            Ok(fd) => Ok(Some(Self { fd, path: self.path.join(name) })),
+        match self.enter(name) {
+            Ok(folder) => Ok(Some(folder)),
             Err(Errno::NOENT) => Ok(None),
             // It is not a folder, so the refusal stands.
             Err(Errno::NOTDIR | Errno::LOOP) => Err(self.raw_error("remove", name, refused)),

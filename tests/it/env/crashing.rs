@@ -44,6 +44,21 @@ pub fn run_to<S: AsRef<OsStr>>(
     plainfold::run_command(command)
 }
 
+/// The same with a slow disk: commits wait for one another. Every flush takes at least 30 ms.
+pub fn run_slowly_to<S: AsRef<OsStr>>(
+    point: &str,
+    passings: u64,
+    arguments: impl IntoIterator<Item = S>,
+) -> Outcome {
+    let mut command = plainfold::command_of(program(), arguments);
+    let points = match point {
+        "flush" => format!("flush={passings}*sleep(30)->return"),
+        _ => format!("flush=sleep(30);{point}={}return", skipping(passings)),
+    };
+    command.env("FAILPOINTS", points).env("PLAINFOLD_LOG", "debug");
+    plainfold::run_command(command)
+}
+
 /// Runs to its end while an operation of the file system fails with this error, once, after it was done
 /// as often as `passings` says.
 pub fn run_failing<S: AsRef<OsStr>>(

@@ -1,15 +1,18 @@
 //! A server of any number of small databases, controlled by the test: it sees each request first,
 //! and may answer it itself.
 //!
-//! Each request has a separate connection. Requests that the test does not answer are answered as
-//! CouchDB does.
+//! Each request has a separate connection, and the server counts those that are open. Requests that
+//! the test does not answer are answered as CouchDB does.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 
 use super::DEADLINE;
 
@@ -46,8 +49,36 @@ pub fn say(status: &str, body: &str) -> Reply {
 
 type Keeper = Box<dyn FnMut(&Asked) -> Reply + Send>;
 
+/// The connections that clients have open.
+#[derive(Default)]
+struct Connections {
+    open: Vec<Weak<TcpStream>>,
+    most: usize,
+}
+
+impl Connections {
+    /// Counts one more, and forgets those that either side has closed.
+    fn count(&mut self, one: &Arc<TcpStream>) {
+        self.open.retain(|other| other.upgrade().is_some_and(|other| !has_hung_up(&other)));
+        self.open.push(Arc::downgrade(one));
+        self.most = self.most.max(self.open.len());
+    }
+}
+
+/// Whether the client has closed its side.
+fn has_hung_up(stream: &TcpStream) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    matches!(
+        rustix::net::recv(stream, &mut [0_u8; 1][..], flags),
+        Ok((_, 0)) | Err(Errno::CONNRESET)
+    )
+}
+
 struct Shared {
     databases: Mutex<BTreeMap<String, Vec<String>>>,
+    /// The databases that were written to or deleted, in order.
+    updates: Mutex<Vec<String>>,
+    connections: Mutex<Connections>,
     keeper: Mutex<Keeper>,
     asked: Mutex<Vec<Asked>>,
     changed: Condvar,
@@ -67,9 +98,12 @@ impl Door {
     pub fn start(databases: &[&str], keeper: impl FnMut(&Asked) -> Reply + Send + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let databases = databases.iter().map(|name| ((*name).to_owned(), vec!["first".to_owned()]));
+        let first = || vec!["first".to_owned()];
+        let databases = databases.iter().map(|name| ((*name).to_owned(), first()));
         let shared = Arc::new(Shared {
             databases: Mutex::new(databases.collect()),
+            updates: Mutex::default(),
+            connections: Mutex::default(),
             keeper: Mutex::new(Box::new(keeper)),
             asked: Mutex::default(),
             changed: Condvar::new(),
@@ -83,8 +117,12 @@ impl Door {
                     return;
                 }
                 let (Ok(client), shared) = (client, Arc::clone(&accepting)) else { continue };
-                // A client that disconnects does not matter for the test.
-                std::thread::spawn(move || drop(shared.serve(&client)));
+                let client = Arc::new(client);
+                shared.connections.lock().unwrap().count(&client);
+                std::thread::spawn(move || {
+                    // A client that disconnects does not matter for the test.
+                    drop(shared.serve(&client));
+                });
             }
         });
         Self { address, shared }
@@ -102,7 +140,20 @@ impl Door {
 
     /// Puts another document into a database.
     pub fn put(&self, database: &str, id: &str) {
-        self.shared.databases.lock().unwrap().get_mut(database).unwrap().push(id.to_owned());
+        let mut databases = self.shared.databases.lock().unwrap();
+        databases.get_mut(database).unwrap().push(id.to_owned());
+        self.shared.updates.lock().unwrap().push(database.to_owned());
+    }
+
+    /// Deletes a database, whose feeds end.
+    pub fn delete(&self, database: &str) {
+        self.shared.databases.lock().unwrap().remove(database).unwrap();
+        self.shared.updates.lock().unwrap().push(database.to_owned());
+    }
+
+    /// The most connections that were open at the same time.
+    pub fn most_open(&self) -> usize {
+        self.shared.connections.lock().unwrap().most
     }
 
     /// Closes all feeds that are followed.
@@ -154,17 +205,17 @@ impl Shared {
                 }
                 Ok(())
             }
-            Reply::Honest => self.honest(stream, &asked.line),
+            Reply::Honest => self.honest(stream, &asked),
         }
     }
 
-    fn honest(&self, stream: &TcpStream, line: &str) -> std::io::Result<()> {
-        let (method, target) = line.split_once(' ').unwrap();
+    fn honest(&self, stream: &TcpStream, asked: &Asked) -> std::io::Result<()> {
+        let (method, target) = asked.line.split_once(' ').unwrap();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let mut segments = path.trim_start_matches('/').splitn(2, '/');
         let (name, rest) = (segments.next().unwrap(), segments.next().unwrap_or(""));
-        let documents = self.databases.lock().unwrap().get(name).cloned();
-        let (documents, ok) = match (documents, name) {
+        let found = self.databases.lock().unwrap().get(name).cloned();
+        let (documents, ok) = match (found, name) {
             (_, "") => {
                 return answer(stream, "200 OK", r#"{"couchdb":"Welcome","version":"3.5.0"}"#);
             }
@@ -172,6 +223,23 @@ impl Shared {
                 let names: Vec<_> = self.databases.lock().unwrap().keys().cloned().collect();
                 return answer(stream, "200 OK", &serde_json::to_string(&names).unwrap());
             }
+            (_, "_dbs_info") => {
+                let wanted: serde_json::Value = serde_json::from_str(&asked.body).unwrap();
+                let databases = self.databases.lock().unwrap();
+                let infos = wanted["keys"].as_array().unwrap().iter().map(|key| {
+                    let name = key.as_str().unwrap();
+                    match databases.get(name) {
+                        Some(held) => {
+                            serde_json::json!({ "key": name, "info": info(name, held.len()) })
+                        }
+                        None => serde_json::json!({ "key": name, "error": "not_found" }),
+                    }
+                });
+                let infos: Vec<_> = infos.collect();
+                drop(databases);
+                return answer(stream, "200 OK", &serde_json::to_string(&infos).unwrap());
+            }
+            (_, "_db_updates") => return self.updates(stream),
             (Some(documents), _) => (documents, "200 OK"),
             (None, _) => {
                 return answer(
@@ -181,16 +249,8 @@ impl Shared {
                 );
             }
         };
-        let count = documents.len();
         match (method, rest) {
-            ("GET", "") => {
-                let info = serde_json::json!({
-                    "db_name": name, "update_seq": format!("{count}-a"), "purge_seq": "0",
-                    "doc_count": count, "doc_del_count": 0, "instance_start_time": "1",
-                    "disk_format_version": 8, "props": {},
-                });
-                answer(stream, ok, &info.to_string())
-            }
+            ("GET", "") => answer(stream, ok, &info(name, documents.len()).to_string()),
             ("GET", "_changes") => self.changes(stream, name, query),
             (_, "_all_docs") => {
                 let row = |id: &String| serde_json::json!({ "id": id, "key": id, "value": { "rev": "1-a" } });
@@ -207,7 +267,7 @@ impl Shared {
         let since = query.split('&').find_map(|part| part.strip_prefix("since="));
         let mut told: usize =
             since.map_or(0, |since| since.split('-').next().unwrap().parse().unwrap());
-        let documents = || self.databases.lock().unwrap()[name].clone();
+        let held = || self.databases.lock().unwrap().get(name).cloned();
         let row = |at: usize, id: &str| {
             format!(
                 r#"{{"seq":"{}-a","id":"{id}","changes":[{{"rev":"1-a"}}],"doc":{{"_id":"{id}","_rev":"1-a"}}}}"#,
@@ -215,7 +275,7 @@ impl Shared {
             )
         };
         if !query.contains("feed=continuous") {
-            let documents = documents();
+            let documents = held().unwrap_or_default();
             let rows = documents.iter().enumerate().skip(told).map(|(at, id)| row(at, id));
             let rows: Vec<_> = rows.collect();
             let end = documents.len();
@@ -232,7 +292,7 @@ impl Shared {
         let closed = self.closed.load(Ordering::Relaxed);
         let is_open = || closed == self.closed.load(Ordering::Relaxed);
         while is_open() && !self.ended.load(Ordering::Relaxed) {
-            let documents = documents();
+            let Some(documents) = held() else { return Ok(()) };
             for (at, id) in documents.iter().enumerate().skip(told) {
                 stream.write_all((row(at, id) + "\n").as_bytes())?;
             }
@@ -242,6 +302,34 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+impl Shared {
+    /// The names of databases that change from now on.
+    fn updates(&self, mut stream: &TcpStream) -> std::io::Result<()> {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n\n")?;
+        let mut told = self.updates.lock().unwrap().len();
+        while !self.ended.load(Ordering::Relaxed) {
+            let updates = self.updates.lock().unwrap().clone();
+            for (at, name) in updates.iter().enumerate().skip(told) {
+                let row = serde_json::json!({ "db_name": name, "type": "updated", "seq": at + 1 });
+                stream.write_all(format!("{row}\n").as_bytes())?;
+            }
+            told = updates.len();
+            stream.write_all(b"\n")?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+/// What a database says about itself.
+fn info(name: &str, count: usize) -> serde_json::Value {
+    serde_json::json!({
+        "db_name": name, "update_seq": format!("{count}-a"), "purge_seq": "0",
+        "doc_count": count, "doc_del_count": 0, "instance_start_time": "1",
+        "disk_format_version": 8, "props": {},
+    })
 }
 
 /// The request, unless the client goes away.

@@ -1,6 +1,4 @@
 //! Whether the bytes of an attachment are what they should be.
-//!
-//! It must not know where they come from.
 
 use crate::document::{Attachment, Digester};
 use crate::source::SourceError;

@@ -1,6 +1,4 @@
 //! The download of one attachment, resumed where it broke off.
-//!
-//! It must not know what happens to the bytes.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -49,11 +47,15 @@ impl File {
         let opened = database.attachment(id, revision, name, *gzip, part).await;
         opened.map_err(|error| match SourceError::from(error) {
             SourceError::Missing { what } => {
-                SourceError::Missing { what: format!("{} ({what})", super::missing(subject)) }
+                SourceError::Missing { what: format!("{} ({what})", missing(subject)) }
             }
             other => other,
         })
     }
+}
+
+pub(super) fn missing(subject: &str) -> SourceError {
+    SourceError::missing(format!("{subject} does not exist on the server"))
 }
 
 /// An attachment's bytes on their way from the server.

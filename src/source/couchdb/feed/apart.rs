@@ -1,6 +1,4 @@
 //! Documents that have to be read apart from their rows: one row is never an error of the feed.
-//!
-//! It must not know how a document is looked up.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -1,7 +1,5 @@
 //! A feed that breaks off again and again, as behind a proxy that ends every answer after a while: it is
 //! read in small steps.
-//!
-//! It must not know what a row says.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

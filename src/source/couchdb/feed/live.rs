@@ -1,7 +1,5 @@
 //! A live feed behind a proxy that holds it back, or that has less patience than the server's heartbeats
 //! need: it is recognised by its silence, and read in another way.
-//!
-//! It must not know what a row says.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +8,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Bound, CatchUp, Feed, State};
-use crate::client::couchdb::Feed as FeedShape;
+use crate::client::couchdb::FeedShape;
 use crate::client::couchdb::rows::Shape;
 use crate::source::SourceError;
 use crate::source::couchdb::reader::Reader;

@@ -1,13 +1,11 @@
 //! Opening a feed: from its beginning, or after a position if the database is still the one it was.
-//!
-//! It must not know what follows from a row.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{CatchUp, Feed, MOST_UNPLACED_ROWS, State, broken};
 use crate::client::couchdb::rows::Shape;
-use crate::client::couchdb::{Body, Changes, DatabaseInfo, Feed as FeedShape};
+use crate::client::couchdb::{Body, Changes, DatabaseInfo, FeedShape};
 use crate::document::Position;
 use crate::source::couchdb::bound::Bound;
 use crate::source::couchdb::lookup;

@@ -190,7 +190,7 @@ async fn many_attachments_come_with_one_request_in_the_order_asked_for() {
         wanted("book:1", Attachment { name: "other".into(), ..page() }),
         wanted("book:1", Attachment { digest: Some("md5-AAAA".into()), ..page() }),
     ];
-    let found = source(&replay).attachments(&asked).await.unwrap();
+    let found = source(&replay).many_attachments(&asked).await.unwrap();
     assert_eq!(found[0].as_ref().unwrap()[..], body("attachment-identity"));
     assert!(matches!(found[1], Err(SourceError::Missing { .. })), "{:?}", found[1]);
     assert_eq!(found[2].as_ref().unwrap()[..], body("attachment-binary"));
@@ -225,7 +225,7 @@ async fn pouchdb_servers_ways_of_saying_no_are_understood() {
     for item in ["{}", r#"{"missing":"3-x"}"#, r#"{"error":{"error":"not_found"}}"#] {
         let answer = format!(r#"{{"results":[{{"id":"book:1","docs":[{item}]}}]}}"#);
         let replay = Replay::new(vec![Answer::json(BULK, answer)]).await;
-        let found = source(&replay).attachments(&[wanted("book:1", page())]).await.unwrap();
+        let found = source(&replay).many_attachments(&[wanted("book:1", page())]).await.unwrap();
         assert!(matches!(found[..], [Err(SourceError::Missing { .. })]), "{found:?}");
     }
 }
@@ -234,7 +234,7 @@ async fn pouchdb_servers_ways_of_saying_no_are_understood() {
 async fn a_document_with_much_beside_what_is_wanted_is_not_read_in_bulk() {
     let replay = Replay::new(vec![Answer::recorded(&page_line(), "attachment-binary")]).await;
     let page = Attachment { content: Content::Remote("90000000".into()), ..page() };
-    let found = source(&replay).attachments(&[wanted("book:1", page)]).await.unwrap();
+    let found = source(&replay).many_attachments(&[wanted("book:1", page)]).await.unwrap();
     assert_eq!(found[0].as_ref().unwrap()[..], body("attachment-binary"));
     assert_eq!(replay.lines(), [page_line()]);
 }
@@ -248,7 +248,7 @@ async fn a_server_without_the_bulk_request_is_asked_one_by_one() {
     ])
     .await;
     let asked = [wanted("book:1", notes()), wanted("book:1", page())];
-    let found = source(&replay).attachments(&asked).await.unwrap();
+    let found = source(&replay).many_attachments(&asked).await.unwrap();
     assert_eq!(found[0].as_ref().unwrap()[..], body("attachment-identity"));
     assert_eq!(found[1].as_ref().unwrap()[..], body("attachment-binary"));
 }

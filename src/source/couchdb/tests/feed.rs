@@ -3,7 +3,7 @@
 use super::*;
 
 /// A catch-up of the recorded database whose feed is this answer.
-async fn shelf(feed: Answer) -> (Replay, Arc<dyn Source>) {
+async fn shelf(feed: Answer) -> (Replay, Arc<dyn Feed>) {
     let database = Answer::recorded("GET /shelf", "database");
     let replay = Replay::new(vec![database, feed]).await;
     let source = source(&replay);

@@ -264,7 +264,7 @@ async fn an_error_row_says_what_became_of_the_feed() {
 }
 
 /// The events of a feed that is followed, across breaks of the connection.
-async fn followed_on(source: &Arc<dyn Source>, since: &str, wanted: usize) -> Vec<String> {
+async fn followed_on(source: &Arc<dyn Feed>, since: &str, wanted: usize) -> Vec<String> {
     let anchor = Some(Anchor { id: "a".into(), revision: "1-a".into() });
     let mut since = Since::Position(Position::new(format!("\"{since}\""), "{}".into(), anchor));
     let mut told = Vec::new();

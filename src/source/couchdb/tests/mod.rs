@@ -17,6 +17,7 @@ use super::replay::{Answer, Replay, recording};
 use super::*;
 use crate::document::{Anchor, Change, DocumentState};
 use crate::source::Holds;
+use crate::source::conformance::assert_has_what_it_says;
 
 /// The requests of a catch-up.
 const CATCH_UP: &str =
@@ -50,13 +51,13 @@ fn store(replay: &Replay, path: &str, timings: Timings) -> CouchStore {
 }
 
 /// The source of `shelf`.
-fn source(replay: &Replay) -> Arc<dyn Source> {
+fn source(replay: &Replay) -> Arc<dyn Feed> {
     store(replay, "/shelf", timings()).open(&"shelf".into())
 }
 
 /// All that a feed says until it ends, and the error that ended it.
 async fn all(
-    source: &Arc<dyn Source>,
+    source: &Arc<dyn Feed>,
     since: Since,
     mode: Mode,
 ) -> (Vec<FeedEvent>, Option<SourceError>) {
@@ -75,19 +76,19 @@ async fn all(
 }
 
 /// All that a catch-up says, in short.
-async fn caught_up(source: &Arc<dyn Source>, since: Since) -> Vec<String> {
+async fn caught_up(source: &Arc<dyn Feed>, since: Since) -> Vec<String> {
     let (events, error) = all(source, since, Mode::CatchUp).await;
     assert!(error.is_none(), "{error:?}");
     events.iter().map(short).collect()
 }
 
 /// The error that ends a catch-up.
-async fn failure(source: &Arc<dyn Source>, since: Since) -> SourceError {
+async fn failure(source: &Arc<dyn Feed>, since: Since) -> SourceError {
     all(source, since, Mode::CatchUp).await.1.expect("the feed should fail")
 }
 
 /// The reason for which a position is of no use.
-async fn expiry(source: &Arc<dyn Source>, position: Position) -> String {
+async fn expiry(source: &Arc<dyn Feed>, position: Position) -> String {
     match failure(source, Since::Position(position)).await {
         SourceError::Expired { reason } => reason,
         other => panic!("not expired: {other:?}"),

@@ -136,8 +136,14 @@ async fn a_server_without_security_objects_is_not_an_error() {
     let none = Answer::made(line, "404 Not Found", r#"{"error":"not_found","reason":"none"}"#);
     let replay = Replay::new(vec![Answer::json(line, said), none]).await;
     let source = source(&replay);
-    assert_eq!(source.security().await.unwrap().as_deref(), Some(said.as_bytes()));
-    assert_eq!(source.security().await.unwrap(), None);
+    assert_eq!(source.security_object().await.unwrap().as_deref(), Some(said.as_bytes()));
+    assert_eq!(source.security_object().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_server_has_what_it_says() {
+    let replay = Replay::new(vec![]).await;
+    assert_has_what_it_says(&store(&replay, "/shelf", timings()), &"shelf".into());
 }
 
 #[tokio::test]

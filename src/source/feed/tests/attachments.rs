@@ -8,7 +8,7 @@ async fn inline_data_becomes_an_attachment_and_a_stub() {
     let members = format!(
         r#", "z":1.0,"_attachments" : {{"a.txt": {{"data":"{data}","content_type":"text/x\u002dy"}} , "b":{{"stub":true,"length":7,"digest":"md5-x"}}}},"y":[ ]"#
     );
-    let feed = Feed::of(row("a", "3-x", &members));
+    let feed = Recording::of(row("a", "3-x", &members));
     let changes = feed.changes(Since::Start).await;
     let digest = md5(b"hello");
     let stub = format!(
@@ -33,7 +33,7 @@ async fn inline_data_becomes_an_attachment_and_a_stub() {
 #[tokio::test]
 async fn an_inline_attachment_that_couchdb_keeps_gzipped_comes_out_as_it_was_put_in() {
     let text = recorded!("changes-inline-attachments");
-    let feed = Feed::of(&text);
+    let feed = Recording::of(&text);
     let changes = feed.changes(Since::Start).await;
     let notes = &document(&changes[0]).attachments[1];
     let put_in = include_str!("../../../../fixtures/couchdb-3.4.3/attachment-identity.http")
@@ -52,12 +52,12 @@ async fn an_inline_attachment_that_couchdb_keeps_gzipped_comes_out_as_it_was_put
     assert_eq!(body(&changes[0]), stubs.trim_end());
 
     // Without att_encoding_info the server does not say so.
-    let feed = Feed::of(text.replace(r#","encoding":"gzip","encoded_length":78"#, ""));
+    let feed = Recording::of(text.replace(r#","encoding":"gzip","encoded_length":78"#, ""));
     let changes = feed.changes(Since::Start).await;
     assert_eq!(document(&changes[0]).attachments[1], *notes);
 
     // Of a type that is never kept gzipped the same is a fault.
-    let feed = Feed::of(
+    let feed = Recording::of(
         text.replace(r#","encoding":"gzip","encoded_length":78"#, "")
             .replace("text/plain", "image/png"),
     );
@@ -78,7 +78,7 @@ async fn inline_data_that_is_gzipped_itself_is_unpacked() {
             md5(&packed),
             "x".repeat(filler)
         );
-        let feed = Feed::of(row("a", "1-x", &members));
+        let feed = Recording::of(row("a", "1-x", &members));
         let changes = feed.changes(Since::Start).await;
         let attachment = &document(&changes[0]).attachments[0];
         assert_eq!((attachment.length, attachment.gzipped), (Some(1_500_000), true));
@@ -94,7 +94,8 @@ async fn a_row_with_a_large_attachment_streams_byte_exact_without_being_held() {
     let members = format!(
         r#","_attachments":{{"s":{{"data":"eA=="}},"l":{{"data":"{data}","revpos":2}}}},"after":1.0"#
     );
-    let feed = Feed::of(row("a", "1-x", "") + &row("b", "3-x", &members) + &row("c", "1-x", ""));
+    let feed =
+        Recording::of(row("a", "1-x", "") + &row("b", "3-x", &members) + &row("c", "1-x", ""));
     let changes = feed.changes(Since::Start).await;
     assert_eq!(changes.len(), 3);
     assert!(changes[1].weight() < 2000);
@@ -137,7 +138,7 @@ async fn attachment_files_are_read_beneath_the_feeds_folder_only() {
         "in",
     ];
     let rows: Vec<_> = names.iter().map(|name| row("a", "1-x", &members(name))).collect();
-    let feed = Feed::of(rows.concat());
+    let feed = Recording::of(rows.concat());
     let at = |name: &str| feed.folder.path().join(name);
     fs::create_dir(at("files")).unwrap();
     fs::write(at("files/small"), b"small").unwrap();
@@ -186,7 +187,7 @@ async fn attachment_files_are_read_beneath_the_feeds_folder_only() {
 #[tokio::test]
 async fn the_last_attachment_of_a_name_and_the_last_of_repeated_keys_count() {
     let members = r#","_attachments":{"a":{"data":"QQ=="}},"_attachments":{"b":{"data":"Qg=="},"b":{"data":"Qw=="}}"#;
-    let feed = Feed::of(row("a", "1-x", members));
+    let feed = Recording::of(row("a", "1-x", members));
     let changes = feed.changes(Since::Start).await;
     let attachments = &document(&changes[0]).attachments;
     assert_eq!(attachments.len(), 1);
@@ -204,7 +205,7 @@ async fn base64_with_breaks_of_lines_is_taken() {
                 encoded.chunks(76).map(|line| String::from_utf8(line.to_vec()).unwrap()).collect();
             let data = lines.join(stop) + stop;
             let members = format!(r#","_attachments":{{"a":{{"data":"{data}"}}}}"#);
-            let feed = Feed::of(row("a", "1-x", &members));
+            let feed = Recording::of(row("a", "1-x", &members));
             let changes = feed.changes(Since::Start).await;
             let attachment = &document(&changes[0]).attachments[0];
             assert_eq!(attachment.digest.as_deref(), Some(&*md5(&bytes)), "{stop:?}");

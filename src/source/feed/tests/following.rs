@@ -6,7 +6,7 @@ use super::*;
 async fn resuming_at_any_position_gives_exactly_the_rest() {
     let rows: Vec<_> =
         (0..20).map(|n| row(&format!("d{n}"), "1-x", "") + ["", "\n", "\r\n"][n % 3]).collect();
-    let feed = Feed::of(rows.concat());
+    let feed = Recording::of(rows.concat());
     let all = feed.changes(Since::Start).await;
     assert_eq!(all.len(), 20);
     for (n, change) in all.iter().enumerate() {
@@ -19,7 +19,7 @@ async fn resuming_at_any_position_gives_exactly_the_rest() {
 #[tokio::test]
 async fn an_unfinished_last_row_counts_if_it_is_whole_and_is_read_again_if_not() {
     let whole = row("a", "1-x", "") + row("b", "1-x", "").trim_end();
-    let feed = Feed::of(&whole);
+    let feed = Recording::of(&whole);
     let changes = feed.changes(Since::Start).await;
     assert_eq!(changes.len(), 2);
     feed.append("\n".to_owned() + &row("c", "1-x", ""));
@@ -27,7 +27,7 @@ async fn an_unfinished_last_row_counts_if_it_is_whole_and_is_read_again_if_not()
     assert_eq!(rest[0].id.as_str(), "c");
 
     let half = row("a", "1-x", "") + "{\"seq\":1,";
-    let feed = Feed::of(&half);
+    let feed = Recording::of(&half);
     let events = feed.events(Since::Start).await;
     let start = row("a", "1-x", "").len();
     let broken = unreadable(&events)[0];
@@ -46,7 +46,7 @@ async fn an_unfinished_last_row_counts_if_it_is_whole_and_is_read_again_if_not()
 
 #[tokio::test]
 async fn a_replaced_file_is_scanned_from_its_beginning() {
-    let feed = Feed::of(row("a", "1-x", "") + &row("b", "1-x", ""));
+    let feed = Recording::of(row("a", "1-x", "") + &row("b", "1-x", ""));
     let end = feed.changes(Since::Start).await[1].position.clone().unwrap();
     for text in
         [row("a", "1-x", ""), row("a", "1-x", "") + &row("c", "1-x", "") + &row("d", "1-x", "")]
@@ -66,7 +66,7 @@ async fn a_replaced_file_is_scanned_from_its_beginning() {
 
 #[tokio::test]
 async fn a_scan_does_not_bring_deleted_documents_back_for_a_moment() {
-    let feed = Feed::of(
+    let feed = Recording::of(
         [
             row("a", "1-x", ""),
             row("b", "1-x", ""),
@@ -88,7 +88,7 @@ async fn a_scan_does_not_bring_deleted_documents_back_for_a_moment() {
 
 #[tokio::test]
 async fn growth_is_followed() {
-    let feed = Feed::of(row("a", "1-x", "") + "{\"seq\":1,");
+    let feed = Recording::of(row("a", "1-x", "") + "{\"seq\":1,");
     let store = feed.store();
     let mut names = store.collections(Mode::Follow, None);
     let mut stream = feed.source().changes(Since::Start, Mode::Follow);
@@ -120,16 +120,16 @@ async fn growth_is_followed() {
 #[tokio::test]
 async fn a_file_that_is_replaced_or_rewritten_while_followed_expires() {
     let other = row("x", "1-x", "") + &row("y", "1-x", "") + &row("z", "1-x", "");
-    let replace = |feed: &Feed| {
+    let replace = |feed: &Recording| {
         let aside = feed.folder.path().join("aside");
         fs::write(&aside, &other).unwrap();
         fs::rename(aside, feed.path()).unwrap();
     };
-    let rewrite = |feed: &Feed| fs::write(feed.path(), &other).unwrap();
-    let truncate = |feed: &Feed| fs::write(feed.path(), "").unwrap();
-    let acts: [&dyn Fn(&Feed); 3] = [&replace, &rewrite, &truncate];
+    let rewrite = |feed: &Recording| fs::write(feed.path(), &other).unwrap();
+    let truncate = |feed: &Recording| fs::write(feed.path(), "").unwrap();
+    let acts: [&dyn Fn(&Recording); 3] = [&replace, &rewrite, &truncate];
     for act in acts {
-        let feed = Feed::of(row("a", "1-x", "") + &row("b", "1-x", ""));
+        let feed = Recording::of(row("a", "1-x", "") + &row("b", "1-x", ""));
         let mut stream = feed.source().changes(Since::Start, Mode::Follow);
         catch_up(&mut stream).await;
         act(&feed);
@@ -145,7 +145,7 @@ async fn a_file_that_was_rotated_while_followed_may_begin_as_other_formats_do() 
     for beginning in
         ["<p>x</p>\"}}\n", "{\"docs\":[1]}}}\n", "HTTP/1.1 200 OK\n", "id: x\"}}\n", &hole]
     {
-        let feed = Feed::of(row("a", "1-x", ""));
+        let feed = Recording::of(row("a", "1-x", ""));
         let mut stream = feed.source().changes(Since::Start, Mode::Follow);
         catch_up(&mut stream).await;
         fs::write(feed.path(), beginning.to_owned() + &row("b", "1-x", "")).unwrap();
@@ -163,7 +163,7 @@ async fn a_file_that_was_rotated_while_followed_may_begin_as_other_formats_do() 
 #[tokio::test]
 async fn a_dropped_stream_ends_its_thread() {
     let feed =
-        Feed::of(row("a", "1-x", &format!(",\"f\":\"{}\"", "x".repeat(100_000))).repeat(200));
+        Recording::of(row("a", "1-x", &format!(",\"f\":\"{}\"", "x".repeat(100_000))).repeat(200));
     let mut stream = feed.source().changes(Since::Start, Mode::Follow);
     next(&mut stream).await.unwrap();
     drop(stream);

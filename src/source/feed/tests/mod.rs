@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::document::{Change, Content, Document, DocumentState};
+use crate::source::conformance::assert_has_what_it_says;
 use crate::source::{FeedEvent, Since, Unreadable, Wanted};
 
 macro_rules! recorded {
@@ -30,11 +31,11 @@ mod pipe;
 mod rows;
 
 /// A feed file in a folder of its own.
-struct Feed {
+struct Recording {
     folder: TempDir,
 }
 
-impl Feed {
+impl Recording {
     fn of(text: impl AsRef<[u8]>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("library.ndjson"), text).unwrap();
@@ -54,7 +55,7 @@ impl Feed {
         FeedStore::file(self.path(), None, Selection::default())
     }
 
-    fn source(&self) -> Arc<dyn Source> {
+    fn source(&self) -> Arc<dyn Feed> {
         self.store().open(&"library".into())
     }
 
@@ -114,14 +115,10 @@ fn noise(length: usize) -> Vec<u8> {
     bytes
 }
 
-async fn read(
-    source: &Arc<dyn Source>,
-    change: &Change,
-    index: usize,
-) -> Result<Bytes, SourceError> {
+async fn read(source: &Arc<dyn Feed>, change: &Change, index: usize) -> Result<Bytes, SourceError> {
     let attachment = document(change).attachments[index].clone();
     let wanted = Wanted { id: change.id.clone(), revision: change.revision.clone(), attachment };
-    source.attachments(&[wanted]).await?.remove(0)
+    source.many_attachments(&[wanted]).await?.remove(0)
 }
 
 type Events = BoxStream<'static, Result<FeedEvent, SourceError>>;

@@ -126,7 +126,7 @@ proptest! {
             let store = FeedStore::reader(pipe, Some("library".into()), Selection::default(), ".");
             let piped = store.open(&"library".into()).changes(Since::Start, Mode::CatchUp);
             let piped: Vec<_> = piped.map(Result::unwrap).collect().await;
-            (piped, Feed::of(&text).events(Since::Start).await)
+            (piped, Recording::of(&text).events(Since::Start).await)
         });
         prop_assert_eq!(said(piped), said(filed));
     }
@@ -140,7 +140,7 @@ async fn a_piped_row_beyond_the_limit_is_named_and_passed() {
     let text = std::io::Cursor::new(long + &row("a", "1-x", ""));
     let store = FeedStore::reader(text, Some("books".into()), Selection::default(), ".");
     let (books, films) = (store.open(&"books".into()), store.open(&"films".into()));
-    let read = |source: Arc<dyn Source>| async move {
+    let read = |source: Arc<dyn Feed>| async move {
         let feed = source.changes(Since::Start, Mode::CatchUp);
         feed.map(Result::unwrap).collect::<Vec<_>>().await
     };
@@ -149,6 +149,15 @@ async fn a_piped_row_beyond_the_limit_is_named_and_passed() {
     let named = unreadable(&films);
     assert_eq!((named.len(), named[0].id.clone()), (1, Some("big".into())));
     assert_eq!(named[0].revision, Some("2-b".into()));
+}
+
+#[test]
+fn a_file_and_a_pipe_have_what_they_say() {
+    let file = Recording::of("").store();
+    let pipe = FeedStore::reader(std::io::empty(), None, Selection::default(), ".");
+    for store in [file, pipe] {
+        assert_has_what_it_says(&store, &"library".into());
+    }
 }
 
 /// What the names of a piped text's collections end with, and how many there are.

@@ -9,14 +9,14 @@ use crate::source::Reading;
 async fn bodies_come_out_byte_for_byte() {
     let odd =
         r#","n":123456789012345678901234567890, "f":1.0,"e":1e400,"a":1,"a":2,"u":"\u0041\ud83d""#;
-    let feed = Feed::of(row("a", "1-x", odd));
+    let feed = Recording::of(row("a", "1-x", odd));
     let changes = feed.changes(Since::Start).await;
     assert_eq!(body(&changes[0]), format!("{{\"_id\":\"a\",\"_rev\":\"1-x\"{odd}}}"));
 }
 
 #[tokio::test]
 async fn a_feed_ends_with_its_position_and_caught_up() {
-    let feed = Feed::of(row("a", "1-x", "") + "\n" + &deletion("b", "2-y"));
+    let feed = Recording::of(row("a", "1-x", "") + "\n" + &deletion("b", "2-y"));
     let events = feed.events(Since::Start).await;
     let [
         FeedEvent::Change(a),
@@ -44,7 +44,7 @@ async fn what_couchdb_answers_is_taken_as_it_is() {
     let continuous = recorded!("changes-continuous-timeout");
     let windows = normal.replace('\n', "\r\n");
     for text in [normal, continuous, windows] {
-        let feed = Feed::of(format!("\u{feff}{text}"));
+        let feed = Recording::of(format!("\u{feff}{text}"));
         let events = feed.events(Since::Start).await;
         assert!(unreadable(&events).is_empty(), "{events:?}");
         let changes = changes(events);
@@ -60,7 +60,7 @@ async fn a_row_that_cannot_be_read_is_told_and_passed() {
     let deep = format!(",\"d\":{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let bad: Vec<(&[u8], &str, Option<&str>)> = vec![
         (b"nonsense", "the row is not JSON: expected an object at byte 0", None),
-        (b"{\"id\":\"x\",\"doc\":{\"a\":[}", "the row is not JSON: expected a value at byte 22", Some("x")),
+        (b"{\"id\":\"x\",\"doc\":{\"a\":[}", "the row is not JSON: expected value at byte 22", Some("x")),
         (b"{\"id\":\"x\",\"doc\":\"\xff\"}", "the row is not UTF-8 text at its byte 17", Some("x")),
         (b"{\"id\":\"x\xff\",\"doc\":1}", "the row is not UTF-8 text at its byte 8", None),
         (b"{}", "the row has no id", None),
@@ -90,7 +90,7 @@ async fn a_row_that_cannot_be_read_is_told_and_passed() {
         text.push(b'\n');
     }
     text.extend_from_slice(row("nul\\u0000", "1-x", "").as_bytes());
-    let feed = Feed::of(&text);
+    let feed = Recording::of(&text);
     let events = feed.events(Since::Start).await;
     let found: Vec<_> = unreadable(&events)
         .into_iter()
@@ -115,7 +115,7 @@ fn of(id: &str, collection: &str) -> String {
 
 #[tokio::test]
 async fn every_collection_is_named_once_and_has_its_own_rows() {
-    let feed = Feed::of(
+    let feed = Recording::of(
         [
             of("1", "books"),
             of("2", "m\\u00e4rz"),
@@ -163,7 +163,7 @@ async fn every_collection_is_named_once_and_has_its_own_rows() {
     assert_eq!(ids["märz"], ("2".to_owned(), 0));
     assert_eq!(ids["library"], ("3".to_owned(), 1));
 
-    let empty = Feed::of("");
+    let empty = Recording::of("");
     let listed = empty
         .store()
         .collections(Mode::CatchUp, None)
@@ -187,7 +187,8 @@ async fn a_file_that_does_not_exist_is_missing() {
 #[tokio::test]
 async fn a_document_is_looked_up_where_its_row_stands_and_its_last_row_is_found() {
     let attachment = r#","_attachments":{"n":{"file":"later"}}"#;
-    let feed = Feed::of(row("a", "1-x", attachment) + &row("b", "1-x", "") + &row("c", "1-x", ""));
+    let feed =
+        Recording::of(row("a", "1-x", attachment) + &row("b", "1-x", "") + &row("c", "1-x", ""));
     let events = feed.events(Since::Start).await;
     let position = unreadable(&events)[0].position.clone().unwrap();
     let (source, a) = (feed.source(), "a".into());
@@ -216,7 +217,7 @@ async fn a_document_is_looked_up_where_its_row_stands_and_its_last_row_is_found(
 
 #[tokio::test]
 async fn a_listing_goes_on_where_an_earlier_one_ended_if_the_file_is_the_same() {
-    let feed = Feed::of([of("1", "books"), of("2", "shelf"), row("3", "1-x", "")].concat());
+    let feed = Recording::of([of("1", "books"), of("2", "shelf"), row("3", "1-x", "")].concat());
     let store = feed.store();
     let list = async |since| {
         let (mut names, mut end) = (Vec::new(), None);
@@ -257,7 +258,7 @@ async fn a_listing_goes_on_where_an_earlier_one_ended_if_the_file_is_the_same() 
 
 #[tokio::test]
 async fn what_belongs_to_a_server_alone_is_not_a_document() {
-    let feed = Feed::of([row("_local/x", "0-1", ""), row("a", "1-x", "")].concat());
+    let feed = Recording::of([row("_local/x", "0-1", ""), row("a", "1-x", "")].concat());
     let events = feed.events(Since::Start).await;
     assert!(unreadable(&events).is_empty());
     let ids: Vec<_> = changes(events).iter().map(|change| change.id.clone()).collect();
@@ -270,7 +271,7 @@ async fn a_row_beyond_the_limit_is_named_whatever_comes_first() {
     let doc = format!(r#""doc":{{"_id":"big","_rev":"2-b","x":"{large}"}}"#);
     let rest = r#""id":"big","changes":[{"rev":"2-b"}],"seq":7"#;
     for text in [format!("{{{doc},{rest}}}\n"), format!("{{{rest},{doc}}}\n")] {
-        let feed = Feed::of(text + &row("a", "1-x", ""));
+        let feed = Recording::of(text + &row("a", "1-x", ""));
         let events = feed.events(Since::Start).await;
         let [named] = unreadable(&events)[..] else { panic!("{}", unreadable(&events).len()) };
         assert_eq!(named.id, Some("big".into()));

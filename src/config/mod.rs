@@ -1,9 +1,9 @@
 //! The options of a mirror, validated and lowered into the options of the layers below.
 //!
-//! The library begins here, with [`MirrorConfig::new`] and [`MirrorConfig::start`]. It must not know clap,
-//! nor read the environment.
+//! The library begins here, with [`MirrorConfig::new`] and [`MirrorConfig::start`].
 
-mod access;
+mod endpoint;
+mod error;
 mod remembered;
 mod source;
 
@@ -13,20 +13,24 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::checkpoint::{Before, Bounds, Checkpoints, StateError};
+use crate::checkpoint::{Bounds, Checkpoints};
 use crate::client::couchdb::Secret;
 use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
-use crate::mirror::{Deleted, JsonStyle, Mirror, Wanted};
-use crate::runner::{DeletionLimit, Repairer, Session, SessionOptions};
+use crate::mirror::{self, Deleted, JsonStyle, Mirror};
+use crate::runner::{DeletionLimit, Repairer, Session, SessionOptions, open_state};
 use crate::source::couchdb::Databases;
-use crate::source::{BadGlob, Mode, Selection, SourceError, Store};
+use crate::source::{Mode, Selection, Store};
 use crate::tree::names::Codec;
 use crate::tree::{Holder, MirrorError};
 
 use self::source::{FeedConfig, SourceConfig};
 
-pub use self::access::{Access, AccessError};
-pub use self::source::{feed, meant};
+pub use self::endpoint::{Access, Endpoint, feed, meant};
+pub use self::error::{AccessError, ConfigError, OpenError, StartError};
+pub use self::source::kinds;
+
+/// The connections that a server serves, if nothing else was said.
+const MAX_RUNS: usize = 100;
 
 /// The number of unreadable rows after which a catch-up ends, unless told otherwise.
 const MAX_FAILURES: u64 = 1000;
@@ -38,7 +42,7 @@ pub struct MirrorConfig {
     directory: PathBuf,
     mode: Mode,
     names: Option<Codec>,
-    wanted: Wanted,
+    wanted: mirror::Wanted,
     /// The globs that were named; an empty list means the default.
     collections: Option<Vec<String>>,
     bounds: Bounds,
@@ -46,65 +50,7 @@ pub struct MirrorConfig {
     source_moved: bool,
     allow_empty: bool,
     max_failures: Option<u64>,
-}
-
-/// What is wrong with the options.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The source is neither a URL nor a feed.
-    #[error(
-        "`{given}` is not a source{}: a source is http(s)://host:port/database, \
-         http+unix://%2Fpath%2Fsocket/database, feed:FILE, or feed:- for standard input",
-        meant.as_ref().map(|meant| format!(" ({meant})")).unwrap_or_default()
-    )]
-    UnknownSource {
-        /// What was given, without credentials.
-        given: String,
-        /// What to type instead, if that can be guessed.
-        meant: Option<String>,
-    },
-    /// The URL cannot be used.
-    #[error("the source's URL cannot be used: {0}")]
-    Url(#[from] crate::client::couchdb::BadAddress),
-    /// A glob cannot be read.
-    #[error(transparent)]
-    Glob(#[from] BadGlob),
-    /// The URL names a database, and collections are selected too.
-    #[error(
-        "the source's URL names the database `{}`, and --collections selects databases of a server: \
-         leave one of them out, or end the URL in a slash if it is the path of a server behind a proxy",
-        database
-    )]
-    CollectionsBesideDatabase {
-        /// The database in the URL.
-        database: String,
-    },
-    /// The credentials are incomplete, or exclude each other.
-    #[error(transparent)]
-    Access(#[from] AccessError),
-    /// Revisions were asked for of a source that has none.
-    #[error("a recorded feed holds winning revisions only: --revisions needs a server")]
-    RevisionsOfFeed,
-    /// Standard input cannot be compared with.
-    #[error("a feed on standard input cannot be compared with a mirror: save it as a file first")]
-    StandardInput,
-}
-
-/// Why a mirror could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The mirror on disk.
-    #[error(transparent)]
-    Mirror(#[from] MirrorError),
-    /// Its state.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The source.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// A glob that the mirror remembers.
-    #[error("the mirror remembers a glob that cannot be read: {0}; give --collections again")]
-    Glob(#[source] BadGlob),
+    max_runs: usize,
 }
 
 impl MirrorConfig {
@@ -116,14 +62,22 @@ impl MirrorConfig {
             directory: directory.as_ref().to_owned(),
             mode: Mode::CatchUp,
             names: None,
-            wanted: Wanted::default(),
+            wanted: mirror::Wanted::default(),
             collections: None,
             bounds: Bounds::DEFAULT,
             give_up_after: None,
             source_moved: false,
             allow_empty: false,
             max_failures: Some(MAX_FAILURES),
+            max_runs: MAX_RUNS,
         })
+    }
+
+    /// While a whole server is followed, it serves at most this number of connections, and at least 4.
+    /// If it has more databases, the others sleep until they change.
+    pub fn max_runs(mut self, limit: usize) -> Self {
+        self.max_runs = limit;
+        self
     }
 
     /// Whether the run follows the source after it has caught up.
@@ -310,7 +264,7 @@ impl MirrorConfig {
         let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
             let wanted = &self.wanted;
             let mirror = Mirror::open_wanted(&self.directory, self.names, wanted, &holder)?;
-            let state = open_state(&mirror, self.bounds)?;
+            let state = open_state::<StartError>(&mirror, self.bounds)?;
             if wanted.max_delete == Some(MaxDelete(None)) && !wanted.discard {
                 refuse_to_release(&mirror, &state)?;
             }
@@ -327,10 +281,11 @@ impl MirrorConfig {
         let is_feed = matches!(config.source, SourceConfig::Feed(_));
         session.max_failures = config.max_failures.filter(|_| is_feed);
         session.deletions = mirror.options().max_delete.0;
+        let mut source = config.source;
+        session.max_runs = source.limit(config.max_runs, config.mode);
         if let Some(patience) = config.give_up_after {
             session.retry.give_up_after = patience;
         }
-        let mut source = config.source;
         source.keep(mirror.kept_anywhere()?);
         source.wait_at_most(config.give_up_after.flatten());
         source.know(&mirror.followed()?, config.mode);
@@ -368,30 +323,15 @@ fn refuse_to_release(mirror: &Mirror, state: &Checkpoints) -> Result<(), StartEr
     Ok(())
 }
 
-/// Opens the state of a mirror that this process works on.
-pub(crate) fn open_state(mirror: &Mirror, bounds: Bounds) -> Result<Checkpoints, StartError> {
-    open_own_state(mirror, bounds).map_err(|error| match mirror.check_epoch() {
-        Err(taken_over) => taken_over.into(),
-        Ok(()) => error,
-    })
-}
-
-fn open_own_state(mirror: &Mirror, bounds: Bounds) -> Result<Checkpoints, StartError> {
-    let before = if mirror.has_past()? { Before::Something } else { Before::Nothing };
-    let clock = Arc::clone(mirror.clock());
-    let opened =
-        Checkpoints::open_with(&mirror.state_path(), bounds, clock, before, mirror.desk())?;
-    if let Some(damaged) = opened.damaged {
-        tracing::warn!("{damaged}");
-    }
-    Ok(opened.state)
-}
-
-/// Opens the mirror in `directory` to repair documents of it, and takes its lock for `command`.
-/// Blocks.
-pub fn open_for_repair(directory: &Path, command: &str) -> Result<Repairer, StartError> {
-    let mirror = Mirror::open_existing(directory, &Holder::this_process(command))?;
-    let state = open_state(&mirror, Bounds::DEFAULT)?;
+/// Opens the mirror in `directory` to repair documents of it, and takes its lock for `command`, with
+/// `take_over` also from another process. Blocks.
+pub fn open_for_repair(
+    directory: &Path,
+    command: &str,
+    take_over: bool,
+) -> Result<Repairer, StartError> {
+    let mirror = Mirror::open_existing(directory, &Holder::this_process(command), take_over)?;
+    let state = open_state::<StartError>(&mirror, Bounds::DEFAULT)?;
     Ok(Repairer::new(Arc::new(mirror), Arc::new(state)))
 }
 
@@ -431,15 +371,4 @@ impl OpenedSource {
         let input = config.refuse(Mode::CatchUp).await?;
         Ok(Self { store: config.open(input)?, only })
     }
-}
-
-/// Why a source could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The options.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The source.
-    #[error(transparent)]
-    Source(#[from] SourceError),
 }

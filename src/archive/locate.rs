@@ -1,17 +1,16 @@
 //! Where a document lies in a mirror, and which document a path of a mirror belongs to.
 //!
-//! It only reads, and takes no lock. It must not know why it is asked.
+//! It only reads, and takes no lock.
 
 use std::collections::HashSet;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::inventory::Inventory;
-use crate::archive::{Entry, META, Problem, ProblemKind, Tree, TreeCollection};
+use super::{Entry, Problem, ProblemKind, Tree, TreeCollection};
 use crate::document::{CollectionName, DocumentId};
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
-use crate::tree::layout::{ATTACHMENTS, FORMAT, OURS, SECURITY, TRASH};
+use crate::tree::layout::{ATTACHMENTS, FORMAT, OURS, RXDB_META, SECURITY, TRASH};
 use crate::tree::names::Decoded;
 
 /// What a mirror holds in a document's place.
@@ -164,7 +163,8 @@ impl Tree {
         let there = plain(path).map_err(failed)?;
         let is_ours = |folder: &&Path| folder.join(OURS).join(FORMAT).is_file();
         let is_backup = |folder: &&Path| {
-            folder.join(META).is_file() && folder.file_name().is_none_or(|name| name != ATTACHMENTS)
+            folder.join(RXDB_META).is_file()
+                && folder.file_name().is_none_or(|name| name != ATTACHMENTS)
         };
         let root = there.ancestors().find(is_ours).or_else(|| there.ancestors().find(is_backup));
         let root = root.ok_or_else(|| LocateError::NoMirror { path: path.to_owned() })?;
@@ -186,7 +186,7 @@ impl Tree {
             |what: &str| LocateError::NoDocument { path: shown.clone(), what: what.to_owned() };
         let parts: Option<Vec<&str>> = path.iter().map(|part| part.to_str()).collect();
         let parts = parts.ok_or_else(|| foreign("something whose name is not even text"))?;
-        if self.is_backup() {
+        if self.backup.is_some() {
             return self
                 .identify_in_backup(&parts)
                 .ok_or_else(|| foreign("not in the folder of a document"))?;
@@ -271,7 +271,7 @@ impl TreeCollection {
 
     /// The id that the inventory has for a shortened name.
     fn recorded_id(&self, name: &str) -> Result<Option<DocumentId>, MirrorError> {
-        let (recorded, _) = Inventory::of(self, HashSet::from([name.to_owned()]))?;
+        let (recorded, _) = self.recorded(HashSet::from([name.to_owned()]))?;
         let ids = recorded.into_iter().filter_map(|recorded| recorded.id).map(DocumentId::from);
         Ok(ids.into_iter().find(|id| self.name_of(id) == name))
     }

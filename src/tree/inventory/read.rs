@@ -1,7 +1,7 @@
 //! Reads an inventory: the recorded content of each folder, in the order of their names, in constant
 //! memory.
 //!
-//! Another process may be appending meanwhile. It must not know what the tree holds.
+//! Another process may be appending meanwhile.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -10,7 +10,6 @@ use std::os::unix::fs::{FileExt as _, MetadataExt};
 
 use super::line::{Line, Mark, NUMBER};
 use super::{Contents, State};
-use crate::archive::TreeCollection;
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
 use crate::tree::layout::inventory_file;
@@ -72,19 +71,9 @@ impl Recorded {
 }
 
 impl Inventory {
-    /// Reads the inventory of a collection; `None` if it does not exist.
-    pub fn read(collection: &TreeCollection) -> Result<Option<Self>, MirrorError> {
-        match &collection.inventories {
-            Some(folder) => Self::read_in(folder, &collection.encoded),
-            None => Ok(None),
-        }
-    }
-
-    /// The same from the folder of all inventories, by the collection's encoded name.
-    pub(in crate::mirror) fn read_in(
-        folder: &Folder,
-        encoded: &str,
-    ) -> Result<Option<Self>, MirrorError> {
+    /// Reads the inventory of a collection from the folder of all inventories, by the collection's
+    /// encoded name; `None` if it does not exist.
+    pub(crate) fn read(folder: &Folder, encoded: &str) -> Result<Option<Self>, MirrorError> {
         let name = inventory_file(encoded);
         let Some(file) = folder.open_file(&name)? else { return Ok(None) };
         let failed = |error| MirrorError::io("read", folder.path().join(&name), error);
@@ -117,14 +106,13 @@ impl Inventory {
 
     /// The present records of some folders of a collection, including folders that no line names,
     /// and the file that they were read from.
-    pub fn of(
-        collection: &TreeCollection,
+    pub(crate) fn of(
+        folder: &Folder,
+        encoded: &str,
         names: HashSet<String>,
     ) -> Result<(Vec<Recorded>, Option<Snapshot>), MirrorError> {
-        let Some((folder, name, file)) = open(collection)? else {
-            let unknown = names.iter().map(|name| Building::new(name, false).recorded);
-            return Ok((unknown.collect(), None));
-        };
+        let name = inventory_file(encoded);
+        let Some(file) = folder.open_file(&name)? else { return Ok((unknown(names), None)) };
         let failed = |error| MirrorError::io("read", folder.path().join(&name), error);
         let scan = Scan::of(&file).map_err(failed)?;
         let mut found = records_of(&file, &scan, |name| names.contains(name)).map_err(failed)?;
@@ -135,18 +123,21 @@ impl Inventory {
     }
 
     /// The file that a collection has now, and its length.
-    pub fn snapshot(collection: &TreeCollection) -> Result<Option<Snapshot>, MirrorError> {
-        let Some((folder, name, file)) = open(collection)? else { return Ok(None) };
+    pub(crate) fn snapshot(
+        folder: &Folder,
+        encoded: &str,
+    ) -> Result<Option<Snapshot>, MirrorError> {
+        let name = inventory_file(encoded);
+        let Some(file) = folder.open_file(&name)? else { return Ok(None) };
         Snapshot::of(&file)
             .map(Some)
             .map_err(|error| MirrorError::io("look at", folder.path().join(name), error))
     }
 }
 
-fn open(collection: &TreeCollection) -> Result<Option<(&Folder, String, File)>, MirrorError> {
-    let Some(folder) = &collection.inventories else { return Ok(None) };
-    let name = inventory_file(&collection.encoded);
-    Ok(folder.open_file(&name)?.map(|file| (&**folder, name, file)))
+/// The records of folders that no inventory covers.
+pub(crate) fn unknown(names: HashSet<String>) -> Vec<Recorded> {
+    names.iter().map(|name| Building::new(name, false).recorded).collect()
 }
 
 impl Snapshot {
@@ -157,7 +148,7 @@ impl Snapshot {
 }
 
 /// Whether the header of an inventory says that it lists every document.
-pub(super) fn is_complete(file: &File) -> io::Result<bool> {
+pub(crate) fn is_complete(file: &File) -> io::Result<bool> {
     let mut first = [0; 128];
     let length = file.read_at(&mut first, 0)?;
     let line = first.get(..length).unwrap_or_default().split(|byte| *byte == b'\n').next();
@@ -167,7 +158,7 @@ pub(super) fn is_complete(file: &File) -> io::Result<bool> {
 
 /// The result of reading the whole file.
 #[derive(Debug)]
-pub(super) struct Scan {
+pub(crate) struct Scan {
     pub complete: bool,
     /// The end of the readable lines. The lines after it were not durable when the power failed.
     pub valid: u64,
@@ -310,7 +301,7 @@ fn each_line(
 }
 
 /// The records of the wanted folders.
-pub(super) fn records_of(
+pub(crate) fn records_of(
     file: &File,
     scan: &Scan,
     wanted: impl Fn(&str) -> bool,

@@ -7,14 +7,14 @@ use std::io;
 use rustix::fs::FileType;
 
 use super::{Contents, FileSum};
-use crate::mirror::outside::checksum;
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
+use crate::tree::checksum::checksum;
 use crate::tree::layout::SECURITY;
 
 /// Whether the checksums beside the files are trusted, or every byte is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::mirror) enum Trust {
+pub(crate) enum Trust {
     /// The checksum beside a file, if there is one.
     Noted,
     /// The bytes of the file.
@@ -22,7 +22,7 @@ pub(in crate::mirror) enum Trust {
 }
 
 /// The content under a name in a collection's folder; `None` if the name does not exist.
-pub(in crate::mirror) fn found_in(
+pub(crate) fn found_in(
     collection: &Folder,
     name: &str,
     trust: Trust,

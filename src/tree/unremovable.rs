@@ -3,14 +3,13 @@
 
 use std::path::Path;
 
-use super::{Mirror, Ours};
-use crate::tree::beneath::Folder;
-use crate::tree::layout::UNREMOVABLE;
-use crate::tree::{Epoch, MirrorError};
+use super::beneath::Folder;
+use super::layout::UNREMOVABLE;
+use super::{Epoch, MirrorError};
 
 /// Removes an entry of staging, or sets aside what cannot be removed. Says whether staging no longer
 /// contains it.
-pub(super) fn clear_away(
+pub(crate) fn clear_away(
     epoch: &Epoch,
     ours: &Folder,
     staging: &Folder,
@@ -57,7 +56,7 @@ fn set_aside(
 
 /// Tries to remove the entries that earlier runs could not remove. If some remain, that is reported
 /// once.
-pub(super) fn sweep(epoch: &Epoch, ours: &Folder) -> Result<(), MirrorError> {
+pub(crate) fn sweep(epoch: &Epoch, ours: &Folder) -> Result<(), MirrorError> {
     let Some(aside) = ours.open_folder(UNREMOVABLE)? else { return Ok(()) };
     let (mut left, mut example) = (0_u64, None);
     for name in aside.names()? {
@@ -90,26 +89,8 @@ fn said(left: u64, ours: &Path, example: &str) -> String {
     )
 }
 
-impl Mirror {
-    /// Removes an entry of staging, or sets it aside.
-    pub(super) fn clear_away(&self, path: &str) -> Result<(), MirrorError> {
-        clear_away(&self.epoch, &self.ours, &self.staging, path).map(drop)
-    }
-
-    /// The number of files and folders that could not be removed, and are in `.plainfold/unremovable/`.
-    pub fn unremovable(&self) -> u64 {
-        count(&self.ours)
-    }
-}
-
-impl Ours {
-    /// The number of files and folders that could not be removed, and are in `.plainfold/unremovable/`.
-    pub fn unremovable(&self) -> u64 {
-        Folder::open_path(&self.path).map_or(0, |ours| count(&ours))
-    }
-}
-
-pub(super) fn count(ours: &Folder) -> u64 {
+/// The number of entries that could not be removed.
+pub(crate) fn count(ours: &Folder) -> u64 {
     let names = ours.open_folder(UNREMOVABLE).ok().flatten().and_then(|folder| folder.names().ok());
     names.map_or(0, |names| names.len() as u64)
 }

@@ -1,56 +1,19 @@
 //! The parts of a check of a mirror that go beyond its documents: checksums, documents that are just
 //! being replaced, leftovers, and unexpected files.
 //!
-//! Like [`read`](crate::archive), it takes no lock and writes nothing.
+//! It takes no lock and writes nothing.
 
 use std::collections::HashSet;
-use std::fs::File;
 
-use rustix::io::Errno;
-
-use super::collection::{Record, record_name};
-use super::lanes;
-use super::stage::CHECKSUM_ATTRIBUTE;
-use super::unremovable;
-use crate::archive::{Problem, ProblemKind, Tree, TreeCollection};
+use super::{Problem, ProblemKind, Tree, TreeCollection};
 use crate::document::DocumentId;
 use crate::tree::MirrorError;
 use crate::tree::bare::Holdings;
 use crate::tree::beneath::Stamp;
 use crate::tree::layout::{DOCUMENT, LOCK, SECURITY, STAGING, TOMBSTONE};
-use crate::tree::lock;
 use crate::tree::names::Decoded;
-
-/// A BLAKE3.
-pub type Checksum = [u8; 32];
-
-/// Entries beside the collections that may belong to the user, such as a repository, or to the file
-/// system.
-const NEIGHBOURS: [&str; 2] = [".git", "lost+found"];
-
-/// The reason why a file has no checksum beside it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unnoted {
-    /// The file system keeps extended attributes, so the file has lost its checksum.
-    Lost,
-    /// The file system keeps no extended attributes.
-    Unsupported,
-}
-
-/// The note beside a file.
-pub type Noted = Result<Checksum, Unnoted>;
-
-/// The checksum that was noted beside a file when it was written.
-pub fn checksum(file: &File) -> Noted {
-    let mut noted = [0_u8; 33];
-    match rustix::fs::fgetxattr(file, CHECKSUM_ATTRIBUTE, &mut noted) {
-        Ok(length) => {
-            noted.get(..length).and_then(|noted| noted.try_into().ok()).ok_or(Unnoted::Lost)
-        }
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(Unnoted::Unsupported),
-        Err(_) => Err(Unnoted::Lost),
-    }
-}
+use crate::tree::record::{Record, record_name};
+use crate::tree::{lanes, lock, unremovable};
 
 /// The identity of an entry, which shows whether it was replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,11 +44,6 @@ impl Tree {
     /// `.plainfold/unremovable/`.
     pub fn unremovable(&self) -> u64 {
         self.ours.as_ref().map_or(0, unremovable::count)
-    }
-
-    /// Whether an entry at the top of a mirror is known to belong to the user.
-    pub fn is_neighbour(name: &str) -> bool {
-        NEIGHBOURS.contains(&name)
     }
 
     /// The folders of recorded collections that are missing.

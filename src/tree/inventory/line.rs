@@ -11,12 +11,12 @@ use super::{Contents, FileSum, State};
 use crate::tree::layout::{DOCUMENT, TOMBSTONE};
 
 /// The number of the first line's format.
-pub(super) const NUMBER: u32 = 1;
+pub(crate) const NUMBER: u32 = 1;
 
 /// One line.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Line<'a> {
+pub(crate) struct Line<'a> {
     /// In the first line: the format's number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inventory: Option<u32>,
@@ -55,7 +55,7 @@ pub(super) struct Line<'a> {
 /// The meaning of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Mark {
+pub(crate) enum Mark {
     /// The tree holds what the records say, and the events are emitted.
     Committed,
     /// After a crash: the tree holds what the records say; events may not have been emitted.
@@ -69,7 +69,7 @@ pub(super) enum Mark {
 /// The files that stay when others of their folder are written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub(in crate::mirror) enum KeptFiles {
+pub(crate) enum KeptFiles {
     /// All files except the body.
     AllButBody(bool),
     /// These paths; those that end with a slash are folders.
@@ -80,12 +80,12 @@ pub(in crate::mirror) enum KeptFiles {
 #[derive(Clone, Debug, Default)]
 pub struct Entry {
     /// The files that were written, by their paths within the document's folder.
-    pub(in crate::mirror) files: Vec<(String, FileSum)>,
-    pub(in crate::mirror) kept: Option<KeptFiles>,
+    pub(crate) files: Vec<(String, FileSum)>,
+    pub(crate) kept: Option<KeptFiles>,
 }
 
 /// The line for a staged document.
-pub(in crate::mirror) fn entry_of(name: &str, id: Option<&str>, entry: &Entry) -> String {
+pub(crate) fn entry_of(name: &str, id: Option<&str>, entry: &Entry) -> String {
     let file = |(path, sum): &(String, FileSum)| (path.clone(), written(sum));
     text(&Line {
         document: Some(name.into()),
@@ -97,12 +97,12 @@ pub(in crate::mirror) fn entry_of(name: &str, id: Option<&str>, entry: &Entry) -
 }
 
 /// The line for a removed folder.
-pub(in crate::mirror) fn gone(name: &str) -> String {
+pub(crate) fn gone(name: &str) -> String {
     text(&Line { document: Some(name.into()), gone: true, ..Line::default() })
 }
 
 /// The line for the known content of a folder.
-pub(in crate::mirror) fn line_of(name: &str, id: Option<&str>, state: &State) -> String {
+pub(crate) fn line_of(name: &str, id: Option<&str>, state: &State) -> String {
     match state {
         State::Absent => gone(name),
         State::Unknown => text(&Line { document: Some(name.into()), ..Line::default() }),
@@ -114,22 +114,22 @@ pub(in crate::mirror) fn line_of(name: &str, id: Option<&str>, state: &State) ->
 }
 
 /// The first line.
-pub(super) fn header(complete: bool) -> String {
+pub(crate) fn header(complete: bool) -> String {
     text(&Line { inventory: Some(NUMBER), complete: Some(complete), ..Line::default() })
 }
 
 /// A mark.
-pub(super) fn mark(mark: Mark) -> String {
+pub(crate) fn mark(mark: Mark) -> String {
     text(&Line { mark: Some(mark), ..Line::default() })
 }
 
 /// The mark after a crash, with folders whose events may not have been emitted.
-pub(super) fn resolved(silent: Vec<String>) -> String {
+pub(crate) fn resolved(silent: Vec<String>) -> String {
     text(&Line { mark: Some(Mark::Resolved), silent, ..Line::default() })
 }
 
 /// The mark at the end of a run.
-pub(super) fn closed(token: &str, stale: u64) -> String {
+pub(crate) fn closed(token: &str, stale: u64) -> String {
     let (mark, token) = (Some(Mark::Closed), Some(token.into()));
     text(&Line { mark, token, stale: Some(stale), ..Line::default() })
 }

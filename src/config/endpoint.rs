@@ -1,9 +1,22 @@
-//! Credentials and certificates for a server: a source, a target, or what a mirror is compared with. None
-//! of it is remembered.
+//! What a person types to name a source, a target, or what a mirror is compared with: a URL or a
+//! feed, credentials and certificates. None of it is remembered.
+
+use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret;
 
-use crate::client::couchdb::{Credentials, Secret, Side, Tls};
+use super::error::{AccessError, ConfigError};
+use crate::client::couchdb::{Address, Client, ClientOptions, typed};
+use crate::client::couchdb::{Credentials, Secret, ServerRole, Tls};
+use crate::document::CollectionName;
+
+/// The target of a restore.
+pub enum Endpoint {
+    /// A recorded feed; `None` is standard output.
+    Feed(Option<PathBuf>),
+    /// A server, and the one database of it that was named.
+    Server(Client, Option<CollectionName>),
+}
 
 /// Credentials and certificates for a server.
 #[derive(Clone, Debug, Default)]
@@ -18,30 +31,7 @@ pub struct Access {
     /// How encrypted connections are made.
     pub tls: Tls,
     /// What the server is, which decides the variables that messages name.
-    pub side: Side,
-}
-
-/// Credentials that are incomplete, or that exclude each other.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AccessError {
-    /// A password was given, and no user.
-    #[error(
-        "a password was given but no user: name the user in the URL, as in http://user@host/database"
-    )]
-    PasswordWithoutUser,
-    /// A user was named, and no password was given, or an empty one.
-    #[error(
-        "the user `{0}` was named, but no password was given: give it with --password-file, or in {1}"
-    )]
-    UserWithoutPassword(String, &'static str),
-    /// A session needs a user.
-    #[error(
-        "--auth session needs a user: name the user in the URL, as in http://user@host/database"
-    )]
-    SessionWithoutUser,
-    /// A token was given, and also a user or a password.
-    #[error("a token was given, and a user or a password too: give only one of them")]
-    TokenBesideUser,
+    pub side: ServerRole,
 }
 
 impl Access {
@@ -84,6 +74,60 @@ impl Access {
     }
 }
 
+/// What follows `feed:`, if a source or a target begins so.
+pub fn feed(text: &str) -> Option<&str> {
+    let (scheme, path) = text.trim_start().split_once(':')?;
+    scheme.eq_ignore_ascii_case("feed").then_some(path)
+}
+
+/// What to type for a source or a target that is neither a URL nor a feed, if it can be guessed.
+pub fn meant(text: &str) -> Option<String> {
+    let path = Path::new(text);
+    let is_feed = ["ndjson", "jsonl", "json", "gz", "zst"]
+        .iter()
+        .any(|kind| path.extension().is_some_and(|extension| extension == *kind));
+    if path.is_dir() {
+        return Some(
+            "it is a directory, and a source or a target is a server or a file".to_owned(),
+        );
+    }
+    let has_scheme = text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("file:"));
+    if !Address::is_url_like(text) && (path.is_file() || is_feed && !has_scheme) {
+        return Some(format!("for a recorded feed, write feed:{text}"));
+    }
+    typed::meant(text)
+}
+
+impl Endpoint {
+    /// Reads what was typed as a target. If a URL ends in a slash, the server is asked whether its
+    /// path is that of a database.
+    pub async fn of_target(text: &str, access: Access) -> Result<Self, ConfigError> {
+        let path = feed(text).filter(|path| !path.is_empty() && !Address::is_url_like(path));
+        if let Some(path) = path {
+            return Ok(Self::Feed((path != "-").then(|| PathBuf::from(path))));
+        }
+        if !Address::is_meant(text) {
+            let (given, meant) = (Address::hidden(text), meant(text));
+            return Err(ConfigError::UnknownTarget { given, meant });
+        }
+        let given = Address::parse(text).map_err(ConfigError::TargetUrl)?;
+        let options = ClientOptions {
+            credentials: access.credentials(given.credentials)?,
+            tls: access.tls,
+            side: access.side,
+            ..ClientOptions::default()
+        };
+        let client = |address| Client::new(address, options.clone()).map_err(ConfigError::Client);
+        if let Some(below) = given.below {
+            let below = client(below)?;
+            if below.is_server().await {
+                return Ok(Self::Server(below, None));
+            }
+        }
+        Ok(Self::Server(client(given.address)?, given.database))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +137,7 @@ mod tests {
         let user = |name: &str, password: &str| Some(Credentials::new(name, password.into()));
         let error = Access::default().credentials(user("me", "")).unwrap_err().to_string();
         assert!(error.contains("`me`") && error.contains("PLAINFOLD_SOURCE_PASSWORD"), "{error}");
-        let target = Access { side: Side::Target, ..Access::default() };
+        let target = Access { side: ServerRole::Target, ..Access::default() };
         let error = target.credentials(user("me", "")).unwrap_err().to_string();
         assert!(error.contains("PLAINFOLD_TARGET_PASSWORD"), "{error}");
         let error = Access::default().credentials(user("", "hunter2")).unwrap_err();

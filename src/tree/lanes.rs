@@ -15,11 +15,11 @@ use crate::tree::{Epoch, MirrorError};
 
 /// One of the folders, for callers that stage one file after the other.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Lane(pub(super) usize);
+pub struct Lane(pub(crate) usize);
 
 /// The folder whose turn it is.
 #[derive(Debug, Default)]
-pub(super) struct Lanes(AtomicUsize);
+pub(crate) struct Lanes(AtomicUsize);
 
 impl Lanes {
     /// The next folder.
@@ -29,7 +29,7 @@ impl Lanes {
 }
 
 /// The entries of the lanes of an epoch, as paths in staging.
-pub(super) fn own(staging: &Folder, epoch: &Epoch) -> Result<Vec<String>, MirrorError> {
+pub(crate) fn own(staging: &Folder, epoch: &Epoch) -> Result<Vec<String>, MirrorError> {
     let mut paths = Vec::new();
     for lane in 0..LANES {
         list(staging, &epoch.lane(lane), &mut paths)?;
@@ -38,7 +38,7 @@ pub(super) fn own(staging: &Folder, epoch: &Epoch) -> Result<Vec<String>, Mirror
 }
 
 /// The entries of staging in all lanes and beside them, as paths in it.
-pub(super) fn contents(staging: &Folder) -> Result<Vec<String>, MirrorError> {
+pub(crate) fn contents(staging: &Folder) -> Result<Vec<String>, MirrorError> {
     let mut paths = Vec::new();
     for name in staging.names()? {
         let is_lane = lane_of(&name);
