@@ -357,17 +357,18 @@ async fn serve(
         Some(path) => std::path::absolute(path)?,
         None => session.socket_path(),
     };
-    let listener =
-        api::socket::bind(&path, session.displaces(&path)).await.map_err(
-            |error| match is_named {
-                true => {
-                    let text = format!("the socket {} cannot be used: {error}", path.display());
-                    anyhow::Error::from(Usage(text))
-                }
-                // The mirror's own: something else stands in its place, or its disk fails.
-                false => MirrorError::io("bind the socket", &path, error).into(),
-            },
-        )?;
+    let displaces = session.displaces(&path)?;
+    let listener = api::socket::bind(&path, displaces).await.map_err(|error| {
+        match (session.displaces(&path), is_named) {
+            (Err(taken_over), _) => taken_over.into(),
+            (Ok(_), true) => {
+                let text = format!("the socket {} cannot be used: {error}", path.display());
+                anyhow::Error::from(Usage(text))
+            }
+            // The mirror's own: something else stands in its place, or its disk fails.
+            (Ok(_), false) => MirrorError::io("bind the socket", &path, error).into(),
+        }
+    })?;
     let bound = api::socket::Bound::at(&path);
     session.announce(&path)?;
     let closing = CancellationToken::new();

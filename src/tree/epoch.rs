@@ -138,6 +138,11 @@ impl Epoch {
         MirrorError::TakenOver { path, holder: read(&self.markers, newest).holder }
     }
 
+    /// The same result; an error is that of the other process, if one has taken over.
+    fn explained<T>(&self, result: Result<T, MirrorError>) -> Result<T, MirrorError> {
+        result.map_err(|error| self.check().err().unwrap_or(error))
+    }
+
     /// Fails if the lanes are gone, for whatever reason.
     pub fn check_lanes(&self) -> Result<(), MirrorError> {
         self.check()?;
@@ -170,7 +175,7 @@ impl Epoch {
         if let Err(error) = written() {
             // If this fails too, the next start removes it.
             let _ = self.staging.remove(&temporary);
-            return Err(error);
+            return self.explained(Err(error));
         }
         folder.sync()
     }
@@ -196,7 +201,7 @@ impl Epoch {
             // If this fails too, the next start removes it.
             let _ = self.staging.remove(&temporary);
         }
-        written
+        self.explained(written)
     }
 
     /// Opens the folder `name`, and creates it if needed; says whether it was created.
@@ -209,7 +214,7 @@ impl Epoch {
             return Ok((folder, false));
         }
         let temporary = self.temporary(name);
-        self.staging.create(&temporary)?;
+        self.explained(self.staging.create(&temporary))?;
         match self.staging.rename_new(&temporary, above, name) {
             Ok(()) => {}
             // A plain rename of a folder replaces at most an empty folder.
@@ -254,7 +259,7 @@ impl Epoch {
                 self.check_lanes()?;
                 Ok(None)
             }
-            Err(error) => Err(folder.error("move away", name, error)),
+            Err(error) => self.explained(Err(folder.error("move away", name, error))),
         }
     }
 
@@ -502,12 +507,13 @@ mod tests {
         let (holder, second) = (Holder::this_process("mirror"), std::cell::RefCell::new(None));
         let lost = || MirrorError::NoMirror { path: "lost".into() };
         // The lock is taken over between the check and the claim.
-        let check = || match second.borrow().is_some() {
-            true => Err(lost()),
-            false => {
-                second.replace(Some(begin(&ours, true)));
-                Ok(())
+        let check = || {
+            let is_lost = second.borrow().is_some();
+            if is_lost {
+                return Err(lost());
             }
+            second.replace(Some(begin(&ours, true)));
+            Ok(())
         };
         Epoch::begin(&ours, &holder, false, check).unwrap_err();
         let second = second.take().unwrap();

@@ -84,6 +84,12 @@ fn has_lock(mirror: &Path, id: u32) -> bool {
     serde_json::from_slice::<Value>(&text).unwrap()["pid"] == id
 }
 
+/// The highest event number that a process may have used.
+fn reserved(mirror: &Path) -> u64 {
+    let text = std::fs::read_to_string(mirror.join(".plainfold/state.high-water")).unwrap();
+    text.lines().next().unwrap().parse().unwrap()
+}
+
 /// The numbers of events; a notice, such as that of the numbers that were skipped, has none.
 fn numbers(lines: &[Value]) -> Vec<u64> {
     lines.iter().filter_map(|line| line["event"].as_u64()).collect()
@@ -193,8 +199,14 @@ fn a_process_that_was_displaced_at_any_step_changes_nothing_when_it_wakes() {
         for (turn, passings) in passings.enumerate() {
             let Some(first) = scene.pause_at(point, passings) else { continue };
             let at = format!("{point} after {passings}");
+            let reserved = reserved(&scene.mirror);
             match scene.take_over(done == 0) {
                 None => {
+                    let events = plainfold::journal(&scene.mirror, reserved);
+                    assert!(
+                        !numbers(&events).is_empty(),
+                        "{at}: no event has a number that is free"
+                    );
                     let events = plainfold::journal(&scene.mirror, 0);
                     scene.wake(first, &at);
                     assert_eq!(plainfold::journal(&scene.mirror, 0), events, "{at}");
