@@ -29,7 +29,7 @@ pub fn open(path: &Path) -> Checkpoints {
     opened(path).state
 }
 
-fn position(token: &str) -> Position {
+pub(super) fn position(token: &str) -> Position {
     Position::new(token, "".into(), None)
 }
 

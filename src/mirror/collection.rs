@@ -5,10 +5,9 @@ use std::sync::Arc;
 use super::newcomers::Newcomers;
 use super::{Mirror, blame, inventory};
 use crate::document::{CollectionName, FolderIdentity, Kept, Properties};
-use crate::tree::MirrorError;
-use crate::tree::beneath::Folder;
+use crate::tree::beneath::{Folder, write_all};
 use crate::tree::record::{Record, record_name};
-use crate::tree::{layout, names};
+use crate::tree::{MirrorError, layout, names, unless_disk};
 
 /// A collection of a mirror, its folder held open.
 #[derive(Clone, Debug)]
@@ -38,6 +37,9 @@ impl Mirror {
         match self.root.remove_empty(encoded.as_str())? {
             true => {
                 self.epoch.remove(&self.inventories, &layout::inventory_file(encoded.as_str()))?;
+                if let Some(folder) = self.ours.open_folder(layout::CHECKPOINTS)? {
+                    self.epoch.remove(&folder, &record_name(encoded.as_str()))?;
+                }
                 self.epoch.remove(&self.collections, &record_name(encoded.as_str()))
             }
             false => Ok(()),
@@ -183,6 +185,27 @@ impl Collection {
         }
         let record = Record { properties: Some(properties), ..record };
         self.mirror.epoch.write(&self.mirror.collections, &record_name(&self.encoded), &record)
+    }
+
+    /// The checkpoint in `.plainfold/checkpoints`, as a text; `None` if it does not exist.
+    pub fn portable(&self) -> Result<Option<Vec<u8>>, MirrorError> {
+        match self.mirror.ours.open_folder(layout::CHECKPOINTS)? {
+            Some(folder) => folder.read_file(&record_name(&self.encoded)),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes that text, if it has changed. It is not synced: a reader checks it against the tree.
+    pub fn write_portable(&self, text: &str) -> Result<(), MirrorError> {
+        let (epoch, name) = (&self.mirror.epoch, record_name(&self.encoded));
+        let (folder, _) = epoch.open_or_rebuild(&self.mirror.ours, layout::CHECKPOINTS)?;
+        if unless_disk(folder.read_file(&name))?.is_some_and(|old| old == text.as_bytes()) {
+            return Ok(());
+        }
+        epoch.replace(&folder, &name, |mut file| {
+            write_all(&mut file, [text.as_bytes(), b""])
+                .map_err(|error| MirrorError::io("write", folder.path().join(&name), error))
+        })
     }
 
     fn record(&self) -> Result<Option<Record>, MirrorError> {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! <mirror>/
-//!   .plainfold/            format.json, lock, socket, collections/, inventory/, state/, staging/,
+//!   .plainfold/            format.json, lock, socket, collections/, inventory/, checkpoints/,
+//!                          state/, staging/,
 //!                          epoch/, trash/, unremovable/, spare/
 //!   <collection>/
 //!     _security.json
@@ -23,6 +24,8 @@ pub const LOCK: &str = "lock";
 pub const SOCKET: &str = "socket";
 /// One file per collection: its full name and the source that it follows.
 pub const COLLECTIONS: &str = "collections";
+/// One file per collection: its checkpoint after the last run that ended normally.
+pub const CHECKPOINTS: &str = "checkpoints";
 /// One file per collection: the files of each document's folder.
 pub const INVENTORY: &str = "inventory";
 /// The checkpoints and the journal.
