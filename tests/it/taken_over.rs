@@ -260,3 +260,24 @@ fn a_live_process_that_was_displaced_notices_it_and_leaves_the_socket_of_the_oth
     oracle::assert_equals_feed(feed.path(), &mirror);
     oracle::assert_clean(&mirror);
 }
+
+#[test]
+fn other_commands_that_change_a_mirror_take_it_over_too() {
+    let place = Place::new();
+    let mirror = place.mirror();
+    let mut feed = FeedFile::create(place.join("shelf.ndjson"));
+    feed.put("a", json!({"n": 1}), &[]);
+    let (source, directory) = (feed.source(), mirror.to_str().unwrap());
+    plainfold::run(["verify", directory, "--take-over"]).assert_code(2);
+    for (command, option) in [("verify", "--repair"), ("verify", "--stamp"), ("release", "shelf")] {
+        let first = plainfold::live(&source, &mirror);
+        first.pause();
+        plainfold::run([command, directory, option]).assert_code(5);
+        plainfold::run([command, directory, option, "--take-over"]).assert_code(0);
+        first.wake();
+        let said = first.wait();
+        assert_eq!(said.status.code(), Some(6), "{command} {option}: {said}");
+        plainfold::mirror(&source, &mirror).assert_code(0);
+        oracle::assert_clean(&mirror);
+    }
+}
