@@ -93,17 +93,16 @@ impl Pipeline {
     /// Writes the checkpoint of a run that ended normally beside the tree. Failures and deletions that
     /// are held back are in the state alone, so nothing is written while there are any.
     pub(super) fn write_portable(&self, checkpoint: &Checkpoint) -> Result<(), PipelineError> {
-        let collection = self.collection.name();
-        if self.failures.count() > 0 || self.checkpoints.count_held_back(collection)? > 0 {
+        let held = self.checkpoints.count_held_back(self.collection.name())?;
+        // A full disk has no room for it.
+        if self.removals_only || held > 0 || self.failures.count() > 0 {
             return Ok(());
         }
         let source = self.collection.followed()?.unwrap_or_default();
-        if let Some(text) = PortableCheckpoint::text(&source, checkpoint)
-            && let Err(error) = self.collection.write_portable(&text)
-        {
-            // A copy is then scanned. Other writes report a disk that fails.
-            tracing::debug!(%collection, "{error}");
+        match PortableCheckpoint::text(&source, checkpoint) {
+            // Something in its place is no reason to fail: a copy is then scanned.
+            Some(text) => Ok(unless_disk(self.collection.write_portable(&text))?),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
