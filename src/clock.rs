@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::place::Place;
+use crate::place::{Desk, Place};
 
 /// The longest time that is counted across a restart of the machine.
 const MOST_OVER_A_RESTART: Duration = Duration::from_secs(24 * 60 * 60);
@@ -101,6 +101,7 @@ impl Passed {
 pub struct Clock {
     /// The file where it is saved, if any.
     path: Option<PathBuf>,
+    desk: Desk,
     state: Mutex<State>,
     read: fn() -> Reading,
 }
@@ -117,8 +118,8 @@ struct State {
 impl Clock {
     /// The clock that is saved in the file at `path`, or a new one. An unreadable file counts as
     /// missing: then everything is kept for longer.
-    pub fn open(path: &Path) -> Self {
-        Self::with(Some(path.to_owned()), Reading::now)
+    pub fn open(path: &Path, desk: Desk) -> Self {
+        Self { desk, ..Self::with(Some(path.to_owned()), Reading::now) }
     }
 
     /// A clock that starts now and is not saved.
@@ -143,7 +144,7 @@ impl Clock {
             }
             None => State { passed: Passed::first(&now), new: true, written: None },
         };
-        Self { path, state: Mutex::new(state), read }
+        Self { path, desk: Desk::default(), state: Mutex::new(state), read }
     }
 
     /// Milliseconds since 1970, by elapsed time: it never runs faster than time does.
@@ -213,7 +214,7 @@ impl Clock {
         }
         // If the time cannot be saved, everything is kept longer. Other writes report a disk that
         // fails.
-        if let Err(error) = replace(path, &state.passed) {
+        if let Err(error) = replace(path, &self.desk, &state.passed) {
             tracing::debug!("{} could not be written: {error}", path.display());
         }
         state.written = Some(seen);
@@ -221,10 +222,10 @@ impl Clock {
 }
 
 /// Replaces the file in one durable step.
-fn replace(path: &Path, passed: &Passed) -> std::io::Result<()> {
+fn replace(path: &Path, desk: &Desk, passed: &Passed) -> std::io::Result<()> {
     let mut text = serde_json::to_vec_pretty(passed)?;
     text.push(b'\n');
-    let (place, name) = Place::of(path)?;
+    let (place, name) = Place::with_desk(path, desk)?;
     place.replace(&name, &text)
 }
 
@@ -306,7 +307,7 @@ mod tests {
         fs::write(&victim, "precious").unwrap();
         std::os::unix::fs::symlink(&victim, &path).unwrap();
         std::os::unix::fs::symlink(&victim, path.with_extension("json.new")).unwrap();
-        Clock::open(&path).save();
+        Clock::open(&path, Desk::default()).save();
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
         assert!(fs::symlink_metadata(&path).unwrap().is_file());
     }

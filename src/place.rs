@@ -10,6 +10,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
@@ -23,6 +25,43 @@ const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 pub struct Place {
     fd: OwnedFd,
     path: PathBuf,
+    desk: Desk,
+}
+
+/// Where a process prepares what it then renames into a folder. A process that takes over takes the
+/// desk away, so that none of these renames succeeds any more. The default is the folder itself.
+#[derive(Clone, Debug, Default)]
+pub struct Desk {
+    /// A path in the folder that ends with a slash, or nothing.
+    path: String,
+    displaces: bool,
+    settled: Arc<AtomicBool>,
+    /// The desk exists as long as this does.
+    _owner: Option<Arc<dyn std::fmt::Debug + Send + Sync>>,
+}
+
+impl Desk {
+    /// The desk at a path in the folder, as long as `owner` exists. `displaces` says that an earlier
+    /// process may be alive, and may have files of the folder open; `settled` is set when they were
+    /// replaced.
+    pub fn new(
+        path: String,
+        displaces: bool,
+        settled: Arc<AtomicBool>,
+        owner: Arc<dyn std::fmt::Debug + Send + Sync>,
+    ) -> Self {
+        Self { path, displaces, settled, _owner: Some(owner) }
+    }
+
+    /// Whether an earlier process may have files open that are to be replaced by copies.
+    pub fn displaces(&self) -> bool {
+        self.displaces && !self.settled.load(Ordering::Acquire)
+    }
+
+    /// Notes that the files were replaced by copies.
+    pub fn settle(&self) {
+        self.settled.store(true, Ordering::Release);
+    }
 }
 
 /// The type of a name, without following links.
@@ -83,6 +122,27 @@ impl Place {
         let here = Path::new(".");
         let folder = if folder.as_os_str().is_empty() { here } else { folder };
         Ok((open_folder(CWD, folder, folder)?, name.to_string_lossy().into_owned()))
+    }
+
+    /// The same with a desk in the folder.
+    pub fn with_desk(path: &Path, desk: &Desk) -> io::Result<(Self, String)> {
+        let (place, name) = Self::of(path)?;
+        Ok((Self { desk: desk.clone(), ..place }, name))
+    }
+
+    /// A temporary name on the desk, as a path in this folder.
+    pub fn temporary(&self, name: &str) -> String {
+        format!("{}{name}", self.desk.path)
+    }
+
+    /// Fails if the desk was taken away. What was opened before this succeeds was not opened after
+    /// another process has taken over.
+    pub fn check_desk(&self) -> io::Result<()> {
+        match self.desk.path.trim_end_matches('/') {
+            "" => Ok(()),
+            path if self.look(path)?.is_some_and(|found| found.is_folder()) => Ok(()),
+            _ => Err(Errno::STALE.into()),
+        }
     }
 
     /// The path of an entry of this folder, for messages.
@@ -158,7 +218,7 @@ impl Place {
 
     /// Replaces the file `name` in one durable step.
     pub fn replace(&self, name: &str, text: &[u8]) -> io::Result<()> {
-        let temporary = format!("{name}.new");
+        let temporary = self.temporary(&format!("{name}.new"));
         self.remove(&temporary)?;
         let mut file = self.create_file(&temporary)?;
         file.write_all(text)?;
@@ -218,13 +278,13 @@ impl Place {
 fn open_folder(at: impl rustix::fd::AsFd, name: &Path, path: &Path) -> io::Result<Place> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(at, name, flags, Mode::empty())?;
-    Ok(Place { fd, path: path.to_owned() })
+    Ok(Place { fd, path: path.to_owned(), desk: Desk::default() })
 }
 
 fn found(stat: rustix::io::Result<Stat>) -> io::Result<Option<Found>> {
     match stat {
         Ok(stat) => Ok(Some(Found::of(&stat))),
-        Err(Errno::NOENT) => Ok(None),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

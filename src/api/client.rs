@@ -15,7 +15,9 @@ use super::process::{Answering, Process};
 use crate::checkpoint::{Bounds, Checkpoints, Copied, StateError};
 use crate::document::{CollectionName, Pattern, plain};
 use crate::mirror::{self, Mirror};
-use crate::runner::{Action, HeldDocument, Notice, Ordered, Release, Status, Subscription};
+use crate::runner::{
+    Action, HeldDocument, Notice, Ordered, Release, Status, Subscription, open_state,
+};
 use crate::tree::{Holder, MirrorError, SharedLock};
 
 /// The door to a mirror.
@@ -113,8 +115,9 @@ impl Door {
         self.twice(async || match self.answering().await? {
             Ok(process) => ask_about(&process, "/release", Some(collection)).await,
             Err(lock) => {
-                let (_mirror, state) = self.open(lock, command)?;
-                Ok(Release::at_rest(&state, collection)?)
+                // The mirror takes the same lock for itself.
+                drop(lock);
+                self.release_at_rest(collection, command, false)
             }
         })
         .await
@@ -137,12 +140,33 @@ impl Door {
         self.twice(async || match self.answering().await? {
             Ok(process) => ask_about(&process, path, collection).await,
             Err(lock) if action == Action::Rescan => {
-                let (_mirror, state) = self.open(lock, command)?;
+                drop(lock);
+                let (_mirror, state) = self.open(command, false)?;
                 Ok(Ordered::rescan_at_rest(&state, collection)?)
             }
             Err(_) => Err(DoorError::AtRest(self.directory.clone())),
         })
         .await
+    }
+
+    /// The same, but a process that works on the mirror is not asked: `command` takes the mirror
+    /// over.
+    pub fn release_by_force(
+        &self,
+        collection: &CollectionName,
+        command: &str,
+    ) -> Result<Option<Release>, DoorError> {
+        self.release_at_rest(collection, command, true)
+    }
+
+    fn release_at_rest(
+        &self,
+        collection: &CollectionName,
+        command: &str,
+        take_over: bool,
+    ) -> Result<Option<Release>, DoorError> {
+        let (_mirror, state) = self.open(command, take_over)?;
+        Ok(Release::at_rest(&state, collection)?)
     }
 
     /// The documents whose deletion is held back. At rest, `command` takes the lock.
@@ -151,7 +175,8 @@ impl Door {
         self.twice(async || match self.answering().await? {
             Ok(process) => Ok(process.get(PATH).await?.ok_or_else(|| process.lacks(PATH))?),
             Err(lock) => {
-                let (_mirror, state) = self.open(lock, command)?;
+                drop(lock);
+                let (_mirror, state) = self.open(command, false)?;
                 Ok(HeldDocument::all(&state)?)
             }
         })
@@ -203,11 +228,10 @@ impl Door {
     }
 
     /// Opens the mirror and its state to write to them.
-    fn open(&self, lock: SharedLock, command: &str) -> Result<(Mirror, Checkpoints), DoorError> {
-        // The mirror takes the same lock for itself.
-        drop(lock);
-        let mirror = Mirror::open_existing(&self.directory, &Holder::this_process(command))?;
-        let state = Checkpoints::open(&mirror.state_path(), Bounds::DEFAULT)?.state;
+    fn open(&self, command: &str, take_over: bool) -> Result<(Mirror, Checkpoints), DoorError> {
+        let holder = Holder::this_process(command);
+        let mirror = Mirror::open_existing(&self.directory, &holder, take_over)?;
+        let state = open_state::<DoorError>(&mirror, Bounds::DEFAULT)?;
         Ok((mirror, state))
     }
 
@@ -411,7 +435,7 @@ mod tests {
     /// A process that answers at a socket in this folder, as these routes do.
     async fn answering(dir: &Path, routes: Router) -> Answering {
         let at = dir.join("socket");
-        let listener = socket::bind(&at).await.unwrap();
+        let listener = socket::bind(&at, false).await.unwrap();
         tokio::spawn(async move { axum::serve(listener, routes).await });
         let holder = Holder { socket: Some(at), ..Holder::this_process("mirror") };
         Process::new(dir, holder).answering().unwrap()

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
@@ -44,14 +44,15 @@ impl SocketPath {
 }
 
 /// Binds the socket at `path`, which is accessible for this user alone from the first moment. A
-/// socket that a killed process left there is replaced; anything else is not.
-pub async fn bind(path: &Path) -> io::Result<UnixListener> {
+/// socket that a killed process left there is replaced, with `displaces` also one that answers;
+/// anything else is not.
+pub async fn bind(path: &Path, displaces: bool) -> io::Result<UnixListener> {
     let reach = SocketPath::to(path)?;
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is not a socket"));
         }
-        Ok(_) if tokio::net::UnixStream::connect(reach.path()).await.is_ok() => {
+        Ok(_) if !displaces && tokio::net::UnixStream::connect(reach.path()).await.is_ok() => {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there"));
         }
         Ok(_) => std::fs::remove_file(path)?,
@@ -59,6 +60,33 @@ pub async fn bind(path: &Path) -> io::Result<UnixListener> {
         Err(error) => return Err(error),
     }
     UnixListener::from_std(listen(reach.path())?)
+}
+
+/// The file of a socket that this process has bound.
+#[derive(Debug)]
+pub struct Bound {
+    path: PathBuf,
+    /// Its device and inode.
+    file: Option<(u64, u64)>,
+}
+
+impl Bound {
+    /// The file that is at `path` now.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), file: file(path) }
+    }
+
+    /// Removes the file, unless another process has bound another one there.
+    pub fn remove(self) {
+        if self.file.is_some() && file(&self.path) == self.file {
+            // A path that is gone already is what we want.
+            let _gone = std::fs::remove_file(self.path);
+        }
+    }
+}
+
+fn file(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// The file of a socket gets the mode of the socket when it is bound, less the umask.
@@ -82,7 +110,7 @@ mod tests {
         let deep = dir.path().join("d".repeat(100)).join("e".repeat(100));
         std::fs::create_dir_all(&deep).unwrap();
         let path = deep.join("socket");
-        let _listener = bind(&path).await.unwrap();
+        let _listener = bind(&path, false).await.unwrap();
         let reach = SocketPath::to(&path).unwrap();
         tokio::net::UnixStream::connect(reach.path()).await.unwrap();
     }
@@ -111,13 +139,19 @@ mod tests {
     async fn a_left_over_socket_is_replaced_and_a_file_or_a_live_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
-        drop(bind(&path).await.unwrap());
-        let live = bind(&path).await.unwrap();
-        assert_eq!(bind(&path).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        drop(live);
+        drop(bind(&path, false).await.unwrap());
+        let live = bind(&path, false).await.unwrap();
+        assert_eq!(bind(&path, false).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let bound = Bound::at(&path);
+        let other = bind(&path, true).await.unwrap();
+        bound.remove();
+        assert!(path.exists(), "it is another one now");
+        Bound::at(&path).remove();
+        assert!(!path.exists());
+        drop((live, other));
         let file = dir.path().join("file");
         std::fs::write(&file, "precious").unwrap();
-        assert_eq!(bind(&file).await.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(bind(&file, false).await.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read_to_string(file).unwrap(), "precious");
     }
 }

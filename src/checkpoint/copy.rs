@@ -7,7 +7,7 @@ use crate::place::Place;
 
 /// Replaces the state's folder with a copy of the folder `from`, which may be the same.
 pub(super) fn replace(above: &Place, from: &str, name: &str) -> Result<(), StateError> {
-    let new = format!("{name}.copy");
+    let new = above.temporary(&format!("{name}.copy"));
     let copied = || {
         above.remove(&new)?;
         copy_folder(&above.open(from)?, above, &new, true)?;

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use crate::clock::Clock;
 use crate::document::{CollectionName, Position};
+use crate::place::Desk;
 
 mod commit;
 mod contained;
@@ -21,6 +22,7 @@ mod error;
 mod held;
 mod journal;
 mod numbers;
+mod portable;
 mod queue;
 mod recovery;
 mod store;
@@ -32,6 +34,7 @@ pub use copied::Copied;
 pub use error::StateError;
 pub use journal::{Bounds, JournalRange, Record};
 pub(crate) use numbers::Before;
+pub use portable::PortableCheckpoint;
 pub use queue::{NewEvents, Numbered};
 pub use store::SetAside;
 
@@ -44,6 +47,8 @@ use store::{StateStore, Trees};
 #[derive(Debug)]
 pub struct Checkpoints {
     path: PathBuf,
+    /// Where files are prepared before they are renamed into place.
+    desk: Desk,
     bounds: Bounds,
     /// The clock that determines the age of events.
     clock: Arc<Clock>,
@@ -71,19 +76,22 @@ pub struct Opened {
 impl Checkpoints {
     /// Opens or creates the state in the folder `path`, with a journal within `bounds`.
     pub fn open(path: &Path, bounds: Bounds) -> Result<Opened, StateError> {
-        Self::open_with(path, bounds, Arc::new(Clock::unwritten()), Before::Unknown)
+        let clock = Arc::new(Clock::unwritten());
+        Self::open_with(path, bounds, clock, Before::Unknown, Desk::default())
     }
 
-    /// The same with the clock that determines the age of events, and with what is known about
-    /// earlier runs.
+    /// The same with the clock that determines the age of events, with what is known about earlier
+    /// runs, and with the desk in the folder that holds the state. If an earlier process may be
+    /// alive, it keeps the old files, and this state is a copy of them with higher event numbers.
     pub(crate) fn open_with(
         path: &Path,
         bounds: Bounds,
         clock: Arc<Clock>,
         before: Before,
+        desk: Desk,
     ) -> Result<Opened, StateError> {
         let noted = HighWater::noted(path)?;
-        let (store, damaged) = StateStore::open(path, bounds, noted.as_ref())?;
+        let (store, damaged) = StateStore::open(path, &desk, bounds, noted.as_ref())?;
         let (range, newest) = store
             .read(|trees| Ok((trees.journal.range()?, trees.journal.newest()?)))
             .map_err(|what| StateError::Escaped { path: path.to_owned(), what })?
@@ -92,9 +100,11 @@ impl Checkpoints {
         if let Some(newest) = newest {
             clock.begin_at(newest);
         }
-        let numbers = HighWater::open(path, last, damaged.is_some(), before)?;
+        let numbers = HighWater::open(path, &desk, last, damaged.is_some(), before)?;
+        desk.settle();
         let state = Self {
             path: path.to_owned(),
+            desk,
             bounds,
             clock,
             store: RwLock::new(Some(Arc::new(store))),

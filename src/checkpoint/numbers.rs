@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::error::StateError;
 use super::store::Noted;
-use crate::place::Place;
+use crate::place::{Desk, Place};
 
 /// The number of numbers that are reserved at a time.
 const BLOCK: u64 = 1 << 20;
@@ -29,6 +29,8 @@ pub struct HighWater {
     names: [String; 2],
     next: u64,
     reserved: u64,
+    /// No number up to this one is assigned: a process that was displaced may have used it.
+    floor: u64,
     /// The last number of an earlier run that ended normally.
     ended: u64,
     /// The content of the state at the end of that run.
@@ -49,19 +51,33 @@ pub(crate) enum Before {
 impl HighWater {
     /// Reads the marks of the state at `state`. `last` is the highest number in the journal; `lost`
     /// says that the journal does not contain all assigned numbers.
-    pub fn open(state: &Path, last: u64, lost: bool, before: Before) -> Result<Self, StateError> {
+    pub fn open(
+        state: &Path,
+        desk: &Desk,
+        last: u64,
+        lost: bool,
+        before: Before,
+    ) -> Result<Self, StateError> {
         let failed = |source| StateError::io("read", state, source);
-        let (place, name) = Place::of(state).map_err(failed)?;
+        let (place, name) = Place::with_desk(state, desk).map_err(failed)?;
         let names = marks(&name);
         let (mark, copy) = (read(&place, &names[0])?, read(&place, &names[1])?);
         let known = mark.reserved.max(copy.reserved);
         let (reserved, ended, digest) = (known.unwrap_or(0), copy.ended.unwrap_or(0), copy.digest);
-        let mut numbers = Self { place, names, next: 1, reserved, ended, digest };
+        // Of the mark itself, the second line is the floor.
+        let floor = mark.ended.unwrap_or(0);
+        let mut numbers = Self { place, names, next: 1, reserved, floor, ended, digest };
         // sled drops the log after a damaged part, so an older journal may return.
         let lost = lost || last < ended;
         // An empty journal with a mark: it was lost, or all events expired.
         let lost = lost || last == 0;
         numbers.next = if lost { numbers.reserved.max(last) + 1 } else { last + 1 };
+        if desk.displaces() {
+            // The displaced process can reserve no more numbers.
+            numbers.floor = numbers.reserved.max(last);
+            numbers.reserve(numbers.reserved)?;
+        }
+        numbers.next = numbers.next.max(numbers.floor + 1);
         if lost && known.is_none() && before == Before::Something {
             numbers.next = beyond(last);
             tracing::warn!(
@@ -122,8 +138,11 @@ impl HighWater {
 
     fn write(&self, name: &str, up_to: u64) -> Result<(), StateError> {
         let mut text = format!("{up_to}\n");
-        if let (COPY, Some(digest)) = (name, &self.digest) {
-            text.push_str(&format!("{}\n{digest}\n", self.ended));
+        match (name, &self.digest) {
+            (COPY, Some(digest)) => text.push_str(&format!("{}\n{digest}\n", self.ended)),
+            (COPY, None) => {}
+            _ if self.floor > 0 => text.push_str(&format!("{}\n", self.floor)),
+            _ => {}
         }
         let written = write(&self.place, name, &text);
         written.map_err(|source| StateError::io("write", &self.place.at(name), source))
@@ -145,7 +164,7 @@ fn beyond(last: u64) -> u64 {
 struct Mark {
     /// The number up to which events may have been assigned.
     reserved: Option<u64>,
-    /// The last number of a run that ended normally; only in the copy.
+    /// The last number of a run that ended normally, in the copy; in the mark itself, the floor.
     ended: Option<u64>,
     /// The content of the state then; only in the copy.
     digest: Option<String>,
@@ -167,6 +186,7 @@ fn read(place: &Place, name: &str) -> Result<Mark, StateError> {
 fn write(place: &Place, name: &str, text: &str) -> std::io::Result<()> {
     if place.look(name)?.is_some_and(|found| found.is_folder()) {
         let aside = format!("{name}.damaged-{}", Timestamp::now().as_millisecond());
+        place.check_desk()?;
         place.rename(name, &aside)?;
         tracing::warn!(
             "{} holds event numbers and must be a file, but it was a folder; it was set aside as {}",
@@ -184,7 +204,8 @@ mod tests {
     use super::*;
 
     fn open(dir: &tempfile::TempDir, last: u64, lost: bool, before: Before) -> HighWater {
-        HighWater::open(&dir.path().join("state"), last, lost, before).unwrap()
+        let desk = Desk::default();
+        HighWater::open(&dir.path().join("state"), &desk, last, lost, before).unwrap()
     }
 
     #[test]

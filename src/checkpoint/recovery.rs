@@ -48,11 +48,11 @@ impl Checkpoints {
         }
         std::mem::forget(place.take());
         let failed = |source| StateError::io("open", &self.path, source);
-        let (above, name) = Place::of(&self.path).map_err(failed)?;
+        let (above, name) = Place::with_desk(&self.path, &self.desk).map_err(failed)?;
         if above.look(&name).map_err(failed)?.is_some() {
             copy::replace(&above, &name, &name)?;
         }
-        let (store, damaged) = StateStore::open(&self.path, self.bounds, None)?;
+        let (store, damaged) = StateStore::open(&self.path, &self.desk, self.bounds, None)?;
         *place = Some(store.into());
         self.broken.store(false, Ordering::Release);
         Ok(damaged)

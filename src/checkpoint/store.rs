@@ -14,7 +14,7 @@ use super::contained::{Escaped, Worker, contain};
 use super::copy;
 use super::error::StateError;
 use super::journal::{Bounds, Journal};
-use crate::place::Place;
+use crate::place::{Desk, Place};
 
 /// sled's own default is 1 GiB.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
@@ -88,16 +88,18 @@ impl StateStore {
     /// `noted` is how the last run that ended normally left it.
     pub fn open(
         path: &Path,
+        desk: &Desk,
         bounds: Bounds,
         noted: Option<&Noted>,
     ) -> Result<(Self, Option<SetAside>), StateError> {
         let failed = |source| StateError::io("open", path, source);
-        let (place, name) = Place::of(path).map_err(failed)?;
+        let (place, name) = Place::with_desk(path, desk).map_err(failed)?;
         let mut damaged = None;
         if let Some(reason) = in_the_way(&place, &name).map_err(failed)? {
             damaged = Some(SetAside { path: set_aside(&place, &name)?, reason });
         }
-        if is_shared(&place, &name).map_err(failed)? {
+        let is_there = place.look(&name).map_err(failed)?.is_some();
+        if is_there && (desk.displaces() || is_shared(&place, &name).map_err(failed)?) {
             copy::replace(&place, &name, &name)?;
         }
         let worker = Arc::new(Worker::start().map_err(failed)?);
@@ -126,7 +128,7 @@ impl StateStore {
         worker: &Arc<Worker>,
     ) -> Result<Result<Self, Damaged>, StateError> {
         let failed = |source| StateError::io("copy", &place.at(name), source);
-        let copy = format!("{name}.before");
+        let copy = place.temporary(&format!("{name}.before"));
         let kept = copy::keep(place, name, &copy).map_err(failed)?;
         let mut tries = if kept { TRIES } else { 1 };
         let opened = loop {
@@ -186,9 +188,10 @@ impl StateStore {
         let failed = |source| StateError::io("open", &path, source);
         let folder = match place.look(name).map_err(failed)? {
             Some(_) => place.open(name),
-            None => place.create(name),
+            None => create(place, name),
         };
         let folder = folder.map_err(failed)?;
+        place.check_desk().map_err(failed)?;
         let config = sled::Config::new()
             .path(folder.reach())
             .cache_capacity(CACHE_BYTES)
@@ -337,10 +340,21 @@ fn is_shared(place: &Place, name: &str) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Creates the state's folder.
+fn create(place: &Place, name: &str) -> io::Result<Place> {
+    let new = place.temporary(name);
+    let folder = place.create(&new)?;
+    if new != name {
+        place.rename(&new, name)?;
+    }
+    Ok(folder)
+}
+
 /// Sets a damaged state aside, so that it can be examined.
 fn set_aside(place: &Place, name: &str) -> Result<PathBuf, StateError> {
     let aside = format!("{name}.damaged-{}", Timestamp::now().as_millisecond());
-    let renamed = place.rename(name, &aside);
-    renamed.map_err(|source| StateError::io("move aside", &place.at(name), source))?;
+    let by_way_of = place.temporary(&aside);
+    let moved = place.rename(name, &by_way_of).and_then(|()| place.rename(&by_way_of, &aside));
+    moved.map_err(|source| StateError::io("move aside", &place.at(name), source))?;
     Ok(place.at(&aside))
 }

@@ -30,7 +30,7 @@ pub fn open(path: &Path) -> Checkpoints {
     opened(path).state
 }
 
-fn position(token: &str) -> Position {
+pub(super) fn position(token: &str) -> Position {
     Position::new(token, "".into(), None)
 }
 
@@ -168,7 +168,8 @@ fn a_wall_clock_that_jumps_makes_no_event_older() {
     let open_at = |read: fn() -> Reading| {
         let clock = Arc::new(Clock::with(Some(file.clone()), read));
         for _ in 0..1_000 {
-            match Checkpoints::open_with(&path, Bounds::DEFAULT, clock.clone(), Before::Something) {
+            let (before, desk) = (Before::Something, Desk::default());
+            match Checkpoints::open_with(&path, Bounds::DEFAULT, clock.clone(), before, desk) {
                 Ok(opened) => return opened.state,
                 Err(_) => std::thread::sleep(Duration::from_millis(10)),
             }

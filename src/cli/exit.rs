@@ -33,6 +33,8 @@ pub enum Exit {
     /// The mirror cannot be used: locked, of a newer format, other people's files, a failing disk; or
     /// the process that holds it does not answer.
     MirrorUnusable = 5,
+    /// Another process has taken the mirror over.
+    TakenOver = 6,
     /// An internal error: a bug in Plainfold.
     Failure = 70,
     /// The command's output, a manifest or the file of a feed cannot be written.
@@ -64,7 +66,8 @@ pub fn of(error: &anyhow::Error) -> Exit {
     if let Some(error) = error.downcast_ref::<StartError>() {
         return match error {
             StartError::Mirror(MirrorError::Discards { .. }) | StartError::Glob(_) => Exit::Usage,
-            StartError::Mirror(_) | StartError::State(_) => Exit::MirrorUnusable,
+            StartError::Mirror(error) => of_mirror(error),
+            StartError::State(_) => Exit::MirrorUnusable,
             StartError::Source(error) => of_source(error),
         };
     }
@@ -76,7 +79,7 @@ pub fn of(error: &anyhow::Error) -> Exit {
     }
     if let Some(error) = error.downcast_ref::<VerifyError>() {
         return match error {
-            VerifyError::Mirror(_) => Exit::MirrorUnusable,
+            VerifyError::Mirror(error) => of_mirror(error),
             VerifyError::Source(error) => of_source(error),
             VerifyError::Selection(_) => Exit::Usage,
             VerifyError::Temporary(_) => Exit::Failure,
@@ -93,13 +96,15 @@ pub fn of(error: &anyhow::Error) -> Exit {
     }
     if let Some(error) = error.downcast_ref::<DoorError>() {
         return match error {
-            DoorError::Mirror(_) | DoorError::State(_) | DoorError::Unanswered(_) => {
-                Exit::MirrorUnusable
-            }
+            DoorError::Mirror(error) => of_mirror(error),
+            DoorError::State(_) | DoorError::Unanswered(_) => Exit::MirrorUnusable,
             DoorError::NoCollection(_) | DoorError::AtRest(_) => Exit::Usage,
         };
     }
-    if error.is::<MirrorError>() || error.is::<StateError>() {
+    if let Some(error) = error.downcast_ref::<MirrorError>() {
+        return of_mirror(error);
+    }
+    if error.is::<StateError>() {
         return Exit::MirrorUnusable;
     }
     if error.is::<ConfigError>() || error.is::<Usage>() {
@@ -130,7 +135,7 @@ pub fn of_outcome(outcome: &runner::Outcome, live: bool, signalled: bool) -> Exi
 fn of_session(error: &SessionError) -> Exit {
     match error {
         SessionError::Source(error) => of_source(error),
-        SessionError::Mirror(_) => Exit::MirrorUnusable,
+        SessionError::Mirror(error) => of_mirror(error),
         SessionError::Collection { error, .. } => of_pipeline(error),
     }
 }
@@ -143,15 +148,23 @@ fn of_pipeline(error: &PipelineError) -> Exit {
             Exit::Usage
         }
         PipelineError::State(StateError::Abandoned) => Exit::Failure,
-        PipelineError::Mirror(_) | PipelineError::State(_) => Exit::MirrorUnusable,
+        PipelineError::Mirror(error) => of_mirror(error),
+        PipelineError::State(_) => Exit::MirrorUnusable,
         PipelineError::TooManyFailures { .. } => Exit::DocumentsFailed,
         PipelineError::Task(_) => Exit::Failure,
     }
 }
 
+fn of_mirror(error: &MirrorError) -> Exit {
+    match error {
+        MirrorError::TakenOver { .. } => Exit::TakenOver,
+        _ => Exit::MirrorUnusable,
+    }
+}
+
 fn of_restore(error: &RestoreError) -> Exit {
     match error {
-        RestoreError::Mirror(_) => Exit::MirrorUnusable,
+        RestoreError::Mirror(error) => of_mirror(error),
         RestoreError::Target(TargetError::Transient(_)) => Exit::SourceUnreachable,
         RestoreError::Target(TargetError::Permanent { cause, .. }) => match cause {
             Cause::Credentials => Exit::Refused,

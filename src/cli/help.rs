@@ -47,6 +47,7 @@ Exit codes:
     4  the source or target refused the credentials
     5  the mirror cannot be used: locked, process not answering, newer format,
        or failing disk
+    6  another process has taken the mirror over
    70  internal error (a bug in Plainfold)
    74  output cannot be written: standard output, a manifest or the file of a
        feed

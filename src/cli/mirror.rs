@@ -151,6 +151,13 @@ pub struct Options {
     #[arg(long, help_heading = SAFETY)]
     source_moved: bool,
 
+    /// Take the mirror over although another process holds its lock.
+    ///
+    /// Use this option if that process is stuck, or runs on a machine that is lost. It can change
+    /// nothing in the mirror any more: when it notices, it ends with exit code 6.
+    #[arg(long, help_heading = SAFETY)]
+    take_over: bool,
+
     #[command(flatten)]
     access: access::Options,
 
@@ -292,6 +299,7 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
         .discard(options.discard)
         .adopt(options.adopt)
         .existing(options.existing)
+        .take_over(options.take_over)
         .max_runs(options.max_runs.into())
         .max_failures((options.max_failures > 0).then_some(options.max_failures));
     if let Some(globs) = &options.collections {
@@ -349,14 +357,19 @@ async fn serve(
         Some(path) => std::path::absolute(path)?,
         None => session.socket_path(),
     };
-    let listener = api::socket::bind(&path).await.map_err(|error| match is_named {
-        true => {
-            let text = format!("the socket {} cannot be used: {error}", path.display());
-            anyhow::Error::from(Usage(text))
+    let displaces = session.displaces(&path)?;
+    let listener = api::socket::bind(&path, displaces).await.map_err(|error| {
+        match (session.displaces(&path), is_named) {
+            (Err(taken_over), _) => taken_over.into(),
+            (Ok(_), true) => {
+                let text = format!("the socket {} cannot be used: {error}", path.display());
+                anyhow::Error::from(Usage(text))
+            }
+            // The mirror's own: something else stands in its place, or its disk fails.
+            (Ok(_), false) => MirrorError::io("bind the socket", &path, error).into(),
         }
-        // The mirror's own: something else stands in its place, or its disk fails.
-        false => MirrorError::io("bind the socket", &path, error).into(),
     })?;
+    let bound = api::socket::Bound::at(&path);
     session.announce(&path)?;
     let closing = CancellationToken::new();
     let closed = closing.clone();
@@ -365,8 +378,7 @@ async fn serve(
         if let Err(error) = api::serve(listener, watcher, closed.cancelled_owned()).await {
             tracing::error!("`tail` and `status` are not answered any more: {error}");
         }
-        // A path that is gone already is what we want.
-        let _gone = std::fs::remove_file(path);
+        bound.remove();
     });
     Ok((server, closing))
 }

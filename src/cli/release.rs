@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::exit::{Exit, Usage};
+use super::help::SAFETY;
 use super::output::{Lines, Stream, many};
 use crate::api::client::Door;
 use crate::document::CollectionName;
@@ -20,13 +21,21 @@ pub struct Options {
     /// The name of the collection whose deletions are held back
     #[arg(value_name = "COLLECTION")]
     collection: String,
+
+    /// Take the mirror over although another process holds its lock, and do not ask that process
+    #[arg(long, help_heading = SAFETY)]
+    take_over: bool,
 }
 
 /// Releases.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
-    let Options { directory, collection } = options;
+    let Options { directory, collection, take_over } = options;
     let name = CollectionName::from(&*collection);
-    let released = Door::find(&directory)?.release(&name, "release").await?;
+    let door = Door::find(&directory)?;
+    let released = match take_over {
+        true => door.release_by_force(&name, "release")?,
+        false => door.release(&name, "release").await?,
+    };
     let released =
         released.ok_or_else(|| Usage(format!("the mirror has no collection `{collection}`")))?;
     let Release { held_back, left } = released;

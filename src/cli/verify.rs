@@ -52,6 +52,10 @@ pub struct Options {
     #[arg(long, conflicts_with_all = ["repair", "manifest"], help_heading = SAFETY)]
     stamp: bool,
 
+    /// With --repair or --stamp: take the mirror over although another process holds its lock
+    #[arg(long, help_heading = SAFETY)]
+    take_over: bool,
+
     /// Exit with 0 even if there is nothing to verify, or a name or a glob matches nothing
     #[arg(long, help_heading = SAFETY)]
     allow_empty: bool,
@@ -122,6 +126,10 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
 /// How the source is entered that the mirror is compared with.
 fn enter(options: &Options) -> Result<Access, Usage> {
     let compared = &options.compared;
+    if options.take_over && !options.repair && !options.stamp {
+        let what = "--take-over is for a command that changes the mirror: add --repair or --stamp";
+        return Err(Usage(what.to_owned()));
+    }
     if options.repair && compared.renames() {
         let what = "--repair fetches from the collection that the mirror follows: leave --as out";
         return Err(Usage(what.to_owned()));
@@ -164,7 +172,7 @@ async fn check(
     let repairer = match options.repair || options.stamp {
         true => {
             let command = if options.stamp { "verify --stamp" } else { "verify --repair" };
-            Some(lock(options.directory.clone(), command).await?)
+            Some(lock(options.directory.clone(), command, options.take_over).await?)
         }
         false => None,
     };
@@ -266,8 +274,13 @@ pub async fn read(directory: PathBuf, options: verify::Options) -> anyhow::Resul
 }
 
 /// Opens a mirror to repair it, on a thread that may block.
-async fn lock(directory: PathBuf, command: &'static str) -> anyhow::Result<Repairer> {
-    let opening = tokio::task::spawn_blocking(move || open_for_repair(&directory, command));
+async fn lock(
+    directory: PathBuf,
+    command: &'static str,
+    take_over: bool,
+) -> anyhow::Result<Repairer> {
+    let opening =
+        tokio::task::spawn_blocking(move || open_for_repair(&directory, command, take_over));
     Ok(opening.await??)
 }
 

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::checkpoint::{Before, Bounds, Checkpoints};
+use crate::checkpoint::{Bounds, Checkpoints};
 use crate::client::couchdb::Secret;
 use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
 use crate::mirror::{self, Deleted, JsonStyle, Mirror};
-use crate::runner::{DeletionLimit, Repairer, Session, SessionOptions};
+use crate::runner::{DeletionLimit, Repairer, Session, SessionOptions, open_state};
 use crate::source::couchdb::Databases;
 use crate::source::{Mode, Selection, Store};
 use crate::tree::names::Codec;
@@ -215,6 +215,13 @@ impl MirrorConfig {
         self
     }
 
+    /// Whether to take the mirror over although another process holds its lock. That process can
+    /// change nothing in the mirror any more, even if it was only paused.
+    pub fn take_over(mut self, take_over: bool) -> Self {
+        self.wanted.take_over = take_over;
+        self
+    }
+
     /// How much of a collection one catch-up, or one hour of following, may delete. Further deletions are
     /// held back until they are released. `None` means all.
     pub fn max_delete(mut self, limit: Option<DeletionLimit>) -> Self {
@@ -257,7 +264,7 @@ impl MirrorConfig {
         let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
             let wanted = &self.wanted;
             let mirror = Mirror::open_wanted(&self.directory, self.names, wanted, &holder)?;
-            let state = open_state(&mirror, self.bounds)?;
+            let state = open_state::<StartError>(&mirror, self.bounds)?;
             if wanted.max_delete == Some(MaxDelete(None)) && !wanted.discard {
                 refuse_to_release(&mirror, &state)?;
             }
@@ -316,21 +323,15 @@ fn refuse_to_release(mirror: &Mirror, state: &Checkpoints) -> Result<(), StartEr
     Ok(())
 }
 
-fn open_state(mirror: &Mirror, bounds: Bounds) -> Result<Checkpoints, StartError> {
-    let before = if mirror.has_past()? { Before::Something } else { Before::Nothing };
-    let clock = Arc::clone(mirror.clock());
-    let opened = Checkpoints::open_with(&mirror.state_path(), bounds, clock, before)?;
-    if let Some(damaged) = opened.damaged {
-        tracing::warn!("{damaged}");
-    }
-    Ok(opened.state)
-}
-
-/// Opens the mirror in `directory` to repair documents of it, and takes its lock for `command`.
-/// Blocks.
-pub fn open_for_repair(directory: &Path, command: &str) -> Result<Repairer, StartError> {
-    let mirror = Mirror::open_existing(directory, &Holder::this_process(command))?;
-    let state = open_state(&mirror, Bounds::DEFAULT)?;
+/// Opens the mirror in `directory` to repair documents of it, and takes its lock for `command`, with
+/// `take_over` also from another process. Blocks.
+pub fn open_for_repair(
+    directory: &Path,
+    command: &str,
+    take_over: bool,
+) -> Result<Repairer, StartError> {
+    let mirror = Mirror::open_existing(directory, &Holder::this_process(command), take_over)?;
+    let state = open_state::<StartError>(&mirror, Bounds::DEFAULT)?;
     Ok(Repairer::new(Arc::new(mirror), Arc::new(state)))
 }
 

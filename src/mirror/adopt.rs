@@ -4,13 +4,12 @@
 //! discards nothing. The source is unknown and there is no checkpoint, so the first run makes a
 //! full scan.
 
-use crate::tree::MirrorError;
 use crate::tree::bare::{Bare, Holdings};
 use crate::tree::beneath::Folder;
-use crate::tree::format;
 use crate::tree::layout::{FORMAT, OURS, RXDB_META, STATE};
 use crate::tree::names::{Codec, Decoded, Spelling};
 use crate::tree::record::{Record, record_name};
+use crate::tree::{Epoch, MirrorError};
 
 /// A tree that is about to become a mirror.
 #[derive(Debug)]
@@ -48,10 +47,12 @@ impl Adopted {
     /// aside.
     pub fn record(
         &self,
+        epoch: &Epoch,
         root: &Folder,
         ours: &Folder,
         records: &Folder,
     ) -> Result<(), MirrorError> {
+        epoch.check_lanes()?;
         ours.set_aside(STATE, "may belong to another tree")?;
         for encoded in &self.0.collections {
             // The run that follows the collection records a shortened name.
@@ -61,7 +62,7 @@ impl Adopted {
             // A tree without attachments does not show whether attachments are switched off.
             let (source, attachments) = (String::new(), Some(true));
             let record = Record { name, source, attachments, kept, properties: None };
-            format::write(records, &record_name(encoded), &record)?;
+            epoch.write(records, &record_name(encoded), &record)?;
             tracing::info!(
                 "adopted `{}`: revisions {}, tombstones {}",
                 encoded,

@@ -6,9 +6,9 @@
 use rustix::io::Errno;
 
 use super::Mirror;
+use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{OURS, STAGING};
-use crate::tree::{MirrorError, lanes};
 
 /// The error that ends the work on a collection, marked if it concerns that collection alone.
 pub(super) fn of_collection(mirror: &Mirror, error: MirrorError) -> MirrorError {
@@ -29,7 +29,7 @@ pub(super) fn is_usable(mirror: &Mirror) -> Result<bool, MirrorError> {
         return Ok(false);
     };
     let same = |one: &Folder, other: &Folder| Ok(one.identity()? == other.identity()?);
-    Ok(same(&ours_now, ours)? && same(&now, staging)? && lanes::are_laid(staging)?)
+    Ok(same(&ours_now, ours)? && same(&now, staging)? && mirror.epoch.check_lanes().is_ok())
 }
 
 /// Refuses a collection's folder that was replaced, that cannot be written to, or that nothing can

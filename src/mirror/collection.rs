@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use super::newcomers::Newcomers;
-use super::{Mirror, blame, format, inventory};
+use super::{Mirror, blame, inventory};
 use crate::document::{CollectionName, FolderIdentity, Kept, Properties};
-use crate::tree::MirrorError;
-use crate::tree::beneath::Folder;
+use crate::tree::beneath::{Folder, write_all};
 use crate::tree::record::{Record, record_name};
-use crate::tree::{layout, names};
+use crate::tree::{MirrorError, layout, names, unless_disk};
 
 /// A collection of a mirror, its folder held open.
 #[derive(Clone, Debug)]
@@ -39,10 +38,14 @@ impl Mirror {
     /// may be mistyped.
     pub fn forget_empty(&self, name: &CollectionName) -> Result<(), MirrorError> {
         let encoded = self.encode(name.as_str());
+        self.epoch.check_lanes()?;
         match self.root.remove_empty(encoded.as_str())? {
             true => {
-                self.inventories.remove(&layout::inventory_file(encoded.as_str()))?;
-                self.collections.remove(&record_name(encoded.as_str()))
+                self.epoch.remove(&self.inventories, &layout::inventory_file(encoded.as_str()))?;
+                if let Some(folder) = self.ours.open_folder(layout::CHECKPOINTS)? {
+                    self.epoch.remove(&folder, &record_name(encoded.as_str()))?;
+                }
+                self.epoch.remove(&self.collections, &record_name(encoded.as_str()))
             }
             false => Ok(()),
         }
@@ -81,7 +84,7 @@ impl Collection {
                 what: format!("the losing revisions and the histories of `{}`", name),
             });
         }
-        let (folder, created) = mirror.root.open_or_create(&encoded)?;
+        let (folder, created) = mirror.epoch.open_or_create(&mirror.root, &encoded)?;
         blame::check(mirror, &folder, &encoded)?;
         if created {
             mirror.root.sync()?;
@@ -176,7 +179,7 @@ impl Collection {
             .filter(|record| record.source == source || record.source.is_empty())
             .and_then(|record| record.properties);
         let record = Record { name, source, attachments, kept, properties };
-        format::write(&self.mirror.collections, &record_name(&self.encoded), &record)
+        self.mirror.epoch.write(&self.mirror.collections, &record_name(&self.encoded), &record)
     }
 
     /// Records durably how the collection was created at its source, if that has changed.
@@ -186,7 +189,28 @@ impl Collection {
             return Ok(());
         }
         let record = Record { properties: Some(properties), ..record };
-        format::write(&self.mirror.collections, &record_name(&self.encoded), &record)
+        self.mirror.epoch.write(&self.mirror.collections, &record_name(&self.encoded), &record)
+    }
+
+    /// The checkpoint in `.plainfold/checkpoints`, as a text; `None` if it does not exist.
+    pub fn portable(&self) -> Result<Option<Vec<u8>>, MirrorError> {
+        match self.mirror.ours.open_folder(layout::CHECKPOINTS)? {
+            Some(folder) => folder.read_file(&record_name(&self.encoded)),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes that text, if it has changed. It is not synced: a reader checks it against the tree.
+    pub fn write_portable(&self, text: &str) -> Result<(), MirrorError> {
+        let (epoch, name) = (&self.mirror.epoch, record_name(&self.encoded));
+        let (folder, _) = epoch.open_or_rebuild(&self.mirror.ours, layout::CHECKPOINTS)?;
+        if unless_disk(folder.read_file(&name))?.is_some_and(|old| old == text.as_bytes()) {
+            return Ok(());
+        }
+        epoch.replace(&folder, &name, |mut file| {
+            write_all(&mut file, [text.as_bytes(), b""])
+                .map_err(|error| MirrorError::io("write", folder.path().join(&name), error))
+        })
     }
 
     fn record(&self) -> Result<Option<Record>, MirrorError> {
@@ -217,7 +241,11 @@ impl Collection {
     /// The error, if it concerns one document alone. Otherwise fails with the error that ends the
     /// work on the collection, or all work.
     pub fn blame(&self, error: MirrorError) -> Result<MirrorError, MirrorError> {
-        if !error.may_be_of_document() || !blame::is_usable(&self.mirror)? {
+        if !error.may_be_of_document() {
+            return Err(error);
+        }
+        self.mirror.epoch.check()?;
+        if !blame::is_usable(&self.mirror)? {
             return Err(error);
         }
         blame::check(&self.mirror, &self.folder, &self.encoded)?;

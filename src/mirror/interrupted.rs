@@ -11,7 +11,7 @@ use crate::document::{DocumentId, Head, Revision};
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{ATTACHMENTS, CONFLICTS, body_file};
 use crate::tree::temporary::{Purpose, Temporary};
-use crate::tree::{MirrorError, lanes, unless_disk, unremovable};
+use crate::tree::{Epoch, MirrorError, lanes, unless_disk, unremovable};
 
 /// What an interrupted run has left in staging, by the encoded name of the collection.
 pub(super) type Interrupted = HashMap<String, Left>;
@@ -29,11 +29,18 @@ pub(super) struct Left {
 /// Reads staging, of one collection or all, and removes from it what is not needed. Also returns the
 /// first number that no remaining name has.
 pub(super) fn sweep(
+    epoch: &Epoch,
     ours: &Folder,
     staging: &Folder,
     only: Option<&str>,
 ) -> Result<(Interrupted, u64), MirrorError> {
-    let mut paths = lanes::contents(staging)?;
+    let mut paths = match only {
+        // Other lanes may be those of a process that has taken over.
+        Some(_) => lanes::own(staging, epoch)?,
+        None => lanes::contents(staging)?,
+    };
+    // Otherwise the list may name what another process has staged.
+    epoch.check_lanes()?;
     if only.is_some() {
         paths.retain(|path| Temporary::of(path).map(|one| one.collection) == only);
     }
@@ -54,7 +61,7 @@ pub(super) fn sweep(
                 }
             }
             found.entry(collection.to_owned()).or_default().removed.push(path);
-        } else if !unremovable::clear_away(ours, staging, &path)?
+        } else if !unremovable::clear_away(epoch, ours, staging, &path)?
             && let Some(Temporary { number, .. }) = named
         {
             next = next.max(number.saturating_add(1));
@@ -96,20 +103,24 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::tree::Holder;
 
     #[test]
     fn of_one_collection_what_nobody_needs_goes_and_what_was_not_told_of_stays() {
-        let dir = tempfile::tempdir().unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let ours = Folder::open_path(home.path()).unwrap();
+        let epoch = Epoch::begin(&ours, &Holder::default(), false, || Ok(())).unwrap();
+        let dir = home.path().join("staging/1-2");
         let names = ["1~books", "2-removed~books", "3-~books", "4-removed~maps", "5~maps"];
         for name in names {
-            let folder = dir.path().join(name);
+            let folder = dir.join(name);
             fs::create_dir_all(folder.join(ATTACHMENTS)).unwrap();
             let body = format!("{{\"_id\":\"{name}\",\"_rev\":\"1-x\"}}\n");
             fs::write(folder.join(body_file(false)), body).unwrap();
         }
-        fs::write(dir.path().join("6~books"), "a body that was not published").unwrap();
-        let staging = Folder::open_path(dir.path()).unwrap();
-        let (found, next) = sweep(&staging, &staging, Some("books")).unwrap();
+        fs::write(dir.join("6~books"), "a body that was not published").unwrap();
+        let staging = ours.open("staging").map(Option::unwrap).unwrap();
+        let (found, next) = sweep(&epoch, &ours, &staging, Some("books")).unwrap();
         assert_eq!(found.keys().collect::<Vec<_>>(), ["books"]);
         let left = &found["books"];
         let mut documents: Vec<_> = left.documents.keys().map(DocumentId::as_str).collect();
@@ -117,8 +128,11 @@ mod tests {
         assert_eq!(documents, names[..3]);
         let mut removed = left.removed.clone();
         removed.sort_unstable();
-        assert_eq!((removed, next), (vec![names[1].to_owned(), names[2].to_owned()], 4));
-        let stands = |path: &str| dir.path().join(path).exists();
+        assert_eq!(
+            (removed, next),
+            ([names[1], names[2]].map(|name| format!("1-2/{name}")).to_vec(), 4)
+        );
+        let stands = |path: &str| dir.join(path).exists();
         assert_eq!(names.map(stands), [false, true, true, true, true]);
         assert!(!stands("6~books"));
         let attached = |name: &str| stands(&format!("{name}/{ATTACHMENTS}"));
@@ -126,7 +140,7 @@ mod tests {
         // enough.
         assert_eq!(names.map(attached), [false, false, true, true, true]);
 
-        let (found, next) = sweep(&staging, &staging, None).unwrap();
+        let (found, next) = sweep(&epoch, &ours, &staging, None).unwrap();
         assert_eq!((found["maps"].removed.len(), found["maps"].documents.len(), next), (1, 2, 5));
         assert!(!stands(names[4]));
     }

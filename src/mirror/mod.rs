@@ -49,13 +49,16 @@ pub use sync::Sync;
 
 use crate::clock::Clock;
 use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
+use crate::place::Desk;
 use crate::tree::Lock;
 use crate::tree::beneath::Folder;
-use crate::tree::lanes::{self, Lanes};
+use crate::tree::lanes::Lanes;
 use crate::tree::names::{Codec, Spelling};
 use crate::tree::record::Record;
 use crate::tree::temporary::{Purpose, Temporary};
-use crate::tree::{Format, Holder, MirrorError, SharedLock, format, layout, names, unremovable};
+use crate::tree::{
+    Epoch, Format, Holder, MirrorError, SharedLock, format, layout, names, unremovable,
+};
 use adopt::Adopted;
 use interrupted::Interrupted;
 
@@ -127,6 +130,9 @@ pub struct Mirror {
     /// The next temporary name.
     next_name: AtomicU64,
     lanes: Lanes,
+    epoch: Arc<Epoch>,
+    /// The process from which the lock was taken, if any.
+    displaced: Option<Holder>,
     /// The documents that an interrupted run was replacing or removing.
     interrupted: std::sync::Mutex<Interrupted>,
     /// Whether this file system keeps extended attributes, as far as known.
@@ -174,11 +180,17 @@ impl Mirror {
         Ok(mirror)
     }
 
-    /// Opens an existing mirror, for a command that changes its state or its documents.
-    pub fn open_existing(path: &Path, holder: &Holder) -> Result<Self, MirrorError> {
+    /// Opens an existing mirror, for a command that changes its state or its documents. With
+    /// `take_over`, also if another process holds its lock.
+    pub fn open_existing(
+        path: &Path,
+        holder: &Holder,
+        take_over: bool,
+    ) -> Result<Self, MirrorError> {
         Ours::find(path)?;
         let root = Folder::open_path(path)?;
-        Self::open_ours(root, None, None, Wanted::default(), holder, options::recall)
+        let wanted = Wanted { take_over, ..Wanted::default() };
+        Self::open_ours(root, None, None, wanted, holder, options::recall)
     }
 
     fn open_ours(
@@ -192,25 +204,51 @@ impl Mirror {
         let (ours, _) = root.open_or_create(layout::OURS)?;
         // A mirror of an unknown format is refused before anything in it is touched.
         format::read(root.path(), &ours)?;
-        let lock = Lock::take(&ours.path().join(layout::LOCK), root.path(), holder)?;
+        let path = ours.path().join(layout::LOCK);
+        let (lock, displaced) = Lock::take(&path, root.path(), holder, wanted.take_over)?;
+        let check = || lock.check(root.path());
+        let epoch = Epoch::begin(&ours, holder, displaced.is_some(), check);
+        let epoch = Arc::new(epoch.map_err(|error| check().err().unwrap_or(error))?);
+        if let Some(other) = &displaced {
+            tracing::warn!(
+                "the mirror was taken over from {other}, which can change nothing in it any more"
+            );
+        }
+        let begun = Arc::clone(&epoch);
+        let opened =
+            Self::open_epoch(root, ours, names, adopted, wanted, (lock, displaced, epoch), options);
+        opened.map_err(|error| begun.check().err().unwrap_or(error))
+    }
+
+    fn open_epoch(
+        root: Folder,
+        ours: Folder,
+        names: Option<Codec>,
+        adopted: Option<Adopted>,
+        wanted: Wanted,
+        (lock, displaced, epoch): (Lock, Option<Holder>, Arc<Epoch>),
+        options: impl FnOnce(&Folder, &Folder) -> Result<Remembered, MirrorError>,
+    ) -> Result<Self, MirrorError> {
         let (collections, _) = ours.open_or_rebuild(layout::COLLECTIONS)?;
         let shown = adopted.as_ref().map(Adopted::spelling);
         if let Some(adopted) = adopted {
             // Without a format file: an adoption that was begun and not finished is repeated.
-            adopted.record(&root, &ours, &collections)?;
+            adopted.record(&epoch, &root, &ours, &collections)?;
         }
-        let format = format::read_or_create(root.path(), &ours, names, shown)?;
+        let format = format::read_or_create(root.path(), &epoch, &ours, names, shown)?;
         let (staging, _) = ours.open_or_rebuild(layout::STAGING)?;
         let (inventories, _) = ours.open_or_rebuild(layout::INVENTORY)?;
         let options = options(&ours, &collections)?;
-        let (interrupted, next_name) = interrupted::sweep(&ours, &staging, None)?;
-        unremovable::sweep(&ours)?;
-        lanes::lay(&staging)?;
+        let (interrupted, next_name) = interrupted::sweep(&epoch, &ours, &staging, None)?;
+        unremovable::sweep(&epoch, &ours)?;
+        if epoch.displaces() {
+            inventory::displace(&epoch, &inventories)?;
+        }
         if format.names == Codec::Native && scan::folds_case(&ours)? {
             return Err(MirrorError::FoldsCase { path: root.path().to_owned() });
         }
         root.sync()?;
-        let clock = Arc::new(Clock::open(&ours.path().join(layout::CLOCK)));
+        let clock = Arc::new(Clock::open(&ours.path().join(layout::CLOCK), epoch.desk()));
         let in_memory = root.is_in_memory();
         let mirror = Self {
             root,
@@ -228,6 +266,8 @@ impl Mirror {
             policy: kept::Policy::default(),
             next_name: AtomicU64::new(next_name),
             lanes: Lanes::default(),
+            epoch,
+            displaced,
             interrupted: std::sync::Mutex::new(interrupted),
             keeps_attributes: AtomicBool::new(true),
             saves: AtomicBool::new(false),
@@ -250,6 +290,21 @@ impl Mirror {
     /// The default path of the socket where a running mirror answers requests.
     pub fn socket_path(&self) -> PathBuf {
         self.ours.path().join(layout::SOCKET)
+    }
+
+    /// Fails if another process has taken over, so that this one can change nothing any more.
+    pub fn check_epoch(&self) -> Result<(), MirrorError> {
+        self.epoch.check()
+    }
+
+    /// The process from which the lock was taken, if it was taken from one.
+    pub fn displaced(&self) -> Option<&Holder> {
+        self.displaced.as_ref()
+    }
+
+    /// Where files of the state are prepared.
+    pub(crate) fn desk(&self) -> Desk {
+        self.epoch.desk()
     }
 
     /// The clock that measures the age of everything that is kept for a time.
@@ -275,7 +330,7 @@ impl Mirror {
 
     /// Removes an entry of staging, or sets it aside.
     fn clear_away(&self, path: &str) -> Result<(), MirrorError> {
-        unremovable::clear_away(&self.ours, &self.staging, path).map(drop)
+        unremovable::clear_away(&self.epoch, &self.ours, &self.staging, path).map(drop)
     }
 
     fn encode(&self, text: &str) -> names::Name {
@@ -300,7 +355,8 @@ impl Mirror {
 
     fn name_for(&self, purpose: Purpose, collection: &str, lane: Lane) -> String {
         let number = self.next_name.fetch_add(1, Ordering::Relaxed);
-        lane.path(&Temporary { number, purpose, collection }.name())
+        let name = Temporary { number, purpose, collection }.name();
+        format!("{}/{name}", self.epoch.lane(lane.0))
     }
 }
 

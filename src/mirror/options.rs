@@ -103,6 +103,8 @@ pub struct Wanted {
     pub discard: bool,
     /// A tree without `.plainfold` is to be adopted as a mirror.
     pub adopt: bool,
+    /// The mirror is taken over although another process holds its lock.
+    pub take_over: bool,
 }
 
 impl Remembered {

@@ -134,7 +134,11 @@ impl Collection {
     fn remove(&self, name: &Name, aside: String) -> Result<Option<String>, MirrorError> {
         match self.folder.rename(name.as_str(), &self.mirror.staging, &aside) {
             Ok(()) => Ok(Some(aside)),
-            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::NOENT) => {
+                // Either of the two names is missing.
+                self.mirror.epoch.check_lanes()?;
+                Ok(None)
+            }
             Err(Errno::XDEV) => {
                 self.remove_by_copy(name, &aside)?;
                 Ok(Some(aside))
@@ -162,6 +166,7 @@ impl Collection {
         copied?;
         // This may be the only copy of the document.
         staging.sync_file_system()?;
+        self.mirror.epoch.check_lanes()?;
         for body in [DOCUMENT, TOMBSTONE] {
             held.remove(body)?;
         }

@@ -1,7 +1,7 @@
 //! Saves the options of an open mirror.
 
 use super::options::Remembered;
-use super::{Mirror, format};
+use super::Mirror;
 use crate::document::{CollectionName, Kept};
 use crate::tree::MirrorError;
 use crate::tree::layout::OPTIONS;
@@ -21,7 +21,7 @@ impl Mirror {
         let collections = written.as_ref().map(|written| written.collections.clone());
         let now = Remembered { collections: collections.unwrap_or_default(), ..options.clone() };
         if written.as_ref() != Some(&now) {
-            format::write(&self.ours, OPTIONS, &now)?;
+            self.epoch.write(&self.ours, OPTIONS, &now)?;
         }
         self.options = options;
         Ok(())
@@ -30,7 +30,7 @@ impl Mirror {
     /// Saves durably which collections are selected, if that has changed.
     pub fn remember_collections(&self) -> Result<(), MirrorError> {
         if Remembered::read(&self.ours)?.as_ref() != Some(&self.options) {
-            format::write(&self.ours, OPTIONS, &self.options)?;
+            self.epoch.write(&self.ours, OPTIONS, &self.options)?;
         }
         Ok(())
     }

@@ -53,7 +53,7 @@ impl Collection {
     pub fn clear_up(&self) -> Result<(), MirrorError> {
         let mirror = &self.mirror;
         let (mut found, _) =
-            interrupted::sweep(&mirror.ours, &mirror.staging, Some(&self.encoded))?;
+            interrupted::sweep(&mirror.epoch, &mirror.ours, &mirror.staging, Some(&self.encoded))?;
         let Some(found) = found.remove(&*self.encoded) else { return Ok(()) };
         let mut known = mirror.interrupted.lock().unwrap_or_else(PoisonError::into_inner);
         let left = known.entry(self.encoded.to_string()).or_default();

@@ -10,9 +10,9 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::Mirror;
-use crate::tree::MirrorError;
 use crate::tree::beneath::{Folder, write_all};
 use crate::tree::layout::SPARE;
+use crate::tree::{Epoch, MirrorError};
 
 /// The reserved bytes: more than the state needs for a commit.
 const BYTES: u64 = 5 << 19;
@@ -46,7 +46,7 @@ impl Mirror {
     /// Gives back the space that is reserved for deletions.
     pub fn give_spare(&self) {
         self.saves.store(true, Ordering::Release);
-        if let Err(error) = self.ours.remove(SPARE) {
+        if let Err(error) = self.epoch.remove(&self.ours, SPARE) {
             tracing::debug!("{error}");
         }
     }
@@ -64,32 +64,31 @@ impl Mirror {
     /// Reserves space for deletions if at least this many bytes are free. A failure is not an error.
     fn keep_spare(&self, free: u64) {
         self.saves.store(false, Ordering::Release);
-        if let Err(error) = keep(&self.ours, free) {
+        if let Err(error) = keep(&self.epoch, &self.ours, free) {
             tracing::debug!("{error}");
         }
     }
 }
 
-fn keep(ours: &Folder, free: u64) -> Result<(), MirrorError> {
+fn keep(epoch: &Epoch, ours: &Folder, free: u64) -> Result<(), MirrorError> {
     let room = ours.room()?;
-    let (spare, _) = ours.open_or_rebuild(SPARE)?;
+    let (spare, _) = epoch.open_or_rebuild(ours, SPARE)?;
     if room.files.is_some() {
         for number in 0..FILES {
             let name = number.to_string();
             if spare.kind(&name)?.is_none() {
-                spare.create_file(&name)?;
+                epoch.replace(&spare, &name, |_| Ok(()))?;
             }
         }
     }
     let held = spare.length(FILE)?;
     if held < BYTES && room.bytes >= free {
-        spare.remove(FILE)?;
+        epoch.remove(&spare, FILE)?;
         let length = BYTES.min(room.bytes + held);
-        let mut file = spare.create_file(FILE)?;
-        if let Err(error) = fill(&mut file, length) {
-            spare.remove(FILE)?;
-            return Err(MirrorError::io("write", spare.path().join(FILE), error));
-        }
+        epoch.replace(&spare, FILE, |mut file| {
+            fill(&mut file, length)
+                .map_err(|error| MirrorError::io("write", spare.path().join(FILE), error))
+        })?;
     }
     Ok(())
 }

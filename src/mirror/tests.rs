@@ -95,8 +95,8 @@ impl Bench {
         mirror.sync_published(&self.collection, std::slice::from_ref(&published), sync).unwrap();
         self.collection.note_committed().unwrap();
         mirror.dispose([&published]).unwrap();
-        let staged = lanes::staged(&self.dir.path().join("mirror"));
-        assert_eq!(staged, [""; 0], "nothing stays in staging");
+        let left = crate::tree::lanes::staged(&self.dir.path().join("mirror"));
+        assert_eq!(left, [""; 0], "nothing stays in staging");
         Some(published)
     }
 }
@@ -277,9 +277,9 @@ fn what_an_interrupted_run_left_in_staging_is_swept() {
         fs::create_dir_all(path.join(place).join("attachments")).unwrap();
         fs::write(path.join(place).join("document.json"), "{").unwrap();
     }
-    assert_eq!(lanes::staged(&path).len(), 2);
+    assert_eq!(staged(&path).len(), 2);
     drop(open(&path, &MirrorOptions::default()).unwrap());
-    assert_eq!(lanes::staged(&path), [""; 0]);
+    assert_eq!(staged(&path), [""; 0]);
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn the_files_of_a_document_are_listed_with_its_body_first() {
 #[test]
 fn a_streamed_attachment_arrives_whole_or_leaves_nothing() {
     let bench = Bench::new();
-    let left = || lanes::staged(&bench.dir.path().join("mirror"));
+    let left = || staged(&bench.dir.path().join("mirror"));
     let mut writer = bench.collection.blob_writer().unwrap();
     writer.write(b"half of").unwrap();
     drop(writer);

@@ -12,7 +12,6 @@ use rustix::io::Errno;
 
 use super::Mirror;
 use super::publish::Published;
-use crate::clock::Clock;
 use crate::document::Head;
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{DOCUMENT, TRASH};
@@ -38,7 +37,7 @@ impl Mirror {
                 Some(id) => self.encode(id).as_str().to_owned(),
                 None => "without an id".to_owned(),
             };
-            let place = place(&self.ours, &self.clock, collection)?;
+            let place = place(self, collection)?;
             put(&self.staging, name, &place, &document)?;
             place.sync()?;
         }
@@ -57,7 +56,7 @@ impl Mirror {
             let folder = match &open {
                 Some((name, folder)) if name == collection => folder,
                 _ => {
-                    let folder = place(&self.ours, &self.clock, collection)?;
+                    let folder = place(self, collection)?;
                     &open.insert((collection.to_owned(), folder)).1
                 }
             };
@@ -88,7 +87,7 @@ impl Mirror {
             let most = DAY.saturating_mul(self.options.trash);
             for (name, _) in days.iter().zip(self.clock.ages(&days)).filter(|(_, age)| *age > most)
             {
-                match trash.remove(name) {
+                match self.epoch.remove(&trash, name) {
                     Err(error) if !error.is_disk() => tracing::warn!(
                         "{error}; other expired documents in the trash are still removed"
                     ),
@@ -106,13 +105,14 @@ fn today() -> Date {
 }
 
 /// The folder of a collection in today's trash.
-fn place(ours: &Folder, clock: &Clock, collection: &str) -> Result<Folder, MirrorError> {
+fn place(mirror: &Mirror, collection: &str) -> Result<Folder, MirrorError> {
+    let Mirror { ours, clock, epoch, .. } = mirror;
     let mut folder = None;
     let today = today().to_string();
     clock.mark(&today);
     for name in [TRASH, &today, collection] {
         let above = folder.as_ref().unwrap_or(ours);
-        let (below, created) = above.open_or_rebuild(name)?;
+        let (below, created) = epoch.open_or_rebuild(above, name)?;
         if created {
             above.sync()?;
         }

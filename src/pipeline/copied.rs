@@ -2,7 +2,8 @@
 //! committed for another folder, so it may be ahead of this one.
 
 use super::{Pipeline, PipelineError};
-use crate::checkpoint::{Checkpoint, Commit};
+use crate::checkpoint::{Checkpoint, Commit, PortableCheckpoint};
+use crate::tree::unless_disk;
 
 /// The reason for the full scan, as a clause.
 pub(super) const REASON: &str = "the collection's folder is not the one that the last run wrote: \
@@ -18,7 +19,13 @@ impl Pipeline {
     /// is known to be as the last run left it; otherwise a full scan is recorded durably. A folder
     /// that was just created is empty, so it cannot be behind.
     pub(super) fn settle_copy(&self, checkpoint: Checkpoint) -> Result<Checkpoint, PipelineError> {
-        if self.collection.is_new() || !self.is_another_folder(&checkpoint) {
+        if self.collection.is_new() {
+            return Ok(checkpoint);
+        }
+        if checkpoint.is_unknown() {
+            return self.without_state(checkpoint);
+        }
+        if !self.is_another_folder(&checkpoint) {
             return Ok(checkpoint);
         }
         let collection = self.collection.name();
@@ -45,10 +52,57 @@ impl Pipeline {
     /// Whether the last run ended normally, and the inventory of that very run lists exactly what
     /// the folder holds, byte for byte.
     fn is_as_it_was_left(&self, checkpoint: &Checkpoint) -> Result<bool, PipelineError> {
-        let Checkpoint { inventory, open_since, scanning, .. } = checkpoint;
-        let (Some(token), None, None) = (inventory, open_since, scanning) else {
-            return Ok(false);
+        match checkpoint.at_rest() {
+            Some(token) => Ok(self.collection.agrees_with_inventory(token)?),
+            None => Ok(false),
+        }
+    }
+
+    /// The same if the state knows nothing of the collection. A copy that was made without its state
+    /// has a checkpoint beside the tree. In the folder that it was written for, a state that is
+    /// missing was lost, and what else was lost is not known.
+    fn without_state(&self, checkpoint: Checkpoint) -> Result<Checkpoint, PipelineError> {
+        let collection = self.collection.name();
+        let Some(text) = unless_disk(self.collection.portable())? else {
+            return Ok(checkpoint);
         };
-        Ok(self.collection.agrees_with_inventory(token)?)
+        let source = self.collection.followed()?.unwrap_or_default();
+        let ignored = match PortableCheckpoint::read(&text, &source) {
+            Ok(found) if !self.is_another_folder(&found) => return Ok(checkpoint),
+            Ok(found) if self.is_as_it_was_left(&found)? => {
+                tracing::info!(
+                    %collection,
+                    "the mirror was copied without its state; every file is as the last run left it, \
+                     so that it continues without a full scan",
+                );
+                let folder = Some(self.collection.identity());
+                let now = Checkpoint { folder, ..found };
+                self.checkpoints.commit(collection, &Commit::new(now.clone()))?;
+                return Ok(now);
+            }
+            Ok(_) => "the collection's folder is not as the last run left it".to_owned(),
+            Err(why) => why,
+        };
+        tracing::warn!(
+            %collection,
+            "the checkpoint in `.plainfold/checkpoints` is ignored, and a full scan follows: {ignored}",
+        );
+        Ok(checkpoint)
+    }
+
+    /// Writes the checkpoint of a run that ended normally beside the tree. Failures and deletions that
+    /// are held back are in the state alone, so nothing is written while there are any.
+    pub(super) fn write_portable(&self, checkpoint: &Checkpoint) -> Result<(), PipelineError> {
+        let held = self.checkpoints.count_held_back(self.collection.name())?;
+        // A full disk has no room for it.
+        if self.removals_only || held > 0 || self.failures.count() > 0 {
+            return Ok(());
+        }
+        let source = self.collection.followed()?.unwrap_or_default();
+        match PortableCheckpoint::text(&source, checkpoint) {
+            // Something in its place is no reason to fail: a copy is then scanned.
+            Some(text) => Ok(unless_disk(self.collection.write_portable(&text))?),
+            None => Ok(()),
+        }
     }
 }

@@ -284,11 +284,10 @@ impl Settler {
         let here = self.checkpoint.position.as_ref().map(|_| self.pipeline.collection.identity());
         let folder = self.checkpoint.folder.or(here);
         let now = Checkpoint { open_since, inventory, folder, ..self.checkpoint.clone() };
-        if self.checkpoint == now {
-            return Ok(());
+        if self.checkpoint != now {
+            self.commit(Commit::new(now.clone()), Vec::new())?;
         }
-        let checkpoint = now;
-        self.commit(Commit::new(checkpoint), Vec::new())
+        self.pipeline.write_portable(&now)
     }
 
     /// Steps 2 to 4 of the durable order.

@@ -57,9 +57,13 @@ impl Repairer {
     ) -> Repaired {
         let asking =
             if store.capabilities().single_reads { Asking::Singly } else { Asking::ByFeed };
-        match self.pipeline(store, name) {
+        let repaired = match self.pipeline(store, name) {
             Ok(pipeline) => pipeline.repair(wrong, asking, stop).await,
             Err(error) => Repaired { fates: Vec::new(), error: Some(error) },
+        };
+        match self.mirror.check_epoch() {
+            Ok(()) => repaired,
+            Err(error) => Repaired { error: Some(error.into()), ..repaired },
         }
     }
 
@@ -78,6 +82,7 @@ impl Repairer {
             let commit = Commit::new(Checkpoint { inventory, ..checkpoint });
             self.checkpoints.commit(name, &commit)?;
         }
+        self.mirror.check_epoch()?;
         Ok(stamped)
     }
 

@@ -77,6 +77,16 @@ impl Session {
         self.shared.mirror.describe_holder(&holder)
     }
 
+    /// Whether a process from which this one has taken the mirror over may answer at this path. Fails
+    /// if another process has taken it over from this one.
+    pub fn displaces(&self, socket: &Path) -> Result<bool, MirrorError> {
+        self.shared.mirror.check_epoch()?;
+        let own = self.socket_path();
+        Ok(self.shared.mirror.displaced().is_some_and(|holder| {
+            socket == own || holder.socket.as_deref().is_some_and(|path| path == socket)
+        }))
+    }
+
     /// The status, for observers of the session.
     pub fn watcher(&self) -> Watcher {
         Watcher { shared: Arc::clone(&self.shared) }

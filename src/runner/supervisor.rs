@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::absent::Absent;
@@ -23,7 +23,9 @@ use super::shared::{Member, Shared};
 use super::trouble::Trouble;
 use super::turn::{Ended, Run};
 use crate::document::CollectionName;
-use crate::pipeline::{Phase, Pipeline, PipelineError, PipelineOptions, Reporter, RunState};
+use crate::pipeline::{
+    ENDED, Phase, Pipeline, PipelineError, PipelineOptions, Reporter, RunState,
+};
 use crate::source::outage::Said;
 use crate::source::retry::{self, Listed, Purpose};
 use crate::source::{Mode, SourceError, Store, StoreEvent, Streams};
@@ -95,6 +97,10 @@ impl Supervisor {
         }
         self.note_parked();
         self.remember_collections(true);
+        // A run that was displaced may have noticed nothing, or have reported another error.
+        if let Err(error) = self.shared.mirror.check_epoch() {
+            self.note_displaced(error);
+        }
         let pipelines = self.shared.pipelines();
         pipelines.iter().for_each(Pipeline::log_unmentioned);
         let shared = Arc::clone(&self.shared);
@@ -103,7 +109,18 @@ impl Supervisor {
         Outcome { took: begun.elapsed(), ..shared.outcome(self.errors) }
     }
 
+    /// Another process has taken over: nothing else matters.
+    fn note_displaced(&mut self, error: MirrorError) {
+        if !matches!(&self.errors[..], [SessionError::Mirror(MirrorError::TakenOver { .. })]) {
+            tracing::error!(target: ENDED, "{error}");
+            self.errors = vec![error.into()];
+        }
+        self.stop.cancel();
+    }
+
     async fn supervise(&mut self) {
+        /// The interval at which a run that has nothing to do notices that it was displaced.
+        const LOOK: Duration = Duration::from_secs(2);
         let (mode, policy) = (self.options.mode, self.options.retry);
         let (checkpoints, identity) = (Arc::clone(&self.shared.checkpoints), self.store.identity());
         // If this is unknown, everything is checked again.
@@ -113,6 +130,8 @@ impl Supervisor {
         tokio::pin!(listing);
         let (mut listing_ended, mut orders) = (false, Vec::new());
         let mut news: Option<News> = None;
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.make_moves();
             if news.is_none() && mode == Mode::Follow && self.scheduler.is_crowded() {
@@ -126,6 +145,9 @@ impl Supervisor {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
+                _ = look.tick() => if let Err(error) = self.shared.mirror.check_epoch() {
+                    return self.note_displaced(error);
+                },
                 listed = listing.next(), if !listing_ended => match listed {
                     Some(Ok(Listed::Waiting { error, pause })) => self.wait(&error, pause),
                     Some(Ok(Listed::Event(StoreEvent::Collection(name)))) => {
@@ -385,6 +407,9 @@ impl Supervisor {
     }
 
     pub(super) fn fail(&mut self, collection: CollectionName, error: PipelineError) {
+        if let Err(error) = self.shared.mirror.check_epoch() {
+            return self.note_displaced(error);
+        }
         if let PipelineError::Source(SourceError::Missing { .. }) = &error
             && self.options.mode == Mode::CatchUp
             && self.store.capabilities().exhaustive_scan

@@ -68,6 +68,18 @@ pub enum MirrorError {
         /// Who holds it.
         holder: Holder,
     },
+    /// Another process took the mirror over while this one worked on it.
+    #[error(
+        "another process has taken over {}: {holder}. This process changes nothing there any more, and \
+         ends",
+        path.display()
+    )]
+    TakenOver {
+        /// The mirror.
+        path: PathBuf,
+        /// Who works on it now.
+        holder: Holder,
+    },
     /// The mirror was written by a newer Plainfold.
     #[error(
         "{} has on-disk format {found}, but this version of Plainfold supports formats up to {known}: \

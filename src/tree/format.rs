@@ -6,10 +6,10 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::bare::Bare;
-use crate::tree::beneath::{Folder, sync_file, write_all};
+use crate::tree::beneath::Folder;
 use crate::tree::layout::{FORMAT, OURS, RXDB_META};
 use crate::tree::names::{Codec, Spelling};
-use crate::tree::{MirrorError, described};
+use crate::tree::{Epoch, MirrorError, described};
 
 /// The newest on-disk format that this Plainfold writes and reads.
 pub const FORMAT_NUMBER: u64 = 2;
@@ -116,6 +116,7 @@ fn resolve(path: &Path) -> std::io::Result<PathBuf> {
 /// for, if any; `shown` is the codec of the names that exist already.
 pub fn read_or_create(
     mirror: &Path,
+    epoch: &Epoch,
     ours: &Folder,
     names: Option<Codec>,
     shown: Option<Spelling>,
@@ -129,7 +130,7 @@ pub fn read_or_create(
                 .ok_or_else(|| MirrorError::ShortNames { path: mirror.to_owned(), most })?,
         };
         let format = Format::new(spelling);
-        write(ours, FORMAT, &format)?;
+        epoch.write(ours, FORMAT, &format)?;
         return Ok(format);
     };
     if names.is_some_and(|names| names != format.names) {
@@ -195,22 +196,6 @@ pub(crate) fn parse(mirror: &Path, path: &Path, text: &[u8]) -> Result<Format, M
     }
 }
 
-/// Writes a small JSON file of ours durably: a temporary file, synced, renamed, folder synced.
-pub fn write<T: Serialize>(folder: &Folder, name: &str, value: &T) -> Result<(), MirrorError> {
-    let temporary = format!("{name}.new");
-    let failed = |error| MirrorError::io("write", folder.path().join(name), error);
-    folder.remove(&temporary)?;
-    let mut file = folder.create_file(&temporary)?;
-    let mut text = serde_json::to_string_pretty(value).map_err(|error| failed(error.into()))?;
-    text.push('\n');
-    write_all(&mut file, [text.as_bytes(), b""]).map_err(failed)?;
-    sync_file(&file).map_err(failed)?;
-    folder
-        .rename(&temporary, folder, name)
-        .map_err(|error| folder.error("rename", &temporary, error))?;
-    folder.sync()
-}
-
 /// A new lineage. Its bits come from the hasher keys that the standard library draws from the
 /// system's randomness.
 pub(crate) fn lineage() -> String {
@@ -224,20 +209,27 @@ mod tests {
     use super::*;
     use crate::tree::beneath::tests::folder;
 
+    /// An epoch of another folder.
+    fn epoch() -> (tempfile::TempDir, Epoch) {
+        let (dir, ours) = folder();
+        let epoch = Epoch::begin(&ours, &crate::tree::Holder::default(), false, || Ok(())).unwrap();
+        (dir, epoch)
+    }
+
     #[test]
     fn a_format_is_created_once_and_then_kept() {
-        let (dir, ours) = folder();
-        let first = read_or_create(dir.path(), &ours, None, None).unwrap();
-        assert_eq!(read_or_create(dir.path(), &ours, None, None).unwrap(), first);
+        let ((dir, ours), (_kept, epoch)) = (folder(), epoch());
+        let first = read_or_create(dir.path(), &epoch, &ours, None, None).unwrap();
+        assert_eq!(read_or_create(dir.path(), &epoch, &ours, None, None).unwrap(), first);
         assert_eq!((first.format, first.longest_name), (USUAL_NUMBER, None));
         assert_eq!(first.lineage.len(), 32);
     }
 
     #[test]
     fn a_newer_format_is_refused_whatever_else_it_says() {
-        let (dir, ours) = folder();
+        let ((dir, ours), (_kept, epoch)) = (folder(), epoch());
         std::fs::write(dir.path().join(FORMAT), r#"{"format":3,"shape":"other"}"#).unwrap();
-        let error = read_or_create(dir.path(), &ours, None, None).unwrap_err();
+        let error = read_or_create(dir.path(), &epoch, &ours, None, None).unwrap_err();
         assert!(matches!(error, MirrorError::NewerFormat { found: 3, .. }), "{error}");
     }
 
@@ -272,32 +264,33 @@ mod tests {
 
     #[test]
     fn short_names_are_recorded_with_a_number_that_older_versions_refuse() {
-        let (dir, ours) = folder();
+        let ((dir, ours), (_kept, epoch)) = (folder(), epoch());
         let short = Spelling::within(Codec::Portable, 143);
-        let first = read_or_create(dir.path(), &ours, Some(Codec::Portable), short).unwrap();
+        let first =
+            read_or_create(dir.path(), &epoch, &ours, Some(Codec::Portable), short).unwrap();
         assert_eq!((first.format, first.longest_name), (2, Some(111)));
-        let again = read_or_create(dir.path(), &ours, None, None).unwrap();
+        let again = read_or_create(dir.path(), &epoch, &ours, None, None).unwrap();
         assert_eq!(Some(again.spelling()), short);
         let text = std::fs::read_to_string(dir.path().join(FORMAT)).unwrap();
         let text = text.replace("111", "11");
         std::fs::write(dir.path().join(FORMAT), text).unwrap();
-        let error = read_or_create(dir.path(), &ours, None, None).unwrap_err().to_string();
+        let error = read_or_create(dir.path(), &epoch, &ours, None, None).unwrap_err().to_string();
         assert!(error.contains("longest_name"), "{error}");
     }
 
     #[test]
     fn a_damaged_format_is_named() {
-        let (dir, ours) = folder();
+        let ((dir, ours), (_kept, epoch)) = (folder(), epoch());
         std::fs::write(dir.path().join(FORMAT), "{").unwrap();
-        let error = read_or_create(dir.path(), &ours, None, None).unwrap_err().to_string();
+        let error = read_or_create(dir.path(), &epoch, &ours, None, None).unwrap_err().to_string();
         assert!(error.contains("format.json is damaged"), "{error}");
     }
 
     #[test]
     fn a_link_in_the_place_of_the_format_is_damage_and_stays() {
-        let (dir, ours) = folder();
+        let ((dir, ours), (_kept, epoch)) = (folder(), epoch());
         std::os::unix::fs::symlink("elsewhere", dir.path().join(FORMAT)).unwrap();
-        let error = read_or_create(dir.path(), &ours, None, None).unwrap_err().to_string();
+        let error = read_or_create(dir.path(), &epoch, &ours, None, None).unwrap_err().to_string();
         assert!(error.contains("damaged: it is not a file but a symbolic link"), "{error}");
         assert_eq!(ours.names().unwrap(), [FORMAT]);
     }

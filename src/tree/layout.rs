@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! <mirror>/
-//!   .plainfold/            format.json, lock, socket, collections/, inventory/, state/, staging/,
-//!                          trash/, unremovable/, spare/
+//!   .plainfold/            format.json, lock, socket, collections/, inventory/, checkpoints/,
+//!                          state/, staging/,
+//!                          epoch/, trash/, unremovable/, spare/
 //!   <collection>/
 //!     _security.json
 //!     <document>/
@@ -23,12 +24,16 @@ pub const LOCK: &str = "lock";
 pub const SOCKET: &str = "socket";
 /// One file per collection: its full name and the source that it follows.
 pub const COLLECTIONS: &str = "collections";
+/// One file per collection: its checkpoint after the last run that ended normally.
+pub const CHECKPOINTS: &str = "checkpoints";
 /// One file per collection: the files of each document's folder.
 pub const INVENTORY: &str = "inventory";
 /// The checkpoints and the journal.
 pub const STATE: &str = "state";
 /// Files and folders that are about to be published, or were replaced or removed.
 pub const STAGING: &str = "staging";
+/// One file, named by the number of the process that wrote to the mirror last.
+pub const EPOCH: &str = "epoch";
 /// Deleted documents that are kept for a time.
 pub const TRASH: &str = "trash";
 /// Space that is reserved for deletions.

@@ -22,13 +22,19 @@ pub struct Lock {
 
 impl Lock {
     /// Takes the lock file at `path` for `holder`. Waits for a command that only reads; the error
-    /// names any other holder.
-    pub fn take(path: &Path, mirror: &Path, holder: &Holder) -> Result<Self, MirrorError> {
+    /// names any other holder. With `force` the lock is taken from that holder, which is returned.
+    pub fn take(
+        path: &Path,
+        mirror: &Path,
+        holder: &Holder,
+        force: bool,
+    ) -> Result<(Self, Option<Holder>), MirrorError> {
         const PAUSE: Duration = Duration::from_millis(50);
         let failed = |error| MirrorError::io("lock", path, error);
         let (place, name) =
             Place::of(path).map_err(|error| MirrorError::io("open", path, error))?;
         let mut waited = 0;
+        let mut displaced = None;
         let file = loop {
             let mut file = open(&place, &name)?;
             match file.try_lock() {
@@ -46,6 +52,10 @@ impl Lock {
                     };
                     file.unlock().map_err(|error| MirrorError::io("unlock", path, error))?;
                     waited += 1;
+                    if waited > other.patience() && force {
+                        displaced = Some(other);
+                        break replace(&place, &name).map_err(failed)?;
+                    }
                     if waited > other.patience() {
                         return Err(MirrorError::Locked { path: mirror.to_owned(), holder: other });
                     }
@@ -56,7 +66,22 @@ impl Lock {
         };
         let mut lock = Self { file, path: path.to_owned() };
         lock.describe(holder)?;
-        Ok(lock)
+        Ok((lock, displaced))
+    }
+
+    /// Fails if another process has taken the lock of this mirror: the locked file has lost its name.
+    pub fn check(&self, mirror: &Path) -> Result<(), MirrorError> {
+        let failed = |error| MirrorError::io("look at", &self.path, error);
+        let (place, name) = Place::of(&self.path).map_err(failed)?;
+        match is_named(&place, &name, &self.file).map_err(failed)? {
+            true => Ok(()),
+            false => {
+                // It may have ended already.
+                let text = place.open_file(&name).map_err(failed)?;
+                let holder = text.map(|mut text| read(&mut text)).unwrap_or_default();
+                Err(MirrorError::TakenOver { path: mirror.to_owned(), holder })
+            }
+        }
     }
 
     /// Writes the holder into the lock file.
@@ -128,6 +153,17 @@ fn open(place: &Place, name: &str) -> Result<File, MirrorError> {
     }
 }
 
+/// Gives the name of the lock file to another file, which this process has locked. The process that
+/// holds the old one keeps a lock without a name.
+fn replace(place: &Place, name: &str) -> std::io::Result<File> {
+    let new = format!("{name}.{}", std::process::id());
+    place.remove(&new)?;
+    let file = place.create_file(&new)?;
+    file.try_lock()?;
+    place.rename(&new, name)?;
+    Ok(file)
+}
+
 fn set_aside(place: &Place, name: &str) -> std::io::Result<()> {
     let aside = aside(name);
     place.rename(name, &aside)?;
@@ -174,17 +210,41 @@ fn read(file: &mut File) -> Holder {
 mod tests {
     use super::*;
 
+    fn take(path: &Path, mirror: &Path, holder: &Holder) -> Result<Lock, MirrorError> {
+        Lock::take(path, mirror, holder, false).map(|(lock, _)| lock)
+    }
+
     #[test]
     fn the_second_is_told_who_holds_the_mirror() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let me = Holder::this_process("mirror");
-        let held = Lock::take(&path, dir.path(), &me).unwrap();
-        let error = Lock::take(&path, dir.path(), &me).unwrap_err().to_string();
+        let held = take(&path, dir.path(), &me).unwrap();
+        let error = take(&path, dir.path(), &me).unwrap_err().to_string();
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
         assert_eq!(holder(&path).unwrap(), Some(me));
         drop(held);
         assert_eq!(holder(&path).unwrap(), None);
+    }
+
+    #[test]
+    fn a_lock_that_was_taken_by_force_belongs_to_the_second_and_stays_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = Holder { pid: 7, ..Holder::this_process("mirror") };
+        let mut held = take(&path, dir.path(), &first).unwrap();
+        let second = Holder::this_process("mirror");
+        let (taken, displaced) = Lock::take(&path, dir.path(), &second, true).unwrap();
+        assert_eq!(displaced, Some(first.clone()));
+        taken.check(dir.path()).unwrap();
+        held.check(dir.path()).unwrap_err();
+        held.describe(&first).unwrap();
+        drop(held);
+        assert_eq!(holder(&path).unwrap(), Some(second));
+        drop(taken);
+        let (_taken, displaced) = Lock::take(&path, dir.path(), &first, true).unwrap();
+        assert_eq!(displaced, None, "nobody held it");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
@@ -204,7 +264,7 @@ mod tests {
             }
             assert_eq!(holder(&path).unwrap(), None, "{what}");
             let me = Holder::this_process("mirror");
-            let held = Lock::take(&path, dir.path(), &me).unwrap();
+            let held = take(&path, dir.path(), &me).unwrap();
             assert_eq!(holder(&path).unwrap(), Some(me), "{what}");
             assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
             let names = std::fs::read_dir(dir.path()).unwrap().filter_map(Result::ok);
@@ -220,14 +280,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, copy) = (dir.path().join("lock"), dir.path().join("copy"));
         let me = Holder::this_process("mirror");
-        let held = Lock::take(&path, dir.path(), &me).unwrap();
+        let held = take(&path, dir.path(), &me).unwrap();
         std::fs::hard_link(&path, &copy).unwrap();
-        let error = Lock::take(&path, dir.path(), &me).unwrap_err();
+        let error = take(&path, dir.path(), &me).unwrap_err();
         assert!(matches!(error, MirrorError::Locked { .. }), "{error}");
         drop(held);
         let before = std::fs::read(&copy).unwrap();
         let other = Holder { socket: Some("/other".into()), ..me };
-        let held = Lock::take(&path, dir.path(), &other).unwrap();
+        let held = take(&path, dir.path(), &other).unwrap();
         assert_eq!(std::fs::read(&copy).unwrap(), before);
         assert_eq!(holder(&path).unwrap(), Some(other));
         assert_eq!(holder(&copy).unwrap(), None);
@@ -242,7 +302,7 @@ mod tests {
         assert!(SharedLock::take(&path).unwrap().is_ok(), "there is no lock file");
         assert!(!path.exists());
         let me = Holder::this_process("mirror");
-        drop(Lock::take(&path, dir.path(), &me).unwrap());
+        drop(take(&path, dir.path(), &me).unwrap());
         let before = std::fs::read(&path).unwrap();
         let readers = [SharedLock::take(&path).unwrap(), SharedLock::take(&path).unwrap()];
         assert!(readers.iter().all(Result::is_ok));
@@ -252,7 +312,7 @@ mod tests {
             let (path, mirror, me) = (path.clone(), dir.path().to_owned(), me.clone());
             move || {
                 entered.send(()).unwrap();
-                Lock::take(&path, &mirror, &me)
+                take(&path, &mirror, &me)
             }
         });
         wait.recv().unwrap();
@@ -267,13 +327,13 @@ mod tests {
     fn a_reader_in_passing_is_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        let held = Lock::take(&path, dir.path(), &Holder::this_process("status")).unwrap();
+        let held = take(&path, dir.path(), &Holder::this_process("status")).unwrap();
         let (entered, wait) = std::sync::mpsc::channel();
         let second = std::thread::spawn({
             let (path, mirror) = (path.clone(), dir.path().to_owned());
             move || {
                 entered.send(()).unwrap();
-                Lock::take(&path, &mirror, &Holder::this_process("mirror")).map(drop)
+                take(&path, &mirror, &Holder::this_process("mirror")).map(drop)
             }
         });
         wait.recv().unwrap();

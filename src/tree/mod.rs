@@ -4,6 +4,7 @@
 pub(crate) mod bare;
 pub(crate) mod beneath;
 pub mod checksum;
+pub(crate) mod epoch;
 mod error;
 pub(crate) mod format;
 mod holder;
@@ -17,6 +18,7 @@ pub mod sorted;
 pub(crate) mod temporary;
 pub(crate) mod unremovable;
 
+pub(crate) use epoch::Epoch;
 pub use error::MirrorError;
 pub(crate) use error::{described, unless_disk};
 pub use format::{FORMAT_NUMBER, Format};

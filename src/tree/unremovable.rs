@@ -3,20 +3,28 @@
 
 use std::path::Path;
 
-use super::MirrorError;
 use super::beneath::Folder;
 use super::layout::UNREMOVABLE;
+use super::{Epoch, MirrorError};
 
 /// Removes an entry of staging, or sets aside what cannot be removed. Says whether staging no longer
 /// contains it.
-pub(crate) fn clear_away(ours: &Folder, staging: &Folder, path: &str) -> Result<bool, MirrorError> {
+pub(crate) fn clear_away(
+    epoch: &Epoch,
+    ours: &Folder,
+    staging: &Folder,
+    path: &str,
+) -> Result<bool, MirrorError> {
     let refused = match staging.remove(path) {
         Ok(()) => return Ok(true),
         Err(error) if error.is_disk() => return Err(error),
-        Err(error) => error,
+        Err(error) => {
+            epoch.check()?;
+            error
+        }
     };
     let remedy = "every start tries to remove it again; remove it by hand, or fix its permissions";
-    match set_aside(ours, staging, path) {
+    match set_aside(epoch, ours, staging, path) {
         Ok(to) => {
             let to = ours.path().join(UNREMOVABLE).join(to);
             tracing::warn!("{refused}; what remains was set aside as {}: {remedy}", to.display());
@@ -30,8 +38,13 @@ pub(crate) fn clear_away(ours: &Folder, staging: &Folder, path: &str) -> Result<
     }
 }
 
-fn set_aside(ours: &Folder, staging: &Folder, path: &str) -> Result<String, MirrorError> {
-    let (aside, _) = ours.open_or_rebuild(UNREMOVABLE)?;
+fn set_aside(
+    epoch: &Epoch,
+    ours: &Folder,
+    staging: &Folder,
+    path: &str,
+) -> Result<String, MirrorError> {
+    let (aside, _) = epoch.open_or_rebuild(ours, UNREMOVABLE)?;
     let inner = path.rsplit('/').next().unwrap_or(path);
     let number = inner.split('~').next().unwrap_or(inner);
     let name = format!("{}-{number}", jiff::Timestamp::now().as_millisecond());
@@ -43,10 +56,12 @@ fn set_aside(ours: &Folder, staging: &Folder, path: &str) -> Result<String, Mirr
 
 /// Tries to remove the entries that earlier runs could not remove. If some remain, that is reported
 /// once.
-pub(crate) fn sweep(ours: &Folder) -> Result<(), MirrorError> {
+pub(crate) fn sweep(epoch: &Epoch, ours: &Folder) -> Result<(), MirrorError> {
     let Some(aside) = ours.open_folder(UNREMOVABLE)? else { return Ok(()) };
     let (mut left, mut example) = (0_u64, None);
     for name in aside.names()? {
+        // A part of it may stay, so it is not moved to a lane first.
+        epoch.check_lanes()?;
         match aside.remove(&name) {
             Ok(()) => {}
             Err(error) if error.is_disk() => return Err(error),

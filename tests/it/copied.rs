@@ -8,13 +8,18 @@ use serde_json::json;
 
 use crate::env::feed::FeedFile;
 use crate::env::plainfold::{self, Outcome};
+use crate::env::pouchdb::PouchServer;
+use crate::env::proxy::Proxy;
 use crate::env::tree::Tree;
-use crate::env::{Place, oracle};
+use crate::env::{Place, crashing, oracle};
 
 const TOOLS: [&str; 3] = ["cp -r", "cp -a", "tar"];
 
 const NOTICED: &str = "the mirror was copied or restored, or the folder was replaced";
 const KNOWN: &str = "continues without a full scan";
+const IGNORED: &str = "is ignored, and a full scan follows";
+const SCANNED: &str = "full scan: the mirror holds documents but no checkpoint";
+const PORTABLE: &str = ".plainfold/checkpoints/shelf.json";
 
 /// Copies the contents of a folder into another, except one name.
 fn copy(tool: &str, from: &Path, to: &Path, but: &str) {
@@ -184,4 +189,166 @@ fn a_mirror_that_is_moved_within_its_file_system_is_the_same() {
     fs::rename(written.place.mirror(), &there).unwrap();
     let said = written.mirror(&there).assert_code(0);
     assert!(!said.stderr.contains(KNOWN) && !said.stderr.contains(NOTICED), "{said}");
+}
+
+/// Copies a mirror without its state.
+fn copy_without_state(from: &Path, to: &Path) {
+    copy("cp -a", from, to, "none");
+    fs::remove_dir_all(to.join(".plainfold/state")).unwrap();
+}
+
+#[test]
+fn a_copy_at_rest_without_its_state_asks_the_server_for_nothing_but_what_is_new() {
+    let place = Place::new();
+    let server = PouchServer::start();
+    server.create_db("shelf");
+    for number in 0..20 {
+        server.put_doc("shelf", &format!("book:{number:02}"), &json!({"n": number}));
+    }
+    let proxy = Proxy::start(server.address());
+    let url = format!("http://{}/shelf", proxy.address());
+    let (here, there) = (place.mirror(), place.join("copy"));
+    plainfold::mirror(&url, &here).assert_code(0);
+    let scanned = proxy.take_requests();
+    copy_without_state(&here, &there);
+    let before = Tree::of(&there);
+    let said = plainfold::mirror(&url, &there).assert_code(0);
+    assert!(said.stderr.contains(KNOWN) && !said.stderr.contains("full scan:"), "{said}");
+    assert!(before.until(&Tree::of(&there)).is_empty(), "something was written again");
+    let asked = proxy.take_requests();
+    let begins = |line: &String| line.contains("_changes") && !line.contains("since=");
+    let from_the_beginning = |lines: &[String]| lines.iter().any(begins);
+    assert!(from_the_beginning(&scanned), "{scanned:?}");
+    assert!(!from_the_beginning(&asked), "{asked:?}");
+    // It is known by now, and follows what is new.
+    server.put_doc("shelf", "new", &json!({}));
+    let said = plainfold::mirror(&url, &there).assert_code(0);
+    assert!(!said.stderr.contains(KNOWN), "{said}");
+    assert!(!from_the_beginning(&proxy.take_requests()));
+    oracle::assert_equals_server(&url, &there, "shelf");
+    let events = plainfold::journal(&there, 0);
+    let newest = plainfold::journal(&here, 0).last().unwrap()["event"].as_u64();
+    assert_eq!(events.last().unwrap()["documentId"], "new");
+    assert!(events.last().unwrap()["event"].as_u64() > newest, "{events:?}");
+}
+
+#[test]
+fn a_copy_without_its_state_that_is_not_of_one_moment_is_compared_in_full() {
+    for own_first in [false, true] {
+        let mut written = Written::new();
+        let (here, there) = (written.place.mirror(), written.there());
+        let parts = [("shelf", ".plainfold"), (".plainfold", "shelf")];
+        let (last, first) = parts[usize::from(own_first)];
+        copy("cp -a", &here, &there, last);
+        written.go_on();
+        copy("cp -a", &here, &there, first);
+        fs::remove_dir_all(there.join(".plainfold/state")).unwrap();
+        let said = written.mirror(&there).assert_code(0);
+        assert!(said.stderr.contains(IGNORED) && said.stderr.contains(SCANNED), "{said}");
+        oracle::assert_equals_feed(written.feed.path(), &there);
+        let again = written.mirror(&there).assert_code(0);
+        assert!(!again.stderr.contains(IGNORED), "it is said once: {again}");
+    }
+}
+
+#[test]
+fn a_copy_without_its_state_of_a_run_that_was_killed_is_compared_in_full() {
+    // The first commit is made before anything is published.
+    for (point, passings) in [("publish", 0), ("published", 0), ("committed", 1), ("told", 1)] {
+        let mut written = Written::new();
+        let (here, there) = (written.place.mirror(), written.there());
+        written.feed.put("book:29", json!({"n": 2}), &[]);
+        written.feed.put("last", json!({}), &[]);
+        let arguments = ["mirror", &written.feed.source(), here.to_str().unwrap()];
+        assert!(crashing::aborted_at(point, crashing::run_to(point, passings, arguments)));
+        assert!(here.join(PORTABLE).exists(), "that of the run before");
+        copy_without_state(&here, &there);
+        let said = written.mirror(&there).assert_code(0);
+        assert!(said.stderr.contains(IGNORED) && !said.stderr.contains(KNOWN), "{point}: {said}");
+        oracle::assert_equals_feed(written.feed.path(), &there);
+    }
+}
+
+#[test]
+fn a_copy_without_its_state_that_lacks_a_document_is_compared_in_full() {
+    let written = Written::new();
+    let (here, there) = (written.place.mirror(), written.there());
+    copy_without_state(&here, &there);
+    fs::remove_dir_all(there.join("shelf/book%3A07")).unwrap();
+    plainfold::run(["verify", there.to_str().unwrap()]).assert_code(1);
+    let said = written.mirror(&there).assert_code(0);
+    assert!(said.stderr.contains(IGNORED) && !said.stderr.contains(KNOWN), "{said}");
+    oracle::assert_equals_feed(written.feed.path(), &there);
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_used_is_reported_and_ignored() {
+    let written = Written::new();
+    let here = written.place.mirror();
+    let text = fs::read_to_string(here.join(PORTABLE)).unwrap();
+    // That of the same source in another mirror, which another run has written.
+    let other = written.place.join("other");
+    written.mirror(&other).assert_code(0);
+    let foreign = fs::read_to_string(other.join(PORTABLE)).unwrap();
+    let moved = text.replace("shelf.ndjson", "elsewhere.ndjson");
+    assert_ne!(moved, text);
+    for (number, (text, why)) in [
+        (&text[..text.len() / 2], "it is not a checkpoint"),
+        ("", "it is not a checkpoint"),
+        ("\0\0\0\0", "it is not a checkpoint"),
+        ("{}", "it is not a checkpoint"),
+        (&moved, "it is of another source"),
+        (&foreign, "is not as the last run left it"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let there = written.place.join(&format!("copy-{number}"));
+        copy_without_state(&here, &there);
+        fs::write(there.join(PORTABLE), text).unwrap();
+        let said = written.mirror(&there).assert_code(0);
+        assert!(said.stderr.contains(why) && said.stderr.contains(SCANNED), "{text}: {said}");
+        oracle::assert_equals_feed(written.feed.path(), &there);
+    }
+    for kind in ["folder", "link", "none"] {
+        let there = written.place.join(kind);
+        copy_without_state(&here, &there);
+        fs::remove_file(there.join(PORTABLE)).unwrap();
+        match kind {
+            "folder" => fs::create_dir(there.join(PORTABLE)).unwrap(),
+            "link" => {
+                std::os::unix::fs::symlink(here.join(PORTABLE), there.join(PORTABLE)).unwrap()
+            }
+            _ => {}
+        }
+        let said = written.mirror(&there).assert_code(0);
+        assert!(said.stderr.contains(SCANNED), "{kind}: {said}");
+        oracle::assert_equals_feed(written.feed.path(), &there);
+    }
+    assert_eq!(fs::read_to_string(here.join(PORTABLE)).unwrap(), text, "no link is followed");
+}
+
+#[test]
+fn documents_that_failed_are_fetched_by_a_copy_that_does_not_know_of_them() {
+    let mut written = Written::new();
+    let (here, there) = (written.place.mirror(), written.there());
+    fs::remove_file(here.join(PORTABLE)).unwrap();
+    written
+        .feed
+        .raw(b"{\"seq\":900,\"id\":\"broken\",\"changes\":[{\"rev\":\"1-x\"}],\"doc\":{}\n");
+    written.feed.put("after", json!({}), &[]);
+    written.mirror(&here).assert_code(1);
+    assert!(!here.join(PORTABLE).exists(), "the failure is in the state alone");
+    copy_without_state(&here, &there);
+    let said = written.mirror(&there).assert_code(1);
+    assert!(said.stderr.contains(SCANNED), "{said}");
+}
+
+#[test]
+fn a_state_that_is_lost_in_its_place_is_followed_by_a_full_scan() {
+    let written = Written::new();
+    let here = written.place.mirror();
+    fs::remove_dir_all(here.join(".plainfold/state")).unwrap();
+    let said = written.mirror(&here).assert_code(0);
+    assert!(said.stderr.contains(SCANNED) && !said.stderr.contains(KNOWN), "{said}");
 }

@@ -60,6 +60,7 @@ mod rxdb_client;
 mod session;
 mod sources;
 mod systemd;
+mod taken_over;
 mod targets;
 mod terminal;
 mod time;

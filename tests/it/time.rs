@@ -11,12 +11,13 @@ const REFUSED: [&str; 4] = [
 ];
 
 /// The files that may contain it, and why.
-const ALLOWED: [(&str, &str); 8] = [
+const ALLOWED: [(&str, &str); 9] = [
     ("src/checkpoint/tests.rs", "a test that waits for a lock of sled's"),
     ("src/cli/signals.rs", "the thread of a second signal, which ends the process"),
     ("src/client/couchdb/credentials.rs", "a thread that waits for a command of the user's"),
     ("src/restore/vouch.rs", "a thread that reads a tree that is being written"),
     ("src/tree/lock.rs", "a thread that waits for the lock of another process"),
+    ("src/trial/failpoint.rs", "a test that holds a thread at a failpoint"),
     ("src/verify/inventory.rs", "a thread that reads a tree that is being written"),
     ("src/verify/reading.rs", "a thread that reads a tree that is being written"),
     ("src/verify/tree.rs", "a thread that reads a tree that is being written"),

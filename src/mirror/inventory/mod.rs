@@ -8,3 +8,4 @@ mod write;
 
 pub(super) use log::{NewRecord, Writer};
 pub use stamp::Stamped;
+pub(super) use write::displace;

@@ -2,6 +2,7 @@
 //! publishing, a mark after the commit, another at the end of a run.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::sync::PoisonError;
@@ -10,7 +11,6 @@ use super::log::{Log, NewRecord};
 use crate::mirror::collection::Collection;
 use crate::mirror::stage::Staged;
 use crate::mirror::sync::Sync;
-use crate::tree::MirrorError;
 use crate::tree::beneath::{Folder, sync_file, write_all};
 use crate::tree::checksum::{Unnoted, checksum};
 use crate::tree::inventory::line::{self, Mark};
@@ -18,6 +18,7 @@ use crate::tree::inventory::read::{Scan, is_complete, records_of};
 use crate::tree::inventory::resolve::{Trust, found_in};
 use crate::tree::inventory::{Inventory, Recorded, State, gone, line_of};
 use crate::tree::layout::{SECURITY, inventory_file};
+use crate::tree::{Epoch, MirrorError};
 
 /// The file is rewritten when this many of its bytes, and half of it, are obsolete.
 const STALE: u64 = 256 << 10;
@@ -258,11 +259,15 @@ impl Collection {
 
     fn open_log(&self) -> Result<Log, MirrorError> {
         let (folder, name) = (&self.mirror.inventories, inventory_file(&self.encoded));
-        unshare(folder, &name)?;
+        let epoch = &self.mirror.epoch;
+        unshare(epoch, folder, &name)?;
         let Some(file) = folder.append_file(&name)? else {
+            epoch.check_lanes()?;
             folder.set_aside(&name, "was not a file")?;
             return self.create_log(&name);
         };
+        // A process that takes over after this continues with a copy.
+        epoch.check()?;
         let failed = |error| MirrorError::io("read", folder.path().join(&name), error);
         let scan = match Scan::of_closed(&file).map_err(failed)? {
             Some(scan) => scan,
@@ -277,7 +282,6 @@ impl Collection {
             );
         }
         if scan.valid == 0 {
-            folder.remove(&name)?;
             return self.create_log(&name);
         }
         if scan.valid < scan.length() {
@@ -301,12 +305,14 @@ impl Collection {
 
     fn create_log(&self, name: &str) -> Result<Log, MirrorError> {
         let folder = &self.mirror.inventories;
-        let file = folder.create_file(name)?;
-        let (pending, silent) = (HashSet::new(), HashSet::new());
         let (complete, created) = (self.newcomers.is_some(), true);
-        let mut log =
-            Log { file, size: 0, stale: 0, pending, silent, closed: None, created, complete };
-        self.write(&mut log, &line::header(complete), Sync::Each)?;
+        let log = self.mirror.epoch.replace(folder, name, |file| {
+            let (pending, silent) = (HashSet::new(), HashSet::new());
+            let mut log =
+                Log { file, size: 0, stale: 0, pending, silent, closed: None, created, complete };
+            self.write(&mut log, &line::header(complete), Sync::Each)?;
+            Ok(log)
+        })?;
         folder.sync()?;
         Ok(log)
     }
@@ -369,63 +375,70 @@ impl Collection {
         /// The size of the write buffer, in bytes.
         const BUFFER: usize = 256 << 10;
         let (folder, name) = (&self.mirror.inventories, inventory_file(&self.encoded));
-        let temporary = format!("{name}.new");
-        folder.remove(&temporary)?;
-        let file = folder.create_file(&temporary)?;
-        let (pending, silent, created) = (HashSet::new(), log.silent.clone(), log.created);
-        let mut new =
-            Log { file, size: 0, stale: 0, pending, silent, closed: None, created, complete };
-        let mut text = line::header(complete);
-        for recorded in records {
-            let Recorded { name, id, states } = recorded?;
-            match states.last() {
-                // The first line says so for all folders that are not listed.
-                None | Some(State::Absent) if complete => {}
-                None | Some(State::Unknown) if !complete => {}
-                state => {
-                    let state = state.unwrap_or(&State::Unknown);
-                    text.push_str(&line_of(&name, id.as_deref(), state));
+        *log = self.mirror.epoch.replace(folder, &name, |file| {
+            let (pending, silent, created) = (HashSet::new(), log.silent.clone(), log.created);
+            let mut new =
+                Log { file, size: 0, stale: 0, pending, silent, closed: None, created, complete };
+            let mut text = line::header(complete);
+            for recorded in records {
+                let Recorded { name, id, states } = recorded?;
+                match states.last() {
+                    // The first line says so for all folders that are not listed.
+                    None | Some(State::Absent) if complete => {}
+                    None | Some(State::Unknown) if !complete => {}
+                    state => {
+                        let state = state.unwrap_or(&State::Unknown);
+                        text.push_str(&line_of(&name, id.as_deref(), state));
+                    }
+                }
+                if text.len() > BUFFER {
+                    self.write(&mut new, &text, Sync::Together)?;
+                    text.clear();
                 }
             }
-            if text.len() > BUFFER {
-                self.write(&mut new, &text, Sync::Together)?;
-                text.clear();
-            }
-        }
-        text.push_str(&match new.silent.is_empty() {
-            true => line::mark(Mark::Committed),
-            false => line::resolved(new.silent.iter().cloned().collect()),
-        });
-        self.write(&mut new, &text, Sync::Each)?;
-        folder
-            .rename(&temporary, folder, &name)
-            .map_err(|error| folder.error("rename", &temporary, error))?;
-        folder.sync()?;
-        *log = new;
-        Ok(())
+            text.push_str(&match new.silent.is_empty() {
+                true => line::mark(Mark::Committed),
+                false => line::resolved(new.silent.iter().cloned().collect()),
+            });
+            self.write(&mut new, &text, Sync::Each)?;
+            Ok(new)
+        })?;
+        folder.sync()
     }
+}
+
+/// Replaces all inventories by copies: a process that was displaced may append to the old files.
+pub(in crate::mirror) fn displace(epoch: &Epoch, folder: &Folder) -> Result<(), MirrorError> {
+    for name in folder.names()? {
+        if let Some(file) = folder.open_file(&name)? {
+            copy(epoch, folder, &name, file)?;
+        }
+    }
+    Ok(())
 }
 
 /// Replaces the file `name` by a copy if it has a second name: appending to it would change a copy
 /// that was made with hard links, or somebody else's file.
-fn unshare(folder: &Folder, name: &str) -> Result<(), MirrorError> {
+fn unshare(epoch: &Epoch, folder: &Folder, name: &str) -> Result<(), MirrorError> {
     let failed = |error| MirrorError::io("copy", folder.path().join(name), error);
-    let Some(mut file) = folder.open_file(name)? else { return Ok(()) };
-    if file.metadata().map_err(failed)?.nlink() < 2 {
-        return Ok(());
+    let Some(file) = folder.open_file(name)? else { return Ok(()) };
+    match file.metadata().map_err(failed)?.nlink() < 2 {
+        true => Ok(()),
+        false => copy(epoch, folder, name, file),
     }
-    let temporary = format!("{name}.new");
-    folder.remove(&temporary)?;
-    let mut copy = folder.create_file(&temporary)?;
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let read = file.read(&mut buffer).map_err(failed)?;
-        if read == 0 {
-            break;
+}
+
+fn copy(epoch: &Epoch, folder: &Folder, name: &str, mut file: File) -> Result<(), MirrorError> {
+    let failed = |error| MirrorError::io("copy", folder.path().join(name), error);
+    epoch.replace(folder, name, |mut copy| {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let read = file.read(&mut buffer).map_err(failed)?;
+            if read == 0 {
+                return sync_file(&copy).map_err(failed);
+            }
+            write_all(&mut copy, [&buffer[..read], b""]).map_err(failed)?;
         }
-        write_all(&mut copy, [&buffer[..read], b""]).map_err(failed)?;
-    }
-    sync_file(&copy).map_err(failed)?;
-    folder.rename(&temporary, folder, name).map_err(|error| failed(error.into()))?;
+    })?;
     folder.sync()
 }

@@ -24,7 +24,7 @@ fn a_body_that_nobody_wants_is_overwritten() {
     let bench = Bench::new();
     let published = replaced(&bench);
     assert_eq!(published.replaced, None);
-    assert_eq!(lanes::staged(&bench.dir.path().join("mirror")), [""; 0]);
+    assert_eq!(crate::tree::lanes::staged(&bench.dir.path().join("mirror")), [""; 0]);
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn a_body_that_is_wanted_leaves_the_tree_whole_and_goes_after_the_commit() {
     let old = mirror.staging.read_file(kept).unwrap().unwrap();
     assert!(String::from_utf8(old).unwrap().contains("1-x"));
     mirror.dispose([&published]).unwrap();
-    assert_eq!(lanes::staged(&bench.dir.path().join("mirror")), [""; 0]);
+    assert_eq!(crate::tree::lanes::staged(&bench.dir.path().join("mirror")), [""; 0]);
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn after_a_crash_the_next_run_removes_the_old_body_and_keeps_the_new_one() {
     bench.collection.mirror.policy.bodies.store(true, Ordering::Release);
     assert!(replaced(&bench).replaced.is_some());
     let bench = bench.reopened(&MirrorOptions::default());
-    assert_eq!(lanes::staged(&bench.dir.path().join("mirror")), [""; 0]);
+    assert_eq!(crate::tree::lanes::staged(&bench.dir.path().join("mirror")), [""; 0]);
     assert!(bench.read("a/document.json").contains("2-x"));
     assert!(bench.apply(&present("a", "2-x", &[("f", "one")])).is_none());
 }

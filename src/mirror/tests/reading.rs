@@ -242,7 +242,7 @@ fn a_collection_that_is_not_there_is_missed() {
 #[test]
 fn what_was_left_in_staging_is_counted_when_nobody_works_there() {
     let bench = shelf();
-    let left = bench.path("../.plainfold/staging/2/7-x");
+    let left = bench.path("../.plainfold/staging/1-2/7-x");
     fs::write(&left, "text").unwrap();
     let tree = bench.tree();
     assert_eq!(tree.leftovers().unwrap(), 0, "somebody is at work");

@@ -18,7 +18,7 @@ fn a_disk_is_at_fault_where_waiting_may_mend_it() {
 #[test]
 fn after_a_failure_a_collection_clears_up_behind_itself_alone() {
     let bench = Bench::new();
-    let staged = |name: &str| bench.path("../.plainfold/staging/2").join(name);
+    let staged = |name: &str| bench.path("../.plainfold/staging/1-2").join(name);
     for (name, id) in [("7~books", "a"), ("8-removed~books", "b"), ("9~maps", "c")] {
         fs::create_dir(staged(name)).unwrap();
         let body = format!(r#"{{"_id":"{id}","_rev":"1-x"}}"#);
@@ -41,7 +41,7 @@ fn a_probe_tells_whether_the_disk_can_be_written_and_leaves_nothing() {
     };
     let mirror = reserving(1);
     mirror.probe().unwrap();
-    assert_eq!(lanes::staged(dir.path()), [""; 0]);
+    assert_eq!(staged(dir.path()), [""; 0]);
     fs::remove_dir_all(dir.path().join(".plainfold/staging")).unwrap();
     mirror.probe().unwrap_err();
     drop(mirror);

@@ -118,7 +118,7 @@ fn the_trash_is_emptied_of_what_has_lain_there_for_its_time() {
 #[test]
 fn what_a_crash_left_on_its_way_to_the_trash_comes_there() {
     let bench = Bench::with(&thrifty());
-    let staged = bench.path("../.plainfold/staging/2");
+    let staged = bench.path("../.plainfold/staging/1-2");
     for (name, body) in [
         ("7-~books", Some("{\"_id\":\"a\",\"_rev\":\"1-x\"}\n")),
         ("8-~books", Some("torn")),
@@ -135,5 +135,5 @@ fn what_a_crash_left_on_its_way_to_the_trash_comes_there() {
     let today = today();
     let expected = [format!("{today}/books/a-1"), format!("{today}/books/without an id-1")];
     assert_eq!(trash(&bench), expected);
-    assert_eq!(lanes::staged(&bench.dir.path().join("mirror")), [""; 0]);
+    assert_eq!(crate::tree::lanes::staged(&bench.dir.path().join("mirror")), [""; 0]);
 }

@@ -1,6 +1,6 @@
 //! Where a folder is: its file system, and what that allows.
 
-use rustix::fs::{Access, AtFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{Access, AtFlags, RenameFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::Folder;
@@ -71,6 +71,58 @@ impl Folder {
             _ => stat.f_bavail.saturating_mul(stat.f_frsize),
         };
         Ok(Room { bytes, files: (stat.f_files > 0).then_some(stat.f_favail) })
+    }
+
+    /// Whether it is on a file system of the network, where a process may lose its lock and live on.
+    /// Those of user space count too: what is behind them is unknown.
+    pub fn is_on_network(&self) -> bool {
+        const NETWORKS: [u64; 12] = [
+            0x6969,      // NFS
+            0x517b,      // SMB
+            0xff53_4d42, // CIFS
+            0xfe53_4d42, // SMB 2
+            0x00c3_6400, // Ceph
+            0x6573_5546, // FUSE
+            0x0102_1997, // 9P
+            0x5346_414f, // AFS
+            0x0bd0_0bd0, // Lustre
+            0x4750_4653, // GPFS
+            0x0116_1970, // GFS2
+            0x7461_636f, // OCFS2
+        ];
+        rustix::fs::fstatfs(&self.fd)
+            .is_ok_and(|stat| NETWORKS.contains(&(stat.f_type as u64 & 0xffff_ffff)))
+    }
+
+    /// Renames the folder `name` within this one; says whether it did. It does not if the new name
+    /// exists, if `name` is not a folder, or if this file system does not move it.
+    pub fn rename_folder(&self, name: &str, new_name: &str) -> Result<bool, MirrorError> {
+        // The slash refuses anything but a folder.
+        let slashed = format!("{name}/");
+        let rename =
+            |flags| rustix::fs::renameat_with(&self.fd, &*slashed, &self.fd, new_name, flags);
+        let renamed = match trial::attempt("io-rename-new", || rename(RenameFlags::NOREPLACE)) {
+            // A plain rename of a folder replaces at most an empty folder.
+            Err(Errno::INVAL | Errno::NOSYS) => rename(RenameFlags::empty()),
+            renamed => renamed,
+        };
+        match renamed {
+            Ok(()) => {
+                trial::renamed(&self.fd, name, &self.fd, new_name);
+                Ok(true)
+            }
+            Err(
+                Errno::EXIST
+                | Errno::NOTEMPTY
+                | Errno::NOTDIR
+                | Errno::NOENT
+                | Errno::XDEV
+                | Errno::ACCESS
+                | Errno::PERM
+                | Errno::BUSY,
+            ) => Ok(false),
+            Err(error) => Err(self.error("rename", name, error)),
+        }
     }
 
     /// Whether this folder has that name in `above`.

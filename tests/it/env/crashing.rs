@@ -107,6 +107,20 @@ pub fn live_failing(
     plainfold::live_command(command)
 }
 
+/// Starts a run whose thread waits at the passing of `point` that follows `passings` others, until the
+/// file `until` exists.
+pub fn start_held<S: AsRef<OsStr>>(
+    point: &str,
+    passings: u64,
+    until: &Path,
+    arguments: impl IntoIterator<Item = S>,
+) -> Running {
+    let mut command = plainfold::command_of(program(), arguments);
+    let hold = format!("{point}={}1*return(hold)", skipping(passings));
+    command.env("FAILPOINTS", hold).env("PLAINFOLD_HELD", until);
+    plainfold::spawn_command(command)
+}
+
 fn failing(operation: &str, error: &str, passings: u64, times: u64) -> String {
     format!("{operation}={}{times}*return({error})", skipping(passings))
 }

@@ -266,10 +266,47 @@ impl Running {
 
     /// SIGTERM.
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub fn wake(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
         // The shell's own `kill` is there on every machine; Rust's standard library has none.
-        let kill =
-            Command::new("sh").args(["-c", "kill -TERM \"$0\"", &self.id().to_string()]).status();
+        let kill = format!("kill -{name} \"$0\"");
+        let kill = Command::new("sh").args(["-c", &kill, &self.id().to_string()]).status();
         assert!(kill.unwrap().success());
+    }
+
+    /// Waits for a line on standard error that contains `text`, or for the end of the process; says
+    /// which.
+    #[track_caller]
+    pub fn says_before_its_end(&mut self, text: &str) -> bool {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    let found = line.0 == Stream::Stderr && line.1.contains(text);
+                    self.keep(line);
+                    if found {
+                        return true;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.kill();
+                    panic!("it neither says {text:?} nor ends: {}", self.said());
+                }
+            }
+        }
     }
 
     /// SIGKILL.

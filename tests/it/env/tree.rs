@@ -89,6 +89,8 @@ impl Entry {
             ("link", path.read_link().unwrap().display().to_string())
         } else if metadata.is_dir() {
             ("folder", String::new())
+        } else if !metadata.is_file() {
+            ("other", String::new())
         } else {
             ("file", blake3::hash(&std::fs::read(path).unwrap()).to_string())
         };
