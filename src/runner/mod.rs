@@ -146,8 +146,7 @@ impl Member {
 
     /// Whether the collection is caught up with its source, or its source has vanished.
     fn has_caught_up(&self) -> bool {
-        let report = self.reporter.report();
-        report.caught_up || report.phase == Phase::Vanished
+        self.reporter.says(|report| report.caught_up || report.phase == Phase::Vanished)
     }
 
     /// Whether a service does not have to wait for the collection before it is ready.
@@ -440,6 +439,9 @@ impl Shared {
     /// Notices when the last collection has caught up.
     fn note_progress(&self) {
         let listed = self.is_listed();
+        if self.progress.borrow().caught_up {
+            return;
+        }
         let ready = listed && self.members().values().all(Member::is_done);
         let caught_up = ready && self.members().values().all(Member::has_caught_up);
         self.progress.send_if_modified(|progress| {
