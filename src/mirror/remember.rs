@@ -1,7 +1,7 @@
 //! Saves the options of an open mirror.
 
-use super::options::Remembered;
 use super::Mirror;
+use super::options::Remembered;
 use crate::document::{CollectionName, Kept};
 use crate::tree::MirrorError;
 use crate::tree::layout::OPTIONS;

@@ -19,7 +19,7 @@ use crate::document::{DocumentId, Position, Properties, Revision, Tally};
 use crate::event::Broadcast;
 use crate::mirror::{Collection, Mirror};
 use crate::source::retry::RetryPolicy;
-use crate::source::{Feed, Holds, Mode, Since, SourceError};
+use crate::source::{Capabilities, Feed, Holds, Mode, Since, SourceError};
 use crate::tree::MirrorError;
 
 mod acknowledge;
@@ -64,6 +64,8 @@ pub struct PipelineOptions {
     pub deletions: Option<DeletionLimit>,
     /// After this number of rows that cannot be read, a catch-up ends; `None` is no limit.
     pub max_failures: Option<u64>,
+    /// What the source can do.
+    pub capabilities: Capabilities,
 }
 
 /// Everything that one collection's pipeline works with.
@@ -293,13 +295,10 @@ impl Pipeline {
         let rounds = Rounds::new(self.clone(), doubt, settled_count, halt.clone());
         tasks.spawn(rounds.make_all(batches, prepared));
         let (committed, durable) = watch::channel(None);
-        let name = self.collection.name().clone();
-        tasks.spawn(acknowledge::acknowledge(
-            Arc::clone(&self.source),
-            name,
-            durable,
-            halt.clone(),
-        ));
+        if self.options.capabilities.acknowledges {
+            let (source, name) = (Arc::clone(&self.source), self.collection.name().clone());
+            tasks.spawn(acknowledge::acknowledge(source, name, durable, halt.clone()));
+        }
         tasks.spawn(self.clone().settle_all(moved, settling, settled, committed));
         let mut outcome = Ok(());
         while let Some(ended) = tasks.join_next().await {

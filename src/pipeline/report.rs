@@ -205,6 +205,11 @@ impl Reporter {
         self.sender.borrow().clone()
     }
 
+    /// Whether something is so in the present report.
+    pub fn says(&self, what: impl FnOnce(&Report) -> bool) -> bool {
+        what(&self.sender.borrow())
+    }
+
     /// Changes the report.
     pub fn update(&self, change: impl FnOnce(&mut Report)) {
         self.sender.send_modify(change);

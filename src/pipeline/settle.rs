@@ -66,7 +66,10 @@ impl Pipeline {
             settler = spawn_blocking(move || settler.settle(work)).await??;
             reporter.update(|report| report.busy_since = None);
             let position = &settler.checkpoint.position;
-            if position.is_some() && *committed.borrow() != *position {
+            // A document that has failed can only be requested again as long as its row is there.
+            let may_discard = settler.pipeline.options.capabilities.single_reads
+                || settler.pipeline.failures.count() == 0;
+            if may_discard && position.is_some() && *committed.borrow() != *position {
                 committed.send_replace(position.clone());
             }
             if counts {

@@ -12,7 +12,7 @@ use crate::document::{Attachment, Change, Content, Document, DocumentState, Kept
 use crate::event::Emitted;
 use crate::mirror::MirrorOptions;
 use crate::source::scripted::{Said, Scripted};
-use crate::source::{FeedEvent, Unreadable};
+use crate::source::{Capabilities, FeedEvent, Unreadable};
 use crate::tree::Holder;
 
 mod acknowledging;
@@ -139,7 +139,10 @@ fn pipeline_with(
 fn in_mode(mode: Mode) -> PipelineOptions {
     let deletions = Some(DeletionLimit { percent: 30, documents: 5 });
     let revisit = Duration::from_secs(3600);
-    PipelineOptions { mode, retry: QUICK, revisit, deletions, max_failures: None }
+    let capabilities =
+        Capabilities { acknowledges: true, single_reads: true, ..Capabilities::default() };
+    let (retry, max_failures) = (QUICK, None);
+    PipelineOptions { mode, retry, revisit, deletions, max_failures, capabilities }
 }
 
 fn pipeline_as(

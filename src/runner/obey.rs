@@ -163,6 +163,8 @@ impl Supervisor {
     fn note_pause(&mut self, name: &CollectionName) {
         self.troubled.remove(name);
         self.scheduler.rest(name);
+        // Those that come in the same stream do not wait for it.
+        self.store.let_go(name);
         if let Some(member) = self.shared.members().get_mut(name) {
             (member.pipeline, member.is_paused) = (None, true);
             member.reporter.update(|report| (report.phase, report.trouble) = (Phase::Paused, None));

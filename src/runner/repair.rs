@@ -112,7 +112,9 @@ impl Repairer {
         let SessionOptions { mode, retry, revisit, .. } = SessionOptions::new(Mode::CatchUp);
         // The user has requested exactly this.
         let deletions = None;
-        let options = PipelineOptions { mode, retry, revisit, deletions, max_failures: None };
+        let (max_failures, capabilities) = (None, store.capabilities());
+        let options =
+            PipelineOptions { mode, retry, revisit, deletions, max_failures, capabilities };
         let (events, reporter) = (Broadcast::new(), Reporter::new(name.clone()));
         let (source, state) = (store.open(name), &self.checkpoints);
         Ok(Pipeline::new(source, &self.mirror, collection, state, &events, reporter, options)?)

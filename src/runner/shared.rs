@@ -176,6 +176,9 @@ impl Shared {
 
     /// Notices when the last collection has caught up.
     pub(super) fn note_progress(&self) {
+        if self.progress.borrow().caught_up {
+            return;
+        }
         let listed = self.is_listed();
         let (ready, caught_up) = {
             let members = self.members();

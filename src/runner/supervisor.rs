@@ -23,9 +23,7 @@ use super::shared::{Member, Shared};
 use super::trouble::Trouble;
 use super::turn::{Ended, Run};
 use crate::document::CollectionName;
-use crate::pipeline::{
-    ENDED, Phase, Pipeline, PipelineError, PipelineOptions, Reporter, RunState,
-};
+use crate::pipeline::{ENDED, Phase, Pipeline, PipelineError, PipelineOptions, Reporter, RunState};
 use crate::source::outage::Said;
 use crate::source::retry::{self, Listed, Purpose};
 use crate::source::{Mode, SourceError, Store, StoreEvent, Streams};
@@ -67,7 +65,7 @@ impl Supervisor {
         orders: mpsc::UnboundedReceiver<Order>,
         stop: CancellationToken,
     ) -> Self {
-        let together = store.streams() != Streams::Each;
+        let together = matches!(store.streams(), Streams::Shared | Streams::Once);
         let room = if together { None } else { options.max_runs };
         let turns = if together { Semaphore::MAX_PERMITS } else { options.catch_ups };
         Self {
@@ -341,6 +339,7 @@ impl Supervisor {
             revisit: self.options.revisit,
             deletions: self.options.deletions,
             max_failures: self.options.max_failures,
+            capabilities: self.store.capabilities(),
         };
         let source = self.store.open(name);
         let (mirror, state, events) = (&shared.mirror, &shared.checkpoints, &shared.events);
@@ -413,7 +412,7 @@ impl Supervisor {
         if let PipelineError::Source(SourceError::Missing { .. }) = &error
             && self.options.mode == Mode::CatchUp
             && self.store.capabilities().exhaustive_scan
-            && !self.store.capabilities().single
+            && self.store.streams() != Streams::One
         {
             return self.note_missing(collection);
         }

@@ -30,6 +30,10 @@ impl Supervisor {
         if remedy == Remedy::End {
             return self.fail(name, error);
         }
+        if self.store.streams() == Streams::Shared {
+            // The others do not wait for it: it is read when it comes back.
+            self.store.let_go(&name);
+        }
         let (mut trouble, pause) = self.trouble(&name, remedy);
         let why = error.to_string();
         trouble.error = Some(error);

@@ -422,8 +422,6 @@ pub struct Capabilities {
     pub security: bool,
     /// It keeps its history until it is told that it is durable elsewhere ([`Feed::acknowledge`]).
     pub acknowledges: bool,
-    /// It is one collection, named in its address.
-    pub single: bool,
 }
 
 /// What a store announces about its collections.
@@ -451,6 +449,8 @@ pub enum ChangeMark {
 /// How the collections of a store come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Streams {
+    /// There is one, named in the store's address.
+    One,
     /// Each has a stream of its own.
     Each,
     /// All come in one stream, and are read at the same time. One that is left behind is read again.

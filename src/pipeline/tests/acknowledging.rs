@@ -66,3 +66,33 @@ async fn a_source_that_takes_no_acknowledgement_is_mirrored_all_the_same() {
     assert_eq!(home.documents(), ["a"]);
     assert_eq!(heard.lock().unwrap().told.last(), Some(&(at("2"), at("2"))));
 }
+
+#[tokio::test]
+async fn what_failed_is_not_discarded_by_a_source_that_can_only_be_asked_by_its_feed() {
+    for (single_reads, wanted) in [(false, vec![at("1")]), (true, vec![at("1"), at("3")])] {
+        let home = Home::new();
+        let unreadable = Ok(FeedEvent::Unreadable(Unreadable {
+            id: Some("b".into()),
+            revision: None,
+            place: "row 2".into(),
+            position: Some(at("2")),
+            reason: "broken".into(),
+        }));
+        let script =
+            vec![row("a", "1-x", "1"), Ok(FeedEvent::CaughtUp), unreadable, row("c", "1-x", "3")];
+        let (source, heard) = hearing(vec![script], Ok(()));
+        *source.away.lock().unwrap() = Some(SourceError::permanent("broken"));
+        let mut how = in_mode(Mode::CatchUp);
+        how.capabilities.single_reads = single_reads;
+        let (pipeline, _received) =
+            pipeline_as(home.dir.path(), source, &MirrorOptions::default(), how);
+        heard.lock().unwrap().state = Some(Arc::clone(&pipeline.checkpoints));
+        pipeline.run(&CancellationToken::new()).await.unwrap();
+        assert_eq!(home.documents(), ["a", "c"]);
+        let told = std::mem::take(&mut heard.lock().unwrap().told);
+        let told: Vec<_> = told.into_iter().map(|(position, _)| position).collect();
+        // Of several commits, perhaps only the last is acknowledged.
+        assert_eq!(told.last(), wanted.last(), "{told:?}");
+        assert!(told.iter().all(|one| wanted.contains(one)), "{told:?}");
+    }
+}

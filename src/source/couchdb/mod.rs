@@ -29,7 +29,7 @@ use self::lookup::TooLarge;
 use super::{
     Answers, Attachments, Branches, ByteStream, Capabilities, ChangeMark, Feed, FeedEvent, Mode,
     Origins, Reading, Reads, Security, Selection, ServerProgress, Since, SourceError, Store,
-    StoreEvent, Update, Wanted,
+    StoreEvent, Streams, Update, Wanted,
 };
 use crate::client::couchdb::{Address, Client, ClientOptions, Database, Error, Given, Kind};
 use crate::document::{Attachment, Branch, CollectionName, DocumentId, Kept, Position};
@@ -170,7 +170,13 @@ impl Store for CouchStore {
             branches: true,
             security: true,
             acknowledges: false,
-            single: matches!(self.databases, Databases::One(_)),
+        }
+    }
+
+    fn streams(&self) -> Streams {
+        match &self.databases {
+            Databases::One(_) => Streams::One,
+            Databases::Selected(_) => Streams::Each,
         }
     }
 

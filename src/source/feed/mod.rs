@@ -207,12 +207,16 @@ impl FeedStore {
             }
             Origin::Pipe(pipe) => pipe.names(mode),
         };
-        match names {
-            Ok(names) => {
-                stream::unfold(names, |mut names| async move { Some((names.next().await?, names)) })
-                    .boxed()
-            }
-            Err(error) => stream::once(async { Err(error) }).boxed(),
+        let names = match names {
+            Ok(names) => names,
+            Err(error) => return stream::once(async { Err(error) }).boxed(),
+        };
+        let names =
+            stream::unfold(names, |mut names| async move { Some((names.next().await?, names)) });
+        match mode {
+            Mode::CatchUp => names.boxed(),
+            // A pipe that has ended is still followed.
+            Mode::Follow => names.chain(stream::pending()).boxed(),
         }
     }
 }

@@ -139,7 +139,20 @@ impl Reading {
                 let (want, check) = (|name: &str, end| router.want(name, end), || router.check());
                 self.rows.line(line, &want, &check)?
             }
-            Some(false) => Some(self.rows.cut(line)),
+            Some(false) => {
+                if router.purpose != Purpose::Piped {
+                    let (want, check) = (|_: &str, _| Want::Name, || router.check());
+                    let named = self.rows.line(line, &want, &check)?;
+                    if let Some(named) = named {
+                        router.take(Found { event: None, ..named }, line.end)?;
+                    }
+                }
+                let cut = self.rows.cut(line);
+                // A file is read again from here. A pipe has lost the row, and says so in any case.
+                let is_wanted = router.purpose == Purpose::Piped
+                    || router.routes.wants(cut.collection.as_str(), line.end);
+                Some(cut).filter(|_| is_wanted)
+            }
         };
         let end = line.end;
         if let Some(found) = found {

@@ -151,12 +151,11 @@ proptest! {
         runtime.block_on(async {
             let end = names(&mut feed.store().collections(Mode::CatchUp, None)).await.1;
             let mut all = HashMap::new();
-            for collection in 0..4 {
+            for (collection, (at, kind)) in places.iter().enumerate() {
                 let name = CollectionName::from(format!("c{collection}"));
                 let apart = feed.store().open(&name);
                 let every: Vec<_> = apart.changes(Since::Start, Mode::CatchUp).collect().await;
                 let every = changes(every.into_iter().map(Result::unwrap).collect());
-                let (at, kind) = places[collection];
                 let since = match (kind, every.get(at % every.len().max(1))) {
                     (0, _) | (_, None) => Since::Start,
                     (1, _) => Since::Scan("tested".into()),
