@@ -144,6 +144,8 @@ pub const RESUME: &str = "\
 Examples:
   Resume all collections that are paused:
     plainfold resume backup
+  Resume one of them:
+    plainfold resume backup --collection books
 
 Read more: docs/operations.md";
 
@@ -152,6 +154,8 @@ pub const CATCH_UP: &str = "\
 Examples:
   Do not wait for the next try after the source was repaired:
     plainfold catch-up backup --collection books
+  Do so for all collections:
+    plainfold catch-up backup
 
 Read more: docs/operations.md";
 
@@ -160,6 +164,8 @@ pub const RESCAN: &str = "\
 Examples:
   Compare a collection with its whole source:
     plainfold rescan backup --collection books
+  Do so for all collections:
+    plainfold rescan backup
 
 Read more: docs/operations.md";
 

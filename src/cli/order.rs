@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::exit::{Exit, Usage};
-use super::help::OUTPUT;
+use super::help::{COPY, OUTPUT};
 use super::output::{Lines, Stream};
 use crate::api::client::Door;
 use crate::document::CollectionName;
@@ -21,7 +21,7 @@ pub struct Options {
     /// The name of a collection
     ///
     /// Without it, the order is for all collections.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = COPY)]
     collection: Option<String>,
 
     /// How the effect is printed
