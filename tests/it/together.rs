@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::env::Place;
 use crate::env::feed::source;
 use crate::env::plainfold::{self, Running};
+use crate::env::{DEADLINE, Place};
 
 /// A feed of many collections, with what each of them holds.
 struct Many {
@@ -330,5 +331,50 @@ fn a_pipe_of_many_collections_passes_a_row_that_is_huge() {
     let outcome = plainfold::run_command(plainfold::command_of(Path::new("sh"), arguments));
     let outcome = outcome.assert_code(1);
     assert!(outcome.stderr.contains("save the feed to a file"), "{outcome}");
+    feed.assert_mirrored(&mirror);
+}
+
+#[test]
+fn a_paused_collection_holds_up_no_other_and_has_everything_when_it_is_resumed() {
+    let place = Place::new();
+    let (mut feed, mirror) = (Many::new(&place), place.mirror());
+    feed.fill(3, 30, "a", "");
+    feed.append();
+    let live = plainfold::live(&feed.source(), &mirror);
+    let mut tail = plainfold::tail(&mirror, 0);
+    let path = mirror.to_str().unwrap();
+    plainfold::run(["pause", path, "--collection", "c1"]).assert_code(0);
+    // More than may wait for all collections together.
+    feed.fill(3, 600, "b", &"x".repeat(100_000));
+    feed.append();
+    wait_for(&mut tail, "c2", "b599");
+    assert_eq!(documents(&mirror.join("c1")).len(), 10);
+
+    plainfold::run(["pause", path]).assert_code(0);
+    feed.put("new", "first", "");
+    feed.append();
+    let is_known = || {
+        let status = plainfold::run(["status", path, "--format", "json"]).stdout;
+        let status: Value = serde_json::from_str(&status).unwrap();
+        let all = status["collections"].as_array().unwrap();
+        let new = all.iter().find(|one| one["collection"] == "new");
+        new.is_some_and(|new| new["phase"] == "paused")
+    };
+    let deadline = Instant::now() + DEADLINE;
+    while !is_known() {
+        assert!(Instant::now() < deadline, "the new collection is not paused");
+    }
+    assert_eq!(documents(&mirror.join("new")), [""; 0]);
+
+    plainfold::run(["resume", path]).assert_code(0);
+    feed.fill(3, 3, "later", "");
+    feed.put("new", "second", "");
+    feed.append();
+    wait_for(&mut tail, "new", "second");
+    for row in 0..3 {
+        let mut tail = plainfold::tail(&mirror, 0);
+        wait_for(&mut tail, &format!("c{row}"), &format!("later{row}"));
+    }
+    end(live);
     feed.assert_mirrored(&mirror);
 }
