@@ -30,7 +30,7 @@ const MARKED_EVERY: Duration = Duration::from_secs(60);
 
 /// The machine's clocks at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct ClockReading {
     /// The boot id of the machine; empty if the kernel does not provide it.
     pub boot: String,
     /// Milliseconds since that boot, including the time that the machine has slept.
@@ -39,7 +39,7 @@ pub struct Reading {
     pub wall: i64,
 }
 
-impl Reading {
+impl ClockReading {
     /// Now.
     pub fn now() -> Self {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -71,7 +71,7 @@ struct Passed {
 }
 
 impl Passed {
-    fn first(now: &Reading) -> Self {
+    fn first(now: &ClockReading) -> Self {
         Self {
             boot: now.boot.clone(),
             boottime: now.boottime,
@@ -83,7 +83,7 @@ impl Passed {
     }
 
     /// Adds a reading.
-    fn advance(&mut self, now: &Reading) {
+    fn advance(&mut self, now: &ClockReading) {
         let same = !now.boot.is_empty() && now.boot == self.boot;
         let elapsed = if same {
             now.boottime.saturating_sub(self.boottime).max(0)
@@ -103,7 +103,7 @@ pub struct Clock {
     path: Option<PathBuf>,
     desk: Desk,
     state: Mutex<State>,
-    read: fn() -> Reading,
+    read: fn() -> ClockReading,
 }
 
 #[derive(Debug)]
@@ -119,16 +119,16 @@ impl Clock {
     /// The clock that is saved in the file at `path`, or a new one. An unreadable file counts as
     /// missing: then everything is kept for longer.
     pub fn open(path: &Path, desk: Desk) -> Self {
-        Self { desk, ..Self::with(Some(path.to_owned()), Reading::now) }
+        Self { desk, ..Self::with(Some(path.to_owned()), ClockReading::now) }
     }
 
     /// A clock that starts now and is not saved.
     pub fn unwritten() -> Self {
-        Self::with(None, Reading::now)
+        Self::with(None, ClockReading::now)
     }
 
     /// The same with other readings.
-    pub(crate) fn with(path: Option<PathBuf>, read: fn() -> Reading) -> Self {
+    pub(crate) fn with(path: Option<PathBuf>, read: fn() -> ClockReading) -> Self {
         let read_file = |path: &PathBuf| {
             let (place, name) = Place::of(path)?;
             place.read(&name, LONGEST)
@@ -236,8 +236,8 @@ mod tests {
     const HOUR: i64 = 60 * 60 * 1_000;
     const DAY: i64 = 24 * HOUR;
 
-    fn reading(boot: &str, boottime: i64, wall: i64) -> Reading {
-        Reading { boot: boot.to_owned(), boottime, wall }
+    fn reading(boot: &str, boottime: i64, wall: i64) -> ClockReading {
+        ClockReading { boot: boot.to_owned(), boottime, wall }
     }
 
     #[test]
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn the_machines_clocks_are_read() {
-        let (before, after) = (Reading::now(), Reading::now());
+        let (before, after) = (ClockReading::now(), ClockReading::now());
         assert!(!before.boot.is_empty() && before.boot == after.boot);
         assert!(before.boottime > 0 && before.boottime <= after.boottime);
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::locate::{Found, locate};
+use super::locate::{Located, locate};
 use super::{Archive, Entry, Problem, ProblemKind, StoredCollection, StoredDocument, open};
 use crate::document::Head;
 
@@ -250,15 +250,15 @@ pub(crate) fn a_document_is_located_and_identified(sample: &dyn Sample) {
     let (archive, collection) = (sample.open(), only(sample));
     for id in IDS {
         let there = locate(&*archive, collection.name(), &id.into()).unwrap();
-        assert_eq!(there.found, Found::Document);
+        assert_eq!(there.found, Located::Document);
         for below in ["", "document.json"] {
             let found = archive.identify(&Path::new(&there.path).join(below)).unwrap();
             assert_eq!((&found.collection, found.id.as_str()), (collection.name(), id));
-            assert_eq!(found.found, Found::Document);
+            assert_eq!(found.found, Located::Document);
         }
     }
     let never = locate(&*archive, collection.name(), &"never".into()).unwrap();
-    assert_eq!(never.found, Found::Nothing);
+    assert_eq!(never.found, Located::Nothing);
     assert!(locate(&*archive, &"no such collection".into(), &"a".into()).is_err());
     assert!(archive.identify(Path::new("")).is_err());
 }

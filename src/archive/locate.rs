@@ -11,7 +11,7 @@ use crate::tree::layout::{ATTACHMENTS, FORMAT, OURS, RXDB_META};
 
 /// What a mirror holds in a document's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum Located {
     /// The document.
     Document,
     /// Its tombstone.
@@ -28,7 +28,7 @@ pub struct Location {
     /// Its folder, relative to the mirror.
     pub path: String,
     /// What is there.
-    pub found: Found,
+    pub found: Located,
 }
 
 /// Which document a path belongs to.
@@ -39,7 +39,7 @@ pub struct Identity {
     /// Its id.
     pub id: DocumentId,
     /// What is there.
-    pub found: Found,
+    pub found: Located,
 }
 
 /// A document or a path that cannot be told.
@@ -118,7 +118,7 @@ impl LocateError {
     }
 }
 
-impl Found {
+impl Located {
     /// What an entry is, for a document with this id.
     pub(super) fn of(entry: Option<Entry>, id: &DocumentId) -> Self {
         match entry {
@@ -153,7 +153,7 @@ pub fn locate(
         return Err(LocateError::NoFolder(id.clone()));
     }
     let path = found.path_of(&name);
-    Ok(Location { path, found: Found::of(found.entry(&name)?, id) })
+    Ok(Location { path, found: Located::of(found.entry(&name)?, id) })
 }
 
 /// The archive that a path lies in, and the path relative to it. The path itself need not exist. No

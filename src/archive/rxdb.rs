@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::document::{DocumentFiles, Plain, StoredFile};
 use super::folder::DocumentFolder;
-use super::locate::{Found, Identity, LocateError, parts};
+use super::locate::{Identity, LocateError, Located, parts};
 use super::{
     Archive, Collections, EachName, Entry, EntryVersion, Problem, ProblemKind, StoredAttachment,
     StoredCollection, StoredDocument, StoredText,
@@ -93,7 +93,7 @@ impl Archive for Backup {
             let name = parts[..length].join("/");
             if let Some(Entry::Document(document)) = self.entry(&name)? {
                 let (collection, id) = (self.name.clone(), document.id);
-                return Ok(Identity { collection, id, found: Found::Document });
+                return Ok(Identity { collection, id, found: Located::Document });
             }
         }
         Err(LocateError::no_document(path, "not in the folder of a document"))

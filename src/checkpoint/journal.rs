@@ -52,7 +52,7 @@ impl Bounds {
 
 /// One event of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct JournalRecord {
     /// Its number.
     pub number: u64,
     /// Its content: a line of JSON, without a newline.
@@ -68,13 +68,13 @@ pub struct Journal {
 pub type Chunk = ([u8; 8], Vec<u8>);
 
 /// Packs records with consecutive numbers into chunks with this time.
-pub fn chunks(records: &[Record], now: i64) -> Vec<Chunk> {
+pub fn chunks(records: &[JournalRecord], now: i64) -> Vec<Chunk> {
     let now = now.to_be_bytes();
     let mut chunks = Vec::new();
     let mut records = records.iter().peekable();
     while let Some(first) = records.next() {
         let mut text = first.text.to_vec();
-        let fits = |text: &[u8], next: &Record| text.len() + next.text.len() < CHUNK_BYTES;
+        let fits = |text: &[u8], next: &JournalRecord| text.len() + next.text.len() < CHUNK_BYTES;
         while let Some(next) = records.next_if(|next| fits(&text, next)) {
             text.push(b'\n');
             text.extend_from_slice(&next.text);
@@ -116,7 +116,7 @@ impl Journal {
     }
 
     /// Reads whole chunks until there are `limit` records.
-    pub fn after(&self, since: u64, limit: usize) -> Result<Vec<Record>, sled::Error> {
+    pub fn after(&self, since: u64, limit: usize) -> Result<Vec<JournalRecord>, sled::Error> {
         let wanted = since.saturating_add(1);
         // The chunk that holds the number starts at it or before it.
         let start = self.tree.range(..=wanted.to_be_bytes()).next_back().transpose()?;
@@ -127,9 +127,10 @@ impl Journal {
             let text = text(&value)?;
             let numbered = split(&text).into_iter().zip(number(&key)..);
             let fresh = numbered.filter(|(_, number)| *number >= wanted);
-            records.extend(
-                fresh.map(|(line, number)| Record { number, text: Bytes::copy_from_slice(line) }),
-            );
+            records.extend(fresh.map(|(line, number)| JournalRecord {
+                number,
+                text: Bytes::copy_from_slice(line),
+            }));
             if records.len() >= limit {
                 break;
             }
@@ -215,8 +216,8 @@ mod tests {
     #[test]
     fn many_records_are_packed_and_read_back_and_a_few_stay_as_they_are() {
         let text = |number| format!("{{\"event\":{number},\"documentId\":\"document-{number}\"}}");
-        let record = |number| Record { number, text: text(number).into() };
-        let records: Vec<Record> = (1..=2_000).map(record).collect();
+        let record = |number| JournalRecord { number, text: text(number).into() };
+        let records: Vec<JournalRecord> = (1..=2_000).map(record).collect();
         for (records, packs) in [(&records[..], true), (&records[..3], false)] {
             let chunks = chunks(records, 0);
             let all: usize = chunks.iter().map(|(_, value)| value.len()).sum();

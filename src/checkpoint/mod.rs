@@ -32,7 +32,7 @@ pub use commit::{Checkpoint, Commit, Failure, HeldBack};
 pub use contained::Escaped;
 pub use copied::Copied;
 pub use error::StateError;
-pub use journal::{Bounds, JournalRange, Record};
+pub use journal::{Bounds, JournalRange, JournalRecord};
 pub(crate) use numbers::Before;
 pub use portable::PortableCheckpoint;
 pub use queue::{NewEvents, Numbered};
@@ -196,7 +196,11 @@ impl Checkpoints {
     }
 
     /// Roughly up to `limit` records of events after number `since`, in order.
-    pub fn journal_after(&self, since: u64, limit: usize) -> Result<Vec<Record>, StateError> {
+    pub fn journal_after(
+        &self,
+        since: u64,
+        limit: usize,
+    ) -> Result<Vec<JournalRecord>, StateError> {
         self.read(|trees| trees.journal.after(since, limit))
     }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::error::StateError;
-use super::store::Noted;
+use super::store::CleanEnd;
 use crate::place::{Desk, Place};
 
 /// The number of numbers that are reserved at a time.
@@ -129,11 +129,11 @@ impl HighWater {
     }
 
     /// The content of the state at `state` at the end of the last run that ended normally.
-    pub fn noted(state: &Path) -> Result<Option<Noted>, StateError> {
+    pub fn noted(state: &Path) -> Result<Option<CleanEnd>, StateError> {
         let failed = |source| StateError::io("read", state, source);
         let (place, _) = Place::of(state).map_err(failed)?;
         let mark = read(&place, COPY)?;
-        Ok(mark.ended.zip(mark.digest).map(|(last, digest)| Noted { last, digest }))
+        Ok(mark.ended.zip(mark.digest).map(|(last, digest)| CleanEnd { last, digest }))
     }
 
     fn write(&self, name: &str, up_to: u64) -> Result<(), StateError> {

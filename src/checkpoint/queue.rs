@@ -9,7 +9,7 @@ use sled::transaction::{TransactionalTree, UnabortableTransactionError};
 
 use super::commit::{Commit, encode, failure_key};
 use super::error::StateError;
-use super::journal::Record;
+use super::journal::JournalRecord;
 use crate::document::CollectionName;
 
 /// The events of a commit. They get their numbers when the commit's turn comes.
@@ -21,7 +21,7 @@ pub struct NewEvents {
 /// Events with their numbers.
 pub struct Numbered {
     /// The events as the journal stores them.
-    pub records: Vec<Record>,
+    pub records: Vec<JournalRecord>,
     /// Emits the events, once they are durable. It must not wait for anything.
     pub emit: Box<dyn FnOnce() + Send>,
 }

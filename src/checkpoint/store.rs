@@ -59,7 +59,7 @@ pub struct StateStore {
 
 /// How a run left the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Noted {
+pub struct CleanEnd {
     /// The number of the last event.
     pub last: u64,
     /// The store's [`digest`](StateStore::digest).
@@ -90,7 +90,7 @@ impl StateStore {
         path: &Path,
         desk: &Desk,
         bounds: Bounds,
-        noted: Option<&Noted>,
+        noted: Option<&CleanEnd>,
     ) -> Result<(Self, Option<SetAside>), StateError> {
         let failed = |source| StateError::io("open", path, source);
         let (place, name) = Place::with_desk(path, desk).map_err(failed)?;
@@ -124,7 +124,7 @@ impl StateStore {
         place: &Place,
         name: &str,
         bounds: Bounds,
-        noted: Option<&Noted>,
+        noted: Option<&CleanEnd>,
         worker: &Arc<Worker>,
     ) -> Result<Result<Self, Damaged>, StateError> {
         let failed = |source| StateError::io("copy", &place.at(name), source);
@@ -166,7 +166,7 @@ impl StateStore {
         opened
     }
 
-    fn compare(&self, noted: &Noted) -> Likeness {
+    fn compare(&self, noted: &CleanEnd) -> Likeness {
         let range = self.read(|trees| trees.journal.range());
         let last = range.ok().and_then(Result::ok).flatten().map_or(0, |range| range.last);
         match self.digest() {

@@ -47,7 +47,8 @@ fn events(count: usize) -> NewEvents {
 fn events_to(count: usize, emit: impl Fn(u64) + Send + 'static) -> NewEvents {
     NewEvents::new(count, move |first| {
         let numbers = first..first + count as u64;
-        let record = |number| Record { number, text: format!("{{\"event\":{number}}}").into() };
+        let record =
+            |number| JournalRecord { number, text: format!("{{\"event\":{number}}}").into() };
         let records = numbers.clone().map(record).collect();
         Numbered { records, emit: Box::new(move || numbers.for_each(emit)) }
     })
@@ -158,14 +159,14 @@ fn the_journal_is_bounded_by_age_and_keeps_its_last_number() {
 
 #[test]
 fn a_wall_clock_that_jumps_makes_no_event_older() {
-    use crate::clock::Reading;
+    use crate::clock::ClockReading;
     let dir = tempfile::tempdir().unwrap();
     let (path, file) = (dir.path().join("state"), dir.path().join("clock.json"));
     const DAY: i64 = 24 * 60 * 60 * 1_000;
-    fn reading_at(boottime: i64, day: i64) -> Reading {
-        Reading { boot: "a".to_owned(), boottime, wall: day * DAY }
+    fn reading_at(boottime: i64, day: i64) -> ClockReading {
+        ClockReading { boot: "a".to_owned(), boottime, wall: day * DAY }
     }
-    let open_at = |read: fn() -> Reading| {
+    let open_at = |read: fn() -> ClockReading| {
         let clock = Arc::new(Clock::with(Some(file.clone()), read));
         for _ in 0..1_000 {
             let (before, desk) = (Before::Something, Desk::default());

@@ -70,7 +70,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         true => Some(options.access.lower(&options.other, access::ServerRole::Source)?),
         false => None,
     };
-    let progress = Arc::new(verify::Progress::default());
+    let progress = Arc::new(verify::VerifyProgress::default());
     let drawing = bars.map(|bars| bars.of_verification(&progress));
     let progress = drawing.is_some().then_some(progress);
     let compared = match access {
@@ -113,7 +113,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
 async fn beside_source(
     options: &Options,
     access: Access,
-    progress: Option<Arc<verify::Progress>>,
+    progress: Option<Arc<verify::VerifyProgress>>,
 ) -> anyhow::Result<(Certificate, Vec<Problem>)> {
     let globs = options.compared.of_source(&options.collections);
     let source = OpenedSource::open(&options.other, &globs, access, Kept::default()).await?;
@@ -126,7 +126,7 @@ async fn beside_source(
 
 async fn beside_mirror(
     options: &Options,
-    progress: Option<Arc<verify::Progress>>,
+    progress: Option<Arc<verify::VerifyProgress>>,
 ) -> anyhow::Result<(Certificate, Vec<Problem>)> {
     let how = options.compared.lower(None)?;
     let other = Path::new(&options.other);

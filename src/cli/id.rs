@@ -7,7 +7,7 @@ use clap::Args;
 use super::exit::{self, Exit};
 use super::help::OUTPUT;
 use super::output::{Lines, OutputError, Stream};
-use super::path::{Place, judge, lowered, state};
+use super::path::{DocumentPlace, judge, lowered, state};
 use super::verify::ReportFormat;
 use crate::archive::locate;
 
@@ -53,7 +53,7 @@ fn print(path: &Path, format: ReportFormat) -> anyhow::Result<Exit> {
             text
         }
         ReportFormat::Json => {
-            let place = Place { collection, id, path: None, state: state(&there.found) };
+            let place = DocumentPlace { collection, id, path: None, state: state(&there.found) };
             Lines::json(&place)?
         }
     };

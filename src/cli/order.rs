@@ -62,7 +62,7 @@ pub async fn run(action: Action, options: Options) -> anyhow::Result<Exit> {
         }
     };
     Stream::Stdout.report("the effect of the order", &text)?;
-    let refused = |one: &Ordered| matches!(one.effect, Effect::Paused | Effect::Mixed);
+    let refused = |one: &Ordered| matches!(one.effect, Effect::Paused | Effect::Unrepeatable);
     Ok(if ordered.iter().any(refused) { Exit::DocumentsFailed } else { Exit::Done })
 }
 
@@ -82,8 +82,8 @@ fn words(action: Action, effect: Effect) -> &'static str {
         (_, Effect::Later) => "the next run makes a full scan",
         (_, Effect::Paused) => "is paused: `plainfold resume` resumes it",
         (_, Effect::Ended) => "nothing more is done for it in this process",
-        (_, Effect::Mixed) => {
-            "comes in one stream with other collections, which cannot be paused or read again"
+        (_, Effect::Unrepeatable) => {
+            "comes from standard input, which cannot be paused or read again"
         }
     }
 }

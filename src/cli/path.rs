@@ -11,7 +11,7 @@ use super::help::OUTPUT;
 use super::output::{Lines, Stream};
 use super::verify::ReportFormat;
 use crate::archive;
-use crate::archive::locate::{Found, LocateError, locate};
+use crate::archive::locate::{LocateError, Located, locate};
 
 /// What `plainfold path` takes.
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub struct Options {
 
 /// A document and its place, for JSON.
 #[derive(Serialize)]
-pub struct Place<'a> {
+pub struct DocumentPlace<'a> {
     /// The document's collection.
     pub collection: &'a str,
     /// The document's id.
@@ -62,7 +62,8 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             let path = path.to_str().ok_or_else(|| {
                 Usage("the path is not valid UTF-8, so JSON cannot hold it".to_owned())
             })?;
-            let place = Place { collection, id, path: Some(path), state: state(&there.found) };
+            let place =
+                DocumentPlace { collection, id, path: Some(path), state: state(&there.found) };
             Stream::Stdout.report("the path", &Lines::json(&place)?)?;
         }
     }
@@ -78,21 +79,21 @@ pub fn lowered(error: LocateError) -> anyhow::Error {
 }
 
 /// What a mirror holds in a document's place, in a word.
-pub fn state(found: &Found) -> &'static str {
+pub fn state(found: &Located) -> &'static str {
     match found {
-        Found::Document => "present",
-        Found::Tombstone => "deleted",
-        Found::Damaged(_) => "damaged",
-        Found::Nothing => "absent",
+        Located::Document => "present",
+        Located::Tombstone => "deleted",
+        Located::Damaged(_) => "damaged",
+        Located::Nothing => "absent",
     }
 }
 
 /// Says what is wrong, if anything is.
-pub fn judge(found: &Found, collection: &str, id: &str) -> Exit {
+pub fn judge(found: &Located, collection: &str, id: &str) -> Exit {
     match found {
-        Found::Document | Found::Tombstone => return Exit::Done,
-        Found::Damaged(problem) => exit::say(&format!("{}: {}", problem.path, problem.reason)),
-        Found::Nothing => {
+        Located::Document | Located::Tombstone => return Exit::Done,
+        Located::Damaged(problem) => exit::say(&format!("{}: {}", problem.path, problem.reason)),
+        Located::Nothing => {
             exit::say(&format!("the mirror does not hold a document `{id}` in `{collection}`"));
         }
     }

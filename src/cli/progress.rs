@@ -86,7 +86,7 @@ impl Bars {
     }
 
     /// Draws how far a verification is.
-    pub fn of_verification(self, progress: &Arc<verify::Progress>) -> Drawing {
+    pub fn of_verification(self, progress: &Arc<verify::VerifyProgress>) -> Drawing {
         let progress = Arc::clone(progress);
         self.start(move || progress.steps().iter().map(Shown::of_verification).collect())
     }
@@ -163,7 +163,7 @@ mod tests {
         let shown = |worked: u64| Shown {
             measured: Some((9_000 + worked, 10_000)),
             worked,
-            ..Shown::of_pipeline(&pipeline::Report::new("books".into()))
+            ..Shown::of_pipeline(&pipeline::CollectionReport::new("books".into()))
         };
         let mut meter = Speedometer::default();
         assert_eq!(meter.measure(&shown(0), at), Speed::default(), "9,000 were there before");

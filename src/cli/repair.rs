@@ -94,7 +94,7 @@ pub async fn run(
         };
         let damaged = wrong.damaged.clone();
         let security = wrong.security;
-        let wrong = pipeline::Wrong {
+        let wrong = pipeline::WrongDocument {
             differing: wrong.differing.into_iter().collect(),
             damaged: wrong.damaged.into_iter().collect(),
         };

@@ -56,7 +56,8 @@ fn wrong(outcome: &runner::Outcome, run: Run<'_>) -> Vec<String> {
     let of = |phase| outcome.reports.iter().filter(|report| report.phase == phase).count();
     let absent = |is: fn(&Absent) -> bool| outcome.absent.iter().filter(|one| is(one)).count();
     let waits = |what| {
-        let waits = |one: &&pipeline::Report| one.phase == Phase::Waiting && one.awaited == what;
+        let waits =
+            |one: &&pipeline::CollectionReport| one.phase == Phase::Waiting && one.awaited == what;
         outcome.reports.iter().filter(waits).count()
     };
     let (gone, silent, stuck) =
@@ -166,7 +167,7 @@ struct Summary {
 
 impl Summary {
     fn of(outcome: &runner::Outcome, run: Run<'_>) -> Self {
-        let sum = |count: fn(&pipeline::Report) -> u64| -> u64 {
+        let sum = |count: fn(&pipeline::CollectionReport) -> u64| -> u64 {
             outcome.reports.iter().map(count).sum()
         };
         let wrong = wrong(outcome, run);
@@ -184,7 +185,7 @@ impl Summary {
             .map(|(collection, reason)| format!("the security object of {collection}: {reason}"));
         let mirror = quoted(&run.mirror.to_string_lossy());
         let warnings = outcome.reports.iter().flat_map(|report| {
-            let pipeline::Report { collection, held_back, .. } = report;
+            let pipeline::CollectionReport { collection, held_back, .. } = report;
             let held = (*held_back > 0).then(|| {
                 let of = quoted(collection.as_str());
                 let held = many(*held_back, "deletion");
@@ -275,7 +276,8 @@ mod tests {
 
     fn outcome(phases: &[Phase], caught_up: bool) -> runner::Outcome {
         let report = |(number, phase): (usize, &Phase)| {
-            let mut report = pipeline::Report::new(format!("shelf-{number}").as_str().into());
+            let mut report =
+                pipeline::CollectionReport::new(format!("shelf-{number}").as_str().into());
             report.phase = *phase;
             report
         };

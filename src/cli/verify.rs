@@ -114,7 +114,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     logging.start(bars.as_ref().map(Bars::footer))?;
     // Before bars are drawn, because a password may be asked for.
     let access = enter(&options)?;
-    let progress = Arc::new(verify::Progress::default());
+    let progress = Arc::new(verify::VerifyProgress::default());
     let drawing = bars.map(|bars| bars.of_verification(&progress));
     let checked = check(&options, access, drawing.is_some().then_some(progress)).await;
     if let Some(drawing) = drawing {
@@ -146,7 +146,7 @@ fn enter(options: &Options) -> Result<Access, Usage> {
 async fn check(
     options: &Options,
     access: Access,
-    progress: Option<Arc<verify::Progress>>,
+    progress: Option<Arc<verify::VerifyProgress>>,
 ) -> anyhow::Result<Checked> {
     let compared = &options.compared;
     let against = match &options.against {

@@ -42,7 +42,7 @@ pub struct MirrorConfig {
     directory: PathBuf,
     mode: Mode,
     names: Option<Codec>,
-    wanted: mirror::Wanted,
+    wanted: mirror::WantedOptions,
     /// The globs that were named; an empty list means the default.
     collections: Option<Vec<String>>,
     bounds: Bounds,
@@ -62,7 +62,7 @@ impl MirrorConfig {
             directory: directory.as_ref().to_owned(),
             mode: Mode::CatchUp,
             names: None,
-            wanted: mirror::Wanted::default(),
+            wanted: mirror::WantedOptions::default(),
             collections: None,
             bounds: Bounds::DEFAULT,
             give_up_after: None,

@@ -41,7 +41,7 @@ pub use crate::tree::lanes::Lane;
 pub(crate) use crate::tree::lanes::staged;
 pub use collection::Collection;
 pub use inventory::Stamped;
-pub use options::{Deleted, JsonStyle, Remembered, Wanted};
+pub use options::{Deleted, JsonStyle, Remembered, WantedOptions};
 pub use plan::{Authority, Held, Plan, Write};
 pub use publish::Published;
 pub use stage::{Blob, BlobWriter, BranchFiles, Material, Staged};
@@ -122,7 +122,7 @@ pub struct Mirror {
     /// The options of the mirror.
     options: Remembered,
     /// The options that this run was given.
-    wanted: Wanted,
+    wanted: WantedOptions,
     clock: Arc<Clock>,
     /// The time of the last trash sweep, by the mirror's clock.
     trash_swept: std::sync::Mutex<Option<i64>>,
@@ -151,9 +151,9 @@ impl Mirror {
         options: &MirrorOptions,
         holder: &Holder,
     ) -> Result<Self, MirrorError> {
-        let root = enter(path, &Wanted::default())?;
+        let root = enter(path, &WantedOptions::default())?;
         let remembered = options.remembered();
-        let wanted = Wanted::exactly(&remembered);
+        let wanted = WantedOptions::exactly(&remembered);
         let mirror =
             Self::open_ours(root, options.names, None, wanted, holder, |_, _| Ok(remembered))?;
         mirror.sweep_trash()?;
@@ -165,7 +165,7 @@ impl Mirror {
     pub fn open_wanted(
         path: &Path,
         names: Option<Codec>,
-        wanted: &Wanted,
+        wanted: &WantedOptions,
         holder: &Holder,
     ) -> Result<Self, MirrorError> {
         let root = enter(path, wanted)?;
@@ -189,7 +189,7 @@ impl Mirror {
     ) -> Result<Self, MirrorError> {
         Ours::find(path)?;
         let root = Folder::open_path(path)?;
-        let wanted = Wanted { take_over, ..Wanted::default() };
+        let wanted = WantedOptions { take_over, ..WantedOptions::default() };
         Self::open_ours(root, None, None, wanted, holder, options::recall)
     }
 
@@ -197,7 +197,7 @@ impl Mirror {
         root: Folder,
         names: Option<Codec>,
         adopted: Option<Adopted>,
-        wanted: Wanted,
+        wanted: WantedOptions,
         holder: &Holder,
         options: impl FnOnce(&Folder, &Folder) -> Result<Remembered, MirrorError>,
     ) -> Result<Self, MirrorError> {
@@ -225,7 +225,7 @@ impl Mirror {
         ours: Folder,
         names: Option<Codec>,
         adopted: Option<Adopted>,
-        wanted: Wanted,
+        wanted: WantedOptions,
         (lock, displaced, epoch): (Lock, Option<Holder>, Arc<Epoch>),
         options: impl FnOnce(&Folder, &Folder) -> Result<Remembered, MirrorError>,
     ) -> Result<Self, MirrorError> {
@@ -361,7 +361,7 @@ impl Mirror {
 }
 
 /// Opens the directory of a mirror that exists or is to be created there.
-fn enter(path: &Path, wanted: &Wanted) -> Result<Folder, MirrorError> {
+fn enter(path: &Path, wanted: &WantedOptions) -> Result<Folder, MirrorError> {
     if wanted.existing {
         return match Ours::find(path) {
             Err(MirrorError::NoMirror { path }) => Err(MirrorError::NotExisting { path }),

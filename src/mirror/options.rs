@@ -78,7 +78,7 @@ impl Default for Remembered {
 
 /// The options that a run gives. Those that it omits stay as they were.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WantedOptions {
     /// Whether losing revisions and histories are to be kept.
     pub revisions: Option<bool>,
     /// The treatment of documents that the source deletes.
@@ -114,7 +114,7 @@ impl Remembered {
     }
 
     /// The same with the options that a run gives.
-    fn with(&self, wanted: &Wanted) -> Self {
+    fn with(&self, wanted: &WantedOptions) -> Self {
         Self {
             revisions: wanted.revisions.unwrap_or(self.revisions),
             deleted: wanted.deleted.unwrap_or(self.deleted),
@@ -213,7 +213,7 @@ pub(super) fn resolve(
     mirror: &std::path::Path,
     ours: &Folder,
     records: &Folder,
-    wanted: &Wanted,
+    wanted: &WantedOptions,
 ) -> Result<Remembered, MirrorError> {
     let written = Remembered::read(ours)?;
     let records = Record::all(records)?;
@@ -251,7 +251,7 @@ pub(super) fn resolve(
 /// The first option that would discard data, and that data.
 fn lost(
     before: &Remembered,
-    wanted: &Wanted,
+    wanted: &WantedOptions,
     records: &[Record],
     has_trash: bool,
 ) -> Option<(String, String)> {
@@ -296,7 +296,7 @@ pub(super) struct Keeping {
     pub loses_revisions: bool,
 }
 
-impl Wanted {
+impl WantedOptions {
     /// All options given as they are in `options`, with no special permission.
     pub(super) fn exactly(options: &Remembered) -> Self {
         Self {
@@ -352,17 +352,17 @@ mod tests {
         let options = Remembered { revisions: true, attachments: false, ..Remembered::default() };
         let thin =
             record(r#"{"name":"b","attachments":true,"kept":{"revisions":false,"deleted":true}}"#);
-        let nothing = Wanted::default();
-        let kept = |wanted: &Wanted, record| wanted.kept_of(&options, record);
+        let nothing = WantedOptions::default();
+        let kept = |wanted: &WantedOptions, record| wanted.kept_of(&options, record);
         let old = kept(&nothing, Some(&thin));
         assert_eq!((old.attachments, old.kept.revisions, old.kept.deleted), (true, false, true));
         let new = kept(&nothing, None);
         assert_eq!((new.attachments, new.kept.revisions, new.kept.deleted), (false, true, false));
-        let named = Wanted {
+        let named = WantedOptions {
             revisions: Some(true),
             deleted: Some(Deleted::Remove),
             attachments: Some(false),
-            ..Wanted::default()
+            ..WantedOptions::default()
         };
         let old = kept(&named, Some(&thin));
         assert_eq!((old.attachments, old.kept.revisions, old.kept.deleted), (false, true, false));
@@ -371,11 +371,11 @@ mod tests {
     #[test]
     fn what_a_feed_cannot_keep_is_never_taken_from_memory_and_its_loss_is_noticed() {
         let options = Remembered { revisions: true, ..Remembered::default() };
-        let feed = Wanted { winners_only: true, ..Wanted::default() };
+        let feed = WantedOptions { winners_only: true, ..WantedOptions::default() };
         assert!(!feed.kept_of(&options, None).kept.revisions);
         let held = record(r#"{"name":"a","kept":{"revisions":true,"deleted":false}}"#);
         assert!(feed.kept_of(&options, Some(&held)).loses_revisions);
-        let meant = Wanted { discard: true, ..feed };
+        let meant = WantedOptions { discard: true, ..feed };
         assert!(!meant.kept_of(&options, Some(&held)).loses_revisions);
     }
 
@@ -384,20 +384,21 @@ mod tests {
         let before = Remembered { trash: 30, ..Remembered::default() };
         let all = [record(r#"{"name":"a","kept":{"revisions":true,"deleted":true}}"#)];
         let none = [record(r#"{"name":"a","attachments":false}"#)];
-        let says = |wanted: &Wanted, records: &[Record]| lost(&before, wanted, records, true);
+        let says =
+            |wanted: &WantedOptions, records: &[Record]| lost(&before, wanted, records, true);
         for (wanted, option, what) in [
             (
-                Wanted { revisions: Some(false), ..Wanted::default() },
+                WantedOptions { revisions: Some(false), ..WantedOptions::default() },
                 "--revisions=false",
                 "histories",
             ),
             (
-                Wanted { deleted: Some(Deleted::Remove), ..Wanted::default() },
+                WantedOptions { deleted: Some(Deleted::Remove), ..WantedOptions::default() },
                 "--deleted remove",
                 "tombstones of `a`",
             ),
             (
-                Wanted { attachments: Some(false), ..Wanted::default() },
+                WantedOptions { attachments: Some(false), ..WantedOptions::default() },
                 "--attachments false",
                 "`a`",
             ),
@@ -406,7 +407,7 @@ mod tests {
             assert!(named == option && lost.contains(what), "{named}: {lost}");
             assert_eq!(says(&wanted, &none), None, "{option}");
         }
-        let trash = |days| Wanted { trash: Some(days), ..Wanted::default() };
+        let trash = |days| WantedOptions { trash: Some(days), ..WantedOptions::default() };
         assert!(says(&trash(29), &none).is_some());
         assert_eq!([0, 30, 31].map(|days| says(&trash(days), &none)), [None, None, None]);
         let off = Remembered::default();

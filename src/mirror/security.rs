@@ -10,7 +10,7 @@ use super::collection::Collection;
 use super::inventory::NewRecord;
 use super::sync::Sync;
 use crate::tree::MirrorError;
-use crate::tree::inventory::{Entry, entry_of};
+use crate::tree::inventory::{InventoryEntry, entry_of};
 use crate::tree::layout::SECURITY;
 
 impl Collection {
@@ -26,7 +26,7 @@ impl Collection {
         let mirror = &*self.mirror;
         let temporary = mirror.temporary_name(&self.encoded, Lane::default());
         let sum = mirror.stage_text(&temporary, security, Sync::Each)?;
-        let entry = Entry { files: vec![(String::new(), sum)], kept: None };
+        let entry = InventoryEntry { files: vec![(String::new(), sum)], kept: None };
         let line = entry_of(SECURITY, None, &entry);
         let record = NewRecord { name: SECURITY, line: &line, replaces: true };
         self.append(std::iter::once(record), Sync::Each)?;

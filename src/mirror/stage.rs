@@ -21,7 +21,7 @@ use crate::json::pretty::pretty;
 use crate::tree::MirrorError;
 use crate::tree::beneath::{Folder, write_all};
 use crate::tree::checksum::{CHECKSUM_ATTRIBUTE, Checksum};
-use crate::tree::inventory::{Entry, FileSum, KeptFiles, entry_of, gone};
+use crate::tree::inventory::{FileSum, InventoryEntry, KeptFiles, entry_of, gone};
 use crate::tree::layout::{ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, body_file};
 use crate::tree::names::Name;
 use crate::trial;
@@ -158,7 +158,7 @@ impl Collection {
         let mirror = &*self.mirror;
         let Write { name, id, revision, deleted, shape, reuse, keep, keep_history, .. } = write;
         let mut staged = Staged::nothing_of(name, deleted);
-        let mut entry = Entry::default();
+        let mut entry = InventoryEntry::default();
         staged.files.push(body_file(deleted).to_owned());
         if shape == Shape::Body {
             let body = mirror.stage_text(&temporary, &document.body, sync)?;
@@ -222,7 +222,7 @@ impl Collection {
         below: &str,
         blobs: HashMap<Arc<str>, Blob>,
         sync: Sync,
-        (staged, entry): &mut (&mut Staged, &mut Entry),
+        (staged, entry): &mut (&mut Staged, &mut InventoryEntry),
     ) -> Result<(), MirrorError> {
         if blobs.is_empty() {
             return Ok(());
@@ -273,7 +273,7 @@ impl Collection {
         held: Option<&Folder>,
         keep: &[String],
         sync: Sync,
-        to: &mut (&mut Staged, &mut Entry),
+        to: &mut (&mut Staged, &mut InventoryEntry),
     ) -> Result<(), MirrorError> {
         if branches.is_empty() && keep.is_empty() {
             return Ok(());
@@ -370,12 +370,12 @@ impl Staged {
     }
 
     /// Counts a file that was written.
-    fn take(&mut self, entry: &mut Entry, path: String, sum: FileSum) {
+    fn take(&mut self, entry: &mut InventoryEntry, path: String, sum: FileSum) {
         self.bytes += sum.length;
         entry.files.push((path, sum));
     }
 
-    fn recorded_as(self, id: Option<&str>, entry: &Entry) -> Self {
+    fn recorded_as(self, id: Option<&str>, entry: &InventoryEntry) -> Self {
         let record = entry_of(self.name.as_str(), id, entry);
         Self { record, ..self }
     }

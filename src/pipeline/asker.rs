@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How far the feed has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reading {
+pub enum FeedState {
     /// The source has not answered yet.
     Silent,
     /// The source has answered.
@@ -44,14 +44,14 @@ enum Answered {
 /// Requests it once per run, and repeatedly while following.
 pub async fn ask(
     pipeline: Pipeline,
-    mut reading: watch::Receiver<Reading>,
+    mut reading: watch::Receiver<FeedState>,
     stop: CancellationToken,
     out: mpsc::Sender<Work<Batch>>,
 ) -> Result<(), PipelineError> {
     // A source that refuses the feed refuses this too, and must not be asked twice.
     let spoken = tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        spoken = reading.wait_for(|reading| *reading != Reading::Silent) => spoken.is_ok(),
+        spoken = reading.wait_for(|reading| *reading != FeedState::Silent) => spoken.is_ok(),
     };
     if !spoken {
         return Ok(());
@@ -91,7 +91,7 @@ pub async fn ask(
 
 struct Asker {
     pipeline: Pipeline,
-    reading: watch::Receiver<Reading>,
+    reading: watch::Receiver<FeedState>,
     begun: Instant,
     out: mpsc::Sender<Work<Batch>>,
 }
@@ -154,7 +154,7 @@ impl Asker {
                 return PATIENCE;
             }
             let asked = Instant::now();
-            let _ended = reading.wait_for(|reading| *reading == Reading::Ended).await.map(drop);
+            let _ended = reading.wait_for(|reading| *reading == FeedState::Ended).await.map(drop);
             let took = Some(self.begun.elapsed());
             let patience = silence(&policy, took, 0).unwrap_or(PATIENCE);
             tokio::time::sleep(patience).await;

@@ -38,7 +38,7 @@ struct Logged {
 
 /// How the log mentions a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mention {
+pub enum FailureMention {
     /// It names the failure.
     Name,
     /// It says that there are more than it has named.
@@ -95,23 +95,23 @@ impl Failures {
 
     /// How the log mentions a failure: once for each reason, and in a catch-up only the first rows
     /// of a feed that cannot be read, because there may be millions.
-    pub fn mention(&self, failure: &Failure, following: bool) -> Mention {
+    pub fn mention(&self, failure: &Failure, following: bool) -> FailureMention {
         if failure.is_in_flight() {
-            return Mention::Nothing;
+            return FailureMention::Nothing;
         }
         let reason = hash(&failure.reason);
         let mut logged = self.logged();
         if logged.reasons.insert(key(failure), reason) == Some(reason) {
-            return Mention::Nothing;
+            return FailureMention::Nothing;
         }
         if following || failure.document.as_ref().is_some_and(|id| failure.place == named(id)) {
-            return Mention::Name;
+            return FailureMention::Name;
         }
         logged.rows += 1;
         match logged.rows {
-            named if named <= NAMED => Mention::Name,
-            named if named == NAMED + 1 => Mention::More,
-            _ => Mention::Nothing,
+            named if named <= NAMED => FailureMention::Name,
+            named if named == NAMED + 1 => FailureMention::More,
+            _ => FailureMention::Nothing,
         }
     }
 
@@ -211,8 +211,8 @@ impl Settler {
         let mut noted = Vec::new();
         for failure in failed {
             match self.pipeline.failures.mention(&failure, following) {
-                Mention::Name => self.pipeline.log_failure(&failure),
-                Mention::More => {
+                FailureMention::Name => self.pipeline.log_failure(&failure),
+                FailureMention::More => {
                     let command = self.pipeline.status_command();
                     tracing::error!(
                         target: FAILED,
@@ -220,7 +220,7 @@ impl Settler {
                         "more rows cannot be read; {command} lists them",
                     );
                 }
-                Mention::Nothing => {}
+                FailureMention::Nothing => {}
             }
             // A row whose place in the feed was not passed is read again by itself.
             let kept = failure.document.is_some() || failure.position.is_some();
@@ -367,15 +367,15 @@ mod tests {
         let mention = |id: &str, reason, live| failures.mention(&failure(Some(id), reason), live);
         let first: Vec<_> = ids.iter().map(|id| mention(id, "broken", false)).collect();
         let count = |wanted| first.iter().filter(|mention| **mention == wanted).count();
-        assert_eq!((count(Mention::Name), count(Mention::More)), (20, 1));
+        assert_eq!((count(FailureMention::Name), count(FailureMention::More)), (20, 1));
         let document = of_id("last".into(), "broken".to_owned());
-        assert_eq!(failures.mention(&document, false), Mention::Name, "not a row");
-        assert_eq!(mention("d3", "broken", true), Mention::Nothing);
-        assert_eq!(mention("d3", "gone", true), Mention::Name, "for another reason");
+        assert_eq!(failures.mention(&document, false), FailureMention::Name, "not a row");
+        assert_eq!(mention("d3", "broken", true), FailureMention::Nothing);
+        assert_eq!(mention("d3", "gone", true), FailureMention::Name, "for another reason");
         failures.forget(&"d3".into());
-        assert_eq!(mention("d3", "gone", true), Mention::Name, "it had been mirrored since");
+        assert_eq!(mention("d3", "gone", true), FailureMention::Name, "it had been mirrored since");
         let in_flight = in_flight("new".into(), None, None);
-        assert_eq!(failures.mention(&in_flight, true), Mention::Nothing);
+        assert_eq!(failures.mention(&in_flight, true), FailureMention::Nothing);
     }
 
     #[test]

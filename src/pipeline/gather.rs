@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::asker::Reading;
+use super::asker::FeedState;
 use super::batch::{Batch, Seen};
 use super::failures;
 use super::report::{Awaited, Phase, RunState};
@@ -32,7 +32,7 @@ pub async fn gather(
     since: Since,
     stop: CancellationToken,
     out: mpsc::Sender<Work<Batch>>,
-    reading: watch::Sender<Reading>,
+    reading: watch::Sender<FeedState>,
 ) -> Result<(), PipelineError> {
     let mut gatherer = Gatherer {
         pipeline,
@@ -79,7 +79,7 @@ struct Gatherer {
     /// Whether the log has named a trouble of this collection alone.
     named: bool,
     /// Receives the progress of reading.
-    reading: watch::Sender<Reading>,
+    reading: watch::Sender<FeedState>,
     /// The latest time to hand on the batch, if there is room.
     deadline: Instant,
     /// The rows of this catch-up that could not be read.
@@ -124,9 +124,9 @@ impl Gatherer {
                 Next::Again => {}
                 Next::Fed(Ok(fed)) => {
                     if matches!(fed, Fed::Event(_)) {
-                        let silent = |reading: &mut Reading| {
-                            *reading == Reading::Silent && {
-                                *reading = Reading::Speaks;
+                        let silent = |reading: &mut FeedState| {
+                            *reading == FeedState::Silent && {
+                                *reading = FeedState::Speaks;
                                 true
                             }
                         };
@@ -148,7 +148,7 @@ impl Gatherer {
             }
         }
         self.hand_on().await;
-        self.reading.send_replace(Reading::Ended);
+        self.reading.send_replace(FeedState::Ended);
         Ok(())
     }
 

@@ -42,11 +42,11 @@ mod tally;
 
 pub use crate::document::DeletionLimit;
 pub use brake::Brake;
-pub use repair::{Asking, Fate, Repaired, Wrong};
-pub use report::{Awaited, ENDED, FAILED, Phase, Report, Reporter, RunState, shown};
+pub use repair::{Asking, Fate, Repaired, WrongDocument};
+pub use report::{Awaited, CollectionReport, ENDED, FAILED, Phase, Reporter, RunState, shown};
 pub(crate) use room::{Pauses, without_numbers};
 
-use asker::Reading;
+use asker::FeedState;
 use batch::Seen;
 use failures::Failures;
 use rounds::Rounds;
@@ -242,7 +242,7 @@ impl Pipeline {
     }
 
     /// The report of this pipeline.
-    pub fn watch(&self) -> watch::Receiver<Report> {
+    pub fn watch(&self) -> watch::Receiver<CollectionReport> {
         self.reporter.subscribe()
     }
 
@@ -286,7 +286,7 @@ impl Pipeline {
         let (settled, settled_count) = watch::channel(0_u64);
         let mut tasks: JoinSet<Result<(), PipelineError>> = JoinSet::new();
         let halt = stop.child_token();
-        let (reading, spoken) = watch::channel(Reading::Silent);
+        let (reading, spoken) = watch::channel(FeedState::Silent);
         if !self.removals_only {
             tasks.spawn(asker::ask(self.clone(), spoken, halt.clone(), gathered.clone()));
         }

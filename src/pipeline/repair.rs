@@ -27,7 +27,7 @@ const DOCUMENTS: usize = 100;
 
 /// The documents to fetch again.
 #[derive(Clone, Debug, Default)]
-pub struct Wrong {
+pub struct WrongDocument {
     /// Intact documents that differ from the source's.
     pub differing: HashSet<DocumentId>,
     /// Documents with a damaged, missing or extra part: they are replaced completely.
@@ -81,7 +81,7 @@ pub struct Repaired {
     pub error: Option<PipelineError>,
 }
 
-impl Wrong {
+impl WrongDocument {
     /// Whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
         self.differing.is_empty() && self.damaged.is_empty()
@@ -106,7 +106,12 @@ impl Wrong {
 impl Pipeline {
     /// Fetches what is wrong again, until `stop` is cancelled: the documents in flight are finished
     /// in any case.
-    pub async fn repair(&self, wrong: Wrong, asking: Asking, stop: &CancellationToken) -> Repaired {
+    pub async fn repair(
+        &self,
+        wrong: WrongDocument,
+        asking: Asking,
+        stop: &CancellationToken,
+    ) -> Repaired {
         let doubt = match self.doubt() {
             Ok(doubt) => doubt,
             Err(error) => return Repaired { fates: Vec::new(), error: Some(error) },
@@ -145,7 +150,7 @@ impl Pipeline {
 struct Repair<'a> {
     pipeline: &'a Pipeline,
     rounds: Rounds,
-    wrong: Wrong,
+    wrong: WrongDocument,
     batch: Batch,
     /// The source's answers for the documents in the batch.
     told: HashMap<DocumentId, Told>,

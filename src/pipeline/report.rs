@@ -70,7 +70,7 @@ pub enum RunState {
 
 /// What a pipeline has done in this run, and its present state.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Report {
+pub struct CollectionReport {
     /// The collection.
     pub collection: CollectionName,
     /// The present phase.
@@ -127,7 +127,7 @@ pub struct Report {
     pub busy_since: Option<Instant>,
 }
 
-impl Report {
+impl CollectionReport {
     /// A pipeline that has not started.
     pub fn new(collection: CollectionName) -> Self {
         Self {
@@ -175,43 +175,57 @@ impl Report {
 /// The writer of a pipeline's report.
 #[derive(Clone, Debug)]
 pub struct Reporter {
-    sender: watch::Sender<Report>,
+    sender: watch::Sender<CollectionReport>,
 }
 
 impl Reporter {
     /// A reporter for a pipeline that has not started.
     pub fn new(collection: CollectionName) -> Self {
-        Self { sender: watch::Sender::new(Report::new(collection)) }
+        Self { sender: watch::Sender::new(CollectionReport::new(collection)) }
     }
 
     /// A reporter for a pipeline that starts again in the same run: what the run has done stays counted, and
     /// how old the copy is stays known.
-    pub fn continuing(before: &Report) -> Self {
-        let fresh = Report::new(before.collection.clone());
-        let Report { documents, deletions, unchanged, attachments, bytes, current_at, .. } =
-            *before;
-        let report =
-            Report { documents, deletions, unchanged, attachments, bytes, current_at, ..fresh };
+    pub fn continuing(before: &CollectionReport) -> Self {
+        let fresh = CollectionReport::new(before.collection.clone());
+        let CollectionReport {
+            documents,
+            deletions,
+            unchanged,
+            attachments,
+            bytes,
+            current_at,
+            ..
+        } = *before;
+        let report = CollectionReport {
+            documents,
+            deletions,
+            unchanged,
+            attachments,
+            bytes,
+            current_at,
+            ..fresh
+        };
         Self { sender: watch::Sender::new(report) }
     }
 
     /// Watches the report.
-    pub fn subscribe(&self) -> watch::Receiver<Report> {
+    pub fn subscribe(&self) -> watch::Receiver<CollectionReport> {
         self.sender.subscribe()
     }
 
     /// The present report.
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> CollectionReport {
         self.sender.borrow().clone()
     }
 
     /// Whether something is so in the present report.
-    pub fn says(&self, what: impl FnOnce(&Report) -> bool) -> bool {
+    pub fn says(&self, what: impl FnOnce(&CollectionReport) -> bool) -> bool {
         what(&self.sender.borrow())
     }
 
     /// Changes the report.
-    pub fn update(&self, change: impl FnOnce(&mut Report)) {
+    pub fn update(&self, change: impl FnOnce(&mut CollectionReport)) {
         self.sender.send_modify(change);
     }
 }
@@ -250,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_pipeline_that_starts_again_is_as_far_behind_as_before() {
-        let mut before = Report::new("a".into());
+        let mut before = CollectionReport::new("a".into());
         before.current_at = Some(Timestamp::UNIX_EPOCH);
         let after = Reporter::continuing(&before).report();
         assert_eq!((after.current_at, after.caught_up), (before.current_at, false));
@@ -258,13 +272,13 @@ mod tests {
 
     #[test]
     fn what_a_run_has_done_stays_counted_when_a_pipeline_starts_again() {
-        let waiting = Report {
+        let waiting = CollectionReport {
             phase: Phase::Waiting,
             documents: 7,
             bytes: 70,
             trouble: Some("the disk is full".into()),
             caught_up: true,
-            ..Report::new("books".into())
+            ..CollectionReport::new("books".into())
         };
         let report = Reporter::continuing(&waiting).report();
         assert_eq!((report.documents, report.bytes), (7, 70));
@@ -275,7 +289,7 @@ mod tests {
     #[test]
     fn a_lag_is_counted_from_when_the_mirror_was_current() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        let mut report = Report::new("books".into());
+        let mut report = CollectionReport::new("books".into());
         assert_eq!(report.lag_seconds(at(10)), None);
         report.current_at = Some(at(8));
         assert_eq!(report.lag_seconds(at(10)), Some(2.0));

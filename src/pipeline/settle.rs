@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::prepare::{Meta, Prepared, blame};
 use super::report::{Phase, RunState, shown};
 use super::{Pipeline, PipelineError, Signal, Work, copied, failures};
-use crate::checkpoint::{Checkpoint, Commit, Failure, NewEvents, Numbered, Record};
+use crate::checkpoint::{Checkpoint, Commit, Failure, JournalRecord, NewEvents, Numbered};
 use crate::document::{DocumentId, Position, Revision};
 use crate::event::{Emitted, WriteEvent};
 use crate::mirror::{Published, Staged, Sync};
@@ -360,7 +360,7 @@ impl Settler {
                 }))
             };
             let events: Vec<Arc<Emitted>> = told.into_iter().zip(first..).map(event).collect();
-            let record = |one: &Arc<Emitted>| Record { number: one.event, text: one.text() };
+            let record = |one: &Arc<Emitted>| JournalRecord { number: one.event, text: one.text() };
             let records = events.iter().map(record).collect();
             let emit = move || {
                 trial::pass("committed");

@@ -49,7 +49,7 @@ struct Home {
 struct Run {
     outcome: Result<(), PipelineError>,
     events: Vec<Arc<Emitted>>,
-    report: Report,
+    report: CollectionReport,
     failures: Vec<Failure>,
     opened: Vec<Since>,
 }

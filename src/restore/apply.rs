@@ -16,7 +16,7 @@ use super::plan::{Branches, Decision, Held, Ours, decide};
 use super::read::{Batch, batches};
 use super::selection::{ids_among, is_replicator, named};
 use super::target::{Cause, Form, Item, Refused, Standing, Target, TargetError, Writing};
-use super::{Counts, Failure, OnExisting, Options, Outcome, Report, RestoreError};
+use super::{Counts, OnExisting, Options, Outcome, Report, RestoreError, RestoreFailure};
 use crate::archive::{Archive, Entry, StoredCollection};
 use crate::document::{CollectionName, DocumentId, Revision};
 
@@ -53,7 +53,7 @@ struct Reading {
 #[derive(Default)]
 struct BatchOutcome {
     counts: Counts,
-    failures: Vec<Failure>,
+    failures: Vec<RestoreFailure>,
 }
 
 impl<T: Target + 'static> Restore<T> {
@@ -72,7 +72,7 @@ impl<T: Target + 'static> Restore<T> {
         let (collections, problems) = blocking(move || archive.collections()).await??;
         let mut outcome = Outcome { dry_run: self.options.dry_run, ..Outcome::default() };
         for problem in problems {
-            outcome.fail(Failure { path: problem.path, reason: problem.reason });
+            outcome.fail(RestoreFailure { path: problem.path, reason: problem.reason });
         }
         let stop = self.control.stop.clone();
         let looked = tokio::select! {
@@ -401,7 +401,7 @@ impl<T: Target + 'static> Restore<T> {
             *done.count_of(writing) -= 1;
             done.counts.bytes -= writing.bytes();
             let path = writing.item.path.clone();
-            done.failures.push(Failure { path, reason });
+            done.failures.push(RestoreFailure { path, reason });
         }
         Ok(done)
     }
@@ -433,7 +433,7 @@ impl<T: Target + 'static> Restore<T> {
 
 impl Report {
     /// Records a failure.
-    fn take(&mut self, failure: Option<Failure>, outcome: &mut Outcome) {
+    fn take(&mut self, failure: Option<RestoreFailure>, outcome: &mut Outcome) {
         if let Some(failure) = failure {
             self.problems += 1;
             outcome.fail(failure);
@@ -468,7 +468,7 @@ impl BatchOutcome {
                 return;
             }
             Decision::Refuse(reason) => {
-                self.failures.push(Failure { path: item.path, reason });
+                self.failures.push(RestoreFailure { path: item.path, reason });
                 return;
             }
         };

@@ -16,7 +16,7 @@ use crate::json::{self, Key, Members, Object};
 
 /// A document's text in pieces, so that no attachment has to be in memory.
 #[derive(Clone, Debug)]
-pub struct Text {
+pub struct BodyText {
     /// The pieces, in order.
     pub pieces: Vec<Piece>,
     /// The revision of the body; derived from its bytes if it contains none.
@@ -96,7 +96,7 @@ pub struct Successor {
     pub parent: Revision,
 }
 
-impl Text {
+impl BodyText {
     /// Splits a body into pieces. `size` returns the length of an attachment's file.
     pub fn new(
         id: &DocumentId,
@@ -388,7 +388,7 @@ mod tests {
         on_top: Option<&Successor>,
     ) -> String {
         let body = Bytes::copy_from_slice(body.as_bytes());
-        let text = Text::new(&"d".into(), &body, beside, stubs, |_| Some(3)).unwrap();
+        let text = BodyText::new(&"d".into(), &body, beside, stubs, |_| Some(3)).unwrap();
         let pieces = text.rendered(on_top);
         let show = |piece: &Piece| match piece {
             Piece::Text(text) => String::from_utf8(text.to_vec()).unwrap(),
@@ -477,7 +477,8 @@ mod tests {
         for body in ["{\"a\0\":1}", "{\"_attachments\":{\"f\n\":{}}}"] {
             let body = Bytes::copy_from_slice(body.as_bytes());
             let size = |_: &str| Some(1);
-            let error = Text::new(&"d".into(), &body, BodyContext::default(), Stubs::Server, size);
+            let error =
+                BodyText::new(&"d".into(), &body, BodyContext::default(), Stubs::Server, size);
             assert!(error.unwrap_err().contains("not JSON"));
         }
     }
@@ -485,12 +486,14 @@ mod tests {
     #[test]
     fn a_missing_file_and_text_that_is_not_utf8_are_named() {
         let body = Bytes::from_static(br#"{"_rev":"1-a","_attachments":{"f":{"stub":true}}}"#);
-        let error = Text::new(&"d".into(), &body, BodyContext::default(), Stubs::Server, |_| None)
-            .unwrap_err();
+        let error =
+            BodyText::new(&"d".into(), &body, BodyContext::default(), Stubs::Server, |_| None)
+                .unwrap_err();
         assert!(error.contains("`f`"), "{error}");
         let body = Bytes::from_static(b"{\"x\":\"\xff\"}");
-        let error = Text::new(&"d".into(), &body, BodyContext::default(), Stubs::Server, |_| None)
-            .unwrap_err();
+        let error =
+            BodyText::new(&"d".into(), &body, BodyContext::default(), Stubs::Server, |_| None)
+                .unwrap_err();
         assert!(error.contains("byte 6"), "{error}");
     }
 }

@@ -13,12 +13,12 @@ pub struct Control {
     /// If cancelled, it ends after the batches in flight.
     pub stop: CancellationToken,
     /// The collections that were started, in order.
-    pub progress: watch::Sender<Vec<Progress>>,
+    pub progress: watch::Sender<Vec<RestoreProgress>>,
 }
 
 /// The progress of a collection.
 #[derive(Clone, Debug)]
-pub struct Progress {
+pub struct RestoreProgress {
     /// What has been done so far.
     pub report: Report,
     /// The number of documents, if all of them are restored.
@@ -29,7 +29,7 @@ pub struct Progress {
 
 impl Control {
     pub(super) fn begin(&self, report: &Report, total: Option<u64>) {
-        let progress = Progress { report: report.clone(), total, ended: false };
+        let progress = RestoreProgress { report: report.clone(), total, ended: false };
         self.progress.send_modify(|all| all.push(progress));
     }
 

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::body::{BodyContext, Piece, Stubs, Text, on_top};
+use super::body::{BodyContext, BodyText, Piece, Stubs, on_top};
 
 /// The texts that targets would receive for a body, as it is and on top of another revision, with
 /// each attachment's data inserted.
@@ -12,7 +12,7 @@ pub fn texts_of(body: &[u8]) -> Vec<Vec<u8>> {
     let beside = BodyContext { history: Some(r#"{"start":1,"ids":["a"]}"#), deleted: true };
     let mut texts = Vec::new();
     for (beside, stubs) in [(BodyContext::default(), Stubs::Feed), (beside, Stubs::Server)] {
-        let Ok(text) = Text::new(&id, &body, beside, stubs, |_| Some(3)) else { continue };
+        let Ok(text) = BodyText::new(&id, &body, beside, stubs, |_| Some(3)) else { continue };
         let on_top = on_top(&id, &text.revision, &"7-w".into());
         for pieces in [text.rendered(None), text.rendered(on_top.as_ref())] {
             let bytes = pieces.iter().map(|piece| match piece {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::blocking::blocking;
 use super::read;
 use super::target::{Cause, Standing, Target, TargetError};
-use super::{Failure, OnExisting, RestoreError};
+use super::{OnExisting, RestoreError, RestoreFailure};
 use crate::archive::StoredCollection;
 use crate::document::{CollectionName, Properties, doubtful_name};
 
@@ -32,7 +32,7 @@ pub(super) struct Gate {
     /// The security object to write, if any.
     security: Option<Bytes>,
     /// Why the mirror's security object cannot be restored, if known.
-    pub failure: Option<Failure>,
+    pub failure: Option<RestoreFailure>,
     /// Whether the target's security object differs from the mirror's, and stays because existing
     /// things are skipped.
     pub keeps_theirs: bool,
@@ -45,7 +45,7 @@ pub(super) struct Opened {
     /// Whether documents may be written.
     pub open: bool,
     /// The failures.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<RestoreFailure>,
 }
 
 impl Gate {
@@ -78,7 +78,7 @@ impl Gate {
                     && target.takes_branches()
                 {
                     gate.security = Some(CLOSED.into());
-                    gate.failure = Some(Failure {
+                    gate.failure = Some(RestoreFailure {
                         path: collection.security_path(),
                         reason: NEVER_MIRRORED.to_owned(),
                     });
@@ -102,7 +102,7 @@ impl Gate {
                 let reason = "the target has no security objects: restrict access to the \
                               collection there by other means"
                     .to_owned();
-                gate.failure = Some(Failure { path: collection.security_path(), reason });
+                gate.failure = Some(RestoreFailure { path: collection.security_path(), reason });
             }
             return Ok(gate);
         };
@@ -130,7 +130,7 @@ impl Gate {
     /// Creates the database and writes its security object, if needed.
     pub async fn open<T: Target>(&self, target: &T) -> Result<Opened, TargetError> {
         let mut opened = Opened { open: true, failures: Vec::new() };
-        let failure = |path: &str, reason| Failure { path: path.to_owned(), reason };
+        let failure = |path: &str, reason| RestoreFailure { path: path.to_owned(), reason };
         let folder = self.path.rsplit_once('/').map_or(&*self.path, |(folder, _)| folder);
         if self.standing == Standing::Absent {
             match target.create(&self.name, self.properties).await {

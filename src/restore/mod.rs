@@ -33,7 +33,7 @@ mod target;
 mod vouch;
 
 pub use apply::Restore;
-pub use control::{Control, Progress};
+pub use control::{Control, RestoreProgress};
 pub use couchdb::CouchTarget;
 pub use feed::FeedTarget;
 pub use target::{Cause, Files, Form, Item, Refused, Standing, Target, TargetError, Writing};
@@ -152,7 +152,7 @@ impl AddAssign for Counts {
 
 /// A failed document or file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Failure {
+pub struct RestoreFailure {
     /// The document's folder or the file, relative to the mirror.
     pub path: String,
     /// The server's reason, or what is wrong with the file.
@@ -165,7 +165,7 @@ pub struct Outcome {
     /// By collection.
     pub collections: Vec<Report>,
     /// The first failures; `failed` counts all.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<RestoreFailure>,
     /// The number of failures.
     pub failed: u64,
     /// Whether nothing was written because of a dry run.
@@ -187,7 +187,7 @@ impl Outcome {
         self.failed == 0 && !self.interrupted && self.collections.iter().all(Report::is_empty)
     }
 
-    fn fail(&mut self, failure: Failure) {
+    fn fail(&mut self, failure: RestoreFailure) {
         self.failed += 1;
         if self.failures.len() < MAX_NAMED {
             self.failures.push(failure);

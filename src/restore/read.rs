@@ -12,8 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::Failure;
-use super::body::{BodyContext, Piece, Stubs, Text};
+use super::RestoreFailure;
+use super::body::{BodyContext, BodyText, Piece, Stubs};
 use super::target::{Files, Item};
 use super::vouch::{ALTERED, Read, Vouching, missing};
 use crate::archive::{Entry, StoredCollection, StoredDocument, StoredFile, StoredText};
@@ -39,7 +39,7 @@ pub(super) struct Batch {
     /// The documents.
     pub items: Vec<Item>,
     /// The problems that were found.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<RestoreFailure>,
     weight: u64,
 }
 
@@ -107,9 +107,9 @@ pub(super) fn batches(
 pub(super) fn security(
     collection: &dyn StoredCollection,
     accept_unchecked: bool,
-) -> Result<Option<Result<Bytes, Failure>>, MirrorError> {
+) -> Result<Option<Result<Bytes, RestoreFailure>>, MirrorError> {
     let inventory = collection.inventory()?;
-    let failure = |path, reason| Failure { path, reason };
+    let failure = |path, reason| RestoreFailure { path, reason };
     let stored = match collection.security()? {
         None => {
             let lost = |inventory: &Inventory| {
@@ -206,7 +206,7 @@ impl Batch {
     }
 
     fn fail(&mut self, path: String, reason: String) {
-        self.failures.push(Failure { path, reason });
+        self.failures.push(RestoreFailure { path, reason });
     }
 }
 
@@ -259,7 +259,7 @@ fn item(
         read.push(path, FileSum { length: size, sum }, noted);
     }
     let size = |name: &str| document.attachments.iter().find(|one| one.name == name)?.size;
-    let mut text = Text::new(&document.id, &document.body.text, beside, stubs, size)?;
+    let mut text = BodyText::new(&document.id, &document.body.text, beside, stubs, size)?;
     let attached = text.attached();
     let revision = document.revision.as_ref().map(|revision| revision.as_str().to_owned());
     let files = StoredFiles { collection: Arc::clone(collection), name: name.to_owned(), revision };

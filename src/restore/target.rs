@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use super::body::{Piece, Stubs, Successor, Text};
+use super::body::{BodyText, Piece, Stubs, Successor};
 use super::plan::Held;
 use crate::document::{CollectionName, DocumentId, Properties, Revision};
 
@@ -111,7 +111,7 @@ pub struct Item {
     /// Whether these are all branches that the source had; a mirror of winners only cannot know.
     pub has_all_branches: bool,
     /// Its text.
-    pub text: Text,
+    pub text: BodyText,
     /// Bytes of its body and attachments.
     pub bytes: u64,
     /// Opens the files of attachments that are too large for memory.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::time::Duration;
 
-use super::Failure;
+use super::RestoreFailure;
 use crate::archive::StoredCollection;
 use crate::tree::MirrorError;
 use crate::tree::checksum::{Noted, Unnoted};
@@ -81,7 +81,7 @@ impl<'a> Vouching<'a> {
         name: &str,
         read: Read,
         mut again: impl FnMut() -> Result<Option<Read>, MirrorError>,
-    ) -> Result<Vec<Failure>, MirrorError> {
+    ) -> Result<Vec<RestoreFailure>, MirrorError> {
         let folder = self.collection.path_of(name);
         let Some(mut recorded) = self.recorded(name)? else { return Ok(self.unchecked(&read)) };
         let mut read = read;
@@ -104,7 +104,7 @@ impl<'a> Vouching<'a> {
             }
             if is_other && recorded.allows(Some(&found.within(&folder))) {
                 let reason = "it changed during the restore: run the restore again".to_owned();
-                return Ok(vec![Failure { path: folder, reason }]);
+                return Ok(vec![RestoreFailure { path: folder, reason }]);
             }
             read = found;
             if settled {
@@ -116,7 +116,7 @@ impl<'a> Vouching<'a> {
     }
 
     /// The parts with a file that has lost its checksum, unless that is accepted.
-    fn unchecked(&self, read: &Read) -> Vec<Failure> {
+    fn unchecked(&self, read: &Read) -> Vec<RestoreFailure> {
         if self.accept {
             return Vec::new();
         }
@@ -128,7 +128,7 @@ impl<'a> Vouching<'a> {
             );
             parts.entry(part_of(path)).or_insert(reason);
         }
-        parts.into_iter().map(|(path, reason)| Failure { path, reason }).collect()
+        parts.into_iter().map(|(path, reason)| RestoreFailure { path, reason }).collect()
     }
 
     /// The records of a folder. Called in the order of names.
@@ -163,7 +163,7 @@ pub(super) fn missing(
     inventory: &Inventory,
     names: &[String],
     wants: impl Fn(&Recorded) -> bool,
-) -> Result<Vec<Failure>, MirrorError> {
+) -> Result<Vec<RestoreFailure>, MirrorError> {
     let mut gone = HashSet::new();
     for recorded in inventory.iter().map_err(|error| sorting(collection, error))? {
         let recorded = recorded.map_err(|error| sorting(collection, error))?;
@@ -187,7 +187,7 @@ pub(super) fn missing(
             let reason = "it is missing (the inventory lists it): fetch it again with `plainfold \
                           verify --repair`";
             let path = collection.path_of(&recorded.name);
-            failures.push(Failure { path, reason: reason.to_owned() });
+            failures.push(RestoreFailure { path, reason: reason.to_owned() });
         }
     }
     failures.sort_by(|left, right| left.path.cmp(&right.path));
@@ -195,7 +195,7 @@ pub(super) fn missing(
 }
 
 /// The parts of a document that differ from the records, each with the first difference.
-fn differs(folder: &str, recorded: &Recorded, found: &Contents) -> Vec<Failure> {
+fn differs(folder: &str, recorded: &Recorded, found: &Contents) -> Vec<RestoreFailure> {
     const REMEDY: &str = "fetch it again with `plainfold verify --repair`";
     let mut parts = BTreeMap::new();
     for (within, deviation) in recorded.differences(found) {
@@ -212,7 +212,7 @@ fn differs(folder: &str, recorded: &Recorded, found: &Contents) -> Vec<Failure> 
         };
         parts.entry(part_of(&path)).or_insert(reason);
     }
-    parts.into_iter().map(|(path, reason)| Failure { path, reason }).collect()
+    parts.into_iter().map(|(path, reason)| RestoreFailure { path, reason }).collect()
 }
 
 /// The folder of the document, or of its branch, that a file belongs to.

@@ -101,7 +101,7 @@ impl Supervisor {
         let (is_paused, runs) = (self.ordered.pause(name), self.stops.contains_key(name));
         let has_ended = !is_paused && !runs && !tells && self.scheduler.rests(name);
         Some(match action {
-            _ if self.store.streams() == Streams::Once => Effect::Mixed,
+            _ if self.store.streams() == Streams::Once => Effect::Unrepeatable,
             _ if member.has_vanished => Effect::Ended,
             Action::Resume if !is_paused => Effect::Already,
             Action::Pause if is_paused => Effect::Already,

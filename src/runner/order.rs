@@ -73,8 +73,8 @@ pub enum Effect {
     Paused,
     /// Nothing more is done for the collection in this process: it has ended, or the source has none.
     Ended,
-    /// Its source is a stream of several collections, which cannot wait for one of them.
-    Mixed,
+    /// Its source is a stream that cannot be read twice, and does not wait.
+    Unrepeatable,
 }
 
 /// What was ordered of collections.

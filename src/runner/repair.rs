@@ -13,7 +13,7 @@ use crate::event::Broadcast;
 use crate::mirror::Mirror;
 use crate::mirror::Stamped;
 use crate::pipeline::{
-    Asking, Pipeline, PipelineError, PipelineOptions, Repaired, Reporter, Wrong,
+    Asking, Pipeline, PipelineError, PipelineOptions, Repaired, Reporter, WrongDocument,
 };
 use crate::source::{Mode, Store};
 use crate::tree::MirrorError;
@@ -52,7 +52,7 @@ impl Repairer {
         &self,
         store: &Arc<dyn Store>,
         name: &CollectionName,
-        wrong: Wrong,
+        wrong: WrongDocument,
         stop: &CancellationToken,
     ) -> Repaired {
         let asking =

@@ -16,7 +16,7 @@ use crate::checkpoint::{Checkpoints, Failure};
 use crate::document::CollectionName;
 use crate::event::Broadcast;
 use crate::mirror::Mirror;
-use crate::pipeline::{Brake, Pipeline, Report, Reporter, RunState};
+use crate::pipeline::{Brake, CollectionReport, Pipeline, Reporter, RunState};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -31,7 +31,7 @@ pub(super) struct Shared {
     pub(super) absent: Mutex<Vec<Absent>>,
     /// Whether the source has listed all its collections.
     pub(super) listed: AtomicBool,
-    pub(super) progress: watch::Sender<Progress>,
+    pub(super) progress: watch::Sender<SessionProgress>,
     /// Receives what the supervisor is to do.
     pub(super) orders: mpsc::UnboundedSender<Order>,
     /// Cancelled when no more events will be emitted.
@@ -90,7 +90,7 @@ impl Member {
 
 /// The phase of the whole session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(super) struct SessionProgress {
     pub(super) listed: bool,
     /// Whether everything has caught up that can.
     pub(super) ready: bool,
@@ -135,7 +135,7 @@ impl Shared {
         self.listed.load(Ordering::Acquire)
     }
 
-    pub(super) fn reports(&self) -> Vec<Report> {
+    pub(super) fn reports(&self) -> Vec<CollectionReport> {
         self.members().values().map(|member| member.reporter.report()).collect()
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
-use crate::checkpoint::{Checkpoints, Record, StateError};
+use crate::checkpoint::{Checkpoints, JournalRecord, StateError};
 use crate::event::{Broadcast, Emitted};
 
 /// The number of events that are read from the journal at a time.
@@ -55,7 +55,7 @@ impl Page {
     async fn read(checkpoints: &Arc<Checkpoints>, since: u64) -> Result<Self, StateError> {
         let checkpoints = Arc::clone(checkpoints);
         let read = move || -> Result<_, StateError> {
-            let notice = |Record { number, text }| match Emitted::read(&text) {
+            let notice = |JournalRecord { number, text }| match Emitted::read(&text) {
                 Ok(event) if event.event == number => (number, Notice::Event(Arc::new(event))),
                 _ => (number, Notice::Expired(number, number)),
             };
@@ -258,7 +258,7 @@ mod tests {
         let events = NewEvents::new(count, move |first| {
             let events = (first..first + count as u64).map(|number| Arc::new(event(number)));
             let events: Vec<Arc<Emitted>> = events.collect();
-            let record = |one: &Arc<Emitted>| Record { number: one.event, text: one.text() };
+            let record = |one: &Arc<Emitted>| JournalRecord { number: one.event, text: one.text() };
             let records = events.iter().map(record).collect();
             Numbered { records, emit: Box::new(move || events.into_iter().for_each(emit)) }
         });

@@ -14,7 +14,7 @@ const HELD: usize = 8 << 20;
 /// Takes records in any order.
 #[derive(Debug, Default)]
 pub struct Sorter {
-    records: Vec<Record>,
+    records: Vec<SortedRecord>,
     held: usize,
     runs: Vec<File>,
 }
@@ -22,13 +22,13 @@ pub struct Sorter {
 /// Records in order. They can be read more than once.
 #[derive(Debug)]
 pub struct Sorted {
-    records: Vec<Record>,
+    records: Vec<SortedRecord>,
     runs: Vec<File>,
 }
 
 /// A key and its value. Ordered by both.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Record {
+pub struct SortedRecord {
     /// The sort key, compared byte for byte.
     pub key: Box<[u8]>,
     /// The value.
@@ -38,8 +38,8 @@ pub struct Record {
 impl Sorter {
     /// Adds a record.
     pub fn push(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        self.held += key.len() + value.len() + size_of::<Record>();
-        self.records.push(Record { key: key.into(), value: value.into() });
+        self.held += key.len() + value.len() + size_of::<SortedRecord>();
+        self.records.push(SortedRecord { key: key.into(), value: value.into() });
         if self.held > HELD { self.spill() } else { Ok(()) }
     }
 
@@ -98,7 +98,7 @@ pub struct Merge<'a> {
 }
 
 impl Merge<'_> {
-    fn step(&mut self) -> io::Result<Option<Record>> {
+    fn step(&mut self) -> io::Result<Option<SortedRecord>> {
         let Some(mut first) = self.heads.peek_mut() else { return Ok(None) };
         let number = first.0.1;
         let next = match self.sources.get_mut(number) {
@@ -111,12 +111,12 @@ impl Merge<'_> {
             }
             None => PeekMut::pop(first),
         };
-        Ok(Some(Record { key, value }))
+        Ok(Some(SortedRecord { key, value }))
     }
 }
 
 impl Iterator for Merge<'_> {
-    type Item = io::Result<Record>;
+    type Item = io::Result<SortedRecord>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.step().transpose()
@@ -124,18 +124,18 @@ impl Iterator for Merge<'_> {
 }
 
 enum RunReader<'a> {
-    Memory(std::slice::Iter<'a, Record>),
+    Memory(std::slice::Iter<'a, SortedRecord>),
     File(BufReader<At<'a>>),
 }
 
 impl RunReader<'_> {
-    fn next(&mut self) -> io::Result<Option<Record>> {
+    fn next(&mut self) -> io::Result<Option<SortedRecord>> {
         match self {
             Self::Memory(records) => Ok(records.next().cloned()),
             Self::File(file) => {
                 let Some(key) = part(file)? else { return Ok(None) };
                 let value = part(file)?.ok_or(io::ErrorKind::UnexpectedEof)?;
-                Ok(Some(Record { key, value }))
+                Ok(Some(SortedRecord { key, value }))
             }
         }
     }

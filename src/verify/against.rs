@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::bytes::{CompareScope, Comparer};
-use super::listing::{Difference, DifferenceKind, Listed, Listing, Side, UNREAD};
+use super::listing::{Difference, DifferenceKind, ListedRevisions, Listing, Side, UNREAD};
 use super::pairs::{Comparison, Pair};
 use super::progress::Work;
 use super::source::{self, SourceListing};
@@ -25,9 +25,9 @@ use crate::source::{Feed, Mode, Selection, SourceError, Store, StoreEvent};
 #[derive(Clone, Debug, Serialize)]
 pub struct Certificate {
     /// The mirror.
-    pub here: Place,
+    pub here: ComparedPlace,
     /// The source or mirror that it was compared with.
-    pub there: Place,
+    pub there: ComparedPlace,
     /// The time.
     pub at: Timestamp,
     /// Whether at least one collection was compared, and nothing differs.
@@ -62,7 +62,7 @@ pub enum Depth {
 
 /// One side of a comparison.
 #[derive(Clone, Debug, Serialize)]
-pub struct Place {
+pub struct ComparedPlace {
     /// A directory or a source, without credentials.
     pub name: String,
     /// The lineage of a mirror; `None` for a source.
@@ -93,7 +93,7 @@ pub struct CollectionCertificate {
 /// The content of a source, for comparisons.
 #[derive(Debug)]
 pub struct SourceContent {
-    place: Place,
+    place: ComparedPlace,
     depth: Depth,
     collections: Vec<(Named, SourceListing)>,
     not_compared: Vec<String>,
@@ -158,7 +158,7 @@ impl Verified {
             named => named?,
         };
         let mut there = SourceContent {
-            place: Place { name: store.identity(), lineage: None, is_mirror: false },
+            place: ComparedPlace { name: store.identity(), lineage: None, is_mirror: false },
             depth: if how.bytes { Depth::Bytes } else { Depth::Revision },
             collections: Vec::new(),
             not_compared: Vec::new(),
@@ -270,7 +270,7 @@ impl Verified {
     /// of them were rewritten.
     pub fn beside(&self, other: &Self, how: &Comparison) -> Result<Certificate, VerifyError> {
         let lineage = other.archive.lineage().map(str::to_owned);
-        let there = Place { name: other.report.mirror.clone(), lineage, is_mirror: true };
+        let there = ComparedPlace { name: other.report.mirror.clone(), lineage, is_mirror: true };
         let both = self.archive.rewritten().is_none() && other.archive.rewritten().is_none();
         let depth = if both { Depth::Bytes } else { Depth::Revision };
         let mut certificate = self.certificate(there, depth);
@@ -327,11 +327,11 @@ impl Verified {
         self.listings.iter().map(|(name, _)| name.as_str().into()).collect()
     }
 
-    fn certificate(&self, there: Place, depth: Depth) -> Certificate {
+    fn certificate(&self, there: ComparedPlace, depth: Depth) -> Certificate {
         let name = self.report.mirror.clone();
         let lineage = self.archive.lineage().map(str::to_owned);
         Certificate {
-            here: Place { name, lineage, is_mirror: true },
+            here: ComparedPlace { name, lineage, is_mirror: true },
             there,
             at: Timestamp::now(),
             equal: false,
@@ -345,7 +345,7 @@ impl Verified {
         }
     }
 
-    pub(super) fn listing(&self, name: &CollectionName) -> Option<&Listed> {
+    pub(super) fn listing(&self, name: &CollectionName) -> Option<&ListedRevisions> {
         let mut listings = self.listings.iter();
         listings.find(|(own, _)| own == name.as_str()).map(|(_, listed)| listed)
     }
@@ -354,7 +354,7 @@ impl Verified {
         &self,
         certificate: &mut Certificate,
         named: &Named,
-        there: &Listed,
+        there: &ListedRevisions,
         position: Option<&Position>,
     ) -> Result<(), VerifyError> {
         let nothing = Listing::default().finish();

@@ -9,7 +9,7 @@ use std::io;
 
 use super::VerifyError;
 use super::document::{Checked, ReadOptions};
-use super::reading::{PAUSE, Reading, Suspect, TRIES, read_security, settle};
+use super::reading::{EntryReading, PAUSE, Suspect, TRIES, read_security, settle};
 use crate::archive::{Problem, ProblemKind, StoredCollection};
 use crate::tree::checksum::Checksum;
 use crate::tree::inventory::{Deviation, Inventory, Recorded, State, digest, file_in, path_in};
@@ -69,7 +69,7 @@ impl Briefs {
         &mut self,
         collection: &dyn StoredCollection,
         name: &str,
-        reading: &Reading,
+        reading: &EntryReading,
     ) -> io::Result<()> {
         let brief = match &reading.checked {
             Some(checked) => Brief {
@@ -267,7 +267,7 @@ impl Comparison<'_> {
 
     /// The difference of a document from its record, except problems that were reported when it was
     /// read; `None` if they agree.
-    fn problems(&self, recorded: &Recorded, reading: &Reading) -> Option<Vec<Problem>> {
+    fn problems(&self, recorded: &Recorded, reading: &EntryReading) -> Option<Vec<Problem>> {
         let path = self.collection.path_of(&recorded.name);
         let Some(checked) = &reading.checked else {
             // An unreadable entry has been reported already.

@@ -16,7 +16,7 @@ pub struct Listing(Sorter);
 
 /// A collection's documents, in order.
 #[derive(Debug)]
-pub struct Listed(Sorted);
+pub struct ListedRevisions(Sorted);
 
 /// The size of a collection, and its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -86,12 +86,12 @@ impl Listing {
     }
 
     /// Ends the input.
-    pub fn finish(self) -> Listed {
-        Listed(self.0.finish())
+    pub fn finish(self) -> ListedRevisions {
+        ListedRevisions(self.0.finish())
     }
 }
 
-impl Listed {
+impl ListedRevisions {
     /// Reopens the listing for later changes.
     pub fn reopen(&self) -> io::Result<Listing> {
         let mut sorter = Sorter::default();
@@ -263,7 +263,7 @@ fn unescape(key: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn listed(documents: &[(&str, &str)]) -> Listed {
+    fn listed(documents: &[(&str, &str)]) -> ListedRevisions {
         let mut listing = Listing::default();
         for (id, revision) in documents {
             let id = DocumentId::from(*id);

@@ -42,18 +42,20 @@ mod source;
 mod tree;
 
 pub use again::{UnderRepair, Wrong};
-pub use against::{Certificate, CollectionCertificate, Depth, Place, SourceAnswer, SourceContent};
+pub use against::{
+    Certificate, CollectionCertificate, ComparedPlace, Depth, SourceAnswer, SourceContent,
+};
 pub use document::Counts;
 pub use error::VerifyError;
 pub use inventory::Coverage;
 pub use listing::{Difference, DifferenceKind, Side};
 pub use pairs::Comparison;
-pub use progress::{Progress, Step, Work};
+pub use progress::{Step, VerifyProgress, Work};
 pub use reading::Suspect;
 
 use crate::tree::sorted::Sorted;
 use bytes::Unchecked;
-use listing::Listed;
+use listing::ListedRevisions;
 
 /// The options of a verification.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +67,7 @@ pub struct Options {
     /// Treat it as success if a pattern matches no collection.
     pub allow_empty: bool,
     /// Where it is noted how far the verification is, if somebody watches it.
-    pub progress: Option<Arc<Progress>>,
+    pub progress: Option<Arc<VerifyProgress>>,
 }
 
 /// A mirror of which every byte has been read.
@@ -74,11 +76,11 @@ pub struct Verified {
     /// The results.
     pub report: Report,
     archive: Arc<dyn Archive>,
-    listings: Vec<(String, Listed)>,
+    listings: Vec<(String, ListedRevisions)>,
     suspects: Vec<Suspect>,
     unchecked: BTreeMap<CollectionName, Unchecked>,
     sums: Sorted,
-    progress: Option<Arc<Progress>>,
+    progress: Option<Arc<VerifyProgress>>,
 }
 
 /// The results for a mirror.

@@ -30,9 +30,9 @@ pub struct Step {
 
 /// How far a verification is, a step for each collection and each kind of work.
 #[derive(Debug, Default)]
-pub struct Progress(Mutex<Vec<Step>>);
+pub struct VerifyProgress(Mutex<Vec<Step>>);
 
-impl Progress {
+impl VerifyProgress {
     /// The steps that have begun, in their order.
     pub fn steps(&self) -> Vec<Step> {
         self.all().clone()

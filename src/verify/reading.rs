@@ -28,26 +28,26 @@ pub struct Suspect {
 pub fn read_security(
     collection: &dyn StoredCollection,
     how: ReadOptions,
-) -> Result<Reading, VerifyError> {
+) -> Result<EntryReading, VerifyError> {
     Ok(match collection.security()? {
-        None => Reading::default(),
+        None => EntryReading::default(),
         Some(Ok(text)) => {
-            Reading { checked: Some(check_security(&text, how)), ..Reading::default() }
+            EntryReading { checked: Some(check_security(&text, how)), ..EntryReading::default() }
         }
-        Some(Err(problem)) => Reading { checked: None, problems: vec![problem] },
+        Some(Err(problem)) => EntryReading { checked: None, problems: vec![problem] },
     })
 }
 
 /// The result of reading a name.
 #[derive(Default)]
-pub struct Reading {
+pub struct EntryReading {
     /// The document, where there is one.
     pub checked: Option<Checked>,
     /// What is wrong, if there is no document.
     pub problems: Vec<Problem>,
 }
 
-impl Reading {
+impl EntryReading {
     /// The document, for the case that something is wrong.
     pub fn suspect(&self, collection: &dyn StoredCollection, name: &str) -> Suspect {
         let id = self.checked.as_ref().map(|checked| checked.id.clone());
@@ -71,7 +71,7 @@ impl Reading {
 }
 
 /// Reads a name until nothing is wrong, or nobody was replacing it while it was read.
-pub fn settle(collection: &dyn StoredCollection, name: &str, how: ReadOptions) -> Reading {
+pub fn settle(collection: &dyn StoredCollection, name: &str, how: ReadOptions) -> EntryReading {
     let mut reading = read_once(collection, name, how);
     for _ in 0..TRIES {
         if reading.is_well() {
@@ -87,19 +87,21 @@ pub fn settle(collection: &dyn StoredCollection, name: &str, how: ReadOptions) -
     reading
 }
 
-fn read_once(collection: &dyn StoredCollection, name: &str, how: ReadOptions) -> Reading {
+fn read_once(collection: &dyn StoredCollection, name: &str, how: ReadOptions) -> EntryReading {
     let read = || match collection.entry(name)? {
-        None => Ok(Reading::default()),
-        Some(Entry::Problem(problem)) => Ok(Reading { checked: None, problems: vec![problem] }),
+        None => Ok(EntryReading::default()),
+        Some(Entry::Problem(problem)) => {
+            Ok(EntryReading { checked: None, problems: vec![problem] })
+        }
         Some(Entry::Document(document)) => {
             let checked = Some(check(&document, how)?);
-            Ok(Reading { checked, problems: Vec::new() })
+            Ok(EntryReading { checked, problems: Vec::new() })
         }
     };
     read().unwrap_or_else(|error: MirrorError| {
         // A file that the disk cannot read is damaged too, and the others are still read.
         let path = collection.path_of(name);
         let problem = Problem::new(ProblemKind::Altered, path, error.to_string());
-        Reading { checked: None, problems: vec![problem] }
+        EntryReading { checked: None, problems: vec![problem] }
     })
 }

@@ -7,8 +7,8 @@ use futures_util::StreamExt;
 
 use super::VerifyError;
 use super::bytes::{Comparer, Verdict};
-use super::listing::{Listed, Listing, OTHER, UNREAD};
-use super::progress::Progress;
+use super::listing::{ListedRevisions, Listing, OTHER, UNREAD};
+use super::progress::VerifyProgress;
 use crate::document::{Change, DocumentId, DocumentState, Head, Position, Revision};
 use crate::source::outage::Said;
 use crate::source::retry::{Fed, RetryPolicy, log_wait, resilient};
@@ -20,7 +20,7 @@ const AT_ONCE: usize = 4;
 /// A listed collection of a source.
 #[derive(Debug)]
 pub struct SourceListing {
-    pub listed: Listed,
+    pub listed: ListedRevisions,
     pub position: Option<Position>,
     pub unreadable: Vec<String>,
     /// Tombstones that the mirror holds with other bytes.
@@ -38,7 +38,7 @@ impl Default for SourceListing {
 pub async fn list(
     source: Arc<dyn Feed>,
     beside: Option<Comparer<'_>>,
-    step: Option<(&Progress, usize)>,
+    step: Option<(&VerifyProgress, usize)>,
 ) -> Result<SourceListing, VerifyError> {
     let feed = resilient(source, Since::Start, Mode::CatchUp, RetryPolicy::CATCH_UP);
     let beside = beside.as_ref();

@@ -14,8 +14,8 @@ use super::bytes::Unchecked;
 use super::document::{Counts, ReadOptions, TextKind};
 use super::inventory::{Briefs, Comparison, Coverage, NAMED, coverage, unchecked};
 use super::listing::Listing;
-use super::progress::{self, Progress};
-use super::reading::{PAUSE, Reading, Suspect, TRIES, read_security, settle};
+use super::progress::{self, VerifyProgress};
+use super::reading::{EntryReading, PAUSE, Suspect, TRIES, read_security, settle};
 use crate::archive::{Archive, Problem, ProblemKind, StoredCollection};
 use crate::document::CollectionName;
 use crate::source::Selection;
@@ -33,7 +33,7 @@ type ToRead = (Arc<dyn StoredCollection>, ReadOptions);
 
 /// The results for a mirror.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct TreeFindings {
     pub collections: Vec<FoundCollection>,
     pub problems: Vec<Problem>,
     /// The documents with problems.
@@ -65,11 +65,11 @@ pub fn read(
     archive: &dyn Archive,
     wanted: Option<&Selection>,
     sums: bool,
-    progress: Option<&Progress>,
-) -> Result<Found, VerifyError> {
+    progress: Option<&VerifyProgress>,
+) -> Result<TreeFindings, VerifyError> {
     let is_wanted = |name: &CollectionName| wanted.is_none_or(|wanted| wanted.wants(name));
     let (all, strays) = archive.collections()?;
-    let mut found = Found::default();
+    let mut found = TreeFindings::default();
     // A folder may have just been created or removed, before its record is.
     let settled = |look: &dyn Fn() -> Result<bool, MirrorError>| -> Result<bool, MirrorError> {
         for _ in 0..TRIES {
@@ -151,11 +151,11 @@ pub fn read(
 }
 
 /// The steps of collections, by their numbers, if somebody watches.
-struct Steps<'a>(Option<(&'a Progress, Vec<usize>)>);
+struct Steps<'a>(Option<(&'a VerifyProgress, Vec<usize>)>);
 
 /// Begins a step for each collection, if somebody watches.
-fn begin<'a>(collections: &[ToRead], progress: Option<&'a Progress>) -> Steps<'a> {
-    let begin = |progress: &'a Progress| {
+fn begin<'a>(collections: &[ToRead], progress: Option<&'a VerifyProgress>) -> Steps<'a> {
+    let begin = |progress: &'a VerifyProgress| {
         let names = collections.iter().map(|(collection, _)| collection.name().as_str());
         let steps = names.map(|name| progress.begin(name, progress::Work::Read, None));
         (progress, steps.collect())
@@ -178,7 +178,7 @@ impl Steps<'_> {
         }
     }
 
-    fn add(&self, number: usize, read: &[(String, Reading)]) {
+    fn add(&self, number: usize, read: &[(String, EntryReading)]) {
         let Some((progress, steps)) = &self.0 else { return };
         let checked = read.iter().filter_map(|(_, reading)| reading.checked.as_ref());
         let bytes = checked.map(|checked| checked.counts.bytes).sum();
@@ -197,7 +197,11 @@ impl Steps<'_> {
 /// A job: a collection by its number, and names in it.
 type Work = (usize, Vec<String>);
 
-fn read_all(collections: &[ToRead], found: Found, steps: &Steps<'_>) -> Result<Found, VerifyError> {
+fn read_all(
+    collections: &[ToRead],
+    found: TreeFindings,
+    steps: &Steps<'_>,
+) -> Result<TreeFindings, VerifyError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (sender, receiver) = sync_channel::<Work>(threads * WAITING);
     let (receiver, found) = (Mutex::new(receiver), Mutex::new(found));
@@ -227,7 +231,7 @@ fn read_all(collections: &[ToRead], found: Found, steps: &Steps<'_>) -> Result<F
 
 fn list(
     collections: &[ToRead],
-    found: &Mutex<Found>,
+    found: &Mutex<TreeFindings>,
     stop: &AtomicBool,
     send: impl Fn(Work) -> bool,
 ) -> Result<(), VerifyError> {
@@ -255,7 +259,7 @@ fn list(
 fn work(
     collections: &[ToRead],
     queue: &Mutex<Receiver<Work>>,
-    found: &Mutex<Found>,
+    found: &Mutex<TreeFindings>,
     stop: &AtomicBool,
     steps: &Steps<'_>,
 ) -> Result<(), VerifyError> {
@@ -286,10 +290,10 @@ fn work(
 }
 
 fn keep(
-    found: &mut Found,
+    found: &mut TreeFindings,
     folder: &dyn StoredCollection,
     number: usize,
-    read: impl IntoIterator<Item = (String, Reading)>,
+    read: impl IntoIterator<Item = (String, EntryReading)>,
 ) -> io::Result<()> {
     for (name, reading) in read {
         let Some(collection) = found.collections.get_mut(number) else { continue };

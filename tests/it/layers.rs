@@ -120,10 +120,7 @@ const WORDS: [(&str, &[&str]); 19] = [
 const CIRCLES: &[&str] = &["pipeline", "source"];
 
 /// Public types that have a namesake and are named elsewhere without their module, still.
-const NAMESAKES: &[&str] = &[
-    "Entry", "Failure", "Found", "Listed", "Mention", "Noted", "Place", "Progress", "Reading",
-    "Record", "Report", "Text", "Wanted", "Wrong",
-];
+const NAMESAKES: &[&str] = &[];
 
 fn layer(module: &str) -> &str {
     module.split("::").next().unwrap()

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use crate::archive::document::{DocumentFiles, Plain, StoredFile};
-use crate::archive::locate::{Found, Identity, LocateError, parts};
+use crate::archive::locate::{Identity, LocateError, Located, parts};
 use crate::archive::text::Unchecked;
 use crate::archive::{
     Archive, Collections, EachName, Entry, EntryVersion, Problem, ProblemKind, StoredAttachment,
@@ -68,7 +68,7 @@ impl Archive for MemoryArchive {
         let found = self.0.iter().find(|one| one.path() == collection).ok_or_else(foreign)?;
         let id = found.id_of(name).ok_or_else(foreign)?;
         let entry = found.entry(name)?;
-        Ok(Identity { collection: found.name.clone(), found: Found::of(entry, &id), id })
+        Ok(Identity { collection: found.name.clone(), found: Located::of(entry, &id), id })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Tree;
 use super::collection::TreeCollection;
-use crate::archive::locate::{Found, Identity, LocateError, parts};
+use crate::archive::locate::{Identity, LocateError, Located, parts};
 use crate::archive::{Entry, ProblemKind, StoredCollection};
 use crate::document::DocumentId;
 use crate::tree::MirrorError;
@@ -38,7 +38,7 @@ impl Tree {
         let Some(folder) = folder else {
             return match self.spelling.decode(document) {
                 Decoded::Exact(id) if !is_trash => {
-                    Ok(Identity { collection: name, id: id.into(), found: Found::Nothing })
+                    Ok(Identity { collection: name, id: id.into(), found: Located::Nothing })
                 }
                 _ => Err(foreign("in a folder that does not exist")),
             };
@@ -60,13 +60,13 @@ impl TreeCollection {
         let found = match self.entry(name)? {
             Some(Entry::Document(document)) => {
                 let id = document.id.clone();
-                return identity(id.clone(), Found::of(Some(Entry::Document(document)), &id));
+                return identity(id.clone(), Located::of(Some(Entry::Document(document)), &id));
             }
             Some(Entry::Problem(problem)) if problem.kind == ProblemKind::Extra => {
                 return Ok(None);
             }
-            Some(Entry::Problem(problem)) => Found::of_problem(problem),
-            None => Found::Nothing,
+            Some(Entry::Problem(problem)) => Located::of_problem(problem),
+            None => Located::Nothing,
         };
         let id = match self.decoded(name) {
             Decoded::Exact(id) => Some(id.into()),

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::archive;
-use crate::archive::locate::{Found, LocateError, around, locate};
+use crate::archive::locate::{LocateError, Located, around, locate};
 
 /// Ids that a careless rule would lose, mix up or lead out of the mirror.
 fn hostile() -> Vec<String> {
@@ -45,13 +45,13 @@ fn hostile() -> Vec<String> {
     ids
 }
 
-fn both(bench: &Bench, id: &str) -> (String, Found) {
+fn both(bench: &Bench, id: &str) -> (String, Located) {
     let mirror = bench.dir.path().join("mirror");
     let tree = archive::open(&mirror).unwrap();
     let there = locate(&*tree, &"books".into(), &id.into()).unwrap();
     let (nearest, within) = around(&mirror.join(&there.path)).unwrap();
     assert_eq!(within, Path::new(&there.path), "{id:?}");
-    if !matches!(there.found, Found::Nothing) {
+    if !matches!(there.found, Located::Nothing) {
         for file in ["", "document.json", "attachments/f", "attachments", "not/there"] {
             let (_, within) = around(&mirror.join(&there.path).join(file)).unwrap();
             let back = nearest.identify(&within).unwrap();
@@ -72,11 +72,11 @@ fn every_id_leads_to_its_folder_and_back() {
         let bench = of(codec);
         let mut paths = std::collections::BTreeSet::new();
         for id in hostile() {
-            assert_eq!(both(&bench, &id).1, Found::Nothing, "{id:?}");
+            assert_eq!(both(&bench, &id).1, Located::Nothing, "{id:?}");
             bench.apply(&present(&id, "1-a", &[("f", "one")]));
             let (path, found) = both(&bench, &id);
             let is_there = bench.path("..").join(&path).join("document.json").is_file();
-            assert_eq!((found, is_there), (Found::Document, true), "{id:?} {path}");
+            assert_eq!((found, is_there), (Located::Document, true), "{id:?} {path}");
             assert!(paths.insert(path), "{id:?}");
         }
     }
@@ -94,7 +94,7 @@ proptest! {
         let bench = of(if portable { Codec::Portable } else { Codec::Native });
         let id = format!("x{}", head.repeat(times));
         bench.apply(&present(&id, "1-a", &[]));
-        prop_assert_eq!(both(&bench, &id).1, Found::Document);
+        prop_assert_eq!(both(&bench, &id).1, Located::Document);
     }
 }
 
@@ -109,15 +109,15 @@ fn a_shortened_name_without_its_document_is_told_by_the_inventory_and_never_gues
     fs::write(mirror.join(&path).join("document.json"), "{\"_id\":\"other\"}\n").unwrap();
     let told = tree.identify(Path::new(&path)).unwrap();
     assert_eq!(told.id.as_str(), id);
-    assert!(matches!(told.found, Found::Damaged(_)), "{told:?}");
+    assert!(matches!(told.found, Located::Damaged(_)), "{told:?}");
     fs::remove_dir_all(mirror.join(&path)).unwrap();
     let told = tree.identify(Path::new(&path)).unwrap();
-    assert_eq!((told.id.as_str(), told.found), (&*id, Found::Nothing));
+    assert_eq!((told.id.as_str(), told.found), (&*id, Located::Nothing));
     fs::remove_dir_all(mirror.join(".plainfold/inventory")).unwrap();
     let unknown = tree.identify(Path::new(&path));
     assert!(matches!(unknown, Err(LocateError::NoId { .. })), "{unknown:?}");
     let exact = tree.identify(Path::new("books/gone%2F1")).unwrap();
-    assert_eq!((exact.id.as_str(), exact.found), ("gone/1", Found::Nothing));
+    assert_eq!((exact.id.as_str(), exact.found), ("gone/1", Located::Nothing));
 }
 
 #[test]
@@ -152,14 +152,14 @@ fn what_is_not_a_documents_has_no_id() {
 fn tombstones_and_the_trash_have_ids_too() {
     let bench = keeping();
     bench.apply(&with_others(deleted("gone", "2-x"), &[])).unwrap();
-    assert_eq!(both(&bench, "gone").1, Found::Tombstone);
+    assert_eq!(both(&bench, "gone").1, Located::Tombstone);
 
     let bench = Bench::with(&MirrorOptions { trash_days: 3, ..MirrorOptions::default() });
     let long = "y".repeat(300);
     for id in ["a-1", long.as_str()] {
         bench.apply(&present(id, "1-x", &[])).unwrap();
         bench.apply(&deleted(id, "2-x")).unwrap();
-        assert_eq!(both(&bench, id).1, Found::Nothing);
+        assert_eq!(both(&bench, id).1, Located::Nothing);
     }
     let (tree, _) = around(&bench.path("..")).unwrap();
     let top = bench.path("../.plainfold/trash").canonicalize().unwrap();
@@ -168,7 +168,7 @@ fn tombstones_and_the_trash_have_ids_too() {
     for entry in walk {
         let (_, within) = around(entry.unwrap().path()).unwrap();
         let told = tree.identify(&within).unwrap();
-        assert_eq!(told.found, Found::Document);
+        assert_eq!(told.found, Located::Document);
         found.push(told.id.to_string());
     }
     found.sort();

@@ -30,7 +30,7 @@ use crate::source::SourceError;
 use job::{End, Job};
 use pace::{Breaker, STALL, Speed};
 pub use pace::{Pulse, silence};
-use states::Entry;
+use states::StateEntry;
 
 /// Roughly the most bytes of documents that wait here before the feed has to wait for them.
 const MOST_BYTES: usize = 8 << 20;
@@ -110,7 +110,7 @@ struct Running {
 pub struct Fetches {
     pipeline: Pipeline,
     begun: Instant,
-    entries: HashMap<DocumentId, Entry>,
+    entries: HashMap<DocumentId, StateEntry>,
     tasks: JoinSet<job::Done>,
     running: HashMap<u64, Running>,
     /// The newest last.
@@ -223,7 +223,7 @@ impl Fetches {
 
     /// Whether a document from before a mark is still looked up because an earlier run left it.
     pub fn revisits_before(&self, mark: u64) -> bool {
-        let again = |entry: &Entry| matches!(entry.question, Some(Question::Again(_)));
+        let again = |entry: &StateEntry| matches!(entry.question, Some(Question::Again(_)));
         self.entries.values().any(|entry| again(entry) && entry.generation <= mark)
     }
 
@@ -277,7 +277,7 @@ impl Fetches {
         for entry in self.entries.values_mut() {
             entry.noted = false;
         }
-        let only_asked = |entry: &Entry| {
+        let only_asked = |entry: &StateEntry| {
             matches!(entry.question, Some(Question::Again(_))) && entry.later.is_empty()
         };
         // A lookup holds no bytes.
@@ -339,10 +339,10 @@ impl Fetches {
             Question::Again(failure) => (true, failure.position.clone()),
             _ => (false, None),
         };
-        let (later, unreadable) = self.remove(&id).map(Entry::rest).unwrap_or_default();
+        let (later, unreadable) = self.remove(&id).map(StateEntry::rest).unwrap_or_default();
         let generation = self.number();
         let (epoch, noted) = (self.epoch, again);
-        let entry = Entry {
+        let entry = StateEntry {
             generation,
             item: None,
             question: Some(question),

@@ -15,7 +15,7 @@ use crate::pipeline::prepare::Pending;
 
 /// The known states of a document.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct StateEntry {
     /// The number of the current job, which distinguishes it from outdated ones.
     pub generation: u64,
     /// The state that is being fetched.
@@ -40,7 +40,7 @@ pub(super) struct Entry {
     pub weight: usize,
 }
 
-impl Entry {
+impl StateEntry {
     /// Whether a known state may replace the one that is being fetched.
     pub fn has_newer(&self) -> bool {
         let Some(next) = self.later.front() else { return false };
@@ -224,7 +224,7 @@ impl Fetches {
         Some(brought)
     }
 
-    pub(super) fn remove(&mut self, id: &DocumentId) -> Option<Entry> {
+    pub(super) fn remove(&mut self, id: &DocumentId) -> Option<StateEntry> {
         let entry = self.entries.remove(id)?;
         self.weight = self.weight.saturating_sub(entry.weight);
         Some(entry)
@@ -238,7 +238,7 @@ impl Fetches {
             Some(entry) => (entry.attempts, entry.noted, entry.rest()),
             None => Default::default(),
         };
-        let entry = Entry {
+        let entry = StateEntry {
             generation,
             item: Some(item),
             question: None,

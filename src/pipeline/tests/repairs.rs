@@ -20,7 +20,7 @@ async fn a_repair_writes_what_is_wrong_and_leaves_the_checkpoint_and_what_is_unt
     source.documents.lock().unwrap().insert("old".into(), change("old", "1-x", None));
     let (pipeline, mut received) = pipeline(home.dir.path(), source.clone(), Mode::CatchUp);
     let damaged = ["old".into(), "unknown".into()].into();
-    let wrong = Wrong { damaged, ..Wrong::default() };
+    let wrong = WrongDocument { damaged, ..WrongDocument::default() };
     let mut done = pipeline.repair(wrong, Asking::Singly, &CancellationToken::new()).await;
     assert!(done.error.is_none() && source.opened.lock().unwrap().is_empty());
     done.fates.sort_by(|left, right| left.0.cmp(&right.0));
@@ -74,7 +74,7 @@ async fn what_was_repaired_without_a_checkpoint_is_compared_anew() {
     let source = Arc::new(Scripted::default());
     source.documents.lock().unwrap().insert("a".into(), change("a", "1-x", None));
     let (pipeline, _received) = pipeline(home.dir.path(), source, Mode::CatchUp);
-    let wrong = Wrong { damaged: ["a".into()].into(), ..Wrong::default() };
+    let wrong = WrongDocument { damaged: ["a".into()].into(), ..WrongDocument::default() };
     pipeline.repair(wrong, Asking::Singly, &CancellationToken::new()).await;
     drop(pipeline);
     let run = home.run(vec![end("1")]).await;
@@ -101,7 +101,10 @@ async fn a_repair_by_a_feed_takes_its_last_word_on_each_document() {
     };
     let source = Arc::new(Scripted::new(vec![said(), said()]));
     let (pipeline, mut received) = pipeline(home.dir.path(), source, Mode::CatchUp);
-    let wrong = Wrong { damaged: ["a", "b", "c"].map(Into::into).into(), ..Wrong::default() };
+    let wrong = WrongDocument {
+        damaged: ["a", "b", "c"].map(Into::into).into(),
+        ..WrongDocument::default()
+    };
     let mut done = pipeline.repair(wrong, Asking::ByFeed, &CancellationToken::new()).await;
     assert!(done.error.is_none());
     done.fates.sort_by(|left, right| left.0.cmp(&right.0));
@@ -123,8 +126,8 @@ async fn a_repair_writes_a_tombstone_where_those_are_kept() {
     let keeping = keeping(false, true);
     let (pipeline, _received) = pipeline_with(home.dir.path(), source, Mode::CatchUp, &keeping);
     let differing = ["a".into()].into();
-    let wrong = Wrong { differing, ..Wrong::default() };
-    assert!(!wrong.is_empty() && Wrong::default().is_empty());
+    let wrong = WrongDocument { differing, ..WrongDocument::default() };
+    assert!(!wrong.is_empty() && WrongDocument::default().is_empty());
     let done = pipeline.repair(wrong, Asking::Singly, &CancellationToken::new()).await;
     let buried = Fate::Buried { revision: "2-x".into(), written: true };
     assert_eq!(done.fates, [("a".into(), buried)]);
@@ -157,7 +160,8 @@ async fn a_document_that_changes_while_it_is_repaired_is_replaced_as_a_whole_all
     let deleted = Change { state: DocumentState::Deleted(None), ..change("b", "3-x", None) };
     source.newer.lock().unwrap().extend([("a".into(), changed), ("b".into(), deleted)]);
     let (pipeline, _received) = pipeline(home.dir.path(), source, Mode::CatchUp);
-    let wrong = Wrong { damaged: ["a", "b"].map(Into::into).into(), ..Wrong::default() };
+    let wrong =
+        WrongDocument { damaged: ["a", "b"].map(Into::into).into(), ..WrongDocument::default() };
     let mut done = pipeline.repair(wrong, Asking::Singly, &CancellationToken::new()).await;
     assert!(done.error.is_none());
     done.fates.sort_by(|left, right| left.0.cmp(&right.0));
@@ -174,7 +178,7 @@ async fn a_row_that_has_gone_from_the_feed_meanwhile_is_said_to_have() {
     home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();
     let source = Scripted::new(vec![script(vec![row("a", "2-x", "2")], "2"), end("2")]);
     let (pipeline, _received) = pipeline(home.dir.path(), Arc::new(source), Mode::CatchUp);
-    let wrong = Wrong { damaged: ["a".into()].into(), ..Wrong::default() };
+    let wrong = WrongDocument { damaged: ["a".into()].into(), ..WrongDocument::default() };
     let done = pipeline.repair(wrong, Asking::ByFeed, &CancellationToken::new()).await;
     let gone = Fate::Failed("its row is not in the feed any more".into());
     assert_eq!(done.fates, [("a".into(), gone)]);

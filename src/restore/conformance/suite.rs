@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::document::{CollectionName, DocumentId, Properties, Revision};
-use super::restore::body::{BodyContext, Text};
+use super::restore::body::{BodyContext, BodyText};
 use super::restore::plan::Held;
 use super::restore::{Cause, Files, Form, Item, Refused, Standing, Target, TargetError, Writing};
 
@@ -102,7 +102,7 @@ fn attached(
     let deleted = value == Value::Null;
     let beside = BodyContext { history: target.takes_branches().then_some(&revisions), deleted };
     let text =
-        Text::new(&id, &Bytes::from(body.to_string()), beside, target.stubs(), size).unwrap();
+        BodyText::new(&id, &Bytes::from(body.to_string()), beside, target.stubs(), size).unwrap();
     let files = attachments
         .iter()
         .filter_map(|(name, _, bytes)| bytes.map(|bytes| ((*name).to_owned(), bytes.to_vec())));

@@ -16,7 +16,7 @@ use super::origin::Origin;
 use super::row::{self, Row};
 
 /// What the server has of a document.
-pub(super) enum Found {
+pub(super) enum FoundChange {
     /// Its newest state.
     Change(Change),
     /// Nothing: it does not know the document.
@@ -67,13 +67,13 @@ pub(super) async fn document(
     large: &TooLarge,
 ) -> Result<Reading, SourceError> {
     match find(database, id, kept, large).await? {
-        Found::Change(change) => Ok(Reading::Found(change)),
-        Found::Nothing => Ok(Reading::Unknown),
-        Found::Unreadable(reason) => Err(SourceError::transient(format!(
+        FoundChange::Change(change) => Ok(Reading::Found(change)),
+        FoundChange::Nothing => Ok(Reading::Unknown),
+        FoundChange::Unreadable(reason) => Err(SourceError::transient(format!(
             "document `{id}` of {} cannot be read: {reason}",
             database.url()
         ))),
-        Found::TooLarge(reason) => Err(SourceError::permanent(format!(
+        FoundChange::TooLarge(reason) => Err(SourceError::permanent(format!(
             "document `{id}` of {} cannot be read: {reason}",
             database.url()
         ))),
@@ -86,7 +86,7 @@ pub(super) async fn find(
     id: &DocumentId,
     kept: Kept,
     large: &TooLarge,
-) -> Result<Found, SourceError> {
+) -> Result<FoundChange, SourceError> {
     if large.is_still(database, id).await? {
         return Ok(too_large());
     }
@@ -95,7 +95,9 @@ pub(super) async fn find(
         false => find_change(database, id).await,
     };
     Ok(match found {
-        Ok(Found::Unreadable(reason)) => Found::Unreadable(bounded(&database.scrub(&reason))),
+        Ok(FoundChange::Unreadable(reason)) => {
+            FoundChange::Unreadable(bounded(&database.scrub(&reason)))
+        }
         Ok(found) => found,
         Err(error) if error.kind() == Kind::TooLarge => {
             if let Some(revision) = newest(database, id).await? {
@@ -107,8 +109,8 @@ pub(super) async fn find(
     })
 }
 
-fn too_large() -> Found {
-    Found::TooLarge(format!(
+fn too_large() -> FoundChange {
+    FoundChange::TooLarge(format!(
         "it is larger than the {} MiB that are read of one document; make it smaller at the source, \
          for example by moving data into attachments",
         MAX_ALONE >> 20
@@ -116,36 +118,36 @@ fn too_large() -> Found {
 }
 
 /// The newest change of a document, as it is in the feed.
-async fn find_change(database: &Database, id: &DocumentId) -> Result<Found, Error> {
+async fn find_change(database: &Database, id: &DocumentId) -> Result<FoundChange, Error> {
     let answer = database.change_of(id).await?;
     let rows = changes_rows(&answer)?;
-    let Some(text) = rows.last() else { return Ok(Found::Nothing) };
+    let Some(text) = rows.last() else { return Ok(FoundChange::Nothing) };
     let text: Bytes = answer.slice_ref(text.get().as_bytes());
     let place = || format!("the newest change of `{id}` in {}", database.url());
     let row = row::read(&text, &Origin::counting(), place)
         .map_err(|error| Error::transient(format!("{} is not JSON: {error}", place())))?;
     Ok(match row {
         Row::Change(change) if change.id == *id => {
-            Found::Change(Change { position: None, ..change })
+            FoundChange::Change(Change { position: None, ..change })
         }
-        Row::Unreadable(row) => Found::Unreadable(row.reason),
-        _ => Found::Unreadable("the server knows it and does not send it".to_owned()),
+        Row::Unreadable(row) => FoundChange::Unreadable(row.reason),
+        _ => FoundChange::Unreadable("the server knows it and does not send it".to_owned()),
     })
 }
 
 /// The newest state of a document, without its other leaves.
-async fn find_winner(database: &Database, id: &DocumentId) -> Result<Found, Error> {
+async fn find_winner(database: &Database, id: &DocumentId) -> Result<FoundChange, Error> {
     let answer = database.document(id).await?;
     let rows = all_docs_rows(&answer)?;
     let Some(row) = rows.into_iter().find(|row| row.key == id.as_str()) else {
-        return Ok(Found::Nothing);
+        return Ok(FoundChange::Nothing);
     };
     let Some(value) = row.value else {
         return Ok(match row.error {
             Some(error) if error.get() != "\"not_found\"" => {
-                Found::Unreadable(format!("the server says {}", bounded(error.get())))
+                FoundChange::Unreadable(format!("the server says {}", bounded(error.get())))
             }
-            _ => Found::Nothing,
+            _ => FoundChange::Nothing,
         });
     };
     let made = match row.doc {
@@ -156,9 +158,15 @@ async fn find_winner(database: &Database, id: &DocumentId) -> Result<Found, Erro
     Ok(match made {
         Ok((state, own)) => {
             let revision = own.unwrap_or(value.rev);
-            Found::Change(Change { id: id.clone(), revision, position: None, others: None, state })
+            FoundChange::Change(Change {
+                id: id.clone(),
+                revision,
+                position: None,
+                others: None,
+                state,
+            })
         }
-        Err(reason) => Found::Unreadable(reason),
+        Err(reason) => FoundChange::Unreadable(reason),
     })
 }
 

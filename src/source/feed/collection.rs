@@ -12,7 +12,7 @@ use super::attachment::{self, blocking};
 use super::file::FeedFile;
 use super::lookup::look_up;
 use super::pipe::{Pipe, read_twice};
-use super::place::Place;
+use super::place::FeedPlace;
 use super::reader::{self, From};
 use super::routes::{Attached, Routed};
 use crate::document::{Attachment, CollectionName, DocumentId, Position, Revision};
@@ -165,7 +165,7 @@ impl Receiver {
     fn take(&mut self, item: Routed, from: u64, events: &mut Events) {
         // A place that the collection is already past would take it back.
         let is_new =
-            |position: &Position| Place::of(position).is_some_and(|place| place.offset >= from);
+            |position: &Position| FeedPlace::of(position).is_some_and(|place| place.offset >= from);
         match item {
             Routed::Scan(reason) => {
                 self.scans = true;

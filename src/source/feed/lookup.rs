@@ -10,7 +10,7 @@ use super::content::Fault;
 use super::file::FeedFile;
 use super::lines::{Line, Lines};
 use super::loaded::{Loaded, SHORT_LINE, Stop, each_line};
-use super::place::{Place, Positions, line_start};
+use super::place::{FeedPlace, Positions, line_start};
 use super::row::Broken;
 use crate::document::{CollectionName, DocumentId, Position};
 use crate::source::{Reading, SourceError};
@@ -24,7 +24,7 @@ pub(super) fn look_up(
 ) -> Result<Reading, SourceError> {
     let file = feed.open_again()?.text;
     let failed = |error: io::Error| feed.unreadable(&error);
-    let Some(place) = Place::of(position) else { return Ok(Reading::Unknown) };
+    let Some(place) = FeedPlace::of(position) else { return Ok(Reading::Unknown) };
     if !place.stands_in(&file).map_err(failed)? {
         return Ok(Reading::Unknown);
     }

@@ -9,7 +9,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::place::{Place, Positions};
+use super::place::{FeedPlace, Positions};
 use super::queue::{Abandoned, Outlet};
 use crate::document::{CollectionName, Position};
 use crate::source::{Selection, SourceError, StoreEvent};
@@ -87,7 +87,7 @@ impl Names {
     /// Returns how much of the file need not be read again.
     pub fn resume(&mut self, since: Option<Position>, file: &File) -> io::Result<u64> {
         let Some(since) = since else { return Ok(0) };
-        let Some(place) = Place::of(&since) else { return Ok(0) };
+        let Some(place) = FeedPlace::of(&since) else { return Ok(0) };
         let Ok(known) = serde_json::from_str::<Known>(since.context()) else { return Ok(0) };
         if known.unnamed != self.unnamed || !place.stands_in(file)? {
             return Ok(0);

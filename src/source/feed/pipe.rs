@@ -16,7 +16,7 @@ use super::lines::Lines;
 use super::loaded::Stop;
 use super::names::{Announced, Names};
 use super::queue::{Budget, Inlet, queue};
-use super::router::{Purpose, Reading, Router};
+use super::router::{LineReading, Purpose, Router};
 use super::routes::{Attached, Routes};
 use super::rows::{ROW_LIMIT, Rows};
 use crate::document::CollectionName;
@@ -86,7 +86,7 @@ impl Pipe {
         let place = |offset| format!("row at byte {offset} of standard input");
         let rows = Rows::new(None, unnamed, folder, place, true);
         let reader = Reader {
-            reading: Reading { rows, lines: Lines::new(0, ROW_LIMIT) },
+            reading: LineReading { rows, lines: Lines::new(0, ROW_LIMIT) },
             router: Router::new(Purpose::Piped, Arc::clone(&routes), Some(names)),
             blocks,
             came,
@@ -164,7 +164,7 @@ fn receive(input: Input, begun: &AtomicBool, blocks: &SyncSender<Block>) {
 
 /// The reading thread's own side.
 struct Reader {
-    reading: Reading,
+    reading: LineReading,
     router: Router,
     blocks: Receiver<Block>,
     /// Whether anything has come.

@@ -18,13 +18,13 @@ const WINDOW: usize = 4096;
 
 /// A place in a feed file, read back from a position.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct FeedPlace {
     /// The bytes before it.
     pub offset: u64,
     fingerprint: String,
 }
 
-impl Place {
+impl FeedPlace {
     /// What a position says, if this source can have issued it.
     pub fn of(position: &Position) -> Option<Self> {
         let token = position.token().strip_prefix('"')?.strip_suffix('"')?;
@@ -145,14 +145,14 @@ mod tests {
             let end = 9 + row.len() as u64;
             let position = positions.after_row(end, row.as_bytes());
             assert_eq!(positions.at(end, &file).unwrap(), position);
-            assert!(Place::of(&position).unwrap().stands_in(&file).unwrap());
+            assert!(FeedPlace::of(&position).unwrap().stands_in(&file).unwrap());
         }
     }
 
     #[test]
     fn a_place_does_not_stand_in_a_shorter_or_another_file() {
         let position = Positions::new().after_row(8, b"{\"a\":1}\n");
-        let place = Place::of(&position).unwrap();
+        let place = FeedPlace::of(&position).unwrap();
         assert!(place.stands_in(&file(b"{\"a\":1}\n{}")).unwrap());
         assert!(!place.stands_in(&file(b"{\"a\":1}")).unwrap());
         assert!(!place.stands_in(&file(b"{\"a\":2}\n{}")).unwrap());
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn another_sources_position_is_no_place() {
         for token in ["12", "\"12-g1AAA", "null", "\"x-y\""] {
-            assert_eq!(Place::of(&Position::new(token, "".into(), None)), None);
+            assert_eq!(FeedPlace::of(&Position::new(token, "".into(), None)), None);
         }
     }
 

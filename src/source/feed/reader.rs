@@ -16,9 +16,9 @@ use super::follow::Growth;
 use super::lines::Lines;
 use super::loaded::{SHORT_LINE, Stop, fill};
 use super::names::{Announced, Names};
-use super::place::Place;
+use super::place::FeedPlace;
 use super::queue::{Budget, Inlet, queue};
-use super::router::{Purpose, Reading, Router};
+use super::router::{LineReading, Purpose, Router};
 use super::routes::{Attached, REPLACED, Routed, Routes};
 use super::rows::Rows;
 use crate::document::{CollectionName, Position};
@@ -155,7 +155,7 @@ impl Reader {
 
     fn read_one(&mut self, collection: &CollectionName, from: &From) -> Result<(), Failing> {
         let opened = self.open()?;
-        let stands = |position: &Position| match Place::of(position) {
+        let stands = |position: &Position| match FeedPlace::of(position) {
             Some(place) => Ok(place.stands_in(&opened.text)?.then_some(place.offset)),
             None => Ok(None),
         };
@@ -258,7 +258,7 @@ impl Reader {
     /// Returns that end.
     fn choose(&mut self, opened: &Opened, offset: u64) -> Result<u64, Stop<io::Error>> {
         let (rows, lines) = (self.rows(opened), Lines::new(offset, SHORT_LINE));
-        let mut reading = Reading { rows, lines };
+        let mut reading = LineReading { rows, lines };
         loop {
             reading.take_lines(&mut self.router)?;
             if fill(&opened.text, &mut reading.lines)? == 0 {
@@ -344,7 +344,7 @@ impl Reader {
             return Ok(());
         }
         let position = text.reading.rows.position_at(offset)?;
-        text.reported = Place::of(&position);
+        text.reported = FeedPlace::of(&position);
         text.reading.rows.forget_graves();
         self.router.routes.end(&position, Some(text.progress()?));
         if let Some(names) = &mut self.router.names {
@@ -387,16 +387,16 @@ impl Reader {
 /// A file that is being read.
 struct Text {
     opened: Opened,
-    reading: Reading,
+    reading: LineReading,
     /// The place that was last reported; nothing has been before the first reading.
-    reported: Option<Place>,
+    reported: Option<FeedPlace>,
     progress_due: u64,
     gone_since: Option<Instant>,
 }
 
 impl Text {
     fn new(rows: Rows, opened: Opened, offset: u64) -> Self {
-        let reading = Reading { rows, lines: Lines::new(offset, SHORT_LINE) };
+        let reading = LineReading { rows, lines: Lines::new(offset, SHORT_LINE) };
         let progress_due = offset + PROGRESS;
         Self { opened, reading, reported: None, progress_due, gone_since: None }
     }

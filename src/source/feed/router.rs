@@ -9,7 +9,7 @@ use super::loaded::Stop;
 use super::names::Names;
 use super::queue::Abandoned;
 use super::routes::{Items, Routed, Routes};
-use super::rows::{Found, Rows, Want};
+use super::rows::{FoundRow, Rows, Want};
 use crate::document::CollectionName;
 use crate::source::FeedEvent;
 
@@ -68,8 +68,8 @@ impl Router {
     }
 
     /// Takes what was found in a line that ends there.
-    fn take(&mut self, found: Found, end: u64) -> Result<(), Abandoned> {
-        let Found { collection, event } = found;
+    fn take(&mut self, found: FoundRow, end: u64) -> Result<(), Abandoned> {
+        let FoundRow { collection, event } = found;
         let (reads, is_piped) = (self.reads(), self.purpose == Purpose::Piped);
         if let Some(names) = &mut self.names
             && names.see(&collection)
@@ -105,12 +105,12 @@ impl Router {
 }
 
 /// A text that is being read.
-pub(super) struct Reading {
+pub(super) struct LineReading {
     pub rows: Rows,
     pub lines: Lines,
 }
 
-impl Reading {
+impl LineReading {
     /// Sends all whole lines that have been read to where they belong.
     pub fn take_lines(&mut self, router: &mut Router) -> Result<(), Stop<io::Error>> {
         while let Some(line) = self.lines.take() {
@@ -144,7 +144,7 @@ impl Reading {
                     let (want, check) = (|_: &str, _| Want::Name, || router.check());
                     let named = self.rows.line(line, &want, &check)?;
                     if let Some(named) = named {
-                        router.take(Found { event: None, ..named }, line.end)?;
+                        router.take(FoundRow { event: None, ..named }, line.end)?;
                     }
                 }
                 let cut = self.rows.cut(line);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::place::Place;
+use super::place::FeedPlace;
 use super::queue::{Abandoned, Budget, Inlet, Outlet, Unsent, queue};
 use crate::document::{CollectionName, Position};
 use crate::source::{FeedEvent, Mode, Progress, Since, SourceError};
@@ -189,7 +189,7 @@ impl Routes {
             (Since::Position(_), None) if self.is_file => return Ok(None),
             // What cannot be read twice has no places to go on from.
             (Since::Position(_), None) => (0, None),
-            (Since::Position(position), Some(file)) => match Place::of(position) {
+            (Since::Position(position), Some(file)) => match FeedPlace::of(position) {
                 Some(place) if place.stands_in(file)? => (place.offset, None),
                 _ => (0, Some(REPLACED.to_owned())),
             },
@@ -230,7 +230,7 @@ impl Routes {
     }
 
     /// Takes over a collection that was read apart up to this place.
-    pub fn adopt(&self, name: &CollectionName, place: &Place, outlet: &Outlet<Items>) -> bool {
+    pub fn adopt(&self, name: &CollectionName, place: &FeedPlace, outlet: &Outlet<Items>) -> bool {
         let mut table = self.table();
         let is_held = table.routes.get(name.as_str()).is_some_and(Route::is_open);
         let fits = matches!(table.stage, Stage::Reading) && table.cursor <= place.offset;

@@ -33,7 +33,7 @@ pub(super) struct Rows {
 }
 
 /// What a line says.
-pub(super) struct Found {
+pub(super) struct FoundRow {
     pub collection: CollectionName,
     /// `None` if it is wanted for its collection's name alone.
     pub event: Option<FeedEvent>,
@@ -95,7 +95,7 @@ impl Rows {
         line: Line<'_>,
         want: &dyn Fn(&str, u64) -> Want,
         check: Check<'_>,
-    ) -> Result<Option<Found>, Stop<io::Error>> {
+    ) -> Result<Option<FoundRow>, Stop<io::Error>> {
         let want = |named: Option<&str>| want(named.unwrap_or(self.unnamed.as_str()), line.end);
         let row = line.text.and_then(|text| lines::row(text, line.start == 0));
         let glanced = row.map_or(Want::Row, |row| match glance(row) {
@@ -119,13 +119,13 @@ impl Rows {
                     && !row.id.is_local()
                     && !self.graves.outdate(&collection, &row.id, line.start);
                 if !is_row {
-                    return Ok(Some(Found { collection, event: None }));
+                    return Ok(Some(FoundRow { collection, event: None }));
                 }
                 let position = self.position(line)?;
                 match loaded.change(row, position, self.file.as_ref(), &self.folder, check) {
                     Ok(change) => {
                         let event = Some(FeedEvent::Change(change));
-                        return Ok(Some(Found { collection, event }));
+                        return Ok(Some(FoundRow { collection, event }));
                     }
                     Err(broken) => broken,
                 }
@@ -152,21 +152,21 @@ impl Rows {
     }
 
     /// A row that breaks off at the end of the feed. Nobody knows whose it is.
-    pub fn cut(&self, rest: Line<'_>) -> Found {
+    pub fn cut(&self, rest: Line<'_>) -> FoundRow {
         let Line { start, .. } = rest;
         self.unreadable(start, None, Broken::unknown(rest.is_cut()))
     }
 
-    fn broken(&self, line: Line<'_>, broken: Broken) -> Result<Found, Stop<io::Error>> {
+    fn broken(&self, line: Line<'_>, broken: Broken) -> Result<FoundRow, Stop<io::Error>> {
         Ok(self.unreadable(line.start, self.position(line)?, broken))
     }
 
-    fn unreadable(&self, start: u64, position: Option<Position>, broken: Broken) -> Found {
+    fn unreadable(&self, start: u64, position: Option<Position>, broken: Broken) -> FoundRow {
         let Broken { id, revision, collection, fault } = broken;
         let (place, reason) = ((self.place)(start), fault.reason());
         let collection = collection.map_or_else(|| self.unnamed.clone(), CollectionName::from);
         let row = Unreadable { id, revision, place, position, reason };
-        Found { collection, event: Some(FeedEvent::Unreadable(row)) }
+        FoundRow { collection, event: Some(FeedEvent::Unreadable(row)) }
     }
 
     fn position(&self, line: Line<'_>) -> io::Result<Option<Position>> {

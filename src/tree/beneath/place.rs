@@ -9,7 +9,7 @@ use crate::trial;
 
 /// The file system that a folder is on, and the mount by which it is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct FolderPlace {
     device: u64,
     /// The mount that the kernel names.
     mount: Option<u64>,
@@ -24,7 +24,7 @@ pub struct Room {
     pub files: Option<u64>,
 }
 
-impl Place {
+impl FolderPlace {
     /// Whether something can be renamed from one to the other.
     pub fn reaches(&self, other: &Self) -> bool {
         self.device == other.device && self.mount == other.mount
@@ -33,11 +33,11 @@ impl Place {
 
 impl Folder {
     /// Where this folder is.
-    pub fn place(&self) -> Result<Place, MirrorError> {
+    pub fn place(&self) -> Result<FolderPlace, MirrorError> {
         if let Ok(stat) = rustix::fs::statx(&self.fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
             let is_told = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
             let mounts = StatxAttributes::MOUNT_ROOT;
-            return Ok(Place {
+            return Ok(FolderPlace {
                 device: u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor),
                 mount: is_told.then_some(stat.stx_mnt_id),
                 is_mount: stat
@@ -49,7 +49,7 @@ impl Folder {
         // A kernel or a sandbox without that call.
         let stat = rustix::fs::fstat(&self.fd)
             .map_err(|error| MirrorError::io("look at", &self.path, error))?;
-        Ok(Place { device: stat.st_dev, mount: None, is_mount: None })
+        Ok(FolderPlace { device: stat.st_dev, mount: None, is_mount: None })
     }
 
     /// Whether another file system is mounted over this folder, which lies in `above`.

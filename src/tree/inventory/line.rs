@@ -78,14 +78,14 @@ pub(crate) enum KeptFiles {
 
 /// The files of a document that were staged.
 #[derive(Clone, Debug, Default)]
-pub struct Entry {
+pub struct InventoryEntry {
     /// The files that were written, by their paths within the document's folder.
     pub(crate) files: Vec<(String, FileSum)>,
     pub(crate) kept: Option<KeptFiles>,
 }
 
 /// The line for a staged document.
-pub(crate) fn entry_of(name: &str, id: Option<&str>, entry: &Entry) -> String {
+pub(crate) fn entry_of(name: &str, id: Option<&str>, entry: &InventoryEntry) -> String {
     let file = |(path, sum): &(String, FileSum)| (path.clone(), written(sum));
     text(&Line {
         document: Some(name.into()),
@@ -108,7 +108,7 @@ pub(crate) fn line_of(name: &str, id: Option<&str>, state: &State) -> String {
         State::Unknown => text(&Line { document: Some(name.into()), ..Line::default() }),
         State::Present(contents) => {
             let files = contents.iter().map(|(path, sum)| (path.clone(), *sum)).collect();
-            entry_of(name, id, &Entry { files, kept: None })
+            entry_of(name, id, &InventoryEntry { files, kept: None })
         }
     }
 }
@@ -193,9 +193,9 @@ mod tests {
         FileSum { length: text.len() as u64, sum: Some(*blake3::hash(text.as_bytes()).as_bytes()) }
     }
 
-    fn entry(files: &[&str], kept: Option<KeptFiles>) -> Entry {
+    fn entry(files: &[&str], kept: Option<KeptFiles>) -> InventoryEntry {
         let files = files.iter().map(|path| ((*path).to_owned(), sum(path))).collect();
-        Entry { files, kept }
+        InventoryEntry { files, kept }
     }
 
     fn applied(lines: &[String], first: State) -> State {

@@ -15,7 +15,7 @@ pub(crate) mod line;
 pub(crate) mod read;
 pub(crate) mod resolve;
 
-pub use line::Entry;
+pub use line::InventoryEntry;
 pub(crate) use line::{KeptFiles, entry_of, gone, line_of};
 pub(crate) use read::unknown;
 pub use read::{Deviation, Inventory, Recorded, Records, Snapshot};

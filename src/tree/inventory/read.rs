@@ -13,7 +13,7 @@ use super::{Contents, State};
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
 use crate::tree::layout::inventory_file;
-use crate::tree::sorted::{At, Merge, Record, Sorted, Sorter};
+use crate::tree::sorted::{At, Merge, Sorted, SortedRecord, Sorter};
 
 /// The longest line; a document with a hundred thousand attachments fits.
 const LONGEST: u64 = 64 << 20;
@@ -372,7 +372,7 @@ impl Building {
 /// The records of an inventory, by name.
 pub struct Records<'a> {
     lines: Merge<'a>,
-    next: Option<Record>,
+    next: Option<SortedRecord>,
     complete: bool,
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Feed;
 use crate::client::couchdb::bounded;
 use crate::document::Change;
-use crate::source::couchdb::lookup::{self, Found};
+use crate::source::couchdb::lookup::{self, FoundChange};
 use crate::source::couchdb::reader::Reader;
 use crate::source::couchdb::row::{Apart, Bodiless};
 use crate::source::{FeedEvent, SourceError, Unreadable};
@@ -67,10 +67,10 @@ impl Feed {
             loop {
                 let (database, kept) = (&self.source.database, self.source.kept);
                 let reason = match lookup::find(database, &id, kept, &self.source.large).await {
-                    Ok(Found::Change(change)) => return Ok(Ok(change)),
-                    Ok(Found::TooLarge(reason)) => return Ok(Err(reason)),
-                    Ok(Found::Nothing) => "the server says that it does not exist".to_owned(),
-                    Ok(Found::Unreadable(reason)) => reason,
+                    Ok(FoundChange::Change(change)) => return Ok(Ok(change)),
+                    Ok(FoundChange::TooLarge(reason)) => return Ok(Err(reason)),
+                    Ok(FoundChange::Nothing) => "the server says that it does not exist".to_owned(),
+                    Ok(FoundChange::Unreadable(reason)) => reason,
                     Err(SourceError::Transient { what, retry_after, cause }) => {
                         let soon = retry_after.is_none_or(|wait| wait <= PATIENCE);
                         if soon && self.is_doubted(&why) {
