@@ -61,8 +61,7 @@ impl Epoch {
     ) -> Result<Self, MirrorError> {
         let (staging, _) = ours.open_or_rebuild(STAGING)?;
         let (markers, _) = ours.open_or_rebuild(EPOCH)?;
-        let mut names = staging.names()?;
-        names.sort_unstable();
+        let names = staging.names()?;
         let before = newest(&markers)?;
         // A process that lost its lock on a network file system may be alive, unless it has given
         // its lanes back.
@@ -82,9 +81,13 @@ impl Epoch {
             next_name: AtomicU64::new(0),
         };
         epoch.check_newest()?;
-        let taken = epoch.take_lanes(&names);
+        let mut made = Vec::new();
+        let taken = epoch.take_lanes(&mut made);
         // An error is that of the other process, if there is one.
-        epoch.check_newest()?;
+        if let Err(displaced) = epoch.check_newest() {
+            epoch.take_away(&made);
+            return Err(displaced);
+        }
         taken?;
         for name in epoch.markers.names()? {
             if number_of(&name).is_some_and(|older| older < number) {
@@ -278,8 +281,11 @@ impl Epoch {
     }
 
     /// Takes the lanes of earlier epochs, and those that were given back. A lane that cannot be
-    /// taken as a whole is emptied.
-    fn take_lanes(&mut self, names: &[String]) -> Result<(), MirrorError> {
+    /// taken as a whole is emptied. Those that had to be created are added to `made`.
+    fn take_lanes(&mut self, made: &mut Vec<String>) -> Result<(), MirrorError> {
+        // Listed now that the number is claimed: an earlier process that takes lanes later than this
+        // sees that it was displaced.
+        let names = self.staging.names()?;
         let mut from: Vec<_> =
             names.iter().filter_map(|name| Some((lane_of(name)?, name))).collect();
         // The newest first.
@@ -299,7 +305,11 @@ impl Epoch {
             }
             let own = self.lane(lane);
             if !self.staging.rename_folder(name, &own)? {
-                self.staging.open_or_create(&own)?;
+                if self.staging.kind(name)?.is_none() {
+                    // A successor has taken it.
+                    continue;
+                }
+                self.make_lane(own.clone(), made)?;
                 self.empty(name, &own)?;
                 if !self.staging.remove_empty(name)? {
                     continue;
@@ -313,10 +323,29 @@ impl Epoch {
                 }
             }
         }
+        self.check_newest()?;
         for lane in 0..LANES {
-            self.staging.open_or_create(&self.lane(lane))?;
+            self.make_lane(self.lane(lane), made)?;
         }
         Ok(())
+    }
+
+    /// Creates a lane that does not exist, and adds its name to `made`.
+    fn make_lane(&self, own: String, made: &mut Vec<String>) -> Result<(), MirrorError> {
+        if self.staging.open_or_create(&own)?.1 {
+            made.push(own);
+        }
+        Ok(())
+    }
+
+    /// Removes what a process has created in staging that was displaced before it had its lanes: the
+    /// other process may not know of it.
+    fn take_away(&self, made: &[String]) {
+        for lane in made {
+            // One that is not empty is given back.
+            let _kept = self.staging.remove_empty(lane);
+        }
+        self.remove_fences();
     }
 
     /// Moves the entries of a lane to another. What cannot be moved stays.
@@ -338,6 +367,13 @@ impl Epoch {
             }
         }
     }
+
+    /// Without their lanes, earlier processes find nothing there either.
+    fn remove_fences(&self) {
+        for name in &self.fences {
+            let _gone = self.staging.unlink(name.as_ref(), AtFlags::empty());
+        }
+    }
 }
 
 impl Drop for Epoch {
@@ -351,10 +387,7 @@ impl Drop for Epoch {
             return;
         }
         self.give_back();
-        // Without their lanes, earlier processes find nothing there either.
-        for name in &self.fences {
-            let _gone = self.staging.unlink(name.as_ref(), AtFlags::empty());
-        }
+        self.remove_fences();
     }
 }
 
@@ -518,6 +551,43 @@ mod tests {
         Epoch::begin(&ours, &holder, false, check).unwrap_err();
         let second = second.take().unwrap();
         assert_eq!(second.number, 1);
+        second.check_lanes().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_took_its_lanes_while_its_successor_claimed_a_number_loses_them() {
+        let (_dir, ours) = folder();
+        let first = std::cell::RefCell::new(None);
+        let check = || {
+            let begun = first.take().unwrap_or_else(|| begin(&ours, false));
+            first.replace(Some(begun));
+            Ok(())
+        };
+        let second = Epoch::begin(&ours, &Holder::this_process("mirror"), true, check).unwrap();
+        assert_eq!(second.number, 2);
+        let first = first.take().unwrap();
+        assert!(matches!(first.check(), Err(MirrorError::TakenOver { .. })));
+        first.write(&ours, "there", &"new").unwrap_err();
+        drop(first);
+        second.check_lanes().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_was_displaced_before_it_had_its_lanes_leaves_none() {
+        let (dir, ours) = folder();
+        let mut first = begin(&ours, false);
+        // As before it took them.
+        first.give_back();
+        let second = begin(&ours, true);
+        let before = staging(&dir);
+        let mut made = Vec::new();
+        assert!(matches!(first.take_lanes(&mut made), Err(MirrorError::TakenOver { .. })));
+        assert!(made.is_empty());
+        // The other process claims its number just after that was looked at.
+        first.make_lane(first.lane(0), &mut made).unwrap();
+        first.take_away(&made);
+        drop(first);
+        assert_eq!(staging(&dir), before);
         second.check_lanes().unwrap();
     }
 

@@ -101,7 +101,7 @@ impl Folder {
         let slashed = format!("{name}/");
         let rename =
             |flags| rustix::fs::renameat_with(&self.fd, &*slashed, &self.fd, new_name, flags);
-        let renamed = match trial::attempt("io-rename-new", || rename(RenameFlags::NOREPLACE)) {
+        let renamed = match trial::attempt("io-rename-folder", || rename(RenameFlags::NOREPLACE)) {
             // A plain rename of a folder replaces at most an empty folder.
             Err(Errno::INVAL | Errno::NOSYS) => rename(RenameFlags::empty()),
             renamed => renamed,
