@@ -200,6 +200,16 @@ impl Collection {
         }
     }
 
+    /// Removes it.
+    pub fn remove_portable(&self) -> Result<(), MirrorError> {
+        match self.mirror.ours.open_folder(layout::CHECKPOINTS)? {
+            Some(folder) if folder.kind(&record_name(&self.encoded))?.is_some() => {
+                self.mirror.epoch.remove(&folder, &record_name(&self.encoded))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes that text, if it has changed. It is not synced: a reader checks it against the tree.
     pub fn write_portable(&self, text: &str) -> Result<(), MirrorError> {
         let (epoch, name) = (&self.mirror.epoch, record_name(&self.encoded));

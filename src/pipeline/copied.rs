@@ -91,18 +91,26 @@ impl Pipeline {
     }
 
     /// Writes the checkpoint of a run that ended normally beside the tree. Failures and deletions that
-    /// are held back are in the state alone, so nothing is written while there are any.
+    /// are held back are in the state alone, so there is none while there are any.
     pub(super) fn write_portable(&self, checkpoint: &Checkpoint) -> Result<(), PipelineError> {
         let held = self.checkpoints.count_held_back(self.collection.name())?;
-        // A full disk has no room for it.
-        if self.removals_only || held > 0 || self.failures.count() > 0 {
-            return Ok(());
-        }
         let source = self.collection.followed()?.unwrap_or_default();
-        match PortableCheckpoint::text(&source, checkpoint) {
-            // Something in its place is no reason to fail: a copy is then scanned.
-            Some(text) => Ok(unless_disk(self.collection.write_portable(&text))?),
-            None => Ok(()),
-        }
+        let text = PortableCheckpoint::text(&source, checkpoint)
+            .filter(|_| !self.removals_only && held == 0 && self.failures.count() == 0);
+        let written = match text.map(|text| self.collection.write_portable(&text)) {
+            Some(Err(error)) if error.is_full() => {
+                tracing::debug!("no room for the checkpoint beside the tree: {error}");
+                return self.remove_portable();
+            }
+            Some(written) => written,
+            None => return self.remove_portable(),
+        };
+        // Something in its place is no reason to fail: a copy is then scanned.
+        Ok(unless_disk(written)?)
+    }
+
+    /// Without a checkpoint beside the tree, a copy without a state is scanned.
+    pub(super) fn remove_portable(&self) -> Result<(), PipelineError> {
+        Ok(unless_disk(self.collection.remove_portable())?)
     }
 }

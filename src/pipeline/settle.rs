@@ -397,6 +397,7 @@ impl Settler {
         let collection = self.pipeline.collection.name();
         tracing::warn!(%collection, "full scan: {reason}");
         self.pipeline.failures.forget_all();
+        self.pipeline.remove_portable()?;
         let checkpoint = Checkpoint {
             scanning: Some(reason),
             ..self.checkpoint_now(self.checkpoint.open_since)

@@ -74,7 +74,9 @@ impl Supervisor {
             Some(name) => vec![name],
             None => {
                 match action {
-                    Action::Pause => self.ordered.all_paused = true,
+                    Action::Pause => {
+                        self.ordered.all_paused = self.store.streams() != Streams::Once
+                    }
                     Action::Resume => self.ordered.all_paused = false,
                     Action::CatchUp | Action::Rescan => {}
                 }
@@ -160,7 +162,7 @@ impl Supervisor {
     }
 
     /// A collection is paused, and has no run.
-    fn note_pause(&mut self, name: &CollectionName) {
+    pub(super) fn note_pause(&mut self, name: &CollectionName) {
         self.troubled.remove(name);
         self.scheduler.rest(name);
         // Those that come in the same stream do not wait for it.
@@ -221,6 +223,17 @@ impl Supervisor {
             Some(Ok(true)) => tracing::warn!(collection = %name, "{error}"),
             Some(Err(other)) => self.wait_or_fail(name, other),
             Some(Ok(false)) | None => self.wait_or_fail(name, error),
+        }
+    }
+
+    /// A collection has ended: no order waits for it.
+    pub(super) fn end_orders(&mut self, name: &CollectionName) {
+        self.ordered.paused.remove(name);
+        self.ordered.again.remove(name);
+        if self.ordered.rescans.remove(name)
+            && let Err(error) = self.shared.checkpoints.rescan(name, REASON)
+        {
+            tracing::warn!(collection = %name, "the full scan that was ordered is not noted: {error}");
         }
     }
 

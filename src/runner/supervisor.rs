@@ -409,6 +409,7 @@ impl Supervisor {
         if let Err(error) = self.shared.mirror.check_epoch() {
             return self.note_displaced(error);
         }
+        self.end_orders(&collection);
         if let PipelineError::Source(SourceError::Missing { .. }) = &error
             && self.options.mode == Mode::CatchUp
             && self.store.capabilities().exhaustive_scan

@@ -104,7 +104,10 @@ impl Supervisor {
                 let (brake, in_vain) = (member.brake.take(), member.in_vain);
                 *member = Member { brake, in_vain, ..Member::new(reporter) };
             }
-            self.scheduler.want(&name);
+            match self.ordered.pause(&name) {
+                true => self.note_pause(&name),
+                false => self.scheduler.want(&name),
+            }
         }
     }
 

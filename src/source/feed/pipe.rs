@@ -17,7 +17,7 @@ use super::loaded::Stop;
 use super::names::{Announced, Names};
 use super::queue::{Budget, Inlet, queue};
 use super::router::{LineReading, Purpose, Router};
-use super::routes::{Attached, Routes};
+use super::routes::{Attached, BrokenOff, Routes};
 use super::rows::{ROW_LIMIT, Rows};
 use crate::document::CollectionName;
 use crate::source::{Mode, Selection, Since, SourceError};
@@ -99,7 +99,14 @@ impl Pipe {
             thread.spawn(work).map(drop).map_err(|error| no_thread(&error))
         };
         spawn("pipe", Box::new(move || receive(input, &begun, &sender)))?;
-        spawn("feed pipe", Box::new(move || reader.run()))?;
+        let broken_off = BrokenOff(Arc::clone(&reader.router.routes));
+        spawn(
+            "feed pipe",
+            Box::new(move || {
+                let _broken_off = broken_off;
+                reader.run();
+            }),
+        )?;
         *stage = Stage::Read(Arc::clone(&routes));
         Ok(routes)
     }

@@ -3,7 +3,7 @@
 //! One budget may be shared by many queues. Something larger than the whole budget passes when
 //! nothing else is in it; what weighs nothing always passes.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ struct Load {
     held: AtomicUsize,
     /// How often something was taken out of it.
     taken: AtomicU64,
+    /// Whether its part of the budget was given back before it was taken out.
+    given_back: AtomicBool,
 }
 
 /// A part of a budget, given back when dropped.
@@ -57,8 +59,11 @@ struct Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.load.held.fetch_sub(self.weight, Ordering::AcqRel);
         let mut used = self.load.budget.used.lock().unwrap_or_else(PoisonError::into_inner);
+        self.load.held.fetch_sub(self.weight, Ordering::AcqRel);
+        if self.load.given_back.load(Ordering::Acquire) {
+            return;
+        }
         *used = used.saturating_sub(self.weight);
         self.load.budget.freed.notify_all();
     }
@@ -103,7 +108,8 @@ impl<T> Clone for Outlet<T> {
 pub(super) fn queue<T>(budget: &Arc<Budget>) -> (Outlet<T>, Inlet<T>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let (budget, held, taken) = (Arc::clone(budget), AtomicUsize::new(0), AtomicU64::new(0));
-    let load = Arc::new(Load { budget, held, taken });
+    let given_back = AtomicBool::new(false);
+    let load = Arc::new(Load { budget, held, taken, given_back });
     (Outlet { sender, load: Arc::clone(&load) }, Inlet { first: None, receiver, load })
 }
 
@@ -134,6 +140,15 @@ impl<T> Outlet<T> {
     /// Whether anybody still receives.
     pub fn check(&self) -> Result<(), Abandoned> {
         if self.sender.is_closed() { Err(Abandoned) } else { Ok(()) }
+    }
+
+    /// What waits in it uses no room of the budget any more. Nothing that has a weight may follow.
+    pub fn give_back(&self) {
+        let mut used = self.load.budget.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.load.given_back.swap(true, Ordering::AcqRel) {
+            *used = used.saturating_sub(self.load.held.load(Ordering::Acquire));
+        }
+        self.load.budget.freed.notify_all();
     }
 
     /// The bytes that wait in it.

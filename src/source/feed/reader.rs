@@ -19,7 +19,7 @@ use super::names::{Announced, Names};
 use super::place::FeedPlace;
 use super::queue::{Budget, Inlet, queue};
 use super::router::{LineReading, Purpose, Router};
-use super::routes::{Attached, REPLACED, Routed, Routes};
+use super::routes::{Attached, BrokenOff, REPLACED, Routed, Routes, broken_off};
 use super::rows::Rows;
 use crate::document::{CollectionName, Position};
 use crate::source::{Mode, Progress, Selection, Since, SourceError};
@@ -86,7 +86,11 @@ pub(super) fn list(
     if reads {
         reader.feed.read_together(&reader.router.routes);
     }
-    start(move || reader.read_all(since))?;
+    let broken_off = BrokenOff(Arc::clone(&reader.router.routes));
+    start(move || {
+        let _broken_off = broken_off;
+        reader.read_all(since);
+    })?;
     Ok(inlet)
 }
 
@@ -193,7 +197,7 @@ impl Reader {
         loop {
             let error = match self.read_together(since.take(), why.take()) {
                 Ok(()) => return self.router.routes.close(&Ok(())),
-                Err(Stop::Abandoned) => return self.router.routes.fail(&broke_off()),
+                Err(Stop::Abandoned) => return self.router.routes.fail(&broken_off()),
                 Err(Stop::Failed(error)) => error,
             };
             let Some(names) = &mut self.router.names else { return };
@@ -212,6 +216,9 @@ impl Reader {
                 error => {
                     self.router.routes.fail(&error);
                     self.wait();
+                    if self.router.check().is_err() {
+                        return;
+                    }
                 }
             }
         }
@@ -222,6 +229,7 @@ impl Reader {
         since: Option<Position>,
         why: Option<SourceError>,
     ) -> Result<(), Failing> {
+        self.router.forget();
         let opened = self.open()?;
         let mut offset = 0;
         if let Some(names) = &mut self.router.names {
@@ -410,8 +418,4 @@ impl Text {
 
 fn expired(what: &str) -> Failing {
     Stop::Failed(SourceError::Expired { reason: format!("the feed file {what}") })
-}
-
-fn broke_off() -> SourceError {
-    SourceError::permanent("reading the feed broke off")
 }

@@ -94,6 +94,11 @@ impl Router {
         Ok(())
     }
 
+    /// What was read and not sent is read again.
+    pub fn forget(&mut self) {
+        self.pending.clear();
+    }
+
     fn flush(&mut self) -> Result<(), Abandoned> {
         let may_detach = self.purpose == Purpose::Together;
         for (collection, (items, weight)) in std::mem::take(&mut self.pending) {

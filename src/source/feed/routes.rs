@@ -84,6 +84,21 @@ struct Table {
     end: Option<(Position, Option<Progress>)>,
 }
 
+/// Held by the thread of a reading: if it panics, no collection waits for it.
+pub(super) struct BrokenOff(pub Arc<Routes>);
+
+impl Drop for BrokenOff {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close(&Err(broken_off()));
+        }
+    }
+}
+
+pub(super) fn broken_off() -> SourceError {
+    SourceError::permanent("reading the feed broke off")
+}
+
 /// How far a reading is.
 #[derive(Clone, Debug)]
 enum Stage {
@@ -122,6 +137,11 @@ impl Route {
 
     fn is_open(&self) -> bool {
         self.outlet.check().is_ok()
+    }
+
+    /// Whether a place is none before that from which it is read.
+    fn lacks(&self, place: Option<u64>) -> bool {
+        place.is_none_or(|place| place >= self.from)
     }
 
     /// Says something that needs no room. If nobody receives it, the stream was dropped.
@@ -331,9 +351,16 @@ impl Routes {
 
     /// Where the items of a collection go.
     pub fn outlet(&self, name: &CollectionName) -> Option<Outlet<Items>> {
+        Some(self.table().routes.get(name.as_str())?.outlet.clone())
+    }
+
+    /// Where these items of a collection go, without those that it has: it may have been read apart
+    /// since they were read.
+    fn outlet_of(&self, name: &CollectionName, items: &mut Items) -> Option<Outlet<Items>> {
         let mut table = self.table();
         let route = table.routes.get_mut(name.as_str())?;
         route.at_end = false;
+        items.retain(|item| !matches!(item, Routed::Row(end, _) if *end <= route.from));
         Some(route.outlet.clone())
     }
 
@@ -342,7 +369,11 @@ impl Routes {
         let mut table = self.table();
         table.end = Some((position.clone(), progress));
         let are_few = table.routes.len() <= FEW;
-        for route in table.routes.values_mut().filter(|route| are_few || !route.at_end) {
+        let at = FeedPlace::of(position).map(|place| place.offset);
+        for route in table.routes.values_mut() {
+            if !route.lacks(at) || (!are_few && route.at_end) {
+                continue;
+            }
             (route.scans, route.at_end) = (false, true);
             route.tell(Routed::End(position.clone(), progress));
         }
@@ -351,7 +382,8 @@ impl Routes {
 
     /// The feed has been read so far, and continues.
     pub fn passed(&self, position: Option<&Position>, progress: Progress) {
-        for route in self.table().routes.values() {
+        let at = position.and_then(FeedPlace::of).map(|place| place.offset);
+        for route in self.table().routes.values().filter(|route| route.lacks(at)) {
             route.tell(Routed::Passed(position.cloned(), progress));
         }
     }
@@ -393,7 +425,7 @@ impl Routes {
     ) -> Result<(), Abandoned> {
         let mut before = None;
         loop {
-            let Some(outlet) = self.outlet(name) else { return Ok(()) };
+            let Some(outlet) = self.outlet_of(name, &mut items) else { return Ok(()) };
             let patience = if before.is_none() { MOMENT } else { PATIENCE };
             match outlet.send_within(items, weight, patience) {
                 Ok(()) => return Ok(()),
@@ -431,6 +463,7 @@ impl Routes {
             && let Some(route) = table.routes.remove(&name)
         {
             tracing::debug!(collection = %name, "it is read apart: it holds up the others");
+            route.outlet.give_back();
             route.tell(Routed::Detached);
         }
     }
