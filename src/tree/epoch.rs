@@ -88,7 +88,9 @@ impl Epoch {
             epoch.take_away(&made);
             return Err(displaced);
         }
-        taken?;
+        for name in taken? {
+            epoch.staging.remove(&name)?;
+        }
         for name in epoch.markers.names()? {
             if number_of(&name).is_some_and(|older| older < number) {
                 epoch.markers.remove(&name)?;
@@ -282,20 +284,21 @@ impl Epoch {
 
     /// Takes the lanes of earlier epochs, and those that were given back. A lane that cannot be
     /// taken as a whole is emptied. Those that had to be created are added to `made`.
-    fn take_lanes(&mut self, made: &mut Vec<String>) -> Result<(), MirrorError> {
+    /// Returns the plain files that earlier successors left.
+    fn take_lanes(&mut self, made: &mut Vec<String>) -> Result<Vec<String>, MirrorError> {
         // Listed now that the number is claimed: an earlier process that takes lanes later than this
         // sees that it was displaced.
         let names = self.staging.names()?;
         let mut from: Vec<_> =
             names.iter().filter_map(|name| Some((lane_of(name)?, name))).collect();
+        let mut left = Vec::new();
         // The newest first.
         from.sort_unstable_by(|one, other| other.cmp(one));
         for ((epoch, lane), name) in from {
             match self.staging.kind(name)? {
                 Some(kind) if kind.is_dir() => {}
                 Some(kind) if kind.is_file() && epoch.is_some() => {
-                    // Left by an earlier successor.
-                    self.staging.remove(name)?;
+                    left.push(name.clone());
                     continue;
                 }
                 _ => continue,
@@ -305,7 +308,7 @@ impl Epoch {
             }
             let own = self.lane(lane);
             if !self.staging.rename_folder(name, &own)? {
-                if self.staging.kind(name)?.is_none() {
+                if !self.staging.kind(name)?.is_some_and(FileType::is_dir) {
                     // A successor has taken it.
                     continue;
                 }
@@ -327,7 +330,7 @@ impl Epoch {
         for lane in 0..LANES {
             self.make_lane(self.lane(lane), made)?;
         }
-        Ok(())
+        Ok(left)
     }
 
     /// Creates a lane that does not exist, and adds its name to `made`.
@@ -575,6 +578,7 @@ mod tests {
     #[test]
     fn a_process_that_was_displaced_before_it_had_its_lanes_leaves_none() {
         let (dir, ours) = folder();
+        std::mem::forget(begin(&ours, false));
         let mut first = begin(&ours, false);
         // As before it took them.
         first.give_back();
