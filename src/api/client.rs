@@ -429,7 +429,7 @@ mod tests {
     use super::*;
     use crate::api::socket;
     use crate::mirror::MirrorOptions;
-    use crate::pipeline::CollectionReport;
+    use crate::pipeline::PipelineReport;
     use crate::runner::CollectionStatus;
 
     /// A process that answers at a socket in this folder, as these routes do.
@@ -444,7 +444,7 @@ mod tests {
     /// The status of a process with one collection, `books`.
     fn status() -> String {
         let collection = CollectionStatus {
-            report: CollectionReport::new("books".into()),
+            report: PipelineReport::new("books".into()),
             lag_seconds: None,
             checkpoint_at: None,
             keeps: None,

@@ -78,7 +78,7 @@ async fn say_caught_up(watcher: &Watcher) {
 async fn say_stuck_until(
     done: impl Future<Output = bool>,
     looks: impl Stream<Item = ()>,
-    look: impl Fn() -> Vec<pipeline::CollectionReport>,
+    look: impl Fn() -> Vec<pipeline::PipelineReport>,
     say: impl FnOnce(String),
 ) -> bool {
     let stuck = async {
@@ -98,7 +98,7 @@ async fn say_stuck_until(
 }
 
 /// The line for a mirror of which some collections wait and all others have caught up.
-fn stuck(reports: &[pipeline::CollectionReport]) -> Option<String> {
+fn stuck(reports: &[pipeline::PipelineReport]) -> Option<String> {
     let (waiting, others): (Vec<_>, Vec<_>) = reports.iter().partition(|report| waits(report));
     if waiting.is_empty() || !others.iter().all(|report| is_done(report)) {
         return None;
@@ -110,7 +110,7 @@ fn stuck(reports: &[pipeline::CollectionReport]) -> Option<String> {
 }
 
 /// Which collections wait, and why the first one does.
-fn names(waiting: &[&pipeline::CollectionReport]) -> String {
+fn names(waiting: &[&pipeline::PipelineReport]) -> String {
     let verb = if waiting.len() == 1 { "waits" } else { "wait" };
     let Some(first) = waiting.first() else { return String::new() };
     let why = first.trouble.as_deref().unwrap_or("unknown");
@@ -119,11 +119,11 @@ fn names(waiting: &[&pipeline::CollectionReport]) -> String {
     format!("{} {verb}: `{name}`{and}: {why}", waiting.len())
 }
 
-fn waits(report: &pipeline::CollectionReport) -> bool {
+fn waits(report: &pipeline::PipelineReport) -> bool {
     report.phase == Phase::Waiting
 }
 
-fn is_done(report: &pipeline::CollectionReport) -> bool {
+fn is_done(report: &pipeline::PipelineReport) -> bool {
     report.caught_up || report.phase == Phase::Vanished
 }
 
@@ -135,7 +135,7 @@ fn ticks(every: Duration) -> impl Stream<Item = ()> {
 }
 
 /// The line for a mirror that has caught up with all its collections, but for what failed.
-fn caught_up(reports: &[pipeline::CollectionReport], total: &Total) -> String {
+fn caught_up(reports: &[pipeline::PipelineReport], total: &Total) -> String {
     let collections = many(reports.len(), "collection");
     format!("caught up with {collections}: {}, {}", total.written(), total.failed())
 }
@@ -144,8 +144,8 @@ fn caught_up(reports: &[pipeline::CollectionReport], total: &Total) -> String {
 async fn report_each(
     period: &str,
     ticks: impl Stream<Item = ()>,
-    before: Vec<pipeline::CollectionReport>,
-    look: impl Fn() -> Vec<pipeline::CollectionReport>,
+    before: Vec<pipeline::PipelineReport>,
+    look: impl Fn() -> Vec<pipeline::PipelineReport>,
     mut say: impl FnMut(String),
 ) {
     let mut ticks = pin!(ticks);
@@ -180,7 +180,7 @@ struct Total {
 }
 
 impl Total {
-    fn of<'a>(reports: impl IntoIterator<Item = &'a pipeline::CollectionReport>) -> Self {
+    fn of<'a>(reports: impl IntoIterator<Item = &'a pipeline::PipelineReport>) -> Self {
         let (mut total, now) = (Self::default(), Timestamp::now());
         for report in reports {
             total.documents += report.documents;
@@ -238,15 +238,15 @@ mod tests {
 
     use super::*;
 
-    fn report(name: &str, phase: Phase, documents: u64) -> pipeline::CollectionReport {
+    fn report(name: &str, phase: Phase, documents: u64) -> pipeline::PipelineReport {
         let trouble = (phase == Phase::Waiting).then(|| "it does not exist".to_owned());
         let caught_up = phase == Phase::Live;
-        pipeline::CollectionReport {
+        pipeline::PipelineReport {
             phase,
             documents,
             trouble,
             caught_up,
-            ..pipeline::CollectionReport::new(name.into())
+            ..pipeline::PipelineReport::new(name.into())
         }
     }
 
@@ -258,7 +258,7 @@ mod tests {
             written.set(written.get() + 3);
             let current_at = Some(Timestamp::now());
             let books = report("books", Phase::Live, written.get());
-            vec![pipeline::CollectionReport { failures: 1, current_at, ..books }]
+            vec![pipeline::PipelineReport { failures: 1, current_at, ..books }]
         };
         let before = vec![report("books", Phase::CatchingUp, 5)];
         let say = |line| said.push((begun.elapsed().as_secs(), line));
@@ -285,7 +285,7 @@ mod tests {
     }
 
     /// What is said at these looks before all have caught up.
-    async fn said_at(looks: Vec<Vec<pipeline::CollectionReport>>) -> Vec<String> {
+    async fn said_at(looks: Vec<Vec<pipeline::PipelineReport>>) -> Vec<String> {
         let all = SETTLED * looks.len() as u32 + Duration::from_secs(1);
         let looks = RefCell::new(VecDeque::from(looks));
         let look = || looks.borrow_mut().pop_front().unwrap();

@@ -163,7 +163,7 @@ mod tests {
         let shown = |worked: u64| Shown {
             measured: Some((9_000 + worked, 10_000)),
             worked,
-            ..Shown::of_pipeline(&pipeline::CollectionReport::new("books".into()))
+            ..Shown::of_pipeline(&pipeline::PipelineReport::new("books".into()))
         };
         let mut meter = Speedometer::default();
         assert_eq!(meter.measure(&shown(0), at), Speed::default(), "9,000 were there before");

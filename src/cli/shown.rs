@@ -54,7 +54,7 @@ pub struct Speed {
 
 impl Shown {
     /// What a pipeline reports.
-    pub fn of_pipeline(report: &pipeline::CollectionReport) -> Self {
+    pub fn of_pipeline(report: &pipeline::PipelineReport) -> Self {
         let lacks = report.failures + report.in_flight + report.held_back > 0;
         let (state, word) = match report.phase {
             Phase::Queued => (Activity::Queued, "queued"),
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_resumed_copy_begins_with_what_the_mirror_holds() {
-        let mut report = pipeline::CollectionReport::new("books".into());
+        let mut report = pipeline::PipelineReport::new("books".into());
         (report.phase, report.held, report.counted) = (Phase::CatchingUp, Some(500), Some(1_000));
         let shown = Shown::of_pipeline(&report);
         assert_eq!((shown.measured, shown.documents), (Some((500, 1_000)), 500));

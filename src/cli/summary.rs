@@ -57,7 +57,7 @@ fn wrong(outcome: &runner::Outcome, run: Run<'_>) -> Vec<String> {
     let absent = |is: fn(&Absent) -> bool| outcome.absent.iter().filter(|one| is(one)).count();
     let waits = |what| {
         let waits =
-            |one: &&pipeline::CollectionReport| one.phase == Phase::Waiting && one.awaited == what;
+            |one: &&pipeline::PipelineReport| one.phase == Phase::Waiting && one.awaited == what;
         outcome.reports.iter().filter(waits).count()
     };
     let (gone, silent, stuck) =
@@ -167,7 +167,7 @@ struct Summary {
 
 impl Summary {
     fn of(outcome: &runner::Outcome, run: Run<'_>) -> Self {
-        let sum = |count: fn(&pipeline::CollectionReport) -> u64| -> u64 {
+        let sum = |count: fn(&pipeline::PipelineReport) -> u64| -> u64 {
             outcome.reports.iter().map(count).sum()
         };
         let wrong = wrong(outcome, run);
@@ -185,7 +185,7 @@ impl Summary {
             .map(|(collection, reason)| format!("the security object of {collection}: {reason}"));
         let mirror = quoted(&run.mirror.to_string_lossy());
         let warnings = outcome.reports.iter().flat_map(|report| {
-            let pipeline::CollectionReport { collection, held_back, .. } = report;
+            let pipeline::PipelineReport { collection, held_back, .. } = report;
             let held = (*held_back > 0).then(|| {
                 let of = quoted(collection.as_str());
                 let held = many(*held_back, "deletion");
@@ -277,7 +277,7 @@ mod tests {
     fn outcome(phases: &[Phase], caught_up: bool) -> runner::Outcome {
         let report = |(number, phase): (usize, &Phase)| {
             let mut report =
-                pipeline::CollectionReport::new(format!("shelf-{number}").as_str().into());
+                pipeline::PipelineReport::new(format!("shelf-{number}").as_str().into());
             report.phase = *phase;
             report
         };

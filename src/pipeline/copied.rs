@@ -91,7 +91,7 @@ impl Pipeline {
     }
 
     /// Writes the checkpoint of a run that ended normally beside the tree. Failures and deletions that
-    /// are held back are in the state alone, so there is none while there are any.
+    /// are held back are in the state alone, so it is removed while there are any.
     pub(super) fn write_portable(&self, checkpoint: &Checkpoint) -> Result<(), PipelineError> {
         let held = self.checkpoints.count_held_back(self.collection.name())?;
         let source = self.collection.followed()?.unwrap_or_default();

@@ -43,7 +43,7 @@ mod tally;
 pub use crate::document::DeletionLimit;
 pub use brake::Brake;
 pub use repair::{Asking, Fate, Repaired, WrongDocument};
-pub use report::{Awaited, CollectionReport, ENDED, FAILED, Phase, Reporter, RunState, shown};
+pub use report::{Awaited, ENDED, FAILED, Phase, PipelineReport, Reporter, RunState, shown};
 pub(crate) use room::{Pauses, without_numbers};
 
 use asker::FeedState;
@@ -242,7 +242,7 @@ impl Pipeline {
     }
 
     /// The report of this pipeline.
-    pub fn watch(&self) -> watch::Receiver<CollectionReport> {
+    pub fn watch(&self) -> watch::Receiver<PipelineReport> {
         self.reporter.subscribe()
     }
 

@@ -70,7 +70,7 @@ pub enum RunState {
 
 /// What a pipeline has done in this run, and its present state.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct CollectionReport {
+pub struct PipelineReport {
     /// The collection.
     pub collection: CollectionName,
     /// The present phase.
@@ -127,7 +127,7 @@ pub struct CollectionReport {
     pub busy_since: Option<Instant>,
 }
 
-impl CollectionReport {
+impl PipelineReport {
     /// A pipeline that has not started.
     pub fn new(collection: CollectionName) -> Self {
         Self {
@@ -175,29 +175,23 @@ impl CollectionReport {
 /// The writer of a pipeline's report.
 #[derive(Clone, Debug)]
 pub struct Reporter {
-    sender: watch::Sender<CollectionReport>,
+    sender: watch::Sender<PipelineReport>,
 }
 
 impl Reporter {
     /// A reporter for a pipeline that has not started.
     pub fn new(collection: CollectionName) -> Self {
-        Self { sender: watch::Sender::new(CollectionReport::new(collection)) }
+        Self { sender: watch::Sender::new(PipelineReport::new(collection)) }
     }
 
     /// A reporter for a pipeline that starts again in the same run: what the run has done stays counted, and
     /// how old the copy is stays known.
-    pub fn continuing(before: &CollectionReport) -> Self {
-        let fresh = CollectionReport::new(before.collection.clone());
-        let CollectionReport {
-            documents,
-            deletions,
-            unchanged,
-            attachments,
-            bytes,
-            current_at,
-            ..
+    pub fn continuing(before: &PipelineReport) -> Self {
+        let fresh = PipelineReport::new(before.collection.clone());
+        let PipelineReport {
+            documents, deletions, unchanged, attachments, bytes, current_at, ..
         } = *before;
-        let report = CollectionReport {
+        let report = PipelineReport {
             documents,
             deletions,
             unchanged,
@@ -210,22 +204,22 @@ impl Reporter {
     }
 
     /// Watches the report.
-    pub fn subscribe(&self) -> watch::Receiver<CollectionReport> {
+    pub fn subscribe(&self) -> watch::Receiver<PipelineReport> {
         self.sender.subscribe()
     }
 
     /// The present report.
-    pub fn report(&self) -> CollectionReport {
+    pub fn report(&self) -> PipelineReport {
         self.sender.borrow().clone()
     }
 
     /// Whether something is so in the present report.
-    pub fn says(&self, what: impl FnOnce(&CollectionReport) -> bool) -> bool {
+    pub fn says(&self, what: impl FnOnce(&PipelineReport) -> bool) -> bool {
         what(&self.sender.borrow())
     }
 
     /// Changes the report.
-    pub fn update(&self, change: impl FnOnce(&mut CollectionReport)) {
+    pub fn update(&self, change: impl FnOnce(&mut PipelineReport)) {
         self.sender.send_modify(change);
     }
 }
@@ -264,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_pipeline_that_starts_again_is_as_far_behind_as_before() {
-        let mut before = CollectionReport::new("a".into());
+        let mut before = PipelineReport::new("a".into());
         before.current_at = Some(Timestamp::UNIX_EPOCH);
         let after = Reporter::continuing(&before).report();
         assert_eq!((after.current_at, after.caught_up), (before.current_at, false));
@@ -272,13 +266,13 @@ mod tests {
 
     #[test]
     fn what_a_run_has_done_stays_counted_when_a_pipeline_starts_again() {
-        let waiting = CollectionReport {
+        let waiting = PipelineReport {
             phase: Phase::Waiting,
             documents: 7,
             bytes: 70,
             trouble: Some("the disk is full".into()),
             caught_up: true,
-            ..CollectionReport::new("books".into())
+            ..PipelineReport::new("books".into())
         };
         let report = Reporter::continuing(&waiting).report();
         assert_eq!((report.documents, report.bytes), (7, 70));
@@ -289,7 +283,7 @@ mod tests {
     #[test]
     fn a_lag_is_counted_from_when_the_mirror_was_current() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        let mut report = CollectionReport::new("books".into());
+        let mut report = PipelineReport::new("books".into());
         assert_eq!(report.lag_seconds(at(10)), None);
         report.current_at = Some(at(8));
         assert_eq!(report.lag_seconds(at(10)), Some(2.0));

@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::report::{Awaited, CollectionReport, RunState};
+use super::report::{Awaited, PipelineReport, RunState};
 use super::{Pipeline, PipelineError};
 use crate::source::Since;
 use crate::source::retry::RetryPolicy;
@@ -32,7 +32,7 @@ impl Pauses {
     }
 
     /// Returns to short pauses if there was progress since the last failure.
-    fn note_progress(&mut self, report: &CollectionReport) {
+    fn note_progress(&mut self, report: &PipelineReport) {
         let done = report.documents + report.deletions;
         if done > self.done {
             self.next = self.policy.first;
@@ -223,7 +223,7 @@ mod tests {
             attempts: 1,
         };
         let mut pauses = Pauses::new(policy);
-        let mut report = CollectionReport::new("books".into());
+        let mut report = PipelineReport::new("books".into());
         let mut next = |documents| {
             report.documents = documents;
             pauses.note_progress(&report);

@@ -49,7 +49,7 @@ struct Home {
 struct Run {
     outcome: Result<(), PipelineError>,
     events: Vec<Arc<Emitted>>,
-    report: CollectionReport,
+    report: PipelineReport,
     failures: Vec<Failure>,
     opened: Vec<Since>,
 }

@@ -7,7 +7,7 @@ use tracing::Level;
 
 use super::supervisor::Supervisor;
 use crate::document::CollectionName;
-use crate::pipeline::{CollectionReport, ENDED, FAILED, Phase, PipelineError};
+use crate::pipeline::{ENDED, FAILED, Phase, PipelineError, PipelineReport};
 use crate::source::outage::Said;
 use crate::source::{SourceError, retry};
 
@@ -43,7 +43,7 @@ impl Supervisor {
     pub(super) fn log_end(&self, collection: &CollectionName, error: &PipelineError) {
         let report = self.shared.members().get(collection).map(|one| one.reporter.report());
         let error = error.to_string();
-        let is_known = |report: &CollectionReport| {
+        let is_known = |report: &PipelineReport| {
             report.phase == Phase::Waiting && report.trouble.as_deref() == Some(&error)
         };
         let said = tracing::enabled!(Level::WARN) && report.is_some_and(|report| is_known(&report));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::absent::Absent;
 use crate::checkpoint::Failure;
 use crate::document::CollectionName;
-use crate::pipeline::{CollectionReport, Phase, PipelineError};
+use crate::pipeline::{Phase, PipelineError, PipelineReport};
 use crate::source::SourceError;
 use crate::tree::MirrorError;
 
@@ -32,7 +32,7 @@ pub enum SessionError {
 #[derive(Debug)]
 pub struct Outcome {
     /// The reports, one per collection.
-    pub reports: Vec<CollectionReport>,
+    pub reports: Vec<PipelineReport>,
     /// The documents that could not be mirrored, remembered from any run.
     pub failures: Vec<(CollectionName, Failure)>,
     /// Collections that were requested or followed before, and are missing; only in a mirror that
@@ -59,7 +59,7 @@ impl Outcome {
 
     /// The collections whose security object could not be mirrored, each with the reason.
     pub fn unsecured(&self) -> impl Iterator<Item = (&CollectionName, &str)> {
-        let trouble = |report: &CollectionReport| report.security_trouble.is_some();
+        let trouble = |report: &PipelineReport| report.security_trouble.is_some();
         let unsecured = self.reports.iter().filter(move |report| trouble(report));
         unsecured.filter_map(|one| Some((&one.collection, one.security_trouble.as_deref()?)))
     }

@@ -19,7 +19,7 @@ use crate::checkpoint::Checkpoints;
 use crate::document::CollectionName;
 use crate::event::Emitted;
 use crate::mirror::Mirror;
-use crate::pipeline::CollectionReport;
+use crate::pipeline::PipelineReport;
 use crate::source::Store;
 use crate::tree::{Holder, MirrorError};
 
@@ -170,7 +170,7 @@ impl Watcher {
     }
 
     /// What each collection reports.
-    pub fn reports(&self) -> Vec<CollectionReport> {
+    pub fn reports(&self) -> Vec<PipelineReport> {
         self.shared.reports()
     }
 

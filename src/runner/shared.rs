@@ -16,7 +16,7 @@ use crate::checkpoint::{Checkpoints, Failure};
 use crate::document::CollectionName;
 use crate::event::Broadcast;
 use crate::mirror::Mirror;
-use crate::pipeline::{Brake, CollectionReport, Pipeline, Reporter, RunState};
+use crate::pipeline::{Brake, Pipeline, PipelineReport, Reporter, RunState};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -135,7 +135,7 @@ impl Shared {
         self.listed.load(Ordering::Acquire)
     }
 
-    pub(super) fn reports(&self) -> Vec<CollectionReport> {
+    pub(super) fn reports(&self) -> Vec<PipelineReport> {
         self.members().values().map(|member| member.reporter.report()).collect()
     }
 

@@ -7,7 +7,7 @@ use super::shared::Shared;
 use crate::checkpoint::{Checkpoint, Checkpoints, Failure, JournalRange, StateError};
 use crate::document::{CollectionName, DocumentId, Revision};
 use crate::mirror::Remembered;
-use crate::pipeline::{CollectionReport, Phase};
+use crate::pipeline::{Phase, PipelineReport};
 use crate::tree::Holder;
 
 /// The answer to `plainfold status`.
@@ -48,7 +48,7 @@ pub struct Status {
 pub struct CollectionStatus {
     /// Its pipeline's report, or the state's record of it.
     #[serde(flatten)]
-    pub report: CollectionReport,
+    pub report: PipelineReport,
     /// The number of seconds for which the mirror may have been behind the source.
     pub lag_seconds: Option<f64>,
     /// The time of its checkpoint's commit.
@@ -94,7 +94,7 @@ pub struct FailureStatus {
 
 impl CollectionStatus {
     fn new(
-        mut report: CollectionReport,
+        mut report: PipelineReport,
         mut failures: Vec<Failure>,
         checkpoint: Option<&Checkpoint>,
     ) -> Self {
@@ -205,7 +205,7 @@ fn remembered(
 ) -> Result<CollectionStatus, StateError> {
     let checkpoint = checkpoints.checkpoint(&name)?.unwrap_or_default();
     let failures = checkpoints.failures(&name)?;
-    let mut report = CollectionReport::new(name);
+    let mut report = PipelineReport::new(name);
     report.phase = match (&checkpoint.scanning, checkpoint.vanished) {
         (_, Some(_)) => Phase::Vanished,
         (Some(_), None) => Phase::Scanning,

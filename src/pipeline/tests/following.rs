@@ -6,7 +6,7 @@ use super::*;
 pub struct Following {
     pub pipeline: Pipeline,
     received: broadcast::Receiver<Arc<Emitted>>,
-    reports: watch::Receiver<CollectionReport>,
+    reports: watch::Receiver<PipelineReport>,
     stop: CancellationToken,
     running: tokio::task::JoinHandle<Result<(), PipelineError>>,
 }
@@ -42,10 +42,7 @@ impl Following {
     }
 
     /// The next report that fulfils a condition.
-    pub async fn report(
-        &mut self,
-        wanted: impl FnMut(&CollectionReport) -> bool,
-    ) -> CollectionReport {
+    pub async fn report(&mut self, wanted: impl FnMut(&PipelineReport) -> bool) -> PipelineReport {
         tokio::select! {
             report = self.reports.wait_for(wanted) => report.unwrap().clone(),
             ended = &mut self.running => panic!("it has ended: {ended:?}"),
@@ -53,7 +50,7 @@ impl Following {
     }
 
     /// The next report.
-    pub async fn next_report(&mut self) -> CollectionReport {
+    pub async fn next_report(&mut self) -> PipelineReport {
         tokio::select! {
             changed = self.reports.changed() => changed.unwrap(),
             ended = &mut self.running => panic!("it has ended: {ended:?}"),

@@ -8,7 +8,7 @@ fn following(home: &Home, scripts: Vec<Vec<Said>>, retry: RetryPolicy) -> Follow
     Following::with(home, Scripted::new(scripts), &MirrorOptions::default(), how)
 }
 
-fn in_phase(phase: Phase) -> impl Fn(&CollectionReport) -> bool {
+fn in_phase(phase: Phase) -> impl Fn(&PipelineReport) -> bool {
     move |report| report.phase == phase
 }
 

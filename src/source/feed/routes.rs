@@ -139,7 +139,7 @@ impl Route {
         self.outlet.check().is_ok()
     }
 
-    /// Whether a place is none before that from which it is read.
+    /// Whether it may need what ends at this place: it is read from an earlier one.
     fn lacks(&self, place: Option<u64>) -> bool {
         place.is_none_or(|place| place >= self.from)
     }
