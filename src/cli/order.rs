@@ -52,13 +52,14 @@ pub async fn run(action: Action, options: Options) -> anyhow::Result<Exit> {
     let text = match format {
         Format::Json => Lines::pretty(&ordered)?,
         Format::Text => {
-            let lines = ordered.iter().map(|Ordered { collection, effect }| {
-                format!("{collection}: {}", words(action, *effect))
-            });
-            match lines.collect::<Vec<_>>() {
-                none if none.is_empty() => Lines::of("the mirror has no collections"),
-                lines => Lines::of(&lines.join("\n")),
+            let mut lines = Lines::default();
+            for Ordered { collection, effect } in &ordered {
+                lines.push(&format!("{collection}: {}", words(action, *effect)));
             }
+            if ordered.is_empty() {
+                lines.push("the mirror has no collections");
+            }
+            lines
         }
     };
     Stream::Stdout.report("the effect of the order", &text)?;

@@ -79,6 +79,8 @@ fn a_collection_that_is_paused_rests_until_it_is_resumed() {
         { "collection": "a", "effect": "already" }, { "collection": "b", "effect": "done" }
     ]);
     assert_eq!(effects, expected);
+    let again = plainfold::run(["resume", mirror.to_str().unwrap()]).assert_code(0);
+    assert_eq!(again.stdout, "a: is not paused\nb: is not paused");
     wait_until("the change of the paused one", || has(&place, "b", "later"));
     wait_until("its end", || status_of(&mirror, "b")["phase"] == "live");
     for order in ["pause", "resume", "catch-up", "rescan"] {
