@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::exit::{Exit, Usage};
 use super::help::{COPY, OUTPUT};
-use super::output::{Lines, Stream};
+use super::output::{Lines, OutputFormat, Stream};
 use crate::api::client::Door;
 use crate::document::CollectionName;
 use crate::runner::{Action, Effect, Ordered};
@@ -26,13 +26,7 @@ pub struct Options {
 
     /// How the effect is printed
     #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
-    format: Format,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
+    format: OutputFormat,
 }
 
 /// Gives an order.
@@ -50,8 +44,8 @@ pub async fn run(action: Action, options: Options) -> anyhow::Result<Exit> {
         Usage(format!("the mirror has no collection `{}`", collection.unwrap_or_default()))
     })?;
     let text = match format {
-        Format::Json => Lines::pretty(&ordered)?,
-        Format::Text => {
+        OutputFormat::Json => Lines::pretty(&ordered)?,
+        OutputFormat::Text => {
             let mut lines = Lines::default();
             for Ordered { collection, effect } in &ordered {
                 lines.push(&format!("{collection}: {}", words(action, *effect)));

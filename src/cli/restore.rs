@@ -7,7 +7,7 @@ use indicatif::HumanBytes;
 
 use super::exit::{self, Exit, Usage};
 use super::help::{COPY, OUTPUT, SAFETY};
-use super::output::{Lines, Stream, many};
+use super::output::{Lines, OutputFormat, Stream, many};
 use super::progress::{Bars, When};
 use super::shown::Shown;
 use super::{access, compare, logging, signals, undelete};
@@ -91,7 +91,7 @@ pub struct Options {
 
     /// How the report is printed
     #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
-    format: Format,
+    format: OutputFormat,
 
     /// When progress bars are shown; `auto` means on a terminal
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", help_heading = OUTPUT)]
@@ -106,12 +106,6 @@ enum Existing {
     Skip,
     /// Replace them with those of the mirror
     Overwrite,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 /// Restores.
@@ -140,15 +134,15 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     }
     let outcome = outcome?;
     let text = match options.format {
-        Format::Json => Lines::pretty(&outcome)?,
-        Format::Text => text(&outcome, config::feed(&options.target).is_some()),
+        OutputFormat::Json => Lines::pretty(&outcome)?,
+        OutputFormat::Text => text(&outcome, config::feed(&options.target).is_some()),
     };
     // A feed on standard output must not be mixed with the report.
     let is_stdout = config::feed(&options.target) == Some("-");
     let stream = if is_stdout { Stream::Stderr } else { Stream::Stdout };
     let empty = outcome.is_empty() && !options.allow_empty;
     let succeeded = !outcome.interrupted && outcome.failed == 0 && !empty;
-    if !(logging.is_quiet() && succeeded && options.format == Format::Text) {
+    if !(logging.is_quiet() && succeeded && options.format == OutputFormat::Text) {
         stream.report("the report", &text)?;
     }
     if empty {

@@ -165,23 +165,13 @@ impl Epoch {
         name: &str,
         value: &T,
     ) -> Result<(), MirrorError> {
-        let temporary = self.temporary(name);
         let failed = |error| MirrorError::io("write", folder.path().join(name), error);
         let mut text = serde_json::to_string_pretty(value).map_err(|error| failed(error.into()))?;
         text.push('\n');
-        let written = || {
-            let mut file = self.staging.create_file(&temporary)?;
+        self.replace(folder, name, |mut file| {
             write_all(&mut file, [text.as_bytes(), b""]).map_err(failed)?;
-            sync_file(&file).map_err(failed)?;
-            self.staging
-                .rename(&temporary, folder, name)
-                .map_err(|error| folder.error("rename to", name, error))
-        };
-        if let Err(error) = written() {
-            // If this fails too, the next start removes it.
-            let _ = self.staging.remove(&temporary);
-            return self.explained(Err(error));
-        }
+            sync_file(&file).map_err(failed)
+        })?;
         folder.sync()
     }
 

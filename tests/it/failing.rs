@@ -5,29 +5,11 @@ use std::fs;
 
 use serde_json::json;
 
+use crate::env::crashing::{self, OPERATIONS};
 use crate::env::feed::FeedFile;
 use crate::env::plainfold::Stream;
 use crate::env::random::Random;
-use crate::env::{Place, crashing, oracle, plainfold};
-
-/// The operations of the file system.
-const OPERATIONS: [&str; 15] = [
-    "io-make-folder",
-    "io-make-file",
-    "io-write",
-    "io-link",
-    "io-sync-file",
-    "io-sync",
-    "io-sync-file-system",
-    "io-rename-new",
-    "io-rename",
-    "io-rename-folder",
-    "io-exchange",
-    "io-remove",
-    "io-open",
-    "io-open-file",
-    "io-read",
-];
+use crate::env::{Place, oracle, plainfold};
 
 /// Those that no change of a document needs: many files are synced together, and the lanes are
 /// taken at the start and given back at the end.

@@ -6,29 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::env::crashing::{self, STEPS};
 use crate::env::feed::FeedFile;
 use crate::env::leaves::Leaves;
 use crate::env::pouchdb::PouchServer;
 use crate::env::random::Random;
-use crate::env::{Place, crashing, oracle, plainfold, tree};
-
-/// The points, in the order in which a batch passes them. Each comes before the step that it is
-/// named after, except those that are named after a finished step.
-const POINTS: [&str; 13] = [
-    "stage",
-    "stage-text",
-    "staged",
-    "sync",
-    "synced",
-    "publish",
-    "published",
-    "published-synced",
-    "commit",
-    "flush",
-    "committed",
-    "told",
-    "dispose",
-];
+use crate::env::{Place, oracle, plainfold, tree};
 
 /// The number of aborts at each point.
 const ROUNDS: usize = 3;
@@ -130,7 +113,7 @@ fn an_abort_at_any_step_tears_nothing_loses_nothing_and_hides_nothing() {
     let arguments = ["mirror", &source, mirror.to_str().unwrap()];
     let mut again = 0;
     for round in 0..ROUNDS {
-        for point in POINTS {
+        for point in STEPS {
             // The first passing is always reached; of a later one there may be none.
             for passings in [chance.below(6), 0] {
                 let before = Before::of(&feed, &mirror);
@@ -145,7 +128,7 @@ fn an_abort_at_any_step_tears_nothing_loses_nothing_and_hides_nothing() {
                 plainfold::status(&mirror);
                 if aborted && chance.below(2) == 0 {
                     // The run that repairs this may be aborted too.
-                    let other = POINTS[chance.below(POINTS.len() as u64) as usize];
+                    let other = STEPS[chance.below(STEPS.len() as u64) as usize];
                     let outcome = crashing::run_to(other, chance.below(4), arguments);
                     eprintln!("{point} after {passings}, then {other}: {}", outcome.status);
                     again += usize::from(crashing::aborted_at(other, outcome));
@@ -199,7 +182,7 @@ fn an_abort_among_conflicts_and_tombstones_leaves_each_document_as_a_whole_old_o
         ["mirror", &url, &directory, "--revisions", "--deleted", "keep"].map(str::to_owned)
     };
     plainfold::run(keeping(&mirror)).assert_code(0);
-    for point in POINTS {
+    for point in STEPS {
         for passings in [chance.below(5), 0] {
             let before = folders(&mirror);
             let since = plainfold::journal(&mirror, 0).iter().map(number).max().unwrap();

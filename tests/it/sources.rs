@@ -16,15 +16,7 @@ use crate::env::pouchdb::PouchServer;
 mod suite;
 
 impl Subject for PouchServer {
-    const CAN: Can = Can {
-        resume: true,
-        follow: true,
-        swap: false,
-        keep_bytes: false,
-        fail: false,
-        create: true,
-        reread: true,
-    };
+    const CAN: Can = Can { swap: false, keep_bytes: false, fail: false, ..Can::EVERYTHING };
 
     async fn start(rows: &[Row]) -> Self {
         let server = Self::start();

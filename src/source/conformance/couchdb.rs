@@ -99,15 +99,7 @@ impl Couch {
 }
 
 impl Subject for Couch {
-    const CAN: Can = Can {
-        resume: true,
-        follow: true,
-        swap: true,
-        keep_bytes: true,
-        fail: true,
-        create: true,
-        reread: true,
-    };
+    const CAN: Can = Can::EVERYTHING;
 
     async fn start(rows: &[Row]) -> Self {
         let databases = BTreeSet::from(["shelf".to_owned()]);

@@ -71,15 +71,7 @@ impl InFile {
 }
 
 impl Subject for InFile {
-    const CAN: Can = Can {
-        resume: true,
-        follow: true,
-        swap: true,
-        keep_bytes: true,
-        fail: true,
-        create: true,
-        reread: true,
-    };
+    const CAN: Can = Can::EVERYTHING;
 
     async fn start(rows: &[Row]) -> Self {
         let new = Self { folder: tempfile::tempdir().unwrap() };

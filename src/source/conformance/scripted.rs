@@ -111,15 +111,7 @@ impl State {
 }
 
 impl Subject for Told {
-    const CAN: Can = Can {
-        resume: true,
-        follow: false,
-        swap: false,
-        keep_bytes: true,
-        fail: true,
-        create: false,
-        reread: true,
-    };
+    const CAN: Can = Can { follow: false, swap: false, create: false, ..Can::EVERYTHING };
 
     async fn start(rows: &[Row]) -> Self {
         let told = Self::default();

@@ -72,6 +72,18 @@ pub struct Can {
     pub reread: bool,
 }
 
+impl Can {
+    pub const EVERYTHING: Self = Self {
+        resume: true,
+        follow: true,
+        swap: true,
+        keep_bytes: true,
+        fail: true,
+        create: true,
+        reread: true,
+    };
+}
+
 /// One kind of source.
 pub trait Subject: Sized {
     const CAN: Can;

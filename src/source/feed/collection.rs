@@ -14,7 +14,7 @@ use super::lookup::look_up;
 use super::pipe::{Pipe, read_twice};
 use super::place::FeedPlace;
 use super::reader::{self, From};
-use super::routes::{Attached, Routed};
+use super::routes::{Attached, Routed, broken_off};
 use crate::document::{Attachment, CollectionName, DocumentId, Position, Revision};
 use crate::source::{
     Answers, Attachments, ByteStream, Feed, FeedEvent, Mode, Reading, Reads, Since, SourceError,
@@ -133,8 +133,7 @@ impl Receiver {
                 },
                 Stage::Reading(mut attached) => {
                     let Some(items) = attached.inlet.next().await else {
-                        let error = SourceError::permanent("reading the feed broke off");
-                        return Some((vec![Err(error)], self));
+                        return Some((vec![Err(broken_off())], self));
                     };
                     let from = attached.from;
                     self.stage = Stage::Reading(attached);

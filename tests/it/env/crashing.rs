@@ -14,6 +14,43 @@ use super::root;
 /// `abort()` ends a process by this signal.
 const SIGABRT: i32 = 6;
 
+/// The points of a batch, in the order in which it passes them. Each comes before the step that it is
+/// named after, except those that are named after a finished step.
+pub const STEPS: [&str; 13] = [
+    "stage",
+    "stage-text",
+    "staged",
+    "sync",
+    "synced",
+    "publish",
+    "published",
+    "published-synced",
+    "commit",
+    "flush",
+    "committed",
+    "told",
+    "dispose",
+];
+
+/// The operations of the file system.
+pub const OPERATIONS: [&str; 15] = [
+    "io-make-folder",
+    "io-make-file",
+    "io-write",
+    "io-link",
+    "io-sync-file",
+    "io-sync",
+    "io-sync-file-system",
+    "io-rename-new",
+    "io-rename",
+    "io-rename-folder",
+    "io-exchange",
+    "io-remove",
+    "io-open",
+    "io-open-file",
+    "io-read",
+];
+
 /// The program, built once. All that it depends on has been built for the tests; only Plainfold itself is
 /// compiled a second time.
 fn program() -> &'static Path {
