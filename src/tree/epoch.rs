@@ -124,10 +124,11 @@ impl Epoch {
 
     /// Fails if another process has taken over.
     pub fn check(&self) -> Result<(), MirrorError> {
-        if self.staging.kind(&self.lane(0))?.is_some_and(FileType::is_dir) {
-            return Ok(());
-        }
-        self.check_newest()
+        if self.has_lanes()? { Ok(()) } else { self.check_newest() }
+    }
+
+    fn has_lanes(&self) -> Result<bool, MirrorError> {
+        Ok(self.staging.kind(&self.lane(0))?.is_some_and(FileType::is_dir))
     }
 
     fn check_newest(&self) -> Result<(), MirrorError> {
@@ -150,11 +151,11 @@ impl Epoch {
 
     /// Fails if the lanes are gone, for whatever reason.
     pub fn check_lanes(&self) -> Result<(), MirrorError> {
-        self.check()?;
-        match self.staging.kind(&self.lane(0))?.is_some_and(FileType::is_dir) {
-            true => Ok(()),
-            false => Err(self.staging.error("open", &self.lane(0), Errno::NOENT)),
+        if self.has_lanes()? {
+            return Ok(());
         }
+        self.check_newest()?;
+        Err(self.staging.error("open", &self.lane(0), Errno::NOENT))
     }
 
     /// Writes a small JSON file of ours durably: a temporary file in a lane, synced, renamed, folder
@@ -213,14 +214,14 @@ impl Epoch {
         match self.staging.rename_new(&temporary, above, name) {
             Ok(()) => {}
             // A plain rename of a folder replaces at most an empty folder.
-            Err(Errno::INVAL | Errno::NOSYS) => self
-                .staging
-                .rename(&temporary, above, name)
-                .map_err(|error| above.error("create", name, error))?,
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                let renamed = self.staging.rename(&temporary, above, name);
+                self.explained(renamed.map_err(|error| above.error("create", name, error)))?;
+            }
             Err(error) => {
                 let _ = self.staging.remove(&temporary);
                 if error != Errno::EXIST {
-                    return Err(above.error("create", name, error));
+                    return self.explained(Err(above.error("create", name, error)));
                 }
             }
         }
@@ -421,7 +422,12 @@ fn claim(
 ) -> Result<u64, MirrorError> {
     let text = serde_json::to_vec(marker).unwrap_or_default();
     loop {
-        let number = before.map_or(1, |number| number.saturating_add(1));
+        let last = before.unwrap_or_default();
+        let number = last.checked_add(1).ok_or_else(|| {
+            let what = "no number follows it: it is not Plainfold's, remove it";
+            let path = markers.path().join(last.to_string());
+            MirrorError::io("use", path, std::io::Error::other(what))
+        })?;
         let name = number.to_string();
         check()?;
         let made = match (markers.create_file(&name), before) {
@@ -600,6 +606,16 @@ mod tests {
         assert!(
             dir.path().join("staging/6-1").is_file() && dir.path().join("staging/4-1").is_file()
         );
+    }
+
+    #[test]
+    fn a_number_that_none_can_follow_is_named() {
+        let (dir, ours) = folder();
+        drop(begin(&ours, false));
+        let last = dir.path().join(EPOCH).join(u64::MAX.to_string());
+        fs::write(&last, "").unwrap();
+        let error = Epoch::begin(&ours, &Holder::this_process("mirror"), false, || Ok(()));
+        assert!(error.unwrap_err().to_string().contains(last.to_str().unwrap()));
     }
 
     #[test]

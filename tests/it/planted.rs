@@ -15,7 +15,7 @@ use crate::env::tree::{Tree, Written};
 use crate::env::{Place, oracle};
 
 /// The entries of `.plainfold`, and temporary names in it.
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 23] = [
     "lock",
     "socket",
     "state",
@@ -36,6 +36,9 @@ const NAMES: [&str; 20] = [
     "collections/shelf.json",
     "inventory/shelf.ndjson",
     "staging",
+    "epoch",
+    "checkpoints",
+    "checkpoints/shelf.json",
 ];
 
 const PLANTS: [&str; 8] = [
