@@ -178,7 +178,7 @@ pub struct Options {
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", help_heading = OUTPUT)]
     progress: When,
 
-    /// Where this process answers `tail` and `status`.
+    /// Where this process answers other commands, such as `tail` and `status`.
     ///
     /// The default is a socket in DIR/.plainfold. `tail` and `status` find it by themselves.
     #[arg(long, value_name = "PATH", help_heading = OUTPUT)]
@@ -376,7 +376,7 @@ async fn serve(
     let watcher = session.watcher();
     let server = tokio::spawn(async move {
         if let Err(error) = api::serve(listener, watcher, closed.cancelled_owned()).await {
-            tracing::error!("`tail` and `status` are not answered any more: {error}");
+            tracing::error!("`tail`, `status` and orders are not answered any more: {error}");
         }
         bound.remove();
     });

@@ -20,7 +20,7 @@ pub const OURS: &str = ".plainfold";
 pub const FORMAT: &str = "format.json";
 /// The lock, which also names its holder.
 pub const LOCK: &str = "lock";
-/// Where a running mirror answers `tail` and `status`.
+/// Where a running mirror answers other commands.
 pub const SOCKET: &str = "socket";
 /// One file per collection: its full name and the source that it follows.
 pub const COLLECTIONS: &str = "collections";
