@@ -43,8 +43,13 @@ pub enum DoorError {
     #[error("{0}")]
     NoCollection(String),
     /// No process works on the mirror, so that it obeys no order.
-    #[error("no `plainfold mirror` works on {}: start it, and it catches up at once", _0.display())]
-    AtRest(PathBuf),
+    #[error(
+        "no `plainfold mirror` works on {}, so there is nothing to {}: a pause ends with the process, and the \
+         next one catches up at once",
+        _0.display(),
+        _1.name()
+    )]
+    AtRest(PathBuf, Action),
 }
 
 /// Who answers.
@@ -123,32 +128,6 @@ impl Door {
         .await
     }
 
-    /// Gives an order for a collection, or for all. `None` if the mirror has no such collection. At rest,
-    /// only a full scan can be ordered, for the next run; `command` takes the lock.
-    pub async fn order(
-        &self,
-        action: Action,
-        collection: Option<&CollectionName>,
-        command: &str,
-    ) -> Result<Option<Vec<Ordered>>, DoorError> {
-        let path = match action {
-            Action::Pause => "/pause",
-            Action::Resume => "/resume",
-            Action::CatchUp => "/catch-up",
-            Action::Rescan => "/rescan",
-        };
-        self.twice(async || match self.answering().await? {
-            Ok(process) => ask_about(&process, path, collection).await,
-            Err(lock) if action == Action::Rescan => {
-                drop(lock);
-                let (_mirror, state) = self.open(command, false)?;
-                Ok(Ordered::rescan_at_rest(&state, collection)?)
-            }
-            Err(_) => Err(DoorError::AtRest(self.directory.clone())),
-        })
-        .await
-    }
-
     /// The same, but a process that works on the mirror is not asked: `command` takes the mirror
     /// over.
     pub fn release_by_force(
@@ -167,6 +146,26 @@ impl Door {
     ) -> Result<Option<Release>, DoorError> {
         let (_mirror, state) = self.open(command, take_over)?;
         Ok(Release::at_rest(&state, collection)?)
+    }
+
+    /// Gives an order for a collection, or for all. `None` if the mirror has no such collection. At rest,
+    /// only a full scan can be ordered, for the next run.
+    pub async fn order(
+        &self,
+        action: Action,
+        collection: Option<&CollectionName>,
+    ) -> Result<Option<Vec<Ordered>>, DoorError> {
+        let path = format!("/{}", action.name());
+        self.twice(async || match self.answering().await? {
+            Ok(process) => ask_about(&process, &path, collection).await,
+            Err(lock) if action == Action::Rescan => {
+                drop(lock);
+                let (_mirror, state) = self.open(action.name(), false)?;
+                Ok(Ordered::rescan_at_rest(&state, collection)?)
+            }
+            Err(_) => Err(DoorError::AtRest(self.directory.clone(), action)),
+        })
+        .await
     }
 
     /// The documents whose deletion is held back. At rest, `command` takes the lock.

@@ -1,4 +1,4 @@
-//! The folder of a document on disk: its attachments, and the entries that do not belong there.
+//! Folders in an archive, and that of a document: its attachments, and the entries that do not belong there.
 
 use std::fs::File;
 
@@ -10,6 +10,21 @@ use crate::document::Stub;
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
 use crate::tree::layout::ATTACHMENTS;
+
+/// Opens a folder that is several folders deep, one after the other, so that no link is followed.
+pub(super) fn beneath(root: &Folder, path: &str) -> Result<Option<Folder>, MirrorError> {
+    let mut folder: Option<Folder> = None;
+    for part in path.split('/') {
+        if matches!(part, "" | "." | "..") {
+            return Ok(None);
+        }
+        folder = match folder.as_ref().unwrap_or(root).open(part)? {
+            Some(next) => Some(next),
+            None => return Ok(None),
+        };
+    }
+    Ok(folder)
+}
 
 /// The folder of a document.
 #[derive(Debug)]

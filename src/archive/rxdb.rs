@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::document::{DocumentFiles, Plain, StoredFile};
-use super::folder::DocumentFolder;
+use super::folder::{DocumentFolder, beneath};
 use super::locate::{Identity, LocateError, Located, parts};
 use super::{
     Archive, Collections, EachName, Entry, EntryVersion, Problem, ProblemKind, StoredAttachment,
@@ -30,7 +30,7 @@ mod body;
 mod path;
 mod walk;
 
-use path::{beneath, folder_of};
+use path::folder_of;
 use walk::Walk;
 
 /// A directory that the plugin wrote.

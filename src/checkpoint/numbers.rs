@@ -9,7 +9,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::error::StateError;
-use super::store::CleanEnd;
+use super::store::{CleanEnd, set_aside};
 use crate::place::{Desk, Place};
 
 /// The number of numbers that are reserved at a time.
@@ -185,13 +185,11 @@ fn read(place: &Place, name: &str) -> Result<Mark, StateError> {
 /// Writes a mark in one durable step.
 fn write(place: &Place, name: &str, text: &str) -> std::io::Result<()> {
     if place.look(name)?.is_some_and(|found| found.is_folder()) {
-        let aside = format!("{name}.damaged-{}", Timestamp::now().as_millisecond());
-        place.check_desk()?;
-        place.rename(name, &aside)?;
+        let aside = set_aside(place, name)?;
         tracing::warn!(
             "{} holds event numbers and must be a file, but it was a folder; it was set aside as {}",
             place.at(name).display(),
-            place.at(&aside).display()
+            aside.display()
         );
     }
     place.replace(name, text.as_bytes())

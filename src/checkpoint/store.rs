@@ -94,9 +94,10 @@ impl StateStore {
     ) -> Result<(Self, Option<SetAside>), StateError> {
         let failed = |source| StateError::io("open", path, source);
         let (place, name) = Place::with_desk(path, desk).map_err(failed)?;
+        let stuck = |source| StateError::io("move aside", path, source);
         let mut damaged = None;
         if let Some(reason) = in_the_way(&place, &name).map_err(failed)? {
-            damaged = Some(SetAside { path: set_aside(&place, &name)?, reason });
+            damaged = Some(SetAside { path: set_aside(&place, &name).map_err(stuck)?, reason });
         }
         let is_there = place.look(&name).map_err(failed)?.is_some();
         if is_there && (desk.displaces() || is_shared(&place, &name).map_err(failed)?) {
@@ -106,7 +107,7 @@ impl StateStore {
         match Self::open_checked(&place, &name, bounds, noted, &worker)? {
             Ok(store) => Ok((store, damaged)),
             Err(Damaged(reason)) => {
-                let aside = SetAside { path: set_aside(&place, &name)?, reason };
+                let aside = SetAside { path: set_aside(&place, &name).map_err(stuck)?, reason };
                 let store =
                     Self::open_in(&place, &name, bounds, &worker)?.map_err(|Damaged(reason)| {
                         let what = Escaped::Panicked(reason);
@@ -350,11 +351,11 @@ fn create(place: &Place, name: &str) -> io::Result<Place> {
     Ok(folder)
 }
 
-/// Sets a damaged state aside, so that it can be examined.
-fn set_aside(place: &Place, name: &str) -> Result<PathBuf, StateError> {
+/// Sets a damaged file or folder of the state aside, so that it can be examined.
+pub(super) fn set_aside(place: &Place, name: &str) -> io::Result<PathBuf> {
     let aside = format!("{name}.damaged-{}", Timestamp::now().as_millisecond());
     let by_way_of = place.temporary(&aside);
-    let moved = place.rename(name, &by_way_of).and_then(|()| place.rename(&by_way_of, &aside));
-    moved.map_err(|source| StateError::io("move aside", &place.at(name), source))?;
+    place.rename(name, &by_way_of)?;
+    place.rename(&by_way_of, &aside)?;
     Ok(place.at(&aside))
 }

@@ -98,7 +98,7 @@ pub fn of(error: &anyhow::Error) -> Exit {
         return match error {
             DoorError::Mirror(error) => of_mirror(error),
             DoorError::State(_) | DoorError::Unanswered(_) => Exit::MirrorUnusable,
-            DoorError::NoCollection(_) | DoorError::AtRest(_) => Exit::Usage,
+            DoorError::NoCollection(_) | DoorError::AtRest(..) => Exit::Usage,
         };
     }
     if let Some(error) = error.downcast_ref::<MirrorError>() {

@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::exit::{Exit, Usage};
 use super::help::{COPY, OUTPUT};
-use super::output::{Lines, OutputFormat, Stream};
+use super::output::{Lines, Stream};
+use super::verify::ReportFormat;
 use crate::api::client::Door;
 use crate::document::CollectionName;
 use crate::runner::{Action, Effect, Ordered};
@@ -26,26 +27,20 @@ pub struct Options {
 
     /// How the effect is printed
     #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
-    format: OutputFormat,
+    format: ReportFormat,
 }
 
 /// Gives an order.
 pub async fn run(action: Action, options: Options) -> anyhow::Result<Exit> {
     let Options { directory, collection, format } = options;
     let name = collection.as_deref().map(CollectionName::from);
-    let command = match action {
-        Action::Pause => "pause",
-        Action::Resume => "resume",
-        Action::CatchUp => "catch-up",
-        Action::Rescan => "rescan",
-    };
-    let ordered = Door::find(&directory)?.order(action, name.as_ref(), command).await?;
+    let ordered = Door::find(&directory)?.order(action, name.as_ref()).await?;
     let ordered = ordered.ok_or_else(|| {
         Usage(format!("the mirror has no collection `{}`", collection.unwrap_or_default()))
     })?;
     let text = match format {
-        OutputFormat::Json => Lines::pretty(&ordered)?,
-        OutputFormat::Text => {
+        ReportFormat::Json => Lines::pretty(&ordered)?,
+        ReportFormat::Text => {
             let mut lines = Lines::default();
             for Ordered { collection, effect } in &ordered {
                 lines.push(&format!("{collection}: {}", words(action, *effect)));

@@ -49,13 +49,6 @@ impl OutputError {
 #[derive(Debug, Default)]
 pub struct Lines(String);
 
-/// How a result is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum OutputFormat {
-    Text,
-    Json,
-}
-
 impl Lines {
     /// One line of text.
     pub fn of(text: &str) -> Self {

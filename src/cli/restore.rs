@@ -7,9 +7,10 @@ use indicatif::HumanBytes;
 
 use super::exit::{self, Exit, Usage};
 use super::help::{COPY, OUTPUT, SAFETY};
-use super::output::{Lines, OutputFormat, Stream, many};
+use super::output::{Lines, Stream, many};
 use super::progress::{Bars, When};
 use super::shown::Shown;
+use super::verify::ReportFormat;
 use super::{access, compare, logging, signals, undelete};
 use crate::archive;
 use crate::config::{self, Access, Endpoint};
@@ -91,7 +92,7 @@ pub struct Options {
 
     /// How the report is printed
     #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
-    format: OutputFormat,
+    format: ReportFormat,
 
     /// When progress bars are shown; `auto` means on a terminal
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", help_heading = OUTPUT)]
@@ -134,15 +135,15 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     }
     let outcome = outcome?;
     let text = match options.format {
-        OutputFormat::Json => Lines::pretty(&outcome)?,
-        OutputFormat::Text => text(&outcome, config::feed(&options.target).is_some()),
+        ReportFormat::Json => Lines::pretty(&outcome)?,
+        ReportFormat::Text => text(&outcome, config::feed(&options.target).is_some()),
     };
     // A feed on standard output must not be mixed with the report.
     let is_stdout = config::feed(&options.target) == Some("-");
     let stream = if is_stdout { Stream::Stderr } else { Stream::Stdout };
     let empty = outcome.is_empty() && !options.allow_empty;
     let succeeded = !outcome.interrupted && outcome.failed == 0 && !empty;
-    if !(logging.is_quiet() && succeeded && options.format == OutputFormat::Text) {
+    if !(logging.is_quiet() && succeeded && options.format == ReportFormat::Text) {
         stream.report("the report", &text)?;
     }
     if empty {

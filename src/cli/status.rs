@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::exit::Exit;
 use super::help::OUTPUT;
-use super::output::{Lines, OutputFormat, Stream, many};
+use super::output::{Lines, Stream, many};
+use super::verify::ReportFormat;
 use crate::api::client::Door;
 use crate::mirror::{Deleted, JsonStyle, Remembered};
 use crate::runner::{CollectionStatus, Keeps, Status};
@@ -23,15 +24,15 @@ pub struct Options {
 
     /// How the state is printed
     #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
-    format: OutputFormat,
+    format: ReportFormat,
 }
 
 /// Prints the status.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
     let (status, is_usable) = Door::find(&options.directory)?.status().await?;
     let text = match options.format {
-        OutputFormat::Json => Lines::pretty(&status)?,
-        OutputFormat::Text => text(&status)?,
+        ReportFormat::Json => Lines::pretty(&status)?,
+        ReportFormat::Text => text(&status)?,
     };
     Stream::Stdout.report("the status", &text)?;
     Ok(if is_usable { Exit::Done } else { Exit::MirrorUnusable })

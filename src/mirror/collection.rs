@@ -42,12 +42,18 @@ impl Mirror {
         match self.root.remove_empty(encoded.as_str())? {
             true => {
                 self.epoch.remove(&self.inventories, &layout::inventory_file(encoded.as_str()))?;
-                if let Some(folder) = self.ours.open_folder(layout::CHECKPOINTS)? {
-                    self.epoch.remove(&folder, &record_name(encoded.as_str()))?;
-                }
+                self.remove_portable(encoded.as_str())?;
                 self.epoch.remove(&self.collections, &record_name(encoded.as_str()))
             }
             false => Ok(()),
+        }
+    }
+
+    /// Removes the checkpoint in `.plainfold/checkpoints` of a collection.
+    fn remove_portable(&self, encoded: &str) -> Result<(), MirrorError> {
+        match self.ours.open_folder(layout::CHECKPOINTS)? {
+            Some(folder) => self.epoch.remove(&folder, &record_name(encoded)),
+            None => Ok(()),
         }
     }
 }
@@ -202,12 +208,7 @@ impl Collection {
 
     /// Removes it.
     pub fn remove_portable(&self) -> Result<(), MirrorError> {
-        match self.mirror.ours.open_folder(layout::CHECKPOINTS)? {
-            Some(folder) if folder.kind(&record_name(&self.encoded))?.is_some() => {
-                self.mirror.epoch.remove(&folder, &record_name(&self.encoded))
-            }
-            _ => Ok(()),
-        }
+        self.mirror.remove_portable(&self.encoded)
     }
 
     /// Writes that text, if it has changed. It is not synced: a reader checks it against the tree.

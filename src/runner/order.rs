@@ -50,6 +50,18 @@ pub enum Action {
     Rescan,
 }
 
+impl Action {
+    /// Its name as a command.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::CatchUp => "catch-up",
+            Self::Rescan => "rescan",
+        }
+    }
+}
+
 /// What has become of an order for one collection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ordered {

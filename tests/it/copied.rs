@@ -332,7 +332,7 @@ fn a_checkpoint_that_cannot_be_used_is_reported_and_ignored() {
 fn documents_that_failed_are_fetched_by_a_copy_that_does_not_know_of_them() {
     let mut written = Written::new();
     let (here, there) = (written.place.mirror(), written.there());
-    fs::remove_file(here.join(PORTABLE)).unwrap();
+    assert!(here.join(PORTABLE).exists());
     written
         .feed
         .raw(b"{\"seq\":900,\"id\":\"broken\",\"changes\":[{\"rev\":\"1-x\"}],\"doc\":{}\n");

@@ -468,13 +468,6 @@ fn one_spoilt_collection_of_a_pipe_does_not_end_the_others() -> io::Result<()> {
     Ok(())
 }
 
-/// How many bytes a process has read, from wherever.
-fn bytes_read(process: u32) -> u64 {
-    let io = fs::read_to_string(format!("/proc/{process}/io")).unwrap();
-    let read = io.lines().find_map(|line| line.strip_prefix("rchar: "));
-    read.unwrap().parse().unwrap()
-}
-
 #[test]
 fn a_file_of_many_collections_is_read_once() {
     let place = Place::new();
@@ -490,7 +483,7 @@ fn a_file_of_many_collections_is_read_once() {
     fs::write(&feed, (0..5_000).map(row).collect::<String>()).unwrap();
     let length = fs::metadata(&feed).unwrap().len();
     let live = plainfold::live(&source(&feed), &place.mirror());
-    let read = bytes_read(live.id());
+    let read = live.bytes_read();
     live.terminate();
     live.wait().assert_code(0);
     // Once, its beginning to judge it, and what the state and the tree need.

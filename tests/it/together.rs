@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -93,20 +93,13 @@ fn documents(collection: &Path) -> Vec<String> {
     names
 }
 
-/// How many bytes a process has read, from wherever.
-fn bytes_read(process: u32) -> u64 {
-    let io = fs::read_to_string(format!("/proc/{process}/io")).unwrap();
-    let read = io.lines().find_map(|line| line.strip_prefix("rchar: "));
-    read.unwrap().parse().unwrap()
-}
-
 fn wait_for(tail: &mut Running, collection: &str, id: &str) {
     tail.wait_for_event(|event| event["collectionName"] == collection && event["documentId"] == id);
 }
 
 fn collection(status: &Value, name: &str) -> Value {
     let all = status["collections"].as_array().unwrap();
-    all.iter().find(|one| one["name"] == name || one["collection"] == name).unwrap().clone()
+    all.iter().find(|one| one["collection"] == name).unwrap().clone()
 }
 
 fn end(live: Running) {
@@ -122,7 +115,7 @@ fn what_a_followed_file_grows_by_is_read_once() {
     feed.append();
     let live = plainfold::live(&feed.source(), &mirror);
     let mut tail = plainfold::tail(&mirror, 0);
-    let before = bytes_read(live.id());
+    let before = live.bytes_read();
     feed.fill(50, 1_000, "b", &text);
     feed.put("c99", "late", "a collection that is new");
     let grown = feed.append();
@@ -130,7 +123,7 @@ fn what_a_followed_file_grows_by_is_read_once() {
     feed.put("c0", "last", "");
     feed.append();
     wait_for(&mut tail, "c0", "last");
-    let read = bytes_read(live.id()) - before;
+    let read = live.bytes_read() - before;
     end(live);
     assert!(read < 5 * grown, "{read} bytes were read of {grown}");
     feed.assert_mirrored(&mirror);
@@ -149,14 +142,17 @@ fn a_killed_catch_up_is_continued_by_one_reading_and_loses_no_row() {
         let mut run = plainfold::spawn(["mirror", &feed.source(), mirror.to_str().unwrap()]);
         let there =
             || -> usize { (0..50).map(|n| documents(&mirror.join(format!("c{n}"))).len()).sum() };
+        let deadline = Instant::now() + DEADLINE;
         while there() < kept {
+            assert!(Instant::now() < deadline, "{kept} documents do not appear");
             std::thread::yield_now();
         }
         run.kill();
         run.wait();
+        assert!(there() < 5_000 - 5_000_usize.div_ceil(7), "it was killed at its end");
     }
     let live = plainfold::live(&feed.source(), &mirror);
-    let read = bytes_read(live.id());
+    let read = live.bytes_read();
     end(live);
     assert!(read < 3 * length, "{read} bytes were read of {length}");
     feed.assert_mirrored(&mirror);
@@ -174,7 +170,7 @@ fn patterns_are_decided_by_one_more_reading() {
         Path::new(env!("CARGO_BIN_EXE_plainfold")),
         arguments,
     ));
-    let read = bytes_read(live.id());
+    let read = live.bytes_read();
     let mut tail = plainfold::tail(&mirror, 0);
     feed.put("c2", "not", "");
     feed.put("c111", "new", "");
@@ -284,7 +280,7 @@ fn a_file_that_is_replaced_while_it_is_followed_is_read_again_for_all() {
     feed.append();
     let live = plainfold::live(&feed.source(), &mirror);
     let mut tail = plainfold::tail(&mirror, 0);
-    let before = bytes_read(live.id());
+    let before = live.bytes_read();
     let (path, aside) = (feed.path.clone(), place.join("aside"));
     feed.path = aside.clone();
     feed.fill(50, 3_000, "b", &text);
@@ -299,7 +295,7 @@ fn a_file_that_is_replaced_while_it_is_followed_is_read_again_for_all() {
     feed.put("c49", "last", "");
     feed.append();
     wait_for(&mut tail, "c49", "last");
-    let read = bytes_read(live.id()) - before;
+    let read = live.bytes_read() - before;
     end(live);
     // Once for what is deleted at its end, and once for the rows.
     assert!(read < 4 * length, "{read} bytes were read of {length}");
@@ -363,6 +359,7 @@ fn a_paused_collection_holds_up_no_other_and_has_everything_when_it_is_resumed()
     let deadline = Instant::now() + DEADLINE;
     while !is_known() {
         assert!(Instant::now() < deadline, "the new collection is not paused");
+        std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(documents(&mirror.join("new")), [""; 0]);
 

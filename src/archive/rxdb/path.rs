@@ -1,8 +1,5 @@
 //! Ids as paths, as they are for the plugin.
 
-use crate::tree::MirrorError;
-use crate::tree::beneath::Folder;
-
 /// The folder of an id, relative to the plugin's directory; `None` if the plugin would write outside
 /// its directory.
 pub(super) fn folder_of(id: &str) -> Option<String> {
@@ -17,24 +14,11 @@ pub(super) fn folder_of(id: &str) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("/"))
 }
 
-/// Opens a folder that is several folders deep, one after the other, so that no link is followed.
-pub(super) fn beneath(root: &Folder, path: &str) -> Result<Option<Folder>, MirrorError> {
-    let mut folder: Option<Folder> = None;
-    for part in path.split('/') {
-        if matches!(part, "" | "." | "..") {
-            return Ok(None);
-        }
-        folder = match folder.as_ref().unwrap_or(root).open(part)? {
-            Some(next) => Some(next),
-            None => return Ok(None),
-        };
-    }
-    Ok(folder)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::archive::folder::beneath;
+    use crate::tree::beneath::Folder;
 
     #[test]
     fn an_id_is_a_path_as_it_is_for_the_plugin() {

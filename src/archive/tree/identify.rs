@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::Tree;
 use super::collection::TreeCollection;
+use crate::archive::folder::beneath;
 use crate::archive::locate::{Identity, LocateError, Located, parts};
 use crate::archive::{Entry, ProblemKind, StoredCollection};
 use crate::document::DocumentId;
 use crate::tree::MirrorError;
-use crate::tree::beneath::Folder;
 use crate::tree::layout::{OURS, SECURITY, TRASH};
 use crate::tree::names::Decoded;
 
@@ -31,11 +31,7 @@ impl Tree {
         let name = self.name_of(collection)?;
         let name = name.ok_or_else(|| foreign("in a folder that is not a collection's"))?;
         let encoded = above + collection;
-        let mut folder = Some(Folder::open_path(self.root.path())?);
-        for part in encoded.split('/') {
-            folder = folder.map(|above| above.open(part)).transpose()?.flatten();
-        }
-        let Some(folder) = folder else {
+        let Some(folder) = beneath(&self.root, &encoded)? else {
             return match self.spelling.decode(document) {
                 Decoded::Exact(id) if !is_trash => {
                     Ok(Identity { collection: name, id: id.into(), found: Located::Nothing })

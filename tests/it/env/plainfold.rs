@@ -309,6 +309,13 @@ impl Running {
         }
     }
 
+    /// How many bytes it has read, from wherever.
+    pub fn bytes_read(&self) -> u64 {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.id())).unwrap();
+        let read = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+        read.unwrap().parse().unwrap()
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
