@@ -79,7 +79,7 @@ impl Pipe {
             }
             Stage::Over => return Err(read_twice()),
         };
-        let routes = Arc::new(Routes::new(mode, false, PIPE_BUDGET));
+        let routes = Arc::new(Routes::new(mode, false, Budget::new(PIPE_BUDGET)));
         let (sender, blocks) = mpsc::sync_channel(BLOCKS);
         let (came, begun) = (input.came(), Arc::new(AtomicBool::new(false)));
         let (unnamed, folder) = (self.collection.clone(), self.folder.clone());

@@ -13,6 +13,9 @@ use tokio::sync::mpsc;
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: usize,
+    /// The most for each queue that exists, within the limit.
+    each: usize,
+    queues: AtomicUsize,
     used: Mutex<usize>,
     freed: Condvar,
 }
@@ -20,14 +23,25 @@ pub(super) struct Budget {
 impl Budget {
     /// A budget of this many bytes.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: Mutex::new(0), freed: Condvar::new() })
+        Self::growing(limit, limit)
+    }
+
+    /// A budget of this many bytes for `each` of its queues, up to a limit.
+    pub fn growing(each: usize, limit: usize) -> Arc<Self> {
+        let (used, freed) = (Mutex::new(0), Condvar::new());
+        Arc::new(Self { limit, each, queues: AtomicUsize::new(0), used, freed })
+    }
+
+    fn bytes(&self) -> usize {
+        let queues = self.queues.load(Ordering::Acquire).max(1);
+        self.each.saturating_mul(queues).min(self.limit)
     }
 
     /// Takes a part as soon as there is room; `None` after that time without room.
     fn take(&self, weight: usize, patience: Duration) -> Option<()> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let over =
-            |used: &mut usize| weight > 0 && *used > 0 && used.saturating_add(weight) > self.limit;
+            |used: &mut usize| weight > 0 && *used > 0 && used.saturating_add(weight) > self.bytes();
         let waited = self.freed.wait_timeout_while(used, patience, over);
         let (mut used, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() {
@@ -48,6 +62,12 @@ struct Load {
     taken: AtomicU64,
     /// Whether its part of the budget was given back before it was taken out.
     given_back: AtomicBool,
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.budget.queues.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// A part of a budget, given back when dropped.
@@ -107,6 +127,7 @@ impl<T> Clone for Outlet<T> {
 /// A queue within a budget.
 pub(super) fn queue<T>(budget: &Arc<Budget>) -> (Outlet<T>, Inlet<T>) {
     let (sender, receiver) = mpsc::unbounded_channel();
+    budget.queues.fetch_add(1, Ordering::AcqRel);
     let (budget, held, taken) = (Arc::clone(budget), AtomicUsize::new(0), AtomicU64::new(0));
     let given_back = AtomicBool::new(false);
     let load = Arc::new(Load { budget, held, taken, given_back });
@@ -198,6 +219,20 @@ mod tests {
         assert_eq!(inlet.next().await, Some(1));
         drop(inlet);
         assert!(sender.join().unwrap() <= 4);
+    }
+
+    #[test]
+    fn a_budget_grows_with_its_queues_up_to_its_limit() {
+        let budget = Budget::growing(10, 25);
+        let fits = |outlet: &Outlet<u32>| outlet.send_within(1, 8, Duration::ZERO).is_ok();
+        let (first, _inlet) = queue(&budget);
+        assert!(fits(&first) && !fits(&first));
+        let second = queue(&budget);
+        assert!(fits(&second.0) && !fits(&second.0) && !fits(&first));
+        let _third = queue::<u32>(&budget);
+        assert!(fits(&first) && !fits(&first), "25 is the limit");
+        drop(second);
+        assert_eq!(budget.bytes(), 20);
     }
 
     #[test]

@@ -33,8 +33,8 @@ const PROGRESS_OF_EACH: u64 = 64 * 1024;
 /// How long a followed file may be away while somebody replaces it.
 const GONE: Duration = Duration::from_secs(5);
 
-/// The bytes of events that wait for a collection that is read apart.
-const APART: usize = 2 * 1024 * 1024;
+/// The bytes of events that wait for one collection.
+const EACH: usize = 2 * 1024 * 1024;
 
 /// The bytes of events that wait for all collections of a file together.
 const TOGETHER: usize = 16 * 1024 * 1024;
@@ -64,7 +64,7 @@ pub(super) fn attach(
             return Ok(attached);
         }
     }
-    let (routes, inlet) = Routes::apart(mode, APART, collection);
+    let (routes, inlet) = Routes::apart(mode, EACH, collection);
     let (feed, collection) = (Arc::clone(feed), collection.clone());
     start(move || Reader::new(feed, Purpose::Apart, routes, None).read_apart(&collection, &from))?;
     Ok(Attached { inlet, from: 0 })
@@ -80,7 +80,7 @@ pub(super) fn list(
 ) -> Result<Inlet<Announced>, SourceError> {
     let (out, inlet) = queue(&Budget::new(NAMES));
     let names = Names::new(feed.collection().clone(), selection, true, out);
-    let routes = Routes::new(mode, true, TOGETHER);
+    let routes = Routes::new(mode, true, Budget::growing(EACH, TOGETHER));
     let purpose = if reads { Purpose::Together } else { Purpose::Names };
     let reader = Reader::new(feed, purpose, routes, Some(names));
     if reads {

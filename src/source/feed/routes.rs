@@ -153,14 +153,14 @@ impl Route {
 impl Routes {
     /// A reading that has not begun, with a budget for all its queues. `is_file` says that what it
     /// reads can be read again.
-    pub fn new(mode: Mode, is_file: bool, budget: usize) -> Self {
+    pub fn new(mode: Mode, is_file: bool, budget: Arc<Budget>) -> Self {
         let (table, changed) = Default::default();
-        Self { mode, is_file, budget: Budget::new(budget), table, changed }
+        Self { mode, is_file, budget, table, changed }
     }
 
     /// The routes of a collection that is read apart, and its stream.
     pub fn apart(mode: Mode, budget: usize, name: &CollectionName) -> (Self, Inlet<Items>) {
-        let routes = Self::new(mode, true, budget);
+        let routes = Self::new(mode, true, Budget::new(budget));
         let (outlet, inlet) = queue(&routes.budget);
         routes.table().routes.insert(name.as_str().into(), Route::new(outlet, None, 0));
         (routes, inlet)
