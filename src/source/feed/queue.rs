@@ -40,8 +40,9 @@ impl Budget {
     /// Takes a part as soon as there is room; `None` after that time without room.
     fn take(&self, weight: usize, patience: Duration) -> Option<()> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let over =
-            |used: &mut usize| weight > 0 && *used > 0 && used.saturating_add(weight) > self.bytes();
+        let over = |used: &mut usize| {
+            weight > 0 && *used > 0 && used.saturating_add(weight) > self.bytes()
+        };
         let waited = self.freed.wait_timeout_while(used, patience, over);
         let (mut used, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() {
