@@ -141,7 +141,8 @@ pub fn of_check(error: &CheckError) -> Exit {
 
 fn of_start(error: &StartError) -> Exit {
     match error {
-        StartError::Mirror(MirrorError::Discards { .. }) | StartError::Glob(_) => Exit::Usage,
+        StartError::Mirror(MirrorError::Discards { .. } | MirrorError::OtherSource { .. })
+        | StartError::Glob(_) => Exit::Usage,
         StartError::Mirror(error) => of_mirror(error),
         StartError::State(_) => Exit::MirrorUnusable,
         StartError::Source(error) => of_source(error),

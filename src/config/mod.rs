@@ -318,7 +318,7 @@ impl MirrorConfig {
         let store = source.open(input)?;
         begin(&store.identity());
         if let Some(globs) = &globs {
-            remembered::say(&mirror, &*store, globs)?;
+            remembered::say(&mirror, &*store, globs, &config.excluded)?;
         }
         mirror.remember(options)?;
         Ok(Session::start(store, Arc::new(mirror), Arc::new(state), session))

@@ -1,5 +1,6 @@
 //! Asks a source what a mirror of it would ask, and writes nothing.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -7,8 +8,10 @@ use futures_util::StreamExt as _;
 use super::error::StartError;
 use super::{MirrorConfig, Selection};
 use crate::document::CollectionName;
+use crate::mirror;
 use crate::runner::Absent;
 use crate::source::{Mode, Since, SourceError, Store, StoreEvent, Streams};
+use crate::tree::MirrorError;
 
 /// The number of collections from which a probe reads, at most.
 const MOST_READ: usize = 20;
@@ -58,6 +61,21 @@ impl MirrorConfig {
             }
         }
         drop(events);
+        if store.capabilities().refuses_other_origin {
+            let here = self.directory.clone();
+            // A directory that cannot be used is reported by itself.
+            let followed = move || mirror::Ours::find(&here).and_then(|ours| ours.followed());
+            let followed = tokio::task::spawn_blocking(followed).await;
+            let followed: HashMap<_, _> = followed.into_iter().flatten().flatten().collect();
+            for name in probe.collections.iter().filter(|_| !self.source_moved) {
+                let given = store.origin(name);
+                if let Some(recorded) = followed.get(name).filter(|one| **one != given) {
+                    let (collection, recorded) = (name.to_string(), recorded.clone());
+                    let other = MirrorError::OtherSource { collection, recorded, given };
+                    return Err(other.into());
+                }
+            }
+        }
         let read = probe.collections.iter().take(if is_feed { 0 } else { MOST_READ });
         let mut gone = Vec::new();
         for name in read {
@@ -75,6 +93,13 @@ impl MirrorConfig {
             probe.absent.push(Absent::Everything { source: probe.source.clone() });
         }
         Ok(probe)
+    }
+}
+
+impl MirrorConfig {
+    /// Refuses what would discard data of this mirror, as a start does. Blocks.
+    pub(super) fn accepted_by(&self, ours: &mirror::Ours) -> Result<(), MirrorError> {
+        ours.accept(&self.wanted)
     }
 }
 

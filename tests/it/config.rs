@@ -97,6 +97,10 @@ fn each_mirror_is_checked_alone_and_what_does_not_work_is_named() {
     });
     let feed = format!("feed:{}", library().display());
     plainfold::mirror(&feed, &place.join("ours")).assert_code(0);
+    plainfold::mirror(&door.url("", "books"), &place.join("other")).assert_code(0);
+    let kept = place.join("kept");
+    let thorough = ["mirror", &door.url("", "books"), kept.to_str().unwrap(), "--revisions"];
+    plainfold::run(thorough).assert_code(0);
     fs::create_dir(place.join("foreign")).unwrap();
     fs::write(place.join("foreign/thesis.tex"), "x").unwrap();
     fs::write(place.join("file"), "x").unwrap();
@@ -114,6 +118,8 @@ fn each_mirror_is_checked_alone_and_what_does_not_work_is_named() {
         mirror("file", &feed, ""),
         mirror("missing", &feed, "existing = true"),
         mirror("full", &feed, "reserve = '1000TiB'"),
+        mirror("other", &url("books").replace("127.0.0.1", "localhost"), ""),
+        mirror("kept", &url("books"), ""),
         mirror("no-feed", "feed:nowhere.ndjson", ""),
     ]
     .concat();
@@ -139,6 +145,8 @@ fn each_mirror_is_checked_alone_and_what_does_not_work_is_named() {
         ("file", "directory", false, "file"),
         ("missing", "directory", false, "is not a mirror"),
         ("full", "space", false, "reserve"),
+        ("other", "source", false, "in this mirror follows http://127.0.0.1"),
+        ("kept", "directory", false, "--revisions=false would discard"),
         ("no-feed", "source", false, "nowhere.ndjson"),
     ] {
         let (is_ok, text) = check(name, aspect);
@@ -147,7 +155,7 @@ fn each_mirror_is_checked_alone_and_what_does_not_work_is_named() {
     assert!(!place.join("fine").exists(), "nothing is made");
     let text = config("check", &path, &[]).assert_code(5).stdout;
     assert!(text.contains("  wrong  source: ") && text.contains("  ok     source: "), "{text}");
-    assert!(text.ends_with("13 mirrors, of which 9 cannot run as configured"), "{text}");
+    assert!(text.ends_with("15 mirrors, of which 11 cannot run as configured"), "{text}");
 }
 
 #[test]

@@ -155,6 +155,10 @@ impl MirrorEntry {
             }
             ours => ours?,
         };
+        // The options were lowered when the config was read.
+        if let Ok(config) = self.options.lower(&self.source, path) {
+            config.accepted_by(&ours)?;
+        }
         match ours.holder()? {
             Some(holder) if agent == Some(holder.pid) => {
                 Ok(format!("{shown} is a mirror on which the agent works (process {})", holder.pid))

@@ -459,3 +459,27 @@ fn what_is_shown_is_a_config_of_the_same_meaning() {
     assert_eq!(origin(1, "credentials"), Origin::File(25));
     assert_eq!(shown.api[0].origin, Origin::File(2));
 }
+
+#[tokio::test]
+async fn an_entry_becomes_a_mirror_that_runs_without_what_is_excluded() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/library.ndjson");
+    let config = |more: &str| {
+        let text = format!(
+            "[[mirror]]\nname='a'\nsource='feed:{library}'\ndirectory='m'\nschedule={{every='1h'}}\n{more}"
+        );
+        AgentConfig::parse(&text, &dir.path().join("plainfold.toml")).unwrap().mirrors[0].clone()
+    };
+    let run = async |entry: MirrorEntry| {
+        let session = entry.lower().unwrap().start().await.unwrap();
+        let outcome = session.join().await;
+        assert!(outcome.is_complete() && outcome.errors.is_empty(), "{outcome:?}");
+    };
+    run(config("exclude = ['loa*', 'members']")).await;
+    let holds = |name: &str| dir.path().join("m").join(name).is_dir();
+    assert!(holds("books") && !holds("loans") && !holds("members"));
+    run(config("")).await;
+    assert!(holds("loans") && holds("members"), "nothing of the exclusion is remembered");
+    run(config("exclude = ['loans']")).await;
+    assert!(holds("loans"), "its copy is kept");
+}
