@@ -14,7 +14,7 @@ use crate::config::file::{AgentConfig, Aspect, FileError, FileProblem, Finding};
 use crate::document::{MirrorName, plain};
 
 /// The number of mirrors that are checked at the same time.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 16;
 
 /// What `plainfold config check` takes.
 #[derive(Debug, Args)]

@@ -12,7 +12,7 @@ use super::value::{Bad, Key, Value};
 use crate::client::couchdb::Tls;
 use crate::client::couchdb::credentials::{SecretKind, secret};
 use crate::config::{AccessOptions, SecretPlace, WrittenSecret};
-use crate::document::Selection;
+use crate::document::Pattern;
 
 /// The keys that only a `[[mirror]]` has: they are in the beginning of [`MIRROR`].
 pub(super) const OWN: usize = 3;
@@ -365,8 +365,14 @@ fn schedule(value: Value<'_>) -> Result<Schedule, Bad> {
 
 fn globs(value: Value<'_>) -> Result<Vec<String>, Bad> {
     let globs: Vec<String> = value.get()?;
-    let excluded = Selection::default().without(&globs);
-    excluded.map(|_| globs).map_err(|bad| Bad::Why(bad.to_string()))
+    for text in &globs {
+        let pattern = Pattern::new(text).map_err(|bad| Bad::Why(bad.to_string()))?;
+        // A name with the characters of a glob can be written with backslashes before them.
+        if let Some(reason) = pattern.broken() {
+            return Err(Bad::Why(format!("`{text}` is not a glob: {reason}")));
+        }
+    }
+    Ok(globs)
 }
 
 fn variable(value: Value<'_>) -> Result<SecretPlace, Bad> {

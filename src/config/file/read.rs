@@ -254,3 +254,38 @@ fn same_names(mirrors: &[MirrorEntry], lines: &[usize], problems: &mut Vec<FileP
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SAMPLE: &str = "allow_secrets = true\n[api]\nlisten = '127.0.0.1:1'\n[defaults]\ntrash = 3\n\
+        schedule = { cron = '0 3 * * *', time_zone = 'UTC' }\n[[mirror]]\nname = 'a'\ndirectory = 'a'\n\
+        source = 'http://me:hunter2@h/a'\n[[mirror]]\nname = 'b'\ndirectory = 'b'\nsource = 'http://h'\n\
+        credentials = { token = 'hunter2' }\n";
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text: String) {
+            let _read = AgentConfig::parse(&text, Path::new("/nowhere/plainfold.toml"));
+        }
+
+        #[test]
+        fn a_config_with_a_mistake_anywhere_is_read_or_refused_and_never_shows_its_secrets(
+            at in 0..SAMPLE.len(),
+            length in 0..12_usize,
+            put in "[ -~\n]{0,8}",
+        ) {
+            let end = SAMPLE.len().min(at + length);
+            let text = format!("{}{put}{}", &SAMPLE[..at], &SAMPLE[end..]);
+            let hidden = text.contains("me:hunter2@") && text.contains("token = 'hunter2'");
+            let said = match AgentConfig::parse(&text, Path::new("/nowhere/plainfold.toml")) {
+                Ok(config) => format!("{config:?}"),
+                Err(error) => error.to_string(),
+            };
+            prop_assert!(!hidden || !said.contains("hunter2"), "{text}: {said}");
+        }
+    }
+}

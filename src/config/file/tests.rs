@@ -145,6 +145,11 @@ fn a_wrong_value_is_refused_with_its_line_and_what_is_allowed() {
         ("collections = 'books'", "`collections` must be an array of names or globs"),
         ("collections = [1]", "`collections` must be an array"),
         ("collections = ['']", "it is empty"),
+        ("exclude = ['{a']", "`{a` is not a glob"),
+        (
+            "tls = { ca_file = '~/ca.pem' }",
+            "`ca_file` must be the path of a PEM file: `~` and variables",
+        ),
         ("schedule = 'hourly'", "`schedule` must be \"live\""),
         ("schedule = {}", "`schedule` must be \"live\""),
         ("schedule = { every = '0' }", "a run every 0 s is not possible"),

@@ -111,7 +111,13 @@ impl<'a> Value<'a> {
 
     /// A path, which counts from the folder of the config.
     pub fn path(&self) -> Result<PathBuf, Bad> {
-        self.word().map(|path| self.reading.base.join(path))
+        match self.word()? {
+            path if path == "~" || path.starts_with("~/") || path.starts_with('$') => {
+                let why = "`~` and variables are not expanded: write the whole path";
+                Err(Bad::Why(why.to_owned()))
+            }
+            path => Ok(self.reading.base.join(path)),
+        }
     }
 
     /// Fills a table's keys into `target`.
