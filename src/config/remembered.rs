@@ -45,9 +45,16 @@ fn is_server(source: &str) -> bool {
     source.starts_with("http")
 }
 
-/// Says how the globs have changed, and which collections of the mirror they leave out.
-pub fn say(mirror: &Mirror, store: &dyn Store, globs: &Globs) -> Result<(), MirrorError> {
-    if globs.before == globs.now {
+/// Says how the globs have changed, and which collections of the mirror they, or what is `excluded`,
+/// leave out.
+pub fn say(
+    mirror: &Mirror,
+    store: &dyn Store,
+    globs: &Globs,
+    excluded: &[String],
+) -> Result<(), MirrorError> {
+    let is_changed = globs.before != globs.now;
+    if !is_changed && excluded.is_empty() {
         return Ok(());
     }
     // A mirror that records no collection has nothing to compare with.
@@ -57,21 +64,28 @@ pub fn say(mirror: &Mirror, store: &dyn Store, globs: &Globs) -> Result<(), Mirr
     if ours.is_empty() {
         return Ok(());
     }
-    let text = |globs: &[String]| match globs.is_empty() {
-        true => "the default".to_owned(),
-        false => globs.join(","),
-    };
-    let (before, now) = (text(&globs.before), text(&globs.now));
-    tracing::info!(
-        "--collections was {before}, and is {now} from now on, if everything in it is found"
-    );
     let Ok(selection) = Selection::new(&globs.now) else { return Ok(()) };
-    for name in ours.iter().filter(|name| !selection.wants(name)) {
-        tracing::warn!(
-            "`{}` is no longer followed, because --collections does not select it; its copy in \
-             the mirror is kept",
-            name,
+    if is_changed {
+        let text = |globs: &[String]| match globs.is_empty() {
+            true => "the default".to_owned(),
+            false => globs.join(","),
+        };
+        let (before, now) = (text(&globs.before), text(&globs.now));
+        tracing::info!(
+            "--collections was {before}, and is {now} from now on, if everything in it is found"
         );
+        for name in ours.iter().filter(|name| !selection.wants(name)) {
+            tracing::warn!(
+                "`{}` is no longer followed, because --collections does not select it; its copy in \
+                 the mirror is kept",
+                name,
+            );
+        }
+    }
+    let selected: Vec<_> = ours.iter().filter(|name| selection.wants(name)).collect();
+    let Ok(selection) = selection.without(excluded) else { return Ok(()) };
+    for name in selected.into_iter().filter(|name| !selection.wants(name)) {
+        tracing::warn!("`{name}` is not followed, because it is excluded; its copy is kept");
     }
     Ok(())
 }

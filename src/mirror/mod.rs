@@ -430,6 +430,20 @@ impl Ours {
         options::recalled(&Folder::open_path(&self.path)?, || self.records())
     }
 
+    /// Refuses options that would discard data, as the start of a run with them does.
+    pub fn accept(&self, wanted: &WantedOptions) -> Result<(), MirrorError> {
+        let (ours, records) = (Folder::open_path(&self.path)?, self.records()?);
+        let before = options::recalled(&ours, || self.records())?;
+        let mirror = self.path.parent().unwrap_or(&self.path);
+        options::refuse_loss(mirror, &ours, &before, &records, wanted)
+    }
+
+    /// The collections of which a source is known, each with its source.
+    pub fn followed(&self) -> Result<Vec<(CollectionName, String)>, MirrorError> {
+        let records = self.records()?.into_iter().filter(|record| !record.source.is_empty());
+        Ok(records.map(|record| (record.name.into(), record.source)).collect())
+    }
+
     /// The collections that are recorded.
     pub fn collections(&self) -> Result<Vec<CollectionName>, MirrorError> {
         Ok(self.records()?.into_iter().map(|record| record.name.into()).collect())

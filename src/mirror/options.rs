@@ -219,15 +219,7 @@ pub(super) fn resolve(
     let records = Record::all(records)?;
     let is_new = written.is_none() && records.is_empty();
     let mut before = written.unwrap_or_else(|| Remembered::derived(&records));
-    let has_trash = match ours.open_folder(TRASH)? {
-        Some(trash) => !trash.names()?.is_empty(),
-        None => false,
-    };
-    if !wanted.discard
-        && let Some((option, what)) = lost(&before, wanted, &records, has_trash)
-    {
-        return Err(MirrorError::Discards { path: mirror.to_owned(), option, what });
-    }
+    refuse_loss(mirror, ours, &before, &records, wanted)?;
     let now = before.with(wanted);
     if !is_new {
         before.mode = match before.mode {
@@ -246,6 +238,26 @@ pub(super) fn resolve(
         }
     }
     Ok(now)
+}
+
+/// Refuses an option that would discard data, unless that is allowed.
+pub(super) fn refuse_loss(
+    mirror: &std::path::Path,
+    ours: &Folder,
+    before: &Remembered,
+    records: &[Record],
+    wanted: &WantedOptions,
+) -> Result<(), MirrorError> {
+    let has_trash = match ours.open_folder(TRASH)? {
+        Some(trash) => !trash.names()?.is_empty(),
+        None => false,
+    };
+    match lost(before, wanted, records, has_trash) {
+        Some((option, what)) if !wanted.discard => {
+            Err(MirrorError::Discards { path: mirror.to_owned(), option, what })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The first option that would discard data, and that data.

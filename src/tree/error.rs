@@ -116,7 +116,8 @@ pub enum MirrorError {
     },
     /// An option would discard what the mirror holds.
     #[error(
-        "in {}, {option} would discard {what}: leave the option out to keep it, or add `--discard`",
+        "in {}, {option} would discard {what}: leave the option out to keep it (in a config, write it as \
+         the mirror has it), or add `--discard`",
         path.display()
     )]
     Discards {

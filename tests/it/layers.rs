@@ -96,6 +96,7 @@ const WORDS: [(&str, &[&str]); 19] = [
             "cli",
             "client",
             "clock",
+            "config::file",
             "mirror",
             "place",
             "restore",
