@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
 use super::beside::silence;
-use super::{FAILED, Pipeline, PipelineError, Signal, Work};
+use super::work::{Signal, Work};
+use super::{FAILED, Pipeline, PipelineError};
 use crate::source::retry::attempts;
 use crate::source::{Mode, SourceError};
 

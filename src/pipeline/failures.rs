@@ -7,13 +7,12 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use super::prepare::Meta;
-use super::settle::Settler;
-use super::{FAILED, Pipeline};
+use super::events::Meta;
 use crate::checkpoint::{Failure, HeldBack};
-use crate::document::plain::quoted;
 use crate::document::{Change, DocumentId, Position, Revision};
+use crate::mirror::Collection;
 use crate::source::Unreadable;
+use crate::tree::MirrorError;
 
 /// The place of the security object's failure.
 const SECURITY: &str = "the security object";
@@ -76,7 +75,7 @@ impl Failures {
 
     /// The first failures that the log has not mentioned, and the number of all of them, which count as
     /// mentioned from now on.
-    fn unmentioned(&self) -> (Vec<Failure>, usize) {
+    pub fn unmentioned(&self) -> (Vec<Failure>, usize) {
         let mut all = self.all();
         let mut logged = self.logged();
         all.retain(|failure| {
@@ -166,71 +165,10 @@ impl Failures {
     }
 }
 
-impl Pipeline {
-    /// Logs what is missing in the mirror and was not logged in this run: failures that an earlier run
-    /// has left and this one has not tried again, and deletions that are held back.
-    pub fn log_unmentioned(&self) {
-        // What is not logged is left to the summary.
-        if !tracing::enabled!(target: FAILED, tracing::Level::ERROR) {
-            return;
-        }
-        let (failures, count) = self.failures.unmentioned();
-        failures.iter().for_each(|failure| self.log_failure(failure));
-        if count > failures.len() {
-            let (collection, more) = (self.collection.name(), count - failures.len());
-            let command = self.status_command();
-            tracing::error!(target: FAILED, %collection, "not mirrored: {more} more; {command} lists them");
-        }
-        self.log_held_back();
-    }
-
-    fn log_failure(&self, failure: &Failure) {
-        let collection = self.collection.name();
-        let Failure { place, reason, .. } = failure;
-        tracing::error!(target: FAILED, %collection, "{place} was not mirrored: {reason}");
-    }
-
-    /// The command that lists all failures.
-    fn status_command(&self) -> String {
-        format!("`plainfold status {}`", quoted(&self.mirror.path().to_string_lossy()))
-    }
-}
-
 fn hash(reason: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     reason.hash(&mut hasher);
     hasher.finish()
-}
-
-impl Settler {
-    /// Notes that documents failed, and logs what the log has not named yet. Gives those that the state
-    /// is to keep.
-    pub(super) fn note_failures(&self, failed: Vec<Failure>) -> Vec<Failure> {
-        let collection = self.pipeline.collection.name();
-        let following = self.pipeline.reporter.report().caught_up;
-        let mut noted = Vec::new();
-        for failure in failed {
-            match self.pipeline.failures.mention(&failure, following) {
-                FailureMention::Name => self.pipeline.log_failure(&failure),
-                FailureMention::More => {
-                    let command = self.pipeline.status_command();
-                    tracing::error!(
-                        target: FAILED,
-                        %collection,
-                        "more rows cannot be read; {command} lists them",
-                    );
-                }
-                FailureMention::Nothing => {}
-            }
-            // A row whose place in the feed was not passed is read again by itself.
-            let kept = failure.document.is_some() || failure.position.is_some();
-            let failure = self.pipeline.failures.note(failure);
-            if kept {
-                noted.push(failure);
-            }
-        }
-        noted
-    }
 }
 
 fn key(failure: &Failure) -> String {
@@ -243,6 +181,11 @@ fn key(failure: &Failure) -> String {
 fn key_of_place(place: &str) -> String {
     // No id contains the prefix of a place: a NUL before its text.
     format!("\0{place}")
+}
+
+/// Why one document fails, if the error concerns it alone.
+pub fn blame(collection: &Collection, error: MirrorError) -> Result<String, MirrorError> {
+    Ok(collection.blame(error)?.to_string())
 }
 
 /// The failure of a row that could not be made into a change.

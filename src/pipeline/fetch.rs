@@ -3,8 +3,6 @@
 //!
 //! Each function makes one attempt.
 
-use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,11 +10,10 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::batch::SMALL_ATTACHMENT;
 use super::beside::Pulse;
-use super::prepare::Pending;
+use super::pending::{MissingAttachment, Pending};
 use super::{Pipeline, PipelineError};
-use crate::document::{Attachment, Change, Content, DocumentId, Revision};
+use crate::document::{Change, DocumentId, Revision};
 use crate::mirror::{Blob, BranchFiles, Sync};
 use crate::source::{PIECES, Reading, SourceError, Wanted, pass_on};
 use crate::tree::MirrorError;
@@ -30,13 +27,6 @@ pub const GROUP: (usize, u64) = (100, 1024 * 1024);
 /// The most revisions, and roughly the most bytes, in one request: the size of a branch is unknown,
 /// so its winner's size is used.
 pub const BRANCHES: (usize, usize) = (100, 2 << 20);
-
-/// An attachment that a document lacks: the losing revision that it belongs to, as an index into the
-/// list of branches, and the attachment.
-struct Task {
-    branch: Option<usize>,
-    wanted: Wanted,
-}
 
 /// Why an attempt did not fetch everything that a document needs.
 #[derive(Debug, thiserror::Error)]
@@ -93,9 +83,9 @@ impl Pipeline {
             return Err(self.or_moved_on(pending, error, pulse).await);
         }
         // Parts that were just requested and did not arrive are left to the next attempt.
-        let left = |task: &Task| worst.is_none() || !is_small(&task.wanted);
+        let left = |one: &MissingAttachment| worst.is_none() || !one.is_small();
         let tasks = pending.attachments(self.collection.mirrors_attachments());
-        let tasks: Vec<Task> = tasks.into_iter().filter(left).collect();
+        let tasks: Vec<MissingAttachment> = tasks.into_iter().filter(left).collect();
         let streams = tasks.into_iter().map(|task| async move {
             let blob = self.fetch_large(&task.wanted, sync, pulse).await;
             (task, blob)
@@ -152,10 +142,12 @@ impl Pipeline {
         let with_branches = self.collection.mirrors_attachments();
         let small = |one: &Pending| {
             let tasks = one.attachments(with_branches).into_iter();
-            tasks.filter(|task| is_small(&task.wanted)).collect()
+            tasks.filter(|task| task.is_small()).collect()
         };
-        let tasks: Vec<(usize, Task)> = of_all(group, small);
-        let length = |(_, task): &(usize, Task)| task.wanted.attachment.length.unwrap_or_default();
+        let tasks: Vec<(usize, MissingAttachment)> = of_all(group, small);
+        let length = |(_, task): &(usize, MissingAttachment)| {
+            task.wanted.attachment.length.unwrap_or_default()
+        };
         for part in parts(tasks, GROUP, length) {
             let wanted: Vec<Wanted> = part.iter().map(|(_, task)| task.wanted.clone()).collect();
             let answers = within(patience, self.source.many_attachments(&wanted)).await;
@@ -232,83 +224,6 @@ impl Pipeline {
         passed.map_err(of_source)?;
         Ok(spawn_blocking(move || writer.finish(sync)).await??)
     }
-}
-
-impl Pending {
-    /// Adds the bytes of an attachment.
-    fn take(&mut self, branch: Option<usize>, name: Arc<str>, blob: Blob) {
-        let blobs = match branch {
-            None => Some(&mut self.material.blobs),
-            Some(at) => self.material.branches.get_mut(at).map(|branch| &mut branch.blobs),
-        };
-        if let Some(blobs) = blobs {
-            blobs.insert(name, blob);
-        }
-    }
-
-    /// Adds the attachments that came with the document.
-    pub fn take_inline(&mut self, with_branches: bool) {
-        for task in self.attachments(with_branches) {
-            if let Content::Inline(bytes) = task.wanted.attachment.content {
-                self.take(task.branch, task.wanted.attachment.name, Blob::Bytes(bytes));
-            }
-        }
-    }
-
-    /// Whether nothing more is needed from the source.
-    pub fn is_complete(&self, with_branches: bool) -> bool {
-        self.branches().is_empty() && self.attachments(with_branches).is_empty()
-    }
-
-    /// Whether all known missing parts are small, so that they may be requested in a group.
-    pub fn is_small(&self, with_branches: bool) -> bool {
-        self.attachments(with_branches).iter().all(|task| is_small(&task.wanted))
-    }
-
-    /// The number and the bytes of the missing attachments, as far as they are known.
-    pub fn wanted(&self, with_branches: bool) -> (usize, u64) {
-        let tasks = self.attachments(with_branches);
-        let lengths = tasks.iter().filter_map(|task| task.wanted.attachment.length);
-        (tasks.len(), lengths.fold(0, u64::saturating_add))
-    }
-
-    /// The missing revisions.
-    pub fn branches(&self) -> Vec<Revision> {
-        let known = self.material.branches.iter().map(|files| &files.branch.revision);
-        let known: HashSet<&Revision> = known.collect();
-        self.write.branches.iter().filter(|wanted| !known.contains(wanted)).cloned().collect()
-    }
-
-    /// The missing attachments.
-    fn attachments(&self, with_branches: bool) -> Vec<Task> {
-        let (id, revision) = (&self.item.change.id, &self.item.change.revision);
-        let task = |branch, revision: &Revision, attachment: &Attachment| Task {
-            branch,
-            wanted: Wanted {
-                id: id.clone(),
-                revision: revision.clone(),
-                attachment: attachment.clone(),
-            },
-        };
-        let lacks = |attachment: &&Attachment| !self.material.blobs.contains_key(&attachment.name);
-        let of_winner = self.write.fetch.iter().filter(lacks);
-        let mut tasks: Vec<Task> = of_winner.map(|one| task(None, revision, one)).collect();
-        if !with_branches {
-            return tasks;
-        }
-        // Only the history of the winner is written: its attachments are in the plan.
-        let others = self.material.branches.iter().enumerate();
-        for (at, files) in others.filter(|(_, files)| files.branch.revision != *revision) {
-            let attachments = files.branch.document.attachments.iter();
-            let lacks = attachments.filter(|one| !files.blobs.contains_key(&one.name));
-            tasks.extend(lacks.map(|one| task(Some(at), &files.branch.revision, one)));
-        }
-        tasks
-    }
-}
-
-fn is_small(wanted: &Wanted) -> bool {
-    wanted.attachment.length.is_some_and(|length| length <= SMALL_ATTACHMENT)
 }
 
 fn lacks(revision: &Revision) -> FetchError {

@@ -1,6 +1,5 @@
 //! Prepares changes for the disk: plans them by what the tree holds, and stages them.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -8,57 +7,16 @@ use tokio::task::spawn_blocking;
 
 use super::batch::Item;
 use super::brake::Brake;
-use super::failures;
-use super::repair::Told;
-use super::{Doubt, Pipeline, PipelineError};
+use super::doubt::Doubt;
+use super::events::Meta;
+use super::failures::{self, blame};
+use super::pending::Pending;
+use super::{Pipeline, PipelineError};
 use crate::checkpoint::{Failure, HeldBack};
-use crate::document::{Change, DocumentId, Position, Revision};
-use crate::mirror::{Collection, Lane, Material, Plan, Staged, Sync, Write};
+use crate::document::{Change, DocumentId, Revision};
+use crate::mirror::{Collection, Lane, Material, Plan, Staged, Sync};
 use crate::tree::MirrorError;
 use crate::trial;
-
-/// A batch whose files are staged.
-#[derive(Debug)]
-pub struct Prepared {
-    pub staged: Vec<(Meta, Staged)>,
-    /// Changes that an interrupted run published and may not have emitted, with their files.
-    pub untold: Vec<(Meta, Vec<String>)>,
-    pub failed: Vec<Failure>,
-    /// Deletions that the brake holds back.
-    pub held: Vec<HeldBack>,
-    /// Documents that are in the tree as at the source, or gone.
-    pub settled: Vec<DocumentId>,
-    /// Documents that the source does not know.
-    pub gone: HashSet<DocumentId>,
-    /// Deleted documents of which the tree holds nothing.
-    pub absent: Vec<DocumentId>,
-    pub unchanged: u64,
-    /// New answers from the source for documents that changed while they were read.
-    pub moved_on: HashMap<DocumentId, Told>,
-    pub position: Option<Position>,
-    pub sync: Sync,
-    /// The time when writing the batch began.
-    pub begun: Timestamp,
-}
-
-/// The event of a staged change, emitted once it is durable.
-#[derive(Debug)]
-pub struct Meta {
-    pub id: DocumentId,
-    pub revision: Revision,
-    pub position: Option<Position>,
-    pub deleted: bool,
-}
-
-/// A planned write that needs attachments or revisions from the source.
-#[derive(Debug)]
-pub struct Pending {
-    pub item: Item,
-    pub write: Write,
-    pub material: Material,
-    /// How the fetched files are made durable.
-    pub sync: Sync,
-}
 
 /// The result of planning some items.
 #[derive(Default)]
@@ -175,7 +133,7 @@ fn plan_items(
                     planned.absent.push(change.id.clone());
                 }
                 if let Some(doubt) = doubt
-                    && let Some(files) = untold(collection, &change, doubt)?
+                    && let Some(files) = doubt.files_of(collection, &change)?
                 {
                     match removals_only {
                         // It is reported in its turn.
@@ -220,19 +178,6 @@ fn held_back(change: Change) -> HeldBack {
     }
 }
 
-/// The files of a change that is in the tree already, if the interrupted run wrote it.
-fn untold(
-    collection: &Collection,
-    change: &Change,
-    doubt: &Doubt,
-) -> Result<Option<Vec<String>>, MirrorError> {
-    let id = change.id.as_str();
-    let was_written = collection.is_among(id, &doubt.written);
-    let written = if was_written { collection.files_of(id)? } else { None };
-    let removed = change.is_deletion() && doubt.moved.contains_key(&change.id);
-    Ok(written.or_else(|| removed.then(Vec::new)))
-}
-
 /// Stages a write. If the file system refuses one document, that is the failure of that document.
 pub fn stage(
     collection: &Collection,
@@ -248,16 +193,4 @@ pub fn stage(
     };
     trial::pass("staged");
     Ok(Ok((Meta::of(change), staged)))
-}
-
-/// Why one document fails, if the error concerns it alone.
-pub(super) fn blame(collection: &Collection, error: MirrorError) -> Result<String, MirrorError> {
-    Ok(collection.blame(error)?.to_string())
-}
-
-impl Meta {
-    fn of(change: Change) -> Self {
-        let deleted = change.is_deletion();
-        Self { id: change.id, revision: change.revision, position: change.position, deleted }
-    }
 }

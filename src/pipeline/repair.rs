@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
 use super::beside::Question;
-use super::prepare::Prepared;
+use super::prepared::{Answer, Prepared};
 use super::rounds::Rounds;
 use super::{Pipeline, PipelineError, failures};
-use crate::document::{Change, DocumentId, DocumentState, Head, Position, Revision};
+use crate::document::{Change, DocumentId, Position, Revision};
 use crate::mirror::Authority;
 use crate::source::outage::Said;
-use crate::source::retry::{self, Fed, attempts, resilient};
+use crate::source::retry::{self, Fed, resilient};
 use crate::source::{FeedEvent, Mode, Since};
 
 /// The largest number of documents after which a signal is handled and the fetched documents are
@@ -135,48 +135,16 @@ impl Pipeline {
     }
 }
 
-impl Pipeline {
-    /// Fetches the security object again, and writes it whatever the tree holds. `false` if the
-    /// source has none.
-    pub async fn repair_security(&self) -> Result<bool, PipelineError> {
-        let policy = &self.options.retry;
-        let Some(security) = attempts(policy, || self.source.security_object()).await? else {
-            return Ok(false);
-        };
-        self.settle_security_apart(security).await.map(|()| true)
-    }
-}
-
 struct Repair<'a> {
     pipeline: &'a Pipeline,
     rounds: Rounds,
     wrong: WrongDocument,
     batch: Batch,
     /// The source's answers for the documents in the batch.
-    told: HashMap<DocumentId, Told>,
+    told: HashMap<DocumentId, Answer>,
     /// The position in the feed, if the source can only be asked there.
     places: HashMap<DocumentId, Position>,
     fates: Vec<(DocumentId, Fate)>,
-}
-
-/// The source's answer for a document.
-#[derive(Debug)]
-pub enum Told {
-    /// The document exists. The revision is the one in the body.
-    Present(Option<Revision>),
-    Deleted(Revision),
-}
-
-impl Told {
-    pub fn of(change: &Change) -> Self {
-        match &change.state {
-            DocumentState::Deleted(_) => Self::Deleted(change.revision.clone()),
-            DocumentState::Present(document) => {
-                let head = Head::read(&document.body).unwrap_or_default();
-                Self::Present(head.revision.as_deref().map(Revision::from))
-            }
-        }
-    }
 }
 
 impl Repair<'_> {
@@ -261,7 +229,7 @@ impl Repair<'_> {
     /// Adds the source's answer for a document to the batch.
     async fn take(&mut self, change: Change) -> Result<(), PipelineError> {
         let Some(authority) = self.wrong.authority(&change.id) else { return Ok(()) };
-        self.told.insert(change.id.clone(), Told::of(&change));
+        self.told.insert(change.id.clone(), Answer::of(&change));
         if let Some(place) = &change.position {
             self.places.insert(change.id.clone(), place.clone());
         }
@@ -301,7 +269,7 @@ impl Repair<'_> {
 /// recorded as a failure: the mirror still has its old copy.
 fn fates(
     prepared: &mut Prepared,
-    told: &mut HashMap<DocumentId, Told>,
+    told: &mut HashMap<DocumentId, Answer>,
     buries: bool,
 ) -> Vec<(DocumentId, Fate)> {
     let mut fates = Vec::new();
@@ -318,9 +286,9 @@ fn fates(
     for (id, told) in told.drain() {
         let written = written.contains(&id);
         let fate = match told {
-            Told::Present(revision) => Fate::Present { revision, written },
-            Told::Deleted(revision) if buries => Fate::Buried { revision, written },
-            Told::Deleted(_) => Fate::Deleted { removed: written },
+            Answer::Present(revision) => Fate::Present { revision, written },
+            Answer::Deleted(revision) if buries => Fate::Buried { revision, written },
+            Answer::Deleted(_) => Fate::Deleted { removed: written },
         };
         fates.push((id, fate));
     }

@@ -67,35 +67,6 @@ fn is_same(left: &str, right: &str) -> bool {
     without_numbers(left) == without_numbers(right)
 }
 
-impl PipelineError {
-    /// Whether the disk is the cause, so that waiting may help.
-    pub fn is_disk(&self) -> bool {
-        match self {
-            Self::Mirror(error) => error.is_disk(),
-            Self::State(error) => error.is_disk(),
-            Self::Source(_) | Self::Task(_) | Self::Disagrees(_) | Self::TooManyFailures { .. } => {
-                false
-            }
-        }
-    }
-}
-
-impl PipelineError {
-    /// Whether the disk is full, so that deletions may help.
-    pub fn is_full(&self) -> bool {
-        match self {
-            Self::Mirror(error) => error.is_full(),
-            Self::State(error) => error.is_full(),
-            _ => false,
-        }
-    }
-
-    /// Whether it concerns this collection alone, so that others can be worked on.
-    pub fn is_of_collection(&self) -> bool {
-        matches!(self, Self::Mirror(error) if error.is_of_collection())
-    }
-}
-
 impl Pipeline {
     /// The error, or that the collection's folder cannot be used, if that is the cause.
     pub(super) fn blamed(&self, error: PipelineError) -> PipelineError {

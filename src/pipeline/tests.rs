@@ -1,18 +1,20 @@
 //! A pipeline from a scripted source to a real mirror.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::broadcast;
 
 use super::*;
 use crate::checkpoint::tests::open as open_state;
-use crate::checkpoint::{Checkpoint, Commit, HeldBack};
-use crate::document::{Attachment, Change, Content, Document, DocumentState, Kept};
-use crate::event::Emitted;
-use crate::mirror::MirrorOptions;
+use crate::checkpoint::{Checkpoint, Checkpoints, Commit, Failure, HeldBack};
+use crate::document::{Attachment, Change, Content, Document, DocumentState, Kept, Position};
+use crate::event::{Broadcast, Emitted};
+use crate::mirror::{Mirror, MirrorOptions};
+use crate::source::retry::RetryPolicy;
 use crate::source::scripted::{Said, Scripted};
-use crate::source::{Capabilities, FeedEvent, Unreadable};
+use crate::source::{Capabilities, Feed, FeedEvent, Since, SourceError, Unreadable};
 use crate::tree::Holder;
 
 mod acknowledging;

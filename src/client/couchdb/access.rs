@@ -164,12 +164,7 @@ impl Access {
             tokio::pin!(changed);
             changed.as_mut().enable();
             match self.look(path, &mut first)? {
-                Look::Enter { tries } => {
-                    if tries {
-                        self.read_again().await?;
-                    }
-                    return self.pass(tries, first).await;
-                }
+                Look::Enter { tries } => return self.pass(tries, first).await,
                 Look::First(patience) => {
                     let first_one = Arc::clone(&self.first).lock_owned();
                     first = tokio::time::timeout(patience, first_one).await.ok();
@@ -215,19 +210,19 @@ impl Access {
     }
 
     /// Reads the secret again before it is tried again.
-    async fn read_again(&self) -> Result<(), Error> {
-        let Some(credentials) = &self.credentials else { return Ok(()) };
-        if credentials.secret().may_change() {
-            match self.read().await {
-                Ok(Some(secret)) => self.take(secret),
-                Ok(None) => {}
-                // The secret that was read before may be right again.
-                Err(error) => tracing::warn!("{error}"),
-            }
+    async fn read_again(&self) {
+        if !self.credentials.as_ref().is_some_and(|one| one.secret().may_change()) {
+            return;
         }
-        Ok(())
+        match self.read().await {
+            Ok(Some(secret)) => self.take(secret),
+            Ok(None) => {}
+            // The secret that was read before may be right again.
+            Err(error) => tracing::warn!("{error}"),
+        }
     }
 
+    /// The pass of a request. If the request is dropped while a secret is read, another one may try.
     async fn pass(
         &self,
         tries: bool,
@@ -237,6 +232,9 @@ impl Access {
             Pass { access: self, header: None, login: None, generation: 0, tries, _first: first };
         if self.credentials.is_none() {
             return Ok(pass);
+        }
+        if tries {
+            self.read_again().await;
         }
         if self.lock().secret.is_none() {
             let _renewing = self.renewing.lock().await;

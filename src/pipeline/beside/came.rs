@@ -5,15 +5,18 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::brought::Brought;
+use super::entry::Question;
+use super::fetches::Fetches;
 use super::job::{Done, End, Job, JobResult};
-use super::{Brought, Fetches, Question};
 use crate::checkpoint::Failure;
 use crate::document::{Change, DocumentId};
 use crate::mirror::{Authority, Material};
+use crate::pipeline::PipelineError;
 use crate::pipeline::batch::Item;
+use crate::pipeline::failures::{self, blame};
 use crate::pipeline::fetch::FetchError;
-use crate::pipeline::prepare::{Pending, blame};
-use crate::pipeline::{PipelineError, failures};
+use crate::pipeline::pending::Pending;
 use crate::source::{Mode, Reading, SourceError};
 
 /// The longest pause before a failed document is requested again.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::super::Pipeline;
-use super::super::fetch::FetchError;
-use super::super::prepare::Pending;
 use super::pace::Pulse;
 use crate::document::{DocumentId, Position};
+use crate::pipeline::Pipeline;
+use crate::pipeline::fetch::FetchError;
+use crate::pipeline::pending::Pending;
 use crate::source::{Reading, SourceError};
 
 /// The documents of one job. Each has the number of its job.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::fetches::{Fetches, Kind, Running};
 use super::job::{End, Job};
 use super::pace::{Pulse, STALL, silence};
-use super::{Fetches, Kind, Running};
 use crate::document::DocumentId;
 use crate::source::Mode;
 

@@ -1,5 +1,7 @@
 //! What the source is told is durable.
 
+use std::sync::Mutex;
+
 use super::*;
 
 /// A source that notes what it is told is durable, and whether the state held it then.

@@ -1,16 +1,24 @@
 //! Which databases of a server are mirrored: a listing now and, while following, again and again.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CouchStore, Databases};
+use futures_util::stream::{self, BoxStream, StreamExt};
+
+use super::options::Databases;
+use crate::client::couchdb::Client;
 use crate::document::CollectionName;
 use crate::source::outage::{Mention, Said};
-use crate::source::{Mode, SourceError, StoreEvent, retry};
+use crate::source::{Mode, ServerProgress, SourceError, StoreEvent, retry};
 
 /// A listing of a store's collections, under way.
 pub(super) struct Listing {
-    store: CouchStore,
+    client: Client,
+    databases: Databases,
+    /// How often the server is asked for new databases.
+    poll: Duration,
+    progress: Arc<ServerProgress>,
     mode: Mode,
     ready: VecDeque<StoreEvent>,
     named: HashSet<CollectionName>,
@@ -32,9 +40,18 @@ struct Unlisted {
 
 impl Listing {
     /// A listing that has not begun.
-    pub fn new(store: CouchStore, mode: Mode) -> Self {
+    pub fn new(
+        client: Client,
+        databases: Databases,
+        poll: Duration,
+        progress: Arc<ServerProgress>,
+        mode: Mode,
+    ) -> Self {
         Self {
-            store,
+            client,
+            databases,
+            poll,
+            progress,
             mode,
             ready: VecDeque::new(),
             named: HashSet::new(),
@@ -45,8 +62,16 @@ impl Listing {
         }
     }
 
+    /// What the listing finds.
+    pub fn events(self) -> BoxStream<'static, Result<StoreEvent, SourceError>> {
+        stream::unfold(self, |mut listing| async {
+            listing.next().await.map(|event| (event, listing))
+        })
+        .boxed()
+    }
+
     /// The next event; `None` at the end.
-    pub async fn next(&mut self) -> Option<Result<StoreEvent, SourceError>> {
+    async fn next(&mut self) -> Option<Result<StoreEvent, SourceError>> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some(Ok(event));
@@ -63,8 +88,7 @@ impl Listing {
 
     /// Logs that the databases cannot be listed, unless the log has said that the server is away.
     fn say_unlisted(&mut self, error: &SourceError) {
-        let progress = &self.store.progress;
-        let mention = progress.mention(None, error, &mut self.said);
+        let mention = self.progress.mention(None, error, &mut self.said);
         let is_due = match mention {
             Some(mention) => matches!(mention, Mention::Reason(_)),
             None => self.said.is_due(&error.to_string()),
@@ -72,7 +96,7 @@ impl Listing {
         let unlisted = self.unlisted.get_or_insert_default();
         unlisted.server_away |= mention.is_some();
         unlisted.named |= is_due;
-        let until = retry::until(self.store.timings.poll, None);
+        let until = retry::until(self.poll, None);
         match is_due {
             true => tracing::warn!("the databases cannot be listed: {error}; {until}"),
             false => tracing::debug!("the databases cannot be listed: {error}; {until}"),
@@ -83,7 +107,7 @@ impl Listing {
     fn say_listed(&mut self) {
         let Some(Unlisted { server_away, named }) = self.unlisted.take() else { return };
         self.said = Said::default();
-        let ended = if server_away { self.store.progress.end_outage() } else { None };
+        let ended = if server_away { self.progress.end_outage() } else { None };
         match (ended, named) {
             (Some(ended), _) => tracing::info!("{ended}"),
             (None, true) if !server_away => tracing::info!("the databases are listed again"),
@@ -99,19 +123,19 @@ impl Listing {
             return Ok(());
         }
         // Names without globs need no listing, for which an admin is needed.
-        let exact = match &self.store.databases {
+        let exact = match &self.databases {
             Databases::One(name) => Some(vec![name.clone()]),
             Databases::Selected(selection) => selection.exact(),
         };
-        let found = match (exact, self.store.databases.clone()) {
+        let found = match (exact, self.databases.clone()) {
             (Some(names), _) if first => names,
             (None, Databases::Selected(selection)) => {
                 if !first {
-                    tokio::time::sleep(self.store.timings.poll).await;
+                    tokio::time::sleep(self.poll).await;
                 }
-                let listed = match self.store.list().await {
+                let listed = match self.client.all_databases().await.map_err(SourceError::from) {
                     Err(error @ SourceError::Transient { .. })
-                        if !first && !asks_for_more_than(&error, self.store.timings.poll) =>
+                        if !first && !asks_for_more_than(&error, self.poll) =>
                     {
                         self.say_unlisted(&error);
                         return Ok(());

@@ -4,6 +4,7 @@ use futures_util::FutureExt;
 use reqwest::StatusCode;
 
 use super::*;
+use crate::client::couchdb::credentials::{Secret, SecretKind};
 
 /// Credentials of a run that follows several databases.
 fn access() -> Access {
@@ -99,4 +100,29 @@ async fn a_lock_out_is_met_by_one_request_and_tried_again_by_one_a_pause() {
     let mut again = enters(&access, "/c").await;
     access.accepted(&mut again, "/c");
     let _b = enters(&access, "/b").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_dropped_while_a_password_is_read_again_lets_another_one_try() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("password");
+    std::fs::write(&path, "right").unwrap();
+    let password = Secret::File(path.clone(), SecretKind::Password);
+    let credentials = Credentials::Basic { user: "me".into(), password };
+    let access =
+        Access::new(Some(credentials), Refusal::Wait { accepted_before: true, several: true });
+    let mut pass = access.enter("/a").await.unwrap();
+    access.refused(&mut pass, "/a", lock_out(), false).await;
+    drop(pass);
+    tokio::time::advance(FIRST_LOCKED).await;
+
+    // A pipe that nobody writes to.
+    std::fs::remove_file(&path).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+    assert!(waits(&access, "/a"), "it reads the password");
+    // The reading itself is not given up.
+    std::fs::write(&path, "right").unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let again = access.enter("/b").await.expect("another request tries");
+    assert!(again.tries);
 }

@@ -1,9 +1,8 @@
 //! Documents that have to be read apart from their rows: one row is never an error of the feed.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::Feed;
+use super::state::Feed;
 use crate::client::couchdb::bounded;
 use crate::document::Change;
 use crate::source::couchdb::lookup::{self, FoundChange};
@@ -21,23 +20,6 @@ const HURRIED: Duration = Duration::from_secs(1);
 /// The same of a document that is too large for the feed, and for each MiB of it.
 const PATIENCE_LARGE: Duration = Duration::from_secs(30);
 const PATIENCE_MIB: Duration = Duration::from_secs(1);
-
-/// Whether damage on the network is suspected. A row that is not JSON may have been damaged in transit, and
-/// others with it. A document may fail because the server is about to fail.
-#[derive(Debug, Default)]
-pub(in crate::source::couchdb) struct Trust(AtomicBool);
-
-impl Trust {
-    /// Whether the feed is to be read again to find out: once, until it has been read to its end.
-    pub fn doubts(&self) -> bool {
-        !self.0.swap(true, Ordering::Relaxed)
-    }
-
-    /// The feed has been read to its end.
-    pub fn renew(&self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-}
 
 impl Feed {
     /// Whether the feed is to be read again because of this row.

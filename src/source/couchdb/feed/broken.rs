@@ -1,10 +1,9 @@
 //! A feed that breaks off again and again, as behind a proxy that ends every answer after a while: it is
 //! read in small steps.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Feed, State};
+use super::state::{Feed, State};
 use crate::document::DocumentState;
 use crate::source::SourceError;
 use crate::source::couchdb::row::{Apart, Bodiless, Row};
@@ -21,54 +20,6 @@ const TRIES: u32 = 4;
 
 /// The longest wait for that.
 const LONGEST: Duration = Duration::from_secs(30);
-
-/// Where the feed was opened last, and how often.
-#[derive(Debug, Default)]
-pub(in crate::source::couchdb) struct Stuck(Mutex<Option<Opened>>);
-
-#[derive(Clone, Debug)]
-struct Opened {
-    place: Option<Arc<str>>,
-    /// How often it was opened there before.
-    tried: u32,
-    /// How often it has been opened since it was at its end.
-    times: u32,
-}
-
-impl Stuck {
-    /// How often the feed was opened here and broke off, without having got ahead.
-    pub fn tried(&self, since: Option<&str>) -> u32 {
-        match self.opened() {
-            Some(Opened { place, tried, .. }) if place.as_deref() == since => tried + 1,
-            // A feed that was stuck once may be stuck again.
-            Some(Opened { tried, .. }) => tried.min(1),
-            None => 0,
-        }
-    }
-
-    /// How many rows may stand between two with positions: fewer after each break, because these rows are
-    /// read again.
-    pub fn interval(&self, most: u64) -> u64 {
-        let times = self.opened().map_or(0, |opened| opened.times);
-        (most >> times.saturating_mul(2).min(63)).max(1)
-    }
-
-    /// It has been opened here.
-    pub fn note(&self, since: Option<&str>, tried: u32) {
-        let times = self.opened().map_or(0, |opened| opened.times) + 1;
-        let opened = Opened { place: since.map(Arc::from), tried, times };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
-    }
-
-    fn opened(&self) -> Option<Opened> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// It has been read to its end.
-    pub fn clear(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
 
 impl Feed {
     /// Whether a scan continues after this error: it got ahead, and would else begin from the start.

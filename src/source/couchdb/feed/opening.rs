@@ -1,9 +1,9 @@
 //! Opening a feed: from its beginning, or after a position if the database is still the one it was.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use super::{CatchUp, Feed, MOST_UNPLACED_ROWS, State, broken};
+use super::broken;
+use super::state::{CatchUp, Feed, MOST_UNPLACED_ROWS, State};
 use crate::client::couchdb::rows::Shape;
 use crate::client::couchdb::{Body, Changes, DatabaseInfo, FeedShape};
 use crate::document::Position;
@@ -37,7 +37,7 @@ impl Feed {
         self.bound = Bound::of(&info, &self.origin);
         self.told = Some(info.update_seq.get().into());
         if let Some(count) = info.doc_count {
-            self.source.counted.store(count, Ordering::Relaxed);
+            self.source.note_count(count);
         }
         self.interval = (MOST_UNPLACED_BYTES / mean.max(1)).clamp(1, MOST_UNPLACED_ROWS);
         Ok(info)

@@ -1,7 +1,10 @@
 //! Attachments' bytes, streamed and in bulk.
 
+use bytes::Bytes;
+
 use super::*;
-use crate::document::{Content, Digester};
+use crate::document::{Attachment, Content, Digester};
+use crate::source::Wanted;
 
 const REVISION: &str = "3-a60598173d15fa055cc13b6981ba45b9";
 const BULK: &str = "POST /shelf/_bulk_get?attachments=true";

@@ -95,17 +95,3 @@ async fn a_feed_that_breaks_off_at_the_same_document_gets_past_it_without_bodies
     assert_eq!(told[2], "b 1-b @2");
     assert_eq!(replay.lines().len(), 12);
 }
-
-#[tokio::test]
-async fn a_feed_that_was_stuck_and_got_ahead_goes_in_small_steps_to_its_end() {
-    let stuck = Stuck::default();
-    assert_eq!(stuck.tried(None), 0);
-    for tried in 0..3 {
-        assert_eq!(stuck.tried(Some("1")), tried);
-        stuck.note(Some("1"), tried);
-    }
-    assert_eq!(stuck.tried(Some("2")), 1, "it remembers that it was stuck");
-    assert!(stuck.interval(1000) < 1000 && stuck.interval(1) == 1);
-    stuck.clear();
-    assert_eq!((stuck.tried(Some("2")), stuck.interval(1000)), (0, 1000));
-}

@@ -15,8 +15,9 @@ use futures_util::StreamExt;
 
 use super::replay::{Answer, Replay, recording};
 use super::*;
-use crate::document::{Anchor, Change, DocumentState};
-use crate::source::Holds;
+use crate::client::couchdb::Address;
+use crate::document::{Anchor, Change, DocumentState, Position};
+use crate::source::{Feed, FeedEvent, Holds, Mode, Since, SourceError, Store};
 
 /// The requests of a catch-up.
 const CATCH_UP: &str =

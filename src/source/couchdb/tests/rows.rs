@@ -1,8 +1,12 @@
 //! Reading single rows and documents.
 
+use bytes::Bytes;
+
 use super::super::origin::Origin;
 use super::super::row::{self, Row};
 use super::*;
+use crate::document::DocumentId;
+use crate::source::Reading;
 
 fn read(text: &str) -> Row {
     row::read(&Bytes::copy_from_slice(text.as_bytes()), &Origin::counting(), || "here".into())

@@ -1,6 +1,8 @@
 //! The server as a store, and its refusals.
 
 use super::*;
+use crate::document::CollectionName;
+use crate::source::{ChangeMark, StoreEvent};
 
 /// The names that a listing tells, and `.` for its end.
 async fn listed(store: &CouchStore, mode: Mode, wanted: usize) -> Vec<String> {

@@ -3,10 +3,10 @@
 
 use std::sync::{MutexGuard, PoisonError};
 
-use super::PipelineError;
-use super::settle::Settler;
+use super::settler::Settler;
 use crate::checkpoint::{Checkpoint, Commit};
 use crate::document::Tally;
+use crate::pipeline::PipelineError;
 use crate::source::Holds;
 
 impl Settler {

@@ -8,49 +8,18 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::batch::Seen;
-use super::prepare::{Meta, blame};
-use super::settle::{Placed, Settler, Told};
-use super::{FAILED, Pipeline, PipelineError, failures};
+use super::settler::Settler;
+use super::steps::Placed;
 use crate::checkpoint::{Checkpoint, Commit, HeldBack};
-use crate::document::plain::quoted;
 use crate::document::{Position, Revision};
 use crate::mirror::{Plan, Sync};
+use crate::pipeline::PipelineError;
+use crate::pipeline::batch::Seen;
+use crate::pipeline::events::{Meta, Told};
+use crate::pipeline::failures::{self, blame};
 
 /// The number of removals that are made durable together.
 const REMOVALS: usize = 1_000;
-
-impl Pipeline {
-    /// Logs how many deletions are held back, by whichever run, and what to do; once.
-    pub(super) fn log_held_back(&self) {
-        let held = self.reporter.report().held_back;
-        if held == 0 || !self.failures.mention_held_back() {
-            return;
-        }
-        match held {
-            1 => self.say_held_back("1 deletion is held back"),
-            held => self.say_held_back(&format!("{held} deletions are held back")),
-        }
-    }
-
-    /// Logs that more deletions are held back.
-    pub(super) fn log_more_held_back(&self) {
-        self.failures.mention_held_back();
-        self.say_held_back("further deletions are held back");
-    }
-
-    fn say_held_back(&self, what: &str) {
-        let collection = self.collection.name();
-        let mirror = quoted(&self.mirror.path().to_string_lossy());
-        let of = quoted(collection.as_str());
-        tracing::warn!(
-            target: FAILED,
-            %collection,
-            "{what}, because the source deleted more than --max-delete allows. Look at the source, \
-             then run `plainfold release {mirror} {of}` to apply them",
-        );
-    }
-}
 
 impl Settler {
     /// Removes the documents that the complete listing did not contain, and ends the scan.
@@ -224,7 +193,7 @@ impl Settler {
         let sync = Sync::for_batch(staged.len());
         let Placed { metas, published, refused: unmoved } = self.publish(staged, sync)?;
         refused.extend(unmoved);
-        let failed = self.note_failures(refused);
+        let failed = self.pipeline.note_failures(refused);
         told.extend(metas.into_iter().zip(&published).map(Told::of));
         let count = published.len();
         let commit = Commit { unheld, failed, ..Commit::new(self.checkpoint.clone()) };
