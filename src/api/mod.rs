@@ -17,12 +17,15 @@ use crate::runner::Watcher;
 
 pub mod client;
 mod events;
+mod health;
 mod held;
+mod metrics;
 mod order;
 mod process;
 mod release;
 pub mod socket;
 mod status;
+mod usage;
 
 /// Answers on `listener` until `shutdown`.
 pub async fn serve(
@@ -39,6 +42,9 @@ pub async fn serve(
         .route("/resume", post(order::resume))
         .route("/catch-up", post(order::catch_up))
         .route("/rescan", post(order::rescan))
+        .route("/metrics", get(metrics::read))
+        .route("/healthz", get(health::health))
+        .route("/readyz", get(health::readiness))
         .with_state(watcher);
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
 }

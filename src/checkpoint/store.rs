@@ -40,6 +40,7 @@ pub struct Trees {
     pub held: sled::Tree,
     pub released: sled::Tree,
     pub listings: sled::Tree,
+    pub current: sled::Tree,
     pub journal: Journal,
     pub db: sled::Db,
 }
@@ -286,6 +287,7 @@ fn open_trees(config: &sled::Config, bounds: Bounds) -> Result<Trees, sled::Erro
         held: db.open_tree("held")?,
         released: db.open_tree("released")?,
         listings: db.open_tree("listings")?,
+        current: db.open_tree("current")?,
         journal: Journal::new(db.open_tree("journal")?, bounds),
         db,
     })

@@ -4,8 +4,10 @@
 mod absent;
 mod held;
 mod lacking;
+mod lag;
 mod log;
 mod news;
+mod noting;
 mod obey;
 mod options;
 mod order;
@@ -27,6 +29,7 @@ mod wait;
 pub use crate::pipeline::DeletionLimit;
 pub use absent::Absent;
 pub use held::HeldDocument;
+pub use lag::Lag;
 pub use obey::OrderError;
 pub use options::SessionOptions;
 pub use order::{Action, Effect, Ordered};

@@ -179,6 +179,33 @@ impl Watcher {
         &self.shared.source
     }
 
+    /// Whether every collection has caught up.
+    pub fn has_caught_up(&self) -> bool {
+        self.shared.progress.borrow().caught_up
+    }
+
+    /// Whether every collection has caught up, but those that only somebody else can help.
+    pub fn is_ready(&self) -> bool {
+        self.shared.progress.borrow().ready
+    }
+
+    /// The number of collections.
+    pub fn count(&self) -> usize {
+        self.shared.members().len()
+    }
+
+    /// The number of the last write event.
+    pub fn last_event(&self) -> u64 {
+        self.shared.checkpoints.last_number()
+    }
+
+    /// The last part of the path of the mirror's directory.
+    pub fn directory_name(&self) -> String {
+        let path = self.shared.mirror.path();
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        path.file_name().map_or_else(|| "/".to_owned(), |name| name.to_string_lossy().into_owned())
+    }
+
     /// The age of the batch that has been in flight longest, if there is one.
     pub fn longest_busy(&self) -> Option<Duration> {
         let members = self.shared.members();

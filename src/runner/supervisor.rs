@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::absent::Absent;
 use super::news::News;
+use super::noting::{self, Noting};
 use super::options::SessionOptions;
 use super::order::{Order, Orders};
 use super::outcome::{Outcome, SessionError};
@@ -89,6 +90,7 @@ impl Supervisor {
     /// Supervises until everything has ended.
     pub async fn run(mut self) -> Outcome {
         let begun = Instant::now();
+        let noting = Noting::start(Arc::clone(&self.shared));
         self.supervise().await;
         while let Some(ended) = self.pipelines.join_next().await {
             self.note_end(ended);
@@ -96,8 +98,10 @@ impl Supervisor {
         self.note_parked();
         self.remember_collections(true);
         // A run that was displaced may have noticed nothing, or have reported another error.
-        if let Err(error) = self.shared.mirror.check_epoch() {
-            self.note_displaced(error);
+        drop(noting);
+        match self.shared.mirror.check_epoch() {
+            Ok(()) => noting::note(&self.shared).await,
+            Err(error) => self.note_displaced(error),
         }
         let pipelines = self.shared.pipelines();
         pipelines.iter().for_each(Pipeline::log_unmentioned);
@@ -199,6 +203,9 @@ impl Supervisor {
         let is_new = self.shared.members().get(&name).is_none_or(has_vanished);
         if is_new {
             let reporter = Reporter::new(name.clone());
+            let state = &self.shared.checkpoints;
+            let checkpoint = state.checkpoint(&name).ok().flatten().unwrap_or_default();
+            reporter.remember(&checkpoint, state.current(&name).unwrap_or_default());
             let member = Member::new(reporter);
             self.shared.members().insert(name.clone(), member);
             if !self.pauses_new(&name) {
@@ -250,12 +257,11 @@ impl Supervisor {
                 }
             }
             Order::Given(given) => self.take_order(given),
-            Order::InStep(at) => {
+            Order::InStep { since, heard } => {
                 for (name, member) in &*self.shared.members() {
-                    if self.scheduler.sleeps(name) && member.has_caught_up {
-                        member.reporter.update(|report| {
-                            report.current_at = report.current_at.max(Some(at));
-                        });
+                    if self.scheduler.sleeps(name) {
+                        let since = since.filter(|_| member.has_caught_up);
+                        member.reporter.note_in_step(since, heard);
                     }
                 }
             }

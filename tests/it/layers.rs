@@ -24,10 +24,18 @@ const MODULES: [(u8, &str, &[&str]); 19] = [
     (2, "checkpoint", &["trial", "place", "clock", "document", "event"]),
     (3, "archive", &["place", "json", "document", "tree"]),
     (3, "mirror", &["trial", "place", "clock", "json", "document", "tree"]),
-    (4, "pipeline", &["trial", "document", "event", "source", "tree", "checkpoint", "mirror"]),
+    (
+        4,
+        "pipeline",
+        &["trial", "clock", "document", "event", "source", "tree", "checkpoint", "mirror"],
+    ),
     (4, "restore", &["json", "document", "client", "tree", "archive"]),
     (4, "verify", &["document", "source", "tree", "archive"]),
-    (5, "runner", &["document", "event", "source", "tree", "checkpoint", "mirror", "pipeline"]),
+    (
+        5,
+        "runner",
+        &["clock", "document", "event", "source", "tree", "checkpoint", "mirror", "pipeline"],
+    ),
     (
         6,
         "config",
@@ -43,7 +51,7 @@ const MODULES: [(u8, &str, &[&str]); 19] = [
             "runner",
         ],
     ),
-    (7, "api", &["document", "tree", "checkpoint", "mirror", "runner"]),
+    (7, "api", &["document", "source", "tree", "checkpoint", "mirror", "pipeline", "runner"]),
     (
         8,
         "cli",

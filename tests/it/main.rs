@@ -37,6 +37,7 @@ mod layers;
 mod limits;
 mod live;
 mod messages;
+mod monitoring;
 mod once;
 mod options;
 mod orders;
