@@ -2,8 +2,11 @@
 //!
 //! The library begins here, with [`MirrorConfig::new`] and [`MirrorConfig::start`].
 
+mod access;
+mod choices;
 mod endpoint;
 mod error;
+pub mod file;
 mod remembered;
 mod source;
 
@@ -25,12 +28,14 @@ use crate::tree::{Holder, MirrorError};
 
 use self::source::{FeedConfig, SourceConfig};
 
+pub use self::access::{AccessOptions, SecretError, SecretPlace, WrittenSecret};
+pub use self::choices::MirrorChoices;
 pub use self::endpoint::{Access, Endpoint, feed, meant};
 pub use self::error::{AccessError, ConfigError, OpenError, StartError};
 pub use self::source::kinds;
 
 /// The connections that a server serves, if nothing else was said.
-const MAX_RUNS: usize = 100;
+const MAX_RUNS: u16 = 100;
 
 /// The number of unreadable rows after which a catch-up ends, unless told otherwise.
 const MAX_FAILURES: u64 = 1000;
@@ -45,6 +50,7 @@ pub struct MirrorConfig {
     wanted: mirror::WantedOptions,
     /// The globs that were named; an empty list means the default.
     collections: Option<Vec<String>>,
+    excluded: Vec<String>,
     bounds: Bounds,
     give_up_after: Option<Option<Duration>>,
     source_moved: bool,
@@ -64,12 +70,13 @@ impl MirrorConfig {
             names: None,
             wanted: mirror::WantedOptions::default(),
             collections: None,
+            excluded: Vec::new(),
             bounds: Bounds::DEFAULT,
             give_up_after: None,
             source_moved: false,
             allow_empty: false,
             max_failures: Some(MAX_FAILURES),
-            max_runs: MAX_RUNS,
+            max_runs: MAX_RUNS.into(),
         })
     }
 
@@ -103,6 +110,14 @@ impl MirrorConfig {
         }
         Selection::new(globs)?;
         self.collections = Some(globs.iter().map(|glob| glob.as_ref().to_owned()).collect());
+        Ok(self)
+    }
+
+    /// Leaves out the collections that have one of these names or match one of these globs. Not
+    /// remembered. Ignored beside a database in the source's URL.
+    pub fn exclude<S: AsRef<str>>(mut self, globs: &[S]) -> Result<Self, ConfigError> {
+        Selection::default().without(globs)?;
+        self.excluded = globs.iter().map(|glob| glob.as_ref().to_owned()).collect();
         Ok(self)
     }
 
@@ -295,7 +310,8 @@ impl MirrorConfig {
             remembered::globs(all, &identity, config.collections, config.source_moved)
         });
         if let Some(globs) = &globs {
-            source.select(Selection::new(&globs.now).map_err(StartError::Glob)?);
+            let selection = Selection::new(&globs.now).map_err(StartError::Glob)?;
+            source.select(selection.without(&config.excluded).map_err(StartError::Glob)?);
         }
         let store = source.open(input)?;
         begin(&store.identity());

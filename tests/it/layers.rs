@@ -104,6 +104,7 @@ const WORDS: [(&str, &[&str]); 19] = [
             "cli",
             "client",
             "clock",
+            "config::file",
             "mirror",
             "place",
             "restore",
