@@ -135,8 +135,15 @@ impl Ear {
     pub fn completes(&self, mut evidence: Evidence) -> Evidence {
         evidence.heard = evidence.heard.max(self.last());
         // What came since may be newer than what is in the mirror.
-        let is_old = |stated: &Stated| stated.behind.is_nothing() && stated.rows != self.rows();
-        evidence.stated = evidence.stated.filter(|stated| !is_old(stated));
+        let rows = self.rows();
+        evidence.stated = evidence.stated.and_then(|stated| match stated.behind {
+            _ if stated.rows == rows => Some(stated),
+            Behind::Changes(0) => {
+                Some(Stated { behind: Behind::Changes(rows.saturating_sub(stated.rows)), ..stated })
+            }
+            Behind::Bytes(0) => None,
+            _ => Some(stated),
+        });
         evidence
     }
 }
@@ -146,20 +153,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_that_came_later_ends_that_nothing_is_missing() {
+    fn a_row_that_came_later_is_missing() {
         let ear = Ear::default();
         ear.hear_row();
         let nothing = Some(Behind::Changes(0));
         let known = Evidence { stated: ear.at_end().stated(nothing), ..Evidence::default() };
         assert!(ear.completes(known.clone()).stated.is_some());
         ear.hear_row();
-        assert!(ear.completes(known.clone()).stated.is_none());
+        let behind = |known: &Evidence| ear.completes(known.clone()).stated.map(|one| one.behind);
+        assert_eq!(behind(&known), Some(Behind::Changes(1)));
+        let bytes = known.stated.map(|one| Stated { behind: Behind::Bytes(0), ..one });
+        assert_eq!(behind(&Evidence { stated: bytes, ..known.clone() }), None);
         assert!(ear.at_end().passed().stated(nothing).is_none());
         let late = Evidence {
             stated: known.stated.map(|one| Stated { behind: Behind::Changes(7), ..one }),
             ..known
         };
-        assert!(ear.completes(late).stated.is_some(), "seven were missing then");
+        assert_eq!(behind(&late), Some(Behind::Changes(7)), "seven were missing then");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::source::Behind;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How long the end is not known while rows come, until it is asked for.
-const BUSY: Duration = Duration::from_secs(3);
+const BUSY: Duration = Duration::from_secs(2);
 
 /// The longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ pub async fn measure(
             let known = evidence.current.max(Some(begun)).unwrap_or(begun).age(now);
             let is_quiet = evidence.stated.is_some_and(|stated| stated.behind.is_nothing());
             // The feed of a quiet source says so itself, now and then.
-            let wait = if is_quiet { every * 2 + BUSY } else { BUSY };
+            let wait = if is_quiet { every * 4 + BUSY } else { BUSY };
             if known >= wait && last.is_none_or(|last| last.age(now) >= every) {
                 last = Some(now);
                 let _late = tokio::time::timeout(PATIENCE, pipeline.measure_once()).await;

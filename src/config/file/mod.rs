@@ -3,6 +3,7 @@
 //! An entry holds everything that its mirror needs, with `[defaults]` merged in, and no secret: only
 //! where it is found. So two entries can be compared, and each start reads the secrets again.
 
+mod alerts;
 mod change;
 mod entry;
 mod error;
@@ -22,6 +23,7 @@ use super::{AccessOptions, MirrorConfig};
 use crate::client::couchdb::ServerRole;
 use crate::document::MirrorName;
 
+pub use self::alerts::{AlertHooks, AlertsConfig, HeartbeatConfig};
 pub use self::change::{ConfigChange, difference};
 pub use self::error::{FileError, FileProblem, LowerError};
 pub use self::listen::Listen;
@@ -32,6 +34,8 @@ pub use self::schedule::{BadSchedule, CronSchedule, Period, Schedule};
 pub struct AgentConfig {
     /// The interface for other programs.
     pub api: ApiConfig,
+    /// What is called when something is wrong, and while nothing is.
+    pub alerts: AlertsConfig,
     /// The mirrors, in the order of the file. There is at least one.
     pub mirrors: Vec<MirrorEntry>,
 }

@@ -9,6 +9,7 @@ use rustix::fs::OFlags;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::alerts::{ALERTS, AlertsConfig};
 use super::entry::Draft;
 use super::error::{FileError, FileProblem};
 use super::keys::{API, MIRROR, OWN};
@@ -21,7 +22,7 @@ use super::{AgentConfig, ApiConfig, MirrorEntry};
 const LARGEST: u64 = 4 << 20;
 
 /// The keys of the whole file.
-const TOP: [&str; 4] = ["allow_secrets", "api", "defaults", "mirror"];
+const TOP: [&str; 5] = ["allow_secrets", "alerts", "api", "defaults", "mirror"];
 
 /// The file of tokens beside the config, if none is named.
 const TOKENS: &str = "tokens";
@@ -111,6 +112,10 @@ fn parse(text: &str, path: &Path) -> Result<(AgentConfig, bool), FileError> {
     if let Some((key, value)) = top("api") {
         section(&reading, &mut api, API, (key, value), "[api]", &mut problems);
     }
+    let mut alerts = AlertsConfig::default();
+    if let Some((key, value)) = top("alerts") {
+        section(&reading, &mut alerts, ALERTS, (key, value), "[alerts]", &mut problems);
+    }
     let mut defaults = Draft::default();
     if let Some((key, value)) = top("defaults") {
         let at = key.span().start;
@@ -162,7 +167,7 @@ fn parse(text: &str, path: &Path) -> Result<(AgentConfig, bool), FileError> {
         problems.push(FileProblem { line: None, text: text.to_owned() });
     }
     match problems.is_empty() {
-        true => Ok((AgentConfig { api, mirrors }, has_secret)),
+        true => Ok((AgentConfig { api, alerts, mirrors }, has_secret)),
         false => Err(wrong(problems)),
     }
 }

@@ -122,7 +122,7 @@ impl Default for Timings {
             check: Duration::from_secs(60),
             reopen: Duration::from_secs(1),
             poll: Duration::from_secs(5),
-            measure: Duration::from_secs(10),
+            measure: Duration::from_secs(5),
             lag: [100, 400, 1500].map(Duration::from_millis),
         }
     }

@@ -23,7 +23,7 @@ use crate::source::{
 };
 
 /// How often it is looked how long a file is, at most.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Where a feed comes from.
 #[derive(Clone)]
