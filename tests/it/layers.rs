@@ -11,7 +11,7 @@ mod tokens;
 
 /// Each module with its level, and the modules that it may import. It may import only modules above
 /// it in this list.
-const MODULES: [(u8, &str, &[&str]); 19] = [
+const MODULES: [(u8, &str, &[&str]); 20] = [
     (0, "trial", &[]),
     (0, "place", &[]),
     (0, "clock", &["place"]),
@@ -43,7 +43,12 @@ const MODULES: [(u8, &str, &[&str]); 19] = [
             "runner",
         ],
     ),
-    (7, "api", &["document", "tree", "checkpoint", "mirror", "runner"]),
+    (
+        6,
+        "agent",
+        &["clock", "document", "source", "tree", "mirror", "pipeline", "runner", "config"],
+    ),
+    (7, "api", &["document", "tree", "checkpoint", "mirror", "runner", "config", "agent"]),
     (
         8,
         "cli",
@@ -60,6 +65,7 @@ const MODULES: [(u8, &str, &[&str]); 19] = [
             "verify",
             "runner",
             "config",
+            "agent",
             "api",
         ],
     ),
@@ -83,8 +89,8 @@ const WORDS: [(&str, &[&str]); 19] = [
     (
         "tokio",
         &[
-            "api", "cli", "client", "config", "event", "pipeline", "restore", "runner", "source",
-            "verify",
+            "agent", "api", "cli", "client", "config", "event", "pipeline", "restore", "runner",
+            "source", "verify",
         ],
     ),
     (
