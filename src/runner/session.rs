@@ -147,6 +147,11 @@ impl Watcher {
             && matches!(checkpoints.checkpoint(name), Ok(None))
     }
 
+    /// Whether every collection has caught up once.
+    pub fn has_caught_up(&self) -> bool {
+        self.shared.progress.borrow().caught_up
+    }
+
     /// Waits until every collection has caught up once; `false` if the session ended before that.
     pub async fn caught_up(&self) -> bool {
         let mut progress = self.shared.progress.subscribe();
@@ -177,11 +182,6 @@ impl Watcher {
     /// The source, without credentials.
     pub fn source(&self) -> &str {
         &self.shared.source
-    }
-
-    /// Whether every collection has caught up.
-    pub fn has_caught_up(&self) -> bool {
-        self.shared.progress.borrow().caught_up
     }
 
     /// Whether every collection has caught up, but those that only somebody else can help.

@@ -11,7 +11,7 @@ mod tokens;
 
 /// Each module with its level, and the modules that it may import. It may import only modules above
 /// it in this list.
-const MODULES: [(u8, &str, &[&str]); 19] = [
+const MODULES: [(u8, &str, &[&str]); 20] = [
     (0, "trial", &[]),
     (0, "place", &[]),
     (0, "clock", &["place"]),
@@ -51,7 +51,29 @@ const MODULES: [(u8, &str, &[&str]); 19] = [
             "runner",
         ],
     ),
-    (7, "api", &["document", "source", "tree", "checkpoint", "mirror", "pipeline", "runner"]),
+    (
+        6,
+        "agent",
+        &[
+            "clock", "document", "client", "source", "tree", "mirror", "pipeline", "runner",
+            "config",
+        ],
+    ),
+    (
+        7,
+        "api",
+        &[
+            "document",
+            "source",
+            "tree",
+            "checkpoint",
+            "mirror",
+            "pipeline",
+            "runner",
+            "config",
+            "agent",
+        ],
+    ),
     (
         8,
         "cli",
@@ -68,6 +90,7 @@ const MODULES: [(u8, &str, &[&str]); 19] = [
             "verify",
             "runner",
             "config",
+            "agent",
             "api",
         ],
     ),
@@ -91,8 +114,8 @@ const WORDS: [(&str, &[&str]); 19] = [
     (
         "tokio",
         &[
-            "api", "cli", "client", "config", "event", "pipeline", "restore", "runner", "source",
-            "verify",
+            "agent", "api", "cli", "client", "config", "event", "pipeline", "restore", "runner",
+            "source", "verify",
         ],
     ),
     (

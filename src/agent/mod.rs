@@ -1,0 +1,10 @@
+//! The agent: every mirror of a config in one process. It starts a session for each mirror, by its
+//! schedule, starts it again when it ends, and follows changes of the config.
+//!
+//! It knows no interface: what answers requests about a mirror is given to it.
+
+mod roster;
+mod state;
+
+pub use roster::{MirrorHandle, Roster};
+pub use state::{LastRun, MirrorState, MirrorSummary};
