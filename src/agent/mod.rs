@@ -3,8 +3,13 @@
 //!
 //! It knows no interface: what answers requests about a mirror is given to it.
 
+mod alarm;
+mod alerts;
+mod hooks;
 mod roster;
 mod state;
 
+pub use alarm::Alarm;
+pub use alerts::{Alert, AlertKind, AlertState};
 pub use roster::{MirrorHandle, Roster};
 pub use state::{LastRun, MirrorState, MirrorSummary};

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::metrics::Observed;
+use crate::agent::Roster;
 use crate::runner::Watcher;
 
 /// A batch that takes longer hangs on the disk.
@@ -24,7 +25,7 @@ struct Health {
 
 /// A mirror that is not as it should be.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Unwell {
+struct Unwell {
     mirror: String,
     reason: String,
 }
@@ -39,12 +40,22 @@ pub async fn readiness(State(watcher): State<Watcher>) -> Response {
     answer(unready(&[of_process(watcher)]))
 }
 
+/// Whether an agent works on its mirrors.
+pub async fn health_of_agent(State(roster): State<Roster>) -> Response {
+    answer(stuck(&Observed::all(&roster)))
+}
+
+/// Whether the mirrors of an agent have caught up.
+pub async fn readiness_of_agent(State(roster): State<Roster>) -> Response {
+    answer(unready(&Observed::all(&roster)))
+}
+
 fn of_process(watcher: Watcher) -> Observed {
     Observed::running(watcher.directory_name(), watcher)
 }
 
 /// The mirrors whose session does not get on.
-pub fn stuck(mirrors: &[Observed]) -> Vec<Unwell> {
+fn stuck(mirrors: &[Observed]) -> Vec<Unwell> {
     let reason = |mirror: &Observed| {
         let busy = mirror.watcher.as_ref()?.longest_busy()?;
         let seconds = busy.as_secs();
@@ -54,7 +65,7 @@ pub fn stuck(mirrors: &[Observed]) -> Vec<Unwell> {
 }
 
 /// The mirrors that have not caught up.
-pub fn unready(mirrors: &[Observed]) -> Vec<Unwell> {
+fn unready(mirrors: &[Observed]) -> Vec<Unwell> {
     let reason = |mirror: &Observed| {
         let reason = match &mirror.watcher {
             _ if mirror.is_parked => "it has ended with an error that somebody has to mend",
@@ -76,7 +87,7 @@ fn unwell(mirrors: &[Observed], reason: impl Fn(&Observed) -> Option<String>) ->
 }
 
 /// 200 if no mirror is unwell, else 503.
-pub fn answer(mirrors: Vec<Unwell>) -> Response {
+fn answer(mirrors: Vec<Unwell>) -> Response {
     let (code, status) = match mirrors.is_empty() {
         true => (StatusCode::OK, "ok"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),

@@ -10,6 +10,7 @@ use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::{failed, usage};
+use crate::agent::{MirrorHandle, MirrorState, Roster};
 use crate::document::plain;
 use crate::pipeline::{Awaited, Phase, PipelineReport};
 use crate::runner::{Lag, Watcher};
@@ -28,6 +29,22 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// A mirror of an agent.
+    pub fn of(mirror: &MirrorHandle) -> Self {
+        let state = mirror.state();
+        Self {
+            name: mirror.name().to_string(),
+            watcher: mirror.watcher(),
+            has_failed: matches!(state, MirrorState::Failed { .. }),
+            is_parked: matches!(state, MirrorState::Parked { .. }),
+        }
+    }
+
+    /// All mirrors of an agent.
+    pub fn all(roster: &Roster) -> Vec<Self> {
+        roster.mirrors().iter().map(Self::of).collect()
+    }
+
     /// A mirror that this process alone works on.
     pub fn running(name: String, watcher: Watcher) -> Self {
         Self { name, watcher: Some(watcher), has_failed: false, is_parked: false }
@@ -255,8 +272,13 @@ pub async fn read(State(watcher): State<Watcher>) -> Response {
     answer(&[Observed::running(name, watcher)])
 }
 
+/// Answers for the mirrors of an agent.
+pub async fn of_agent(State(roster): State<Roster>) -> Response {
+    answer(&Observed::all(&roster))
+}
+
 /// The numbers of these mirrors.
-pub fn answer(mirrors: &[Observed]) -> Response {
+fn answer(mirrors: &[Observed]) -> Response {
     match text(mirrors) {
         Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => failed(&error),
@@ -271,13 +293,7 @@ fn text(mirrors: &[Observed]) -> prometheus::Result<String> {
     let collections: Vec<(&str, Collection)> = mirrors
         .iter()
         .filter_map(|mirror| Some((mirror.name.as_str(), mirror.watcher.as_ref()?)))
-        .flat_map(|(name, watcher)| {
-            let known = move |report| {
-                let lag = Lag::of(&report);
-                (name, (report, lag))
-            };
-            watcher.reports().into_iter().map(known)
-        })
+        .flat_map(|(name, watcher)| watcher.lags().into_iter().map(move |known| (name, known)))
         .collect();
     let mut families = Vec::new();
     for measure in &COLLECTION {

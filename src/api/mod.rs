@@ -12,6 +12,7 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use tokio::net::UnixListener;
 
+use crate::agent::Roster;
 use crate::document::plain;
 use crate::runner::Watcher;
 
@@ -47,6 +48,15 @@ pub async fn serve(
         .route("/readyz", get(health::readiness))
         .with_state(watcher);
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
+}
+
+/// What monitoring asks of an agent: metrics, health and readiness.
+pub fn monitoring(roster: Roster) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics::of_agent))
+        .route("/healthz", get(health::health_of_agent))
+        .route("/readyz", get(health::readiness_of_agent))
+        .with_state(roster)
 }
 
 /// An answer of JSON without characters that control a terminal.

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
 
+use super::lag::Lag;
 use super::options::SessionOptions;
 use super::outcome::Outcome;
 use super::shared::Shared;
@@ -16,6 +17,7 @@ use super::status::Status;
 use super::subscription::Subscription;
 use super::supervisor::Supervisor;
 use crate::checkpoint::Checkpoints;
+use crate::clock::Moment;
 use crate::document::CollectionName;
 use crate::event::Emitted;
 use crate::mirror::Mirror;
@@ -177,6 +179,20 @@ impl Watcher {
     /// What each collection reports.
     pub fn reports(&self) -> Vec<PipelineReport> {
         self.shared.reports()
+    }
+
+    /// What each collection reports, and how old its copy is.
+    pub fn lags(&self) -> Vec<(PipelineReport, Lag)> {
+        let with_lag = |report| {
+            let lag = Lag::of(&report);
+            (report, lag)
+        };
+        self.reports().into_iter().map(with_lag).collect()
+    }
+
+    /// How long the session has run.
+    pub fn runs_for(&self) -> Duration {
+        self.shared.began.age(Moment::now())
     }
 
     /// The source, without credentials.
