@@ -5,6 +5,7 @@
 
 mod alerts;
 mod change;
+mod check;
 mod entry;
 mod error;
 mod keys;
@@ -12,6 +13,7 @@ mod listen;
 mod places;
 mod read;
 mod schedule;
+mod show;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -25,9 +27,11 @@ use crate::document::MirrorName;
 
 pub use self::alerts::{AlertHooks, AlertsConfig, HeartbeatConfig};
 pub use self::change::{ConfigChange, difference};
+pub use self::check::{Aspect, CheckError, Finding};
 pub use self::error::{FileError, FileProblem, LowerError};
 pub use self::listen::Listen;
 pub use self::schedule::{BadSchedule, CronSchedule, Period, Schedule};
+pub use self::show::{Origin, ShownConfig, ShownKey};
 
 /// What a config file says.
 #[derive(Clone, Debug, PartialEq)]
