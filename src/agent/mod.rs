@@ -3,8 +3,18 @@
 //!
 //! It knows no interface: what answers requests about a mirror is given to it.
 
+mod due;
+mod fate;
+mod home;
+mod keeper;
 mod roster;
+mod service;
 mod state;
+mod watch;
 
+pub use home::MIRROR;
+pub use keeper::{Begin, End};
 pub use roster::{MirrorHandle, Roster};
+pub use service::{Agent, all_started};
 pub use state::{LastRun, MirrorState, MirrorSummary};
+pub use watch::ConfigWatch;
