@@ -7,6 +7,7 @@ mod choices;
 mod endpoint;
 mod error;
 pub mod file;
+mod probe;
 mod remembered;
 mod source;
 
@@ -33,6 +34,7 @@ pub use self::access::{AccessOptions, SecretError, SecretPlace, WrittenSecret};
 pub use self::choices::MirrorChoices;
 pub use self::endpoint::{Access, Endpoint, feed, meant};
 pub use self::error::{AccessError, ConfigError, OpenError, StartError};
+pub use self::probe::Probe;
 pub use self::source::kinds;
 
 /// The connections that a server serves, if nothing else was said.

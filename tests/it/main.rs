@@ -14,6 +14,7 @@ mod apart;
 mod brake;
 mod commands;
 mod compare;
+mod config;
 mod copied;
 mod crash;
 mod crowd;

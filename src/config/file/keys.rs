@@ -13,7 +13,6 @@ use crate::client::couchdb::Tls;
 use crate::client::couchdb::credentials::{SecretKind, secret};
 use crate::config::{AccessOptions, SecretPlace, WrittenSecret};
 use crate::document::Selection;
-use crate::tree::names::Codec;
 
 /// The keys that only a `[[mirror]]` has: they are in the beginning of [`MIRROR`].
 pub(super) const OWN: usize = 3;
@@ -82,14 +81,7 @@ pub(super) const MIRROR: &[Key<Draft>] = &[
     Key {
         name: "names",
         allowed: "\"native\" or \"portable\"",
-        read: |draft, value| {
-            let codec = match value.text()? {
-                "native" => Codec::Native,
-                "portable" => Codec::Portable,
-                _ => return Err(Bad::Kind),
-            };
-            set(&mut draft.options.names, Ok(codec))
-        },
+        read: |draft, value| set(&mut draft.options.names, value.get()),
     },
     Key {
         name: "max_delete",
@@ -307,7 +299,7 @@ pub(super) const API: &[Key<ApiConfig>] = &[
 ];
 
 /// The keys of `schedule`, where it is a table.
-const SCHEDULE: &[Key<ScheduleDraft>] = &[
+pub(super) const SCHEDULE: &[Key<ScheduleDraft>] = &[
     Key {
         name: "every",
         allowed: "a duration, such as \"1h\"",
@@ -336,7 +328,7 @@ pub(super) struct AccessDraft {
 
 /// `schedule` as it is read.
 #[derive(Default)]
-struct ScheduleDraft {
+pub(super) struct ScheduleDraft {
     every: Option<Period>,
     cron: Option<String>,
     time_zone: Option<String>,

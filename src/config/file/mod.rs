@@ -4,6 +4,7 @@
 //! where it is found. So two entries can be compared, and each start reads the secrets again.
 
 mod change;
+mod check;
 mod entry;
 mod error;
 mod keys;
@@ -11,6 +12,7 @@ mod listen;
 mod places;
 mod read;
 mod schedule;
+mod show;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -23,9 +25,11 @@ use crate::client::couchdb::ServerRole;
 use crate::document::MirrorName;
 
 pub use self::change::{ConfigChange, difference};
+pub use self::check::{Aspect, CheckError, Finding};
 pub use self::error::{FileError, FileProblem, LowerError};
 pub use self::listen::Listen;
 pub use self::schedule::{BadSchedule, CronSchedule, Period, Schedule};
+pub use self::show::{Origin, ShownConfig, ShownKey};
 
 /// What a config file says.
 #[derive(Clone, Debug, PartialEq)]

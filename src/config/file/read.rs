@@ -14,6 +14,7 @@ use super::error::{FileError, FileProblem};
 use super::keys::{API, MIRROR, OWN};
 use super::listen::Listen;
 use super::places;
+use super::show::{self, Origins, ShownConfig};
 use super::value::{Bad, Key, Reading, Value, fill, unknown};
 use super::{AgentConfig, ApiConfig, MirrorEntry};
 
@@ -30,6 +31,39 @@ impl AgentConfig {
     /// Reads the file, and checks it; see [`parse`](Self::parse). One that holds secrets must not be
     /// readable by others. Blocks.
     pub fn read(path: &Path) -> Result<Self, FileError> {
+        Parsed::read(path).map(|parsed| parsed.config)
+    }
+
+    /// Reads the text of the file at `path`, from whose folder relative paths count. Looks at the
+    /// directories of the mirrors, which must not be inside each other; reads and writes nothing else.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
+        parse(text, path).map(|parsed| parsed.config)
+    }
+}
+
+impl ShownConfig {
+    /// Reads the file as [`AgentConfig::read`] does, and explains it.
+    pub fn read(path: &Path) -> Result<Self, FileError> {
+        let Parsed { config, api, mirrors, .. } = Parsed::read(path)?;
+        let shown =
+            config.mirrors.iter().zip(&mirrors).map(|(entry, origins)| entry.shown(origins));
+        Ok(Self { api: config.api.shown(&api), mirrors: shown.collect() })
+    }
+}
+
+/// A config as it was read.
+struct Parsed {
+    config: AgentConfig,
+    /// Whether the file holds a secret.
+    has_secret: bool,
+    /// Where the values of `[api]` come from.
+    api: Origins,
+    /// Where those of each mirror come from.
+    mirrors: Vec<Origins>,
+}
+
+impl Parsed {
+    fn read(path: &Path) -> Result<Self, FileError> {
         let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let failed = |source: std::io::Error| match source.kind() {
             std::io::ErrorKind::NotFound => FileError::Missing { path: path.clone() },
@@ -52,19 +86,13 @@ impl AgentConfig {
             let (line, text) = not_text(&error);
             FileError::Wrong { path: path.clone(), problems: vec![FileProblem { line, text }] }
         })?;
-        let (config, has_secret) = parse(&text, path)?;
+        let parsed = parse(&text, path)?;
         match found.permissions().mode() & 0o777 {
-            mode if has_secret && mode & 0o077 != 0 => {
+            mode if parsed.has_secret && mode & 0o077 != 0 => {
                 Err(FileError::Exposed { path: path.clone(), mode })
             }
-            _ => Ok(config),
+            _ => Ok(parsed),
         }
-    }
-
-    /// Reads the text of the file at `path`, from whose folder relative paths count. Looks at the
-    /// directories of the mirrors, which must not be inside each other; reads and writes nothing else.
-    pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
-        parse(text, path).map(|(config, _)| config)
     }
 }
 
@@ -74,8 +102,8 @@ fn not_text(error: &std::string::FromUtf8Error) -> (Option<usize>, String) {
     (Some(line), "it is not valid UTF-8: save it as UTF-8".to_owned())
 }
 
-/// The config, and whether it holds a secret.
-fn parse(text: &str, path: &Path) -> Result<(AgentConfig, bool), FileError> {
+/// Reads and checks the text of the file at `path`.
+fn parse(text: &str, path: &Path) -> Result<Parsed, FileError> {
     let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let base = path.parent().unwrap_or(Path::new("/"));
     // Editors of other systems begin a file with a mark.
@@ -132,8 +160,9 @@ fn parse(text: &str, path: &Path) -> Result<(AgentConfig, bool), FileError> {
         }
     }
     let mut has_secret = defaults.has_secret;
-    let mut mirrors = Vec::new();
-    let mut lines = Vec::new();
+    let (mut mirrors, mut lines, mut origins) = (Vec::new(), Vec::new(), Vec::new());
+    let section_of = |name| top(name).and_then(|(_, value)| value.get_ref().as_table());
+    let (shared, of_api) = (section_of("defaults"), section_of("api"));
     for (line, table) in tables(&reading, top("mirror"), &mut problems) {
         let mut draft = defaults.clone();
         let before = problems.len();
@@ -147,6 +176,7 @@ fn parse(text: &str, path: &Path) -> Result<(AgentConfig, bool), FileError> {
             Ok(entry) => {
                 mirrors.push(entry);
                 lines.push(line);
+                origins.push(show::origins(&reading, MIRROR, Some(table), shared));
             }
             Err(found) => problems.extend(found.into_iter().map(|(key, text)| {
                 let own = table.get_key_value(key).map(|(key, _)| reading.line(key.span().start));
@@ -162,7 +192,12 @@ fn parse(text: &str, path: &Path) -> Result<(AgentConfig, bool), FileError> {
         problems.push(FileProblem { line: None, text: text.to_owned() });
     }
     match problems.is_empty() {
-        true => Ok((AgentConfig { api, mirrors }, has_secret)),
+        true => Ok(Parsed {
+            config: AgentConfig { api, mirrors },
+            has_secret,
+            api: show::origins(&reading, API, of_api, None),
+            mirrors: origins,
+        }),
         false => Err(wrong(problems)),
     }
 }

@@ -386,3 +386,76 @@ fn two_configs_are_compared_by_name_and_only_what_they_mean_counts() {
     let other = parse(&format!("[api]\nlisten = []\n{}", entry("a", ""))).unwrap();
     assert!(difference(&old, &other).api);
 }
+
+/// The page that documents the config.
+const PAGE: &str = include_str!("../../../docs/agent.md");
+
+#[test]
+fn every_sample_in_the_documentation_is_a_config() {
+    let samples: Vec<_> = PAGE.split("```toml\n").skip(1).collect();
+    assert!(samples.len() >= 5, "{}", samples.len());
+    for sample in samples {
+        let sample = sample.split("```").next().unwrap();
+        parse(sample).unwrap_or_else(|problems| panic!("{problems:?} in\n{sample}"));
+    }
+}
+
+#[test]
+fn every_key_is_documented_and_every_documented_key_exists() {
+    fn names<T>(keys: &[super::value::Key<T>]) -> Vec<&'static str> {
+        keys.iter().map(|key| key.name).collect()
+    }
+    let documented = |heading: &str| {
+        let section = PAGE.split(&format!("\n### {heading}\n")).nth(1).expect(heading);
+        let rows = section.split("\n### ").next().unwrap().lines();
+        let keys = rows.filter_map(|row| row.strip_prefix("| `")?.split('`').next());
+        keys.collect::<Vec<_>>()
+    };
+    assert_eq!(documented("Keys of `[[mirror]]` and `[defaults]`"), names(keys::MIRROR));
+    assert_eq!(documented("Credentials"), names(keys::CREDENTIALS));
+    assert_eq!(documented("Certificates"), names(keys::TLS));
+    assert_eq!(documented("Schedules"), names(keys::SCHEDULE));
+    assert_eq!(documented("Keys of `[api]`"), names(keys::API));
+}
+
+#[test]
+fn what_is_shown_is_a_config_of_the_same_meaning() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("plainfold.toml");
+    for text in [
+        "[[mirror]]\nname='a'\nsource='feed:x'\ndirectory='a'",
+        "[api]\nlisten=['/s','127.0.0.1:1']\ntokens='t'\n[defaults]\ntrash=3\nschedule={every='90m'}\n\
+         credentials={password_file='p',auth='session'}\n[[mirror]]\nname='a'\nsource='http://me@h'\n\
+         directory=\"a \\\"b\"\ncollections=['x*']\nexclude=['xy']\nrevisions=true\nnames='portable'\n\
+         mode='0750'\nreserve='1GiB'\ngive_up_after='1m'\ntls={ca_file='c'}\nmax_runs=5\n\
+         [[mirror]]\nname='b'\nsource='https://h/b'\ndirectory='b'\ncredentials={token_command='t \"x\"'}\n\
+         schedule={cron='0 3 * * *',time_zone='Europe/Berlin'}\n",
+    ] {
+        fs::write(&path, text).unwrap();
+        let shown = ShownConfig::read(&path).unwrap();
+        for mirror in &shown.mirrors {
+            let keys: Vec<_> = mirror.iter().map(|key| key.key).collect();
+            assert_eq!(keys, keys::MIRROR.iter().map(|key| key.name).collect::<Vec<_>>());
+        }
+        let lines =
+            |keys: &[ShownKey]| keys.iter().map(|key| key.line() + "\n").collect::<String>();
+        let mut again = format!("[api]\n{}", lines(&shown.api));
+        for mirror in &shown.mirrors {
+            again += &format!("[[mirror]]\n{}", lines(mirror));
+        }
+        let config = AgentConfig::read(&path).unwrap();
+        assert_eq!(
+            AgentConfig::parse(&again, Path::new("/elsewhere/x")).unwrap(),
+            config,
+            "{again}"
+        );
+    }
+    let shown = ShownConfig::read(&path).unwrap();
+    let origin =
+        |at: usize, key| shown.mirrors[at].iter().find(|shown| shown.key == key).unwrap().origin;
+    assert_eq!(origin(0, "trash"), Origin::Defaults(5));
+    assert_eq!(origin(0, "name"), Origin::File(9));
+    assert_eq!(origin(1, "deleted"), Origin::Default);
+    assert_eq!(origin(1, "credentials"), Origin::File(25));
+    assert_eq!(shown.api[0].origin, Origin::File(2));
+}
