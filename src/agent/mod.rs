@@ -5,11 +5,20 @@
 
 mod alarm;
 mod alerts;
+mod due;
+mod fate;
+mod home;
 mod hooks;
+mod keeper;
 mod roster;
+mod service;
 mod state;
+mod watch;
 
-pub use alarm::Alarm;
 pub use alerts::{Alert, AlertKind, AlertState};
+pub use home::MIRROR;
+pub use keeper::{Begin, End};
 pub use roster::{MirrorHandle, Roster};
+pub use service::{Agent, all_started};
 pub use state::{LastRun, MirrorState, MirrorSummary};
+pub use watch::ConfigWatch;

@@ -97,8 +97,7 @@ impl Roster {
         self.0.changes.send_modify(count);
     }
 
-    /// Notes why the config on disk is not in force.
-    pub fn note_trouble(&self, trouble: Option<String>) {
+    pub(super) fn note_trouble(&self, trouble: Option<String>) {
         *held(&self.0.trouble) = trouble;
         self.0.changes.send_modify(count);
     }
@@ -217,12 +216,11 @@ impl MirrorHandle {
     }
 
     /// Ends when somebody wants the mirror to start at once.
-    pub async fn woken(&self) {
+    pub(super) async fn woken(&self) {
         self.0.wake.notified().await;
     }
 
-    /// Notes what the mirror is doing.
-    pub fn note_state(&self, state: MirrorState) {
+    pub(super) fn note_state(&self, state: MirrorState) {
         self.0.seen.send_modify(|seen| seen.state = state);
         self.0.changes.send_modify(count);
     }
@@ -238,7 +236,7 @@ impl MirrorHandle {
     }
 
     /// Notes that the session has ended, or that none could be started.
-    pub fn note_end(&self, last: LastRun) {
+    pub(super) fn note_end(&self, last: LastRun) {
         self.0.seen.send_modify(|seen| (seen.watcher, seen.last) = (None, Some(last)));
         self.0.changes.send_modify(count);
     }

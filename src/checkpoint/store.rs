@@ -16,9 +16,6 @@ use super::error::StateError;
 use super::journal::{Bounds, Journal};
 use crate::place::{Desk, Place};
 
-/// sled's own default is 1 GiB.
-const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-
 /// The only folder inside the state's folder.
 const BLOBS: &str = "blobs";
 
@@ -196,7 +193,7 @@ impl StateStore {
         place.check_desk().map_err(failed)?;
         let config = sled::Config::new()
             .path(folder.reach())
-            .cache_capacity(CACHE_BYTES)
+            .cache_capacity(bounds.cache)
             // We flush every commit.
             .flush_every_ms(None);
         let opened = worker.run(&config, {

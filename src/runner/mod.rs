@@ -34,6 +34,7 @@ pub use obey::OrderError;
 pub use options::SessionOptions;
 pub use order::{Action, Effect, Ordered};
 pub use outcome::{Outcome, SessionError};
+pub use policy::Remedy;
 pub use release::Release;
 pub use repair::Repairer;
 pub use session::{Session, Watcher};

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::BroadcastStream;
@@ -174,6 +175,12 @@ impl Watcher {
         let mut progress = self.shared.progress.subscribe();
         let reached = progress.wait_for(|progress| progress.listed || progress.ended).await;
         reached.is_ok_and(|progress| progress.listed)
+    }
+
+    /// Notes in the mirror that a catch-up which began at this time has reached its end. Blocks.
+    pub fn note_catch_up(&self, began: Timestamp) -> Result<(), MirrorError> {
+        let holder = Holder { caught_up: Some(began), ..Holder::this_process("mirror") };
+        self.shared.mirror.describe_holder(&holder)
     }
 
     /// What each collection reports.

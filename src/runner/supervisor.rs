@@ -2,6 +2,7 @@
 //! records how each ends.
 
 use std::collections::{HashMap, HashSet};
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -61,7 +62,7 @@ impl Supervisor {
     /// A supervisor that has not started.
     pub fn new(
         store: Arc<dyn Store>,
-        options: SessionOptions,
+        mut options: SessionOptions,
         shared: Arc<Shared>,
         orders: mpsc::UnboundedReceiver<Order>,
         stop: CancellationToken,
@@ -69,6 +70,8 @@ impl Supervisor {
         let together = matches!(store.streams(), Streams::Shared | Streams::Once);
         let room = if together { None } else { options.max_runs };
         let turns = if together { Semaphore::MAX_PERMITS } else { options.catch_ups };
+        // They come in one stream, which none of them may hold up.
+        options.turns = options.turns.filter(|_| !together);
         Self {
             store,
             options,
@@ -300,7 +303,10 @@ impl Supervisor {
                     member.pipeline = Some(pipeline.clone());
                 }
                 // It has little to do if it has caught up in this process.
-                let turns = (!has_caught_up).then(|| Arc::clone(&self.turns));
+                let turns = match has_caught_up {
+                    true => Vec::new(),
+                    false => iter::once(&self.turns).chain(&self.options.turns).cloned().collect(),
+                };
                 let shared = Arc::clone(&self.shared);
                 let (orders, stop) = (shared.orders.clone(), self.stop.child_token());
                 self.stops.insert(name.clone(), stop.clone());
