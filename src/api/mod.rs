@@ -12,17 +12,21 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use tokio::net::UnixListener;
 
+use crate::agent::Roster;
 use crate::document::plain;
 use crate::runner::Watcher;
 
 pub mod client;
 mod events;
+mod health;
 mod held;
+mod metrics;
 mod order;
 mod process;
 mod release;
 pub mod socket;
 mod status;
+mod usage;
 
 /// Answers on `listener` until `shutdown`.
 pub async fn serve(
@@ -39,8 +43,20 @@ pub async fn serve(
         .route("/resume", post(order::resume))
         .route("/catch-up", post(order::catch_up))
         .route("/rescan", post(order::rescan))
+        .route("/metrics", get(metrics::read))
+        .route("/healthz", get(health::health))
+        .route("/readyz", get(health::readiness))
         .with_state(watcher);
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
+}
+
+/// What monitoring asks of an agent: metrics, health and readiness.
+pub fn monitoring(roster: Roster) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics::of_agent))
+        .route("/healthz", get(health::health_of_agent))
+        .route("/readyz", get(health::readiness_of_agent))
+        .with_state(roster)
 }
 
 /// An answer of JSON without characters that control a terminal.

@@ -105,6 +105,11 @@ impl AccessOptions {
 }
 
 impl SecretPlace {
+    /// The secret itself. Blocks.
+    pub(super) fn read(&self, kind: SecretKind) -> Result<SecretString, SecretError> {
+        Ok(self.find(kind)?.read()?)
+    }
+
     /// The secret there. A file is read, so that one that cannot be used is refused now.
     fn find(&self, kind: SecretKind) -> Result<Secret, SecretError> {
         let read = |path: PathBuf| {

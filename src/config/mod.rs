@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tokio::sync::Semaphore;
 
 use crate::checkpoint::{Bounds, Checkpoints};
 use crate::client::couchdb::Secret;
@@ -59,6 +60,7 @@ pub struct MirrorConfig {
     allow_empty: bool,
     max_failures: Option<u64>,
     max_runs: usize,
+    turns: Option<Arc<Semaphore>>,
 }
 
 impl MirrorConfig {
@@ -79,6 +81,7 @@ impl MirrorConfig {
             allow_empty: false,
             max_failures: Some(MAX_FAILURES),
             max_runs: MAX_RUNS.into(),
+            turns: None,
         })
     }
 
@@ -193,6 +196,19 @@ impl MirrorConfig {
         self
     }
 
+    /// The number of bytes of the state that are kept in memory.
+    pub fn cache(mut self, bytes: u64) -> Self {
+        self.bounds.cache = bytes;
+        self
+    }
+
+    /// Shared with other mirrors of this process: bounds how many collections of all of them catch up at the
+    /// same time.
+    pub fn turns(mut self, turns: Arc<Semaphore>) -> Self {
+        self.turns = Some(turns);
+        self
+    }
+
     /// How long to try a source that does not answer; `None` means without end.
     pub fn give_up_after(mut self, patience: Option<Duration>) -> Self {
         self.give_up_after = Some(patience);
@@ -294,6 +310,7 @@ impl MirrorConfig {
         let mut session = SessionOptions::new(config.mode);
         session.source_moved = config.source_moved;
         session.allow_empty = config.allow_empty;
+        session.turns = config.turns;
         // The documents of a server fail one by one, and never end the mirroring of the others.
         let is_feed = matches!(config.source, SourceConfig::Feed(_));
         session.max_failures = config.max_failures.filter(|_| is_feed);

@@ -2,6 +2,7 @@
 
 use tokio::task::JoinError;
 
+use super::report::Awaited;
 use crate::checkpoint::StateError;
 use crate::source::SourceError;
 use crate::tree::MirrorError;
@@ -56,6 +57,15 @@ impl PipelineError {
             Self::Mirror(error) => error.is_full(),
             Self::State(error) => error.is_full(),
             _ => false,
+        }
+    }
+
+    /// What a pipeline waits for that ends with it.
+    pub fn awaited(&self) -> Awaited {
+        match self {
+            Self::Source(_) => Awaited::Source,
+            error if error.is_full() => Awaited::Room,
+            _ => Awaited::Disk,
         }
     }
 

@@ -40,10 +40,14 @@ impl Told {
     }
 }
 
-/// The events of one commit of a collection. They get their numbers from the commit, and are emitted after
-/// it.
-pub fn of_commit(told: Vec<Told>, collection: CollectionName, channel: Broadcast) -> NewEvents {
-    let at = Timestamp::now();
+/// The events of one commit of a collection at a time. They get their numbers from the commit, and are
+/// emitted after it.
+pub fn of_commit(
+    told: Vec<Told>,
+    at: Timestamp,
+    collection: CollectionName,
+    channel: Broadcast,
+) -> NewEvents {
     NewEvents::new(told.len(), move |first| {
         let event = |(Told { meta, files }, event): (Told, u64)| {
             Arc::new(Emitted::new(WriteEvent {

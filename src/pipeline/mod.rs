@@ -22,11 +22,13 @@ mod copied;
 mod doubt;
 mod error;
 mod events;
+mod evidence;
 mod failures;
 mod fetch;
 mod gather;
 mod handle;
 mod log;
+mod measure;
 mod opening;
 mod options;
 mod pending;
@@ -42,10 +44,12 @@ mod work;
 pub use crate::document::DeletionLimit;
 pub use brake::Brake;
 pub use error::PipelineError;
+pub use evidence::{Evidence, Stated};
 pub use handle::Pipeline;
 pub use options::PipelineOptions;
 pub use repair::{Asking, Fate, Repaired, WrongDocument};
-pub use report::{Awaited, ENDED, FAILED, Phase, PipelineReport, Reporter, RunState, shown};
+pub use report::{Awaited, ENDED, FAILED, Phase, PipelineReport, Reporter, RunState};
+pub use report::{seconds_since, shown};
 pub(crate) use room::{Pauses, without_numbers};
 
 use asker::FeedState;
@@ -93,6 +97,7 @@ impl Pipeline {
         let halt = stop.child_token();
         let (reading, spoken) = watch::channel(FeedState::Silent);
         if !self.removals_only {
+            tasks.spawn(measure::measure(self.clone(), spoken.clone(), halt.clone()));
             tasks.spawn(asker::ask(self.clone(), spoken, halt.clone(), gathered.clone()));
         }
         tasks.spawn(gather::gather(self.clone(), since, halt.clone(), gathered, reading));

@@ -43,7 +43,10 @@ impl Pipeline {
         if let Some((_, what)) = news.iter().find(|(is_new, _)| *is_new) {
             return Ok(Since::Scan(format!("{what} from now on")));
         }
-        self.reporter.update(|report| report.position = Some(shown(&position)));
+        self.reporter.update(|report| {
+            report.position = Some(shown(&position));
+            report.evidence.position = Some(position.clone());
+        });
         Ok(Since::Position(position))
     }
 }

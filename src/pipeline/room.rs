@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::report::{Awaited, PipelineReport, RunState};
+use super::report::{PipelineReport, RunState};
 use super::{Pipeline, PipelineError};
 use crate::source::Since;
 use crate::source::retry::RetryPolicy;
@@ -128,7 +128,7 @@ impl Pipeline {
             }
             logged = why;
             self.reporter.update(|report| {
-                report.wait(Awaited::Disk, error.to_string(), pause);
+                report.wait(error.awaited(), error.to_string(), pause);
                 report.busy_since = None;
             });
             self.run_state.send_replace(RunState::Waits);

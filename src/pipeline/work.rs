@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::batch::Seen;
+use super::evidence::Reached;
 use crate::document::{Position, Properties};
 use crate::source::Holds;
 
@@ -23,7 +24,7 @@ pub enum Signal {
     /// The number of documents at the source, including everything before this item.
     Holds(Holds),
     /// The end of the source has been reached.
-    CaughtUp,
+    CaughtUp(Reached),
     /// The events that an interrupted run may not have emitted have been emitted.
     Told,
     /// The security object of the collection, as the source sends it.

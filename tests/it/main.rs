@@ -38,6 +38,7 @@ mod layers;
 mod limits;
 mod live;
 mod messages;
+mod monitoring;
 mod once;
 mod options;
 mod orders;

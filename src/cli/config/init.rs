@@ -32,6 +32,11 @@ const TEMPLATE: &str = r##"# The mirrors of this machine. docs/agent.md explains
 # Where commands and other programs reach the agent: a socket, or an address with a port.
 #listen = "/run/plainfold/plainfold.sock"
 
+# What is called when something is wrong with a mirror; docs/monitoring.md explains it.
+#[alerts]
+#command = ["/usr/local/bin/page-me"]
+#heartbeat = { url = "https://example.com/ping", every = "60s" }
+
 # Every mirror has these, unless its own section says otherwise.
 [defaults]
 # Hold further deletions back if one run, or one hour of following, would delete more than this

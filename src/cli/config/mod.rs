@@ -93,6 +93,9 @@ fn show(options: &ShowOptions) -> anyhow::Result<Exit> {
             writeln!(lines, "# {}, with all defaults", path.display())?;
             writeln!(lines, "[api]")?;
             shown.api.iter().for_each(|key| lines.push(&key.line()));
+            writeln!(lines)?;
+            writeln!(lines, "[alerts]")?;
+            shown.alerts.iter().for_each(|key| lines.push(&key.line()));
             for mirror in &shown.mirrors {
                 writeln!(lines)?;
                 writeln!(lines, "[[mirror]]")?;

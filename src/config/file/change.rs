@@ -21,19 +21,23 @@ pub struct ConfigChange {
     pub unchanged: Vec<MirrorName>,
     /// Whether `[api]` says something else.
     pub api: bool,
+    /// Whether `[alerts]` says something else.
+    pub alerts: bool,
 }
 
 impl ConfigChange {
     /// Whether nothing is different.
     pub fn is_empty(&self) -> bool {
         !self.api
+            && !self.alerts
             && [&self.added, &self.removed, &self.changed].iter().all(|names| names.is_empty())
     }
 }
 
 /// Compares two configs by the names of their mirrors.
 pub fn difference(old: &AgentConfig, new: &AgentConfig) -> ConfigChange {
-    let mut change = ConfigChange { api: old.api != new.api, ..ConfigChange::default() };
+    let (api, alerts) = (old.api != new.api, old.alerts != new.alerts);
+    let mut change = ConfigChange { api, alerts, ..ConfigChange::default() };
     let (before, after) = (by_name(&old.mirrors), by_name(&new.mirrors));
     for entry in &new.mirrors {
         let names = match before.get(&entry.name) {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::client::webhook::WebhookError;
 use crate::config::{AccessError, ConfigError, SecretError};
 
 /// Why a config file cannot be used.
@@ -92,6 +93,9 @@ pub enum LowerError {
     /// The options.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The address of a hook.
+    #[error("the address of a hook cannot be used: {0}")]
+    Hook(#[from] WebhookError),
 }
 
 impl From<AccessError> for LowerError {

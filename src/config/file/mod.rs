@@ -3,6 +3,7 @@
 //! An entry holds everything that its mirror needs, with `[defaults]` merged in, and no secret: only
 //! where it is found. So two entries can be compared, and each start reads the secrets again.
 
+mod alerts;
 mod change;
 mod check;
 mod entry;
@@ -24,6 +25,7 @@ use super::{AccessOptions, MirrorConfig};
 use crate::client::couchdb::ServerRole;
 use crate::document::MirrorName;
 
+pub use self::alerts::{AlertHooks, AlertsConfig, HeartbeatConfig};
 pub use self::change::{ConfigChange, difference};
 pub use self::check::{Aspect, CheckError, Finding};
 pub use self::error::{FileError, FileProblem, LowerError};
@@ -36,6 +38,8 @@ pub use self::show::{Origin, ShownConfig, ShownKey};
 pub struct AgentConfig {
     /// The interface for other programs.
     pub api: ApiConfig,
+    /// What is called when something is wrong, and while nothing is.
+    pub alerts: AlertsConfig,
     /// The mirrors, in the order of the file. There is at least one.
     pub mirrors: Vec<MirrorEntry>,
 }

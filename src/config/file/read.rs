@@ -9,6 +9,7 @@ use rustix::fs::OFlags;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::alerts::{ALERTS, AlertsConfig};
 use super::entry::Draft;
 use super::error::{FileError, FileProblem};
 use super::keys::{API, MIRROR, OWN};
@@ -22,7 +23,7 @@ use super::{AgentConfig, ApiConfig, MirrorEntry};
 const LARGEST: u64 = 4 << 20;
 
 /// The keys of the whole file.
-const TOP: [&str; 4] = ["allow_secrets", "api", "defaults", "mirror"];
+const TOP: [&str; 5] = ["allow_secrets", "alerts", "api", "defaults", "mirror"];
 
 /// The file of tokens beside the config, if none is named.
 const TOKENS: &str = "tokens";
@@ -44,10 +45,14 @@ impl AgentConfig {
 impl ShownConfig {
     /// Reads the file as [`AgentConfig::read`] does, and explains it.
     pub fn read(path: &Path) -> Result<Self, FileError> {
-        let Parsed { config, api, mirrors, .. } = Parsed::read(path)?;
+        let Parsed { config, api, alerts, mirrors, .. } = Parsed::read(path)?;
         let shown =
             config.mirrors.iter().zip(&mirrors).map(|(entry, origins)| entry.shown(origins));
-        Ok(Self { api: config.api.shown(&api), mirrors: shown.collect() })
+        Ok(Self {
+            api: config.api.shown(&api),
+            alerts: config.alerts.shown(&alerts),
+            mirrors: shown.collect(),
+        })
     }
 }
 
@@ -58,6 +63,8 @@ struct Parsed {
     has_secret: bool,
     /// Where the values of `[api]` come from.
     api: Origins,
+    /// Where those of `[alerts]` come from.
+    alerts: Origins,
     /// Where those of each mirror come from.
     mirrors: Vec<Origins>,
 }
@@ -139,6 +146,10 @@ fn parse(text: &str, path: &Path) -> Result<Parsed, FileError> {
     if let Some((key, value)) = top("api") {
         section(&reading, &mut api, API, (key, value), "[api]", &mut problems);
     }
+    let mut alerts = AlertsConfig::default();
+    if let Some((key, value)) = top("alerts") {
+        section(&reading, &mut alerts, ALERTS, (key, value), "[alerts]", &mut problems);
+    }
     let mut defaults = Draft::default();
     if let Some((key, value)) = top("defaults") {
         let at = key.span().start;
@@ -193,9 +204,10 @@ fn parse(text: &str, path: &Path) -> Result<Parsed, FileError> {
     }
     match problems.is_empty() {
         true => Ok(Parsed {
-            config: AgentConfig { api, mirrors },
+            config: AgentConfig { api, alerts, mirrors },
             has_secret,
             api: show::origins(&reading, API, of_api, None),
+            alerts: show::origins(&reading, ALERTS, section_of("alerts"), None),
             mirrors: origins,
         }),
         false => Err(wrong(problems)),

@@ -11,7 +11,7 @@ use toml::de::DeTable;
 
 use super::schedule::Period;
 use super::value::{Key, Reading};
-use super::{ApiConfig, MirrorEntry};
+use super::{AlertsConfig, ApiConfig, HeartbeatConfig, MirrorEntry};
 use crate::config::{AccessOptions, SecretPlace};
 
 /// A config file, explained.
@@ -19,6 +19,8 @@ use crate::config::{AccessOptions, SecretPlace};
 pub struct ShownConfig {
     /// The keys of `[api]`.
     pub api: Vec<ShownKey>,
+    /// The keys of `[alerts]`.
+    pub alerts: Vec<ShownKey>,
     /// The keys of each mirror.
     pub mirrors: Vec<Vec<ShownKey>>,
 }
@@ -105,6 +107,29 @@ impl ApiConfig {
         let listen: Vec<_> = self.listen.iter().map(ToString::to_string).collect();
         let values = vec![("listen", json!(listen)), ("tokens", path(&self.tokens))];
         shown(values, origins, &|_| "")
+    }
+}
+
+impl AlertsConfig {
+    pub(super) fn shown(&self, origins: &Origins) -> Vec<ShownKey> {
+        let heartbeat = |one: &HeartbeatConfig| json!({ "url": address(&one.url), "every": Period(one.every).to_string() });
+        let values = vec![
+            ("command", json!(self.command)),
+            ("url", self.url.as_ref().map_or(Value::Null, address)),
+            ("late_after", json!(Period(self.late_after).to_string())),
+            ("heartbeat", self.heartbeat.as_ref().map_or(Value::Null, heartbeat)),
+        ];
+        shown(values, origins, &|_| "none")
+    }
+}
+
+/// The address of a hook, which may be a secret.
+fn address(place: &SecretPlace) -> Value {
+    match place {
+        SecretPlace::File(file) => json!({ "file": path(file) }),
+        SecretPlace::Variable(name) => json!({ "env": name }),
+        SecretPlace::Credential(name) => json!({ "credential": name }),
+        SecretPlace::Command(_) | SecretPlace::Config(_) => json!("(not shown)"),
     }
 }
 

@@ -11,12 +11,12 @@ mod tally;
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::events::Told;
+use super::evidence::Reached;
 use super::prepared::Prepared;
 use super::report::{Phase, RunState};
 use super::work::{Signal, Work};
@@ -103,11 +103,11 @@ impl Settler {
             Signal::BeginScan(reason) => self.begin_scan(reason)?,
             Signal::EndScan { position, seen } => self.end_scan(position, seen)?,
             Signal::Holds(holds) => self.compare_counts(holds)?,
-            Signal::CaughtUp => {
+            Signal::CaughtUp(end) => {
                 self.pipeline.brake.caught_up();
                 self.pipeline.mirror.sweep_trash()?;
                 self.pipeline.log_unmentioned();
-                self.caught_up();
+                self.caught_up(end);
             }
             Signal::Told => {
                 self.moved.clear();
@@ -209,13 +209,15 @@ impl Settler {
         Ok(())
     }
 
-    fn caught_up(&self) {
+    fn caught_up(&self, end: Reached) {
         tracing::debug!(collection = %self.pipeline.collection.name(), "caught up");
         let live = self.pipeline.options.mode == Mode::Follow;
+        let nothing = self.pipeline.source.nothing_behind();
         self.pipeline.reporter.update(|report| {
             report.phase = if live { Phase::Live } else { Phase::CaughtUp };
             report.caught_up = true;
-            report.current_at = Some(Timestamp::now());
+            report.be_current(end.at);
+            report.evidence.stated = end.stated(nothing).or(report.evidence.stated);
             report.trouble = None;
         });
         self.pipeline.run_state.send_replace(RunState::AtEnd);

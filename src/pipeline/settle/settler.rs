@@ -119,6 +119,7 @@ impl Settler {
             inventory: self.checkpoint.inventory.clone(),
             tally: self.checkpoint.tally,
             folder: Some(self.pipeline.collection.identity()),
+            changed: self.checkpoint.changed,
             ..Checkpoint::default()
         }
     }

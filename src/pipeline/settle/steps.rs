@@ -1,7 +1,10 @@
 //! Steps 2 to 6 of the durable order: sync, publish, sync, commit, broadcast.
 
+use jiff::Timestamp;
+
 use super::settler::Settler;
 use crate::checkpoint::{Commit, Failure};
+use crate::clock::Moment;
 use crate::document::DocumentId;
 use crate::mirror::{Published, Staged, Sync};
 use crate::pipeline::PipelineError;
@@ -71,10 +74,17 @@ impl Settler {
     }
 
     /// Steps 5 and 6: published changes are committed, and then their events are emitted.
-    pub(super) fn commit(&mut self, commit: Commit, told: Vec<Told>) -> Result<(), PipelineError> {
+    pub(super) fn commit(
+        &mut self,
+        mut commit: Commit,
+        told: Vec<Told>,
+    ) -> Result<(), PipelineError> {
         let pipeline = &self.pipeline;
         let name = pipeline.collection.name();
-        let events = events::of_commit(told, name.clone(), pipeline.events.clone());
+        let at = Timestamp::now();
+        let changed = (!told.is_empty()).then_some(at);
+        commit.checkpoint.changed = changed.or(commit.checkpoint.changed);
+        let events = events::of_commit(told, at, name.clone(), pipeline.events.clone());
         trial::pass("commit");
         let more = pipeline.checkpoints.commit_with(name, &commit, events)?;
         pipeline.collection.note_committed()?;
@@ -83,7 +93,7 @@ impl Settler {
         let failures = pipeline.failures.failed();
         let in_flight = pipeline.failures.count() - failures;
         let (held, braked) = pipeline.brake.note_held(more);
-        let position = self.checkpoint.position.as_ref().map(shown);
+        let position = self.checkpoint.position.clone();
         let more = std::mem::take(&mut self.more);
         let counted = pipeline.source.counted();
         pipeline.reporter.update(|report| {
@@ -92,7 +102,10 @@ impl Settler {
             report.failures = failures;
             report.in_flight = in_flight;
             report.held_back = held;
-            report.position = position;
+            report.position = position.as_ref().map(shown);
+            report.evidence.position = position;
+            report.evidence.committed = Some(Moment::now());
+            report.evidence.changed_at = changed.or(report.evidence.changed_at);
         });
         if braked && pipeline.reporter.report().caught_up {
             pipeline.log_more_held_back();

@@ -1,6 +1,7 @@
 //! One database as a collection: its feed, and the requests that are answered beside it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -9,14 +10,14 @@ use serde_json::value::RawValue;
 
 use super::feed::{self, KnownDatabase};
 use super::options::Timings;
-use super::{attachments, branches, lookup};
+use super::{attachments, branches, lookup, origin};
 use crate::client::couchdb::{Client, Kind};
 use crate::document::{
     Attachment, Branch, CollectionName, DocumentId, Kept, Position, Properties, Revision,
 };
 use crate::source::{
-    Answers, Attachments, Branches, ByteStream, Feed, FeedEvent, Mode, Origins, Reading, Reads,
-    Security, ServerProgress, Since, SourceError, Wanted,
+    Answers, Attachments, Behind, Branches, ByteStream, Feed, FeedEvent, Mode, Origins, Reading,
+    Reads, Security, ServerProgress, Since, SourceError, Wanted,
 };
 
 /// One database.
@@ -52,6 +53,29 @@ impl Feed for CouchCollection {
         mode: Mode,
     ) -> BoxStream<'static, Result<FeedEvent, SourceError>> {
         feed::events(Arc::clone(&self.known), since, mode)
+    }
+
+    fn measured_every(&self) -> Option<Duration> {
+        Some(self.known.timings.measure)
+    }
+
+    fn behind<'a>(
+        &'a self,
+        position: Option<&'a Position>,
+    ) -> BoxFuture<'a, Result<Option<Behind>, SourceError>> {
+        Box::pin(async move {
+            let database = &self.known.database;
+            let token = position.map(Position::token);
+            if let Some(changes) = database.changes_after(token).await? {
+                return Ok(Some(Behind::Changes(changes)));
+            }
+            let end = database.info().await?.update_seq;
+            Ok(origin::distance(token, end.get()).map(Behind::Changes))
+        })
+    }
+
+    fn nothing_behind(&self) -> Option<Behind> {
+        Some(Behind::Changes(0))
     }
 
     fn server(&self) -> Option<&ServerProgress> {

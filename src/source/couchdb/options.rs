@@ -78,6 +78,8 @@ pub struct Timings {
     pub reopen: Duration,
     /// How often the server is asked for new databases.
     pub poll: Duration,
+    /// How often the server is asked, at most, how many changes are pending in a database that is not at its end.
+    pub measure: Duration,
     /// The waits before a document is requested again that the feed named without its body: a cluster's
     /// nodes may lag behind one another.
     pub lag: [Duration; 3],
@@ -91,6 +93,7 @@ impl Default for Timings {
             check: Duration::from_secs(60),
             reopen: Duration::from_secs(1),
             poll: Duration::from_secs(5),
+            measure: Duration::from_secs(5),
             lag: [100, 400, 1500].map(Duration::from_millis),
         }
     }
