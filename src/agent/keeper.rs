@@ -25,8 +25,10 @@ use crate::tree::MirrorError;
 pub type End = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
 /// Begins what observes a session and answers requests about it, within the session's runtime.
-pub type Begin =
-    Arc<dyn for<'a> Fn(&'a Session) -> BoxFuture<'a, Result<End, MirrorError>> + Send + Sync>;
+pub type Begin = Arc<dyn for<'a> Fn(&'a Session, &'a MirrorEntry) -> Beginning<'a> + Send + Sync>;
+
+/// What [`Begin`] gives.
+type Beginning<'a> = BoxFuture<'a, Result<End, MirrorError>>;
 
 /// What all keepers share.
 pub(super) struct Means {
@@ -220,7 +222,8 @@ impl Run {
     async fn to_end(self, turn: Option<OwnedSemaphorePermit>) -> Fate {
         let Self { entry, handle, means, stop } = self;
         let (follows, started_at) = (entry.schedule.is_live(), Timestamp::now());
-        let lowered = match tokio::task::spawn_blocking(move || entry.lower()).await {
+        let lowered = entry.clone();
+        let lowered = match tokio::task::spawn_blocking(move || lowered.lower()).await {
             Ok(lowered) => lowered,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
@@ -235,7 +238,7 @@ impl Run {
             },
             () = stop.cancelled() => return Fate::Stopped,
         };
-        let end = match (means.begin)(&session).await {
+        let end = match (means.begin)(&session, &entry).await {
             Ok(end) => end,
             Err(error) => {
                 session.cancel();
