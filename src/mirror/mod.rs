@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 mod adopt;
 mod blame;
+mod blob;
 mod collection;
 mod durable;
 mod files;
@@ -39,12 +40,13 @@ mod trash;
 pub use crate::tree::lanes::Lane;
 #[cfg(test)]
 pub(crate) use crate::tree::lanes::staged;
+pub use blob::{Blob, BlobWriter};
 pub use collection::Collection;
 pub use inventory::Stamped;
 pub use options::{Deleted, JsonStyle, Remembered, WantedOptions};
 pub use plan::{Authority, Held, Plan, Write};
 pub use publish::Published;
-pub use stage::{Blob, BlobWriter, BranchFiles, Material, Staged};
+pub use stage::{BranchFiles, Material, Staged};
 pub use sync::Sync;
 
 use crate::clock::Clock;

@@ -7,10 +7,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
+use super::blob::Blob;
 use super::collection::Collection;
 use super::inventory::NewRecord;
 use super::plan::{Plan, Shape, Write};
@@ -25,36 +25,6 @@ use crate::tree::inventory::{FileSum, InventoryEntry, KeptFiles, entry_of, gone}
 use crate::tree::layout::{ATTACHMENTS, CONFLICTS, DOCUMENT, HISTORY, body_file};
 use crate::tree::names::Name;
 use crate::trial;
-
-/// The bytes of an attachment before they are published.
-#[derive(Debug)]
-pub enum Blob {
-    /// In memory.
-    Bytes(Bytes),
-    /// In a file of staging, written by a [`BlobWriter`].
-    Staged(StagedBlob),
-}
-
-/// An attachment's file in staging. Dropping it removes the file, unless a document has taken it.
-#[derive(Debug)]
-pub struct StagedBlob {
-    mirror: Arc<Mirror>,
-    temporary: String,
-    length: u64,
-    /// Known when the file is complete.
-    sum: Option<Checksum>,
-    /// Whether a document has taken it.
-    taken: bool,
-}
-
-impl Drop for StagedBlob {
-    fn drop(&mut self) {
-        if !self.taken {
-            // A file that a failing disk keeps is removed at the next start.
-            let _kept = self.mirror.staging.remove(&self.temporary);
-        }
-    }
-}
 
 /// The material from the source that a write needs.
 #[derive(Debug, Default)]
@@ -314,15 +284,6 @@ impl Collection {
         }
         mirror.sync_folder(&conflicts, sync)
     }
-
-    /// Creates a file in staging for an attachment that is too large for memory.
-    pub fn blob_writer(&self) -> Result<BlobWriter, MirrorError> {
-        let temporary = self.mirror.temporary_name(&self.encoded, Lane::default());
-        let file = self.mirror.staging.create_file(&temporary)?;
-        let mirror = Arc::clone(&self.mirror);
-        let blob = StagedBlob { mirror, temporary, length: 0, sum: None, taken: false };
-        Ok(BlobWriter { file, blob, hasher: blake3::Hasher::new() })
-    }
 }
 
 /// Gives a file that stays the same a name in the new folder too: a second link to the same file, or
@@ -442,34 +403,8 @@ impl Mirror {
         Ok(FileSum { length: body.len() as u64 + 1, sum })
     }
 
-    fn stage_blob(
-        &self,
-        folder: &Folder,
-        name: &str,
-        blob: Blob,
-        sync: Sync,
-    ) -> Result<FileSum, MirrorError> {
-        match blob {
-            Blob::Bytes(bytes) => {
-                let failed = |error| MirrorError::io("write", folder.path().join(name), error);
-                let mut file = folder.create_file(name)?;
-                write_all(&mut file, [&bytes, b""]).map_err(failed)?;
-                let sum = Some(self.note_checksum(&file, blake3::Hasher::new().update(&bytes)));
-                sync.file(&file).map_err(failed)?;
-                Ok(FileSum { length: bytes.len() as u64, sum })
-            }
-            Blob::Staged(mut blob) => {
-                self.staging
-                    .rename(&blob.temporary, folder, name)
-                    .map_err(|error| self.staging.error("rename", &blob.temporary, error))?;
-                blob.taken = true;
-                Ok(FileSum { length: blob.length, sum: blob.sum })
-            }
-        }
-    }
-
     /// Notes the checksum of the written bytes beside the file, if the file system can.
-    fn note_checksum(&self, file: &File, hasher: &blake3::Hasher) -> Checksum {
+    pub(super) fn note_checksum(&self, file: &File, hasher: &blake3::Hasher) -> Checksum {
         let checksum = hasher.finalize();
         if !self.keeps_attributes.load(Ordering::Relaxed) {
             return *checksum.as_bytes();
@@ -484,34 +419,5 @@ impl Mirror {
             self.keeps_attributes.store(false, Ordering::Relaxed);
         }
         *checksum.as_bytes()
-    }
-}
-
-/// Writes an attachment into staging piece by piece. Dropping it unfinished removes its file.
-#[derive(Debug)]
-pub struct BlobWriter {
-    file: File,
-    blob: StagedBlob,
-    hasher: blake3::Hasher,
-}
-
-impl BlobWriter {
-    /// Appends a piece.
-    pub fn write(&mut self, piece: &[u8]) -> Result<(), MirrorError> {
-        self.hasher.update(piece);
-        self.blob.length += piece.len() as u64;
-        write_all(&mut self.file, [piece, b""]).map_err(|error| self.failed(error))
-    }
-
-    /// Ends the file after its last piece.
-    pub fn finish(mut self, sync: Sync) -> Result<Blob, MirrorError> {
-        self.blob.sum = Some(self.blob.mirror.note_checksum(&self.file, &self.hasher));
-        sync.file(&self.file).map_err(|error| self.failed(error))?;
-        Ok(Blob::Staged(self.blob))
-    }
-
-    fn failed(&self, error: io::Error) -> MirrorError {
-        let path = self.blob.mirror.staging.path().join(&self.blob.temporary);
-        MirrorError::io("write", path, error)
     }
 }

@@ -3,7 +3,13 @@
 //! Three tasks overlap: `gather` reads the feed into batches; `rounds` plans them and stages files;
 //! `settle` makes them durable, publishes, commits and emits events. Two batches may be in flight,
 //! and they commit in order. The parts that documents need from the source are fetched `beside` the
-//! feed, and so is what no feed reports (`asker`).
+//! feed, and so is what no feed reports (`asker`). The modules in reading order:
+//!
+//! 1. `options`, `error`, `report`; `brake`, `failures`; `handle`: the pipeline that all tasks share.
+//! 2. `batch`, `pending`, `prepared`, `events`, `work`: what passes from task to task.
+//! 3. `opening`, `copied`, `doubt`: from where a run continues, and what an interrupted one left.
+//! 4. `gather`, `asker`; `prepare`, `fetch`, `beside`, `rounds`; `settle`, `acknowledge`, `log`: the tasks.
+//! 5. `room`: a disk that is full; `repair`: single documents apart from the feed; this file: one run.
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::access::Refusal;
 use super::advice::ServerRole;
 use super::credentials::Credentials;
-use super::pacer;
+use super::limit;
 use super::places::Connections;
 use super::tls::Tls;
 
@@ -29,7 +29,7 @@ impl Default for Patience {
         Self {
             connect: Duration::from_secs(10),
             answer: Duration::from_secs(120),
-            asked: pacer::LONGEST_ASKED,
+            asked: limit::LONGEST_ASKED,
             unprobed: Duration::from_secs(1),
         }
     }

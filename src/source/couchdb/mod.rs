@@ -1,4 +1,8 @@
 //! A server speaking the CouchDB protocol as a store, and each of its databases as a source.
+//!
+//! `store` is the server, and `collection` one database. `feed` reads a database's changes; `lookup`,
+//! `attachments` and `branches` answer requests beside it; `listing` and `news` say which databases there
+//! are, and which have changed.
 
 mod attachments;
 mod bound;
