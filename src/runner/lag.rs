@@ -44,7 +44,8 @@ impl Lag {
         // A mirror that is current, or has read something, has heard the source.
         let heard_at = report.current_at.max(committed_at);
         let before = |at: Option<Timestamp>| at.map(seconds_since);
-        let stated = stated.filter(|stated| holds(stated, report.phase, age(stated.at)));
+        let silence = heard.map(age);
+        let stated = stated.filter(|stated| holds(stated, report.phase, silence));
         let lacks = |known: Option<Moment>, at: Option<Timestamp>| known.is_none() && at.is_some();
         Self {
             seconds: report.lag_seconds(),
@@ -60,16 +61,17 @@ impl Lag {
     }
 }
 
-/// Whether what the source stated may still be repeated: not, if it has been silent for long, or if it, or
-/// the disk, is waited for.
-fn holds(stated: &Stated, phase: Phase, age: f64) -> bool {
-    /// Longer than the pause between two sweeps.
-    const LONGEST: f64 = 600.0;
+/// Whether what the source stated may still be repeated: not if it, or the disk, is waited for. That nothing is
+/// missing is only said while the source is heard.
+fn holds(stated: &Stated, phase: Phase, silence: Option<f64>) -> bool {
+    /// Longer than the pause between two heartbeats, or two sweeps.
+    const LONGEST: f64 = 60.0;
     let works = matches!(
         phase,
         Phase::CatchingUp | Phase::Scanning | Phase::Live | Phase::CaughtUp | Phase::Queued
     );
-    works && (age < LONGEST || !stated.behind.is_nothing())
+    let is_heard = silence.is_some_and(|silence| silence < LONGEST);
+    works && (is_heard || !stated.behind.is_nothing())
 }
 
 #[cfg(test)]
@@ -126,6 +128,7 @@ mod tests {
         let mut report = PipelineReport::new("books".into());
         let stated = |behind| Stated { behind, at: ago(3).unwrap(), rows: 0 };
         report.evidence.stated = Some(stated(Behind::Changes(0)));
+        report.evidence.heard = ago(3);
         report.phase = Phase::Live;
         let lag = Lag::of(&report);
         assert_eq!(lag.behind, Some(Behind::Changes(0)));
@@ -137,10 +140,11 @@ mod tests {
             assert_eq!((lag.behind, lag.behind_seconds), (None, None), "{phase:?}");
         }
         report.phase = Phase::Live;
-        report.evidence.stated =
-            Some(Stated { at: ago(700).unwrap_or(Moment::at(0)), ..stated(Behind::Changes(0)) });
-        if Moment::now().millis() > 700_000 {
-            assert_eq!(Lag::of(&report).behind, None, "it is long ago");
+        report.evidence.heard = Some(Moment::at(Moment::now().millis().saturating_sub(61_000)));
+        if Moment::now().millis() > 61_000 {
+            assert_eq!(Lag::of(&report).behind, None, "it has been silent");
+            report.evidence.stated = Some(stated(Behind::Changes(7)));
+            assert_eq!(Lag::of(&report).behind, Some(Behind::Changes(7)), "they were missing then");
         }
     }
 }

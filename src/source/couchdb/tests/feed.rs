@@ -212,3 +212,31 @@ async fn among_large_documents_places_are_told_more_often() {
     caught_up(&source(&replay), Since::Start).await;
     assert_eq!(replay.lines(), ["GET /shelf", &line, "GET /shelf"]);
 }
+
+#[tokio::test]
+async fn the_changes_behind_a_position_are_those_that_the_server_counts() {
+    let pending =
+        r#"{"results":[{"seq":"6-x","id":"a","changes":[]}],"last_seq":"6-x","pending":11}"#;
+    let uncounted = r#"{"results":[{"seq":6,"id":"a","changes":[]}],"last_seq":6}"#;
+    let replay = Replay::new(vec![
+        Answer::json("GET /shelf/_changes?limit=1&since=5-x", pending),
+        Answer::json("GET /shelf/_changes?limit=1", pending),
+        // pouchdb-server numbers its changes.
+        Answer::json("GET /shelf/_changes?limit=1&since=5", uncounted),
+        Answer::json("GET /shelf", r#"{"update_seq":9}"#),
+        // Texts are not compared.
+        Answer::json("GET /shelf/_changes?limit=1&since=5-x", uncounted),
+        Answer::json("GET /shelf", r#"{"update_seq":"9-x"}"#),
+    ])
+    .await;
+    let source = source(&replay);
+    let at = |token: &str| Position::new(token, "".into(), None);
+    let (text, number) = (at("\"5-x\""), at("5"));
+    let expected = [Some(12), Some(12), Some(4), None];
+    for (position, changes) in [Some(&text), None, Some(&number), Some(&text)].iter().zip(expected)
+    {
+        let behind = source.behind(*position).await.unwrap();
+        assert_eq!(behind, changes.map(Behind::Changes), "{position:?}");
+    }
+    assert_eq!(replay.lines().len(), 6);
+}

@@ -1,6 +1,8 @@
 //! Resuming, scanning and following a feed file.
 
 use super::*;
+use crate::document::Position;
+use crate::source::Behind;
 
 #[tokio::test]
 async fn resuming_at_any_position_gives_exactly_the_rest() {
@@ -168,4 +170,24 @@ async fn a_dropped_stream_ends_its_thread() {
     next(&mut stream).await.unwrap();
     drop(stream);
     // The runtime waits for its threads when it is dropped at the end of this test.
+}
+
+#[tokio::test]
+async fn the_bytes_behind_a_position_are_those_after_it_in_the_same_file() {
+    let (first, second) = (row("a", "1-x", ""), row("b", "1-x", ""));
+    let feed = Recording::of(&first);
+    let source = feed.source();
+    let end = feed.changes(Since::Start).await[0].position.clone().unwrap();
+    let behind = async |position: Option<&Position>| source.behind(position).await.unwrap();
+    let bytes = |text: &str| Some(Behind::Bytes(text.len() as u64));
+    assert_eq!(behind(Some(&end)).await, bytes(""));
+    assert_eq!(behind(None).await, bytes(&first));
+    feed.append(&second);
+    assert_eq!(behind(Some(&end)).await, bytes(&second));
+    fs::write(feed.path(), row("c", "1-other", "") + &second).unwrap();
+    assert_eq!(behind(Some(&end)).await, None, "it is another file");
+    fs::remove_file(feed.path()).unwrap();
+    assert!(source.behind(Some(&end)).await.is_err());
+    let packed = Recording::of([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(packed.source().behind(None).await.unwrap(), None, "it is compressed");
 }
