@@ -17,7 +17,7 @@ use super::replay::{Answer, Replay, recording};
 use super::*;
 use crate::client::couchdb::Address;
 use crate::document::{Anchor, Change, DocumentState, Position};
-use crate::source::{Feed, FeedEvent, Holds, Mode, Since, SourceError, Store};
+use crate::source::{Behind, Feed, FeedEvent, Holds, Mode, Since, SourceError, Store};
 
 /// The requests of a catch-up.
 const CATCH_UP: &str =
