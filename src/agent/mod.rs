@@ -3,8 +3,9 @@
 //!
 //! It knows no interface: what answers requests about a mirror is given to it.
 
+mod after;
 mod due;
-mod fate;
+
 mod home;
 mod keeper;
 mod roster;
@@ -13,7 +14,7 @@ mod state;
 mod watch;
 
 pub use home::MIRROR;
-pub use keeper::{Begin, End};
+pub use keeper::{Begin, SessionEnd};
 pub use roster::{MirrorHandle, Roster};
 pub use service::{Agent, all_started};
 pub use state::{LastRun, MirrorState, MirrorSummary};
