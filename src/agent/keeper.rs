@@ -184,7 +184,7 @@ impl Keeper {
             means: Arc::clone(&self.means),
             stop: self.stop.clone(),
         };
-        match threads.spawn(run.to_end(turn)).await {
+        match threads.spawn(run.whole(turn)).await {
             Ok(fate) => fate,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => AfterRun::of_panic(&*panic),
@@ -221,7 +221,7 @@ struct Run {
 }
 
 impl Run {
-    async fn to_end(self, turn: Option<OwnedSemaphorePermit>) -> AfterRun {
+    async fn whole(self, turn: Option<OwnedSemaphorePermit>) -> AfterRun {
         let Self { entry, handle, means, stop } = self;
         let (follows, started_at) = (entry.schedule.is_live(), Timestamp::now());
         let lowered = entry.clone();
