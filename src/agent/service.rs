@@ -261,7 +261,7 @@ mod tests {
             let panics = entry.name.as_str() == "panics";
             Box::pin(async move {
                 assert!(!panics, "a test's own");
-                let end: super::super::keeper::End = Box::new(|| Box::pin(async {}));
+                let end: super::super::keeper::SessionEnd = Box::new(|| Box::pin(async {}));
                 Ok(end)
             })
         });

@@ -27,13 +27,13 @@ pub enum AnswerError {
 
 /// What answers requests about a mirror.
 #[derive(Debug)]
-pub struct Answers {
+pub struct MirrorAnswers {
     server: JoinHandle<()>,
     closing: CancellationToken,
 }
 
-impl Answers {
-    /// Answers requests about the mirror of a session at its own socket.
+impl MirrorAnswers {
+    /// MirrorAnswers requests about the mirror of a session at its own socket.
     pub async fn at_own_socket(session: &Session) -> Result<Self, MirrorError> {
         let path = session.socket_path();
         Self::at(session, &path).await.map_err(|error| match error {
@@ -70,7 +70,7 @@ impl Answers {
         Ok(Self { server, closing })
     }
 
-    /// Answers what is being asked, and ends.
+    /// MirrorAnswers what is being asked, and ends.
     pub async fn end(self) {
         self.closing.cancel();
         // It has said what there is to say.

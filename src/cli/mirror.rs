@@ -12,7 +12,7 @@ use super::help::{CONNECTION, COPY, OUTPUT, SAFETY};
 use super::progress::{Bars, When};
 use super::shown::Shown;
 use super::{access, journal, logging, service, signals, summary};
-use crate::api::own::{AnswerError, Answers};
+use crate::api::own::{AnswerError, MirrorAnswers};
 use crate::config::{self, MirrorChoices, MirrorConfig};
 use crate::document::{FolderMode, MaxDelete};
 use crate::mirror::{self, JsonStyle};
@@ -335,11 +335,11 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
     Ok(config.access(access)?)
 }
 
-/// Answers other commands at the socket that was named, or at the mirror's own.
-async fn serve(session: &Session, socket: Option<PathBuf>) -> anyhow::Result<Answers> {
+/// MirrorAnswers other commands at the socket that was named, or at the mirror's own.
+async fn serve(session: &Session, socket: Option<PathBuf>) -> anyhow::Result<MirrorAnswers> {
     match socket {
-        None => Ok(Answers::at_own_socket(session).await?),
-        Some(path) => Answers::at(session, &path).await.map_err(|error| match error {
+        None => Ok(MirrorAnswers::at_own_socket(session).await?),
+        Some(path) => MirrorAnswers::at(session, &path).await.map_err(|error| match error {
             AnswerError::Mirror(error) => error.into(),
             error @ AnswerError::Socket { .. } => Usage(error.to_string()).into(),
         }),

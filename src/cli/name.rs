@@ -8,7 +8,7 @@ use crate::api::mirrors::{ask_agent, ask_to_start};
 use crate::config::file::{AgentConfig, Listen};
 use crate::document::MirrorName;
 
-/// Where the service answers, whoever asks.
+/// Where the service of the whole machine answers.
 const SERVICE: &str = "/run/plainfold/plainfold.sock";
 
 /// The directory of a mirror that was named. Anything else, and everything that exists, stays what it is.

@@ -15,9 +15,9 @@ use super::config::ConfigFile;
 use super::exit::{Exit, Usage};
 use super::output::{create_folder, many};
 use super::{journal, logging, privacy, service, signals};
-use crate::agent::{Agent, Begin, ConfigWatch, End, MirrorState, Roster, all_started};
+use crate::agent::{Agent, Begin, ConfigWatch, MirrorState, Roster, SessionEnd, all_started};
 use crate::api::mirrors::serve_agent;
-use crate::api::own::Answers;
+use crate::api::own::MirrorAnswers;
 use crate::api::socket::{Bound, bind};
 use crate::config::file::{AgentConfig, ConfigChange, Listen, MirrorEntry};
 use crate::document::{MirrorName, plain};
@@ -172,10 +172,10 @@ fn begin() -> Begin {
     Arc::new(|session: &Session, entry: &MirrorEntry| {
         let (directory, follows) = (entry.directory.clone(), entry.schedule.is_live());
         Box::pin(async move {
-            let answers = Answers::at_own_socket(session).await?;
+            let answers = MirrorAnswers::at_own_socket(session).await?;
             let (watcher, ended) = (session.watcher(), CancellationToken::new());
             let telling = tokio::spawn(tell(watcher, directory, follows, ended.clone()));
-            let end: End = Box::new(move || {
+            let end: SessionEnd = Box::new(move || {
                 Box::pin(async move {
                     ended.cancel();
                     let _ended = telling.await;

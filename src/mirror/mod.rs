@@ -464,7 +464,8 @@ impl Ours {
 
     /// When the catch-up began that the last process on this mirror brought to its end, if it did.
     pub fn last_catch_up(&self) -> Option<jiff::Timestamp> {
-        crate::tree::lock::last_holder(&self.path.join(layout::LOCK))?.caught_up
+        let holder = crate::tree::lock::last_holder(&self.path.join(layout::LOCK))?;
+        holder.caught_up.then(|| holder.since.parse().ok()).flatten()
     }
 
     /// The process that works on the mirror right now, if any.

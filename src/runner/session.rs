@@ -179,7 +179,8 @@ impl Watcher {
 
     /// Notes in the mirror that a catch-up which began at this time has reached its end. Blocks.
     pub fn note_catch_up(&self, began: Timestamp) -> Result<(), MirrorError> {
-        let holder = Holder { caught_up: Some(began), ..Holder::this_process("mirror") };
+        let holder =
+            Holder { since: began.to_string(), caught_up: true, ..Holder::this_process("mirror") };
         self.shared.mirror.describe_holder(&holder)
     }
 

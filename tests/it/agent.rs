@@ -81,6 +81,17 @@ fn said(running: &mut Running, mirror: &str, text: &str) -> String {
     running.wait_for_line(Stream::Stderr, |line| line.contains(&named) && line.contains(text))
 }
 
+/// Waits until each of the mirrors has said it, in any order.
+fn all_said(running: &mut Running, mirrors: &[&str], text: &str) {
+    let mut left: Vec<_> = mirrors.iter().map(|name| format!("mirror={name}}}")).collect();
+    while !left.is_empty() {
+        let is_named = |line: &str| left.iter().any(|name| line.contains(name));
+        let line =
+            running.wait_for_line(Stream::Stderr, |line| line.contains(text) && is_named(line));
+        left.retain(|name| !line.contains(name));
+    }
+}
+
 fn hang_up(running: &Running) {
     let pid = running.id().to_string();
     let status = std::process::Command::new("sh").args(["-c", "kill -HUP $0", &pid]).status();
@@ -201,9 +212,7 @@ fn a_reload_adds_removes_and_changes_mirrors_and_interrupts_no_other() {
     let changes = setup.mirror("changes", &library, "");
     setup.write(&[stays.clone(), goes.clone(), changes]);
     let mut agent = setup.start();
-    for name in ["stays", "goes", "changes"] {
-        said(&mut agent, name, "caught up with");
-    }
+    all_said(&mut agent, &["stays", "goes", "changes"], "caught up with");
     let before = setup.status("stays");
     let starts = of(&setup.mirrors(0), "stays")["starts"].clone();
     let is_opening = |line: &str| line.contains("since=") || line.contains("_revs_limit");
