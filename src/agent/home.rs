@@ -23,7 +23,7 @@ pub(super) struct Home(Option<Runtime>);
 
 /// The span in which all is logged about a mirror.
 pub(super) fn span(name: &MirrorName) -> Span {
-    tracing::error_span!(target: MIRROR, "mirror", mirror = %name)
+    tracing::error_span!(target: MIRROR, parent: None, "mirror", mirror = %name)
 }
 
 impl Home {

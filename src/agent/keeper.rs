@@ -10,23 +10,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::after::AfterRun;
 use super::due::{Due, Turn};
-use super::fate::Fate;
 use super::home::Home;
 use super::roster::MirrorHandle;
 use super::state::{LastRun, MirrorState};
 use crate::clock::ClockReading;
 use crate::config::file::MirrorEntry;
-use crate::mirror::Ours;
+use crate::mirror;
 use crate::runner::{Session, Watcher};
 use crate::tree::MirrorError;
 
 /// Ends what was begun for a session.
-pub type End = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
+pub type SessionEnd = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
 /// Begins what observes a session and answers requests about it, within the session's runtime.
-pub type Begin =
-    Arc<dyn for<'a> Fn(&'a Session) -> BoxFuture<'a, Result<End, MirrorError>> + Send + Sync>;
+pub type Begin = Arc<dyn for<'a> Fn(&'a Session, &'a MirrorEntry) -> Beginning<'a> + Send + Sync>;
+
+/// What [`Begin`] gives.
+type Beginning<'a> = BoxFuture<'a, Result<SessionEnd, MirrorError>>;
 
 /// What all keepers share.
 pub(super) struct Means {
@@ -92,9 +94,9 @@ impl Keeper {
             }
             self.note(&fate, began);
             match fate {
-                Fate::Stopped => break,
-                Fate::Done { .. } => (wait, attempts) = (Wait::Due, 0),
-                Fate::Again { error, pauses } => {
+                AfterRun::Stopped => break,
+                AfterRun::Done { .. } => (wait, attempts) = (Wait::Due, 0),
+                AfterRun::Again { error, pauses } => {
                     let pause = pauses.pause(attempts);
                     attempts += 1;
                     wait = Wait::Until(Instant::now() + pause);
@@ -102,7 +104,7 @@ impl Keeper {
                     tracing::error!("{error}; starting again in {} s", pause.as_secs());
                     self.handle.note_state(MirrorState::Failed { error, next });
                 }
-                Fate::Park { error, remedy } => {
+                AfterRun::Park { error, remedy } => {
                     attempts = 0;
                     wait = Wait::Somebody;
                     let remedy = remedy.replace("NAME", self.handle.name().as_str());
@@ -117,7 +119,7 @@ impl Keeper {
     /// When the mirror is due, by the last catch-up of any process that is known.
     async fn due(&self) -> Due {
         let directory = self.entry.directory.clone();
-        let look = move || Ours::find(&directory).ok()?.last_catch_up();
+        let look = move || mirror::Ours::find(&directory).ok()?.last_catch_up();
         let last = tokio::task::spawn_blocking(look).await.ok().flatten();
         Due::new(self.entry.schedule.clone(), last, &ClockReading::now())
     }
@@ -160,22 +162,22 @@ impl Keeper {
     }
 
     /// One session, from its start to its end. One that panics is one that has ended.
-    async fn run(&self) -> Fate {
+    async fn run(&self) -> AfterRun {
         self.handle.note_state(MirrorState::Starting);
         let turn = tokio::select! {
-            () = self.stop.cancelled() => return Fate::Stopped,
+            () = self.stop.cancelled() => return AfterRun::Stopped,
             // The semaphore is never closed.
             turn = Arc::clone(&self.means.starts).acquire_owned() => turn.ok(),
         };
         let home = match Home::start(self.handle.name(), self.means.threads) {
             Ok(home) => home,
             Err(error) => {
-                return Fate::of_start(
+                return AfterRun::of_start(
                     MirrorError::io("start threads for", &self.entry.directory, error).into(),
                 );
             }
         };
-        let Some(threads) = home.handle() else { return Fate::Stopped };
+        let Some(threads) = home.handle() else { return AfterRun::Stopped };
         let run = Run {
             entry: self.entry.clone(),
             handle: self.handle.clone(),
@@ -185,23 +187,25 @@ impl Keeper {
         match threads.spawn(run.to_end(turn)).await {
             Ok(fate) => fate,
             Err(error) => match error.try_into_panic() {
-                Ok(panic) => Fate::of_panic(&*panic),
-                Err(_) => Fate::Stopped,
+                Ok(panic) => AfterRun::of_panic(&*panic),
+                Err(_) => AfterRun::Stopped,
             },
         }
     }
 
-    fn note(&self, fate: &Fate, started_at: Timestamp) {
+    fn note(&self, fate: &AfterRun, started_at: Timestamp) {
         let (complete, trouble) = match fate {
-            Fate::Stopped => (false, Some("it was told to stop".to_owned())),
-            Fate::Done { trouble } => {
+            AfterRun::Stopped => (false, Some("it was told to stop".to_owned())),
+            AfterRun::Done { trouble } => {
                 match trouble {
                     None => tracing::info!("caught up; the mirror is complete"),
                     Some(trouble) => tracing::warn!("caught up, but {trouble}"),
                 }
                 (trouble.is_none(), trouble.clone())
             }
-            Fate::Again { error, .. } | Fate::Park { error, .. } => (false, Some(error.clone())),
+            AfterRun::Again { error, .. } | AfterRun::Park { error, .. } => {
+                (false, Some(error.clone()))
+            }
         };
         let ended_at = Timestamp::now();
         self.handle.note_end(LastRun { started_at, ended_at, complete, trouble });
@@ -217,30 +221,31 @@ struct Run {
 }
 
 impl Run {
-    async fn to_end(self, turn: Option<OwnedSemaphorePermit>) -> Fate {
+    async fn to_end(self, turn: Option<OwnedSemaphorePermit>) -> AfterRun {
         let Self { entry, handle, means, stop } = self;
         let (follows, started_at) = (entry.schedule.is_live(), Timestamp::now());
-        let lowered = match tokio::task::spawn_blocking(move || entry.lower()).await {
+        let lowered = entry.clone();
+        let lowered = match tokio::task::spawn_blocking(move || lowered.lower()).await {
             Ok(lowered) => lowered,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         let config = match lowered {
             Ok(config) => config.cache(means.cache).turns(Arc::clone(&means.turns)),
-            Err(error) => return Fate::of_entry(&error),
+            Err(error) => return AfterRun::of_entry(&error),
         };
         let session = tokio::select! {
             started = config.start() => match started {
                 Ok(session) => session,
-                Err(error) => return Fate::of_start(error),
+                Err(error) => return AfterRun::of_start(error),
             },
-            () = stop.cancelled() => return Fate::Stopped,
+            () = stop.cancelled() => return AfterRun::Stopped,
         };
-        let end = match (means.begin)(&session).await {
+        let end = match (means.begin)(&session, &entry).await {
             Ok(end) => end,
             Err(error) => {
                 session.cancel();
                 session.join().await;
-                return Fate::of_start(error.into());
+                return AfterRun::of_start(error.into());
             }
         };
         let (watcher, canceller) = (session.watcher(), session.canceller());
@@ -265,8 +270,8 @@ impl Run {
         // The mirror is open as long as something observes it.
         let _late = timeout(ENDS_WITHIN, end()).await;
         match stop.is_cancelled() {
-            true => Fate::Stopped,
-            false => Fate::of_outcome(outcome, follows),
+            true => AfterRun::Stopped,
+            false => AfterRun::of_outcome(outcome, follows),
         }
     }
 }

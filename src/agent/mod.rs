@@ -3,10 +3,11 @@
 //!
 //! It knows no interface: what answers requests about a mirror is given to it.
 
+mod after;
 mod alarm;
 mod alerts;
 mod due;
-mod fate;
+
 mod home;
 mod hooks;
 mod keeper;
@@ -17,7 +18,7 @@ mod watch;
 
 pub use alerts::{Alert, AlertKind, AlertState};
 pub use home::MIRROR;
-pub use keeper::{Begin, End};
+pub use keeper::{Begin, SessionEnd};
 pub use roster::{MirrorHandle, Roster};
 pub use service::{Agent, all_started};
 pub use state::{LastRun, MirrorState, MirrorSummary};

@@ -244,4 +244,44 @@ mod tests {
         assert_eq!(without_user("feed:/a@b"), "feed:/a@b");
         assert_eq!(without_user("http+unix://me@%2Fs/db"), "http+unix://%2Fs/db");
     }
+
+    #[tokio::test]
+    async fn a_session_that_panics_parks_its_mirror_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let feed = std::path::absolute("fixtures/library.ndjson").unwrap();
+        let mirror = |name: &str| {
+            format!(
+                "[[mirror]]\nname = '{name}'\nsource = 'feed:{}'\ndirectory = '{name}'\n",
+                feed.display()
+            )
+        };
+        let text = mirror("panics") + &mirror("fine");
+        let config = AgentConfig::parse(&text, &dir.path().join("plainfold.toml")).unwrap();
+        let begin: Begin = Arc::new(|_, entry| {
+            let panics = entry.name.as_str() == "panics";
+            Box::pin(async move {
+                assert!(!panics, "a test's own");
+                let end: super::super::keeper::SessionEnd = Box::new(|| Box::pin(async {}));
+                Ok(end)
+            })
+        });
+        let agent = Agent::start(config, begin);
+        let roster = agent.roster();
+        let mut changed = roster.changed();
+        let state = |name: &str| roster.get(&name.parse().unwrap()).unwrap().state();
+        let is_settled = || {
+            matches!(state("panics"), MirrorState::Parked { .. })
+                && matches!(state("fine"), MirrorState::Running { .. })
+        };
+        while !is_settled() {
+            changed.changed().await.unwrap();
+        }
+        all_started(&roster).await;
+        assert!(state("panics").error().unwrap().contains("a test's own"));
+        let fine = roster.get(&"fine".parse().unwrap()).unwrap();
+        assert!(fine.watcher().unwrap().caught_up().await);
+        assert!(fine.summary().documents.is_some());
+        agent.stop().await;
+        assert!(fine.watcher().is_none());
+    }
 }

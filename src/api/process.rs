@@ -140,6 +140,23 @@ impl Answering {
     }
 }
 
+/// Asks a process that is known by its socket alone; `None` if it does not answer, or has no such path.
+pub(super) async fn ask<T: DeserializeOwned>(
+    socket: &Path,
+    patience: Duration,
+    path: &str,
+    is_order: bool,
+) -> Option<T> {
+    let asked = async {
+        let reach = SocketPath::to(socket).ok()?;
+        let client = reqwest::Client::builder().unix_socket(reach.path()).build().ok()?;
+        let url = url(path, &[]);
+        let request = if is_order { client.post(url) } else { client.get(url) };
+        request.send().await.ok()?.error_for_status().ok()?.json().await.ok()
+    };
+    tokio::time::timeout(patience, asked).await.ok()?
+}
+
 /// The address of a path of the interface.
 fn url(path: &str, parameters: &[(&str, &str)]) -> String {
     let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();

@@ -189,6 +189,31 @@ Examples:
 Read more: docs/format.md";
 
 /// See [`MIRROR`].
+pub const RUN: &str = "\
+Examples:
+  Keep all mirrors of the config of the service:
+    plainfold run
+  Keep those of another one:
+    plainfold run --config plainfold.toml
+
+SIGHUP, or a change of the config, reloads it.
+
+Read more: docs/agent.md";
+
+/// See [`MIRROR`].
+pub const MIRRORS: &str = "\
+Examples:
+  Print what each mirror is doing:
+    plainfold mirrors
+  Print it for a monitoring system:
+    plainfold mirrors --format json
+
+Exit codes: 0 if all mirrors are well, 1 if one failed or is parked, 5 if no
+`plainfold run` answers.
+
+Read more: docs/agent.md";
+
+/// See [`MIRROR`].
 pub const CONFIG: &str = "\
 Examples:
   Write a config, and check it:

@@ -12,14 +12,15 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::time::FormatTime;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
+use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
 use super::exit::Usage;
 use super::footer::Footer;
 use super::help::OUTPUT;
 use super::output::Stream;
 use super::variables::{set, wants_colour};
+use crate::agent::MIRROR;
 use crate::document::plain;
 use crate::pipeline::{ENDED, FAILED};
 
@@ -111,7 +112,7 @@ impl Options {
         let is_left = self.is_json() && sums_up && !Stream::Stdout.is_nowhere();
         let left = if is_left { format!(",{ENDED}=off") } else { String::new() };
         // sled logs its own housekeeping at levels that mean something else to our users.
-        let filter = EnvFilter::try_new(format!("{level},sled=warn{left}"))
+        let filter = EnvFilter::try_new(format!("{level},sled=warn,{MIRROR}=error{left}"))
             .map_err(|error| Usage(format!("`{level}` is not a log level or filter: {error}")))?;
         let is_terminal = is_on_terminal();
         let lines = tracing_subscriber::fmt()
@@ -120,11 +121,18 @@ impl Options {
             .with_ansi(is_terminal && wants_colour())
             .with_writer(AboveBars { bars, json: self.is_json() });
         match self.log_format {
-            Format::Text if is_terminal => lines.event_format(ForPeople).init(),
+            Format::Text if is_terminal => {
+                let lines = lines.fmt_fields(debug_fn(field).delimited(" "));
+                lines.event_format(ForPeople).init();
+            }
             Format::Text => {
                 lines.with_timer(Seconds).fmt_fields(debug_fn(field).delimited(" ")).init();
             }
-            Format::Json => lines.json().flatten_event(true).init(),
+            Format::Json => {
+                let lines = lines.json().flatten_event(true).with_span_list(false);
+                let lines = lines.with_current_span(false);
+                lines.map_event_format(Named).init();
+            }
         }
         Ok(())
     }
@@ -151,7 +159,7 @@ where
 {
     fn format_event(
         &self,
-        _: &FmtContext<'_, S, N>,
+        context: &FmtContext<'_, S, N>,
         mut to: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
@@ -169,8 +177,50 @@ where
         }
         let mut parts = Parts::default();
         event.record(&mut parts);
-        writeln!(to, "{}{}{}", parts.collection, parts.message, parts.others)
+        let mirror =
+            mirror(context).map(|field| format!("{}: ", field.trim_start_matches("mirror=")));
+        let mirror = mirror.unwrap_or_default();
+        writeln!(to, "{mirror}{}{}{}", parts.collection, parts.message, parts.others)
     }
+}
+
+/// JSON with the name of the mirror among the fields, where there are several mirrors.
+struct Named<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Named<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut to: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::new();
+        self.0.format_event(context, Writer::new(&mut line), event)?;
+        match (mirror(context), line.strip_prefix('{')) {
+            (Some(mirror), Some(rest)) => {
+                let mirror = mirror.trim_start_matches('{').trim_end_matches('}');
+                write!(to, "{{{mirror},{rest}")
+            }
+            _ => to.write_str(&line),
+        }
+    }
+}
+
+/// The field that names the mirror, as the log writes it.
+fn mirror<S, N>(context: &FmtContext<'_, S, N>) -> Option<String>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    let is_mirror = |span: &SpanRef<'_, S>| span.metadata().target() == MIRROR;
+    let span = context.event_scope()?.find(is_mirror)?;
+    let extensions = span.extensions();
+    Some(extensions.get::<FormattedFields<N>>()?.fields.clone())
 }
 
 /// The fields of an event, each escaped.

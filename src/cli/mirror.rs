@@ -12,12 +12,11 @@ use super::help::{CONNECTION, COPY, OUTPUT, SAFETY};
 use super::progress::{Bars, When};
 use super::shown::Shown;
 use super::{access, journal, logging, service, signals, summary};
-use crate::api;
+use crate::api::own::{AnswerError, MirrorAnswers};
 use crate::config::{self, MirrorChoices, MirrorConfig};
 use crate::document::{FolderMode, MaxDelete};
 use crate::mirror::{self, JsonStyle};
 use crate::runner::Session;
-use crate::tree::MirrorError;
 use crate::tree::names::Codec;
 
 /// What a source may be.
@@ -278,7 +277,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         }
     };
     let session = config.start_after(begin).await?;
-    let (server, closing) = serve(&session, socket).await?;
+    let answers = serve(&session, socket).await?;
     let watcher = session.watcher();
     let companions = CancellationToken::new();
     let drawing = bars.map(|bars| {
@@ -301,7 +300,6 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     let outcome = session.join().await;
     stopping.abort();
     companions.cancel();
-    closing.cancel();
     // These only end; whatever they might have to say has been said.
     let _ended = notifying.await;
     if let Some(telling) = telling {
@@ -310,7 +308,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     if let Some(drawing) = drawing {
         drawing.end().await;
     }
-    let _ended = server.await;
+    answers.end().await;
     let told = signalled.is_cancelled();
     let code = exit::of_outcome(&outcome, live, told);
     let printed = match code == Exit::Done && logging.is_quiet() {
@@ -337,40 +335,15 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
     Ok(config.access(access)?)
 }
 
-/// Answers `tail` and `status` until the token that comes back is cancelled.
-async fn serve(
-    session: &Session,
-    socket: Option<PathBuf>,
-) -> anyhow::Result<(tokio::task::JoinHandle<()>, CancellationToken)> {
-    let is_named = socket.is_some();
-    let path = match socket {
-        Some(path) => std::path::absolute(path)?,
-        None => session.socket_path(),
-    };
-    let displaces = session.displaces(&path)?;
-    let listener = api::socket::bind(&path, displaces).await.map_err(|error| {
-        match (session.displaces(&path), is_named) {
-            (Err(taken_over), _) => taken_over.into(),
-            (Ok(_), true) => {
-                let text = format!("the socket {} cannot be used: {error}", path.display());
-                anyhow::Error::from(Usage(text))
-            }
-            // The mirror's own: something else stands in its place, or its disk fails.
-            (Ok(_), false) => MirrorError::io("bind the socket", &path, error).into(),
-        }
-    })?;
-    let bound = api::socket::Bound::at(&path);
-    session.announce(&path)?;
-    let closing = CancellationToken::new();
-    let closed = closing.clone();
-    let watcher = session.watcher();
-    let server = tokio::spawn(async move {
-        if let Err(error) = api::serve(listener, watcher, closed.cancelled_owned()).await {
-            tracing::error!("`tail`, `status` and orders are not answered any more: {error}");
-        }
-        bound.remove();
-    });
-    Ok((server, closing))
+/// MirrorAnswers other commands at the socket that was named, or at the mirror's own.
+async fn serve(session: &Session, socket: Option<PathBuf>) -> anyhow::Result<MirrorAnswers> {
+    match socket {
+        None => Ok(MirrorAnswers::at_own_socket(session).await?),
+        Some(path) => MirrorAnswers::at(session, &path).await.map_err(|error| match error {
+            AnswerError::Mirror(error) => error.into(),
+            error @ AnswerError::Socket { .. } => Usage(error.to_string()).into(),
+        }),
+    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ mod journal;
 mod logging;
 mod man;
 mod mirror;
+mod mirrors;
+mod name;
 mod order;
 mod output;
 mod panics;
@@ -36,6 +38,7 @@ mod prompt;
 mod release;
 mod repair;
 mod restore;
+mod run;
 mod service;
 mod shown;
 mod signals;
@@ -151,6 +154,15 @@ enum Command {
     /// belong to a document.
     #[command(after_help = help::ID)]
     Id(id::Options),
+    /// Keep every mirror of a config, until SIGINT or SIGTERM.
+    ///
+    /// Each mirror follows its source or catches up by its schedule. One that fails starts again after
+    /// a pause, and does not disturb the others.
+    #[command(after_help = help::RUN)]
+    Run(run::Options),
+    /// Print what `plainfold run` is doing, a line for each mirror.
+    #[command(after_help = help::MIRRORS)]
+    Mirrors(mirrors::Options),
     /// Write, check or explain the config of many mirrors.
     #[command(after_help = help::CONFIG)]
     Config(config::Options),
@@ -185,8 +197,30 @@ impl Command {
             Self::Path(options) => &options.directory,
             Self::Id(options) => return options.paths.first().map(PathBuf::as_path),
             Self::Man(options) => &options.directory,
-            Self::Config(_) | Self::Completions(_) | Self::Help(_) => return None,
+            Self::Run(_)
+            | Self::Mirrors(_)
+            | Self::Config(_)
+            | Self::Completions(_)
+            | Self::Help(_) => return None,
         })
+    }
+
+    /// Where a mirror may be named as in a config, instead of its directory.
+    fn named(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::Restore(restore::Options { directory, .. })
+            | Self::Verify(verify::Options { directory, .. })
+            | Self::Diff(diff::Options { directory, .. })
+            | Self::Tail(tail::Options { directory, .. })
+            | Self::Status(status::Options { directory, .. })
+            | Self::Release(release::Options { directory, .. })
+            | Self::Pause(order::Options { directory, .. })
+            | Self::Resume(order::Options { directory, .. })
+            | Self::CatchUp(order::Options { directory, .. })
+            | Self::Rescan(order::Options { directory, .. })
+            | Self::Path(path::Options { directory, .. }) => Some(directory),
+            _ => None,
+        }
     }
 
     /// The order of the command's arguments.
@@ -205,6 +239,8 @@ impl Command {
             Self::Rescan(_) => "rescan DIR",
             Self::Path(_) => "path DIR COLLECTION ID",
             Self::Id(_) => "id PATH",
+            Self::Run(_) => "run",
+            Self::Mirrors(_) => "mirrors",
             Self::Config(_) => "config COMMAND",
             Self::Completions(_) => "completions SHELL",
             Self::Man(_) => "man DIR",
@@ -297,6 +333,8 @@ pub fn main() -> ExitCode {
         | Command::CatchUp(_)
         | Command::Path(_)
         | Command::Id(_)
+        | Command::Run(_)
+        | Command::Mirrors(_)
         | Command::Config(_) => privacy::apply(None, None),
         // Everybody may read what these write.
         Command::Completions(_) | Command::Man(_) | Command::Help(_) => {}
@@ -315,7 +353,7 @@ fn run(arguments: Arguments) -> Exit {
             return Exit::Failure;
         }
     };
-    let Arguments { command, logging } = arguments;
+    let Arguments { mut command, logging } = arguments;
     if let Some(directory) = command.directory()
         && directory.to_str().is_some_and(Address::is_url_like)
         && !directory.exists()
@@ -330,6 +368,11 @@ fn run(arguments: Arguments) -> Exit {
     }
     let code = runtime.block_on(async {
         files::survive_size_limit();
+        if let Some(typed) = command.named()
+            && let Some(directory) = name::directory(typed).await
+        {
+            *typed = directory;
+        }
         match command {
             Command::Mirror(options) => mirror::run(options, &logging).await,
             Command::Restore(options) => restore::run(options, &logging).await,
@@ -370,6 +413,11 @@ fn run(arguments: Arguments) -> Exit {
             Command::Id(options) => {
                 logging.start(None)?;
                 id::run(&options)
+            }
+            Command::Run(options) => run::run(options, &logging).await,
+            Command::Mirrors(options) => {
+                logging.start(None)?;
+                mirrors::run(options).await
             }
             Command::Config(options) => {
                 logging.start(None)?;

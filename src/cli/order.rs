@@ -6,16 +6,17 @@ use clap::Args;
 
 use super::exit::{Exit, Usage};
 use super::help::{COPY, OUTPUT};
+use super::name;
 use super::output::{Lines, Stream};
 use super::verify::ReportFormat;
-use crate::api::client::Door;
+use crate::api::client::{Door, DoorError};
 use crate::document::CollectionName;
 use crate::runner::{Action, Effect, Ordered};
 
 /// What an order takes.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// The mirror's directory
+    /// The mirror's directory, or its name in the config of `plainfold run`
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
 
@@ -33,8 +34,17 @@ pub struct Options {
 /// Gives an order.
 pub async fn run(action: Action, options: Options) -> anyhow::Result<Exit> {
     let Options { directory, collection, format } = options;
-    let name = collection.as_deref().map(CollectionName::from);
-    let ordered = Door::find(&directory)?.order(action, name.as_ref()).await?;
+    let wanted = collection.as_deref().map(CollectionName::from);
+    let ordered = match Door::find(&directory)?.order(action, wanted.as_ref()).await {
+        Err(DoorError::AtRest(..))
+            if action == Action::CatchUp && name::start(&directory).await =>
+        {
+            Stream::Stdout
+                .report("the effect of the order", &Lines::of("the mirror starts now"))?;
+            return Ok(Exit::Done);
+        }
+        ordered => ordered?,
+    };
     let ordered = ordered.ok_or_else(|| {
         Usage(format!("the mirror has no collection `{}`", collection.unwrap_or_default()))
     })?;

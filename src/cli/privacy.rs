@@ -15,3 +15,14 @@ pub fn apply(mirror: Option<&Path>, wanted: Option<FolderMode>) {
     let mode = wanted.or_else(remembered).unwrap_or_default();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(mode.umask()));
 }
+
+/// The same for a process that works on several mirrors: it may create what the most open one of them lets
+/// others read. Folders and files get the mode of their own mirror.
+pub fn apply_to_all<'a>(mirrors: impl Iterator<Item = (&'a Path, Option<FolderMode>)>) {
+    let umask = |(mirror, wanted): (&Path, Option<FolderMode>)| {
+        let remembered = || mirror::Ours::find(mirror).and_then(|ours| ours.mode()).ok();
+        wanted.or_else(remembered).unwrap_or_default().umask()
+    };
+    let umask = mirrors.map(umask).fold(FolderMode::default().umask(), |all, one| all & one);
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
+}

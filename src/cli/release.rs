@@ -14,7 +14,7 @@ use crate::runner::Release;
 /// What `plainfold release` takes.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// The mirror's directory
+    /// The mirror's directory, or its name in the config of `plainfold run`
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
 

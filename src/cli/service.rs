@@ -46,6 +46,23 @@ pub async fn notify(watcher: Watcher, live: bool, ended: CancellationToken) {
     }
 }
 
+/// Gives signs of life with a line of status for as long as it is polled.
+pub async fn keep_alive(line: impl Fn() -> String) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    let watchdog = sd_notify::watchdog_enabled();
+    let every = watchdog.map_or(STATUS_EVERY, |timeout| (timeout / 2).min(STATUS_EVERY));
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        ticks.tick().await;
+        let line = line();
+        let mut states = vec![NotifyState::Status(&line)];
+        states.extend(watchdog.map(|_| NotifyState::Watchdog));
+        send(&states);
+    }
+}
+
 /// Reports to the service manager that the process is about to end.
 pub fn stopping() {
     send(&[NotifyState::Stopping]);
@@ -81,7 +98,8 @@ fn line(status: &Status) -> String {
     plain::text(&line).into_owned()
 }
 
-fn send(states: &[NotifyState<'_>]) {
+/// Sends notifications.
+pub fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!("the service manager cannot be reached: {error}");
     }

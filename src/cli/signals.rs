@@ -17,6 +17,11 @@ const PATIENCE: Duration = Duration::from_millis(4500);
 /// Cancelled by the first SIGINT or SIGTERM. A second one, or a few seconds, end the process at once, as
 /// a kill would: the next run resumes where this one was.
 pub fn catch() -> anyhow::Result<CancellationToken> {
+    catch_within(PATIENCE)
+}
+
+/// The same, where the process ends within `patience` after the first signal.
+pub fn catch_within(patience: Duration) -> anyhow::Result<CancellationToken> {
     let (mut interrupt, mut terminate) = listeners()?;
     replace(&ENDING, None);
     let token = CancellationToken::new();
@@ -33,13 +38,14 @@ pub fn catch() -> anyhow::Result<CancellationToken> {
             tracing::info!("stopping: the batch in flight is finished first");
             told.cancel();
             // In a thread of its own, because the runtime may be what hangs.
-            std::thread::spawn(|| {
-                std::thread::sleep(PATIENCE);
+            std::thread::spawn(move || {
+                std::thread::sleep(patience);
                 footer::clear_before_end();
-                exit::say(
-                    "something still hangs 5 seconds after the signal, so the process ends without \
+                exit::say(&format!(
+                    "something still hangs {} seconds after the signal, so the process ends without \
                      it; the next run resumes what was in flight",
-                );
+                    patience.as_secs_f64().round()
+                ));
                 std::process::exit(i32::from(Exit::Interrupted as u8));
             });
         }

@@ -19,7 +19,7 @@ const SHOWN: usize = 100;
 /// What `plainfold status` takes.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// The mirror's directory
+    /// The mirror's directory, or its name in the config of `plainfold run`
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
 

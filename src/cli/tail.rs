@@ -16,7 +16,7 @@ use crate::document::CollectionName;
 /// What `plainfold tail` takes.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// The mirror's directory
+    /// The mirror's directory, or its name in the config of `plainfold run`
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
 

@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::env::{Place, files, library, plainfold, root};
 
 /// The commands that the pages describe.
-pub const COMMANDS: [&str; 16] = [
+pub const COMMANDS: [&str; 18] = [
     "mirror",
     "restore",
     "verify",
@@ -23,6 +23,8 @@ pub const COMMANDS: [&str; 16] = [
     "rescan",
     "path",
     "id",
+    "run",
+    "mirrors",
     "config",
     "completions",
     "man",

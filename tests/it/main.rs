@@ -10,6 +10,7 @@ mod env;
 
 mod access;
 mod adopted;
+mod agent;
 mod apart;
 mod brake;
 mod commands;

@@ -30,6 +30,7 @@ const WATCHDOG: Duration = Duration::from_secs(2);
 const TOLERANCE: Duration = Duration::from_secs(1);
 
 const LIVE: &str = include_str!("../../systemd/plainfold@.service");
+const AGENT: &str = include_str!("../../systemd/plainfold.service");
 const CATCH_UP: &str = include_str!("../../systemd/plainfold-catch-up@.service");
 const TIMER: &str = include_str!("../../systemd/plainfold-catch-up@.timer");
 const README: &str = include_str!("../../systemd/README.md");
@@ -42,6 +43,8 @@ fn systemd_finds_nothing_to_complain_about_in_the_units() {
     let mut units = Vec::new();
     for (name, text) in [
         ("plainfold@.service", LIVE),
+        // systemd 252 does not know this type, which is from 253.
+        ("plainfold.service", &AGENT.replace("Type=notify-reload", "Type=notify")),
         ("plainfold-catch-up@.service", CATCH_UP),
         ("plainfold-catch-up@.timer", TIMER),
     ] {
@@ -58,12 +61,27 @@ fn systemd_finds_nothing_to_complain_about_in_the_units() {
     assert!(complaints.is_empty(), "systemd-analyze verify says:\n{complaints}");
 
     // The check itself must be able to fail, in units as in drop-ins.
-    fs::write(&units[2], format!("{TIMER}\nNonsense=1\n")).unwrap();
+    fs::write(&units[3], format!("{TIMER}\nNonsense=1\n")).unwrap();
     fs::write(folder.path().join("plainfold@.service.d/password.conf"), "[Service]\nNo=1\n")
         .unwrap();
     let complaints = verify(&units);
     assert!(complaints.contains("Nonsense"), "an unknown key passed: {complaints}");
     assert!(complaints.contains("password.conf"), "the drop-in was not read: {complaints}");
+}
+
+#[test]
+fn the_service_of_the_agent_is_exposed_to_little() {
+    let folder = TempDir::new().unwrap();
+    let unit = folder.path().join("plainfold.service");
+    let binary = env!("CARGO_BIN_EXE_plainfold");
+    let exposure = |text: &str| {
+        fs::write(&unit, text.replace("/usr/bin/plainfold", binary)).unwrap();
+        let arguments = ["security", "--offline=true", "--threshold=20"];
+        Command::new("systemd-analyze").args(arguments).arg(&unit).output().unwrap()
+    };
+    let output = exposure(AGENT);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(!exposure("[Service]\nExecStart=/usr/bin/plainfold run\n").status.success());
 }
 
 /// What `systemd-analyze verify` prints of some units; its exit code may be 0 for a mere warning.

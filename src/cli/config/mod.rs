@@ -14,7 +14,7 @@ mod check;
 mod init;
 
 /// Where the config is, if nothing else was said.
-const DEFAULT: &str = "/etc/plainfold/plainfold.toml";
+pub const DEFAULT: &str = "/etc/plainfold/plainfold.toml";
 
 /// What `plainfold config` takes.
 #[derive(Debug, Args)]

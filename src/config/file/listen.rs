@@ -52,6 +52,24 @@ impl Listen {
     }
 }
 
+impl Listen {
+    /// Where the config at `path` has the API listen, if it says so and that much of it can be read,
+    /// whatever else is wrong with it. Blocks.
+    pub fn in_spite(path: &Path) -> Vec<Self> {
+        let base = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let base = base.parent().unwrap_or(Path::new("/"));
+        let is_file = path.metadata().is_ok_and(|found| found.is_file());
+        let text = is_file.then(|| std::fs::read_to_string(path).ok()).flatten();
+        let table: Option<toml::Table> = text.and_then(|text| text.parse().ok());
+        let Some(listen) = table.as_ref().and_then(|table| table.get("api")?.get("listen")) else {
+            return Vec::new();
+        };
+        let one = listen.as_str().into_iter();
+        let all = listen.as_array().into_iter().flatten().filter_map(toml::Value::as_str);
+        one.chain(all).filter_map(|text| Self::parse(text, base)).collect()
+    }
+}
+
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -7,13 +7,13 @@ use crate::config::StartError;
 use crate::config::file::LowerError;
 use crate::document::plain;
 use crate::pipeline::PipelineError;
-use crate::runner::{Outcome, Remedy, SessionError};
+use crate::runner::{self, Remedy, SessionError};
 use crate::source::retry::RetryPolicy;
 use crate::tree::MirrorError;
 
 /// What follows from the end of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum AfterRun {
     /// It was told to end.
     Stopped,
     /// It ran to its end; what is missing, if anything.
@@ -56,7 +56,7 @@ const MEND: &str =
     "mend it, then start the mirror with `plainfold catch-up NAME`, or reload the agent";
 const REPORT: &str = "report this with the log; `plainfold catch-up NAME` starts the mirror again";
 
-impl Fate {
+impl AfterRun {
     /// A mirror whose options or secrets cannot be used.
     pub fn of_entry(error: &LowerError) -> Self {
         Self::Park { error: plain::with_causes(error), remedy: MEND }
@@ -73,7 +73,7 @@ impl Fate {
     }
 
     /// A session that has ended. One that `follows` does not end by itself.
-    pub fn of_outcome(outcome: Outcome, follows: bool) -> Self {
+    pub fn of_outcome(outcome: runner::Outcome, follows: bool) -> Self {
         let lacks = lacking(&outcome);
         let fates = outcome.errors.into_iter().map(|error| match error {
             SessionError::Source(error) => Self::of(&error.into()),
@@ -136,7 +136,7 @@ impl Fate {
 }
 
 /// What a session that ran to its end lacks.
-fn lacking(outcome: &Outcome) -> Option<String> {
+fn lacking(outcome: &runner::Outcome) -> Option<String> {
     if outcome.is_complete() {
         return None;
     }
@@ -162,36 +162,36 @@ mod tests {
 
     #[test]
     fn a_server_that_is_down_is_tried_again_and_a_refused_password_not_so_soon() {
-        let fate = |error: SourceError| Fate::of_start(error.into());
-        assert!(matches!(fate(SourceError::transient("x")), Fate::Again { pauses: SOON, .. }));
+        let fate = |error: SourceError| AfterRun::of_start(error.into());
+        assert!(matches!(fate(SourceError::transient("x")), AfterRun::Again { pauses: SOON, .. }));
         let refused = SourceError::Refused { what: "the password".to_owned() };
-        assert!(matches!(fate(refused), Fate::Again { pauses: LATER, .. }));
+        assert!(matches!(fate(refused), AfterRun::Again { pauses: LATER, .. }));
         assert!(LATER.first > Duration::from_secs(60));
         let other = SourceError::NotAFeed { what: "it is a picture".to_owned() };
-        assert!(matches!(fate(other), Fate::Park { .. }));
+        assert!(matches!(fate(other), AfterRun::Park { .. }));
     }
 
     #[test]
     fn a_mirror_in_use_or_a_full_disk_is_waited_for_and_a_damaged_mirror_is_parked() {
-        let fate = |error: MirrorError| Fate::of_start(error.into());
+        let fate = |error: MirrorError| AfterRun::of_start(error.into());
         let path = || "/mirror".into();
         let locked = MirrorError::Locked { path: path(), holder: Holder::default() };
-        assert!(matches!(fate(locked), Fate::Again { pauses: SOON, .. }));
+        assert!(matches!(fate(locked), AfterRun::Again { pauses: SOON, .. }));
         let full = MirrorError::io("write", "/mirror", std::io::ErrorKind::StorageFull);
-        assert!(matches!(fate(full), Fate::Again { pauses: SOON, .. }));
+        assert!(matches!(fate(full), AfterRun::Again { pauses: SOON, .. }));
         for error in [
             MirrorError::BadFormat { path: path(), reason: "no JSON".to_owned() },
             MirrorError::NotOurs { path: path(), example: "x".to_owned() },
             MirrorError::TakenOver { path: path(), holder: Holder::default() },
         ] {
-            assert!(matches!(fate(error), Fate::Park { .. }));
+            assert!(matches!(fate(error), AfterRun::Park { .. }));
         }
     }
 
     #[test]
     fn a_panic_is_said_in_a_line() {
         let panic: Box<dyn Any + Send> = Box::new("first\nsecond".to_owned());
-        let Fate::Park { error, .. } = Fate::of_panic(&*panic) else { panic!() };
+        let AfterRun::Park { error, .. } = AfterRun::of_panic(&*panic) else { panic!() };
         assert!(error.ends_with(": first"), "{error}");
     }
 }

@@ -1,0 +1,107 @@
+//! `plainfold mirrors`: what `plainfold run` is doing, a line for each mirror.
+
+use clap::Args;
+
+use super::config::ConfigFile;
+use super::exit::{self, Exit};
+use super::help::OUTPUT;
+use super::name;
+use super::output::{Lines, Stream};
+use super::verify::ReportFormat;
+use crate::agent::{MirrorState, MirrorSummary};
+use crate::api::mirrors::{MirrorList, ask_agent};
+use crate::config::file::AgentConfig;
+
+/// What `plainfold mirrors` takes.
+#[derive(Debug, Args)]
+pub struct Options {
+    #[command(flatten)]
+    file: ConfigFile,
+
+    /// How the mirrors are printed
+    #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
+    format: ReportFormat,
+}
+
+/// Prints the mirrors.
+pub async fn run(options: Options) -> anyhow::Result<Exit> {
+    for socket in name::sockets(&options.file.path) {
+        if let Some(list) = ask_agent(&socket).await {
+            let text = match options.format {
+                ReportFormat::Json => Lines::pretty(&list)?,
+                ReportFormat::Text => text(&list),
+            };
+            Stream::Stdout.report("the mirrors", &text)?;
+            let is_well = |one: &MirrorSummary| one.state.error().is_none();
+            let all_well = list.config_trouble.is_none() && list.mirrors.iter().all(is_well);
+            return Ok(if all_well { Exit::Done } else { Exit::DocumentsFailed });
+        }
+    }
+    let config = AgentConfig::read(&options.file.path)?;
+    if options.format == ReportFormat::Text {
+        let rows = config.mirrors.iter().map(|entry| {
+            [
+                entry.name.to_string(),
+                "not running".to_owned(),
+                entry.directory.display().to_string(),
+            ]
+        });
+        Stream::Stdout.report("the mirrors", &aligned(rows.collect()))?;
+    }
+    exit::say(&format!(
+        "no `plainfold run` answers for the config {}: start it with `plainfold run` or `systemctl start \
+         plainfold`",
+        options.file.path.display()
+    ));
+    Ok(Exit::MirrorUnusable)
+}
+
+fn text(list: &MirrorList) -> Lines {
+    let head = ["NAME", "STATE", "COLLECTIONS", "DOCUMENTS", "LAG OR NEXT RUN", ""];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(list.mirrors.iter().map(row));
+    let mut lines = aligned(rows);
+    if let Some(trouble) = &list.config_trouble {
+        lines.push(&format!("the config on disk is not in force: {trouble}"));
+    }
+    lines
+}
+
+fn row(mirror: &MirrorSummary) -> [String; 6] {
+    let count = |count: Option<String>| count.unwrap_or_else(|| "-".to_owned());
+    let when = match (&mirror.state, mirror.lag_seconds) {
+        (MirrorState::Running { .. }, Some(lag)) => format!("{lag:.1} s"),
+        (state, _) => count(state.next().map(|next| format!("{next:.0}"))),
+    };
+    let trouble = match (&mirror.state, &mirror.trouble, &mirror.last_run) {
+        (MirrorState::Parked { error, remedy }, ..) => format!("{error}; {remedy}"),
+        (MirrorState::Failed { error, .. }, ..) => error.clone(),
+        (_, Some(trouble), _) => trouble.clone(),
+        (MirrorState::Waiting { .. }, None, Some(last)) => last.trouble.clone().unwrap_or_default(),
+        _ => String::new(),
+    };
+    [
+        mirror.name.to_string(),
+        mirror.state.word().to_owned(),
+        count(mirror.collections.map(|count| count.to_string())),
+        count(mirror.documents.map(|count| count.to_string())),
+        when,
+        trouble,
+    ]
+}
+
+/// The rows with their columns below each other.
+fn aligned<const N: usize>(rows: Vec<[String; N]>) -> Lines {
+    let mut widths = [0; N];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut lines = Lines::default();
+    for row in &rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        lines.push(cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    lines
+}

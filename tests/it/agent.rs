@@ -1,0 +1,310 @@
+//! `plainfold run`: the mirrors of a config side by side, reloaded, named, and ended.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::env::door::{Door, Reply, say};
+use crate::env::feed::FeedFile;
+use crate::env::plainfold::{self, Outcome, Running, Stream};
+use crate::env::pouchdb::PouchServer;
+use crate::env::{Place, library};
+
+/// A config in a place, and commands that use it.
+struct Setup {
+    place: Place,
+}
+
+impl Setup {
+    fn new() -> Self {
+        Self { place: Place::new() }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.place.join("plainfold.toml")
+    }
+
+    /// Replaces the config by another one, as an editor does.
+    fn write(&self, mirrors: &[String]) {
+        let text = format!("[api]\nlisten = ['./agent.sock']\n{}", mirrors.concat());
+        self.replace(&text);
+    }
+
+    fn replace(&self, text: &str) {
+        let new = self.place.join("plainfold.toml.new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, self.config()).unwrap();
+    }
+
+    fn mirror(&self, name: &str, source: &str, more: &str) -> String {
+        let directory = self.place.join(name).display().to_string();
+        format!(
+            "[[mirror]]\nname = '{name}'\nsource = '{source}'\ndirectory = '{directory}'\n{more}\n"
+        )
+    }
+
+    fn command(&self, words: &[&str]) -> std::process::Command {
+        let program = Path::new(env!("CARGO_BIN_EXE_plainfold"));
+        let mut command = plainfold::command_of(program, words);
+        command.env("PLAINFOLD_CONFIG", self.config()).current_dir(self.place.path());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Outcome {
+        plainfold::run_command(self.command(words))
+    }
+
+    /// `plainfold run` that has started all mirrors.
+    fn start(&self) -> Running {
+        plainfold::live_command(self.command(&["run"]))
+    }
+
+    fn mirrors(&self, code: i32) -> Value {
+        let outcome = self.run(&["mirrors", "--format", "json"]).assert_code(code);
+        serde_json::from_str(&outcome.stdout).unwrap()
+    }
+
+    fn status(&self, name: &str) -> Value {
+        let outcome = self.run(&["status", name, "--format", "json"]).assert_code(0);
+        serde_json::from_str(&outcome.stdout).unwrap()
+    }
+}
+
+fn of<'a>(list: &'a Value, name: &str) -> &'a Value {
+    let mut mirrors = list["mirrors"].as_array().unwrap().iter();
+    mirrors.find(|mirror| mirror["name"] == name).unwrap_or_else(|| panic!("{name}: {list}"))
+}
+
+fn said(running: &mut Running, mirror: &str, text: &str) -> String {
+    let named = format!("mirror={mirror}}}");
+    running.wait_for_line(Stream::Stderr, |line| line.contains(&named) && line.contains(text))
+}
+
+/// Waits until each of the mirrors has said it, in any order.
+fn all_said(running: &mut Running, mirrors: &[&str], text: &str) {
+    let mut left: Vec<_> = mirrors.iter().map(|name| format!("mirror={name}}}")).collect();
+    while !left.is_empty() {
+        let is_named = |line: &str| left.iter().any(|name| line.contains(name));
+        let line =
+            running.wait_for_line(Stream::Stderr, |line| line.contains(text) && is_named(line));
+        left.retain(|name| !line.contains(name));
+    }
+}
+
+fn hang_up(running: &Running) {
+    let pid = running.id().to_string();
+    let status = std::process::Command::new("sh").args(["-c", "kill -HUP $0", &pid]).status();
+    assert!(status.unwrap().success());
+}
+
+fn feed(path: &Path) -> String {
+    format!("feed:{}", path.display())
+}
+
+#[test]
+fn two_mirrors_are_kept_side_by_side_and_are_named_instead_of_their_directories() {
+    let setup = Setup::new();
+    let server = PouchServer::start();
+    server.create_db("shelf");
+    let shelf = format!("{}/shelf", server.url());
+    let mut file = FeedFile::create(setup.place.join("feed.ndjson"));
+    file.put("first", json!({"n": 1}), &[]);
+    setup.write(&[setup.mirror("shelf", &shelf, ""), setup.mirror("file", &file.source(), "")]);
+    let mut agent = setup.start();
+    said(&mut agent, "file", "caught up with 1 collection");
+
+    let mut tail = plainfold::spawn_command(setup.command(&["tail", "shelf", "--since", "0"]));
+    server.put_doc("shelf", "book", &json!({"title": "One"}));
+    tail.wait_for_event(|event| event["documentId"] == "book");
+    let mut tail = plainfold::spawn_command(setup.command(&["tail", "file", "--since", "0"]));
+    file.put("second", json!({"n": 2}), &[]);
+    tail.wait_for_event(|event| event["documentId"] == "second");
+    assert!(setup.place.join("shelf/shelf/book/document.json").is_file());
+
+    let list = setup.mirrors(0);
+    for name in ["shelf", "file"] {
+        assert_eq!(of(&list, name)["state"], "running", "{list}");
+        assert_eq!(of(&list, name)["collections"], 1, "{list}");
+        let status = setup.status(name);
+        assert_eq!(status["running"], true);
+        assert_eq!(status["pid"], agent.id());
+    }
+    setup.run(&["pause", "shelf"]).assert_code(0);
+    said(&mut agent, "shelf", "paused");
+    setup.run(&["resume", "shelf"]).assert_code(0);
+    let text = setup.run(&["mirrors"]).assert_code(0).stdout;
+    assert_eq!(text.lines().count(), 3, "{text}");
+
+    agent.terminate();
+    let outcome = agent.wait().assert_code(0);
+    assert!(outcome.stderr.contains("all mirrors have ended"), "{outcome}");
+    assert!(!setup.place.join("agent.sock").exists());
+    let outcome = setup.run(&["mirrors"]).assert_code(5);
+    assert!(outcome.stdout.contains("shelf") && outcome.stderr.contains("no `plainfold run`"));
+    assert_eq!(setup.status("file")["running"], false);
+    setup.run(&["verify", "file"]).assert_code(0);
+}
+
+#[test]
+fn a_mirror_that_cannot_work_does_not_disturb_the_others() {
+    let setup = Setup::new();
+    let door = Door::start(&["books"], |_| {
+        say(
+            "401 Unauthorized",
+            r#"{"error":"unauthorized","reason":"Name or password is incorrect."}"#,
+        )
+    });
+    fs::write(setup.place.join("password"), "wrong\n").unwrap();
+    plainfold::mirror(&feed(&library()), &setup.place.join("damaged")).assert_code(0);
+    let format = setup.place.join("damaged/.plainfold/format.json");
+    let intact = fs::read(&format).unwrap();
+    fs::write(&format, "no JSON").unwrap();
+    fs::create_dir(setup.place.join("foreign")).unwrap();
+    fs::write(setup.place.join("foreign/thesis.tex"), "x").unwrap();
+    let mut file = FeedFile::create(setup.place.join("feed.ndjson"));
+    file.put("first", json!({"n": 1}), &[]);
+    let password = "credentials = { password_file = 'password' }";
+    setup.write(&[
+        setup.mirror("dead", "http://127.0.0.1:1/x", ""),
+        setup.mirror("damaged", &feed(&library()), ""),
+        setup.mirror("refused", &door.url("me@", "books"), password),
+        setup.mirror("foreign", &feed(&library()), "schedule = { every = '1h' }"),
+        setup.mirror("fine", &file.source(), ""),
+    ]);
+    let mut agent = setup.start();
+    let mut tail = plainfold::spawn_command(setup.command(&["tail", "fine", "--since", "0"]));
+    file.put("second", json!({"n": 2}), &[]);
+    tail.wait_for_event(|event| event["documentId"] == "second");
+
+    let list = setup.mirrors(1);
+    assert_eq!(of(&list, "fine")["state"], "running", "{list}");
+    assert_eq!(of(&list, "damaged")["state"], "parked", "{list}");
+    assert!(of(&list, "damaged")["error"].as_str().unwrap().contains("format.json"), "{list}");
+    let remedy = of(&list, "damaged")["remedy"].as_str().unwrap();
+    assert!(remedy.contains("plainfold catch-up damaged"), "{list}");
+    assert_eq!(of(&list, "foreign")["state"], "parked", "{list}");
+    assert!(["failed", "running"].contains(&of(&list, "refused")["state"].as_str().unwrap()));
+    assert!(["failed", "running"].contains(&of(&list, "dead")["state"].as_str().unwrap()));
+    assert!(!list.to_string().contains("wrong"), "{list}");
+    let text = setup.run(&["mirrors"]).assert_code(1).stdout;
+    assert!(text.contains("parked") && text.contains("thesis.tex"), "{text}");
+
+    // A person mends one, and says so.
+    fs::write(&format, intact).unwrap();
+    setup.run(&["catch-up", "damaged"]).assert_code(0);
+    said(&mut agent, "damaged", "caught up with");
+    assert_eq!(of(&setup.mirrors(1), "damaged")["state"], "running");
+    fs::remove_file(setup.place.join("foreign/thesis.tex")).unwrap();
+    hang_up(&agent);
+    said(&mut agent, "foreign", "the mirror is complete");
+    agent.terminate();
+    agent.wait().assert_code(0);
+}
+
+#[test]
+fn a_reload_adds_removes_and_changes_mirrors_and_interrupts_no_other() {
+    let setup = Setup::new();
+    let door = Door::start(&["books"], |_| Reply::Honest);
+    let stays = setup.mirror("stays", &door.url("", "books"), "");
+    let library = feed(&library());
+    let goes = setup.mirror("goes", &library, "");
+    let changes = setup.mirror("changes", &library, "");
+    setup.write(&[stays.clone(), goes.clone(), changes]);
+    let mut agent = setup.start();
+    all_said(&mut agent, &["stays", "goes", "changes"], "caught up with");
+    let before = setup.status("stays");
+    let starts = of(&setup.mirrors(0), "stays")["starts"].clone();
+    let is_opening = |line: &str| line.contains("since=") || line.contains("_revs_limit");
+    let asked = |door: &Door| door.asked().iter().filter(|asked| is_opening(&asked.line)).count();
+    let asked_before = asked(&door);
+
+    // What is wrong changes nothing.
+    setup.write(&["[[mirror]]\nnam = 'x'\n".to_owned()]);
+    let line = agent.wait_for_line(Stream::Stderr, |line| line.contains("stays in force"));
+    assert!(line.contains("nam"), "{line}");
+    let list = setup.mirrors(1);
+    assert_eq!(list["mirrors"].as_array().unwrap().len(), 3);
+    assert!(list["config_trouble"].as_str().unwrap().contains("nam"), "{list}");
+
+    let changed = setup.mirror("changes", &library, "json = 'pretty'");
+    let new = setup.mirror("new", &library, "schedule = { every = '1h' }");
+    setup.write(&[stays.clone(), changed, new]);
+    agent.wait_for_line(Stream::Stderr, |line| {
+        line.contains("added new; removed goes; changed changes; 1 mirror not changed")
+    });
+    said(&mut agent, "new", "the mirror is complete");
+    let list = setup.mirrors(0);
+    let names: Vec<_> =
+        list["mirrors"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["stays", "changes", "new"], "{list}");
+    assert_eq!(of(&list, "new")["state"], "waiting");
+    assert_eq!(of(&list, "new")["last_run"]["complete"], true);
+    assert_eq!(list["config_trouble"], Value::Null);
+    let after = setup.status("stays");
+    assert_eq!(after["started_at"], before["started_at"]);
+    assert_eq!(of(&list, "stays")["starts"], starts);
+    assert_eq!(asked(&door), asked_before, "its source noticed the reload");
+
+    // The directory of the removed one is free again, also for another name.
+    let moved = goes.replace("name = 'goes'", "name = 'again'");
+    setup.write(&[stays, moved]);
+    said(&mut agent, "again", "caught up with");
+    agent.terminate();
+    agent.wait().assert_code(0);
+}
+
+#[test]
+fn a_scheduled_mirror_runs_when_it_is_due_or_told_to_and_not_again_after_a_restart() {
+    let setup = Setup::new();
+    let mirror = setup.mirror("books", &feed(&library()), "schedule = { cron = '0 0 1 1 *' }");
+    setup.write(&[mirror]);
+    let mut agent = setup.start();
+    said(&mut agent, "books", "the mirror is complete");
+    setup.run(&["catch-up", "books"]).assert_code(0);
+    said(&mut agent, "books", "the mirror is complete");
+    agent.terminate();
+    agent.wait().assert_code(0);
+
+    let agent = setup.start();
+    let list = setup.mirrors(0);
+    assert_eq!(of(&list, "books")["state"], "waiting", "{list}");
+    assert_eq!(of(&list, "books")["starts"], 0, "{list}");
+    agent.terminate();
+    let outcome = agent.wait().assert_code(0);
+    assert!(!outcome.stderr.contains("mirroring"), "{outcome}");
+}
+
+#[test]
+fn a_second_agent_is_refused() {
+    let setup = Setup::new();
+    let mirror = setup.mirror("books", &feed(&library()), "");
+    setup.write(std::slice::from_ref(&mirror));
+    let mut agent = setup.start();
+    said(&mut agent, "books", "caught up with");
+    let outcome = setup.run(&["run"]).assert_code(2);
+    assert!(outcome.stderr.contains("another `plainfold run` answers there"), "{outcome}");
+
+    // With another socket, the lock of the mirror is what it meets.
+    let other = setup.place.join("other.toml");
+    fs::write(&other, format!("[api]\nlisten = ['./other.sock']\n{mirror}")).unwrap();
+    let mut second =
+        plainfold::spawn_command(setup.command(&["run", "--config", other.to_str().unwrap()]));
+    let line = said(&mut second, "books", "is in use by");
+    assert!(line.contains(&agent.id().to_string()), "{line}");
+    second.terminate();
+    second.wait().assert_code(0);
+    assert_eq!(setup.status("books")["running"], true);
+    agent.terminate();
+    agent.wait().assert_code(0);
+}
+
+#[test]
+fn without_a_config_nothing_runs() {
+    let setup = Setup::new();
+    setup.run(&["run"]).assert_code(2);
+    setup.run(&["mirrors"]).assert_code(2);
+    setup.replace("[[mirror]]\nnam = 'x'\n");
+    let outcome = setup.run(&["run"]).assert_code(2);
+    assert!(outcome.stderr.contains("line 2"), "{outcome}");
+}
