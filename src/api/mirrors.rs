@@ -38,10 +38,12 @@ pub async fn serve_agent(
     roster: Roster,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    let monitoring = super::monitoring(roster.clone());
     let routes = Router::new()
         .route("/v1/mirrors", get(list))
         .route("/v1/mirrors/{name}/start", post(start))
-        .with_state(roster);
+        .with_state(roster)
+        .merge(monitoring);
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
 }
 

@@ -234,6 +234,14 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_on_the_page_is_read() {
+        let page = include_str!("../../../docs/monitoring.md");
+        let sample = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+        let alerts = read(sample).unwrap();
+        assert!(alerts.command.is_some() && alerts.url.is_some() && alerts.heartbeat.is_some());
+    }
+
+    #[test]
     fn what_is_wrong_is_named_without_the_address() {
         for (text, why) in [
             ("command = []", "it names no program"),

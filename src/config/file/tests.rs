@@ -421,6 +421,7 @@ fn every_key_is_documented_and_every_documented_key_exists() {
     assert_eq!(documented("Certificates"), names(keys::TLS));
     assert_eq!(documented("Schedules"), names(keys::SCHEDULE));
     assert_eq!(documented("Keys of `[api]`"), names(keys::API));
+    assert_eq!(documented("Keys of `[alerts]`"), names(super::alerts::ALERTS));
 }
 
 #[test]
