@@ -43,7 +43,7 @@ const MODULES: [(u8, &str, &[&str]); 19] = [
             "runner",
         ],
     ),
-    (7, "api", &["document", "tree", "checkpoint", "mirror", "runner"]),
+    (7, "api", &["document", "event", "tree", "checkpoint", "mirror", "pipeline", "runner"]),
     (
         8,
         "cli",
