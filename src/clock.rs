@@ -52,6 +52,44 @@ impl ClockReading {
     }
 }
 
+/// A moment of this boot of the machine. The wall clock moves none, and the time that the machine has slept
+/// counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment {
+    /// Milliseconds since the boot.
+    boottime: u64,
+}
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Self {
+        let time = clock_gettime(ClockId::Boottime);
+        let millis = time.tv_sec.saturating_mul(1_000).saturating_add(time.tv_nsec / 1_000_000);
+        Self { boottime: u64::try_from(millis).unwrap_or_default() }
+    }
+
+    /// This number of milliseconds after the boot.
+    pub fn at(boottime: u64) -> Self {
+        Self { boottime }
+    }
+
+    /// The milliseconds since the boot.
+    pub fn millis(self) -> u64 {
+        self.boottime
+    }
+
+    /// The time since this moment; nothing, if `now` is before it.
+    pub fn age(self, now: Self) -> Duration {
+        Duration::from_millis(now.boottime.saturating_sub(self.boottime))
+    }
+
+    /// What the wall clock would have shown then, if it had never been set since.
+    pub fn on_the_wall(self) -> Timestamp {
+        let (age, now) = (self.age(Self::now()), Timestamp::now());
+        now.checked_sub(age).unwrap_or(now)
+    }
+}
+
 /// The elapsed time, by the readings so far.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Passed {
@@ -310,6 +348,16 @@ mod tests {
         Clock::open(&path, Desk::default()).save();
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
         assert!(fs::symlink_metadata(&path).unwrap().is_file());
+    }
+
+    #[test]
+    fn a_moment_only_gets_older() {
+        let (earlier, later) = (Moment::at(1_000), Moment::at(4_500));
+        assert_eq!(earlier.age(later), Duration::from_millis(3_500));
+        assert_eq!(later.age(earlier), Duration::ZERO);
+        let now = Moment::now();
+        assert!(now <= Moment::now() && now.millis() > 0);
+        assert!(now.on_the_wall() <= Timestamp::now());
     }
 
     #[test]

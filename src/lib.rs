@@ -39,10 +39,12 @@
 //!    [`restore`]: writes the folders back to a server or a feed; [`verify`]: proves that a mirror is
 //!    intact and equal to its source.
 //! 5. [`runner`]: a pipeline per collection, and their status.
-//! 6. [`config`]: the configuration of a mirror, lowered into the options of the layers below.
+//! 6. [`config`]: the configuration of a mirror, lowered into the options of the layers below;
+//!    [`agent`]: every mirror of a config file in one process.
 //! 7. [`api`]: the HTTP interface, and the door to a mirror.
 //! 8. [`cli`]: the command line.
 
+pub mod agent;
 pub mod api;
 pub mod archive;
 pub mod checkpoint;

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
 
 use super::problem::Problem;
@@ -45,5 +45,11 @@ impl FromRequestParts<ApiState> for Chosen {
 
     async fn from_request_parts(_: &mut Parts, state: &ApiState) -> Result<Self, Infallible> {
         Ok(Self { watcher: state.watcher.clone() })
+    }
+}
+
+impl FromRef<ApiState> for Watcher {
+    fn from_ref(state: &ApiState) -> Self {
+        state.watcher.clone()
     }
 }

@@ -429,7 +429,7 @@ mod tests {
     use crate::api::socket;
     use crate::mirror::MirrorOptions;
     use crate::pipeline::PipelineReport;
-    use crate::runner::CollectionStatus;
+    use crate::runner::{CollectionStatus, Lag};
 
     /// A process that answers at a socket in this folder, as these routes do.
     async fn answering(dir: &Path, routes: Router) -> Answering {
@@ -444,7 +444,7 @@ mod tests {
     fn status() -> String {
         let collection = CollectionStatus {
             report: PipelineReport::new("books".into()),
-            lag_seconds: None,
+            lag: Lag::default(),
             checkpoint_at: None,
             keeps: None,
             failed: Vec::new(),

@@ -12,7 +12,7 @@ use super::page::{FailurePlace, InCollection, PageQuery, page};
 use super::problem::Problem;
 use crate::document::{CollectionName, DocumentId};
 use crate::pipeline::PipelineReport;
-use crate::runner::{CollectionStatus, FailureStatus, HeldDocument, Keeps};
+use crate::runner::{CollectionStatus, FailureStatus, HeldDocument, Keeps, Lag};
 
 /// A collection without the list of its failures.
 #[derive(Debug, Serialize, ToSchema)]
@@ -20,8 +20,9 @@ pub struct CollectionEntry {
     /// Its pipeline's report, or the state's record of it.
     #[serde(flatten)]
     report: PipelineReport,
-    /// The number of seconds for which the mirror may have been behind the source.
-    lag_seconds: Option<f64>,
+    /// How old the copy is.
+    #[serde(flatten)]
+    lag: Lag,
     /// The time of its checkpoint's commit.
     checkpoint_at: Option<Timestamp>,
     /// Whether its attachments are mirrored, and which revisions are kept in addition to the
@@ -31,8 +32,8 @@ pub struct CollectionEntry {
 
 impl From<CollectionStatus> for CollectionEntry {
     fn from(status: CollectionStatus) -> Self {
-        let CollectionStatus { report, lag_seconds, checkpoint_at, keeps, failed: _ } = status;
-        Self { report, lag_seconds, checkpoint_at, keeps }
+        let CollectionStatus { report, lag, checkpoint_at, keeps, failed: _ } = status;
+        Self { report, lag, checkpoint_at, keeps }
     }
 }
 

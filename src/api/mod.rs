@@ -19,6 +19,7 @@ use utoipa_axum::routes;
 
 use self::chosen::ApiState;
 use self::problem::{Problem, ProblemKind};
+use crate::agent::Roster;
 use crate::document::plain;
 use crate::runner::Watcher;
 
@@ -26,7 +27,9 @@ mod chosen;
 pub mod client;
 mod collections;
 mod events;
+mod health;
 mod held;
+mod metrics;
 mod openapi;
 mod order;
 mod page;
@@ -37,6 +40,7 @@ pub mod socket;
 mod status;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 /// The largest body of a request, in bytes. Bodies are a few numbers and names.
 const LARGEST: usize = 64 * 1024;
@@ -76,6 +80,9 @@ fn router(state: ApiState) -> (Router, OpenApi) {
     let described = api.clone();
     let routes = routes
         .route("/openapi.json", get(async move || json(&described)))
+        .route("/metrics", get(metrics::read))
+        .route("/healthz", get(health::health))
+        .route("/readyz", get(health::readiness))
         .with_state(state)
         .layer(DefaultBodyLimit::max(LARGEST))
         .layer(middleware::from_fn(bounded))
@@ -99,6 +106,15 @@ async fn bounded(request: Request, next: Next) -> Response {
         );
         Problem::new(ProblemKind::Late, detail).into_response()
     })
+}
+
+/// What monitoring asks of an agent: metrics, health and readiness.
+pub fn monitoring(roster: Roster) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics::of_agent))
+        .route("/healthz", get(health::health_of_agent))
+        .route("/readyz", get(health::readiness_of_agent))
+        .with_state(roster)
 }
 
 /// An answer of JSON without characters that control a terminal.

@@ -156,6 +156,10 @@ pub async fn document(request: Request, next: Next) -> Response {
     if !status.is_client_error() && !status.is_server_error() {
         return response;
     }
+    // What is not well is an answer of its own: `/healthz` and `/readyz`.
+    if response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json") {
+        return response;
+    }
     let (mut parts, body) = response.into_parts();
     let problem = match parts.extensions.remove::<Problem>() {
         Some(problem) => problem,

@@ -40,6 +40,9 @@ pub struct Checkpoint {
     /// mirror has another folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<FolderIdentity>,
+    /// The time of the last commit of a change; `None` if there was none since an older version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<Timestamp>,
 }
 
 impl Checkpoint {

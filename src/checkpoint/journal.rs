@@ -34,6 +34,8 @@ pub struct Bounds {
     pub events: u64,
     /// Older events are removed once there are newer ones.
     pub age: Duration,
+    /// The number of bytes that the store keeps in memory.
+    pub cache: u64,
 }
 
 /// The numbers of the oldest and the newest event in the journal.
@@ -49,7 +51,12 @@ pub struct JournalRange {
 
 impl Bounds {
     /// The default limits of the journal.
-    pub const DEFAULT: Self = Self { events: 100_000, age: Duration::from_secs(7 * 24 * 60 * 60) };
+    pub const DEFAULT: Self = Self {
+        events: 100_000,
+        age: Duration::from_secs(7 * 24 * 60 * 60),
+        // sled's own default is 1 GiB.
+        cache: 8 * 1024 * 1024,
+    };
 }
 
 /// One event of the journal.

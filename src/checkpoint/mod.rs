@@ -179,6 +179,24 @@ impl Checkpoints {
         self.write(move |trees| trees.listings.insert(store, text)).map(drop)
     }
 
+    /// When a collection was last noted to be as its source, by the wall clock.
+    pub fn current(&self, name: &CollectionName) -> Result<Option<Timestamp>, StateError> {
+        let text = self.read(|trees| trees.current.get(name.as_str()))?;
+        Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+
+    /// Notes when these collections were as their source. It becomes durable with a later commit, or when the
+    /// state is closed, or not at all: it only says how old the mirror is.
+    pub fn note_current(&self, times: Vec<(CollectionName, Timestamp)>) -> Result<(), StateError> {
+        self.check_room(&*self.store()?)?;
+        let mut batch = sled::Batch::default();
+        for (name, at) in times {
+            let text = encode(&at).map_err(|error| self.failed(error))?;
+            batch.insert(name.as_str().as_bytes(), text);
+        }
+        self.write(move |trees| trees.current.apply_batch(batch))
+    }
+
     /// The failures of a collection.
     pub fn failures(&self, name: &CollectionName) -> Result<Vec<Failure>, StateError> {
         self.read(|trees| {

@@ -16,9 +16,6 @@ use super::error::StateError;
 use super::journal::{Bounds, Journal};
 use crate::place::{Desk, Place};
 
-/// sled's own default is 1 GiB.
-const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-
 /// The only folder inside the state's folder.
 const BLOBS: &str = "blobs";
 
@@ -40,6 +37,7 @@ pub struct Trees {
     pub held: sled::Tree,
     pub released: sled::Tree,
     pub listings: sled::Tree,
+    pub current: sled::Tree,
     pub journal: Journal,
     pub db: sled::Db,
 }
@@ -195,7 +193,7 @@ impl StateStore {
         place.check_desk().map_err(failed)?;
         let config = sled::Config::new()
             .path(folder.reach())
-            .cache_capacity(CACHE_BYTES)
+            .cache_capacity(bounds.cache)
             // We flush every commit.
             .flush_every_ms(None);
         let opened = worker.run(&config, {
@@ -286,6 +284,7 @@ fn open_trees(config: &sled::Config, bounds: Bounds) -> Result<Trees, sled::Erro
         held: db.open_tree("held")?,
         released: db.open_tree("released")?,
         listings: db.open_tree("listings")?,
+        current: db.open_tree("current")?,
         journal: Journal::new(db.open_tree("journal")?, bounds),
         db,
     })

@@ -1,5 +1,5 @@
-//! How a server is entered: the one place where options and variables say who asks, so that no secret
-//! stands in a process list. What cannot be right is refused before it costs an attempt to log in.
+//! How a server is entered, as options and variables say it, so that no secret stands in a process
+//! list. The secrets themselves are read where those of a config file are.
 
 use std::path::PathBuf;
 
@@ -9,9 +9,8 @@ use super::exit::Usage;
 use super::help::CONNECTION;
 use super::prompt;
 pub use crate::client::couchdb::ServerRole;
-use crate::client::couchdb::credentials::{SecretKind, secret};
-use crate::client::couchdb::{Secret, Tls};
-use crate::config::{self, Access};
+use crate::client::couchdb::Tls;
+use crate::config::{self, Access, AccessOptions, SecretPlace};
 
 /// How a server is entered.
 #[derive(Debug, Args)]
@@ -84,54 +83,33 @@ enum Auth {
 impl Options {
     /// What they say of a server. `url` is where it is; a feed is entered without any of this.
     pub fn lower(&self, url: &str, side: ServerRole) -> Result<Access, Usage> {
-        let mut access = Access { side, ..Access::default() };
-        if config::feed(url).is_some() {
-            return Ok(access);
-        }
-        access.session = self.auth == Auth::Session;
-        access.password =
-            self.password_file.clone().map(|path| Secret::File(path, SecretKind::Password));
-        access.token = match (&self.token_file, &self.token_command) {
-            (Some(path), _) => Some(Secret::File(path.clone(), SecretKind::Token)),
-            (None, Some(command)) => Some(Secret::Command(command.clone())),
-            (None, None) => None,
-        };
-        if access.password.is_none() && access.token.is_none() {
-            access.password = variable(side, SecretKind::Password)?;
-            access.token = variable(side, SecretKind::Token)?;
-        }
-        if access.password.is_none() && access.token.is_none() {
-            access.password = prompt::password(url)?;
-        }
-        let read = [&access.password, &access.token].into_iter().flatten();
-        for secret in read.filter(|secret| matches!(secret, Secret::File(..))) {
-            secret.read().map_err(|bad| Usage(bad.to_string()))?;
-        }
-        if url.trim_start().to_ascii_lowercase().starts_with("https:") {
-            access.tls = Tls {
+        let mut options = AccessOptions {
+            password: self.password_file.clone().map(SecretPlace::File),
+            token: match (&self.token_file, &self.token_command) {
+                (Some(path), _) => Some(SecretPlace::File(path.clone())),
+                (None, Some(command)) => Some(SecretPlace::Command(command.clone())),
+                (None, None) => None,
+            },
+            session: self.auth == Auth::Session,
+            tls: Tls {
                 ca_file: self.ca_file.clone(),
                 client_cert: self.client_cert.clone(),
                 client_key: self.client_key.clone(),
-            };
-            access.tls.check().map_err(|bad| Usage(bad.to_string()))?;
+            },
+        };
+        if options.password.is_none() && options.token.is_none() {
+            options.password = variable(side.password_variable());
+            options.token = variable(side.token_variable());
+        }
+        let mut access = options.access(url, side).map_err(|error| Usage(error.to_string()))?;
+        if options.password.is_none() && options.token.is_none() && config::feed(url).is_none() {
+            access.password = prompt::password(url)?;
         }
         Ok(access)
     }
 }
 
-/// The secret in an environment variable.
-fn variable(side: ServerRole, kind: SecretKind) -> Result<Option<Secret>, Usage> {
-    let name = match kind {
-        SecretKind::Password => side.password_variable(),
-        SecretKind::Token => side.token_variable(),
-    };
-    let text = match std::env::var(name) {
-        Ok(text) => text,
-        Err(std::env::VarError::NotPresent) => return Ok(None),
-        Err(std::env::VarError::NotUnicode(_)) => {
-            return Err(Usage(format!("{name} is not valid UTF-8")));
-        }
-    };
-    let secret = secret(text.as_bytes(), name, kind);
-    secret.map(|secret| Some(Secret::Fixed(secret))).map_err(|bad| Usage(bad.to_string()))
+/// The secret in an environment variable, if that is set.
+fn variable(name: &str) -> Option<SecretPlace> {
+    std::env::var_os(name).map(|_| SecretPlace::Variable(name.to_owned()))
 }

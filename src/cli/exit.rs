@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use super::output::{Lines, OutputError, Stream};
 use crate::api::client::DoorError;
 use crate::checkpoint::StateError;
+use crate::config::file::{CheckError, FileError};
 use crate::config::{ConfigError, OpenError, StartError};
 use crate::document::plain;
 use crate::pipeline::PipelineError;
@@ -64,12 +65,7 @@ pub fn say(text: &str) {
 /// The code for an error that ended a command.
 pub fn of(error: &anyhow::Error) -> Exit {
     if let Some(error) = error.downcast_ref::<StartError>() {
-        return match error {
-            StartError::Mirror(MirrorError::Discards { .. }) | StartError::Glob(_) => Exit::Usage,
-            StartError::Mirror(error) => of_mirror(error),
-            StartError::State(_) => Exit::MirrorUnusable,
-            StartError::Source(error) => of_source(error),
-        };
+        return of_start(error);
     }
     if let Some(error) = error.downcast_ref::<OpenError>() {
         return match error {
@@ -107,7 +103,7 @@ pub fn of(error: &anyhow::Error) -> Exit {
     if error.is::<StateError>() {
         return Exit::MirrorUnusable;
     }
-    if error.is::<ConfigError>() || error.is::<Usage>() {
+    if error.is::<ConfigError>() || error.is::<FileError>() || error.is::<Usage>() {
         return Exit::Usage;
     }
     Exit::Failure
@@ -129,6 +125,26 @@ pub fn of_outcome(outcome: &runner::Outcome, live: bool, signalled: bool) -> Exi
         None if outcome.absent.iter().any(Absent::is_mistake) => Exit::Usage,
         None if outcome.is_complete() => Exit::Done,
         None => Exit::DocumentsFailed,
+    }
+}
+
+/// The code for what does not work of a mirror in a config.
+pub fn of_check(error: &CheckError) -> Exit {
+    match error {
+        CheckError::Lower(_) => Exit::Usage,
+        CheckError::Absent(absent) if absent.iter().any(Absent::is_mistake) => Exit::Usage,
+        CheckError::Absent(_) => Exit::DocumentsFailed,
+        CheckError::Start(error) => of_start(error),
+        CheckError::Slow(_) => Exit::SourceUnreachable,
+    }
+}
+
+fn of_start(error: &StartError) -> Exit {
+    match error {
+        StartError::Mirror(MirrorError::Discards { .. }) | StartError::Glob(_) => Exit::Usage,
+        StartError::Mirror(error) => of_mirror(error),
+        StartError::State(_) => Exit::MirrorUnusable,
+        StartError::Source(error) => of_source(error),
     }
 }
 

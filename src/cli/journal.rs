@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures_util::stream::{self, Stream, StreamExt as _};
 use indicatif::HumanBytes;
-use jiff::Timestamp;
 use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
 
@@ -181,7 +180,7 @@ struct Total {
 
 impl Total {
     fn of<'a>(reports: impl IntoIterator<Item = &'a pipeline::PipelineReport>) -> Self {
-        let (mut total, now) = (Self::default(), Timestamp::now());
+        let mut total = Self::default();
         for report in reports {
             total.documents += report.documents;
             total.deletions += report.deletions;
@@ -189,7 +188,7 @@ impl Total {
             total.bytes += report.bytes;
             total.failures += report.failures;
             total.held_back += report.held_back;
-            let lag = report.lag_seconds(now);
+            let lag = report.lag_seconds();
             total.lag = match (total.lag, lag) {
                 (Some(left), Some(right)) => Some(left.max(right)),
                 (left, right) => left.or(right),
@@ -235,6 +234,8 @@ mod tests {
     use std::collections::VecDeque;
 
     use futures_util::FutureExt as _;
+
+    use jiff::Timestamp;
 
     use super::*;
 

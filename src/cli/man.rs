@@ -20,15 +20,21 @@ pub struct Options {
 pub fn run(options: &Options, mut parser: clap::Command) -> anyhow::Result<Exit> {
     parser.build();
     create_folder("the manual", &options.directory)?;
-    let of_command = |command: &clap::Command| {
-        let name = format!("{}-{}", parser.get_name(), command.get_name());
-        command.clone().display_name(name)
-    };
-    let commands: Vec<_> = parser.get_subcommands().map(of_command).collect();
-    for command in std::iter::once(parser).chain(commands) {
+    let name = parser.get_name().to_owned();
+    for command in with_names(parser, name) {
         let page = Man::new(command);
         let path = options.directory.join(page.get_filename());
         Product::create("the manual page", &path)?.finish(|out| page.render(out))?;
     }
     Ok(Exit::Done)
+}
+
+/// A command and those below it, each under the name of its page.
+fn with_names(command: clap::Command, name: String) -> Vec<clap::Command> {
+    let below = command.get_subcommands().flat_map(|one| {
+        let name = format!("{name}-{}", one.get_name());
+        with_names(one.clone(), name)
+    });
+    let below: Vec<_> = below.collect();
+    std::iter::once(command.display_name(name)).chain(below).collect()
 }

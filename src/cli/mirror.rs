@@ -13,9 +13,9 @@ use super::progress::{Bars, When};
 use super::shown::Shown;
 use super::{access, journal, logging, service, signals, summary};
 use crate::api;
-use crate::config::{self, MirrorConfig};
+use crate::config::{self, MirrorChoices, MirrorConfig};
 use crate::document::{FolderMode, MaxDelete};
-use crate::mirror::JsonStyle;
+use crate::mirror::{self, JsonStyle};
 use crate::runner::Session;
 use crate::tree::MirrorError;
 use crate::tree::names::Codec;
@@ -185,7 +185,7 @@ pub struct Options {
     socket: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum Deleted {
     /// Remove their folders
     Remove,
@@ -213,6 +213,46 @@ impl Options {
     /// Whether attachments are mirrored, if that was said.
     fn attachments(&self) -> Option<bool> {
         if self.no_attachments { Some(false) } else { self.attachments }
+    }
+
+    /// What was chosen for the mirror.
+    fn chosen(&self) -> MirrorChoices {
+        // An empty glob selects nothing by itself: alone, it asks for the default.
+        let globs = |globs: &Vec<String>| {
+            globs.iter().filter(|glob| !glob.is_empty()).cloned().collect::<Vec<_>>()
+        };
+        MirrorChoices {
+            live: self.live,
+            collections: self.collections.as_ref().map(globs),
+            exclude: Vec::new(),
+            attachments: self.attachments(),
+            revisions: self.revisions,
+            deleted: self.deleted.map(|deleted| match deleted {
+                Deleted::Remove => mirror::Deleted::Remove,
+                Deleted::Keep => mirror::Deleted::Keep,
+            }),
+            json: self.json.map(|json| match json {
+                Json::AsSent => JsonStyle::AsSent,
+                Json::Pretty => JsonStyle::Pretty,
+            }),
+            names: self.names.map(|names| match names {
+                Names::Native => Codec::Native,
+                Names::Portable => Codec::Portable,
+            }),
+            max_delete: self.max_delete,
+            max_failures: self.max_failures,
+            trash: self.trash,
+            reserve: self.reserve.map(|size| size.as_u64()),
+            mode: self.mode,
+            existing: self.existing,
+            allow_empty: self.allow_empty,
+            discard: self.discard,
+            adopt: self.adopt,
+            source_moved: self.source_moved,
+            take_over: self.take_over,
+            give_up_after: self.give_up_after.map(Duration::from_secs),
+            max_runs: self.max_runs,
+        }
     }
 
     /// The mode that was named.
@@ -292,57 +332,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
 }
 
 fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
-    let mut config = MirrorConfig::new(&options.source, &options.directory)?
-        .live(options.live)
-        .source_moved(options.source_moved)
-        .allow_empty(options.allow_empty)
-        .discard(options.discard)
-        .adopt(options.adopt)
-        .existing(options.existing)
-        .take_over(options.take_over)
-        .max_runs(options.max_runs.into())
-        .max_failures((options.max_failures > 0).then_some(options.max_failures));
-    if let Some(globs) = &options.collections {
-        // An empty glob selects nothing by itself: alone, it asks for the default.
-        let globs: Vec<&String> = globs.iter().filter(|glob| !glob.is_empty()).collect();
-        config = config.collections(&globs)?;
-    }
-    if let Some(attachments) = options.attachments() {
-        config = config.attachments(attachments);
-    }
-    if let Some(revisions) = options.revisions {
-        config = config.revisions(revisions)?;
-    }
-    if let Some(deleted) = options.deleted {
-        config = config.keep_deleted(deleted == Deleted::Keep);
-    }
-    if let Some(json) = options.json {
-        config = config.json(match json {
-            Json::AsSent => JsonStyle::AsSent,
-            Json::Pretty => JsonStyle::Pretty,
-        });
-    }
-    if let Some(MaxDelete(limit)) = options.max_delete {
-        config = config.max_delete(limit);
-    }
-    if let Some(days) = options.trash {
-        config = config.trash(days);
-    }
-    if let Some(size) = options.reserve {
-        config = config.reserve(size.as_u64());
-    }
-    if let Some(mode) = options.mode {
-        config = config.mode(mode);
-    }
-    if let Some(names) = options.names {
-        config = config.names(match names {
-            Names::Native => Codec::Native,
-            Names::Portable => Codec::Portable,
-        });
-    }
-    if let Some(seconds) = options.give_up_after {
-        config = config.give_up_after((seconds > 0).then(|| Duration::from_secs(seconds)));
-    }
+    let config = options.chosen().lower(&options.source, &options.directory)?;
     let access = options.access.lower(&options.source, access::ServerRole::Source)?;
     Ok(config.access(access)?)
 }

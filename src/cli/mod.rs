@@ -1,7 +1,7 @@
 //! The commands: what the user typed, lowered to what it means. One file per command.
 //!
-//! This is the only place that reads arguments, the environment and signals, and that writes to the
-//! terminal.
+//! This is the only place that reads arguments and signals, and that writes to the terminal. It reads
+//! the environment too, but for the variables that a config names.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ mod bar;
 mod certificate;
 mod compare;
 mod completions;
+mod config;
 mod diff;
 mod exit;
 mod files;
@@ -48,7 +49,7 @@ mod verify;
 use exit::Exit;
 
 use crate::client::couchdb::Address;
-use crate::config;
+use crate::config::feed;
 use crate::runner::Action;
 
 /// Keep live copies of document databases as plain folders.
@@ -150,6 +151,9 @@ enum Command {
     /// belong to a document.
     #[command(after_help = help::ID)]
     Id(id::Options),
+    /// Write, check or explain the config of many mirrors.
+    #[command(after_help = help::CONFIG)]
+    Config(config::Options),
     /// Print a completion script for a shell.
     #[command(after_help = help::COMPLETIONS)]
     Completions(completions::Options),
@@ -181,7 +185,7 @@ impl Command {
             Self::Path(options) => &options.directory,
             Self::Id(options) => return options.paths.first().map(PathBuf::as_path),
             Self::Man(options) => &options.directory,
-            Self::Completions(_) | Self::Help(_) => return None,
+            Self::Config(_) | Self::Completions(_) | Self::Help(_) => return None,
         })
     }
 
@@ -201,6 +205,7 @@ impl Command {
             Self::Rescan(_) => "rescan DIR",
             Self::Path(_) => "path DIR COLLECTION ID",
             Self::Id(_) => "id PATH",
+            Self::Config(_) => "config COMMAND",
             Self::Completions(_) => "completions SHELL",
             Self::Man(_) => "man DIR",
             Self::Help(_) => "help COMMAND",
@@ -225,7 +230,7 @@ fn parse(typed: impl Iterator<Item = OsString>) -> Result<Arguments, clap::Error
 fn advised(mut error: clap::Error) -> clap::Error {
     let text = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
     let (given, usage) = (text(ContextKind::InvalidArg), text(ContextKind::Usage));
-    let is_source = Address::is_url_like(&given) || config::feed(&given).is_some();
+    let is_source = Address::is_url_like(&given) || feed(&given).is_some();
     if error.kind() == ErrorKind::UnknownArgument && is_source && usage.contains("plainfold verify")
     {
         let tip = "to compare with a source, write `--against SOURCE`";
@@ -291,7 +296,8 @@ pub fn main() -> ExitCode {
         | Command::Resume(_)
         | Command::CatchUp(_)
         | Command::Path(_)
-        | Command::Id(_) => privacy::apply(None, None),
+        | Command::Id(_)
+        | Command::Config(_) => privacy::apply(None, None),
         // Everybody may read what these write.
         Command::Completions(_) | Command::Man(_) | Command::Help(_) => {}
     }
@@ -364,6 +370,10 @@ fn run(arguments: Arguments) -> Exit {
             Command::Id(options) => {
                 logging.start(None)?;
                 id::run(&options)
+            }
+            Command::Config(options) => {
+                logging.start(None)?;
+                config::run(options).await
             }
             Command::Completions(options) => completions::run(&options, &mut parser()),
             Command::Man(options) => man::run(&options, parser()),

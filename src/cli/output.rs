@@ -209,6 +209,19 @@ pub fn create_folder(what: &'static str, path: &Path) -> Result<(), OutputError>
     fs::create_dir_all(path).map_err(failed)
 }
 
+/// Writes a file that only its owner may read. It appears when it is complete and durable, and a file
+/// that exists is not replaced.
+pub fn write_new(what: &'static str, path: &Path, bytes: &[u8]) -> Result<(), OutputError> {
+    let write = || {
+        let mut part = tempfile::Builder::new().prefix(".").tempfile_in(folder_of(path))?;
+        part.write_all(bytes)?;
+        part.as_file().sync_all()?;
+        part.persist_noclobber(path).map_err(|error| error.error)?;
+        File::open(folder_of(path))?.sync_all()
+    };
+    write().map_err(|source| OutputError { what, place: path.display().to_string(), source })
+}
+
 /// An output file that appears under its name only when it is complete and durable.
 #[derive(Debug)]
 pub struct Product {

@@ -63,7 +63,7 @@ fn line(status: &Status) -> String {
     const SHOWN: usize = 3;
     let collections = &status.collections;
     let failures: u64 = collections.iter().map(|collection| collection.report.failures).sum();
-    let lag = collections.iter().filter_map(|collection| collection.lag_seconds);
+    let lag = collections.iter().filter_map(|collection| collection.lag.seconds);
     let lag = lag.fold(0.0, f64::max);
     let mut line = match status.caught_up {
         true => format!("live, lag {lag:.1} s, {failures} failed"),

@@ -1,7 +1,5 @@
 //! What progress bars show of a collection, whichever command works on it.
 
-use jiff::Timestamp;
-
 use crate::pipeline::{self, Phase};
 use crate::{restore, verify};
 
@@ -84,7 +82,7 @@ impl Shown {
             measured,
             worked,
             bytes: 0,
-            lag: report.lag_seconds(Timestamp::now()),
+            lag: report.lag_seconds(),
             failures: report.failures,
         }
     }

@@ -10,7 +10,8 @@ use super::output::{Lines, Stream, many};
 use super::verify::ReportFormat;
 use crate::api::client::Door;
 use crate::mirror::{Deleted, JsonStyle, Remembered};
-use crate::runner::{CollectionStatus, Keeps, Status};
+use crate::runner::{CollectionStatus, Keeps, Lag, Status};
+use crate::source::Behind;
 
 /// The text names at most this number of failures of a collection.
 const SHOWN: usize = 100;
@@ -126,9 +127,7 @@ fn write_collection(
         let kept = parts.iter().filter(|(kept, _)| *kept).map(|(_, part)| format!(", {part}"));
         writeln!(out, "  holds       documents{}", kept.collect::<String>())?;
     }
-    if let Some(lag) = collection.lag_seconds {
-        writeln!(out, "  lag         {lag:.1} s")?;
-    }
+    write_lag(out, &collection.lag)?;
     if let Some(trouble) = &report.trouble {
         writeln!(out, "  trouble     {}", trouble)?;
     }
@@ -178,9 +177,79 @@ fn write_collection(
     Ok(())
 }
 
+/// Writes how old the copy is.
+fn write_lag(out: &mut Lines, lag: &Lag) -> std::fmt::Result {
+    if let Some(seconds) = lag.seconds {
+        let clock = if lag.by_wall_clock { " (by the wall clock)" } else { "" };
+        writeln!(out, "  lag         {}{clock}", span(seconds))?;
+    }
+    if let Some((behind, seconds)) = lag.behind.zip(lag.behind_seconds) {
+        let behind = match behind {
+            Behind::Changes(changes) => many(changes, "change"),
+            Behind::Bytes(bytes) => many(bytes, "byte"),
+        };
+        writeln!(out, "  behind      {behind}, as the source said {} ago", span(seconds))?;
+    }
+    if let Some(seconds) = lag.heard_seconds {
+        writeln!(out, "  heard       {} ago", span(seconds))?;
+    }
+    if let Some(seconds) = lag.committed_seconds {
+        writeln!(out, "  committed   {} ago", span(seconds))?;
+    }
+    match lag.changed_at {
+        Some(at) => writeln!(out, "  changed     {at:.0}"),
+        None => Ok(()),
+    }
+}
+
+/// A length of time for people.
+fn span(seconds: f64) -> String {
+    const MINUTE: f64 = 60.0;
+    const HOUR: f64 = 60.0 * MINUTE;
+    const DAY: f64 = 24.0 * HOUR;
+    match seconds {
+        _ if seconds < 2.0 * MINUTE => format!("{seconds:.1} s"),
+        _ if seconds < 2.0 * HOUR => format!("{:.0} min", seconds / MINUTE),
+        _ if seconds < 2.0 * DAY => format!("{:.1} h", seconds / HOUR),
+        _ => format!("{:.1} days", seconds / DAY),
+    }
+}
+
 fn uptime(status: &Status) -> String {
     match status.started_at {
         Some(at) => format!("running since {at}"),
         None => "running".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_old_a_copy_is_is_said_in_plain_words() {
+        let lag = Lag {
+            seconds: Some(3.25),
+            behind: Some(Behind::Changes(1)),
+            behind_seconds: Some(0.5),
+            heard_seconds: Some(600.0),
+            committed_seconds: Some(3.0 * 86_400.0),
+            changed_at: Some("2026-11-27T10:00:00.25Z".parse().unwrap()),
+            by_wall_clock: true,
+        };
+        let mut text = Lines::default();
+        write_lag(&mut text, &lag).unwrap();
+        let lines = [
+            "  lag         3.2 s (by the wall clock)",
+            "  behind      1 change, as the source said 0.5 s ago",
+            "  heard       10 min ago",
+            "  committed   3.0 days ago",
+            "  changed     2026-11-27T10:00:00Z",
+        ];
+        assert_eq!(text.as_str().lines().collect::<Vec<_>>(), lines);
+        assert_eq!(span(4.0 * 3600.0), "4.0 h");
+        let mut text = Lines::default();
+        write_lag(&mut text, &Lag::default()).unwrap();
+        assert_eq!(text.as_str(), "");
     }
 }

@@ -60,8 +60,11 @@ fn wrong(outcome: &runner::Outcome, run: Run<'_>) -> Vec<String> {
             |one: &&pipeline::PipelineReport| one.phase == Phase::Waiting && one.awaited == what;
         outcome.reports.iter().filter(waits).count()
     };
-    let (gone, silent, stuck) =
-        (waits(Awaited::Database), waits(Awaited::Source), waits(Awaited::Disk));
+    let (gone, silent, stuck) = (
+        waits(Awaited::Database),
+        waits(Awaited::Source),
+        waits(Awaited::Disk) + waits(Awaited::Room),
+    );
     // A mirror that follows its source waits for a database that has vanished.
     let awaited = if run.live && !run.allow_empty { of(Phase::Vanished) } else { 0 };
     let vanished = absent(|one| matches!(one, Absent::Vanished { .. })) + gone + awaited;

@@ -2,8 +2,12 @@
 //!
 //! The library begins here, with [`MirrorConfig::new`] and [`MirrorConfig::start`].
 
+mod access;
+mod choices;
 mod endpoint;
 mod error;
+pub mod file;
+mod probe;
 mod remembered;
 mod source;
 
@@ -12,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tokio::sync::Semaphore;
 
 use crate::checkpoint::{Bounds, Checkpoints};
 use crate::client::couchdb::Secret;
@@ -25,12 +30,15 @@ use crate::tree::{Holder, MirrorError};
 
 use self::source::{FeedConfig, SourceConfig};
 
+pub use self::access::{AccessOptions, SecretError, SecretPlace, WrittenSecret};
+pub use self::choices::MirrorChoices;
 pub use self::endpoint::{Access, Endpoint, feed, meant};
 pub use self::error::{AccessError, ConfigError, OpenError, StartError};
+pub use self::probe::Probe;
 pub use self::source::kinds;
 
 /// The connections that a server serves, if nothing else was said.
-const MAX_RUNS: usize = 100;
+const MAX_RUNS: u16 = 100;
 
 /// The number of unreadable rows after which a catch-up ends, unless told otherwise.
 const MAX_FAILURES: u64 = 1000;
@@ -45,12 +53,14 @@ pub struct MirrorConfig {
     wanted: mirror::WantedOptions,
     /// The globs that were named; an empty list means the default.
     collections: Option<Vec<String>>,
+    excluded: Vec<String>,
     bounds: Bounds,
     give_up_after: Option<Option<Duration>>,
     source_moved: bool,
     allow_empty: bool,
     max_failures: Option<u64>,
     max_runs: usize,
+    turns: Option<Arc<Semaphore>>,
 }
 
 impl MirrorConfig {
@@ -64,12 +74,14 @@ impl MirrorConfig {
             names: None,
             wanted: mirror::WantedOptions::default(),
             collections: None,
+            excluded: Vec::new(),
             bounds: Bounds::DEFAULT,
             give_up_after: None,
             source_moved: false,
             allow_empty: false,
             max_failures: Some(MAX_FAILURES),
-            max_runs: MAX_RUNS,
+            max_runs: MAX_RUNS.into(),
+            turns: None,
         })
     }
 
@@ -103,6 +115,14 @@ impl MirrorConfig {
         }
         Selection::new(globs)?;
         self.collections = Some(globs.iter().map(|glob| glob.as_ref().to_owned()).collect());
+        Ok(self)
+    }
+
+    /// Leaves out the collections that have one of these names or match one of these globs. Not
+    /// remembered. Ignored beside a database in the source's URL.
+    pub fn exclude<S: AsRef<str>>(mut self, globs: &[S]) -> Result<Self, ConfigError> {
+        Selection::default().without(globs)?;
+        self.excluded = globs.iter().map(|glob| glob.as_ref().to_owned()).collect();
         Ok(self)
     }
 
@@ -173,6 +193,19 @@ impl MirrorConfig {
     /// How much of the journal of write events is kept.
     pub fn journal(mut self, bounds: Bounds) -> Self {
         self.bounds = bounds;
+        self
+    }
+
+    /// The number of bytes of the state that are kept in memory.
+    pub fn cache(mut self, bytes: u64) -> Self {
+        self.bounds.cache = bytes;
+        self
+    }
+
+    /// Shared with other mirrors of this process: bounds how many collections of all of them catch up at the
+    /// same time.
+    pub fn turns(mut self, turns: Arc<Semaphore>) -> Self {
+        self.turns = Some(turns);
         self
     }
 
@@ -277,6 +310,7 @@ impl MirrorConfig {
         let mut session = SessionOptions::new(config.mode);
         session.source_moved = config.source_moved;
         session.allow_empty = config.allow_empty;
+        session.turns = config.turns;
         // The documents of a server fail one by one, and never end the mirroring of the others.
         let is_feed = matches!(config.source, SourceConfig::Feed(_));
         session.max_failures = config.max_failures.filter(|_| is_feed);
@@ -295,7 +329,8 @@ impl MirrorConfig {
             remembered::globs(all, &identity, config.collections, config.source_moved)
         });
         if let Some(globs) = &globs {
-            source.select(Selection::new(&globs.now).map_err(StartError::Glob)?);
+            let selection = Selection::new(&globs.now).map_err(StartError::Glob)?;
+            source.select(selection.without(&config.excluded).map_err(StartError::Glob)?);
         }
         let store = source.open(input)?;
         begin(&store.identity());

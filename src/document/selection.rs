@@ -27,6 +27,8 @@ pub struct Selection {
     /// Empty if nothing was selected: then all collections match, except those whose name starts
     /// with `_`.
     patterns: Vec<Pattern>,
+    /// What is left out of these.
+    excluded: Vec<Pattern>,
 }
 
 impl Pattern {
@@ -102,41 +104,50 @@ impl Selection {
     /// The collections that match at least one of these patterns. Without patterns: all, except
     /// those whose name starts with `_`.
     pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Self, BadGlob> {
-        let patterns = joined(patterns).into_iter().map(|pattern| Pattern::new(&pattern));
-        Ok(Self { patterns: patterns.collect::<Result<_, _>>()? })
+        Ok(Self { patterns: read(patterns)?, excluded: Vec::new() })
+    }
+
+    /// The same without the collections that match one of these patterns.
+    pub fn without<S: AsRef<str>>(self, patterns: &[S]) -> Result<Self, BadGlob> {
+        Ok(Self { excluded: read(patterns)?, ..self })
     }
 
     /// The only names that it can select, if none of its patterns may be a glob: then no listing is
     /// needed.
     pub fn exact(&self) -> Option<Vec<CollectionName>> {
         let is_exact = !self.patterns.is_empty() && self.patterns.iter().all(Pattern::is_exact);
-        let name = |pattern: &Pattern| CollectionName::from(pattern.text.as_str());
-        is_exact.then(|| self.patterns.iter().map(name).collect())
+        let names = self.patterns.iter().map(|pattern| CollectionName::from(pattern.text.as_str()));
+        is_exact.then(|| names.filter(|name| self.wants(name)).collect())
     }
 
     /// Whether each name can be decided alone, without knowing the others.
     pub fn is_simple(&self) -> bool {
-        self.patterns.iter().all(Pattern::is_a_name)
+        self.patterns.iter().chain(&self.excluded).all(Pattern::is_a_name)
     }
 
     /// Whether a collection of this name is selected, as far as that is known without the others.
     pub fn wants(&self, name: &CollectionName) -> bool {
-        match self.patterns.is_empty() {
+        let any =
+            |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(name.as_str()));
+        let is_selected = match self.patterns.is_empty() {
             true => !name.as_str().starts_with('_'),
-            false => self.patterns.iter().any(|pattern| pattern.matches(name.as_str())),
-        }
+            false => any(&self.patterns),
+        };
+        is_selected && !any(&self.excluded)
     }
 
     /// The selection among these names: a pattern that equals one of them is that name and not a
     /// glob.
     pub fn among(&self, names: &[CollectionName]) -> Self {
-        let patterns = self.patterns.iter().cloned().map(|pattern| {
-            match names.iter().any(|name| name.as_str() == pattern.text) {
-                true => pattern.as_name(),
-                false => pattern,
-            }
-        });
-        Self { patterns: patterns.collect() }
+        let among = |pattern: &Pattern| match names.iter().any(|name| name.as_str() == pattern.text)
+        {
+            true => pattern.clone().as_name(),
+            false => pattern.clone(),
+        };
+        Self {
+            patterns: self.patterns.iter().map(among).collect(),
+            excluded: self.excluded.iter().map(among).collect(),
+        }
     }
 
     /// The patterns that match none of these names.
@@ -153,6 +164,10 @@ impl Selection {
             _ => Ok(self.among(names)),
         }
     }
+}
+
+fn read<S: AsRef<str>>(patterns: &[S]) -> Result<Vec<Pattern>, BadGlob> {
+    joined(patterns).into_iter().map(|pattern| Pattern::new(&pattern)).collect()
 }
 
 /// The patterns. Parts that were split at a comma within braces are joined again: `{a` and `b}` are
@@ -251,6 +266,26 @@ mod tests {
         assert_eq!(exact(&["books", "loans"]), Some(vec!["books".into(), "loans".into()]));
         assert_eq!(exact(&["books", "l*"]), None);
         assert_eq!(exact(&["user[1"]), None, "it may be meant as a glob");
+    }
+
+    #[test]
+    fn what_is_left_out_is_not_selected_and_need_not_exist() {
+        let left_out = |patterns: &[&str], excluded: &[&str], names: &[&str]| {
+            let names: Vec<CollectionName> = names.iter().map(|name| (*name).into()).collect();
+            let selection = Selection::new(patterns).unwrap().without(excluded).unwrap();
+            assert!(selection.unmatched(&names).is_empty());
+            let selection = selection.among(&names);
+            names.into_iter().filter(|name| selection.wants(name)).collect::<Vec<_>>()
+        };
+        let names = ["_users", "books", "loans-1", "loans-2", "user[1]", "user1"];
+        let loans = ["loans-*", "gone"];
+        assert_eq!(left_out(&[], &loans, &names), ["books", "user[1]", "user1"].map(Into::into));
+        assert_eq!(left_out(&["loans-*"], &["loans-2"], &names), ["loans-1".into()]);
+        assert_eq!(left_out(&["user*"], &["user[1]"], &names), ["user1".into()], "a name");
+        let selection = Selection::new(&["books", "loans-1"]).unwrap();
+        let exact = |excluded| selection.clone().without(&[excluded]).unwrap().exact();
+        assert_eq!(exact("books"), Some(vec!["loans-1".into()]));
+        assert_eq!(exact("b*"), Some(vec!["loans-1".into()]), "this needs no listing either");
     }
 
     #[test]

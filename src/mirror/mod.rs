@@ -446,6 +446,11 @@ impl Ours {
         SharedLock::take(&self.path.join(layout::LOCK))
     }
 
+    /// When the catch-up began that the last process on this mirror brought to its end, if it did.
+    pub fn last_catch_up(&self) -> Option<jiff::Timestamp> {
+        crate::tree::lock::last_holder(&self.path.join(layout::LOCK))?.caught_up
+    }
+
     /// The process that works on the mirror right now, if any.
     pub fn holder(&self) -> Result<Option<Holder>, MirrorError> {
         crate::tree::lock::holder(&self.path.join(layout::LOCK))

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
+use super::evidence::Reached;
 use crate::document::{Change, Content, Document, DocumentId, DocumentState, Position};
 use crate::mirror::Authority;
 use crate::source::Unreadable;
@@ -33,8 +34,8 @@ pub struct Batch {
     pub unreadable: Vec<Unreadable>,
     /// The position in the feed after this batch, if it moved.
     pub position: Option<Position>,
-    /// Whether the source had nothing newer when the last change was read.
-    pub at_end: bool,
+    /// The last end of the source that was reached among these changes.
+    pub at_end: Option<Reached>,
     places: HashMap<DocumentId, usize>,
     bytes: usize,
 }
@@ -44,7 +45,7 @@ impl Batch {
         self.items.is_empty()
             && self.unreadable.is_empty()
             && self.position.is_none()
-            && !self.at_end
+            && self.at_end.is_none()
     }
 
     pub fn is_full(&self) -> bool {
@@ -64,7 +65,7 @@ impl Batch {
         if let Some(position) = &change.position {
             self.position = Some(position.clone());
         }
-        self.at_end = false;
+        self.at_end = self.at_end.map(Reached::passed);
         self.bytes += weight(&change);
         let item = Item { change, authority, fed: authority == Authority::Feed };
         match self.places.get(&item.change.id) {
@@ -81,7 +82,7 @@ impl Batch {
         if let Some(position) = &row.position {
             self.position = Some(position.clone());
         }
-        self.at_end = false;
+        self.at_end = self.at_end.map(Reached::passed);
         self.unreadable.push(row);
     }
 }

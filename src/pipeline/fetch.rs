@@ -139,6 +139,7 @@ impl Pipeline {
                 match answer {
                     Ok(branch) => {
                         pulse.beat();
+                        self.reporter.ear().hear();
                         let files = BranchFiles { branch, blobs: Default::default() };
                         group[owner].material.branches.push(files);
                     }
@@ -164,6 +165,7 @@ impl Pipeline {
                 match answer {
                     Ok(bytes) => {
                         pulse.beat();
+                        self.reporter.ear().hear();
                         group[owner].take(task.branch, name, Blob::Bytes(bytes));
                     }
                     Err(error) => {
@@ -212,9 +214,12 @@ impl Pipeline {
             FetchError::Source { what, error }
         };
         let pieces = self.source.attachment(id, revision, attachment).await.map_err(of_source)?;
-        let beating = pulse.clone();
+        let (beating, ear) = (pulse.clone(), self.reporter.ear().clone());
         let beat = move |piece: &Result<Bytes, SourceError>| {
             beating.beat_for(piece.as_ref().map_or(0, |piece| piece.len() as u64));
+            if piece.is_ok() {
+                ear.hear();
+            }
         };
         let pieces = pieces.inspect(beat).boxed();
         let (sender, mut receiver) = mpsc::channel::<Bytes>(PIECES);

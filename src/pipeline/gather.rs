@@ -155,12 +155,18 @@ impl Gatherer {
     async fn take(&mut self, fed: Fed) {
         match fed {
             Fed::Event(event) => {
+                let ear = self.pipeline.reporter.ear();
+                match event {
+                    FeedEvent::Change(_) | FeedEvent::Unreadable(_) => ear.hear_row(),
+                    _ => ear.hear(),
+                }
                 if let Some(since) = self.waiting.take() {
                     self.say_working(since.elapsed());
                 }
                 self.take_event(event).await;
             }
             Fed::Waiting { error, pause } => {
+                self.pipeline.reporter.ear().expect_nothing();
                 // The changes that were read before the break are kept.
                 self.hand_on().await;
                 self.say_waiting(&error, pause);
@@ -181,6 +187,7 @@ impl Gatherer {
                     self.hand_on().await;
                 }
                 self.batch.push(change, Authority::Feed);
+                self.note_passed();
             }
             FeedEvent::Unreadable(row) => {
                 if let Some(seen) = &mut self.seen {
@@ -190,6 +197,7 @@ impl Gatherer {
                     }
                 }
                 self.batch.push_unreadable(row);
+                self.note_passed();
             }
             FeedEvent::Position(position) => self.batch.position = Some(position),
             FeedEvent::ScanStarted { reason } => {
@@ -211,15 +219,28 @@ impl Gatherer {
                 self.signal(Signal::Holds(holds)).await;
             }
             // CouchDB says so after each change. The batch may grow until it is handed on.
-            FeedEvent::CaughtUp if !self.catching_up => self.batch.at_end = true,
+            FeedEvent::CaughtUp if !self.catching_up => {
+                self.batch.at_end = Some(self.pipeline.reporter.ear().at_end());
+            }
             FeedEvent::CaughtUp => {
+                let end = self.pipeline.reporter.ear().at_end();
                 self.hand_on().await;
                 self.catching_up = false;
-                self.signal(Signal::CaughtUp).await;
+                self.signal(Signal::CaughtUp(end)).await;
             }
             FeedEvent::Progress(progress) => {
                 self.pipeline.reporter.update(|report| report.progress = Some(progress));
             }
+        }
+    }
+
+    /// Notes that an end has been passed which the source has stated: where rows come without a pause, it
+    /// says nothing else of it.
+    fn note_passed(&mut self) {
+        if !self.catching_up
+            && let Some(end) = self.pipeline.reporter.ear().passes()
+        {
+            self.batch.at_end = Some(end);
         }
     }
 

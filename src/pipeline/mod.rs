@@ -28,9 +28,11 @@ mod batch;
 mod beside;
 mod brake;
 mod copied;
+mod evidence;
 mod failures;
 mod fetch;
 mod gather;
+mod measure;
 mod prepare;
 mod removals;
 mod repair;
@@ -42,12 +44,15 @@ mod tally;
 
 pub use crate::document::DeletionLimit;
 pub use brake::Brake;
+pub use evidence::{Evidence, Stated};
 pub use repair::{Asking, Fate, Repaired, WrongDocument};
-pub use report::{Awaited, ENDED, FAILED, Phase, PipelineReport, Reporter, RunState, shown};
+pub use report::{Awaited, ENDED, FAILED, Phase, PipelineReport, Reporter, RunState};
+pub use report::{seconds_since, shown};
 pub(crate) use room::{Pauses, without_numbers};
 
 use asker::FeedState;
 use batch::Seen;
+use evidence::Reached;
 use failures::Failures;
 use rounds::Rounds;
 
@@ -149,7 +154,7 @@ enum Signal {
     /// The number of documents at the source, including everything before this item.
     Holds(Holds),
     /// The end of the source has been reached.
-    CaughtUp,
+    CaughtUp(Reached),
     /// The events that an interrupted run may not have emitted have been emitted.
     Told,
     /// The security object of the collection, as the source sends it.
@@ -288,6 +293,7 @@ impl Pipeline {
         let halt = stop.child_token();
         let (reading, spoken) = watch::channel(FeedState::Silent);
         if !self.removals_only {
+            tasks.spawn(measure::measure(self.clone(), spoken.clone(), halt.clone()));
             tasks.spawn(asker::ask(self.clone(), spoken, halt.clone(), gathered.clone()));
         }
         tasks.spawn(gather::gather(self.clone(), since, halt.clone(), gathered, reading));
@@ -356,7 +362,10 @@ impl Pipeline {
         if let Some((_, what)) = news.iter().find(|(is_new, _)| *is_new) {
             return Ok(Since::Scan(format!("{what} from now on")));
         }
-        self.reporter.update(|report| report.position = Some(shown(&position)));
+        self.reporter.update(|report| {
+            report.position = Some(shown(&position));
+            report.evidence.position = Some(position.clone());
+        });
         Ok(Since::Position(position))
     }
 

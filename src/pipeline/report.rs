@@ -9,6 +9,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use super::evidence::{Ear, Evidence};
+use crate::checkpoint::Checkpoint;
+use crate::clock::Moment;
 use crate::document::{CollectionName, Position};
 use crate::source::Progress;
 
@@ -55,6 +58,8 @@ pub enum Awaited {
     Database,
     /// The disk, which cannot be written to.
     Disk,
+    /// Room on the disk.
+    Room,
 }
 
 /// What a pipeline does, as an event for its owner. The report is only for display.
@@ -127,6 +132,9 @@ pub struct PipelineReport {
     /// The time since which a batch has been in flight.
     #[serde(skip)]
     pub busy_since: Option<Instant>,
+    /// How old the copy is.
+    #[serde(skip)]
+    pub evidence: Evidence,
 }
 
 impl PipelineReport {
@@ -155,6 +163,7 @@ impl PipelineReport {
             counted: None,
             awaited: Awaited::default(),
             busy_since: None,
+            evidence: Evidence::default(),
         }
     }
 
@@ -166,30 +175,53 @@ impl PipelineReport {
         self.retry_at = Timestamp::now().checked_add(pause).ok();
     }
 
-    /// The number of seconds for which the mirror may have been behind: since it was last known to
-    /// be current. `None` before that.
-    pub fn lag_seconds(&self, now: Timestamp) -> Option<f64> {
-        let current_at = self.current_at?;
-        Some(now.duration_since(current_at).as_secs_f64().max(0.0))
+    /// What an earlier process has left: the time when the mirror was last noted to be as its source, and the
+    /// checkpoint.
+    pub fn remember(&mut self, checkpoint: &Checkpoint, current_at: Option<Timestamp>) {
+        self.current_at = current_at;
+        self.evidence.committed_at = checkpoint.at;
+        self.evidence.changed_at = checkpoint.changed;
     }
+
+    /// The mirror holds everything that the source held at a moment.
+    pub fn be_current(&mut self, at: Moment) {
+        if self.evidence.current < Some(at) {
+            self.evidence.be_current(at);
+            self.current_at = Some(at.on_the_wall());
+        }
+    }
+
+    /// The number of seconds for which the mirror may have been behind: since it was last known to
+    /// be current. `None` before that. If an earlier process knew it, the wall clock says how long ago.
+    pub fn lag_seconds(&self) -> Option<f64> {
+        let of_this_process = || Some(self.evidence.current?.age(Moment::now()).as_secs_f64());
+        of_this_process().or_else(|| Some(seconds_since(self.current_at?)))
+    }
+}
+
+/// The seconds since a time of an earlier process, by the wall clock, which may have been set back.
+pub fn seconds_since(at: Timestamp) -> f64 {
+    Timestamp::now().duration_since(at).as_secs_f64().max(0.0)
 }
 
 /// The writer of a pipeline's report.
 #[derive(Clone, Debug)]
 pub struct Reporter {
     sender: watch::Sender<PipelineReport>,
+    ear: Ear,
 }
 
 impl Reporter {
     /// A reporter for a pipeline that has not started.
     pub fn new(collection: CollectionName) -> Self {
-        Self { sender: watch::Sender::new(PipelineReport::new(collection)) }
+        Self { sender: watch::Sender::new(PipelineReport::new(collection)), ear: Ear::default() }
     }
 
     /// A reporter for a pipeline that starts again in the same run: what the run has done stays counted, and
     /// how old the copy is stays known.
     pub fn continuing(before: &PipelineReport) -> Self {
         let fresh = PipelineReport::new(before.collection.clone());
+        let evidence = Evidence { stated: None, ..before.evidence.clone() };
         let PipelineReport {
             documents, deletions, unchanged, attachments, bytes, current_at, ..
         } = *before;
@@ -200,9 +232,10 @@ impl Reporter {
             attachments,
             bytes,
             current_at,
+            evidence,
             ..fresh
         };
-        Self { sender: watch::Sender::new(report) }
+        Self { sender: watch::Sender::new(report), ear: Ear::default() }
     }
 
     /// Watches the report.
@@ -212,12 +245,40 @@ impl Reporter {
 
     /// The present report.
     pub fn report(&self) -> PipelineReport {
-        self.sender.borrow().clone()
+        let report = self.sender.borrow().clone();
+        let evidence = self.ear.completes(report.evidence);
+        PipelineReport { evidence, ..report }
+    }
+
+    /// What hears the source.
+    pub fn ear(&self) -> &Ear {
+        &self.ear
     }
 
     /// Whether something is so in the present report.
     pub fn says(&self, what: impl FnOnce(&PipelineReport) -> bool) -> bool {
         what(&self.sender.borrow())
+    }
+
+    /// What an earlier process has left.
+    pub fn remember(&self, checkpoint: &Checkpoint, current_at: Option<Timestamp>) {
+        self.update(|report| report.remember(checkpoint, current_at));
+    }
+
+    /// The source was heard while the collection slept. It has said that nothing has changed since the moment
+    /// `since`, if there is one.
+    pub fn note_in_step(&self, since: Option<Moment>, heard: Moment) {
+        self.update(|report| {
+            report.evidence.hear(heard);
+            if let Some(since) = since.filter(|_| report.phase == Phase::Live) {
+                report.be_current(since);
+                if let Some(stated) = &mut report.evidence.stated
+                    && stated.behind.is_nothing()
+                {
+                    stated.at = stated.at.max(since);
+                }
+            }
+        });
     }
 
     /// Changes the report.
@@ -263,9 +324,10 @@ mod tests {
     #[test]
     fn a_pipeline_that_starts_again_is_as_far_behind_as_before() {
         let mut before = PipelineReport::new("a".into());
-        before.current_at = Some(Timestamp::UNIX_EPOCH);
+        before.be_current(Moment::at(7));
         let after = Reporter::continuing(&before).report();
         assert_eq!((after.current_at, after.caught_up), (before.current_at, false));
+        assert_eq!(after.evidence.current, Some(Moment::at(7)));
     }
 
     #[test]
@@ -286,11 +348,21 @@ mod tests {
 
     #[test]
     fn a_lag_is_counted_from_when_the_mirror_was_current() {
-        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let hour = Duration::from_secs(3600);
         let mut report = PipelineReport::new("books".into());
-        assert_eq!(report.lag_seconds(at(10)), None);
-        report.current_at = Some(at(8));
-        assert_eq!(report.lag_seconds(at(10)), Some(2.0));
-        assert_eq!(report.lag_seconds(at(7)), Some(0.0), "a clock that was set back");
+        assert_eq!(report.lag_seconds(), None);
+        report.current_at = Timestamp::now().checked_sub(hour).ok();
+        assert!(report.lag_seconds().unwrap() >= 3600.0, "an earlier process knew it");
+        report.current_at = Timestamp::now().checked_add(hour).ok();
+        assert_eq!(report.lag_seconds(), Some(0.0), "a clock that was set back");
+        let now = Moment::now();
+        report.be_current(Moment::at(now.millis() - 500));
+        assert!(report.lag_seconds().unwrap() >= 0.5);
+        let current_at = report.current_at;
+        report.be_current(Moment::at(now.millis() - 700));
+        assert_eq!(report.current_at, current_at, "it is known already");
+        // Whatever becomes of the wall clock.
+        report.current_at = Timestamp::now().checked_add(hour).ok();
+        assert!(report.lag_seconds().unwrap() >= 0.5);
     }
 }

@@ -90,6 +90,15 @@ impl PipelineError {
         }
     }
 
+    /// What a pipeline waits for that ends with it.
+    pub fn awaited(&self) -> Awaited {
+        match self {
+            Self::Source(_) => Awaited::Source,
+            error if error.is_full() => Awaited::Room,
+            _ => Awaited::Disk,
+        }
+    }
+
     /// Whether it concerns this collection alone, so that others can be worked on.
     pub fn is_of_collection(&self) -> bool {
         matches!(self, Self::Mirror(error) if error.is_of_collection())
@@ -157,7 +166,7 @@ impl Pipeline {
             }
             logged = why;
             self.reporter.update(|report| {
-                report.wait(Awaited::Disk, error.to_string(), pause);
+                report.wait(error.awaited(), error.to_string(), pause);
                 report.busy_since = None;
             });
             self.run_state.send_replace(RunState::Waits);

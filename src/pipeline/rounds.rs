@@ -158,11 +158,11 @@ impl Rounds {
                     self.round(Batch::default(), None, to).await?
                 }
                 Next::Work(Work::Batch(batch)) => {
-                    let at_end = batch.at_end && follows;
+                    let at_end = batch.at_end.filter(|_| follows);
                     let sent = self.round(batch, None, to).await?;
-                    if at_end {
-                        let since = caught_up.map_or_else(Instant::now, |(_, since)| since);
-                        caught_up = Some((self.beside.mark(), since));
+                    if let Some(end) = at_end {
+                        let since = caught_up.map_or_else(Instant::now, |(_, since, _)| since);
+                        caught_up = Some((self.beside.mark(), since, end));
                     }
                     sent
                 }
@@ -177,8 +177,8 @@ impl Rounds {
                 {
                     return Ok(Some(()));
                 }
-                Next::Work(Work::Signal(Signal::CaughtUp)) if follows => {
-                    caught_up.get_or_insert_with(|| (self.beside.mark(), Instant::now()));
+                Next::Work(Work::Signal(Signal::CaughtUp(end))) if follows => {
+                    caught_up.get_or_insert_with(|| (self.beside.mark(), Instant::now(), end));
                     Some(())
                 }
                 Next::Work(Work::Signal(signal)) => self.signal(signal, to).await?,
@@ -199,13 +199,13 @@ impl Rounds {
                 return Ok(None);
             }
             // Fetches in flight at the end of the source belong to it, unless they have stalled.
-            if let Some((mark, since)) = caught_up
+            if let Some((mark, since, end)) = caught_up
                 && (!self.beside.is_busy_before(mark) || since.elapsed() >= LONGEST_WAIT)
             {
                 caught_up = None;
                 self.following = true;
                 self.beside.follow();
-                if self.signal(Signal::CaughtUp, to).await?.is_none() {
+                if self.signal(Signal::CaughtUp(end), to).await?.is_none() {
                     return Ok(None);
                 }
             }
@@ -218,7 +218,7 @@ impl Rounds {
         signal: Signal,
         to: &mpsc::Sender<Work<Prepared>>,
     ) -> Result<Option<()>, PipelineError> {
-        let at_end = matches!(signal, Signal::CaughtUp | Signal::Holds(_));
+        let at_end = matches!(signal, Signal::CaughtUp(_) | Signal::Holds(_));
         if at_end && self.pipeline.options.mode == Mode::CatchUp {
             if self.finish(to).await?.is_none() {
                 return Ok(None);
@@ -229,7 +229,7 @@ impl Rounds {
             }
         }
         match &signal {
-            Signal::CaughtUp => self.read_to_end = true,
+            Signal::CaughtUp(_) => self.read_to_end = true,
             Signal::BeginScan(_) => self.beside.start_over(),
             Signal::EndScan { seen: Some(seen), .. } if !seen.blind => {
                 self.beside.look_up_unlisted(|id| seen.contains(id));

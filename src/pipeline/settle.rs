@@ -13,10 +13,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
+use super::evidence::Reached;
 use super::prepare::{Meta, Prepared, blame};
 use super::report::{Phase, RunState, shown};
 use super::{Pipeline, PipelineError, Signal, Work, copied, failures};
 use crate::checkpoint::{Checkpoint, Commit, Failure, JournalRecord, NewEvents, Numbered};
+use crate::clock::Moment;
 use crate::document::{DocumentId, Position, Revision};
 use crate::event::{Emitted, WriteEvent};
 use crate::mirror::{Published, Staged, Sync};
@@ -168,11 +170,11 @@ impl Settler {
             Signal::BeginScan(reason) => self.begin_scan(reason)?,
             Signal::EndScan { position, seen } => self.end_scan(position, seen)?,
             Signal::Holds(holds) => self.compare_counts(holds)?,
-            Signal::CaughtUp => {
+            Signal::CaughtUp(end) => {
                 self.pipeline.brake.caught_up();
                 self.pipeline.mirror.sweep_trash()?;
                 self.pipeline.log_unmentioned();
-                self.caught_up();
+                self.caught_up(end);
             }
             Signal::Told => {
                 self.moved.clear();
@@ -341,10 +343,16 @@ impl Settler {
     }
 
     /// Steps 5 and 6: published changes are committed, and then their events are emitted.
-    pub(super) fn commit(&mut self, commit: Commit, told: Vec<Told>) -> Result<(), PipelineError> {
+    pub(super) fn commit(
+        &mut self,
+        mut commit: Commit,
+        told: Vec<Told>,
+    ) -> Result<(), PipelineError> {
         let pipeline = &self.pipeline;
         let name = pipeline.collection.name();
         let at = Timestamp::now();
+        let changed = (!told.is_empty()).then_some(at);
+        commit.checkpoint.changed = changed.or(commit.checkpoint.changed);
         let (collection, channel) = (name.clone(), pipeline.events.clone());
         let events = NewEvents::new(told.len(), move |first| {
             let event = |(Told { meta, files }, event): (Told, u64)| {
@@ -376,7 +384,7 @@ impl Settler {
         let failures = pipeline.failures.failed();
         let in_flight = pipeline.failures.count() - failures;
         let (held, braked) = pipeline.brake.note_held(more);
-        let position = self.checkpoint.position.as_ref().map(shown);
+        let position = self.checkpoint.position.clone();
         let more = std::mem::take(&mut self.more);
         let counted = pipeline.source.counted();
         pipeline.reporter.update(|report| {
@@ -385,7 +393,10 @@ impl Settler {
             report.failures = failures;
             report.in_flight = in_flight;
             report.held_back = held;
-            report.position = position;
+            report.position = position.as_ref().map(shown);
+            report.evidence.position = position;
+            report.evidence.committed = Some(Moment::now());
+            report.evidence.changed_at = changed.or(report.evidence.changed_at);
         });
         if braked && pipeline.reporter.report().caught_up {
             pipeline.log_more_held_back();
@@ -444,13 +455,15 @@ impl Settler {
         self.commit(Commit::new(self.checkpoint.clone()), vec![told])
     }
 
-    fn caught_up(&self) {
+    fn caught_up(&self, end: Reached) {
         tracing::debug!(collection = %self.pipeline.collection.name(), "caught up");
         let live = self.pipeline.options.mode == crate::source::Mode::Follow;
+        let nothing = self.pipeline.source.nothing_behind();
         self.pipeline.reporter.update(|report| {
             report.phase = if live { Phase::Live } else { Phase::CaughtUp };
             report.caught_up = true;
-            report.current_at = Some(Timestamp::now());
+            report.be_current(end.at);
+            report.evidence.stated = end.stated(nothing).or(report.evidence.stated);
             report.trouble = None;
         });
         self.pipeline.run_state.send_replace(RunState::AtEnd);
@@ -466,6 +479,7 @@ impl Settler {
             inventory: self.checkpoint.inventory.clone(),
             tally: self.checkpoint.tally,
             folder: Some(self.pipeline.collection.identity()),
+            changed: self.checkpoint.changed,
             ..Checkpoint::default()
         }
     }

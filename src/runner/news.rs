@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use jiff::Timestamp;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::order::Order;
 use super::shared::Shared;
+use crate::clock::Moment;
 use crate::document::CollectionName;
 use crate::source::{ChangeMark, SourceError, Store, Update};
 
@@ -35,7 +35,7 @@ pub(super) struct News {
 impl News {
     /// Starts to look.
     pub fn start(store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
-        let (marks, announced, in_step) = (HashMap::new(), Announced::default(), Timestamp::MIN);
+        let (marks, announced, in_step) = (HashMap::new(), Announced::default(), None);
         let look = Look { store, shared, marks, announced, in_step };
         Self { task: tokio::spawn(look.run()) }
     }
@@ -54,7 +54,7 @@ struct Look {
     marks: HashMap<CollectionName, ChangeMark>,
     announced: Announced,
     /// The time of the last complete sweep or announcement.
-    in_step: Timestamp,
+    in_step: Option<Moment>,
 }
 
 /// Compares what the source announces with what sweeps find.
@@ -160,11 +160,11 @@ impl Look {
                         self.say(Order::Visit(name));
                     }
                     if complete && self.announced.is_trusted() {
-                        self.in_step = Timestamp::now();
+                        self.in_step = Some(Moment::now());
                     }
                 }
                 // That nothing is announced is no proof that nothing has changed.
-                Some(Ok(Update::Silence)) if complete => self.say(Order::InStep(self.in_step)),
+                Some(Ok(Update::Silence)) if complete => self.say_in_step(),
                 Some(Ok(Update::Silence)) => complete = self.sweep().await,
             }
         }
@@ -173,7 +173,7 @@ impl Look {
     /// Compares the marks of all collections with those of the last sweep. Returns whether all could be
     /// read.
     async fn sweep(&mut self) -> bool {
-        let begun = Timestamp::now();
+        let begun = Moment::now();
         let names: Vec<CollectionName> = self.shared.members().keys().cloned().collect();
         let mut changed = Vec::new();
         for some in names.chunks(AT_ONCE) {
@@ -196,9 +196,13 @@ impl Look {
             }
         }
         self.announced.note_sweep(changed);
-        self.in_step = begun;
-        self.say(Order::InStep(begun));
+        self.in_step = Some(begun);
+        self.say_in_step();
         true
+    }
+
+    fn say_in_step(&self) {
+        self.say(Order::InStep { since: self.in_step, heard: Moment::now() });
     }
 
     fn say(&self, order: Order) {
@@ -288,7 +292,7 @@ mod tests {
         loop {
             match orders.recv().await.unwrap() {
                 Order::Visit(name) => visits.push(name.to_string()),
-                Order::InStep(_) => return visits,
+                Order::InStep { .. } => return visits,
                 other => panic!("{other:?}"),
             }
         }

@@ -1,13 +1,16 @@
 //! The options of a session.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use crate::document::DeletionLimit;
 use crate::source::Mode;
 use crate::source::retry::RetryPolicy;
 
 /// The options of a session.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// Whether it ends when all collections have caught up.
     pub mode: Mode,
@@ -17,6 +20,9 @@ pub struct SessionOptions {
     pub revisit: Duration,
     /// The number of collections that catch up at the same time; each holds a few batches in memory.
     pub catch_ups: usize,
+    /// Shared with other sessions of this process: bounds how many collections of all of them catch up at
+    /// the same time.
+    pub turns: Option<Arc<Semaphore>>,
     /// The number of collections of a server that run at the same time, at most; the others are queued, or
     /// sleep until they change. `None` is no limit.
     pub max_runs: Option<usize>,
@@ -42,6 +48,7 @@ impl SessionOptions {
             },
             revisit: Duration::from_secs(60),
             catch_ups: 3,
+            turns: None,
             max_runs: None,
             source_moved: false,
             deletions: Some(DeletionLimit::DEFAULT),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
+use crate::clock::Moment;
 use crate::document::CollectionName;
 
 /// A message to the supervisor.
@@ -19,9 +20,14 @@ pub(super) enum Order {
     Busy(CollectionName),
     /// A collection has changed at its source.
     Visit(CollectionName),
-    /// Nothing has changed since this moment in the collections that sleep, but in those that were named
-    /// before.
-    InStep(jiff::Timestamp),
+    /// The source speaks. Of the collections that sleep, only those that were named before have changed since
+    /// the moment `since`, if there is one.
+    InStep {
+        /// Since when nothing else has changed, as far as the source has said.
+        since: Option<Moment>,
+        /// When it spoke.
+        heard: Moment,
+    },
     /// Deletions of a collection that are held back were released.
     Release(CollectionName),
     /// A person orders something.

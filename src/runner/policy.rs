@@ -11,7 +11,7 @@ use crate::tree::MirrorError;
 /// What follows when the run of a collection ends with an error. The other collections continue,
 /// unless the mirror ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Remedy {
+pub enum Remedy {
     /// Time may mend it: the collection tries again after short pauses.
     Soon,
     /// Somebody has to mend it, at the source or in Plainfold: the collection tries again after long pauses.
@@ -50,7 +50,7 @@ impl Remedy {
     }
 
     /// The pauses before the next tries; `None` if there is no other try.
-    pub fn pauses(self, retry: RetryPolicy) -> Option<RetryPolicy> {
+    pub(super) fn pauses(self, retry: RetryPolicy) -> Option<RetryPolicy> {
         match self {
             Self::Soon => Some(retry),
             Self::Later => {
@@ -61,7 +61,7 @@ impl Remedy {
     }
 
     /// Whether nothing that this process does mends it.
-    pub fn is_hopeless(self) -> bool {
+    pub(super) fn is_hopeless(self) -> bool {
         self != Self::Soon
     }
 }

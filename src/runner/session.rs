@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
 
+use super::lag::Lag;
 use super::options::SessionOptions;
 use super::outcome::Outcome;
 use super::shared::Shared;
@@ -16,6 +18,7 @@ use super::status::Status;
 use super::subscription::Subscription;
 use super::supervisor::Supervisor;
 use crate::checkpoint::Checkpoints;
+use crate::clock::Moment;
 use crate::document::CollectionName;
 use crate::event::Emitted;
 use crate::mirror::Mirror;
@@ -147,6 +150,11 @@ impl Watcher {
             && matches!(checkpoints.checkpoint(name), Ok(None))
     }
 
+    /// Whether every collection has caught up once.
+    pub fn has_caught_up(&self) -> bool {
+        self.shared.progress.borrow().caught_up
+    }
+
     /// Waits until every collection has caught up once; `false` if the session ended before that.
     pub async fn caught_up(&self) -> bool {
         let mut progress = self.shared.progress.subscribe();
@@ -169,14 +177,56 @@ impl Watcher {
         reached.is_ok_and(|progress| progress.listed)
     }
 
+    /// Notes in the mirror that a catch-up which began at this time has reached its end. Blocks.
+    pub fn note_catch_up(&self, began: Timestamp) -> Result<(), MirrorError> {
+        let holder = Holder { caught_up: Some(began), ..Holder::this_process("mirror") };
+        self.shared.mirror.describe_holder(&holder)
+    }
+
     /// What each collection reports.
     pub fn reports(&self) -> Vec<PipelineReport> {
         self.shared.reports()
     }
 
+    /// What each collection reports, and how old its copy is.
+    pub fn lags(&self) -> Vec<(PipelineReport, Lag)> {
+        let with_lag = |report| {
+            let lag = Lag::of(&report);
+            (report, lag)
+        };
+        self.reports().into_iter().map(with_lag).collect()
+    }
+
+    /// How long the session has run.
+    pub fn runs_for(&self) -> Duration {
+        self.shared.began.age(Moment::now())
+    }
+
     /// The source, without credentials.
     pub fn source(&self) -> &str {
         &self.shared.source
+    }
+
+    /// Whether every collection has caught up, but those that only somebody else can help.
+    pub fn is_ready(&self) -> bool {
+        self.shared.progress.borrow().ready
+    }
+
+    /// The number of collections.
+    pub fn count(&self) -> usize {
+        self.shared.members().len()
+    }
+
+    /// The number of the last write event.
+    pub fn last_event(&self) -> u64 {
+        self.shared.checkpoints.last_number()
+    }
+
+    /// The last part of the path of the mirror's directory.
+    pub fn directory_name(&self) -> String {
+        let path = self.shared.mirror.path();
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        path.file_name().map_or_else(|| "/".to_owned(), |name| name.to_string_lossy().into_owned())
     }
 
     /// The age of the batch that has been in flight longest, if there is one.

@@ -13,6 +13,7 @@ use super::order::Order;
 use super::outcome::{Outcome, SessionError};
 use super::subscription::Pages;
 use crate::checkpoint::{Checkpoints, Failure};
+use crate::clock::Moment;
 use crate::document::CollectionName;
 use crate::event::Broadcast;
 use crate::mirror::Mirror;
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     pub(super) pages: Arc<Pages>,
     pub(super) source: String,
     pub(super) started_at: Timestamp,
+    /// The same, whatever becomes of the wall clock.
+    pub(super) began: Moment,
     pub(super) collections: Mutex<BTreeMap<CollectionName, Member>>,
     /// Collections that the source does not have; only recorded if the mirror does not follow.
     pub(super) absent: Mutex<Vec<Absent>>,
@@ -113,6 +116,7 @@ impl Shared {
             pages: Arc::default(),
             source,
             started_at: Timestamp::now(),
+            began: Moment::now(),
             collections: Mutex::default(),
             absent: Mutex::default(),
             listed: AtomicBool::new(false),

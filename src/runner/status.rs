@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::lag::Lag;
 use super::session::Watcher;
 use super::shared::{Member, Shared};
 use crate::checkpoint::{Checkpoint, Checkpoints, Failure, JournalRange, StateError};
@@ -53,8 +54,9 @@ pub struct CollectionStatus {
     /// Its pipeline's report, or the state's record of it.
     #[serde(flatten)]
     pub report: PipelineReport,
-    /// The number of seconds for which the mirror may have been behind the source.
-    pub lag_seconds: Option<f64>,
+    /// How old the copy is.
+    #[serde(flatten)]
+    pub lag: Lag,
     /// The time of its checkpoint's commit.
     pub checkpoint_at: Option<Timestamp>,
     /// Whether its attachments are mirrored, and which revisions are kept in addition to the
@@ -108,12 +110,12 @@ impl CollectionStatus {
             revisions: kept.revisions,
             deleted: kept.deleted,
         });
-        let lag_seconds = report.lag_seconds(Timestamp::now());
+        let lag = Lag::of(&report);
         report.retry_at = report.retry_at.filter(|_| report.phase == Phase::Waiting);
         failures.retain(|failure| !failure.is_in_flight());
         failures.sort_by(|left, right| left.turn().cmp(&right.turn()));
         let failed = failures.into_iter().map(FailureStatus::from).collect();
-        Self { report, lag_seconds, checkpoint_at, keeps, failed }
+        Self { report, lag, checkpoint_at, keeps, failed }
     }
 }
 
@@ -241,6 +243,7 @@ fn remembered(
         (None, None) => Phase::Stopped,
     };
     report.position = checkpoint.position.as_ref().map(crate::pipeline::shown);
+    report.remember(&checkpoint, checkpoints.current(&report.collection)?);
     report.in_flight = failures.iter().filter(|one| one.is_in_flight()).count() as u64;
     report.failures = failures.len() as u64 - report.in_flight;
     report.held_back = checkpoints.count_held_back(&report.collection)?;

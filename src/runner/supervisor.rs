@@ -2,6 +2,7 @@
 //! records how each ends.
 
 use std::collections::{HashMap, HashSet};
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::absent::Absent;
 use super::news::News;
+use super::noting::{self, Noting};
 use super::options::SessionOptions;
 use super::order::{Order, Orders};
 use super::outcome::{Outcome, SessionError};
@@ -60,7 +62,7 @@ impl Supervisor {
     /// A supervisor that has not started.
     pub fn new(
         store: Arc<dyn Store>,
-        options: SessionOptions,
+        mut options: SessionOptions,
         shared: Arc<Shared>,
         orders: mpsc::UnboundedReceiver<Order>,
         stop: CancellationToken,
@@ -68,6 +70,8 @@ impl Supervisor {
         let together = matches!(store.streams(), Streams::Shared | Streams::Once);
         let room = if together { None } else { options.max_runs };
         let turns = if together { Semaphore::MAX_PERMITS } else { options.catch_ups };
+        // They come in one stream, which none of them may hold up.
+        options.turns = options.turns.filter(|_| !together);
         Self {
             store,
             options,
@@ -89,6 +93,7 @@ impl Supervisor {
     /// Supervises until everything has ended.
     pub async fn run(mut self) -> Outcome {
         let begun = Instant::now();
+        let noting = Noting::start(Arc::clone(&self.shared));
         self.supervise().await;
         while let Some(ended) = self.pipelines.join_next().await {
             self.note_end(ended);
@@ -96,8 +101,10 @@ impl Supervisor {
         self.note_parked();
         self.remember_collections(true);
         // A run that was displaced may have noticed nothing, or have reported another error.
-        if let Err(error) = self.shared.mirror.check_epoch() {
-            self.note_displaced(error);
+        drop(noting);
+        match self.shared.mirror.check_epoch() {
+            Ok(()) => noting::note(&self.shared).await,
+            Err(error) => self.note_displaced(error),
         }
         let pipelines = self.shared.pipelines();
         pipelines.iter().for_each(Pipeline::log_unmentioned);
@@ -199,6 +206,9 @@ impl Supervisor {
         let is_new = self.shared.members().get(&name).is_none_or(has_vanished);
         if is_new {
             let reporter = Reporter::new(name.clone());
+            let state = &self.shared.checkpoints;
+            let checkpoint = state.checkpoint(&name).ok().flatten().unwrap_or_default();
+            reporter.remember(&checkpoint, state.current(&name).unwrap_or_default());
             let member = Member::new(reporter);
             self.shared.members().insert(name.clone(), member);
             if !self.pauses_new(&name) {
@@ -250,12 +260,11 @@ impl Supervisor {
                 }
             }
             Order::Given(given) => self.take_order(given),
-            Order::InStep(at) => {
+            Order::InStep { since, heard } => {
                 for (name, member) in &*self.shared.members() {
-                    if self.scheduler.sleeps(name) && member.has_caught_up {
-                        member.reporter.update(|report| {
-                            report.current_at = report.current_at.max(Some(at));
-                        });
+                    if self.scheduler.sleeps(name) {
+                        let since = since.filter(|_| member.has_caught_up);
+                        member.reporter.note_in_step(since, heard);
                     }
                 }
             }
@@ -294,7 +303,10 @@ impl Supervisor {
                     member.pipeline = Some(pipeline.clone());
                 }
                 // It has little to do if it has caught up in this process.
-                let turns = (!has_caught_up).then(|| Arc::clone(&self.turns));
+                let turns = match has_caught_up {
+                    true => Vec::new(),
+                    false => iter::once(&self.turns).chain(&self.options.turns).cloned().collect(),
+                };
                 let shared = Arc::clone(&self.shared);
                 let (orders, stop) = (shared.orders.clone(), self.stop.child_token());
                 self.stops.insert(name.clone(), stop.clone());

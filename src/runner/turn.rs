@@ -23,8 +23,8 @@ pub(super) struct Ended {
 /// A pipeline that waits for its turn to catch up.
 pub(super) struct Run {
     pub pipeline: Pipeline,
-    /// `None` if it needs no turn.
-    pub turns: Option<Arc<Semaphore>>,
+    /// The turns that it needs, in this order.
+    pub turns: Vec<Arc<Semaphore>>,
     pub shared: Arc<Shared>,
     pub orders: mpsc::UnboundedSender<Order>,
     pub stop: CancellationToken,
@@ -37,16 +37,16 @@ impl Run {
         let mut run_state = self.pipeline.run_state();
         let last = run_state.clone();
         let ended = |result| Ended { name: name.clone(), run_state: *last.borrow(), result };
-        let turn = match self.turns {
-            None => None,
-            Some(turns) => tokio::select! {
+        let mut taken = Vec::new();
+        for turns in self.turns {
+            tokio::select! {
                 () = self.stop.cancelled() => return ended(Ok(())),
                 // The semaphore is never closed.
-                turn = turns.acquire_owned() => turn.ok(),
-            },
-        };
+                turn = turns.acquire_owned() => taken.extend(turn.ok()),
+            }
+        }
         let progress = async {
-            let mut turn = Some(turn);
+            let mut taken = taken;
             loop {
                 let now = *run_state.borrow_and_update();
                 let order = match now {
@@ -55,7 +55,7 @@ impl Run {
                     RunState::AtEnd => Order::AtEnd(name.clone()),
                 };
                 if now != RunState::Works {
-                    drop(turn.take());
+                    taken.clear();
                 }
                 self.shared.note_state(&name, now);
                 // Without a supervisor, nobody wants the place.

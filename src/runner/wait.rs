@@ -52,10 +52,8 @@ impl Supervisor {
             true => tracing::warn!(collection = %name, "{why}; {then}"),
             false => tracing::debug!(collection = %name, "{why}; {then}"),
         }
-        let awaited = match self.troubled.get(&name).and_then(|trouble| trouble.error.as_ref()) {
-            Some(PipelineError::Source(_)) => Awaited::Source,
-            _ => Awaited::Disk,
-        };
+        let error = self.troubled.get(&name).and_then(|trouble| trouble.error.as_ref());
+        let awaited = error.map_or(Awaited::Disk, PipelineError::awaited);
         if let Some(member) = self.shared.members().get_mut(&name) {
             member.is_hopeless = remedy.is_hopeless();
             member.in_vain += 1;

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -92,6 +93,25 @@ pub struct Holds {
     pub tombstones: Option<u64>,
 }
 
+/// How far a position is behind the source's end, as the source states it.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Behind {
+    /// This number of changes comes after it.
+    Changes(u64),
+    /// This number of bytes comes after it.
+    Bytes(u64),
+}
+
+impl Behind {
+    /// Whether it is the source's end.
+    pub fn is_nothing(self) -> bool {
+        matches!(self, Self::Changes(0) | Self::Bytes(0))
+    }
+}
+
 /// How far a feed has been read, in the source's own unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
@@ -167,6 +187,25 @@ pub trait Feed: Send + Sync + 'static {
 
     /// The number of documents that the source counted when it was asked last, where it counts them.
     fn counted(&self) -> Option<u64> {
+        None
+    }
+
+    /// How often [`behind`](Self::behind) may be asked; `None` if the source cannot say it.
+    fn measured_every(&self) -> Option<Duration> {
+        None
+    }
+
+    /// How far a position is behind the source's present end; without one, how much there is. `None` if the
+    /// source does not say it.
+    fn behind<'a>(
+        &'a self,
+        _position: Option<&'a Position>,
+    ) -> BoxFuture<'a, Result<Option<Behind>, SourceError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// What the source says by [`FeedEvent::CaughtUp`] of the distance to its end, if it counts it.
+    fn nothing_behind(&self) -> Option<Behind> {
         None
     }
 

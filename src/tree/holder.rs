@@ -17,6 +17,9 @@ pub struct Holder {
     pub since: String,
     /// The path of the Unix socket where it answers requests, if it does.
     pub socket: Option<PathBuf>,
+    /// When its catch-up began, once that has reached its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caught_up: Option<jiff::Timestamp>,
 }
 
 impl Holder {
@@ -27,6 +30,7 @@ impl Holder {
             command: command.to_owned(),
             since: jiff::Timestamp::now().to_string(),
             socket: None,
+            caught_up: None,
         }
     }
 

@@ -130,6 +130,12 @@ pub fn holder(path: &Path) -> Result<Option<Holder>, MirrorError> {
     Ok(SharedLock::take(path)?.err())
 }
 
+/// The present or last holder of the lock file at `path`, if it can be read.
+pub fn last_holder(path: &Path) -> Option<Holder> {
+    let (place, name) = Place::of(path).ok()?;
+    place.open_file(&name).ok()?.map(|mut file| read(&mut file))
+}
+
 /// Opens the lock file, and creates it if needed. Anything in its place that is not a file cannot
 /// hold a lock, so it is set aside.
 fn open(place: &Place, name: &str) -> Result<File, MirrorError> {

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::docs::COMMANDS;
+use crate::docs::{COMMANDS, CONFIG};
 use crate::env::feed::{FeedFile, source};
 use crate::env::plainfold::{self, Outcome};
 use crate::env::tree::assert_nothing_written;
@@ -88,12 +88,15 @@ fn manual_pages_hold_every_option_and_replace_older_ones() {
     run(&asked).assert_code(0);
     fs::write(folder.join("plainfold-mirror.1"), "old").unwrap();
     run(&asked).assert_code(0);
-    for command in commands() {
-        let path = folder.join(format!("plainfold-{command}.1"));
+    let all: Vec<_> = commands().chain(CONFIG).collect();
+    for command in &all {
+        let page = command.replace(' ', "-");
+        let path = folder.join(format!("plainfold-{page}.1"));
         let page = fs::read_to_string(&path).unwrap().replace('\\', "");
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o444, 0o444, "{command}: everybody may read it");
-        let help = run(&[command, "--help"]).stdout;
+        let words: Vec<_> = command.split(' ').chain(["--help"]).collect();
+        let help = run(&words).stdout;
         let options = help.lines().filter_map(|line| {
             let line = line.trim_start();
             line.starts_with('-')
@@ -106,7 +109,7 @@ fn manual_pages_hold_every_option_and_replace_older_ones() {
     }
     assert!(fs::read_to_string(folder.join("plainfold.1")).unwrap().contains("CouchDB"));
     let names = fs::read_dir(&folder).unwrap().count();
-    assert_eq!(names, commands().count() + 1, "nothing else is left there");
+    assert_eq!(names, all.len() + 1, "nothing else is left there");
     let file = place.join("file");
     fs::write(&file, "").unwrap();
     let refused = run(&["man", file.to_str().unwrap()]).assert_code(74);

@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::env::{Place, files, library, plainfold, root};
 
 /// The commands that the pages describe.
-pub const COMMANDS: [&str; 15] = [
+pub const COMMANDS: [&str; 16] = [
     "mirror",
     "restore",
     "verify",
@@ -23,16 +23,21 @@ pub const COMMANDS: [&str; 15] = [
     "rescan",
     "path",
     "id",
+    "config",
     "completions",
     "man",
 ];
+
+/// The commands below `config`.
+pub const CONFIG: [&str; 3] = ["config init", "config check", "config show"];
 
 fn read(file: &str) -> String {
     fs::read_to_string(root().join(file)).unwrap()
 }
 
 fn help(arguments: &[&str]) -> String {
-    plainfold::run(arguments.iter().chain(&["--help"])).assert_code(0).stdout
+    let words = arguments.iter().flat_map(|words| words.split(' '));
+    plainfold::run(words.chain(["--help"])).assert_code(0).stdout
 }
 
 /// What stands under a heading of the second level, up to the next one.
@@ -73,8 +78,8 @@ fn every_option_is_documented_and_every_documented_option_exists() {
     let page = read("docs/configuration.md");
     let global = documented(&page, "With every command");
     assert_eq!(offered(&[]), global, "plainfold --help");
-    for command in COMMANDS {
-        let mut expected = documented(&page, &format!("plainfold {command} "));
+    for command in COMMANDS.into_iter().chain(CONFIG) {
+        let mut expected = documented(&page, &format!("plainfold {command}"));
         assert!(!expected.is_empty(), "{command}");
         expected.extend(global.iter().cloned());
         assert_eq!(offered(&[command]), expected, "plainfold {command} --help");
@@ -93,7 +98,7 @@ fn every_command_is_documented() {
 #[test]
 fn every_variable_that_help_names_is_documented() {
     let page = read("docs/configuration.md");
-    let help: String = COMMANDS.iter().map(|command| help(&[command])).collect();
+    let help: String = COMMANDS.iter().chain(&CONFIG).map(|command| help(&[command])).collect();
     let words = help.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
     let variables: BTreeSet<_> = words.filter(|word| word.starts_with("PLAINFOLD_")).collect();
     assert!(variables.len() >= 2, "{variables:?}");
@@ -205,7 +210,9 @@ fn pages_and_help_are_in_plain_words() {
         texts.push((page.display().to_string(), fs::read_to_string(&page).unwrap()));
     }
     texts.push(("--help".to_owned(), help(&[])));
-    texts.extend(COMMANDS.map(|command| (command.to_owned(), help(&[command]))));
+    texts.extend(
+        COMMANDS.into_iter().chain(CONFIG).map(|command| (command.to_owned(), help(&[command]))),
+    );
     for (place, text) in texts {
         let words = text.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
         let bare = |part: &str| {

@@ -11,7 +11,7 @@ mod tokens;
 
 /// Each module with its level, and the modules that it may import. It may import only modules above
 /// it in this list.
-const MODULES: [(u8, &str, &[&str]); 19] = [
+const MODULES: [(u8, &str, &[&str]); 20] = [
     (0, "trial", &[]),
     (0, "place", &[]),
     (0, "clock", &["place"]),
@@ -24,10 +24,18 @@ const MODULES: [(u8, &str, &[&str]); 19] = [
     (2, "checkpoint", &["trial", "place", "clock", "document", "event"]),
     (3, "archive", &["place", "json", "document", "tree"]),
     (3, "mirror", &["trial", "place", "clock", "json", "document", "tree"]),
-    (4, "pipeline", &["trial", "document", "event", "source", "tree", "checkpoint", "mirror"]),
+    (
+        4,
+        "pipeline",
+        &["trial", "clock", "document", "event", "source", "tree", "checkpoint", "mirror"],
+    ),
     (4, "restore", &["json", "document", "client", "tree", "archive"]),
     (4, "verify", &["document", "source", "tree", "archive"]),
-    (5, "runner", &["document", "event", "source", "tree", "checkpoint", "mirror", "pipeline"]),
+    (
+        5,
+        "runner",
+        &["clock", "document", "event", "source", "tree", "checkpoint", "mirror", "pipeline"],
+    ),
     (
         6,
         "config",
@@ -43,7 +51,30 @@ const MODULES: [(u8, &str, &[&str]); 19] = [
             "runner",
         ],
     ),
-    (7, "api", &["document", "event", "tree", "checkpoint", "mirror", "pipeline", "runner"]),
+    (
+        6,
+        "agent",
+        &[
+            "clock", "document", "client", "source", "tree", "mirror", "pipeline", "runner",
+            "config",
+        ],
+    ),
+    (
+        7,
+        "api",
+        &[
+            "document",
+            "event",
+            "source",
+            "tree",
+            "checkpoint",
+            "mirror",
+            "pipeline",
+            "runner",
+            "config",
+            "agent",
+        ],
+    ),
     (
         8,
         "cli",
@@ -60,6 +91,7 @@ const MODULES: [(u8, &str, &[&str]); 19] = [
             "verify",
             "runner",
             "config",
+            "agent",
             "api",
         ],
     ),
@@ -83,8 +115,8 @@ const WORDS: [(&str, &[&str]); 19] = [
     (
         "tokio",
         &[
-            "api", "cli", "client", "config", "event", "pipeline", "restore", "runner", "source",
-            "verify",
+            "agent", "api", "cli", "client", "config", "event", "pipeline", "restore", "runner",
+            "source", "verify",
         ],
     ),
     (
@@ -96,6 +128,7 @@ const WORDS: [(&str, &[&str]); 19] = [
             "cli",
             "client",
             "clock",
+            "config::file",
             "mirror",
             "place",
             "restore",

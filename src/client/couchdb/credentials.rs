@@ -55,6 +55,8 @@ pub enum SecretKind {
     Password,
     /// A token.
     Token,
+    /// The URL of a hook.
+    Url,
 }
 
 impl fmt::Display for SecretKind {
@@ -62,6 +64,7 @@ impl fmt::Display for SecretKind {
         f.write_str(match self {
             Self::Password => "password",
             Self::Token => "token",
+            Self::Url => "URL",
         })
     }
 }
@@ -196,7 +199,7 @@ pub fn secret(bytes: &[u8], place: &str, kind: SecretKind) -> Result<SecretStrin
         return bad(&format!("holds control characters, which a {kind} must not have"));
     }
     match kind {
-        SecretKind::Password => Ok(text.into()),
+        SecretKind::Password | SecretKind::Url => Ok(text.into()),
         SecretKind::Token => {
             let token = text.trim();
             if token.split_whitespace().count() > 1 {

@@ -106,6 +106,12 @@ pub fn is_plain(id: &DocumentId, attachment: &str) -> bool {
     !id.contains(DECODED) && !attachment.contains(DECODED)
 }
 
+/// The JSON text of a `seq`, as a query takes it.
+fn place(since: &str) -> String {
+    let text: Option<String> = serde_json::from_str(since).ok();
+    encode(text.as_deref().unwrap_or(since))
+}
+
 impl Client {
     /// One of its databases. Does no I/O.
     pub fn database(&self, name: &CollectionName) -> Database {
@@ -193,8 +199,7 @@ impl Database {
             }
         }
         if let Some(since) = changes.since {
-            let text: Option<String> = serde_json::from_str(since).ok();
-            query.push(format!("since={}", encode(text.as_deref().unwrap_or(since))));
+            query.push(format!("since={}", place(since)));
         }
         let mut request = Request::get(self.path("/_changes")?);
         request.query = query.join("&");
@@ -202,6 +207,27 @@ impl Database {
         request.kind = places::Kind::Feed;
         request.beats = matches!(changes.feed, FeedShape::Continuous { .. });
         self.client.send(request).await.map_err(|error| self.absent(error))
+    }
+
+    /// `GET /db/_changes?limit=1`: how many changes come after a position, or in all. `None` if the server does
+    /// not say how many are pending, as only CouchDB does.
+    pub async fn changes_after(&self, since: Option<&str>) -> Result<Option<u64>, Error> {
+        /// A row without a body, whose document may have many leaves.
+        const MOST: usize = 64 << 10;
+        #[derive(serde::Deserialize)]
+        struct Answer {
+            results: Vec<serde::de::IgnoredAny>,
+            #[serde(default)]
+            pending: Option<u64>,
+        }
+        let mut request = Request::get(self.path("/_changes")?);
+        let since = since.map(|since| format!("&since={}", place(since)));
+        request.query = format!("limit=1{}", since.unwrap_or_default());
+        request.most = MOST;
+        let answer: Answer =
+            self.client.read_json(request).await.map_err(|error| self.absent(error))?;
+        let rows = u64::try_from(answer.results.len()).unwrap_or(u64::MAX);
+        Ok(answer.pending.map(|pending| pending.saturating_add(rows)))
     }
 
     /// `POST /db/_changes` with `filter=_doc_ids`: the newest change of this document, with all its

@@ -27,8 +27,8 @@ use self::feed::{Live, Stuck, Trust};
 use self::listing::Listing;
 use self::lookup::TooLarge;
 use super::{
-    Answers, Attachments, Branches, ByteStream, Capabilities, ChangeMark, Feed, FeedEvent, Mode,
-    Origins, Reading, Reads, Security, Selection, ServerProgress, Since, SourceError, Store,
+    Answers, Attachments, Behind, Branches, ByteStream, Capabilities, ChangeMark, Feed, FeedEvent,
+    Mode, Origins, Reading, Reads, Security, Selection, ServerProgress, Since, SourceError, Store,
     StoreEvent, Streams, Update, Wanted,
 };
 use crate::client::couchdb::{Address, Client, ClientOptions, Database, Error, Given, Kind};
@@ -107,6 +107,8 @@ pub struct Timings {
     pub reopen: Duration,
     /// How often the server is asked for new databases.
     pub poll: Duration,
+    /// How often the server is asked, at most, how many changes are pending in a database that is not at its end.
+    pub measure: Duration,
     /// The waits before a document is requested again that the feed named without its body: a cluster's
     /// nodes may lag behind one another.
     pub lag: [Duration; 3],
@@ -120,6 +122,7 @@ impl Default for Timings {
             check: Duration::from_secs(60),
             reopen: Duration::from_secs(1),
             poll: Duration::from_secs(5),
+            measure: Duration::from_secs(5),
             lag: [100, 400, 1500].map(Duration::from_millis),
         }
     }
@@ -265,6 +268,28 @@ impl Feed for CouchFeed {
         mode: Mode,
     ) -> BoxStream<'static, Result<FeedEvent, SourceError>> {
         feed::events(self.clone(), since, mode)
+    }
+
+    fn measured_every(&self) -> Option<Duration> {
+        Some(self.timings.measure)
+    }
+
+    fn behind<'a>(
+        &'a self,
+        position: Option<&'a Position>,
+    ) -> BoxFuture<'a, Result<Option<Behind>, SourceError>> {
+        Box::pin(async move {
+            let token = position.map(Position::token);
+            if let Some(changes) = self.database.changes_after(token).await? {
+                return Ok(Some(Behind::Changes(changes)));
+            }
+            let end = self.database.info().await?.update_seq;
+            Ok(origin::distance(token, end.get()).map(Behind::Changes))
+        })
+    }
+
+    fn nothing_behind(&self) -> Option<Behind> {
+        Some(Behind::Changes(0))
     }
 
     fn server(&self) -> Option<&ServerProgress> {

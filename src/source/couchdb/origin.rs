@@ -232,6 +232,12 @@ pub(super) fn is_number(token: &str) -> bool {
     token.bytes().next().is_some_and(|byte| byte == b'-' || byte.is_ascii_digit())
 }
 
+/// How many changes come after a position, where both it and the end are numbers of changes.
+pub(super) fn distance(position: Option<&str>, end: &str) -> Option<u64> {
+    let number = |text: &str| text.parse::<u64>().ok();
+    Some(number(end)?.saturating_sub(position.map_or(Some(0), number)?))
+}
+
 /// The context that is stored with a position. Serialising strings cannot fail; if it did, an empty
 /// context is safe.
 fn note(context: &Context) -> Arc<str> {

@@ -2,6 +2,7 @@
 
 use std::future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -17,9 +18,12 @@ use super::reader::{self, From};
 use super::routes::{Attached, Routed, broken_off};
 use crate::document::{Attachment, CollectionName, DocumentId, Position, Revision};
 use crate::source::{
-    Answers, Attachments, ByteStream, Feed, FeedEvent, Mode, Reading, Reads, Since, SourceError,
-    Wanted,
+    Answers, Attachments, Behind, ByteStream, Feed, FeedEvent, Mode, Reading, Reads, Since,
+    SourceError, Wanted,
 };
+
+/// How often it is looked how long a file is, at most.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Where a feed comes from.
 #[derive(Clone)]
@@ -51,6 +55,28 @@ impl Feed for FeedCollection {
         let stage = Stage::Opening(From::Since(since.clone()));
         let receiver = Receiver { origin, name, since, mode, stage, scans: false, reached: None };
         stream::unfold(receiver, Receiver::step).flat_map(stream::iter).boxed()
+    }
+
+    fn measured_every(&self) -> Option<Duration> {
+        matches!(self.origin, Origin::File(_)).then_some(LOOK)
+    }
+
+    fn behind<'a>(
+        &'a self,
+        position: Option<&'a Position>,
+    ) -> BoxFuture<'a, Result<Option<Behind>, SourceError>> {
+        let Origin::File(feed) = &self.origin else { return async { Ok(None) }.boxed() };
+        let (feed, name, position) = (Arc::clone(feed), self.name.clone(), position.cloned());
+        async move {
+            // It is never closed.
+            let permit = feed.looks().acquire_owned().await.ok();
+            let look = move || {
+                let _permit = permit;
+                feed.behind(&name, position.as_ref())
+            };
+            blocking(look).await
+        }
+        .boxed()
     }
 
     fn reads(&self) -> Option<&dyn Reads> {

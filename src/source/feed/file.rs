@@ -8,16 +8,19 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use tokio::sync::Semaphore;
+
 use super::begun::{Begun, Supply, begin};
 use super::content::Folder;
 use super::follow::{FileWatch, Growth};
 use super::loaded::{Check, Stop};
 use super::other::Given;
 use super::packed::Packing;
+use super::place::FeedPlace;
 use super::routes::Routes;
 use super::spool::Spool;
-use crate::document::CollectionName;
-use crate::source::{Mode, SourceError};
+use crate::document::{CollectionName, Position};
+use crate::source::{Behind, Mode, SourceError};
 
 /// A file that holds a recorded feed.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(super) struct FeedFile {
     spool: Mutex<Option<Spool>>,
     /// The reading of all its collections.
     together: Mutex<Option<Arc<Routes>>>,
+    /// Its length is read once at a time: the disk may hang.
+    looks: Arc<Semaphore>,
 }
 
 /// A feed file that has been opened.
@@ -58,6 +63,7 @@ impl FeedFile {
             watch: Mutex::default(),
             spool: Mutex::default(),
             together: Mutex::default(),
+            looks: Arc::new(Semaphore::new(1)),
             path,
         }
     }
@@ -203,6 +209,32 @@ impl FeedFile {
         Ok(Opened { text, damage })
     }
 
+    /// How many bytes come after a position of a collection, or without one; `None` if the file is another
+    /// one now, or compressed. Rows of other collections count only while they have not been read.
+    pub fn behind(
+        &self,
+        collection: &CollectionName,
+        position: Option<&Position>,
+    ) -> Result<Option<Behind>, SourceError> {
+        let file = self.open_packed()?;
+        let failed = |error| self.unreadable(&error);
+        let from = match position {
+            None if Begun::unjudged(self.start_of(&file)?).packing.is_some() => return Ok(None),
+            None => 0,
+            Some(position) => match FeedPlace::of(position) {
+                Some(place) if place.stands_in(&file).map_err(failed)? => place.offset,
+                _ => return Ok(None),
+            },
+        };
+        let end = self.together().and_then(|routes| routes.end_for(collection, from));
+        let from = match end {
+            Some(end) if !end.stands_in(&file).map_err(failed)? => return Ok(None),
+            end => end.map_or(from, |end| end.offset.max(from)),
+        };
+        let length = file.metadata().map_err(failed)?.len();
+        Ok(Some(Behind::Bytes(length.saturating_sub(from))))
+    }
+
     /// What a failure to read it means.
     pub fn unreadable(&self, error: &io::Error) -> SourceError {
         let path = self.path.display();
@@ -218,6 +250,11 @@ impl FeedFile {
             }
             _ => SourceError::transient(format!("feed file {path} cannot be read: {error}")),
         }
+    }
+
+    /// What allows to read how long it is.
+    pub fn looks(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.looks)
     }
 
     /// The reading of all its collections, if there is one.

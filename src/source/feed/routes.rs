@@ -128,11 +128,13 @@ struct Route {
     scans: bool,
     /// Whether nothing came since it received the present end.
     at_end: bool,
+    /// Where the last row ends that it was sent.
+    last: u64,
 }
 
 impl Route {
     fn new(outlet: Outlet<Items>, inlet: Option<Inlet<Items>>, start: u64) -> Self {
-        Self { outlet, inlet, start, from: 0, scans: false, at_end: false }
+        Self { outlet, inlet, start, from: 0, scans: false, at_end: false, last: 0 }
     }
 
     fn is_open(&self) -> bool {
@@ -259,7 +261,7 @@ impl Routes {
             return false;
         }
         let route = Route::new(outlet.clone(), None, table.cursor);
-        let route = Route { from: place.offset, at_end: true, ..route };
+        let route = Route { from: place.offset, last: place.offset, at_end: true, ..route };
         table.routes.insert(name.as_str().into(), route);
         true
     }
@@ -361,6 +363,11 @@ impl Routes {
         let route = table.routes.get_mut(name.as_str())?;
         route.at_end = false;
         items.retain(|item| !matches!(item, Routed::Row(end, _) if *end <= route.from));
+        let ends = items.iter().filter_map(|item| match item {
+            Routed::Row(end, _) => Some(*end),
+            _ => None,
+        });
+        route.last = ends.max().unwrap_or_default().max(route.last);
         Some(route.outlet.clone())
     }
 
@@ -378,6 +385,15 @@ impl Routes {
             route.tell(Routed::End(position.clone(), progress));
         }
         table.routes.retain(|_, route| route.is_open());
+    }
+
+    /// The present end, if everything before it has been sent, and a collection that has its rows up to
+    /// `from` has all of them.
+    pub fn end_for(&self, name: &CollectionName, from: u64) -> Option<FeedPlace> {
+        let table = self.table();
+        let route = table.routes.get(name.as_str())?;
+        let (end, _) = table.end.as_ref().filter(|_| route.is_open() && route.last <= from)?;
+        FeedPlace::of(end)
     }
 
     /// The feed has been read so far, and continues.

@@ -184,6 +184,7 @@ pub fn command_of<S: AsRef<OsStr>>(
     for variable in [
         "NOTIFY_SOCKET",
         "RUST_LOG",
+        "PLAINFOLD_CONFIG",
         "PLAINFOLD_SOURCE_PASSWORD",
         "PLAINFOLD_TARGET_PASSWORD",
         "http_proxy",

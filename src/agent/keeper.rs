@@ -1,0 +1,278 @@
+//! Keeps one mirror: starts its session when it is due, waits for its end, and does what follows from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::due::{Due, Turn};
+use super::fate::Fate;
+use super::home::Home;
+use super::roster::MirrorHandle;
+use super::state::{LastRun, MirrorState};
+use crate::clock::ClockReading;
+use crate::config::file::MirrorEntry;
+use crate::mirror::Ours;
+use crate::runner::{Session, Watcher};
+use crate::tree::MirrorError;
+
+/// Ends what was begun for a session.
+pub type End = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
+
+/// Begins what observes a session and answers requests about it, within the session's runtime.
+pub type Begin =
+    Arc<dyn for<'a> Fn(&'a Session) -> BoxFuture<'a, Result<End, MirrorError>> + Send + Sync>;
+
+/// What all keepers share.
+pub(super) struct Means {
+    /// Begins what observes a session.
+    pub begin: Begin,
+    /// Bounds how many mirrors start at the same time.
+    pub starts: Arc<Semaphore>,
+    /// Bounds how many collections of all mirrors catch up at the same time.
+    pub turns: Arc<Semaphore>,
+    /// The threads of a session.
+    pub threads: usize,
+    /// The bytes that the state of a session caches.
+    pub cache: u64,
+}
+
+/// Keeps one mirror.
+pub(super) struct Keeper {
+    pub entry: MirrorEntry,
+    pub handle: MirrorHandle,
+    pub means: Arc<Means>,
+    pub stop: CancellationToken,
+    /// Those that work on the same directory until they have ended.
+    pub before: Vec<CancellationToken>,
+    /// Cancelled when this one has ended.
+    pub gone: CancellationToken,
+}
+
+/// For what a mirror waits.
+enum Wait {
+    Due,
+    Until(Instant),
+    Somebody,
+}
+
+/// A mirror that has started gives its turn to start to others when its source has named its collections,
+/// and at the latest after this time.
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
+
+/// A session that ran for this long has begun well: the pauses before the next tries are short again.
+const LONG: Duration = Duration::from_secs(600);
+
+/// What answers requests about a session is given this time to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
+
+impl Keeper {
+    /// Keeps the mirror until it is told to stop.
+    pub async fn keep(self) {
+        let _gone = self.gone.clone().drop_guard();
+        for one in &self.before {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = one.cancelled() => {}
+            }
+        }
+        let mut due = self.due().await;
+        let (mut wait, mut attempts) = (Wait::Due, 0);
+        while self.until(&wait, &due).await {
+            due.begin(&ClockReading::now());
+            let (begun, began) = (Instant::now(), Timestamp::now());
+            let fate = self.run().await;
+            if begun.elapsed() > LONG {
+                attempts = 0;
+            }
+            self.note(&fate, began);
+            match fate {
+                Fate::Stopped => break,
+                Fate::Done { .. } => (wait, attempts) = (Wait::Due, 0),
+                Fate::Again { error, pauses } => {
+                    let pause = pauses.pause(attempts);
+                    attempts += 1;
+                    wait = Wait::Until(Instant::now() + pause);
+                    let next = Timestamp::now().checked_add(pause).unwrap_or(Timestamp::MAX);
+                    tracing::error!("{error}; starting again in {} s", pause.as_secs());
+                    self.handle.note_state(MirrorState::Failed { error, next });
+                }
+                Fate::Park { error, remedy } => {
+                    attempts = 0;
+                    wait = Wait::Somebody;
+                    let remedy = remedy.replace("NAME", self.handle.name().as_str());
+                    tracing::error!("{error}; the mirror is parked: {remedy}");
+                    self.handle.note_state(MirrorState::Parked { error, remedy });
+                }
+            }
+        }
+        self.handle.note_state(MirrorState::Stopping);
+    }
+
+    /// When the mirror is due, by the last catch-up of any process that is known.
+    async fn due(&self) -> Due {
+        let directory = self.entry.directory.clone();
+        let look = move || Ours::find(&directory).ok()?.last_catch_up();
+        let last = tokio::task::spawn_blocking(look).await.ok().flatten();
+        Due::new(self.entry.schedule.clone(), last, &ClockReading::now())
+    }
+
+    /// Waits until the mirror is to start; `false` if it is to stop.
+    async fn until(&self, wait: &Wait, due: &Due) -> bool {
+        // What was wanted before it waited has been done.
+        while self.handle.woken().now_or_never().is_some() {}
+        let due = async {
+            match wait {
+                Wait::Due => self.until_due(due).await,
+                Wait::Until(at) => tokio::time::sleep_until(*at).await,
+                Wait::Somebody => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => false,
+            () = due => true,
+            () = self.handle.woken() => true,
+        }
+    }
+
+    async fn until_due(&self, due: &Due) {
+        let mut shown = None;
+        loop {
+            let now = ClockReading::now();
+            let turn = due.turn(&now);
+            let next = match turn {
+                Turn::Now => return,
+                Turn::At(next) => Some(next),
+                Turn::Never => None,
+            };
+            if shown != Some(next) {
+                shown = Some(next);
+                self.handle.note_state(MirrorState::Waiting { next });
+            }
+            sleep(turn.look_in(&now)).await;
+        }
+    }
+
+    /// One session, from its start to its end. One that panics is one that has ended.
+    async fn run(&self) -> Fate {
+        self.handle.note_state(MirrorState::Starting);
+        let turn = tokio::select! {
+            () = self.stop.cancelled() => return Fate::Stopped,
+            // The semaphore is never closed.
+            turn = Arc::clone(&self.means.starts).acquire_owned() => turn.ok(),
+        };
+        let home = match Home::start(self.handle.name(), self.means.threads) {
+            Ok(home) => home,
+            Err(error) => {
+                return Fate::of_start(
+                    MirrorError::io("start threads for", &self.entry.directory, error).into(),
+                );
+            }
+        };
+        let Some(threads) = home.handle() else { return Fate::Stopped };
+        let run = Run {
+            entry: self.entry.clone(),
+            handle: self.handle.clone(),
+            means: Arc::clone(&self.means),
+            stop: self.stop.clone(),
+        };
+        match threads.spawn(run.to_end(turn)).await {
+            Ok(fate) => fate,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => Fate::of_panic(&*panic),
+                Err(_) => Fate::Stopped,
+            },
+        }
+    }
+
+    fn note(&self, fate: &Fate, started_at: Timestamp) {
+        let (complete, trouble) = match fate {
+            Fate::Stopped => (false, Some("it was told to stop".to_owned())),
+            Fate::Done { trouble } => {
+                match trouble {
+                    None => tracing::info!("caught up; the mirror is complete"),
+                    Some(trouble) => tracing::warn!("caught up, but {trouble}"),
+                }
+                (trouble.is_none(), trouble.clone())
+            }
+            Fate::Again { error, .. } | Fate::Park { error, .. } => (false, Some(error.clone())),
+        };
+        let ended_at = Timestamp::now();
+        self.handle.note_end(LastRun { started_at, ended_at, complete, trouble });
+    }
+}
+
+/// One session.
+struct Run {
+    entry: MirrorEntry,
+    handle: MirrorHandle,
+    means: Arc<Means>,
+    stop: CancellationToken,
+}
+
+impl Run {
+    async fn to_end(self, turn: Option<OwnedSemaphorePermit>) -> Fate {
+        let Self { entry, handle, means, stop } = self;
+        let (follows, started_at) = (entry.schedule.is_live(), Timestamp::now());
+        let lowered = match tokio::task::spawn_blocking(move || entry.lower()).await {
+            Ok(lowered) => lowered,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        let config = match lowered {
+            Ok(config) => config.cache(means.cache).turns(Arc::clone(&means.turns)),
+            Err(error) => return Fate::of_entry(&error),
+        };
+        let session = tokio::select! {
+            started = config.start() => match started {
+                Ok(session) => session,
+                Err(error) => return Fate::of_start(error),
+            },
+            () = stop.cancelled() => return Fate::Stopped,
+        };
+        let end = match (means.begin)(&session).await {
+            Ok(end) => end,
+            Err(error) => {
+                session.cancel();
+                session.join().await;
+                return Fate::of_start(error.into());
+            }
+        };
+        let (watcher, canceller) = (session.watcher(), session.canceller());
+        handle.note_session(watcher.clone());
+        tokio::spawn(give_back(turn, watcher.clone()));
+        let ending = tokio::spawn({
+            let (stop, handle) = (stop.clone(), handle.clone());
+            async move {
+                stop.cancelled().await;
+                handle.note_state(MirrorState::Stopping);
+                canceller.cancel();
+            }
+        });
+        let outcome = session.join().await;
+        ending.abort();
+        if !follows && outcome.caught_up && outcome.errors.is_empty() {
+            let noted = tokio::task::spawn_blocking(move || watcher.note_catch_up(started_at));
+            if let Ok(Err(error)) = noted.await {
+                tracing::warn!("the catch-up is not noted, so a restart repeats it: {error}");
+            }
+        }
+        // The mirror is open as long as something observes it.
+        let _late = timeout(ENDS_WITHIN, end()).await;
+        match stop.is_cancelled() {
+            true => Fate::Stopped,
+            false => Fate::of_outcome(outcome, follows),
+        }
+    }
+}
+
+/// Holds a turn to start until the session's source has named its collections, or for some seconds.
+async fn give_back(turn: Option<OwnedSemaphorePermit>, watcher: Watcher) {
+    let _late = timeout(STARTS_WITHIN, watcher.listed()).await;
+    drop(turn);
+}

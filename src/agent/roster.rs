@@ -1,0 +1,251 @@
+//! The mirrors of the agent, for those who observe them: API, metrics, and the page.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::{Notify, watch};
+
+use super::state::{LastRun, MirrorState, MirrorSummary};
+use crate::config::file::Schedule;
+use crate::document::MirrorName;
+use crate::runner::Watcher;
+
+/// The mirrors of the agent. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Roster(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    mirrors: Mutex<Vec<MirrorHandle>>,
+    /// Why the config on disk is not in force.
+    trouble: Mutex<Option<String>>,
+    changes: Changes,
+}
+
+/// Counts what changes in a roster or in one of its mirrors.
+pub(super) type Changes = watch::Sender<u64>;
+
+/// One mirror of the agent. Cheap to clone. A mirror whose entry in the config changes gets a new one.
+#[derive(Clone, Debug)]
+pub struct MirrorHandle(Arc<Mirror>);
+
+#[derive(Debug)]
+struct Mirror {
+    name: MirrorName,
+    directory: PathBuf,
+    source: String,
+    schedule: Schedule,
+    seen: watch::Sender<Seen>,
+    changes: Changes,
+    wake: Notify,
+}
+
+/// What is known of a mirror.
+#[derive(Clone, Debug)]
+struct Seen {
+    state: MirrorState,
+    watcher: Option<Watcher>,
+    starts: u64,
+    last: Option<LastRun>,
+}
+
+impl Roster {
+    /// A roster without mirrors.
+    pub(super) fn empty() -> Self {
+        let (mirrors, trouble) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Shared { mirrors, trouble, changes: Changes::default() }))
+    }
+
+    /// The roster of a process that works on a single mirror, without a config.
+    pub fn of_one(name: MirrorName, directory: &Path, watcher: Watcher) -> Self {
+        let roster = Self::empty();
+        let source = watcher.source().to_owned();
+        let handle = MirrorHandle::new(name, directory, source, Schedule::Live, roster.changes());
+        handle.note_session(watcher);
+        roster.set(vec![handle]);
+        roster
+    }
+
+    /// The mirrors, in the order of the config.
+    pub fn mirrors(&self) -> Vec<MirrorHandle> {
+        held(&self.0.mirrors).clone()
+    }
+
+    /// The mirror of this name.
+    pub fn get(&self, name: &MirrorName) -> Option<MirrorHandle> {
+        held(&self.0.mirrors).iter().find(|mirror| mirror.name() == name).cloned()
+    }
+
+    /// Notices that a mirror was added or removed, or that the state of one has changed. The value only
+    /// counts.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Why the config on disk is not in force, if it is not.
+    pub fn trouble(&self) -> Option<String> {
+        held(&self.0.trouble).clone()
+    }
+
+    pub(super) fn changes(&self) -> Changes {
+        self.0.changes.clone()
+    }
+
+    pub(super) fn set(&self, mirrors: Vec<MirrorHandle>) {
+        *held(&self.0.mirrors) = mirrors;
+        self.0.changes.send_modify(count);
+    }
+
+    pub(super) fn note_trouble(&self, trouble: Option<String>) {
+        *held(&self.0.trouble) = trouble;
+        self.0.changes.send_modify(count);
+    }
+}
+
+impl MirrorHandle {
+    pub(super) fn new(
+        name: MirrorName,
+        directory: &Path,
+        source: String,
+        schedule: Schedule,
+        changes: Changes,
+    ) -> Self {
+        let seen = Seen { state: MirrorState::Starting, watcher: None, starts: 0, last: None };
+        Self(Arc::new(Mirror {
+            name,
+            directory: directory.to_owned(),
+            source,
+            schedule,
+            seen: watch::Sender::new(seen),
+            changes,
+            wake: Notify::new(),
+        }))
+    }
+
+    /// The name.
+    pub fn name(&self) -> &MirrorName {
+        &self.0.name
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.0.directory
+    }
+
+    /// The source, without credentials.
+    pub fn source(&self) -> &str {
+        &self.0.source
+    }
+
+    /// When it runs.
+    pub fn schedule(&self) -> &Schedule {
+        &self.0.schedule
+    }
+
+    /// What it is doing.
+    pub fn state(&self) -> MirrorState {
+        self.0.seen.borrow().state.clone()
+    }
+
+    /// How its last session ended, if it has had one in this process.
+    pub fn last_run(&self) -> Option<LastRun> {
+        self.0.seen.borrow().last.clone()
+    }
+
+    /// How often it was started in this process.
+    pub fn starts(&self) -> u64 {
+        self.0.seen.borrow().starts
+    }
+
+    /// The observer of its session, while one runs. It holds the mirror open, so keep it no longer than the
+    /// session: a subscription ends with it.
+    pub fn watcher(&self) -> Option<Watcher> {
+        self.0.seen.borrow().watcher.clone()
+    }
+
+    /// Starts a mirror that is parked, or that waits for the time of its next start, at once. `false` if
+    /// its session runs or ends.
+    pub fn start_now(&self) -> bool {
+        let waits = match self.state() {
+            MirrorState::Waiting { .. } | MirrorState::Failed { .. } => true,
+            MirrorState::Parked { .. } => true,
+            MirrorState::Starting | MirrorState::Running { .. } | MirrorState::Stopping => false,
+        };
+        if waits {
+            self.0.wake.notify_one();
+        }
+        waits
+    }
+
+    /// The mirror in a line.
+    pub fn summary(&self) -> MirrorSummary {
+        let Seen { state, watcher, starts, last } = self.0.seen.borrow().clone();
+        let mut summary = MirrorSummary {
+            name: self.name().clone(),
+            directory: self.directory().to_owned(),
+            source: self.source().to_owned(),
+            schedule: self.schedule().to_string(),
+            state,
+            starts,
+            last_run: last,
+            collections: None,
+            documents: None,
+            failures: None,
+            held_back: None,
+            caught_up: false,
+            lag_seconds: None,
+            trouble: None,
+        };
+        if let Some(watcher) = watcher {
+            let reports = watcher.reports();
+            summary.collections = Some(reports.len());
+            let held = reports.iter().map(|report| report.held);
+            summary.documents = held.sum();
+            summary.failures = Some(reports.iter().map(|report| report.failures).sum());
+            summary.held_back = Some(reports.iter().map(|report| report.held_back).sum());
+            summary.caught_up = watcher.has_caught_up();
+            let lags = reports.iter().filter_map(|report| report.lag_seconds());
+            summary.lag_seconds = lags.reduce(f64::max);
+            let troubled = reports.iter().find_map(|report| {
+                Some(format!("{}: {}", report.collection, report.trouble.as_deref()?))
+            });
+            summary.trouble = troubled;
+        }
+        summary
+    }
+
+    /// Ends when somebody wants the mirror to start at once.
+    pub(super) async fn woken(&self) {
+        self.0.wake.notified().await;
+    }
+
+    pub(super) fn note_state(&self, state: MirrorState) {
+        self.0.seen.send_modify(|seen| seen.state = state);
+        self.0.changes.send_modify(count);
+    }
+
+    /// Notes that a session has started.
+    pub(super) fn note_session(&self, watcher: Watcher) {
+        self.0.seen.send_modify(|seen| {
+            seen.state = MirrorState::Running { since: Timestamp::now() };
+            seen.watcher = Some(watcher);
+            seen.starts += 1;
+        });
+        self.0.changes.send_modify(count);
+    }
+
+    /// Notes that the session has ended, or that none could be started.
+    pub(super) fn note_end(&self, last: LastRun) {
+        self.0.seen.send_modify(|seen| (seen.watcher, seen.last) = (None, Some(last)));
+        self.0.changes.send_modify(count);
+    }
+}
+
+fn count(changes: &mut u64) {
+    *changes += 1;
+}
+
+fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}

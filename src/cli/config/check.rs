@@ -1,0 +1,139 @@
+//! `plainfold config check`: what works of a config, and what does not.
+
+use clap::Args;
+use futures_util::{StreamExt as _, stream};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{ConfigFile, refused};
+use crate::cli::exit::{self, Exit};
+use crate::cli::help::{CONNECTION, OUTPUT};
+use crate::cli::output::{Lines, Stream, many};
+use crate::cli::verify::ReportFormat;
+use crate::config::file::{AgentConfig, Aspect, FileError, FileProblem, Finding};
+use crate::document::{MirrorName, plain};
+
+/// The number of mirrors that are checked at the same time.
+const AT_ONCE: usize = 8;
+
+/// What `plainfold config check` takes.
+#[derive(Debug, Args)]
+pub struct Options {
+    #[command(flatten)]
+    file: ConfigFile,
+
+    /// Do not ask the sources; everything else is checked
+    #[arg(long, help_heading = CONNECTION)]
+    offline: bool,
+
+    /// How the result is printed
+    #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
+    format: ReportFormat,
+}
+
+/// The result, for programs.
+#[derive(Serialize)]
+struct Report {
+    /// Whether all of it works.
+    ok: bool,
+    /// What is wrong with the file. If anything is, no mirror was checked.
+    problems: Vec<Mistake>,
+    mirrors: Vec<Checked>,
+}
+
+#[derive(Serialize)]
+struct Mistake {
+    line: Option<usize>,
+    text: String,
+}
+
+#[derive(Serialize)]
+struct Checked {
+    name: MirrorName,
+    ok: bool,
+    checks: Vec<Check>,
+    #[serde(skip)]
+    exit: Exit,
+}
+
+#[derive(Serialize)]
+struct Check {
+    check: Aspect,
+    ok: bool,
+    text: String,
+    #[serde(skip)]
+    exit: Exit,
+}
+
+/// Checks the config and its mirrors.
+pub async fn run(options: &Options) -> anyhow::Result<Exit> {
+    let path = options.file.path.clone();
+    let read = tokio::task::spawn_blocking(move || AgentConfig::read(&path)).await?;
+    let config = match (read, options.format) {
+        (Ok(config), _) => config,
+        (Err(FileError::Wrong { problems, .. }), ReportFormat::Json) => {
+            return print_mistakes(problems);
+        }
+        (Err(error), _) => return refused(error),
+    };
+    let (agent, now) = (config.agent().await, Timestamp::now());
+    let checks = config.mirrors.iter().map(|entry| async move {
+        Checked::of(&entry.name, entry.check(agent, options.offline, now).await)
+    });
+    let mirrors: Vec<_> = stream::iter(checks).buffered(AT_ONCE).collect().await;
+    // The worst comes first, as where a mirror ends for several reasons.
+    let worst = mirrors.iter().map(|one| one.exit).max_by_key(|exit| *exit as u8);
+    let text = match options.format {
+        ReportFormat::Json => {
+            let ok = mirrors.iter().all(|one| one.ok);
+            Lines::pretty(&Report { ok, problems: Vec::new(), mirrors })?
+        }
+        ReportFormat::Text => lines(&mirrors)?,
+    };
+    Stream::Stdout.report("the result", &text)?;
+    Ok(worst.unwrap_or(Exit::Done))
+}
+
+fn print_mistakes(problems: Vec<FileProblem>) -> anyhow::Result<Exit> {
+    let mistake = |FileProblem { line, text }| Mistake { line, text };
+    let problems = problems.into_iter().map(mistake).collect();
+    let report = Report { ok: false, problems, mirrors: Vec::new() };
+    Stream::Stdout.report("the result", &Lines::pretty(&report)?)?;
+    Ok(Exit::Usage)
+}
+
+fn lines(mirrors: &[Checked]) -> anyhow::Result<Lines> {
+    let mut lines = Lines::default();
+    for mirror in mirrors {
+        writeln!(lines, "{}", mirror.name)?;
+        for Check { check, ok, text, .. } in &mirror.checks {
+            writeln!(lines, "  {}  {check}: {text}", if *ok { "ok   " } else { "wrong" })?;
+        }
+    }
+    let wrong = mirrors.iter().filter(|one| !one.ok).count();
+    let all = many(mirrors.len() as u64, "mirror");
+    match wrong {
+        0 => writeln!(lines, "{all}: everything works")?,
+        wrong => writeln!(lines, "{all}, of which {wrong} cannot run as configured")?,
+    }
+    Ok(lines)
+}
+
+impl Checked {
+    fn of(name: &MirrorName, findings: Vec<Finding>) -> Self {
+        let checks: Vec<_> = findings.into_iter().map(Check::of).collect();
+        let worst = checks.iter().map(|check| check.exit).max_by_key(|exit| *exit as u8);
+        let exit = worst.unwrap_or(Exit::Done);
+        Self { name: name.clone(), ok: exit == Exit::Done, checks, exit }
+    }
+}
+
+impl Check {
+    fn of(finding: Finding) -> Self {
+        let (exit, text) = match finding.found {
+            Ok(text) => (Exit::Done, text),
+            Err(error) => (exit::of_check(&error), plain::with_causes(&error)),
+        };
+        Self { check: finding.aspect, ok: exit == Exit::Done, text, exit }
+    }
+}

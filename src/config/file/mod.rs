@@ -1,0 +1,80 @@
+//! The config file of the agent: TOML, read and checked as a whole, one entry for each mirror.
+//!
+//! An entry holds everything that its mirror needs, with `[defaults]` merged in, and no secret: only
+//! where it is found. So two entries can be compared, and each start reads the secrets again.
+
+mod alerts;
+mod change;
+mod check;
+mod entry;
+mod error;
+mod keys;
+mod listen;
+mod places;
+mod read;
+mod schedule;
+mod show;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::path::PathBuf;
+
+use super::choices::MirrorChoices;
+use super::{AccessOptions, MirrorConfig};
+use crate::client::couchdb::ServerRole;
+use crate::document::MirrorName;
+
+pub use self::alerts::{AlertHooks, AlertsConfig, HeartbeatConfig};
+pub use self::change::{ConfigChange, difference};
+pub use self::check::{Aspect, CheckError, Finding};
+pub use self::error::{FileError, FileProblem, LowerError};
+pub use self::listen::Listen;
+pub use self::schedule::{BadSchedule, CronSchedule, Period, Schedule};
+pub use self::show::{Origin, ShownConfig, ShownKey};
+
+/// What a config file says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentConfig {
+    /// The interface for other programs.
+    pub api: ApiConfig,
+    /// What is called when something is wrong, and while nothing is.
+    pub alerts: AlertsConfig,
+    /// The mirrors, in the order of the file. There is at least one.
+    pub mirrors: Vec<MirrorEntry>,
+}
+
+/// The interface for other programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// Where it listens. Empty means nowhere.
+    pub listen: Vec<Listen>,
+    /// The file of the tokens. Absolute.
+    pub tokens: PathBuf,
+}
+
+/// A mirror of the config, with the defaults merged in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MirrorEntry {
+    /// Its name.
+    pub name: MirrorName,
+    /// The source, without a password. The path of a feed is absolute.
+    pub source: String,
+    /// Its directory. Absolute.
+    pub directory: PathBuf,
+    /// When it runs.
+    pub schedule: Schedule,
+    /// Its options, all of them given, so that the config alone decides and not what the mirror
+    /// remembers. Only `names` and `mode` may be left to the mirror.
+    pub options: MirrorChoices,
+    /// Where its credentials and certificates are found.
+    pub access: AccessOptions,
+}
+
+impl MirrorEntry {
+    /// Reads the secrets, and gives a mirror that can be started. Blocks.
+    pub fn lower(&self) -> Result<MirrorConfig, LowerError> {
+        let access = self.access.access(&self.source, ServerRole::Source)?;
+        Ok(self.options.lower(&self.source, &self.directory)?.access(access)?)
+    }
+}

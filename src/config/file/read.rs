@@ -1,0 +1,268 @@
+//! Reads a config file, and checks it as a whole: all mistakes are found at once.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::alerts::{ALERTS, AlertsConfig};
+use super::entry::Draft;
+use super::error::{FileError, FileProblem};
+use super::keys::{API, MIRROR, OWN};
+use super::listen::Listen;
+use super::places;
+use super::show::{self, Origins, ShownConfig};
+use super::value::{Bad, Key, Reading, Value, fill, unknown};
+use super::{AgentConfig, ApiConfig, MirrorEntry};
+
+/// The largest config, in bytes. An entry with all keys has less than a thousandth of this.
+const LARGEST: u64 = 4 << 20;
+
+/// The keys of the whole file.
+const TOP: [&str; 5] = ["allow_secrets", "alerts", "api", "defaults", "mirror"];
+
+/// The file of tokens beside the config, if none is named.
+const TOKENS: &str = "tokens";
+
+impl AgentConfig {
+    /// Reads the file, and checks it; see [`parse`](Self::parse). One that holds secrets must not be
+    /// readable by others. Blocks.
+    pub fn read(path: &Path) -> Result<Self, FileError> {
+        Parsed::read(path).map(|parsed| parsed.config)
+    }
+
+    /// Reads the text of the file at `path`, from whose folder relative paths count. Looks at the
+    /// directories of the mirrors, which must not be inside each other; reads and writes nothing else.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
+        parse(text, path).map(|parsed| parsed.config)
+    }
+}
+
+impl ShownConfig {
+    /// Reads the file as [`AgentConfig::read`] does, and explains it.
+    pub fn read(path: &Path) -> Result<Self, FileError> {
+        let Parsed { config, api, alerts, mirrors, .. } = Parsed::read(path)?;
+        let shown =
+            config.mirrors.iter().zip(&mirrors).map(|(entry, origins)| entry.shown(origins));
+        Ok(Self {
+            api: config.api.shown(&api),
+            alerts: config.alerts.shown(&alerts),
+            mirrors: shown.collect(),
+        })
+    }
+}
+
+/// A config as it was read.
+struct Parsed {
+    config: AgentConfig,
+    /// Whether the file holds a secret.
+    has_secret: bool,
+    /// Where the values of `[api]` come from.
+    api: Origins,
+    /// Where those of `[alerts]` come from.
+    alerts: Origins,
+    /// Where those of each mirror come from.
+    mirrors: Vec<Origins>,
+}
+
+impl Parsed {
+    fn read(path: &Path) -> Result<Self, FileError> {
+        let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let failed = |source: std::io::Error| match source.kind() {
+            std::io::ErrorKind::NotFound => FileError::Missing { path: path.clone() },
+            _ => FileError::Io { path: path.clone(), source },
+        };
+        // A pipe without a writer would be waited for.
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let opened = std::fs::File::options().read(true).custom_flags(flags).open(path);
+        let file = opened.map_err(failed)?;
+        let found = file.metadata().map_err(failed)?;
+        if !found.is_file() {
+            return Err(FileError::NotAFile { path: path.clone() });
+        }
+        let mut bytes = Vec::new();
+        file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 > LARGEST {
+            return Err(FileError::TooLarge { path: path.clone(), most: LARGEST });
+        }
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let (line, text) = not_text(&error);
+            FileError::Wrong { path: path.clone(), problems: vec![FileProblem { line, text }] }
+        })?;
+        let parsed = parse(&text, path)?;
+        match found.permissions().mode() & 0o777 {
+            mode if parsed.has_secret && mode & 0o077 != 0 => {
+                Err(FileError::Exposed { path: path.clone(), mode })
+            }
+            _ => Ok(parsed),
+        }
+    }
+}
+
+fn not_text(error: &std::string::FromUtf8Error) -> (Option<usize>, String) {
+    let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+    let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+    (Some(line), "it is not valid UTF-8: save it as UTF-8".to_owned())
+}
+
+/// Reads and checks the text of the file at `path`.
+fn parse(text: &str, path: &Path) -> Result<Parsed, FileError> {
+    let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let base = path.parent().unwrap_or(Path::new("/"));
+    // Editors of other systems begin a file with a mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut reading = Reading::new(text, base);
+    let wrong = |mut problems: Vec<FileProblem>| {
+        problems.sort();
+        problems.dedup();
+        FileError::Wrong { path: path.clone(), problems }
+    };
+    let root = DeTable::parse(text).map_err(|error| {
+        let line = error.span().map(|span| reading.line(span.start));
+        wrong(vec![FileProblem { line, text: format!("it is not TOML: {}", error.message()) }])
+    })?;
+    let root = root.get_ref();
+    let mut problems = Vec::new();
+    let top = |name: &str| root.get_key_value(name);
+    if let Some((key, value)) = top("allow_secrets") {
+        match value.get_ref().as_bool() {
+            Some(allowed) => reading.allows_secrets = allowed,
+            None => {
+                let text = "`allow_secrets` must be true or false";
+                problems.push(reading.problem(key.span().start, text));
+            }
+        }
+    }
+    let reading = reading;
+    for (key, _) in root.iter().filter(|(key, _)| !TOP.contains(&&**key.get_ref())) {
+        let text = unknown(key.get_ref(), "the config", &TOP);
+        problems.push(reading.problem(key.span().start, text));
+    }
+    let mut api = ApiConfig { listen: vec![Listen::default_socket()], tokens: base.join(TOKENS) };
+    if let Some((key, value)) = top("api") {
+        section(&reading, &mut api, API, (key, value), "[api]", &mut problems);
+    }
+    let mut alerts = AlertsConfig::default();
+    if let Some((key, value)) = top("alerts") {
+        section(&reading, &mut alerts, ALERTS, (key, value), "[alerts]", &mut problems);
+    }
+    let mut defaults = Draft::default();
+    if let Some((key, value)) = top("defaults") {
+        let at = key.span().start;
+        if let Some((key, own)) = value.get_ref().as_table().and_then(|table| {
+            MIRROR[..OWN].iter().find_map(|key| Some((table.get_key_value(key.name)?.0, key)))
+        }) {
+            let text =
+                format!("`{}` belongs into each [[mirror]], and not into [defaults]", own.name);
+            problems.push(reading.problem(key.span().start.max(at), text));
+        } else {
+            section(
+                &reading,
+                &mut defaults,
+                &MIRROR[OWN..],
+                (key, value),
+                "[defaults]",
+                &mut problems,
+            );
+        }
+    }
+    let mut has_secret = defaults.has_secret;
+    let (mut mirrors, mut lines, mut origins) = (Vec::new(), Vec::new(), Vec::new());
+    let section_of = |name| top(name).and_then(|(_, value)| value.get_ref().as_table());
+    let (shared, of_api) = (section_of("defaults"), section_of("api"));
+    for (line, table) in tables(&reading, top("mirror"), &mut problems) {
+        let mut draft = defaults.clone();
+        let before = problems.len();
+        fill(&reading, &mut draft, table, MIRROR, "[[mirror]]", &mut problems);
+        has_secret |= draft.holds_secret();
+        // What follows from a mistake is not a second one.
+        if problems.len() > before {
+            continue;
+        }
+        match draft.finish(reading.allows_secrets) {
+            Ok(entry) => {
+                mirrors.push(entry);
+                lines.push(line);
+                origins.push(show::origins(&reading, MIRROR, Some(table), shared));
+            }
+            Err(found) => problems.extend(found.into_iter().map(|(key, text)| {
+                let own = table.get_key_value(key).map(|(key, _)| reading.line(key.span().start));
+                FileProblem { line: Some(own.unwrap_or(line)), text }
+            })),
+        }
+    }
+    same_names(&mirrors, &lines, &mut problems);
+    places::check(&mirrors, &lines, path, &mut problems);
+    if mirrors.is_empty() && problems.is_empty() {
+        let text = "it names no mirror: add a [[mirror]] with `name`, `source` and `directory`, or write an \
+                    example with `plainfold config init`";
+        problems.push(FileProblem { line: None, text: text.to_owned() });
+    }
+    match problems.is_empty() {
+        true => Ok(Parsed {
+            config: AgentConfig { api, alerts, mirrors },
+            has_secret,
+            api: show::origins(&reading, API, of_api, None),
+            alerts: show::origins(&reading, ALERTS, section_of("alerts"), None),
+            mirrors: origins,
+        }),
+        false => Err(wrong(problems)),
+    }
+}
+
+type Entry<'a> = (&'a Spanned<std::borrow::Cow<'a, str>>, &'a Spanned<DeValue<'a>>);
+
+/// Reads a section of the file.
+fn section<'a, T>(
+    reading: &'a Reading<'a>,
+    target: &mut T,
+    keys: &[Key<T>],
+    (key, value): Entry<'a>,
+    name: &'static str,
+    problems: &mut Vec<FileProblem>,
+) {
+    match Value::new(reading, value).fill(target, keys, name) {
+        Ok(()) => {}
+        Err(Bad::Inside(inside)) => problems.extend(inside),
+        Err(Bad::Kind | Bad::Why(_)) => {
+            let text = format!("`{}` must be a section that begins with {name}", key.get_ref());
+            problems.push(reading.problem(key.span().start, text));
+        }
+    }
+}
+
+/// The `[[mirror]]` tables with the lines on which they begin.
+fn tables<'a>(
+    reading: &'a Reading<'a>,
+    given: Option<Entry<'a>>,
+    problems: &mut Vec<FileProblem>,
+) -> Vec<(usize, &'a DeTable<'a>)> {
+    let Some((key, value)) = given else { return Vec::new() };
+    let all = Value::new(reading, value).array();
+    let all = all.and_then(|all| {
+        all.iter().map(|value| Ok((value.line(), value.table()?))).collect::<Result<_, _>>()
+    });
+    all.unwrap_or_else(|_| {
+        let text = "each mirror is a section of its own that begins with [[mirror]], in two pairs of brackets";
+        problems.push(reading.problem(key.span().start, text));
+        Vec::new()
+    })
+}
+
+/// Notes mirrors of the same name.
+fn same_names(mirrors: &[MirrorEntry], lines: &[usize], problems: &mut Vec<FileProblem>) {
+    let mut first = HashMap::new();
+    for (entry, line) in mirrors.iter().zip(lines) {
+        if let Some(other) = first.insert(&entry.name, line) {
+            let text = format!(
+                "the mirrors on line {other} and on line {line} have the same name `{}`: rename one of them",
+                entry.name
+            );
+            problems.push(FileProblem { line: Some(*line), text });
+        }
+    }
+}
