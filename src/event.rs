@@ -10,11 +10,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::broadcast;
+use utoipa::ToSchema;
 
 use crate::document::{CollectionName, DocumentId, Revision, plain};
 
 /// One document was written to the mirror, or removed from it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct WriteEvent {
     /// Its number: higher than that of every event before it in this mirror, never used twice.
     pub event: u64,
@@ -31,6 +32,7 @@ pub struct WriteEvent {
     /// The revision that is now in the mirror, or that deleted the document.
     pub revision: Revision,
     /// The source's position after the change, as the source writes it; `null` if it gave none.
+    #[schema(value_type = Option<serde_json::Value>)]
     pub position: Option<Box<RawValue>>,
     /// When the change was written, in RFC 3339.
     pub at: Timestamp,

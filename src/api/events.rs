@@ -1,68 +1,184 @@
-//! `GET /events?since=N&collection=NAME`: write events as newline-delimited JSON, without end; or
-//! 404 if the mirror holds no such collection.
+//! `GET /events?since=N&collection=NAME&id=GLOB`: write events as newline-delimited JSON or as
+//! Server-Sent Events, without end.
 //!
 //! The stream also contains two kinds of notices: `{"lagged":N}`: the reader was so slow that it
 //! missed N events, which follow from the journal; `{"expired":{"first":N,"last":N}}`: the journal
 //! no longer holds these events.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::extract::Query;
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::{StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
-use crate::document::CollectionName;
-use crate::runner::{Notice, Subscription, Watcher};
+use super::chosen::Chosen;
+use super::problem::{Problem, ProblemKind};
+use crate::document::{CollectionName, Pattern};
+use crate::event::WriteEvent;
+use crate::runner::{Notice, Subscription};
 
 /// The most lines that are sent at a time.
 const LINES: usize = 100;
 
-/// The parameters of the query.
-#[derive(Debug, Deserialize)]
-pub struct EventsQuery {
-    /// Begin after the event with this number; without it, with the next event.
+/// The header with the id of the last event that a reader of Server-Sent Events has received.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// The media type of Server-Sent Events.
+const EVENT_STREAM: &str = "text/event-stream";
+
+/// The parameter that says where events begin.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct SinceQuery {
+    /// Begin after the event with this number; without it, with the next event. The header
+    /// `Last-Event-ID` takes precedence.
     since: Option<u64>,
-    /// Only events of this collection.
-    collection: Option<CollectionName>,
 }
 
-pub async fn follow(State(watcher): State<Watcher>, Query(wanted): Query<EventsQuery>) -> Response {
-    if wanted.collection.as_ref().is_some_and(|name| watcher.lacks(name)) {
-        return StatusCode::NOT_FOUND.into_response();
+/// The parameters that say which events are wanted.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct FilterQuery {
+    /// Only events of this collection.
+    #[param(value_type = Option<String>)]
+    collection: Option<CollectionName>,
+    /// Only events of documents whose ids match this glob, such as `order:*`.
+    #[param(min_length = 1)]
+    id: Option<String>,
+}
+
+/// Which events are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    collection: Option<CollectionName>,
+    id: Option<Pattern>,
+}
+
+impl Filter {
+    fn new(FilterQuery { collection, id }: FilterQuery) -> Result<Self, Problem> {
+        let bad = |reason: String| {
+            let detail = format!("`id` is not a glob: {reason}");
+            Problem::new(ProblemKind::BadRequest, detail)
+        };
+        let id = id.map(|glob| Pattern::new(&glob).map_err(|error| bad(error.to_string())));
+        let id = id.transpose()?;
+        match id.as_ref().and_then(Pattern::broken) {
+            Some(reason) => Err(bad(reason.to_owned())),
+            None => Ok(Self { collection, id }),
+        }
     }
-    let subscription = watcher.subscribe(wanted.since);
-    let start = Some((subscription, wanted.collection));
-    let lines = stream::unfold(start, |state| async move {
-        let (mut subscription, wanted) = state?;
-        let line = next_line(&mut subscription, wanted.as_ref()).await?;
-        Some((line, Some((subscription, wanted))))
-    });
+
+    /// Whether a notice is wanted. All that are not events are.
+    fn admits(&self, notice: &Notice) -> bool {
+        let Notice::Event(event) = notice else { return true };
+        self.collection.as_ref().is_none_or(|wanted| *wanted == event.collection)
+            && self.id.as_ref().is_none_or(|glob| glob.matches(event.document.as_str()))
+    }
+}
+
+/// Streams write events
+///
+/// With `Accept: text/event-stream` as Server-Sent Events, whose `id` is the number of the event;
+/// otherwise as one line of JSON for each event. The stream ends with the mirror's session.
+#[utoipa::path(
+    get, path = "/events", operation_id = "events",
+    params(SinceQuery, FilterQuery, (
+        "Last-Event-ID" = Option<u64>, Header, description = "The number of the last event that was received"
+    )),
+    responses((status = 200, description = "Events without end", content(
+        (WriteEvent = "application/x-ndjson"), (String = "text/event-stream")
+    )))
+)]
+pub async fn follow(
+    chosen: Chosen,
+    Query(SinceQuery { since }): Query<SinceQuery>,
+    Query(filter): Query<FilterQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let filter = Filter::new(filter)?;
+    if let Some(name) = filter.collection.as_ref().filter(|name| chosen.watcher().lacks(name)) {
+        return Err(Problem::no_collection(name));
+    }
+    let since = last_event_id(&headers)?.or(since);
+    let notices = notices(chosen.watcher().subscribe(since), filter);
+    Ok(match accepts(&headers, EVENT_STREAM) {
+        true => event_stream(notices.map(|notice| sse(&notice))),
+        false => lines(notices.map(|notice| notice.line())),
+    })
+}
+
+/// The number in the header `Last-Event-ID`. Browsers send an empty one before the first event.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let Some(id) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) else { return Ok(None) };
+    let number = id.to_str().ok().and_then(|id| id.parse().ok());
+    number.map(Some).ok_or_else(|| {
+        let detail = "`Last-Event-ID` is not the number of an event: leave it out to begin with the \
+                      next event";
+        Problem::new(ProblemKind::BadRequest, detail)
+    })
+}
+
+/// Whether a request accepts this media type by name.
+fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut types = accepted.flat_map(|value| value.split(','));
+    types.any(|one| one.split(';').next().is_some_and(|name| name.trim() == media_type))
+}
+
+/// The notices of a subscription that are wanted, until its end.
+fn notices(subscription: Subscription, filter: Filter) -> impl Stream<Item = Notice> + Send {
+    stream::unfold((subscription, filter), |(mut subscription, filter)| async move {
+        loop {
+            match subscription.next().await {
+                Ok(Some(notice)) if filter.admits(&notice) => {
+                    return Some((notice, (subscription, filter)));
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(error) => {
+                    tracing::error!("a subscriber is left without events: {error}");
+                    return None;
+                }
+            }
+        }
+    })
+}
+
+/// An answer of lines of JSON.
+fn lines(lines: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     // One write for all lines of a commit, instead of one for each.
     let lines = lines.ready_chunks(LINES).map(|lines| Ok::<_, Infallible>(lines.concat()));
     ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 
-async fn next_line(
-    subscription: &mut Subscription,
-    wanted: Option<&CollectionName>,
-) -> Option<Bytes> {
-    loop {
-        let notice = match subscription.next().await {
-            Ok(notice) => notice?,
-            Err(error) => {
-                tracing::error!("a subscriber is left without events: {error}");
-                return None;
-            }
-        };
-        if let Notice::Event(event) = &notice
-            && wanted.is_some_and(|wanted| *wanted != event.collection)
-        {
-            continue;
-        }
-        return Some(notice.line());
+/// An answer of Server-Sent Events.
+fn event_stream(events: impl Stream<Item = Event> + Send + 'static) -> Response {
+    /// Shorter than the time after which proxies usually end a connection without traffic.
+    const EVERY: Duration = Duration::from_secs(15);
+    let keep_alive = KeepAlive::new().interval(EVERY);
+    Sse::new(events.map(Ok::<_, Infallible>)).keep_alive(keep_alive).into_response()
+}
+
+/// A notice as a Server-Sent Event.
+fn sse(notice: &Notice) -> Event {
+    let (name, id) = match notice {
+        Notice::Event(event) if event.deleted => ("deleted", Some(event.event)),
+        Notice::Event(event) => ("written", Some(event.event)),
+        // What follows comes from the journal, and has ids again.
+        Notice::Lagged(_) => ("lagged", None),
+        Notice::Expired(_, last) => ("expired", Some(*last)),
+    };
+    let line = notice.line();
+    let event = Event::default().event(name).data(String::from_utf8_lossy(&line).trim_end());
+    match id {
+        Some(id) => event.id(id.to_string()),
+        None => event,
     }
 }

@@ -1,14 +1,18 @@
 //! `GET /held`: the documents whose deletion the brake holds back, as JSON.
 
-use axum::extract::State;
 use axum::response::Response;
 
-use super::{failed, json};
-use crate::runner::Watcher;
+use super::chosen::Chosen;
+use super::json;
+use super::problem::Problem;
+use crate::runner::HeldDocument;
 
-pub async fn read(State(watcher): State<Watcher>) -> Response {
-    match watcher.held() {
-        Ok(held) => json(&held),
-        Err(error) => failed(&error),
-    }
+/// Lists all documents whose deletion is held back
+#[utoipa::path(
+    get, path = "/held", operation_id = "held",
+    responses((status = 200, description = "The documents", body = Vec<HeldDocument>))
+)]
+pub async fn read(chosen: Chosen) -> Result<Response, Problem> {
+    let held = chosen.watcher().held().map_err(|error| Problem::internal(&error))?;
+    Ok(json(&held))
 }

@@ -9,7 +9,8 @@ use axum::response::{IntoResponse, Response};
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::{failed, usage};
+use super::problem::Problem;
+use super::usage;
 use crate::agent::{MirrorHandle, MirrorState, Roster};
 use crate::document::plain;
 use crate::pipeline::{Awaited, Phase, PipelineReport};
@@ -281,7 +282,7 @@ pub async fn of_agent(State(roster): State<Roster>) -> Response {
 fn answer(mirrors: &[Observed]) -> Response {
     match text(mirrors) {
         Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-        Err(error) => failed(&error),
+        Err(error) => Problem::internal(&error).into_response(),
     }
 }
 

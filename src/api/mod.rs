@@ -3,53 +3,111 @@
 //! One file per resource. A server takes a bound listener and a shutdown future.
 
 use std::future::Future;
+use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use serde::Serialize;
 use tokio::net::UnixListener;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use self::chosen::ApiState;
+use self::problem::{Problem, ProblemKind};
 use crate::agent::Roster;
 use crate::document::plain;
 use crate::runner::Watcher;
 
+mod chosen;
 pub mod client;
+mod collections;
 mod events;
 mod health;
 mod held;
 mod metrics;
 pub mod mirrors;
+mod openapi;
 mod order;
 pub mod own;
+mod page;
+mod problem;
 mod process;
 mod release;
 pub mod socket;
 mod status;
+#[cfg(test)]
+mod tests;
 mod usage;
 
-/// Answers on `listener` until `shutdown`.
+/// The largest body of a request, in bytes. Bodies are a few numbers and names.
+const LARGEST: usize = 64 * 1024;
+
+/// The time within which a request is read and its answer begins.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Answers for one mirror on `listener` until `shutdown`.
 pub async fn serve(
     listener: UnixListener,
     watcher: Watcher,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let routes = Router::new()
-        .route("/status", get(status::read))
-        .route("/events", get(events::follow))
-        .route("/held", get(held::read))
-        .route("/release", post(release::release))
-        .route("/pause", post(order::pause))
-        .route("/resume", post(order::resume))
-        .route("/catch-up", post(order::catch_up))
-        .route("/rescan", post(order::rescan))
+    let (routes, _) = router(ApiState::of_one(watcher));
+    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
+}
+
+/// The routes of one mirror.
+fn of_mirror() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(status::read))
+        .routes(routes!(events::follow))
+        .routes(routes!(held::read))
+        .routes(routes!(release::release))
+        .routes(routes!(release::release_one))
+        .routes(routes!(collections::list))
+        .routes(routes!(collections::read))
+        .routes(routes!(collections::failures))
+        .routes(routes!(collections::held))
+        .merge(order::routes())
+}
+
+/// All routes with their description, bounded in time and size.
+fn router(state: ApiState) -> (Router, OpenApi) {
+    let (routes, mut api) = OpenApiRouter::new().merge(of_mirror()).split_for_parts();
+    openapi::complete(&mut api);
+    let described = api.clone();
+    let routes = routes
+        .route("/openapi.json", get(async move || json(&described)))
         .route("/metrics", get(metrics::read))
         .route("/healthz", get(health::health))
         .route("/readyz", get(health::readiness))
-        .with_state(watcher);
-    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
+        .with_state(state)
+        .layer(DefaultBodyLimit::max(LARGEST))
+        .layer(middleware::from_fn(bounded))
+        .layer(middleware::from_fn(problem::document));
+    (routes, api)
+}
+
+/// Refuses a request whose body is too large before it is read, and one that takes too long.
+async fn bounded(request: Request, next: Next) -> Response {
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    let announced = announced.and_then(|length| length.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > LARGEST as u64) {
+        let detail = format!("the body is larger than {LARGEST} bytes: send a smaller one");
+        return Problem::new(ProblemKind::TooLarge, detail).into_response();
+    }
+    tokio::time::timeout(PATIENCE, next.run(request)).await.unwrap_or_else(|_| {
+        let seconds = PATIENCE.as_secs();
+        let detail = format!(
+            "the request was not read and answered within {seconds} s: send it at once; if it was, \
+             look at the mirror's log"
+        );
+        Problem::new(ProblemKind::Late, detail).into_response()
+    })
 }
 
 /// What monitoring asks of an agent: metrics, health and readiness.
@@ -68,12 +126,6 @@ fn json(value: &impl Serialize) -> Response {
             let text = plain::json(&text).into_owned();
             ([(CONTENT_TYPE, "application/json")], text).into_response()
         }
-        Err(error) => failed(&error),
+        Err(error) => Problem::internal(&error).into_response(),
     }
-}
-
-/// An answer that describes an error.
-fn failed(error: &impl ToString) -> Response {
-    let text = plain::text(&error.to_string()).into_owned();
-    (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
 }

@@ -13,6 +13,7 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
+use super::problem::ProblemDocument;
 use super::socket::SocketPath;
 use crate::document::plain;
 use crate::tree::Holder;
@@ -68,7 +69,7 @@ impl Answering {
         parameters: &[(&str, &str)],
     ) -> Result<BoxStream<'static, io::Result<Bytes>>, Unanswered> {
         let answer = self.send(PATIENCE, |client| client.get(url(path, parameters))).await?;
-        let answer = answer.error_for_status().map_err(|error| self.garbled(&error))?;
+        let answer = self.successful(answer).await?;
         Ok(answer.bytes_stream().map(|piece| piece.map_err(io::Error::other)).boxed())
     }
 
@@ -82,12 +83,23 @@ impl Answering {
             if answer.status() == StatusCode::NOT_FOUND {
                 return Ok(None);
             }
-            let answer = answer.error_for_status().map_err(|error| self.garbled(&error))?;
+            let answer = self.successful(answer).await?;
             Ok(Some(answer.json().await.map_err(|error| self.garbled(&error))?))
         };
         // The wait for the end of the answer is bounded too.
         let late = || self.process.unanswered(&format!("at {} to its end", self.socket.display()));
         tokio::time::timeout(2 * patience, asked).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// The answer, or what its problem document says.
+    async fn successful(&self, answer: Response) -> Result<Response, Unanswered> {
+        let Err(error) = answer.error_for_status_ref() else { return Ok(answer) };
+        // A process of an older version answers errors in plain text.
+        let Ok(problem) = answer.json::<ProblemDocument>().await else {
+            return Err(self.garbled(&error));
+        };
+        let (pid, detail) = (self.process.holder.pid, problem.detail);
+        Err(self.process.troubled(format!("process {pid} answers: {detail}")))
     }
 
     /// The process.

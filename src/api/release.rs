@@ -1,27 +1,56 @@
-//! `POST /release?collection=NAME`: deletes what the brake holds back.
+//! `POST /release?collection=NAME`, `POST /collections/{collection}/release`: deletes what the brake
+//! holds back.
 
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::extract::{Path, Query};
+use axum::response::Response;
 use serde::Deserialize;
+use utoipa::IntoParams;
 
-use super::{failed, json};
+use super::chosen::Chosen;
+use super::json;
+use super::page::InCollection;
+use super::problem::Problem;
 use crate::document::CollectionName;
-use crate::runner::Watcher;
+use crate::runner::Release;
 
 /// The parameters of the query.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct ReleaseQuery {
+    /// The name of the collection.
+    #[param(value_type = String)]
     collection: CollectionName,
 }
 
+/// Applies the deletions of a collection that are held back
+#[utoipa::path(
+    post, path = "/release", operation_id = "release", params(ReleaseQuery),
+    responses((status = 200, description = "How many deletions were held back", body = Release))
+)]
 pub async fn release(
-    State(watcher): State<Watcher>,
+    chosen: Chosen,
     Query(wanted): Query<ReleaseQuery>,
-) -> Response {
-    match watcher.release(&wanted.collection).await {
-        Ok(Some(released)) => json(&released),
-        Ok(None) => StatusCode::NOT_FOUND.into_response(),
-        Err(error) => failed(&error),
+) -> Result<Response, Problem> {
+    carry_out(&chosen, &wanted.collection).await
+}
+
+/// Applies the deletions of this collection that are held back
+#[utoipa::path(
+    post, path = "/collections/{collection}/release", operation_id = "release_collection",
+    params(InCollection),
+    responses((status = 200, description = "How many deletions were held back", body = Release))
+)]
+pub async fn release_one(
+    chosen: Chosen,
+    Path(named): Path<InCollection>,
+) -> Result<Response, Problem> {
+    carry_out(&chosen, &named.collection).await
+}
+
+async fn carry_out(chosen: &Chosen, name: &CollectionName) -> Result<Response, Problem> {
+    match chosen.watcher().release(name).await {
+        Ok(Some(released)) => Ok(json(&released)),
+        Ok(None) => Err(Problem::no_collection(name)),
+        Err(error) => Err(Problem::internal(&error)),
     }
 }

@@ -1,11 +1,18 @@
 //! `GET /status`: the status of the mirror, as JSON.
 
-use axum::extract::State;
 use axum::response::Response;
 
+use super::chosen::Chosen;
 use super::json;
-use crate::runner::Watcher;
+use crate::runner::Status;
 
-pub async fn read(State(watcher): State<Watcher>) -> Response {
-    json(&watcher.status())
+/// Describes the mirror with all its collections
+///
+/// What `plainfold status --format json` prints.
+#[utoipa::path(
+    get, path = "/status", operation_id = "status",
+    responses((status = 200, description = "The status", body = Status))
+)]
+pub async fn read(chosen: Chosen) -> Response {
+    json(&chosen.watcher().status())
 }

@@ -1,9 +1,11 @@
 //! Deletions that the brake holds back, and collections whose deletions were released: the tree
 //! cannot record these.
 
+use std::ops::Bound;
+
 use super::commit::prefix;
 use super::{Checkpoints, HeldBack, StateError};
-use crate::document::CollectionName;
+use crate::document::{CollectionName, DocumentId};
 
 impl Checkpoints {
     /// The first `limit` held-back deletions of a collection.
@@ -16,6 +18,32 @@ impl Checkpoints {
             let mut held = Vec::new();
             for value in trees.held.scan_prefix(prefix(name)).values().take(limit) {
                 held.extend(serde_json::from_slice::<HeldBack>(&value?).ok());
+            }
+            Ok(held)
+        })
+    }
+
+    /// The first `limit` held-back deletions of a collection of documents whose ids come after
+    /// `after`, by id.
+    pub fn held_back_after(
+        &self,
+        name: &CollectionName,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<HeldBack>, StateError> {
+        let prefix = prefix(name);
+        let from = match after {
+            Some(id) => Bound::Excluded([&prefix, id.as_str().as_bytes()].concat()),
+            None => Bound::Included(prefix.clone()),
+        };
+        self.read(|trees| {
+            let mut held = Vec::new();
+            for entry in trees.held.range((from, Bound::Unbounded)).take(limit) {
+                let (key, value) = entry?;
+                if !key.starts_with(&prefix) {
+                    break;
+                }
+                held.extend(serde_json::from_slice::<HeldBack>(&value).ok());
             }
             Ok(held)
         })

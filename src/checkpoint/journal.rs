@@ -39,7 +39,9 @@ pub struct Bounds {
 }
 
 /// The numbers of the oldest and the newest event in the journal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 pub struct JournalRange {
     /// The oldest.
     pub first: u64,

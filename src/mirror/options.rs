@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::document::{FolderMode, Kept, MaxDelete};
 use crate::tree::beneath::Folder;
@@ -15,7 +16,7 @@ use crate::tree::record::Record;
 use crate::tree::{MirrorError, described};
 
 /// The options of a mirror, as the last run had them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Remembered {
     /// Whether losing revisions and histories are kept.
@@ -27,6 +28,7 @@ pub struct Remembered {
     /// The layout of documents.
     pub json: JsonStyle,
     /// The limit on deletions.
+    #[schema(value_type = String, example = "30%,50")]
     pub max_delete: MaxDelete,
     /// The number of days that deleted documents stay in the trash; 0 switches it off.
     pub trash: u32,
@@ -34,13 +36,14 @@ pub struct Remembered {
     pub reserve: u64,
     /// The mode of its folders, if it was given; otherwise that of `.plainfold`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "0750")]
     pub mode: Option<FolderMode>,
     /// The globs that select collections, by source.
     pub collections: BTreeMap<String, Vec<String>>,
 }
 
 /// The layout of documents on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum JsonStyle {
     /// Byte for byte as the source sent them.
@@ -50,7 +53,7 @@ pub enum JsonStyle {
 }
 
 /// The treatment of documents that the source deletes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Deleted {
     /// Their folders are removed.

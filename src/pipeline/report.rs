@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::evidence::{Ear, Evidence};
 use crate::checkpoint::Checkpoint;
@@ -22,7 +23,7 @@ pub const FAILED: &str = "plainfold::failed";
 pub const ENDED: &str = "plainfold::failed::ended";
 
 /// What a pipeline is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// It waits for its turn to catch up.
@@ -74,7 +75,7 @@ pub enum RunState {
 }
 
 /// What a pipeline has done in this run, and its present state.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PipelineReport {
     /// The collection.
     pub collection: CollectionName,
@@ -102,6 +103,7 @@ pub struct PipelineReport {
     pub held_back: u64,
     /// The position in the feed, if the source can express progress.
     #[serde(with = "progress")]
+    #[schema(value_type = Option<progress::Shown>)]
     pub progress: Option<Progress>,
     /// The time when the mirror was last known to hold everything that the source held.
     pub current_at: Option<Timestamp>,
@@ -297,8 +299,10 @@ mod progress {
 
     use crate::source::Progress;
 
-    #[derive(Serialize, Deserialize)]
-    struct Shown {
+    /// How far a feed has been read, in the source's own unit.
+    #[derive(Serialize, Deserialize, utoipa::ToSchema)]
+    #[schema(as = Progress)]
+    pub struct Shown {
         done: u64,
         total: u64,
     }

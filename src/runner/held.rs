@@ -2,13 +2,14 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::session::Watcher;
-use crate::checkpoint::{Checkpoints, StateError};
+use crate::checkpoint::{Checkpoints, HeldBack, StateError};
 use crate::document::{CollectionName, DocumentId};
 
 /// A document whose deletion is held back, so that the mirror still has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HeldDocument {
     /// Its collection.
     pub collection: CollectionName,
@@ -35,6 +36,23 @@ impl HeldDocument {
 }
 
 impl Watcher {
+    /// The first `limit` documents of a collection whose deletion is held back and whose ids come after
+    /// `after`, by id.
+    pub fn held_of(
+        &self,
+        collection: &CollectionName,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<HeldDocument>, StateError> {
+        let held = self.shared.checkpoints.held_back_after(collection, after, limit)?.into_iter();
+        let named = |HeldBack { document, since, .. }| HeldDocument {
+            collection: collection.clone(),
+            document,
+            since,
+        };
+        Ok(held.map(named).collect())
+    }
+
     /// All documents whose deletion is held back.
     pub fn held(&self) -> Result<Vec<HeldDocument>, StateError> {
         HeldDocument::all(&self.shared.checkpoints)

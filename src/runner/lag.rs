@@ -9,7 +9,7 @@ use crate::source::Behind;
 
 /// How old the copy of a collection is, when it was asked. What this process knows is measured with the
 /// machine's own count of seconds; what an earlier process knew, with the wall clock.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Lag {
     /// The number of seconds for which the mirror may have been behind the source.
     #[serde(rename = "lag_seconds")]

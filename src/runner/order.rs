@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
+use utoipa::ToSchema;
 
 use crate::clock::Moment;
 use crate::document::CollectionName;
@@ -69,7 +70,7 @@ impl Action {
 }
 
 /// What has become of an order for one collection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Ordered {
     /// The collection.
     pub collection: CollectionName,
@@ -78,7 +79,7 @@ pub struct Ordered {
 }
 
 /// What an order did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Effect {
     /// It is obeyed now.

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::order::Order;
 use super::session::Watcher;
@@ -11,7 +12,7 @@ use crate::checkpoint::{Checkpoints, StateError};
 use crate::document::CollectionName;
 
 /// The result of a release.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Release {
     /// The number of deletions that were held back.
     pub held_back: u64,

@@ -1,10 +1,14 @@
 //! The status of a mirror, as one value for people and programs.
 
+use std::ops::Bound;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::lag::Lag;
-use super::shared::Shared;
+use super::session::Watcher;
+use super::shared::{Member, Shared};
 use crate::checkpoint::{Checkpoint, Checkpoints, Failure, JournalRange, StateError};
 use crate::document::{CollectionName, DocumentId, Revision};
 use crate::mirror::Remembered;
@@ -12,7 +16,7 @@ use crate::pipeline::{Phase, PipelineReport};
 use crate::tree::Holder;
 
 /// The answer to `plainfold status`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// The version of Plainfold that answers.
     pub version: String,
@@ -45,7 +49,7 @@ pub struct Status {
 }
 
 /// The status of one collection.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct CollectionStatus {
     /// Its pipeline's report, or the state's record of it.
     #[serde(flatten)]
@@ -64,7 +68,7 @@ pub struct CollectionStatus {
 }
 
 /// The parts of a collection that are mirrored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Keeps {
     /// The attachments.
     pub attachments: bool,
@@ -75,7 +79,7 @@ pub struct Keeps {
 }
 
 /// A document that could not be mirrored.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FailureStatus {
     /// The document, if its id is known.
     #[serde(rename = "documentId")]
@@ -122,14 +126,39 @@ impl From<Failure> for FailureStatus {
     }
 }
 
+impl Watcher {
+    /// The status of a collection; `None` if there is no such collection.
+    pub fn collection(&self, name: &CollectionName) -> Option<CollectionStatus> {
+        let member = self.shared.members().get(name).cloned()?;
+        Some(self.shared.status_of(name, &member))
+    }
+
+    /// The first `limit` collections whose names come after `after`, by name.
+    pub fn collections(
+        &self,
+        after: Option<&CollectionName>,
+        limit: usize,
+    ) -> Vec<CollectionStatus> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let page: Vec<_> = {
+            let members = self.shared.members();
+            let range = members.range((from, Bound::Unbounded)).take(limit);
+            range.map(|(name, member)| (name.clone(), member.clone())).collect()
+        };
+        page.iter().map(|(name, member)| self.shared.status_of(name, member)).collect()
+    }
+}
+
 impl Shared {
+    fn status_of(&self, name: &CollectionName, member: &Member) -> CollectionStatus {
+        let failures = self.failures_of(name, member);
+        let checkpoint = self.checkpoints.checkpoint(name).ok().flatten();
+        CollectionStatus::new(member.reporter.report(), failures, checkpoint.as_ref())
+    }
+
     pub(super) fn status(&self) -> Status {
         let members = self.members().clone();
-        let collections = members.into_iter().map(|(name, member)| {
-            let failures = self.failures_of(&name, &member);
-            let checkpoint = self.checkpoints.checkpoint(&name).ok().flatten();
-            CollectionStatus::new(member.reporter.report(), failures, checkpoint.as_ref())
-        });
+        let collections = members.iter().map(|(name, member)| self.status_of(name, member));
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mirror: self.mirror.path().display().to_string(),

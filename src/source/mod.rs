@@ -94,7 +94,9 @@ pub struct Holds {
 }
 
 /// How far a position is behind the source's end, as the source states it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Behind {
     /// This number of changes comes after it.

@@ -64,6 +64,7 @@ const MODULES: [(u8, &str, &[&str]); 20] = [
         "api",
         &[
             "document",
+            "event",
             "source",
             "tree",
             "checkpoint",

@@ -1,0 +1,194 @@
+//! Errors as problem documents (RFC 9457). Every answer with a status from 400 on is one: those of
+//! handlers, and those of the framework, whose plain text becomes the detail.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::document::{CollectionName, plain};
+
+/// The media type of a problem document.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// What `type` begins with. The rest is one of [`ProblemKind::slug`].
+const NAMESPACE: &str = "urn:plainfold:problem:";
+
+/// The kinds of problems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// A parameter, a header or a body that cannot be read, or that makes no sense.
+    BadRequest,
+    /// The mirror has no such collection.
+    NoCollection,
+    /// There is no such path.
+    NoPath,
+    /// The path does not have this method.
+    NoMethod,
+    /// The request came too slowly, or took too long.
+    Late,
+    /// The body is too large.
+    TooLarge,
+    /// The body is not JSON.
+    NotJson,
+    /// The mirror cannot do this now.
+    Unavailable,
+    /// Any other error of the mirror.
+    Internal,
+}
+
+impl ProblemKind {
+    /// The status, the end of `type`, and the title.
+    fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::BadRequest => {
+                (StatusCode::BAD_REQUEST, "bad-request", "The request cannot be read")
+            }
+            Self::NoCollection => {
+                (StatusCode::NOT_FOUND, "no-collection", "There is no such collection")
+            }
+            Self::NoPath => (StatusCode::NOT_FOUND, "no-path", "There is no such path"),
+            Self::NoMethod => {
+                (StatusCode::METHOD_NOT_ALLOWED, "no-method", "The path does not have this method")
+            }
+            Self::Late => (StatusCode::REQUEST_TIMEOUT, "late", "The request took too long"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
+            Self::NotJson => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", "The body is not JSON")
+            }
+            Self::Unavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The mirror cannot do this now")
+            }
+            Self::Internal => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The mirror has failed")
+            }
+        }
+    }
+
+    /// The kind of an answer of the framework.
+    fn of_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::NOT_FOUND => Self::NoPath,
+            StatusCode::METHOD_NOT_ALLOWED => Self::NoMethod,
+            StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::NotJson,
+            StatusCode::REQUEST_TIMEOUT => Self::Late,
+            _ if status.is_client_error() => Self::BadRequest,
+            _ => Self::Internal,
+        }
+    }
+}
+
+/// A problem, as a handler returns it.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    kind: ProblemKind,
+    detail: String,
+}
+
+/// What a client receives of a problem.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ProblemDocument {
+    /// The kind of the problem: `urn:plainfold:problem:` and a name that does not change.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words.
+    pub title: String,
+    /// The status of the answer.
+    pub status: u16,
+    /// What happened, to what, and what to do.
+    pub detail: String,
+    /// The path that was requested.
+    pub instance: String,
+}
+
+impl Problem {
+    /// A problem with this detail, in which nothing foreign controls a terminal.
+    pub fn new(kind: ProblemKind, detail: impl AsRef<str>) -> Self {
+        Self { kind, detail: plain::text(detail.as_ref()).into_owned() }
+    }
+
+    /// An error of the mirror.
+    pub fn internal(error: &impl ToString) -> Self {
+        Self::new(ProblemKind::Internal, error.to_string())
+    }
+
+    /// The mirror has no such collection.
+    pub fn no_collection(name: &CollectionName) -> Self {
+        let detail = format!(
+            "the mirror has no collection {}: `GET …/collections` lists its collections",
+            plain::quoted(name.as_str())
+        );
+        Self::new(ProblemKind::NoCollection, detail)
+    }
+
+    fn document(&self, status: StatusCode, instance: &Uri) -> ProblemDocument {
+        let (_, slug, title) = self.kind.parts();
+        ProblemDocument {
+            kind: format!("{NAMESPACE}{slug}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: self.detail.clone(),
+            instance: instance.path().to_owned(),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, ..) = self.kind.parts();
+        // `document` writes the body: it knows the path.
+        let mut response = status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Writes each error as a problem document. It is the outermost layer.
+pub async fn document(request: Request, next: Next) -> Response {
+    let instance = request.uri().clone();
+    let response = next.run(request).await;
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return response;
+    }
+    // What is not well is an answer of its own: `/healthz` and `/readyz`.
+    if response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json") {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let problem = match parts.extensions.remove::<Problem>() {
+        Some(problem) => problem,
+        None => of_framework(status, body).await,
+    };
+    parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    let document = serde_json::to_string(&problem.document(status, &instance));
+    // Strings and a number can always be written.
+    Response::from_parts(parts, Body::from(document.unwrap_or_default()))
+}
+
+/// The problem that an answer of the framework describes in plain text, with what to do.
+async fn of_framework(status: StatusCode, body: Body) -> Problem {
+    /// These texts are short.
+    const LONGEST: usize = 4096;
+    let body = axum::body::to_bytes(body, LONGEST).await.unwrap_or_default();
+    let said = String::from_utf8_lossy(&body);
+    let said = said.trim_end_matches(['.', '\n']);
+    let kind = ProblemKind::of_status(status);
+    let detail = match kind {
+        ProblemKind::NoPath => {
+            "there is no such path: `GET /openapi.json` lists all paths".to_owned()
+        }
+        ProblemKind::NoMethod => {
+            "the path has other methods: the header `Allow` names them".to_owned()
+        }
+        _ if said.is_empty() => kind.parts().2.to_owned(),
+        _ => format!("{said}: `GET /openapi.json` describes each request"),
+    };
+    Problem::new(kind, detail)
+}
