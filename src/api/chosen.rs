@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
 
-use super::problem::Problem;
+use super::problem::ApiProblem;
 use crate::document::CollectionName;
 use crate::runner::{CollectionStatus, Watcher};
 
@@ -35,8 +35,8 @@ impl Chosen {
     }
 
     /// The status of a collection.
-    pub fn collection(&self, name: &CollectionName) -> Result<CollectionStatus, Problem> {
-        self.watcher.collection(name).ok_or_else(|| Problem::no_collection(name))
+    pub fn collection(&self, name: &CollectionName) -> Result<CollectionStatus, ApiProblem> {
+        self.watcher.collection(name).ok_or_else(|| ApiProblem::no_collection(name))
     }
 }
 

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::chosen::Chosen;
 use super::json;
 use super::page::{FailurePlace, InCollection, PageQuery, page};
-use super::problem::Problem;
+use super::problem::ApiProblem;
 use crate::document::{CollectionName, DocumentId};
 use crate::pipeline::PipelineReport;
 use crate::runner::{CollectionStatus, FailureStatus, HeldDocument, Keeps, Lag};
@@ -71,7 +71,7 @@ pub struct HeldPage {
     get, path = "/collections", operation_id = "collections", params(PageQuery),
     responses((status = 200, description = "A page of collections", body = CollectionsPage))
 )]
-pub async fn list(chosen: Chosen, Query(query): Query<PageQuery>) -> Result<Response, Problem> {
+pub async fn list(chosen: Chosen, Query(query): Query<PageQuery>) -> Result<Response, ApiProblem> {
     let limit = query.limit()?;
     let after = query.after().map(CollectionName::from);
     let found = chosen.watcher().collections(after.as_ref(), limit + 1);
@@ -85,7 +85,7 @@ pub async fn list(chosen: Chosen, Query(query): Query<PageQuery>) -> Result<Resp
     get, path = "/collections/{collection}", operation_id = "collection", params(InCollection),
     responses((status = 200, description = "The collection", body = CollectionEntry))
 )]
-pub async fn read(chosen: Chosen, Path(named): Path<InCollection>) -> Result<Response, Problem> {
+pub async fn read(chosen: Chosen, Path(named): Path<InCollection>) -> Result<Response, ApiProblem> {
     Ok(json(&CollectionEntry::from(chosen.collection(&named.collection)?)))
 }
 
@@ -99,7 +99,7 @@ pub async fn failures(
     chosen: Chosen,
     Path(named): Path<InCollection>,
     Query(query): Query<PageQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiProblem> {
     let limit = query.limit()?;
     let after = query.after().map(FailurePlace::parse).transpose()?;
     let mut failed = chosen.collection(&named.collection)?.failed;
@@ -121,12 +121,12 @@ pub async fn held(
     chosen: Chosen,
     Path(named): Path<InCollection>,
     Query(query): Query<PageQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiProblem> {
     let limit = query.limit()?;
     let after = query.after().map(DocumentId::from);
     chosen.collection(&named.collection)?;
     let held = chosen.watcher().held_of(&named.collection, after.as_ref(), limit + 1);
-    let held = held.map_err(|error| Problem::internal(&error))?;
+    let held = held.map_err(|error| ApiProblem::internal(&error))?;
     let (held, next) = page(held, limit, |one| one.document.as_str().to_owned());
     Ok(json(&HeldPage { held, next }))
 }

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::chosen::Chosen;
-use super::problem::{Problem, ProblemKind};
+use super::problem::{ApiProblem, ApiProblemKind};
 use crate::document::{CollectionName, Pattern};
 use crate::event::WriteEvent;
 use crate::runner::{Notice, Subscription};
@@ -62,10 +62,10 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn new(FilterQuery { collection, id }: FilterQuery) -> Result<Self, Problem> {
+    fn new(FilterQuery { collection, id }: FilterQuery) -> Result<Self, ApiProblem> {
         let bad = |reason: String| {
             let detail = format!("`id` is not a glob: {reason}");
-            Problem::new(ProblemKind::BadRequest, detail)
+            ApiProblem::new(ApiProblemKind::BadRequest, detail)
         };
         let id = id.map(|glob| Pattern::new(&glob).map_err(|error| bad(error.to_string())));
         let id = id.transpose()?;
@@ -101,10 +101,10 @@ pub async fn follow(
     Query(SinceQuery { since }): Query<SinceQuery>,
     Query(filter): Query<FilterQuery>,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiProblem> {
     let filter = Filter::new(filter)?;
     if let Some(name) = filter.collection.as_ref().filter(|name| chosen.watcher().lacks(name)) {
-        return Err(Problem::no_collection(name));
+        return Err(ApiProblem::no_collection(name));
     }
     let since = last_event_id(&headers)?.or(since);
     let notices = notices(chosen.watcher().subscribe(since), filter);
@@ -115,13 +115,13 @@ pub async fn follow(
 }
 
 /// The number in the header `Last-Event-ID`. Browsers send an empty one before the first event.
-fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiProblem> {
     let Some(id) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) else { return Ok(None) };
     let number = id.to_str().ok().and_then(|id| id.parse().ok());
     number.map(Some).ok_or_else(|| {
         let detail = "`Last-Event-ID` is not the number of an event: leave it out to begin with the \
                       next event";
-        Problem::new(ProblemKind::BadRequest, detail)
+        ApiProblem::new(ApiProblemKind::BadRequest, detail)
     })
 }
 

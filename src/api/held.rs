@@ -4,7 +4,7 @@ use axum::response::Response;
 
 use super::chosen::Chosen;
 use super::json;
-use super::problem::Problem;
+use super::problem::ApiProblem;
 use crate::runner::HeldDocument;
 
 /// Lists all documents whose deletion is held back
@@ -12,7 +12,7 @@ use crate::runner::HeldDocument;
     get, path = "/held", operation_id = "held",
     responses((status = 200, description = "The documents", body = Vec<HeldDocument>))
 )]
-pub async fn read(chosen: Chosen) -> Result<Response, Problem> {
-    let held = chosen.watcher().held().map_err(|error| Problem::internal(&error))?;
+pub async fn read(chosen: Chosen) -> Result<Response, ApiProblem> {
+    let held = chosen.watcher().held().map_err(|error| ApiProblem::internal(&error))?;
     Ok(json(&held))
 }

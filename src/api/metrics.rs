@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::problem::Problem;
+use super::problem::ApiProblem;
 use super::usage;
 use crate::agent::{MirrorHandle, MirrorState, Roster};
 use crate::document::plain;
@@ -282,7 +282,7 @@ pub async fn of_agent(State(roster): State<Roster>) -> Response {
 fn answer(mirrors: &[Observed]) -> Response {
     match text(mirrors) {
         Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-        Err(error) => Problem::internal(&error).into_response(),
+        Err(error) => ApiProblem::internal(&error).into_response(),
     }
 }
 

@@ -18,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::chosen::ApiState;
-use self::problem::{Problem, ProblemKind};
+use self::problem::{ApiProblem, ApiProblemKind};
 use crate::agent::Roster;
 use crate::document::plain;
 use crate::runner::Watcher;
@@ -98,7 +98,7 @@ async fn bounded(request: Request, next: Next) -> Response {
     let announced = announced.and_then(|length| length.parse::<u64>().ok());
     if announced.is_some_and(|length| length > LARGEST as u64) {
         let detail = format!("the body is larger than {LARGEST} bytes: send a smaller one");
-        return Problem::new(ProblemKind::TooLarge, detail).into_response();
+        return ApiProblem::new(ApiProblemKind::TooLarge, detail).into_response();
     }
     tokio::time::timeout(PATIENCE, next.run(request)).await.unwrap_or_else(|_| {
         let seconds = PATIENCE.as_secs();
@@ -106,7 +106,7 @@ async fn bounded(request: Request, next: Next) -> Response {
             "the request was not read and answered within {seconds} s: send it at once; if it was, \
              look at the mirror's log"
         );
-        Problem::new(ProblemKind::Late, detail).into_response()
+        ApiProblem::new(ApiProblemKind::Late, detail).into_response()
     })
 }
 
@@ -126,6 +126,6 @@ fn json(value: &impl Serialize) -> Response {
             let text = plain::json(&text).into_owned();
             ([(CONTENT_TYPE, "application/json")], text).into_response()
         }
-        Err(error) => Problem::internal(&error).into_response(),
+        Err(error) => ApiProblem::internal(&error).into_response(),
     }
 }

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use super::chosen::{ApiState, Chosen};
 use super::json;
 use super::page::InCollection;
-use super::problem::{Problem, ProblemKind};
+use super::problem::{ApiProblem, ApiProblemKind};
 use crate::document::CollectionName;
 use crate::runner::{Action, Ordered};
 
@@ -40,7 +40,7 @@ macro_rules! order {
             pub async fn all(
                 chosen: Chosen,
                 Query(wanted): Query<OrderQuery>,
-            ) -> Result<Response, Problem> {
+            ) -> Result<Response, ApiProblem> {
                 carry_out($action, chosen, wanted.collection).await
             }
 
@@ -53,7 +53,7 @@ macro_rules! order {
             pub async fn one(
                 chosen: Chosen,
                 Path(named): Path<InCollection>,
-            ) -> Result<Response, Problem> {
+            ) -> Result<Response, ApiProblem> {
                 carry_out($action, chosen, Some(named.collection)).await
             }
         }
@@ -114,10 +114,10 @@ async fn carry_out(
     action: Action,
     chosen: Chosen,
     collection: Option<CollectionName>,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiProblem> {
     match chosen.watcher().order(action, collection.clone()).await {
         Ok(Some(ordered)) => Ok(json(&ordered)),
-        Ok(None) => Err(Problem::no_collection(&collection.unwrap_or_else(|| "".into()))),
-        Err(error) => Err(Problem::new(ProblemKind::Unavailable, error.to_string())),
+        Ok(None) => Err(ApiProblem::no_collection(&collection.unwrap_or_else(|| "".into()))),
+        Err(error) => Err(ApiProblem::new(ApiProblemKind::Unavailable, error.to_string())),
     }
 }

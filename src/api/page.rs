@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
-use super::problem::{Problem, ProblemKind};
+use super::problem::{ApiProblem, ApiProblemKind};
 use crate::document::CollectionName;
 use crate::runner::FailureStatus;
 
@@ -38,12 +38,12 @@ pub struct InCollection {
 
 impl PageQuery {
     /// The number of entries that are wanted.
-    pub fn limit(&self) -> Result<usize, Problem> {
+    pub fn limit(&self) -> Result<usize, ApiProblem> {
         match self.limit {
             None => Ok(USUAL),
             Some(limit @ 1..=MOST) => Ok(limit),
-            Some(limit) => Err(Problem::new(
-                ProblemKind::BadRequest,
+            Some(limit) => Err(ApiProblem::new(
+                ApiProblemKind::BadRequest,
                 format!("`limit` is {limit}: give a number from 1 to {MOST}"),
             )),
         }
@@ -87,11 +87,11 @@ impl FailurePlace {
     }
 
     /// The place that such a text names.
-    pub fn parse(token: &str) -> Result<Self, Problem> {
+    pub fn parse(token: &str) -> Result<Self, ApiProblem> {
         let read = URL_SAFE_NO_PAD.decode(token).ok();
         read.and_then(|text| serde_json::from_slice(&text).ok()).ok_or_else(|| {
             let detail = "`after` is not the `next` of a page of failures: leave it out to begin";
-            Problem::new(ProblemKind::BadRequest, detail)
+            ApiProblem::new(ApiProblemKind::BadRequest, detail)
         })
     }
 }

@@ -15,12 +15,12 @@ use crate::document::{CollectionName, plain};
 /// The media type of a problem document.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// What `type` begins with. The rest is one of [`ProblemKind::slug`].
+/// What `type` begins with. The rest is one of [`ApiProblemKind::slug`].
 const NAMESPACE: &str = "urn:plainfold:problem:";
 
 /// The kinds of problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProblemKind {
+pub enum ApiProblemKind {
     /// A parameter, a header or a body that cannot be read, or that makes no sense.
     BadRequest,
     /// The mirror has no such collection.
@@ -41,7 +41,7 @@ pub enum ProblemKind {
     Internal,
 }
 
-impl ProblemKind {
+impl ApiProblemKind {
     /// The status, the end of `type`, and the title.
     fn parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
@@ -85,8 +85,8 @@ impl ProblemKind {
 
 /// A problem, as a handler returns it.
 #[derive(Clone, Debug)]
-pub struct Problem {
-    kind: ProblemKind,
+pub struct ApiProblem {
+    kind: ApiProblemKind,
     detail: String,
 }
 
@@ -106,15 +106,15 @@ pub struct ProblemDocument {
     pub instance: String,
 }
 
-impl Problem {
+impl ApiProblem {
     /// A problem with this detail, in which nothing foreign controls a terminal.
-    pub fn new(kind: ProblemKind, detail: impl AsRef<str>) -> Self {
+    pub fn new(kind: ApiProblemKind, detail: impl AsRef<str>) -> Self {
         Self { kind, detail: plain::text(detail.as_ref()).into_owned() }
     }
 
     /// An error of the mirror.
     pub fn internal(error: &impl ToString) -> Self {
-        Self::new(ProblemKind::Internal, error.to_string())
+        Self::new(ApiProblemKind::Internal, error.to_string())
     }
 
     /// The mirror has no such collection.
@@ -123,7 +123,7 @@ impl Problem {
             "the mirror has no collection {}: `GET …/collections` lists its collections",
             plain::quoted(name.as_str())
         );
-        Self::new(ProblemKind::NoCollection, detail)
+        Self::new(ApiProblemKind::NoCollection, detail)
     }
 
     fn document(&self, status: StatusCode, instance: &Uri) -> ProblemDocument {
@@ -138,7 +138,7 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ApiProblem {
     fn into_response(self) -> Response {
         let (status, ..) = self.kind.parts();
         // `document` writes the body: it knows the path.
@@ -161,7 +161,7 @@ pub async fn document(request: Request, next: Next) -> Response {
         return response;
     }
     let (mut parts, body) = response.into_parts();
-    let problem = match parts.extensions.remove::<Problem>() {
+    let problem = match parts.extensions.remove::<ApiProblem>() {
         Some(problem) => problem,
         None => of_framework(status, body).await,
     };
@@ -173,22 +173,22 @@ pub async fn document(request: Request, next: Next) -> Response {
 }
 
 /// The problem that an answer of the framework describes in plain text, with what to do.
-async fn of_framework(status: StatusCode, body: Body) -> Problem {
+async fn of_framework(status: StatusCode, body: Body) -> ApiProblem {
     /// These texts are short.
     const LONGEST: usize = 4096;
     let body = axum::body::to_bytes(body, LONGEST).await.unwrap_or_default();
     let said = String::from_utf8_lossy(&body);
     let said = said.trim_end_matches(['.', '\n']);
-    let kind = ProblemKind::of_status(status);
+    let kind = ApiProblemKind::of_status(status);
     let detail = match kind {
-        ProblemKind::NoPath => {
+        ApiProblemKind::NoPath => {
             "there is no such path: `GET /openapi.json` lists all paths".to_owned()
         }
-        ProblemKind::NoMethod => {
+        ApiProblemKind::NoMethod => {
             "the path has other methods: the header `Allow` names them".to_owned()
         }
         _ if said.is_empty() => kind.parts().2.to_owned(),
         _ => format!("{said}: `GET /openapi.json` describes each request"),
     };
-    Problem::new(kind, detail)
+    ApiProblem::new(kind, detail)
 }

@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 use super::chosen::Chosen;
 use super::json;
 use super::page::InCollection;
-use super::problem::Problem;
+use super::problem::ApiProblem;
 use crate::document::CollectionName;
 use crate::runner::Release;
 
@@ -30,7 +30,7 @@ pub struct ReleaseQuery {
 pub async fn release(
     chosen: Chosen,
     Query(wanted): Query<ReleaseQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiProblem> {
     carry_out(&chosen, &wanted.collection).await
 }
 
@@ -43,14 +43,14 @@ pub async fn release(
 pub async fn release_one(
     chosen: Chosen,
     Path(named): Path<InCollection>,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiProblem> {
     carry_out(&chosen, &named.collection).await
 }
 
-async fn carry_out(chosen: &Chosen, name: &CollectionName) -> Result<Response, Problem> {
+async fn carry_out(chosen: &Chosen, name: &CollectionName) -> Result<Response, ApiProblem> {
     match chosen.watcher().release(name).await {
         Ok(Some(released)) => Ok(json(&released)),
-        Ok(None) => Err(Problem::no_collection(name)),
-        Err(error) => Err(Problem::internal(&error)),
+        Ok(None) => Err(ApiProblem::no_collection(name)),
+        Err(error) => Err(ApiProblem::internal(&error)),
     }
 }

@@ -14,7 +14,7 @@ use super::lag::Lag;
 use super::options::SessionOptions;
 use super::outcome::Outcome;
 use super::shared::Shared;
-use super::status::Status;
+use super::status::{CollectionStatus, Status};
 use super::subscription::Subscription;
 use super::supervisor::Supervisor;
 use crate::checkpoint::Checkpoints;
@@ -134,6 +134,20 @@ impl Watcher {
     /// The present status.
     pub fn status(&self) -> Status {
         self.shared.status()
+    }
+
+    /// The status of a collection; `None` if there is no such collection.
+    pub fn collection(&self, name: &CollectionName) -> Option<CollectionStatus> {
+        self.shared.collection(name)
+    }
+
+    /// The first `limit` collections whose names come after `after`, by name.
+    pub fn collections(
+        &self,
+        after: Option<&CollectionName>,
+        limit: usize,
+    ) -> Vec<CollectionStatus> {
+        self.shared.collections_after(after, limit)
     }
 
     /// The write events after number `since`, or from now on: first those in the journal.

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::lag::Lag;
-use super::session::Watcher;
 use super::shared::{Member, Shared};
 use crate::checkpoint::{Checkpoint, Checkpoints, Failure, JournalRange, StateError};
 use crate::document::{CollectionName, DocumentId, Revision};
@@ -126,30 +125,26 @@ impl From<Failure> for FailureStatus {
     }
 }
 
-impl Watcher {
-    /// The status of a collection; `None` if there is no such collection.
-    pub fn collection(&self, name: &CollectionName) -> Option<CollectionStatus> {
-        let member = self.shared.members().get(name).cloned()?;
-        Some(self.shared.status_of(name, &member))
+impl Shared {
+    pub(super) fn collection(&self, name: &CollectionName) -> Option<CollectionStatus> {
+        let member = self.members().get(name).cloned()?;
+        Some(self.status_of(name, &member))
     }
 
-    /// The first `limit` collections whose names come after `after`, by name.
-    pub fn collections(
+    pub(super) fn collections_after(
         &self,
         after: Option<&CollectionName>,
         limit: usize,
     ) -> Vec<CollectionStatus> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let page: Vec<_> = {
-            let members = self.shared.members();
+            let members = self.members();
             let range = members.range((from, Bound::Unbounded)).take(limit);
             range.map(|(name, member)| (name.clone(), member.clone())).collect()
         };
-        page.iter().map(|(name, member)| self.shared.status_of(name, member)).collect()
+        page.iter().map(|(name, member)| self.status_of(name, member)).collect()
     }
-}
 
-impl Shared {
     fn status_of(&self, name: &CollectionName, member: &Member) -> CollectionStatus {
         let failures = self.failures_of(name, member);
         let checkpoint = self.checkpoints.checkpoint(name).ok().flatten();
