@@ -32,9 +32,11 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
                 ReportFormat::Text => text(&list),
             };
             Stream::Stdout.report("the mirrors", &text)?;
-            let is_well = |one: &MirrorSummary| one.state.error().is_none();
-            let all_well = list.config_trouble.is_none() && list.mirrors.iter().all(is_well);
-            return Ok(if all_well { Exit::Done } else { Exit::DocumentsFailed });
+            let troubled = list.mirrors.iter().any(|mirror| trouble(mirror).is_some());
+            return Ok(match troubled || list.config_trouble.is_some() {
+                true => Exit::DocumentsFailed,
+                false => Exit::Done,
+            });
         }
     }
     let config = AgentConfig::read(&options.file.path)?;
@@ -73,21 +75,30 @@ fn row(mirror: &MirrorSummary) -> [String; 6] {
         (MirrorState::Running { .. }, Some(lag)) => format!("{lag:.1} s"),
         (state, _) => count(state.next().map(|next| format!("{next:.0}"))),
     };
-    let trouble = match (&mirror.state, &mirror.trouble, &mirror.last_run) {
-        (MirrorState::Parked { error, remedy }, ..) => format!("{error}; {remedy}"),
-        (MirrorState::Failed { error, .. }, ..) => error.clone(),
-        (_, Some(trouble), _) => trouble.clone(),
-        (MirrorState::Waiting { .. }, None, Some(last)) => last.trouble.clone().unwrap_or_default(),
-        _ => String::new(),
-    };
     [
         mirror.name.to_string(),
         mirror.state.word().to_owned(),
         count(mirror.collections.map(|count| count.to_string())),
         count(mirror.documents.map(|count| count.to_string())),
         when,
-        trouble,
+        trouble(mirror).unwrap_or_default(),
     ]
+}
+
+/// What is wrong with a mirror, and what to do.
+fn trouble(mirror: &MirrorSummary) -> Option<String> {
+    let (failures, held) = (mirror.failures.unwrap_or(0), mirror.held_back.unwrap_or(0));
+    match (&mirror.state, &mirror.trouble, &mirror.last_run) {
+        (MirrorState::Parked { error, remedy }, ..) => Some(format!("{error}; {remedy}")),
+        (MirrorState::Failed { error, .. }, ..) => Some(error.clone()),
+        (_, Some(trouble), _) => Some(trouble.clone()),
+        (MirrorState::Waiting { .. }, None, Some(last)) => last.trouble.clone(),
+        _ if failures + held > 0 => Some(format!(
+            "documents that failed: {failures}, deletions held back: {held}; see `plainfold status {}`",
+            mirror.name
+        )),
+        _ => None,
+    }
 }
 
 /// The rows with their columns below each other.

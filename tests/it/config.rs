@@ -43,7 +43,11 @@ fn a_config_that_was_written_works_as_it_is_and_is_never_overwritten() {
     assert!(outcome.stdout.contains("plainfold config check --config"), "{outcome}");
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o600);
-    assert_eq!(fs::read(place.join("etc/library.ndjson")).unwrap(), fs::read(library()).unwrap());
+    let sample = place.join("etc/sample");
+    assert_eq!(fs::read(sample.join("library.ndjson")).unwrap(), fs::read(library()).unwrap());
+    // The sample is whole: nothing of it fails.
+    let source = format!("feed:{}", sample.join("library.ndjson").display());
+    plainfold::mirror(&source, &place.mirror()).assert_code(0);
     let written = fs::read(&path).unwrap();
     let outcome = config("check", &path, &[]).assert_code(0);
     assert!(outcome.stdout.contains("1 mirror: everything works"), "{outcome}");

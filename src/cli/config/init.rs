@@ -13,10 +13,17 @@ use crate::config;
 use crate::config::file::{AgentConfig, FileError};
 use crate::document::{BadMirrorName, MirrorName, plain};
 
-/// The feed that is mirrored if no source is given, and its name beside the config.
-const SAMPLE: &[u8] =
-    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/library.ndjson"));
-const SAMPLE_NAME: &str = "library.ndjson";
+/// The feed that is mirrored if no source is given, with the files of its attachments, and where they are
+/// written beside the config.
+const SAMPLE: [(&str, &[u8]); 3] = [
+    (SAMPLE_FEED, include_bytes!("../../../fixtures/library.ndjson")),
+    ("sample/files/floor-plan.png", include_bytes!("../../../fixtures/files/floor-plan.png")),
+    (
+        "sample/files/reading-room rules.pdf",
+        include_bytes!("../../../fixtures/files/reading-room rules.pdf"),
+    ),
+];
+const SAMPLE_FEED: &str = "sample/library.ndjson";
 
 /// Where mirrors are whose config is in the default place.
 const STATE: &str = "/var/lib/plainfold";
@@ -109,11 +116,14 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     })?;
     create_folder("the config", folder)?;
     if options.source.is_none() {
-        let sample = folder.join(SAMPLE_NAME);
-        let is_same = std::fs::read(&sample).is_ok_and(|found| found == SAMPLE);
-        if !is_same {
-            refuse_existing(&sample)?;
-            write_new("the sample", &sample, SAMPLE)?;
+        for (name, bytes) in SAMPLE {
+            let path = folder.join(name);
+            if std::fs::read(&path).is_ok_and(|found| found == bytes) {
+                continue;
+            }
+            refuse_existing(&path)?;
+            create_folder("the sample", path.parent().unwrap_or(folder))?;
+            write_new("the sample", &path, bytes)?;
         }
     }
     write_new("the config", &path, text.as_bytes())?;
@@ -145,7 +155,7 @@ fn refuse_existing(path: &Path) -> Result<(), Usage> {
 impl Given {
     fn of(options: &Options, config: &Path) -> Result<Self, Usage> {
         let (source, user) = match &options.source {
-            None => (format!("feed:{SAMPLE_NAME}"), None),
+            None => (format!("feed:{SAMPLE_FEED}"), None),
             Some(source) => source_of(source.trim())?,
         };
         let name = name_of(&source).map_or_else(|| MIRROR.parse(), Ok);
