@@ -1,6 +1,8 @@
 //! Notices that a config file has changed. Editors replace a file by renaming another one over it, so its
 //! folder is watched.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,8 +19,19 @@ const LONGEST: Duration = Duration::from_secs(3);
 /// Watches one file.
 #[derive(Debug)]
 pub struct ConfigWatch {
+    path: PathBuf,
+    seen: Option<Stamp>,
     touched: Receiver<()>,
     _watcher: RecommendedWatcher,
+}
+
+/// What differs when a file was written or replaced, or its mode was changed: device, inode, length, and
+/// the time of the last change.
+type Stamp = (u64, u64, u64, i64, i64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let of = |it: Metadata| (it.dev(), it.ino(), it.len(), it.ctime(), it.ctime_nsec());
+    std::fs::metadata(path).ok().map(of)
 }
 
 impl ConfigWatch {
@@ -41,18 +54,29 @@ impl ConfigWatch {
         for folder in &folders {
             watcher.watch(folder, RecursiveMode::NonRecursive)?;
         }
-        Ok(Self { touched, _watcher: watcher })
+        let seen = stamp(&path);
+        Ok(Self { path, seen, touched, _watcher: watcher })
     }
 
-    /// Waits until something in the folder of the file has changed, and is quiet again.
+    /// Waits until the file has changed, and its folder is quiet again.
     pub async fn changed(&mut self) {
-        if self.touched.recv().await.is_none() {
-            return std::future::pending().await;
+        while self.touched.recv().await.is_some() {
+            let last = Instant::now() + LONGEST;
+            while timeout_at(last.min(Instant::now() + QUIET), self.touched.recv()).await.is_ok()
+                && Instant::now() < last
+            {}
+            if self.has_changed() {
+                return;
+            }
         }
-        let last = Instant::now() + LONGEST;
-        while timeout_at(last.min(Instant::now() + QUIET), self.touched.recv()).await.is_ok()
-            && Instant::now() < last
-        {}
+        std::future::pending().await
+    }
+
+    /// Whether the file is another one than it was. Its folder may contain files that change all the
+    /// time, such as the agent's own log.
+    fn has_changed(&mut self) -> bool {
+        let now = stamp(&self.path);
+        std::mem::replace(&mut self.seen, now) != now
     }
 }
 
@@ -70,8 +94,25 @@ mod tests {
         watch.changed().await;
         let other = dir.path().join("other");
         std::fs::write(&other, "c").unwrap();
-        watch.changed().await;
+        assert!(!watch.has_changed(), "another file of the folder");
         std::fs::rename(&other, &path).unwrap();
         watch.changed().await;
+        assert!(!watch.has_changed());
+    }
+
+    #[test]
+    fn a_target_that_a_link_is_set_to_is_another_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for (folder, text) in [("one", "a"), ("two", "b")] {
+            std::fs::create_dir(at(folder)).unwrap();
+            std::fs::write(at(folder).join("config.toml"), text).unwrap();
+        }
+        std::os::unix::fs::symlink("one", at("now")).unwrap();
+        std::os::unix::fs::symlink("now/config.toml", at("config.toml")).unwrap();
+        let mut watch = ConfigWatch::start(&at("config.toml")).unwrap();
+        std::os::unix::fs::symlink("two", at("next")).unwrap();
+        std::fs::rename(at("next"), at("now")).unwrap();
+        assert!(watch.has_changed());
     }
 }
