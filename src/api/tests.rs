@@ -56,7 +56,7 @@ impl AtWork {
         std::fs::write(&feed, rows).unwrap();
         let feed = format!("feed:{}", feed.display());
         // It follows, so that it takes orders.
-        let config = MirrorConfig::new(&feed, &dir.path().join("mirror")).unwrap().live(true);
+        let config = MirrorConfig::new(&feed, dir.path().join("mirror")).unwrap().live(true);
         let session = config.collections(&["*"]).unwrap().start().await.unwrap();
         assert!(session.caught_up().await);
         let (routes, api) = router(ApiState::of_one(session.watcher()));
