@@ -15,6 +15,9 @@ pub(super) const NOT_HERE: &[(&str, &str)] = &[
     ("systemctl ", "needs a running systemd"),
     ("journalctl ", "needs a running systemd"),
     ("adduser ", "changes users of the machine"),
+    ("install -d -m 750 -o plainfold", "needs the user of the service"),
+    ("runuser -u plainfold", "needs the user of the service"),
+    ("plainfold mirrors", "asks the service of the machine"),
     ("npm ci", "the tests of the package, which rxdb_client.rs runs"),
 ];
 
@@ -52,6 +55,15 @@ pub(super) const PAGES: &[Page] = &[
                 .after(|_, outcomes| assert_eq!(outcomes[0].stdout, "", "{}", outcomes[0])),
             Step::of("@tsv").before(|scene| scene.stand_in("mirror")).needs(&["jq", "b3sum"]),
         ],
+    },
+    Page {
+        file: "docs/monitoring.md",
+        before: |scene| {
+            let live = "plainfold mirror http://admin@localhost:5984 ./mirror --live --password-file ./password";
+            assert!(scene.run(live).is_none());
+        },
+        steps: &[Step::of("/metrics")
+            .after(|_, outcomes| assert!(outcomes[0].stdout.contains("plainfold_build_info")))],
     },
     operations::PAGE,
     Page {

@@ -84,7 +84,8 @@ impl Scene {
     }
 
     /// Runs a command as it is printed, with this scene's hosts and paths. A command that runs beside the next
-    /// ones has no outcome: an application, a live mirror, and a reader of its events.
+    /// ones has no outcome: an application, a live mirror, an agent, and a
+    /// reader of events.
     pub(crate) fn run(&mut self, printed: &str) -> Option<Outcome> {
         let command = self.named(printed);
         if printed.starts_with("node ") {
@@ -104,6 +105,14 @@ impl Scene {
             // In the place of the shell, which would not pass a signal on.
             let command = format!("exec env {command}");
             self.live = Some(plainfold::live_command(self.shell(&command)));
+            None
+        } else if printed.starts_with("plainfold run") {
+            self.end_live();
+            // In the place of the shell, which would not pass a signal on.
+            let command = format!("exec env {command}");
+            let mut agent = plainfold::spawn_command(self.shell(&command));
+            agent.wait_for_line(Stream::Stderr, |line| line.contains("have been started"));
+            self.live = Some(agent);
             None
         } else if self.live.is_some()
             && ["plainfold tail", "/events"].iter().any(|one| printed.contains(one))
@@ -209,6 +218,8 @@ impl Scene {
         shell
             .env("npm_config_cache", format!("{home}/.npm"))
             .env("npm_config_prefer_offline", "true");
+        // Where an agent answers.
+        shell.env("RUNTIME_DIRECTORY", self.place.path());
         shell.env("HOME", self.place.path()).env("PORT", self.app_port.to_string());
         for who in ["AUTHOR", "COMMITTER"] {
             shell
