@@ -1,5 +1,6 @@
 //! Watches all mirrors: raises alerts, ends them, and sends the heartbeat.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use super::state::MirrorState;
 use crate::client::webhook::Webhook;
 use crate::clock::Moment;
 use crate::config::file::AlertHooks;
+use crate::document::MirrorName;
 use crate::runner::Watcher;
 
 /// How often the mirrors are looked at.
@@ -32,10 +34,8 @@ pub struct Alarm {
 impl Alarm {
     /// Begins to watch the mirrors of an agent. Their collections are late after this lag.
     pub fn start(roster: Roster, hooks: AlertHooks, late_after: Duration) -> Self {
-        let look = move || {
-            let mirrors = roster.mirrors();
-            mirrors.iter().map(|mirror| see(mirror, late_after, Timestamp::now())).collect()
-        };
+        let mut eyes = Eyes { late_after, changing: HashMap::new() };
+        let look = move || roster.mirrors().iter().map(|mirror| eyes.see(mirror)).collect();
         Self { _task: AbortOnDropHandle::new(tokio::spawn(watch(hooks, look))) }
     }
 }
@@ -58,25 +58,65 @@ async fn watch(hooks: AlertHooks, mut look: impl FnMut() -> Vec<Seen> + Send + '
     }
 }
 
-/// What is seen of a mirror.
-fn see(mirror: &MirrorHandle, late_after: Duration, now: Timestamp) -> Seen {
-    let overdue =
-        |next: Timestamp| now.duration_since(next).unsigned_abs() > late_after && now > next;
-    let fault = match mirror.state() {
-        MirrorState::Failed { error, .. } => Some((AlertKind::Down, error)),
-        MirrorState::Parked { error, .. } => Some((AlertKind::Parked, error)),
-        MirrorState::Waiting { next: Some(next) } if overdue(next) => {
-            Some((AlertKind::Late, format!("it should have run at {next:.0}")))
+/// Looks at mirrors.
+struct Eyes {
+    late_after: Duration,
+    /// Since when mirrors have been starting or stopping.
+    changing: HashMap<MirrorName, Moment>,
+}
+
+impl Eyes {
+    fn see(&mut self, mirror: &MirrorHandle) -> Seen {
+        let (state, last) = (mirror.state(), mirror.last_run());
+        let fault = self.late(mirror.name(), &state).or_else(|| match &state {
+            MirrorState::Failed { error, .. } => Some((AlertKind::Down, error.clone())),
+            MirrorState::Parked { error, .. } => Some((AlertKind::Parked, error.clone())),
+            MirrorState::Waiting { .. } => {
+                let trouble = last.as_ref()?.trouble.clone()?;
+                Some((AlertKind::Failing, format!("the last catch-up: {trouble}")))
+            }
+            _ => None,
+        });
+        let watcher = mirror.watcher();
+        let is_changing = matches!(
+            state,
+            MirrorState::Starting | MirrorState::Stopping | MirrorState::Running { .. }
+        );
+        let was_whole = matches!(state, MirrorState::Waiting { .. })
+            && last.as_ref().is_some_and(|last| last.complete);
+        Seen {
+            mirror: mirror.name().clone(),
+            fault,
+            late_after: self.late_after,
+            is_unsettled: is_changing && !watcher.as_ref().is_some_and(Watcher::is_ready),
+            runs_for: watcher.as_ref().map(Watcher::runs_for).unwrap_or_default(),
+            collections: match watcher {
+                None => was_whole.then(Vec::new),
+                Some(watcher) => Some(watcher.lags()),
+            },
         }
-        _ => None,
-    };
-    let watcher = mirror.watcher();
-    Seen {
-        mirror: mirror.name().clone(),
-        fault,
-        late_after,
-        runs_for: watcher.as_ref().map(Watcher::runs_for).unwrap_or_default(),
-        collections: watcher.map(|watcher| watcher.lags()),
+    }
+
+    /// Whether it does not start or end, or has not run, although it is time.
+    fn late(&mut self, name: &MirrorName, state: &MirrorState) -> Option<(AlertKind, String)> {
+        if !matches!(state, MirrorState::Starting | MirrorState::Stopping) {
+            self.changing.remove(name);
+        }
+        let late = match state {
+            MirrorState::Starting | MirrorState::Stopping => {
+                let since = *self.changing.entry(name.clone()).or_insert_with(Moment::now);
+                let age = since.age(Moment::now());
+                let (state, seconds) = (state.word(), age.as_secs());
+                (age > self.late_after).then(|| format!("it has been {state} for {seconds} s"))
+            }
+            MirrorState::Waiting { next: Some(next) } => {
+                let over = Timestamp::now().duration_since(*next);
+                (over.is_positive() && over.unsigned_abs() > self.late_after)
+                    .then(|| format!("it should have run at {next:.0}"))
+            }
+            _ => None,
+        };
+        late.map(|reason| (AlertKind::Late, reason))
     }
 }
 
@@ -178,6 +218,7 @@ mod tests {
             vec![Seen {
                 mirror: "shop".parse().unwrap(),
                 fault: None,
+                is_unsettled: false,
                 late_after: Duration::from_secs(300),
                 collections: Some(vec![(report, Lag::default())]),
                 runs_for: Duration::from_secs(1),

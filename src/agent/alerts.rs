@@ -108,7 +108,10 @@ pub struct Seen {
     pub fault: Option<(AlertKind, String)>,
     /// After which lag its collections are late.
     pub late_after: Duration,
-    /// Its collections; `None` while nothing is known of them, because no session runs.
+    /// Whether nothing can be said of it as a whole yet: it is being started, or has not caught up since.
+    pub is_unsettled: bool,
+    /// Its collections; `None` while nothing is known of them, because no session runs. Empty if nothing was
+    /// missing when the last one ended.
     pub collections: Option<Vec<(PipelineReport, Lag)>>,
     /// How long its session has run.
     pub runs_for: Duration,
@@ -176,15 +179,17 @@ impl Alerts {
         }
         let is_unknown = |subject: &Subject| {
             let mirror = seen.iter().find(|mirror| mirror.mirror == subject.mirror);
-            // What is not seen is not well.
-            subject.collection.is_some()
-                && mirror.is_some_and(|mirror| mirror.collections.is_none())
+            // What is not seen is not well, nor worse than it was.
+            mirror.is_some_and(|mirror| match subject.collection {
+                Some(_) => mirror.collections.is_none(),
+                None => mirror.is_unsettled,
+            })
         };
         for (subject, known) in &mut self.known {
             match found.remove(subject) {
                 Some(Found::Wrong(reason)) => (known.reason, known.well) = (reason, None),
                 Some(Found::Between) => known.well = None,
-                None if is_unknown(subject) => known.well = None,
+                None if is_unknown(subject) => {}
                 None => _ = known.well.get_or_insert(now),
             }
         }
@@ -319,6 +324,7 @@ mod tests {
         Seen {
             mirror: "shop".parse().unwrap(),
             fault: None,
+            is_unsettled: false,
             late_after: Duration::from_secs(5 * MINUTE),
             collections: Some(vec![(report, lag)]),
             runs_for: Duration::from_secs(24 * 60 * MINUTE),
@@ -429,6 +435,24 @@ mod tests {
         let ended = alerts.look(&[], at(10_100));
         assert_eq!(ended[0].state, AlertState::Resolved);
         assert!(alerts.are_well());
+    }
+
+    #[test]
+    fn a_mirror_that_catches_up_by_schedule_fails_between_its_runs_and_is_well_after_a_complete_one()
+     {
+        let fault = Some((AlertKind::Failing, "6 documents failed".to_owned()));
+        let lacks = Seen { fault, collections: None, ..seen(report(), 0.0) };
+        let starts = Seen { fault: None, is_unsettled: true, ..lacks.clone() };
+        let whole = Seen { collections: Some(Vec::new()), fault: None, ..lacks.clone() };
+        let mut looks = Vec::new();
+        for (from, wait) in [(0, &lacks), (100, &lacks), (200, &whole), (300, &whole)] {
+            looks.push((from, starts.clone()));
+            looks.extend((1..20).map(|one| (from + one * 5, wait.clone())));
+        }
+        let kinds: Vec<_> = changes(looks).iter().map(|(_, kind, state)| (*kind, *state)).collect();
+        let expected =
+            [AlertState::Raised, AlertState::Resolved].map(|it| (AlertKind::Failing, it));
+        assert_eq!(kinds, expected);
     }
 
     #[test]

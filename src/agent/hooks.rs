@@ -141,11 +141,10 @@ async fn run(command: &[String], document: &[u8], patience: Duration) -> Result<
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     command.current_dir(Path::new("/")).process_group(0).kill_on_drop(true);
-    // The passwords of sources are not for it.
-    let ours = std::env::vars_os().map(|(name, _)| name);
-    for name in ours.filter(|name| name.to_string_lossy().starts_with("PLAINFOLD_")) {
-        command.env_remove(name);
-    }
+    // Any variable may hold a secret of a source.
+    command.env_clear();
+    let harmless = ["PATH", "HOME", "LANG", "TZ"];
+    command.envs(harmless.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     let mut child = command.spawn().map_err(|error| format!("it cannot be started: {error}"))?;
     let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let input = child.stdin.take();

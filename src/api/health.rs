@@ -70,7 +70,8 @@ fn unready(mirrors: &[Observed]) -> Vec<Unwell> {
         let reason = match &mirror.watcher {
             _ if mirror.is_parked => "it has ended with an error that somebody has to mend",
             _ if mirror.has_failed => "it has ended with an error, and is started again",
-            // It waits for its time, and was complete then.
+            None if mirror.is_starting => "it is being started",
+            // It waits for its time: nothing was left to be read when its last run ended.
             None => return None,
             Some(watcher) if watcher.is_ready() => return None,
             Some(_) => "it has not caught up since it was started",
@@ -100,12 +101,21 @@ mod tests {
     use super::*;
 
     fn resting(has_failed: bool, is_parked: bool) -> Observed {
-        Observed { name: "books".to_owned(), watcher: None, has_failed, is_parked }
+        Observed {
+            name: "books".to_owned(),
+            watcher: None,
+            has_failed,
+            is_parked,
+            is_starting: false,
+            was_incomplete: false,
+        }
     }
 
     #[test]
     fn a_mirror_that_waits_for_its_time_is_ready_and_one_that_failed_is_not() {
         assert!(unready(&[resting(false, false)]).is_empty());
+        let starting = Observed { is_starting: true, ..resting(false, false) };
+        assert_eq!(unready(&[starting]).len(), 1);
         let unready = unready(&[resting(true, false), resting(false, true)]);
         let reasons: Vec<_> = unready.iter().map(|one| one.reason.as_str()).collect();
         assert!(reasons[0].contains("started again") && reasons[1].contains("mend"));

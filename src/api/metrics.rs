@@ -27,6 +27,10 @@ pub struct Observed {
     pub has_failed: bool,
     /// Whether somebody has to mend something before it starts again.
     pub is_parked: bool,
+    /// Whether it is being opened, or waits for its turn to be.
+    pub is_starting: bool,
+    /// Whether its last run in this process ended with something missing.
+    pub was_incomplete: bool,
 }
 
 impl Observed {
@@ -38,6 +42,8 @@ impl Observed {
             watcher: mirror.watcher(),
             has_failed: matches!(state, MirrorState::Failed { .. }),
             is_parked: matches!(state, MirrorState::Parked { .. }),
+            is_starting: matches!(state, MirrorState::Starting),
+            was_incomplete: mirror.last_run().is_some_and(|last| !last.complete),
         }
     }
 
@@ -48,7 +54,14 @@ impl Observed {
 
     /// A mirror that this process alone works on.
     pub fn running(name: String, watcher: Watcher) -> Self {
-        Self { name, watcher: Some(watcher), has_failed: false, is_parked: false }
+        Self {
+            name,
+            watcher: Some(watcher),
+            has_failed: false,
+            is_parked: false,
+            is_starting: false,
+            was_incomplete: false,
+        }
     }
 }
 
@@ -194,7 +207,7 @@ const COLLECTION: [Measure<Collection>; 24] = [
 ];
 
 /// A mirror.
-const MIRROR: [Measure<Observed>; 7] = [
+const MIRROR: [Measure<Observed>; 8] = [
     Measure {
         name: "plainfold_mirror_running",
         help: "Whether a session works on the mirror.",
@@ -209,6 +222,11 @@ const MIRROR: [Measure<Observed>; 7] = [
         name: "plainfold_mirror_parked",
         help: "Whether the mirror ended with an error that somebody has to mend.",
         of: |mirror| flag(mirror.is_parked),
+    },
+    Measure {
+        name: "plainfold_mirror_last_run_incomplete",
+        help: "Whether the last run that ended left something missing.",
+        of: |mirror| flag(mirror.was_incomplete),
     },
     Measure {
         name: "plainfold_mirror_caught_up",
