@@ -292,6 +292,16 @@ fn a_second_agent_is_refused() {
         plainfold::spawn_command(setup.command(&["run", "--config", other.to_str().unwrap()]));
     let line = said(&mut second, "books", "is in use by");
     assert!(line.contains(&agent.id().to_string()), "{line}");
+    let config = setup.config().display().to_string();
+    let remedy = |said: &str| {
+        assert!(said.contains("is in use by `plainfold run` (process "), "{said}");
+        assert!(said.contains(&format!("it is the mirror books of {config}")), "{said}");
+        assert!(said.contains("plainfold catch-up books"), "{said}");
+        assert!(said.contains("remove it from this config"), "{said}");
+    };
+    remedy(&line);
+    let directory = setup.place.join("books");
+    remedy(&plainfold::mirror(&feed(&library()), &directory).assert_code(5).stderr);
     second.terminate();
     second.wait().assert_code(0);
     assert_eq!(setup.status("books")["running"], true);
