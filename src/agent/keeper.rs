@@ -92,6 +92,9 @@ impl Keeper {
             due.begin(&ClockReading::now());
             let (begun, began) = (Instant::now(), Timestamp::now());
             let fate = self.run().await;
+            // A start that was wanted while the wait before ended has been made. From here on, a start is
+            // wanted because of the state that follows.
+            let _made = self.handle.woken().now_or_never();
             if begun.elapsed() > LONG {
                 attempts = 0;
             }
@@ -129,8 +132,6 @@ impl Keeper {
 
     /// Waits until the mirror is to start; `false` if it is to stop.
     async fn until(&self, wait: &Wait, due: &Due) -> bool {
-        // What was wanted before it waited has been done.
-        while self.handle.woken().now_or_never().is_some() {}
         let due = async {
             match wait {
                 Wait::Due => self.until_due(due).await,
