@@ -1,5 +1,6 @@
 //! Keeps one mirror: starts its session when it is due, waits for its end, and does what follows from it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::clock::ClockReading;
 use crate::config::file::MirrorEntry;
 use crate::mirror;
 use crate::runner::{Session, Watcher};
-use crate::tree::MirrorError;
+use crate::tree::{AgentMirror, MirrorError};
 
 /// Ends what was begun for a session.
 pub type SessionEnd = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
@@ -38,6 +39,8 @@ pub(super) struct Means {
     pub starts: Arc<Semaphore>,
     /// Bounds how many collections of all mirrors catch up at the same time.
     pub turns: Arc<Semaphore>,
+    /// The path of the config.
+    pub path: PathBuf,
     /// The threads of a session.
     pub threads: usize,
     /// The bytes that the state of a session caches.
@@ -89,6 +92,9 @@ impl Keeper {
             due.begin(&ClockReading::now());
             let (begun, began) = (Instant::now(), Timestamp::now());
             let fate = self.run().await;
+            // A start that was wanted while the wait before ended has been made. From here on, a start is
+            // wanted because of the state that follows.
+            let _made = self.handle.woken().now_or_never();
             if begun.elapsed() > LONG {
                 attempts = 0;
             }
@@ -126,8 +132,6 @@ impl Keeper {
 
     /// Waits until the mirror is to start; `false` if it is to stop.
     async fn until(&self, wait: &Wait, due: &Due) -> bool {
-        // What was wanted before it waited has been done.
-        while self.handle.woken().now_or_never().is_some() {}
         let due = async {
             match wait {
                 Wait::Due => self.until_due(due).await,
@@ -230,7 +234,10 @@ impl Run {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         let config = match lowered {
-            Ok(config) => config.cache(means.cache).turns(Arc::clone(&means.turns)),
+            Ok(config) => {
+                let agent = AgentMirror { name: entry.name.clone(), config: means.path.clone() };
+                config.cache(means.cache).turns(Arc::clone(&means.turns)).agent(agent)
+            }
             Err(error) => return AfterRun::of_entry(&error),
         };
         let session = tokio::select! {

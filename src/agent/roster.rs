@@ -167,7 +167,9 @@ impl MirrorHandle {
     /// Starts a mirror that is parked, or that waits for the time of its next start, at once. `false` if
     /// its session runs or ends.
     pub fn start_now(&self) -> bool {
-        let waits = match self.state() {
+        // The state cannot change before the keeper is woken.
+        let seen = self.0.seen.borrow();
+        let waits = match seen.state {
             MirrorState::Waiting { .. } | MirrorState::Failed { .. } => true,
             MirrorState::Parked { .. } => true,
             MirrorState::Starting | MirrorState::Running { .. } | MirrorState::Stopping => false,

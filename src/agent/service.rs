@@ -1,6 +1,7 @@
 //! The agent: a keeper for each mirror of the config that is in force.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -34,6 +35,8 @@ const CACHE_OF_ONE: (u64, u64) = (8 << 20, 512 << 10);
 
 /// Every mirror of a config.
 pub struct Agent {
+    /// The path of the config.
+    path: PathBuf,
     config: AgentConfig,
     roster: Roster,
     begin: Begin,
@@ -43,7 +46,7 @@ pub struct Agent {
     keepers: JoinSet<()>,
     stop: CancellationToken,
     /// The directories of mirrors that are ending, each with the token of its end.
-    ending: Vec<(std::path::PathBuf, CancellationToken)>,
+    ending: Vec<(PathBuf, CancellationToken)>,
     /// What watches all mirrors.
     alarm: Option<Alarm>,
 }
@@ -56,9 +59,11 @@ struct Kept {
 }
 
 impl Agent {
-    /// Starts to keep the mirrors of a config. `begin` begins what observes each session.
-    pub fn start(config: AgentConfig, begin: Begin) -> Self {
+    /// Starts to keep the mirrors of a config that was read from `path`. `begin` begins what observes each
+    /// session.
+    pub fn start(path: &Path, config: AgentConfig, begin: Begin) -> Self {
         let mut agent = Self {
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             config: AgentConfig {
                 api: config.api.clone(),
                 alerts: AlertsConfig::default(),
@@ -97,6 +102,7 @@ impl Agent {
         }
         let means = Arc::new(Means {
             begin: Arc::clone(&self.begin),
+            path: self.path.clone(),
             starts: Arc::clone(&self.starts),
             turns: Arc::clone(&self.turns),
             threads: threads(config.mirrors.len()),
@@ -165,7 +171,7 @@ impl Agent {
             entry.schedule.clone(),
             self.roster.changes(),
         );
-        let is_same = |directory: &std::path::Path| {
+        let is_same = |directory: &Path| {
             directory.starts_with(&entry.directory) || entry.directory.starts_with(directory)
         };
         let before = self.ending.iter().filter(|(directory, _)| is_same(directory));
@@ -256,7 +262,8 @@ mod tests {
             )
         };
         let text = mirror("panics") + &mirror("fine");
-        let config = AgentConfig::parse(&text, &dir.path().join("plainfold.toml")).unwrap();
+        let path = dir.path().join("plainfold.toml");
+        let config = AgentConfig::parse(&text, &path).unwrap();
         let begin: Begin = Arc::new(|_, entry| {
             let panics = entry.name.as_str() == "panics";
             Box::pin(async move {
@@ -265,7 +272,7 @@ mod tests {
                 Ok(end)
             })
         });
-        let agent = Agent::start(config, begin);
+        let agent = Agent::start(&path, config, begin);
         let roster = agent.roster();
         let mut changed = roster.changed();
         let state = |name: &str| roster.get(&name.parse().unwrap()).unwrap().state();

@@ -47,7 +47,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     });
     let mirrors = many(config.mirrors.len(), "mirror");
     tracing::info!("keeping {mirrors} of {}", path.display());
-    let mut agent = Agent::start(config, begin());
+    let mut agent = Agent::start(&path, config, begin());
     let (roster, ended) = (agent.roster(), CancellationToken::new());
     let mut servers = Vec::new();
     for (listener, bound) in listeners {

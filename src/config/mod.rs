@@ -26,7 +26,7 @@ use crate::runner::{DeletionLimit, Repairer, Session, SessionOptions, open_state
 use crate::source::couchdb::Databases;
 use crate::source::{Mode, Selection, Store};
 use crate::tree::names::Codec;
-use crate::tree::{Holder, MirrorError};
+use crate::tree::{AgentMirror, Holder, MirrorError};
 
 use self::source::{FeedConfig, SourceConfig};
 
@@ -61,6 +61,7 @@ pub struct MirrorConfig {
     max_failures: Option<u64>,
     max_runs: usize,
     turns: Option<Arc<Semaphore>>,
+    agent: Option<Box<AgentMirror>>,
 }
 
 impl MirrorConfig {
@@ -82,6 +83,7 @@ impl MirrorConfig {
             max_failures: Some(MAX_FAILURES),
             max_runs: MAX_RUNS.into(),
             turns: None,
+            agent: None,
         })
     }
 
@@ -209,6 +211,12 @@ impl MirrorConfig {
         self
     }
 
+    /// Which mirror of `plainfold run` it is, so that others who meet its lock are told.
+    pub fn agent(mut self, mirror: AgentMirror) -> Self {
+        self.agent = Some(mirror.into());
+        self
+    }
+
     /// How long to try a source that does not answer; `None` means without end.
     pub fn give_up_after(mut self, patience: Option<Duration>) -> Self {
         self.give_up_after = Some(patience);
@@ -292,7 +300,7 @@ impl MirrorConfig {
         self.source.wait_at_most(self.give_up_after.flatten());
         self.source.resolve().await;
         let input = self.source.refuse(self.mode).await?;
-        let holder = Holder::this_process("mirror");
+        let holder = Holder { agent: self.agent.take(), ..Holder::this_process("mirror") };
         self.wanted.winners_only = matches!(self.source, SourceConfig::Feed(_));
         let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
             let wanted = &self.wanted;

@@ -61,7 +61,7 @@ pub enum MirrorError {
         reserve: u64,
     },
     /// Another process works on this mirror.
-    #[error("{} is in use by {holder}", path.display())]
+    #[error("{} is in use by {holder}{}", path.display(), holder.remedy())]
     Locked {
         /// The mirror.
         path: PathBuf,

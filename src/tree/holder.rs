@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::document::MirrorName;
+
 /// Who holds a mirror.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -20,6 +22,18 @@ pub struct Holder {
     /// Whether the catch-up that it began at that time has reached its end.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub caught_up: bool,
+    /// Which mirror of which config it is, if `plainfold run` holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Box<AgentMirror>>,
+}
+
+/// A mirror of `plainfold run`, as others find it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentMirror {
+    /// Its name in the config.
+    pub name: MirrorName,
+    /// The path of the config.
+    pub config: PathBuf,
 }
 
 impl Holder {
@@ -31,7 +45,19 @@ impl Holder {
             since: jiff::Timestamp::now().to_string(),
             socket: None,
             caught_up: false,
+            agent: None,
         }
+    }
+
+    /// What somebody does who wants to work on the mirror that it holds, as the end of a sentence.
+    pub(super) fn remedy(&self) -> String {
+        self.agent.as_deref().map_or_else(String::new, |AgentMirror { name, config }| {
+            format!(
+                ": it is the mirror {name} of {config}. To see it, run `plainfold status {name}`; to \
+                 catch up now, `plainfold catch-up {name}`; to free it, remove it from this config",
+                config = config.display()
+            )
+        })
     }
 
     /// The number of attempts to get the lock. A command that is finished in a moment, or that has
@@ -48,6 +74,27 @@ impl fmt::Display for Holder {
         if self.pid == 0 {
             return f.write_str("another process, which has not identified itself yet");
         }
-        write!(f, "`plainfold {}` (process {}, since {})", self.command, self.pid, self.since)
+        let command = if self.agent.is_some() { "run" } else { &self.command };
+        write!(f, "`plainfold {command}` (process {}, since {})", self.pid, self.since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_says_which_mirror_it_holds_and_others_say_no_more_than_before() {
+        let plain = Holder::this_process("mirror");
+        assert_eq!(plain.remedy(), "");
+        assert!(plain.to_string().starts_with("`plainfold mirror` (process "), "{plain}");
+        assert!(!serde_json::to_string(&plain).unwrap().contains("agent"));
+        let name = "books".parse().unwrap();
+        let agent = AgentMirror { name, config: "/etc/plainfold.toml".into() };
+        let held = Holder { agent: Some(agent.into()), ..plain };
+        let read: Holder = serde_json::from_str(&serde_json::to_string(&held).unwrap()).unwrap();
+        assert_eq!(read, held);
+        assert!(read.to_string().starts_with("`plainfold run` (process "), "{read}");
+        assert!(read.remedy().contains("the mirror books of /etc/plainfold.toml"));
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::beneath::aside;
 use super::error::MirrorError;
-use super::holder::Holder;
+use super::holder::{AgentMirror, Holder};
 use crate::place::{Found, Place};
 
 /// The lock of a mirror, held until dropped.
@@ -18,6 +18,8 @@ use crate::place::{Found, Place};
 pub struct Lock {
     file: File,
     path: PathBuf,
+    /// The mirror of `plainfold run` that it locks.
+    agent: Option<Box<AgentMirror>>,
 }
 
 impl Lock {
@@ -64,7 +66,7 @@ impl Lock {
                 Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
         };
-        let mut lock = Self { file, path: path.to_owned() };
+        let mut lock = Self { file, path: path.to_owned(), agent: holder.agent.clone() };
         lock.describe(holder)?;
         Ok((lock, displaced))
     }
@@ -84,10 +86,11 @@ impl Lock {
         }
     }
 
-    /// Writes the holder into the lock file.
+    /// Writes the holder into the lock file. It works for the same mirror of `plainfold run` as before.
     pub fn describe(&mut self, holder: &Holder) -> Result<(), MirrorError> {
         let failed = |error| MirrorError::io("write", &self.path, error);
-        let text = serde_json::to_vec(holder).map_err(|error| failed(error.into()))?;
+        let holder = Holder { agent: self.agent.clone(), ..holder.clone() };
+        let text = serde_json::to_vec(&holder).map_err(|error| failed(error.into()))?;
         self.file.rewind().map_err(failed)?;
         self.file.set_len(0).map_err(failed)?;
         self.file.write_all(&text).map_err(failed)

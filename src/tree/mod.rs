@@ -22,6 +22,6 @@ pub(crate) use epoch::Epoch;
 pub use error::MirrorError;
 pub(crate) use error::{described, unless_disk};
 pub use format::{FORMAT_NUMBER, Format};
-pub use holder::Holder;
+pub use holder::{AgentMirror, Holder};
 pub(crate) use lock::Lock;
 pub use lock::SharedLock;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -9,7 +10,9 @@ use crate::env::door::{Door, Reply, say};
 use crate::env::feed::FeedFile;
 use crate::env::plainfold::{self, Outcome, Running, Stream};
 use crate::env::pouchdb::PouchServer;
-use crate::env::{Place, library};
+use crate::env::proxy::{Fault, Fired, Proxy};
+use crate::env::tree::{Tree, Written};
+use crate::env::{DEADLINE, Place, library, oracle};
 
 /// A config in a place, and commands that use it.
 struct Setup {
@@ -292,6 +295,16 @@ fn a_second_agent_is_refused() {
         plainfold::spawn_command(setup.command(&["run", "--config", other.to_str().unwrap()]));
     let line = said(&mut second, "books", "is in use by");
     assert!(line.contains(&agent.id().to_string()), "{line}");
+    let config = setup.config().display().to_string();
+    let remedy = |said: &str| {
+        assert!(said.contains("is in use by `plainfold run` (process "), "{said}");
+        assert!(said.contains(&format!("it is the mirror books of {config}")), "{said}");
+        assert!(said.contains("plainfold catch-up books"), "{said}");
+        assert!(said.contains("remove it from this config"), "{said}");
+    };
+    remedy(&line);
+    let directory = setup.place.join("books");
+    remedy(&plainfold::mirror(&feed(&library()), &directory).assert_code(5).stderr);
     second.terminate();
     second.wait().assert_code(0);
     assert_eq!(setup.status("books")["running"], true);
@@ -307,4 +320,162 @@ fn without_a_config_nothing_runs() {
     setup.replace("[[mirror]]\nnam = 'x'\n");
     let outcome = setup.run(&["run"]).assert_code(2);
     assert!(outcome.stderr.contains("line 2"), "{outcome}");
+}
+
+/// A server of 80 documents, whose feed the proxy stops after some of them.
+struct Stalled {
+    server: PouchServer,
+    proxy: Proxy,
+    fired: Fired,
+}
+
+impl Stalled {
+    fn start(times: usize) -> Self {
+        let server = PouchServer::start();
+        server.create_db("shelf");
+        for n in 0..80 {
+            server.put_doc("shelf", &format!("book-{n}"), &json!({ "text": "x".repeat(2000) }));
+        }
+        let proxy = Proxy::start(server.address());
+        let fired = proxy.inject("include_docs=true", Fault::StallAfter(60_000), times);
+        Self { server, proxy, fired }
+    }
+
+    fn url(&self) -> String {
+        format!("{}/shelf", self.server.url_through(self.proxy.address()))
+    }
+
+    /// Waits until documents of the stopped feed have arrived in a mirror.
+    fn wait_for_some(&self, setup: &Setup, name: &str) -> u64 {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let list = setup.mirrors(0);
+            match of(&list, name)["documents"].as_u64() {
+                Some(held @ 1..) => return held,
+                _ => assert!(Instant::now() < deadline, "nothing arrived: {list}"),
+            }
+        }
+    }
+
+    fn assert_equals(&self, mirror: &Path) {
+        let url = format!("{}/shelf", self.server.url());
+        oracle::assert_equals_server(&url, mirror, "shelf");
+    }
+}
+
+#[test]
+fn a_reload_during_catch_ups_interrupts_only_that_of_the_mirror_that_changed() {
+    let setup = Setup::new();
+    let shelf = Stalled::start(2);
+    let stays = setup.mirror("stays", &shelf.url(), "");
+    setup.write(&[stays.clone(), setup.mirror("changes", &shelf.url(), "")]);
+    let mut agent = setup.start();
+    for name in ["stays", "changes"] {
+        shelf.wait_for_some(&setup, name);
+    }
+    assert_eq!(shelf.fired.times(), 2);
+    let before = setup.status("stays");
+
+    setup.write(&[stays, setup.mirror("changes", &shelf.url(), "reserve = '1MiB'")]);
+    said(&mut agent, "changes", "caught up with");
+    let list = setup.mirrors(0);
+    assert_eq!(of(&list, "stays")["starts"], 1, "{list}");
+    assert_eq!(of(&list, "stays")["caught_up"], false, "{list}");
+    assert_eq!(setup.status("stays")["started_at"], before["started_at"]);
+    shelf.assert_equals(&setup.place.join("changes"));
+
+    shelf.proxy.cut_all();
+    said(&mut agent, "stays", "caught up with");
+    assert_eq!(of(&setup.mirrors(0), "stays")["starts"], 1);
+    agent.terminate();
+    agent.wait().assert_code(0);
+    shelf.assert_equals(&setup.place.join("stays"));
+}
+
+#[test]
+fn a_signal_during_a_catch_up_commits_what_is_in_flight() {
+    let setup = Setup::new();
+    let shelf = Stalled::start(1);
+    setup.write(&[setup.mirror("shelf", &shelf.url(), "")]);
+    let agent = setup.start();
+    shelf.fired.wait();
+    shelf.wait_for_some(&setup, "shelf");
+    agent.terminate();
+    let outcome = agent.wait().assert_code(0);
+    assert!(!outcome.stderr.contains("caught up with"), "{outcome}");
+    let mirror = setup.place.join("shelf");
+    let before = Tree::of(&mirror);
+    let held = fs::read_dir(mirror.join("shelf")).unwrap().count();
+    assert!((1..80).contains(&held), "{held} documents of the stopped feed");
+
+    let mut agent = setup.start();
+    said(&mut agent, "shelf", "caught up with");
+    agent.terminate();
+    agent.wait().assert_code(0);
+    let is_document = |path: &Path| path.file_name().is_some_and(|name| name == "document.json");
+    for written in before.until(&Tree::of(&mirror)) {
+        let is_new = matches!(written, Written::Made(_));
+        assert!(is_new || !is_document(written.path()), "{written:?} was written again");
+    }
+    shelf.assert_equals(&mirror);
+}
+
+#[test]
+fn a_mirror_whose_directory_is_removed_while_it_runs_does_not_disturb_the_others() {
+    let setup = Setup::new();
+    let mut feeds = ["lost", "fine"].map(|name| {
+        let mut file = FeedFile::create(setup.place.join(&format!("feed-{name}.ndjson")));
+        file.put("first", json!({"n": 1}), &[]);
+        file
+    });
+    setup.write(&[
+        setup.mirror("lost", &feeds[0].source(), ""),
+        setup.mirror("fine", &feeds[1].source(), ""),
+    ]);
+    let mut agent = setup.start();
+    all_said(&mut agent, &["lost", "fine"], "caught up with");
+    fs::remove_dir_all(setup.place.join("lost")).unwrap();
+    for file in &mut feeds {
+        file.put("second", json!({"n": 2}), &[]);
+    }
+    let mut tail = plainfold::spawn_command(setup.command(&["tail", "fine", "--since", "0"]));
+    tail.wait_for_event(|event| event["documentId"] == "second");
+    let deadline = Instant::now() + DEADLINE;
+    let troubled = loop {
+        let outcome = setup.run(&["mirrors", "--format", "json"]);
+        let list: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        let lost = of(&list, "lost").clone();
+        if lost["state"] != "running" || lost["trouble"] != Value::Null {
+            break lost;
+        }
+        assert!(Instant::now() < deadline, "nothing is said about the lost mirror: {lost}");
+    };
+    assert!(!troubled.to_string().contains("internal error"), "{troubled}");
+    assert_eq!(setup.status("fine")["running"], true);
+    agent.terminate();
+    agent.wait().assert_code(0);
+    oracle::assert_equals_feed(feeds[1].path(), &setup.place.join("fine"));
+}
+
+#[test]
+fn a_mirror_that_gets_another_name_for_its_directory_in_one_reload_is_kept_without_a_pause() {
+    let setup = Setup::new();
+    let mut file = FeedFile::create(setup.place.join("feed.ndjson"));
+    file.put("first", json!({"n": 1}), &[]);
+    let mirror = setup.mirror("old", &file.source(), "");
+    setup.write(std::slice::from_ref(&mirror));
+    let mut agent = setup.start();
+    said(&mut agent, "old", "caught up with");
+    let before = Tree::of(&setup.place.join("old"));
+
+    setup.write(&[mirror.replace("name = 'old'", "name = 'new'")]);
+    said(&mut agent, "new", "caught up with");
+    assert_eq!(before.until(&Tree::of(&setup.place.join("old"))), []);
+    file.put("second", json!({"n": 2}), &[]);
+    let mut tail = plainfold::spawn_command(setup.command(&["tail", "new", "--since", "0"]));
+    tail.wait_for_event(|event| event["documentId"] == "second");
+    agent.terminate();
+    let outcome = agent.wait().assert_code(0);
+    assert!(!outcome.stderr.contains("is in use by"), "{outcome}");
+    oracle::assert_equals_feed(file.path(), &setup.place.join("old"));
 }
