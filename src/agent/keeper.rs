@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,7 @@ use super::state::{LastRun, MirrorState};
 use crate::clock::ClockReading;
 use crate::config::file::MirrorEntry;
 use crate::mirror;
-use crate::runner::{Session, Watcher};
+use crate::runner::Session;
 use crate::tree::{AgentMirror, MirrorError};
 
 /// Ends what was begun for a session.
@@ -53,6 +53,8 @@ pub(super) struct Keeper {
     pub handle: MirrorHandle,
     pub means: Arc<Means>,
     pub stop: CancellationToken,
+    /// Whether its entry was another one before: the last catch-up says nothing about this one.
+    pub has_changed: bool,
     /// Those that work on the same directory until they have ended.
     pub before: Vec<CancellationToken>,
     /// Cancelled when this one has ended.
@@ -124,10 +126,14 @@ impl Keeper {
 
     /// When the mirror is due, by the last catch-up of any process that is known.
     async fn due(&self) -> Due {
+        let (schedule, now) = (self.entry.schedule.clone(), ClockReading::now());
+        if self.has_changed {
+            return Due::new(schedule, None, &now);
+        }
         let directory = self.entry.directory.clone();
         let look = move || mirror::Ours::find(&directory).ok()?.last_catch_up();
         let last = tokio::task::spawn_blocking(look).await.ok().flatten();
-        Due::new(self.entry.schedule.clone(), last, &ClockReading::now())
+        Due::new(schedule, last, &now)
     }
 
     /// Waits until the mirror is to start; `false` if it is to stop.
@@ -228,6 +234,12 @@ impl Run {
     async fn whole(self, turn: Option<OwnedSemaphorePermit>) -> AfterRun {
         let Self { entry, handle, means, stop } = self;
         let (follows, started_at) = (entry.schedule.is_live(), Timestamp::now());
+        // Whatever its start waits for, others get their turn.
+        let (listed, is_listed) = oneshot::channel::<()>();
+        tokio::spawn(async move {
+            let _late = timeout(STARTS_WITHIN, is_listed).await;
+            drop(turn);
+        });
         let lowered = entry.clone();
         let lowered = match tokio::task::spawn_blocking(move || lowered.lower()).await {
             Ok(lowered) => lowered,
@@ -257,7 +269,13 @@ impl Run {
         };
         let (watcher, canceller) = (session.watcher(), session.canceller());
         handle.note_session(watcher.clone());
-        tokio::spawn(give_back(turn, watcher.clone()));
+        tokio::spawn({
+            let watcher = watcher.clone();
+            async move {
+                watcher.listed().await;
+                drop(listed);
+            }
+        });
         let ending = tokio::spawn({
             let (stop, handle) = (stop.clone(), handle.clone());
             async move {
@@ -281,10 +299,4 @@ impl Run {
             false => AfterRun::of_outcome(outcome, follows),
         }
     }
-}
-
-/// Holds a turn to start until the session's source has named its collections, or for some seconds.
-async fn give_back(turn: Option<OwnedSemaphorePermit>, watcher: Watcher) {
-    let _late = timeout(STARTS_WITHIN, watcher.listed()).await;
-    drop(turn);
 }

@@ -239,7 +239,13 @@ impl MirrorHandle {
 
     /// Notes that the session has ended, or that none could be started.
     pub(super) fn note_end(&self, last: LastRun) {
-        self.0.seen.send_modify(|seen| (seen.watcher, seen.last) = (None, Some(last)));
+        let mut watcher = None;
+        self.0.seen.send_modify(|seen| {
+            watcher = seen.watcher.take();
+            seen.last = Some(last);
+        });
+        // The last one closes the mirror, which may take a while: nobody waits for that.
+        drop(watcher);
         self.0.changes.send_modify(count);
     }
 }

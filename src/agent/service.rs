@@ -112,7 +112,10 @@ impl Agent {
         for entry in &config.mirrors {
             let handle = match self.kept.get(&entry.name) {
                 Some(kept) => kept.handle.clone(),
-                None => self.keep(entry.clone(), &means),
+                None => {
+                    let has_changed = change.changed.contains(&entry.name);
+                    self.keep(entry.clone(), has_changed, &means)
+                }
             };
             handles.push(handle);
         }
@@ -161,7 +164,7 @@ impl Agent {
         Alarm::start(self.roster.clone(), hooks, alerts.late_after)
     }
 
-    fn keep(&mut self, entry: MirrorEntry, means: &Arc<Means>) -> MirrorHandle {
+    fn keep(&mut self, entry: MirrorEntry, has_changed: bool, means: &Arc<Means>) -> MirrorHandle {
         let (stop, gone) = (self.stop.child_token(), CancellationToken::new());
         let source = without_user(&entry.source);
         let handle = MirrorHandle::new(
@@ -179,6 +182,7 @@ impl Agent {
             handle: handle.clone(),
             means: Arc::clone(means),
             stop: stop.clone(),
+            has_changed,
             before: before.map(|(_, gone)| gone.clone()).collect(),
             gone: gone.clone(),
             entry,

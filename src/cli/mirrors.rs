@@ -39,6 +39,15 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
             });
         }
     }
+    let silent =
+        name::sockets(&options.file.path).into_iter().find(|path| name::is_listening(path));
+    if let Some(socket) = silent {
+        exit::say(&format!(
+            "an agent listens at {}, and does not answer: look at its log, or end it and start it again",
+            socket.display()
+        ));
+        return Ok(Exit::MirrorUnusable);
+    }
     let config = AgentConfig::read(&options.file.path)?;
     if options.format == ReportFormat::Text {
         let rows = config.mirrors.iter().map(|entry| {

@@ -1,5 +1,6 @@
 //! A mirror that is named as in the config of the agent, where a directory is expected.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::config::DEFAULT;
@@ -54,6 +55,11 @@ pub fn sockets(config: &Path) -> Vec<PathBuf> {
         }
     }
     sockets
+}
+
+/// Whether somebody listens at a socket.
+pub fn is_listening(socket: &Path) -> bool {
+    UnixStream::connect(socket).is_ok()
 }
 
 /// The config of the agent.
