@@ -78,6 +78,9 @@ const LONG: Duration = Duration::from_secs(600);
 /// What answers requests about a session is given this time to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
+/// The mirror of a session that has ended is awaited for this time: nobody can open it before that.
+const CLOSES_WITHIN: Duration = Duration::from_secs(3);
+
 impl Keeper {
     /// Keeps the mirror until it is told to stop.
     pub async fn keep(self) {
@@ -100,7 +103,12 @@ impl Keeper {
             if begun.elapsed() > LONG {
                 attempts = 0;
             }
+            let is_open = self.handle.watcher().map(|watcher| watcher.open());
             self.note(&fate, began);
+            if let Some(is_open) = is_open {
+                // Who reads events has a moment to read the last ones.
+                let _late = timeout(CLOSES_WITHIN, closed(is_open)).await;
+            }
             match fate {
                 AfterRun::Stopped => break,
                 AfterRun::Done { .. } => (wait, attempts) = (Wait::Due, 0),
@@ -298,5 +306,13 @@ impl Run {
             true => AfterRun::Stopped,
             false => AfterRun::of_outcome(outcome, follows),
         }
+    }
+}
+
+/// Waits until nobody keeps a mirror open.
+async fn closed(is_open: impl Fn() -> bool) {
+    const MOMENT: Duration = Duration::from_millis(10);
+    while is_open() {
+        sleep(MOMENT).await;
     }
 }

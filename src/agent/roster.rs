@@ -57,16 +57,6 @@ impl Roster {
         Self(Arc::new(Shared { mirrors, trouble, changes: Changes::default() }))
     }
 
-    /// The roster of a process that works on a single mirror, without a config.
-    pub fn of_one(name: MirrorName, directory: &Path, watcher: Watcher) -> Self {
-        let roster = Self::empty();
-        let source = watcher.source().to_owned();
-        let handle = MirrorHandle::new(name, directory, source, Schedule::Live, roster.changes());
-        handle.note_session(watcher);
-        roster.set(vec![handle]);
-        roster
-    }
-
     /// The mirrors, in the order of the config.
     pub fn mirrors(&self) -> Vec<MirrorHandle> {
         held(&self.0.mirrors).clone()

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::document::MirrorName;
 
 /// What a mirror of the agent is doing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum MirrorState {
     /// It waits for its turn to start, or is being opened.
@@ -74,7 +75,7 @@ impl MirrorState {
 }
 
 /// How the last session of a mirror ended, in this process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LastRun {
     /// When it began.
     pub started_at: Timestamp,
@@ -87,11 +88,12 @@ pub struct LastRun {
 }
 
 /// A mirror of the agent in a line: an element of the answer to `GET /v1/mirrors`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MirrorSummary {
     /// The name.
     pub name: MirrorName,
     /// The directory.
+    #[schema(value_type = String)]
     pub directory: PathBuf,
     /// The source, without credentials.
     pub source: String,

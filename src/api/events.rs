@@ -6,6 +6,7 @@
 //! no longer holds these events.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -16,6 +17,9 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt as _, stream};
 use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use utoipa::IntoParams;
 
 use super::chosen::Chosen;
@@ -26,6 +30,9 @@ use crate::runner::{Notice, Subscription};
 
 /// The most lines that are sent at a time.
 const LINES: usize = 100;
+
+/// The time in which the last events of a session are read from an agent.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The header with the id of the last event that a reader of Server-Sent Events has received.
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -108,6 +115,10 @@ pub async fn follow(
     }
     let since = last_event_id(&headers)?.or(since);
     let notices = notices(chosen.watcher().subscribe(since), filter);
+    let notices = match chosen.outlives() {
+        true => detached(notices, chosen.watcher().ended()).right_stream(),
+        false => notices.left_stream(),
+    };
     Ok(match accepts(&headers, EVENT_STREAM) {
         true => event_stream(notices.map(|notice| sse(&notice))),
         false => lines(notices.map(|notice| notice.line())),
@@ -149,6 +160,35 @@ fn notices(subscription: Subscription, filter: Filter) -> impl Stream<Item = Not
             }
         }
     })
+}
+
+/// The items of a stream, which is dropped soon after `ended`, whether they have been read or not. What
+/// a subscription holds keeps the mirror open.
+fn detached<T: Send + 'static>(
+    items: impl Stream<Item = T> + Send + 'static,
+    ended: CancellationToken,
+) -> impl Stream<Item = T> + Send {
+    let (sender, receiver) = mpsc::channel(LINES);
+    tokio::spawn(async move {
+        let passed_on = async {
+            let mut items = pin!(items);
+            while let Some(item) = items.next().await {
+                if sender.send(item).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let late = async {
+            ended.cancelled().await;
+            tokio::time::sleep(FAREWELL).await;
+        };
+        tokio::select! {
+            () = passed_on => {}
+            () = sender.closed() => {}
+            () = late => {}
+        }
+    });
+    ReceiverStream::new(receiver)
 }
 
 /// An answer of lines of JSON.

@@ -7,51 +7,52 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::chosen::ApiState;
 use super::metrics::Observed;
-use crate::agent::Roster;
-use crate::runner::Watcher;
 
 /// A batch that takes longer hangs on the disk.
 const STUCK: Duration = Duration::from_secs(600);
 
 /// The answer.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 struct Health {
+    /// `ok` or `unavailable`.
     status: &'static str,
     /// The mirrors that are not as they should be.
     mirrors: Vec<Unwell>,
 }
 
 /// A mirror that is not as it should be.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 struct Unwell {
     mirror: String,
     reason: String,
 }
 
-/// Whether the process works on its mirror.
-pub async fn health(State(watcher): State<Watcher>) -> Response {
-    answer(stuck(&[of_process(watcher)]))
+/// Says whether the process works on its mirrors
+#[utoipa::path(
+    get, path = "/healthz", operation_id = "health",
+    responses(
+        (status = 200, description = "It does", body = Health),
+        (status = 503, description = "It is stuck", body = Health)
+    )
+)]
+pub async fn health(State(state): State<ApiState>) -> Response {
+    answer(stuck(&Observed::all(&state)))
 }
 
-/// Whether its mirror has caught up.
-pub async fn readiness(State(watcher): State<Watcher>) -> Response {
-    answer(unready(&[of_process(watcher)]))
-}
-
-/// Whether an agent works on its mirrors.
-pub async fn health_of_agent(State(roster): State<Roster>) -> Response {
-    answer(stuck(&Observed::all(&roster)))
-}
-
-/// Whether the mirrors of an agent have caught up.
-pub async fn readiness_of_agent(State(roster): State<Roster>) -> Response {
-    answer(unready(&Observed::all(&roster)))
-}
-
-fn of_process(watcher: Watcher) -> Observed {
-    Observed::running(watcher.directory_name(), watcher)
+/// Says whether all mirrors have caught up
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "readiness",
+    responses(
+        (status = 200, description = "They have", body = Health),
+        (status = 503, description = "One has not", body = Health)
+    )
+)]
+pub async fn readiness(State(state): State<ApiState>) -> Response {
+    answer(unready(&Observed::all(&state)))
 }
 
 /// The mirrors whose session does not get on.

@@ -9,9 +9,10 @@ use axum::response::{IntoResponse, Response};
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
+use super::chosen::ApiState;
 use super::problem::ApiProblem;
 use super::usage;
-use crate::agent::{MirrorHandle, MirrorState, Roster};
+use crate::agent::{MirrorHandle, MirrorState};
 use crate::document::plain;
 use crate::pipeline::{Awaited, Phase, PipelineReport};
 use crate::runner::{Lag, Watcher};
@@ -47,20 +48,18 @@ impl Observed {
         }
     }
 
-    /// All mirrors of an agent.
-    pub fn all(roster: &Roster) -> Vec<Self> {
-        roster.mirrors().iter().map(Self::of).collect()
-    }
-
-    /// A mirror that this process alone works on.
-    pub fn running(name: String, watcher: Watcher) -> Self {
-        Self {
-            name,
-            watcher: Some(watcher),
-            has_failed: false,
-            is_parked: false,
-            is_starting: false,
-            was_incomplete: false,
+    /// All mirrors that the process works on.
+    pub fn all(state: &ApiState) -> Vec<Self> {
+        match state {
+            ApiState::One(watcher) => vec![Self {
+                name: watcher.directory_name(),
+                watcher: Some(watcher.clone()),
+                has_failed: false,
+                is_parked: false,
+                is_starting: false,
+                was_incomplete: false,
+            }],
+            ApiState::All(roster) => roster.mirrors().iter().map(Self::of).collect(),
         }
     }
 }
@@ -285,15 +284,13 @@ const PROCESS: [Measure<usage::Usage>; 5] = [
 /// The name of the metric that says which program this is.
 const BUILD: &str = "plainfold_build_info";
 
-/// Answers for the mirror of this process.
-pub async fn read(State(watcher): State<Watcher>) -> Response {
-    let name = watcher.directory_name();
-    answer(&[Observed::running(name, watcher)])
-}
-
-/// Answers for the mirrors of an agent.
-pub async fn of_agent(State(roster): State<Roster>) -> Response {
-    answer(&Observed::all(&roster))
+/// Answers in the text format of Prometheus
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "metrics",
+    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain"))
+)]
+pub async fn read(State(state): State<ApiState>) -> Response {
+    answer(&Observed::all(&state))
 }
 
 /// The numbers of these mirrors.

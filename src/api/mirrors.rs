@@ -1,25 +1,26 @@
-//! `GET /v1/mirrors`: what the agent is doing, as JSON. `POST /v1/mirrors/{name}/start`: starts a mirror
-//! that waits or is parked.
+//! `GET /v1/mirrors` and `GET /v1/mirrors/{name}`: what the agent is doing, as JSON. `POST
+//! /v1/mirrors/{name}/start`: starts a mirror that waits or is parked.
 
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Path as Part, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::extract::State;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::chosen::{ApiState, Named};
 use super::json;
 use super::process;
 use crate::agent::{MirrorSummary, Roster};
 use crate::document::MirrorName;
 
 /// The answer to `GET /v1/mirrors`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MirrorList {
     /// The process id of the agent.
     pub pid: u32,
@@ -38,26 +39,50 @@ pub async fn serve_agent(
     roster: Roster,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let monitoring = super::monitoring(roster.clone());
-    let routes = Router::new()
-        .route("/v1/mirrors", get(list))
-        .route("/v1/mirrors/{name}/start", post(start))
-        .with_state(roster)
-        .merge(monitoring);
+    let (routes, _) = super::router(ApiState::All(roster));
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
 }
 
+/// The routes of an agent that are about its mirrors whether they are at work or not.
+pub(super) fn routes(roster: Roster) -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(read))
+        .routes(routes!(start))
+        .with_state(roster)
+}
+
+/// Lists the mirrors of the agent
+///
+/// What `plainfold mirrors --format json` prints.
+#[utoipa::path(
+    get, path = "/v1/mirrors", operation_id = "mirrors",
+    responses((status = 200, description = "The mirrors", body = MirrorList))
+)]
 async fn list(State(roster): State<Roster>) -> Response {
     let mirrors = roster.mirrors().iter().map(|mirror| mirror.summary()).collect();
     let config_trouble = roster.trouble();
     json(&MirrorList { pid: std::process::id(), config_trouble, mirrors })
 }
 
-async fn start(State(roster): State<Roster>, Part(name): Part<MirrorName>) -> Response {
-    match roster.get(&name) {
-        Some(mirror) => json(&mirror.start_now()),
-        None => StatusCode::NOT_FOUND.into_response(),
-    }
+/// Describes a mirror of the agent, whether it is at work or not
+#[utoipa::path(
+    get, path = "/v1/mirrors/{name}", operation_id = "mirror",
+    responses((status = 200, description = "The mirror", body = MirrorSummary))
+)]
+async fn read(Named(mirror): Named) -> Response {
+    json(&mirror.summary())
+}
+
+/// Starts a mirror that waits, has failed or is parked
+#[utoipa::path(
+    post, path = "/v1/mirrors/{name}/start", operation_id = "start",
+    responses((
+        status = 200, description = "Whether it is started: not if it is at work already", body = bool
+    ))
+)]
+async fn start(Named(mirror): Named) -> Response {
+    json(&mirror.start_now())
 }
 
 /// What the agent at a socket is doing; `None` if no agent answers there.
@@ -69,4 +94,158 @@ pub async fn ask_agent(socket: &Path) -> Option<MirrorList> {
 /// it has no such mirror.
 pub async fn ask_to_start(socket: &Path, name: &MirrorName) -> Option<bool> {
     process::ask(socket, PATIENCE, &format!("/v1/mirrors/{name}/start"), true).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::http::{Method, Request};
+    use serde_json::Value;
+    use tempfile::TempDir;
+    use tower::ServiceExt as _;
+
+    use super::super::tests::{Answer, assert_described, rows, send};
+    use super::*;
+    use crate::agent::{Agent, Begin, MirrorState, SessionEnd, all_started};
+    use crate::config::MirrorConfig;
+    use crate::config::file::AgentConfig;
+
+    /// An agent with the mirrors `live`, which is at work, `later`, which waits, and `foreign`, which is
+    /// parked.
+    struct Kept {
+        agent: Agent,
+        routes: Router,
+        api: utoipa::openapi::OpenApi,
+        dir: TempDir,
+    }
+
+    impl Kept {
+        async fn with(rows: &str) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("feed.ndjson"), rows).unwrap();
+            std::fs::create_dir(dir.path().join("foreign")).unwrap();
+            std::fs::write(dir.path().join("foreign/thesis.tex"), "precious").unwrap();
+            let mirror = |name: &str, more: &str| {
+                format!(
+                    "[[mirror]]\nname = '{name}'\nsource = 'feed:feed.ndjson'\ndirectory = '{name}'\n\
+                     {more}\n"
+                )
+            };
+            let yearly = "schedule = { cron = '0 0 1 1 *' }";
+            let text = mirror("live", "") + &mirror("later", yearly) + &mirror("foreign", "");
+            let path = dir.path().join("plainfold.toml");
+            let config = AgentConfig::parse(&text, &path).unwrap();
+            let begin: Begin = Arc::new(|_, _| {
+                Box::pin(async {
+                    let end: SessionEnd = Box::new(|| Box::pin(async {}));
+                    Ok(end)
+                })
+            });
+            let agent = Agent::start(&path, config, begin);
+            let roster = agent.roster();
+            all_started(&roster).await;
+            let mut changed = roster.changed();
+            let state = |name: &str| roster.get(&name.parse().unwrap()).unwrap().state();
+            while !matches!(state("later"), MirrorState::Waiting { .. }) {
+                changed.changed().await.unwrap();
+            }
+            let live = roster.get(&"live".parse().unwrap()).unwrap();
+            assert!(live.watcher().unwrap().caught_up().await);
+            let (routes, api) = super::super::router(ApiState::All(roster));
+            Self { agent, routes, api, dir }
+        }
+
+        async fn ask(&self, method: Method, path: &str) -> Answer {
+            let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+            send(&self.routes, request).await
+        }
+
+        async fn get(&self, path: &str) -> Answer {
+            self.ask(Method::GET, path).await
+        }
+
+        async fn post(&self, path: &str) -> Answer {
+            self.ask(Method::POST, path).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mirror_of_an_agent_answers_below_its_name_and_one_at_rest_says_why_and_what_to_do() {
+        let kept = Kept::with(&rows(&[("a", "1"), ("b", "1")])).await;
+        let list = kept.get("/v1/mirrors").await.json();
+        let names: Vec<_> =
+            list["mirrors"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+        assert_eq!(names, ["live", "later", "foreign"]);
+        assert_eq!(kept.get("/v1/mirrors/live").await.json()["state"], "running");
+        assert_eq!(kept.get("/v1/mirrors/foreign").await.json()["state"], "parked");
+        let of_live = |path: &str| format!("/v1/mirrors/live{path}");
+        let status = kept.get(&of_live("/status")).await.json();
+        assert_eq!(status["collections"].as_array().unwrap().len(), 2, "{status}");
+        assert_eq!(kept.get(&of_live("/collections/b")).await.json()["collection"], "b");
+        let paused = kept.post(&of_live("/collections/a/pause")).await.json();
+        assert_eq!((paused.as_array().unwrap().len(), &paused[0]["collection"]), (1, &"a".into()));
+        let problem = kept.get(&of_live("/collections/none")).await.problem(404);
+        assert_eq!(problem["type"], "urn:plainfold:problem:no-collection");
+        assert_eq!(problem["instance"], "/v1/mirrors/live/collections/none");
+        assert_eq!(kept.post(&of_live("/start")).await.json(), Value::Bool(false));
+
+        for path in ["/status", "/events", "/collections/a/held"] {
+            let problem = kept.get(&format!("/v1/mirrors/later{path}")).await.problem(409);
+            assert_eq!(problem["type"], "urn:plainfold:problem:no-session");
+            assert_eq!(problem["mirror"]["state"], "waiting", "{problem}");
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(detail.contains(problem["mirror"]["next"].as_str().unwrap()), "{detail}");
+            assert!(detail.contains("POST /v1/mirrors/later/start"), "{detail}");
+        }
+        let problem = kept.post("/v1/mirrors/foreign/pause").await.problem(409);
+        assert!(problem["detail"].as_str().unwrap().contains("thesis.tex"), "{problem}");
+        assert!(problem["mirror"]["remedy"].is_string(), "{problem}");
+        assert_eq!(kept.post("/v1/mirrors/foreign/start").await.json(), Value::Bool(true));
+
+        for name in ["none", "NONE", "%ff", "%1b%5B2J", "a%2Fb"] {
+            for path in ["", "/status"] {
+                let problem = kept.get(&format!("/v1/mirrors/{name}{path}")).await.problem(404);
+                assert_eq!(problem["type"], "urn:plainfold:problem:no-mirror", "{name}");
+            }
+        }
+        kept.post("/v1/mirrors/none/start").await.problem(404);
+        kept.get("/v1/mirrors/live/nothing").await.problem(404);
+        kept.get("/status").await.problem(404);
+        kept.ask(Method::DELETE, "/v1/mirrors/live").await.problem(405);
+        let large = Request::builder().method("POST").uri("/v1/mirrors/live/pause");
+        let large = large.header("content-length", "10000000").body(Body::empty()).unwrap();
+        send(&kept.routes, large).await.problem(413);
+        assert_eq!(kept.get("/healthz").await.json()["status"], "ok");
+        assert_eq!(kept.get("/readyz").await.json()["mirrors"][0]["mirror"], "foreign");
+        assert!(kept.get("/metrics").await.text.contains("mirror=\"live\""));
+        kept.agent.stop().await;
+    }
+
+    #[tokio::test]
+    async fn the_description_of_an_agent_has_every_route() {
+        let kept = Kept::with(&rows(&[("a", "1")])).await;
+        assert_described(&kept.routes, &kept.api, 23).await;
+        kept.agent.stop().await;
+    }
+
+    #[tokio::test]
+    async fn an_event_stream_that_nobody_reads_does_not_keep_its_mirror_open() {
+        let ids: Vec<_> = (0..500).map(|number| format!("d{number}")).collect();
+        let documents: Vec<_> = ids.iter().map(|id| ("a", id.as_str())).collect();
+        let kept = Kept::with(&rows(&documents)).await;
+        let uri = "/v1/mirrors/live/events?since=0";
+        let request = Request::builder().uri(uri).body(Body::empty()).unwrap();
+        let unread = kept.routes.clone().oneshot(request).await.unwrap();
+        kept.agent.stop().await;
+        let feed = format!("feed:{}", kept.dir.path().join("feed.ndjson").display());
+        let config = MirrorConfig::new(&feed, kept.dir.path().join("live")).unwrap();
+        let again = config.collections(&["*"]).unwrap().start().await.unwrap();
+        assert!(again.join().await.errors.is_empty());
+        // What had been read for it is still there, and the stream ends.
+        let body = axum::body::to_bytes(unread.into_body(), usize::MAX).await.unwrap();
+        assert!((1..500).contains(&body.split(|byte| *byte == b'\n').count()));
+    }
 }

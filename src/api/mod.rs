@@ -1,4 +1,5 @@
-//! HTTP on a Unix socket: a running mirror answers there, and [`client`] asks.
+//! HTTP on Unix sockets: a running mirror answers on its own, an agent for all its mirrors, and [`client`]
+//! asks.
 //!
 //! One file per resource. A server takes a bound listener and a shutdown future.
 
@@ -19,7 +20,6 @@ use utoipa_axum::routes;
 
 use self::chosen::ApiState;
 use self::problem::{ApiProblem, ApiProblemKind};
-use crate::agent::Roster;
 use crate::document::plain;
 use crate::runner::Watcher;
 
@@ -56,7 +56,7 @@ pub async fn serve(
     watcher: Watcher,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let (routes, _) = router(ApiState::of_one(watcher));
+    let (routes, _) = router(ApiState::One(watcher));
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
 }
 
@@ -77,15 +77,21 @@ fn of_mirror() -> OpenApiRouter<ApiState> {
 
 /// All routes with their description, bounded in time and size.
 fn router(state: ApiState) -> (Router, OpenApi) {
-    let (routes, mut api) = OpenApiRouter::new().merge(of_mirror()).split_for_parts();
+    let routes = match &state {
+        ApiState::One(_) => of_mirror(),
+        ApiState::All(roster) => {
+            mirrors::routes(roster.clone()).nest("/v1/mirrors/{name}", of_mirror())
+        }
+    };
+    let monitoring = OpenApiRouter::new()
+        .routes(routes!(metrics::read))
+        .routes(routes!(health::health))
+        .routes(routes!(health::readiness));
+    let (routes, mut api) = routes.merge(monitoring).with_state(state).split_for_parts();
     openapi::complete(&mut api);
     let described = api.clone();
     let routes = routes
         .route("/openapi.json", get(async move || json(&described)))
-        .route("/metrics", get(metrics::read))
-        .route("/healthz", get(health::health))
-        .route("/readyz", get(health::readiness))
-        .with_state(state)
         .layer(DefaultBodyLimit::max(LARGEST))
         .layer(middleware::from_fn(bounded))
         .layer(middleware::from_fn(problem::document));
@@ -108,15 +114,6 @@ async fn bounded(request: Request, next: Next) -> Response {
         );
         ApiProblem::new(ApiProblemKind::Late, detail).into_response()
     })
-}
-
-/// What monitoring asks of an agent: metrics, health and readiness.
-pub fn monitoring(roster: Roster) -> Router {
-    Router::new()
-        .route("/metrics", get(metrics::of_agent))
-        .route("/healthz", get(health::health_of_agent))
-        .route("/readyz", get(health::readiness_of_agent))
-        .with_state(roster)
 }
 
 /// An answer of JSON without characters that control a terminal.

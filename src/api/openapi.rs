@@ -1,15 +1,18 @@
 //! `GET /openapi.json`: the description of the interface, made from its routes and types.
 
-use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::{ContentBuilder, InfoBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::{
+    ContentBuilder, InfoBuilder, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder,
+};
 use utoipa::{PartialSchema as _, ToSchema as _};
 
 use super::problem::{PROBLEM_JSON, ProblemDocument};
+use crate::document::MirrorName;
 
 /// The problems that any request can meet, with the status of each.
 const PROBLEMS: [(&str, &str); 8] = [
     ("400", "The request cannot be read"),
-    ("404", "There is no such path, mirror, collection or cursor"),
+    ("404", "There is no such path, mirror or collection"),
     ("405", "The path does not have this method"),
     ("408", "The request took too long"),
     ("413", "The body is too large"),
@@ -27,21 +30,36 @@ pub fn complete(api: &mut OpenApi) {
         .build();
     let schemas = &mut api.components.get_or_insert_default().schemas;
     schemas.insert(ProblemDocument::name().into_owned(), ProblemDocument::schema());
-    for item in api.paths.paths.values_mut() {
+    let mut inner = Vec::new();
+    ProblemDocument::schemas(&mut inner);
+    schemas.extend(inner);
+    for (path, item) in &mut api.paths.paths {
+        let is_of_agent = path.contains("{name}");
         for operation in operations(item) {
+            let responses = &mut operation.responses.responses;
             for (status, description) in PROBLEMS {
-                let content = ContentBuilder::new()
-                    .schema(Some(Ref::from_schema_name(ProblemDocument::name())))
+                responses.entry(status.to_owned()).or_insert(RefOr::T(problem(description)));
+            }
+            if is_of_agent {
+                let no_session = problem("The mirror has no session now");
+                responses.entry("409".to_owned()).or_insert(RefOr::T(no_session));
+                let name = ParameterBuilder::new()
+                    .name("name")
+                    .parameter_in(ParameterIn::Path)
+                    .required(Required::True)
+                    .description(Some("The name of the mirror in the config"))
+                    .schema(Some(MirrorName::schema()))
                     .build();
-                let response = ResponseBuilder::new()
-                    .description(description)
-                    .content(PROBLEM_JSON, content)
-                    .build();
-                let responses = &mut operation.responses.responses;
-                responses.entry(status.to_owned()).or_insert(RefOr::T(response));
+                operation.parameters.get_or_insert_default().push(name.into());
             }
         }
     }
+}
+
+fn problem(description: &str) -> Response {
+    let document = Ref::from_schema_name(ProblemDocument::name());
+    let content = ContentBuilder::new().schema(Some(document)).build();
+    ResponseBuilder::new().description(description).content(PROBLEM_JSON, content).build()
 }
 
 /// The operations of a path.

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::agent::{MirrorHandle, MirrorState};
 use crate::document::{CollectionName, plain};
 
 /// The media type of a problem document.
@@ -25,6 +26,10 @@ pub enum ApiProblemKind {
     BadRequest,
     /// The mirror has no such collection.
     NoCollection,
+    /// The agent has no such mirror.
+    NoMirror,
+    /// The mirror has no session now.
+    NoSession,
     /// There is no such path.
     NoPath,
     /// The path does not have this method.
@@ -50,6 +55,10 @@ impl ApiProblemKind {
             }
             Self::NoCollection => {
                 (StatusCode::NOT_FOUND, "no-collection", "There is no such collection")
+            }
+            Self::NoMirror => (StatusCode::NOT_FOUND, "no-mirror", "There is no such mirror"),
+            Self::NoSession => {
+                (StatusCode::CONFLICT, "no-session", "The mirror has no session now")
             }
             Self::NoPath => (StatusCode::NOT_FOUND, "no-path", "There is no such path"),
             Self::NoMethod => {
@@ -88,6 +97,7 @@ impl ApiProblemKind {
 pub struct ApiProblem {
     kind: ApiProblemKind,
     detail: String,
+    mirror: Option<MirrorState>,
 }
 
 /// What a client receives of a problem.
@@ -104,12 +114,15 @@ pub struct ProblemDocument {
     pub detail: String,
     /// The path that was requested.
     pub instance: String,
+    /// What the mirror is doing, if the problem is that it has no session now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorState>,
 }
 
 impl ApiProblem {
     /// A problem with this detail, in which nothing foreign controls a terminal.
     pub fn new(kind: ApiProblemKind, detail: impl AsRef<str>) -> Self {
-        Self { kind, detail: plain::text(detail.as_ref()).into_owned() }
+        Self { kind, detail: plain::text(detail.as_ref()).into_owned(), mirror: None }
     }
 
     /// An error of the mirror.
@@ -126,6 +139,37 @@ impl ApiProblem {
         Self::new(ApiProblemKind::NoCollection, detail)
     }
 
+    /// The agent has no such mirror.
+    pub fn no_mirror(name: &str) -> Self {
+        let name = plain::quoted(name);
+        let detail = format!("there is no mirror {name}: `GET /v1/mirrors` lists the mirrors");
+        Self::new(ApiProblemKind::NoMirror, detail)
+    }
+
+    /// The mirror has no session now.
+    pub fn no_session(mirror: &MirrorHandle) -> Self {
+        let (name, state) = (mirror.name(), mirror.state());
+        let start = format!("`POST /v1/mirrors/{name}/start` starts it now");
+        let detail = match &state {
+            MirrorState::Starting | MirrorState::Running { .. } => {
+                "is being opened: ask again in a few seconds".to_owned()
+            }
+            MirrorState::Waiting { next: Some(next) } => {
+                format!("waits for its next run at {next}: {start}")
+            }
+            MirrorState::Waiting { next: None } => format!("has no further run: {start}"),
+            MirrorState::Failed { error, next } => {
+                format!("has ended with an error, and starts again at {next}: {error}; {start}")
+            }
+            MirrorState::Parked { error, remedy } => {
+                format!("is parked: {error}; {remedy}; after that, {start}")
+            }
+            MirrorState::Stopping => "ends: ask again after it has started again".to_owned(),
+        };
+        let problem = Self::new(ApiProblemKind::NoSession, format!("the mirror {name} {detail}"));
+        Self { mirror: Some(state), ..problem }
+    }
+
     fn document(&self, status: StatusCode, instance: &Uri) -> ProblemDocument {
         let (_, slug, title) = self.kind.parts();
         ProblemDocument {
@@ -134,6 +178,7 @@ impl ApiProblem {
             status: status.as_u16(),
             detail: self.detail.clone(),
             instance: instance.path().to_owned(),
+            mirror: self.mirror.clone(),
         }
     }
 }
@@ -168,8 +213,9 @@ pub async fn document(request: Request, next: Next) -> Response {
     parts.headers.remove(CONTENT_LENGTH);
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
     let document = serde_json::to_string(&problem.document(status, &instance));
-    // Strings and a number can always be written.
-    Response::from_parts(parts, Body::from(document.unwrap_or_default()))
+    // Strings and numbers can always be written.
+    let document = plain::json(&document.unwrap_or_default()).into_owned();
+    Response::from_parts(parts, Body::from(document))
 }
 
 /// The problem that an answer of the framework describes in plain text, with what to do.

@@ -141,8 +141,9 @@ async fn listen(wanted: &[Listen]) -> anyhow::Result<Vec<(UnixListener, Bound)>>
     let mut listeners = Vec::new();
     for listen in wanted {
         let Listen::Unix(path) = listen else {
-            tracing::warn!("the API does not listen on {listen}: it listens on Unix sockets only");
-            continue;
+            let what =
+                format!("[api] listen: {listen} is not a Unix socket, and only they are used");
+            return Err(Usage(what).into());
         };
         if let Some(folder) = path.parent() {
             create_folder("the folder of the socket", folder)?;

@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 /// The name of a mirror among those of an agent. It is the same as a part of a URL, as a label of a
 /// metric and as a word of a shell, so nothing in it is ever escaped.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ToSchema)]
+#[schema(value_type = String)]
 #[serde(transparent)]
 pub struct MirrorName(Arc<str>);
 

@@ -156,6 +156,17 @@ impl Watcher {
         Subscription::new(checkpoints, events, pages, since, ended.clone())
     }
 
+    /// A token that is cancelled when the session has ended.
+    pub fn ended(&self) -> CancellationToken {
+        self.shared.ended.clone()
+    }
+
+    /// Says whether anybody keeps the session's mirror open, without doing so itself.
+    pub fn open(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let state = Arc::downgrade(&self.shared.checkpoints);
+        move || state.strong_count() > 0
+    }
+
     /// Whether a mirror that has caught up holds no collection of this name.
     pub fn lacks(&self, name: &CollectionName) -> bool {
         let Shared { progress, checkpoints, .. } = &*self.shared;

@@ -1,6 +1,8 @@
 //! `plainfold run`: the mirrors of a config side by side, reloaded, named, and ended.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -66,6 +68,22 @@ impl Setup {
     fn mirrors(&self, code: i32) -> Value {
         let outcome = self.run(&["mirrors", "--format", "json"]).assert_code(code);
         serde_json::from_str(&outcome.stdout).unwrap()
+    }
+
+    /// Asks the agent at its socket.
+    fn request(&self, request: &str) -> BufReader<UnixStream> {
+        let mut socket = UnixStream::connect(self.place.join("agent.sock")).unwrap();
+        write!(socket, "{request} HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n").unwrap();
+        BufReader::new(socket)
+    }
+
+    /// The status code and the JSON that the agent answers.
+    fn ask(&self, request: &str) -> (u16, Value) {
+        let mut answer = String::new();
+        self.request(request).read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (code, serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}")))
     }
 
     fn status(&self, name: &str) -> Value {
@@ -147,6 +165,71 @@ fn two_mirrors_are_kept_side_by_side_and_are_named_instead_of_their_directories(
     assert!(outcome.stdout.contains("shelf") && outcome.stderr.contains("no `plainfold run`"));
     assert_eq!(setup.status("file")["running"], false);
     setup.run(&["verify", "file"]).assert_code(0);
+}
+
+#[test]
+fn the_socket_of_the_agent_answers_for_each_mirror_by_its_name() {
+    let setup = Setup::new();
+    let mut feeds = ["one.ndjson", "two.ndjson"].map(|name| {
+        let mut file = FeedFile::create(setup.place.join(name));
+        file.put("first", json!({"n": 1}), &[]);
+        file
+    });
+    let mirrors = [("one", &feeds[0]), ("two", &feeds[1])];
+    let mut mirrors = mirrors.map(|(name, feed)| setup.mirror(name, &feed.source(), "")).to_vec();
+    let yearly = "schedule = { cron = '0 0 1 1 *' }";
+    mirrors.push(setup.mirror("later", &feed(&library()), yearly));
+    setup.write(&mirrors);
+    let mut agent = setup.start();
+    all_said(&mut agent, &["one", "two"], "caught up with");
+    said(&mut agent, "later", "the mirror is complete");
+
+    let (code, status) = setup.ask("GET /v1/mirrors/one/status");
+    assert_eq!((code, &status["pid"]), (200, &agent.id().into()), "{status}");
+    let (code, paused) = setup.ask("POST /v1/mirrors/one/pause");
+    assert_eq!((code, paused.as_array().map(Vec::len)), (200, Some(1)), "{paused}");
+    said(&mut agent, "one", "paused");
+    let phase = |name: &str| {
+        let (_, status) = setup.ask(&format!("GET /v1/mirrors/{name}/status"));
+        status["collections"][0]["phase"].clone()
+    };
+    let is_paused = || {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        phase("one") == "paused"
+    };
+    assert!((0..600).any(|_| is_paused()), "{}", phase("one"));
+    assert_eq!(phase("two"), "live");
+    let events = setup.request("GET /v1/mirrors/two/events");
+    feeds[1].put("second", json!({"n": 2}), &[]);
+    let mut events = events.lines().map(Result::unwrap);
+    assert!(events.any(|line| line.contains("\"documentId\":\"second\"")));
+    assert_eq!(setup.ask("POST /v1/mirrors/one/resume").0, 200);
+    let events = setup.request("GET /v1/mirrors/one/events?since=0");
+    feeds[0].put("second", json!({"n": 2}), &[]);
+    let mut events = events.lines().map(Result::unwrap);
+    assert!(events.any(|line| line.contains("\"documentId\":\"second\"")));
+
+    let (code, problem) = setup.ask("GET /v1/mirrors/later/status");
+    assert_eq!((code, &problem["mirror"]["state"]), (409, &json!("waiting")), "{problem}");
+    assert_eq!(setup.ask("GET /v1/mirrors/none/status").0, 404);
+    assert_eq!(setup.ask("GET /v1/mirrors/later").1["state"], "waiting");
+    let (code, api) = setup.ask("GET /openapi.json");
+    assert!(code == 200 && api["paths"]["/v1/mirrors/{name}/status"].is_object());
+    agent.terminate();
+    agent.wait().assert_code(0);
+    // The stream ends with the session.
+    events.for_each(drop);
+}
+
+#[test]
+fn an_address_with_a_port_is_refused() {
+    let setup = Setup::new();
+    let mirror = setup.mirror("books", &feed(&library()), "");
+    setup.replace(&format!("[api]\nlisten = '127.0.0.1:5985'\n{mirror}"));
+    for words in [&["run"][..], &["config", "check", "--config", "plainfold.toml"]] {
+        let outcome = setup.run(words).assert_code(2);
+        assert!(outcome.stderr.contains("answers on Unix sockets only"), "{outcome}");
+    }
 }
 
 #[test]

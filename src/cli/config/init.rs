@@ -36,7 +36,7 @@ const TEMPLATE: &str = r##"# The mirrors of this machine. docs/agent.md explains
 # After a change, `plainfold config check` says what works and what does not.
 
 #[api]
-# Where commands and other programs reach the agent: a socket, or an address with a port.
+# The Unix socket where commands and other programs reach the agent; docs/api.md explains it.
 #listen = "/run/plainfold/plainfold.sock"
 
 # What is called when something is wrong with a mirror; docs/monitoring.md explains it.

@@ -275,28 +275,21 @@ pub(super) const TLS: &[Key<Tls>] = &[
 ];
 
 /// The keys of `[api]`.
-pub(super) const API: &[Key<ApiConfig>] = &[
-    Key {
-        name: "listen",
-        allowed: "the path of a socket, such as \"/run/plainfold/plainfold.sock\", an address with a port, \
-                  such as \"127.0.0.1:5985\", or an array of them",
-        read: |api, value| {
-            let all = value.array().or_else(|_| value.text().map(|_| vec![value]))?;
-            let parse =
-                |one: &Value<'_>| Listen::parse(one.word()?, one.reading.base).ok_or(Bad::Kind);
-            api.listen = all.iter().map(parse).collect::<Result<_, _>>()?;
-            Ok(())
-        },
+pub(super) const API: &[Key<ApiConfig>] = &[Key {
+    name: "listen",
+    allowed: "the path of a Unix socket, such as \"/run/plainfold/plainfold.sock\", or an array of them",
+    read: |api, value| {
+        let all = value.array().or_else(|_| value.text().map(|_| vec![value]))?;
+        let parse = |one: &Value<'_>| match Listen::parse(one.word()?, one.reading.base) {
+            Some(Listen::Tcp(address)) => Err(Bad::Why(format!(
+                "it is the address {address}, and the API answers on Unix sockets only"
+            ))),
+            listen => listen.ok_or(Bad::Kind),
+        };
+        api.listen = all.iter().map(parse).collect::<Result<_, _>>()?;
+        Ok(())
     },
-    Key {
-        name: "tokens",
-        allowed: "the path of a file",
-        read: |api, value| {
-            api.tokens = value.path()?;
-            Ok(())
-        },
-    },
-];
+}];
 
 /// The keys of `schedule`, where it is a table.
 pub(super) const SCHEDULE: &[Key<ScheduleDraft>] = &[

@@ -47,10 +47,8 @@ pub struct AgentConfig {
 /// The interface for other programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiConfig {
-    /// Where it listens. Empty means nowhere.
+    /// The Unix sockets where it listens. Empty means nowhere.
     pub listen: Vec<Listen>,
-    /// The file of the tokens. Absolute.
-    pub tokens: PathBuf,
 }
 
 /// A mirror of the config, with the defaults merged in.

@@ -25,9 +25,6 @@ const LARGEST: u64 = 4 << 20;
 /// The keys of the whole file.
 const TOP: [&str; 5] = ["allow_secrets", "alerts", "api", "defaults", "mirror"];
 
-/// The file of tokens beside the config, if none is named.
-const TOKENS: &str = "tokens";
-
 impl AgentConfig {
     /// Reads the file, and checks it; see [`parse`](Self::parse). One that holds secrets must not be
     /// readable by others. Blocks.
@@ -142,7 +139,7 @@ fn parse(text: &str, path: &Path) -> Result<Parsed, FileError> {
         let text = unknown(key.get_ref(), "the config", &TOP);
         problems.push(reading.problem(key.span().start, text));
     }
-    let mut api = ApiConfig { listen: vec![Listen::default_socket()], tokens: base.join(TOKENS) };
+    let mut api = ApiConfig { listen: vec![Listen::default_socket()] };
     if let Some((key, value)) = top("api") {
         section(&reading, &mut api, API, (key, value), "[api]", &mut problems);
     }
@@ -273,7 +270,7 @@ mod tests {
 
     use super::*;
 
-    const SAMPLE: &str = "allow_secrets = true\n[api]\nlisten = '127.0.0.1:1'\n[defaults]\ntrash = 3\n\
+    const SAMPLE: &str = "allow_secrets = true\n[api]\nlisten = '/s'\n[defaults]\ntrash = 3\n\
         schedule = { cron = '0 3 * * *', time_zone = 'UTC' }\n[[mirror]]\nname = 'a'\ndirectory = 'a'\n\
         source = 'http://me:hunter2@h/a'\n[[mirror]]\nname = 'b'\ndirectory = 'b'\nsource = 'http://h'\n\
         credentials = { token = 'hunter2' }\n";
