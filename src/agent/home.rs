@@ -11,7 +11,7 @@ use tracing::span::EnteredSpan;
 use crate::document::MirrorName;
 
 /// The target of the span that names the mirror. It is on whatever the filter of the log is.
-pub const MIRROR: &str = "plainfold::mirror";
+pub const MIRROR: &str = "mirror-of-agent";
 
 thread_local! {
     static ENTERED: RefCell<Option<EnteredSpan>> = const { RefCell::new(None) };

@@ -122,6 +122,7 @@ const WORDS: [(&str, &[&str]); 19] = [
     (
         "fs",
         &[
+            "agent::watch",
             "api",
             "archive",
             "checkpoint",
