@@ -33,7 +33,7 @@ pub struct MirrorAnswers {
 }
 
 impl MirrorAnswers {
-    /// MirrorAnswers requests about the mirror of a session at its own socket.
+    /// Answers requests about the mirror of a session at its own socket.
     pub async fn at_own_socket(session: &Session) -> Result<Self, MirrorError> {
         let path = session.socket_path();
         Self::at(session, &path).await.map_err(|error| match error {
@@ -70,7 +70,7 @@ impl MirrorAnswers {
         Ok(Self { server, closing })
     }
 
-    /// MirrorAnswers what is being asked, and ends.
+    /// Answers what is being asked, and ends.
     pub async fn end(self) {
         self.closing.cancel();
         // It has said what there is to say.

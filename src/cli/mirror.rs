@@ -335,7 +335,7 @@ fn lower(options: &Options) -> anyhow::Result<MirrorConfig> {
     Ok(config.access(access)?)
 }
 
-/// MirrorAnswers other commands at the socket that was named, or at the mirror's own.
+/// Answers other commands at the socket that was named, or at the mirror's own.
 async fn serve(session: &Session, socket: Option<PathBuf>) -> anyhow::Result<MirrorAnswers> {
     match socket {
         None => Ok(MirrorAnswers::at_own_socket(session).await?),

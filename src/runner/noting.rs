@@ -19,10 +19,13 @@ pub(super) struct Noting {
 
 impl Noting {
     /// Begins to note it.
-    pub fn start(shared: Arc<Shared>) -> Self {
+    pub fn start(shared: &Arc<Shared>) -> Self {
+        // A mirror that has ended is closed at once, although this task ends a moment later.
+        let shared = Arc::downgrade(shared);
         let noting = async move {
             loop {
                 tokio::time::sleep(EVERY).await;
+                let Some(shared) = shared.upgrade() else { return };
                 note(&shared).await;
             }
         };

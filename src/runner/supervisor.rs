@@ -93,7 +93,7 @@ impl Supervisor {
     /// Supervises until everything has ended.
     pub async fn run(mut self) -> Outcome {
         let begun = Instant::now();
-        let noting = Noting::start(Arc::clone(&self.shared));
+        let noting = Noting::start(&self.shared);
         self.supervise().await;
         while let Some(ended) = self.pipelines.join_next().await {
             self.note_end(ended);
