@@ -33,6 +33,19 @@ pub(super) const PAGES: &[Page] = &[
         ],
     },
     Page {
+        file: "docs/api.md",
+        before: |scene| {
+            scene.copy("fixtures", "sample");
+            let mirror = "[[mirror]]\nname = 'books'\nsource = 'feed:sample/library.ndjson'\ndirectory = 'books'\n";
+            scene.write("plainfold.toml", mirror);
+            assert!(scene.run("plainfold run --config plainfold.toml").is_none());
+        },
+        steps: &[Step::of("/v1/mirrors").after(|_, outcomes| {
+            let running = outcomes[0].stdout.contains("\"state\":\"running\"");
+            assert!(running && outcomes[2].stdout.contains("done"), "{outcomes:?}");
+        })],
+    },
+    Page {
         file: "docs/format.md",
         before: |scene| {
             scene.mirror_all();

@@ -185,6 +185,7 @@ impl Scene {
             ("/srv/mirror", &path("mirror")),
             ("/etc/plainfold", &path("etc/plainfold")),
             ("/etc/systemd", &path("etc/systemd")),
+            ("/run/plainfold/plainfold.sock", &path("plainfold.sock")),
             ("/usr/bin/plainfold", &path("usr/bin/plainfold")),
             ("/usr/lib/sysusers.d", &path("usr/lib/sysusers.d")),
             ("/path/to/plainfold", root().to_str().unwrap()),
