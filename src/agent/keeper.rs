@@ -103,11 +103,11 @@ impl Keeper {
             if begun.elapsed() > LONG {
                 attempts = 0;
             }
-            let is_open = self.handle.watcher().map(|watcher| watcher.open());
+            let closed = self.handle.watcher().map(|watcher| watcher.closed());
             self.note(&fate, began);
-            if let Some(is_open) = is_open {
+            if let Some(closed) = closed {
                 // Who reads events has a moment to read the last ones.
-                let _late = timeout(CLOSES_WITHIN, closed(is_open)).await;
+                let _late = timeout(CLOSES_WITHIN, closed).await;
             }
             match fate {
                 AfterRun::Stopped => break,
@@ -306,13 +306,5 @@ impl Run {
             true => AfterRun::Stopped,
             false => AfterRun::of_outcome(outcome, follows),
         }
-    }
-}
-
-/// Waits until nobody keeps a mirror open.
-async fn closed(is_open: impl Fn() -> bool) {
-    const MOMENT: Duration = Duration::from_millis(10);
-    while is_open() {
-        sleep(MOMENT).await;
     }
 }

@@ -19,6 +19,9 @@ use crate::mirror::{self, JsonStyle};
 use crate::runner::Session;
 use crate::tree::names::Codec;
 
+/// The mirror is closed within this time after its run, unless a disk hangs.
+const CLOSES_WITHIN: Duration = Duration::from_secs(1);
+
 /// What a source may be.
 fn sources() -> String {
     format!("A server, one of its databases, or a recorded feed. {}", config::kinds())
@@ -279,6 +282,7 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     let session = config.start_after(begin).await?;
     let answers = serve(&session, socket).await?;
     let watcher = session.watcher();
+    let closed = watcher.closed();
     let companions = CancellationToken::new();
     let drawing = bars.map(|bars| {
         let watcher = watcher.clone();
@@ -309,6 +313,9 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         drawing.end().await;
     }
     answers.end().await;
+    // A connection that has ended may keep the mirror open a moment longer, and then the process would end
+    // before the mirror is tidied.
+    let _late = tokio::time::timeout(CLOSES_WITHIN, closed).await;
     let told = signalled.is_cancelled();
     let code = exit::of_outcome(&outcome, live, told);
     let printed = match code == Exit::Done && logging.is_quiet() {

@@ -161,10 +161,15 @@ impl Watcher {
         self.shared.ended.clone()
     }
 
-    /// Says whether anybody keeps the session's mirror open, without doing so itself.
-    pub fn open(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+    /// Waits until nobody keeps the session's mirror open any more, without doing so itself.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        const MOMENT: Duration = Duration::from_millis(10);
         let state = Arc::downgrade(&self.shared.checkpoints);
-        move || state.strong_count() > 0
+        async move {
+            while state.strong_count() > 0 {
+                tokio::time::sleep(MOMENT).await;
+            }
+        }
     }
 
     /// Whether a mirror that has caught up holds no collection of this name.
