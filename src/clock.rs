@@ -43,13 +43,18 @@ impl ClockReading {
     /// Now.
     pub fn now() -> Self {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let time = clock_gettime(ClockId::Boottime);
         Self {
             boot: boot.trim().to_owned(),
-            boottime: time.tv_sec.saturating_mul(1_000).saturating_add(time.tv_nsec / 1_000_000),
+            boottime: boottime(),
             wall: Timestamp::now().as_millisecond(),
         }
     }
+}
+
+/// Milliseconds since the boot, including the time that the machine has slept.
+fn boottime() -> i64 {
+    let time = clock_gettime(ClockId::Boottime);
+    time.tv_sec.saturating_mul(1_000).saturating_add(time.tv_nsec / 1_000_000)
 }
 
 /// A moment of this boot of the machine. The wall clock moves none, and the time that the machine has slept
@@ -63,9 +68,7 @@ pub struct Moment {
 impl Moment {
     /// Now.
     pub fn now() -> Self {
-        let time = clock_gettime(ClockId::Boottime);
-        let millis = time.tv_sec.saturating_mul(1_000).saturating_add(time.tv_nsec / 1_000_000);
-        Self { boottime: u64::try_from(millis).unwrap_or_default() }
+        Self { boottime: u64::try_from(boottime()).unwrap_or_default() }
     }
 
     /// This number of milliseconds after the boot.

@@ -35,7 +35,12 @@ impl Alarm {
     /// Begins to watch the mirrors of an agent. Their collections are late after this lag.
     pub fn start(roster: Roster, hooks: AlertHooks, late_after: Duration) -> Self {
         let mut eyes = Eyes { late_after, changing: HashMap::new() };
-        let look = move || roster.mirrors().iter().map(|mirror| eyes.see(mirror)).collect();
+        let look = move || {
+            let mirrors = roster.mirrors();
+            let is_kept = |name: &MirrorName| mirrors.iter().any(|mirror| mirror.name() == name);
+            eyes.changing.retain(|name, _| is_kept(name));
+            mirrors.iter().map(|mirror| eyes.see(mirror)).collect()
+        };
         Self { _task: AbortOnDropHandle::new(tokio::spawn(watch(hooks, look))) }
     }
 }

@@ -14,11 +14,11 @@ use crate::document::{CollectionName, MirrorName};
 use crate::pipeline::{Awaited, Phase, PipelineReport};
 use crate::runner::Lag;
 
-/// What an alert is about.
+/// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AlertKind {
-    /// A collection has not been as its source for too long.
+    /// A collection may have been behind its source for too long.
     Late,
     /// Documents of a collection, or the collection itself, could not be mirrored.
     Failing,
@@ -72,6 +72,8 @@ impl AlertKind {
 
 /// How long it must be well before an alert ends: what comes and goes is one alert.
 const CALM: Duration = Duration::from_secs(60);
+
+const BEHIND: &str = "it may have been behind its source";
 
 /// A late collection is well again below this part of the limit.
 const CLOSE: f64 = 0.5;
@@ -208,7 +210,7 @@ impl Alerts {
                 }
                 true
             }
-            (true, Some(well)) if well.age(now) >= CALM => {
+            (true, Some(well)) if well.age(now) >= CALM && !is_unknown(subject) => {
                 changed.push(alert(subject, known, AlertState::Resolved));
                 false
             }
@@ -285,20 +287,17 @@ fn late(report: &PipelineReport, lag: &Lag, seen: &Seen) -> Option<Found> {
     let runs_for = seen.runs_for.as_secs_f64();
     let works = matches!(report.phase, Phase::CatchingUp | Phase::Scanning);
     let silence = lag.heard_seconds.unwrap_or(runs_for).min(runs_for);
-    let seconds = match lag.seconds {
-        _ if works && !report.caught_up => silence,
-        Some(seconds) if report.caught_up => seconds,
+    let (seconds, what) = match lag.seconds {
+        _ if works && !report.caught_up => (silence, "nothing has come from its source"),
+        Some(seconds) if report.caught_up => (seconds, BEHIND),
         // What an earlier process has left counts from the start of this one.
-        Some(seconds) => seconds.min(runs_for),
-        None => runs_for,
+        Some(seconds) => (seconds.min(runs_for), BEHIND),
+        None => (runs_for, BEHIND),
     };
     let limit = seen.late_after.as_secs_f64();
     if seconds > limit {
         let trouble = report.trouble.as_ref().map(|trouble| format!(": {trouble}"));
-        let reason = format!(
-            "it has not been as its source for {seconds:.0} s{}",
-            trouble.unwrap_or_default()
-        );
+        let reason = format!("{what} for {seconds:.0} s{}", trouble.unwrap_or_default());
         return Some(Found::Wrong(reason));
     }
     (seconds > limit * CLOSE).then_some(Found::Between)
@@ -430,9 +429,25 @@ mod tests {
         assert_eq!(alerts.look(std::slice::from_ref(&braked), at(0)).len(), 1);
         let resting = Seen { collections: None, ..braked };
         assert!(alerts.look(std::slice::from_ref(&resting), at(10)).is_empty());
-        assert!(alerts.look(&[resting], at(10_000)).is_empty() && !alerts.are_well());
-        assert!(alerts.look(&[], at(10_001)).is_empty());
-        let ended = alerts.look(&[], at(10_100));
+        assert!(
+            alerts.look(std::slice::from_ref(&resting), at(10_000)).is_empty()
+                && !alerts.are_well()
+        );
+        // One look at which it was well does not end the alert while nothing is known.
+        let well = seen(report(), 0.0);
+        assert!(alerts.look(std::slice::from_ref(&well), at(10_001)).is_empty());
+        assert!(alerts.look(&[resting], at(10_200)).is_empty());
+        assert_eq!(alerts.look(&[well], at(10_201))[0].state, AlertState::Resolved);
+        assert!(alerts.are_well());
+    }
+
+    #[test]
+    fn the_alerts_of_a_mirror_that_is_removed_end() {
+        let braked = seen(PipelineReport { held_back: 1, ..report() }, 0.0);
+        let mut alerts = Alerts::default();
+        assert_eq!(alerts.look(&[braked], at(0)).len(), 1);
+        assert!(alerts.look(&[], at(10)).is_empty());
+        let ended = alerts.look(&[], at(100));
         assert_eq!(ended[0].state, AlertState::Resolved);
         assert!(alerts.are_well());
     }

@@ -10,7 +10,7 @@ use tracing::span::EnteredSpan;
 
 use crate::document::MirrorName;
 
-/// The target of the span that names the mirror. It is on whatever the filter of the log is.
+/// The target of the span that names the mirror. It is enabled, whatever the filter of the log says.
 pub const MIRROR: &str = "mirror-of-agent";
 
 thread_local! {

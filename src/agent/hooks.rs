@@ -1,4 +1,4 @@
-//! Delivers alerts to a command or an address, and calls another address while all is well.
+//! Delivers alerts to a command or an address.
 //!
 //! A hook that hangs or fails holds up nobody: each has bounded time, and what waits is bounded. Its secrets
 //! reach no log: of an address only the host is named, of a command only its program.
@@ -78,9 +78,10 @@ async fn deliver(waiting: Arc<Waiting>, hooks: AlertHooks) {
             waiting.more.notified().await;
             continue;
         };
-        let Ok(document) = serde_json::to_vec(&alert) else { continue };
+        let Ok(document) = serde_json::to_string(&alert) else { continue };
+        let document = plain::json(&document);
         for hook in &hooks {
-            hook.tell(&alert, &document).await;
+            hook.tell(&alert, document.as_bytes()).await;
         }
     }
 }

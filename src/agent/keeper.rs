@@ -19,7 +19,7 @@ use super::state::{LastRun, MirrorState};
 use crate::clock::ClockReading;
 use crate::config::file::MirrorEntry;
 use crate::mirror;
-use crate::runner::Session;
+use crate::runner::{Session, Watcher};
 use crate::tree::{AgentMirror, MirrorError};
 
 /// Ends what was begun for a session.
@@ -55,7 +55,7 @@ pub(super) struct Keeper {
     pub stop: CancellationToken,
     /// Whether its entry was another one before: the last catch-up says nothing about this one.
     pub has_changed: bool,
-    /// Those that work on the same directory until they have ended.
+    /// The keepers that still work on the same directory: this one starts when they have ended.
     pub before: Vec<CancellationToken>,
     /// Cancelled when this one has ended.
     pub gone: CancellationToken,
@@ -68,8 +68,7 @@ enum Wait {
     Somebody,
 }
 
-/// A mirror that has started gives its turn to start to others when its source has named its collections,
-/// and at the latest after this time.
+/// A mirror keeps its turn to start at most for this time.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A session that ran for this long has begun well: the pauses before the next tries are short again.
@@ -242,12 +241,8 @@ impl Run {
     async fn whole(self, turn: Option<OwnedSemaphorePermit>) -> AfterRun {
         let Self { entry, handle, means, stop } = self;
         let (follows, started_at) = (entry.schedule.is_live(), Timestamp::now());
-        // Whatever its start waits for, others get their turn.
-        let (listed, is_listed) = oneshot::channel::<()>();
-        tokio::spawn(async move {
-            let _late = timeout(STARTS_WITHIN, is_listed).await;
-            drop(turn);
-        });
+        let (started, is_started) = oneshot::channel();
+        tokio::spawn(give_back(turn, is_started));
         let lowered = entry.clone();
         let lowered = match tokio::task::spawn_blocking(move || lowered.lower()).await {
             Ok(lowered) => lowered,
@@ -277,13 +272,8 @@ impl Run {
         };
         let (watcher, canceller) = (session.watcher(), session.canceller());
         handle.note_session(watcher.clone());
-        tokio::spawn({
-            let watcher = watcher.clone();
-            async move {
-                watcher.listed().await;
-                drop(listed);
-            }
-        });
+        // Nobody waits for it any more if the start took too long.
+        let _late = started.send(watcher.clone());
         let ending = tokio::spawn({
             let (stop, handle) = (stop.clone(), handle.clone());
             async move {
@@ -307,4 +297,16 @@ impl Run {
             false => AfterRun::of_outcome(outcome, follows),
         }
     }
+}
+
+/// Holds a turn to start until a session has started and its source has named its collections, until the start
+/// has failed, or for some seconds: whatever a start waits for, others get their turn.
+async fn give_back(turn: Option<OwnedSemaphorePermit>, started: oneshot::Receiver<Watcher>) {
+    let listed = async {
+        if let Ok(watcher) = started.await {
+            watcher.listed().await;
+        }
+    };
+    let _late = timeout(STARTS_WITHIN, listed).await;
+    drop(turn);
 }

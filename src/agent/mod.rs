@@ -15,7 +15,6 @@ mod service;
 mod state;
 mod watch;
 
-pub use alerts::{Alert, AlertKind, AlertState};
 pub use home::MIRROR;
 pub use keeper::{Begin, SessionEnd};
 pub use roster::{MirrorHandle, Roster};

@@ -143,11 +143,6 @@ impl MirrorHandle {
         self.0.seen.borrow().last.clone()
     }
 
-    /// How often it was started in this process.
-    pub fn starts(&self) -> u64 {
-        self.0.seen.borrow().starts
-    }
-
     /// The observer of its session, while one runs. It holds the mirror open, so keep it no longer than the
     /// session: a subscription ends with it.
     pub fn watcher(&self) -> Option<Watcher> {
@@ -160,8 +155,9 @@ impl MirrorHandle {
         // The state cannot change before the keeper is woken.
         let seen = self.0.seen.borrow();
         let waits = match seen.state {
-            MirrorState::Waiting { .. } | MirrorState::Failed { .. } => true,
-            MirrorState::Parked { .. } => true,
+            MirrorState::Waiting { .. }
+            | MirrorState::Failed { .. }
+            | MirrorState::Parked { .. } => true,
             MirrorState::Starting | MirrorState::Running { .. } | MirrorState::Stopping => false,
         };
         if waits {

@@ -133,11 +133,6 @@ impl Agent {
         self.roster.note_trouble(Some(error));
     }
 
-    /// The config in force.
-    pub fn config(&self) -> &AgentConfig {
-        &self.config
-    }
-
     /// Starts the mirrors that are parked, or that failed, at once.
     pub fn start_stuck(&self) {
         let stuck =
