@@ -124,7 +124,9 @@ pub async fn held(
 ) -> Result<Response, ApiProblem> {
     let limit = query.limit()?;
     let after = query.after().map(DocumentId::from);
-    chosen.collection(&named.collection)?;
+    if !chosen.watcher().has(&named.collection) {
+        return Err(ApiProblem::no_collection(&named.collection));
+    }
     let held = chosen.watcher().held_of(&named.collection, after.as_ref(), limit + 1);
     let held = held.map_err(|error| ApiProblem::internal(&error))?;
     let (held, next) = page(held, limit, |one| one.document.as_str().to_owned());

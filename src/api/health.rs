@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -10,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::chosen::ApiState;
+use super::json;
 use super::metrics::Observed;
 
 /// A batch that takes longer hangs on the disk.
@@ -35,8 +35,8 @@ struct Unwell {
 #[utoipa::path(
     get, path = "/healthz", operation_id = "health",
     responses(
-        (status = 200, description = "It does", body = Health),
-        (status = 503, description = "It is stuck", body = Health)
+        (status = 200, description = "The process works on its mirrors", body = Health),
+        (status = 503, description = "A batch hangs on the disk", body = Health)
     )
 )]
 pub async fn health(State(state): State<ApiState>) -> Response {
@@ -47,8 +47,8 @@ pub async fn health(State(state): State<ApiState>) -> Response {
 #[utoipa::path(
     get, path = "/readyz", operation_id = "readiness",
     responses(
-        (status = 200, description = "They have", body = Health),
-        (status = 503, description = "One has not", body = Health)
+        (status = 200, description = "Every mirror has caught up", body = Health),
+        (status = 503, description = "A mirror has not caught up", body = Health)
     )
 )]
 pub async fn readiness(State(state): State<ApiState>) -> Response {
@@ -94,7 +94,7 @@ fn answer(mirrors: Vec<Unwell>) -> Response {
         true => (StatusCode::OK, "ok"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
     };
-    (code, Json(Health { status, mirrors })).into_response()
+    (code, json(&Health { status, mirrors })).into_response()
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 
 use std::future::Future;
 use std::path::Path;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -30,17 +29,15 @@ pub struct MirrorList {
     pub mirrors: Vec<MirrorSummary>,
 }
 
-/// How long an agent is given to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// Answers on `listener` until `shutdown`.
 pub async fn serve_agent(
     listener: UnixListener,
     roster: Roster,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let (routes, _) = super::router(ApiState::All(roster));
-    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
+    axum::serve(listener, super::router(ApiState::All(roster)))
+        .with_graceful_shutdown(shutdown)
+        .await
 }
 
 /// The routes of an agent that are about its mirrors whether they are at work or not.
@@ -87,13 +84,13 @@ async fn start(Named(mirror): Named) -> Response {
 
 /// What the agent at a socket is doing; `None` if no agent answers there.
 pub async fn ask_agent(socket: &Path) -> Option<MirrorList> {
-    process::ask(socket, PATIENCE, "/v1/mirrors", false).await
+    process::ask(socket, "/v1/mirrors", false).await
 }
 
 /// Starts a mirror of the agent at a socket, if it waits or is parked. `None` if no agent answers there, or
 /// it has no such mirror.
 pub async fn ask_to_start(socket: &Path, name: &MirrorName) -> Option<bool> {
-    process::ask(socket, PATIENCE, &format!("/v1/mirrors/{name}/start"), true).await
+    process::ask(socket, &format!("/v1/mirrors/{name}/start"), true).await
 }
 
 #[cfg(test)]
@@ -154,7 +151,8 @@ mod tests {
             }
             let live = roster.get(&"live".parse().unwrap()).unwrap();
             assert!(live.watcher().unwrap().caught_up().await);
-            let (routes, api) = super::super::router(ApiState::All(roster));
+            let state = ApiState::All(roster);
+            let (api, routes) = (super::super::description(&state), super::super::router(state));
             Self { agent, routes, api, dir }
         }
 

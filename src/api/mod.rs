@@ -7,7 +7,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -44,7 +44,7 @@ mod status;
 mod tests;
 mod usage;
 
-/// The largest body of a request, in bytes. Bodies are a few numbers and names.
+/// The largest body of a request, in bytes. No request needs one.
 const LARGEST: usize = 64 * 1024;
 
 /// The time within which a request is read and its answer begins.
@@ -56,8 +56,7 @@ pub async fn serve(
     watcher: Watcher,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let (routes, _) = router(ApiState::One(watcher));
-    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
+    axum::serve(listener, router(ApiState::One(watcher))).with_graceful_shutdown(shutdown).await
 }
 
 /// The routes of one mirror.
@@ -75,9 +74,9 @@ fn of_mirror() -> OpenApiRouter<ApiState> {
         .merge(order::routes())
 }
 
-/// All routes with their description, bounded in time and size.
-fn router(state: ApiState) -> (Router, OpenApi) {
-    let routes = match &state {
+/// All routes that are described.
+fn described(state: &ApiState) -> OpenApiRouter<ApiState> {
+    let routes = match state {
         ApiState::One(_) => of_mirror(),
         ApiState::All(roster) => {
             mirrors::routes(roster.clone()).nest("/v1/mirrors/{name}", of_mirror())
@@ -87,15 +86,26 @@ fn router(state: ApiState) -> (Router, OpenApi) {
         .routes(routes!(metrics::read))
         .routes(routes!(health::health))
         .routes(routes!(health::readiness));
-    let (routes, mut api) = routes.merge(monitoring).with_state(state).split_for_parts();
+    routes.merge(monitoring)
+}
+
+/// The description of all routes. It is made when it is asked for: it is large, and few ask.
+fn description(state: &ApiState) -> OpenApi {
+    let mut api = described(state).into_openapi();
     openapi::complete(&mut api);
-    let described = api.clone();
-    let routes = routes
-        .route("/openapi.json", get(async move || json(&described)))
+    api
+}
+
+/// All routes, bounded in time and size.
+fn router(state: ApiState) -> Router {
+    let describe = async |State(state): State<ApiState>| json(&description(&state));
+    let (routes, _) = described(&state).split_for_parts();
+    routes
+        .route("/openapi.json", get(describe))
+        .with_state(state)
         .layer(DefaultBodyLimit::max(LARGEST))
         .layer(middleware::from_fn(bounded))
-        .layer(middleware::from_fn(problem::document));
-    (routes, api)
+        .layer(middleware::from_fn(problem::document))
 }
 
 /// Refuses a request whose body is too large before it is read, and one that takes too long.

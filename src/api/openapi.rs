@@ -6,19 +6,17 @@ use utoipa::openapi::{
 };
 use utoipa::{PartialSchema as _, ToSchema as _};
 
-use super::problem::{PROBLEM_JSON, ProblemDocument};
+use super::problem::{ApiProblemKind, PROBLEM_JSON, ProblemDocument};
 use crate::document::MirrorName;
 
-/// The problems that any request can meet, with the status of each.
-const PROBLEMS: [(&str, &str); 8] = [
-    ("400", "The request cannot be read"),
-    ("404", "There is no such path, mirror or collection"),
-    ("405", "The path does not have this method"),
-    ("408", "The request took too long"),
-    ("413", "The body is too large"),
-    ("415", "The body is not JSON"),
-    ("500", "The mirror has failed"),
-    ("503", "The mirror cannot do this now"),
+/// The problems that any request can meet, but for those of the status 404.
+const PROBLEMS: [ApiProblemKind; 6] = [
+    ApiProblemKind::BadRequest,
+    ApiProblemKind::NoMethod,
+    ApiProblemKind::Late,
+    ApiProblemKind::TooLarge,
+    ApiProblemKind::Internal,
+    ApiProblemKind::Unavailable,
 ];
 
 /// Adds what all operations have in common.
@@ -37,12 +35,14 @@ pub fn complete(api: &mut OpenApi) {
         let is_of_agent = path.contains("{name}");
         for operation in operations(item) {
             let responses = &mut operation.responses.responses;
-            for (status, description) in PROBLEMS {
-                responses.entry(status.to_owned()).or_insert(RefOr::T(problem(description)));
+            let no_session = is_of_agent.then_some(ApiProblemKind::NoSession);
+            for kind in PROBLEMS.into_iter().chain(no_session) {
+                let (status, _, title) = kind.parts();
+                responses.entry(status.as_str().to_owned()).or_insert(RefOr::T(problem(title)));
             }
+            let not_found = problem("There is no such path, mirror or collection");
+            responses.entry("404".to_owned()).or_insert(RefOr::T(not_found));
             if is_of_agent {
-                let no_session = problem("The mirror has no session now");
-                responses.entry("409".to_owned()).or_insert(RefOr::T(no_session));
                 let name = ParameterBuilder::new()
                     .name("name")
                     .parameter_in(ParameterIn::Path)
@@ -63,6 +63,6 @@ fn problem(description: &str) -> Response {
 }
 
 /// The operations of a path.
-pub fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten()
 }

@@ -73,7 +73,7 @@ impl MirrorAnswers {
     /// Answers what is being asked, and ends.
     pub async fn end(self) {
         self.closing.cancel();
-        // It has said what there is to say.
+        // The server has logged its error.
         let _ended = self.server.await;
     }
 }

@@ -38,8 +38,6 @@ pub enum ApiProblemKind {
     Late,
     /// The body is too large.
     TooLarge,
-    /// The body is not JSON.
-    NotJson,
     /// The mirror cannot do this now.
     Unavailable,
     /// Any other error of the mirror.
@@ -48,7 +46,7 @@ pub enum ApiProblemKind {
 
 impl ApiProblemKind {
     /// The status, the end of `type`, and the title.
-    fn parts(self) -> (StatusCode, &'static str, &'static str) {
+    pub fn parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::BadRequest => {
                 (StatusCode::BAD_REQUEST, "bad-request", "The request cannot be read")
@@ -66,9 +64,6 @@ impl ApiProblemKind {
             }
             Self::Late => (StatusCode::REQUEST_TIMEOUT, "late", "The request took too long"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
-            Self::NotJson => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", "The body is not JSON")
-            }
             Self::Unavailable => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The mirror cannot do this now")
             }
@@ -84,7 +79,6 @@ impl ApiProblemKind {
             StatusCode::NOT_FOUND => Self::NoPath,
             StatusCode::METHOD_NOT_ALLOWED => Self::NoMethod,
             StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge,
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::NotJson,
             StatusCode::REQUEST_TIMEOUT => Self::Late,
             _ if status.is_client_error() => Self::BadRequest,
             _ => Self::Internal,
@@ -201,7 +195,7 @@ pub async fn document(request: Request, next: Next) -> Response {
     if !status.is_client_error() && !status.is_server_error() {
         return response;
     }
-    // What is not well is an answer of its own: `/healthz` and `/readyz`.
+    // `/healthz` and `/readyz` answer 503 with JSON of their own.
     if response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json") {
         return response;
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
@@ -125,13 +125,8 @@ impl Answering {
         patience: Duration,
         request: impl FnOnce(&reqwest::Client) -> RequestBuilder,
     ) -> Result<Response, Unanswered> {
-        let asked = async {
-            let reach = SocketPath::to(&self.socket)?;
-            let client = reqwest::Client::builder().unix_socket(reach.path()).build()?;
-            Ok::<_, Box<dyn Error + Send + Sync>>(request(&client).send().await?)
-        };
         let answered = tokio::select! {
-            answered = asked => Some(answered),
+            answered = sent(&self.socket, request) => Some(answered),
             () = tokio::time::sleep(patience) => None,
             () = self.process.until_stopped() => None,
         };
@@ -152,21 +147,28 @@ impl Answering {
     }
 }
 
+/// The beginning of the answer to a request to a socket.
+async fn sent(
+    socket: &Path,
+    request: impl FnOnce(&reqwest::Client) -> RequestBuilder,
+) -> Result<Response, Box<dyn Error + Send + Sync>> {
+    let reach = SocketPath::to(socket)?;
+    let client = reqwest::Client::builder().unix_socket(reach.path()).build()?;
+    Ok(request(&client).send().await?)
+}
+
 /// Asks a process that is known by its socket alone; `None` if it does not answer, or has no such path.
 pub(super) async fn ask<T: DeserializeOwned>(
     socket: &Path,
-    patience: Duration,
     path: &str,
     is_order: bool,
 ) -> Option<T> {
     let asked = async {
-        let reach = SocketPath::to(socket).ok()?;
-        let client = reqwest::Client::builder().unix_socket(reach.path()).build().ok()?;
-        let url = url(path, &[]);
-        let request = if is_order { client.post(url) } else { client.get(url) };
-        request.send().await.ok()?.error_for_status().ok()?.json().await.ok()
+        let method = if is_order { Method::POST } else { Method::GET };
+        let answer = sent(socket, |client| client.request(method, url(path, &[]))).await.ok()?;
+        answer.error_for_status().ok()?.json().await.ok()
     };
-    tokio::time::timeout(patience, asked).await.ok()?
+    tokio::time::timeout(PATIENCE, asked).await.ok()?
 }
 
 /// The address of a path of the interface.

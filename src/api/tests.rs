@@ -59,7 +59,8 @@ impl AtWork {
         let config = MirrorConfig::new(&feed, dir.path().join("mirror")).unwrap().live(true);
         let session = config.collections(&["*"]).unwrap().start().await.unwrap();
         assert!(session.caught_up().await);
-        let (routes, api) = router(ApiState::One(session.watcher()));
+        let state = ApiState::One(session.watcher());
+        let (api, routes) = (description(&state), router(state));
         Self { session, routes, api, _dir: dir }
     }
 

@@ -14,13 +14,7 @@ impl Checkpoints {
         name: &CollectionName,
         limit: usize,
     ) -> Result<Vec<HeldBack>, StateError> {
-        self.read(|trees| {
-            let mut held = Vec::new();
-            for value in trees.held.scan_prefix(prefix(name)).values().take(limit) {
-                held.extend(serde_json::from_slice::<HeldBack>(&value?).ok());
-            }
-            Ok(held)
-        })
+        self.held_back_after(name, None, limit)
     }
 
     /// The first `limit` held-back deletions of a collection of documents whose ids come after

@@ -179,7 +179,7 @@ impl Checkpoints {
         self.write(move |trees| trees.listings.insert(store, text)).map(drop)
     }
 
-    /// When a collection was last noted to be as its source, by the wall clock.
+    /// When a collection was last known to be current, by the wall clock.
     pub fn current(&self, name: &CollectionName) -> Result<Option<Timestamp>, StateError> {
         let text = self.read(|trees| trees.current.get(name.as_str()))?;
         Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))

@@ -103,8 +103,7 @@ impl Asker {
         let asking = attempts(policy, || source.security_object());
         let answer = self.patiently(asking).await;
         let trouble = answer.as_ref().err().map(ToString::to_string);
-        let before = self.pipeline.reporter.report().security_trouble;
-        let is_news = trouble != before;
+        let is_news = self.pipeline.reporter.says(|report| report.security_trouble != trouble);
         self.pipeline.reporter.update(|report| report.security_trouble = trouble);
         match answer {
             Ok(Some(security)) => {

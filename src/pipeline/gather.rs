@@ -235,8 +235,8 @@ impl Gatherer {
         }
     }
 
-    /// Notes that an end has been passed which the source has stated: where rows come without a pause, it
-    /// says nothing else of it.
+    /// Notes that the feed has passed an end that the source stated earlier. While rows come without a pause,
+    /// the source reports no other end.
     fn note_passed(&mut self) {
         if !self.catching_up
             && let Some(end) = self.pipeline.reporter.ear().passes()

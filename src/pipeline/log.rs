@@ -38,7 +38,7 @@ impl Pipeline {
     /// is to keep.
     pub(super) fn note_failures(&self, failed: Vec<Failure>) -> Vec<Failure> {
         let collection = self.collection.name();
-        let following = self.reporter.report().caught_up;
+        let following = self.reporter.says(|report| report.caught_up);
         let mut noted = Vec::new();
         for failure in failed {
             match self.failures.mention(&failure, following) {
@@ -65,7 +65,7 @@ impl Pipeline {
 
     /// Logs how many deletions are held back, by whichever run, and what to do; once.
     pub(super) fn log_held_back(&self) {
-        let held = self.reporter.report().held_back;
+        let held = self.reporter.says(|report| report.held_back);
         if held == 0 || !self.failures.mention_held_back() {
             return;
         }

@@ -13,7 +13,7 @@ use super::{Pipeline, PipelineError};
 use crate::clock::Moment;
 use crate::source::Behind;
 
-/// How often it is looked whether anything is to be asked.
+/// The time between two checks whether to ask.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How long the end is not known while rows come, until it is asked for.
@@ -33,9 +33,9 @@ pub async fn measure(
         let (begun, mut last) = (Moment::now(), None::<Moment>);
         loop {
             tokio::time::sleep(LOOK).await;
-            let evidence = pipeline.reporter.report().evidence;
+            let evidence = pipeline.reporter.evidence();
             let now = Moment::now();
-            let known = evidence.current.max(Some(begun)).unwrap_or(begun).age(now);
+            let known = evidence.current.unwrap_or(begun).max(begun).age(now);
             let is_quiet = evidence.stated.is_some_and(|stated| stated.behind.is_nothing());
             // The feed of a quiet source says so itself, now and then.
             let wait = if is_quiet { every * 4 + BUSY } else { BUSY };
@@ -58,7 +58,7 @@ pub async fn measure(
 impl Pipeline {
     async fn measure_once(&self) {
         let ear = self.reporter.ear();
-        let evidence = self.reporter.report().evidence;
+        let evidence = self.reporter.evidence();
         let (at, rows) = (Moment::now(), ear.rows());
         let behind = match self.source.behind(evidence.position.as_ref()).await {
             Ok(Some(behind)) => behind,

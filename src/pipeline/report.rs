@@ -175,7 +175,7 @@ impl PipelineReport {
         self.retry_at = Timestamp::now().checked_add(pause).ok();
     }
 
-    /// What an earlier process has left: the time when the mirror was last noted to be as its source, and the
+    /// What an earlier process has left: the time when the mirror was last known to be current, and the
     /// checkpoint.
     pub fn remember(&mut self, checkpoint: &Checkpoint, current_at: Option<Timestamp>) {
         self.current_at = current_at;
@@ -255,8 +255,14 @@ impl Reporter {
         &self.ear
     }
 
-    /// Whether something is so in the present report.
-    pub fn says(&self, what: impl FnOnce(&PipelineReport) -> bool) -> bool {
+    /// What is known of how old the copy is.
+    pub fn evidence(&self) -> Evidence {
+        self.ear.completes(self.says(|report| report.evidence.clone()))
+    }
+
+    /// A part of the present report, without a copy of the rest. What the source was heard to say is in
+    /// [`evidence`](Self::evidence).
+    pub fn says<T>(&self, what: impl FnOnce(&PipelineReport) -> T) -> T {
         what(&self.sender.borrow())
     }
 

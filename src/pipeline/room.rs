@@ -80,7 +80,7 @@ impl Pipeline {
     /// almost no space, and free some. Says whether any were applied. The other changes of the feed
     /// are read again later.
     pub(super) async fn make_room(&self, stop: &CancellationToken) -> Result<bool, PipelineError> {
-        let before = self.reporter.report().deletions;
+        let before = self.reporter.says(|report| report.deletions);
         let pipeline = self.clone();
         let ready = spawn_blocking(move || pipeline.is_ready_for_removals()).await?;
         if matches!(ready, Ok(true)) {
@@ -92,7 +92,7 @@ impl Pipeline {
         }
         let mirror = Arc::clone(&self.mirror);
         spawn_blocking(move || mirror.take_spare()).await?;
-        Ok(self.reporter.report().deletions > before)
+        Ok(self.reporter.says(|report| report.deletions) > before)
     }
 
     fn is_ready_for_removals(&self) -> Result<bool, PipelineError> {

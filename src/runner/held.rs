@@ -25,13 +25,13 @@ impl HeldDocument {
         let mut all = Vec::new();
         for collection in state.collections()? {
             let held = state.held_back(&collection, usize::MAX)?.into_iter();
-            all.extend(held.map(|held| Self {
-                collection: collection.clone(),
-                document: held.document,
-                since: held.since,
-            }));
+            all.extend(held.map(|held| Self::of(&collection, held)));
         }
         Ok(all)
+    }
+
+    fn of(collection: &CollectionName, HeldBack { document, since, .. }: HeldBack) -> Self {
+        Self { collection: collection.clone(), document, since }
     }
 }
 
@@ -45,12 +45,7 @@ impl Watcher {
         limit: usize,
     ) -> Result<Vec<HeldDocument>, StateError> {
         let held = self.shared.checkpoints.held_back_after(collection, after, limit)?.into_iter();
-        let named = |HeldBack { document, since, .. }| HeldDocument {
-            collection: collection.clone(),
-            document,
-            since,
-        };
-        Ok(held.map(named).collect())
+        Ok(held.map(|held| HeldDocument::of(collection, held)).collect())
     }
 
     /// All documents whose deletion is held back.

@@ -38,7 +38,7 @@ impl Lag {
     /// What is known of a collection.
     pub fn of(report: &PipelineReport) -> Self {
         let Evidence { heard, committed, committed_at, changed_at, current, stated, .. } =
-            report.evidence.clone();
+            report.evidence;
         let now = Moment::now();
         let age = |at: Moment| at.age(now).as_secs_f64();
         // A mirror that is current, or has read something, has heard the source.
@@ -51,7 +51,7 @@ impl Lag {
             seconds: report.lag_seconds(),
             behind: stated.map(|stated| stated.behind),
             behind_seconds: stated.map(|stated| age(stated.at)),
-            heard_seconds: heard.map(age).or_else(|| before(heard_at)),
+            heard_seconds: silence.or_else(|| before(heard_at)),
             committed_seconds: committed.map(age).or_else(|| before(committed_at)),
             changed_at,
             by_wall_clock: lacks(current, report.current_at)

@@ -141,7 +141,8 @@ impl Watcher {
         self.shared.collection(name)
     }
 
-    /// The first `limit` collections whose names come after `after`, by name.
+    /// The first `limit` collections whose names come after `after`, by name, without the list of their
+    /// failures.
     pub fn collections(
         &self,
         after: Option<&CollectionName>,
@@ -154,6 +155,11 @@ impl Watcher {
     pub fn subscribe(&self, since: Option<u64>) -> Subscription {
         let Shared { checkpoints, events, pages, ended, .. } = &*self.shared;
         Subscription::new(checkpoints, events, pages, since, ended.clone())
+    }
+
+    /// Whether there is a collection of this name.
+    pub fn has(&self, name: &CollectionName) -> bool {
+        self.shared.members().contains_key(name)
     }
 
     /// A token that is cancelled when the session has ended.
@@ -176,7 +182,7 @@ impl Watcher {
     pub fn lacks(&self, name: &CollectionName) -> bool {
         let Shared { progress, checkpoints, .. } = &*self.shared;
         progress.borrow().caught_up
-            && !self.shared.members().contains_key(name)
+            && !self.has(name)
             && matches!(checkpoints.checkpoint(name), Ok(None))
     }
 
@@ -263,7 +269,8 @@ impl Watcher {
     /// The age of the batch that has been in flight longest, if there is one.
     pub fn longest_busy(&self) -> Option<Duration> {
         let members = self.shared.members();
-        let busy = members.values().filter_map(|member| member.reporter.report().busy_since);
+        let busy =
+            members.values().filter_map(|member| member.reporter.says(|report| report.busy_since));
         busy.map(|since| since.elapsed()).max()
     }
 }

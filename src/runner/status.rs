@@ -131,6 +131,7 @@ impl Shared {
         Some(self.status_of(name, &member))
     }
 
+    /// Without the list of failures.
     pub(super) fn collections_after(
         &self,
         after: Option<&CollectionName>,
@@ -142,11 +143,19 @@ impl Shared {
             let range = members.range((from, Bound::Unbounded)).take(limit);
             range.map(|(name, member)| (name.clone(), member.clone())).collect()
         };
-        page.iter().map(|(name, member)| self.status_of(name, member)).collect()
+        page.iter().map(|(name, member)| self.status_with(name, member, Vec::new())).collect()
     }
 
     fn status_of(&self, name: &CollectionName, member: &Member) -> CollectionStatus {
-        let failures = self.failures_of(name, member);
+        self.status_with(name, member, self.failures_of(name, member))
+    }
+
+    fn status_with(
+        &self,
+        name: &CollectionName,
+        member: &Member,
+        failures: Vec<Failure>,
+    ) -> CollectionStatus {
         let checkpoint = self.checkpoints.checkpoint(name).ok().flatten();
         CollectionStatus::new(member.reporter.report(), failures, checkpoint.as_ref())
     }

@@ -291,7 +291,7 @@ impl Supervisor {
         let Some(Member { reporter, brake, .. }) = member else {
             return self.scheduler.remove(&name);
         };
-        let has_caught_up = reporter.report().caught_up;
+        let has_caught_up = reporter.says(|report| report.caught_up);
         match self.pipeline(&name, reporter) {
             Ok(pipeline) => {
                 let pipeline = match brake {

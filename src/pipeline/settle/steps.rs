@@ -107,7 +107,7 @@ impl Settler {
             report.evidence.committed = Some(Moment::now());
             report.evidence.changed_at = changed.or(report.evidence.changed_at);
         });
-        if braked && pipeline.reporter.report().caught_up {
+        if braked && pipeline.reporter.says(|report| report.caught_up) {
             pipeline.log_more_held_back();
         }
         Ok(())

@@ -22,7 +22,7 @@ use crate::source::{
     SourceError, Wanted,
 };
 
-/// How often it is looked how long a file is, at most.
+/// The shortest time between two reads of a file's length.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Where a feed comes from.

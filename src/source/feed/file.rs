@@ -17,7 +17,7 @@ use super::loaded::{Check, Stop};
 use super::other::Given;
 use super::packed::Packing;
 use super::place::FeedPlace;
-use super::routes::Routes;
+use super::routes::{Routes, broken_off};
 use super::spool::Spool;
 use crate::document::{CollectionName, Position};
 use crate::source::{Behind, Mode, SourceError};
@@ -34,7 +34,7 @@ pub(super) struct FeedFile {
     spool: Mutex<Option<Spool>>,
     /// The reading of all its collections.
     together: Mutex<Option<Arc<Routes>>>,
-    /// Its length is read once at a time: the disk may hang.
+    /// Only one read of its length runs at a time: the disk may hang.
     looks: Arc<Semaphore>,
 }
 
@@ -117,7 +117,7 @@ impl FeedFile {
         match self.open(Mode::CatchUp, &|| Ok(())) {
             Ok(opened) => Ok(opened),
             Err(Stop::Failed(error)) => Err(error),
-            Err(Stop::Abandoned) => Err(SourceError::permanent("reading the feed broke off")),
+            Err(Stop::Abandoned) => Err(broken_off()),
         }
     }
 
@@ -252,7 +252,7 @@ impl FeedFile {
         }
     }
 
-    /// What allows to read how long it is.
+    /// The permit to read its length.
     pub fn looks(&self) -> Arc<Semaphore> {
         Arc::clone(&self.looks)
     }
