@@ -16,7 +16,7 @@ use crate::tree::MirrorError;
 use crate::verify::VerifyError;
 
 /// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Exit {
     /// Success; for a mirror that follows its source, also the end by SIGINT or SIGTERM.
@@ -117,7 +117,7 @@ pub struct Usage(pub String);
 /// The code for how a session ended. `signalled` says that a signal asked it to stop.
 pub fn of_outcome(outcome: &runner::Outcome, live: bool, signalled: bool) -> Exit {
     // The worst comes first: a mirror that cannot be used concerns everything.
-    let worst = outcome.errors.iter().map(of_session).max_by_key(|exit| *exit as u8);
+    let worst = outcome.errors.iter().map(of_session).max();
     match worst {
         Some(exit) => exit,
         None if live && signalled => Exit::Done,

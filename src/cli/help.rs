@@ -208,7 +208,7 @@ Examples:
   Print it for a monitoring system:
     plainfold mirrors --format json
 
-Exit codes: 0 if all mirrors are well, 1 if one failed or is parked, 5 if no
+Exit codes: 0 if all mirrors are well, 1 if something is wrong, 5 if no
 `plainfold run` answers.
 
 Read more: docs/agent.md";

@@ -11,6 +11,7 @@ use super::verify::ReportFormat;
 use crate::agent::{MirrorState, MirrorSummary};
 use crate::api::mirrors::{MirrorList, ask_agent};
 use crate::config::file::AgentConfig;
+use crate::document::plain;
 
 /// What `plainfold mirrors` takes.
 #[derive(Debug, Args)]
@@ -25,8 +26,9 @@ pub struct Options {
 
 /// Prints the mirrors.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
-    for socket in name::sockets(&options.file.path) {
-        if let Some(list) = ask_agent(&socket).await {
+    let sockets = name::sockets(&options.file.path);
+    for socket in &sockets {
+        if let Some(list) = ask_agent(socket).await {
             let text = match options.format {
                 ReportFormat::Json => Lines::pretty(&list)?,
                 ReportFormat::Text => text(&list),
@@ -39,9 +41,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
             });
         }
     }
-    let silent =
-        name::sockets(&options.file.path).into_iter().find(|path| name::is_listening(path));
-    if let Some(socket) = silent {
+    if let Some(socket) = sockets.iter().find(|path| name::is_listening(path)) {
         exit::say(&format!(
             "an agent listens at {}, and does not answer: look at its log, or end it and start it again",
             socket.display()
@@ -104,7 +104,7 @@ fn trouble(mirror: &MirrorSummary) -> Option<String> {
         (MirrorState::Waiting { .. }, None, Some(last)) => last.trouble.clone(),
         _ if failures + held > 0 => Some(format!(
             "documents that failed: {failures}, deletions held back: {held}; see `plainfold status {}`",
-            mirror.name
+            plain::quoted(&mirror.directory.to_string_lossy())
         )),
         _ => None,
     }

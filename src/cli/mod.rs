@@ -205,6 +205,33 @@ impl Command {
         })
     }
 
+    /// Lets others read nothing of what the command creates, but what the mirror lets them.
+    fn apply_privacy(&self) {
+        match self {
+            Self::Mirror(options) => privacy::apply(Some(&options.directory), options.mode()),
+            Self::Verify(verify::Options { directory, .. })
+            | Self::Release(release::Options { directory, .. })
+            | Self::Rescan(order::Options { directory, .. }) => {
+                privacy::apply(Some(directory), None);
+            }
+            // These write nothing into the mirror.
+            Self::Restore(_)
+            | Self::Diff(_)
+            | Self::Tail(_)
+            | Self::Status(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
+            | Self::CatchUp(_)
+            | Self::Path(_)
+            | Self::Id(_)
+            | Self::Run(_)
+            | Self::Mirrors(_)
+            | Self::Config(_) => privacy::apply(None, None),
+            // Everybody may read what these write.
+            Self::Completions(_) | Self::Man(_) | Self::Help(_) => {}
+        }
+    }
+
     /// Where a mirror may be named as in a config, instead of its directory.
     fn named(&mut self) -> Option<&mut PathBuf> {
         match self {
@@ -316,29 +343,7 @@ pub fn main() -> ExitCode {
             };
         }
     };
-    match &arguments.command {
-        Command::Mirror(options) => privacy::apply(Some(&options.directory), options.mode()),
-        Command::Verify(verify::Options { directory, .. })
-        | Command::Release(release::Options { directory, .. })
-        | Command::Rescan(order::Options { directory, .. }) => {
-            privacy::apply(Some(directory), None);
-        }
-        // These write nothing into the mirror.
-        Command::Restore(_)
-        | Command::Diff(_)
-        | Command::Tail(_)
-        | Command::Status(_)
-        | Command::Pause(_)
-        | Command::Resume(_)
-        | Command::CatchUp(_)
-        | Command::Path(_)
-        | Command::Id(_)
-        | Command::Run(_)
-        | Command::Mirrors(_)
-        | Command::Config(_) => privacy::apply(None, None),
-        // Everybody may read what these write.
-        Command::Completions(_) | Command::Man(_) | Command::Help(_) => {}
-    }
+    arguments.command.apply_privacy();
     panics::caught(|| run(arguments)).into()
 }
 
@@ -372,6 +377,7 @@ fn run(arguments: Arguments) -> Exit {
             && let Some(directory) = name::directory(typed).await
         {
             *typed = directory;
+            command.apply_privacy();
         }
         match command {
             Command::Mirror(options) => mirror::run(options, &logging).await,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
 
 use super::exit::{Exit, Usage};
 use super::help::{COPY, OUTPUT};
@@ -39,8 +40,11 @@ pub async fn run(action: Action, options: Options) -> anyhow::Result<Exit> {
         Err(DoorError::AtRest(..))
             if action == Action::CatchUp && name::start(&directory).await =>
         {
-            Stream::Stdout
-                .report("the effect of the order", &Lines::of("the mirror starts now"))?;
+            let text = match format {
+                ReportFormat::Json => Lines::pretty(&json!({ "starts": true }))?,
+                ReportFormat::Text => Lines::of("the mirror starts now"),
+            };
+            Stream::Stdout.report("the effect of the order", &text)?;
             return Ok(Exit::Done);
         }
         ordered => ordered?,

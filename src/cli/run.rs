@@ -19,7 +19,7 @@ use crate::agent::{Agent, Begin, ConfigWatch, MirrorState, Roster, SessionEnd, a
 use crate::api::mirrors::serve_agent;
 use crate::api::own::MirrorAnswers;
 use crate::api::socket::{Bound, bind};
-use crate::config::file::{AgentConfig, ConfigChange, Listen, MirrorEntry};
+use crate::config::file::{AgentConfig, ConfigChange, FileError, Listen, MirrorEntry};
 use crate::document::{MirrorName, plain};
 use crate::runner::Session;
 
@@ -97,9 +97,13 @@ async fn reload(agent: &mut Agent, path: &Path, told: bool) {
         service::send(&states);
     }
     let (file, shown) = (path.to_owned(), path.display());
-    match tokio::task::spawn_blocking(move || AgentConfig::read(&file)).await {
+    let read = move || {
+        let config = AgentConfig::read(&file)?;
+        apply_modes(&config.mirrors);
+        Ok::<_, FileError>(config)
+    };
+    match tokio::task::spawn_blocking(read).await {
         Ok(Ok(config)) => {
-            apply_modes(&config.mirrors);
             let change = agent.reload(config);
             if told || !change.is_empty() {
                 tracing::info!("{shown} is in force: {}", words(&change));
@@ -208,7 +212,7 @@ async fn report(roster: Roster, ended: CancellationToken) {
         tracing::info!("all mirrors have been started: {}", line(&roster));
         service::send(&[NotifyState::Ready, NotifyState::Status(&line(&roster))]);
     };
-    let alive = service::keep_alive(|| line(&roster));
+    let alive = service::keep_alive(|| line(&roster), |_| true);
     tokio::select! {
         () = ended.cancelled() => {}
         ((), ()) = async { tokio::join!(ready, alive) } => {}

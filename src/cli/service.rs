@@ -19,46 +19,33 @@ pub async fn notify(watcher: Watcher, live: bool, ended: CancellationToken) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
     }
-    let watchdog = sd_notify::watchdog_enabled();
-    // Twice as often as requested, so that one late timer does not count as a hang.
-    let alive_every = watchdog.map_or(STATUS_EVERY, |timeout| (timeout / 2).min(STATUS_EVERY));
-    let mut ticks = tokio::time::interval(alive_every);
     let ready = async {
         if watcher.ready().await && live {
             send(&[NotifyState::Ready, NotifyState::Status(&line(&watcher.status()))]);
         }
     };
-    let alive = async {
-        loop {
-            ticks.tick().await;
-            let mut states = Vec::new();
-            if watchdog.is_some_and(|timeout| !is_stuck(&watcher, timeout)) {
-                states.push(NotifyState::Watchdog);
-            }
-            let line = line(&watcher.status());
-            states.push(NotifyState::Status(&line));
-            send(&states);
-        }
-    };
+    let alive = keep_alive(|| line(&watcher.status()), |timeout| !is_stuck(&watcher, timeout));
     tokio::select! {
         () = ended.cancelled() => {}
         ((), ()) = async { tokio::join!(ready, alive) } => {}
     }
 }
 
-/// Gives signs of life with a line of status for as long as it is polled.
-pub async fn keep_alive(line: impl Fn() -> String) {
+/// Renews the line of status for as long as it is polled, and gives signs of life to a watchdog with this
+/// timeout as long as `is_alive`.
+pub async fn keep_alive(line: impl Fn() -> String, is_alive: impl Fn(Duration) -> bool) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
     }
     let watchdog = sd_notify::watchdog_enabled();
+    // Twice as often as requested, so that one late timer does not count as a hang.
     let every = watchdog.map_or(STATUS_EVERY, |timeout| (timeout / 2).min(STATUS_EVERY));
     let mut ticks = tokio::time::interval(every);
     loop {
         ticks.tick().await;
         let line = line();
         let mut states = vec![NotifyState::Status(&line)];
-        states.extend(watchdog.map(|_| NotifyState::Watchdog));
+        states.extend(watchdog.filter(|timeout| is_alive(*timeout)).map(|_| NotifyState::Watchdog));
         send(&states);
     }
 }

@@ -39,7 +39,7 @@ pub enum WebhookError {
 }
 
 impl Webhook {
-    /// The address that a text names. Does no I/O.
+    /// The address that a text names. Sends nothing; for `https`, it reads the certificates of this machine.
     pub fn new(text: &str) -> Result<Self, WebhookError> {
         let url = Url::parse(text.trim()).map_err(|_| WebhookError::NotAUrl)?;
         let is_encrypted = match url.scheme() {

@@ -77,8 +77,8 @@ pub enum SecretError {
     NotSet(String, SecretKind),
     /// systemd has passed no credentials.
     #[error(
-        "the {1} is the credential `{0}` of systemd's, and CREDENTIALS_DIRECTORY is not set: start \
-         Plainfold as a service of systemd's with LoadCredential={0}"
+        "the {1} is the systemd credential `{0}`, but CREDENTIALS_DIRECTORY is not set: start Plainfold \
+         as a systemd service with LoadCredential={0}:PATH"
     )]
     NoCredentials(String, SecretKind),
 }

@@ -81,8 +81,8 @@ pub async fn run(options: &Options) -> anyhow::Result<Exit> {
         Checked::of(&entry.name, entry.check(agent, options.offline, now).await)
     });
     let mirrors: Vec<_> = stream::iter(checks).buffered(AT_ONCE).collect().await;
-    // The worst comes first, as where a mirror ends for several reasons.
-    let worst = mirrors.iter().map(|one| one.exit).max_by_key(|exit| *exit as u8);
+    // The greatest code is the worst, as where a mirror ends for several reasons.
+    let worst = mirrors.iter().map(|one| one.exit).max();
     let text = match options.format {
         ReportFormat::Json => {
             let ok = mirrors.iter().all(|one| one.ok);
@@ -122,8 +122,7 @@ fn lines(mirrors: &[Checked]) -> anyhow::Result<Lines> {
 impl Checked {
     fn of(name: &MirrorName, findings: Vec<Finding>) -> Self {
         let checks: Vec<_> = findings.into_iter().map(Check::of).collect();
-        let worst = checks.iter().map(|check| check.exit).max_by_key(|exit| *exit as u8);
-        let exit = worst.unwrap_or(Exit::Done);
+        let exit = checks.iter().map(|check| check.exit).max().unwrap_or(Exit::Done);
         Self { name: name.clone(), ok: exit == Exit::Done, checks, exit }
     }
 }

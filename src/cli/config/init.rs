@@ -61,7 +61,7 @@ name = @NAME@
 source = @SOURCE@
 # A relative path counts from the folder of this file.
 directory = @DIRECTORY@
-# Where the password of the user in the URL is found. It does not belong into this file.
+# Where the password of the user in the URL is found. It does not belong in this file.
 @CREDENTIALS@
 # "live" follows the source. { every = "1h" } and { cron = "0 3 * * *", time_zone = "Europe/Berlin" }
 # catch up from time to time.
@@ -154,8 +154,8 @@ fn refuse_existing(path: &Path) -> Result<(), Usage> {
 
 impl Given {
     fn of(options: &Options, config: &Path) -> Result<Self, Usage> {
-        let (source, user) = match &options.source {
-            None => (format!("feed:{SAMPLE_FEED}"), None),
+        let (source, has_user) = match &options.source {
+            None => (format!("feed:{SAMPLE_FEED}"), false),
             Some(source) => source_of(source.trim())?,
         };
         let name = name_of(&source).map_or_else(|| MIRROR.parse(), Ok);
@@ -168,7 +168,7 @@ impl Given {
             None if config == Path::new(DEFAULT) => format!("{STATE}/{name}"),
             None => format!("mirrors/{name}"),
         };
-        let password_file = user.map(|_| format!("{name}.password"));
+        let password_file = has_user.then(|| format!("{name}.password"));
         Ok(Self { name, source, directory, password_file })
     }
 
@@ -187,17 +187,16 @@ impl Given {
     }
 }
 
-/// The source as the config has it, and its user.
-fn source_of(text: &str) -> Result<(String, Option<String>), Usage> {
+/// The source as the config has it, and whether it names a user.
+fn source_of(text: &str) -> Result<(String, bool), Usage> {
     if let Some(path) = config::feed(text).filter(|path| !["", "-"].contains(path)) {
         let path =
             std::path::absolute(path).map_err(|error| Usage(format!("--source: {error}")))?;
-        return Ok((format!("feed:{}", text_of(&path)?), None));
+        return Ok((format!("feed:{}", text_of(&path)?), false));
     }
     let credentials = Address::parse(text).ok().and_then(|given| given.credentials);
-    let user = credentials.and_then(|user| user.user().map(str::to_owned));
-    let user = user.filter(|user| !user.is_empty());
-    Ok((text.to_owned(), user))
+    let has_user = credentials.is_some_and(|it| it.user().is_some_and(|user| !user.is_empty()));
+    Ok((text.to_owned(), has_user))
 }
 
 /// A name for the mirror of a source: its database, its host, or the file of a feed.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 
 use super::error::LowerError;
+use super::keys::{credential, variable};
 use super::schedule::Period;
 use super::value::{Bad, Key, Value};
 use crate::client::couchdb::credentials::SecretKind;
@@ -162,17 +163,12 @@ const PLACES: &[Key<Option<SecretPlace>>] = &[
     Key {
         name: "env",
         allowed: "the name of an environment variable",
-        read: |place, value| place_once(place, SecretPlace::Variable(value.word()?.to_owned())),
+        read: |place, value| place_once(place, variable(value)?),
     },
     Key {
         name: "credential",
         allowed: "the name of a credential of systemd's",
-        read: |place, value| match value.word()? {
-            name if name.contains('/') || name.starts_with('.') => {
-                Err(Bad::Why("it is a name in CREDENTIALS_DIRECTORY, and not a path".to_owned()))
-            }
-            name => place_once(place, SecretPlace::Credential(name.to_owned())),
-        },
+        read: |place, value| place_once(place, credential(value)?),
     },
 ];
 

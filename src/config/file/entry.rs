@@ -87,7 +87,7 @@ impl Draft {
         let mut problems = Vec::new();
         let source = match without_password(&source) {
             Some((_, _)) if !allows_secrets => {
-                let text = "the URL holds a password, which does not belong into a config: leave it out, \
+                let text = "the URL holds a password, which does not belong in a config: leave it out, \
                             and name a file with `credentials = { password_file = \"…\" }`";
                 problems.push(("source", text.to_owned()));
                 source

@@ -368,14 +368,14 @@ fn globs(value: Value<'_>) -> Result<Vec<String>, Bad> {
     Ok(globs)
 }
 
-fn variable(value: Value<'_>) -> Result<SecretPlace, Bad> {
+pub(super) fn variable(value: Value<'_>) -> Result<SecretPlace, Bad> {
     match value.word()? {
         name if name.contains('=') => Err(Bad::Why("a variable has no `=` in its name".to_owned())),
         name => Ok(SecretPlace::Variable(name.to_owned())),
     }
 }
 
-fn credential(value: Value<'_>) -> Result<SecretPlace, Bad> {
+pub(super) fn credential(value: Value<'_>) -> Result<SecretPlace, Bad> {
     match value.word()? {
         name if name.contains('/') || name.starts_with('.') => {
             Err(Bad::Why("it is a name in CREDENTIALS_DIRECTORY, and not a path".to_owned()))
@@ -389,7 +389,7 @@ fn written(value: Value<'_>, kind: SecretKind) -> Result<SecretPlace, Bad> {
     let text = value.text()?;
     if !value.reading.allows_secrets {
         return Err(Bad::Why(format!(
-            "a {kind} does not belong into a config: name a file with `{kind}_file`, or set \
+            "a {kind} does not belong in a config: name a file with `{kind}_file`, or set \
              `allow_secrets = true` in the first line"
         )));
     }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::text::text_of;
+
 /// Where the agent's API listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
@@ -58,9 +60,8 @@ impl Listen {
     pub fn in_spite(path: &Path) -> Vec<Self> {
         let base = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let base = base.parent().unwrap_or(Path::new("/"));
-        let is_file = path.metadata().is_ok_and(|found| found.is_file());
-        let text = is_file.then(|| std::fs::read_to_string(path).ok()).flatten();
-        let table: Option<toml::Table> = text.and_then(|text| text.parse().ok());
+        let text = text_of(path).ok();
+        let table: Option<toml::Table> = text.and_then(|(text, _)| text.parse().ok());
         let Some(listen) = table.as_ref().and_then(|table| table.get("api")?.get("listen")) else {
             return Vec::new();
         };

@@ -1,7 +1,8 @@
 //! The config file of the agent: TOML, read and checked as a whole, one entry for each mirror.
 //!
-//! An entry holds everything that its mirror needs, with `[defaults]` merged in, and no secret: only
-//! where it is found. So two entries can be compared, and each start reads the secrets again.
+//! An entry holds everything that its mirror needs, with `[defaults]` merged in. A secret is in it only if
+//! the config itself holds the secret; otherwise the entry says where the secret is found, and each start
+//! reads it again. So two entries can be compared.
 
 mod alerts;
 mod change;
@@ -16,6 +17,7 @@ mod schedule;
 mod show;
 #[cfg(test)]
 mod tests;
+mod text;
 mod value;
 
 use std::path::PathBuf;

@@ -1,11 +1,8 @@
 //! Reads a config file, and checks it as a whole: all mistakes are found at once.
 
 use std::collections::HashMap;
-use std::io::Read as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use rustix::fs::OFlags;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -16,11 +13,9 @@ use super::keys::{API, MIRROR, OWN};
 use super::listen::Listen;
 use super::places;
 use super::show::{self, Origins, ShownConfig};
+use super::text::text_of;
 use super::value::{Bad, Key, Reading, Value, fill, unknown};
 use super::{AgentConfig, ApiConfig, MirrorEntry};
-
-/// The largest config, in bytes. An entry with all keys has less than a thousandth of this.
-const LARGEST: u64 = 4 << 20;
 
 /// The keys of the whole file.
 const TOP: [&str; 5] = ["allow_secrets", "alerts", "api", "defaults", "mirror"];
@@ -33,7 +28,8 @@ impl AgentConfig {
     }
 
     /// Reads the text of the file at `path`, from whose folder relative paths count. Looks at the
-    /// directories of the mirrors, which must not be inside each other; reads and writes nothing else.
+    /// directories of the mirrors, which must not be inside each other, and, if an address of `[alerts]` begins
+    /// with https, at the certificates of the machine.
     pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
         parse(text, path).map(|parsed| parsed.config)
     }
@@ -69,41 +65,13 @@ struct Parsed {
 impl Parsed {
     fn read(path: &Path) -> Result<Self, FileError> {
         let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let failed = |source: std::io::Error| match source.kind() {
-            std::io::ErrorKind::NotFound => FileError::Missing { path: path.clone() },
-            _ => FileError::Io { path: path.clone(), source },
-        };
-        // A pipe without a writer would be waited for.
-        let flags = OFlags::NONBLOCK.bits().cast_signed();
-        let opened = std::fs::File::options().read(true).custom_flags(flags).open(path);
-        let file = opened.map_err(failed)?;
-        let found = file.metadata().map_err(failed)?;
-        if !found.is_file() {
-            return Err(FileError::NotAFile { path: path.clone() });
-        }
-        let mut bytes = Vec::new();
-        file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.len() as u64 > LARGEST {
-            return Err(FileError::TooLarge { path: path.clone(), most: LARGEST });
-        }
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let (line, text) = not_text(&error);
-            FileError::Wrong { path: path.clone(), problems: vec![FileProblem { line, text }] }
-        })?;
+        let (text, mode) = text_of(path)?;
         let parsed = parse(&text, path)?;
-        match found.permissions().mode() & 0o777 {
-            mode if parsed.has_secret && mode & 0o077 != 0 => {
-                Err(FileError::Exposed { path: path.clone(), mode })
-            }
-            _ => Ok(parsed),
+        match parsed.has_secret && mode & 0o077 != 0 {
+            true => Err(FileError::Exposed { path: path.clone(), mode }),
+            false => Ok(parsed),
         }
     }
-}
-
-fn not_text(error: &std::string::FromUtf8Error) -> (Option<usize>, String) {
-    let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-    let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
-    (Some(line), "it is not valid UTF-8: save it as UTF-8".to_owned())
 }
 
 /// Reads and checks the text of the file at `path`.

@@ -203,7 +203,7 @@ fn sources_that_are_not_sources_are_refused_without_their_secrets() {
         ("h/db", "is not a source"),
         ("feed:", "is not a source"),
         ("feed:-", "the agent has no standard input"),
-        ("http://me:hunter2@h/db", "the URL holds a password, which does not belong into a config"),
+        ("http://me:hunter2@h/db", "the URL holds a password, which does not belong in a config"),
         ("http://me@h/db", "names the user `me`, and `credentials` names no password"),
         ("http://h/a?x=1", "cannot be used"),
         ("http://h:99999", "cannot be used"),
@@ -257,7 +257,7 @@ fn credentials_that_do_not_fit_the_url_are_refused() {
 fn a_secret_in_the_config_is_refused_unless_it_was_asked_for_and_is_never_shown() {
     for keys in ["credentials = { password = 'hunter2' }", "credentials = { token = 'hunter2' }"] {
         let problems = wrong(keys);
-        assert!(problems[0].contains("does not belong into a config"), "{problems:?}");
+        assert!(problems[0].contains("does not belong in a config"), "{problems:?}");
         assert!(!problems[0].contains("hunter2"), "{problems:?}");
     }
     let text = "allow_secrets = true\n[[mirror]]\nname='a'\ndirectory='a'\nsource='http://me:hunter2@h/db'";
