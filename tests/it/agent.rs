@@ -262,6 +262,7 @@ fn a_mirror_that_cannot_work_does_not_disturb_the_others() {
     let mut tail = plainfold::spawn_command(setup.command(&["tail", "fine", "--since", "0"]));
     file.put("second", json!({"n": 2}), &[]);
     tail.wait_for_event(|event| event["documentId"] == "second");
+    door.wait_for(1, |_| true);
 
     let list = setup.mirrors(1);
     assert_eq!(of(&list, "fine")["state"], "running", "{list}");

@@ -159,6 +159,7 @@ fn a_mirror_that_has_not_caught_up_is_healthy_and_not_ready() {
     let directory = mirror.display().to_string();
     let live = plainfold::spawn(["mirror", &source, &directory, "--live"]);
     wait_until_running(&mirror);
+    server.wait_for(1, |asked| asked.line.contains("/_changes"));
     let (code, text) = get(&mirror, "/readyz");
     assert!(code == 503 && text.contains("it has not caught up"), "{code} {text}");
     assert_eq!(get(&mirror, "/healthz").0, 200);
