@@ -70,7 +70,9 @@ impl Epoch {
         let displaced = before.is_some_and(|number| read(&markers, number).displaces);
         let displaces = forced || left_open && (displaced || staging.is_on_network());
         let marker = Marker { holder: holder.clone(), displaces };
-        let number = claim(ours, &markers, before, &marker, check)?;
+        // A power loss may keep a lane, and lose the number that it belongs to.
+        let lanes = names.iter().filter_map(|name| lane_of(name)?.0).max();
+        let number = claim(ours, &markers, before, lanes, &marker, check)?;
         let mut epoch = Self {
             number,
             staging,
@@ -409,7 +411,8 @@ fn read(markers: &Folder, number: u64) -> Marker {
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
-/// Claims the number that follows the newest. `check` fails if this process has lost the lock.
+/// Claims the number that follows the newest, and those of all `lanes`. `check` fails if this process has
+/// lost the lock.
 ///
 /// The lock is checked after the number is known: a process that takes the lock later claims the same
 /// number or a higher one. So the process with the lock is always the one with the newest epoch.
@@ -417,15 +420,19 @@ fn claim(
     ours: &Folder,
     markers: &Folder,
     mut before: Option<u64>,
+    lanes: Option<u64>,
     marker: &Marker,
     check: impl Fn() -> Result<(), MirrorError>,
 ) -> Result<u64, MirrorError> {
     let text = serde_json::to_vec(marker).unwrap_or_default();
     loop {
-        let last = before.unwrap_or_default();
+        let last = before.max(lanes).unwrap_or_default();
         let number = last.checked_add(1).ok_or_else(|| {
             let what = "no number follows it: it is not Plainfold's, remove it";
-            let path = markers.path().join(last.to_string());
+            let path = match before == Some(last) {
+                true => markers.path().join(last.to_string()),
+                false => markers.path().with_file_name(STAGING).join(format!("{last}-0")),
+            };
             MirrorError::io("use", path, std::io::Error::other(what))
         })?;
         let name = number.to_string();
@@ -606,6 +613,20 @@ mod tests {
         assert!(
             dir.path().join("staging/6-1").is_file() && dir.path().join("staging/4-1").is_file()
         );
+    }
+
+    #[test]
+    fn a_lane_whose_number_was_lost_is_in_no_way() {
+        let (dir, ours) = folder();
+        fs::create_dir_all(dir.path().join("staging/1-0/1-0.format.json")).unwrap();
+        let epoch = begin(&ours, false);
+        assert_eq!(epoch.number, 2);
+        epoch.write(&ours, "format.json", &"new").unwrap();
+        drop(epoch);
+        fs::create_dir(dir.path().join(format!("staging/{}-0", u64::MAX))).unwrap();
+        let error = Epoch::begin(&ours, &Holder::this_process("mirror"), false, || Ok(()));
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(&format!("{STAGING}/{}-0", u64::MAX)), "{error}");
     }
 
     #[test]
