@@ -293,3 +293,22 @@ async fn the_description_has_every_route_with_unique_names_and_its_problems() {
     let mirror = AtWork::on(&rows(&[("a", "1")])).await;
     assert_described(&mirror.routes, &mirror.api, 20).await;
 }
+
+#[tokio::test]
+async fn a_session_is_closed_when_its_lanes_have_been_given_back() {
+    let AtWork { session, routes, api: _, _dir: dir } = AtWork::on(&rows(&[("a", "1")])).await;
+    let lanes = dir.path().join("mirror/.plainfold/staging");
+    let open = || {
+        let names = std::fs::read_dir(&lanes).unwrap();
+        names
+            .filter(|name| name.as_ref().unwrap().file_name().to_string_lossy().contains('-'))
+            .count()
+    };
+    assert!(open() > 0);
+    let closed = session.watcher().closed();
+    drop(routes);
+    session.cancel();
+    session.join().await;
+    closed.await;
+    assert_eq!(open(), 0);
+}

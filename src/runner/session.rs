@@ -167,14 +167,19 @@ impl Watcher {
         self.shared.ended.clone()
     }
 
-    /// Waits until nobody keeps the session's mirror open any more, without doing so itself.
+    /// Waits until nobody else keeps the session's mirror open any more, and closes it. What is dropped
+    /// before that closes it later.
     pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
         const MOMENT: Duration = Duration::from_millis(10);
-        let state = Arc::downgrade(&self.shared.checkpoints);
+        let Shared { mirror, checkpoints, .. } = &*self.shared;
+        let (mirror, state) = (Arc::clone(mirror), Arc::clone(checkpoints));
         async move {
-            while state.strong_count() > 0 {
+            while Arc::strong_count(&mirror) > 1 || Arc::strong_count(&state) > 1 {
                 tokio::time::sleep(MOMENT).await;
             }
+            // Closing writes to the disk: the last owner is the one that waits for it.
+            let closing = tokio::task::spawn_blocking(move || drop((mirror, state)));
+            let _closed = closing.await;
         }
     }
 
