@@ -99,7 +99,10 @@ impl Pipeline {
             .filter(|_| !self.removals_only && held == 0 && self.failures.count() == 0);
         let written = match text.map(|text| self.collection.write_portable(&text)) {
             Some(Err(error)) if error.is_full() => {
-                tracing::debug!("no room for the checkpoint beside the tree: {error}");
+                tracing::info!(
+                    "there is no room for the checkpoint beside the tree, so that a copy without its \
+                     state is scanned: {error}"
+                );
                 return self.remove_portable();
             }
             Some(written) => written,

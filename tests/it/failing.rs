@@ -109,7 +109,11 @@ fn a_catch_up_on_a_disk_that_fails_ends_and_the_next_one_mends_it() {
                 let opens = opens && passings == 0;
                 // The next run takes lanes that were not given back.
                 let gives_back = operation == "io-rename-folder" && passings >= LANES;
-                assert!(!failed || reads || opens || gives_back, "{ended}");
+                // A mirror does without this file.
+                let does_without =
+                    ended.stderr.contains("no room for the checkpoint beside the tree");
+                let harmless = reads || opens || gives_back || does_without;
+                assert!(!failed || harmless, "{ended}");
                 ended.assert_code(0);
                 oracle::assert_equals_feed(shelf.feed.path(), &mirror);
             }
