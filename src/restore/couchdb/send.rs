@@ -48,6 +48,9 @@ impl Sender {
         batch: &[Writing],
         tries: usize,
     ) -> Result<Vec<Unwritten>, Fault> {
+        if let [writing] = batch {
+            can_be_opened(writing).await?;
+        }
         if let [writing] = batch
             && let Some(parts) = self.parts(client, database, writing).await?
             && let Some(refused) = self.send_parts(database, writing, &parts, tries).await?
@@ -135,6 +138,23 @@ impl Sender {
             Err(fault) => Err(fault),
         }
     }
+}
+
+/// Fails if the file of a large attachment cannot be opened: a request that breaks off half-way costs the
+/// server much, and ends a pouchdb-server.
+async fn can_be_opened(writing: &Writing) -> Result<(), Fault> {
+    let name = |piece| match piece {
+        Piece::Attachment { name, .. } => Some(name),
+        _ => None,
+    };
+    let names: Vec<String> = writing.pieces().into_iter().filter_map(name).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let files = Arc::clone(&writing.item.files);
+    let open = move || names.iter().try_for_each(|name| files.open(name).map(drop));
+    let opened = tokio::task::spawn_blocking(open).await.map_err(std::io::Error::other);
+    opened.flatten().map_err(|error| Fault::Document(error.to_string()))
 }
 
 /// Why the file of an attachment could not be sent, if that caused the failure.
