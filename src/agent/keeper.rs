@@ -105,8 +105,15 @@ impl Keeper {
             let closed = self.handle.watcher().map(|watcher| watcher.closed());
             self.note(&fate, began);
             if let Some(closed) = closed {
+                self.handle.note_state(MirrorState::Stopping);
                 // Who reads events has a moment to read the last ones.
                 let _late = timeout(CLOSES_WITHIN, closed).await;
+            }
+            if let AfterRun::Done { trouble } = &fate {
+                match trouble {
+                    None => tracing::info!("caught up; the mirror is complete"),
+                    Some(trouble) => tracing::warn!("caught up, but {trouble}"),
+                }
             }
             match fate {
                 AfterRun::Stopped => break,
@@ -213,13 +220,7 @@ impl Keeper {
     fn note(&self, fate: &AfterRun, started_at: Timestamp) {
         let (complete, trouble) = match fate {
             AfterRun::Stopped => (false, Some("it was told to stop".to_owned())),
-            AfterRun::Done { trouble } => {
-                match trouble {
-                    None => tracing::info!("caught up; the mirror is complete"),
-                    Some(trouble) => tracing::warn!("caught up, but {trouble}"),
-                }
-                (trouble.is_none(), trouble.clone())
-            }
+            AfterRun::Done { trouble } => (trouble.is_none(), trouble.clone()),
             AfterRun::Again { error, .. } | AfterRun::Park { error, .. } => {
                 (false, Some(error.clone()))
             }
