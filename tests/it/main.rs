@@ -40,6 +40,7 @@ mod limits;
 mod live;
 mod messages;
 mod monitoring;
+mod neighbours;
 mod once;
 mod options;
 mod orders;
