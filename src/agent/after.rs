@@ -62,6 +62,11 @@ impl AfterRun {
         Self::Park { error: plain::with_causes(error), remedy: MEND }
     }
 
+    /// A session that was not started, because a program that runs before it has failed.
+    pub fn of_hook(error: String) -> Self {
+        Self::Again { error, pauses: SOON }
+    }
+
     /// A session that could not be started.
     pub fn of_start(error: StartError) -> Self {
         match error {

@@ -81,6 +81,15 @@ impl Due {
 }
 
 impl Turn {
+    /// The time of the next run, if there is one.
+    pub fn next(self) -> Option<Timestamp> {
+        match self {
+            Self::Now => Some(Timestamp::now()),
+            Self::At(next) => Some(next),
+            Self::Never => None,
+        }
+    }
+
     /// The time until the clocks should be read again: until the run is due, but not long, because the
     /// wall clock may be set meanwhile, and the machine may sleep.
     pub fn look_in(self, now: &ClockReading) -> Duration {

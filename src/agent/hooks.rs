@@ -5,18 +5,14 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::path::Path;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::alerts::Alert;
+use super::program::Program;
 use crate::client::webhook::Webhook;
 use crate::config::file::AlertHooks;
 use crate::document::plain;
@@ -114,7 +110,9 @@ impl Hook {
 
     async fn attempt(&self, document: &[u8]) -> Result<(), String> {
         match self {
-            Self::Command(command) => run(command, document, PATIENCE).await,
+            Self::Command(command) => {
+                Program { command, variables: &[] }.run(document, PATIENCE).await
+            }
             Self::Address(url) => {
                 let posted = url.post(document.to_vec(), PATIENCE).await;
                 posted.map_err(|error| error.to_string())
@@ -135,102 +133,9 @@ impl fmt::Display for Hook {
     }
 }
 
-/// Runs a program without a shell, with a document on its standard input. If it takes too long, it ends
-/// with everything that it has started.
-async fn run(command: &[String], document: &[u8], patience: Duration) -> Result<(), String> {
-    let Some((program, arguments)) = command.split_first() else { return Ok(()) };
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.current_dir(Path::new("/")).process_group(0).kill_on_drop(true);
-    // Any variable may hold a secret of a source.
-    command.env_clear();
-    let harmless = ["PATH", "HOME", "LANG", "TZ"];
-    command.envs(harmless.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-    let mut child = command.spawn().map_err(|error| format!("it cannot be started: {error}"))?;
-    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let input = child.stdin.take();
-    let working = async {
-        if let Some(mut input) = input {
-            // A program that does not read it may still do its work.
-            let _closed = input.write_all(document).await;
-        }
-        child.wait().await
-    };
-    let ended = tokio::time::timeout(patience, working).await;
-    match ended {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(format!("it ended with {status}")),
-        Ok(Err(error)) => Err(format!("it cannot be waited for: {error}")),
-        Err(_) => {
-            if let Some(group) = group {
-                let _gone = kill_process_group(group, Signal::KILL);
-            }
-            Err(format!("it was ended after {} s", patience.as_secs()))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt as _;
-    use std::path::PathBuf;
-
     use super::*;
-
-    /// A program that does this.
-    fn program(folder: &Path, text: &str) -> PathBuf {
-        let path = folder.join("program");
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-        path
-    }
-
-    async fn run_it(program: &Path, argument: &str, patience: Duration) -> Result<(), String> {
-        let command = [program.display().to_string(), argument.to_owned()];
-        run(&command, b"{\"alert\":1}", patience).await
-    }
-
-    #[tokio::test]
-    async fn a_command_gets_the_document_and_its_arguments_without_a_shell() {
-        let dir = tempfile::tempdir().unwrap();
-        let out = dir.path().join("out");
-        let text = format!("{{ echo \"$1\"; cat; }} > '{}'", out.display());
-        let program = program(dir.path(), &text);
-        run_it(&program, "$(touch x); a b", PATIENCE).await.unwrap();
-        assert_eq!(fs::read_to_string(out).unwrap(), "$(touch x); a b\n{\"alert\":1}");
-    }
-
-    #[tokio::test]
-    async fn a_command_that_fails_hangs_or_is_missing_is_an_error_in_bounded_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let failing = program(dir.path(), "exit 3");
-        let error = run_it(&failing, "secret", PATIENCE).await.unwrap_err();
-        assert!(error.contains("exit status: 3") && !error.contains("secret"), "{error}");
-        // What it has started ends too.
-        let out = dir.path().join("out");
-        let text = format!("(trap '' TERM; sleep 600) & echo $! > '{}'; wait", out.display());
-        let hanging = program(dir.path(), &text);
-        let error = run_it(&hanging, "", Duration::from_secs(1)).await.unwrap_err();
-        assert!(error.contains("it was ended after 1 s"), "{error}");
-        let child = fs::read_to_string(&out).unwrap();
-        let stat = format!("/proc/{}/stat", child.trim());
-        while fs::read_to_string(&stat).is_ok_and(|state| !state.contains(") Z ")) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        let missing = dir.path().join("missing");
-        let error = run_it(&missing, "", PATIENCE).await.unwrap_err();
-        assert!(error.contains("cannot be started"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_program_that_reads_nothing_may_succeed() {
-        let dir = tempfile::tempdir().unwrap();
-        let program = program(dir.path(), "exit 0");
-        let command = [program.display().to_string()];
-        let large = vec![b'x'; 1 << 20];
-        run(&command, &large, PATIENCE).await.unwrap();
-    }
 
     #[test]
     fn a_hook_is_named_without_its_secrets() {

@@ -14,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 use super::after::AfterRun;
 use super::due::{Due, Turn};
 use super::home::Home;
+use super::program::Program;
 use super::roster::MirrorHandle;
 use super::state::{LastRun, MirrorState};
 use crate::clock::ClockReading;
 use crate::config::file::MirrorEntry;
+use crate::document::plain;
 use crate::mirror;
 use crate::runner::{Session, Watcher};
 use crate::tree::{AgentMirror, MirrorError};
@@ -95,7 +97,10 @@ impl Keeper {
         while self.until(&wait, &due).await {
             due.begin(&ClockReading::now());
             let (begun, began) = (Instant::now(), Timestamp::now());
-            let fate = self.run().await;
+            let fate = match self.before().await {
+                None => self.run().await,
+                Some(fate) => fate,
+            };
             // A start that was wanted while the wait before ended has been made. From here on, a start is
             // wanted because of the state that follows.
             let _made = self.handle.woken().now_or_never();
@@ -103,21 +108,23 @@ impl Keeper {
                 attempts = 0;
             }
             let closed = self.handle.watcher().map(|watcher| watcher.closed());
-            self.note(&fate, began);
+            let last = self.note(&fate, began);
             if let Some(closed) = closed {
                 self.handle.note_state(MirrorState::Stopping);
                 // Who reads events has a moment to read the last ones.
                 let _late = timeout(CLOSES_WITHIN, closed).await;
             }
-            if let AfterRun::Done { trouble } = &fate {
-                match trouble {
-                    None => tracing::info!("caught up; the mirror is complete"),
-                    Some(trouble) => tracing::warn!("caught up, but {trouble}"),
-                }
-            }
             match fate {
                 AfterRun::Stopped => break,
-                AfterRun::Done { .. } => (wait, attempts) = (Wait::Due, 0),
+                AfterRun::Done { trouble } => {
+                    (wait, attempts) = (Wait::Due, 0);
+                    let next = due.turn(&ClockReading::now()).next();
+                    self.handle.note_state(MirrorState::Waiting { next });
+                    match trouble {
+                        None => tracing::info!("caught up; the mirror is complete"),
+                        Some(trouble) => tracing::warn!("caught up, but {trouble}"),
+                    }
+                }
                 AfterRun::Again { error, pauses } => {
                     let pause = pauses.pause(attempts);
                     attempts += 1;
@@ -134,6 +141,7 @@ impl Keeper {
                     self.handle.note_state(MirrorState::Parked { error, remedy });
                 }
             }
+            self.after(last).await;
         }
         self.handle.note_state(MirrorState::Stopping);
     }
@@ -172,11 +180,10 @@ impl Keeper {
         loop {
             let now = ClockReading::now();
             let turn = due.turn(&now);
-            let next = match turn {
-                Turn::Now => return,
-                Turn::At(next) => Some(next),
-                Turn::Never => None,
-            };
+            if turn == Turn::Now {
+                return;
+            }
+            let next = turn.next();
             if shown != Some(next) {
                 shown = Some(next);
                 self.handle.note_state(MirrorState::Waiting { next });
@@ -217,7 +224,50 @@ impl Keeper {
         }
     }
 
-    fn note(&self, fate: &AfterRun, started_at: Timestamp) {
+    /// Runs what the config has run before each session. What follows if it fails.
+    async fn before(&self) -> Option<AfterRun> {
+        let command = self.entry.hooks.before.as_ref()?;
+        let now = Timestamp::now();
+        self.handle.note_state(MirrorState::Waiting { next: Some(now) });
+        let ran = tokio::select! {
+            () = self.stop.cancelled() => return Some(AfterRun::Stopped),
+            ran = self.hook(command, None) => ran,
+        };
+        ran.err().map(|error| AfterRun::of_hook(format!("`before` of `hooks`: {error}")))
+    }
+
+    /// Runs what the config has run after each session. The mirror is closed then.
+    async fn after(&self, last: LastRun) {
+        let Some(command) = &self.entry.hooks.after else { return };
+        let ran = tokio::select! {
+            () = self.stop.cancelled() => return,
+            ran = self.hook(command, Some(&last)) => ran,
+        };
+        if let Err(error) = ran {
+            let trouble = format!("`after` of `hooks`: {error}");
+            tracing::error!("{trouble}");
+            self.handle.note_trouble(trouble);
+        }
+    }
+
+    /// Runs a program for the mirror. An error names the program without its arguments, which may be secret.
+    async fn hook(&self, command: &[String], last: Option<&LastRun>) -> Result<(), String> {
+        let (name, directory) = (self.handle.name().as_str(), self.entry.directory.as_path());
+        let document = serde_json::json!({
+            "mirror": name,
+            "directory": directory.display().to_string(),
+            "last_run": last,
+        });
+        let document = document.to_string();
+        let variables = [("PLAINFOLD_MIRROR", name)];
+        let program = Program { command, variables: &variables };
+        let ran = program.run(plain::json(&document).as_bytes(), self.entry.hooks.timeout).await;
+        let named = command.first().map(String::as_str).unwrap_or_default();
+        ran.map_err(|error| format!("the program {} has failed: {error}", plain::quoted(named)))
+    }
+
+    /// Notes how a session ended.
+    fn note(&self, fate: &AfterRun, started_at: Timestamp) -> LastRun {
         let (complete, trouble) = match fate {
             AfterRun::Stopped => (false, Some("it was told to stop".to_owned())),
             AfterRun::Done { trouble } => (trouble.is_none(), trouble.clone()),
@@ -226,7 +276,9 @@ impl Keeper {
             }
         };
         let ended_at = Timestamp::now();
-        self.handle.note_end(LastRun { started_at, ended_at, complete, trouble });
+        let last = LastRun { started_at, ended_at, complete, trouble };
+        self.handle.note_end(last.clone());
+        last
     }
 }
 

@@ -10,6 +10,7 @@ mod due;
 mod home;
 mod hooks;
 mod keeper;
+mod program;
 mod roster;
 mod service;
 mod state;

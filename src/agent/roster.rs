@@ -223,6 +223,16 @@ impl MirrorHandle {
         self.0.changes.send_modify(count);
     }
 
+    /// Notes what has failed after the last session.
+    pub(super) fn note_trouble(&self, trouble: String) {
+        self.0.seen.send_modify(|seen| {
+            if let Some(last) = &mut seen.last {
+                last.trouble.get_or_insert(trouble);
+            }
+        });
+        self.0.changes.send_modify(count);
+    }
+
     /// Notes that the session has ended, or that none could be started.
     pub(super) fn note_end(&self, last: LastRun) {
         let mut watcher = None;

@@ -131,7 +131,7 @@ pub fn of_outcome(outcome: &runner::Outcome, live: bool, signalled: bool) -> Exi
 /// The code for what does not work of a mirror in a config.
 pub fn of_check(error: &CheckError) -> Exit {
     match error {
-        CheckError::Lower(_) => Exit::Usage,
+        CheckError::Lower(_) | CheckError::Program(_) => Exit::Usage,
         CheckError::Absent(absent) if absent.iter().any(Absent::is_mistake) => Exit::Usage,
         CheckError::Absent(_) => Exit::DocumentsFailed,
         CheckError::Start(error) => of_start(error),

@@ -459,3 +459,61 @@ fn a_mirror_that_gets_another_name_for_its_directory_in_one_reload_is_kept_witho
     assert!(!outcome.stderr.contains("is in use by"), "{outcome}");
     oracle::assert_equals_feed(file.path(), &setup.place.join("old"));
 }
+
+#[test]
+fn a_program_before_a_session_permits_it_and_one_after_it_finds_the_mirror_closed() {
+    let setup = Setup::new();
+    let (flag, told) = (setup.place.join("flag"), setup.place.join("told"));
+    let told_to = told.display();
+    // It notes what it was given, and whether the mirror is open.
+    let text = format!(
+        "#!/bin/sh\ncat > '{told_to}.new'\nls '{}/.plainfold/staging' >> '{told_to}.new'\n\
+         echo \"$PLAINFOLD_MIRROR $1\" >> '{told_to}.new'\nmv '{told_to}.new' '{told_to}'\n",
+        setup.place.join("shelf").display()
+    );
+    let after = setup.place.join("after");
+    fs::write(&after, text).unwrap();
+    fs::set_permissions(&after, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let mut shelf = FeedFile::create(setup.place.join("shelf.ndjson"));
+    shelf.put("first", json!({"n": 1}), &[]);
+    let more = format!(
+        "schedule = {{ every = '1h' }}\nhooks = {{ before = ['test', '-e', '{}'], after = ['{}', 'a b'] }}",
+        flag.display(),
+        after.display()
+    );
+    setup.write(&[setup.mirror("shelf", &shelf.source(), &more)]);
+    let mut agent = setup.start();
+    let line = said(&mut agent, "shelf", "`before` of `hooks`");
+    assert!(line.contains("the program test") && !line.contains("flag"), "{line}");
+    let list = setup.mirrors(1);
+    assert_eq!(of(&list, "shelf")["state"], "failed", "{list:#}");
+    assert!(!setup.place.join("shelf").exists(), "no session was started");
+
+    fs::write(&flag, "").unwrap();
+    setup.run(&["catch-up", "shelf"]).assert_code(0);
+    said(&mut agent, "shelf", "the mirror is complete");
+    let deadline = Instant::now() + DEADLINE;
+    while !told.exists() {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let told = fs::read_to_string(&told).unwrap();
+    let (document, rest) = told.split_once('}').map(|_| told.rsplit_once('}').unwrap()).unwrap();
+    let document: Value = serde_json::from_str(&format!("{document}}}")).unwrap();
+    assert_eq!(document["mirror"], "shelf");
+    assert_eq!(document["last_run"]["complete"], true);
+    assert!(!rest.contains('-'), "a lane is open: {rest}");
+    assert!(rest.ends_with("shelf a b\n"), "{rest}");
+
+    // One that fails is no trouble of the mirror, but is reported.
+    fs::write(&after, "#!/bin/sh\nexit 7\n").unwrap();
+    setup.run(&["catch-up", "shelf"]).assert_code(0);
+    let line = said(&mut agent, "shelf", "`after` of `hooks`");
+    assert!(line.contains("exit status: 7"), "{line}");
+    let list = setup.mirrors(0);
+    let last = &of(&list, "shelf")["last_run"];
+    assert_eq!(last["complete"], true, "{list:#}");
+    assert!(last["trouble"].as_str().unwrap().contains("`after`"), "{list:#}");
+    agent.terminate();
+    agent.wait().assert_code(0);
+}

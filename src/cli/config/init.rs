@@ -73,6 +73,8 @@ schedule = "live"
 #revisions = true
 # Keep documents that the source deletes.
 #deleted = "keep"
+# A program that runs after each catch-up, when the mirror is closed.
+#hooks = { after = ["/usr/local/bin/snapshot"] }
 "##;
 
 /// What `plainfold config init` takes.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 
 use super::error::LowerError;
+use super::hooks::command;
 use super::keys::{credential, variable};
 use super::schedule::Period;
 use super::value::{Bad, Key, Value};
@@ -84,14 +85,7 @@ pub(super) const ALERTS: &[Key<AlertsConfig>] = &[
         name: "command",
         allowed: "an array of a program and its arguments, such as [\"/usr/local/bin/page\", \"ops\"]",
         read: |alerts, value| {
-            let command: Vec<String> = value.get()?;
-            if command.first().is_none_or(|program| program.trim().is_empty()) {
-                return Err(Bad::Why("it names no program".to_owned()));
-            }
-            if command.iter().any(|word| word.contains('\0')) {
-                return Err(Bad::Why("it holds a NUL".to_owned()));
-            }
-            alerts.command = Some(command);
+            alerts.command = Some(command(value)?);
             Ok(())
         },
     },

@@ -11,8 +11,9 @@ use serde::Serialize;
 use tokio::net::UnixStream;
 
 use super::error::LowerError;
-use super::{AgentConfig, Listen, MirrorEntry, Schedule};
+use super::{AgentConfig, Listen, MirrorEntry, RunHooks, Schedule};
 use crate::config::{Probe, StartError};
+use crate::document::plain;
 use crate::mirror;
 use crate::runner::Absent;
 use crate::tree::beneath::Folder;
@@ -36,6 +37,8 @@ pub enum Aspect {
     Space,
     /// When it runs next.
     Schedule,
+    /// Whether the programs that run before and after its sessions exist.
+    Hooks,
 }
 
 impl fmt::Display for Aspect {
@@ -45,6 +48,7 @@ impl fmt::Display for Aspect {
             Self::Directory => "directory",
             Self::Space => "space",
             Self::Schedule => "schedule",
+            Self::Hooks => "hooks",
         })
     }
 }
@@ -73,6 +77,9 @@ pub enum CheckError {
     /// The source has not answered in time.
     #[error("{0} does not answer within {secs} s", secs = PATIENCE.as_secs())]
     Slow(String),
+    /// A program that does not exist, or that cannot be executed.
+    #[error("the program {0} cannot be executed: install it, or write its whole path")]
+    Program(String),
 }
 
 fn all(absent: &[Absent]) -> String {
@@ -99,22 +106,51 @@ impl AgentConfig {
     }
 }
 
+impl RunHooks {
+    /// Whether its programs exist; `None` if it names none. Blocks.
+    fn check(&self) -> Option<Result<String, CheckError>> {
+        let programs =
+            [&self.before, &self.after].into_iter().flatten().filter_map(|all| all.first());
+        let programs: Vec<&str> = programs.map(String::as_str).collect();
+        let missing = programs.iter().find(|program| !is_program(program));
+        let found = match missing {
+            Some(program) => Err(CheckError::Program(plain::quoted(program))),
+            None => Ok(programs.join(", ")),
+        };
+        (!programs.is_empty()).then_some(found)
+    }
+}
+
+/// Whether this names a program that can be executed: a path, or a name in a folder of `PATH`.
+fn is_program(name: &str) -> bool {
+    let can_run = |path: &Path| {
+        path.is_file() && accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok()
+    };
+    if name.contains('/') {
+        return can_run(Path::new(name));
+    }
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| can_run(&folder.join(name)))
+}
+
 impl MirrorEntry {
     /// Checks the mirror at the time `now`. A process `agent` may already work on it. With `offline`, its
     /// source is not asked, but its secrets are read.
     pub async fn check(&self, agent: Option<u32>, offline: bool, now: Timestamp) -> Vec<Finding> {
         let entry = self.clone();
-        let blocking = move || (entry.directory(agent), entry.space());
-        let (directory, space) = match tokio::task::spawn_blocking(blocking).await {
+        let blocking = move || (entry.directory(agent), entry.space(), entry.hooks.check());
+        let (directory, space, hooks) = match tokio::task::spawn_blocking(blocking).await {
             Ok(found) => found,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
-        vec![
+        let mut findings = vec![
             Finding { aspect: Aspect::Source, found: self.source(offline).await },
             Finding { aspect: Aspect::Directory, found: directory.map_err(CheckError::from) },
             Finding { aspect: Aspect::Space, found: space.map_err(CheckError::from) },
             Finding { aspect: Aspect::Schedule, found: Ok(self.times(now)) },
-        ]
+        ];
+        findings.extend(hooks.map(|found| Finding { aspect: Aspect::Hooks, found }));
+        findings
     }
 
     async fn source(&self, offline: bool) -> Result<String, CheckError> {

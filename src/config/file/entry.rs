@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use super::MirrorEntry;
+use super::hooks::RunHooks;
 use super::schedule::Schedule;
 use crate::client::couchdb::Address;
 use crate::config::{AccessOptions, ConfigError, MirrorChoices, SecretPlace, WrittenSecret};
@@ -23,6 +24,7 @@ pub(super) struct Draft {
     pub access: AccessOptions,
     /// Whether `credentials` holds a secret.
     pub has_secret: bool,
+    pub hooks: RunHooks,
 }
 
 impl Default for Draft {
@@ -46,6 +48,7 @@ impl Default for Draft {
             options,
             access: AccessOptions::default(),
             has_secret: false,
+            hooks: RunHooks::default(),
         }
     }
 }
@@ -113,9 +116,9 @@ impl Draft {
             );
             problems.push(("exclude", text));
         }
-        let Self { schedule, options, access, .. } = self;
+        let Self { schedule, options, access, hooks, .. } = self;
         match problems.is_empty() {
-            true => Ok(MirrorEntry { name, source, directory, schedule, options, access }),
+            true => Ok(MirrorEntry { name, source, directory, schedule, options, access, hooks }),
             false => Err(problems),
         }
     }

@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 
 use super::ApiConfig;
 use super::entry::{Draft, source};
+use super::hooks::{HOOKS, RunHooks};
 use super::listen::Listen;
 use super::schedule::{Period, Schedule};
 use super::value::{Bad, Key, Value};
@@ -180,6 +181,16 @@ pub(super) const MIRROR: &[Key<Draft>] = &[
                 return Err(Bad::Why("`client_key` needs `client_cert`".to_owned()));
             }
             draft.access.tls = tls;
+            Ok(())
+        },
+    },
+    Key {
+        name: "hooks",
+        allowed: "a table, such as { after = [\"/usr/local/bin/snapshot\"] }",
+        read: |draft, value| {
+            let mut hooks = RunHooks::default();
+            value.fill(&mut hooks, HOOKS, "hooks")?;
+            draft.hooks = hooks;
             Ok(())
         },
     },

@@ -9,6 +9,7 @@ mod change;
 mod check;
 mod entry;
 mod error;
+mod hooks;
 mod keys;
 mod listen;
 mod places;
@@ -31,6 +32,7 @@ pub use self::alerts::{AlertHooks, AlertsConfig, HeartbeatConfig};
 pub use self::change::{ConfigChange, difference};
 pub use self::check::{Aspect, CheckError, Finding};
 pub use self::error::{FileError, FileProblem, LowerError};
+pub use self::hooks::RunHooks;
 pub use self::listen::Listen;
 pub use self::schedule::{BadSchedule, CronSchedule, Period, Schedule};
 pub use self::show::{Origin, ShownConfig, ShownKey};
@@ -69,6 +71,8 @@ pub struct MirrorEntry {
     pub options: MirrorChoices,
     /// Where its credentials and certificates are found.
     pub access: AccessOptions,
+    /// What runs before and after each of its sessions.
+    pub hooks: RunHooks,
 }
 
 impl MirrorEntry {

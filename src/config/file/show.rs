@@ -11,7 +11,7 @@ use toml::de::DeTable;
 
 use super::schedule::Period;
 use super::value::{Key, Reading};
-use super::{AlertsConfig, ApiConfig, HeartbeatConfig, MirrorEntry};
+use super::{AlertsConfig, ApiConfig, HeartbeatConfig, MirrorEntry, RunHooks};
 use crate::config::{AccessOptions, SecretPlace};
 
 /// A config file, explained.
@@ -160,6 +160,7 @@ impl MirrorEntry {
             ("max_runs", json!(options.max_runs)),
             ("credentials", self.access.shown()),
             ("tls", self.access.shown_tls()),
+            ("hooks", self.hooks.shown()),
         ];
         let is_live = self.schedule.is_live();
         shown(values, origins, &move |key| match key {
@@ -168,6 +169,16 @@ impl MirrorEntry {
             _ if is_live => "never",
             _ => "30s",
         })
+    }
+}
+
+impl RunHooks {
+    fn shown(&self) -> Value {
+        let programs = [("before", &self.before), ("after", &self.after)];
+        let given =
+            programs.into_iter().filter_map(|(key, command)| Some((key, json!(command.as_ref()?))));
+        let timeout = ("timeout", json!(Period(self.timeout).to_string()));
+        given.chain([timeout]).map(|(key, value)| (key.to_owned(), value)).collect()
     }
 }
 

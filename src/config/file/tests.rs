@@ -424,6 +424,7 @@ fn every_key_is_documented_and_every_documented_key_exists() {
     assert_eq!(documented("Credentials"), names(keys::CREDENTIALS));
     assert_eq!(documented("Certificates"), names(keys::TLS));
     assert_eq!(documented("Schedules"), names(keys::SCHEDULE));
+    assert_eq!(documented("Hooks"), names(super::hooks::HOOKS));
     assert_eq!(documented("Keys of `[api]`"), names(keys::API));
     assert_eq!(documented("Keys of `[alerts]`"), names(super::alerts::ALERTS));
 }
@@ -438,6 +439,7 @@ fn what_is_shown_is_a_config_of_the_same_meaning() {
          credentials={password_file='p',auth='session'}\n[[mirror]]\nname='a'\nsource='http://me@h'\n\
          directory=\"a \\\"b\"\ncollections=['x*']\nexclude=['xy']\nrevisions=true\nnames='portable'\n\
          mode='0750'\nreserve='1GiB'\ngive_up_after='1m'\ntls={ca_file='c'}\nmax_runs=5\n\
+         hooks={before=['/b','x y'],timeout='90s'}\n\
          [[mirror]]\nname='b'\nsource='https://h/b'\ndirectory='b'\ncredentials={token_command='t \"x\"'}\n\
          schedule={cron='0 3 * * *',time_zone='Europe/Berlin'}\n",
     ] {
@@ -466,7 +468,7 @@ fn what_is_shown_is_a_config_of_the_same_meaning() {
     assert_eq!(origin(0, "trash"), Origin::Defaults(4));
     assert_eq!(origin(0, "name"), Origin::File(8));
     assert_eq!(origin(1, "deleted"), Origin::Default);
-    assert_eq!(origin(1, "credentials"), Origin::File(24));
+    assert_eq!(origin(1, "credentials"), Origin::File(25));
     assert_eq!(shown.api[0].origin, Origin::File(2));
 }
 
