@@ -36,10 +36,13 @@ pub struct Options {
 pub async fn run(action: Action, options: Options) -> anyhow::Result<Exit> {
     let Options { directory, collection, format } = options;
     let wanted = collection.as_deref().map(CollectionName::from);
-    let ordered = match Door::find(&directory)?.order(action, wanted.as_ref()).await {
-        Err(DoorError::AtRest(..))
-            if action == Action::CatchUp && name::start(&directory).await =>
-        {
+    let ordered = match Door::find(&directory) {
+        Ok(door) => door.order(action, wanted.as_ref()).await,
+        Err(error) => Err(DoorError::from(error)),
+    };
+    let ordered = match ordered {
+        // A mirror that has failed before its first session has no directory yet.
+        Err(_) if action == Action::CatchUp && name::start(&directory).await => {
             let text = match format {
                 ReportFormat::Json => Lines::pretty(&json!({ "starts": true }))?,
                 ReportFormat::Text => Lines::of("the mirror starts now"),
