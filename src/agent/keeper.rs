@@ -97,9 +97,9 @@ impl Keeper {
         while self.until(&wait, &due).await {
             due.begin(&ClockReading::now());
             let (begun, began) = (Instant::now(), Timestamp::now());
-            let fate = match self.before().await {
-                None => self.run().await,
-                Some(fate) => fate,
+            let (has_run, fate) = match self.before().await {
+                None => (true, self.run().await),
+                Some(fate) => (false, fate),
             };
             // A start that was wanted while the wait before ended has been made. From here on, a start is
             // wanted because of the state that follows.
@@ -141,7 +141,9 @@ impl Keeper {
                     self.handle.note_state(MirrorState::Parked { error, remedy });
                 }
             }
-            self.after(last).await;
+            if has_run {
+                self.after(last).await;
+            }
         }
         self.handle.note_state(MirrorState::Stopping);
     }
@@ -245,8 +247,8 @@ impl Keeper {
         };
         if let Err(error) = ran {
             let trouble = format!("`after` of `hooks`: {error}");
+            self.handle.note_trouble(trouble.clone());
             tracing::error!("{trouble}");
-            self.handle.note_trouble(trouble);
         }
     }
 

@@ -510,7 +510,7 @@ fn a_program_before_a_session_permits_it_and_one_after_it_finds_the_mirror_close
     setup.run(&["catch-up", "shelf"]).assert_code(0);
     let line = said(&mut agent, "shelf", "`after` of `hooks`");
     assert!(line.contains("exit status: 7"), "{line}");
-    let list = setup.mirrors(0);
+    let list = setup.mirrors(1);
     let last = &of(&list, "shelf")["last_run"];
     assert_eq!(last["complete"], true, "{list:#}");
     assert!(last["trouble"].as_str().unwrap().contains("`after`"), "{list:#}");
