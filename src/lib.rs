@@ -41,7 +41,7 @@
 //! 5. [`runner`]: a pipeline per collection, and their status.
 //! 6. [`config`]: the configuration of a mirror, lowered into the options of the layers below;
 //!    [`agent`]: every mirror of a config file in one process.
-//! 7. [`api`]: the HTTP interface, and the door to a mirror.
+//! 7. [`api`]: the HTTP interface with its web page, and the door to a mirror.
 //! 8. [`cli`]: the command line.
 
 pub mod agent;
@@ -64,3 +64,4 @@ pub mod source;
 pub mod tree;
 mod trial;
 pub mod verify;
+mod web;

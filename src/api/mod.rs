@@ -22,6 +22,7 @@ use self::chosen::ApiState;
 use self::problem::{ApiProblem, ApiProblemKind};
 use crate::document::plain;
 use crate::runner::Watcher;
+use crate::web;
 
 mod chosen;
 pub mod client;
@@ -99,7 +100,10 @@ fn description(state: &ApiState) -> OpenApi {
 /// All routes, bounded in time and size.
 fn router(state: ApiState) -> Router {
     let describe = async |State(state): State<ApiState>| json(&description(&state));
-    let (routes, _) = described(&state).split_for_parts();
+    let (mut routes, _) = described(&state).split_for_parts();
+    if let ApiState::All(_) = state {
+        routes = routes.merge(web::routes());
+    }
     routes
         .route("/openapi.json", get(describe))
         .with_state(state)

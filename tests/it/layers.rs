@@ -11,7 +11,7 @@ mod tokens;
 
 /// Each module with its level, and the modules that it may import. It may import only modules above
 /// it in this list.
-const MODULES: [(u8, &str, &[&str]); 20] = [
+const MODULES: [(u8, &str, &[&str]); 21] = [
     (0, "trial", &[]),
     (0, "place", &[]),
     (0, "clock", &["place"]),
@@ -59,6 +59,7 @@ const MODULES: [(u8, &str, &[&str]); 20] = [
             "config",
         ],
     ),
+    (7, "web", &[]),
     (
         7,
         "api",
@@ -73,6 +74,7 @@ const MODULES: [(u8, &str, &[&str]); 20] = [
             "runner",
             "config",
             "agent",
+            "web",
         ],
     ),
     (
@@ -102,7 +104,7 @@ const WORDS: [(&str, &[&str]); 19] = [
     // The libraries of one layer each.
     ("sled", &["checkpoint"]),
     ("reqwest", &["client", "api::process"]),
-    ("axum", &["api"]),
+    ("axum", &["api", "web"]),
     ("clap", &["cli"]),
     ("anyhow", &["cli"]),
     ("ExitCode", &["cli"]),
