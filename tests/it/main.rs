@@ -44,6 +44,7 @@ mod once;
 mod options;
 mod orders;
 mod output;
+mod page;
 mod pages;
 mod planted;
 mod pouchdb;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use walkdir::{DirEntry, WalkDir};
 
+pub mod browser;
 pub mod crashing;
 pub mod disk;
 pub mod door;
