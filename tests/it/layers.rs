@@ -63,6 +63,7 @@ const MODULES: [(u8, &str, &[&str]); 20] = [
         7,
         "api",
         &[
+            "place",
             "document",
             "event",
             "source",
