@@ -3,18 +3,21 @@
 
 use std::future::Future;
 use std::path::Path;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixListener;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::chosen::{ApiState, Named};
+use super::guard::Door;
 use super::json;
+use super::listen::Listener;
 use super::process;
+use super::token_file::TokenFile;
 use crate::agent::{MirrorSummary, Roster};
 use crate::document::MirrorName;
 
@@ -29,15 +32,17 @@ pub struct MirrorList {
     pub mirrors: Vec<MirrorSummary>,
 }
 
-/// Answers on `listener` until `shutdown`.
+/// Answers on `listener` until `shutdown`. Requests to an address need a token; who may open a Unix socket
+/// may do everything.
 pub async fn serve_agent(
-    listener: UnixListener,
+    listener: Listener,
     roster: Roster,
+    tokens: Arc<TokenFile>,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, super::router(ApiState::All(roster)))
-        .with_graceful_shutdown(shutdown)
-        .await
+) {
+    let door = Door::of(&listener, tokens);
+    let routes = super::router_behind(door, ApiState::All(roster));
+    super::connections::answer(listener, routes, shutdown).await;
 }
 
 /// The routes of an agent that are about its mirrors whether they are at work or not.

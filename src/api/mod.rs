@@ -13,12 +13,13 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
-use tokio::net::UnixListener;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::chosen::ApiState;
+use self::guard::Door;
+use self::listen::Listener;
 use self::problem::{ApiProblem, ApiProblemKind};
 use crate::document::plain;
 use crate::runner::Watcher;
@@ -27,9 +28,12 @@ use crate::web;
 mod chosen;
 pub mod client;
 mod collections;
+mod connections;
 mod events;
+mod guard;
 mod health;
 mod held;
+pub mod listen;
 mod metrics;
 pub mod mirrors;
 mod openapi;
@@ -39,10 +43,13 @@ mod page;
 mod problem;
 mod process;
 mod release;
+pub mod role;
 pub mod socket;
 mod status;
 #[cfg(test)]
 mod tests;
+pub mod token_file;
+pub mod tokens;
 mod usage;
 
 /// The largest body of a request, in bytes. No request needs one.
@@ -53,11 +60,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Answers for one mirror on `listener` until `shutdown`.
 pub async fn serve(
-    listener: UnixListener,
+    listener: Listener,
     watcher: Watcher,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, router(ApiState::One(watcher))).with_graceful_shutdown(shutdown).await
+) {
+    connections::answer(listener, router(ApiState::One(watcher)), shutdown).await;
 }
 
 /// The routes of one mirror.
@@ -97,8 +104,13 @@ fn description(state: &ApiState) -> OpenApi {
     api
 }
 
-/// All routes, bounded in time and size.
+/// All routes, bounded in time and size, for those who may do everything.
 fn router(state: ApiState) -> Router {
+    router_behind(Door::Own, state)
+}
+
+/// All routes, bounded in time and size, for those who pass a door.
+fn router_behind(door: Door, state: ApiState) -> Router {
     let describe = async |State(state): State<ApiState>| json(&description(&state));
     let (mut routes, _) = described(&state).split_for_parts();
     if let ApiState::All(_) = state {
@@ -107,6 +119,8 @@ fn router(state: ApiState) -> Router {
     routes
         .route("/openapi.json", get(describe))
         .with_state(state)
+        // What is added below needs no token.
+        .route_layer(middleware::from_fn_with_state(door, guard::admit))
         .layer(DefaultBodyLimit::max(LARGEST))
         .layer(middleware::from_fn(bounded))
         .layer(middleware::from_fn(problem::document))

@@ -24,6 +24,12 @@ const NAMESPACE: &str = "urn:plainfold:problem:";
 pub enum ApiProblemKind {
     /// A parameter, a header or a body that cannot be read, or that makes no sense.
     BadRequest,
+    /// No token that is known came with the request.
+    NoToken,
+    /// The role of the token does not suffice.
+    NoRole,
+    /// A page of another site may have made the request.
+    Foreign,
     /// The mirror has no such collection.
     NoCollection,
     /// The agent has no such mirror.
@@ -38,6 +44,8 @@ pub enum ApiProblemKind {
     Late,
     /// The body is too large.
     TooLarge,
+    /// There are as many connections or event streams as there may be.
+    TooMany,
     /// The mirror cannot do this now.
     Unavailable,
     /// Any other error of the mirror.
@@ -50,6 +58,13 @@ impl ApiProblemKind {
         match self {
             Self::BadRequest => {
                 (StatusCode::BAD_REQUEST, "bad-request", "The request cannot be read")
+            }
+            Self::NoToken => (StatusCode::UNAUTHORIZED, "no-token", "The request needs a token"),
+            Self::NoRole => {
+                (StatusCode::FORBIDDEN, "no-role", "The role of the token does not suffice")
+            }
+            Self::Foreign => {
+                (StatusCode::FORBIDDEN, "foreign", "The request may come from another site")
             }
             Self::NoCollection => {
                 (StatusCode::NOT_FOUND, "no-collection", "There is no such collection")
@@ -64,6 +79,11 @@ impl ApiProblemKind {
             }
             Self::Late => (StatusCode::REQUEST_TIMEOUT, "late", "The request took too long"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
+            Self::TooMany => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too-many",
+                "There are too many connections or event streams",
+            ),
             Self::Unavailable => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The mirror cannot do this now")
             }
@@ -162,6 +182,20 @@ impl ApiProblem {
         };
         let problem = Self::new(ApiProblemKind::NoSession, format!("the mirror {name} {detail}"));
         Self { mirror: Some(state), ..problem }
+    }
+
+    /// The whole answer to a request that is not read.
+    pub fn raw(&self) -> Vec<u8> {
+        let (status, ..) = self.kind.parts();
+        let document = self.document(status, &Uri::from_static("/"));
+        // Strings and numbers can always be written.
+        let document = serde_json::to_string(&document).unwrap_or_default();
+        let length = document.len();
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: {PROBLEM_JSON}\r\ncontent-length: {length}\r\n\
+             connection: close\r\nretry-after: 5\r\n\r\n{document}"
+        )
+        .into_bytes()
     }
 
     fn document(&self, status: StatusCode, instance: &Uri) -> ProblemDocument {

@@ -64,6 +64,7 @@ const MODULES: [(u8, &str, &[&str]); 21] = [
         7,
         "api",
         &[
+            "place",
             "document",
             "event",
             "source",

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{ConfigFile, refused};
 use crate::cli::exit::{self, Exit};
 use crate::cli::help::{CONNECTION, OUTPUT};
+use crate::cli::listeners::admissible;
 use crate::cli::output::{Lines, Stream, many};
 use crate::cli::verify::ReportFormat;
 use crate::config::file::{AgentConfig, Aspect, FileError, FileProblem, Finding};
@@ -68,7 +69,8 @@ struct Check {
 /// Checks the config and its mirrors.
 pub async fn run(options: &Options) -> anyhow::Result<Exit> {
     let path = options.file.path.clone();
-    let read = tokio::task::spawn_blocking(move || AgentConfig::read(&path)).await?;
+    let read = move || admissible(AgentConfig::read(&path)?, &path);
+    let read = tokio::task::spawn_blocking(read).await?;
     let config = match (read, options.format) {
         (Ok(config), _) => config,
         (Err(FileError::Wrong { problems, .. }), ReportFormat::Json) => {

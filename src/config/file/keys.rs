@@ -2,6 +2,8 @@
 //!
 //! `docs/agent.md` lists them, and a test compares both.
 
+use std::path::PathBuf;
+
 use bytesize::ByteSize;
 
 use super::ApiConfig;
@@ -275,21 +277,30 @@ pub(super) const TLS: &[Key<Tls>] = &[
 ];
 
 /// The keys of `[api]`.
-pub(super) const API: &[Key<ApiConfig>] = &[Key {
-    name: "listen",
-    allowed: "the path of a Unix socket, such as \"/run/plainfold/plainfold.sock\", or an array of them",
-    read: |api, value| {
-        let all = value.array().or_else(|_| value.text().map(|_| vec![value]))?;
-        let parse = |one: &Value<'_>| match Listen::parse(one.word()?, one.reading.base) {
-            Some(Listen::Tcp(address)) => Err(Bad::Why(format!(
-                "it is the address {address}, and the API answers on Unix sockets only"
-            ))),
-            listen => listen.ok_or(Bad::Kind),
-        };
-        api.listen = all.iter().map(parse).collect::<Result<_, _>>()?;
-        Ok(())
+pub(super) const API: &[Key<ApiConfig>] = &[
+    Key {
+        name: "listen",
+        allowed: "the path of a Unix socket, such as \"/run/plainfold/plainfold.sock\", an address with a port, \
+                  such as \"127.0.0.1:5990\", or an array of them",
+        read: |api, value| {
+            let all = value.array().or_else(|_| value.text().map(|_| vec![value]))?;
+            let parse =
+                |one: &Value<'_>| Listen::parse(one.word()?, one.reading.base).ok_or(Bad::Kind);
+            api.listen = all.iter().map(parse).collect::<Result<_, _>>()?;
+            Ok(())
+        },
     },
-}];
+    Key {
+        name: "tokens",
+        allowed: "the path of a file",
+        read: |api, value| set_path(&mut api.tokens, value),
+    },
+];
+
+fn set_path(place: &mut PathBuf, value: Value<'_>) -> Result<(), Bad> {
+    *place = value.path()?;
+    Ok(())
+}
 
 /// The keys of `schedule`, where it is a table.
 pub(super) const SCHEDULE: &[Key<ScheduleDraft>] = &[

@@ -49,8 +49,10 @@ pub struct AgentConfig {
 /// The interface for other programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiConfig {
-    /// The Unix sockets where it listens. Empty means nowhere.
+    /// The Unix sockets and the addresses where it listens. Empty means nowhere.
     pub listen: Vec<Listen>,
+    /// The file with the tokens that requests to an address need. Absolute.
+    pub tokens: PathBuf,
 }
 
 /// A mirror of the config, with the defaults merged in.

@@ -105,7 +105,7 @@ type Open = dyn Fn(&str) -> &'static str;
 impl ApiConfig {
     pub(super) fn shown(&self, origins: &Origins) -> Vec<ShownKey> {
         let listen: Vec<_> = self.listen.iter().map(ToString::to_string).collect();
-        let values = vec![("listen", json!(listen))];
+        let values = vec![("listen", json!(listen)), ("tokens", path(&self.tokens))];
         shown(values, origins, &|_| "")
     }
 }
