@@ -26,6 +26,7 @@ use crate::runner::Watcher;
 mod chosen;
 pub mod client;
 mod collections;
+mod documents;
 mod events;
 mod health;
 mod held;
@@ -72,6 +73,7 @@ fn of_mirror() -> OpenApiRouter<ApiState> {
         .routes(routes!(collections::failures))
         .routes(routes!(collections::held))
         .merge(order::routes())
+        .merge(documents::routes())
 }
 
 /// All routes that are described.

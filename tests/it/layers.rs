@@ -68,6 +68,7 @@ const MODULES: [(u8, &str, &[&str]); 20] = [
             "source",
             "tree",
             "checkpoint",
+            "archive",
             "mirror",
             "pipeline",
             "runner",
