@@ -203,6 +203,17 @@ mod tests {
             assert!(detail.contains(problem["mirror"]["next"].as_str().unwrap()), "{detail}");
             assert!(detail.contains("POST /v1/mirrors/later/start"), "{detail}");
         }
+        // Its documents are read without a session.
+        let archive = kept.get("/v1/mirrors/later/archive").await.json();
+        assert_eq!(archive["collections"].as_array().unwrap().len(), 2, "{archive}");
+        for mirror in ["later", "live"] {
+            let of_a = format!("/v1/mirrors/{mirror}/collections/a/documents");
+            assert_eq!(kept.get(&of_a).await.json()["documents"][0]["id"], "1");
+            let body = kept.get(&format!("{of_a}/1/body")).await;
+            assert_eq!(body.text, "{\"_id\":\"1\",\"_rev\":\"1-a\"}\n");
+        }
+        let problem = kept.get("/v1/mirrors/foreign/archive").await.problem(404);
+        assert_eq!(problem["type"], "urn:plainfold:problem:no-archive");
         let problem = kept.post("/v1/mirrors/foreign/pause").await.problem(409);
         assert!(problem["detail"].as_str().unwrap().contains("thesis.tex"), "{problem}");
         assert!(problem["mirror"]["remedy"].is_string(), "{problem}");

@@ -29,6 +29,7 @@ mod chosen;
 pub mod client;
 mod collections;
 mod connections;
+mod documents;
 mod events;
 mod guard;
 mod health;
@@ -80,6 +81,7 @@ fn of_mirror() -> OpenApiRouter<ApiState> {
         .routes(routes!(collections::failures))
         .routes(routes!(collections::held))
         .merge(order::routes())
+        .merge(documents::routes())
 }
 
 /// All routes that are described.
@@ -112,15 +114,17 @@ fn router(state: ApiState) -> Router {
 /// All routes, bounded in time and size, for those who pass a door.
 fn router_behind(door: Door, state: ApiState) -> Router {
     let describe = async |State(state): State<ApiState>| json(&description(&state));
-    let (mut routes, _) = described(&state).split_for_parts();
-    if let ApiState::All(_) = state {
-        routes = routes.merge(web::routes());
-    }
+    let (routes, _) = described(&state).split_for_parts();
+    let page = match state {
+        ApiState::One(_) => Router::new(),
+        ApiState::All(_) => web::routes(),
+    };
     routes
         .route("/openapi.json", get(describe))
         .with_state(state)
         // What is added below needs no token.
         .route_layer(middleware::from_fn_with_state(door, guard::admit))
+        .merge(page)
         .layer(DefaultBodyLimit::max(LARGEST))
         .layer(middleware::from_fn(bounded))
         .layer(middleware::from_fn(problem::document))

@@ -36,6 +36,16 @@ pub enum ApiProblemKind {
     NoMirror,
     /// The mirror has no session now.
     NoSession,
+    /// There is no mirror in the directory.
+    NoArchive,
+    /// The mirror holds no such document.
+    NoDocument,
+    /// The document has no such attachment, or the mirror does not hold it.
+    NoAttachment,
+    /// A file of the mirror is not what was written.
+    Damaged,
+    /// The file does not have the bytes that are asked for.
+    NoRange,
     /// There is no such path.
     NoPath,
     /// The path does not have this method.
@@ -72,6 +82,17 @@ impl ApiProblemKind {
             Self::NoMirror => (StatusCode::NOT_FOUND, "no-mirror", "There is no such mirror"),
             Self::NoSession => {
                 (StatusCode::CONFLICT, "no-session", "The mirror has no session now")
+            }
+            Self::NoArchive => (StatusCode::NOT_FOUND, "no-archive", "There is no mirror on disk"),
+            Self::NoDocument => (StatusCode::NOT_FOUND, "no-document", "There is no such document"),
+            Self::NoAttachment => {
+                (StatusCode::NOT_FOUND, "no-attachment", "There is no such attachment")
+            }
+            Self::Damaged => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "damaged", "The mirror is damaged")
+            }
+            Self::NoRange => {
+                (StatusCode::RANGE_NOT_SATISFIABLE, "no-range", "The file has no such bytes")
             }
             Self::NoPath => (StatusCode::NOT_FOUND, "no-path", "There is no such path"),
             Self::NoMethod => {

@@ -259,6 +259,11 @@ impl Watcher {
         self.shared.checkpoints.last_number()
     }
 
+    /// The mirror's directory.
+    pub fn directory(&self) -> PathBuf {
+        self.shared.mirror.path().to_owned()
+    }
+
     /// The last part of the path of the mirror's directory.
     pub fn directory_name(&self) -> String {
         let path = self.shared.mirror.path();

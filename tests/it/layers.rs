@@ -70,6 +70,7 @@ const MODULES: [(u8, &str, &[&str]); 21] = [
             "source",
             "tree",
             "checkpoint",
+            "archive",
             "mirror",
             "pipeline",
             "runner",
