@@ -24,17 +24,21 @@ function facts(one) {
   ].filter(Boolean);
 }
 
+/** How a page is asked for: `where(after)` is the request, `items(answer)` its entries. */
+const pages = (where, items) => async (after, signal) => {
+  const answer = await ask(where(after), { signal });
+  return { found: items(answer), next: answer.next };
+};
+
 /**
- * A list that the agent has in pages: shows one page, and asks for the next one when told to. `where(after)`
- * is the request, `items(answer)` its entries.
+ * A list that the agent has in pages: shows one page, and asks for the next one when told to. `read(after)`
+ * gives `{ found, next, note }`.
  */
-export function paged(place, where, items, drawn, empty) {
-  let [stack, next, key] = [[null], null, null];
+export function paged(place, read, drawn, empty) {
+  const stack = [null];
   const load = async (signal) => {
-    const answer = await ask(where(stack.at(-1)), { signal });
-    next = answer.next;
-    const found = items(answer);
-    key = `${stack.length} ${next} ${JSON.stringify(found)}`;
+    const { found, next, note } = await read(stack.at(-1), signal);
+    const key = `${stack.length} ${next} ${note} ${JSON.stringify(found)}`;
     const move = (change) => async () => {
       change();
       try {
@@ -45,7 +49,8 @@ export function paged(place, where, items, drawn, empty) {
       (place.querySelector('.pager button:not(:disabled)') ?? place).focus();
     };
     fill(place, key, () => [
-      found.length > 0 ? drawn(found) : h('p', { class: 'note' }, empty),
+      note ? h('p', { class: 'note' }, note) : null,
+      found.length > 0 ? drawn(found) : next ? null : h('p', { class: 'note' }, empty),
       stack.length > 1 || next ? h('div', { class: 'pager' },
         h('button', { type: 'button', disabled: stack.length === 1, onclick: move(() => stack.pop()) }, 'Previous page'),
         h('span', { class: 'note' }, `page ${stack.length}`),
@@ -82,9 +87,9 @@ export function collectionView(main, { signal, parts: [mirror, , collection] }) 
   const orders = h('div', { class: 'buttons' });
   const [failed, held] = [h('div', { tabindex: '-1' }), h('div', { tabindex: '-1' })];
   const below = (what) => path(mirror, 'collections', collection, what);
-  const failures = paged(failed, (after) => below('failures') + query({ after, limit: 50 }), (page) => page.failures,
+  const failures = paged(failed, pages((after) => below('failures') + query({ after, limit: 50 }), (page) => page.failures),
     failuresTable(mirror, collection), 'All documents could be mirrored.');
-  const deletions = paged(held, (after) => below('held') + query({ after, limit: 50 }), (page) => page.held,
+  const deletions = paged(held, pages((after) => below('held') + query({ after, limit: 50 }), (page) => page.held),
     heldTable(mirror, collection), 'No deletions are held back.');
   main.append(
     trail(['Overview', '#/'], [mirror, link('m', mirror)], [line(collection)]),

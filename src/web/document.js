@@ -149,7 +149,7 @@ function attachment(where, one, signal) {
   }
   return h('li', null,
     h('div', { class: 'bar' },
-      h('div', null, h('h3', null, h('bdi', null, name)), h('p', { class: 'note' }, h('bdi', null, line(one.content_type ?? 'no type')), `, ${bytes(one.bytes)}`, one.digest ? [', ', h('bdi', null, line(one.digest))] : '')),
+      h('div', null, h('h3', null, h('bdi', null, name)), h('p', { class: 'note' }, h('bdi', null, line(one.content_type ?? 'no type')), one.bytes === null ? '' : `, ${bytes(one.bytes)}`, one.digest ? [', ', h('bdi', null, line(one.digest))] : '')),
       h('div', { class: 'buttons' }, buttons)),
     place);
 }
@@ -166,11 +166,12 @@ export function documentView(main, { signal, parts: [mirror, , collection, id] }
   return again(signal, 3_600_000, async () => {
     const one = await documentAt(mirror, collection, id, signal);
     fill(about, JSON.stringify(one), () => [factList([
-      ['Revision', line(one.revision ?? 'none')],
+      ['Revision', line(one.revision ?? 'not known')],
+      one.deleted ? ['Deleted', 'at the source; this is its tombstone'] : null,
       ['Folder in the mirror', h('bdi', null, line(one.path))],
       ['Body', bytes(one.bytes)],
       ['Attachments', count(one.attachments.length, 'attachment')],
-    ])]);
+    ].filter(Boolean))]);
     section.hidden = false;
     fill(section, JSON.stringify(one), () => [
       h('div', { class: 'bar' }, h('h2', { id: 'body' }, 'Body'), download(where('body'), `${fileName(id)}.json`, one.bytes, 'the body')), tree]);

@@ -4,13 +4,38 @@ import { ask, path, query } from './api.js';
 import { paged } from './collection.js';
 import { field, fill, h } from './dom.js';
 import { again, link, table, trail, trouble } from './view.js';
-import { line } from './words.js';
+import { count, line } from './words.js';
 
 const HOW = [
   ['prefix', 'begins with'],
   ['contains', 'contains'],
   ['is', 'is exactly'],
 ];
+
+/** The documents of a page. */
+const PAGE = 100;
+
+/** The time, in milliseconds, after which a search shows what it has found. */
+const PATIENCE = 4000;
+
+/** The next documents after one. The agent answers with what a few thousand folders hold, which may be little. */
+async function searched(where, asked, after, signal) {
+  const [begun, found] = [Date.now(), []];
+  let [next, unreadable, isComplete] = [after, 0, true];
+  do {
+    const page = await ask(where + query({ ...asked, after: next, limit: PAGE - found.length }), { signal });
+    found.push(...page.documents);
+    next = page.next;
+    unreadable += page.unreadable;
+    isComplete = page.complete;
+  } while (next !== null && found.length < PAGE && Date.now() - begun < PATIENCE);
+  const notes = [
+    unreadable > 0 ? `${count(unreadable, 'folder')} could not be read and ${unreadable === 1 ? 'is' : 'are'} left out. Run “plainfold verify”: it names them.` : null,
+    isComplete ? null : 'The list ends here, because too many folders cannot be read.',
+    next !== null && found.length < PAGE ? 'The search is not at its end: the next page continues it.' : null,
+  ];
+  return { found, next, note: notes.filter(Boolean).join(' ') };
+}
 
 /** Shows the view in `main` until `signal` is aborted. */
 export function documentsView(main, { signal, parts: [mirror, , collection], parameters, go }) {
@@ -28,9 +53,7 @@ export function documentsView(main, { signal, parts: [mirror, , collection], par
     else go(link('m', mirror, 'd', collection), { id, how: id ? chosen : '' }, true);
   } }, howField, idField, h('button', { type: 'submit' }, 'Search'));
   const asked = how === 'is' ? {} : { [how]: text };
-  const load = paged(found,
-    (after) => path(mirror, 'collections', collection, 'documents') + query({ ...asked, after, limit: 100 }),
-    (page) => page.documents,
+  const load = paged(found, (after, until) => searched(path(mirror, 'collections', collection, 'documents'), asked, after, until),
     (documents) => table('Documents', [['Id'], ['Folder in the mirror']], h('tbody', { role: 'rowgroup' }, documents.map((one) =>
       h('tr', { role: 'row' },
         h('th', { scope: 'row', role: 'rowheader' }, h('a', { href: link('m', mirror, 'd', collection, one.id) }, h('bdi', null, line(one.id)))),
