@@ -179,7 +179,8 @@ export function mirrorView(main, { signal, parts: [name], parameters, go }) {
     const moving = (collections ?? []).some((one) => one.phase !== 'paused');
     fill(orders, `${collections !== null} ${paused} ${moving} ${mirror.state}`, () => buttons(name, mirror, collections !== null, { paused, moving }, refresh));
     table_.hidden = collections === null;
-    job.update();
+    if (collections !== null) job.update();
+    else fill(work, 'none', () => []);
     if (collections === null) {
       const found = await archived(name, signal);
       fill(atRest, JSON.stringify(found), () => resting(name, found));
