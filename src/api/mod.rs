@@ -29,6 +29,7 @@ mod collections;
 mod events;
 mod health;
 mod held;
+mod jobs;
 mod metrics;
 pub mod mirrors;
 mod openapi;
@@ -72,6 +73,7 @@ fn of_mirror() -> OpenApiRouter<ApiState> {
         .routes(routes!(collections::failures))
         .routes(routes!(collections::held))
         .merge(order::routes())
+        .merge(jobs::routes())
 }
 
 /// All routes that are described.

@@ -30,6 +30,10 @@ pub enum ApiProblemKind {
     NoMirror,
     /// The mirror has no session now.
     NoSession,
+    /// There is no such job.
+    NoJob,
+    /// Another job is under way.
+    Busy,
     /// There is no such path.
     NoPath,
     /// The path does not have this method.
@@ -58,6 +62,8 @@ impl ApiProblemKind {
             Self::NoSession => {
                 (StatusCode::CONFLICT, "no-session", "The mirror has no session now")
             }
+            Self::NoJob => (StatusCode::NOT_FOUND, "no-job", "There is no such job"),
+            Self::Busy => (StatusCode::CONFLICT, "busy", "Another job is under way"),
             Self::NoPath => (StatusCode::NOT_FOUND, "no-path", "There is no such path"),
             Self::NoMethod => {
                 (StatusCode::METHOD_NOT_ALLOWED, "no-method", "The path does not have this method")

@@ -11,7 +11,7 @@ mod tokens;
 
 /// Each module with its level, and the modules that it may import. It may import only modules above
 /// it in this list.
-const MODULES: [(u8, &str, &[&str]); 20] = [
+const MODULES: [(u8, &str, &[&str]); 21] = [
     (0, "trial", &[]),
     (0, "place", &[]),
     (0, "clock", &["place"]),
@@ -31,10 +31,23 @@ const MODULES: [(u8, &str, &[&str]); 20] = [
     ),
     (4, "restore", &["json", "document", "client", "tree", "archive"]),
     (4, "verify", &["document", "source", "tree", "archive"]),
+    (5, "job", &["document"]),
     (
         5,
         "runner",
-        &["clock", "document", "event", "source", "tree", "checkpoint", "mirror", "pipeline"],
+        &[
+            "clock",
+            "document",
+            "event",
+            "source",
+            "tree",
+            "checkpoint",
+            "archive",
+            "mirror",
+            "pipeline",
+            "verify",
+            "job",
+        ],
     ),
     (
         6,
@@ -70,6 +83,7 @@ const MODULES: [(u8, &str, &[&str]); 20] = [
             "checkpoint",
             "mirror",
             "pipeline",
+            "job",
             "runner",
             "config",
             "agent",
@@ -115,8 +129,8 @@ const WORDS: [(&str, &[&str]); 19] = [
     (
         "tokio",
         &[
-            "agent", "api", "cli", "client", "config", "event", "pipeline", "restore", "runner",
-            "source", "verify",
+            "agent", "api", "cli", "client", "config", "event", "job", "pipeline", "restore",
+            "runner", "source", "verify",
         ],
     ),
     (
