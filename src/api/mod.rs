@@ -34,6 +34,7 @@ mod events;
 mod guard;
 mod health;
 mod held;
+mod jobs;
 pub mod listen;
 mod metrics;
 pub mod mirrors;
@@ -82,6 +83,7 @@ fn of_mirror() -> OpenApiRouter<ApiState> {
         .routes(routes!(collections::held))
         .merge(order::routes())
         .merge(documents::routes())
+        .merge(jobs::routes())
 }
 
 /// All routes that are described.

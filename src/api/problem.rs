@@ -46,6 +46,10 @@ pub enum ApiProblemKind {
     Damaged,
     /// The file does not have the bytes that are asked for.
     NoRange,
+    /// There is no such job.
+    NoJob,
+    /// Another job is under way.
+    Busy,
     /// There is no such path.
     NoPath,
     /// The path does not have this method.
@@ -94,6 +98,8 @@ impl ApiProblemKind {
             Self::NoRange => {
                 (StatusCode::RANGE_NOT_SATISFIABLE, "no-range", "The file has no such bytes")
             }
+            Self::NoJob => (StatusCode::NOT_FOUND, "no-job", "There is no such job"),
+            Self::Busy => (StatusCode::CONFLICT, "busy", "Another job is under way"),
             Self::NoPath => (StatusCode::NOT_FOUND, "no-path", "There is no such path"),
             Self::NoMethod => {
                 (StatusCode::METHOD_NOT_ALLOWED, "no-method", "The path does not have this method")

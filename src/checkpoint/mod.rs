@@ -27,6 +27,7 @@ mod queue;
 mod recovery;
 mod store;
 mod turn;
+mod verification;
 
 pub use commit::{Checkpoint, Commit, Failure, HeldBack};
 pub use contained::Escaped;
@@ -37,6 +38,7 @@ pub(crate) use numbers::Before;
 pub use portable::PortableCheckpoint;
 pub use queue::{NewEvents, Numbered};
 pub use store::SetAside;
+pub use verification::Verification;
 
 use commit::{encode, prefix};
 use numbers::HighWater;

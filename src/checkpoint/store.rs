@@ -38,6 +38,7 @@ pub struct Trees {
     pub released: sled::Tree,
     pub listings: sled::Tree,
     pub current: sled::Tree,
+    pub verifications: sled::Tree,
     pub journal: Journal,
     pub db: sled::Db,
 }
@@ -285,6 +286,7 @@ fn open_trees(config: &sled::Config, bounds: Bounds) -> Result<Trees, sled::Erro
         released: db.open_tree("released")?,
         listings: db.open_tree("listings")?,
         current: db.open_tree("current")?,
+        verifications: db.open_tree("verifications")?,
         journal: Journal::new(db.open_tree("journal")?, bounds),
         db,
     })

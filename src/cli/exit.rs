@@ -80,6 +80,7 @@ pub fn of(error: &anyhow::Error) -> Exit {
             VerifyError::Source(error) => of_source(error),
             VerifyError::Selection(_) => Exit::Usage,
             VerifyError::Temporary(_) => Exit::Failure,
+            VerifyError::Cancelled => Exit::Interrupted,
         };
     }
     if let Some(error) = error.downcast_ref::<RestoreError>() {

@@ -178,7 +178,13 @@ async fn check(
     };
     let allow_empty = options.allow_empty;
     let manifested = manifest.is_some();
-    let wanted = verify::Options { collections, manifest: manifested, allow_empty, progress };
+    let wanted = verify::Options {
+        collections,
+        manifest: manifested,
+        allow_empty,
+        progress,
+        ..verify::Options::default()
+    };
     let mut verified = read(options.directory.clone(), wanted).await?;
     // The report is printed even if the manifest cannot be written.
     let manifest = manifest.map(|file| file.finish(|out| verified.write_manifest(out)));

@@ -22,7 +22,7 @@ use crate::checkpoint::{Bounds, Checkpoints};
 use crate::client::couchdb::Secret;
 use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
 use crate::mirror::{self, Deleted, JsonStyle, Mirror};
-use crate::runner::{DeletionLimit, Repairer, Session, SessionOptions, open_state};
+use crate::runner::{DeletionLimit, Reopen, Repairer, Session, SessionOptions, open_state};
 use crate::source::couchdb::Databases;
 use crate::source::{Mode, Selection, Store};
 use crate::tree::names::Codec;
@@ -339,6 +339,10 @@ impl MirrorConfig {
         if let Some(globs) = &globs {
             let selection = Selection::new(&globs.now).map_err(StartError::Glob)?;
             source.select(selection.without(&config.excluded).map_err(StartError::Glob)?);
+        }
+        if let SourceConfig::Feed(FeedConfig { path: Some(_), .. }) = &source {
+            let again = source.clone();
+            session.reopen = Some(Reopen::new(move || again.clone().open(None)));
         }
         let store = source.open(input)?;
         begin(&store.identity());

@@ -31,10 +31,23 @@ const MODULES: [(u8, &str, &[&str]); 21] = [
     ),
     (4, "restore", &["json", "document", "client", "tree", "archive"]),
     (4, "verify", &["document", "source", "tree", "archive"]),
+    (5, "job", &["document"]),
     (
         5,
         "runner",
-        &["clock", "document", "event", "source", "tree", "checkpoint", "mirror", "pipeline"],
+        &[
+            "clock",
+            "document",
+            "event",
+            "source",
+            "tree",
+            "checkpoint",
+            "archive",
+            "mirror",
+            "pipeline",
+            "verify",
+            "job",
+        ],
     ),
     (
         6,
@@ -73,6 +86,7 @@ const MODULES: [(u8, &str, &[&str]); 21] = [
             "archive",
             "mirror",
             "pipeline",
+            "job",
             "runner",
             "config",
             "agent",
@@ -119,8 +133,8 @@ const WORDS: [(&str, &[&str]); 19] = [
     (
         "tokio",
         &[
-            "agent", "api", "cli", "client", "config", "event", "pipeline", "restore", "runner",
-            "source", "verify",
+            "agent", "api", "cli", "client", "config", "event", "job", "pipeline", "restore",
+            "runner", "source", "verify",
         ],
     ),
     (

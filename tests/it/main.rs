@@ -21,6 +21,7 @@ mod crash;
 mod crowd;
 mod damaged;
 mod docs;
+mod drift;
 mod empty;
 mod environment;
 mod failing;
