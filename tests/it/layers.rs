@@ -11,7 +11,7 @@ mod tokens;
 
 /// Each module with its level, and the modules that it may import. It may import only modules above
 /// it in this list.
-const MODULES: [(u8, &str, &[&str]); 21] = [
+const MODULES: [(u8, &str, &[&str]); 22] = [
     (0, "trial", &[]),
     (0, "place", &[]),
     (0, "clock", &["place"]),

@@ -67,12 +67,22 @@ impl Served {
         command
     }
 
+    /// Writes the config, once all mirrors are known.
+    fn write_config(&self) {
+        let listen = format!("[api]\nlisten = ['./agent.sock', '127.0.0.1:{}']\n", self.port);
+        fs::write(self.place.join("plainfold.toml"), listen + &self.mirrors).unwrap();
+    }
+
+    /// A new token of a role.
+    fn token(&self, role: &str) -> String {
+        let command = self.command(&["token", "add", role, "--role", role]);
+        plainfold::run_command(command).assert_code(0).stdout.trim().to_owned()
+    }
+
     /// `plainfold run` that has started all mirrors.
     fn start(&mut self) {
-        let listen = format!("[api]\nlisten = ['./agent.sock', '127.0.0.1:{}']\n", self.port);
-        let config = self.place.join("plainfold.toml");
-        if !config.exists() {
-            fs::write(config, listen + &self.mirrors).unwrap();
+        if !self.place.join("plainfold.toml").exists() {
+            self.write_config();
         }
         self.agent = Some(plainfold::live_command(self.command(&["run"])));
     }
@@ -227,6 +237,22 @@ fn the_event_stream_resumes_by_itself_after_the_agent_was_killed_and_started_aga
     script.step("write after", || feed.put("after", json!({}), &[]));
     script.step("write while the list is held", || feed.put("later", json!({}), &[]));
     script.end();
+    served.stop();
+}
+
+#[test]
+fn a_token_is_asked_for_and_kept_for_the_tab_alone_and_a_missing_role_is_named() {
+    let mut served = Served::new();
+    let mut feed = served.feed("shelf");
+    feed.put("with file", json!({}), &[("note.txt", b"a note")]);
+    served.write_config();
+    let [read, admin] = ["read", "admin"].map(|role| served.token(role));
+    served.start();
+    let more = [("PAGE_READ_TOKEN", read.as_str()), ("PAGE_ADMIN_TOKEN", admin.as_str())];
+    let Some(mut script) = Script::start("token.mjs", &served.url(), &more) else { return };
+    script.step("write a document", || feed.put("fresh", json!({}), &[]));
+    let said = script.end();
+    assert!(!format!("{said}").contains(&read));
     served.stop();
 }
 

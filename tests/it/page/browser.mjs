@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 
-const { PAGE_URL, PAGE_CHROMIUM, PAGE_PACKAGES } = process.env;
+const { PAGE_URL, PAGE_CHROMIUM, PAGE_PACKAGES, PLAINFOLD_PAGE_FILES } = process.env;
 const { chromium } = createRequire(`${PAGE_PACKAGES}/`)('playwright-core');
 
 export const url = PAGE_URL;
@@ -28,6 +28,9 @@ export async function withBrowser(work) {
     console.log('all is as it should be');
   } catch (error) {
     console.error(error);
+    for (const page of browser.contexts().flatMap((context) => context.pages())) {
+      console.error(page.url(), await page.locator('body').innerText({ timeout: 5000 }).catch(String));
+    }
     process.exitCode = 1;
   } finally {
     await browser.close();
@@ -41,7 +44,8 @@ export async function withBrowser(work) {
  */
 export async function opened(browser, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
-  context.setDefaultTimeout(60_000);
+  context.setDefaultTimeout(15_000);
+  if (PLAINFOLD_PAGE_FILES) await context.route((address) => address.href.startsWith(url), changed);
   const page = await context.newPage();
   const seen = { ran: [], errors: [], asked: [] };
   page.on('dialog', async (dialog) => {
@@ -56,9 +60,18 @@ export async function opened(browser, options = {}) {
   });
   page.on('request', (request) => {
     const address = request.url();
-    if (!address.startsWith(url) && !address.startsWith('blob:') && !address.startsWith('chrome-extension:')) seen.asked.push(address);
+    if (!address.startsWith(url) && !address.startsWith('blob:') && !/^chrome(-extension)?:/.test(address)) seen.asked.push(address);
   });
   return { context, page, seen };
+}
+
+/** With PLAINFOLD_PAGE_FILES=src/web, changes of the page are tried without a new build of the agent. */
+async function changed(route) {
+  const { pathname } = new URL(route.request().url());
+  const file = pathname === '/' ? 'index.html' : pathname.match(/^\/page\/([a-z]+\.[a-z]+)$/)?.[1];
+  if (!file) return route.continue();
+  const response = await route.fetch();
+  await route.fulfill({ response, body: readFileSync(`${PLAINFOLD_PAGE_FILES}/${file}`) });
 }
 
 /** Nothing has happened that must not. */
