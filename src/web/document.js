@@ -127,20 +127,23 @@ function attachment(where, one, signal) {
   const name = line(one.name);
   const [type, url] = [typeOf(one.content_type), () => where(one.name)];
   const canShow = one.stored && (type === PDF || IMAGES.includes(type)) && one.bytes <= LARGEST_SHOWN;
-  const show = h('button', { type: 'button', 'aria-expanded': 'false', 'aria-label': `Show ${name}`, onclick: async () => {
-    if (show.getAttribute('aria-expanded') === 'true') {
-      show.setAttribute('aria-expanded', 'false');
-      show.textContent = 'Show';
+  const say = (word) => {
+    show.textContent = word;
+    show.setAttribute('aria-label', `${word} ${name}`);
+  };
+  const show = h('button', { type: 'button', onclick: async () => {
+    if (show.textContent === 'Hide') {
+      say('Show');
       return place.replaceChildren();
     }
-    show.setAttribute('aria-expanded', 'true');
-    show.textContent = 'Hide';
+    say('Hide');
     try {
       await shown(place, url(), one, signal);
     } catch (error) {
       if (!signal.aborted) place.replaceChildren(trouble(error));
     }
-  } }, 'Show');
+  } });
+  say('Show');
   let buttons;
   try {
     buttons = one.stored ? [canShow ? show : null, download(url(), fileName(one.name), one.bytes, name)] : [h('span', { class: 'note' }, 'not in the mirror')];

@@ -11,7 +11,7 @@ const SHOWN = 100;
 const STATES = {
   connecting: ['busy', () => 'Connecting to the agent.'],
   connected: ['well', ({ detail, at }) => detail || `Connected since ${clock(at)}.`],
-  away: ['warn', ({ detail }) => `${line(detail)} The page connects again by itself${events.last ? `, and resumes after event ${line(events.last)}` : ''}.`],
+  away: ['warn', ({ detail }) => `${line(detail)} The page connects again by itself${events.place ? `, and resumes ${line(events.place)}` : ''}.`],
   unsupported: ['idle', ({ detail }) => line(detail)],
 };
 

@@ -53,7 +53,7 @@ function row(mirror) {
       h('th', { scope: 'row', role: 'rowheader' }, h('a', { href: link('m', mirror, 'c', name) }, line(name))),
       h('td', { role: 'cell', class: 'state', 'data-label': 'State' }, state.element, note),
       figures, lag,
-      h('td', { role: 'cell', class: 'go' }, h('a', { href: link('m', mirror, 'd', name), 'aria-label': `Documents of ${line(name)}` }, 'Documents')));
+      h('td', { role: 'cell', class: 'go' }, h('a', { href: link('m', mirror, 'd', name), 'aria-label': `Browse the documents of ${line(name)}` }, 'Browse')));
     const update = ({ one: now, level, word, problems }) => {
       setAttribute(element, 'data-level', level);
       state.update(level, word);
@@ -147,7 +147,7 @@ export function mirrorView(main, { signal, parts: [name], parameters, go }) {
   const table_ = h('section', { 'aria-labelledby': 'collections' },
     h('div', { class: 'bar' }, h('h2', { id: 'collections' }, 'Collections'), h('search', { class: 'row' }, search, choice)),
     shown,
-    table('Collections', [['Collection'], ['State'], ...FIGURES.map(([label]) => [label, 'figure']), ['Lag', 'figure'], ['', 'go']], rows, 'collections stacks'),
+    table('Collections', [['Collection'], ['State'], ...FIGURES.map(([label]) => [label, 'figure']), ['Lag', 'figure'], ['Documents', 'go']], rows, 'collections stacks'),
     pager);
   main.append(
     trail(['Overview', '#/'], [name]),

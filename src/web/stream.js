@@ -55,13 +55,18 @@ class WriteEvents extends EventTarget {
   notices = [];
   #last = null;
   #rates = new Map();
+  #numbers = new Map();
   #wake = null;
   #announced = false;
   #restarts = 0;
 
-  /** The id of the last event, as the agent writes it. */
-  get last() {
-    return this.#last;
+  /** Where the stream resumes, in words: `after event 12 of books`; empty before the first event. */
+  get place() {
+    if (!this.#last) return '';
+    const all = this.#last.split(',');
+    const [name, number] = all[0].split(':');
+    if (all.length > 3) return `where each of ${all.length} mirrors was`;
+    return all.length === 1 && number ? `after event ${number} of ${name}` : `after the events ${all.join(', ')}`;
   }
 
   /** Follows for as long as the page lives. */
@@ -113,7 +118,7 @@ class WriteEvents extends EventTarget {
       connected();
       this.#restarts += 1;
       const resumed = this.#restarts > 1;
-      const where = this.#last ? `after event ${this.#last}` : 'with the next event';
+      const where = this.place || 'with the next event';
       this.#be('connected', resumed ? `Connected again. The events resumed ${where}.` : '');
       for await (const event of received(response, () => { heard = Date.now(); })) this.#take(event);
     } catch (error) {
@@ -133,10 +138,21 @@ class WriteEvents extends EventTarget {
     } catch {
       return;
     }
+    if (read.position !== undefined) {
+      this.#last = read.position;
+      // Another mirror may have taken the name, and counts from the beginning.
+      for (const [name, number] of read.position.split(',').map((one) => one.split(':'))) {
+        if (Number(number) < (this.#numbers.get(name) ?? 0)) this.#numbers.set(name, Number(number));
+      }
+      return;
+    }
     if (event !== 'written' && event !== 'deleted') {
       this.notices = [...this.notices, { ...read, at: Date.now() }].slice(-5);
       return this.#changed();
     }
+    // After an interruption, some events may come twice. The numbers of a mirror increase.
+    if (read.event <= (this.#numbers.get(read.mirror) ?? 0)) return;
+    this.#numbers.set(read.mirror, read.event);
     this.total += 1;
     this.list.push({ ...read, number: this.total });
     if (this.list.length > KEPT * 2) this.list = this.list.slice(-KEPT);

@@ -118,16 +118,14 @@ fn library_feed() -> String {
     format!("feed:{}", library().display())
 }
 
-/// A feed of 100 documents, and one whose attachment has another digest than its bytes.
+/// A feed of 100 documents, and one whose attachment is not in the feed, so that it fails.
 fn shelf(served: &mut Served) -> FeedFile {
     let mut feed = served.feed("shelf");
     for number in 0..100 {
         feed.put(&format!("book:{number}"), json!({"n": number}), &[]);
     }
-    let wrong = json!({
-        "content_type": "text/plain", "digest": "md5-AAAAAAAAAAAAAAAAAAAAAA==", "data": "aGVsbG8=",
-    });
-    feed.put_with("broken", json!({}), Map::from_iter([("note.txt".to_owned(), wrong)]));
+    let stub = json!({"content_type": "text/plain", "stub": true, "length": 5, "revpos": 1});
+    feed.put_with("broken", json!({}), Map::from_iter([("note.txt".to_owned(), stub)]));
     feed.put("marker", json!({}), &[]);
     feed
 }

@@ -11,10 +11,10 @@ await withBrowser(async (browser) => {
   await shown('before').waitFor();
   const state = page.locator('.stream');
   await step('kill the agent');
-  await state.getByText('The agent does not answer. The page connects again by itself, and resumes after event').waitFor();
+  await state.getByText('The agent does not answer. The page connects again by itself, and resumes after event ').waitFor();
   await page.getByText('What is shown is from before.').waitFor();
   await step('write meanwhile and start it again');
-  await state.getByText('Connected again. The events resumed after event').waitFor();
+  await state.getByText('Connected again. The events resumed after event ').waitFor();
   await shown('meanwhile').waitFor();
   await step('write after');
   await shown('after').waitFor();

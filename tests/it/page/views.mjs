@@ -14,8 +14,8 @@ const VIEWS = [
   ['collection', '#/m/shelf/c/shelf', 'Held back since'],
   ['documents', '#/m/library/d/members', 'Folder in the mirror'],
   ['document', '#/m/library/d/members/about%3Alibrary', 'ground floor.png'],
-  ['events', '#/events', 'Connected'],
   ['none', '#/nothing/here', 'names no view'],
+  ['events', '#/events', 'Connected'],
 ];
 
 await withBrowser(async (browser) => {

@@ -29,7 +29,7 @@ await withBrowser(async (browser) => {
   await visit(page, '#/m/shelf/c/shelf', '1 document could not be mirrored.');
   const failure = page.getByRole('row').filter({ hasText: 'broken' });
   await failure.waitFor();
-  assert.match(await failure.innerText(), /digest/i);
+  assert.match(await failure.innerText(), /note\.txt/);
 
   // A change is counted, drawn and listed while the page is open.
   await visit(page, '#/events', 'Connected');
