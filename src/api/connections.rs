@@ -39,7 +39,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// The time within which the head of a request arrives, and the next request of a connection.
 const HEAD: Duration = Duration::from_secs(30);
 
-/// The largest head of a request, in bytes.
+/// The largest head of a request, in bytes; a part of what is read at once may be added.
 const LARGEST_HEAD: usize = 32 * 1024;
 
 /// The time after which a client on the network that reads nothing of its answer is left.
@@ -53,7 +53,16 @@ const LOGGED: Duration = Duration::from_secs(60);
 
 /// Answers on `listener` until `shutdown`, and then what is being asked.
 pub async fn answer(listener: Listener, routes: Router, shutdown: impl Future<Output = ()>) {
-    let (places, refusals) = (Semaphore::new(most()), Semaphore::new(REFUSALS));
+    answer_at_most(most(), listener, routes, shutdown).await;
+}
+
+async fn answer_at_most(
+    most: usize,
+    listener: Listener,
+    routes: Router,
+    shutdown: impl Future<Output = ()>,
+) {
+    let (places, refusals) = (Semaphore::new(most), Semaphore::new(REFUSALS));
     let (places, refusals) = (Arc::new(places), Arc::new(refusals));
     let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
     let (mut shutdown, mut logged) = (pin!(shutdown), None::<Instant>);
@@ -229,3 +238,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE};
@@ -17,7 +18,7 @@ use super::listen::Listener;
 use super::problem::{ApiProblem, ApiProblemKind};
 use super::role::Role;
 use super::token_file::{KnownTokens, TokenFile};
-use super::tokens;
+use super::tokens::{self, Token};
 
 /// How requests come in.
 #[derive(Clone, Debug)]
@@ -32,6 +33,34 @@ pub(super) enum Door {
         is_local: bool,
     },
 }
+
+/// By what a request to an address was admitted.
+#[derive(Clone, Debug)]
+pub(super) struct Admitted {
+    tokens: Arc<TokenFile>,
+    /// `None` if there was no file of tokens.
+    token: Option<Token>,
+}
+
+impl Admitted {
+    /// Ends when the same request would be refused.
+    pub async fn until_refused(self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let is_valid = match (self.tokens.now().await, &self.token) {
+                (KnownTokens::NoFile, None) => true,
+                (KnownTokens::These(all), Some(token)) => all.contains(token),
+                _ => false,
+            };
+            if !is_valid {
+                return;
+            }
+        }
+    }
+}
+
+/// How often the token of an open stream is looked for.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -53,12 +82,17 @@ impl Door {
         }
     }
 
-    /// The role of somebody who sends these headers.
-    async fn role(&self, uri: &Uri, headers: &HeaderMap) -> Result<Role, Refusal> {
-        let Self::Address { tokens, is_local } = self else { return Ok(Role::Admin) };
+    /// The role of somebody who sends these headers, and by what it was found.
+    async fn role(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(Role, Option<Admitted>), Refusal> {
+        let Self::Address { tokens, is_local } = self else { return Ok((Role::Admin, None)) };
+        let admitted = |token| Some(Admitted { tokens: Arc::clone(tokens), token });
         let all = match tokens.now().await {
             KnownTokens::NoFile if *is_local => {
-                return same_site(uri, headers).map(|()| Role::Admin);
+                return same_site(uri, headers).map(|()| (Role::Admin, admitted(None)));
             }
             KnownTokens::NoFile => Arc::default(),
             KnownTokens::These(all) => all,
@@ -74,7 +108,7 @@ impl Door {
         };
         let token =
             given.to_str().ok().and_then(bearer).and_then(|given| tokens::find(&all, given));
-        token.map(|token| token.role).ok_or_else(|| {
+        token.map(|token| (token.role, admitted(Some(token.clone())))).ok_or_else(|| {
             let detail = "the token is not known: send `Authorization: Bearer TOKEN` with one that `plainfold \
                           token list` lists by its name";
             Refusal::of(ApiProblemKind::NoToken, detail, Some(UNKNOWN))
@@ -110,11 +144,14 @@ pub(super) async fn admit(State(door): State<Door>, mut request: Request, next: 
         return next.run(request).await;
     };
     match door.role(request.uri(), request.headers()).await {
-        Ok(role) if role >= needed => {
+        Ok((role, admitted)) if role >= needed => {
             request.extensions_mut().insert(role);
+            if let Some(admitted) = admitted {
+                request.extensions_mut().insert(admitted);
+            }
             next.run(request).await
         }
-        Ok(role) => {
+        Ok((role, _)) => {
             let detail = format!(
                 "this needs the role `{needed}`, and the token has the role `{role}`: use another token; \
                  `plainfold token list` lists them"

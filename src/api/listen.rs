@@ -45,6 +45,18 @@ impl Listener {
         Ok(Self { socket: Socket::Tcp(TcpListener::bind(address).await?), bound: None })
     }
 
+    /// A Unix socket that another process has bound, and which stays when this one ends.
+    pub fn passed_unix(socket: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket: Socket::Unix(UnixListener::from_std(socket)?), bound: None })
+    }
+
+    /// An address that another process has bound.
+    pub fn passed_tcp(socket: std::net::TcpListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket: Socket::Tcp(TcpListener::from_std(socket)?), bound: None })
+    }
+
     /// The address, unless it is a Unix socket.
     pub fn address(&self) -> Option<SocketAddr> {
         match &self.socket {

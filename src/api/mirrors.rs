@@ -80,7 +80,8 @@ async fn read(Named(mirror): Named) -> Response {
 #[utoipa::path(
     post, path = "/v1/mirrors/{name}/start", operation_id = "start",
     responses((
-        status = 200, description = "Whether it is started: not if it is at work already", body = bool
+        status = 200, description = "Whether it is started: not if it is at work already", body = bool,
+        content_type = "application/json"
     ))
 )]
 async fn start(Named(mirror): Named) -> Response {

@@ -1,4 +1,4 @@
-//! HTTP on Unix sockets: a running mirror answers on its own, an agent for all its mirrors, and [`client`]
+//! HTTP on Unix sockets and addresses: a running mirror answers on its own, an agent for all its mirrors, and [`client`]
 //! asks.
 //!
 //! One file per resource. A server takes a bound listener and a shutdown future.
@@ -21,6 +21,7 @@ use self::chosen::ApiState;
 use self::guard::Door;
 use self::listen::Listener;
 use self::problem::{ApiProblem, ApiProblemKind};
+use self::streams::Streams;
 use crate::document::plain;
 use crate::runner::Watcher;
 use crate::web;
@@ -48,6 +49,7 @@ mod release;
 pub mod role;
 pub mod socket;
 mod status;
+mod streams;
 #[cfg(test)]
 mod tests;
 pub mod token_file;
@@ -124,6 +126,7 @@ fn router_behind(door: Door, state: ApiState) -> Router {
     routes
         .route("/openapi.json", get(describe))
         .with_state(state)
+        .route_layer(middleware::from_fn_with_state(Streams::default(), streams::bound))
         // What is added below needs no token.
         .route_layer(middleware::from_fn_with_state(door, guard::admit))
         .merge(page)

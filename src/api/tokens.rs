@@ -1,7 +1,7 @@
 //! The tokens with which requests over the network are made, and their file.
 //!
-//! A token is 32 bytes of the system's random source. The file holds its SHA-256: as nobody can guess so
-//! much randomness, a slow hash as for passwords would protect nothing, and cost each request its time.
+//! A token is 32 bytes of the system's random source. The file holds its SHA-256. Nobody can guess 32 random
+//! bytes, so a slow hash, as passwords need it, would protect nothing and slow down each request.
 
 use std::fmt;
 use std::fs::{File, Metadata};

@@ -362,6 +362,10 @@ fn run(arguments: Arguments) -> Exit {
     // One provider of cryptography for everything; a second call would only say that it is set.
     let _set = rustls::crypto::aws_lc_rs::default_provider().install_default();
     files::raise_limit();
+    let passed = match &arguments.command {
+        Command::Run(_) => listeners::passed(),
+        _ => Ok(Vec::new()),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -431,7 +435,7 @@ fn run(arguments: Arguments) -> Exit {
                 logging.start(None)?;
                 id::run(&options)
             }
-            Command::Run(options) => run::run(options, &logging).await,
+            Command::Run(options) => run::run(options, passed?, &logging).await,
             Command::Mirrors(options) => {
                 logging.start(None)?;
                 mirrors::run(options).await

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::ConfigFile;
 use super::exit::Exit;
+use super::listeners::Passed;
 use super::output::many;
 use super::{journal, listeners, logging, privacy, service, signals};
 use crate::agent::{Agent, Begin, ConfigWatch, MirrorState, Roster, SessionEnd, all_started};
@@ -33,13 +34,23 @@ pub struct Options {
 }
 
 /// Keeps the mirrors.
-pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
+pub async fn run(
+    options: Options,
+    passed: Vec<Passed>,
+    logging: &logging::Options,
+) -> anyhow::Result<Exit> {
     logging.start(None)?;
     let path = options.file.path;
-    let config = listeners::admissible(AgentConfig::read(&path)?, &path)?;
+    let mut config = AgentConfig::read(&path)?;
+    if passed.is_empty() {
+        config = listeners::admissible(config, &path)?;
+    }
     let signalled = signals::catch_within(PATIENCE)?;
     let mut hangups = signal(SignalKind::hangup()).context("SIGHUP cannot be caught")?;
-    let listening = listeners::listen(&config.api).await?;
+    let listening = match passed.is_empty() {
+        true => listeners::listen(&config.api).await?,
+        false => listeners::take(passed, &config.api.tokens)?,
+    };
     listeners::announce(&listening, &config.api.tokens);
     let tokens = Arc::new(TokenFile::new(config.api.tokens.clone()));
     apply_modes(&config.mirrors);

@@ -12,6 +12,7 @@ mod access;
 mod adopted;
 mod agent;
 mod apart;
+mod api;
 mod brake;
 mod commands;
 mod compare;

@@ -36,8 +36,8 @@ const TEMPLATE: &str = r##"# The mirrors of this machine. docs/agent.md explains
 # After a change, `plainfold config check` says what works and what does not.
 
 #[api]
-# The Unix socket where commands and other programs reach the agent; docs/api.md explains it.
-#listen = "/run/plainfold/plainfold.sock"
+# Where commands and other programs reach the agent. An address needs tokens; docs/api.md explains it.
+#listen = ["/run/plainfold/plainfold.sock", "127.0.0.1:5990"]
 
 # What is called when something is wrong with a mirror; docs/monitoring.md explains it.
 #[alerts]

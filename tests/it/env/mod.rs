@@ -23,6 +23,7 @@ pub mod pouchdb;
 pub mod proxy;
 pub mod pty;
 pub mod random;
+pub mod schemathesis;
 pub mod tiny;
 pub mod tls;
 pub mod tree;
