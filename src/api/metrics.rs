@@ -76,7 +76,7 @@ struct Measure<T> {
 type Collection = (PipelineReport, Lag);
 
 /// A collection of a mirror.
-const COLLECTION: [Measure<Collection>; 24] = [
+const COLLECTION: [Measure<Collection>; 27] = [
     Measure {
         name: "plainfold_collection_lag_seconds",
         help: "Seconds since the mirror was last known to hold everything that the source held.",
@@ -162,6 +162,21 @@ const COLLECTION: [Measure<Collection>; 24] = [
         name: "plainfold_collection_unsecured",
         help: "Whether the security object could not be mirrored.",
         of: |(report, _)| flag(report.security_trouble.is_some()),
+    },
+    Measure {
+        name: "plainfold_collection_verified_timestamp_seconds",
+        help: "Time when every byte had been verified last, in seconds since 1970.",
+        of: |(report, _)| Some(report.verified_at?.as_millisecond() as f64 / 1000.0),
+    },
+    Measure {
+        name: "plainfold_collection_damaged_documents",
+        help: "Documents that a verification found damaged, and that are still.",
+        of: |(report, _)| Some(report.damaged as f64),
+    },
+    Measure {
+        name: "plainfold_collection_watched",
+        help: "Whether a change by somebody else is noticed at once.",
+        of: |(report, _)| flag(report.watched),
     },
     Measure {
         name: "plainfold_collection_failed_documents",

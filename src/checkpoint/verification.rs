@@ -13,6 +13,8 @@ use crate::document::CollectionName;
 pub struct Verification {
     /// When the last complete verification ended.
     pub at: Option<Timestamp>,
+    /// When that one had begun.
+    pub from: Option<Timestamp>,
     /// When the present one began, if one is under way.
     pub begun: Option<Timestamp>,
     /// The last name that the present one has read.

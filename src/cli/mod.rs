@@ -17,6 +17,7 @@ mod compare;
 mod completions;
 mod config;
 mod diff;
+mod errand;
 mod exit;
 mod files;
 mod footer;

@@ -1,9 +1,18 @@
-//! What verifications find in a running mirror: it is remembered, reported, and logged.
+//! What verifications find in a running mirror: it is remembered, reported, logged, and fetched again.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
 
 use super::integrity::{Found, Looked, Soundness};
+use super::mending::{Mend, Mended, Mending};
+use super::order::Order;
 use super::shared::Shared;
+use crate::archive::{self, StoredCollection};
 use crate::document::CollectionName;
 use crate::pipeline::{FAILED, Reporter};
+use crate::tree::MirrorError;
 use crate::verify::Spot;
 
 /// The number of documents that the log names at a time.
@@ -80,4 +89,27 @@ fn report(known: &Soundness, reporter: &Reporter) {
         report.damage = known.in_words();
         report.watched = known.watched;
     });
+}
+
+impl Shared {
+    /// Fetches documents of a collection again, between two batches of its run, and waits for that. The
+    /// documents that are in flight when the session ends are finished.
+    pub(super) async fn mend(&self, name: &CollectionName, mending: Mending) -> Mended {
+        const GONE: &str = "the run of the collection has ended before it: start it again later";
+        let (answer, answered) = oneshot::channel();
+        let order = Order::Mend(name.clone(), Mend { mending, answer });
+        if self.orders.send(order).is_err() {
+            return Mended::failed("the mirror is about to end");
+        }
+        answered.await.unwrap_or_else(|_| Mended::failed(GONE))
+    }
+}
+
+/// The collection of this name in the mirror at `path`.
+pub(super) fn find(
+    path: &Path,
+    name: &CollectionName,
+) -> Result<Option<Arc<dyn StoredCollection>>, MirrorError> {
+    let (collections, _) = archive::open(path)?.collections()?;
+    Ok(collections.into_iter().find(|collection| collection.name() == name))
 }

@@ -10,18 +10,18 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::task::spawn_blocking;
 
+use super::damage::find;
 use super::integrity::{Looked, word};
 use super::mending::{Mended, Mending};
 use super::order::Order;
 use super::session::Watcher;
 use super::shared::Shared;
-use crate::archive::{self, Problem, StoredCollection};
+use crate::archive::{self, Problem};
 use crate::document::{CollectionName, DocumentId, Selection};
 use crate::job::{
     JobEffect, JobHandle, JobKind, JobOutcome, JobProblem, JobRepair, JobReport, JobState,
 };
 use crate::pipeline::{Fate, WrongDocument};
-use crate::tree::MirrorError;
 use crate::verify::{self, Pace, Restraint, Spot, Verified, VerifyError, VerifyProgress, Wrong};
 
 /// Why no job is begun.
@@ -172,10 +172,10 @@ impl Errand {
             },
             ..verify::Options::default()
         };
-        let path = shared.mirror.path().to_owned();
+        let (path, begun) = (shared.mirror.path().to_owned(), Timestamp::now());
         let reading = spawn_blocking(move || {
             let verified = verify::verify(&path, &options)?;
-            note(&shared, &path, &verified)?;
+            note(&shared, &path, &verified, begun)?;
             Ok(verified)
         });
         tokio::pin!(reading);
@@ -240,7 +240,7 @@ impl Errand {
         let damaged = ids.iter().cloned().collect();
         let wrong = WrongDocument { damaged, ..WrongDocument::default() };
         let Mended { fates, security: found, error } =
-            self.watcher.mend(name, Mending { wrong, security }).await;
+            self.watcher.shared.mend(name, Mending { wrong, security }).await;
         let answered: BTreeSet<_> = fates.iter().map(|(id, _)| id.clone()).collect();
         for (id, fate) in fates {
             outcome.note(repair_of(name, &id, fate));
@@ -287,17 +287,13 @@ impl Errand {
     }
 }
 
-/// The collection of this name in the mirror at `path`.
-pub(super) fn find(
-    path: &Path,
-    name: &CollectionName,
-) -> Result<Option<Arc<dyn StoredCollection>>, MirrorError> {
-    let (collections, _) = archive::open(path)?.collections()?;
-    Ok(collections.into_iter().find(|collection| collection.name() == name))
-}
-
 /// Remembers what a verification of whole collections has found.
-fn note(shared: &Shared, path: &Path, verified: &Verified) -> Result<(), VerifyError> {
+fn note(
+    shared: &Shared,
+    path: &Path,
+    verified: &Verified,
+    begun: Timestamp,
+) -> Result<(), VerifyError> {
     let (collections, _) = archive::open(path)?.collections()?;
     let mut names: BTreeMap<CollectionName, BTreeMap<String, Option<DocumentId>>> = BTreeMap::new();
     for one in verified.suspects() {
@@ -320,7 +316,10 @@ fn note(shared: &Shared, path: &Path, verified: &Verified) -> Result<(), VerifyE
             spot.ids.extend(id.map(|id| (entry, id)));
         }
         shared.note_spot(&name, Looked::All, &spot);
-        shared.change_soundness(&name, true, |known| known.at = Some(Timestamp::now()));
+        shared.change_soundness(&name, true, |known| {
+            (known.at, known.from) = (Some(Timestamp::now()), Some(begun));
+            (known.begun, known.after) = (None, None);
+        });
     }
     Ok(())
 }

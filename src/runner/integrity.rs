@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use crate::archive::{Problem, ProblemKind};
 use crate::checkpoint::Verification;
 use crate::document::{CollectionName, DocumentId};
+use crate::verify::SECURITY_ENTRY;
 
 /// The number of damaged documents of a collection that are remembered by name. All are counted.
 const REMEMBERED: usize = 1000;
@@ -33,8 +34,12 @@ impl Integrity {
 pub(super) struct Soundness {
     /// When the last complete verification ended.
     pub at: Option<Timestamp>,
+    /// When that one had begun.
+    pub from: Option<Timestamp>,
     /// When the present one began, if one is under way.
     pub begun: Option<Timestamp>,
+    /// Whether it goes before all others.
+    pub is_urgent: bool,
     /// The last name that it has read.
     pub after: Option<String>,
     /// The damaged documents by the names of their folders.
@@ -71,6 +76,8 @@ impl Looked<'_> {
     fn has(&self, name: &str) -> bool {
         match self {
             Self::These(names) => names.contains(name),
+            // It is read with the first stretch.
+            Self::Between(after, _) if name == SECURITY_ENTRY => after.is_none(),
             Self::Between(after, upto) => {
                 after.is_none_or(|after| name > after) && upto.is_none_or(|upto| name <= upto)
             }
@@ -91,11 +98,11 @@ pub(super) struct Found {
 impl Soundness {
     /// What an earlier process has left.
     pub fn recalled(before: Verification) -> Self {
-        let Verification { at, begun, after, damaged, names } = before;
+        let Verification { at, from, begun, after, damaged, names } = before;
         let beyond = damaged.saturating_sub(names.len() as u64);
         let damage = |problem| Damage { problem, ..Damage::default() };
         let damaged = names.into_iter().map(|(name, problem)| (name, damage(problem))).collect();
-        Self { at, begun, after, damaged, beyond, watched: false }
+        Self { at, from, begun, after, damaged, beyond, ..Self::default() }
     }
 
     /// What the next process is left.
@@ -103,6 +110,7 @@ impl Soundness {
         let names = self.damaged.iter().take(NOTED);
         Verification {
             at: self.at,
+            from: self.from,
             begun: self.begun,
             after: self.after.clone(),
             damaged: self.count(),

@@ -1,28 +1,10 @@
 //! Orders to fetch documents again while the mirror runs: between two batches, through the collection's own
 //! pipeline, so that no two writers meet.
 
-use tokio::sync::oneshot;
-
-use super::mending::{Mend, Mended, Mending, Todo};
-use super::order::Order;
-use super::session::Watcher;
+use super::mending::{Mend, Mended, Todo};
 use super::supervisor::Supervisor;
 use crate::document::CollectionName;
 use crate::source::Streams;
-
-impl Watcher {
-    /// Fetches documents of a collection again, between two batches of its run, and waits for that. The
-    /// documents that are in flight when the session ends are finished.
-    pub async fn mend(&self, name: &CollectionName, mending: Mending) -> Mended {
-        const GONE: &str = "the run of the collection has ended before it: start it again later";
-        let (answer, answered) = oneshot::channel();
-        let order = Order::Mend(name.clone(), Mend { mending, answer });
-        if self.shared.orders.send(order).is_err() {
-            return Mended::failed("the mirror is about to end");
-        }
-        answered.await.unwrap_or_else(|_| Mended::failed(GONE))
-    }
-}
 
 impl Supervisor {
     /// Ends the run of a collection between two batches, if it has one, and starts another one that first

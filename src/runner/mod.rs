@@ -3,6 +3,7 @@
 
 mod absent;
 mod damage;
+mod drift;
 mod errand;
 mod held;
 mod integrity;
@@ -33,6 +34,7 @@ mod wait;
 
 pub use crate::pipeline::DeletionLimit;
 pub use absent::Absent;
+pub use drift::{DriftOptions, TreeWatch};
 pub use errand::ErrandError;
 pub use held::HeldDocument;
 pub use lag::Lag;

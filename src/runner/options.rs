@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use super::drift::DriftOptions;
 use crate::document::DeletionLimit;
 use crate::source::retry::RetryPolicy;
 use crate::source::{Mode, SourceError, Store};
@@ -58,6 +59,8 @@ pub struct SessionOptions {
     /// After this number of rows of a collection that cannot be read, its catch-up ends; `None` is no
     /// limit.
     pub max_failures: Option<u64>,
+    /// How the mirror is verified while it runs; `None` is not at all.
+    pub drift: Option<DriftOptions>,
     /// Opens the source once more, where single documents are only found by reading its whole feed.
     pub reopen: Option<Reopen>,
     /// Treat it as success if something is [`Absent`](super::Absent).
@@ -80,6 +83,7 @@ impl SessionOptions {
             source_moved: false,
             deletions: Some(DeletionLimit::DEFAULT),
             max_failures: None,
+            drift: None,
             reopen: None,
             allow_empty: false,
         }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::integrity::Soundness;
 use super::lag::Lag;
 use super::shared::{Member, Shared};
 use crate::checkpoint::{Checkpoint, Checkpoints, Failure, JournalRange, StateError};
@@ -248,6 +249,9 @@ fn remembered(
     };
     report.position = checkpoint.position.as_ref().map(crate::pipeline::shown);
     report.remember(&checkpoint, checkpoints.current(&report.collection)?);
+    let sound = Soundness::recalled(checkpoints.verification(&report.collection)?);
+    (report.verified_at, report.damaged, report.damage) =
+        (sound.at, sound.count(), sound.in_words());
     report.in_flight = failures.iter().filter(|one| one.is_in_flight()).count() as u64;
     report.failures = failures.len() as u64 - report.in_flight;
     report.held_back = checkpoints.count_held_back(&report.collection)?;

@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::absent::Absent;
+use super::drift;
 use super::news::News;
 use super::noting::{self, Noting};
 use super::options::SessionOptions;
@@ -97,6 +98,9 @@ impl Supervisor {
     pub async fn run(mut self) -> Outcome {
         let begun = Instant::now();
         let noting = Noting::start(&self.shared);
+        if let Some(options) = self.options.drift.take() {
+            drift::begin(&self.shared, options, self.options.mode);
+        }
         self.supervise().await;
         self.shared.errands.cancel();
         while let Some(ended) = self.pipelines.join_next().await {

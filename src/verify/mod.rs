@@ -55,7 +55,7 @@ pub use pairs::Comparison;
 pub use progress::{Step, VerifyProgress, Work};
 pub use reading::Suspect;
 pub use restraint::{EACH, Pace, Restraint};
-pub use spot::{Spot, Stretch, look_at, size_of, stretch};
+pub use spot::{SECURITY_ENTRY, Spot, Stretch, look_at, size_of, stretch};
 
 use crate::tree::sorted::Sorted;
 use bytes::Unchecked;

@@ -14,6 +14,9 @@ use crate::archive::{Problem, ProblemKind, StoredCollection};
 use crate::document::DocumentId;
 use crate::tree::layout::SECURITY;
 
+/// The name of the security object among the entries of a collection.
+pub const SECURITY_ENTRY: &str = SECURITY;
+
 /// What is wrong with some entries of a collection.
 #[derive(Debug, Default)]
 pub struct Spot {

@@ -160,7 +160,7 @@ fn source(server: &PouchServer) -> String {
     format!("{}/shelf", server.url())
 }
 
-const QUIET: &str = "";
+const QUIET: &str = "verify = false";
 
 #[test]
 fn a_running_mirror_is_verified_and_repaired_by_requests_while_its_feed_writes() {
@@ -269,4 +269,133 @@ fn a_recorded_feed_repairs_what_it_holds_and_what_it_does_not_hold_is_said() {
     fs::remove_dir_all(at(&mirror, 77, "")).unwrap();
     oracle::assert_equals_feed(feed.path(), &mirror);
     oracle::assert_clean(&mirror);
+}
+
+/// The documents that an alert command has received.
+fn alerts(place: &Place) -> Vec<Value> {
+    let text = fs::read_to_string(place.join("alerts")).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A section that writes each alert into a file.
+fn hook(place: &Place) -> String {
+    let script = place.join("hook.sh");
+    fs::write(&script, format!("cat >> '{0}'; echo >> '{0}'", place.join("alerts").display()))
+        .unwrap();
+    format!("[alerts]\ncommand = ['/bin/sh', '{}']", script.display())
+}
+
+#[test]
+fn a_flipped_byte_is_noticed_at_once_and_reported_and_stays_unless_it_is_to_be_repaired() {
+    let (server, place) = (server(), Place::new());
+    let more = format!("verify = {{ every = '1000d' }}\n{}", hook(&place));
+    let mut kept = Kept::start(place, &source(&server), &more);
+    let mirror = kept.mirror();
+    // The slow verification reads a small mirror at once; after that, only the watch can notice anything.
+    until(|| {
+        let shelf = kept.shelf();
+        (shelf["watched"] == true && shelf["verified_at"].is_string()).then_some(())
+    });
+    let path = at(&mirror, 3, "attachments/large.bin");
+    let before = fs::read(&path).unwrap();
+    flip(&path);
+    let line = kept.said("the mirror is damaged");
+    assert!(line.contains("large.bin is altered") && line.contains("mirror=shelf"), "{line}");
+    let shelf = kept.wait_for_damage(1);
+    assert!(shelf["damage"].as_str().unwrap().contains("large.bin"), "{shelf}");
+    let (_, metrics) = kept.request("GET /metrics");
+    let metric = "plainfold_collection_damaged_documents{mirror=\"shelf\",collection=\"shelf\"} 1";
+    assert!(metrics.contains(metric), "{metrics}");
+    let alert = until(|| alerts(&kept.place).into_iter().find(|one| one["alert"] == "damaged"));
+    assert_eq!((&alert["state"], &alert["collection"]), (&json!("raised"), &json!("shelf")));
+    let text = plainfold::run_command(kept.command(&["status", "shelf"])).stdout;
+    assert!(text.contains("damaged     1 document: shelf/book%3A03"), "{text}");
+    assert_ne!(fs::read(&path).unwrap(), before, "nobody has asked for a repair");
+    // Whoever changes it back is noticed too.
+    flip(&path);
+    kept.wait_for_damage(0);
+    // A file that belongs to no document, one that is gone, and a document that is gone.
+    fs::write(at(&mirror, 4, ".document.json.swp"), "x").unwrap();
+    kept.wait_for_damage(1);
+    fs::remove_file(at(&mirror, 6, "attachments/page.txt")).unwrap();
+    kept.wait_for_damage(2);
+    fs::remove_dir_all(at(&mirror, 7, "")).unwrap();
+    kept.wait_for_damage(3);
+    // What the mirror itself writes is right.
+    server.put_doc("shelf", &id(8), &json!({"n": 18}));
+    server.put_doc("shelf", "new", &json!({"n": 1}));
+    server.delete_doc("shelf", &id(10));
+    until(|| (!at(&mirror, 10, "").exists()).then_some(()));
+    fs::write(mirror.join("shelf/new/stray"), "x").unwrap();
+    let shelf = kept.wait_for_damage(4);
+    assert!(shelf["damage"].as_str().unwrap().contains("and 3 more"), "{shelf}");
+    let outcome = kept.stop();
+    assert_eq!(outcome.stderr.matches("the mirror is damaged").count(), 5, "{outcome}");
+    // It is known without a process, and after a start.
+    let status = plainfold::status(&mirror);
+    assert_eq!(status["collections"][0]["damaged"], 4, "{status}");
+    kept.run();
+    assert_eq!(kept.wait_for_damage(4)["damaged"], 4);
+    let job = kept.job("/repair");
+    assert_eq!(job["outcome"]["problem_count"], 0, "{job}");
+    kept.wait_for_damage(0);
+    kept.stop();
+    oracle::assert_equals_server(&source(&server), &mirror, "shelf");
+}
+
+#[test]
+fn a_flipped_byte_is_noticed_at_once_and_repaired_if_the_config_says_so() {
+    let server = server();
+    let more = "verify = { every = '1000d', repair = true }";
+    let mut kept = Kept::start(Place::new(), &source(&server), more);
+    let mirror = kept.mirror();
+    until(|| {
+        let shelf = kept.shelf();
+        (shelf["watched"] == true && shelf["verified_at"].is_string()).then_some(())
+    });
+    let path = at(&mirror, 3, "attachments/large.bin");
+    let before = fs::read(&path).unwrap();
+    flip(&path);
+    kept.said("the mirror is damaged");
+    kept.said("documents that were damaged are intact again");
+    assert_eq!(fs::read(&path).unwrap(), before);
+    fs::remove_dir_all(at(&mirror, 7, "")).unwrap();
+    fs::remove_file(at(&mirror, 8, "document.json")).unwrap();
+    until(|| at(&mirror, 7, "document.json").exists().then_some(()));
+    until(|| at(&mirror, 8, "document.json").exists().then_some(()));
+    kept.wait_for_damage(0);
+    // Its new folder is watched too.
+    flip(&path);
+    kept.said("the mirror is damaged");
+    until(|| (fs::read(&path).ok()? == before).then_some(()));
+    kept.stop();
+    oracle::assert_equals_server(&source(&server), &mirror, "shelf");
+    oracle::assert_clean(&mirror);
+}
+
+#[test]
+fn without_a_watch_the_slow_verification_notices_it_and_resumes_after_a_restart() {
+    let server = server();
+    let more = "verify = { every = '1s', rate = '100MB', repair = true, watch = false }";
+    let mut kept = Kept::start(Place::new(), &source(&server), more);
+    let mirror = kept.mirror();
+    until(|| kept.shelf()["verified_at"].is_string().then_some(()));
+    assert_eq!(kept.shelf()["watched"], false);
+    let path = at(&mirror, 6, "attachments/page.txt");
+    let before = fs::read(&path).unwrap();
+    flip(&path);
+    kept.said("the mirror is damaged");
+    kept.said("documents that were damaged are intact again");
+    assert_eq!(fs::read(&path).unwrap(), before);
+    let verified = kept.shelf()["verified_at"].clone();
+    kept.stop();
+    let at_rest = &plainfold::status(&mirror)["collections"][0]["verified_at"];
+    assert!(at_rest.as_str() >= verified.as_str(), "{at_rest} {verified}");
+    fs::remove_dir_all(at(&mirror, 9, "")).unwrap();
+    kept.run();
+    kept.said("the mirror is damaged");
+    until(|| at(&mirror, 9, "document.json").exists().then_some(()));
+    kept.wait_for_damage(0);
+    kept.stop();
+    oracle::assert_equals_server(&source(&server), &mirror, "shelf");
 }

@@ -66,6 +66,8 @@ directory = @DIRECTORY@
 # "live" follows the source. { every = "1h" } and { cron = "0 3 * * *", time_zone = "Europe/Berlin" }
 # catch up from time to time.
 schedule = "live"
+# Every document is verified once in this time, and damaged ones are fetched again if `repair` is true.
+#verify = { every = "7d", repair = false }
 # Names or globs. Without them, all collections but those whose names begin with `_`.
 #collections = ["books", "loans-*"]
 #exclude = ["tmp-*"]

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::MirrorEntry;
 use super::schedule::Schedule;
+use super::{MirrorEntry, VerifyConfig};
 use crate::client::couchdb::Address;
 use crate::config::{AccessOptions, ConfigError, MirrorChoices, SecretPlace, WrittenSecret};
 use crate::config::{endpoint, error::AccessError};
@@ -19,6 +19,7 @@ pub(super) struct Draft {
     pub source: Option<String>,
     pub directory: Option<PathBuf>,
     pub schedule: Schedule,
+    pub verify: Option<VerifyConfig>,
     pub options: MirrorChoices,
     pub access: AccessOptions,
     /// Whether `credentials` holds a secret.
@@ -43,6 +44,7 @@ impl Default for Draft {
             source: None,
             directory: None,
             schedule: Schedule::Live,
+            verify: Some(VerifyConfig::default()),
             options,
             access: AccessOptions::default(),
             has_secret: false,
@@ -113,9 +115,9 @@ impl Draft {
             );
             problems.push(("exclude", text));
         }
-        let Self { schedule, options, access, .. } = self;
+        let Self { schedule, verify, options, access, .. } = self;
         match problems.is_empty() {
-            true => Ok(MirrorEntry { name, source, directory, schedule, options, access }),
+            true => Ok(MirrorEntry { name, source, directory, schedule, verify, options, access }),
             false => Err(problems),
         }
     }

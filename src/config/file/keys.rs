@@ -3,14 +3,15 @@
 //! `docs/agent.md` lists them, and a test compares both.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::ApiConfig;
 use super::entry::{Draft, source};
 use super::listen::Listen;
 use super::schedule::{Period, Schedule};
 use super::value::{Bad, Key, Value};
+use super::{ApiConfig, VerifyConfig};
 use crate::client::couchdb::Tls;
 use crate::client::couchdb::credentials::{SecretKind, secret};
 use crate::config::{AccessOptions, SecretPlace, WrittenSecret};
@@ -44,6 +45,22 @@ pub(super) const MIRROR: &[Key<Draft>] = &[
         allowed: "\"live\", { every = \"1h\" } or { cron = \"0 3 * * *\", time_zone = \"Europe/Berlin\" }",
         read: |draft, value| {
             draft.schedule = schedule(value)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "verify",
+        allowed: "false or a table, such as { every = \"7d\", repair = true }",
+        read: |draft, value| {
+            draft.verify = match value.get::<bool>() {
+                Ok(false) => None,
+                Ok(true) => Some(VerifyConfig::default()),
+                Err(_) => {
+                    let mut verify = VerifyConfig::default();
+                    value.fill(&mut verify, VERIFY, "verify")?;
+                    Some(verify)
+                }
+            };
             Ok(())
         },
     },
@@ -106,13 +123,7 @@ pub(super) const MIRROR: &[Key<Draft>] = &[
     Key {
         name: "reserve",
         allowed: "a size, such as \"1GiB\", or a number of bytes",
-        read: |draft, value| {
-            let size = match value.text() {
-                Ok(_) => value.parse::<ByteSize>().map(|size| size.as_u64()).map_err(|_| Bad::Kind),
-                Err(_) => value.get(),
-            };
-            set(&mut draft.options.reserve, size)
-        },
+        read: |draft, value| set(&mut draft.options.reserve, size(value)),
     },
     Key {
         name: "mode",
@@ -182,6 +193,45 @@ pub(super) const MIRROR: &[Key<Draft>] = &[
                 return Err(Bad::Why("`client_key` needs `client_cert`".to_owned()));
             }
             draft.access.tls = tls;
+            Ok(())
+        },
+    },
+];
+
+/// The keys of `verify`, where it is a table.
+pub(super) const VERIFY: &[Key<VerifyConfig>] = &[
+    Key {
+        name: "every",
+        allowed: "a duration from \"1s\", such as \"7d\"",
+        read: |verify, value| match value.parse()? {
+            Period(every) if every >= Duration::from_secs(1) => {
+                verify.every = every;
+                Ok(())
+            }
+            _ => Err(Bad::Kind),
+        },
+    },
+    Key {
+        name: "rate",
+        allowed: "a size that is read in a second, such as \"5MB\", or a number of bytes from 1",
+        read: |verify, value| match size(value)? {
+            0 => Err(Bad::Kind),
+            rate => set(&mut verify.rate, Ok(rate)),
+        },
+    },
+    Key {
+        name: "repair",
+        allowed: "true or false",
+        read: |verify, value| {
+            verify.repair = value.get()?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "watch",
+        allowed: "true or false",
+        read: |verify, value| {
+            verify.watch = value.get()?;
             Ok(())
         },
     },
@@ -341,6 +391,14 @@ pub(super) struct ScheduleDraft {
 fn set<T>(target: &mut Option<T>, value: Result<T, Bad>) -> Result<(), Bad> {
     *target = Some(value?);
     Ok(())
+}
+
+/// A size with a unit, or a number of bytes.
+fn size(value: Value<'_>) -> Result<u64, Bad> {
+    match value.text() {
+        Ok(_) => value.parse::<ByteSize>().map(|size| size.as_u64()).map_err(|_| Bad::Kind),
+        Err(_) => value.get(),
+    }
 }
 
 fn first<const N: usize>(places: [Option<SecretPlace>; N]) -> Option<SecretPlace> {

@@ -21,11 +21,14 @@ mod text;
 mod value;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::choices::MirrorChoices;
 use super::{AccessOptions, MirrorConfig};
 use crate::client::couchdb::ServerRole;
 use crate::document::MirrorName;
+use crate::runner::{DriftOptions, TreeWatch};
 
 pub use self::alerts::{AlertHooks, AlertsConfig, HeartbeatConfig};
 pub use self::change::{ConfigChange, difference};
@@ -66,11 +69,41 @@ pub struct MirrorEntry {
     pub directory: PathBuf,
     /// When it runs.
     pub schedule: Schedule,
+    /// How it is verified while it runs; `None` is not at all.
+    pub verify: Option<VerifyConfig>,
     /// Its options, all of them given, so that the config alone decides and not what the mirror
     /// remembers. Only `names` and `mode` may be left to the mirror.
     pub options: MirrorChoices,
     /// Where its credentials and certificates are found.
     pub access: AccessOptions,
+}
+
+/// How a mirror is verified while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyConfig {
+    /// Every document is verified once in this time.
+    pub every: Duration,
+    /// The most bytes that are read in a second; without it, as many as the period needs.
+    pub rate: Option<u64>,
+    /// Whether damaged documents are fetched again.
+    pub repair: bool,
+    /// Whether folders are watched, so that changes by others are noticed at once.
+    pub watch: bool,
+}
+
+impl Default for VerifyConfig {
+    fn default() -> Self {
+        const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+        Self { every: WEEK, rate: None, repair: false, watch: true }
+    }
+}
+
+impl VerifyConfig {
+    /// The same for the session, with what watches folders in this process.
+    pub fn lower(&self, watch: Option<Arc<TreeWatch>>) -> DriftOptions {
+        let Self { every, rate, repair, .. } = *self;
+        DriftOptions { every, rate, repair, watch: watch.filter(|_| self.watch) }
+    }
 }
 
 impl MirrorEntry {

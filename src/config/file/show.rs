@@ -11,7 +11,7 @@ use toml::de::DeTable;
 
 use super::schedule::Period;
 use super::value::{Key, Reading};
-use super::{AlertsConfig, ApiConfig, HeartbeatConfig, MirrorEntry};
+use super::{AlertsConfig, ApiConfig, HeartbeatConfig, MirrorEntry, VerifyConfig};
 use crate::config::{AccessOptions, SecretPlace};
 
 /// A config file, explained.
@@ -142,6 +142,7 @@ impl MirrorEntry {
             ("source", json!(self.source)),
             ("directory", path(&self.directory)),
             ("schedule", json!(self.schedule)),
+            ("verify", self.verify.as_ref().map_or(Value::Bool(false), VerifyConfig::shown)),
             ("collections", json!(options.collections)),
             ("exclude", json!(options.exclude)),
             ("attachments", json!(options.attachments)),
@@ -168,6 +169,17 @@ impl MirrorEntry {
             _ if is_live => "never",
             _ => "30s",
         })
+    }
+}
+
+impl VerifyConfig {
+    fn shown(&self) -> Value {
+        let Self { every, rate, repair, watch } = self;
+        let every = Period(*every).to_string();
+        match rate {
+            Some(rate) => json!({"every": every, "rate": rate, "repair": repair, "watch": watch}),
+            None => json!({"every": every, "repair": repair, "watch": watch}),
+        }
     }
 }
 
