@@ -181,6 +181,7 @@ impl MirrorHandle {
             documents: None,
             failures: None,
             held_back: None,
+            damaged: None,
             caught_up: false,
             lag_seconds: None,
             trouble: None,
@@ -192,6 +193,7 @@ impl MirrorHandle {
             summary.documents = held.sum();
             summary.failures = Some(reports.iter().map(|report| report.failures).sum());
             summary.held_back = Some(reports.iter().map(|report| report.held_back).sum());
+            summary.damaged = Some(reports.iter().map(|report| report.damaged).sum());
             summary.caught_up = watcher.has_caught_up();
             let lags = reports.iter().filter_map(|report| report.lag_seconds());
             summary.lag_seconds = lags.reduce(f64::max);

@@ -19,6 +19,7 @@ function facts(one) {
     one.retry_at ? ['Next try', time(one.retry_at)] : null,
     ['Written in this run', `${count(one.documents, 'document')}, ${count(one.attachments, 'attachment')}, ${bytes(one.bytes)}`],
     ['Deleted in this run', number(one.deletions)],
+    ['Verified', one.verified_at ? time(one.verified_at) : 'not yet'],
     one.in_flight > 0 ? ['In flight', number(one.in_flight)] : null,
     one.keeps ? ['Keeps', [one.keeps.attachments ? 'attachments' : null, one.keeps.revisions ? 'revisions' : null, one.keeps.deleted ? 'tombstones' : null].filter(Boolean).join(', ') || 'bodies only'] : null,
   ].filter(Boolean);

@@ -137,6 +137,9 @@ export function judgeMirror(mirror) {
     default:
       [level, word] = mirror.caught_up ? ['well', 'running'] : ['busy', 'catches up'];
   }
+  if (mirror.damaged > 0) {
+    problems.push(problem('bad', `${count(mirror.damaged, 'document')} on the disk ${mirror.damaged === 1 ? 'is' : 'are'} damaged.`, 'Check the disk. Then press “Repair…” on the page of the mirror.'));
+  }
   if (mirror.held_back > 0) problems.push(heldBack(mirror.held_back));
   if (mirror.trouble) {
     problems.push(problem('warn', line(mirror.trouble), 'The mirror tries again by itself. Its page has the details.'));
@@ -187,6 +190,10 @@ export function judgeCollection(one) {
   }
   if (one.count_trouble) {
     problems.push(problem('warn', line(one.count_trouble), 'Press “Full scan”. If it is said again, check the source.'));
+  }
+  if (one.damaged > 0) {
+    const is = one.damaged === 1 ? 'is' : 'are';
+    problems.push(problem('bad', `${count(one.damaged, 'document')} on the disk ${is} damaged. ${line(one.damage ?? '')}`, 'Check the disk. Then press “Repair…” on the page of the mirror.'));
   }
   if (one.held_back > 0) problems.push(heldBack(one.held_back));
   if (one.failures > 0) {
