@@ -75,7 +75,7 @@ export function eventsView(main, { signal, parameters, go }) {
     status, notices,
     h('search', { class: 'row' }, mirrorField, idField),
     seen, empty,
-    h('table', { class: 'events', role: 'table' },
+    h('table', { class: 'events stacks', role: 'table' },
       h('caption', { class: 'hidden' }, 'Write events, the newest one first'),
       h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, ['Time', 'What', 'Mirror', 'Collection', 'Document'].map((label) => h('th', { scope: 'col', role: 'columnheader' }, label)))),
       rows));

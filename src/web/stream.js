@@ -138,7 +138,7 @@ class WriteEvents extends EventTarget {
     } catch {
       return;
     }
-    if (read.position !== undefined) {
+    if (event === 'position') {
       this.#last = read.position;
       // Another mirror may have taken the name, and counts from the beginning.
       for (const [name, number] of read.position.split(',').map((one) => one.split(':'))) {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::env::browser::Script;
 use crate::env::feed::FeedFile;
-use crate::env::plainfold::{self, Running};
+use crate::env::plainfold::{self, Running, Stream};
 use crate::env::pouchdb::{attach, free_port};
 use crate::env::{Place, library, root};
 
@@ -131,11 +131,13 @@ fn shelf(served: &mut Served) -> FeedFile {
 }
 
 /// Deletes 80 documents of the shelf, of which 30 are held back.
-fn delete_many(served: &Served, feed: &mut FeedFile) {
+fn delete_many(served: &mut Served, feed: &mut FeedFile) {
     for number in 0..80 {
         feed.delete(&format!("book:{number}"));
     }
     feed.put("after the deletions", json!({}), &[]);
+    let said = |line: &str| line.contains("deletions are held back");
+    served.agent.as_mut().unwrap().wait_for_line(Stream::Stderr, said);
     served.await_event("shelf", |event| event["documentId"] == "after the deletions");
     assert_eq!(served.collection("shelf")["held_back"], 30);
 }
@@ -149,7 +151,7 @@ fn a_mirror_at_work_and_a_failure_are_shown_and_a_brake_is_released_by_keyboard_
     served.start();
     let Some(mut script) = Script::start("work.mjs", &served.url(), &[]) else { return };
     script.step("write a document", || feed.put("fresh", json!({"n": 1}), &[]));
-    script.step("delete many documents", || delete_many(&served, &mut feed));
+    script.step("delete many documents", || delete_many(&mut served, &mut feed));
     script.step("nothing is released", || {
         assert_eq!(served.collection("shelf")["held_back"], 30);
     });
@@ -262,7 +264,7 @@ fn every_view_is_accessible_in_light_and_dark_on_a_desktop_and_a_phone() {
     served.foreign();
     served.nightly("nightly");
     served.start();
-    delete_many(&served, &mut feed);
+    delete_many(&mut served, &mut feed);
     // Screenshots are written only when they are asked for, so that a test does not change the checkout.
     let shots = std::env::var_os("PLAINFOLD_SCREENSHOTS").map(|_| root().join("docs/page"));
     let shots = shots.map(|folder| folder.display().to_string());

@@ -44,7 +44,7 @@ export async function withBrowser(work) {
  */
 export async function opened(browser, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
-  context.setDefaultTimeout(15_000);
+  context.setDefaultTimeout(60_000);
   if (PLAINFOLD_PAGE_FILES) await context.route((address) => address.href.startsWith(url), changed);
   const page = await context.newPage();
   const seen = { ran: [], errors: [], asked: [] };
