@@ -26,6 +26,7 @@ use crate::runner::Watcher;
 mod chosen;
 pub mod client;
 mod collections;
+mod cursors;
 mod documents;
 mod events;
 mod health;
@@ -73,7 +74,7 @@ fn of_mirror() -> OpenApiRouter<ApiState> {
         .routes(routes!(collections::failures))
         .routes(routes!(collections::held))
         .merge(order::routes())
-        .merge(documents::routes())
+        .merge(documents::bounded(documents::routes().merge(cursors::routes())))
 }
 
 /// All routes that are described.

@@ -2,6 +2,7 @@
 //! and reports their status.
 
 mod absent;
+mod cursors;
 mod held;
 mod lacking;
 mod lag;
@@ -28,6 +29,7 @@ mod wait;
 
 pub use crate::pipeline::DeletionLimit;
 pub use absent::Absent;
+pub use cursors::CursorRefusal;
 pub use held::HeldDocument;
 pub use lag::Lag;
 pub use obey::OrderError;

@@ -25,6 +25,8 @@ pub(super) struct Shared {
     pub(super) checkpoints: Arc<Checkpoints>,
     pub(super) events: Broadcast,
     pub(super) pages: Arc<Pages>,
+    /// Held by whoever changes a cursor.
+    pub(super) cursor_turn: Arc<tokio::sync::Mutex<()>>,
     pub(super) source: String,
     pub(super) started_at: Timestamp,
     /// The same, whatever becomes of the wall clock.
@@ -114,6 +116,7 @@ impl Shared {
             checkpoints,
             events: Broadcast::new(),
             pages: Arc::default(),
+            cursor_turn: Arc::default(),
             source,
             started_at: Timestamp::now(),
             began: Moment::now(),
