@@ -30,6 +30,8 @@ use crate::document::{CollectionName, Pattern};
 use crate::event::WriteEvent;
 use crate::runner::{Notice, Subscription};
 
+pub mod all;
+
 /// The most lines that are sent at a time.
 const LINES: usize = 100;
 
@@ -37,10 +39,10 @@ const LINES: usize = 100;
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The header with the id of the last event that a reader of Server-Sent Events has received.
-pub const LAST_EVENT_ID: &str = "last-event-id";
+const LAST_EVENT_ID: &str = "last-event-id";
 
 /// The media type of Server-Sent Events.
-pub const EVENT_STREAM: &str = "text/event-stream";
+const EVENT_STREAM: &str = "text/event-stream";
 
 /// The parameter that says where events begin.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -87,6 +89,9 @@ struct Passing {
     every: Duration,
 }
 
+/// Rarely enough to cost nothing, and often enough that what is left out does not expire.
+const PASSING: Passing = Passing { events: 1_000, every: Duration::from_secs(60) };
+
 impl FilterQuery {
     /// The filter of a cursor.
     pub fn of(CursorFilter { collection, id }: CursorFilter) -> Self {
@@ -94,19 +99,24 @@ impl FilterQuery {
     }
 }
 
+/// The glob that a parameter has.
+fn glob(parameter: &str, text: &str) -> Result<Pattern, ApiProblem> {
+    let bad = |reason: String| {
+        let detail = format!("`{parameter}` is not a glob: {reason}");
+        ApiProblem::new(ApiProblemKind::BadRequest, detail)
+    };
+    let pattern = Pattern::new(text).map_err(|error| bad(error.to_string()))?;
+    match pattern.broken() {
+        Some(reason) => Err(bad(reason.to_owned())),
+        None => Ok(pattern),
+    }
+}
+
 impl Filter {
     /// What these parameters want.
     pub fn new(FilterQuery { collection, id }: FilterQuery) -> Result<Self, ApiProblem> {
-        let bad = |reason: String| {
-            let detail = format!("`id` is not a glob: {reason}");
-            ApiProblem::new(ApiProblemKind::BadRequest, detail)
-        };
-        let id = id.map(|glob| Pattern::new(&glob).map_err(|error| bad(error.to_string())));
-        let id = id.transpose()?;
-        match id.as_ref().and_then(Pattern::broken) {
-            Some(reason) => Err(bad(reason.to_owned())),
-            None => Ok(Self { collection, id }),
-        }
+        let id = id.map(|text| glob("id", &text)).transpose()?;
+        Ok(Self { collection, id })
     }
 
     /// Refuses a collection that the mirror does not have.
@@ -118,7 +128,7 @@ impl Filter {
     }
 
     /// Whether an event is wanted.
-    pub fn admits(&self, event: &WriteEvent) -> bool {
+    fn admits(&self, event: &WriteEvent) -> bool {
         self.collection.as_ref().is_none_or(|wanted| *wanted == event.collection)
             && self.id.as_ref().is_none_or(|glob| glob.matches(event.document.as_str()))
     }
@@ -154,8 +164,6 @@ pub fn of_cursor(
     cursor: CursorStatus,
     headers: &HeaderMap,
 ) -> Result<Response, ApiProblem> {
-    /// Rarely enough to cost nothing, and often enough that what is left out does not expire.
-    const PASSING: Passing = Passing { events: 1_000, every: Duration::from_secs(60) };
     let filter = Filter::new(FilterQuery::of(cursor.filter))?;
     stream_from(chosen, Some(cursor.acknowledged), filter, Some(PASSING), headers)
 }
@@ -191,7 +199,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiProblem> {
 }
 
 /// Whether a request accepts this media type by name.
-pub fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut types = accepted.flat_map(|value| value.split(','));
     types.any(|one| one.split(';').next().is_some_and(|name| name.trim() == media_type))
@@ -238,37 +246,44 @@ fn detached<T: Send + 'static>(
     ended: CancellationToken,
 ) -> impl Stream<Item = T> + Send {
     let (sender, receiver) = mpsc::channel(LINES);
-    tokio::spawn(async move {
-        let passed_on = async {
-            let mut items = pin!(items);
-            while let Some(item) = items.next().await {
-                if sender.send(item).await.is_err() {
-                    break;
-                }
-            }
-        };
-        let late = async {
-            ended.cancelled().await;
-            tokio::time::sleep(FAREWELL).await;
-        };
-        tokio::select! {
-            () = passed_on => {}
-            () = sender.closed() => {}
-            () = late => {}
-        }
-    });
+    tokio::spawn(pass_on(items, ended, sender));
     ReceiverStream::new(receiver)
 }
 
+/// Passes the items of a stream on until its end, until nobody receives them, or until soon after `ended`.
+async fn pass_on<T: Send + 'static>(
+    items: impl Stream<Item = T> + Send + 'static,
+    ended: CancellationToken,
+    sender: mpsc::Sender<T>,
+) {
+    let passed_on = async {
+        let mut items = pin!(items);
+        while let Some(item) = items.next().await {
+            if sender.send(item).await.is_err() {
+                break;
+            }
+        }
+    };
+    let late = async {
+        ended.cancelled().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        () = passed_on => {}
+        () = sender.closed() => {}
+        () = late => {}
+    }
+}
+
 /// An answer of lines of JSON.
-pub fn lines(lines: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+fn lines(lines: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     // One write for all lines of a commit, instead of one for each.
     let lines = lines.ready_chunks(LINES).map(|lines| Ok::<_, Infallible>(lines.concat()));
     ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 
 /// An answer of Server-Sent Events.
-pub fn event_stream(events: impl Stream<Item = Event> + Send + 'static) -> Response {
+fn event_stream(events: impl Stream<Item = Event> + Send + 'static) -> Response {
     /// Shorter than the time after which proxies usually end a connection without traffic.
     const EVERY: Duration = Duration::from_secs(15);
     let keep_alive = KeepAlive::new().interval(EVERY);
@@ -307,7 +322,7 @@ impl Said {
 }
 
 /// The name of a notice as a Server-Sent Event.
-pub fn name(notice: &Notice) -> &'static str {
+fn name(notice: &Notice) -> &'static str {
     match notice {
         Notice::Event(event) if event.deleted => "deleted",
         Notice::Event(_) => "written",

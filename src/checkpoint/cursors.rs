@@ -172,7 +172,7 @@ impl Checkpoints {
         let last = self.last_number();
         let acknowledged = match start {
             CursorStart::Now => last,
-            CursorStart::Oldest => self.left_journal(last),
+            CursorStart::Oldest => self.before_journal(),
             CursorStart::After(event) if event > last => {
                 return Err(CursorError::Beyond { event, last });
             }
@@ -222,7 +222,7 @@ impl Checkpoints {
     fn cursor_status(&self, name: CursorName, cursor: Cursor) -> CursorStatus {
         let Cursor { acknowledged, filter, created_at, acknowledged_at } = cursor;
         let last = self.last_number();
-        let left = self.left_journal(last);
+        let left = self.before_journal();
         let expired = JournalRange { first: acknowledged + 1, last: left };
         CursorStatus {
             cursor: name,
@@ -235,10 +235,10 @@ impl Checkpoints {
         }
     }
 
-    /// The number up to which the journal holds no event any more.
-    fn left_journal(&self, last: u64) -> u64 {
+    /// The number up to which the journal holds no event any more. Reads no disk.
+    pub fn before_journal(&self) -> u64 {
         match self.first.load(Ordering::Acquire) {
-            0 => last,
+            0 => self.last_number(),
             first => first - 1,
         }
     }

@@ -31,6 +31,8 @@ pub(super) struct Shared {
     pub(super) started_at: Timestamp,
     /// The same, whatever becomes of the wall clock.
     pub(super) began: Moment,
+    /// The number of the last event before the session.
+    pub(super) began_after: u64,
     pub(super) collections: Mutex<BTreeMap<CollectionName, Member>>,
     /// Collections that the source does not have; only recorded if the mirror does not follow.
     pub(super) absent: Mutex<Vec<Absent>>,
@@ -112,6 +114,7 @@ impl Shared {
     ) -> (Self, mpsc::UnboundedReceiver<Order>) {
         let (orders, received) = mpsc::unbounded_channel();
         let shared = Self {
+            began_after: checkpoints.last_number(),
             mirror,
             checkpoints,
             events: Broadcast::new(),
