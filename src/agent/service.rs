@@ -159,6 +159,7 @@ impl Agent {
     pub async fn stop(mut self) {
         self.stop.cancel();
         while self.keepers.join_next().await.is_some() {}
+        self.roster.note_end();
     }
 
     /// Watches all mirrors. If an address cannot be read, alerts only reach the log.

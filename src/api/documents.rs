@@ -48,7 +48,11 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(document::read))
         .routes(routes!(body::read))
         .routes(routes!(attachment::read))
-        .layer(Extension(Readers::default()))
+}
+
+/// These routes, whose handlers read the files of mirrors by turns.
+pub fn bounded(routes: OpenApiRouter<ApiState>) -> OpenApiRouter<ApiState> {
+    routes.layer(Extension(Readers::default()))
 }
 
 /// Who reads files now.
@@ -80,7 +84,7 @@ impl Readers {
 
 /// The files of the mirror that a request is about.
 #[derive(Clone, Debug)]
-struct Files {
+pub struct Files {
     directory: Arc<Path>,
     /// The name of the mirror for commands.
     named: Arc<str>,
@@ -124,10 +128,24 @@ impl Files {
         Some(Turn { _one: one, _of_all: of_all })
     }
 
-    /// Runs a call that reads files, when its turn comes.
+    /// Runs a call that reads the mirror, when its turn comes.
     async fn read<T: Send + 'static>(
         &self,
         call: impl FnOnce(&Reader) -> Result<T, ApiProblem> + Send + 'static,
+    ) -> Result<T, ApiProblem> {
+        let files = self.clone();
+        self.in_turn(move || call(&Reader::open(files)?)).await
+    }
+
+    /// The directory of the mirror.
+    pub fn directory(&self) -> &Arc<Path> {
+        &self.directory
+    }
+
+    /// Runs a call that reads files, when its turn comes.
+    pub async fn in_turn<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> Result<T, ApiProblem> + Send + 'static,
     ) -> Result<T, ApiProblem> {
         let turn = tokio::time::timeout(TURN, self.turn()).await.ok().flatten();
         let turn = turn.ok_or_else(|| {
@@ -138,9 +156,8 @@ impl Files {
             );
             ApiProblem::new(ApiProblemKind::Unavailable, detail)
         })?;
-        let files = self.clone();
         let read = move || {
-            let read = Reader::open(files).and_then(|reader| call(&reader));
+            let read = call();
             drop(turn);
             read
         };

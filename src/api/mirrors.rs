@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::chosen::{ApiState, Named};
+use super::events;
 use super::guard::Door;
 use super::json;
 use super::listen::Listener;
@@ -51,6 +52,7 @@ pub(super) fn routes(roster: Roster) -> OpenApiRouter<ApiState> {
         .routes(routes!(list))
         .routes(routes!(read))
         .routes(routes!(start))
+        .routes(routes!(events::all::follow))
         .with_state(roster)
 }
 
@@ -100,7 +102,7 @@ pub async fn ask_to_start(socket: &Path, name: &MirrorName) -> Option<bool> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use axum::Router;
@@ -118,27 +120,28 @@ mod tests {
 
     /// An agent with the mirrors `live`, which is at work, `later`, which waits, and `foreign`, which is
     /// parked.
-    struct Kept {
-        agent: Agent,
-        routes: Router,
+    pub struct Kept {
+        pub agent: Agent,
+        pub routes: Router,
         api: utoipa::openapi::OpenApi,
-        dir: TempDir,
+        pub dir: TempDir,
+    }
+
+    /// The entry of a mirror of the feed beside the config.
+    pub fn entry(name: &str, more: &str) -> String {
+        format!(
+            "[[mirror]]\nname = '{name}'\nsource = 'feed:feed.ndjson'\ndirectory = '{name}'\n{more}\n"
+        )
     }
 
     impl Kept {
-        async fn with(rows: &str) -> Self {
+        pub async fn with(rows: &str) -> Self {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join("feed.ndjson"), rows).unwrap();
             std::fs::create_dir(dir.path().join("foreign")).unwrap();
             std::fs::write(dir.path().join("foreign/thesis.tex"), "precious").unwrap();
-            let mirror = |name: &str, more: &str| {
-                format!(
-                    "[[mirror]]\nname = '{name}'\nsource = 'feed:feed.ndjson'\ndirectory = '{name}'\n\
-                     {more}\n"
-                )
-            };
             let yearly = "schedule = { cron = '0 0 1 1 *' }";
-            let text = mirror("live", "") + &mirror("later", yearly) + &mirror("foreign", "");
+            let text = entry("live", "") + &entry("later", yearly) + &entry("foreign", "");
             let path = dir.path().join("plainfold.toml");
             let config = AgentConfig::parse(&text, &path).unwrap();
             let begin: Begin = Arc::new(|_, _| {
@@ -167,11 +170,11 @@ mod tests {
             send(&self.routes, request).await
         }
 
-        async fn get(&self, path: &str) -> Answer {
+        pub async fn get(&self, path: &str) -> Answer {
             self.ask(Method::GET, path).await
         }
 
-        async fn post(&self, path: &str) -> Answer {
+        pub async fn post(&self, path: &str) -> Answer {
             self.ask(Method::POST, path).await
         }
     }

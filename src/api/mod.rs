@@ -30,6 +30,7 @@ mod chosen;
 pub mod client;
 mod collections;
 mod connections;
+mod cursors;
 mod documents;
 mod events;
 mod guard;
@@ -84,8 +85,8 @@ fn of_mirror() -> OpenApiRouter<ApiState> {
         .routes(routes!(collections::failures))
         .routes(routes!(collections::held))
         .merge(order::routes())
-        .merge(documents::routes())
         .merge(jobs::routes())
+        .merge(documents::bounded(documents::routes().merge(cursors::routes())))
 }
 
 /// All routes that are described.

@@ -42,6 +42,12 @@ pub enum ApiProblemKind {
     NoDocument,
     /// The document has no such attachment, or the mirror does not hold it.
     NoAttachment,
+    /// The mirror has no such cursor.
+    NoCursor,
+    /// A cursor of this name has another filter, or there are too many.
+    CursorConflict,
+    /// The mirror has not emitted this event.
+    NoEvent,
     /// A file of the mirror is not what was written.
     Damaged,
     /// The file does not have the bytes that are asked for.
@@ -92,6 +98,11 @@ impl ApiProblemKind {
             Self::NoAttachment => {
                 (StatusCode::NOT_FOUND, "no-attachment", "There is no such attachment")
             }
+            Self::NoCursor => (StatusCode::NOT_FOUND, "no-cursor", "There is no such cursor"),
+            Self::CursorConflict => {
+                (StatusCode::CONFLICT, "cursor-conflict", "The cursor cannot be created")
+            }
+            Self::NoEvent => (StatusCode::CONFLICT, "no-event", "There is no such event"),
             Self::Damaged => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "damaged", "The mirror is damaged")
             }

@@ -2,6 +2,7 @@
 //! and reports their status.
 
 mod absent;
+mod cursors;
 mod damage;
 mod drift;
 mod errand;
@@ -34,6 +35,7 @@ mod wait;
 
 pub use crate::pipeline::DeletionLimit;
 pub use absent::Absent;
+pub use cursors::CursorRefusal;
 pub use drift::{DriftOptions, TreeWatch};
 pub use errand::ErrandError;
 pub use held::HeldDocument;

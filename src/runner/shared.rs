@@ -28,10 +28,14 @@ pub(super) struct Shared {
     pub(super) checkpoints: Arc<Checkpoints>,
     pub(super) events: Broadcast,
     pub(super) pages: Arc<Pages>,
+    /// Held by whoever changes a cursor.
+    pub(super) cursor_turn: Arc<tokio::sync::Mutex<()>>,
     pub(super) source: String,
     pub(super) started_at: Timestamp,
     /// The same, whatever becomes of the wall clock.
     pub(super) began: Moment,
+    /// The number of the last event before the session.
+    pub(super) began_after: u64,
     pub(super) collections: Mutex<BTreeMap<CollectionName, Member>>,
     /// Collections that the source does not have; only recorded if the mirror does not follow.
     pub(super) absent: Mutex<Vec<Absent>>,
@@ -121,10 +125,12 @@ impl Shared {
     ) -> (Self, mpsc::UnboundedReceiver<Order>) {
         let (orders, received) = mpsc::unbounded_channel();
         let shared = Self {
+            began_after: checkpoints.last_number(),
             mirror,
             checkpoints,
             events: Broadcast::new(),
             pages: Arc::default(),
+            cursor_turn: Arc::default(),
             source,
             started_at: Timestamp::now(),
             began: Moment::now(),

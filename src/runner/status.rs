@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::integrity::Soundness;
 use super::lag::Lag;
 use super::shared::{Member, Shared};
-use crate::checkpoint::{Checkpoint, Checkpoints, Failure, JournalRange, StateError};
+use crate::checkpoint::{Checkpoint, Checkpoints, CursorStatus, Failure, JournalRange, StateError};
 use crate::document::{CollectionName, DocumentId, Revision};
 use crate::mirror::Remembered;
 use crate::pipeline::{Phase, PipelineReport};
@@ -44,6 +44,9 @@ pub struct Status {
     pub options: Option<Remembered>,
     /// The numbers of the oldest and the newest write event in the journal.
     pub events: Option<JournalRange>,
+    /// The cursors of its subscribers, by name.
+    #[serde(default)]
+    pub cursors: Vec<CursorStatus>,
     /// The collections, by name.
     pub collections: Vec<CollectionStatus>,
 }
@@ -176,6 +179,7 @@ impl Shared {
             unremovable: self.mirror.unremovable(),
             options: Some(self.mirror.options().clone()),
             events: self.checkpoints.journal_range().ok().flatten(),
+            cursors: self.checkpoints.cursors(),
             collections: collections.collect(),
         }
     }
@@ -195,6 +199,7 @@ impl Status {
         Ok(Self {
             options: Some(options),
             events: checkpoints.journal_range()?,
+            cursors: checkpoints.cursors(),
             collections,
             ..Self::unknown(mirror)
         })
@@ -230,6 +235,7 @@ impl Status {
             unremovable: 0,
             options: None,
             events: None,
+            cursors: Vec::new(),
             collections: Vec::new(),
         }
     }
