@@ -38,10 +38,11 @@
 //! 4. [`pipeline`]: mirrors one collection, from its source to durable folders and events;
 //!    [`restore`]: writes the folders back to a server or a feed; [`verify`]: proves that a mirror is
 //!    intact and equal to its source.
-//! 5. [`runner`]: a pipeline per collection, and their status.
+//! 5. [`job`]: long errands; [`runner`]: a pipeline per collection, their status, and what somebody else
+//!    changes in the mirror.
 //! 6. [`config`]: the configuration of a mirror, lowered into the options of the layers below;
 //!    [`agent`]: every mirror of a config file in one process.
-//! 7. [`api`]: the HTTP interface, and the door to a mirror.
+//! 7. [`api`]: the HTTP interface with its web page, and the door to a mirror.
 //! 8. [`cli`]: the command line.
 
 pub mod agent;
@@ -54,6 +55,7 @@ mod clock;
 pub mod config;
 pub mod document;
 pub mod event;
+pub mod job;
 pub mod json;
 pub mod mirror;
 pub mod pipeline;
@@ -64,3 +66,4 @@ pub mod source;
 pub mod tree;
 mod trial;
 pub mod verify;
+mod web;

@@ -26,6 +26,8 @@ pub enum AlertKind {
     Braked,
     /// A collection waits for room on the disk.
     OutOfRoom,
+    /// Documents of a collection are damaged on the disk.
+    Damaged,
     /// A mirror ended with an error, and is started again.
     Down,
     /// A mirror ended with an error that somebody has to mend, such as damage.
@@ -51,6 +53,10 @@ impl AlertKind {
             Self::OutOfRoom => {
                 "make room on the mirror's file system; the mirror then resumes by itself"
             }
+            Self::Damaged => {
+                "look at `damage` in `plainfold status`, and at the disk; `plainfold verify NAME` lists all \
+                 of it, and a repair fetches the documents again"
+            }
             Self::Down => {
                 "nothing if it ends soon, because the mirror is started again; otherwise look at \
                            the error"
@@ -65,7 +71,7 @@ impl AlertKind {
             // A document that fails may be read at the next attempt, and a mirror starts again.
             Self::Failing | Self::Down => Duration::from_secs(60),
             Self::OutOfRoom => Duration::from_secs(10),
-            Self::Late | Self::Braked | Self::Parked => Duration::ZERO,
+            Self::Late | Self::Braked | Self::Damaged | Self::Parked => Duration::ZERO,
         }
     }
 }
@@ -256,6 +262,10 @@ fn note(seen: &Seen, found: &mut BTreeMap<Subject, Found>) {
         }
         if report.held_back > 0 {
             wrong(AlertKind::Braked, format!("{} deletions are held back", report.held_back));
+        }
+        if report.damaged > 0 {
+            let damage = report.damage.as_deref().unwrap_or("documents are damaged");
+            wrong(AlertKind::Damaged, damage.to_owned());
         }
         let trouble = || report.trouble.clone().unwrap_or_default();
         if report.phase == Phase::Waiting && report.awaited == Awaited::Room {

@@ -21,7 +21,7 @@ use crate::clock::ClockReading;
 use crate::config::file::MirrorEntry;
 use crate::document::plain;
 use crate::mirror;
-use crate::runner::{Session, Watcher};
+use crate::runner::{Session, TreeWatch, Watcher};
 use crate::tree::{AgentMirror, MirrorError};
 
 /// Ends what was begun for a session.
@@ -41,6 +41,8 @@ pub(super) struct Means {
     pub starts: Arc<Semaphore>,
     /// Bounds how many collections of all mirrors catch up at the same time.
     pub turns: Arc<Semaphore>,
+    /// What watches the folders of all mirrors, if that is possible.
+    pub watch: Option<Arc<TreeWatch>>,
     /// The path of the config.
     pub path: PathBuf,
     /// The threads of a session.
@@ -306,7 +308,9 @@ impl Run {
         let config = match lowered {
             Ok(config) => {
                 let agent = AgentMirror { name: entry.name.clone(), config: means.path.clone() };
-                config.cache(means.cache).turns(Arc::clone(&means.turns)).agent(agent)
+                let drift = entry.verify.as_ref().map(|verify| verify.lower(means.watch.clone()));
+                let turns = Arc::clone(&means.turns);
+                config.cache(means.cache).turns(turns).drift(drift).agent(agent)
             }
             Err(error) => return AfterRun::of_entry(&error),
         };

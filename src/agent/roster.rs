@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::state::{LastRun, MirrorState, MirrorSummary};
 use crate::config::file::Schedule;
@@ -21,6 +22,7 @@ struct Shared {
     /// Why the config on disk is not in force.
     trouble: Mutex<Option<String>>,
     changes: Changes,
+    ended: CancellationToken,
 }
 
 /// Counts what changes in a roster or in one of its mirrors.
@@ -48,13 +50,16 @@ struct Seen {
     watcher: Option<Watcher>,
     starts: u64,
     last: Option<LastRun>,
+    /// The number of the last event of the last session that has ended.
+    last_event: Option<u64>,
 }
 
 impl Roster {
     /// A roster without mirrors.
     pub(super) fn empty() -> Self {
         let (mirrors, trouble) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Shared { mirrors, trouble, changes: Changes::default() }))
+        let (changes, ended) = (Changes::default(), CancellationToken::new());
+        Self(Arc::new(Shared { mirrors, trouble, changes, ended }))
     }
 
     /// The mirrors, in the order of the config.
@@ -76,6 +81,15 @@ impl Roster {
     /// Why the config on disk is not in force, if it is not.
     pub fn trouble(&self) -> Option<String> {
         held(&self.0.trouble).clone()
+    }
+
+    /// Waits until all mirrors have ended with the agent.
+    pub async fn ended(&self) {
+        self.0.ended.cancelled().await;
+    }
+
+    pub(super) fn note_end(&self) {
+        self.0.ended.cancel();
     }
 
     pub(super) fn changes(&self) -> Changes {
@@ -101,7 +115,8 @@ impl MirrorHandle {
         schedule: Schedule,
         changes: Changes,
     ) -> Self {
-        let seen = Seen { state: MirrorState::Starting, watcher: None, starts: 0, last: None };
+        let state = MirrorState::Starting;
+        let seen = Seen { state, watcher: None, starts: 0, last: None, last_event: None };
         Self(Arc::new(Mirror {
             name,
             directory: directory.to_owned(),
@@ -149,6 +164,12 @@ impl MirrorHandle {
         self.0.seen.borrow().watcher.clone()
     }
 
+    /// The number of its last event, if it has had a session in this process.
+    pub fn last_event(&self) -> Option<u64> {
+        let seen = self.0.seen.borrow();
+        seen.watcher.as_ref().map(Watcher::last_event).or(seen.last_event)
+    }
+
     /// Starts a mirror that is parked, or that waits for the time of its next start, at once. `false` if
     /// its session runs or ends.
     pub fn start_now(&self) -> bool {
@@ -168,7 +189,7 @@ impl MirrorHandle {
 
     /// The mirror in a line.
     pub fn summary(&self) -> MirrorSummary {
-        let Seen { state, watcher, starts, last } = self.0.seen.borrow().clone();
+        let Seen { state, watcher, starts, last, .. } = self.0.seen.borrow().clone();
         let mut summary = MirrorSummary {
             name: self.name().clone(),
             directory: self.directory().to_owned(),
@@ -181,6 +202,7 @@ impl MirrorHandle {
             documents: None,
             failures: None,
             held_back: None,
+            damaged: None,
             caught_up: false,
             lag_seconds: None,
             trouble: None,
@@ -192,6 +214,7 @@ impl MirrorHandle {
             summary.documents = held.sum();
             summary.failures = Some(reports.iter().map(|report| report.failures).sum());
             summary.held_back = Some(reports.iter().map(|report| report.held_back).sum());
+            summary.damaged = Some(reports.iter().map(|report| report.damaged).sum());
             summary.caught_up = watcher.has_caught_up();
             let lags = reports.iter().filter_map(|report| report.lag_seconds());
             summary.lag_seconds = lags.reduce(f64::max);
@@ -238,6 +261,8 @@ impl MirrorHandle {
         let mut watcher = None;
         self.0.seen.send_modify(|seen| {
             watcher = seen.watcher.take();
+            let number = watcher.as_ref().map(Watcher::last_event);
+            seen.last_event = number.or(seen.last_event);
             seen.last = Some(last);
         });
         // The last one closes the mirror, which may take a while: nobody waits for that.

@@ -19,6 +19,7 @@ use crate::config::file::{
     AgentConfig, AlertHooks, AlertsConfig, ConfigChange, MirrorEntry, difference,
 };
 use crate::document::MirrorName;
+use crate::runner::TreeWatch;
 
 /// The number of mirrors that start at the same time: they may be of one server.
 const STARTS: usize = 8;
@@ -47,6 +48,8 @@ pub struct Agent {
     stop: CancellationToken,
     /// The directories of mirrors that are ending, each with the token of its end.
     ending: Vec<(PathBuf, CancellationToken)>,
+    /// What watches the folders of all mirrors, if that is possible.
+    tree_watch: Option<Arc<TreeWatch>>,
     /// What watches all mirrors.
     alarm: Option<Alarm>,
 }
@@ -62,6 +65,12 @@ impl Agent {
     /// Starts to keep the mirrors of a config that was read from `path`. `begin` begins what observes each
     /// session.
     pub fn start(path: &Path, config: AgentConfig, begin: Begin) -> Self {
+        let refused = |error: &std::io::Error| {
+            tracing::warn!(
+                "changes by others are only noticed by the slow verification: the kernel refuses to watch \
+                 folders: {error}"
+            );
+        };
         let mut agent = Self {
             path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             config: AgentConfig {
@@ -77,6 +86,7 @@ impl Agent {
             keepers: JoinSet::new(),
             stop: CancellationToken::new(),
             ending: Vec::new(),
+            tree_watch: TreeWatch::start().map(Arc::new).inspect_err(refused).ok(),
             alarm: None,
         };
         agent.reload(config);
@@ -102,6 +112,7 @@ impl Agent {
         }
         let means = Arc::new(Means {
             begin: Arc::clone(&self.begin),
+            watch: self.tree_watch.clone(),
             path: self.path.clone(),
             starts: Arc::clone(&self.starts),
             turns: Arc::clone(&self.turns),
@@ -148,6 +159,7 @@ impl Agent {
     pub async fn stop(mut self) {
         self.stop.cancel();
         while self.keepers.join_next().await.is_some() {}
+        self.roster.note_end();
     }
 
     /// Watches all mirrors. If an address cannot be read, alerts only reach the log.

@@ -114,6 +114,9 @@ pub struct MirrorSummary {
     pub failures: Option<u64>,
     /// The number of deletions that are held back, while it runs.
     pub held_back: Option<u64>,
+    /// The number of documents that a verification found damaged, while it runs.
+    #[serde(default)]
+    pub damaged: Option<u64>,
     /// Whether every collection has caught up since it started.
     pub caught_up: bool,
     /// The lag of the collection that is furthest behind, in seconds.

@@ -14,6 +14,7 @@ pub use super::process::Unanswered;
 use super::process::{Answering, Process};
 use crate::checkpoint::{Bounds, Checkpoints, Copied, StateError};
 use crate::document::{CollectionName, Pattern, plain};
+use crate::job::JobReport;
 use crate::mirror::{self, Mirror};
 use crate::runner::{
     Action, HeldDocument, Notice, Ordered, Release, Status, Subscription, open_state,
@@ -166,6 +167,28 @@ impl Door {
             Err(_) => Err(DoorError::AtRest(self.directory.clone(), action)),
         })
         .await
+    }
+
+    /// Asks the process that works on the mirror to repair a collection, or all. `None` if no process does that
+    /// answers; the inner `None` if the mirror has no such collection.
+    pub async fn begin_repair(
+        &self,
+        collection: Option<&CollectionName>,
+    ) -> Result<Option<Option<JobReport>>, DoorError> {
+        match self.look()? {
+            Answerer::Running(process) => {
+                ask_about(&process, "/repair", collection).await.map(Some)
+            }
+            Answerer::Busy(_) | Answerer::AtRest(_) => Ok(None),
+        }
+    }
+
+    /// A job of the process that works on the mirror; `None` if the process has ended, or does not know the job.
+    pub async fn job(&self, id: u64) -> Result<Option<JobReport>, DoorError> {
+        match self.look()? {
+            Answerer::Running(process) => Ok(process.get(&format!("/jobs/{id}")).await?),
+            Answerer::Busy(_) | Answerer::AtRest(_) => Ok(None),
+        }
     }
 
     /// The documents whose deletion is held back. At rest, `command` takes the lock.

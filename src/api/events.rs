@@ -3,11 +3,12 @@
 //!
 //! The stream also contains two kinds of notices: `{"lagged":N}`: the reader was so slow that it
 //! missed N events, which follow from the journal; `{"expired":{"first":N,"last":N}}`: the journal
-//! no longer holds these events.
+//! no longer holds these events. The stream of a cursor with a filter has a third kind: `{"passed":N}`:
+//! up to this number there are no more events that are wanted.
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::Query;
@@ -24,9 +25,12 @@ use utoipa::IntoParams;
 
 use super::chosen::Chosen;
 use super::problem::{ApiProblem, ApiProblemKind};
+use crate::checkpoint::{CursorFilter, CursorStatus};
 use crate::document::{CollectionName, Pattern};
 use crate::event::WriteEvent;
 use crate::runner::{Notice, Subscription};
+
+pub mod all;
 
 /// The most lines that are sent at a time.
 const LINES: usize = 100;
@@ -68,23 +72,63 @@ pub struct Filter {
     id: Option<Pattern>,
 }
 
+/// What a stream says.
+#[derive(Clone, Debug)]
+enum Said {
+    Notice(Notice),
+    /// Up to this number there are no more events that are wanted.
+    Passed(u64),
+}
+
+/// When the reader of a stream is told that events were left out.
+#[derive(Clone, Copy, Debug)]
+struct Passing {
+    /// How many may be left out before it is told.
+    events: u64,
+    /// How long it may take.
+    every: Duration,
+}
+
+/// Rarely enough to cost nothing, and often enough that what is left out does not expire.
+const PASSING: Passing = Passing { events: 1_000, every: Duration::from_secs(60) };
+
+impl FilterQuery {
+    /// The filter of a cursor.
+    pub fn of(CursorFilter { collection, id }: CursorFilter) -> Self {
+        Self { collection, id }
+    }
+}
+
+/// The glob that a parameter has.
+fn glob(parameter: &str, text: &str) -> Result<Pattern, ApiProblem> {
+    let bad = |reason: String| {
+        let detail = format!("`{parameter}` is not a glob: {reason}");
+        ApiProblem::new(ApiProblemKind::BadRequest, detail)
+    };
+    let pattern = Pattern::new(text).map_err(|error| bad(error.to_string()))?;
+    match pattern.broken() {
+        Some(reason) => Err(bad(reason.to_owned())),
+        None => Ok(pattern),
+    }
+}
+
 impl Filter {
-    fn new(FilterQuery { collection, id }: FilterQuery) -> Result<Self, ApiProblem> {
-        let bad = |reason: String| {
-            let detail = format!("`id` is not a glob: {reason}");
-            ApiProblem::new(ApiProblemKind::BadRequest, detail)
-        };
-        let id = id.map(|glob| Pattern::new(&glob).map_err(|error| bad(error.to_string())));
-        let id = id.transpose()?;
-        match id.as_ref().and_then(Pattern::broken) {
-            Some(reason) => Err(bad(reason.to_owned())),
-            None => Ok(Self { collection, id }),
+    /// What these parameters want.
+    pub fn new(FilterQuery { collection, id }: FilterQuery) -> Result<Self, ApiProblem> {
+        let id = id.map(|text| glob("id", &text)).transpose()?;
+        Ok(Self { collection, id })
+    }
+
+    /// Refuses a collection that the mirror does not have.
+    pub fn check(&self, chosen: &Chosen) -> Result<(), ApiProblem> {
+        match self.collection.as_ref().filter(|name| chosen.watcher().lacks(name)) {
+            Some(name) => Err(ApiProblem::no_collection(name)),
+            None => Ok(()),
         }
     }
 
-    /// Whether a notice is wanted. All that are not events are.
-    fn admits(&self, notice: &Notice) -> bool {
-        let Notice::Event(event) = notice else { return true };
+    /// Whether an event is wanted.
+    fn admits(&self, event: &WriteEvent) -> bool {
         self.collection.as_ref().is_none_or(|wanted| *wanted == event.collection)
             && self.id.as_ref().is_none_or(|glob| glob.matches(event.document.as_str()))
     }
@@ -110,18 +154,36 @@ pub async fn follow(
     headers: HeaderMap,
 ) -> Result<Response, ApiProblem> {
     let filter = Filter::new(filter)?;
-    if let Some(name) = filter.collection.as_ref().filter(|name| chosen.watcher().lacks(name)) {
-        return Err(ApiProblem::no_collection(name));
-    }
-    let since = last_event_id(&headers)?.or(since);
-    let notices = notices(chosen.watcher().subscribe(since), filter);
-    let notices = match chosen.outlives() {
-        true => detached(notices, chosen.watcher().ended()).right_stream(),
-        false => notices.left_stream(),
+    filter.check(&chosen)?;
+    stream_from(&chosen, since, filter, None, &headers)
+}
+
+/// The stream of the events of a cursor.
+pub fn of_cursor(
+    chosen: &Chosen,
+    cursor: CursorStatus,
+    headers: &HeaderMap,
+) -> Result<Response, ApiProblem> {
+    let filter = Filter::new(FilterQuery::of(cursor.filter))?;
+    stream_from(chosen, Some(cursor.acknowledged), filter, Some(PASSING), headers)
+}
+
+fn stream_from(
+    chosen: &Chosen,
+    since: Option<u64>,
+    filter: Filter,
+    passing: Option<Passing>,
+    headers: &HeaderMap,
+) -> Result<Response, ApiProblem> {
+    let since = last_event_id(headers)?.or(since);
+    let said = said(chosen.watcher().subscribe(since), filter, passing);
+    let said = match chosen.outlives() {
+        true => detached(said, chosen.watcher().ended()).right_stream(),
+        false => said.left_stream(),
     };
-    Ok(match accepts(&headers, EVENT_STREAM) {
-        true => event_stream(notices.map(|notice| sse(&notice))),
-        false => lines(notices.map(|notice| notice.line())),
+    Ok(match accepts(headers, EVENT_STREAM) {
+        true => event_stream(said.map(|said| said.sse())),
+        false => lines(said.map(|said| said.line())),
     })
 }
 
@@ -143,21 +205,36 @@ fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
     types.any(|one| one.split(';').next().is_some_and(|name| name.trim() == media_type))
 }
 
-/// The notices of a subscription that are wanted, until its end.
-fn notices(subscription: Subscription, filter: Filter) -> impl Stream<Item = Notice> + Send {
-    stream::unfold((subscription, filter), |(mut subscription, filter)| async move {
+/// What is wanted of a subscription, until its end.
+fn said(
+    subscription: Subscription,
+    filter: Filter,
+    passing: Option<Passing>,
+) -> impl Stream<Item = Said> + Send {
+    let (left_out, told) = (0, Instant::now());
+    let state = (subscription, filter, left_out, told);
+    stream::unfold(state, move |(mut subscription, filter, mut left_out, mut told)| async move {
         loop {
-            match subscription.next().await {
-                Ok(Some(notice)) if filter.admits(&notice) => {
-                    return Some((notice, (subscription, filter)));
+            let said = match subscription.next().await {
+                Ok(Some(Notice::Event(event))) if !filter.admits(&event) => {
+                    left_out += 1;
+                    let is_due = |passing: Passing| {
+                        left_out >= passing.events || told.elapsed() >= passing.every
+                    };
+                    if !passing.is_some_and(is_due) {
+                        continue;
+                    }
+                    Said::Passed(event.event)
                 }
-                Ok(Some(_)) => {}
+                Ok(Some(notice)) => Said::Notice(notice),
                 Ok(None) => return None,
                 Err(error) => {
                     tracing::error!("a subscriber is left without events: {error}");
                     return None;
                 }
-            }
+            };
+            (left_out, told) = (0, Instant::now());
+            return Some((said, (subscription, filter, left_out, told)));
         }
     })
 }
@@ -169,26 +246,33 @@ fn detached<T: Send + 'static>(
     ended: CancellationToken,
 ) -> impl Stream<Item = T> + Send {
     let (sender, receiver) = mpsc::channel(LINES);
-    tokio::spawn(async move {
-        let passed_on = async {
-            let mut items = pin!(items);
-            while let Some(item) = items.next().await {
-                if sender.send(item).await.is_err() {
-                    break;
-                }
-            }
-        };
-        let late = async {
-            ended.cancelled().await;
-            tokio::time::sleep(FAREWELL).await;
-        };
-        tokio::select! {
-            () = passed_on => {}
-            () = sender.closed() => {}
-            () = late => {}
-        }
-    });
+    tokio::spawn(pass_on(items, ended, sender));
     ReceiverStream::new(receiver)
+}
+
+/// Passes the items of a stream on until its end, until nobody receives them, or until soon after `ended`.
+async fn pass_on<T: Send + 'static>(
+    items: impl Stream<Item = T> + Send + 'static,
+    ended: CancellationToken,
+    sender: mpsc::Sender<T>,
+) {
+    let passed_on = async {
+        let mut items = pin!(items);
+        while let Some(item) = items.next().await {
+            if sender.send(item).await.is_err() {
+                break;
+            }
+        }
+    };
+    let late = async {
+        ended.cancelled().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        () = passed_on => {}
+        () = sender.closed() => {}
+        () = late => {}
+    }
 }
 
 /// An answer of lines of JSON.
@@ -206,19 +290,43 @@ fn event_stream(events: impl Stream<Item = Event> + Send + 'static) -> Response 
     Sse::new(events.map(Ok::<_, Infallible>)).keep_alive(keep_alive).into_response()
 }
 
-/// A notice as a Server-Sent Event.
-fn sse(notice: &Notice) -> Event {
-    let (name, id) = match notice {
-        Notice::Event(event) if event.deleted => ("deleted", Some(event.event)),
-        Notice::Event(event) => ("written", Some(event.event)),
-        // What follows comes from the journal, and has ids again.
-        Notice::Lagged(_) => ("lagged", None),
-        Notice::Expired(_, last) => ("expired", Some(*last)),
-    };
-    let line = notice.line();
-    let event = Event::default().event(name).data(String::from_utf8_lossy(&line).trim_end());
-    match id {
-        Some(id) => event.id(id.to_string()),
-        None => event,
+impl Said {
+    /// As a line of JSON.
+    fn line(&self) -> Bytes {
+        match self {
+            Self::Notice(notice) => notice.line(),
+            Self::Passed(number) => format!("{{\"passed\":{number}}}\n").into(),
+        }
+    }
+
+    /// As a Server-Sent Event.
+    fn sse(&self) -> Event {
+        let id = match self {
+            Self::Notice(Notice::Event(event)) => Some(event.event),
+            // What follows comes from the journal, and has ids again.
+            Self::Notice(Notice::Lagged(_)) => None,
+            Self::Notice(Notice::Expired(_, last)) => Some(*last),
+            Self::Passed(number) => Some(*number),
+        };
+        let name = match self {
+            Self::Notice(notice) => name(notice),
+            Self::Passed(_) => "passed",
+        };
+        let line = self.line();
+        let event = Event::default().event(name).data(String::from_utf8_lossy(&line).trim_end());
+        match id {
+            Some(id) => event.id(id.to_string()),
+            None => event,
+        }
+    }
+}
+
+/// The name of a notice as a Server-Sent Event.
+fn name(notice: &Notice) -> &'static str {
+    match notice {
+        Notice::Event(event) if event.deleted => "deleted",
+        Notice::Event(_) => "written",
+        Notice::Lagged(_) => "lagged",
+        Notice::Expired(..) => "expired",
     }
 }

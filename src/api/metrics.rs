@@ -1,6 +1,6 @@
 //! `GET /metrics`: numbers for Prometheus, in its text format.
 //!
-//! Labels are the mirror and the collection, never a document, so that the number of series has a bound.
+//! Labels are the mirror, the collection and the cursor, never a document, so that the number of series has a bound.
 //! Nothing here reads a disk: what hangs there must not hide the numbers that say so.
 
 use axum::extract::State;
@@ -13,6 +13,7 @@ use super::chosen::ApiState;
 use super::problem::ApiProblem;
 use super::usage;
 use crate::agent::{MirrorHandle, MirrorState};
+use crate::checkpoint::CursorStatus;
 use crate::document::plain;
 use crate::pipeline::{Awaited, Phase, PipelineReport};
 use crate::runner::{Lag, Watcher};
@@ -76,7 +77,7 @@ struct Measure<T> {
 type Collection = (PipelineReport, Lag);
 
 /// A collection of a mirror.
-const COLLECTION: [Measure<Collection>; 24] = [
+const COLLECTION: [Measure<Collection>; 27] = [
     Measure {
         name: "plainfold_collection_lag_seconds",
         help: "Seconds since the mirror was last known to hold everything that the source held.",
@@ -162,6 +163,21 @@ const COLLECTION: [Measure<Collection>; 24] = [
         name: "plainfold_collection_unsecured",
         help: "Whether the security object could not be mirrored.",
         of: |(report, _)| flag(report.security_trouble.is_some()),
+    },
+    Measure {
+        name: "plainfold_collection_verified_timestamp_seconds",
+        help: "Time when every byte had been verified last, in seconds since 1970.",
+        of: |(report, _)| Some(report.verified_at?.as_millisecond() as f64 / 1000.0),
+    },
+    Measure {
+        name: "plainfold_collection_damaged_documents",
+        help: "Documents that a verification found damaged, and that are still.",
+        of: |(report, _)| Some(report.damaged as f64),
+    },
+    Measure {
+        name: "plainfold_collection_watched",
+        help: "Whether a change by somebody else is noticed at once.",
+        of: |(report, _)| flag(report.watched),
     },
     Measure {
         name: "plainfold_collection_failed_documents",
@@ -252,6 +268,13 @@ const MIRROR: [Measure<Observed>; 8] = [
     },
 ];
 
+/// A cursor of a mirror.
+const CURSOR: [Measure<CursorStatus>; 1] = [Measure {
+    name: "plainfold_cursor_behind_events",
+    help: "Numbers of events after the last one that the subscriber has acknowledged.",
+    of: |cursor| Some(cursor.behind as f64),
+}];
+
 /// The process.
 const PROCESS: [Measure<usage::Usage>; 5] = [
     Measure {
@@ -325,6 +348,18 @@ fn text(mirrors: &[Observed]) -> prometheus::Result<String> {
         });
         families.extend(family(measure.name, measure.help, each));
     }
+    let cursors: Vec<(&str, CursorStatus)> = mirrors
+        .iter()
+        .filter_map(|mirror| Some((mirror.name.as_str(), mirror.watcher.as_ref()?)))
+        .flat_map(|(name, watcher)| watcher.cursors().into_iter().map(move |one| (name, one)))
+        .collect();
+    for measure in &CURSOR {
+        let each = cursors.iter().filter_map(|(mirror, cursor)| {
+            let labels = vec![("mirror", *mirror), ("cursor", cursor.cursor.as_str())];
+            Some((labels, (measure.of)(cursor)?))
+        });
+        families.extend(family(measure.name, measure.help, each));
+    }
     let usage = usage::Usage::now();
     for measure in &PROCESS {
         let one = (measure.of)(&usage).map(|value| (Vec::new(), value));
@@ -385,7 +420,8 @@ mod tests {
         let collection = COLLECTION.iter().map(|one| one.name);
         let (mirror, process) =
             (MIRROR.iter().map(|one| one.name), PROCESS.iter().map(|one| one.name));
-        collection.chain(mirror).chain(process).chain([BUILD]).collect()
+        let cursor = CURSOR.iter().map(|one| one.name);
+        collection.chain(mirror).chain(cursor).chain(process).chain([BUILD]).collect()
     }
 
     #[test]
@@ -398,6 +434,7 @@ mod tests {
             assert!(name.starts_with("plainfold_") || name.starts_with("process_"), "{name}");
         }
         let helps = COLLECTION.iter().map(|one| one.help).chain(MIRROR.iter().map(|one| one.help));
+        let helps = helps.chain(CURSOR.iter().map(|one| one.help));
         for help in helps.chain(PROCESS.iter().map(|one| one.help)) {
             assert!(help.ends_with('.') && !help.contains('\n'), "{help}");
         }

@@ -3,18 +3,22 @@
 
 use std::future::Future;
 use std::path::Path;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixListener;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::chosen::{ApiState, Named};
+use super::events;
+use super::guard::Door;
 use super::json;
+use super::listen::Listener;
 use super::process;
+use super::token_file::TokenFile;
 use crate::agent::{MirrorSummary, Roster};
 use crate::document::MirrorName;
 
@@ -29,15 +33,17 @@ pub struct MirrorList {
     pub mirrors: Vec<MirrorSummary>,
 }
 
-/// Answers on `listener` until `shutdown`.
+/// Answers on `listener` until `shutdown`. Requests to an address need a token; who may open a Unix socket
+/// may do everything.
 pub async fn serve_agent(
-    listener: UnixListener,
+    listener: Listener,
     roster: Roster,
+    tokens: Arc<TokenFile>,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, super::router(ApiState::All(roster)))
-        .with_graceful_shutdown(shutdown)
-        .await
+) {
+    let door = Door::of(&listener, tokens);
+    let routes = super::router_behind(door, ApiState::All(roster));
+    super::connections::answer(listener, routes, shutdown).await;
 }
 
 /// The routes of an agent that are about its mirrors whether they are at work or not.
@@ -46,6 +52,7 @@ pub(super) fn routes(roster: Roster) -> OpenApiRouter<ApiState> {
         .routes(routes!(list))
         .routes(routes!(read))
         .routes(routes!(start))
+        .routes(routes!(events::all::follow))
         .with_state(roster)
 }
 
@@ -75,7 +82,8 @@ async fn read(Named(mirror): Named) -> Response {
 #[utoipa::path(
     post, path = "/v1/mirrors/{name}/start", operation_id = "start",
     responses((
-        status = 200, description = "Whether it is started: not if it is at work already", body = bool
+        status = 200, description = "Whether it is started: not if it is at work already", body = bool,
+        content_type = "application/json"
     ))
 )]
 async fn start(Named(mirror): Named) -> Response {
@@ -94,7 +102,7 @@ pub async fn ask_to_start(socket: &Path, name: &MirrorName) -> Option<bool> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use axum::Router;
@@ -112,27 +120,28 @@ mod tests {
 
     /// An agent with the mirrors `live`, which is at work, `later`, which waits, and `foreign`, which is
     /// parked.
-    struct Kept {
-        agent: Agent,
-        routes: Router,
+    pub struct Kept {
+        pub agent: Agent,
+        pub routes: Router,
         api: utoipa::openapi::OpenApi,
-        dir: TempDir,
+        pub dir: TempDir,
+    }
+
+    /// The entry of a mirror of the feed beside the config.
+    pub fn entry(name: &str, more: &str) -> String {
+        format!(
+            "[[mirror]]\nname = '{name}'\nsource = 'feed:feed.ndjson'\ndirectory = '{name}'\n{more}\n"
+        )
     }
 
     impl Kept {
-        async fn with(rows: &str) -> Self {
+        pub async fn with(rows: &str) -> Self {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join("feed.ndjson"), rows).unwrap();
             std::fs::create_dir(dir.path().join("foreign")).unwrap();
             std::fs::write(dir.path().join("foreign/thesis.tex"), "precious").unwrap();
-            let mirror = |name: &str, more: &str| {
-                format!(
-                    "[[mirror]]\nname = '{name}'\nsource = 'feed:feed.ndjson'\ndirectory = '{name}'\n\
-                     {more}\n"
-                )
-            };
             let yearly = "schedule = { cron = '0 0 1 1 *' }";
-            let text = mirror("live", "") + &mirror("later", yearly) + &mirror("foreign", "");
+            let text = entry("live", "") + &entry("later", yearly) + &entry("foreign", "");
             let path = dir.path().join("plainfold.toml");
             let config = AgentConfig::parse(&text, &path).unwrap();
             let begin: Begin = Arc::new(|_, _| {
@@ -161,11 +170,11 @@ mod tests {
             send(&self.routes, request).await
         }
 
-        async fn get(&self, path: &str) -> Answer {
+        pub async fn get(&self, path: &str) -> Answer {
             self.ask(Method::GET, path).await
         }
 
-        async fn post(&self, path: &str) -> Answer {
+        pub async fn post(&self, path: &str) -> Answer {
             self.ask(Method::POST, path).await
         }
     }
@@ -198,6 +207,17 @@ mod tests {
             assert!(detail.contains(problem["mirror"]["next"].as_str().unwrap()), "{detail}");
             assert!(detail.contains("POST /v1/mirrors/later/start"), "{detail}");
         }
+        // Its documents are read without a session.
+        let archive = kept.get("/v1/mirrors/later/archive").await.json();
+        assert_eq!(archive["collections"].as_array().unwrap().len(), 2, "{archive}");
+        for mirror in ["later", "live"] {
+            let of_a = format!("/v1/mirrors/{mirror}/collections/a/documents");
+            assert_eq!(kept.get(&of_a).await.json()["documents"][0]["id"], "1");
+            let body = kept.get(&format!("{of_a}/1/body")).await;
+            assert_eq!(body.text, "{\"_id\":\"1\",\"_rev\":\"1-a\"}\n");
+        }
+        let problem = kept.get("/v1/mirrors/foreign/archive").await.problem(404);
+        assert_eq!(problem["type"], "urn:plainfold:problem:no-archive");
         let problem = kept.post("/v1/mirrors/foreign/pause").await.problem(409);
         assert!(problem["detail"].as_str().unwrap().contains("thesis.tex"), "{problem}");
         assert!(problem["mirror"]["remedy"].is_string(), "{problem}");

@@ -1,4 +1,4 @@
-//! HTTP on Unix sockets: a running mirror answers on its own, an agent for all its mirrors, and [`client`]
+//! HTTP on Unix sockets and addresses: a running mirror answers on its own, an agent for all its mirrors, and [`client`]
 //! asks.
 //!
 //! One file per resource. A server takes a bound listener and a shutdown future.
@@ -13,22 +13,31 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
-use tokio::net::UnixListener;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::chosen::ApiState;
+use self::guard::Door;
+use self::listen::Listener;
 use self::problem::{ApiProblem, ApiProblemKind};
+use self::streams::Streams;
 use crate::document::plain;
 use crate::runner::Watcher;
+use crate::web;
 
 mod chosen;
 pub mod client;
 mod collections;
+mod connections;
+mod cursors;
+mod documents;
 mod events;
+mod guard;
 mod health;
 mod held;
+mod jobs;
+pub mod listen;
 mod metrics;
 pub mod mirrors;
 mod openapi;
@@ -38,10 +47,14 @@ mod page;
 mod problem;
 mod process;
 mod release;
+pub mod role;
 pub mod socket;
 mod status;
+mod streams;
 #[cfg(test)]
 mod tests;
+pub mod token_file;
+pub mod tokens;
 mod usage;
 
 /// The largest body of a request, in bytes. No request needs one.
@@ -52,11 +65,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Answers for one mirror on `listener` until `shutdown`.
 pub async fn serve(
-    listener: UnixListener,
+    listener: Listener,
     watcher: Watcher,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, router(ApiState::One(watcher))).with_graceful_shutdown(shutdown).await
+) {
+    connections::answer(listener, router(ApiState::One(watcher)), shutdown).await;
 }
 
 /// The routes of one mirror.
@@ -72,6 +85,8 @@ fn of_mirror() -> OpenApiRouter<ApiState> {
         .routes(routes!(collections::failures))
         .routes(routes!(collections::held))
         .merge(order::routes())
+        .merge(jobs::routes())
+        .merge(documents::bounded(documents::routes().merge(cursors::routes())))
 }
 
 /// All routes that are described.
@@ -96,13 +111,26 @@ fn description(state: &ApiState) -> OpenApi {
     api
 }
 
-/// All routes, bounded in time and size.
+/// All routes, bounded in time and size, for those who may do everything.
 fn router(state: ApiState) -> Router {
+    router_behind(Door::Own, state)
+}
+
+/// All routes, bounded in time and size, for those who pass a door.
+fn router_behind(door: Door, state: ApiState) -> Router {
     let describe = async |State(state): State<ApiState>| json(&description(&state));
     let (routes, _) = described(&state).split_for_parts();
+    let page = match state {
+        ApiState::One(_) => Router::new(),
+        ApiState::All(_) => web::routes(),
+    };
     routes
         .route("/openapi.json", get(describe))
         .with_state(state)
+        .route_layer(middleware::from_fn_with_state(Streams::default(), streams::bound))
+        // What is added below needs no token.
+        .route_layer(middleware::from_fn_with_state(door, guard::admit))
+        .merge(page)
         .layer(DefaultBodyLimit::max(LARGEST))
         .layer(middleware::from_fn(bounded))
         .layer(middleware::from_fn(problem::document))

@@ -1,12 +1,15 @@
 //! `GET /openapi.json`: the description of the interface, made from its routes and types.
 
+use axum::http::Method;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     ContentBuilder, InfoBuilder, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder,
 };
 use utoipa::{PartialSchema as _, ToSchema as _};
 
 use super::problem::{ApiProblemKind, PROBLEM_JSON, ProblemDocument};
+use super::role::Role;
 use crate::document::MirrorName;
 
 /// The problems that any request can meet, but for those of the status 404.
@@ -18,6 +21,13 @@ const PROBLEMS: [ApiProblemKind; 6] = [
     ApiProblemKind::Internal,
     ApiProblemKind::Unavailable,
 ];
+
+/// The name of the way in which requests to an address are admitted.
+const TOKEN: &str = "token";
+
+/// What is said of it.
+const BEARER: &str =
+    "Needed at an address: a token that `plainfold token add` has made. Unix sockets need none";
 
 /// Adds what all operations have in common.
 pub fn complete(api: &mut OpenApi) {
@@ -31,10 +41,24 @@ pub fn complete(api: &mut OpenApi) {
     let mut inner = Vec::new();
     ProblemDocument::schemas(&mut inner);
     schemas.extend(inner);
+    let bearer =
+        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(BEARER)).build();
+    let schemes = &mut api.components.get_or_insert_default().security_schemes;
+    schemes.insert(TOKEN.to_owned(), RefOr::T(SecurityScheme::Http(bearer)));
     for (path, item) in &mut api.paths.paths {
         let is_of_agent = path.contains("{name}");
-        for operation in operations(item) {
+        for (method, operation) in operations(item) {
             let responses = &mut operation.responses.responses;
+            if let Some(role) = Role::needed(&method, path) {
+                let needs = SecurityRequirement::new(TOKEN, Vec::<String>::new());
+                operation.security = Some(vec![needs]);
+                for kind in [ApiProblemKind::NoToken, ApiProblemKind::NoRole] {
+                    let (status, ..) = kind.parts();
+                    let role =
+                        format!("A request to an address needs a token with the role `{role}`");
+                    responses.insert(status.as_str().to_owned(), RefOr::T(problem(&role)));
+                }
+            }
             let no_session = is_of_agent.then_some(ApiProblemKind::NoSession);
             for kind in PROBLEMS.into_iter().chain(no_session) {
                 let (status, _, title) = kind.parts();
@@ -62,7 +86,13 @@ fn problem(description: &str) -> Response {
     ResponseBuilder::new().description(description).content(PROBLEM_JSON, content).build()
 }
 
-/// The operations of a path.
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten()
+/// The operations of a path, with their methods.
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
+    let all = [
+        (Method::GET, &mut item.get),
+        (Method::PUT, &mut item.put),
+        (Method::POST, &mut item.post),
+        (Method::DELETE, &mut item.delete),
+    ];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::socket::{Bound, bind};
+use super::listen::Listener;
 use crate::runner::Session;
 use crate::tree::MirrorError;
 
@@ -48,7 +48,7 @@ impl MirrorAnswers {
     /// The same at the socket `path`, which other commands find.
     pub async fn at(session: &Session, path: &Path) -> Result<Self, AnswerError> {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let listener = match bind(&path, session.displaces(&path)?).await {
+        let listener = match Listener::unix(&path, session.displaces(&path)?).await {
             Ok(listener) => listener,
             Err(source) => {
                 // A process that has taken the mirror over answers there now.
@@ -56,24 +56,18 @@ impl MirrorAnswers {
                 return Err(AnswerError::Socket { path, source });
             }
         };
-        let bound = Bound::at(&path);
         session.announce(&path)?;
         let closing = CancellationToken::new();
         let closed = closing.clone().cancelled_owned();
         let watcher = session.watcher();
-        let server = tokio::spawn(async move {
-            if let Err(error) = super::serve(listener, watcher, closed).await {
-                tracing::error!("`tail`, `status` and orders are not answered any more: {error}");
-            }
-            bound.remove();
-        });
+        let server = tokio::spawn(super::serve(listener, watcher, closed));
         Ok(Self { server, closing })
     }
 
     /// Answers what is being asked, and ends.
     pub async fn end(self) {
         self.closing.cancel();
-        // The server has logged its error.
+        // It only ends.
         let _ended = self.server.await;
     }
 }

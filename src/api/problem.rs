@@ -24,12 +24,38 @@ const NAMESPACE: &str = "urn:plainfold:problem:";
 pub enum ApiProblemKind {
     /// A parameter, a header or a body that cannot be read, or that makes no sense.
     BadRequest,
+    /// No token that is known came with the request.
+    NoToken,
+    /// The role of the token does not suffice.
+    NoRole,
+    /// A page of another site may have made the request.
+    Foreign,
     /// The mirror has no such collection.
     NoCollection,
     /// The agent has no such mirror.
     NoMirror,
     /// The mirror has no session now.
     NoSession,
+    /// There is no mirror in the directory.
+    NoArchive,
+    /// The mirror holds no such document.
+    NoDocument,
+    /// The document has no such attachment, or the mirror does not hold it.
+    NoAttachment,
+    /// The mirror has no such cursor.
+    NoCursor,
+    /// A cursor of this name has another filter, or there are too many.
+    CursorConflict,
+    /// The mirror has not emitted this event.
+    NoEvent,
+    /// A file of the mirror is not what was written.
+    Damaged,
+    /// The file does not have the bytes that are asked for.
+    NoRange,
+    /// There is no such job.
+    NoJob,
+    /// Another job is under way.
+    Busy,
     /// There is no such path.
     NoPath,
     /// The path does not have this method.
@@ -38,6 +64,8 @@ pub enum ApiProblemKind {
     Late,
     /// The body is too large.
     TooLarge,
+    /// There are as many connections or event streams as there may be.
+    TooMany,
     /// The mirror cannot do this now.
     Unavailable,
     /// Any other error of the mirror.
@@ -51,6 +79,13 @@ impl ApiProblemKind {
             Self::BadRequest => {
                 (StatusCode::BAD_REQUEST, "bad-request", "The request cannot be read")
             }
+            Self::NoToken => (StatusCode::UNAUTHORIZED, "no-token", "The request needs a token"),
+            Self::NoRole => {
+                (StatusCode::FORBIDDEN, "no-role", "The role of the token does not suffice")
+            }
+            Self::Foreign => {
+                (StatusCode::FORBIDDEN, "foreign", "The request may come from another site")
+            }
             Self::NoCollection => {
                 (StatusCode::NOT_FOUND, "no-collection", "There is no such collection")
             }
@@ -58,12 +93,35 @@ impl ApiProblemKind {
             Self::NoSession => {
                 (StatusCode::CONFLICT, "no-session", "The mirror has no session now")
             }
+            Self::NoArchive => (StatusCode::NOT_FOUND, "no-archive", "There is no mirror on disk"),
+            Self::NoDocument => (StatusCode::NOT_FOUND, "no-document", "There is no such document"),
+            Self::NoAttachment => {
+                (StatusCode::NOT_FOUND, "no-attachment", "There is no such attachment")
+            }
+            Self::NoCursor => (StatusCode::NOT_FOUND, "no-cursor", "There is no such cursor"),
+            Self::CursorConflict => {
+                (StatusCode::CONFLICT, "cursor-conflict", "The cursor cannot be created")
+            }
+            Self::NoEvent => (StatusCode::CONFLICT, "no-event", "There is no such event"),
+            Self::Damaged => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "damaged", "The mirror is damaged")
+            }
+            Self::NoRange => {
+                (StatusCode::RANGE_NOT_SATISFIABLE, "no-range", "The file has no such bytes")
+            }
+            Self::NoJob => (StatusCode::NOT_FOUND, "no-job", "There is no such job"),
+            Self::Busy => (StatusCode::CONFLICT, "busy", "Another job is under way"),
             Self::NoPath => (StatusCode::NOT_FOUND, "no-path", "There is no such path"),
             Self::NoMethod => {
                 (StatusCode::METHOD_NOT_ALLOWED, "no-method", "The path does not have this method")
             }
             Self::Late => (StatusCode::REQUEST_TIMEOUT, "late", "The request took too long"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
+            Self::TooMany => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too-many",
+                "There are too many connections or event streams",
+            ),
             Self::Unavailable => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The mirror cannot do this now")
             }
@@ -162,6 +220,20 @@ impl ApiProblem {
         };
         let problem = Self::new(ApiProblemKind::NoSession, format!("the mirror {name} {detail}"));
         Self { mirror: Some(state), ..problem }
+    }
+
+    /// The whole answer to a request that is not read.
+    pub fn raw(&self) -> Vec<u8> {
+        let (status, ..) = self.kind.parts();
+        let document = self.document(status, &Uri::from_static("/"));
+        // Strings and numbers can always be written.
+        let document = serde_json::to_string(&document).unwrap_or_default();
+        let length = document.len();
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: {PROBLEM_JSON}\r\ncontent-length: {length}\r\n\
+             connection: close\r\nretry-after: 5\r\n\r\n{document}"
+        )
+        .into_bytes()
     }
 
     fn document(&self, status: StatusCode, instance: &Uri) -> ProblemDocument {

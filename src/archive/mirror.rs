@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::locate::{Identity, LocateError};
 use super::tree::{Ours, Tree};
 use super::{Archive, Collections, Problem, ProblemKind, StoredCollection};
+use crate::document::CollectionName;
 use crate::tree::MirrorError;
 use crate::tree::beneath::Folder;
 use crate::tree::layout::{COLLECTIONS, LOCK, OURS, STAGING};
@@ -35,6 +36,17 @@ pub(super) fn recognise(root: &Folder) -> Result<Option<Arc<dyn Archive>>, Mirro
 impl Archive for MirrorArchive {
     fn collections(&self) -> Result<Collections, MirrorError> {
         self.tree.collections(|_| true)
+    }
+
+    fn names(&self) -> Result<Vec<CollectionName>, MirrorError> {
+        self.tree.names()
+    }
+
+    fn collection(
+        &self,
+        name: &CollectionName,
+    ) -> Result<Option<Arc<dyn StoredCollection>>, MirrorError> {
+        self.tree.collection(name)
     }
 
     fn identify(&self, path: &Path) -> Result<Identity, LocateError> {

@@ -45,6 +45,21 @@ pub trait Archive: Debug + Send + Sync {
     /// The collections, by name, and the other entries beside them.
     fn collections(&self) -> Result<Collections, MirrorError>;
 
+    /// The names of the collections, in order. No more than one of their folders is open at a time.
+    fn names(&self) -> Result<Vec<CollectionName>, MirrorError> {
+        let (collections, _) = self.collections()?;
+        Ok(collections.iter().map(|one| one.name().clone()).collect())
+    }
+
+    /// The collection of this name, if there is one. The others are not looked at where that is possible.
+    fn collection(
+        &self,
+        name: &CollectionName,
+    ) -> Result<Option<Arc<dyn StoredCollection>>, MirrorError> {
+        let (collections, _) = self.collections()?;
+        Ok(collections.into_iter().find(|one| one.name() == name))
+    }
+
     /// The document that a path belongs to: the path of its folder, or of anything in that folder,
     /// relative to the archive.
     fn identify(&self, path: &Path) -> Result<locate::Identity, locate::LocateError>;

@@ -23,9 +23,14 @@ pub struct StoredText {
 }
 
 impl StoredText {
+    /// The length of its file.
+    pub fn length(&self) -> u64 {
+        self.written.as_ref().map_or(self.text.len() + 1, Bytes::len) as u64
+    }
+
     /// The length of its file, and the BLAKE3 of the text and a newline.
     pub fn sum(&self) -> FileSum {
-        let length = self.written.as_ref().map_or(self.text.len() + 1, Bytes::len) as u64;
+        let length = self.length();
         let hash = blake3::Hasher::new().update(&self.text).update(b"\n").finalize();
         FileSum { length, sum: Some(*hash.as_bytes()) }
     }

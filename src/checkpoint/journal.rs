@@ -124,6 +124,11 @@ impl Journal {
         Ok(Some(JournalRange { first: number(&first), last }))
     }
 
+    /// The number of the oldest record.
+    pub fn first(&self) -> Result<Option<u64>, sled::Error> {
+        Ok(self.tree.first()?.map(|(key, _)| number(&key)))
+    }
+
     /// Reads whole chunks until there are `limit` records.
     pub fn after(&self, since: u64, limit: usize) -> Result<Vec<JournalRecord>, sled::Error> {
         let wanted = since.saturating_add(1);

@@ -1,5 +1,5 @@
-//! The state of a mirror between runs, in sled: checkpoints, the journal of write events, the
-//! documents that could not be mirrored, and the deletions that are held back.
+//! The state of a mirror between runs, in sled: checkpoints, the journal of write events, the cursors
+//! of its subscribers, the documents that could not be mirrored, and the deletions that are held back.
 //!
 //! There is no record per document: the tree is the index. A lost or damaged state is set aside and
 //! rebuilt by a catch-up that writes only differences.
@@ -18,6 +18,7 @@ mod commit;
 mod contained;
 mod copied;
 mod copy;
+mod cursors;
 mod error;
 mod held;
 mod journal;
@@ -27,18 +28,22 @@ mod queue;
 mod recovery;
 mod store;
 mod turn;
+mod verification;
 
 pub use commit::{Checkpoint, Commit, Failure, HeldBack};
 pub use contained::Escaped;
 pub use copied::Copied;
+pub use cursors::{CursorError, CursorFilter, CursorStart, CursorStatus, MOST_CURSORS};
 pub use error::StateError;
 pub use journal::{Bounds, JournalRange, JournalRecord};
 pub(crate) use numbers::Before;
 pub use portable::PortableCheckpoint;
 pub use queue::{NewEvents, Numbered};
 pub use store::SetAside;
+pub use verification::Verification;
 
 use commit::{encode, prefix};
+use cursors::Cursors;
 use numbers::HighWater;
 use queue::Queue;
 use store::{StateStore, Trees};
@@ -62,6 +67,9 @@ pub struct Checkpoints {
     queue: Queue,
     /// The highest number of a durable event, or that an event of an earlier run can have.
     last: AtomicU64,
+    /// The number of the oldest event in the journal; 0 while it is empty.
+    first: AtomicU64,
+    cursors: Cursors,
 }
 
 /// The result of opening the state.
@@ -102,6 +110,8 @@ impl Checkpoints {
         }
         let numbers = HighWater::open(path, &desk, last, damaged.is_some(), before)?;
         desk.settle();
+        let cursors = Cursors::default();
+        cursors.load(&store);
         let state = Self {
             path: path.to_owned(),
             desk,
@@ -110,6 +120,8 @@ impl Checkpoints {
             store: RwLock::new(Some(Arc::new(store))),
             broken: AtomicBool::new(false),
             last: AtomicU64::new(numbers.last()),
+            first: AtomicU64::new(range.map_or(0, |range| range.first)),
+            cursors,
             numbers: Mutex::new(numbers),
             queue: Queue::default(),
         };

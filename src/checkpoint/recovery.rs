@@ -53,6 +53,7 @@ impl Checkpoints {
             copy::replace(&above, &name, &name)?;
         }
         let (store, damaged) = StateStore::open(&self.path, &self.desk, self.bounds, None)?;
+        self.cursors.load(&store);
         *place = Some(store.into());
         self.broken.store(false, Ordering::Release);
         Ok(damaged)

@@ -38,6 +38,8 @@ pub struct Trees {
     pub released: sled::Tree,
     pub listings: sled::Tree,
     pub current: sled::Tree,
+    pub verifications: sled::Tree,
+    pub cursors: sled::Tree,
     pub journal: Journal,
     pub db: sled::Db,
 }
@@ -240,7 +242,10 @@ impl StateStore {
     pub fn digest(&self) -> Option<String> {
         let digest = self.read(|trees| {
             let mut hasher = blake3::Hasher::new();
-            for tree in [&trees.checkpoints, &trees.failures, &trees.held, &trees.released] {
+            let Trees { checkpoints, failures, held, released, cursors, .. } = trees;
+            // Without a cursor, the digest is that of older versions.
+            let cursors = Some(cursors).filter(|cursors| !cursors.is_empty());
+            for tree in [checkpoints, failures, held, released].into_iter().chain(cursors) {
                 for entry in tree {
                     let (key, value) = entry?;
                     for part in [&key, &value] {
@@ -285,6 +290,8 @@ fn open_trees(config: &sled::Config, bounds: Bounds) -> Result<Trees, sled::Erro
         released: db.open_tree("released")?,
         listings: db.open_tree("listings")?,
         current: db.open_tree("current")?,
+        verifications: db.open_tree("verifications")?,
+        cursors: db.open_tree("cursors")?,
         journal: Journal::new(db.open_tree("journal")?, bounds),
         db,
     })

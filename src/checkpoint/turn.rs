@@ -110,18 +110,19 @@ impl Checkpoints {
         let now = self.clock.stamp();
         let chunks = journal::chunks(&records, now);
         let last = records.last().map(|record| record.number);
-        let more = self.write(move |trees| {
+        let (more, oldest) = self.write(move |trees| {
             let more = insert(trees, encoded, &chunks)?;
             if let Some(last) = last {
                 trees.journal.trim(last, now)?;
             }
-            Ok(more)
+            Ok((more, trees.journal.first()?))
         })?;
         trial::pass("flush");
         self.flush()?;
         trial::committed(&self.path);
         if let Some(last) = last {
             self.last.store(last, Ordering::Release);
+            self.first.store(oldest.unwrap_or(0), Ordering::Release);
         }
         for emit in emits {
             // The commit is durable, and its events are in the journal.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use super::output::{Lines, OutputError, Stream};
 use crate::api::client::DoorError;
+use crate::api::tokens::TokenError;
 use crate::checkpoint::StateError;
 use crate::config::file::{CheckError, FileError};
 use crate::config::{ConfigError, OpenError, StartError};
@@ -79,6 +80,7 @@ pub fn of(error: &anyhow::Error) -> Exit {
             VerifyError::Source(error) => of_source(error),
             VerifyError::Selection(_) => Exit::Usage,
             VerifyError::Temporary(_) => Exit::Failure,
+            VerifyError::Cancelled => Exit::Interrupted,
         };
     }
     if let Some(error) = error.downcast_ref::<RestoreError>() {
@@ -99,6 +101,12 @@ pub fn of(error: &anyhow::Error) -> Exit {
     }
     if let Some(error) = error.downcast_ref::<MirrorError>() {
         return of_mirror(error);
+    }
+    if let Some(error) = error.downcast_ref::<TokenError>() {
+        return match error {
+            TokenError::Io { what: "written", .. } => Exit::OutputFailed,
+            _ => Exit::Usage,
+        };
     }
     if error.is::<StateError>() {
         return Exit::MirrorUnusable;

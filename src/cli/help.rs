@@ -255,6 +255,44 @@ Examples:
 Read more: docs/agent.md";
 
 /// See [`MIRROR`].
+pub const TOKEN: &str = "\
+Examples:
+  Make a token for a monitoring system:
+    plainfold token add prometheus --role read
+  List all tokens:
+    plainfold token list
+
+Read more: docs/api.md";
+
+/// See [`MIRROR`].
+pub const TOKEN_ADD: &str = "\
+Examples:
+  Make a token that reads everything, and keep it in a file:
+    plainfold token add prometheus --role read > prometheus.token
+  Make a token that gives orders, for the agent of another config:
+    plainfold token add alice --role operate --config plainfold.toml
+
+Read more: docs/api.md";
+
+/// See [`MIRROR`].
+pub const TOKEN_LIST: &str = "\
+Examples:
+  List the tokens for people, and for programs:
+    plainfold token list
+    plainfold token list --format json
+
+Read more: docs/api.md";
+
+/// See [`MIRROR`].
+pub const TOKEN_REMOVE: &str = "\
+Examples:
+  Remove a token that somebody else has seen, and make another one:
+    plainfold token remove prometheus
+    plainfold token add prometheus --role read
+
+Read more: docs/api.md";
+
+/// See [`MIRROR`].
 pub const COMPLETIONS: &str = "\
 Examples:
   For bash:

@@ -17,12 +17,14 @@ mod compare;
 mod completions;
 mod config;
 mod diff;
+mod errand;
 mod exit;
 mod files;
 mod footer;
 mod help;
 mod id;
 mod journal;
+mod listeners;
 mod logging;
 mod man;
 mod mirror;
@@ -45,6 +47,7 @@ mod signals;
 mod status;
 mod summary;
 mod tail;
+mod token;
 mod undelete;
 mod variables;
 mod verify;
@@ -166,6 +169,12 @@ enum Command {
     /// Write, check or explain the config of many mirrors.
     #[command(after_help = help::CONFIG)]
     Config(config::Options),
+    /// Make, list or remove tokens for the agent's API.
+    ///
+    /// Requests to an address of `[api] listen` need a token. Who can open the agent's Unix socket
+    /// needs none.
+    #[command(after_help = help::TOKEN)]
+    Token(token::Options),
     /// Print a completion script for a shell.
     #[command(after_help = help::COMPLETIONS)]
     Completions(completions::Options),
@@ -200,6 +209,7 @@ impl Command {
             Self::Run(_)
             | Self::Mirrors(_)
             | Self::Config(_)
+            | Self::Token(_)
             | Self::Completions(_)
             | Self::Help(_) => return None,
         })
@@ -226,7 +236,8 @@ impl Command {
             | Self::Id(_)
             | Self::Run(_)
             | Self::Mirrors(_)
-            | Self::Config(_) => privacy::apply(None, None),
+            | Self::Config(_)
+            | Self::Token(_) => privacy::apply(None, None),
             // Everybody may read what these write.
             Self::Completions(_) | Self::Man(_) | Self::Help(_) => {}
         }
@@ -269,6 +280,7 @@ impl Command {
             Self::Run(_) => "run",
             Self::Mirrors(_) => "mirrors",
             Self::Config(_) => "config COMMAND",
+            Self::Token(_) => "token COMMAND",
             Self::Completions(_) => "completions SHELL",
             Self::Man(_) => "man DIR",
             Self::Help(_) => "help COMMAND",
@@ -351,6 +363,10 @@ fn run(arguments: Arguments) -> Exit {
     // One provider of cryptography for everything; a second call would only say that it is set.
     let _set = rustls::crypto::aws_lc_rs::default_provider().install_default();
     files::raise_limit();
+    let passed = match &arguments.command {
+        Command::Run(_) => listeners::passed(),
+        _ => Ok(Vec::new()),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -420,7 +436,7 @@ fn run(arguments: Arguments) -> Exit {
                 logging.start(None)?;
                 id::run(&options)
             }
-            Command::Run(options) => run::run(options, &logging).await,
+            Command::Run(options) => run::run(options, passed?, &logging).await,
             Command::Mirrors(options) => {
                 logging.start(None)?;
                 mirrors::run(options).await
@@ -428,6 +444,10 @@ fn run(arguments: Arguments) -> Exit {
             Command::Config(options) => {
                 logging.start(None)?;
                 config::run(options).await
+            }
+            Command::Token(options) => {
+                logging.start(None)?;
+                tokio::task::spawn_blocking(move || token::run(options)).await?
             }
             Command::Completions(options) => completions::run(&options, &mut parser()),
             Command::Man(options) => man::run(&options, parser()),

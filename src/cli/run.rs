@@ -7,19 +7,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use sd_notify::NotifyState;
-use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::config::ConfigFile;
-use super::exit::{Exit, Usage};
-use super::output::{create_folder, many};
-use super::{journal, logging, privacy, service, signals};
+use super::exit::Exit;
+use super::listeners::Passed;
+use super::output::many;
+use super::{journal, listeners, logging, privacy, service, signals};
 use crate::agent::{Agent, Begin, ConfigWatch, MirrorState, Roster, SessionEnd, all_started};
 use crate::api::mirrors::serve_agent;
 use crate::api::own::MirrorAnswers;
-use crate::api::socket::{Bound, bind};
-use crate::config::file::{AgentConfig, ConfigChange, FileError, Listen, MirrorEntry};
+use crate::api::token_file::TokenFile;
+use crate::config::file::{AgentConfig, ConfigChange, FileError, MirrorEntry};
 use crate::document::{MirrorName, plain};
 use crate::runner::Session;
 
@@ -34,13 +34,25 @@ pub struct Options {
 }
 
 /// Keeps the mirrors.
-pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
+pub async fn run(
+    options: Options,
+    passed: Vec<Passed>,
+    logging: &logging::Options,
+) -> anyhow::Result<Exit> {
     logging.start(None)?;
     let path = options.file.path;
-    let config = AgentConfig::read(&path)?;
+    let mut config = AgentConfig::read(&path)?;
+    if passed.is_empty() {
+        config = listeners::admissible(config, &path)?;
+    }
     let signalled = signals::catch_within(PATIENCE)?;
     let mut hangups = signal(SignalKind::hangup()).context("SIGHUP cannot be caught")?;
-    let listeners = listen(&config.api.listen).await?;
+    let listening = match passed.is_empty() {
+        true => listeners::listen(&config.api).await?,
+        false => listeners::take(passed, &config.api.tokens)?,
+    };
+    listeners::announce(&listening, &config.api.tokens);
+    let tokens = Arc::new(TokenFile::new(config.api.tokens.clone()));
     apply_modes(&config.mirrors);
     let mut watch = ConfigWatch::start(&path).map_err(|error| {
         tracing::warn!("{} is not watched, so only SIGHUP reloads it: {error}", path.display());
@@ -50,14 +62,10 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
     let mut agent = Agent::start(&path, config, begin());
     let (roster, ended) = (agent.roster(), CancellationToken::new());
     let mut servers = Vec::new();
-    for (listener, bound) in listeners {
-        let (roster, ended) = (roster.clone(), ended.clone());
-        servers.push(tokio::spawn(async move {
-            if let Err(error) = serve_agent(listener, roster, ended.cancelled_owned()).await {
-                tracing::error!("the API does not answer any more: {error}");
-            }
-            bound.remove();
-        }));
+    for listener in listening {
+        let ended = ended.clone().cancelled_owned();
+        let serving = serve_agent(listener, roster.clone(), Arc::clone(&tokens), ended);
+        servers.push(tokio::spawn(serving));
     }
     let reporting = tokio::spawn(report(roster.clone(), ended.clone()));
     loop {
@@ -138,34 +146,6 @@ fn words(change: &ConfigChange) -> String {
     let mut parts: Vec<_> = parts.map(|(what, all)| format!("{what} {}", names(all))).collect();
     parts.push(format!("{} not changed", many(change.unchanged.len(), "mirror")));
     parts.join("; ")
-}
-
-/// Binds the sockets of the API.
-async fn listen(wanted: &[Listen]) -> anyhow::Result<Vec<(UnixListener, Bound)>> {
-    let mut listeners = Vec::new();
-    for listen in wanted {
-        let Listen::Unix(path) = listen else {
-            let what =
-                format!("[api] listen: {listen} is not a Unix socket, and only they are used");
-            return Err(Usage(what).into());
-        };
-        if let Some(folder) = path.parent() {
-            create_folder("the folder of the socket", folder)?;
-        }
-        let listener = bind(path, false).await.map_err(|error| {
-            let what = match error.kind() {
-                std::io::ErrorKind::AddrInUse => {
-                    "another `plainfold run` answers there: end it first, or give this config another \
-                     `[api] listen`"
-                        .to_owned()
-                }
-                _ => format!("{error}: give the config another `[api] listen`"),
-            };
-            Usage(format!("the socket {} cannot be used: {what}", path.display()))
-        })?;
-        listeners.push((listener, Bound::at(path)));
-    }
-    Ok(listeners)
 }
 
 fn apply_modes(mirrors: &[MirrorEntry]) {

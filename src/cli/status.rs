@@ -134,6 +134,17 @@ fn write_collection(
     if let Some(at) = &report.retry_at {
         writeln!(out, "  next try    {at:.0}")?;
     }
+    if let Some(at) = &report.verified_at {
+        writeln!(out, "  verified    {at:.0}")?;
+    }
+    if report.damaged > 0 {
+        let documents = many(report.damaged, "document");
+        writeln!(
+            out,
+            "  damaged     {documents}: {}",
+            report.damage.as_deref().unwrap_or("unknown")
+        )?;
+    }
     if let Some(trouble) = &report.count_trouble {
         writeln!(out, "  counts      {}", trouble)?;
     }

@@ -13,10 +13,10 @@ use super::help::{COPY, OUTPUT, SAFETY};
 use super::output::{Lines, OutputError, Product, Stream, many};
 use super::progress::{Bars, When};
 use super::repair::{self, Repairs};
-use super::{access, certificate, compare, logging};
+use super::{access, certificate, compare, errand, logging};
 use crate::archive::ProblemKind;
 use crate::config::{Access, OpenedSource, open_for_repair};
-use crate::document::Kept;
+use crate::document::{CollectionName, Kept, Pattern};
 use crate::mirror::Stamped;
 use crate::runner::Repairer;
 use crate::source::Selection;
@@ -112,6 +112,9 @@ struct Checked {
 pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result<Exit> {
     let bars = Bars::wanted(options.progress).filter(|_| !logging.is_quiet());
     logging.start(bars.as_ref().map(Bars::footer))?;
+    if let Some(exit) = by_its_process(&options).await? {
+        return Ok(exit);
+    }
     // Before bars are drawn, because a password may be asked for.
     let access = enter(&options)?;
     let progress = Arc::new(verify::VerifyProgress::default());
@@ -121,6 +124,25 @@ pub async fn run(options: Options, logging: &logging::Options) -> anyhow::Result
         drawing.end().await;
     }
     report(&options, checked?, logging.is_quiet())
+}
+
+/// Lets the process that works on the mirror repair it, if one does and it can do all that is asked for.
+async fn by_its_process(options: &Options) -> anyhow::Result<Option<Exit>> {
+    let names = options.collections.as_slice();
+    let name = match names {
+        [] => None,
+        [name] if Pattern::new(name).is_ok_and(|pattern| pattern.is_exact()) => {
+            Some(CollectionName::from(name.as_str()))
+        }
+        _ => return Ok(None),
+    };
+    match options.repair && options.against.is_none() && !options.take_over {
+        true => {
+            let as_json = options.format == ReportFormat::Json;
+            errand::repair(&options.directory, name.as_ref(), as_json).await
+        }
+        false => Ok(None),
+    }
 }
 
 /// How the source is entered that the mirror is compared with.
@@ -178,7 +200,13 @@ async fn check(
     };
     let allow_empty = options.allow_empty;
     let manifested = manifest.is_some();
-    let wanted = verify::Options { collections, manifest: manifested, allow_empty, progress };
+    let wanted = verify::Options {
+        collections,
+        manifest: manifested,
+        allow_empty,
+        progress,
+        ..verify::Options::default()
+    };
     let mut verified = read(options.directory.clone(), wanted).await?;
     // The report is printed even if the manifest cannot be written.
     let manifest = manifest.map(|file| file.finish(|out| verified.write_manifest(out)));

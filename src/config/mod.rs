@@ -22,7 +22,9 @@ use crate::checkpoint::{Bounds, Checkpoints};
 use crate::client::couchdb::Secret;
 use crate::document::{CollectionName, FolderMode, Kept, MaxDelete};
 use crate::mirror::{self, Deleted, JsonStyle, Mirror};
-use crate::runner::{DeletionLimit, Repairer, Session, SessionOptions, open_state};
+use crate::runner::{
+    DeletionLimit, DriftOptions, Reopen, Repairer, Session, SessionOptions, open_state,
+};
 use crate::source::couchdb::Databases;
 use crate::source::{Mode, Selection, Store};
 use crate::tree::names::Codec;
@@ -62,6 +64,7 @@ pub struct MirrorConfig {
     max_runs: usize,
     turns: Option<Arc<Semaphore>>,
     agent: Option<Box<AgentMirror>>,
+    drift: Option<DriftOptions>,
 }
 
 impl MirrorConfig {
@@ -84,6 +87,7 @@ impl MirrorConfig {
             max_runs: MAX_RUNS.into(),
             turns: None,
             agent: None,
+            drift: None,
         })
     }
 
@@ -211,6 +215,12 @@ impl MirrorConfig {
         self
     }
 
+    /// How the mirror is verified while it runs, without which it is not.
+    pub fn drift(mut self, options: Option<DriftOptions>) -> Self {
+        self.drift = options;
+        self
+    }
+
     /// Which mirror of `plainfold run` it is, so that others who meet its lock are told.
     pub fn agent(mut self, mirror: AgentMirror) -> Self {
         self.agent = Some(mirror.into());
@@ -319,6 +329,7 @@ impl MirrorConfig {
         session.source_moved = config.source_moved;
         session.allow_empty = config.allow_empty;
         session.turns = config.turns;
+        session.drift = config.drift;
         // The documents of a server fail one by one, and never end the mirroring of the others.
         let is_feed = matches!(config.source, SourceConfig::Feed(_));
         session.max_failures = config.max_failures.filter(|_| is_feed);
@@ -339,6 +350,10 @@ impl MirrorConfig {
         if let Some(globs) = &globs {
             let selection = Selection::new(&globs.now).map_err(StartError::Glob)?;
             source.select(selection.without(&config.excluded).map_err(StartError::Glob)?);
+        }
+        if let SourceConfig::Feed(FeedConfig { path: Some(_), .. }) = &source {
+            let again = source.clone();
+            session.reopen = Some(Reopen::new(move || again.clone().open(None)));
         }
         let store = source.open(input)?;
         begin(&store.identity());

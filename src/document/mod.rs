@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 mod branch;
+mod cursor_name;
 mod digest;
 mod doubtful;
 mod folder;
@@ -25,6 +26,7 @@ mod skim;
 mod tally;
 
 pub use branch::{Branch, descends};
+pub use cursor_name::CursorName;
 pub use digest::{Digester, decode_base64};
 pub use doubtful::doubtful_name;
 pub use folder::FolderIdentity;

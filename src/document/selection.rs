@@ -107,6 +107,12 @@ impl Selection {
         Ok(Self { patterns: read(patterns)?, excluded: Vec::new() })
     }
 
+    /// One collection, whatever characters its name has.
+    pub fn of(name: &CollectionName) -> Self {
+        let pattern = Pattern { text: name.to_string(), glob: None, broken: None };
+        Self { patterns: vec![pattern], excluded: Vec::new() }
+    }
+
     /// The same without the collections that match one of these patterns.
     pub fn without<S: AsRef<str>>(self, patterns: &[S]) -> Result<Self, BadGlob> {
         Ok(Self { excluded: read(patterns)?, ..self })

@@ -12,7 +12,8 @@ use crate::checkpoint::{Checkpoints, Failure, StateError};
 use crate::document::Tally;
 use crate::event::Broadcast;
 use crate::mirror::{Collection, Mirror};
-use crate::source::Feed;
+use crate::source::retry::RetryPolicy;
+use crate::source::{Feed, Mode};
 
 /// Everything that one collection's pipeline works with.
 #[derive(Clone)]
@@ -96,6 +97,17 @@ impl Pipeline {
     /// The same with the brake of an earlier run in this process.
     pub fn with_brake(self, brake: Arc<Brake>) -> Self {
         Self { brake, ..self }
+    }
+
+    /// The same for documents that somebody orders to be fetched again: no deletion is held back, and a
+    /// source that does not answer is given up. `source` is another opening of its source, if there is one.
+    pub fn to_repair(&self, source: Option<Arc<dyn Feed>>) -> Self {
+        let mut options = self.options;
+        (options.mode, options.retry) = (Mode::CatchUp, RetryPolicy::CATCH_UP);
+        options.deletions = None;
+        let brake = Arc::new(Brake::new(None, self.brake.held(), false));
+        let source = source.unwrap_or_else(|| Arc::clone(&self.source));
+        Self { source, brake, options, ..self.clone() }
     }
 
     /// What this pipeline does.

@@ -118,6 +118,18 @@ pub struct PipelineReport {
     /// The number of documents that the source counts, if the mirror differs even after a full scan.
     #[serde(default)]
     pub count_trouble: Option<String>,
+    /// When every byte of the collection had been verified last.
+    #[serde(default)]
+    pub verified_at: Option<Timestamp>,
+    /// Documents that a verification found damaged, and that are still.
+    #[serde(default)]
+    pub damaged: u64,
+    /// What is wrong with the first of them.
+    #[serde(default)]
+    pub damage: Option<String>,
+    /// Whether a change by somebody else is noticed at once.
+    #[serde(default)]
+    pub watched: bool,
     /// Whether it has caught up since it started.
     pub caught_up: bool,
     /// How many documents the mirror holds of the collection, where that is known.
@@ -158,6 +170,10 @@ impl PipelineReport {
             retry_at: None,
             security_trouble: None,
             count_trouble: None,
+            verified_at: None,
+            damaged: 0,
+            damage: None,
+            watched: false,
             caught_up: false,
             held: None,
             counted: None,
@@ -220,7 +236,13 @@ impl Reporter {
     /// A reporter for a pipeline that starts again in the same run: what the run has done stays counted, and
     /// how old the copy is stays known.
     pub fn continuing(before: &PipelineReport) -> Self {
-        let fresh = PipelineReport::new(before.collection.clone());
+        let fresh = PipelineReport {
+            verified_at: before.verified_at,
+            damaged: before.damaged,
+            damage: before.damage.clone(),
+            watched: before.watched,
+            ..PipelineReport::new(before.collection.clone())
+        };
         let evidence = Evidence { stated: None, ..before.evidence.clone() };
         let PipelineReport {
             documents, deletions, unchanged, attachments, bytes, current_at, ..

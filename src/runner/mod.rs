@@ -2,10 +2,17 @@
 //! and reports their status.
 
 mod absent;
+mod cursors;
+mod damage;
+mod drift;
+mod errand;
 mod held;
+mod integrity;
 mod lacking;
 mod lag;
 mod log;
+mod mend;
+mod mending;
 mod news;
 mod noting;
 mod obey;
@@ -28,10 +35,14 @@ mod wait;
 
 pub use crate::pipeline::DeletionLimit;
 pub use absent::Absent;
+pub use cursors::CursorRefusal;
+pub use drift::{DriftOptions, TreeWatch};
+pub use errand::ErrandError;
 pub use held::HeldDocument;
 pub use lag::Lag;
+pub use mending::{Mended, Mending};
 pub use obey::OrderError;
-pub use options::SessionOptions;
+pub use options::{Reopen, SessionOptions};
 pub use order::{Action, Effect, Ordered};
 pub use outcome::{Outcome, SessionError};
 pub use policy::Remedy;

@@ -175,7 +175,7 @@ impl Supervisor {
     }
 
     /// A collection without a run wants one, whatever it waited for.
-    fn run_again(&mut self, name: &CollectionName) {
+    pub(super) fn run_again(&mut self, name: &CollectionName) {
         self.troubled.remove(name);
         self.scheduler.rest(name);
         if let Some(member) = self.shared.members().get_mut(name) {
@@ -230,6 +230,7 @@ impl Supervisor {
     pub(super) fn end_orders(&mut self, name: &CollectionName) {
         self.ordered.paused.remove(name);
         self.ordered.again.remove(name);
+        self.ordered.mends.remove(name);
         if self.ordered.rescans.remove(name)
             && let Err(error) = self.shared.checkpoints.rescan(name, REASON)
         {
@@ -246,12 +247,14 @@ impl Supervisor {
             self.shared.checkpoints.rescan(name, REASON)?;
         }
         if self.ordered.pause(name) {
+            self.ordered.mends.remove(name);
             self.note_pause(name);
             return Ok(true);
         }
-        if again || rescan {
+        let runs_again = again || rescan || self.ordered.mends.contains_key(name);
+        if runs_again {
             self.run_again(name);
         }
-        Ok(again || rescan)
+        Ok(runs_again)
     }
 }

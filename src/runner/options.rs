@@ -1,13 +1,39 @@
 //! The options of a session.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use super::drift::DriftOptions;
 use crate::document::DeletionLimit;
-use crate::source::Mode;
 use crate::source::retry::RetryPolicy;
+use crate::source::{Mode, SourceError, Store};
+
+/// Opens a source once more.
+#[derive(Clone)]
+pub struct Reopen(Arc<dyn Fn() -> Result<Arc<dyn Store>, SourceError> + Send + Sync>);
+
+impl Reopen {
+    /// Opens it by this function.
+    pub fn new(
+        open: impl Fn() -> Result<Arc<dyn Store>, SourceError> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(open))
+    }
+
+    /// Opens it.
+    pub fn open(&self) -> Result<Arc<dyn Store>, SourceError> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Reopen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reopen")
+    }
+}
 
 /// The options of a session.
 #[derive(Clone, Debug)]
@@ -33,6 +59,10 @@ pub struct SessionOptions {
     /// After this number of rows of a collection that cannot be read, its catch-up ends; `None` is no
     /// limit.
     pub max_failures: Option<u64>,
+    /// How the mirror is verified while it runs; `None` is not at all.
+    pub drift: Option<DriftOptions>,
+    /// Opens the source once more, where single documents are only found by reading its whole feed.
+    pub reopen: Option<Reopen>,
     /// Treat it as success if something is [`Absent`](super::Absent).
     pub allow_empty: bool,
 }
@@ -53,6 +83,8 @@ impl SessionOptions {
             source_moved: false,
             deletions: Some(DeletionLimit::DEFAULT),
             max_failures: None,
+            drift: None,
+            reopen: None,
             allow_empty: false,
         }
     }

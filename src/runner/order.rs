@@ -1,11 +1,12 @@
 //! What the supervisor is told while it works: by runs, by news, and by people.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
+use super::mending::Mend;
 use crate::clock::Moment;
 use crate::document::CollectionName;
 
@@ -30,6 +31,10 @@ pub(super) enum Order {
     },
     /// Deletions of a collection that are held back were released.
     Release(CollectionName),
+    /// Documents are to be fetched again.
+    Mend(CollectionName, Mend),
+    /// An errand has ended: nothing may be left to wait for.
+    ErrandEnded,
     /// A person orders something.
     Given(Given),
 }
@@ -106,6 +111,8 @@ pub(super) struct Orders {
     pub again: HashSet<CollectionName>,
     /// The same, with a full scan.
     pub rescans: HashSet<CollectionName>,
+    /// Whose next runs first fetch documents again.
+    pub mends: HashMap<CollectionName, Vec<Mend>>,
 }
 
 impl Orders {

@@ -264,6 +264,21 @@ impl Watcher {
         self.shared.checkpoints.last_number()
     }
 
+    /// The number of the last write event before the session.
+    pub fn began_after(&self) -> u64 {
+        self.shared.began_after
+    }
+
+    /// The number of the last write event that is no longer in the journal.
+    pub fn before_journal(&self) -> u64 {
+        self.shared.checkpoints.before_journal()
+    }
+
+    /// The mirror's directory.
+    pub fn directory(&self) -> PathBuf {
+        self.shared.mirror.path().to_owned()
+    }
+
     /// The last part of the path of the mirror's directory.
     pub fn directory_name(&self) -> String {
         let path = self.shared.mirror.path();

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::absent::Absent;
+use super::integrity::Integrity;
 use super::order::Order;
 use super::outcome::{Outcome, SessionError};
 use super::subscription::Pages;
@@ -16,6 +18,7 @@ use crate::checkpoint::{Checkpoints, Failure};
 use crate::clock::Moment;
 use crate::document::CollectionName;
 use crate::event::Broadcast;
+use crate::job::{JobReport, Jobs};
 use crate::mirror::Mirror;
 use crate::pipeline::{Brake, Pipeline, PipelineReport, Reporter, RunState};
 
@@ -25,10 +28,14 @@ pub(super) struct Shared {
     pub(super) checkpoints: Arc<Checkpoints>,
     pub(super) events: Broadcast,
     pub(super) pages: Arc<Pages>,
+    /// Held by whoever changes a cursor.
+    pub(super) cursor_turn: Arc<tokio::sync::Mutex<()>>,
     pub(super) source: String,
     pub(super) started_at: Timestamp,
     /// The same, whatever becomes of the wall clock.
     pub(super) began: Moment,
+    /// The number of the last event before the session.
+    pub(super) began_after: u64,
     pub(super) collections: Mutex<BTreeMap<CollectionName, Member>>,
     /// Collections that the source does not have; only recorded if the mirror does not follow.
     pub(super) absent: Mutex<Vec<Absent>>,
@@ -37,6 +44,14 @@ pub(super) struct Shared {
     pub(super) progress: watch::Sender<SessionProgress>,
     /// Receives what the supervisor is to do.
     pub(super) orders: mpsc::UnboundedSender<Order>,
+    /// The long errands that were ordered.
+    pub(super) jobs: Jobs,
+    /// Ends all errands.
+    pub(super) errands: CancellationToken,
+    /// What is known of the bytes of each collection.
+    pub(super) integrity: Integrity,
+    /// Where errands are carried out.
+    pub(super) home: Option<Handle>,
     /// Cancelled when no more events will be emitted.
     pub(super) ended: CancellationToken,
 }
@@ -110,10 +125,12 @@ impl Shared {
     ) -> (Self, mpsc::UnboundedReceiver<Order>) {
         let (orders, received) = mpsc::unbounded_channel();
         let shared = Self {
+            began_after: checkpoints.last_number(),
             mirror,
             checkpoints,
             events: Broadcast::new(),
             pages: Arc::default(),
+            cursor_turn: Arc::default(),
             source,
             started_at: Timestamp::now(),
             began: Moment::now(),
@@ -122,6 +139,10 @@ impl Shared {
             listed: AtomicBool::new(false),
             progress: watch::Sender::default(),
             orders,
+            jobs: Jobs::default(),
+            errands: CancellationToken::new(),
+            integrity: Integrity::default(),
+            home: Handle::try_current().ok(),
             ended: CancellationToken::new(),
         };
         (shared, received)
@@ -133,6 +154,11 @@ impl Shared {
 
     pub(super) fn absent(&self) -> MutexGuard<'_, Vec<Absent>> {
         self.absent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an errand is under way that somebody has ordered.
+    pub(super) fn has_errand(&self) -> bool {
+        self.jobs.list().iter().any(JobReport::runs)
     }
 
     pub(super) fn is_listed(&self) -> bool {

@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::integrity::Soundness;
 use super::lag::Lag;
 use super::shared::{Member, Shared};
-use crate::checkpoint::{Checkpoint, Checkpoints, Failure, JournalRange, StateError};
+use crate::checkpoint::{Checkpoint, Checkpoints, CursorStatus, Failure, JournalRange, StateError};
 use crate::document::{CollectionName, DocumentId, Revision};
 use crate::mirror::Remembered;
 use crate::pipeline::{Phase, PipelineReport};
@@ -43,6 +44,9 @@ pub struct Status {
     pub options: Option<Remembered>,
     /// The numbers of the oldest and the newest write event in the journal.
     pub events: Option<JournalRange>,
+    /// The cursors of its subscribers, by name.
+    #[serde(default)]
+    pub cursors: Vec<CursorStatus>,
     /// The collections, by name.
     pub collections: Vec<CollectionStatus>,
 }
@@ -175,6 +179,7 @@ impl Shared {
             unremovable: self.mirror.unremovable(),
             options: Some(self.mirror.options().clone()),
             events: self.checkpoints.journal_range().ok().flatten(),
+            cursors: self.checkpoints.cursors(),
             collections: collections.collect(),
         }
     }
@@ -194,6 +199,7 @@ impl Status {
         Ok(Self {
             options: Some(options),
             events: checkpoints.journal_range()?,
+            cursors: checkpoints.cursors(),
             collections,
             ..Self::unknown(mirror)
         })
@@ -229,6 +235,7 @@ impl Status {
             unremovable: 0,
             options: None,
             events: None,
+            cursors: Vec::new(),
             collections: Vec::new(),
         }
     }
@@ -248,6 +255,9 @@ fn remembered(
     };
     report.position = checkpoint.position.as_ref().map(crate::pipeline::shown);
     report.remember(&checkpoint, checkpoints.current(&report.collection)?);
+    let sound = Soundness::recalled(checkpoints.verification(&report.collection)?);
+    (report.verified_at, report.damaged, report.damage) =
+        (sound.at, sound.count(), sound.in_words());
     report.in_flight = failures.iter().filter(|one| one.is_in_flight()).count() as u64;
     report.failures = failures.len() as u64 - report.in_flight;
     report.held_back = checkpoints.count_held_back(&report.collection)?;

@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::absent::Absent;
+use super::drift;
 use super::news::News;
 use super::noting::{self, Noting};
 use super::options::SessionOptions;
@@ -33,6 +34,9 @@ use crate::tree::MirrorError;
 
 /// How many orders are taken at once.
 const MOST_ORDERS: usize = 1000;
+
+/// Errands are given this time to end when the session ends.
+const ERRANDS_END_WITHIN: Duration = Duration::from_secs(2);
 
 /// Supervises the pipelines of one session.
 pub(super) struct Supervisor {
@@ -94,12 +98,18 @@ impl Supervisor {
     pub async fn run(mut self) -> Outcome {
         let begun = Instant::now();
         let noting = Noting::start(&self.shared);
+        if let Some(options) = self.options.drift.take() {
+            drift::begin(&self.shared, options, self.options.mode);
+        }
         self.supervise().await;
+        self.shared.errands.cancel();
         while let Some(ended) = self.pipelines.join_next().await {
             self.note_end(ended);
         }
         self.note_parked();
         self.remember_collections(true);
+        // They end between two documents; a disk that hangs is not waited for.
+        let _late = tokio::time::timeout(ERRANDS_END_WITHIN, self.shared.jobs.ended()).await;
         // A run that was displaced may have noticed nothing, or have reported another error.
         drop(noting);
         match self.shared.mirror.check_epoch() {
@@ -142,7 +152,8 @@ impl Supervisor {
             if news.is_none() && mode == Mode::Follow && self.scheduler.is_crowded() {
                 news = Some(News::start(Arc::clone(&self.store), Arc::clone(&self.shared)));
             }
-            let is_over = listing_ended && self.pipelines.is_empty() && !self.ordered.pause_any();
+            let waits = self.ordered.pause_any() || self.shared.has_errand();
+            let is_over = listing_ended && self.pipelines.is_empty() && !waits;
             if is_over && self.next_try().is_none() {
                 return;
             }
@@ -209,6 +220,7 @@ impl Supervisor {
             let state = &self.shared.checkpoints;
             let checkpoint = state.checkpoint(&name).ok().flatten().unwrap_or_default();
             reporter.remember(&checkpoint, state.current(&name).unwrap_or_default());
+            self.shared.recall_integrity(&name, &reporter);
             let member = Member::new(reporter);
             self.shared.members().insert(name.clone(), member);
             if !self.pauses_new(&name) {
@@ -259,6 +271,8 @@ impl Supervisor {
                     }
                 }
             }
+            Order::Mend(name, mend) => self.take_mend(name, mend),
+            Order::ErrandEnded => {}
             Order::Given(given) => self.take_order(given),
             Order::InStep { since, heard } => {
                 for (name, member) in &*self.shared.members() {
@@ -310,7 +324,8 @@ impl Supervisor {
                 let shared = Arc::clone(&self.shared);
                 let (orders, stop) = (shared.orders.clone(), self.stop.child_token());
                 self.stops.insert(name.clone(), stop.clone());
-                let run = Run { pipeline, turns, shared, orders, stop };
+                let todo = self.todo(&name);
+                let run = Run { pipeline, todo, turns, shared, orders, stop };
                 self.pipelines.spawn(run.in_turn(name));
             }
             Err(error) => self.wait_or_fail(name, error),

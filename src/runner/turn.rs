@@ -7,6 +7,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::mending::Todo;
 use super::order::Order;
 use super::shared::Shared;
 use crate::document::CollectionName;
@@ -23,6 +24,8 @@ pub(super) struct Ended {
 /// A pipeline that waits for its turn to catch up.
 pub(super) struct Run {
     pub pipeline: Pipeline,
+    /// What it does first.
+    pub todo: Todo,
     /// The turns that it needs, in this order.
     pub turns: Vec<Arc<Semaphore>>,
     pub shared: Arc<Shared>,
@@ -65,9 +68,14 @@ impl Run {
                 }
             }
         };
-        let (pipeline, stop) = (self.pipeline.clone(), self.stop.clone());
+        let (pipeline, stop, todo) = (self.pipeline.clone(), self.stop.clone(), self.todo);
+        let collection = name.clone();
+        let work = async move {
+            todo.carry_out(&pipeline, &collection, &stop).await;
+            pipeline.run(&stop).await
+        };
         let result = tokio::select! {
-            result = guarded(async move { pipeline.run(&stop).await }) => result,
+            result = guarded(work) => result,
             () = progress => Ok(()),
         };
         if *last.borrow() == RunState::AtEnd {

@@ -22,4 +22,7 @@ pub enum VerifyError {
         "a temporary file could not be used: {0}; free some space there, or set TMPDIR to another directory"
     )]
     Temporary(#[source] io::Error),
+    /// It was told to end.
+    #[error("the verification was ended before it was complete")]
+    Cancelled,
 }

@@ -104,10 +104,22 @@ pub struct Comparison<'a> {
 impl Comparison<'_> {
     /// Compares the results with the inventory, which was read before.
     pub fn run(&self, inventory: &Inventory, read: &Sorted) -> Result<Compared, VerifyError> {
+        self.run_within(inventory, read, |_| true)
+    }
+
+    /// The same of the names that count alone. `read` has no others.
+    pub fn run_within(
+        &self,
+        inventory: &Inventory,
+        read: &Sorted,
+        counts: impl Fn(&str) -> bool,
+    ) -> Result<Compared, VerifyError> {
+        let counts =
+            |record: &io::Result<Recorded>| record.as_ref().map_or(true, |one| counts(&one.name));
         let mut compared = Compared::default();
         let mut doubtful: Vec<Recorded> = Vec::new();
         let temporary = VerifyError::Temporary;
-        let mut records = inventory.iter().map_err(temporary)?;
+        let mut records = inventory.iter().map_err(temporary)?.filter(counts);
         let mut briefs = read.iter().map_err(temporary)?;
         let mut record = records.next().transpose().map_err(temporary)?;
         let mut brief = briefs.next().transpose().map_err(temporary)?;

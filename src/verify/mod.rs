@@ -38,7 +38,9 @@ mod listing;
 mod pairs;
 mod progress;
 mod reading;
+mod restraint;
 mod source;
+mod spot;
 mod tree;
 
 pub use again::{UnderRepair, Wrong};
@@ -52,6 +54,8 @@ pub use listing::{Difference, DifferenceKind, Side};
 pub use pairs::Comparison;
 pub use progress::{Step, VerifyProgress, Work};
 pub use reading::Suspect;
+pub use restraint::{EACH, Pace, Restraint};
+pub use spot::{SECURITY_ENTRY, Spot, Stretch, look_at, size_of, stretch};
 
 use crate::tree::sorted::Sorted;
 use bytes::Unchecked;
@@ -68,6 +72,8 @@ pub struct Options {
     pub allow_empty: bool,
     /// Where it is noted how far the verification is, if somebody watches it.
     pub progress: Option<Arc<VerifyProgress>>,
+    /// How it is held back.
+    pub restraint: Restraint,
 }
 
 /// A mirror of which every byte has been read.
@@ -141,8 +147,8 @@ pub fn verify_archive(
         }
         None => None,
     };
-    let found =
-        tree::read(&*archive, selection.as_ref(), options.manifest, options.progress.as_deref())?;
+    let (progress, restraint) = (options.progress.as_deref(), &options.restraint);
+    let found = tree::read(&*archive, selection.as_ref(), options.manifest, progress, restraint)?;
     let (mut collections, mut listings) = (Vec::new(), Vec::new());
     let mut unchecked = BTreeMap::new();
     for found in found.collections {
@@ -175,6 +181,11 @@ pub fn verify_archive(
 }
 
 impl Verified {
+    /// The documents with problems, and unexpected entries in place of documents.
+    pub fn suspects(&self) -> &[Suspect] {
+        &self.suspects
+    }
+
     /// The names in a collection's folder with a problem, except files that have only lost their
     /// checksums.
     pub fn doubtful(&self, collection: &str) -> Result<HashSet<String>, VerifyError> {

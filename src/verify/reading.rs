@@ -63,6 +63,11 @@ impl EntryReading {
         Some(checked)
     }
 
+    /// The number of bytes that were read.
+    pub fn bytes(&self) -> u64 {
+        self.checked.as_ref().map_or(0, |checked| checked.counts.bytes)
+    }
+
     /// Whether nothing is wrong.
     pub fn is_well(&self) -> bool {
         let well = self.checked.as_ref().is_none_or(|checked| checked.problems.is_empty());

@@ -16,6 +16,7 @@ use super::inventory::{Briefs, Comparison, Coverage, NAMED, coverage, unchecked}
 use super::listing::Listing;
 use super::progress::{self, VerifyProgress};
 use super::reading::{EntryReading, PAUSE, Suspect, TRIES, read_security, settle};
+use super::restraint::Restraint;
 use crate::archive::{Archive, Problem, ProblemKind, StoredCollection};
 use crate::document::CollectionName;
 use crate::source::Selection;
@@ -66,6 +67,7 @@ pub fn read(
     wanted: Option<&Selection>,
     sums: bool,
     progress: Option<&VerifyProgress>,
+    restraint: &Restraint,
 ) -> Result<TreeFindings, VerifyError> {
     let is_wanted = |name: &CollectionName| wanted.is_none_or(|wanted| wanted.wants(name));
     let (all, strays) = archive.collections()?;
@@ -114,7 +116,7 @@ pub fn read(
         found.briefs = inventory.is_some().then(Briefs::default);
     }
     let steps = begin(&collections, progress);
-    let mut found = read_all(&collections, found, &steps)?;
+    let mut found = read_all(&collections, found, &steps, restraint)?;
     steps.end();
     for (number, (collection, how)) in collections.iter().enumerate() {
         let security = (SECURITY.to_owned(), read_security(&**collection, *how)?);
@@ -127,6 +129,7 @@ pub fn read(
     }
     for (number, ((collection, how), inventory)) in collections.iter().zip(inventories).enumerate()
     {
+        restraint.check()?;
         let Some(inventory) = inventory else { continue };
         let Some(briefs) = found.collections.get_mut(number).and_then(|one| one.briefs.take())
         else {
@@ -201,8 +204,12 @@ fn read_all(
     collections: &[ToRead],
     found: TreeFindings,
     steps: &Steps<'_>,
+    restraint: &Restraint,
 ) -> Result<TreeFindings, VerifyError> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = restraint.threads.map_or_else(
+        || std::thread::available_parallelism().map_or(1, usize::from),
+        |threads| threads.max(1),
+    );
     let (sender, receiver) = sync_channel::<Work>(threads * WAITING);
     let (receiver, found) = (Mutex::new(receiver), Mutex::new(found));
     let (stop, over) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -211,7 +218,7 @@ fn read_all(
             scope.spawn(|| steps.count(collections, &over));
         }
         let workers: Vec<_> = (0..threads)
-            .map(|_| scope.spawn(|| work(collections, &receiver, &found, &stop, steps)))
+            .map(|_| scope.spawn(|| work(collections, &receiver, &found, &stop, steps, restraint)))
             .collect();
         let listed = list(collections, &found, &stop, |work| sender.send(work).is_ok());
         drop(sender);
@@ -262,6 +269,7 @@ fn work(
     found: &Mutex<TreeFindings>,
     stop: &AtomicBool,
     steps: &Steps<'_>,
+    restraint: &Restraint,
 ) -> Result<(), VerifyError> {
     loop {
         let next = lock(queue).recv();
@@ -272,10 +280,19 @@ fn work(
         }
         let Some((collection, how)) = collections.get(number) else { continue };
         let read = |name: String| {
+            restraint.check()?;
             let reading = settle(&**collection, &name, *how);
-            (name, reading)
+            restraint.spend(reading.bytes());
+            Ok((name, reading))
         };
-        let read: Vec<_> = names.into_iter().map(read).collect();
+        let read: Vec<_> = match names.into_iter().map(read).collect() {
+            Ok(read) => read,
+            Err(error) => {
+                stop.store(true, Ordering::Relaxed);
+                while lock(queue).recv().is_ok() {}
+                return Err(error);
+            }
+        };
         steps.add(number, &read);
         let unwell = read.iter().filter(|(_, reading)| !reading.is_well());
         let suspects: Vec<_> =

@@ -115,17 +115,6 @@ fn the_socket_of_the_agent_answers_for_each_mirror_by_its_name() {
 }
 
 #[test]
-fn an_address_with_a_port_is_refused() {
-    let setup = Setup::new();
-    let mirror = setup.mirror("books", &feed(&library()), "");
-    setup.replace(&format!("[api]\nlisten = '127.0.0.1:5985'\n{mirror}"));
-    for words in [&["run"][..], &["config", "check", "--config", "plainfold.toml"]] {
-        let outcome = setup.run(words).assert_code(2);
-        assert!(outcome.stderr.contains("answers on Unix sockets only"), "{outcome}");
-    }
-}
-
-#[test]
 fn a_mirror_that_cannot_work_does_not_disturb_the_others() {
     let setup = Setup::new();
     let door = Door::start(&["books"], |_| {

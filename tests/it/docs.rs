@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::env::{Place, files, library, plainfold, root};
 
 /// The commands that the pages describe.
-pub const COMMANDS: [&str; 18] = [
+pub const COMMANDS: [&str; 19] = [
     "mirror",
     "restore",
     "verify",
@@ -26,12 +26,14 @@ pub const COMMANDS: [&str; 18] = [
     "run",
     "mirrors",
     "config",
+    "token",
     "completions",
     "man",
 ];
 
-/// The commands below `config`.
-pub const CONFIG: [&str; 3] = ["config init", "config check", "config show"];
+/// The commands below `config` and `token`.
+pub const CONFIG: [&str; 6] =
+    ["config init", "config check", "config show", "token add", "token list", "token remove"];
 
 fn read(file: &str) -> String {
     fs::read_to_string(root().join(file)).unwrap()

@@ -11,7 +11,7 @@ mod tokens;
 
 /// Each module with its level, and the modules that it may import. It may import only modules above
 /// it in this list.
-const MODULES: [(u8, &str, &[&str]); 20] = [
+const MODULES: [(u8, &str, &[&str]); 22] = [
     (0, "trial", &[]),
     (0, "place", &[]),
     (0, "clock", &["place"]),
@@ -31,10 +31,23 @@ const MODULES: [(u8, &str, &[&str]); 20] = [
     ),
     (4, "restore", &["json", "document", "client", "tree", "archive"]),
     (4, "verify", &["document", "source", "tree", "archive"]),
+    (5, "job", &["document"]),
     (
         5,
         "runner",
-        &["clock", "document", "event", "source", "tree", "checkpoint", "mirror", "pipeline"],
+        &[
+            "clock",
+            "document",
+            "event",
+            "source",
+            "tree",
+            "checkpoint",
+            "archive",
+            "mirror",
+            "pipeline",
+            "verify",
+            "job",
+        ],
     ),
     (
         6,
@@ -59,20 +72,25 @@ const MODULES: [(u8, &str, &[&str]); 20] = [
             "config",
         ],
     ),
+    (7, "web", &[]),
     (
         7,
         "api",
         &[
+            "place",
             "document",
             "event",
             "source",
             "tree",
             "checkpoint",
+            "archive",
             "mirror",
             "pipeline",
+            "job",
             "runner",
             "config",
             "agent",
+            "web",
         ],
     ),
     (
@@ -89,6 +107,7 @@ const MODULES: [(u8, &str, &[&str]); 20] = [
             "pipeline",
             "restore",
             "verify",
+            "job",
             "runner",
             "config",
             "agent",
@@ -102,7 +121,7 @@ const WORDS: [(&str, &[&str]); 19] = [
     // The libraries of one layer each.
     ("sled", &["checkpoint"]),
     ("reqwest", &["client", "api::process"]),
-    ("axum", &["api"]),
+    ("axum", &["api", "web"]),
     ("clap", &["cli"]),
     ("anyhow", &["cli"]),
     ("ExitCode", &["cli"]),
@@ -115,8 +134,8 @@ const WORDS: [(&str, &[&str]); 19] = [
     (
         "tokio",
         &[
-            "agent", "api", "cli", "client", "config", "event", "pipeline", "restore", "runner",
-            "source", "verify",
+            "agent", "api", "cli", "client", "config", "event", "job", "pipeline", "restore",
+            "runner", "source", "verify",
         ],
     ),
     (
@@ -133,6 +152,7 @@ const WORDS: [(&str, &[&str]); 19] = [
             "mirror",
             "place",
             "restore",
+            "runner::drift::tree_watch",
             "source",
             "tree",
             "trial",

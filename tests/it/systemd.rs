@@ -33,6 +33,7 @@ const LIVE: &str = include_str!("../../systemd/plainfold@.service");
 const AGENT: &str = include_str!("../../systemd/plainfold.service");
 const CATCH_UP: &str = include_str!("../../systemd/plainfold-catch-up@.service");
 const TIMER: &str = include_str!("../../systemd/plainfold-catch-up@.timer");
+const SOCKET: &str = include_str!("../../systemd/plainfold.socket");
 const README: &str = include_str!("../../systemd/README.md");
 
 #[test]
@@ -47,6 +48,7 @@ fn systemd_finds_nothing_to_complain_about_in_the_units() {
         ("plainfold.service", &AGENT.replace("Type=notify-reload", "Type=notify")),
         ("plainfold-catch-up@.service", CATCH_UP),
         ("plainfold-catch-up@.timer", TIMER),
+        ("plainfold.socket", SOCKET),
     ] {
         let unit = folder.path().join(name);
         fs::write(&unit, text.replace("/usr/bin/plainfold", binary.to_str().unwrap())).unwrap();

@@ -51,8 +51,8 @@ const PLACES: [&str; 9] = [
 const SKIPPED: [&str; 2] = ["corpus", "fixtures"];
 
 /// The extensions of files that are searched.
-const EXTENSIONS: [&str; 9] =
-    ["rs", "py", "js", "mjs", "ts", "toml", "service", "timer", "sysusers"];
+const EXTENSIONS: [&str; 10] =
+    ["rs", "py", "js", "mjs", "ts", "toml", "service", "socket", "timer", "sysusers"];
 
 /// The files that contain the lists.
 const LISTS: [&str; 2] = ["tests/it/words.rs", "tests/it/docs.rs"];

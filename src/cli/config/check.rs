@@ -1,13 +1,18 @@
 //! `plainfold config check`: what works of a config, and what does not.
 
+use std::path::Path;
+
 use clap::Args;
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{ConfigFile, refused};
+use crate::api::mirrors::ask_agent;
 use crate::cli::exit::{self, Exit};
 use crate::cli::help::{CONNECTION, OUTPUT};
+use crate::cli::listeners::admissible;
+use crate::cli::name;
 use crate::cli::output::{Lines, Stream, many};
 use crate::cli::verify::ReportFormat;
 use crate::config::file::{AgentConfig, Aspect, FileError, FileProblem, Finding};
@@ -68,7 +73,8 @@ struct Check {
 /// Checks the config and its mirrors.
 pub async fn run(options: &Options) -> anyhow::Result<Exit> {
     let path = options.file.path.clone();
-    let read = tokio::task::spawn_blocking(move || AgentConfig::read(&path)).await?;
+    let read = move || admissible(AgentConfig::read(&path)?, &path);
+    let read = tokio::task::spawn_blocking(read).await?;
     let config = match (read, options.format) {
         (Ok(config), _) => config,
         (Err(FileError::Wrong { problems, .. }), ReportFormat::Json) => {
@@ -76,7 +82,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Exit> {
         }
         (Err(error), _) => return refused(error),
     };
-    let (agent, now) = (config.agent().await, Timestamp::now());
+    let (agent, now) = (agent(&options.file.path).await, Timestamp::now());
     let checks = config.mirrors.iter().map(|entry| async move {
         Checked::of(&entry.name, entry.check(agent, options.offline, now).await)
     });
@@ -92,6 +98,17 @@ pub async fn run(options: &Options) -> anyhow::Result<Exit> {
     };
     Stream::Stdout.report("the result", &text)?;
     Ok(worst.unwrap_or(Exit::Done))
+}
+
+/// The process id of the agent of a config, if it answers. Its socket may be systemd's, so only the agent
+/// itself can say it.
+async fn agent(config: &Path) -> Option<u32> {
+    for socket in name::sockets(config) {
+        if let Some(list) = ask_agent(&socket).await {
+            return Some(list.pid);
+        }
+    }
+    None
 }
 
 fn print_mistakes(problems: Vec<FileProblem>) -> anyhow::Result<Exit> {

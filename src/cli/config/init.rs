@@ -36,8 +36,8 @@ const TEMPLATE: &str = r##"# The mirrors of this machine. docs/agent.md explains
 # After a change, `plainfold config check` says what works and what does not.
 
 #[api]
-# The Unix socket where commands and other programs reach the agent; docs/api.md explains it.
-#listen = "/run/plainfold/plainfold.sock"
+# Where commands and other programs reach the agent. An address needs tokens; docs/api.md explains it.
+#listen = ["/run/plainfold/plainfold.sock", "127.0.0.1:5990"]
 
 # What is called when something is wrong with a mirror; docs/monitoring.md explains it.
 #[alerts]
@@ -66,6 +66,8 @@ directory = @DIRECTORY@
 # "live" follows the source. { every = "1h" } and { cron = "0 3 * * *", time_zone = "Europe/Berlin" }
 # catch up from time to time.
 schedule = "live"
+# Every document is verified once in this time, and damaged ones are fetched again if `repair` is true.
+#verify = { every = "7d", repair = false }
 # Names or globs. Without them, all collections but those whose names begin with `_`.
 #collections = ["books", "loans-*"]
 #exclude = ["tmp-*"]

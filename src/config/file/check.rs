@@ -8,10 +8,9 @@ use bytesize::ByteSize;
 use jiff::Timestamp;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use serde::Serialize;
-use tokio::net::UnixStream;
 
 use super::error::LowerError;
-use super::{AgentConfig, Listen, MirrorEntry, RunHooks, Schedule};
+use super::{MirrorEntry, RunHooks, Schedule};
 use crate::config::{Probe, StartError};
 use crate::document::plain;
 use crate::mirror;
@@ -89,20 +88,6 @@ fn all(absent: &[Absent]) -> String {
 impl From<MirrorError> for CheckError {
     fn from(error: MirrorError) -> Self {
         Self::Start(error.into())
-    }
-}
-
-impl AgentConfig {
-    /// The process that answers on a socket of `[api]`, if one does: probably the agent itself.
-    pub async fn agent(&self) -> Option<u32> {
-        for listen in &self.api.listen {
-            let Listen::Unix(path) = listen else { continue };
-            let peer = UnixStream::connect(path).await.and_then(|stream| stream.peer_cred());
-            if let Some(pid) = peer.ok().and_then(|peer| peer.pid()) {
-                return pid.try_into().ok();
-            }
-        }
-        None
     }
 }
 

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::MirrorEntry;
 use super::hooks::RunHooks;
 use super::schedule::Schedule;
+use super::{MirrorEntry, VerifyConfig};
 use crate::client::couchdb::Address;
 use crate::config::{AccessOptions, ConfigError, MirrorChoices, SecretPlace, WrittenSecret};
 use crate::config::{endpoint, error::AccessError};
@@ -20,6 +20,7 @@ pub(super) struct Draft {
     pub source: Option<String>,
     pub directory: Option<PathBuf>,
     pub schedule: Schedule,
+    pub verify: Option<VerifyConfig>,
     pub options: MirrorChoices,
     pub access: AccessOptions,
     /// Whether `credentials` holds a secret.
@@ -45,6 +46,7 @@ impl Default for Draft {
             source: None,
             directory: None,
             schedule: Schedule::Live,
+            verify: Some(VerifyConfig::default()),
             options,
             access: AccessOptions::default(),
             has_secret: false,
@@ -116,9 +118,11 @@ impl Draft {
             );
             problems.push(("exclude", text));
         }
-        let Self { schedule, options, access, hooks, .. } = self;
+        let Self { schedule, verify, options, access, hooks, .. } = self;
+        let entry =
+            || MirrorEntry { name, source, directory, schedule, verify, options, access, hooks };
         match problems.is_empty() {
-            true => Ok(MirrorEntry { name, source, directory, schedule, options, access, hooks }),
+            true => Ok(entry()),
             false => Err(problems),
         }
     }

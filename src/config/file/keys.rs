@@ -2,14 +2,17 @@
 //!
 //! `docs/agent.md` lists them, and a test compares both.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use bytesize::ByteSize;
 
-use super::ApiConfig;
 use super::entry::{Draft, source};
 use super::hooks::{HOOKS, RunHooks};
 use super::listen::Listen;
 use super::schedule::{Period, Schedule};
 use super::value::{Bad, Key, Value};
+use super::{ApiConfig, VerifyConfig};
 use crate::client::couchdb::Tls;
 use crate::client::couchdb::credentials::{SecretKind, secret};
 use crate::config::{AccessOptions, SecretPlace, WrittenSecret};
@@ -43,6 +46,22 @@ pub(super) const MIRROR: &[Key<Draft>] = &[
         allowed: "\"live\", { every = \"1h\" } or { cron = \"0 3 * * *\", time_zone = \"Europe/Berlin\" }",
         read: |draft, value| {
             draft.schedule = schedule(value)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "verify",
+        allowed: "false or a table, such as { every = \"7d\", repair = true }",
+        read: |draft, value| {
+            draft.verify = match value.get::<bool>() {
+                Ok(false) => None,
+                Ok(true) => Some(VerifyConfig::default()),
+                Err(_) => {
+                    let mut verify = VerifyConfig::default();
+                    value.fill(&mut verify, VERIFY, "verify")?;
+                    Some(verify)
+                }
+            };
             Ok(())
         },
     },
@@ -105,13 +124,7 @@ pub(super) const MIRROR: &[Key<Draft>] = &[
     Key {
         name: "reserve",
         allowed: "a size, such as \"1GiB\", or a number of bytes",
-        read: |draft, value| {
-            let size = match value.text() {
-                Ok(_) => value.parse::<ByteSize>().map(|size| size.as_u64()).map_err(|_| Bad::Kind),
-                Err(_) => value.get(),
-            };
-            set(&mut draft.options.reserve, size)
-        },
+        read: |draft, value| set(&mut draft.options.reserve, size(value)),
     },
     Key {
         name: "mode",
@@ -191,6 +204,45 @@ pub(super) const MIRROR: &[Key<Draft>] = &[
             let mut hooks = RunHooks::default();
             value.fill(&mut hooks, HOOKS, "hooks")?;
             draft.hooks = hooks;
+            Ok(())
+        },
+    },
+];
+
+/// The keys of `verify`, where it is a table.
+pub(super) const VERIFY: &[Key<VerifyConfig>] = &[
+    Key {
+        name: "every",
+        allowed: "a duration from \"1s\", such as \"7d\"",
+        read: |verify, value| match value.parse()? {
+            Period(every) if every >= Duration::from_secs(1) => {
+                verify.every = every;
+                Ok(())
+            }
+            _ => Err(Bad::Kind),
+        },
+    },
+    Key {
+        name: "rate",
+        allowed: "a size that is read in a second, such as \"5MB\", or a number of bytes from 1",
+        read: |verify, value| match size(value)? {
+            0 => Err(Bad::Kind),
+            rate => set(&mut verify.rate, Ok(rate)),
+        },
+    },
+    Key {
+        name: "repair",
+        allowed: "true or false",
+        read: |verify, value| {
+            verify.repair = value.get()?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "watch",
+        allowed: "true or false",
+        read: |verify, value| {
+            verify.watch = value.get()?;
             Ok(())
         },
     },
@@ -286,21 +338,30 @@ pub(super) const TLS: &[Key<Tls>] = &[
 ];
 
 /// The keys of `[api]`.
-pub(super) const API: &[Key<ApiConfig>] = &[Key {
-    name: "listen",
-    allowed: "the path of a Unix socket, such as \"/run/plainfold/plainfold.sock\", or an array of them",
-    read: |api, value| {
-        let all = value.array().or_else(|_| value.text().map(|_| vec![value]))?;
-        let parse = |one: &Value<'_>| match Listen::parse(one.word()?, one.reading.base) {
-            Some(Listen::Tcp(address)) => Err(Bad::Why(format!(
-                "it is the address {address}, and the API answers on Unix sockets only"
-            ))),
-            listen => listen.ok_or(Bad::Kind),
-        };
-        api.listen = all.iter().map(parse).collect::<Result<_, _>>()?;
-        Ok(())
+pub(super) const API: &[Key<ApiConfig>] = &[
+    Key {
+        name: "listen",
+        allowed: "the path of a Unix socket, such as \"/run/plainfold/plainfold.sock\", an address with a port, \
+                  such as \"127.0.0.1:5990\", or an array of them",
+        read: |api, value| {
+            let all = value.array().or_else(|_| value.text().map(|_| vec![value]))?;
+            let parse =
+                |one: &Value<'_>| Listen::parse(one.word()?, one.reading.base).ok_or(Bad::Kind);
+            api.listen = all.iter().map(parse).collect::<Result<_, _>>()?;
+            Ok(())
+        },
     },
-}];
+    Key {
+        name: "tokens",
+        allowed: "the path of a file",
+        read: |api, value| set_path(&mut api.tokens, value),
+    },
+];
+
+fn set_path(place: &mut PathBuf, value: Value<'_>) -> Result<(), Bad> {
+    *place = value.path()?;
+    Ok(())
+}
 
 /// The keys of `schedule`, where it is a table.
 pub(super) const SCHEDULE: &[Key<ScheduleDraft>] = &[
@@ -341,6 +402,14 @@ pub(super) struct ScheduleDraft {
 fn set<T>(target: &mut Option<T>, value: Result<T, Bad>) -> Result<(), Bad> {
     *target = Some(value?);
     Ok(())
+}
+
+/// A size with a unit, or a number of bytes.
+fn size(value: Value<'_>) -> Result<u64, Bad> {
+    match value.text() {
+        Ok(_) => value.parse::<ByteSize>().map(|size| size.as_u64()).map_err(|_| Bad::Kind),
+        Err(_) => value.get(),
+    }
 }
 
 fn first<const N: usize>(places: [Option<SecretPlace>; N]) -> Option<SecretPlace> {

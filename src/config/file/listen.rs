@@ -55,6 +55,14 @@ impl Listen {
 }
 
 impl Listen {
+    /// Whether only processes of this machine can ask there.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Unix(_) => true,
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        }
+    }
+
     /// Where the config at `path` has the API listen, if it says so and that much of it can be read,
     /// whatever else is wrong with it. Blocks.
     pub fn in_spite(path: &Path) -> Vec<Self> {
@@ -103,5 +111,12 @@ mod tests {
             assert_eq!(parse(text), None, "{text}");
         }
         assert_eq!(parse("http://127.0.0.1:5985"), None);
+        let is_local = |text| parse(text).unwrap().is_local();
+        for text in ["./s", "localhost:1", "127.8.9.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(is_local(text), "{text}");
+        }
+        for text in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
+            assert!(!is_local(text), "{text}");
+        }
     }
 }

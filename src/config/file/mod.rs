@@ -22,11 +22,14 @@ mod text;
 mod value;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::choices::MirrorChoices;
 use super::{AccessOptions, MirrorConfig};
 use crate::client::couchdb::ServerRole;
 use crate::document::MirrorName;
+use crate::runner::{DriftOptions, TreeWatch};
 
 pub use self::alerts::{AlertHooks, AlertsConfig, HeartbeatConfig};
 pub use self::change::{ConfigChange, difference};
@@ -51,8 +54,10 @@ pub struct AgentConfig {
 /// The interface for other programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiConfig {
-    /// The Unix sockets where it listens. Empty means nowhere.
+    /// The Unix sockets and the addresses where it listens. Empty means nowhere.
     pub listen: Vec<Listen>,
+    /// The file with the tokens that requests to an address need. Absolute.
+    pub tokens: PathBuf,
 }
 
 /// A mirror of the config, with the defaults merged in.
@@ -66,6 +71,8 @@ pub struct MirrorEntry {
     pub directory: PathBuf,
     /// When it runs.
     pub schedule: Schedule,
+    /// How it is verified while it runs; `None` is not at all.
+    pub verify: Option<VerifyConfig>,
     /// Its options, all of them given, so that the config alone decides and not what the mirror
     /// remembers. Only `names` and `mode` may be left to the mirror.
     pub options: MirrorChoices,
@@ -73,6 +80,34 @@ pub struct MirrorEntry {
     pub access: AccessOptions,
     /// What runs before and after each of its sessions.
     pub hooks: RunHooks,
+}
+
+/// How a mirror is verified while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyConfig {
+    /// Every document is verified once in this time.
+    pub every: Duration,
+    /// The most bytes that are read in a second; without it, as many as the period needs.
+    pub rate: Option<u64>,
+    /// Whether damaged documents are fetched again.
+    pub repair: bool,
+    /// Whether folders are watched, so that changes by others are noticed at once.
+    pub watch: bool,
+}
+
+impl Default for VerifyConfig {
+    fn default() -> Self {
+        const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+        Self { every: WEEK, rate: None, repair: false, watch: true }
+    }
+}
+
+impl VerifyConfig {
+    /// The same for the session, with what watches folders in this process.
+    pub fn lower(&self, watch: Option<Arc<TreeWatch>>) -> DriftOptions {
+        let Self { every, rate, repair, .. } = *self;
+        DriftOptions { every, rate, repair, watch: watch.filter(|_| self.watch) }
+    }
 }
 
 impl MirrorEntry {

@@ -17,6 +17,9 @@ use super::text::text_of;
 use super::value::{Bad, Key, Reading, Value, fill, unknown};
 use super::{AgentConfig, ApiConfig, MirrorEntry};
 
+/// The file of the API's tokens beside the config, if the config names no other.
+const TOKENS: &str = "tokens.json";
+
 /// The keys of the whole file.
 const TOP: [&str; 5] = ["allow_secrets", "alerts", "api", "defaults", "mirror"];
 
@@ -107,7 +110,8 @@ fn parse(text: &str, path: &Path) -> Result<Parsed, FileError> {
         let text = unknown(key.get_ref(), "the config", &TOP);
         problems.push(reading.problem(key.span().start, text));
     }
-    let mut api = ApiConfig { listen: vec![Listen::default_socket()] };
+    let mut api =
+        ApiConfig { listen: vec![Listen::default_socket()], tokens: reading.base.join(TOKENS) };
     if let Some((key, value)) = top("api") {
         section(&reading, &mut api, API, (key, value), "[api]", &mut problems);
     }

@@ -11,7 +11,7 @@ use toml::de::DeTable;
 
 use super::schedule::Period;
 use super::value::{Key, Reading};
-use super::{AlertsConfig, ApiConfig, HeartbeatConfig, MirrorEntry, RunHooks};
+use super::{AlertsConfig, ApiConfig, HeartbeatConfig, MirrorEntry, RunHooks, VerifyConfig};
 use crate::config::{AccessOptions, SecretPlace};
 
 /// A config file, explained.
@@ -105,7 +105,7 @@ type Open = dyn Fn(&str) -> &'static str;
 impl ApiConfig {
     pub(super) fn shown(&self, origins: &Origins) -> Vec<ShownKey> {
         let listen: Vec<_> = self.listen.iter().map(ToString::to_string).collect();
-        let values = vec![("listen", json!(listen))];
+        let values = vec![("listen", json!(listen)), ("tokens", path(&self.tokens))];
         shown(values, origins, &|_| "")
     }
 }
@@ -142,6 +142,7 @@ impl MirrorEntry {
             ("source", json!(self.source)),
             ("directory", path(&self.directory)),
             ("schedule", json!(self.schedule)),
+            ("verify", self.verify.as_ref().map_or(Value::Bool(false), VerifyConfig::shown)),
             ("collections", json!(options.collections)),
             ("exclude", json!(options.exclude)),
             ("attachments", json!(options.attachments)),
@@ -179,6 +180,17 @@ impl RunHooks {
             programs.into_iter().filter_map(|(key, command)| Some((key, json!(command.as_ref()?))));
         let timeout = ("timeout", json!(Period(self.timeout).to_string()));
         given.chain([timeout]).map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+}
+
+impl VerifyConfig {
+    fn shown(&self) -> Value {
+        let Self { every, rate, repair, watch } = self;
+        let every = Period(*every).to_string();
+        match rate {
+            Some(rate) => json!({"every": every, "rate": rate, "repair": repair, "watch": watch}),
+            None => json!({"every": every, "repair": repair, "watch": watch}),
+        }
     }
 }
 

@@ -46,6 +46,7 @@ fn a_mirror_needs_three_keys_and_the_rest_has_defaults() {
     assert_eq!(entry.options.attachments, Some(true), "not what the mirror remembers");
     assert_eq!(entry.options.collections, Some(Vec::new()));
     assert_eq!(config.api.listen.len(), 1);
+    assert_eq!(config.api.tokens, Path::new("/nowhere/plainfold/tokens.json"));
     entry.lower().unwrap();
 }
 
@@ -170,11 +171,8 @@ fn a_wrong_value_is_refused_with_its_line_and_what_is_allowed() {
         ("exclude = ['books']\ncollections = ['books']", "is in `collections` and in `exclude`"),
         ("[api]\nlisten = 5984", "`listen` must be the path of a Unix socket"),
         ("[api]\nlisten = ['nowhere:1']", "`listen` must be"),
-        (
-            "[api]\nlisten = ['/s', '127.0.0.1:1']",
-            "127.0.0.1:1, and the API answers on Unix sockets only",
-        ),
-        ("[api]\nlisten = 'localhost:1'", "answers on Unix sockets only"),
+        ("[api]\nlisten = ['/s', '127.0.0.1']", "an address with a port"),
+        ("[api]\ntokens = ['t']", "`tokens` must be the path of a file"),
         ("api = 1", "[[mirror]] has no key `api`"),
     ] {
         let problems = wrong(keys);
@@ -435,7 +433,7 @@ fn what_is_shown_is_a_config_of_the_same_meaning() {
     let path = dir.path().join("plainfold.toml");
     for text in [
         "[[mirror]]\nname='a'\nsource='feed:x'\ndirectory='a'",
-        "[api]\nlisten=['/s','/t']\n[defaults]\ntrash=3\nschedule={every='90m'}\n\
+        "[api]\nlisten=['/s','[::1]:1']\ntokens='t'\n[defaults]\ntrash=3\nschedule={every='90m'}\n\
          credentials={password_file='p',auth='session'}\n[[mirror]]\nname='a'\nsource='http://me@h'\n\
          directory=\"a \\\"b\"\ncollections=['x*']\nexclude=['xy']\nrevisions=true\nnames='portable'\n\
          mode='0750'\nreserve='1GiB'\ngive_up_after='1m'\ntls={ca_file='c'}\nmax_runs=5\n\
@@ -465,8 +463,8 @@ fn what_is_shown_is_a_config_of_the_same_meaning() {
     let shown = ShownConfig::read(&path).unwrap();
     let origin =
         |at: usize, key| shown.mirrors[at].iter().find(|shown| shown.key == key).unwrap().origin;
-    assert_eq!(origin(0, "trash"), Origin::Defaults(4));
-    assert_eq!(origin(0, "name"), Origin::File(8));
+    assert_eq!(origin(0, "trash"), Origin::Defaults(5));
+    assert_eq!(origin(0, "name"), Origin::File(9));
     assert_eq!(origin(1, "deleted"), Origin::Default);
     assert_eq!(origin(1, "credentials"), Origin::File(25));
     assert_eq!(shown.api[0].origin, Origin::File(2));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use walkdir::{DirEntry, WalkDir};
 
 pub mod agent;
+pub mod browser;
 pub mod crashing;
 pub mod disk;
 pub mod door;
@@ -23,6 +24,7 @@ pub mod pouchdb;
 pub mod proxy;
 pub mod pty;
 pub mod random;
+pub mod schemathesis;
 pub mod tiny;
 pub mod tls;
 pub mod tree;

@@ -35,15 +35,23 @@ pub(super) const PAGES: &[Page] = &[
     Page {
         file: "docs/api.md",
         before: |scene| {
-            scene.copy("fixtures", "sample");
-            let mirror = "[[mirror]]\nname = 'books'\nsource = 'feed:sample/library.ndjson'\ndirectory = 'books'\n";
-            scene.write("plainfold.toml", mirror);
-            assert!(scene.run("plainfold run --config plainfold.toml").is_none());
+            let mirror = "[[mirror]]\nname = 'books'\nsource = 'feed:sample/library.ndjson'\ndirectory = '../books'\n";
+            let socket = scene.place.join("plainfold.sock").display().to_string();
+            let listen = format!("[api]\nlisten = ['{socket}', '127.0.0.1:{}']\n", scene.app_port);
+            scene.write("etc/plainfold/plainfold.toml", &(listen + mirror));
+            scene.copy("fixtures", "etc/plainfold/sample");
+            let run = "plainfold run --config /etc/plainfold/plainfold.toml";
+            assert!(scene.run(run).is_none());
         },
-        steps: &[Step::of("/v1/mirrors").after(|_, outcomes| {
-            let running = outcomes[0].stdout.contains("\"state\":\"running\"");
-            assert!(running && outcomes[2].stdout.contains("done"), "{outcomes:?}");
-        })],
+        steps: &[
+            Step::of("/v1/mirrors").after(|_, outcomes| {
+                let running = outcomes[0].stdout.contains("\"state\":\"running\"");
+                assert!(running && outcomes[2].stdout.contains("done"), "{outcomes:?}");
+            }),
+            Step::of("prometheus.token").after(|_, outcomes| {
+                assert!(outcomes[1].stdout.contains("\"state\":\"running\""), "{outcomes:?}");
+            }),
+        ],
     },
     Page {
         file: "docs/format.md",

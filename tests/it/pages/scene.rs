@@ -22,7 +22,7 @@ pub(crate) struct Scene {
     /// Where commands run; the place itself at first.
     folder: PathBuf,
     /// The port of the page's application.
-    app_port: u16,
+    pub(crate) app_port: u16,
     app: Option<(Running, ChildStdin)>,
     live: Option<Running>,
     /// Readers of the live mirror's events, which end when it does.
