@@ -100,7 +100,6 @@ async fn answer_at_most(
     closing.cancel();
     tasks.close();
     tasks.wait().await;
-    listener.remove();
 }
 
 /// The most connections of a listener, so that they leave most files to the mirrors.

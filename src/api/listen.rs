@@ -92,10 +92,12 @@ impl Listener {
             }
         }
     }
+}
 
+impl Drop for Listener {
     /// Removes the file of the socket, if this process has made it and no other has replaced it.
-    pub(super) fn remove(self) {
-        if let Some(bound) = self.bound {
+    fn drop(&mut self) {
+        if let Some(bound) = self.bound.take() {
             bound.remove();
         }
     }

@@ -94,7 +94,31 @@ pub(super) async fn bound(
 
 #[cfg(test)]
 mod tests {
+    use tower::ServiceExt as _;
+
+    use super::super::tests::{AtWork, rows};
     use super::*;
+
+    #[tokio::test]
+    async fn a_stream_too_many_is_told_what_to_do() {
+        let mirror = AtWork::on(&rows(&[("a", "1")])).await;
+        let request = || Request::builder().uri("/events?since=0").body(Body::empty()).unwrap();
+        let mut open = Vec::new();
+        for _ in 0..OF_ONE {
+            let response = mirror.routes.clone().oneshot(request()).await.unwrap();
+            assert!(response.status().is_success());
+            open.push(response);
+        }
+        let problem = mirror.send(request()).await.problem(503);
+        assert_eq!(problem["type"], "urn:plainfold:problem:too-many");
+        assert!(mirror.get("/status").await.status.is_success(), "only streams are counted");
+        mirror.get("/events?since=first").await.problem(503);
+        open.pop();
+        mirror.get("/events?since=first").await.problem(400);
+        let response = mirror.routes.clone().oneshot(request()).await.unwrap();
+        assert!(response.status().is_success(), "one that is refused takes no place");
+        mirror.session.cancel();
+    }
 
     #[test]
     fn there_are_bounded_numbers_of_streams_and_one_that_ends_makes_room() {

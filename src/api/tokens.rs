@@ -435,6 +435,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_root_makes_can_be_read_by_the_owner_of_its_folder() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        for (user, group, mode) in [(0, 0, 0o600), (1234, 1234, 0o600), (0, 1234, 0o640)] {
+            let dir = tempfile::tempdir().unwrap();
+            std::os::unix::fs::chown(dir.path(), Some(user), Some(group)).unwrap();
+            let path = dir.path().join("tokens.json");
+            for made in ["a", "b"] {
+                add(&path, name(made), Role::Read).unwrap();
+                let found = path.metadata().unwrap();
+                assert_eq!((found.uid(), found.gid()), (user, group));
+                assert_eq!(found.permissions().mode() & 0o777, mode, "{user}:{group}");
+            }
+        }
+    }
+
+    #[test]
     fn tokens_that_are_added_at_the_same_time_are_all_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens.json");

@@ -82,8 +82,12 @@ pub async fn run(
     ended.cancel();
     // They only end; a client that is slow is not waited for.
     let _ended = reporting.await;
-    for server in servers {
-        let _late = tokio::time::timeout(Duration::from_secs(1), server).await;
+    for mut server in servers {
+        if tokio::time::timeout(Duration::from_secs(1), &mut server).await.is_err() {
+            // With the server, the file of its socket goes.
+            server.abort();
+            let _ended = server.await;
+        }
     }
     tracing::info!("all mirrors have ended");
     Ok(Exit::Done)

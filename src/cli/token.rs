@@ -1,6 +1,6 @@
 //! `plainfold token`: makes, lists and removes the tokens with which the agent is asked over the network.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use clap::{Args, Subcommand, ValueEnum};
 use secrecy::ExposeSecret as _;
@@ -129,7 +129,7 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     }
 }
 
-fn add(path: &PathBuf, options: AddOptions) -> anyhow::Result<Exit> {
+fn add(path: &Path, options: AddOptions) -> anyhow::Result<Exit> {
     let token = tokens::add(path, options.name.clone(), options.role.into())?;
     let printed = Stream::Stdout.report("the token", &Lines::of(token.expose_secret()));
     if printed.is_err() {
@@ -146,7 +146,7 @@ fn add(path: &PathBuf, options: AddOptions) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn list(path: &PathBuf, format: ReportFormat) -> anyhow::Result<Exit> {
+fn list(path: &Path, format: ReportFormat) -> anyhow::Result<Exit> {
     let all = tokens::read(path)?.unwrap_or_default();
     let lines = match format {
         ReportFormat::Json => {
@@ -166,7 +166,7 @@ fn list(path: &PathBuf, format: ReportFormat) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn remove(path: &PathBuf, name: &TokenName) -> anyhow::Result<Exit> {
+fn remove(path: &Path, name: &TokenName) -> anyhow::Result<Exit> {
     let left = tokens::remove(path, name)?;
     exit::say(&match left {
         0 => format!(

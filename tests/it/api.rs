@@ -247,8 +247,14 @@ fn a_bad_request_is_refused_and_the_next_one_is_answered() {
         assert!(!answer.contains(&token[10..]), "{answer}");
         assert_eq!(agent.status("GET", "/v1/mirrors", Some(&token)), 200);
     }
+    // One that is never complete does not keep the agent.
+    let socket = setup.place.join("agent.sock");
+    let mut slow = UnixStream::connect(&socket).unwrap();
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nx-slow: ").unwrap();
+    assert_eq!(setup.status_at_socket("/healthz"), 200);
     let outcome = agent.end();
     assert!(!outcome.stderr.contains(&token[10..]), "{outcome}");
+    assert!(!socket.exists(), "the file of the socket is removed");
 }
 
 #[test]

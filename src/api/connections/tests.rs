@@ -75,6 +75,9 @@ async fn a_client_that_does_not_read_its_answer_is_left() {
     let Served { address, closing, task, left } = served(8).await;
     let mut unread = TcpStream::connect(address).await.unwrap();
     unread.write_all(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut begin = [0; 12];
+    unread.read_exact(&mut begin).await.unwrap();
+    assert_eq!(begin, *b"HTTP/1.1 200");
     let asked = Instant::now();
     // The server drops what holds the other end with the routes, which last until it has ended.
     closing.cancel();
