@@ -313,7 +313,7 @@ fn a_flipped_byte_is_noticed_at_once_and_reported_and_stays_unless_it_is_to_be_r
     let text = plainfold::run_command(kept.command(&["status", "shelf"])).stdout;
     assert!(text.contains("damaged     1 document: shelf/book%3A03"), "{text}");
     assert_ne!(fs::read(&path).unwrap(), before, "nobody has asked for a repair");
-    // Whoever changes it back is noticed too.
+    // That somebody changes it back is noticed too.
     flip(&path);
     kept.wait_for_damage(0);
     // A file that belongs to no document, one that is gone, and a document that is gone.
