@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use serde::de::DeserializeOwned;
 
+pub use self::cursor::Acknowledged;
 pub use super::process::Unanswered;
 use super::process::{Answering, Process};
 use crate::checkpoint::{Bounds, Checkpoints, Copied, StateError};
@@ -20,6 +21,8 @@ use crate::runner::{
     Action, HeldDocument, Notice, Ordered, Release, Status, Subscription, open_state,
 };
 use crate::tree::{Holder, MirrorError, SharedLock};
+
+mod cursor;
 
 /// The door to a mirror.
 #[derive(Debug)]
@@ -51,6 +54,13 @@ pub enum DoorError {
         _1.name()
     )]
     AtRest(PathBuf, Action),
+    /// No process works on the mirror, so that nothing can be acknowledged.
+    #[error(
+        "no process works on {}, so no event can be acknowledged: start it, or give --since instead of a \
+         cursor",
+        _0.display()
+    )]
+    NoCursor(PathBuf),
 }
 
 /// Who answers.

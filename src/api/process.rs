@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
@@ -60,6 +61,24 @@ impl Answering {
         parameters: &[(&str, &str)],
     ) -> Result<Option<T>, Unanswered> {
         self.json(3 * PATIENCE, |client| client.post(url(path, parameters))).await
+    }
+
+    /// The JSON that a request with this body answers; `None` as with [`post`](Self::post).
+    pub async fn post_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Option<T>, Unanswered> {
+        self.json(3 * PATIENCE, |client| client.post(url(path, &[])).json(body)).await
+    }
+
+    /// The JSON that the creation of what a path names answers; `None` as with [`post`](Self::post).
+    pub async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Option<T>, Unanswered> {
+        self.json(3 * PATIENCE, |client| client.put(url(path, &[])).json(body)).await
     }
 
     /// The pieces of an answer without end.

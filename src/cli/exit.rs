@@ -96,7 +96,9 @@ pub fn of(error: &anyhow::Error) -> Exit {
         return match error {
             DoorError::Mirror(error) => of_mirror(error),
             DoorError::State(_) | DoorError::Unanswered(_) => Exit::MirrorUnusable,
-            DoorError::NoCollection(_) | DoorError::AtRest(..) => Exit::Usage,
+            DoorError::NoCollection(_) | DoorError::AtRest(..) | DoorError::NoCursor(_) => {
+                Exit::Usage
+            }
         };
     }
     if let Some(error) = error.downcast_ref::<MirrorError>() {

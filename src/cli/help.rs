@@ -106,6 +106,8 @@ Examples:
     plainfold tail backup --collection books
   Print all events after number 1041, for people:
     plainfold tail backup --since 1041 --format text
+  Follow where the last `tail` of this name has ended:
+    plainfold tail backup --cursor indexer
 
 Read more: docs/events.md, docs/configuration.md";
 

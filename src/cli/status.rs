@@ -9,6 +9,7 @@ use super::help::OUTPUT;
 use super::output::{Lines, Stream, many};
 use super::verify::ReportFormat;
 use crate::api::client::Door;
+use crate::checkpoint::CursorStatus;
 use crate::mirror::{Deleted, JsonStyle, Remembered};
 use crate::runner::{CollectionStatus, Keeps, Lag, Status};
 use crate::source::Behind;
@@ -67,6 +68,9 @@ fn write_text(out: &mut Lines, status: &Status) -> std::fmt::Result {
         }
         None => writeln!(out, "events      none in the journal")?,
     }
+    for cursor in &status.cursors {
+        write_cursor(out, cursor)?;
+    }
     if status.unremovable > 0 {
         let parts = many(status.unremovable, "part");
         writeln!(out, "unremovable {parts} of earlier versions, in .plainfold/unremovable")?;
@@ -76,6 +80,18 @@ fn write_text(out: &mut Lines, status: &Status) -> std::fmt::Result {
         write_collection(out, collection, status.running)?;
     }
     Ok(())
+}
+
+fn write_cursor(out: &mut Lines, cursor: &CursorStatus) -> std::fmt::Result {
+    let CursorStatus { cursor: name, acknowledged, behind, expired, .. } = cursor;
+    let behind = many(*behind, "event");
+    write!(out, "cursor      {name} is {behind} behind, at event {acknowledged}")?;
+    match expired {
+        Some(gap) => {
+            writeln!(out, "; events {} to {} are not in the journal any more", gap.first, gap.last)
+        }
+        None => writeln!(out),
+    }
 }
 
 /// Writes the options in the words of the command line, so that they can be given again.

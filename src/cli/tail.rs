@@ -1,17 +1,20 @@
 //! `plainfold tail`: write events as they are committed, those missed first.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::exit::{Exit, Usage};
 use super::help::OUTPUT;
 use super::output::{Lines, OutputError, Stream};
-use crate::api::client::Door;
-use crate::document::CollectionName;
+use crate::api::client::{Acknowledged, Door};
+use crate::checkpoint::JournalRange;
+use crate::document::{CollectionName, CursorName};
 
 /// What `plainfold tail` takes.
 #[derive(Debug, Args)]
@@ -26,6 +29,14 @@ pub struct Options {
     /// journal.
     #[arg(long, value_name = "N", help_heading = OUTPUT)]
     since: Option<u64>,
+
+    /// Begin after the last event that was acknowledged under this name, and
+    /// acknowledge what is printed.
+    ///
+    /// The process that mirrors remembers cursors. One that does not exist
+    /// is created, and begins with the next event.
+    #[arg(long, value_name = "NAME", conflicts_with = "since", help_heading = OUTPUT)]
+    cursor: Option<CursorName>,
 
     /// Print only events of this collection
     #[arg(long, value_name = "NAME", help_heading = OUTPUT)]
@@ -44,9 +55,12 @@ enum Format {
 
 /// Prints events until the mirror's process ends, the reader closes, or a signal.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
-    let Options { directory, since, collection, format } = options;
-    let mut events =
-        Door::find(&directory)?.events(since, collection.map(CollectionName::from)).await?;
+    let Options { directory, since, cursor, collection, format } = options;
+    let (door, collection) = (Door::find(&directory)?, collection.map(CollectionName::from));
+    if let Some(cursor) = cursor {
+        return acknowledged(door.cursor(&cursor, collection).await?, format).await;
+    }
+    let mut events = door.events(since, collection).await?;
     while let Some(line) = events.next().await? {
         match print(format, &line) {
             // The reader has read enough.
@@ -63,6 +77,58 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         }
     );
     Ok(Exit::Done)
+}
+
+/// Prints the events of a cursor, and acknowledges those that were written.
+async fn acknowledged(mut events: Acknowledged, format: Format) -> anyhow::Result<Exit> {
+    /// An event is acknowledged after this time, together with those that came meanwhile.
+    const EVERY: Duration = Duration::from_millis(500);
+    let (mut printed, mut due) = (None, Instant::now());
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(due), if printed.is_some() => None,
+            next = events.next() => Some(next?),
+        };
+        if let Some(Some(line)) = next {
+            match print(format, &line) {
+                Err(error) if is_closed_pipe(&error) => return Ok(Exit::Done),
+                written => written?,
+            }
+            if let Some(number) = read::<Numbered>(&line)?.number() {
+                due = if printed.is_some() { due } else { Instant::now() + EVERY };
+                printed = Some(number);
+            }
+            continue;
+        }
+        let has_ended = next.is_some();
+        if let Some(number) = printed.take() {
+            match events.acknowledge(number).await {
+                // The process is ending: these events come again.
+                Err(error) if has_ended => tracing::warn!("not acknowledged: {error}"),
+                acknowledged => acknowledged?,
+            }
+        }
+        if has_ended {
+            tracing::info!("the mirror's process has ended; the same cursor continues from here");
+            return Ok(Exit::Done);
+        }
+    }
+}
+
+/// The numbers of a line.
+#[derive(Deserialize)]
+struct Numbered {
+    event: Option<u64>,
+    passed: Option<u64>,
+    expired: Option<JournalRange>,
+}
+
+impl Numbered {
+    /// The number up to which nothing more comes.
+    fn number(&self) -> Option<u64> {
+        self.event.or(self.passed).or(self.expired.map(|gap| gap.last))
+    }
 }
 
 fn print(format: Format, line: &[u8]) -> anyhow::Result<()> {
@@ -90,6 +156,9 @@ fn text(notice: &Value) -> String {
     if let Some(gap) = notice.get("expired") {
         let (first, last) = (&gap["first"], &gap["last"]);
         return format!("events {first} to {last} are not in the journal any more");
+    }
+    if let Some(number) = notice.get("passed") {
+        return format!("no events of this cursor up to number {number}");
     }
     let word = |key: &str| notice[key].as_str().unwrap_or_default();
     let files = notice["files"].as_array().map_or(0, Vec::len);
