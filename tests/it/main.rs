@@ -15,6 +15,7 @@ mod apart;
 mod brake;
 mod commands;
 mod compare;
+mod completions;
 mod config;
 mod copied;
 mod crash;
