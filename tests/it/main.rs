@@ -45,6 +45,7 @@ mod once;
 mod options;
 mod orders;
 mod output;
+mod packages;
 mod pages;
 mod planted;
 mod pouchdb;
