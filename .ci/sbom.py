@@ -42,7 +42,7 @@ def component(package, checksums, kind):
     if package.get("description"):
         made["description"] = " ".join(package["description"].split())
     if package.get("license"):
-        made["licenses"] = [{"expression": package["license"].replace("/", " OR ")}]
+        made["licenses"] = [{"expression": " ".join(package["license"].replace("/", " OR ").split())}]
     checksum = checksums.get((package["name"], package["version"]))
     if checksum:
         made["hashes"] = [{"alg": "SHA-256", "content": checksum}]
