@@ -86,7 +86,11 @@ pub fn run(options: &Options, parser: clap::Command) -> anyhow::Result<Exit> {
 /// The script of a shell.
 fn script(shell: Shell, mut parser: clap::Command) -> String {
     parser = parser.mut_subcommands(|command| match NAMING.contains(&command.get_name()) {
-        true => command.mut_arg("directory", |argument| argument.value_hint(MARK)),
+        // Not `mut_arg`, which moves the argument behind the others.
+        true => command.mut_args(|argument| match argument.get_id() == "directory" {
+            true => argument.value_hint(MARK),
+            false => argument,
+        }),
         false => command,
     });
     let mut script = Vec::new();
@@ -155,6 +159,8 @@ mod tests {
         let zsh = script(Shell::Zsh, parser());
         assert!(zsh.starts_with("#compdef plainfold\n"));
         assert_eq!(zsh.matches(":_plainfold_mirrors' ").count(), NAMING.len());
+        let release = zsh.split("(release)").nth(1).unwrap();
+        assert!(release.find("':directory") < release.find("':collection"), "in their order");
         let fish = script(Shell::Fish, parser());
         assert!(fish.contains("using_subcommand restore verify diff"));
         for script in [bash, zsh, fish] {
