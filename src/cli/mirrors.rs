@@ -1,17 +1,35 @@
 //! `plainfold mirrors`: what `plainfold run` is doing, a line for each mirror.
 
-use clap::Args;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use tokio::time::timeout;
 
 use super::config::ConfigFile;
 use super::exit::{self, Exit};
 use super::help::OUTPUT;
 use super::name;
 use super::output::{Lines, Stream};
-use super::verify::ReportFormat;
 use crate::agent::{MirrorState, MirrorSummary};
 use crate::api::mirrors::{MirrorList, ask_agent};
 use crate::config::file::AgentConfig;
-use crate::document::plain;
+use crate::document::{MirrorName, plain};
+
+/// How long names wait for an agent: somebody has pressed a key in a shell.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How the mirrors are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MirrorsFormat {
+    /// A table, for people
+    Text,
+    /// One JSON object
+    Json,
+    /// The names alone, whether or not a process runs; never an error
+    Names,
+}
 
 /// What `plainfold mirrors` takes.
 #[derive(Debug, Args)]
@@ -21,17 +39,23 @@ pub struct Options {
 
     /// How the mirrors are printed
     #[arg(long, value_enum, value_name = "FORM", default_value = "text", help_heading = OUTPUT)]
-    format: ReportFormat,
+    format: MirrorsFormat,
 }
 
 /// Prints the mirrors.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
+    if options.format == MirrorsFormat::Names {
+        let mut lines = Lines::default();
+        names(&options.file.path).await.iter().for_each(|name| lines.push(name.as_str()));
+        Stream::Stdout.report("the names", &lines)?;
+        return Ok(Exit::Done);
+    }
     let sockets = name::sockets(&options.file.path);
     for socket in &sockets {
         if let Some(list) = ask_agent(socket).await {
             let text = match options.format {
-                ReportFormat::Json => Lines::pretty(&list)?,
-                ReportFormat::Text => text(&list),
+                MirrorsFormat::Json => Lines::pretty(&list)?,
+                _ => text(&list),
             };
             Stream::Stdout.report("the mirrors", &text)?;
             let troubled = list.mirrors.iter().any(|mirror| trouble(mirror).is_some());
@@ -49,7 +73,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         return Ok(Exit::MirrorUnusable);
     }
     let config = AgentConfig::read(&options.file.path)?;
-    if options.format == ReportFormat::Text {
+    if options.format == MirrorsFormat::Text {
         let rows = config.mirrors.iter().map(|entry| {
             [
                 entry.name.to_string(),
@@ -65,6 +89,23 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         options.file.path.display()
     ));
     Ok(Exit::MirrorUnusable)
+}
+
+/// The names that commands take: those of the config, and those of an agent that answers. What is wrong with
+/// either is not said here, as a shell that completes a word has no place for it.
+async fn names(config: &Path) -> BTreeSet<MirrorName> {
+    let kept = async {
+        for socket in name::sockets(config) {
+            if let Some(list) = ask_agent(&socket).await {
+                return list.mirrors;
+            }
+        }
+        Vec::new()
+    };
+    let kept = timeout(PATIENCE, kept).await.unwrap_or_default();
+    let written = AgentConfig::read(config).map(|config| config.mirrors).unwrap_or_default();
+    let kept = kept.into_iter().map(|mirror| mirror.name);
+    kept.chain(written.into_iter().map(|entry| entry.name)).collect()
 }
 
 fn text(list: &MirrorList) -> Lines {

@@ -449,7 +449,7 @@ fn run(arguments: Arguments) -> Exit {
                 logging.start(None)?;
                 tokio::task::spawn_blocking(move || token::run(options)).await?
             }
-            Command::Completions(options) => completions::run(&options, &mut parser()),
+            Command::Completions(options) => completions::run(&options, parser()),
             Command::Man(options) => man::run(&options, parser()),
             Command::Help(options) => help::run(&options, parser()),
         }

@@ -275,6 +275,17 @@ fn readme_is_short_and_names_the_stores_the_two_commands_rust_and_the_licences()
 }
 
 #[test]
+fn the_recorded_session_is_what_its_commands_print() {
+    let folder = root().join("docs/session");
+    let mut check = Command::new("python3");
+    check.arg(folder.join("record.py")).args([env!("CARGO_BIN_EXE_plainfold"), "--check"]);
+    let output = check.env("PYTHONDONTWRITEBYTECODE", "1").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(fs::metadata(folder.join("session.svg")).unwrap().len() < 100_000);
+    assert!(read("README.md").contains("(docs/session/session.svg)"));
+}
+
+#[test]
 fn every_guarantee_in_readme_names_a_test() {
     let readme = read("README.md");
     let guarantees = rows(section(&readme, "Guarantees")).skip(2);

@@ -44,7 +44,7 @@ fn systemd_finds_nothing_to_complain_about_in_the_units() {
     let mut units = Vec::new();
     for (name, text) in [
         ("plainfold@.service", LIVE),
-        // systemd 252 does not know this type, which is from 253.
+        // systemd 252 does not know this type, which is from 253, and takes the line before.
         ("plainfold.service", &AGENT.replace("Type=notify-reload", "Type=notify")),
         ("plainfold-catch-up@.service", CATCH_UP),
         ("plainfold-catch-up@.timer", TIMER),
@@ -59,6 +59,7 @@ fn systemd_finds_nothing_to_complain_about_in_the_units() {
     fs::create_dir(folder.path().join("plainfold@.service.d")).unwrap();
     fs::write(folder.path().join("plainfold@.service.d/password.conf"), drop_in).unwrap();
 
+    assert!(AGENT.contains("\nType=notify\nType=notify-reload\nExecReload="));
     let complaints = verify(&units);
     assert!(complaints.is_empty(), "systemd-analyze verify says:\n{complaints}");
 

@@ -18,6 +18,10 @@ pub(super) const NOT_HERE: &[(&str, &str)] = &[
     ("install -d -m 750 -o plainfold", "needs the user of the service"),
     ("runuser -u plainfold", "needs the user of the service"),
     ("plainfold mirrors", "asks the service of the machine"),
+    ("apt ", "changes packages of the machine"),
+    (".ci/release", "packs a program, as packages.rs does"),
+    ("docker ", "needs Docker"),
+    ("rustup ", "changes the toolchain"),
     ("npm ci", "the tests of the package, which rxdb_client.rs runs"),
 ];
 
