@@ -466,7 +466,7 @@ fn what_is_shown_is_a_config_of_the_same_meaning() {
     assert_eq!(origin(0, "trash"), Origin::Defaults(5));
     assert_eq!(origin(0, "name"), Origin::File(9));
     assert_eq!(origin(1, "deleted"), Origin::Default);
-    assert_eq!(origin(1, "credentials"), Origin::File(25));
+    assert_eq!(origin(1, "credentials"), Origin::File(26));
     assert_eq!(shown.api[0].origin, Origin::File(2));
 }
 
