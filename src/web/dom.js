@@ -31,11 +31,20 @@ export function setAttribute(element, name, value) {
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, String(value));
 }
 
-/** Replaces the children only if `key` differs from the last one, so that focus and selection stay. */
+const nameOf = (element) => element.getAttribute('aria-label') ?? element.textContent;
+
+/**
+ * Replaces the children only if `key` differs from the last one, so that focus and selection stay. What has the
+ * focus is found again by its name.
+ */
 export function fill(element, key, children) {
   if (element.filledWith === key) return;
   element.filledWith = key;
+  const focused = element.contains(document.activeElement) ? document.activeElement : null;
   element.replaceChildren(...children().flat().filter(Boolean));
+  if (!focused || element === focused) return;
+  const [tag, name] = [focused.tagName, nameOf(focused)];
+  [...element.querySelectorAll(tag)].find((one) => nameOf(one) === name)?.focus({ preventScroll: true });
 }
 
 /**

@@ -59,7 +59,7 @@ await withBrowser(async (browser) => {
 /** Writes the screenshots, in which the folders of the test have the names that they have in the documentation. */
 async function screenshots(browser) {
   const { context, page } = await opened(browser, { reducedMotion: 'reduce' });
-  await context.route((address) => address.pathname.startsWith('/v1/mirrors'), async (route) => {
+  await context.route((address) => address.pathname.startsWith('/v1/mirrors') && !address.pathname.includes('/attachments/'), async (route) => {
     const response = await route.fetch();
     const text = await response.text();
     const body = text.replaceAll(PAGE_PLACE, '/var/lib/plainfold').replaceAll(PAGE_FIXTURES, '/srv/feeds');
