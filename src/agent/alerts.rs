@@ -380,6 +380,12 @@ mod tests {
                 AlertKind::Braked,
                 0,
             ),
+            (
+                "damaged",
+                seen(PipelineReport { damaged: 2, ..report() }, 0.0),
+                AlertKind::Damaged,
+                0,
+            ),
             ("out of room", seen(waiting(Awaited::Room), 0.0), AlertKind::OutOfRoom, 10),
             (
                 "parked",

@@ -124,8 +124,8 @@ pub async fn assert_described(routes: &Router, api: &OpenApi, least: usize) {
             assert!(operation["summary"].is_string(), "{method} {path}");
             let not_found = &operation["responses"]["404"]["content"][PROBLEM_JSON];
             assert!(not_found.is_object(), "{method} {path}");
-            let is_described = |code: &&str| operation["responses"][**code]["content"].is_object();
-            assert!(["200", "202"].iter().any(|code| is_described(&code)), "{method} {path}");
+            let is_described = |code: &&str| operation["responses"][*code]["content"].is_object();
+            assert!(["200", "202"].iter().any(is_described), "{method} {path}");
             let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
             for part in path.split('/').filter_map(|part| part.strip_prefix('{')) {
                 let named =
@@ -134,7 +134,7 @@ pub async fn assert_described(routes: &Router, api: &OpenApi, least: usize) {
             }
             // The router has it: another answer than that there is no such path.
             let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-            if path.contains("events") {
+            if path.contains("events") || path.contains("{job}") {
                 continue;
             }
             let path = path.replace("{collection}", "a").replace("{name}", "live");

@@ -137,6 +137,9 @@ fn write_collection(
     if let Some(at) = &report.verified_at {
         writeln!(out, "  verified    {at:.0}")?;
     }
+    if report.watched {
+        writeln!(out, "  watched     changes by others are noticed at once")?;
+    }
     if report.damaged > 0 {
         let documents = many(report.damaged, "document");
         writeln!(

@@ -106,11 +106,11 @@ impl Jobs {
         kind: JobKind,
         collection: Option<CollectionName>,
         stop: &CancellationToken,
-    ) -> Result<Arc<JobHandle>, JobReport> {
+    ) -> Result<Arc<JobHandle>, Box<JobReport>> {
         let mut known = self.known();
         let running = known.jobs.iter().map(|job| job.report()).find(JobReport::runs);
         if let Some(running) = running {
-            return Err(running);
+            return Err(Box::new(running));
         }
         known.last += 1;
         let report = JobReport {

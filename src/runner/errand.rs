@@ -66,7 +66,7 @@ impl Watcher {
             }
         }
         let job = shared.jobs.begin(kind, collection, &shared.errands);
-        let job = job.map_err(|running| ErrandError::Busy(Box::new(running)))?;
+        let job = job.map_err(ErrandError::Busy)?;
         let report = job.report();
         let errand = Errand { watcher: self.clone(), job, rate };
         home.spawn(errand.run());

@@ -219,6 +219,16 @@ mod tests {
     }
 
     #[test]
+    fn the_next_process_resumes_where_this_one_was() {
+        let now = Some(Timestamp::UNIX_EPOCH);
+        let after = Some("book%3A17".to_owned());
+        let before = Soundness { at: now, begun: now, after, ..Soundness::default() };
+        let again = Soundness::recalled(before.noted());
+        assert_eq!((again.at, again.begun, again.after), (now, now, before.after));
+        assert_eq!(again.from, None);
+    }
+
+    #[test]
     fn many_are_counted_and_some_are_remembered_and_noted() {
         let names: Vec<_> = (0..REMEMBERED + 7).map(|number| format!("{number:06}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();

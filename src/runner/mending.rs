@@ -52,8 +52,8 @@ impl Mend {
         stop: &CancellationToken,
     ) {
         let Mending { wrong, security } = self.mending;
-        let count = wrong.damaged.len() + wrong.differing.len();
-        tracing::info!(collection = %name, "fetching {count} damaged documents again");
+        let documents = wrong.damaged.len() + wrong.differing.len();
+        tracing::info!(collection = %name, documents, "fetching damaged documents again");
         let mended = match Self::pipeline(pipeline, name, capabilities, reopen) {
             Ok((pipeline, asking)) => {
                 let Repaired { fates, error } = match wrong.is_empty() {

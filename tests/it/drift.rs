@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::env::feed::FeedFile;
 use crate::env::plainfold::{self, Outcome, Running, Stream};
 use crate::env::pouchdb::PouchServer;
+use crate::env::proxy::{Fault, Proxy};
 use crate::env::{DEADLINE, Place, oracle};
 
 /// `plainfold run` with one mirror, called `shelf`.
@@ -131,7 +132,8 @@ fn server() -> PouchServer {
     server.create_db("shelf");
     for number in 0..30 {
         let page = format!("page {number}\n").repeat(40);
-        let large = vec![number; 20_000];
+        // More than what is asked for in bulk.
+        let large = vec![number; 100_000];
         let attachments: [(&str, &str, &[u8]); 2] =
             [("page.txt", "text/plain", page.as_bytes()), ("large.bin", "x/y", &large)];
         let attachments = if number % 3 == 0 { &attachments[..] } else { &[] };
@@ -288,7 +290,7 @@ fn hook(place: &Place) -> String {
 #[test]
 fn a_flipped_byte_is_noticed_at_once_and_reported_and_stays_unless_it_is_to_be_repaired() {
     let (server, place) = (server(), Place::new());
-    let more = format!("verify = {{ every = '1000d' }}\n{}", hook(&place));
+    let more = format!("verify = {{ every = '1000d', rate = '100MB' }}\n{}", hook(&place));
     let mut kept = Kept::start(place, &source(&server), &more);
     let mirror = kept.mirror();
     // The slow verification reads a small mirror at once; after that, only the watch can notice anything.
@@ -311,7 +313,7 @@ fn a_flipped_byte_is_noticed_at_once_and_reported_and_stays_unless_it_is_to_be_r
     let text = plainfold::run_command(kept.command(&["status", "shelf"])).stdout;
     assert!(text.contains("damaged     1 document: shelf/book%3A03"), "{text}");
     assert_ne!(fs::read(&path).unwrap(), before, "nobody has asked for a repair");
-    // Whoever changes it back is noticed too.
+    // That somebody changes it back is noticed too.
     flip(&path);
     kept.wait_for_damage(0);
     // A file that belongs to no document, one that is gone, and a document that is gone.
@@ -346,7 +348,7 @@ fn a_flipped_byte_is_noticed_at_once_and_reported_and_stays_unless_it_is_to_be_r
 #[test]
 fn a_flipped_byte_is_noticed_at_once_and_repaired_if_the_config_says_so() {
     let server = server();
-    let more = "verify = { every = '1000d', repair = true }";
+    let more = "verify = { every = '1000d', rate = '100MB', repair = true }";
     let mut kept = Kept::start(Place::new(), &source(&server), more);
     let mirror = kept.mirror();
     until(|| {
@@ -398,4 +400,33 @@ fn without_a_watch_the_slow_verification_notices_it_and_resumes_after_a_restart(
     kept.wait_for_damage(0);
     kept.stop();
     oracle::assert_equals_server(&source(&server), &mirror, "shelf");
+}
+
+#[test]
+fn a_session_that_ends_in_the_middle_of_a_repair_loses_nothing_and_the_next_one_completes_it() {
+    let server = server();
+    let proxy = Proxy::start(server.address());
+    let through = format!("{}/shelf", server.url_through(proxy.address()));
+    let mut kept = Kept::start(Place::new(), &through, QUIET);
+    let mirror = kept.mirror();
+    let damaged = [3, 6, 9].map(|number| at(&mirror, number, "attachments/large.bin"));
+    damaged.iter().for_each(|path| flip(path));
+    let fired = proxy.inject("large.bin", Fault::StallAfter(10), 1);
+    assert_eq!(kept.ask("POST", "/repair").0, 202);
+    fired.wait();
+    let outcome = kept.stop();
+    assert!(outcome.stderr.contains("job 1 was cancelled before its end"), "{outcome}");
+    assert!(damaged.iter().all(|path| path.exists()));
+    let damaged = plainfold::status(&mirror)["collections"][0]["damaged"].as_u64().unwrap();
+    assert!(damaged > 0, "what was not repaired is still known to be damaged");
+    kept.run();
+    // The command asks the process that works on the mirror.
+    let outcome = plainfold::run_command(kept.command(&["verify", "shelf", "--repair"]));
+    let outcome = outcome.assert_code(0);
+    assert!(outcome.stdout.contains("repaired     shelf  book:"), "{outcome}");
+    assert!(outcome.stdout.contains("no problems left: 30 documents"), "{outcome}");
+    kept.wait_for_damage(0);
+    kept.stop();
+    oracle::assert_equals_server(&source(&server), &mirror, "shelf");
+    oracle::assert_clean(&mirror);
 }

@@ -1,4 +1,4 @@
-//! Notices by the kernel which entries of collections somebody touches, whoever that is.
+//! Notices by the kernel which entries of collections somebody touches, and it does not matter who.
 //!
 //! One watch of the kernel's for each folder, within a budget that all mirrors of the process share. It
 //! does not know what a document is.
