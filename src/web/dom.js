@@ -52,20 +52,20 @@ export function fill(element, key, children) {
  * `{ element, update }`.
  */
 export function keyed(parent, items, keyOf, make) {
-  const old = parent.kept ?? new Map();
+  const before = parent.kept ?? new Map();
   const rows = new Map();
   const focused = parent.contains(document.activeElement) ? document.activeElement : null;
   let place = parent.firstChild;
   for (const item of items) {
     const key = keyOf(item);
     if (rows.has(key)) continue;
-    const row = old.get(key) ?? make(item);
+    const row = before.get(key) ?? make(item);
     rows.set(key, row);
     row.update(item);
     if (row.element === place) place = place.nextSibling;
     else parent.insertBefore(row.element, place);
   }
-  for (const [key, row] of old) if (!rows.has(key)) row.element.remove();
+  for (const [key, row] of before) if (!rows.has(key)) row.element.remove();
   parent.kept = rows;
   if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
 }

@@ -1,4 +1,4 @@
-// One stream of write events that goes on after every interruption, and what the page has seen of it.
+// One stream of write events that resumes after every interruption, and what the page has seen of it.
 
 import { Problem, agent, answer } from './api.js';
 
