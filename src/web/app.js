@@ -83,7 +83,7 @@ function askForToken() {
   forget.hidden = true;
   const form = tokenForm(() => {
     show();
-    events.hurry();
+    events.restart();
   });
   main.replaceChildren(form.element);
   form.focus();
@@ -99,6 +99,7 @@ agent.addEventListener('away', () => {
 agent.addEventListener('token', askForToken);
 forget.addEventListener('click', () => {
   setToken(null);
+  events.restart();
   show();
 });
 document.getElementById('skip').addEventListener('click', (event) => {

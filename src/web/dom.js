@@ -31,11 +31,20 @@ export function setAttribute(element, name, value) {
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, String(value));
 }
 
-/** Replaces the children only if `key` differs from the last one, so that focus and selection stay. */
+const nameOf = (element) => element.getAttribute('aria-label') ?? element.textContent;
+
+/**
+ * Replaces the children only if `key` differs from the last one, so that focus and selection stay. What has the
+ * focus is found again by its name.
+ */
 export function fill(element, key, children) {
   if (element.filledWith === key) return;
   element.filledWith = key;
+  const focused = element.contains(document.activeElement) ? document.activeElement : null;
   element.replaceChildren(...children().flat().filter(Boolean));
+  if (!focused || element === focused) return;
+  const [tag, name] = [focused.tagName, nameOf(focused)];
+  [...element.querySelectorAll(tag)].find((one) => nameOf(one) === name)?.focus({ preventScroll: true });
 }
 
 /**
@@ -43,20 +52,20 @@ export function fill(element, key, children) {
  * `{ element, update }`.
  */
 export function keyed(parent, items, keyOf, make) {
-  const old = parent.kept ?? new Map();
+  const before = parent.kept ?? new Map();
   const rows = new Map();
   const focused = parent.contains(document.activeElement) ? document.activeElement : null;
   let place = parent.firstChild;
   for (const item of items) {
     const key = keyOf(item);
     if (rows.has(key)) continue;
-    const row = old.get(key) ?? make(item);
+    const row = before.get(key) ?? make(item);
     rows.set(key, row);
     row.update(item);
     if (row.element === place) place = place.nextSibling;
     else parent.insertBefore(row.element, place);
   }
-  for (const [key, row] of old) if (!rows.has(key)) row.element.remove();
+  for (const [key, row] of before) if (!rows.has(key)) row.element.remove();
   parent.kept = rows;
   if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
 }

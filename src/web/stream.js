@@ -1,4 +1,4 @@
-// One stream of write events that goes on after every interruption, and what the page has seen of it.
+// One stream of write events that resumes after every interruption, and what the page has seen of it.
 
 import { Problem, agent, answer } from './api.js';
 
@@ -57,6 +57,7 @@ class WriteEvents extends EventTarget {
   #rates = new Map();
   #numbers = new Map();
   #wake = null;
+  #stop = null;
   #announced = false;
   #restarts = 0;
 
@@ -73,20 +74,28 @@ class WriteEvents extends EventTarget {
   async follow() {
     for (let attempt = 0; ; attempt += 1) {
       let said = 'The agent has ended the stream.';
+      let isRefused = false;
       try {
         await this.#read(() => { attempt = 0; });
       } catch (error) {
         if (error.status === 404) return this.#be('unsupported', 'This agent has no stream of all mirrors.');
+        isRefused = error.status === 401;
         said = error.status > 0 ? error.message : 'The agent does not answer.';
-        if (error.status === 401) attempt = Math.max(attempt, 0);
       }
       const pause = PAUSES[Math.min(attempt, PAUSES.length - 1)];
       this.#be('away', said, Date.now() + pause);
       await new Promise((resolve) => {
         this.#wake = resolve;
-        setTimeout(resolve, pause);
+        // Without a token, asking again is of no use.
+        if (!isRefused) setTimeout(resolve, pause);
       });
     }
+  }
+
+  /** Begins a new request, with the token of now. */
+  restart() {
+    this.#stop?.abort();
+    this.hurry();
   }
 
   /** Tries again now. */
@@ -106,7 +115,7 @@ class WriteEvents extends EventTarget {
   }
 
   async #read(connected) {
-    const stop = new AbortController();
+    const stop = (this.#stop = new AbortController());
     let heard = Date.now();
     const watch = setInterval(() => {
       if (Date.now() - heard > SILENCE) stop.abort();

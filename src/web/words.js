@@ -142,10 +142,10 @@ export function judgeMirror(mirror) {
   }
   if (mirror.held_back > 0) problems.push(heldBack(mirror.held_back));
   if (mirror.trouble) {
-    problems.push(problem('warn', line(mirror.trouble), 'The mirror tries again by itself. Its page has the details.'));
+    problems.push(problem('warn', line(mirror.trouble), 'The mirror tries again by itself.'));
   }
   if (mirror.failures > 0) {
-    problems.push(problem('warn', `${count(mirror.failures, 'document')} could not be mirrored.`, 'Its page names each of them, and the reason.'));
+    problems.push(problem('warn', `${count(mirror.failures, 'document')} could not be mirrored.`, 'The page of its collection has the reason.'));
   }
   if (mirror.lag_seconds > LATE && mirror.state === 'running' && problems.length === 0) {
     const what = mirror.caught_up ? 'Check whether its source answers.' : 'It still catches up. Wait.';

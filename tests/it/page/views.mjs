@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { assertCalm, objections, opened, step, visit, withBrowser } from './browser.mjs';
 
-const { PAGE_SHOTS } = process.env;
+const { PAGE_SHOTS, PAGE_PLACE, PAGE_FIXTURES } = process.env;
 
 const VIEWS = [
   ['overview', '', 'need attention.'],
@@ -44,7 +44,6 @@ await withBrowser(async (browser) => {
         assert.deepEqual(await objections(page), [], where);
         const wider = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
         assert(wider <= 0, `${where}: ${wider} pixels wider than the screen`);
-        if (PAGE_SHOTS) await shot(page, name, colorScheme, viewport.width);
       }
       await visit(page, '#/m/shelf', 'Deletions held back');
       await page.getByRole('button', { name: /^Release the deletions/ }).click();
@@ -54,10 +53,37 @@ await withBrowser(async (browser) => {
       await context.close();
     }
   }
+  if (PAGE_SHOTS) await screenshots(browser);
 });
 
-async function shot(page, view, scheme, width) {
-  const wanted = { 'overview light 1280': 'overview', 'mirror dark 1280': 'mirror', 'document light 1280': 'document', 'overview dark 360': 'phone' };
-  const name = wanted[`${view} ${scheme} ${width}`];
-  if (name) await page.screenshot({ path: `${PAGE_SHOTS}/${name}.png`, animations: 'disabled' });
+/** Writes the screenshots, in which the folders of the test have the names that they have in the documentation. */
+async function screenshots(browser) {
+  const { context, page } = await opened(browser, { reducedMotion: 'reduce' });
+  await context.route((address) => address.pathname.startsWith('/v1/mirrors') && !address.pathname.includes('/attachments/'), async (route) => {
+    const response = await route.fetch();
+    const text = await response.text();
+    const body = text.replaceAll(PAGE_PLACE, '/var/lib/plainfold').replaceAll(PAGE_FIXTURES, '/srv/feeds');
+    await route.fulfill({ response, body });
+  });
+  await visit(page, '', 'need attention.');
+  await step('write for a minute');
+  const shots = [
+    ['overview', 'light', 1280, '', 'need attention.'],
+    ['mirror', 'dark', 1280, '#/m/shelf', 'Deletions held back'],
+    ['phone', 'dark', 360, '#/', 'need attention.'],
+    ['document', 'light', 1280, '#/m/library/d/members/about%3Alibrary', 'ground floor.png'],
+  ];
+  for (const [name, colorScheme, width, hash, text] of shots) {
+    await page.setViewportSize({ width, height: 800 });
+    await page.emulateMedia({ colorScheme });
+    await page.evaluate((to) => { location.hash = to || '#/'; }, hash);
+    await page.getByText(text).first().waitFor();
+    if (name === 'document') {
+      await page.getByRole('button', { name: 'Show plans/ground floor.png' }).click();
+      await page.waitForFunction(() => document.querySelector('.shown img')?.naturalWidth > 50);
+    } else await page.locator('table.stacks tbody tr').first().waitFor();
+    await page.waitForTimeout(300);
+    await page.screenshot({ path: `${PAGE_SHOTS}/${name}.png`, animations: 'disabled' });
+  }
 }
+

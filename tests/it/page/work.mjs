@@ -47,6 +47,11 @@ await withBrowser(async (browser) => {
   await page.getByText('Resume: 1 collection: obeyed.').waitFor();
   await page.getByRole('button', { name: 'Pause' }).waitFor();
 
+  // A verification, with what it found.
+  await page.getByRole('button', { name: 'Verify' }).click();
+  await page.getByText('Verification found the mirror intact').waitFor();
+  await page.getByText(/\d+ documents and 0 attachments were read/).waitFor();
+
   // A mass deletion is held back, and released by somebody who has only a keyboard.
   await step('delete many documents');
   await page.goto('about:blank');
