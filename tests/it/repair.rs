@@ -267,16 +267,21 @@ fn a_server_that_is_down_ends_it_with_everything_as_it_was() {
 }
 
 #[test]
-fn a_mirror_at_work_is_not_repaired() {
+fn a_mirror_at_work_is_repaired_by_its_process_and_by_no_other() {
     let shelf = Shelf::new();
     flip(&shelf.at(3, "attachments/page.txt"));
     let live = plainfold::live(&shelf.url(), &shelf.mirror());
-    let outcome =
-        assert_nothing_written(&shelf.mirror(), || run(&shelf.mirror(), &[]).assert_code(5));
+    let outcome = assert_nothing_written(&shelf.mirror(), || {
+        run(&shelf.mirror(), &["--against", &shelf.url()]).assert_code(5)
+    });
     assert!(outcome.stderr.contains("is in use by `plainfold mirror`"), "{outcome}");
+    let outcome = run(&shelf.mirror(), &[]).assert_code(0);
+    assert!(
+        outcome.stdout.starts_with("repaired     shelf  book:03\nno problems left: "),
+        "{outcome}"
+    );
     live.terminate();
     live.wait().assert_code(0);
-    run(&shelf.mirror(), &[]).assert_code(0);
     shelf.assert_equal();
 }
 
