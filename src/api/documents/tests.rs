@@ -215,7 +215,7 @@ async fn what_is_damaged_is_named_with_its_remedy_and_no_link_is_followed() {
     damaged("swapped", "shelf/swapped/document.json").await;
     let lacks = mirror.get("/collections/shelf/documents/lacks").await.json();
     assert_eq!(lacks["attachments"][0]["stored"], false);
-    // A link in place of a collection is none.
+    // A link in place of a collection is not followed.
     symlink(outside.path(), mirror.mirror().join("planted")).unwrap();
     mirror.get("/collections/planted/documents").await.problem(404);
     let archive = mirror.get("/archive").await.json();
