@@ -21,7 +21,7 @@ use crate::agent::MirrorHandle;
 use crate::checkpoint::{Copied, CursorError, CursorFilter, CursorStart, CursorStatus};
 use crate::document::{CollectionName, CursorName};
 use crate::event::WriteEvent;
-use crate::mirror::Ours;
+use crate::mirror;
 use crate::runner::{CursorRefusal, Watcher};
 
 /// The routes.
@@ -56,7 +56,7 @@ pub struct InCursor {
 pub struct NewCursor {
     /// Where it begins: after the event with this number, with the next event (`"now"`, the default), or with
     /// the oldest event in the journal (`"start"`).
-    since: Option<Since>,
+    since: Option<CursorBeginning>,
     /// Only events of this collection.
     #[schema(value_type = Option<String>)]
     collection: Option<CollectionName>,
@@ -67,17 +67,17 @@ pub struct NewCursor {
 /// Where a cursor begins.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
-pub enum Since {
+pub enum CursorBeginning {
     /// After this event.
     After(u64),
     /// At a place with a name.
-    Place(Place),
+    CursorPlace(CursorPlace),
 }
 
 /// A place among the events.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Place {
+pub enum CursorPlace {
     /// The next event.
     Now,
     /// The oldest event in the journal.
@@ -129,7 +129,7 @@ impl Asked {
 
 /// The cursors in the state of a mirror that nobody works on; `None` if it cannot be read.
 fn at_rest(directory: &std::path::Path) -> Option<Vec<CursorStatus>> {
-    let ours = Ours::find(directory).ok()?;
+    let ours = mirror::Ours::find(directory).ok()?;
     let lock = ours.share().ok()?.ok()?;
     let copied = Copied::open(&ours.state_path()).ok()?;
     drop(lock);
@@ -182,9 +182,9 @@ async fn create(
         false => parse(&body)?,
     };
     let start = match since {
-        Some(Since::After(event)) => CursorStart::After(event),
-        Some(Since::Place(Place::Start)) => CursorStart::Oldest,
-        Some(Since::Place(Place::Now)) | None => CursorStart::Now,
+        Some(CursorBeginning::After(event)) => CursorStart::After(event),
+        Some(CursorBeginning::CursorPlace(CursorPlace::Start)) => CursorStart::Oldest,
+        Some(CursorBeginning::CursorPlace(CursorPlace::Now)) | None => CursorStart::Now,
     };
     let filter = CursorFilter { collection, id };
     Filter::new(FilterQuery::of(filter.clone()))?.check(&chosen)?;

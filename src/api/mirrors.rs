@@ -216,6 +216,11 @@ pub(super) mod tests {
             let body = kept.get(&format!("{of_a}/1/body")).await;
             assert_eq!(body.text, "{\"_id\":\"1\",\"_rev\":\"1-a\"}\n");
         }
+        let cursors = kept.get("/v1/mirrors/later/cursors").await.json();
+        assert_eq!(cursors, serde_json::json!({ "cursors": [] }));
+        kept.ask(Method::PUT, "/v1/mirrors/later/cursors/c").await.problem(409);
+        kept.get("/v1/mirrors/later/cursors/c").await.problem(404);
+        kept.get("/v1/mirrors/foreign/cursors").await.problem(409);
         let problem = kept.get("/v1/mirrors/foreign/archive").await.problem(404);
         assert_eq!(problem["type"], "urn:plainfold:problem:no-archive");
         let problem = kept.post("/v1/mirrors/foreign/pause").await.problem(409);

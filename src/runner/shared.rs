@@ -28,7 +28,7 @@ pub(super) struct Shared {
     pub(super) checkpoints: Arc<Checkpoints>,
     pub(super) events: Broadcast,
     pub(super) pages: Arc<Pages>,
-    /// Held by whoever changes a cursor.
+    /// Held while a cursor is changed.
     pub(super) cursor_turn: Arc<tokio::sync::Mutex<()>>,
     pub(super) source: String,
     pub(super) started_at: Timestamp,

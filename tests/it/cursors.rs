@@ -14,8 +14,10 @@ use crate::env::plainfold::{self, Running, Stream};
 fn ask(mirror: &Path, request: &str, body: &Value) -> (u16, Value) {
     let mut socket = UnixStream::connect(mirror.join(".plainfold/socket")).unwrap();
     let (body, host) = (body.to_string(), "host: mirror\r\nconnection: close");
-    write!(socket, "{request} HTTP/1.1\r\n{host}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
-        .unwrap();
+    let length = body.len();
+    let text = format!("{request} HTTP/1.1\r\n{host}\r\ncontent-length: {length}\r\n\r\n{body}");
+    // In one piece: an answer may come before the end of a body that nobody reads.
+    socket.write_all(text.as_bytes()).unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -66,6 +68,10 @@ fn an_acknowledgement_that_was_answered_survives_a_kill_and_events_follow_from_t
         let event: Value =
             serde_json::from_str(&tail.wait_for_line(Stream::Stdout, |_| true)).unwrap();
         assert_eq!(event["event"], number);
+    }
+    // It acknowledges a moment after it has printed.
+    while ask(&mirror, "GET /cursors/indexer", &Value::Null).1["behind"] != 0 {
+        std::thread::yield_now();
     }
     live.terminate();
     live.wait().assert_code(0);

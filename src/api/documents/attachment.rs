@@ -12,8 +12,8 @@ use futures_util::{Stream, stream};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::range::{Wanted, wanted};
-use super::sent::{Content, answer, is_known, unchanged};
+use super::range::{WantedBytes, wanted};
+use super::sent::{SentFile, answer, is_known, unchanged};
 use super::{Files, Reader, TRIES};
 use crate::api::problem::{ApiProblem, ApiProblemKind};
 use crate::archive::{Problem, ProblemKind, StoredCollection, StoredFile};
@@ -40,7 +40,7 @@ pub struct InAttachment {
 struct Opened {
     file: Box<dyn StoredFile>,
     length: u64,
-    content: Content,
+    content: SentFile,
 }
 
 /// Answers with the bytes of an attachment
@@ -67,9 +67,9 @@ pub async fn read(
         return Ok(unchanged(&content));
     }
     let part = match wanted(&headers, length, content.tag.as_deref()) {
-        Wanted::Whole => None,
-        Wanted::Part(start, end) => Some((start, end)),
-        Wanted::Nothing => {
+        WantedBytes::Whole => None,
+        WantedBytes::Part(start, end) => Some((start, end)),
+        WantedBytes::Nothing => {
             let detail = format!("the attachment has {length} bytes: ask for some of these");
             let mut refused = ApiProblem::new(ApiProblemKind::NoRange, detail).into_response();
             refused.headers_mut().extend(content_range(&format!("bytes */{length}")));
@@ -141,7 +141,7 @@ fn open_once(
     };
     let length = file.seek(SeekFrom::End(0)).map_err(ended)?;
     let (kind, digest) = (found.stub.content_type.as_deref(), found.stub.digest.as_deref());
-    Ok(Opened { file, length, content: Content::of_attachment(&found.name, kind, digest) })
+    Ok(Opened { file, length, content: SentFile::of_attachment(&found.name, kind, digest) })
 }
 
 /// The bytes of an open file from `start` to `end`, one piece at a time. Each piece has a turn of its own,

@@ -7,7 +7,7 @@ use axum::response::Response;
 
 use super::Files;
 use super::document::InDocument;
-use super::sent::{Content, answer, is_known, unchanged};
+use super::sent::{SentFile, answer, is_known, unchanged};
 use crate::api::problem::ApiProblem;
 
 /// Answers with the JSON of a document
@@ -34,7 +34,7 @@ pub async fn read(
         Ok((bytes, tag))
     });
     let (bytes, tag) = found.await?;
-    let content = Content { kind: "application/json", is_inert: true, tag: Some(tag), name: None };
+    let content = SentFile { kind: "application/json", is_inert: true, tag: Some(tag), name: None };
     if is_known(&headers, content.tag.as_deref()) {
         return Ok(unchanged(&content));
     }

@@ -5,7 +5,7 @@ use axum::http::header::{IF_RANGE, RANGE};
 
 /// What a request wants of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum WantedBytes {
     /// All of it.
     Whole,
     /// The bytes from the first number up to the second one, which is not included.
@@ -16,16 +16,16 @@ pub enum Wanted {
 
 /// What these headers want of a file of this length, which has this tag. Several ranges, and what cannot be
 /// read, count as a wish for all of it.
-pub fn wanted(headers: &HeaderMap, length: u64, tag: Option<&str>) -> Wanted {
+pub fn wanted(headers: &HeaderMap, length: u64, tag: Option<&str>) -> WantedBytes {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     // The client has a part of what may be another version.
     if headers.contains_key(IF_RANGE) && text(IF_RANGE) != tag {
-        return Wanted::Whole;
+        return WantedBytes::Whole;
     }
-    text(RANGE).and_then(|range| parse(range, length)).unwrap_or(Wanted::Whole)
+    text(RANGE).and_then(|range| parse(range, length)).unwrap_or(WantedBytes::Whole)
 }
 
-fn parse(range: &str, length: u64) -> Option<Wanted> {
+fn parse(range: &str, length: u64) -> Option<WantedBytes> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let number = |text: &str| {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -42,7 +42,7 @@ fn parse(range: &str, length: u64) -> Option<Wanted> {
         };
         (start, end)
     };
-    Some(if start < end { Wanted::Part(start, end) } else { Wanted::Nothing })
+    Some(if start < end { WantedBytes::Part(start, end) } else { WantedBytes::Nothing })
 }
 
 #[cfg(test)]
@@ -52,34 +52,34 @@ mod tests {
     #[test]
     fn one_range_is_read_and_anything_else_is_a_wish_for_the_whole_file() {
         let ranges = [
-            ("bytes=0-0", Wanted::Part(0, 1)),
-            ("bytes=2-", Wanted::Part(2, 10)),
-            ("bytes=2-4", Wanted::Part(2, 5)),
-            ("bytes=2-99999999999999999999999", Wanted::Part(2, 10)),
-            ("bytes=-3", Wanted::Part(7, 10)),
-            ("bytes=-30", Wanted::Part(0, 10)),
-            ("bytes=10-", Wanted::Nothing),
-            ("bytes=-0", Wanted::Nothing),
-            ("bytes=99999999999999999999999-", Wanted::Nothing),
-            ("bytes=4-2", Wanted::Whole),
-            ("bytes=0-1,4-5", Wanted::Whole),
-            ("bytes=+1-2", Wanted::Whole),
-            ("bytes=-", Wanted::Whole),
-            ("bytes=", Wanted::Whole),
-            ("lines=1-2", Wanted::Whole),
+            ("bytes=0-0", WantedBytes::Part(0, 1)),
+            ("bytes=2-", WantedBytes::Part(2, 10)),
+            ("bytes=2-4", WantedBytes::Part(2, 5)),
+            ("bytes=2-99999999999999999999999", WantedBytes::Part(2, 10)),
+            ("bytes=-3", WantedBytes::Part(7, 10)),
+            ("bytes=-30", WantedBytes::Part(0, 10)),
+            ("bytes=10-", WantedBytes::Nothing),
+            ("bytes=-0", WantedBytes::Nothing),
+            ("bytes=99999999999999999999999-", WantedBytes::Nothing),
+            ("bytes=4-2", WantedBytes::Whole),
+            ("bytes=0-1,4-5", WantedBytes::Whole),
+            ("bytes=+1-2", WantedBytes::Whole),
+            ("bytes=-", WantedBytes::Whole),
+            ("bytes=", WantedBytes::Whole),
+            ("lines=1-2", WantedBytes::Whole),
         ];
         for (range, expected) in ranges {
             let headers = HeaderMap::from_iter([(RANGE, range.parse().unwrap())]);
             assert_eq!(wanted(&headers, 10, None), expected, "{range}");
         }
         let headers = HeaderMap::from_iter([(RANGE, "bytes=0-".parse().unwrap())]);
-        assert_eq!(wanted(&headers, 0, None), Wanted::Nothing);
-        assert_eq!(wanted(&HeaderMap::new(), 0, None), Wanted::Whole);
+        assert_eq!(wanted(&headers, 0, None), WantedBytes::Nothing);
+        assert_eq!(wanted(&HeaderMap::new(), 0, None), WantedBytes::Whole);
         let with_tag =
             [(RANGE, "bytes=0-1".parse().unwrap()), (IF_RANGE, "\"a\"".parse().unwrap())];
         let headers = HeaderMap::from_iter(with_tag);
-        assert_eq!(wanted(&headers, 9, Some("\"a\"")), Wanted::Part(0, 2));
-        assert_eq!(wanted(&headers, 9, Some("\"b\"")), Wanted::Whole);
-        assert_eq!(wanted(&headers, 9, None), Wanted::Whole);
+        assert_eq!(wanted(&headers, 9, Some("\"a\"")), WantedBytes::Part(0, 2));
+        assert_eq!(wanted(&headers, 9, Some("\"b\"")), WantedBytes::Whole);
+        assert_eq!(wanted(&headers, 9, None), WantedBytes::Whole);
     }
 }

@@ -51,7 +51,7 @@ const LONGEST: usize = 120;
 
 /// What is sent of a file beside its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Content {
+pub struct SentFile {
     /// The type.
     pub kind: &'static str,
     /// Whether the browser needs no viewer for it.
@@ -62,7 +62,7 @@ pub struct Content {
     pub name: Option<HeaderValue>,
 }
 
-impl Content {
+impl SentFile {
     /// An attachment with this name, of this type and with this digest, as the source has them.
     pub fn of_attachment(name: &str, kind: Option<&str>, digest: Option<&str>) -> Self {
         let essence = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
@@ -114,14 +114,14 @@ pub fn is_known(headers: &HeaderMap, tag: Option<&str>) -> bool {
 }
 
 /// The answer to a client that has the bytes.
-pub fn unchanged(content: &Content) -> Response {
+pub fn unchanged(content: &SentFile) -> Response {
     let mut answer = StatusCode::NOT_MODIFIED.into_response();
     describe(answer.headers_mut(), content);
     answer
 }
 
 /// An answer of this number of bytes.
-pub fn answer(content: &Content, length: u64, body: Body) -> Response {
+pub fn answer(content: &SentFile, length: u64, body: Body) -> Response {
     let mut answer = body.into_response();
     let headers = answer.headers_mut();
     describe(headers, content);
@@ -130,7 +130,7 @@ pub fn answer(content: &Content, length: u64, body: Body) -> Response {
     answer
 }
 
-fn describe(headers: &mut HeaderMap, content: &Content) {
+fn describe(headers: &mut HeaderMap, content: &SentFile) {
     let policy = if content.is_inert { INERT } else { VIEWED };
     let always = [
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -176,8 +176,8 @@ mod tests {
 
     #[test]
     fn only_some_types_are_shown_and_the_rest_is_downloaded_without_its_type() {
-        let of = |kind| Content::of_attachment("a", kind, None);
-        let way = |content: &Content| {
+        let of = |kind| SentFile::of_attachment("a", kind, None);
+        let way = |content: &SentFile| {
             let name = content.name.as_ref().unwrap().to_str().unwrap();
             name.split(';').next().unwrap().to_owned()
         };
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_digest_is_a_tag_if_it_can_be_one() {
-        let tag = |digest| Content::of_attachment("a", None, Some(digest)).tag;
+        let tag = |digest| SentFile::of_attachment("a", None, Some(digest)).tag;
         assert_eq!(
             tag("md5-rL0Y20zC+Fzt72VPzMSk2A==").unwrap(),
             "\"md5-rL0Y20zC+Fzt72VPzMSk2A==\""

@@ -109,15 +109,15 @@ fn mirrors(query: &str, roster: &Roster) -> Result<Vec<Pattern>, ApiProblem> {
 }
 
 /// The number of the last event of each mirror.
-type Position = BTreeMap<MirrorName, u64>;
+type Places = BTreeMap<MirrorName, u64>;
 
-fn position(text: &str) -> Result<Position, ApiProblem> {
+fn position(text: &str) -> Result<Places, ApiProblem> {
     let one = |one: &str| {
         let (name, number) = one.split_once(':')?;
         Some((name.parse().ok()?, number.parse().ok()?))
     };
     let all = match text {
-        "start" => Some(Position::new()),
+        "start" => Some(Places::new()),
         _ if text.len() > LONGEST => None,
         _ => text.split(',').map(one).collect(),
     };
@@ -128,7 +128,7 @@ fn position(text: &str) -> Result<Position, ApiProblem> {
     })
 }
 
-fn text(position: &Position) -> String {
+fn text(position: &Places) -> String {
     let each = position.iter().map(|(name, number)| format!("{name}:{number}"));
     each.collect::<Vec<_>>().join(",")
 }
@@ -159,7 +159,7 @@ struct All {
     changed: watch::Receiver<u64>,
     wanted: Vec<Pattern>,
     filter: Filter,
-    position: Position,
+    position: Places,
     /// Whether a client resumes, to which every event of a mirror without a position is new.
     resumes: bool,
     /// The sessions whose events are read. Each token is cancelled when its session has ended.
@@ -173,12 +173,7 @@ struct All {
 }
 
 impl All {
-    fn begin(
-        roster: Roster,
-        wanted: Vec<Pattern>,
-        filter: Filter,
-        since: Option<Position>,
-    ) -> Self {
+    fn begin(roster: Roster, wanted: Vec<Pattern>, filter: Filter, since: Option<Places>) -> Self {
         let (sender, receiver) = mpsc::channel(LINES);
         let resumes = since.is_some();
         let mut all = Self {

@@ -166,7 +166,7 @@ async fn a_stream_that_nobody_reads_keeps_no_mirror_open() {
 
 #[test]
 fn a_long_position_is_no_id_and_is_read_all_the_same() {
-    let long: Position =
+    let long: Places =
         (0..1_000).map(|number| (format!("mirror-{number}").parse().unwrap(), number)).collect();
     let text = text(&long);
     assert!(text.len() > SHORT && text.len() < LONGEST);
