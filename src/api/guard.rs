@@ -1,6 +1,6 @@
 //! Who may ask what: tokens and roles, and requests that a page of another site makes in a browser.
 //!
-//! Who can open a Unix socket may do everything. A request to an address needs a token. Only while there is
+//! Who can open a Unix socket may do everything, but for pages of other sites. A request to an address needs a token. Only while there is
 //! no file of tokens, processes of the same machine may ask without one at a loopback address.
 
 use std::net::IpAddr;
@@ -88,7 +88,13 @@ impl Door {
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<(Role, Option<Admitted>), Refusal> {
-        let Self::Address { tokens, is_local } = self else { return Ok((Role::Admin, None)) };
+        let Self::Address { tokens, is_local } = self else {
+            // A forwarded socket can be reached by the pages of a browser.
+            if is_of_page(headers) {
+                same_site(uri, headers)?;
+            }
+            return Ok((Role::Admin, None));
+        };
         let admitted = |token| Some(Admitted { tokens: Arc::clone(tokens), token });
         let all = match tokens.now().await {
             KnownTokens::NoFile if *is_local => {
@@ -173,8 +179,8 @@ fn bearer(value: &str) -> Option<&str> {
 fn same_site(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     let foreign = |detail: &str| {
         let detail = format!(
-            "{detail}; while there is no token, only pages of the agent itself may ask, by its address: \
-             `plainfold token add NAME --role admin` makes a token"
+            "{detail}; without a token, only pages of the agent itself may ask, by its address: `plainfold \
+             token add NAME --role admin` makes a token for the addresses of `[api] listen`"
         );
         Err(Refusal::of(ApiProblemKind::Foreign, detail, None))
     };
@@ -200,6 +206,13 @@ fn same_site(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         return foreign("a page of another site has made the request");
     }
     Ok(())
+}
+
+/// Whether the page of a browser may have made a request: it says so, or it names a host of the network.
+fn is_of_page(headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    let is_of_network = |host: Authority| host.host().contains('.') && !is_local_name(&host);
+    headers.contains_key(ORIGIN) || headers.contains_key(SITE) || host.is_some_and(is_of_network)
 }
 
 /// Whether it is an address or this machine's own name, which no other site can have.

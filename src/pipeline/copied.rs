@@ -98,10 +98,11 @@ impl Pipeline {
         let text = PortableCheckpoint::text(&source, checkpoint)
             .filter(|_| !self.removals_only && held == 0 && self.failures.count() == 0);
         let written = match text.map(|text| self.collection.write_portable(&text)) {
+            // The error itself is that of the run, which reports it.
             Some(Err(error)) if error.is_full() => {
                 tracing::info!(
                     "there is no room for the checkpoint beside the tree, so that a copy without its \
-                     state is scanned: {error}"
+                     state is scanned"
                 );
                 return self.remove_portable();
             }

@@ -13,6 +13,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use serde_json::{Value, json};
 
+use crate::env::agent::command_in;
 use crate::env::feed::FeedFile;
 use crate::env::plainfold::{self, Outcome, Running, Stream};
 use crate::env::{DEADLINE, Place, http, library, schemathesis};
@@ -49,11 +50,7 @@ impl Setup {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let program = Path::new(env!("CARGO_BIN_EXE_plainfold"));
-        let mut command = plainfold::command_of(program, words);
-        command.env("PLAINFOLD_CONFIG", self.place.join("plainfold.toml"));
-        command.current_dir(self.place.path());
-        command
+        command_in(&self.place, words)
     }
 
     fn run(&self, words: &[&str]) -> Outcome {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::env::agent::command_in;
 use crate::env::feed::FeedFile;
 use crate::env::plainfold::{self, Outcome, Running, Stream};
 use crate::env::pouchdb::PouchServer;
@@ -43,11 +44,7 @@ impl Kept {
     }
 
     fn command(&self, words: &[&str]) -> std::process::Command {
-        let program = Path::new(env!("CARGO_BIN_EXE_plainfold"));
-        let mut command = plainfold::command_of(program, words);
-        command.env("PLAINFOLD_CONFIG", self.place.join("plainfold.toml"));
-        command.current_dir(self.place.path());
-        command
+        command_in(&self.place, words)
     }
 
     fn agent(&mut self) -> &mut Running {

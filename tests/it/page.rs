@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use crate::env::agent::command_in;
 use crate::env::browser::Script;
 use crate::env::feed::FeedFile;
 use crate::env::plainfold::{self, Running, Stream};
@@ -60,11 +61,7 @@ impl Served {
     }
 
     fn command(&self, words: &[&str]) -> std::process::Command {
-        let program = Path::new(env!("CARGO_BIN_EXE_plainfold"));
-        let mut command = plainfold::command_of(program, words);
-        command.env("PLAINFOLD_CONFIG", self.place.join("plainfold.toml"));
-        command.current_dir(self.place.path());
-        command
+        command_in(&self.place, words)
     }
 
     /// Writes the config, once all mirrors are known.

@@ -171,3 +171,31 @@ async fn without_a_file_of_tokens_only_this_machine_may_ask_and_no_page_of_anoth
     ask(&local, Method::GET, "/status", &behind_a_proxy).await.problem(503);
     guarded.mirror.session.cancel();
 }
+
+#[tokio::test]
+async fn at_a_unix_socket_programs_may_ask_everything_and_pages_of_other_sites_nothing() {
+    let guarded = Guarded::new().await;
+    let state = ApiState::One(guarded.mirror.session.watcher());
+    let routes = router_behind(Door::Own, state);
+    for headers in [
+        &[][..],
+        &[("host", "agent")],
+        &[("host", "mirror")],
+        &[HERE, ("origin", "http://127.0.0.1:5990"), ("sec-fetch-site", "same-origin")],
+    ] {
+        for (method, path) in [(Method::GET, "/status"), (Method::POST, "/pause")] {
+            let answer = ask(&routes, method, path, headers).await;
+            assert!(answer.status.is_success(), "{headers:?}: {}", answer.text);
+        }
+    }
+    for headers in [
+        &[("host", "evil.example:5990")][..],
+        &[HERE, ("origin", "http://evil.example")],
+        &[HERE, ("sec-fetch-site", "cross-site")],
+        &[("host", "agent"), ("origin", "http://agent")],
+    ] {
+        let answer = ask(&routes, Method::POST, "/pause", headers).await;
+        assert_eq!(answer.problem(403)["type"], "urn:plainfold:problem:foreign", "{headers:?}");
+    }
+    guarded.mirror.session.cancel();
+}

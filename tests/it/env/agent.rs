@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -43,11 +44,8 @@ impl Setup {
         )
     }
 
-    pub fn command(&self, words: &[&str]) -> std::process::Command {
-        let program = Path::new(env!("CARGO_BIN_EXE_plainfold"));
-        let mut command = plainfold::command_of(program, words);
-        command.env("PLAINFOLD_CONFIG", self.config()).current_dir(self.place.path());
-        command
+    pub fn command(&self, words: &[&str]) -> Command {
+        command_in(&self.place, words)
     }
 
     pub fn run(&self, words: &[&str]) -> Outcome {
@@ -115,4 +113,12 @@ pub fn hang_up(running: &Running) {
 
 pub fn feed(path: &Path) -> String {
     format!("feed:{}", path.display())
+}
+
+/// A command that finds the config `plainfold.toml` of a place.
+pub fn command_in(place: &Place, words: &[&str]) -> Command {
+    let program = Path::new(env!("CARGO_BIN_EXE_plainfold"));
+    let mut command = plainfold::command_of(program, words);
+    command.env("PLAINFOLD_CONFIG", place.join("plainfold.toml")).current_dir(place.path());
+    command
 }

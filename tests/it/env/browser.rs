@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command};
 
+use super::npm;
 use super::plainfold::{self, Outcome, Running, Stream};
 use super::root;
 
@@ -66,25 +67,7 @@ fn chromium() -> Option<PathBuf> {
     places.into_iter().find(|program| program.is_file())
 }
 
-/// The folder of the installed packages. The first process that needs it installs them; others wait.
+/// The folder of the installed packages.
 fn installed() -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let folder = target.join("test-browser/playwright-1.65.1");
-    let complete = folder.join("complete");
-    if complete.exists() {
-        return folder;
-    }
-    fs::create_dir_all(&folder).unwrap();
-    let lock = File::create(folder.join("lock")).unwrap();
-    lock.lock().unwrap();
-    if !complete.exists() {
-        let mut npm = Command::new("npm");
-        npm.current_dir(&folder).args(["install", "--ignore-scripts", "--no-audit", "--no-fund"]);
-        npm.args(["--save-exact", "--prefix", "."]).args(PACKAGES);
-        let output = npm.output().expect("npm runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "npm cannot install {PACKAGES:?}: {said}");
-        fs::write(&complete, PACKAGES.join("\n")).unwrap();
-    }
-    folder
+    npm::installed("test-browser/playwright-1.65.1", &["--save-exact"], &PACKAGES)
 }

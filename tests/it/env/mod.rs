@@ -18,6 +18,7 @@ pub mod feed;
 pub mod hostile;
 pub mod http;
 pub mod leaves;
+pub mod npm;
 pub mod oracle;
 pub mod plainfold;
 pub mod pouchdb;

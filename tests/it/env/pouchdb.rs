@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::http::{self, Answer};
+use super::npm;
 use super::{DEADLINE, Place};
 
 /// The server, and what lets it keep databases on disk. The latter is an optional dependency of the
@@ -404,25 +405,7 @@ pub fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
-/// The folder of the installed server. The first process that needs it installs it; others wait.
+/// The folder of the installed server.
 fn installed() -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let folder = target.join("test-servers/pouchdb-4.2.0");
-    let complete = folder.join("complete");
-    if complete.exists() {
-        return folder;
-    }
-    fs::create_dir_all(&folder).unwrap();
-    let lock = File::create(folder.join("lock")).unwrap();
-    lock.lock().unwrap();
-    if !complete.exists() {
-        let mut npm = Command::new("npm");
-        npm.current_dir(&folder).args(["install", "--ignore-scripts", "--omit=optional"]);
-        npm.args(["--no-audit", "--no-fund", "--prefix", "."]).args(PACKAGES);
-        let output = npm.output().expect("npm runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "npm cannot install {PACKAGES:?}: {said}");
-        fs::write(&complete, PACKAGES.join("\n")).unwrap();
-    }
-    folder
+    npm::installed("test-servers/pouchdb-4.2.0", &["--omit=optional"], &PACKAGES)
 }
