@@ -70,6 +70,9 @@ struct Refusal {
     challenge: Option<&'static str>,
 }
 
+/// What proxies say about the clients whose requests they pass on.
+const FORWARDED: [&str; 3] = ["forwarded", "x-forwarded-for", "via"];
+
 /// What browsers say about the page that makes a request.
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -184,6 +187,9 @@ fn same_site(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         );
         Err(Refusal::of(ApiProblemKind::Foreign, detail, None))
     };
+    if FORWARDED.iter().any(|name| headers.contains_key(*name)) {
+        return foreign("a proxy has passed the request on for somebody else");
+    }
     let mut hosts = headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()),

@@ -17,6 +17,8 @@ pub struct TokenFile {
 struct Seen {
     stamp: Option<Stamp>,
     known: KnownTokens,
+    /// Whether there was a file.
+    had_one: bool,
 }
 
 /// What is known of the tokens.
@@ -33,7 +35,8 @@ pub(super) enum KnownTokens {
 impl TokenFile {
     /// The file at `path`, which need not exist.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, seen: Mutex::new(Seen { stamp: None, known: KnownTokens::NoFile }) }
+        let seen = Seen { stamp: None, known: KnownTokens::NoFile, had_one: false };
+        Self { path, seen: Mutex::new(seen) }
     }
 
     /// What is in the file now.
@@ -59,9 +62,14 @@ impl TokenFile {
         match tokens::read_stamped(&self.path) {
             Ok(Some((tokens, stamp))) => {
                 tracing::debug!("the file of tokens holds {} of them", tokens.len());
-                *seen = Seen { stamp: Some(stamp), known: KnownTokens::These(tokens.into()) };
+                let known = KnownTokens::These(tokens.into());
+                *seen = Seen { stamp: Some(stamp), known, had_one: true };
             }
-            Ok(None) => *seen = Seen { stamp: None, known: KnownTokens::NoFile },
+            // Who removes it, or unmounts its disk, does not let everybody in.
+            Ok(None) if seen.had_one => seen.lose(),
+            Ok(None) => {}
+            // The same file may be readable at the next look.
+            Err(error @ TokenError::Io { .. }) => return seen.fail(None, &error),
             Err(error) => return seen.fail(found, &error),
         }
         seen.known.clone()
@@ -69,12 +77,23 @@ impl TokenFile {
 }
 
 impl Seen {
+    /// Notes that the file is gone, and logs it once.
+    fn lose(&mut self) {
+        if self.stamp.is_some() || !matches!(self.known, KnownTokens::These(_)) {
+            tracing::error!(
+                "the file of tokens is gone, so requests to an address are refused: make a token with \
+                 `plainfold token add`, or start the agent again without one"
+            );
+        }
+        *self = Self { stamp: None, known: KnownTokens::These(Arc::default()), had_one: true };
+    }
+
     /// Notes that the file cannot be read, and logs it once.
     fn fail(&mut self, stamp: Option<Stamp>, error: &TokenError) -> KnownTokens {
         if !matches!(self.known, KnownTokens::Unreadable) || self.stamp != stamp {
             tracing::error!("requests to an address are refused: {error}");
         }
-        *self = Self { stamp, known: KnownTokens::Unreadable };
+        *self = Self { stamp, known: KnownTokens::Unreadable, had_one: true };
         KnownTokens::Unreadable
     }
 }
@@ -105,6 +124,12 @@ mod tests {
         assert!(matches!(file.now().await, KnownTokens::Unreadable));
         assert!(matches!(file.now().await, KnownTokens::Unreadable));
         std::fs::remove_file(&path).unwrap();
-        assert!(matches!(file.now().await, KnownTokens::NoFile));
+        for _ in 0..2 {
+            assert!(matches!(file.now().await, KnownTokens::These(all) if all.is_empty()));
+        }
+        tokens::add(&path, "b".parse().unwrap(), Role::Read).unwrap();
+        assert!(matches!(file.now().await, KnownTokens::These(all) if all.len() == 1));
+        let other = Arc::new(TokenFile::new(dir.path().join("none")));
+        assert!(matches!(other.now().await, KnownTokens::NoFile));
     }
 }

@@ -9,11 +9,13 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,12 @@ const FORMAT: u32 = 1;
 
 /// The largest file, in bytes.
 const LARGEST: u64 = 1 << 20;
+
+/// How long a change waits for another one.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it looks whether the other one has ended.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// The longest name, in characters.
 const LONGEST_NAME: usize = 64;
@@ -230,6 +238,13 @@ pub(super) fn read_stamped(path: &Path) -> Result<Option<(Vec<Token>, Stamp)>, T
     if mode & 0o022 != 0 {
         return Err(TokenError::Exposed { path: path.to_owned(), mode });
     }
+    if let Some(stranger) = stranger(path, &found) {
+        let why = format!(
+            "it belongs to the user {stranger}, who is neither root, nor the owner of its folder, nor the user \
+             of this process"
+        );
+        return Err(foreign(&why));
+    }
     let mut text = Vec::new();
     file.take(LARGEST + 1).read_to_end(&mut text).map_err(failed)?;
     if text.len() as u64 > LARGEST {
@@ -240,6 +255,16 @@ pub(super) fn read_stamped(path: &Path) -> Result<Option<(Vec<Token>, Stamp)>, T
         FORMAT => Ok(Some((document.tokens, stamp(&found)))),
         other => Err(foreign(&format!("its format is {other}, and this version knows {FORMAT}"))),
     }
+}
+
+/// The owner of the file, if it is nobody who may make tokens.
+fn stranger(path: &Path, found: &Metadata) -> Option<u32> {
+    let owner = found.uid();
+    let folder = || path.canonicalize().ok()?.parent()?.metadata().ok();
+    let is_known = owner == 0
+        || owner == rustix::process::geteuid().as_raw()
+        || folder().is_some_and(|folder| folder.uid() == owner);
+    (!is_known).then_some(owner)
 }
 
 /// Makes a token, and adds it to the file at `path`. The token is in no other place. Blocks.
@@ -285,8 +310,7 @@ fn change<T>(
     // A link to the file or its folder stays.
     let real = real(path).map_err(failed)?;
     let folder = File::open(real.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
-    rustix::fs::flock(&folder, FlockOperation::LockExclusive)
-        .map_err(|error| failed(error.into()))?;
+    lock(&folder).map_err(failed)?;
     let mut tokens = read(&real)?.unwrap_or_default();
     let outcome = change(&mut tokens)?;
     let owner = Owner::of(&real, &folder).map_err(failed)?;
@@ -295,6 +319,23 @@ fn change<T>(
     text.push(b'\n');
     write(&real, &text, &owner).map_err(failed)?;
     Ok(outcome)
+}
+
+/// Waits for the lock of the folder, but not for ever: whoever can open the folder can hold it.
+fn lock(folder: &File) -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match rustix::fs::flock(folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < PATIENCE => std::thread::sleep(MOMENT),
+            Err(Errno::WOULDBLOCK) => {
+                let why = "another process has held the lock of its folder for 10 s: end that process, which \
+                           `lslocks` names, and try again";
+                return Err(io::Error::other(why));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn real(path: &Path) -> io::Result<PathBuf> {

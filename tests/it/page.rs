@@ -2,7 +2,7 @@
 //! tests here keep the agent and its feeds.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 

@@ -143,6 +143,7 @@ async fn without_a_file_of_tokens_only_this_machine_may_ask_and_no_page_of_anoth
         &[("host", "localhost.evil.example")],
         &[("host", "127.0.0.1.evil.example:5990")],
         &[HERE, HERE],
+        &[HERE, ("x-forwarded-for", "192.0.2.1")],
         &[HERE, ("origin", "http://evil.example")],
         &[HERE, ("origin", "http://127.0.0.1:3000")],
         &[HERE, ("origin", "null")],

@@ -1,9 +1,8 @@
 //! A real Chromium of the machine, steered by scripts through `playwright-core`, which is installed once into
 //! `target/test-browser` together with `axe-core`.
 
-use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ChildStdin, Command};
 
 use super::npm;
