@@ -13,15 +13,23 @@ use crate::tree::layout::{DOCUMENT, TOMBSTONE};
 impl Collection {
     /// Counts the documents and tombstones of the tree. Opens every folder.
     pub fn tally(&self) -> Result<Tally, MirrorError> {
+        Ok(self.tally_up_to(usize::MAX)?.unwrap_or_default())
+    }
+
+    /// The same; `None` if there are more folders than `most`.
+    pub fn tally_up_to(&self, most: usize) -> Result<Option<Tally>, MirrorError> {
         let mut tally = Tally::default();
-        for id in self.documents() {
+        for (number, id) in self.documents().enumerate() {
+            if number >= most {
+                return Ok(None);
+            }
             let name = self.document_name(id?.as_str());
             // An entry that cannot be opened is not one of our documents.
             if let Ok(Some(folder)) = self.folder.open(name.as_str()) {
                 tally += of(&folder)?;
             }
         }
-        Ok(tally)
+        Ok(Some(tally))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::tree::sorted::{Sorted, Sorter};
 /// The number of files without a checksum that are reported per collection; all are counted.
 pub const NAMED: usize = 1_000;
 
-const MISSING: &str = "it is missing (the inventory lists it)";
+const MISSING: &str = "the inventory lists it";
 
 /// The number of documents that are read again together.
 const TOGETHER: usize = 1_000;

@@ -107,6 +107,7 @@ impl Settler {
                 self.pipeline.brake.caught_up();
                 self.pipeline.mirror.sweep_trash()?;
                 self.pipeline.log_unmentioned();
+                self.count_if_small()?;
                 self.caught_up(end);
             }
             Signal::Told => {

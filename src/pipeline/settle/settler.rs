@@ -28,6 +28,8 @@ pub struct Settler {
     pub scanned: bool,
     /// How many documents more, or fewer, the tree holds than at the last commit.
     pub more: i64,
+    /// Whether the tree has too many documents to be counted only to be shown.
+    pub too_many_to_count: bool,
 }
 
 impl Settler {
@@ -53,6 +55,7 @@ impl Settler {
             stays: None,
             scanned: false,
             more: 0,
+            too_many_to_count: false,
         })
     }
 
@@ -71,8 +74,17 @@ impl Settler {
         checkpoint.tally = None;
         let (pipeline, stays) = (Arc::new(pipeline.clone()), Some(checkpoint.clone()));
         let (moved, in_doubt, doubted_since, scanned) = (HashMap::new(), false, None, false);
-        let more = 0;
-        Ok(Self { pipeline, checkpoint, moved, in_doubt, doubted_since, stays, scanned, more })
+        Ok(Self {
+            pipeline,
+            checkpoint,
+            moved,
+            in_doubt,
+            doubted_since,
+            stays,
+            scanned,
+            more: 0,
+            too_many_to_count: false,
+        })
     }
 
     /// Records durably, once per run, that more may be published than is committed.

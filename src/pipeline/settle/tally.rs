@@ -9,6 +9,9 @@ use crate::document::Tally;
 use crate::pipeline::PipelineError;
 use crate::source::Holds;
 
+/// The most documents that are counted only to be shown: less than a second's work.
+const COUNTED: usize = 100_000;
+
 impl Settler {
     /// Compares the source's counts with the mirror's. If failures and held-back deletions do not
     /// explain the difference, the feed is opened again as a full scan, once per run for each
@@ -66,9 +69,30 @@ impl Settler {
     /// Counts the tree: from then on, each commit updates the count.
     fn count(&mut self) -> Result<Tally, PipelineError> {
         let tally = self.pipeline.collection.tally()?;
+        self.note_count(tally)?;
+        Ok(tally)
+    }
+
+    /// Counts a tree whose count was lost, for those who look at it. A large one is not counted for that.
+    pub(super) fn count_if_small(&mut self) -> Result<(), PipelineError> {
+        if self.checkpoint.tally.is_some() || self.too_many_to_count {
+            return Ok(());
+        }
+        match self.pipeline.collection.tally_up_to(COUNTED)? {
+            Some(tally) => self.note_count(tally),
+            None => {
+                self.too_many_to_count = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn note_count(&mut self, tally: Tally) -> Result<(), PipelineError> {
         let checkpoint = Checkpoint { tally: Some(tally), ..self.checkpoint.clone() };
         self.commit(Commit::new(checkpoint), Vec::new())?;
-        Ok(tally)
+        let held = Some(u64::try_from(tally.documents).unwrap_or_default());
+        self.pipeline.reporter.update(|report| report.held = held);
+        Ok(())
     }
 
     /// Whether failed documents and held-back deletions explain the difference.
