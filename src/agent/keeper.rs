@@ -45,6 +45,8 @@ pub(super) struct Means {
     pub watch: Option<Arc<TreeWatch>>,
     /// The path of the config.
     pub path: PathBuf,
+    /// Cancelled when the agent ends, with all its mirrors.
+    pub ends: CancellationToken,
     /// The threads of a session.
     pub threads: usize,
     /// The bytes that the state of a session caches.
@@ -99,9 +101,9 @@ impl Keeper {
         while self.until(&wait, &due).await {
             due.begin(&ClockReading::now());
             let (begun, began) = (Instant::now(), Timestamp::now());
-            let (has_run, fate) = match self.before().await {
-                None => (true, self.run().await),
-                Some(fate) => (false, fate),
+            let fate = match self.before().await {
+                None => self.run().await,
+                Some(fate) => fate,
             };
             // A start that was wanted while the wait before ended has been made. From here on, a start is
             // wanted because of the state that follows.
@@ -111,13 +113,21 @@ impl Keeper {
             }
             let closed = self.handle.watcher().map(|watcher| watcher.closed());
             let last = self.note(&fate, began);
-            if let Some(closed) = closed {
-                self.handle.note_state(MirrorState::Stopping);
-                // Who reads events has a moment to read the last ones.
-                let _late = timeout(CLOSES_WITHIN, closed).await;
-            }
+            let ended = match closed {
+                // No session was started.
+                None => None,
+                Some(closed) => {
+                    self.handle.note_state(MirrorState::Stopping);
+                    // Who reads events has a moment to read the last ones.
+                    let is_closed = timeout(CLOSES_WITHIN, closed).await.is_ok();
+                    Some((last, is_closed))
+                }
+            };
             match fate {
-                AfterRun::Stopped => break,
+                AfterRun::Stopped => {
+                    self.after(ended).await;
+                    break;
+                }
                 AfterRun::Done { trouble } => {
                     (wait, attempts) = (Wait::Due, 0);
                     let next = due.turn(&ClockReading::now()).next();
@@ -143,9 +153,7 @@ impl Keeper {
                     self.handle.note_state(MirrorState::Parked { error, remedy });
                 }
             }
-            if has_run {
-                self.after(last).await;
-            }
+            self.after(ended).await;
         }
         self.handle.note_state(MirrorState::Stopping);
     }
@@ -240,12 +248,21 @@ impl Keeper {
         ran.err().map(|error| AfterRun::of_hook(format!("`before` of `hooks`: {error}")))
     }
 
-    /// Runs what the config has run after each session. The mirror is closed then.
-    async fn after(&self, last: LastRun) {
-        let Some(command) = &self.entry.hooks.after else { return };
-        let ran = tokio::select! {
-            () = self.stop.cancelled() => return,
-            ran = self.hook(command, Some(&last)) => ran,
+    /// Runs what the config has run after each session that has ended, if its mirror is closed.
+    async fn after(&self, ended: Option<(LastRun, bool)>) {
+        let (Some(command), Some((last, is_closed))) = (&self.entry.hooks.after, ended) else {
+            return;
+        };
+        let ran = match is_closed {
+            false => Err("it did not run, because the mirror is still open".to_owned()),
+            true => tokio::select! {
+                biased;
+                () = self.means.ends.cancelled() => {
+                    tracing::warn!("`after` of `hooks` does not run to its end, because the agent stops");
+                    return;
+                }
+                ran = self.hook(command, Some(&last)) => ran,
+            },
         };
         if let Err(error) = ran {
             let trouble = format!("`after` of `hooks`: {error}");

@@ -114,6 +114,7 @@ impl Agent {
             begin: Arc::clone(&self.begin),
             watch: self.tree_watch.clone(),
             path: self.path.clone(),
+            ends: self.stop.clone(),
             starts: Arc::clone(&self.starts),
             turns: Arc::clone(&self.turns),
             threads: threads(config.mirrors.len()),

@@ -201,5 +201,5 @@ fn prometheus_accepts_the_alert_rules() {
     };
     let output = checking.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success() && said.contains("10 rules found"), "{said}");
+    assert!(output.status.success() && said.contains("12 rules found"), "{said}");
 }
