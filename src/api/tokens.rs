@@ -321,7 +321,7 @@ fn change<T>(
     Ok(outcome)
 }
 
-/// Waits for the lock of the folder, but not for ever: whoever can open the folder can hold it.
+/// Waits for the lock of the folder in bounded time: everybody who can open the folder can hold it.
 fn lock(folder: &File) -> io::Result<()> {
     let begun = Instant::now();
     loop {
