@@ -35,7 +35,7 @@ const READERS: usize = 4;
 const ALL_READERS: usize = 64;
 
 /// The time that a request waits for its turn.
-const TURN: Duration = Duration::from_secs(10);
+pub const TURN: Duration = Duration::from_secs(10);
 
 /// How often a document that changes meanwhile is read.
 const TRIES: usize = 10;
