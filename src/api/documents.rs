@@ -27,7 +27,7 @@ mod list;
 mod range;
 mod sent;
 
-/// The number of requests that read the files of one mirror at a time. A disk that hangs takes this number
+/// The number of requests at one listener that read the files of one mirror at a time. A disk that hangs takes this number
 /// of threads.
 const READERS: usize = 4;
 
