@@ -331,6 +331,8 @@ impl Run {
             }
             Err(error) => return AfterRun::of_entry(&error),
         };
+        // A copy of the state that was asked for locks the mirror; none begins while the mirror starts.
+        drop(timeout(STARTS_WITHIN, handle.copying()).await);
         let session = tokio::select! {
             started = config.start() => match started {
                 Ok(session) => session,

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::state::{LastRun, MirrorState, MirrorSummary};
+use crate::checkpoint::CursorStatus;
 use crate::config::file::Schedule;
 use crate::document::MirrorName;
 use crate::runner::Watcher;
@@ -41,6 +42,8 @@ struct Mirror {
     seen: watch::Sender<Seen>,
     changes: Changes,
     wake: Notify,
+    /// Who copies its state while it is at rest, one at a time.
+    copying: Arc<Semaphore>,
 }
 
 /// What is known of a mirror.
@@ -52,6 +55,8 @@ struct Seen {
     last: Option<LastRun>,
     /// The number of the last event of the last session that has ended.
     last_event: Option<u64>,
+    /// Its cursors as the last session left them, or as they were read of the mirror at rest.
+    cursors: Option<Vec<CursorStatus>>,
 }
 
 impl Roster {
@@ -116,7 +121,8 @@ impl MirrorHandle {
         changes: Changes,
     ) -> Self {
         let state = MirrorState::Starting;
-        let seen = Seen { state, watcher: None, starts: 0, last: None, last_event: None };
+        let (last, last_event, cursors) = (None, None, None);
+        let seen = Seen { state, watcher: None, starts: 0, last, last_event, cursors };
         Self(Arc::new(Mirror {
             name,
             directory: directory.to_owned(),
@@ -125,6 +131,7 @@ impl MirrorHandle {
             seen: watch::Sender::new(seen),
             changes,
             wake: Notify::new(),
+            copying: Arc::new(Semaphore::new(1)),
         }))
     }
 
@@ -168,6 +175,27 @@ impl MirrorHandle {
     pub fn last_event(&self) -> Option<u64> {
         let seen = self.0.seen.borrow();
         seen.watcher.as_ref().map(Watcher::last_event).or(seen.last_event)
+    }
+
+    /// Its cursors, if they are known without reading its state: of its session, of the last one in this
+    /// process, or as they were noted at rest.
+    pub fn cursors(&self) -> Option<Vec<CursorStatus>> {
+        let seen = self.0.seen.borrow();
+        seen.watcher.as_ref().map(Watcher::cursors).or_else(|| seen.cursors.clone())
+    }
+
+    /// Notes its cursors as they were read while it was at rest, unless a session has left them since then.
+    pub fn note_cursors(&self, cursors: Vec<CursorStatus>) {
+        self.0.seen.send_if_modified(|seen| {
+            seen.cursors.get_or_insert(cursors);
+            false
+        });
+    }
+
+    /// The right to lock the mirror and to copy its state while it is at rest. Its session starts only when
+    /// nobody has it.
+    pub async fn copying(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.copying).acquire_owned().await.ok()
     }
 
     /// Starts a mirror that is parked, or that waits for the time of its next start, at once. `false` if
@@ -263,6 +291,9 @@ impl MirrorHandle {
             watcher = seen.watcher.take();
             let number = watcher.as_ref().map(Watcher::last_event);
             seen.last_event = number.or(seen.last_event);
+            if let Some(watcher) = &watcher {
+                seen.cursors = Some(watcher.cursors());
+            }
             seen.last = Some(last);
         });
         // The last one closes the mirror, which may take a while: nobody waits for that.

@@ -13,12 +13,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::chosen::{ApiState, Chosen, Named};
-use super::documents::Files;
+use super::documents::{Files, TURN};
 use super::events::{self, Filter, FilterQuery};
 use super::json;
 use super::problem::{ApiProblem, ApiProblemKind};
-use crate::agent::MirrorHandle;
-use crate::checkpoint::{Copied, CursorError, CursorFilter, CursorStart, CursorStatus};
+use crate::agent::{MirrorHandle, MirrorState};
+use crate::checkpoint::{CopiedFiles, CursorError, CursorFilter, CursorStart, CursorStatus};
 use crate::document::{CollectionName, CursorName};
 use crate::event::WriteEvent;
 use crate::mirror;
@@ -120,19 +120,43 @@ impl Asked {
             Self::AtWork(watcher) => return Ok(watcher.cursors()),
             Self::AtRest(mirror, files) => (mirror, files),
         };
+        if let Some(known) = mirror.cursors() {
+            return Ok(known);
+        }
+        let no_session = || ApiProblem::no_session(&mirror);
+        let turn = tokio::time::timeout(TURN, mirror.copying()).await.map_err(|_| no_session())?;
+        // Whoever had the turn before has perhaps read them.
+        if let Some(known) = mirror.cursors() {
+            return Ok(known);
+        }
+        // A start must not find the mirror locked.
+        if mirror.state() == MirrorState::Starting {
+            return Err(no_session());
+        }
         let directory = files.directory().to_path_buf();
-        let read = files.in_turn(move || Ok(at_rest(&directory)));
+        let read = files.in_turn(move || {
+            let copied = copied(&directory);
+            drop(turn);
+            Ok(copied.and_then(at_rest))
+        });
         // It is being opened, or there is nothing to open.
-        read.await?.ok_or_else(|| ApiProblem::no_session(&mirror))
+        let cursors = read.await?.ok_or_else(no_session)?;
+        mirror.note_cursors(cursors.clone());
+        Ok(cursors)
     }
 }
 
-/// The cursors in the state of a mirror that nobody works on; `None` if it cannot be read.
-fn at_rest(directory: &std::path::Path) -> Option<Vec<CursorStatus>> {
+/// A copy of the state of a mirror that nobody works on; `None` if it cannot be copied. The mirror is locked
+/// only as long as it is copied.
+fn copied(directory: &std::path::Path) -> Option<CopiedFiles> {
     let ours = mirror::Ours::find(directory).ok()?;
-    let lock = ours.share().ok()?.ok()?;
-    let copied = Copied::open(&ours.state_path()).ok()?;
-    drop(lock);
+    let _lock = ours.share().ok()?.ok()?;
+    CopiedFiles::of(&ours.state_path()).ok()
+}
+
+/// The cursors in a copied state; `None` if it cannot be read.
+fn at_rest(files: CopiedFiles) -> Option<Vec<CursorStatus>> {
+    let copied = files.open().ok()?;
     copied.damaged.is_none().then(|| copied.state.cursors())
 }
 

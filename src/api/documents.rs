@@ -27,7 +27,7 @@ mod list;
 mod range;
 mod sent;
 
-/// The number of requests that read the files of one mirror at a time. A disk that hangs takes this number
+/// The number of requests at one listener that read the files of one mirror at a time. A disk that hangs takes this number
 /// of threads.
 const READERS: usize = 4;
 
@@ -35,7 +35,7 @@ const READERS: usize = 4;
 const ALL_READERS: usize = 64;
 
 /// The time that a request waits for its turn.
-const TURN: Duration = Duration::from_secs(10);
+pub const TURN: Duration = Duration::from_secs(10);
 
 /// How often a document that changes meanwhile is read.
 const TRIES: usize = 10;

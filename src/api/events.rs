@@ -8,7 +8,7 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Query;
@@ -19,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt as _, stream};
 use serde::Deserialize;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use utoipa::IntoParams;
@@ -85,7 +86,7 @@ enum Said {
 struct Passing {
     /// How many may be left out before it is told.
     events: u64,
-    /// How long it may take.
+    /// How long it may take, also if no further event comes.
     every: Duration,
 }
 
@@ -211,32 +212,73 @@ fn said(
     filter: Filter,
     passing: Option<Passing>,
 ) -> impl Stream<Item = Said> + Send {
-    let (left_out, told) = (0, Instant::now());
-    let state = (subscription, filter, left_out, told);
-    stream::unfold(state, move |(mut subscription, filter, mut left_out, mut told)| async move {
+    let (left_out, passed, told) = (0, 0, Instant::now());
+    let wanted = Wanted { subscription, filter, passing, left_out, passed, told };
+    stream::unfold(wanted, |mut wanted| async move {
+        let said = wanted.next().await?;
+        Some((said, wanted))
+    })
+}
+
+/// What is wanted of a subscription.
+struct Wanted {
+    subscription: Subscription,
+    filter: Filter,
+    passing: Option<Passing>,
+    /// How many events were left out since the reader was told.
+    left_out: u64,
+    /// The number of the last one.
+    passed: u64,
+    /// When the reader was told last.
+    told: Instant,
+}
+
+impl Wanted {
+    /// What is said next; `None` at the end.
+    async fn next(&mut self) -> Option<Said> {
         loop {
-            let said = match subscription.next().await {
-                Ok(Some(Notice::Event(event))) if !filter.admits(&event) => {
-                    left_out += 1;
-                    let is_due = |passing: Passing| {
-                        left_out >= passing.events || told.elapsed() >= passing.every
-                    };
-                    if !passing.is_some_and(is_due) {
-                        continue;
+            let passing = self.passing.filter(|_| self.left_out > 0);
+            let due = self.told + passing.map_or(Duration::ZERO, |passing| passing.every);
+            // A subscription loses nothing if it is not waited for.
+            let next = tokio::select! {
+                biased;
+                next = self.subscription.next() => next,
+                () = sleep_until(due), if passing.is_some() => return Some(self.tell()),
+            };
+            match next {
+                Ok(Some(Notice::Event(event))) if !self.filter.admits(&event) => {
+                    self.left_out += 1;
+                    self.passed = event.event;
+                    if self.is_due() {
+                        return Some(self.tell());
                     }
-                    Said::Passed(event.event)
                 }
-                Ok(Some(notice)) => Said::Notice(notice),
-                Ok(None) => return None,
+                // It has no number, and says nothing of what was left out.
+                Ok(Some(notice @ Notice::Lagged(_))) => return Some(Said::Notice(notice)),
+                Ok(Some(notice)) => {
+                    (self.left_out, self.told) = (0, Instant::now());
+                    return Some(Said::Notice(notice));
+                }
+                Ok(None) => return passing.is_some().then(|| self.tell()),
                 Err(error) => {
                     tracing::error!("a subscriber is left without events: {error}");
                     return None;
                 }
-            };
-            (left_out, told) = (0, Instant::now());
-            return Some((said, (subscription, filter, left_out, told)));
+            }
         }
-    })
+    }
+
+    fn is_due(&self) -> bool {
+        self.passing.is_some_and(|passing| {
+            self.left_out >= passing.events || self.told.elapsed() >= passing.every
+        })
+    }
+
+    /// Tells the reader what was left out.
+    fn tell(&mut self) -> Said {
+        (self.left_out, self.told) = (0, Instant::now());
+        Said::Passed(self.passed)
+    }
 }
 
 /// The items of a stream, which is dropped soon after `ended`, whether they have been read or not. What
@@ -328,5 +370,29 @@ fn name(notice: &Notice) -> &'static str {
         Notice::Event(_) => "written",
         Notice::Lagged(_) => "lagged",
         Notice::Expired(..) => "expired",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::tests::{AtWork, rows};
+
+    #[tokio::test]
+    async fn a_reader_is_told_what_was_left_out_without_a_further_event_and_at_the_end() {
+        let mirror = AtWork::on(&rows(&[("a", "1"), ("a", "2"), ("a", "3")])).await;
+        let nothing = || Filter::new(FilterQuery { collection: None, id: Some("none*".into()) });
+        let said = |every| {
+            let passing = Some(Passing { events: 1_000, every });
+            said(mirror.session.watcher().subscribe(Some(0)), nothing().unwrap(), passing)
+        };
+        let mut soon = pin!(said(Duration::from_millis(300)));
+        while !matches!(soon.next().await.unwrap(), Said::Passed(3)) {}
+        assert!(futures_util::poll!(soon.next()).is_pending(), "it is told once");
+        let mut late = pin!(said(Duration::from_secs(3_600)));
+        assert!(futures_util::poll!(late.next()).is_pending());
+        mirror.session.cancel();
+        assert!(matches!(late.next().await, Some(Said::Passed(3))));
+        assert!(late.next().await.is_none() && soon.next().await.is_none());
     }
 }

@@ -140,6 +140,16 @@ pub(super) mod tests {
             std::fs::write(dir.path().join("feed.ndjson"), rows).unwrap();
             std::fs::create_dir(dir.path().join("foreign")).unwrap();
             std::fs::write(dir.path().join("foreign/thesis.tex"), "precious").unwrap();
+            Self::start(dir).await
+        }
+
+        /// A new agent with the same mirrors, after the end of this one.
+        pub async fn again(self) -> Self {
+            self.agent.stop().await;
+            Self::start(self.dir).await
+        }
+
+        async fn start(dir: TempDir) -> Self {
             let yearly = "schedule = { cron = '0 0 1 1 *' }";
             let text = entry("live", "") + &entry("later", yearly) + &entry("foreign", "");
             let path = dir.path().join("plainfold.toml");

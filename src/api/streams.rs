@@ -8,6 +8,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
+use percent_encoding::percent_decode_str;
 
 use super::guard::Admitted;
 use super::problem::{ApiProblem, ApiProblemKind};
@@ -68,7 +69,9 @@ pub(super) async fn bound(
     }
     let mirror = request.uri().path().strip_prefix("/v1/mirrors/");
     let mirror = mirror.and_then(|rest| rest.split('/').next()).unwrap_or_default();
-    let Some(place) = streams.take(mirror) else {
+    // Each spelling is the same mirror.
+    let mirror = percent_decode_str(mirror).decode_utf8_lossy();
+    let Some(place) = streams.take(&mirror) else {
         let detail = format!(
             "there are {OF_ONE} event streams of the mirror, or {IN_ALL} in all: end one of them, or ask again \
              later"
@@ -96,6 +99,7 @@ pub(super) async fn bound(
 mod tests {
     use tower::ServiceExt as _;
 
+    use super::super::mirrors::tests::Kept;
     use super::super::tests::{AtWork, rows};
     use super::*;
 
@@ -118,6 +122,27 @@ mod tests {
         let response = mirror.routes.clone().oneshot(request()).await.unwrap();
         assert!(response.status().is_success(), "one that is refused takes no place");
         mirror.session.cancel();
+    }
+
+    #[tokio::test]
+    async fn each_spelling_of_a_mirrors_name_is_counted_as_the_same_mirror() {
+        let kept = Kept::with(&rows(&[("a", "1")])).await;
+        let follow = async |name: &str| {
+            let uri = format!("/v1/mirrors/{name}/events?since=0");
+            let request = Request::builder().uri(uri).body(Body::empty()).unwrap();
+            kept.routes.clone().oneshot(request).await.unwrap()
+        };
+        let mut open = Vec::new();
+        for number in 0..OF_ONE {
+            let name = ["live", "l%69ve", "%6Cive", "%6c%69%76%65"][number % 4];
+            open.push(follow(name).await);
+        }
+        assert!(open.iter().all(|one| one.status().is_success()));
+        for name in ["live", "li%76e"] {
+            assert_eq!(follow(name).await.status(), 503, "{name}");
+        }
+        drop(open);
+        kept.agent.stop().await;
     }
 
     #[test]

@@ -180,6 +180,21 @@ fn fixture() -> String {
 }
 
 #[tokio::test]
+async fn a_glob_that_would_exhaust_the_stack_is_refused() {
+    let mirror = AtWork::on(&rows(&[("a", "1")])).await;
+    for levels in [17, 3_000, 20_000] {
+        let glob = format!("{}a{}", "{".repeat(levels), "}".repeat(levels));
+        let problem = mirror.get(&format!("/events?id={glob}")).await.problem(400);
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("`id` is not a glob: it ") && detail.len() < 200, "{detail}");
+        let body = serde_json::json!({ "id": glob }).to_string().into();
+        let create = Request::builder().method(Method::PUT).uri("/cursors/deep").body(body);
+        mirror.send(create.unwrap()).await.problem(400);
+    }
+    mirror.session.cancel();
+}
+
+#[tokio::test]
 async fn every_error_is_a_problem_document_that_says_what_to_do() {
     let mirror = AtWork::on(&fixture()).await;
     let get = async |path: &str, status| mirror.get(path).await.problem(status);

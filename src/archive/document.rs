@@ -67,6 +67,9 @@ pub(super) trait DocumentFiles: Debug + Send + Sync {
         attachment: &StoredAttachment,
     ) -> Result<Option<Box<dyn StoredFile>>, MirrorError>;
 
+    /// Opens the file of its body; `None` if there is no regular file.
+    fn open_body(&self, deleted: bool) -> Result<Option<Box<dyn StoredFile>>, MirrorError>;
+
     /// The entries that belong neither to the document nor to another one.
     fn extras(&self, document: &StoredDocument) -> Result<Vec<Problem>, MirrorError>;
 }
@@ -134,6 +137,12 @@ impl StoredDocument {
         attachment: &StoredAttachment,
     ) -> Result<Option<Box<dyn StoredFile>>, MirrorError> {
         self.files.open(attachment)
+    }
+
+    /// Opens the file of the body; `None` if there is no regular file. It may have been replaced since the
+    /// document was read.
+    pub fn open_body(&self) -> Result<Option<Box<dyn StoredFile>>, MirrorError> {
+        self.files.open_body(self.deleted)
     }
 
     /// Whether the body has the same revision as another body.

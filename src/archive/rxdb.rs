@@ -196,6 +196,11 @@ impl DocumentFiles for Files {
         Ok(self.0.open(attachment)?.map(|file| Box::new(Plain(file)) as Box<dyn StoredFile>))
     }
 
+    fn open_body(&self, _deleted: bool) -> Result<Option<Box<dyn StoredFile>>, MirrorError> {
+        let file = self.0.folder.open_file(DOCUMENT)?;
+        Ok(file.map(|file| Box::new(Plain(file)) as Box<dyn StoredFile>))
+    }
+
     /// A document's folder also is a part of the path to documents with longer ids.
     fn extras(&self, document: &StoredDocument) -> Result<Vec<Problem>, MirrorError> {
         self.0.extras(document, |name, kind| {

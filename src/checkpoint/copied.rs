@@ -2,7 +2,7 @@
 //! state.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -12,6 +12,16 @@ use super::numbers::{LONGEST, marks};
 use super::store::in_the_way;
 use super::{Bounds, Checkpoints, Opened, SetAside, StateError};
 use crate::place::Place;
+
+/// The copied files of a state that has not been opened. Whoever locked the mirror for the copy needs the lock
+/// no longer.
+#[derive(Debug)]
+pub struct CopiedFiles {
+    path: PathBuf,
+    copy: PathBuf,
+    in_the_way: Option<String>,
+    folder: TempDir,
+}
 
 /// A copy of a state, in the folder of temporary files. Dropping it removes the copy.
 #[derive(Debug)]
@@ -24,10 +34,9 @@ pub struct Copied {
     _folder: TempDir,
 }
 
-impl Copied {
-    /// Copies and opens the state in the folder `path`. Nobody may be writing to it. If there is no
-    /// state, the copy is empty.
-    pub fn open(path: &Path) -> Result<Self, StateError> {
+impl CopiedFiles {
+    /// Copies the state in the folder `path`. Nobody may be writing to it.
+    pub fn of(path: &Path) -> Result<Self, StateError> {
         let failed = |source: io::Error| StateError::Copy {
             path: path.to_owned(),
             to: std::env::temp_dir(),
@@ -47,12 +56,26 @@ impl Copied {
                 to.replace(&new, &text).map_err(failed)?;
             }
         }
+        Ok(Self { path: path.to_owned(), copy, in_the_way, folder })
+    }
+
+    /// Opens the copy. If there was no state, it is empty.
+    pub fn open(self) -> Result<Copied, StateError> {
+        let Self { path, copy, in_the_way, folder } = self;
         let Opened { state, damaged } = Checkpoints::open(&copy, Bounds::DEFAULT)?;
         let damaged = match in_the_way {
-            Some(reason) => Some(SetAside { path: path.to_owned(), reason }),
+            Some(reason) => Some(SetAside { path, reason }),
             None => damaged,
         };
-        Ok(Self { state: state.into(), damaged, _folder: folder })
+        Ok(Copied { state: state.into(), damaged, _folder: folder })
+    }
+}
+
+impl Copied {
+    /// Copies and opens the state in the folder `path`. Nobody may be writing to it. If there is no
+    /// state, the copy is empty.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        CopiedFiles::of(path)?.open()
     }
 }
 

@@ -33,7 +33,7 @@ mod verification;
 
 pub use commit::{Checkpoint, Commit, Failure, HeldBack};
 pub use contained::Escaped;
-pub use copied::Copied;
+pub use copied::{Copied, CopiedFiles};
 pub use cursor::{CursorError, CursorFilter, CursorStart, CursorStatus, MOST_CURSORS};
 pub use error::StateError;
 pub use journal::{Bounds, JournalRange, JournalRecord};

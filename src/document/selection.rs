@@ -4,12 +4,20 @@
 
 use std::collections::VecDeque;
 
-use globset::{Glob, GlobMatcher};
+use globset::{Glob, GlobMatcher, GlobSetBuilder};
 
 use super::CollectionName;
 
 /// The characters that make a pattern more than a name.
 const GLOB_CHARACTERS: [char; 7] = ['*', '?', '[', ']', '{', '}', '\\'];
+
+/// The most bytes of a glob. The names of collections and documents that can be matched by longer ones are rare,
+/// and requests from anywhere contain globs.
+const LONGEST: usize = 1_024;
+
+/// The most alternatives in braces in a glob. They are compiled by recursion, so a deep nesting of them would
+/// exhaust the stack.
+const MOST_BRACES: usize = 16;
 
 /// A name, or a glob (`*`, `?`, `[a-z]`, `{a,b}`). An existing name is never treated as a glob, even
 /// if it could be read as one.
@@ -40,9 +48,9 @@ impl Pattern {
         }
         let mut pattern = Self { text: text.to_owned(), glob: None, broken: None };
         if text.contains(GLOB_CHARACTERS) {
-            match Glob::new(text) {
-                Ok(glob) => pattern.glob = Some(glob.compile_matcher()),
-                Err(error) => pattern.broken = Some(error.kind().to_string()),
+            match compiled(text) {
+                Ok(glob) => pattern.glob = Some(glob),
+                Err(reason) => pattern.broken = Some(reason),
             }
         }
         Ok(pattern)
@@ -172,6 +180,21 @@ impl Selection {
     }
 }
 
+/// A glob, or why the text is none. Nothing in the text makes this panic or exhaust the stack.
+fn compiled(text: &str) -> Result<GlobMatcher, String> {
+    if text.len() > LONGEST {
+        return Err(format!("it is longer than {LONGEST} bytes"));
+    }
+    if text.matches('{').count() > MOST_BRACES {
+        return Err(format!("it has more than {MOST_BRACES} `{{`"));
+    }
+    let reason = |error: globset::Error| error.kind().to_string();
+    let glob = Glob::new(text).map_err(reason)?;
+    // A set says what cannot be compiled, where a matcher panics.
+    GlobSetBuilder::new().add(glob.clone()).build().map_err(reason)?;
+    Ok(glob.compile_matcher())
+}
+
 fn read<S: AsRef<str>>(patterns: &[S]) -> Result<Vec<Pattern>, BadGlob> {
     joined(patterns).into_iter().map(|pattern| Pattern::new(&pattern)).collect()
 }
@@ -292,6 +315,27 @@ mod tests {
         let exact = |excluded| selection.clone().without(&[excluded]).unwrap().exact();
         assert_eq!(exact("books"), Some(vec!["loans-1".into()]));
         assert_eq!(exact("b*"), Some(vec!["loans-1".into()]), "this needs no listing either");
+    }
+
+    #[test]
+    fn a_glob_that_is_too_long_or_too_deep_is_broken_and_its_text_is_still_a_name() {
+        let nested = |levels: usize| format!("{}a*{}", "{".repeat(levels), "}".repeat(levels));
+        let letters = vec!["abc"; 400].join(",");
+        let bad = [nested(17), nested(3_000), nested(20_000), format!("{{{letters}}}")];
+        for text in bad {
+            let pattern = Pattern::new(&text).unwrap();
+            assert!(pattern.broken().is_some_and(|reason| reason.starts_with("it ")), "{text}");
+            assert!(pattern.matches(&text) && !pattern.matches("ab"));
+            assert_eq!(wanted(&[&text], &[&text, "ab"]), [text]);
+        }
+        let good = [nested(16), format!("{{{}}}", vec!["ab"; 300].join(",")), "?".repeat(1_024)];
+        for text in &good {
+            assert_eq!(Pattern::new(text).unwrap().broken(), None, "{text}");
+        }
+        assert!(Pattern::new(&good[0]).unwrap().matches("ab"));
+        assert!(Pattern::new(&good[1]).unwrap().matches("ab"));
+        let long_name = "a".repeat(2_000);
+        assert!(Pattern::new(&long_name).unwrap().is_exact(), "without a glob's characters");
     }
 
     #[test]

@@ -143,6 +143,9 @@ impl Subscription {
         // The channel first, then the position: every event after it is in the channel.
         let receiver = events.subscribe();
         let newest = checkpoints.last_number();
+        // A number that no event has had is of another journal: all of this one is new, and what it no longer
+        // holds has expired.
+        let since = since.map(|since| if since > newest { 0 } else { since });
         Self {
             checkpoints: Arc::clone(checkpoints),
             receiver,
@@ -371,6 +374,27 @@ mod tests {
         journal.ended.cancel();
         let (numbers, notices) = told(journal.subscribe(Some(2))).await;
         assert_eq!(notices, ["{\"expired\":{\"first\":3,\"last\":5}}\n"]);
+        assert_eq!(numbers, [6, 7, 8, 9, 10]);
+    }
+
+    #[tokio::test]
+    async fn a_number_that_no_event_has_had_is_of_another_journal_and_all_of_this_one_comes() {
+        let journal = Journal::new(Bounds::DEFAULT);
+        let empty = journal.subscribe(Some(u64::MAX));
+        journal.write(3);
+        let beyond = [4, u64::MAX - 1, u64::MAX].map(|since| journal.subscribe(Some(since)));
+        let last = journal.subscribe(Some(3));
+        journal.write(1);
+        journal.ended.cancel();
+        for one in beyond.into_iter().chain([empty]) {
+            assert_eq!(told(one).await, (vec![1, 2, 3, 4], vec![]));
+        }
+        assert_eq!(told(last).await, (vec![4], vec![]), "the last one has been");
+        let journal = Journal::new(Bounds { events: 5, ..Bounds::DEFAULT });
+        (0..10).for_each(|_| journal.write(1));
+        journal.ended.cancel();
+        let (numbers, notices) = told(journal.subscribe(Some(11))).await;
+        assert_eq!(notices, ["{\"expired\":{\"first\":1,\"last\":5}}\n"]);
         assert_eq!(numbers, [6, 7, 8, 9, 10]);
     }
 

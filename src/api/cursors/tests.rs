@@ -4,6 +4,8 @@ use axum::body::Body;
 use axum::http::{Method, Request};
 use serde_json::{Value, json};
 
+use crate::agent::MirrorState;
+use crate::api::mirrors::tests::Kept;
 use crate::api::tests::{Answer, AtWork, rows};
 
 async fn send(mirror: &AtWork, method: Method, path: &str, body: Value) -> Answer {
@@ -135,4 +137,43 @@ async fn a_cursor_with_a_filter_is_told_from_time_to_time_what_it_may_acknowledg
     let acknowledged = json!({ "event": passed });
     let cursor = send(&mirror, Method::POST, "/cursors/b/ack", acknowledged).await.json();
     assert_eq!(cursor["acknowledged"].as_u64(), passed);
+}
+
+#[tokio::test]
+async fn the_cursors_of_a_mirror_at_rest_are_read_once_and_no_start_finds_it_locked_for_that() {
+    let kept = Kept::with(&rows(&[("a", "1")])).await;
+    let path = "/v1/mirrors/later/cursors";
+    // What the session has left is remembered: the state is not needed.
+    let state = kept.dir.path().join("later/.plainfold/state");
+    let aside = kept.dir.path().join("aside");
+    assert!(state.is_dir());
+    std::fs::rename(&state, &aside).unwrap();
+    assert_eq!(kept.get(path).await.json(), json!({ "cursors": [] }));
+    std::fs::rename(&aside, &state).unwrap();
+
+    let later = kept.agent.roster().get(&"later".parse().unwrap()).unwrap();
+    let mut changed = kept.agent.roster().changed();
+    let copying = later.copying().await.unwrap();
+    let before = later.summary().starts;
+    kept.post("/v1/mirrors/later/start").await;
+    while later.state() != MirrorState::Starting {
+        changed.changed().await.unwrap();
+    }
+    assert_eq!(later.summary().starts, before, "the start waits for the copy");
+    drop(copying);
+    while later.summary().starts == before || !matches!(later.state(), MirrorState::Waiting { .. })
+    {
+        changed.changed().await.unwrap();
+    }
+    assert!(later.last_run().unwrap().complete);
+
+    // An agent that has had no session of the mirror copies its state, once.
+    let kept = kept.again().await;
+    let later = kept.agent.roster().get(&"later".parse().unwrap()).unwrap();
+    assert!(later.cursors().is_none() && later.watcher().is_none());
+    let answers = futures_util::future::join_all((0..8).map(|_| kept.get(path))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    std::fs::rename(&state, &aside).unwrap();
+    assert_eq!(kept.get(path).await.status, 200, "it is not copied again");
+    kept.agent.stop().await;
 }

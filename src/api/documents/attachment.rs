@@ -146,7 +146,7 @@ fn open_once(
 
 /// The bytes of an open file from `start` to `end`, one piece at a time. Each piece has a turn of its own,
 /// so that a slow client keeps nobody from reading.
-fn pieces(
+pub fn pieces(
     files: Files,
     file: Box<dyn StoredFile>,
     start: u64,

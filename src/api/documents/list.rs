@@ -5,6 +5,7 @@
 //! page, so that there may be any number of documents.
 
 use std::collections::BinaryHeap;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Path, Query};
 use axum::response::Response;
@@ -21,6 +22,9 @@ use crate::tree::MirrorError;
 
 /// The most documents that are read for a page because the names of their folders do not show their ids.
 const READS: usize = 5_000;
+
+/// The time after which a page ends with what it has, if it has read the ids of documents.
+const READS_FOR: Duration = Duration::from_secs(5);
 
 /// The number of names that are looked for when the page needs more than it has.
 const AGAIN: usize = 1_000;
@@ -106,7 +110,7 @@ pub async fn list(
     let after = page.after().map(DocumentId::from);
     let listed = files.read(move |reader| {
         let collection = reader.collection(&named.collection)?;
-        page_of(&*collection, after.as_ref(), limit, &query)
+        page_of(&*collection, after.as_ref(), limit, &query, READS_FOR)
             .map_err(|error| ApiProblem::internal(&error))
     });
     Ok(json(&listed.await?))
@@ -130,7 +134,9 @@ fn page_of(
     after: Option<&DocumentId>,
     limit: usize,
     query: &DocumentsQuery,
+    reads_for: Duration,
 ) -> Result<DocumentsPage, MirrorError> {
+    let begun = Instant::now();
     let mut page =
         DocumentsPage { documents: Vec::new(), next: None, unreadable: 0, complete: true };
     let mut from = after.map(|id| collection.name_of(id));
@@ -142,6 +148,11 @@ fn page_of(
         let were_all = names.len() < most;
         for name in names {
             let id = match collection.id_of(&name) {
+                // A slow disk: the client asks again from here.
+                None if last.is_some() && begun.elapsed() >= reads_for => {
+                    page.next = last;
+                    return Ok(page);
+                }
                 None if reads == 0 => {
                     page.complete = last.is_some();
                     page.next = last;
@@ -221,6 +232,7 @@ fn read_id(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::tests::{AtWork, rows};
     use crate::archive::conformance::memory::MemoryCollection;
 
     fn query(prefix: Option<&str>, contains: Option<&str>) -> DocumentsQuery {
@@ -232,7 +244,7 @@ mod tests {
     fn all(collection: &MemoryCollection, limit: usize, query: &DocumentsQuery) -> Vec<String> {
         let (mut after, mut ids) = (None, Vec::new());
         loop {
-            let page = page_of(collection, after.as_ref(), limit, query).unwrap();
+            let page = page_of(collection, after.as_ref(), limit, query, READS_FOR).unwrap();
             assert!(page.documents.len() <= limit && page.complete);
             ids.extend(page.documents.iter().map(|one| one.id.as_str().to_owned()));
             let Some(next) = page.next else { return ids };
@@ -256,7 +268,36 @@ mod tests {
         }
         // A page begins after a document that has been removed meanwhile.
         let gone = DocumentId::from("d10x");
-        let page = page_of(&collection, Some(&gone), 2, &query(None, None)).unwrap();
+        let page = page_of(&collection, Some(&gone), 2, &query(None, None), READS_FOR).unwrap();
         assert_eq!(page.documents[0].id.as_str(), "d11");
+    }
+
+    #[tokio::test]
+    async fn a_page_that_takes_too_long_ends_with_what_it_has_and_the_next_goes_on() {
+        let mut ids: Vec<_> =
+            (0..5).map(|number| format!("{}/{number}", "y".repeat(400))).collect();
+        ids.push("short".to_owned());
+        let documents: Vec<_> = ids.iter().map(|id| ("shelf", id.as_str())).collect();
+        let mirror = AtWork::on(&rows(&documents)).await;
+        let archive = crate::archive::open(&mirror.mirror()).unwrap();
+        let collection = archive.collection(&"shelf".into()).unwrap().unwrap();
+        let (mut after, mut read, mut pages) = (None, Vec::new(), 0);
+        loop {
+            let all = query(None, None);
+            let page = page_of(&*collection, after.as_ref(), 10, &all, Duration::ZERO).unwrap();
+            assert!(page.complete && !page.documents.is_empty());
+            read.extend(page.documents.into_iter().map(|one| one.id.as_str().to_owned()));
+            pages += 1;
+            let Some(next) = page.next else { break };
+            after = Some(next);
+        }
+        assert!((5..=6).contains(&pages), "each id that is read ends a page: {pages}");
+        read.sort();
+        assert_eq!(read, {
+            ids.sort();
+            ids
+        });
+        let all = page_of(&*collection, None, 10, &query(None, None), READS_FOR).unwrap();
+        assert_eq!((all.documents.len(), all.next), (6, None));
     }
 }

@@ -273,6 +273,33 @@ async fn a_file_that_is_cut_while_it_is_sent_ends_the_answer_before_its_announce
 }
 
 #[tokio::test]
+async fn a_body_that_nobody_reads_is_in_its_file_and_not_in_memory() {
+    let text = json!({ "_id": "d", "_rev": "1-a", "text": "x".repeat(2_000_000) });
+    let mirror = AtWork::on(&row("shelf", &text)).await;
+    let path = "/collections/shelf/documents/d/body";
+    let request = || Request::builder().uri(path).body(Body::empty()).unwrap();
+    let whole = bytes(&mirror, path, &[]).await.2;
+    let unread = mirror.routes.clone().oneshot(request()).await.unwrap();
+    let replaced = mirror.routes.clone().oneshot(request()).await.unwrap();
+    let file = mirror.mirror().join("shelf/d/document.json");
+    assert_eq!(
+        header(unread.headers(), &CONTENT_LENGTH),
+        fs::read(&file).unwrap().len().to_string()
+    );
+    // What replaces the file meanwhile is not what was checked, and is not sent.
+    let new = mirror.mirror().join("shelf/d/new");
+    fs::write(&new, "{\"_id\":\"d\"}\n").unwrap();
+    fs::rename(&file, mirror.mirror().join("shelf/d/old")).unwrap();
+    fs::rename(&new, &file).unwrap();
+    let replaced = axum::body::to_bytes(replaced.into_body(), usize::MAX).await.unwrap();
+    assert!(replaced == whole, "the file that was opened is sent");
+    // The file that is sent is cut: so its bytes were not in memory.
+    let old = mirror.mirror().join("shelf/d/old");
+    fs::OpenOptions::new().write(true).open(old).unwrap().set_len(1_000_000).unwrap();
+    assert!(axum::body::to_bytes(unread.into_body(), usize::MAX).await.is_err());
+}
+
+#[tokio::test]
 async fn a_mirror_whose_readers_all_hang_answers_that_it_is_not_available() {
     let mirror = AtWork::on(&rows(&[("shelf", "d")])).await;
     let readers = super::Readers::default();

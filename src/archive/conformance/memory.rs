@@ -160,6 +160,11 @@ impl DocumentFiles for Held {
         Ok(bytes.map(|bytes| Box::new(Plain(Cursor::new(bytes.clone()))) as Box<dyn StoredFile>))
     }
 
+    fn open_body(&self, _deleted: bool) -> Result<Option<Box<dyn StoredFile>>, MirrorError> {
+        let bytes = self.body.as_ref().map(|text| text.to_vec());
+        Ok(bytes.map(|bytes| Box::new(Plain(Cursor::new(bytes))) as Box<dyn StoredFile>))
+    }
+
     fn extras(&self, document: &StoredDocument) -> Result<Vec<Problem>, MirrorError> {
         let named = |name: &&String| !document.attachments.iter().any(|one| one.name == **name);
         let extra = |name: &String| {

@@ -37,6 +37,11 @@ impl DocumentFiles for Files {
         Ok(file.map(|file| Box::new(file) as Box<dyn StoredFile>))
     }
 
+    fn open_body(&self, deleted: bool) -> Result<Option<Box<dyn StoredFile>>, MirrorError> {
+        let file = self.folder.folder.open_file(body_file(deleted))?;
+        Ok(file.map(|file| Box::new(file) as Box<dyn StoredFile>))
+    }
+
     fn extras(&self, document: &StoredDocument) -> Result<Vec<Problem>, MirrorError> {
         self.folder.extras(document, |name, kind| {
             name == body_file(document.deleted)
