@@ -1,7 +1,7 @@
 // What all views have in common: they ask again while they are seen, confirm, and say what came of an order.
 
 import { Problem, hasToken, order, setToken } from './api.js';
-import { h, setText, uniqueId } from './dom.js';
+import { h, refocus, setText, uniqueId } from './dom.js';
 import { count, line, marked } from './words.js';
 
 /**
@@ -90,10 +90,13 @@ export function confirmed({ title, text, confirm }) {
       h('button', { type: 'button', autofocus: true, onclick: () => dialog.close('no') }, 'Cancel'),
       h('button', { type: 'button', class: 'danger', onclick: () => dialog.close('yes') }, confirm)));
   document.getElementById('dialogs').append(dialog);
+  const opener = document.activeElement;
   return new Promise((resolve) => {
     dialog.addEventListener('close', () => {
       resolve(dialog.returnValue === 'yes');
       dialog.remove();
+      // The view may have been drawn again meanwhile.
+      if (!opener.isConnected) refocus(document, opener);
     });
     dialog.showModal();
   });

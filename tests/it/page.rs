@@ -154,9 +154,23 @@ fn a_mirror_at_work_and_a_failure_are_shown_and_a_brake_is_released_by_keyboard_
     script.step("nothing is released", || {
         assert_eq!(served.collection("shelf")["held_back"], 30);
     });
+    script.step("delete more while the dialog is open", || {
+        for number in 80..90 {
+            feed.delete(&format!("book:{number}"));
+        }
+        feed.put("after more deletions", json!({}), &[]);
+        served.await_event("shelf", |event| event["documentId"] == "after more deletions");
+        assert_eq!(served.collection("shelf")["held_back"], 40);
+    });
+    script.step("still nothing is released", || {
+        assert_eq!(served.collection("shelf")["held_back"], 40);
+        assert!(served.directory("shelf/shelf/book%3A85").exists());
+    });
     script.end();
     assert_eq!(served.collection("shelf")["held_back"], 0);
-    assert!(!served.directory("shelf/shelf/book%3A70").exists());
+    for gone in ["shelf/shelf/book%3A70", "shelf/shelf/book%3A85"] {
+        assert!(!served.directory(gone).exists());
+    }
     served.stop();
 }
 
