@@ -10,12 +10,18 @@ export const number = (value) => GROUPED.format(value);
 /** `1 document`, `2 documents`. */
 export const count = (value, noun) => `${number(value)} ${noun}${value === 1 ? '' : 's'}`;
 
-/** Characters that control a terminal or the direction of a text, written out, so that they are seen. */
+/**
+ * Control characters, halves of a character, and what is invisible or turns the direction of a text (DI). Line
+ * feeds, tabs, and the selectors of the variant of a letter or an emoji stay.
+ */
+const UNSEEN = /(?![\t\n\ufe00-\ufe0f\u{e0100}-\u{e01ef}])[\p{Cc}\p{Cs}\p{DI}\u2028\u2029\ufff9-\ufffb]/gu;
+
+/** Characters that cannot be seen or turn the direction of a text, written out: `\u202e`, `\u{e0041}`. */
 export const plain = (text) =>
-  String(text).replace(
-    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g,
-    (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  );
+  String(text).replace(UNSEEN, (one) => {
+    const code = one.codePointAt(0).toString(16);
+    return code.length > 4 ? `\\u{${code}}` : `\\u${code.padStart(4, '0')}`;
+  });
 
 /** The same on one line. */
 export const line = (text) => plain(text).replace(/\n/g, '\\n').replace(/\t/g, '\\t');

@@ -174,6 +174,10 @@ fn a_mirror_at_work_and_a_failure_are_shown_and_a_brake_is_released_by_keyboard_
     served.stop();
 }
 
+/// An id with characters that cannot be seen, or that turn the direction of a text.
+const UNSEEN: &str = "unseen-\u{ad}\u{61c}\u{115f}\u{1160}\u{180e}\u{200b}\u{202e}\u{2060}\u{2064}\u{206a}\u{206f}\
+                      \u{3164}\u{feff}\u{ffa0}\u{fff9}\u{fffb}\u{e0000}\u{e0041}\u{e007f}-é\u{1f4d6}";
+
 #[test]
 fn a_hostile_document_can_do_nothing() {
     const HOSTILE: &str = "<img src=x onerror=\"document.documentElement.dataset.ran='image';alert(1)\">\
@@ -208,6 +212,7 @@ fn a_hostile_document_can_do_nothing() {
     feed.put("large", json!({"text": "y".repeat(5_000_000)}), &[]);
     feed.put("damaged", json!({"n": 1}), &[]);
     feed.put("a/b", json!({"with": "a slash"}), &[]);
+    feed.put(UNSEEN, json!({UNSEEN: UNSEEN}), &[]);
     let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
     let deep = json!({"seq": 9, "id": "deep", "changes": [{"rev": "1-d"}], "doc": {"_id": "deep", "_rev": "1-d", "d": "D"}})
         .to_string()
@@ -218,7 +223,7 @@ fn a_hostile_document_can_do_nothing() {
     }
     served.start();
     served.await_event("hostile", |event| event["documentId"] == "last");
-    let more = [("PAGE_HOSTILE", HOSTILE)];
+    let more = [("PAGE_HOSTILE", HOSTILE), ("PAGE_UNSEEN", UNSEEN)];
     let Some(mut script) = Script::start("hostile.mjs", &served.url(), &more) else { return };
     script.step("damage a body", || {
         let body = served.directory("hostile/hostile/damaged/document.json");
