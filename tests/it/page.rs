@@ -2,7 +2,7 @@
 //! tests here keep the agent and its feeds.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
@@ -245,7 +245,13 @@ fn the_event_stream_resumes_by_itself_after_the_agent_was_killed_and_started_aga
     let mut feed = served.feed("shelf");
     feed.put("first", json!({}), &[]);
     served.start();
+    served.await_event("shelf", |event| event["documentId"] == "first");
     let Some(mut script) = Script::start("restart.mjs", &served.url(), &[]) else { return };
+    script.step("kill the agent before an event came", || served.kill());
+    script.step("write unseen and start it again", || {
+        feed.put("unseen", json!({}), &[]);
+        served.start();
+    });
     script.step("write before", || feed.put("before", json!({}), &[]));
     script.step("kill the agent", || served.kill());
     script.step("write meanwhile and start it again", || {
@@ -254,6 +260,15 @@ fn the_event_stream_resumes_by_itself_after_the_agent_was_killed_and_started_aga
     });
     script.step("write after", || feed.put("after", json!({}), &[]));
     script.step("write while the list is held", || feed.put("later", json!({}), &[]));
+    script.step("kill the agent", || served.kill());
+    script.step("replace the mirror by one of the same name", || {
+        fs::remove_dir_all(served.directory("shelf")).unwrap();
+        fs::remove_file(feed.path()).unwrap();
+        feed = FeedFile::create(feed.path().to_owned());
+        feed.put("of another mirror", json!({}), &[]);
+        served.start();
+    });
+    script.step("write into the new mirror", || feed.put("newest", json!({}), &[]));
     script.end();
     served.stop();
 }
