@@ -47,7 +47,8 @@ export function paged(place, read, drawn, empty) {
       } catch (error) {
         place.append(trouble(error));
       }
-      (place.querySelector('.pager button:not(:disabled)') ?? place).focus();
+      // The same button keeps the focus, unless there is no further page.
+      if (!place.contains(document.activeElement)) (place.querySelector('.pager button:not(:disabled)') ?? place).focus();
     };
     fill(place, key, () => [
       note ? h('p', { class: 'note' }, note) : null,

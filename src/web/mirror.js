@@ -113,7 +113,7 @@ export function mirrorView(main, { signal, parts: [name], parameters, go }) {
   const [error, wrong, about, held, orders, work] = [h('div'), h('div'), h('div'), h('div'), h('div', { class: 'buttons' }), h('div')];
   const rows = h('tbody', { role: 'rowgroup' });
   const shown = h('p', { class: 'note', role: 'status' });
-  const pager = h('div', { class: 'pager' });
+  const [pager, below] = [h('div', { class: 'pager' }), h('div', { class: 'pager' })];
   const atRest = h('div');
   let judged = [];
   let page = Math.max(1, Number(parameters.get('page')) || 1);
@@ -136,19 +136,27 @@ export function mirrorView(main, { signal, parts: [name], parameters, go }) {
     keyed(rows, wanted.slice(from, from + PAGE), ({ one }) => one.collection, row(name));
     const some = wanted.length === judged.length ? '' : ` of ${number(judged.length)}`;
     setText(shown, `${number(wanted.length)}${some} ${judged.length === 1 ? 'collection' : 'collections'}${pages > 1 ? `, page ${page} of ${pages}` : ''}. Counts of written and deleted documents are those of this run.`);
-    fill(pager, `${page}/${pages}`, () => pages === 1 ? [] : [
-      h('button', { type: 'button', disabled: page === 1, onclick: () => turn(page - 1) }, 'Previous page'),
-      h('button', { type: 'button', disabled: page === pages, onclick: () => turn(page + 1) }, 'Next page')]);
+    for (const place of [pager, below]) fill(place, `${page}/${pages}`, () => pages === 1 ? [] : [
+      h('button', { type: 'button', disabled: page === 1, onclick: () => turn(-1) }, 'Previous page'),
+      h('button', { type: 'button', disabled: page === pages, onclick: () => turn(1) }, 'Next page')]);
   };
   const remember = () => go(link('m', name), { name: text.value.trim(), state: phase.value, page: page > 1 ? page : '' });
   const choose = () => { page = 1; remember(); show(); };
-  const turn = (to) => { page = to; remember(); show(); table_.scrollIntoView({ block: 'nearest' }); pager.querySelector('button:not(:disabled)')?.focus(); };
+  // The new page is read from its top, where the same button has the focus.
+  const turn = (step) => {
+    page += step;
+    remember();
+    show();
+    table_.scrollIntoView({ block: 'start' });
+    const [back, forth] = pager.children;
+    (step > 0 ? [forth, back] : [back, forth]).find((button) => button && !button.disabled)?.focus({ preventScroll: true });
+  };
 
   const table_ = h('section', { 'aria-labelledby': 'collections' },
     h('div', { class: 'bar' }, h('h2', { id: 'collections' }, 'Collections'), h('search', { class: 'row' }, search, choice)),
-    shown,
+    h('div', { class: 'bar' }, shown, pager),
     table('Collections', [['Collection'], ['State'], ...FIGURES.map(([label]) => [label, 'figure']), ['Lag', 'figure'], ['Documents', 'go']], rows, 'collections stacks'),
-    pager);
+    below);
   main.append(
     trail(['Overview', '#/'], [name]),
     h('div', { class: 'bar' }, h('h1', { tabindex: '-1' }, name), state.element, h('a', { class: 'end', href: `#/events?${new URLSearchParams({ mirror: name })}` }, 'Live events')),

@@ -274,6 +274,23 @@ fn the_event_stream_resumes_by_itself_after_the_agent_was_killed_and_started_aga
 }
 
 #[test]
+fn many_collections_are_shown_in_pages_that_a_keyboard_turns() {
+    let mut served = Served::new();
+    let mut feed = served.feed("many");
+    for number in 1000..1120 {
+        let row = json!({
+            "collection": format!("year/{number}"), "id": "only", "changes": [{"rev": "1-a"}],
+            "doc": {"_id": "only", "_rev": "1-a"},
+        });
+        feed.raw(format!("{row}\n").as_bytes());
+    }
+    served.start();
+    let Some(script) = Script::start("many.mjs", &served.url(), &[]) else { return };
+    script.end();
+    served.stop();
+}
+
+#[test]
 fn a_token_is_asked_for_and_kept_for_the_tab_alone_and_a_missing_role_is_named() {
     let mut served = Served::new();
     let mut feed = served.feed("shelf");
