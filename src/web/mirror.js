@@ -7,7 +7,7 @@ import { jobs } from './jobs.js';
 import { askToRelease } from './release.js';
 import { events } from './stream.js';
 import { again, effects, link, orderButton, table, trail, trouble } from './view.js';
-import { count, duration, judgeCollection, judgeMirror, line, mark, number, phaseWords, problemList, refreshTimes, time } from './words.js';
+import { count, duration, judgeCollection, judgeMirror, line, mark, number, phaseWords, problemList, prose, refreshTimes, time } from './words.js';
 
 /** The collections that a page of the table has. */
 const PAGE = 50;
@@ -57,7 +57,7 @@ function row(mirror) {
     const update = ({ one: now, level, word, problems }) => {
       setAttribute(element, 'data-level', level);
       state.update(level, word);
-      setText(note, problems[0]?.text ?? '');
+      fill(note, problems[0]?.text, () => prose(problems[0]?.text ?? ''));
       FIGURES.forEach(([, key], at) => {
         setText(figures[at], number(now[key]));
         figures[at].classList.toggle('zero', !now[key]);
@@ -90,9 +90,12 @@ function facts(mirror) {
   ].filter(Boolean);
 }
 
+/** A value that needs a line of its own on a phone. */
+const isLong = (value) => [value].flat().map((part) => part?.textContent ?? String(part)).join('').length > 18;
+
 /** A list of facts. */
 export const factList = (pairs) =>
-  h('dl', { class: 'facts' }, pairs.map(([name, value]) => h('div', null, h('dt', null, name), h('dd', null, value))));
+  h('dl', { class: 'facts' }, pairs.map(([name, value]) => h('div', { class: isLong(value) ? 'long' : null }, h('dt', null, name), h('dd', null, value))));
 
 /** The collections whose deletions are held back, each with its button. */
 function brakes(name, held, refresh) {

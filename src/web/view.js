@@ -2,7 +2,7 @@
 
 import { Problem, hasToken, order, setToken } from './api.js';
 import { h, refocus, setText, uniqueId } from './dom.js';
-import { count, line, marked } from './words.js';
+import { count, line, marked, prose } from './words.js';
 
 /**
  * Calls `work` now and then again and again, while the page is visible and `signal` is not aborted. The pause
@@ -42,7 +42,7 @@ export function notice(text, level = 'well') {
 /** An error as a part of a view. */
 export function trouble(error) {
   const text = error instanceof Problem ? line(error.message) : `This is a bug in the page: ${line(error.message)}`;
-  return h('p', { class: 'trouble', 'data-level': 'bad' }, marked('bad', 'Error'), ' ', text);
+  return h('p', { class: 'trouble', 'data-level': 'bad' }, marked('bad', 'Error'), ' ', prose(text));
 }
 
 /** A button that gives an order, and says what came of it. */

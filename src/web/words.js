@@ -26,6 +26,9 @@ export const plain = (text) =>
 /** The same on one line. */
 export const line = (text) => plain(text).replace(/\n/g, '\\n').replace(/\t/g, '\\t');
 
+/** A text of the agent: what it quotes in backticks is set as code. */
+export const prose = (text) => text.split(/`([^`\n]+)`/).map((part, at) => (at % 2 ? h('code', null, part) : part)).filter(Boolean);
+
 /** A number of seconds: `4 s`, `3 min`, `2 h 5 min`, `3 days`. */
 export function duration(seconds) {
   const whole = Math.max(0, Math.round(seconds));
@@ -112,8 +115,9 @@ function heldBack(many) {
   return { ...problem('warn', text, 'Check whether the source lost these documents by mistake. If not, release them.'), isHeld: true };
 }
 
-/** A text of the agent as a sentence. */
-const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}`;
+/** A text of the agent with the end of a sentence, and as a whole sentence. */
+const ended = (text) => `${text}${/[.!?]$/.test(text) ? '' : '.'}`;
+const sentence = (text) => ended(`${text.charAt(0).toUpperCase()}${text.slice(1)}`);
 
 /** How a mirror is: `{ level, word, problems }`, and each problem with what to do. */
 export function judgeMirror(mirror) {
@@ -122,11 +126,11 @@ export function judgeMirror(mirror) {
   const start = 'Press “Start now” on its page when it is mended.';
   switch (mirror.state) {
     case 'parked':
-      problems.push(problem('bad', line(mirror.error), sentence(line(mirror.remedy))));
+      problems.push(problem('bad', ended(line(mirror.error)), sentence(line(mirror.remedy))));
       word = 'parked';
       break;
     case 'failed':
-      problems.push(problem('bad', line(mirror.error), `It starts again by itself. ${start}`));
+      problems.push(problem('bad', ended(line(mirror.error)), `It starts again by itself. ${start}`));
       word = 'failed';
       break;
     case 'starting':
@@ -213,6 +217,6 @@ export function problemList(problems) {
   return h('ul', { class: 'problems' }, problems.map((one) =>
     h('li', { 'data-level': one.level },
       one.head ?? null,
-      h('span', { class: 'what' }, one.text),
-      one.remedy ? h('span', { class: 'remedy' }, one.remedy) : null)));
+      h('span', { class: 'what' }, prose(one.text)),
+      one.remedy ? h('span', { class: 'remedy' }, prose(one.remedy)) : null)));
 }
