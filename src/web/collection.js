@@ -5,7 +5,7 @@ import { fill, h } from './dom.js';
 import { factList } from './mirror.js';
 import { askToRelease } from './release.js';
 import { again, effects, link, orderButton, table, trail, trouble } from './view.js';
-import { bytes, count, duration, judgeCollection, line, mark, number, problemList, refreshTimes, time } from './words.js';
+import { bytes, count, duration, judgeCollection, line, mark, number, problemList, prose, refreshTimes, time } from './words.js';
 
 function facts(one) {
   const behind = one.behind ? Object.entries(one.behind).map(([unit, value]) => `${number(value)} ${unit}`).join(', ') : null;
@@ -47,7 +47,8 @@ export function paged(place, read, drawn, empty) {
       } catch (error) {
         place.append(trouble(error));
       }
-      (place.querySelector('.pager button:not(:disabled)') ?? place).focus();
+      // The same button keeps the focus, unless there is no further page.
+      if (!place.contains(document.activeElement)) (place.querySelector('.pager button:not(:disabled)') ?? place).focus();
     };
     fill(place, key, () => [
       note ? h('p', { class: 'note' }, note) : null,
@@ -68,7 +69,7 @@ function failuresTable(mirror, collection) {
     h('tbody', { role: 'rowgroup' }, found.map((one) => h('tr', { role: 'row' },
       h('th', { scope: 'row', role: 'rowheader' }, one.documentId === null ? h('span', { class: 'note' }, `no id: ${line(one.place)}`)
         : h('a', { href: link('m', mirror, 'd', collection, one.documentId) }, h('bdi', null, line(one.documentId)))),
-      cell('Reason', 'words', line(one.reason)),
+      cell('Reason', 'words', ...prose(line(one.reason))),
       cell('Attempts', 'figure', number(one.attempts)),
       cell('Since', null, time(one.since)),
       cell('Last attempt', null, time(one.at))))), 'stacks');

@@ -43,8 +43,13 @@ export function fill(element, key, children) {
   const focused = element.contains(document.activeElement) ? document.activeElement : null;
   element.replaceChildren(...children().flat().filter(Boolean));
   if (!focused || element === focused) return;
-  const [tag, name] = [focused.tagName, nameOf(focused)];
-  [...element.querySelectorAll(tag)].find((one) => nameOf(one) === name)?.focus({ preventScroll: true });
+  refocus(element, focused);
+}
+
+/** Gives the focus to the element that has taken the place of another one: it has the same name. */
+export function refocus(root, lost) {
+  const name = nameOf(lost);
+  [...root.querySelectorAll(lost.tagName)].find((one) => nameOf(one) === name)?.focus({ preventScroll: true });
 }
 
 /**

@@ -15,11 +15,30 @@ const STATES = {
   unsupported: ['idle', ({ detail }) => line(detail)],
 };
 
-function noticeText({ lagged, expired, mirror }) {
-  const of = mirror ? ` of ${line(mirror)}` : '';
-  if (lagged) return `The page reads too slowly: ${count(lagged, 'event')}${of} come later, from the journal.`;
-  if (expired) return `The journal no longer holds the events ${number(expired.first)} to ${number(expired.last)}${of}. The mirror itself is not affected.`;
-  return 'The agent reports something that this page does not know.';
+/** A range of events, or a single one. */
+const range = ({ first, last }) => (first === last ? `event ${number(first)}` : `the events ${number(first)} to ${number(last)}`);
+
+/** Each notice in plain words: its level, and what it says. */
+const NOTICES = {
+  lagged: ['warn', ({ lagged }, of) => `The page reads too slowly. It missed ${count(lagged, 'event')}${of}, which ${lagged === 1 ? 'follows' : 'follow'} now from the journal.`],
+  expired: ['warn', ({ expired }, of) => `The journal no longer holds ${range(expired)}${of}. This list lacks ${expired.first === expired.last ? 'it' : 'them'}; the documents in the mirror are not affected.`],
+  passed: ['idle', ({ passed }, of) => `Up to event ${number(passed)}${of}, there are no more events for this page.`],
+  replaced: ['idle', ({ mirror }) => `Another mirror has the name ${line(mirror)} now. Its events are shown from the oldest one in its journal.`],
+};
+
+/** A notice as `[level, text]`. An agent of a later version may have notices that are not in the table. */
+function noticeWords({ name, of, said }) {
+  try {
+    const [level, words] = NOTICES[name];
+    return [level, words(said, of ? ` of ${line(of)}` : '')];
+  } catch {
+    return ['warn', `The agent reports something that this page does not know: ${line(name ?? 'a notice without a name')}. Reload the page.`];
+  }
+}
+
+function noticeItem(notice) {
+  const [level, text] = noticeWords(notice);
+  return h('li', { 'data-level': level }, h('span', { class: 'note' }, clock(notice.at)), h('span', { class: 'what' }, text));
 }
 
 function row(event) {
@@ -55,7 +74,7 @@ export function eventsView(main, { signal, parameters, go }) {
   const show = () => {
     const [level, words] = STATES[events.state.word];
     state.update(level, words(events.state));
-    fill(notices, JSON.stringify(events.notices), () => events.notices.map((one) => h('li', { 'data-level': 'warn' }, h('span', { class: 'what' }, noticeText(one)))));
+    fill(notices, JSON.stringify(events.notices), () => events.notices.map(noticeItem));
     const list = (held?.list ?? events.list).filter(fits).slice(-SHOWN).reverse();
     keyed(rows, list, ({ number: key }) => key, row);
     rows.parentElement.hidden = list.length === 0;

@@ -7,7 +7,7 @@ import { jobs } from './jobs.js';
 import { askToRelease } from './release.js';
 import { events } from './stream.js';
 import { again, effects, link, orderButton, table, trail, trouble } from './view.js';
-import { count, duration, judgeCollection, judgeMirror, line, mark, number, phaseWords, problemList, refreshTimes, time } from './words.js';
+import { count, duration, judgeCollection, judgeMirror, line, mark, number, phaseWords, problemList, prose, refreshTimes, time } from './words.js';
 
 /** The collections that a page of the table has. */
 const PAGE = 50;
@@ -57,7 +57,7 @@ function row(mirror) {
     const update = ({ one: now, level, word, problems }) => {
       setAttribute(element, 'data-level', level);
       state.update(level, word);
-      setText(note, problems[0]?.text ?? '');
+      fill(note, problems[0]?.text, () => prose(problems[0]?.text ?? ''));
       FIGURES.forEach(([, key], at) => {
         setText(figures[at], number(now[key]));
         figures[at].classList.toggle('zero', !now[key]);
@@ -90,9 +90,12 @@ function facts(mirror) {
   ].filter(Boolean);
 }
 
+/** A value that needs a line of its own on a phone. */
+const isLong = (value) => [value].flat().map((part) => part?.textContent ?? String(part)).join('').length > 18;
+
 /** A list of facts. */
 export const factList = (pairs) =>
-  h('dl', { class: 'facts' }, pairs.map(([name, value]) => h('div', null, h('dt', null, name), h('dd', null, value))));
+  h('dl', { class: 'facts' }, pairs.map(([name, value]) => h('div', { class: isLong(value) ? 'long' : null }, h('dt', null, name), h('dd', null, value))));
 
 /** The collections whose deletions are held back, each with its button. */
 function brakes(name, held, refresh) {
@@ -113,7 +116,7 @@ export function mirrorView(main, { signal, parts: [name], parameters, go }) {
   const [error, wrong, about, held, orders, work] = [h('div'), h('div'), h('div'), h('div'), h('div', { class: 'buttons' }), h('div')];
   const rows = h('tbody', { role: 'rowgroup' });
   const shown = h('p', { class: 'note', role: 'status' });
-  const pager = h('div', { class: 'pager' });
+  const [pager, below] = [h('div', { class: 'pager' }), h('div', { class: 'pager' })];
   const atRest = h('div');
   let judged = [];
   let page = Math.max(1, Number(parameters.get('page')) || 1);
@@ -136,19 +139,27 @@ export function mirrorView(main, { signal, parts: [name], parameters, go }) {
     keyed(rows, wanted.slice(from, from + PAGE), ({ one }) => one.collection, row(name));
     const some = wanted.length === judged.length ? '' : ` of ${number(judged.length)}`;
     setText(shown, `${number(wanted.length)}${some} ${judged.length === 1 ? 'collection' : 'collections'}${pages > 1 ? `, page ${page} of ${pages}` : ''}. Counts of written and deleted documents are those of this run.`);
-    fill(pager, `${page}/${pages}`, () => pages === 1 ? [] : [
-      h('button', { type: 'button', disabled: page === 1, onclick: () => turn(page - 1) }, 'Previous page'),
-      h('button', { type: 'button', disabled: page === pages, onclick: () => turn(page + 1) }, 'Next page')]);
+    for (const place of [pager, below]) fill(place, `${page}/${pages}`, () => pages === 1 ? [] : [
+      h('button', { type: 'button', disabled: page === 1, onclick: () => turn(-1) }, 'Previous page'),
+      h('button', { type: 'button', disabled: page === pages, onclick: () => turn(1) }, 'Next page')]);
   };
   const remember = () => go(link('m', name), { name: text.value.trim(), state: phase.value, page: page > 1 ? page : '' });
   const choose = () => { page = 1; remember(); show(); };
-  const turn = (to) => { page = to; remember(); show(); table_.scrollIntoView({ block: 'nearest' }); pager.querySelector('button:not(:disabled)')?.focus(); };
+  // The new page is read from its top, where the same button has the focus.
+  const turn = (step) => {
+    page += step;
+    remember();
+    show();
+    table_.scrollIntoView({ block: 'start' });
+    const [back, forth] = pager.children;
+    (step > 0 ? [forth, back] : [back, forth]).find((button) => button && !button.disabled)?.focus({ preventScroll: true });
+  };
 
   const table_ = h('section', { 'aria-labelledby': 'collections' },
     h('div', { class: 'bar' }, h('h2', { id: 'collections' }, 'Collections'), h('search', { class: 'row' }, search, choice)),
-    shown,
+    h('div', { class: 'bar' }, shown, pager),
     table('Collections', [['Collection'], ['State'], ...FIGURES.map(([label]) => [label, 'figure']), ['Lag', 'figure'], ['Documents', 'go']], rows, 'collections stacks'),
-    pager);
+    below);
   main.append(
     trail(['Overview', '#/'], [name]),
     h('div', { class: 'bar' }, h('h1', { tabindex: '-1' }, name), state.element, h('a', { class: 'end', href: `#/events?${new URLSearchParams({ mirror: name })}` }, 'Live events')),

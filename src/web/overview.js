@@ -5,7 +5,7 @@ import { chart, spark } from './chart.js';
 import { field, fill, h, keyed, setAttribute, setText } from './dom.js';
 import { events } from './stream.js';
 import { again, link, table, trouble } from './view.js';
-import { count, duration, judgeMirror, line, mark, marked, number, problemList, refreshTimes, time } from './words.js';
+import { count, duration, judgeMirror, line, mark, marked, number, problemList, prose, refreshTimes, time } from './words.js';
 
 const sum = (mirrors, key) => mirrors.reduce((total, one) => total + (one[key] ?? 0), 0);
 
@@ -55,7 +55,7 @@ function row({ mirror }) {
     setAttribute(element, 'data-level', level);
     state.update(level, word);
     setText(source, line(now.source));
-    if (problems.length > 0) fill(note, problems[0].text, () => [problems[0].text]);
+    if (problems.length > 0) fill(note, problems[0].text, () => prose(problems[0].text));
     else if (now.state === 'waiting' && now.next) fill(note, now.next, () => ['next run ', time(now.next)]);
     else fill(note, '', () => []);
     FIGURES.forEach(([, key], at) => {

@@ -18,6 +18,15 @@ const LONGEST = 4 << 20;
 /** The pauses before a new attempt, in milliseconds. */
 const PAUSES = [1000, 2000, 3000, 5000];
 
+/** The most notices that are kept. */
+const NOTICES = 5;
+
+/** The number of the last event of each mirror, of a position such as `books:12,loans:7`. */
+function places(position) {
+  const pairs = position ? position.split(',').map((one) => one.split(':')) : [];
+  return new Map(pairs.map(([name, number]) => [name, Number(number)]));
+}
+
 /** The events of a response of Server-Sent Events. */
 async function* received(response, alive) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -51,11 +60,15 @@ class WriteEvents extends EventTarget {
   total = 0;
   /** `{ word, detail, at, retryAt }`: what the connection does. */
   state = { word: 'connecting', at: Date.now() };
-  /** Notices about events that are lost or late. */
+  /** `{ name, of, said, at }`: notices, such as about events that are lost or late. */
   notices = [];
+  /** Where the next request resumes. */
   #last = null;
   #rates = new Map();
+  /** The highest number of an event of each mirror that was taken. */
   #numbers = new Map();
+  /** Where this request is in each mirror. The agent never sends an event before it, unless another mirror has the name. */
+  #here = new Map();
   #wake = null;
   #stop = null;
   #announced = false;
@@ -123,6 +136,7 @@ class WriteEvents extends EventTarget {
     try {
       const headers = { Accept: 'text/event-stream' };
       if (this.#last) headers['Last-Event-ID'] = this.#last;
+      this.#here = places(this.#last);
       const response = await answer('/v1/events', { headers, signal: stop.signal });
       connected();
       this.#restarts += 1;
@@ -147,18 +161,10 @@ class WriteEvents extends EventTarget {
     } catch {
       return;
     }
-    if (event === 'position') {
-      this.#last = read.position;
-      // Another mirror may have taken the name, and counts from the beginning.
-      for (const [name, number] of read.position.split(',').map((one) => one.split(':'))) {
-        if (Number(number) < (this.#numbers.get(name) ?? 0)) this.#numbers.set(name, Number(number));
-      }
-      return;
-    }
-    if (event !== 'written' && event !== 'deleted') {
-      this.notices = [...this.notices, { ...read, at: Date.now() }].slice(-5);
-      return this.#changed();
-    }
+    if (event === 'resume') return this.#resume(read.resume);
+    if (event !== 'written' && event !== 'deleted') return this.#note(event, read);
+    this.#reach(read.mirror, read.event - 1);
+    this.#here.set(read.mirror, read.event);
     // After an interruption, some events may come twice. The numbers of a mirror increase.
     if (read.event <= (this.#numbers.get(read.mirror) ?? 0)) return;
     this.#numbers.set(read.mirror, read.event);
@@ -173,6 +179,30 @@ class WriteEvents extends EventTarget {
       if (rate.at[place] !== bucket) [rate.at[place], rate.counts[place]] = [bucket, 0];
       rate.counts[place] += 1;
     }
+    this.#changed();
+  }
+
+  /** The agent says where the stream is. */
+  #resume(position) {
+    this.#last = position;
+    for (const [name, number] of places(position)) {
+      this.#reach(name, number);
+      this.#here.set(name, number);
+    }
+  }
+
+  /** A mirror that goes back to a number is another one, and counts from the beginning. */
+  #reach(name, number) {
+    if (number >= (this.#here.get(name) ?? 0)) return;
+    this.#numbers.set(name, number);
+    this.#note('replaced', { mirror: name });
+  }
+
+  #note(name, said) {
+    const of = said?.mirror ?? '';
+    // A mirror says again and again how far it is; the newest of these notices is enough.
+    const before = name === 'passed' ? this.notices.filter((one) => one.name !== name || one.of !== of) : this.notices;
+    this.notices = [...before, { name, of, said, at: Date.now() }].slice(-NOTICES);
     this.#changed();
   }
 

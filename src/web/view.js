@@ -1,8 +1,8 @@
 // What all views have in common: they ask again while they are seen, confirm, and say what came of an order.
 
 import { Problem, hasToken, order, setToken } from './api.js';
-import { h, setText, uniqueId } from './dom.js';
-import { count, line, marked } from './words.js';
+import { h, refocus, setText, uniqueId } from './dom.js';
+import { count, line, marked, prose } from './words.js';
 
 /**
  * Calls `work` now and then again and again, while the page is visible and `signal` is not aborted. The pause
@@ -42,7 +42,7 @@ export function notice(text, level = 'well') {
 /** An error as a part of a view. */
 export function trouble(error) {
   const text = error instanceof Problem ? line(error.message) : `This is a bug in the page: ${line(error.message)}`;
-  return h('p', { class: 'trouble', 'data-level': 'bad' }, marked('bad', 'Error'), ' ', text);
+  return h('p', { class: 'trouble', 'data-level': 'bad' }, marked('bad', 'Error'), ' ', prose(text));
 }
 
 /** A button that gives an order, and says what came of it. */
@@ -90,10 +90,13 @@ export function confirmed({ title, text, confirm }) {
       h('button', { type: 'button', autofocus: true, onclick: () => dialog.close('no') }, 'Cancel'),
       h('button', { type: 'button', class: 'danger', onclick: () => dialog.close('yes') }, confirm)));
   document.getElementById('dialogs').append(dialog);
+  const opener = document.activeElement;
   return new Promise((resolve) => {
     dialog.addEventListener('close', () => {
       resolve(dialog.returnValue === 'yes');
       dialog.remove();
+      // The view may have been drawn again meanwhile.
+      if (!opener.isConnected) refocus(document, opener);
     });
     dialog.showModal();
   });

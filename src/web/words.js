@@ -10,15 +10,24 @@ export const number = (value) => GROUPED.format(value);
 /** `1 document`, `2 documents`. */
 export const count = (value, noun) => `${number(value)} ${noun}${value === 1 ? '' : 's'}`;
 
-/** Characters that control a terminal or the direction of a text, written out, so that they are seen. */
+/**
+ * Control characters, halves of a character, and what is invisible or turns the direction of a text (DI). Line
+ * feeds, tabs, and the selectors of the variant of a letter or an emoji stay.
+ */
+const UNSEEN = /(?![\t\n\ufe00-\ufe0f\u{e0100}-\u{e01ef}])[\p{Cc}\p{Cs}\p{DI}\u2028\u2029\ufff9-\ufffb]/gu;
+
+/** Characters that cannot be seen or turn the direction of a text, written out: `\u202e`, `\u{e0041}`. */
 export const plain = (text) =>
-  String(text).replace(
-    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g,
-    (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  );
+  String(text).replace(UNSEEN, (one) => {
+    const code = one.codePointAt(0).toString(16);
+    return code.length > 4 ? `\\u{${code}}` : `\\u${code.padStart(4, '0')}`;
+  });
 
 /** The same on one line. */
 export const line = (text) => plain(text).replace(/\n/g, '\\n').replace(/\t/g, '\\t');
+
+/** A text of the agent: what it quotes in backticks is set as code. */
+export const prose = (text) => text.split(/`([^`\n]+)`/).map((part, at) => (at % 2 ? h('code', null, part) : part)).filter(Boolean);
 
 /** A number of seconds: `4 s`, `3 min`, `2 h 5 min`, `3 days`. */
 export function duration(seconds) {
@@ -106,8 +115,9 @@ function heldBack(many) {
   return { ...problem('warn', text, 'Check whether the source lost these documents by mistake. If not, release them.'), isHeld: true };
 }
 
-/** A text of the agent as a sentence. */
-const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}`;
+/** A text of the agent with the end of a sentence, and as a whole sentence. */
+const ended = (text) => `${text}${/[.!?]$/.test(text) ? '' : '.'}`;
+const sentence = (text) => ended(`${text.charAt(0).toUpperCase()}${text.slice(1)}`);
 
 /** How a mirror is: `{ level, word, problems }`, and each problem with what to do. */
 export function judgeMirror(mirror) {
@@ -116,11 +126,11 @@ export function judgeMirror(mirror) {
   const start = 'Press “Start now” on its page when it is mended.';
   switch (mirror.state) {
     case 'parked':
-      problems.push(problem('bad', line(mirror.error), sentence(line(mirror.remedy))));
+      problems.push(problem('bad', ended(line(mirror.error)), sentence(line(mirror.remedy))));
       word = 'parked';
       break;
     case 'failed':
-      problems.push(problem('bad', line(mirror.error), `It starts again by itself. ${start}`));
+      problems.push(problem('bad', ended(line(mirror.error)), `It starts again by itself. ${start}`));
       word = 'failed';
       break;
     case 'starting':
@@ -207,6 +217,6 @@ export function problemList(problems) {
   return h('ul', { class: 'problems' }, problems.map((one) =>
     h('li', { 'data-level': one.level },
       one.head ?? null,
-      h('span', { class: 'what' }, one.text),
-      one.remedy ? h('span', { class: 'remedy' }, one.remedy) : null)));
+      h('span', { class: 'what' }, prose(one.text)),
+      one.remedy ? h('span', { class: 'remedy' }, prose(one.remedy)) : null)));
 }

@@ -154,11 +154,29 @@ fn a_mirror_at_work_and_a_failure_are_shown_and_a_brake_is_released_by_keyboard_
     script.step("nothing is released", || {
         assert_eq!(served.collection("shelf")["held_back"], 30);
     });
+    script.step("delete more while the dialog is open", || {
+        for number in 80..90 {
+            feed.delete(&format!("book:{number}"));
+        }
+        feed.put("after more deletions", json!({}), &[]);
+        served.await_event("shelf", |event| event["documentId"] == "after more deletions");
+        assert_eq!(served.collection("shelf")["held_back"], 40);
+    });
+    script.step("still nothing is released", || {
+        assert_eq!(served.collection("shelf")["held_back"], 40);
+        assert!(served.directory("shelf/shelf/book%3A85").exists());
+    });
     script.end();
     assert_eq!(served.collection("shelf")["held_back"], 0);
-    assert!(!served.directory("shelf/shelf/book%3A70").exists());
+    for gone in ["shelf/shelf/book%3A70", "shelf/shelf/book%3A85"] {
+        assert!(!served.directory(gone).exists());
+    }
     served.stop();
 }
+
+/// An id with characters that cannot be seen, or that turn the direction of a text.
+const UNSEEN: &str = "unseen-\u{ad}\u{61c}\u{115f}\u{1160}\u{180e}\u{200b}\u{202e}\u{2060}\u{2064}\u{206a}\u{206f}\
+                      \u{3164}\u{feff}\u{ffa0}\u{fff9}\u{fffb}\u{e0000}\u{e0041}\u{e007f}-é\u{1f4d6}";
 
 #[test]
 fn a_hostile_document_can_do_nothing() {
@@ -194,6 +212,7 @@ fn a_hostile_document_can_do_nothing() {
     feed.put("large", json!({"text": "y".repeat(5_000_000)}), &[]);
     feed.put("damaged", json!({"n": 1}), &[]);
     feed.put("a/b", json!({"with": "a slash"}), &[]);
+    feed.put(UNSEEN, json!({UNSEEN: UNSEEN}), &[]);
     let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
     let deep = json!({"seq": 9, "id": "deep", "changes": [{"rev": "1-d"}], "doc": {"_id": "deep", "_rev": "1-d", "d": "D"}})
         .to_string()
@@ -204,7 +223,7 @@ fn a_hostile_document_can_do_nothing() {
     }
     served.start();
     served.await_event("hostile", |event| event["documentId"] == "last");
-    let more = [("PAGE_HOSTILE", HOSTILE)];
+    let more = [("PAGE_HOSTILE", HOSTILE), ("PAGE_UNSEEN", UNSEEN)];
     let Some(mut script) = Script::start("hostile.mjs", &served.url(), &more) else { return };
     script.step("damage a body", || {
         let body = served.directory("hostile/hostile/damaged/document.json");
@@ -226,7 +245,13 @@ fn the_event_stream_resumes_by_itself_after_the_agent_was_killed_and_started_aga
     let mut feed = served.feed("shelf");
     feed.put("first", json!({}), &[]);
     served.start();
+    served.await_event("shelf", |event| event["documentId"] == "first");
     let Some(mut script) = Script::start("restart.mjs", &served.url(), &[]) else { return };
+    script.step("kill the agent before an event came", || served.kill());
+    script.step("write unseen and start it again", || {
+        feed.put("unseen", json!({}), &[]);
+        served.start();
+    });
     script.step("write before", || feed.put("before", json!({}), &[]));
     script.step("kill the agent", || served.kill());
     script.step("write meanwhile and start it again", || {
@@ -235,6 +260,32 @@ fn the_event_stream_resumes_by_itself_after_the_agent_was_killed_and_started_aga
     });
     script.step("write after", || feed.put("after", json!({}), &[]));
     script.step("write while the list is held", || feed.put("later", json!({}), &[]));
+    script.step("kill the agent", || served.kill());
+    script.step("replace the mirror by one of the same name", || {
+        fs::remove_dir_all(served.directory("shelf")).unwrap();
+        fs::remove_file(feed.path()).unwrap();
+        feed = FeedFile::create(feed.path().to_owned());
+        feed.put("of another mirror", json!({}), &[]);
+        served.start();
+    });
+    script.step("write into the new mirror", || feed.put("newest", json!({}), &[]));
+    script.end();
+    served.stop();
+}
+
+#[test]
+fn many_collections_are_shown_in_pages_that_a_keyboard_turns() {
+    let mut served = Served::new();
+    let mut feed = served.feed("many");
+    for number in 1000..1120 {
+        let row = json!({
+            "collection": format!("year/{number}"), "id": "only", "changes": [{"rev": "1-a"}],
+            "doc": {"_id": "only", "_rev": "1-a"},
+        });
+        feed.raw(format!("{row}\n").as_bytes());
+    }
+    served.start();
+    let Some(script) = Script::start("many.mjs", &served.url(), &[]) else { return };
     script.end();
     served.stop();
 }

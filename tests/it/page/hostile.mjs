@@ -6,6 +6,12 @@ import { assertCalm, opened, step, url, visit, withBrowser } from './browser.mjs
 
 const id = process.env.PAGE_HOSTILE;
 
+/** A character as the page writes it out. */
+function escaped(one) {
+  const code = one.codePointAt(0).toString(16);
+  return code.length > 4 ? `\\u{${code}}` : `\\u${code.padStart(4, '0')}`;
+}
+
 await withBrowser(async (browser) => {
   // The control: the detectors see what such an id does where it is taken for markup.
   const control = await opened(browser);
@@ -73,6 +79,17 @@ await withBrowser(async (browser) => {
   for (const name of ['.', '..']) await visit(page, `#/m/hostile/d/hostile/${encodeURIComponent(name)}`, 'A browser cannot ask for a name');
   await visit(page, '#/m/hostile/d/hostile/a%2Fb', 'a/b');
   await page.locator('.tree').getByText('slash').waitFor();
+
+  // What cannot be seen is written out: in the list of documents, in the title and in the body.
+  const written = [...process.env.PAGE_UNSEEN].map((one) => (/^[-a-zé\u{1f4d6}]$/u.test(one) ? one : escaped(one))).join('');
+  assert.equal(written.match(/\\u/g).length, 19);
+  await visit(page, '#/m/hostile/d/hostile', 'Folder in the mirror');
+  await page.getByRole('link', { name: 'unseen-' }).click();
+  await page.locator('.tree').getByText('unseen-').first().waitFor();
+  assert.equal(await page.getByRole('heading', { level: 1 }).evaluate((heading) => heading.textContent), written);
+  const body = await page.locator('.tree').evaluate((tree) => tree.textContent);
+  // Its id, and a member whose name and value are the same text.
+  assert.equal(body.split(written).length, 4, body);
   assertCalm(seen);
 
   // The policy is in force: what a script of the page itself tried would be refused.

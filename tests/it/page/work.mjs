@@ -1,7 +1,7 @@
 // A mirror at work, one that fails, a document that fails; and a brake that is released by keyboard alone.
 
 import assert from 'node:assert/strict';
-import { assertCalm, opened, step, tabTo, visit, withBrowser } from './browser.mjs';
+import { assertCalm, objections, opened, step, tabTo, visit, withBrowser } from './browser.mjs';
 
 await withBrowser(async (browser) => {
   const { page, seen } = await opened(browser);
@@ -76,9 +76,24 @@ await withBrowser(async (browser) => {
   await step('nothing is released');
   await page.keyboard.press('Enter');
   await dialog.waitFor();
+  // The source deletes more while the dialog is open: the page asks again, with the number of now.
+  await step('delete more while the dialog is open');
+  assert.match(await dialog.innerText(), /Delete 30 documents of shelf\?/);
   await tabTo(page, dialog.getByRole('button', { name: 'Delete 30 documents' }));
   await page.keyboard.press('Enter');
-  await page.getByText('Applied 30 deletions of shelf.').waitFor();
+  await dialog.getByText('40 deletions are held back now, not 30. Nothing is released yet.').waitFor();
+  assert.match(await dialog.innerText(), /Delete 40 documents of shelf\?/);
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Cancel');
+  assert.deepEqual(await objections(page), []);
+  await step('still nothing is released');
+  await page.keyboard.press('Escape');
+  await page.getByText('Nothing was released.').waitFor();
+  assert(await release.evaluate((button) => button === document.activeElement), 'the focus has not come back');
+  await page.keyboard.press('Enter');
+  await dialog.getByText('Delete 40 documents of shelf?').waitFor();
+  await tabTo(page, dialog.getByRole('button', { name: 'Delete 40 documents' }));
+  await page.keyboard.press('Enter');
+  await page.getByText('Applied 40 deletions of shelf.').waitFor();
   await page.getByRole('heading', { name: 'Deletions held back' }).waitFor({ state: 'detached' });
   assertCalm(seen);
 });
