@@ -11,11 +11,11 @@ use super::config::ConfigFile;
 use super::exit::{self, Exit};
 use super::help::OUTPUT;
 use super::name;
-use super::output::{Lines, Stream};
+use super::output::{Lines, Stream, many};
 use crate::agent::{MirrorState, MirrorSummary};
 use crate::api::mirrors::{MirrorList, ask_agent};
 use crate::config::file::AgentConfig;
-use crate::document::{MirrorName, plain};
+use crate::document::MirrorName;
 
 /// How long names wait for an agent: somebody has pressed a key in a shell.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -137,18 +137,38 @@ fn row(mirror: &MirrorSummary) -> [String; 6] {
 
 /// What is wrong with a mirror, and what to do.
 fn trouble(mirror: &MirrorSummary) -> Option<String> {
-    let (failures, held) = (mirror.failures.unwrap_or(0), mirror.held_back.unwrap_or(0));
     match (&mirror.state, &mirror.trouble, &mirror.last_run) {
         (MirrorState::Parked { error, remedy }, ..) => Some(format!("{error}; {remedy}")),
         (MirrorState::Failed { error, .. }, ..) => Some(error.clone()),
-        (_, Some(trouble), _) => Some(trouble.clone()),
+        (_, Some(trouble), _) => {
+            let parts: Vec<_> = [trouble.clone()].into_iter().chain(incomplete(mirror)).collect();
+            Some(parts.join("; "))
+        }
         (MirrorState::Waiting { .. }, None, Some(last)) => last.trouble.clone(),
-        _ if failures + held > 0 => Some(format!(
-            "documents that failed: {failures}, deletions held back: {held}; see `plainfold status {}`",
-            plain::quoted(&mirror.directory.to_string_lossy())
-        )),
-        _ => None,
+        _ => incomplete(mirror),
     }
+}
+
+/// What is wrong with single documents of a mirror that runs, and what to do.
+fn incomplete(mirror: &MirrorSummary) -> Option<String> {
+    let name = &mirror.name;
+    let mut parts = Vec::new();
+    if let Some(damaged @ 1..) = mirror.damaged {
+        let is = if damaged == 1 { "is" } else { "are" };
+        let damaged = many(damaged, "document");
+        parts.push(format!(
+            "{damaged} {is} damaged on the disk: run `plainfold verify {name} --repair`"
+        ));
+    }
+    let failed = mirror.failures.filter(|failures| *failures > 0);
+    let held = mirror.held_back.filter(|held| *held > 0);
+    let failed = failed.map(|count| format!("{} failed", many(count, "document")));
+    let held = held.map(|count| format!("{} held back", many(count, "deletion")));
+    let listed: Vec<_> = failed.into_iter().chain(held).collect();
+    if !listed.is_empty() {
+        parts.push(format!("{}: see `plainfold status {name}`", listed.join(", ")));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// The rows with their columns below each other.
@@ -165,4 +185,38 @@ fn aligned<const N: usize>(rows: Vec<[String; N]>) -> Lines {
         lines.push(cells.collect::<Vec<_>>().join("  ").trim_end());
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn running(counts: serde_json::Value) -> MirrorSummary {
+        let mut summary = json!({
+            "name": "books", "directory": "/srv/books", "source": "feed:f", "schedule": "live",
+            "state": "running", "since": "2026-11-27T10:00:00Z", "starts": 1, "last_run": null,
+            "collections": 1, "documents": 9, "failures": 0, "held_back": 0, "damaged": 0,
+            "caught_up": true, "lag_seconds": 0.0, "trouble": null
+        });
+        for (key, value) in counts.as_object().unwrap() {
+            summary[key] = value.clone();
+        }
+        serde_json::from_value(summary).unwrap()
+    }
+
+    #[test]
+    fn what_is_wrong_with_documents_is_said_without_zeros_and_by_the_name_of_the_mirror() {
+        let said = |counts| trouble(&running(counts));
+        assert_eq!(said(json!({})), None);
+        let damaged = "1 document is damaged on the disk: run `plainfold verify books --repair`";
+        assert_eq!(said(json!({"damaged": 1})).as_deref(), Some(damaged));
+        let held = "30 deletions held back: see `plainfold status books`";
+        assert_eq!(said(json!({"held_back": 30})).as_deref(), Some(held));
+        let all = said(json!({"damaged": 2, "failures": 1, "held_back": 1})).unwrap();
+        let both = "1 document failed, 1 deletion held back: see `plainfold status books`";
+        assert!(all.starts_with("2 documents are damaged on the disk: "), "{all}");
+        assert!(all.ends_with(both), "{all}");
+    }
 }
