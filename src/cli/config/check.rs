@@ -131,6 +131,7 @@ fn lines(mirrors: &[Checked]) -> anyhow::Result<Lines> {
     let all = many(mirrors.len() as u64, "mirror");
     match wrong {
         0 => writeln!(lines, "{all}: everything works")?,
+        1 if mirrors.len() == 1 => writeln!(lines, "{all}: it cannot run as configured")?,
         wrong => writeln!(lines, "{all}, of which {wrong} cannot run as configured")?,
     }
     Ok(lines)
