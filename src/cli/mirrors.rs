@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::config::ConfigFile;
 use super::exit::{self, Exit};
 use super::help::OUTPUT;
-use super::name;
+use super::name::{self, Asked};
 use super::output::{Lines, Stream, many};
 use crate::agent::{MirrorState, MirrorSummary};
 use crate::api::mirrors::{MirrorList, ask_agent};
@@ -50,21 +50,37 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         Stream::Stdout.report("the names", &lines)?;
         return Ok(Exit::Done);
     }
-    let sockets = name::sockets(&options.file.path);
-    for socket in &sockets {
-        if let Some(list) = ask_agent(socket).await {
-            let text = match options.format {
-                MirrorsFormat::Json => Lines::pretty(&list)?,
-                _ => text(&list),
-            };
-            Stream::Stdout.report("the mirrors", &text)?;
-            let troubled = list.mirrors.iter().any(|mirror| trouble(mirror).is_some());
-            return Ok(match troubled || list.config_trouble.is_some() {
-                true => Exit::DocumentsFailed,
-                false => Exit::Done,
-            });
-        }
+    let path = &options.file.path;
+    match name::agent(path).await {
+        Asked::Ours(list) => return print(&list, options.format),
+        Asked::Other(socket, list) => exit::say(&format!(
+            "at {}, the agent of {other} answers, and not that of {}: name {other} with --config, or give your config \
+             another `[api] listen` and start it with `plainfold run`",
+            socket.display(),
+            path.display(),
+            other = list.config
+        )),
+        Asked::Nobody => return silent(path, options.format),
     }
+    Ok(Exit::MirrorUnusable)
+}
+
+fn print(list: &MirrorList, format: MirrorsFormat) -> anyhow::Result<Exit> {
+    let printed = match format {
+        MirrorsFormat::Json => Lines::pretty(list)?,
+        _ => text(list),
+    };
+    Stream::Stdout.report("the mirrors", &printed)?;
+    let troubled = list.mirrors.iter().any(|mirror| trouble(mirror).is_some());
+    Ok(match troubled || list.config_trouble.is_some() {
+        true => Exit::DocumentsFailed,
+        false => Exit::Done,
+    })
+}
+
+/// Says that no agent answers, with the mirrors that the config has.
+fn silent(path: &Path, format: MirrorsFormat) -> anyhow::Result<Exit> {
+    let sockets = name::own_sockets(path);
     if let Some(socket) = sockets.iter().find(|path| name::is_listening(path)) {
         exit::say(&format!(
             "an agent listens at {}, and does not answer: look at its log, or end it and start it again",
@@ -72,22 +88,25 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         ));
         return Ok(Exit::MirrorUnusable);
     }
-    let config = AgentConfig::read(&options.file.path)?;
-    if options.format == MirrorsFormat::Text {
+    let config = AgentConfig::read(path)?;
+    let state = if sockets.is_empty() { "unknown" } else { "not running" };
+    if format == MirrorsFormat::Text {
         let rows = config.mirrors.iter().map(|entry| {
-            [
-                entry.name.to_string(),
-                "not running".to_owned(),
-                entry.directory.display().to_string(),
-            ]
+            [entry.name.to_string(), state.to_owned(), entry.directory.display().to_string()]
         });
         Stream::Stdout.report("the mirrors", &aligned(rows.collect()))?;
     }
-    exit::say(&format!(
-        "no `plainfold run` answers for the config {}: start it with `plainfold run` or `systemctl start \
-         plainfold`",
-        options.file.path.display()
-    ));
+    let path = path.display();
+    exit::say(&match sockets.is_empty() {
+        true => format!(
+            "an agent of the config {path} answers at no socket, so nobody can say what it does: name a socket, such \
+             as \"./plainfold.sock\", in `[api] listen`, and start the agent again"
+        ),
+        false => format!(
+            "no `plainfold run` answers for the config {path}: start it with `plainfold run` or `systemctl start \
+             plainfold`"
+        ),
+    });
     Ok(Exit::MirrorUnusable)
 }
 
@@ -95,6 +114,13 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
 /// either is not said here, as a shell that completes a word has no place for it.
 async fn names(config: &Path) -> BTreeSet<MirrorName> {
     let kept = async {
+        if config != name::path() {
+            return match name::agent(config).await {
+                Asked::Ours(list) => list.mirrors,
+                Asked::Other(..) | Asked::Nobody => Vec::new(),
+            };
+        }
+        // The same as commands do with a name.
         for socket in name::sockets(config) {
             if let Some(list) = ask_agent(&socket).await {
                 return list.mirrors;

@@ -8,11 +8,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{ConfigFile, refused};
-use crate::api::mirrors::ask_agent;
 use crate::cli::exit::{self, Exit};
 use crate::cli::help::{CONNECTION, OUTPUT};
 use crate::cli::listeners::admissible;
-use crate::cli::name;
+use crate::cli::name::{self, Asked};
 use crate::cli::output::{Lines, Stream, many};
 use crate::cli::verify::ReportFormat;
 use crate::config::file::{AgentConfig, Aspect, FileError, FileProblem, Finding};
@@ -103,12 +102,10 @@ pub async fn run(options: &Options) -> anyhow::Result<Exit> {
 /// The process id of the agent of a config, if it answers. Its socket may be systemd's, so only the agent
 /// itself can say it.
 async fn agent(config: &Path) -> Option<u32> {
-    for socket in name::sockets(config) {
-        if let Some(list) = ask_agent(&socket).await {
-            return Some(list.pid);
-        }
+    match name::agent(config).await {
+        Asked::Ours(list) => Some(list.pid),
+        Asked::Other(..) | Asked::Nobody => None,
     }
-    None
 }
 
 fn print_mistakes(problems: Vec<FileProblem>) -> anyhow::Result<Exit> {
