@@ -127,8 +127,10 @@ impl Eyes {
 
 fn log(Alert { subject, state, reason, .. }: &Alert) {
     match state {
-        AlertState::Raised => tracing::warn!("alert: {subject}: {reason}"),
-        AlertState::Resolved => tracing::info!("alert has ended: {subject}"),
+        AlertState::Raised => tracing::warn!("alert {subject}: {reason}"),
+        AlertState::Resolved => {
+            tracing::info!("alert \"{}\" has ended: {}", subject.word(), subject.place());
+        }
     }
 }
 

@@ -96,14 +96,26 @@ pub struct Subject {
     pub kind: AlertKind,
 }
 
+impl Subject {
+    /// What is wrong, in a word.
+    pub fn word(&self) -> String {
+        let kind = serde_json::to_value(self.kind).unwrap_or_default();
+        kind.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// What it is about, in words.
+    pub fn place(&self) -> String {
+        let mirror = &self.mirror;
+        match &self.collection {
+            Some(collection) => format!("mirror {mirror}, collection {collection}"),
+            None => format!("mirror {mirror}"),
+        }
+    }
+}
+
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = serde_json::to_value(self.kind).unwrap_or_default();
-        write!(f, "{} of {}", kind.as_str().unwrap_or_default(), self.mirror)?;
-        match &self.collection {
-            Some(collection) => write!(f, ", collection {collection}"),
-            None => Ok(()),
-        }
+        write!(f, "\"{}\": {}", self.word(), self.place())
     }
 }
 
@@ -510,7 +522,7 @@ mod tests {
         let mut alerts = Alerts::default();
         let braked = seen(PipelineReport { held_back: 1, ..report() }, 0.0);
         let raised = alerts.look(&[braked], at(0));
-        assert_eq!(raised[0].subject.to_string(), "braked of shop, collection books");
+        assert_eq!(raised[0].subject.to_string(), "\"braked\": mirror shop, collection books");
         let value = serde_json::to_value(&raised[0]).unwrap();
         assert_eq!(value["alert"], "braked");
         assert_eq!((&value["mirror"], &value["collection"]), (&"shop".into(), &"books".into()));

@@ -19,6 +19,8 @@ pub struct Roster(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    /// The path of the config.
+    config: PathBuf,
     mirrors: Mutex<Vec<MirrorHandle>>,
     /// Why the config on disk is not in force.
     trouble: Mutex<Option<String>>,
@@ -60,11 +62,16 @@ struct Seen {
 }
 
 impl Roster {
-    /// A roster without mirrors.
-    pub(super) fn empty() -> Self {
+    /// A roster without mirrors, of the config at this path.
+    pub(super) fn empty(config: PathBuf) -> Self {
         let (mirrors, trouble) = (Mutex::default(), Mutex::default());
         let (changes, ended) = (Changes::default(), CancellationToken::new());
-        Self(Arc::new(Shared { mirrors, trouble, changes, ended }))
+        Self(Arc::new(Shared { config, mirrors, trouble, changes, ended }))
+    }
+
+    /// The path of the config. Absolute.
+    pub fn config(&self) -> &Path {
+        &self.0.config
     }
 
     /// The mirrors, in the order of the config.

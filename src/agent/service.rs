@@ -71,14 +71,15 @@ impl Agent {
                  folders: {error}"
             );
         };
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let mut agent = Self {
-            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+            roster: Roster::empty(path.clone()),
+            path,
             config: AgentConfig {
                 api: config.api.clone(),
                 alerts: AlertsConfig::default(),
                 mirrors: Vec::new(),
             },
-            roster: Roster::empty(),
             begin,
             starts: Arc::new(Semaphore::new(STARTS)),
             turns: Arc::new(Semaphore::new(TURNS)),

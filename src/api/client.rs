@@ -48,10 +48,10 @@ pub enum DoorError {
     NoCollection(String),
     /// No process works on the mirror, so that it obeys no order.
     #[error(
-        "no `plainfold mirror` works on {}, so `{}` has no effect: the next run catches up at once, also \
-         after a pause",
+        "no process works on {}, so `{}` has no effect: {}",
         _0.display(),
-        _1.name()
+        _1.name(),
+        at_rest(*_1)
     )]
     AtRest(PathBuf, Action),
     /// No process works on the mirror, so that nothing can be acknowledged.
@@ -330,6 +330,23 @@ impl Door {
                 Err(process) => Answerer::Busy(process),
             },
         })
+    }
+}
+
+/// What to do if no process works on the mirror.
+fn at_rest(action: Action) -> &'static str {
+    match action {
+        Action::Pause => {
+            "the next run catches up, also after a pause. To prevent it, do not start `plainfold mirror`, and \
+             remove the mirror from the config of `plainfold run`"
+        }
+        Action::Resume => {
+            "a pause ends with its process, so the next run catches up. Start it with `plainfold mirror` or \
+             `plainfold run`"
+        }
+        Action::CatchUp | Action::Rescan => {
+            "the next run catches up at once. Start it with `plainfold mirror` or `plainfold run`"
+        }
     }
 }
 

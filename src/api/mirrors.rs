@@ -27,6 +27,9 @@ use crate::document::MirrorName;
 pub struct MirrorList {
     /// The process id of the agent.
     pub pid: u32,
+    /// The path of its config; empty if an older version answers.
+    #[serde(default)]
+    pub config: String,
     /// Why the config on disk is not in force, if it is not.
     pub config_trouble: Option<String>,
     /// The mirrors, in the order of the config.
@@ -66,7 +69,8 @@ pub(super) fn routes(roster: Roster) -> OpenApiRouter<ApiState> {
 async fn list(State(roster): State<Roster>) -> Response {
     let mirrors = roster.mirrors().iter().map(|mirror| mirror.summary()).collect();
     let config_trouble = roster.trouble();
-    json(&MirrorList { pid: std::process::id(), config_trouble, mirrors })
+    let config = roster.config().display().to_string();
+    json(&MirrorList { pid: std::process::id(), config, config_trouble, mirrors })
 }
 
 /// Describes a mirror of the agent, whether it is at work or not

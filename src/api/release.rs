@@ -1,6 +1,7 @@
 //! `POST /release?collection=NAME`, `POST /collections/{collection}/release`: deletes what the brake
 //! holds back.
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query};
 use axum::response::Response;
 use serde::Deserialize;
@@ -9,7 +10,7 @@ use utoipa::IntoParams;
 use super::chosen::Chosen;
 use super::json;
 use super::page::InCollection;
-use super::problem::ApiProblem;
+use super::problem::{ApiProblem, ApiProblemKind};
 use crate::document::CollectionName;
 use crate::runner::Release;
 
@@ -29,8 +30,13 @@ pub struct ReleaseQuery {
 )]
 pub async fn release(
     chosen: Chosen,
-    Query(wanted): Query<ReleaseQuery>,
+    wanted: Result<Query<ReleaseQuery>, QueryRejection>,
 ) -> Result<Response, ApiProblem> {
+    let Query(wanted) = wanted.map_err(|_| {
+        let detail = "`release` needs `?collection=NAME`, once: deletions are released collection by \
+                      collection, and `GET …/held` lists those that are held back";
+        ApiProblem::new(ApiProblemKind::BadRequest, detail)
+    })?;
     carry_out(&chosen, &wanted.collection).await
 }
 

@@ -217,7 +217,10 @@ async fn every_error_is_a_problem_document_that_says_what_to_do() {
     mirror.post("/pause?collection=none").await.problem(404);
     mirror.post("/release?collection=none").await.problem(404);
     mirror.post("/collections/none/release").await.problem(404);
-    mirror.post("/release").await.problem(400);
+    for path in ["/release", "/release?collection=a&collection=b", "/release?collections=a"] {
+        let problem = mirror.post(path).await.problem(400);
+        assert!(problem["detail"].as_str().unwrap().contains("`?collection=NAME`"), "{problem}");
+    }
     let wrong = mirror.ask(Method::DELETE, "/status").await;
     wrong.problem(405);
     assert!(wrong.headers[ALLOW].to_str().unwrap().contains("GET"));

@@ -103,36 +103,41 @@ fn token_trouble(open: Option<String>, path: &Path) -> Option<String> {
     }
 }
 
+/// What to do if another agent answers at a socket.
+pub const OTHER_AGENT: &str = "another `plainfold run` answers there: end it first, or give this config another \
+                               `[api] listen`";
+
+/// What to do if another process has an address.
+pub const OTHER_PROCESS: &str = "another process listens there: end it first, or give this config another \
+                                 `[api] listen`";
+
+/// What to do if a socket or an address cannot be used.
+pub fn advice(api: &ApiConfig) -> &'static str {
+    match api.listen == [Listen::default_socket()] {
+        true => "add the section [api] with listen = \"./plainfold.sock\" to the config",
+        false => "give the config another `[api] listen`",
+    }
+}
+
 /// Binds the sockets of the API.
 pub async fn listen(api: &ApiConfig) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for listen in &api.listen {
-        let listener = match listen {
+        let (kind, listener) = match listen {
             Listen::Unix(path) => {
                 if let Some(folder) = path.parent() {
-                    create_folder("the folder of the socket", folder)?;
+                    create_folder("the folder of the socket", folder)
+                        .map_err(|error| Usage(format!("{error}: {}", advice(api))))?;
                 }
-                Listener::unix(path, false).await
+                ("the socket", Listener::unix(path, false).await)
             }
-            Listen::Tcp(address) => Listener::tcp(*address).await,
-        };
-        let kind = match listen {
-            Listen::Unix(_) => "the socket",
-            Listen::Tcp(_) => "the address",
+            Listen::Tcp(address) => ("the address", Listener::tcp(*address).await),
         };
         listeners.push(listener.map_err(|error| {
             let what = match (error.kind(), listen) {
-                (std::io::ErrorKind::AddrInUse, Listen::Unix(_)) => {
-                    "another `plainfold run` answers there: end it first, or give this config another \
-                     `[api] listen`"
-                        .to_owned()
-                }
-                (std::io::ErrorKind::AddrInUse, Listen::Tcp(_)) => {
-                    "another process listens there: end it first, or give this config another \
-                     `[api] listen`"
-                        .to_owned()
-                }
-                _ => format!("{error}: give the config another `[api] listen`"),
+                (std::io::ErrorKind::AddrInUse, Listen::Unix(_)) => OTHER_AGENT.to_owned(),
+                (std::io::ErrorKind::AddrInUse, Listen::Tcp(_)) => OTHER_PROCESS.to_owned(),
+                _ => format!("{error}: {}", advice(api)),
             };
             Usage(format!("{kind} {listen} cannot be used: {what}"))
         })?);

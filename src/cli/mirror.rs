@@ -13,6 +13,7 @@ use super::progress::{Bars, When};
 use super::shown::Shown;
 use super::{access, journal, logging, service, signals, summary};
 use crate::api::own::{AnswerError, MirrorAnswers};
+use crate::config::file::Period;
 use crate::config::{self, MirrorChoices, MirrorConfig};
 use crate::document::{FolderMode, MaxDelete};
 use crate::mirror::{self, JsonStyle};
@@ -163,11 +164,11 @@ pub struct Options {
     #[command(flatten)]
     access: access::Options,
 
-    /// Give up after this number of seconds without progress; 0 means never.
+    /// Give up after this time without progress, for example `90` (seconds) or `5m`; 0 means never.
     ///
-    /// The default is 30, and never with --live.
-    #[arg(long, value_name = "SECONDS", help_heading = CONNECTION)]
-    give_up_after: Option<u64>,
+    /// The default is 30 s, and never with --live.
+    #[arg(long, value_name = "TIME", value_parser = patience, help_heading = CONNECTION)]
+    give_up_after: Option<Duration>,
 
     /// With --live, open at most this number of connections to a server.
     ///
@@ -185,6 +186,17 @@ pub struct Options {
     /// The default is a socket in DIR/.plainfold. `tail` and `status` find it by themselves.
     #[arg(long, value_name = "PATH", help_heading = OUTPUT)]
     socket: Option<PathBuf>,
+}
+
+/// Reads a number of seconds, or a duration with a unit.
+fn patience(text: &str) -> Result<Duration, String> {
+    let bad = |_| {
+        "give a number of seconds, or a number and a unit, such as `90s`, `15m` or `1h`".to_owned()
+    };
+    match text.trim().parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => text.parse().map(|Period(patience)| patience).map_err(bad),
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -252,7 +264,7 @@ impl Options {
             adopt: self.adopt,
             source_moved: self.source_moved,
             take_over: self.take_over,
-            give_up_after: self.give_up_after.map(Duration::from_secs),
+            give_up_after: self.give_up_after,
             max_runs: self.max_runs,
         }
     }
@@ -373,5 +385,19 @@ mod tests {
         assert_eq!(attachments(&["--attachments", "false"]), Some(false));
         assert_eq!(attachments(&["--no-attachments", "--attachments", "true"]), Some(true));
         assert_eq!(attachments(&["--attachments", "true", "--no-attachments"]), Some(false));
+    }
+
+    #[test]
+    fn patience_is_a_number_of_seconds_or_a_duration_with_a_unit() {
+        for (text, seconds) in [("0", 0), ("90", 90), ("2s", 2), ("5m", 300), ("1h 30m", 5400)] {
+            assert_eq!(
+                super::patience(text),
+                Ok(std::time::Duration::from_secs(seconds)),
+                "{text}"
+            );
+        }
+        for text in ["", "-1", "1.5", "2 fortnights", "s"] {
+            assert!(super::patience(text).unwrap_err().contains("`90s`"), "{text}");
+        }
     }
 }

@@ -390,7 +390,7 @@ fn run(arguments: Arguments) -> Exit {
     let code = runtime.block_on(async {
         files::survive_size_limit();
         if let Some(typed) = command.named()
-            && let Some(directory) = name::directory(typed).await
+            && let Some(directory) = name::directory(typed).await?
         {
             *typed = directory;
             command.apply_privacy();

@@ -16,7 +16,7 @@ use crate::archive::locate::{LocateError, Located, locate};
 /// What `plainfold path` takes.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// The mirror's directory, or one that RxDB's backup plugin wrote
+    /// The mirror's directory or its name in the config, or a directory of RxDB's backup plugin
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
 

@@ -257,3 +257,50 @@ fn a_program_of_hooks_that_cannot_be_executed_is_found_before_it_is_needed() {
     }
     assert!(found("name", "source").0 && found("name", "directory").0, "{outcome}");
 }
+
+#[test]
+fn a_check_says_where_the_agent_can_answer() {
+    let place = Place::new();
+    let feed = format!("feed:{}", library().display());
+    let path = place.join("plainfold.toml");
+    fs::write(place.join("file"), "precious").unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap();
+    let strange = std::os::unix::net::UnixListener::bind(place.join("strange.sock")).unwrap();
+    let check = |listen: &str, code| {
+        let text = format!("[api]\nlisten = [{listen}]\n{}", mirror("books", &feed, ""));
+        fs::write(&path, text).unwrap();
+        assert_nothing_written(place.path(), || {
+            let text = config("check", &path, &[]).assert_code(code).stdout;
+            let report = config("check", &path, &["--format", "json"]).assert_code(code).stdout;
+            let report: Value = serde_json::from_str(&report).unwrap();
+            assert_eq!(
+                (&report["ok"], &report["api"][0]["ok"]),
+                (&(code == 0).into(), &(code == 0).into())
+            );
+            assert!(text.contains(report["api"][0]["text"].as_str().unwrap()), "{text}");
+            text
+        })
+    };
+    for (listen, said) in [
+        ("'./new.sock'", "new.sock: can be made"),
+        ("'./deep/er/new.sock'", "can be made, with its folder"),
+        ("'127.0.0.1:0'", "the system chooses a port"),
+        ("", "nowhere"),
+    ] {
+        let text = check(listen, 0);
+        assert!(text.contains("  ok     listen: ") && text.contains(said), "{text}");
+        assert!(text.ends_with("1 mirror: everything works"), "{text}");
+    }
+    for (listen, said) in [
+        ("'./file'", "a file that is not a socket has this name: give the config another"),
+        ("'./file/new.sock'", "file is not a folder"),
+        ("'./strange.sock'", "another `plainfold run` answers there"),
+        (&format!("'{port}'"), "another process listens there"),
+    ] {
+        let text = check(listen, 2);
+        assert!(text.contains("  wrong  listen: ") && text.contains(said), "{text}");
+        assert!(text.ends_with("the agent cannot answer as [api] says"), "{text}");
+    }
+    drop((taken, strange));
+}

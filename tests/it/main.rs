@@ -45,6 +45,7 @@ mod limits;
 mod live;
 mod messages;
 mod monitoring;
+mod names;
 mod neighbours;
 mod once;
 mod options;

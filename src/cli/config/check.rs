@@ -7,12 +7,11 @@ use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{ConfigFile, refused};
-use crate::api::mirrors::ask_agent;
+use super::{ConfigFile, refused, sockets};
 use crate::cli::exit::{self, Exit};
 use crate::cli::help::{CONNECTION, OUTPUT};
 use crate::cli::listeners::admissible;
-use crate::cli::name;
+use crate::cli::name::{self, Asked};
 use crate::cli::output::{Lines, Stream, many};
 use crate::cli::verify::ReportFormat;
 use crate::config::file::{AgentConfig, Aspect, FileError, FileProblem, Finding};
@@ -43,12 +42,21 @@ struct Report {
     ok: bool,
     /// What is wrong with the file. If anything is, no mirror was checked.
     problems: Vec<Mistake>,
+    /// Where the agent answers.
+    api: Vec<Listening>,
     mirrors: Vec<Checked>,
 }
 
 #[derive(Serialize)]
 struct Mistake {
     line: Option<usize>,
+    text: String,
+}
+
+/// A socket or an address of the API.
+#[derive(Serialize)]
+struct Listening {
+    ok: bool,
     text: String,
 }
 
@@ -83,18 +91,21 @@ pub async fn run(options: &Options) -> anyhow::Result<Exit> {
         (Err(error), _) => return refused(error),
     };
     let (agent, now) = (agent(&options.file.path).await, Timestamp::now());
+    let api = sockets::check(&options.file.path, &config.api, agent).await;
+    let api: Vec<_> = api.into_iter().map(Listening::of).collect();
     let checks = config.mirrors.iter().map(|entry| async move {
         Checked::of(&entry.name, entry.check(agent, options.offline, now).await)
     });
     let mirrors: Vec<_> = stream::iter(checks).buffered(AT_ONCE).collect().await;
     // The greatest code is the worst, as where a mirror ends for several reasons.
-    let worst = mirrors.iter().map(|one| one.exit).max();
+    let of_api = api.iter().any(|one| !one.ok).then_some(Exit::Usage);
+    let worst = mirrors.iter().map(|one| one.exit).chain(of_api).max();
     let text = match options.format {
         ReportFormat::Json => {
-            let ok = mirrors.iter().all(|one| one.ok);
-            Lines::pretty(&Report { ok, problems: Vec::new(), mirrors })?
+            let ok = mirrors.iter().all(|one| one.ok) && of_api.is_none();
+            Lines::pretty(&Report { ok, problems: Vec::new(), api, mirrors })?
         }
-        ReportFormat::Text => lines(&mirrors)?,
+        ReportFormat::Text => lines(&api, &mirrors)?,
     };
     Stream::Stdout.report("the result", &text)?;
     Ok(worst.unwrap_or(Exit::Done))
@@ -103,37 +114,52 @@ pub async fn run(options: &Options) -> anyhow::Result<Exit> {
 /// The process id of the agent of a config, if it answers. Its socket may be systemd's, so only the agent
 /// itself can say it.
 async fn agent(config: &Path) -> Option<u32> {
-    for socket in name::sockets(config) {
-        if let Some(list) = ask_agent(&socket).await {
-            return Some(list.pid);
-        }
+    match name::agent(config).await {
+        Asked::Ours(list) => Some(list.pid),
+        Asked::Other(..) | Asked::Nobody => None,
     }
-    None
 }
 
 fn print_mistakes(problems: Vec<FileProblem>) -> anyhow::Result<Exit> {
     let mistake = |FileProblem { line, text }| Mistake { line, text };
     let problems = problems.into_iter().map(mistake).collect();
-    let report = Report { ok: false, problems, mirrors: Vec::new() };
+    let report = Report { ok: false, problems, api: Vec::new(), mirrors: Vec::new() };
     Stream::Stdout.report("the result", &Lines::pretty(&report)?)?;
     Ok(Exit::Usage)
 }
 
-fn lines(mirrors: &[Checked]) -> anyhow::Result<Lines> {
+fn lines(api: &[Listening], mirrors: &[Checked]) -> anyhow::Result<Lines> {
     let mut lines = Lines::default();
+    let word = |ok| if ok { "ok   " } else { "wrong" };
+    writeln!(lines, "[api]")?;
+    for Listening { ok, text } in api {
+        writeln!(lines, "  {}  listen: {text}", word(*ok))?;
+    }
     for mirror in mirrors {
         writeln!(lines, "{}", mirror.name)?;
         for Check { check, ok, text, .. } in &mirror.checks {
-            writeln!(lines, "  {}  {check}: {text}", if *ok { "ok   " } else { "wrong" })?;
+            writeln!(lines, "  {}  {check}: {text}", word(*ok))?;
         }
     }
     let wrong = mirrors.iter().filter(|one| !one.ok).count();
     let all = many(mirrors.len() as u64, "mirror");
     match wrong {
+        0 if api.iter().any(|one| !one.ok) => {
+            writeln!(lines, "{all}: the agent cannot answer as [api] says")?;
+        }
         0 => writeln!(lines, "{all}: everything works")?,
+        1 if mirrors.len() == 1 => writeln!(lines, "{all}: it cannot run as configured")?,
         wrong => writeln!(lines, "{all}, of which {wrong} cannot run as configured")?,
     }
     Ok(lines)
+}
+
+impl Listening {
+    fn of(found: Result<String, String>) -> Self {
+        let ok = found.is_ok();
+        let (Ok(text) | Err(text)) = found;
+        Self { ok, text }
+    }
 }
 
 impl Checked {

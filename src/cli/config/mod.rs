@@ -12,6 +12,7 @@ use crate::config::file::{FileError, ShownConfig};
 
 mod check;
 mod init;
+mod sockets;
 
 /// Where the config is, if nothing else was said.
 pub const DEFAULT: &str = "/etc/plainfold/plainfold.toml";

@@ -64,18 +64,16 @@ impl Listen {
     }
 
     /// Where the config at `path` has the API listen, if it says so and that much of it can be read,
-    /// whatever else is wrong with it. Blocks.
-    pub fn in_spite(path: &Path) -> Vec<Self> {
+    /// whatever else is wrong with it. `None` if it does not say so. Blocks.
+    pub fn in_spite(path: &Path) -> Option<Vec<Self>> {
         let base = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let base = base.parent().unwrap_or(Path::new("/"));
         let text = text_of(path).ok();
         let table: Option<toml::Table> = text.and_then(|(text, _)| text.parse().ok());
-        let Some(listen) = table.as_ref().and_then(|table| table.get("api")?.get("listen")) else {
-            return Vec::new();
-        };
+        let listen = table.as_ref().and_then(|table| table.get("api")?.get("listen"))?;
         let one = listen.as_str().into_iter();
         let all = listen.as_array().into_iter().flatten().filter_map(toml::Value::as_str);
-        one.chain(all).filter_map(|text| Self::parse(text, base)).collect()
+        Some(one.chain(all).filter_map(|text| Self::parse(text, base)).collect())
     }
 }
 

@@ -159,9 +159,14 @@ impl FromStr for Period {
 
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match SignedDuration::try_from(self.0) {
-            Ok(duration) => write!(f, "{duration:#}"),
-            Err(_) => write!(f, "{}s", self.0.as_secs()),
+        const DAY: u64 = 24 * 60 * 60;
+        let days = self.0.as_secs() / DAY;
+        let rest = self.0.saturating_sub(Duration::from_secs(days * DAY));
+        match (days, rest.is_zero(), SignedDuration::try_from(rest)) {
+            (1.., true, _) => write!(f, "{days}d"),
+            (1.., false, Ok(rest)) => write!(f, "{days}d {rest:#}"),
+            (_, _, Ok(rest)) => write!(f, "{rest:#}"),
+            (.., Err(_)) => write!(f, "{}s", self.0.as_secs()),
         }
     }
 }
@@ -190,6 +195,11 @@ mod tests {
             let period: Period = text.parse().unwrap();
             assert_eq!(period.0, Duration::from_secs(seconds), "{text}");
             assert_eq!(period.to_string().parse(), Ok(period), "{period}");
+        }
+        for (seconds, shown) in [(7 * 86_400, "7d"), (36 * 3600, "1d 12h"), (5400, "1h 30m")] {
+            let period = Period(Duration::from_secs(seconds));
+            assert_eq!(period.to_string(), shown);
+            assert_eq!(shown.parse(), Ok(period));
         }
         for text in ["", "90", "1.5", "h", "-1h", "1h ago", "1 month", "1 year", "1x", "NaN", "∞"]
         {
