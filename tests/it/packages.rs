@@ -363,6 +363,7 @@ fn an_image_runs_with_nothing_else() {
     // What the last steps of the Dockerfile make.
     let docker = fs::read_to_string(root().join("Dockerfile")).unwrap();
     assert!(docker.contains("RUN .ci/image target/release/plainfold /image"));
+    the_layer_of_dependencies_is_made(&docker);
     for copied in ["etc/plainfold", "run/plainfold", "var/lib/plainfold"] {
         let line = format!("COPY --from=build --chown=10001:10001 /empty /{copied}\n");
         assert!(docker.contains(&line) && docker.contains("USER 10001:10001"), "{copied}");
@@ -388,4 +389,19 @@ fn an_image_runs_with_nothing_else() {
     agent.wait().assert_code(0);
     let owner = fs::metadata(at("var/lib/plainfold/library/books")).unwrap().uid();
     assert_eq!(owner, 10001);
+}
+
+/// The step that fetches the dependencies makes, of two files, a package that Cargo reads.
+fn the_layer_of_dependencies_is_made(docker: &str) {
+    assert!(docker.contains("\nCOPY Cargo.toml Cargo.lock ./\n"));
+    let step = docker.lines().find_map(|line| line.strip_suffix(" && cargo fetch --locked"));
+    let step = step.and_then(|line| line.strip_prefix("RUN ")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["Cargo.toml", "Cargo.lock"] {
+        fs::copy(root().join(file), folder.path().join(file)).unwrap();
+    }
+    let read = "cargo metadata --format-version 1 --no-deps --offline --locked";
+    let script = format!("{step} && {read}");
+    done(host("sh").args(["-euc", &script]).current_dir(folder.path()));
+    assert!(folder.path().join("src/main.rs").is_file());
 }
