@@ -297,6 +297,11 @@ fn the_installed_files_are_right(machine: &Machine) {
         "/usr/share/doc/plainfold/copyright",
         "/usr/share/doc/plainfold/README.md",
         "/usr/share/doc/plainfold/docs/operations.md",
+        "/usr/share/doc/plainfold/docs/page/overview.png",
+        "/usr/share/doc/plainfold/benches/README.md",
+        "/usr/share/doc/plainfold/benches/results.svg",
+        "/usr/share/doc/plainfold/clients/rxdb/README.md",
+        "/usr/share/doc/plainfold/Dockerfile",
         "/usr/share/doc/plainfold/examples/plainfold.toml",
         "/usr/share/doc/plainfold/plainfold.cdx.json",
     ] {
@@ -331,7 +336,18 @@ fn the_files_are_right(first: &Path, second: &Path) {
         archive.file_name().unwrap().to_str().unwrap().trim_end_matches(".tar.gz").to_owned();
     let listed = done(host("tar").arg("--list").arg("--file").arg(&archive));
     let listed: BTreeSet<_> = listed.lines().collect();
-    for file in ["plainfold", "LICENSE-MIT", "README.md", "man/plainfold.1.gz", "plainfold.bash"] {
+    for file in [
+        "plainfold",
+        "LICENSE-MIT",
+        "README.md",
+        "man/plainfold.1.gz",
+        "plainfold.bash",
+        "docs/page/overview.png",
+        "benches/README.md",
+        "benches/results.svg",
+        "clients/rxdb/README.md",
+        "Dockerfile",
+    ] {
         assert!(listed.contains(&*format!("{name}/{file}")), "{file}: {listed:?}");
     }
     // What cargo-binstall looks for.
