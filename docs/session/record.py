@@ -174,7 +174,7 @@ STYLE = """
 .w{fill:#fff;stroke:#d0d7de}.b{fill:#f6f8fa}text{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",
 "Liberation Mono",monospace;fill:#424a53;white-space:pre}.c{fill:#1f2328;font-weight:600}.p,.g{fill:#1a7f37;font-weight:600}
 .h{fill:#6e7781;font-style:italic}.t{fill:#6e7781;font-size:13px}.k{fill:#fff}
-.o{animation:show .15s both}.k{transform-box:fill-box;transform-origin:right;transform:scaleX(0);animation:type both}
+.o{animation:show .15s both}.k{transform-box:fill-box;transform-origin:right;transform:scaleX(0);animation:type backwards}
 @keyframes show{from{opacity:0}}@keyframes type{from{transform:scaleX(1)}}
 @media(prefers-color-scheme:dark){.w{fill:#0d1117;stroke:#30363d}.b{fill:#161b22}.k{fill:#0d1117}text{fill:#c9d1d9}
 .c{fill:#f0f6fc}.p,.g{fill:#3fb950}.h,.t{fill:#8b949e}}

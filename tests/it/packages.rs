@@ -297,6 +297,11 @@ fn the_installed_files_are_right(machine: &Machine) {
         "/usr/share/doc/plainfold/copyright",
         "/usr/share/doc/plainfold/README.md",
         "/usr/share/doc/plainfold/docs/operations.md",
+        "/usr/share/doc/plainfold/docs/page/overview.png",
+        "/usr/share/doc/plainfold/benches/README.md",
+        "/usr/share/doc/plainfold/benches/results.svg",
+        "/usr/share/doc/plainfold/clients/rxdb/README.md",
+        "/usr/share/doc/plainfold/Dockerfile",
         "/usr/share/doc/plainfold/examples/plainfold.toml",
         "/usr/share/doc/plainfold/plainfold.cdx.json",
     ] {
@@ -331,7 +336,18 @@ fn the_files_are_right(first: &Path, second: &Path) {
         archive.file_name().unwrap().to_str().unwrap().trim_end_matches(".tar.gz").to_owned();
     let listed = done(host("tar").arg("--list").arg("--file").arg(&archive));
     let listed: BTreeSet<_> = listed.lines().collect();
-    for file in ["plainfold", "LICENSE-MIT", "README.md", "man/plainfold.1.gz", "plainfold.bash"] {
+    for file in [
+        "plainfold",
+        "LICENSE-MIT",
+        "README.md",
+        "man/plainfold.1.gz",
+        "plainfold.bash",
+        "docs/page/overview.png",
+        "benches/README.md",
+        "benches/results.svg",
+        "clients/rxdb/README.md",
+        "Dockerfile",
+    ] {
         assert!(listed.contains(&*format!("{name}/{file}")), "{file}: {listed:?}");
     }
     // What cargo-binstall looks for.
@@ -363,6 +379,7 @@ fn an_image_runs_with_nothing_else() {
     // What the last steps of the Dockerfile make.
     let docker = fs::read_to_string(root().join("Dockerfile")).unwrap();
     assert!(docker.contains("RUN .ci/image target/release/plainfold /image"));
+    the_layer_of_dependencies_is_made(&docker);
     for copied in ["etc/plainfold", "run/plainfold", "var/lib/plainfold"] {
         let line = format!("COPY --from=build --chown=10001:10001 /empty /{copied}\n");
         assert!(docker.contains(&line) && docker.contains("USER 10001:10001"), "{copied}");
@@ -388,4 +405,19 @@ fn an_image_runs_with_nothing_else() {
     agent.wait().assert_code(0);
     let owner = fs::metadata(at("var/lib/plainfold/library/books")).unwrap().uid();
     assert_eq!(owner, 10001);
+}
+
+/// The step that fetches the dependencies makes, of two files, a package that Cargo reads.
+fn the_layer_of_dependencies_is_made(docker: &str) {
+    assert!(docker.contains("\nCOPY Cargo.toml Cargo.lock ./\n"));
+    let step = docker.lines().find_map(|line| line.strip_suffix(" && cargo fetch --locked"));
+    let step = step.and_then(|line| line.strip_prefix("RUN ")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["Cargo.toml", "Cargo.lock"] {
+        fs::copy(root().join(file), folder.path().join(file)).unwrap();
+    }
+    let read = "cargo metadata --format-version 1 --no-deps --offline --locked";
+    let script = format!("{step} && {read}");
+    done(host("sh").args(["-euc", &script]).current_dir(folder.path()));
+    assert!(folder.path().join("src/main.rs").is_file());
 }

@@ -36,7 +36,9 @@ const TEMPLATE: &str = r##"# The mirrors of this machine. docs/agent.md explains
 # After a change, `plainfold config check` says what works and what does not.
 
 #[api]
-# Where commands and other programs reach the agent. An address needs tokens; docs/api.md explains it.
+# Where commands, other programs and browsers reach the agent. As long as there is no token, every user of this
+# machine can give all orders at 127.0.0.1; `plainfold token add NAME --role admin` ends that. An address that
+# other machines reach needs a token. docs/api.md explains it.
 #listen = ["/run/plainfold/plainfold.sock", "127.0.0.1:5990"]
 
 # What is called when something is wrong with a mirror; docs/monitoring.md explains it.
@@ -53,6 +55,8 @@ max_delete = "30%,50"
 trash = 0
 # Leave this much of the file system free.
 #reserve = "1GiB"
+# Who can read new mirrors: "0700" is only the user of the agent, "0750" its group too.
+#mode = "0750"
 
 # Each mirror has a section like this one.
 [[mirror]]
