@@ -90,12 +90,15 @@ function facts(mirror) {
   ].filter(Boolean);
 }
 
-/** A value that needs a line of its own on a phone. */
-const isLong = (value) => [value].flat().map((part) => part?.textContent ?? String(part)).join('').length > 18;
+/** Whether a value needs a line of its own, everywhere (`whole`) or on a phone (`long`). */
+function room(value) {
+  const { length } = [value].flat().map((part) => part?.textContent ?? String(part)).join('');
+  return length > 30 ? 'whole' : length > 18 ? 'long' : null;
+}
 
 /** A list of facts. */
 export const factList = (pairs) =>
-  h('dl', { class: 'facts' }, pairs.map(([name, value]) => h('div', { class: isLong(value) ? 'long' : null }, h('dt', null, name), h('dd', null, value))));
+  h('dl', { class: 'facts' }, pairs.map(([name, value]) => h('div', { class: room(value) }, h('dt', null, name), h('dd', null, value))));
 
 /** The collections whose deletions are held back, each with its button. */
 function brakes(name, held, refresh) {
