@@ -31,13 +31,16 @@ pub async fn repair(
             return Err(Usage(format!("the mirror has no collection `{name}`")).into());
         }
     };
-    let id = job.id;
+    let (id, begun, kind) = (job.id, job.started_at, job.kind);
     tracing::info!("the process that works on the mirror repairs it: job {id}");
     let mut asked = 0;
     while job.runs() {
         tokio::time::sleep(EVERY).await;
         let gone = || anyhow::anyhow!("the process has ended before job {id}: repair again");
-        job = door.job(id).await?.ok_or_else(gone)?;
+        // Another process counts its jobs anew.
+        let now = door.job(id).await?;
+        let now = now.filter(|now| (now.started_at, now.kind) == (begun, kind));
+        job = now.ok_or_else(gone)?;
         asked += 1;
         if asked % SAID_EVERY == 0 {
             let (phase, done) = (&job.phase, job.progress.done);

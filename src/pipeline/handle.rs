@@ -32,6 +32,8 @@ pub struct Pipeline {
     pub(super) run_state: Arc<watch::Sender<RunState>>,
     /// Whether only removals are applied: the disk has no space for more.
     pub(super) removals_only: bool,
+    /// Whether no document is removed, or replaced by a tombstone: that is left to the feed.
+    pub(super) removes_nothing: bool,
     /// The difference of the counts that remained after the last full scan.
     pub(super) scanned_for: Arc<Mutex<Option<Tally>>>,
     pub(super) options: PipelineOptions,
@@ -79,6 +81,7 @@ impl Pipeline {
             released: Arc::default(),
             run_state: Arc::default(),
             removals_only: false,
+            removes_nothing: false,
             scanned_for: Arc::default(),
             options,
         })
@@ -99,15 +102,14 @@ impl Pipeline {
         Self { brake, ..self }
     }
 
-    /// The same for documents that somebody orders to be fetched again: no deletion is held back, and a
-    /// source that does not answer is given up. `source` is another opening of its source, if there is one.
+    /// The same for documents that are fetched again while it runs: it removes nothing, because the feed brings
+    /// every deletion and the brake counts them there, and a source that does not answer is given up. `source`
+    /// is another opening of its source, if there is one.
     pub fn to_repair(&self, source: Option<Arc<dyn Feed>>) -> Self {
         let mut options = self.options;
         (options.mode, options.retry) = (Mode::CatchUp, RetryPolicy::CATCH_UP);
-        options.deletions = None;
-        let brake = Arc::new(Brake::new(None, self.brake.held(), false));
         let source = source.unwrap_or_else(|| Arc::clone(&self.source));
-        Self { source, brake, options, ..self.clone() }
+        Self { source, options, removes_nothing: true, ..self.clone() }
     }
 
     /// What this pipeline does.

@@ -54,9 +54,9 @@ impl Pipeline {
         let plan = |items: Vec<Item>| {
             let (collection, doubt) = (self.collection.clone(), doubt.cloned());
             let (brake, lane) = (Arc::clone(&self.brake), self.mirror.lane());
-            let removals_only = self.removals_only;
+            let may = May { only_remove: self.removals_only, remove: !self.removes_nothing };
             spawn_blocking(move || {
-                plan_items(&collection, items, sync, lane, doubt.as_ref(), &brake, removals_only)
+                plan_items(&collection, items, sync, lane, doubt.as_ref(), &brake, may)
             })
         };
         let second = (!second.is_empty()).then(|| plan(second));
@@ -92,6 +92,15 @@ impl Planned {
     }
 }
 
+/// What may be done to documents.
+#[derive(Clone, Copy)]
+struct May {
+    /// They may be removed, and nothing else.
+    only_remove: bool,
+    /// They may be removed, or replaced by tombstones.
+    remove: bool,
+}
+
 fn plan_items(
     collection: &Collection,
     items: Vec<Item>,
@@ -99,7 +108,7 @@ fn plan_items(
     lane: Lane,
     doubt: Option<&Doubt>,
     brake: &Brake,
-    removals_only: bool,
+    may: May,
 ) -> Result<Planned, MirrorError> {
     let mut planned = Planned::default();
     for Item { change, authority, fed } in items {
@@ -110,7 +119,7 @@ fn plan_items(
                 continue;
             }
         };
-        if removals_only && !matches!(plan, Plan::Remove(_) | Plan::Unchanged) {
+        if may.only_remove && !matches!(plan, Plan::Remove(_) | Plan::Unchanged) {
             planned.passed_over = true;
             continue;
         }
@@ -119,6 +128,12 @@ fn plan_items(
             Plan::Write(write) => write.buries(),
             _ => false,
         };
+        if deletes && !may.remove {
+            let reason =
+                "the source has deleted it; the feed removes it, unless its deletion is held back";
+            planned.failed.push(failures::of_change(&change, reason.to_owned()));
+            continue;
+        }
         if deletes && fed && brake.holds(1, || collection.count())? {
             planned.held.push(held_back(change));
             continue;
@@ -135,7 +150,7 @@ fn plan_items(
                 if let Some(doubt) = doubt
                     && let Some(files) = doubt.files_of(collection, &change)?
                 {
-                    match removals_only {
+                    match may.only_remove {
                         // It is reported in its turn.
                         true => planned.passed_over = true,
                         false => planned.untold.push((Meta::of(change), files)),

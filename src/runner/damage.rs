@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::integrity::{Found, Looked, Soundness};
 use super::mending::{Mend, Mended, Mending};
@@ -13,7 +14,7 @@ use crate::archive::{self, StoredCollection};
 use crate::document::CollectionName;
 use crate::pipeline::{FAILED, Reporter};
 use crate::tree::MirrorError;
-use crate::verify::Spot;
+use crate::verify::{self, Restraint, Spot, VerifyError};
 
 /// The number of documents that the log names at a time.
 const NAMED: usize = 10;
@@ -80,6 +81,27 @@ impl Shared {
         }
         !damaged.is_empty()
     }
+}
+
+/// Looks once more at what a long look and the knowledge of a collection disagree about: it may have changed
+/// since it was read. Blocks.
+pub(super) fn look_twice(
+    known: &Soundness,
+    collection: &dyn StoredCollection,
+    looked: Looked<'_>,
+    spot: &mut Spot,
+    stop: &CancellationToken,
+) -> Result<(), VerifyError> {
+    let doubtful = known.doubtful(looked, &spot.problems);
+    if doubtful.is_empty() {
+        return Ok(());
+    }
+    let restraint = Restraint { stop: stop.clone(), ..Restraint::default() };
+    let now = verify::look_at(collection, &doubtful, &restraint)?;
+    spot.problems.retain(|name, _| !doubtful.contains(name));
+    spot.problems.extend(now.problems);
+    spot.ids.extend(now.ids);
+    Ok(())
 }
 
 fn report(known: &Soundness, reporter: &Reporter) {

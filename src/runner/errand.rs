@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::task::spawn_blocking;
 
-use super::damage::find;
+use super::damage::{find, look_twice};
 use super::integrity::{Looked, word};
 use super::mending::{Mended, Mending};
 use super::order::Order;
@@ -239,8 +239,15 @@ impl Errand {
     ) {
         let damaged = ids.iter().cloned().collect();
         let wrong = WrongDocument { damaged, ..WrongDocument::default() };
-        let Mended { fates, security: found, error } =
-            self.watcher.shared.mend(name, Mending { wrong, security }).await;
+        let mending = self.watcher.shared.mend(name, Mending { wrong, security });
+        let mended = tokio::select! {
+            mended = mending => mended,
+            // What is in flight is finished, but nobody waits for it.
+            () = self.job.stop().cancelled(), if !self.watcher.shared.errands.is_cancelled() => {
+                Mended::failed("the job was cancelled before it was fetched")
+            }
+        };
+        let Mended { fates, security: found, error } = mended;
         let answered: BTreeSet<_> = fates.iter().map(|(id, _)| id.clone()).collect();
         for (id, fate) in fates {
             outcome.note(repair_of(name, &id, fate));
@@ -315,6 +322,13 @@ fn note(
         for (entry, id) in names.remove(&name).unwrap_or_default() {
             spot.ids.extend(id.map(|id| (entry, id)));
         }
+        look_twice(
+            &shared.soundness(&name),
+            &**collection,
+            Looked::All,
+            &mut spot,
+            &shared.errands,
+        )?;
         shared.note_spot(&name, Looked::All, &spot);
         shared.change_soundness(&name, true, |known| {
             (known.at, known.from) = (Some(Timestamp::now()), Some(begun));

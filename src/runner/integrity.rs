@@ -38,6 +38,8 @@ pub(super) struct Soundness {
     pub from: Option<Timestamp>,
     /// When the present one began, if one is under way.
     pub begun: Option<Timestamp>,
+    /// How often it was begun anew, whatever was read by then.
+    pub renewed: u64,
     /// Whether it goes before all others.
     pub is_urgent: bool,
     /// The last name that it has read.
@@ -73,7 +75,8 @@ pub(super) enum Looked<'a> {
 }
 
 impl Looked<'_> {
-    fn has(&self, name: &str) -> bool {
+    /// Whether this one is among them.
+    pub fn has(&self, name: &str) -> bool {
         match self {
             Self::These(names) => names.contains(name),
             // It is read with the first stretch.
@@ -116,6 +119,19 @@ impl Soundness {
             damaged: self.count(),
             names: names.map(|(name, one)| (name.clone(), one.problem.clone())).collect(),
         }
+    }
+
+    /// The names about which a look and what is known disagree. Somebody may have damaged or mended them while
+    /// the others were read.
+    pub fn doubtful(
+        &self,
+        looked: Looked<'_>,
+        problems: &BTreeMap<String, Vec<Problem>>,
+    ) -> BTreeSet<String> {
+        let known = self.damaged.keys().filter(|name| looked.has(name));
+        let gone = known.filter(|name| !problems.contains_key(*name));
+        let new = problems.keys().filter(|name| !self.damaged.contains_key(*name));
+        gone.chain(new).cloned().collect()
     }
 
     /// The number of damaged documents.
@@ -216,6 +232,15 @@ mod tests {
         assert_eq!(one.damaged.keys().collect::<Vec<_>>(), ["b"]);
         one.take(Looked::Between(None, Some("b")), &BTreeMap::new(), &ids);
         assert_eq!((one.count(), one.in_words()), (0, None));
+    }
+
+    #[test]
+    fn what_a_long_look_and_others_disagree_about_is_doubtful() {
+        let (ids, mut one) = (BTreeMap::new(), Soundness::default());
+        one.take(Looked::All, &problems(&["a", "b", "z"]), &ids);
+        let looked = Looked::Between(None, Some("m"));
+        let doubtful = one.doubtful(looked, &problems(&["b", "c"]));
+        assert_eq!(doubtful, BTreeSet::from(["a".to_owned(), "c".to_owned()]));
     }
 
     #[test]

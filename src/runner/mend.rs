@@ -2,8 +2,10 @@
 //! pipeline, so that no two writers meet.
 
 use super::mending::{Mend, Mended, Todo};
+use super::shared::Member;
 use super::supervisor::Supervisor;
 use crate::document::CollectionName;
+use crate::pipeline::Phase;
 use crate::source::Streams;
 
 impl Supervisor {
@@ -30,9 +32,23 @@ impl Supervisor {
             return;
         }
         self.ordered.mends.entry(name.clone()).or_default().push(mend);
+        let scans =
+            |member: &Member| member.reporter.says(|report| report.phase == Phase::Scanning);
+        let scans = self.shared.members().get(&name).is_some_and(scans);
         match self.stops.get(&name) {
+            // A full scan that is interrupted begins again: its end is waited for.
+            Some(_) if scans => {}
             Some(stop) => stop.cancel(),
             None => self.run_again(&name),
+        }
+    }
+
+    /// A run is at its end: what waited for the end of its scan is fetched now.
+    pub(super) fn begin_mends(&mut self, name: &CollectionName) {
+        if self.ordered.mends.contains_key(name)
+            && let Some(stop) = self.stops.get(name)
+        {
+            stop.cancel();
         }
     }
 

@@ -254,6 +254,7 @@ impl Supervisor {
             Order::AtEnd(name) => {
                 self.troubled.remove(&name);
                 self.note_idle(&name);
+                self.begin_mends(&name);
             }
             Order::Waits(name) => self.note_idle(&name),
             Order::Busy(name) => self.scheduler.busy(&name),

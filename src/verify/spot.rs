@@ -35,6 +35,8 @@ pub struct Stretch {
     pub spot: Spot,
     /// The last name in it; `None` if it reaches to the end of the collection.
     pub upto: Option<String>,
+    /// The bytes of the last document, if they are still to be paid for: what was found is noted before that.
+    pub owed: Option<u64>,
 }
 
 /// Reads these entries, and compares them with the inventory. Blocks.
@@ -66,17 +68,18 @@ pub fn stretch(
     let mut looking = Looking::new(collection)?;
     let names = first(collection, after, most, restraint)?;
     let mut upto = names.last().filter(|_| names.len() == most).cloned();
-    let mut briefs = Briefs::default();
+    let (mut briefs, mut owed) = (Briefs::default(), None);
     for name in names {
         restraint.check()?;
         let reading = looking.read(&name)?;
-        restraint.spend(reading.bytes());
+        let cost = reading.bytes();
         briefs.push(collection, &name, &reading).map_err(VerifyError::Temporary)?;
         looking.keep(&name, reading);
         if looking.spot.bytes >= bytes {
-            upto = Some(name);
+            (upto, owed) = (Some(name), Some(cost));
             break;
         }
+        restraint.spend(cost);
     }
     if after.is_none() {
         let reading = looking.read(SECURITY)?;
@@ -98,7 +101,7 @@ pub fn stretch(
             looking.blame(compared.problems, compared.suspects);
         }
     }
-    Ok(Stretch { spot: looking.spot, upto })
+    Ok(Stretch { spot: looking.spot, upto, owed })
 }
 
 /// What reading a collection costs, as its inventory has it: the bytes of all files, and something for each
@@ -262,6 +265,7 @@ mod tests {
         // A stretch also ends when enough was read.
         let short = stretch(&*collection, None, (100, 1), &Restraint::default()).unwrap();
         assert_eq!(short.upto.as_deref(), Some("a"));
+        assert!(short.owed.is_some_and(|owed| owed > 0), "it is noted before it is paid for");
         assert!(size_of(&*collection, &Restraint::default()).unwrap() >= 5 * EACH);
     }
 

@@ -184,3 +184,24 @@ async fn a_row_that_has_gone_from_the_feed_meanwhile_is_said_to_have() {
     assert_eq!(done.fates, [("a".into(), gone)]);
     assert_eq!(home.documents(), ["a"], "what is here stays");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_repair_of_a_running_mirror_removes_nothing() {
+    let home = Home::new();
+    home.run(vec![script(vec![row("a", "1-x", "1")], "1")]).await.outcome.unwrap();
+    let gone = || Change { state: DocumentState::Deleted(None), ..change("a", "2-x", None) };
+    let source = Arc::new(Scripted::default());
+    source.documents.lock().unwrap().insert("a".into(), gone());
+    let (pipeline, mut received) = pipeline(home.dir.path(), source, Mode::CatchUp);
+    let wrong = || WrongDocument { damaged: ["a".into()].into(), ..WrongDocument::default() };
+    let stop = CancellationToken::new();
+    let done = pipeline.to_repair(None).repair(wrong(), Asking::Singly, &stop).await;
+    let [(_, Fate::Failed(reason))] = &done.fates[..] else { panic!("{done:?}") };
+    assert!(reason.contains("the source has deleted it"), "{reason}");
+    assert!(home.path("a/document.json").exists() && received.try_recv().is_err());
+    assert!(pipeline.failures().is_empty(), "it is no failure of the feed");
+    // At rest, it is removed.
+    let done = pipeline.repair(wrong(), Asking::Singly, &stop).await;
+    assert_eq!(done.fates, [("a".into(), Fate::Deleted { removed: true })]);
+    assert!(!home.path("a").exists());
+}

@@ -4,11 +4,11 @@
 //! It does not tell its own writes by guessing: every document that was touched is compared with what the
 //! inventory says of it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::damage::find;
-use super::integrity::{Damage, Looked, Soundness};
+use super::integrity::{Damage, Looked};
 use super::mending::{Mended, Mending};
 use super::shared::Shared;
 use crate::document::{CollectionName, DocumentId};
@@ -45,49 +45,92 @@ fn restraint(shared: &Shared) -> Restraint {
     Restraint { threads: Some(1), pace: None, stop }
 }
 
-/// Fetches what is damaged in a collection again, and looks at it once more.
+/// Fetches what is damaged in a collection again, some documents after the others, and looks at them once more.
 async fn repair(shared: &Arc<Shared>, name: &CollectionName) {
-    let tried = |known: &mut Soundness| {
-        let mut some: Vec<(String, Option<DocumentId>)> = Vec::new();
-        for (entry, damage) in &mut known.damaged {
-            let Damage { id, attempts, .. } = damage;
-            if *attempts < ATTEMPTS && some.len() < TOGETHER && (id.is_some() || is_security(entry))
-            {
-                *attempts += 1;
-                some.push((entry.clone(), id.clone()));
-            }
+    let mut tried = BTreeSet::new();
+    while !shared.errands.is_cancelled() {
+        let (of, collection, before) = (Arc::clone(shared), name.clone(), tried.clone());
+        let choosing = move || choose(&of, &collection, &before);
+        let Ok(some) = tokio::task::spawn_blocking(choosing).await else { return };
+        if some.is_empty() {
+            return;
         }
-        some
-    };
-    let some = shared.change_soundness(name, false, tried);
-    if some.is_empty() {
-        return;
+        tried.extend(some.keys().cloned());
+        if !repair_some(shared, name, some).await {
+            return;
+        }
     }
+}
+
+/// Damaged entries that are to be fetched again, and were not yet. Blocks.
+fn choose(
+    shared: &Shared,
+    name: &CollectionName,
+    tried: &BTreeSet<String>,
+) -> BTreeMap<String, Option<DocumentId>> {
+    let known = shared.soundness(name);
+    let left = known.damaged.into_iter();
+    let mut left =
+        left.filter(|(entry, one)| one.attempts < ATTEMPTS && !tried.contains(entry)).peekable();
+    if left.peek().is_none() {
+        return BTreeMap::new();
+    }
+    let collection = find(shared.mirror.path(), name).ok().flatten();
+    let named = left.map(|(entry, Damage { id, .. })| {
+        // The state remembers names only.
+        let id = id.or_else(|| collection.as_ref()?.id_of(&entry));
+        (entry, id)
+    });
+    named.filter(|(entry, id)| id.is_some() || is_security(entry)).take(TOGETHER).collect()
+}
+
+/// Fetches these again. Returns whether the source has answered.
+async fn repair_some(
+    shared: &Arc<Shared>,
+    name: &CollectionName,
+    some: BTreeMap<String, Option<DocumentId>>,
+) -> bool {
     let ids = some.iter().filter(|(entry, _)| !is_security(entry));
     let damaged: HashSet<DocumentId> = ids.filter_map(|(_, id)| id.clone()).collect();
-    let security = some.iter().any(|(entry, _)| is_security(entry));
+    let security = some.keys().any(|entry| is_security(entry));
     let wrong = WrongDocument { damaged, ..WrongDocument::default() };
     let Mended { fates, error, .. } = shared.mend(name, Mending { wrong, security }).await;
+    let mut answered = HashSet::new();
     for (id, fate) in fates {
+        answered.insert(id.clone());
         let reason = match fate {
-            Fate::Present { .. } | Fate::Buried { .. } | Fate::Deleted { removed: true } => {
+            Fate::Present { .. } | Fate::Buried { .. } => {
+                tracing::info!(collection = %name, document = %id, "fetched again");
                 continue;
             }
-            Fate::Deleted { removed: false } => "the source reports it as deleted".to_owned(),
+            Fate::Deleted { .. } => "the source reports it as deleted".to_owned(),
             Fate::Unknown => "the source does not know such a document".to_owned(),
             Fate::Failed(reason) => reason,
         };
         tracing::warn!(collection = %name, document = %id, "it cannot be repaired: {reason}");
     }
+    let has_answered = error.is_none();
     if let Some(error) = error {
         tracing::warn!(collection = %name, "damaged documents are not fetched again now: {error}");
     }
-    let names = some.into_iter().map(|(entry, _)| entry).collect();
     let (shared, name) = (Arc::clone(shared), name.clone());
-    let looked = tokio::task::spawn_blocking(move || look(&shared, &name, &names)).await;
-    if let Ok(Err(error)) = looked {
+    let looked = tokio::task::spawn_blocking(move || {
+        if has_answered {
+            shared.change_soundness(&name, false, |known| {
+                for (entry, id) in &some {
+                    let counts = id.as_ref().map_or(security, |id| answered.contains(id));
+                    if let Some(one) = known.damaged.get_mut(entry).filter(|_| counts) {
+                        one.attempts += 1;
+                    }
+                }
+            });
+        }
+        look(&shared, &name, &some.into_keys().collect())
+    });
+    if let Ok(Err(error)) = looked.await {
         tracing::debug!("repaired documents are not verified: {error}");
     }
+    has_answered
 }
 
 /// Looks at some entries of a collection, and notes what is wrong. Returns whether anything of it is new.

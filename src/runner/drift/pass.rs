@@ -11,6 +11,7 @@ use super::how::DriftOptions;
 use super::{repair, restraint};
 use crate::archive::{self, StoredCollection};
 use crate::document::CollectionName;
+use crate::runner::damage::look_twice;
 use crate::runner::integrity::{Looked, Soundness};
 use crate::runner::shared::Shared;
 use crate::source::Mode;
@@ -56,14 +57,25 @@ pub(super) async fn keep(shared: Arc<Shared>, options: DriftOptions, mode: Mode)
                 sizes: std::mem::take(&mut sizes),
             };
             let stepped = tokio::task::spawn_blocking(move || one.make()).await;
-            let Ok((result, known)) = stepped else { return };
+            let (result, known) = match stepped {
+                Ok(stepped) => stepped,
+                Err(error) if error.is_cancelled() => return,
+                Err(error) => {
+                    tracing::error!(
+                        "the verification in the background begins again: internal error: {error}"
+                    );
+                    tokio::time::sleep(AFTER_ERROR).await;
+                    continue;
+                }
+            };
             sizes = known;
             match result {
                 Ok(Stepped::Nothing) => tokio::time::sleep(look).await,
-                Ok(Stepped::Read(name, is_damaged)) => {
-                    if is_damaged && options.repair {
+                Ok(Stepped::Read { name, wants_repair, owed }) => {
+                    if wants_repair && options.repair {
                         repair(&shared, &name).await;
                     }
+                    tokio::time::sleep(owed).await;
                 }
                 Err(VerifyError::Cancelled) => return,
                 Err(error) => {
@@ -83,8 +95,14 @@ pub(super) async fn keep(shared: Arc<Shared>, options: DriftOptions, mode: Mode)
 enum Stepped {
     /// No collection is due.
     Nothing,
-    /// A stretch of a collection was read. Whether anything is damaged that was not known.
-    Read(CollectionName, bool),
+    /// A stretch of a collection was read.
+    Read {
+        name: CollectionName,
+        /// Whether anything is damaged that was not known, or all of it was read.
+        wants_repair: bool,
+        /// How long it is still to be waited for what was read.
+        owed: Duration,
+    },
 }
 
 /// What reading each collection costs.
@@ -112,16 +130,28 @@ impl Step {
         };
         let now = Timestamp::now();
         let due = known.iter().filter(|(_, one)| is_due(one, self.options.every, now));
-        let first = due.min_by_key(|(_, one)| (!one.is_urgent, one.begun.is_none(), one.at));
-        let Some((name, sound)) = first else { return Ok(Stepped::Nothing) };
+        let mut due: Vec<_> = due.collect();
+        due.sort_by_key(|(_, one)| (!one.is_urgent, one.begun.is_none(), one.at));
+        if due.is_empty() {
+            return Ok(Stepped::Nothing);
+        }
         let (collections, _) = archive::open(self.shared.mirror.path())?.collections()?;
         self.measure(&collections)?;
-        let collection = collections.iter().find(|one| one.name() == name);
-        let Some(collection) = collection else {
-            // Its folder is about to be created, or the pipeline says that it is gone.
-            return Ok(Stepped::Nothing);
-        };
-        self.read(&**collection, name, sound).map(|new| Stepped::Read(name.clone(), new))
+        let mut trouble = None;
+        for (name, sound) in due {
+            let collection = collections.iter().find(|one| one.name() == name);
+            // Its folder is about to be created, or is gone: the others are read meanwhile.
+            let Some(collection) = collection else { continue };
+            match self.read(&**collection, name, sound) {
+                Err(VerifyError::Cancelled) => return Err(VerifyError::Cancelled),
+                Err(error) => {
+                    tracing::debug!(collection = %name, "it cannot be verified: {error}");
+                    trouble = Some(error);
+                }
+                read => return read,
+            }
+        }
+        trouble.map_or(Ok(Stepped::Nothing), Err)
     }
 
     fn read(
@@ -129,19 +159,21 @@ impl Step {
         collection: &dyn StoredCollection,
         name: &CollectionName,
         sound: &Soundness,
-    ) -> Result<bool, VerifyError> {
+    ) -> Result<Stepped, VerifyError> {
         let (begun, after) = (sound.begun.unwrap_or_else(Timestamp::now), sound.after.as_deref());
         if after.is_none() {
             let size = verify::size_of(collection, &self.restraint)?;
             self.sizes.insert(name.clone(), size);
         }
-        let read = verify::stretch(collection, after, STRETCH, &self.restraint)?;
+        let mut read = verify::stretch(collection, after, STRETCH, &self.restraint)?;
         let looked = Looked::Between(after, read.upto.as_deref());
+        let known = self.shared.soundness(name);
+        look_twice(&known, collection, looked, &mut read.spot, &self.restraint.stop)?;
         let is_damaged = self.shared.note_spot(name, looked, &read.spot);
         let is_complete = read.upto.is_none();
         self.shared.change_soundness(name, true, |known| {
             // Somebody may have begun it again meanwhile.
-            if known.after.as_deref() != after {
+            if known.after.as_deref() != after || known.renewed != sound.renewed {
                 return;
             }
             known.after = read.upto;
@@ -157,7 +189,10 @@ impl Step {
             let damaged = self.shared.soundness(name).count();
             tracing::debug!(collection = %name, damaged, "every byte of the collection was verified");
         }
-        Ok(is_damaged)
+        // What was found is noted before it is paid for, which may take hours.
+        let pace = self.restraint.pace.as_ref();
+        let owed = pace.zip(read.owed).map_or(Duration::ZERO, |(pace, bytes)| pace.spend(bytes));
+        Ok(Stepped::Read { name: name.clone(), wants_repair: is_damaged || is_complete, owed })
     }
 
     /// Sets the rate by what there is to read, unless it is given.
@@ -167,8 +202,12 @@ impl Step {
         }
         for collection in collections {
             if !self.sizes.contains_key(collection.name()) {
-                let size = verify::size_of(&**collection, &self.restraint)?;
-                self.sizes.insert(collection.name().clone(), size);
+                match verify::size_of(&**collection, &self.restraint) {
+                    Ok(size) => drop(self.sizes.insert(collection.name().clone(), size)),
+                    Err(VerifyError::Cancelled) => return Err(VerifyError::Cancelled),
+                    // It is said when it is read.
+                    Err(_) => {}
+                }
             }
         }
         if let Some(pace) = &self.restraint.pace {

@@ -148,6 +148,7 @@ impl Keeping {
             shared.change_soundness(&name, true, |known: &mut Soundness| {
                 (known.begun, known.after) = (Some(Timestamp::now()), None);
                 known.is_urgent = true;
+                known.renewed += 1;
             });
         };
         let _ended = tokio::task::spawn_blocking(again).await;
