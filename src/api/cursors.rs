@@ -125,7 +125,7 @@ impl Asked {
         }
         let no_session = || ApiProblem::no_session(&mirror);
         let turn = tokio::time::timeout(TURN, mirror.copying()).await.map_err(|_| no_session())?;
-        // Whoever had the turn before has perhaps read them.
+        // The request before this one has perhaps read them.
         if let Some(known) = mirror.cursors() {
             return Ok(known);
         }

@@ -13,8 +13,8 @@ use super::store::in_the_way;
 use super::{Bounds, Checkpoints, Opened, SetAside, StateError};
 use crate::place::Place;
 
-/// The copied files of a state that has not been opened. Whoever locked the mirror for the copy needs the lock
-/// no longer.
+/// The copied files of a state that has not been opened. The lock of the mirror is needed only until they
+/// are copied.
 #[derive(Debug)]
 pub struct CopiedFiles {
     path: PathBuf,

@@ -37,7 +37,7 @@ pub async fn repair(
     while job.runs() {
         tokio::time::sleep(EVERY).await;
         let gone = || anyhow::anyhow!("the process has ended before job {id}: repair again");
-        // Another process counts its jobs anew.
+        // Another process counts its jobs from 1 again.
         let now = door.job(id).await?;
         let now = now.filter(|now| (now.started_at, now.kind) == (begun, kind));
         job = now.ok_or_else(gone)?;

@@ -180,7 +180,7 @@ impl Selection {
     }
 }
 
-/// A glob, or why the text is none. Nothing in the text makes this panic or exhaust the stack.
+/// A glob, or why the text is not a glob. Nothing in the text makes this panic or exhaust the stack.
 fn compiled(text: &str) -> Result<GlobMatcher, String> {
     if text.len() > LONGEST {
         return Err(format!("it is longer than {LONGEST} bytes"));

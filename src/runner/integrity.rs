@@ -38,7 +38,7 @@ pub(super) struct Soundness {
     pub from: Option<Timestamp>,
     /// When the present one began, if one is under way.
     pub begun: Option<Timestamp>,
-    /// How often it was begun anew, whatever was read by then.
+    /// How often it was begun again from the start.
     pub renewed: u64,
     /// Whether it goes before all others.
     pub is_urgent: bool,
