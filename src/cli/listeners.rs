@@ -33,7 +33,8 @@ pub fn passed() -> Result<Vec<Passed>, Usage> {
     let take = |at: usize| {
         let wrong = |error: std::io::Error| {
             Usage(format!(
-                "socket {} of those that systemd passes cannot be used: {error}; give `ListenStream=` a path or                  an address with a port",
+                "socket {} of those that systemd passes cannot be used: {error}; give `ListenStream=` a path or \
+                 an address with a port",
                 at + 1
             ))
         };
