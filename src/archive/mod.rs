@@ -114,6 +114,11 @@ pub trait StoredCollection: Debug + Send + Sync {
         format!("{}/{name}", self.path())
     }
 
+    /// The name of the entry to which a path belongs, relative to the archive.
+    fn entry_of<'p>(&self, path: &'p str) -> Option<&'p str> {
+        path.strip_prefix(self.path())?.strip_prefix('/')?.split('/').next()
+    }
+
     /// The name of a document here; empty if the archive cannot hold a document with this id.
     fn name_of(&self, id: &DocumentId) -> String;
 

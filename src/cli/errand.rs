@@ -67,7 +67,6 @@ fn lines(job: &JobReport) -> anyhow::Result<Lines> {
     for repair in &outcome.repairs {
         let what = match repair.result {
             JobEffect::Repaired => "repaired",
-            JobEffect::Removed => "removed",
             JobEffect::NotRepaired => "not-repaired",
         };
         let reason = repair.reason.as_ref().map(|reason| format!(": {reason}"));
@@ -88,12 +87,11 @@ fn lines(job: &JobReport) -> anyhow::Result<Lines> {
     };
     writeln!(
         out,
-        "{problems}: {}, {}, {} read; {} repaired, {} removed, {} not repaired",
+        "{problems}: {}, {}, {} read; {} repaired, {} not repaired",
         many(outcome.documents, "document"),
         many(outcome.attachments, "attachment"),
         many(outcome.bytes, "byte"),
         outcome.repaired,
-        outcome.removed,
         outcome.not_repaired,
     )?;
     Ok(out)

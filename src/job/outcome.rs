@@ -23,8 +23,6 @@ pub struct JobOutcome {
     pub problems: Vec<JobProblem>,
     /// Documents that were fetched again.
     pub repaired: u64,
-    /// Documents that were removed, because the source has deleted them.
-    pub removed: u64,
     /// Documents that could not be repaired.
     pub not_repaired: u64,
     /// The first 100 documents that were to be repaired.
@@ -61,8 +59,6 @@ pub struct JobRepair {
 pub enum JobEffect {
     /// It is as at the source.
     Repaired,
-    /// The source has deleted it, and so has the mirror.
-    Removed,
     /// It is as it was.
     NotRepaired,
 }
@@ -80,7 +76,6 @@ impl JobOutcome {
     pub fn note(&mut self, repair: JobRepair) {
         match repair.result {
             JobEffect::Repaired => self.repaired += 1,
-            JobEffect::Removed => self.removed += 1,
             JobEffect::NotRepaired => self.not_repaired += 1,
         }
         if self.repairs.len() < LISTED {

@@ -3,7 +3,7 @@
 //! Reading takes no lock, and what the pipelines write meanwhile is read again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -277,19 +277,12 @@ impl Errand {
         problems: &mut Vec<Problem>,
     ) -> Result<(), VerifyError> {
         let (shared, name) = (Arc::clone(&self.watcher.shared), name.clone());
-        let looking = spawn_blocking(move || look_again(&shared, &name, &ids, security));
-        let (paths, now) = match looking.await {
+        let before = std::mem::take(problems);
+        let looking = spawn_blocking(move || look_again(&shared, &name, &ids, security, before));
+        *problems = match looking.await {
             Ok(looked) => looked?,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
-        let within = |path: &str| {
-            paths.iter().any(|folder| {
-                path.strip_prefix(folder.as_str())
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            })
-        };
-        problems.retain(|problem| !within(&problem.path));
-        problems.extend(now);
         Ok(())
     }
 }
@@ -311,10 +304,8 @@ fn note(
         let name = CollectionName::from(report.collection.as_str());
         let Some(collection) = collections.iter().find(|one| *one.name() == name) else { continue };
         let mut spot = Spot::default();
-        let folder = format!("{}/", collection.path());
         for problem in &verified.report.problems {
-            let Some(within) = problem.path.strip_prefix(&folder) else { continue };
-            let entry = within.split('/').next().unwrap_or(within);
+            let Some(entry) = collection.entry_of(&problem.path) else { continue };
             if problem.kind != archive::ProblemKind::Unchecked {
                 spot.problems.entry(entry.to_owned()).or_default().push(problem.clone());
             }
@@ -338,25 +329,26 @@ fn note(
     Ok(())
 }
 
-/// Reads documents again, and returns the paths of their folders, and what is wrong with them now.
+/// Reads documents again. Returns the problems of before with theirs as they are now.
 fn look_again(
     shared: &Shared,
     name: &CollectionName,
     ids: &[DocumentId],
     security: bool,
-) -> Result<(Vec<String>, Vec<Problem>), VerifyError> {
-    let path: PathBuf = shared.mirror.path().to_owned();
-    let Some(collection) = find(&path, name)? else { return Ok((Vec::new(), Vec::new())) };
+    mut problems: Vec<Problem>,
+) -> Result<Vec<Problem>, VerifyError> {
+    let Some(collection) = find(shared.mirror.path(), name)? else { return Ok(problems) };
     let mut names: BTreeSet<String> = ids.iter().map(|id| collection.name_of(id)).collect();
-    let mut paths: Vec<String> = names.iter().map(|name| collection.path_of(name)).collect();
     if security {
-        paths.push(collection.security_path());
-        let last = collection.security_path();
-        names.extend(last.rsplit('/').next().map(str::to_owned));
+        names.insert(verify::SECURITY_ENTRY.to_owned());
     }
     let spot = verify::look_at(&*collection, &names, &Restraint::default())?;
     shared.note_spot(name, Looked::These(&names), &spot);
-    Ok((paths, spot.problems.into_values().flatten().collect()))
+    let is_of_them =
+        |path: &str| collection.entry_of(path).is_some_and(|name| names.contains(name));
+    problems.retain(|problem| !is_of_them(&problem.path));
+    problems.extend(spot.problems.into_values().flatten());
+    Ok(problems)
 }
 
 fn refused(collection: &CollectionName, id: String, reason: &str) -> JobRepair {
@@ -367,8 +359,7 @@ fn refused(collection: &CollectionName, id: String, reason: &str) -> JobRepair {
 fn repair_of(collection: &CollectionName, id: &DocumentId, fate: Fate) -> JobRepair {
     let (result, reason) = match fate {
         Fate::Present { .. } | Fate::Buried { .. } => (JobEffect::Repaired, None),
-        Fate::Deleted { removed: true } => (JobEffect::Removed, None),
-        Fate::Deleted { removed: false } => {
+        Fate::Deleted { .. } => {
             let reason = "the source reports it as deleted, but its folder does not hold a \
                           document: remove the folder by hand";
             (JobEffect::NotRepaired, Some(reason.to_owned()))

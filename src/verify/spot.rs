@@ -194,11 +194,7 @@ impl<'a> Looking<'a> {
             self.spot.ids.extend(id.map(|id| (name, id)));
         }
         for problem in problems {
-            let within = problem.path.strip_prefix(self.collection.path());
-            let within = within.and_then(|path| path.strip_prefix('/'));
-            let name = within
-                .map_or(problem.path.as_str(), |within| within.split('/').next().unwrap_or(within));
-            let name = name.to_owned();
+            let name = self.collection.entry_of(&problem.path).unwrap_or(&problem.path).to_owned();
             self.note(&name, vec![problem]);
         }
     }

@@ -20,10 +20,9 @@ function standing({ kind, state, outcome, error }) {
   return ['well', `${name} found the mirror intact`];
 }
 
-function report({ documents, attachments, bytes: size, repaired, removed, not_repaired: left, repairs, problems, problem_count: all }) {
+function report({ documents, attachments, bytes: size, repaired, not_repaired: left, repairs, problems, problem_count: all }) {
   const parts = [`${count(documents, 'document')} and ${count(attachments, 'attachment')} were read, ${bytes(size)}`];
   if (repaired > 0) parts.push(`${count(repaired, 'document')} repaired`);
-  if (removed > 0) parts.push(`${count(removed, 'document')} removed, because the source has deleted them`);
   if (left > 0) parts.push(`${count(left, 'document')} not repaired`);
   const lines = [
     ...problems.map(({ path: where, reason }) => [where, reason]),
