@@ -1,16 +1,17 @@
 //! What verifications find in a running mirror: it is remembered, reported, logged, and fetched again.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::integrity::{Found, Looked, Soundness};
+use super::integrity::{FOLDER, Found, Looked, Soundness};
 use super::mending::{Mend, Mended, Mending};
 use super::order::Order;
 use super::shared::Shared;
-use crate::archive::{self, StoredCollection};
+use crate::archive::{self, Problem, ProblemKind, StoredCollection};
 use crate::document::CollectionName;
 use crate::pipeline::{FAILED, Reporter};
 use crate::tree::MirrorError;
@@ -80,6 +81,21 @@ impl Shared {
             );
         }
         !damaged.is_empty()
+    }
+}
+
+impl Shared {
+    /// Takes in that a collection has no folder any more. Blocks.
+    pub(super) fn note_lost(&self, name: &CollectionName) {
+        if self.soundness(name).damaged.contains_key(FOLDER) {
+            return;
+        }
+        let reason = "somebody has moved away or removed the folder of the collection";
+        let problem = Problem::new(ProblemKind::Missing, name.to_string(), reason);
+        let mut spot = Spot::default();
+        spot.problems.insert(FOLDER.to_owned(), vec![problem]);
+        let looked = BTreeSet::from([FOLDER.to_owned()]);
+        self.note_spot(name, Looked::These(&looked), &spot);
     }
 }
 

@@ -12,11 +12,14 @@ use crate::checkpoint::Verification;
 use crate::document::{CollectionName, DocumentId};
 use crate::verify::SECURITY_ENTRY;
 
-/// The number of damaged documents of a collection that are remembered by name. All are counted.
+/// The number of damaged documents of a collection whose problems are remembered. The names of all are.
 const REMEMBERED: usize = 1000;
 
-/// The number of them that the state remembers.
-const NOTED: usize = 100;
+/// The number of names that the state remembers.
+const NOTED: usize = 10_000;
+
+/// The name among damaged entries that stands for the folder of the collection itself.
+pub(super) const FOLDER: &str = "";
 
 /// What is known of all collections.
 #[derive(Debug, Default)]
@@ -46,7 +49,8 @@ pub(super) struct Soundness {
     pub after: Option<String>,
     /// The damaged documents by the names of their folders.
     pub damaged: BTreeMap<String, Damage>,
-    /// The number of damaged documents that are not among them.
+    /// The number of damaged documents that an earlier process knew, and the state has not named. The
+    /// collection is verified from its beginning then, and they are found again.
     pub beyond: u64,
     /// Whether changes by somebody else are noticed at once.
     pub watched: bool,
@@ -55,7 +59,7 @@ pub(super) struct Soundness {
 /// A damaged document.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Damage {
-    /// Its first problem.
+    /// Its first problem; empty if too many are damaged to remember it.
     pub problem: String,
     /// Its id, if it is known.
     pub id: Option<DocumentId>,
@@ -103,6 +107,7 @@ impl Soundness {
     pub fn recalled(before: Verification) -> Self {
         let Verification { at, from, begun, after, damaged, names } = before;
         let beyond = damaged.saturating_sub(names.len() as u64);
+        let after = after.filter(|_| beyond == 0);
         let damage = |problem| Damage { problem, ..Damage::default() };
         let damaged = names.into_iter().map(|(name, problem)| (name, damage(problem))).collect();
         Self { at, from, begun, after, damaged, beyond, ..Self::default() }
@@ -128,7 +133,7 @@ impl Soundness {
         looked: Looked<'_>,
         problems: &BTreeMap<String, Vec<Problem>>,
     ) -> BTreeSet<String> {
-        let known = self.damaged.keys().filter(|name| looked.has(name));
+        let known = self.damaged.keys().filter(|name| looked.has(name) && *name != FOLDER);
         let gone = known.filter(|name| !problems.contains_key(*name));
         let new = problems.keys().filter(|name| !self.damaged.contains_key(*name));
         gone.chain(new).cloned().collect()
@@ -141,7 +146,8 @@ impl Soundness {
 
     /// What is wrong, in words.
     pub fn in_words(&self) -> Option<String> {
-        let first = &self.damaged.values().next()?.problem;
+        let first = self.damaged.values().find(|one| !one.problem.is_empty())?;
+        let first = &first.problem;
         Some(match self.count() {
             1 => first.clone(),
             count => format!("{first}; and {} more", count - 1),
@@ -176,12 +182,14 @@ impl Soundness {
                     known.problem = problem;
                     known.id = ids.get(name).cloned();
                 }
-                None if has_room => {
+                None => {
                     found.damaged.push(problem.clone());
-                    let id = ids.get(name).cloned();
-                    self.damaged.insert(name.clone(), Damage { problem, id, attempts: 0 });
+                    let damage = match has_room {
+                        true => Damage { problem, id: ids.get(name).cloned(), attempts: 0 },
+                        false => Damage::default(),
+                    };
+                    self.damaged.insert(name.clone(), damage);
                 }
-                None => self.beyond += 1,
             }
         }
         found
@@ -255,16 +263,23 @@ mod tests {
 
     #[test]
     fn many_are_counted_and_some_are_remembered_and_noted() {
-        let names: Vec<_> = (0..REMEMBERED + 7).map(|number| format!("{number:06}")).collect();
+        let names: Vec<_> = (0..NOTED + 7).map(|number| format!("{number:06}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut one = Soundness::default();
         one.take(Looked::All, &problems(&names), &BTreeMap::new());
-        assert_eq!(one.count(), REMEMBERED as u64 + 7);
-        let noted = one.noted();
+        assert_eq!(one.count(), NOTED as u64 + 7);
+        // The same again are no more than before.
+        let found = one.take(Looked::All, &problems(&names), &BTreeMap::new());
+        assert_eq!((found.damaged.len(), one.count()), (0, NOTED as u64 + 7));
+        let noted = Soundness { after: Some("5".to_owned()), ..one.clone() }.noted();
         assert_eq!((noted.names.len(), noted.damaged), (NOTED, one.count()));
-        let again = Soundness::recalled(noted);
-        assert_eq!(again.count(), one.count());
-        one.take(Looked::All, &BTreeMap::new(), &BTreeMap::new());
-        assert_eq!(one.count(), 0);
+        let mut again = Soundness::recalled(noted);
+        assert_eq!((again.count(), &again.after), (one.count(), &None), "it begins again");
+        // Its first stretch counts those again that have no name.
+        again.take(Looked::Between(None, Some("000001")), &problems(&names[..2]), &BTreeMap::new());
+        assert_eq!(again.count(), NOTED as u64);
+        let mended: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        one.take(Looked::These(&mended), &BTreeMap::new(), &BTreeMap::new());
+        assert_eq!((one.count(), one.in_words()), (0, None));
     }
 }

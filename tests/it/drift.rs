@@ -427,3 +427,36 @@ fn a_session_that_ends_in_the_middle_of_a_repair_loses_nothing_and_the_next_one_
     oracle::assert_equals_server(&source(&server), &mirror, "shelf");
     oracle::assert_clean(&mirror);
 }
+
+#[test]
+fn a_collection_whose_folder_is_replaced_is_watched_again_and_one_without_a_folder_is_damaged() {
+    let server = server();
+    let more = "verify = { every = '1000d', rate = '100MB' }";
+    let mut kept = Kept::start(Place::new(), &source(&server), more);
+    let folder = at(&kept.mirror(), 3, "").parent().unwrap().to_owned();
+    let is_watched = |kept: &Kept| {
+        let shelf = kept.shelf();
+        (shelf["watched"] == true && shelf["verified_at"].is_string()).then_some(())
+    };
+    until(|| is_watched(&kept));
+    let (aside, copy) = (kept.place.join("aside"), kept.place.join("copy"));
+    let copied = std::process::Command::new("cp").arg("-a").args([&folder, &copy]).status();
+    assert!(copied.unwrap().success());
+    fs::rename(&folder, &aside).unwrap();
+    fs::rename(&copy, &folder).unwrap();
+    kept.said("the folder of the collection was moved away or removed");
+    until(|| is_watched(&kept));
+    flip(&at(&kept.mirror(), 3, "attachments/large.bin"));
+    let line = kept.said("the mirror is damaged");
+    assert!(line.contains("large.bin is altered"), "{line}");
+
+    fs::remove_dir_all(&folder).unwrap();
+    let line = kept.said("the mirror is damaged");
+    assert!(line.contains("removed the folder of the collection"), "{line}");
+    let shelf = kept.shelf();
+    assert!(shelf["damaged"].as_u64() > Some(0) && shelf["watched"] == false, "{shelf:#}");
+    // It is well again when it is back.
+    fs::rename(&aside, &folder).unwrap();
+    kept.said("documents that were damaged are intact again");
+    kept.stop();
+}

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::damage::find;
-use super::integrity::{Damage, Looked};
+use super::integrity::{Damage, FOLDER, Looked};
 use super::mending::{Mended, Mending};
 use super::shared::Shared;
 use crate::document::{CollectionName, DocumentId};
@@ -70,8 +70,9 @@ fn choose(
 ) -> BTreeMap<String, Option<DocumentId>> {
     let known = shared.soundness(name);
     let left = known.damaged.into_iter();
-    let mut left =
-        left.filter(|(entry, one)| one.attempts < ATTEMPTS && !tried.contains(entry)).peekable();
+    let mut left = left
+        .filter(|(entry, one)| one.attempts < ATTEMPTS && !tried.contains(entry) && entry != FOLDER)
+        .peekable();
     if left.peek().is_none() {
         return BTreeMap::new();
     }

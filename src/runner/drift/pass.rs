@@ -11,9 +11,10 @@ use super::how::DriftOptions;
 use super::{repair, restraint};
 use crate::archive::{self, StoredCollection};
 use crate::document::CollectionName;
+use crate::mirror;
 use crate::runner::damage::look_twice;
 use crate::runner::integrity::{Looked, Soundness};
-use crate::runner::shared::Shared;
+use crate::runner::shared::{Member, Shared};
 use crate::source::Mode;
 use crate::verify::{self, Pace, Restraint, VerifyError};
 
@@ -135,13 +136,24 @@ impl Step {
         if due.is_empty() {
             return Ok(Stepped::Nothing);
         }
-        let (collections, _) = archive::open(self.shared.mirror.path())?.collections()?;
+        let archive = archive::open(self.shared.mirror.path())?;
+        let (collections, _) = archive.collections()?;
+        let lost = match archive.missing(&collections)?.is_empty() {
+            true => Vec::new(),
+            false => mirror::Ours::find(self.shared.mirror.path())?.collections()?,
+        };
         self.measure(&collections)?;
         let mut trouble = None;
         for (name, sound) in due {
             let collection = collections.iter().find(|one| one.name() == name);
-            // Its folder is about to be created, or is gone: the others are read meanwhile.
-            let Some(collection) = collection else { continue };
+            let Some(collection) = collection else {
+                // Its folder is about to be created, or is gone: the others are read meanwhile.
+                let had_one = self.shared.members().get(name).is_some_and(Member::is_current);
+                if had_one && lost.contains(name) {
+                    self.shared.note_lost(name);
+                }
+                continue;
+            };
             match self.read(&**collection, name, sound) {
                 Err(VerifyError::Cancelled) => return Err(VerifyError::Cancelled),
                 Err(error) => {

@@ -47,7 +47,9 @@ pub(super) async fn keep(shared: Arc<Shared>, options: DriftOptions) {
             }
             while !register.is_empty() {
                 tokio::time::sleep(QUIET).await;
-                keeping.look().await;
+                for name in keeping.look().await {
+                    tried.remove(&name);
+                }
             }
         }
     };
@@ -83,29 +85,40 @@ impl Keeping {
             let register = Arc::clone(&self.register);
             let watching = move || {
                 let watched = begin(&shared, &watch, &register, &name, held);
-                let is_watched = watched.is_ok();
+                let is_watched = matches!(watched, Ok(true));
                 match &watched {
-                    Ok(()) => {
+                    Ok(true) => {
                         tracing::debug!(collection = %name, "changes by others are noticed at once");
                     }
+                    // It is tried again.
+                    Ok(false) => return Some(name),
                     Err(error) => tracing::info!(
                         collection = %name,
                         "changes by others are only noticed by the slow verification: {error}"
                     ),
                 }
                 shared.change_soundness(&name, false, |known| known.watched = is_watched);
+                None
             };
-            let _ended = tokio::task::spawn_blocking(watching).await;
+            if let Ok(Some(absent)) = tokio::task::spawn_blocking(watching).await {
+                tried.remove(&absent);
+            }
         }
     }
 
-    /// Verifies what was touched and is quiet now.
-    async fn look(&self) {
+    /// Verifies what was touched and is quiet now. Returns collections that are watched no longer, because
+    /// their folders are others now.
+    async fn look(&self) -> Vec<CollectionName> {
+        let mut left = Vec::new();
         for (name, touched) in self.register.take_quiet(QUIET, LONGEST) {
-            let Touched { names, any, .. } = touched;
+            let Touched { names, any, has_left, .. } = touched;
             let begun = Instant::now();
-            if any {
-                self.look_at_all_soon(&name).await;
+            if has_left {
+                self.watch.unwatch_collection(&self.register, &name);
+                left.push(name.clone());
+            }
+            if any || has_left {
+                self.look_at_all_soon(&name, has_left).await;
             }
             let mut is_new = false;
             let mut names = names.into_iter().peekable();
@@ -118,6 +131,7 @@ impl Keeping {
             }
             tokio::time::sleep(begun.elapsed() * SHARE).await;
         }
+        left
     }
 
     async fn look_at(&self, name: &CollectionName, names: BTreeSet<String>) -> bool {
@@ -139,41 +153,43 @@ impl Keeping {
     }
 
     /// It is not known what was touched: the slow verification begins the collection again, at once.
-    async fn look_at_all_soon(&self, name: &CollectionName) {
-        tracing::info!(
-            collection = %name, "more was changed than could be noted; the collection is verified as a whole"
-        );
+    async fn look_at_all_soon(&self, name: &CollectionName, has_left: bool) {
+        let what = match has_left {
+            true => "the folder of the collection was moved away or removed",
+            false => "more was changed than could be noted",
+        };
+        tracing::info!(collection = %name, "{what}; the collection is verified as a whole");
         let (shared, name) = (Arc::clone(&self.shared), name.clone());
         let again = move || {
             shared.change_soundness(&name, true, |known: &mut Soundness| {
                 (known.begun, known.after) = (Some(Timestamp::now()), None);
                 known.is_urgent = true;
                 known.renewed += 1;
+                known.watched &= !has_left;
             });
         };
         let _ended = tokio::task::spawn_blocking(again).await;
     }
 }
 
-/// Watches a collection.
+/// Watches a collection. Returns whether it has a folder that can be watched.
 fn begin(
     shared: &Shared,
     watch: &TreeWatch,
     register: &Arc<Register>,
     name: &CollectionName,
     held: Option<u64>,
-) -> Result<(), Unwatched> {
+) -> Result<bool, Unwatched> {
     let (left, most) = (watch.left(), watch.most());
     if held.is_some_and(|held| held >= left as u64) {
         return Err(Unwatched::Budget(left));
     }
     let path = shared.mirror.path();
-    let Ok(Some(collection)) = find(path, name) else { return Ok(()) };
-    watch.watch_collection(register, name, &path.join(collection.path())).map_err(|error| {
-        match error {
-            Unwatched::Budget(_) => Unwatched::Budget(left.min(most)),
-            error @ Unwatched::Io(_) => error,
-        }
+    let Ok(Some(collection)) = find(path, name) else { return Ok(false) };
+    let watched = watch.watch_collection(register, name, &path.join(collection.path()));
+    watched.map(|()| true).map_err(|error| match error {
+        Unwatched::Budget(_) => Unwatched::Budget(left.min(most)),
+        error @ Unwatched::Io(_) => error,
     })
 }
 
